@@ -1,0 +1,1 @@
+"""Errors, digests, atomic files, memory budget, progress: no biology, imported by every other folder."""

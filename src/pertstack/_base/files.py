@@ -1,0 +1,88 @@
+"""Files that are seen whole or not at all: write aside, flush to the disk, rename."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pertstack._base.errors import CorruptionError, MissingFileError, StorageError
+
+
+def fsync_directory(path: Path) -> None:
+    """Make the names in a directory durable, where the platform can."""
+    if os.name != "posix":
+        return
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that readers see the old content or the new, also after a power cut.
+
+    Raises
+    ------
+    StorageError
+        Disk full or not writable; whatever stood at ``path`` before still stands there.
+    """
+    path = Path(path)
+    part: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with os.fdopen(fd, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(part, 0o666 & ~_umask())  # noqa: PTH101 (part is a plain string)
+        os.replace(part, path)  # noqa: PTH105
+        part = None
+        fsync_directory(path.parent)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    finally:
+        if part is not None:
+            Path(part).unlink(missing_ok=True)
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """The disk's refusal in words a user can act on."""
+    why = {
+        errno.ENOSPC: "the disk is full. Free some space and run the same command again: finished work is kept.",
+        errno.EDQUOT: "the disk quota is used up. Free some space and run the same command again: finished work is kept.",
+        errno.EROFS: "the file system is read-only. Copy the study to a place you can write to.",
+        errno.EACCES: "permission is denied. Check who owns the folder.",
+    }.get(error.errno or 0, f"{error.strerror or error}.")
+    return StorageError(error.errno or 0, f"Cannot write {path}: {why}")
+
+
+def _umask() -> int:
+    current = os.umask(0o022)
+    os.umask(current)
+    return current
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically: sorted keys, two spaces, one newline at the end, no NaN."""
+    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomic(path, f"{text}\n".encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file we wrote; says plainly when it is missing or damaged."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path} does not exist.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CorruptionError(
+            f"{path} is not valid JSON ({error}). It was written whole by pertstack, so something changed it since; "
+            f"restore it from a copy, or delete it and run the step that writes it again."
+        ) from error

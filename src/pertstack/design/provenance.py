@@ -1,0 +1,68 @@
+"""Who a prediction's model was fitted on: the fact on which every honest score rests.
+
+``FittedOn`` travels with each committed prediction. A row may enter a stack only if the model that predicted it never saw
+its treated value; what cannot be shown is 'unknown', and unknown is never stacked without the user's explicit word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from pertstack._base.digests import digest_names
+from pertstack.design.blocks import Block
+
+FittedKind = Literal["plan", "ids", "unknown"]
+
+
+@dataclass(frozen=True)
+class FittedOn:
+    """The fit rows of a model.
+
+    ``plan``: fitted on development rows of a fold plan (by digest) outside ``held_out_fold`` (None = all development rows).
+    ``ids``: fitted on an explicit list of sample ids. ``unknown``: nobody can say.
+    """
+
+    kind: FittedKind
+    plan_digest: str | None = None
+    held_out_fold: int | None = None
+    fit_ids: frozenset[str] = frozenset()
+    ids_digest: str | None = None                         # digest of the sorted fit rows, where they are known
+
+    @classmethod
+    def fold_of_plan(cls, plan_digest: str, held_out_fold: int | None, fit_ids: Sequence[str] = ()) -> FittedOn:
+        return cls("plan", plan_digest, held_out_fold, ids_digest=digest_names(sorted(fit_ids)) if len(fit_ids) else None)
+
+    @classmethod
+    def ids(cls, fit_ids: Sequence[str]) -> FittedOn:
+        return cls("ids", fit_ids=frozenset(fit_ids), ids_digest=digest_names(sorted(set(fit_ids))))
+
+    @classmethod
+    def unknown(cls) -> FittedOn:
+        return cls("unknown")
+
+    def saw(self, block: Block, sample_ids: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+        """Mask (n,) of rows of this block that the model was fitted on; None when nobody can say."""
+        n = len(sample_ids)
+        if self.kind == "unknown":
+            return None
+        if self.kind == "plan":
+            clean = block.fold is None or block.fold == self.held_out_fold
+            return np.full(n, not clean)
+        return np.fromiter((s in self.fit_ids for s in sample_ids), dtype=bool, count=n)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; the list of ids is written beside (by digest) when it is long, so here only kind and digests."""
+        return {
+            "kind": self.kind, "plan_digest": self.plan_digest, "held_out_fold": self.held_out_fold,
+            "ids_digest": self.ids_digest, "fit_ids": sorted(self.fit_ids),
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> FittedOn:
+        return cls(
+            value["kind"], value["plan_digest"], value["held_out_fold"], frozenset(value["fit_ids"]), value["ids_digest"]
+        )

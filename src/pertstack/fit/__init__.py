@@ -1,0 +1,1 @@
+"""Base models (baselines, linear, torch, external) and their cross-fitting runs."""

@@ -1,0 +1,1 @@
+"""The prediction store: aligned by identity, committed whole or not at all."""

@@ -1,0 +1,52 @@
+"""Where blocks come from: a store on disk or arrays in memory, behind one small protocol.
+
+``reduce/``, ``stack/`` and ``verdict/`` read only through ``BlockSource``, so the study path and ``ps.stack(arrays)`` run the
+same code. ``sound`` answers the one question that matters for honesty: which rows did this model truly not see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from pertstack.data.rows import Float32, Names
+from pertstack.design.blocks import Block
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+class BlockSource(Protocol):
+    """Aligned blocks of control, treated and predictions, all in the treated scale, rows in the plan's order."""
+
+    @property
+    def gene_names(self) -> Names: ...
+
+    @property
+    def models(self) -> tuple[str, ...]: ...
+
+    def blocks(self) -> Sequence[Block]:
+        """Blocks in their fixed order."""
+        ...
+
+    def obs(self, block: Block) -> pd.DataFrame:
+        """Index = sample ids; columns perturbation, cell_line, group, and log10_dose, time_h, plate, control_id where known."""
+        ...
+
+    def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32:
+        """Rows [start, stop) of 'treated', 'control', 'effect' or a model, (rows, n_genes); into ``out`` when given."""
+        ...
+
+    def sound(self, block: Block, model: str) -> Mask:
+        """(n,) rows the model predicted and did not see; False where not predicted or in-sample."""
+        ...
+
+    def genes_of(self, block: Block, model: str) -> Mask:
+        """(n_genes,) genes the model predicts in this block."""
+        ...
+
+    def layer_digest(self, block: Block, layer: str) -> str:
+        """Content digest of one layer, by which finished reductions are recognised."""
+        ...

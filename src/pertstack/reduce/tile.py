@@ -1,0 +1,40 @@
+"""A tile: some rows of one block, every model's prediction side by side; the unit of every streamed pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack.data.rows import Float32, Names
+from pertstack.design.blocks import Block
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows of one block with all predictions in the treated scale.
+
+    ``predictions`` holds NaN where a model is not available; ``available`` says so exactly. ``pooled`` is the mean control of
+    the rows' cell line over development rows: known at prediction time, unlike ``treated``, which is not here at all.
+    """
+
+    block: Block
+    models: tuple[str, ...]
+    gene_names: Names                                     # (n_genes,)
+    obs: pd.DataFrame                                     # (n rows) perturbation, cell_line, log10_dose, ...
+    predictions: Float32                                  # (n_models, n, n_genes)
+    control: Float32                                      # (n, n_genes)
+    pooled: Float32                                       # (n_genes,)
+    available: np.ndarray[Any, np.dtype[np.bool_]]        # (n_models, n)
+    gene_available: np.ndarray[Any, np.dtype[np.bool_]]   # (n_models, n_genes)
+
+    @property
+    def n(self) -> int:
+        return len(self.obs)
+
+
+Combine = Callable[[Tile], Float32]
+"""From a tile to one combined prediction in the treated scale, (n, n_genes); NaN where it cannot say."""

@@ -1,0 +1,1 @@
+"""Combiners: from moments and slices to weights, scored honestly and chosen by rule."""

@@ -1,0 +1,1 @@
+"""Tables, figures, the report, exports: what people look at."""
