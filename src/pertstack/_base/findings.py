@@ -17,11 +17,11 @@ class Finding:
     """
 
     severity: Severity
-    code: str                                             # e.g. "group_across_folds"
-    message: str                                          # what, which values, why it matters, the mend
+    code: str  # e.g. "group_across_folds"
+    message: str  # what, which values, why it matters, the mend
     count: int = 1
-    examples: tuple[str, ...] = ()                        # the first ten offenders
-    where: str = ""                                       # file, block, gene or model
+    examples: tuple[str, ...] = ()  # the first ten offenders
+    where: str = ""  # file, block, gene or model
     numbers: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

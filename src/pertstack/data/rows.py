@@ -25,9 +25,9 @@ class PredictRows:
     unknown, ``smiles``, ``log10_dose`` (log10 of the dose in micromolar), ``time_h`` (hours), ``plate``, ``control_id``.
     """
 
-    gene_names: Names                                     # (n_genes,)
-    control: Float32                                      # (n_samples, n_genes)
-    obs: pd.DataFrame                                     # n_samples rows, index = sample ids
+    gene_names: Names  # (n_genes,)
+    control: Float32  # (n_samples, n_genes)
+    obs: pd.DataFrame  # n_samples rows, index = sample ids
     side: SideInformation
 
     def __post_init__(self) -> None:
@@ -59,8 +59,8 @@ class PredictRows:
 class FitRows(PredictRows):
     """Samples a model may learn from: as ``PredictRows``, and their treated profiles."""
 
-    treated: Float32                                      # (n_samples, n_genes)
-    group: Names                                          # (n_samples,) group of the fold plan, for inner splits
+    treated: Float32  # (n_samples, n_genes)
+    group: Names  # (n_samples,) group of the fold plan, for inner splits
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,7 +73,9 @@ class FitRows(PredictRows):
 
     def take(self, rows: Any) -> FitRows:
         """The chosen rows (integer positions or mask), for an inner split."""
-        return FitRows(self.gene_names, self.control[rows], self.obs.iloc[rows], self.side, self.treated[rows], self.group[rows])
+        return FitRows(
+            self.gene_names, self.control[rows], self.obs.iloc[rows], self.side, self.treated[rows], self.group[rows]
+        )
 
     def without_treated(self) -> PredictRows:
         """The same samples as a model sees them at prediction time."""

@@ -24,10 +24,10 @@ class PerturbationFeatures:
     """One kind of features: a row per perturbation, with a mask of those that are known."""
 
     kind: FeatureKind
-    perturbations: tuple[str, ...]                        # (n_perturbations,) sorted
-    columns: tuple[str, ...]                              # (n_features,)
-    matrix: np.ndarray[Any, np.dtype[np.float32]]         # (n_perturbations, n_features); 0 where unknown
-    known: np.ndarray[Any, np.dtype[np.bool_]]            # (n_perturbations,)
+    perturbations: tuple[str, ...]  # (n_perturbations,) sorted
+    columns: tuple[str, ...]  # (n_features,)
+    matrix: np.ndarray[Any, np.dtype[np.float32]]  # (n_perturbations, n_features); 0 where unknown
+    known: np.ndarray[Any, np.dtype[np.bool_]]  # (n_perturbations,)
 
     @cached_property
     def _position(self) -> dict[str, int]:
@@ -35,9 +35,19 @@ class PerturbationFeatures:
 
     @property
     def digest(self) -> str:
-        return digest_json([self.kind, digest_names(self.perturbations), digest_names(self.columns), digest_array(self.matrix), digest_array(self.known)])
+        return digest_json(
+            [
+                self.kind,
+                digest_names(self.perturbations),
+                digest_names(self.columns),
+                digest_array(self.matrix),
+                digest_array(self.known),
+            ]
+        )
 
-    def rows(self, perturbations: Iterable[str]) -> tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.bool_]]]:
+    def rows(
+        self, perturbations: Iterable[str]
+    ) -> tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.bool_]]]:
         """Features (n, n_features) and mask (n,) of known ones, for perturbations in any order, repeats allowed.
 
         A perturbation that is not in the table gets mask False and zeros; the mask is the information, the zeros are not.
@@ -53,7 +63,7 @@ class GeneGraph:
     """Undirected gene-gene edges over the study's genes (for example protein-protein interactions)."""
 
     gene_names: tuple[str, ...]
-    edges: np.ndarray[Any, np.dtype[np.int64]]            # (n_edges, 2), positions in gene_names, each pair once
+    edges: np.ndarray[Any, np.dtype[np.int64]]  # (n_edges, 2), positions in gene_names, each pair once
 
 
 @dataclass(frozen=True)

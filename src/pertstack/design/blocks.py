@@ -21,7 +21,9 @@ class Block:
 
     def __post_init__(self) -> None:
         if self.fold is not None and self.fold < 0:
-            raise InputError(f"fold is {self.fold}; folds count from 0. Number the folds 0, 1, 2, ...; the test has fold None.")
+            raise InputError(
+                f"fold is {self.fold}; folds count from 0. Number the folds 0, 1, 2, ...; the test has fold None."
+            )
 
     @property
     def role(self) -> Role:

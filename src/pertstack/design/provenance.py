@@ -30,11 +30,13 @@ class FittedOn:
     plan_digest: str | None = None
     held_out_fold: int | None = None
     fit_ids: frozenset[str] = frozenset()
-    ids_digest: str | None = None                         # digest of the sorted fit rows, where they are known
+    ids_digest: str | None = None  # digest of the sorted fit rows, where they are known
 
     @classmethod
     def fold_of_plan(cls, plan_digest: str, held_out_fold: int | None, fit_ids: Sequence[str] = ()) -> FittedOn:
-        return cls("plan", plan_digest, held_out_fold, ids_digest=digest_names(sorted(fit_ids)) if len(fit_ids) else None)
+        return cls(
+            "plan", plan_digest, held_out_fold, ids_digest=digest_names(sorted(fit_ids)) if len(fit_ids) else None
+        )
 
     @classmethod
     def ids(cls, fit_ids: Sequence[str]) -> FittedOn:
@@ -64,5 +66,9 @@ class FittedOn:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> FittedOn:
         return cls(
-            value["kind"], value["plan_digest"], value["held_out_fold"], frozenset(value["fit_ids"]), value["ids_digest"]
+            value["kind"],
+            value["plan_digest"],
+            value["held_out_fold"],
+            frozenset(value["fit_ids"]),
+            value["ids_digest"],
         )

@@ -19,17 +19,17 @@ from pertstack.data.side import FeatureKind
 class Needs:
     """What a base model needs and claims; checked before a job starts and by the contract tests."""
 
-    features: tuple[FeatureKind, ...] = ()                # any ONE of these kinds must be present; () = none needed
-    targets: bool = False                                 # drug targets or perturbed genes
-    graph: bool = False                                   # gene graph
-    extra: str | None = None                              # pip extra, e.g. "models" for torch
-    uses_control: bool = True                             # predictions change when the control changes
+    features: tuple[FeatureKind, ...] = ()  # any ONE of these kinds must be present; () = none needed
+    targets: bool = False  # drug targets or perturbed genes
+    graph: bool = False  # gene graph
+    extra: str | None = None  # pip extra, e.g. "models" for torch
+    uses_control: bool = True  # predictions change when the control changes
     uses_perturbation: bool = True
     uses_cell_line: bool = False
-    unseen_perturbation: bool = True                      # gives a defined answer for one never fitted on
+    unseen_perturbation: bool = True  # gives a defined answer for one never fitted on
     unseen_cell_line: bool = True
     deterministic: bool = True
-    predicts: Literal["treated", "delta"] = "treated"     # natural scale inside; the return value is always treated
+    predicts: Literal["treated", "delta"] = "treated"  # natural scale inside; the return value is always treated
 
 
 @runtime_checkable

@@ -23,13 +23,13 @@ class Tile:
 
     block: Block
     models: tuple[str, ...]
-    gene_names: Names                                     # (n_genes,)
-    obs: pd.DataFrame                                     # (n rows) perturbation, cell_line, log10_dose, ...
-    predictions: Float32                                  # (n_models, n, n_genes)
-    control: Float32                                      # (n, n_genes)
-    pooled: Float32                                       # (n_genes,)
-    available: np.ndarray[Any, np.dtype[np.bool_]]        # (n_models, n)
-    gene_available: np.ndarray[Any, np.dtype[np.bool_]]   # (n_models, n_genes)
+    gene_names: Names  # (n_genes,)
+    obs: pd.DataFrame  # (n rows) perturbation, cell_line, log10_dose, ...
+    predictions: Float32  # (n_models, n, n_genes)
+    control: Float32  # (n, n_genes)
+    pooled: Float32  # (n_genes,)
+    available: np.ndarray[Any, np.dtype[np.bool_]]  # (n_models, n)
+    gene_available: np.ndarray[Any, np.dtype[np.bool_]]  # (n_models, n_genes)
 
     @property
     def n(self) -> int:
