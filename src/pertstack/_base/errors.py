@@ -1,8 +1,8 @@
 """The errors pertstack raises on purpose.
 
-Each says what is wrong (with the values), why it matters and how to mend it. All share ``StackingError`` and each is also
-the built-in kind one would expect. ``exit_code`` is what the command line ends with: 2 for bad input, 3 when integrity is
-at stake. Anything else that reaches the command line is a defect of ours and ends with 1.
+Each says what is wrong (with the values), why it matters and how to mend it. All share ``StackingError`` and each is
+also the built-in kind one would expect. ``exit_code`` is what the command line ends with: 2 for bad input, 3 when
+integrity is at stake. Anything else that reaches the command line is a defect of ours and ends with 1.
 """
 
 from __future__ import annotations

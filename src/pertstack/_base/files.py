@@ -55,7 +55,7 @@ def storage_error(error: OSError, path: Path) -> StorageError:
     """The disk's refusal in words a user can act on."""
     why = {
         errno.ENOSPC: "the disk is full. Free some space and run the same command again: finished work is kept.",
-        errno.EDQUOT: "the disk quota is used up. Free some space and run the same command again: finished work is kept.",
+        errno.EDQUOT: "the disk quota is used up. Free some space and run the command again: finished work is kept.",
         errno.EROFS: "the file system is read-only. Copy the study to a place you can write to.",
         errno.EACCES: "permission is denied. Check who owns the folder.",
     }.get(error.errno or 0, f"{error.strerror or error}.")

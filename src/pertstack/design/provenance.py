@@ -1,7 +1,7 @@
 """Who a prediction's model was fitted on: the fact on which every honest score rests.
 
-``FittedOn`` travels with each committed prediction. A row may enter a stack only if the model that predicted it never saw
-its treated value; what cannot be shown is 'unknown', and unknown is never stacked without the user's explicit word.
+``FittedOn`` travels with each committed prediction. A row may enter a stack only if the model that predicted it never
+saw its treated value; what cannot be shown is 'unknown', and unknown is never stacked without the user's explicit word.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FittedKind = Literal["plan", "ids", "unknown"]
 class FittedOn:
     """The fit rows of a model.
 
-    ``plan``: fitted on development rows of a fold plan (by digest) outside ``held_out_fold`` (None = all development rows).
+    ``plan``: fitted on development rows of a fold plan (by digest) outside ``held_out_fold`` (None = all of them).
     ``ids``: fitted on an explicit list of sample ids. ``unknown``: nobody can say.
     """
 

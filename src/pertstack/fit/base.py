@@ -34,7 +34,7 @@ class Needs:
 
 @runtime_checkable
 class BaseModel(Protocol):
-    """A model that predicts treated profiles. Constructed with keyword hyper-parameters only; state lives after ``fit``."""
+    """A model that predicts treated profiles. Constructed with keyword hyper-parameters; has state after ``fit``."""
 
     name: ClassVar[str]
     needs: ClassVar[Needs]

@@ -1,7 +1,7 @@
 """Where blocks come from: a store on disk or arrays in memory, behind one small protocol.
 
-``reduce/``, ``stack/`` and ``verdict/`` read only through ``BlockSource``, so the study path and ``ps.stack(arrays)`` run the
-same code. ``sound`` answers the one question that matters for honesty: which rows did this model truly not see.
+``reduce/``, ``stack/`` and ``verdict/`` read only through ``BlockSource``, so the study path and ``ps.stack(arrays)``
+run the same code. ``sound`` answers the one question that matters for honesty: which rows did this model truly not see.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class BlockSource(Protocol):
         ...
 
     def obs(self, block: Block) -> pd.DataFrame:
-        """Index = sample ids; columns perturbation, cell_line, group, and log10_dose, time_h, plate, control_id where known."""
+        """Index = sample ids; columns perturbation, cell_line, group; log10_dose, time_h, plate, ... where known."""
         ...
 
     def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32:
