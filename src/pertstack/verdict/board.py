@@ -1,0 +1,330 @@
+"""The leaderboard: every base model, reference and combiner with its scores, intervals and doubts.
+
+Plain facts, written byte for byte the same for the same inputs (sorted keys, 12 significant digits, no times). How the
+numbers come about is the business of ``judge.py``; how they are drawn, of ``write/``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
+from importlib.resources import files
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from rich.table import Table
+
+from pertstack._base.errors import InputError, unknown_name
+from pertstack._base.files import read_json, write_atomic
+from pertstack.verdict.words import count_of, direction, find_metric, interval, metric_label, number, split_metric
+
+Kind = Literal["base", "combiner", "reference", "ceiling"]
+Split = Literal["oof", "test"]
+KINDS: tuple[Kind, ...] = ("base", "combiner", "reference", "ceiling")
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreCell:
+    """A mean score with its interval. ``value`` and ``ci`` are None where the score is undefined or has no interval."""
+
+    value: float | None
+    ci: tuple[float, float] | None
+    n_valid: int
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Difference to the best single model, in units of the metric (row minus best single); ``p`` is two-sided."""
+
+    difference: float | None
+    ci: tuple[float, float] | None
+    p: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderboardRow:
+    """One competitor on one split. A ceiling (oracle, replicates) is shown but can never be chosen."""
+
+    name: str
+    kind: Kind
+    split: Split
+    scores: Mapping[str, ScoreCell]  # metric or metric@reference -> score
+    versus_best_single: Mapping[str, Comparison] = field(default_factory=dict)
+    cautions: tuple[str, ...] = ()
+
+    def score(self, metric: str) -> ScoreCell | None:
+        """The score under any spelling of the metric; None when it was not computed."""
+        found = find_metric(self.scores, metric)
+        return None if found is None else self.scores[found]
+
+    def versus(self, metric: str) -> Comparison | None:
+        """The comparison under any spelling of the metric; None for the best single itself and where none was made."""
+        found = find_metric(self.versus_best_single, metric)
+        return None if found is None else self.versus_best_single[found]
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """All rows with what is needed to read them; fields as in ``leaderboard.json`` (docs/formats.md).
+
+    ``primary`` is the full name of the deciding metric; in JSON it is split into ``primary_metric`` and ``reference``.
+    ``best_single`` is the base model with the best primary score on out-of-fold rows (on the test where
+    there are none).
+    """
+
+    rows: tuple[LeaderboardRow, ...]
+    primary: str
+    chosen: str | None = None
+    best_single: str | None = None
+    test_looks: int = 0
+    plan_digest: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    interval: Mapping[str, Any] = field(default_factory=dict)  # level, resamples, unit, n_units per split, method
+    exploratory: bool = False
+    headline: str = ""
+    cautions: tuple[str, ...] = ()
+
+    @property
+    def primary_metric(self) -> str:
+        return split_metric(self.primary)[0]
+
+    @property
+    def reference(self) -> str:
+        return split_metric(self.primary)[1]
+
+    @property
+    def split(self) -> Split:
+        """The split a reader should look at: the test once it was opened, else out-of-fold."""
+        return "test" if any(r.split == "test" for r in self.rows) else "oof"
+
+    def ranked(self, split: Split | None = None) -> list[LeaderboardRow]:
+        """Rows of a split, best primary score first; ceilings last, so that nobody takes them for a winner."""
+
+        def key(row: LeaderboardRow) -> tuple[bool, bool, float, str]:
+            cell = row.score(self.primary)
+            value = None if cell is None else cell.value
+            return (row.kind == "ceiling", value is None, -direction(self.primary) * (value or 0.0), row.name)
+
+        return sorted((r for r in self.rows if r.split == (split or self.split)), key=key)
+
+    def row(self, name: str, split: Split | None = None) -> LeaderboardRow:
+        """The row of a name; a misspelt name shows the near ones."""
+        here = self.ranked(split)
+        found = next((r for r in here if r.name == name), None)
+        if found is None:
+            raise unknown_name("leaderboard row", name, {r.name for r in here})
+        return found
+
+    def metrics(self) -> list[str]:
+        """Every metric on the board, in the order of first appearance."""
+        return list(dict.fromkeys(m for r in self.rows for m in r.scores))
+
+    # -- what goes to disk ---------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values as the schema says; floats to 12 significant digits, undefined numbers as null."""
+        rows = [r for split in ("test", "oof") for r in self.ranked(split)]
+        return {
+            "format": FORMAT, "primary_metric": self.primary_metric, "reference": self.reference, "chosen": self.chosen,
+            "best_single": self.best_single, "test_looks": self.test_looks, "plan_digest": self.plan_digest,
+            "versions": dict(self.versions), "interval": dict(self.interval), "exploratory": self.exploratory,
+            "headline": self.headline, "cautions": list(self.cautions), "rows": [_row_to_dict(r) for r in rows],
+        }  # fmt: skip
+
+    def to_json(self, path: Path | str | None = None) -> str:
+        """Canonical JSON text, also written to ``path`` when given; equal boards give equal bytes."""
+        text = json.dumps(_plain(self.to_dict()), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        if path is not None:
+            write_atomic(Path(path), text.encode())
+        return text
+
+    def to_csv(self, path: Path | str | None = None) -> str:
+        """Long table (one line per name, split and metric) as CSV text, also written to ``path`` when given."""
+        text = str(self.to_frame(form="long").to_csv(index=False, float_format="%.12g", lineterminator="\n"))
+        if path is not None:
+            write_atomic(Path(path), text.encode())
+        return text
+
+    def to_frame(self, split: Split | None = None, *, form: Literal["wide", "long"] = "wide") -> pd.DataFrame:
+        """Wide: one line per name of a split, ranked, one column per metric. Long: every number of every split."""
+        if form == "long":
+            rows = [r for s in ("test", "oof") if split in (None, s) for r in self.ranked(s)]
+            return pd.DataFrame([line for r in rows for line in _long_lines(r)], columns=_LONG_COLUMNS)
+        if form != "wide":
+            raise InputError(f"form is {form!r}; a frame is 'wide' or 'long'.")
+        lines = []
+        for row in self.ranked(split):
+            cell, versus = row.score(self.primary), row.versus(self.primary)
+            lines.append(
+                {"name": row.name, "kind": row.kind, "chosen": row.name == self.chosen}
+                | {m: c.value for m, c in row.scores.items()}
+                | {f"{self.primary} lo": cell.ci[0] if cell and cell.ci else None,
+                   f"{self.primary} hi": cell.ci[1] if cell and cell.ci else None,
+                   "gain over best single": versus.difference if versus else None,
+                   "cautions": "; ".join(row.cautions)}
+            )  # fmt: skip
+        return pd.DataFrame(lines).set_index("name") if lines else pd.DataFrame()
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Leaderboard:
+        """The board a ``leaderboard.json`` describes; another format number is refused."""
+        if value.get("format") != FORMAT:
+            raise InputError(
+                f"This leaderboard has format {value.get('format')!r}; this pertstack reads format {FORMAT}. "
+                f"Run `pertstack verdict` again with this version, or read it with the version that wrote it."
+            )
+        return cls(
+            tuple(_row_from_dict(r) for r in value["rows"]), f"{value['primary_metric']}@{value['reference']}",
+            value["chosen"], value["best_single"], value["test_looks"], value["plan_digest"], value["versions"],
+            value.get("interval", {}), value.get("exploratory", False), value.get("headline", ""),
+            tuple(value.get("cautions", ())),
+        )  # fmt: skip
+
+    @classmethod
+    def from_json(cls, path: Path | str) -> Leaderboard:
+        """Read a ``leaderboard.json``."""
+        return cls.from_dict(read_json(Path(path)))
+
+    # -- what people see -----------------------------------------------------------------------------------------------
+
+    def shown_metrics(self) -> list[str]:
+        """The canonical own-control number first, the deciding one beside it."""
+        own = find_metric(self.metrics(), self.primary_metric)
+        return list(dict.fromkeys(m for m in (own, find_metric(self.metrics(), self.primary)) if m))
+
+    def table(self, split: Split | None = None) -> tuple[list[str], list[list[str]]]:
+        """Header and lines of the short table, as text."""
+        shown = self.shown_metrics()
+        header = [
+            "",
+            "name",
+            "kind",
+            *(metric_label(m) for m in shown),
+            "gain over best single",
+            "n valid / n",
+            "cautions",
+        ]
+        lines = []
+        for row in self.ranked(split):
+            cells = [row.score(m) for m in shown]
+            versus, main = row.versus(self.primary), row.score(self.primary)
+            lines.append([
+                "▸" if row.name == self.chosen else "", row.name, row.kind,
+                *(f"{number(c.value)} {interval(c.ci)}".strip() if c else "—" for c in cells),
+                "(best single)" if row.name == self.best_single else
+                f"{number(versus.difference, sign=True)} {interval(versus.ci, sign=True)}".strip() if versus else "",
+                f"{main.n_valid:,} / {main.n:,}" if main else "—", str(len(row.cautions) or ""),
+            ])  # fmt: skip
+        return header, lines
+
+    def footer(self, split: Split | None = None) -> str:
+        """What must be said under every table: split, deciding metric, intervals, looks."""
+        shown = split or self.split
+        where = "held-out test" if shown == "test" else "out-of-fold rows"
+        parts = [f"Split: {where}. Decided on {metric_label(self.primary)}."]
+        if self.interval:
+            units = self.interval.get("n_units", {}).get(shown)
+            unit = str(self.interval.get("unit", "group"))
+            level = f"{100 * float(self.interval.get('level', 0.95)):.0f} %"
+            parts.append(f"Intervals: {level}, resampling {count_of(units, unit) if units else 'whole ' + unit + 's'}.")
+        parts.append(f"The test has been opened {count_of(self.test_looks, 'time')}.")
+        if self.exploratory:
+            parts.append("EXPLORATORY: the plan was changed after the first look.")
+        return " ".join(parts)
+
+    def __repr__(self) -> str:
+        header, lines = self.table()
+        widths = [max(len(x[i]) for x in [header, *lines]) for i in range(len(header))]
+        text = ["  ".join(c.ljust(w) for c, w in zip(x, widths, strict=True)).rstrip() for x in [header, *lines]]
+        return "\n".join([*([self.headline] if self.headline else []), *text, self.footer()])
+
+    def _repr_html_(self) -> str:
+        header, lines = self.table()
+        head = "".join(f"<th style='text-align:left'>{escape(h)}</th>" for h in header)
+        body = "".join(
+            "<tr>" + "".join(f"<td style='text-align:left'>{escape(c)}</td>" for c in x) + "</tr>" for x in lines
+        )
+        top = f"<p><b>{escape(self.headline)}</b></p>" if self.headline else ""
+        return f"{top}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{escape(self.footer())}</p>"
+
+    def __rich__(self) -> Table:
+        header, lines = self.table()
+        table = Table(title=self.headline or None, caption=self.footer(), title_justify="left", caption_justify="left")
+        for i, title in enumerate(header):
+            table.add_column(title, justify="left", no_wrap=i == 1)
+        for row, line in zip(self.ranked(), lines, strict=True):
+            style = "bold" if row.name == self.chosen else "dim" if row.kind in ("reference", "ceiling") else ""
+            table.add_row(*line, style=style)
+        return table
+
+
+_LONG_COLUMNS = [
+    "name", "kind", "split", "metric", "reference", "value", "ci_lo", "ci_hi", "n_valid", "n",
+    "difference", "difference_lo", "difference_hi", "p", "cautions",
+]  # fmt: skip
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of ``leaderboard.json`` that ships with the package."""
+    text = files("pertstack.verdict").joinpath("schemas/leaderboard.schema.json").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def _long_lines(row: LeaderboardRow) -> list[dict[str, Any]]:
+    lines = []
+    for name, cell in row.scores.items():
+        metric, reference = split_metric(name)
+        lo, hi = cell.ci or (None, None)
+        versus = row.versus(name)
+        d_lo, d_hi = (versus.ci if versus and versus.ci else None) or (None, None)
+        lines.append({
+            "name": row.name, "kind": row.kind, "split": row.split, "metric": metric, "reference": reference,
+            "value": cell.value, "ci_lo": lo, "ci_hi": hi, "n_valid": cell.n_valid, "n": cell.n,
+            "difference": versus.difference if versus else None, "difference_lo": d_lo, "difference_hi": d_hi,
+            "p": versus.p if versus else None, "cautions": "; ".join(row.cautions),
+        })  # fmt: skip
+    return lines
+
+
+def _row_to_dict(row: LeaderboardRow) -> dict[str, Any]:
+    return {
+        "name": row.name, "kind": row.kind, "split": row.split, "cautions": list(row.cautions),
+        "scores": {m: {"value": c.value, "ci": list(c.ci) if c.ci else None, "n_valid": c.n_valid, "n": c.n}
+                   for m, c in row.scores.items()},
+        "versus_best_single": {m: {"difference": c.difference, "ci": list(c.ci) if c.ci else None, "p": c.p}
+                               for m, c in row.versus_best_single.items()},
+    }  # fmt: skip
+
+
+def _row_from_dict(value: Mapping[str, Any]) -> LeaderboardRow:
+    def pair(ci: list[float] | None) -> tuple[float, float] | None:
+        return None if ci is None else (ci[0], ci[1])
+
+    return LeaderboardRow(
+        value["name"], value["kind"], value["split"],
+        {m: ScoreCell(c["value"], pair(c["ci"]), c["n_valid"], c["n"]) for m, c in value["scores"].items()},
+        {m: Comparison(c["difference"], pair(c["ci"]), c["p"]) for m, c in value["versus_best_single"].items()},
+        tuple(value["cautions"]),
+    )  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    """JSON values with floats rounded to 12 significant digits; NaN and infinities become null."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (bool, str)) or value is None:
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    number_ = float(value)
+    return float(f"{number_:.12g}") + 0.0 if math.isfinite(number_) else None

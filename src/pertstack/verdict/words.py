@@ -1,0 +1,115 @@
+"""What a number is called: metric names split, labelled and given a direction, always in the same words.
+
+Every printed score states metric, k and reference; this module is the one place that spells them. The definitions
+behind the names are the business of ``reduce/``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+
+from pertstack._base.errors import unknown_name
+
+REFERENCES: dict[str, str] = {
+    "own": "own control",
+    "pooled": "pooled control",
+    "matched": "matched control",
+    "centroid": "centroid",
+}
+_STEMS: dict[str, str] = {
+    "r2": "R²", "pearson": "Pearson r", "cod": "determination", "sign_acc": "sign accuracy", "rmse": "RMSE",
+    "mae": "MAE", "spearman": "Spearman", "cosine": "cosine", "pds": "PDS", "pds_l1": "PDS (L1)", "pds_cosine": "PDS (cosine)",
+    "centroid_accuracy": "centroid accuracy", "slope": "slope",
+    "effect_pearson": "agreement with the noise-free effect",
+}  # fmt: skip
+_LOWER_IS_BETTER = ("rmse", "mae", "mse")
+_REFERENCE_FREE = ("rmse", "mae", "mse", "pds", "centroid_accuracy")
+
+
+def split_metric(name: str) -> tuple[str, str]:
+    """Metric and reference of a full name; without a reference it means own.
+
+    >>> split_metric("r2_top20@pooled"), split_metric("r2_top20")
+    (('r2_top20', 'pooled'), ('r2_top20', 'own'))
+    """
+    metric, _, reference = name.partition("@")
+    return metric, reference or "own"
+
+
+def same_metric(a: str, b: str) -> bool:
+    """True when two spellings mean one number: ``r2_top20`` is ``r2_top20@own``."""
+    return split_metric(a) == split_metric(b)
+
+
+def find_metric(known: Iterable[str], wanted: str) -> str | None:
+    """The spelling under which ``wanted`` is known, or None when it was not computed."""
+    return next((k for k in known if same_metric(k, wanted)), None)
+
+
+def need_metric(known: Iterable[str], wanted: str) -> str:
+    """As ``find_metric``; a metric that was not computed is an error with the near names."""
+    listed = list(known)
+    found = find_metric(listed, wanted)
+    if found is None:
+        raise unknown_name("metric", wanted, listed)
+    return found
+
+
+def lower_is_better(name: str) -> bool:
+    """True for errors (RMSE, MAE), False for everything else."""
+    return split_metric(name)[0].startswith(_LOWER_IS_BETTER)
+
+
+def direction(name: str) -> int:
+    """+1 where more is better, -1 where less is: ``direction * value`` may be ranked."""
+    return -1 if lower_is_better(name) else 1
+
+
+def metric_label(name: str, *, reference: bool = True) -> str:
+    """A metric in words, with k and reference.
+
+    >>> metric_label("r2_top20@pooled"), metric_label("r2_top20_strict"), metric_label("rmse_all")
+    ('R² Top-20, pooled control', 'R² Top-20 strict, own control', 'RMSE, all genes')
+    """
+    metric, against = split_metric(name)
+    parts = re.fullmatch(r"(?P<stem>.+?)(?:_(?P<span>top\d+|all))?(?P<strict>_strict)?(?P<rest>_landmarks?)?", metric)
+    assert parts is not None  # the stem takes whatever is left
+    words = _STEMS.get(parts["stem"], parts["stem"].replace("_", " "))
+    if parts["span"]:
+        words += ", all genes" if parts["span"] == "all" else f" Top-{parts['span'][3:]}"
+    words += (" strict" if parts["strict"] else "") + (", landmark genes" if parts["rest"] else "")
+    if not reference or metric.startswith(_REFERENCE_FREE):
+        return words
+    return f"{words}, {REFERENCES.get(against, against)}"
+
+
+def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
+    """A number for people, with a real minus sign; a dash where there is none.
+
+    >>> number(0.01234), number(-0.5, sign=True), number(None)
+    ('0.012', '−0.500', '—')
+    """
+    if value is None or not math.isfinite(value):
+        return "—"
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = f"{0:.{digits}f}"
+    return text.replace("-", "−")
+
+
+def interval(bounds: tuple[float, float] | None, digits: int = 3, *, sign: bool = False) -> str:
+    """An interval for people: ``[0.010, 0.020]``; empty where there is none."""
+    if bounds is None:
+        return ""
+    return f"[{number(bounds[0], digits, sign=sign)}, {number(bounds[1], digits, sign=sign)}]"
+
+
+def count_of(n: int, one: str, many: str | None = None) -> str:
+    """A count with its noun.
+
+    >>> count_of(1, "perturbation"), count_of(1200, "cell line")
+    ('1 perturbation', '1,200 cell lines')
+    """
+    return f"{n:,} {one if n == 1 else (many or one + 's')}"
