@@ -20,7 +20,8 @@ REFERENCES: dict[str, str] = {
 }
 _STEMS: dict[str, str] = {
     "r2": "R²", "pearson": "Pearson r", "cod": "determination", "sign_acc": "sign accuracy", "rmse": "RMSE",
-    "mae": "MAE", "spearman": "Spearman", "cosine": "cosine", "pds": "PDS", "pds_l1": "PDS (L1)", "pds_cosine": "PDS (cosine)",
+    "mae": "MAE", "spearman": "Spearman", "cosine": "cosine",
+    "pds": "PDS", "pds_l1": "PDS (L1)", "pds_cosine": "PDS (cosine)",
     "centroid_accuracy": "centroid accuracy", "slope": "slope",
     "effect_pearson": "agreement with the noise-free effect",
 }  # fmt: skip

@@ -77,7 +77,7 @@ def test_floats_are_rounded_and_undefined_numbers_are_null():
     )
     text = noisy.to_json()
     assert '"value": 0.3\n' in text and '"value": null' in text and "NaN" not in text
-    assert '"n_valid": 3\n' in text and "-0.0" not in text
+    assert '"n_valid": 3,\n' in text and "-0.0" not in text
     assert json.loads(text)["reference"] == "own"
 
 
