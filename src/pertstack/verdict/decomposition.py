@@ -1,0 +1,274 @@
+"""What a gain is made of: how much of it survives when the shared control or the easy samples are taken away.
+
+A sample's own control sits on both sides of the canonical metric, so a combiner can gain there by predicting control
+noise. The same paired difference is therefore taken on every reference, on RMSE and on strata, and read into one plain
+sentence. How an interval is made is the business of ``inference.py``: a ``Compare`` is handed in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from pertstack.verdict.words import count_of, direction, find_metric, interval, metric_label, number, split_metric
+
+Array = np.ndarray[Any, Any]
+Reading = Literal["win", "control_noise", "artefact", "mixed", "within_noise", "no_gain", "harm", "none"]
+MEANINGS: dict[Reading, str] = {
+    "win": "a real gain",
+    "control_noise": "mostly control noise",
+    "artefact": "an artefact of the shared control",
+    "mixed": "a gain on the deciding metric, paid for elsewhere",
+    "within_noise": "within noise",
+    "no_gain": "no gain",
+    "harm": "worse than the best single model",
+    "none": "nothing to compare",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A paired mean difference in units of the metric; ``ci`` None where there are too few groups to say."""
+
+    value: float | None
+    ci: tuple[float, float] | None = None
+    p: float | None = None
+    n: int = 0  # samples on which both are defined
+    n_groups: int = 0
+
+
+Compare = Callable[[Array, Array, Array], Difference]
+"""From per-sample scores of two competitors (n,) with NaN and the groups (n,) to their paired difference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One line of the decomposition. ``sign`` is +1 / -1 when the interval shows a gain / a loss, else 0."""
+
+    view: str  # "own", "pooled", "centroid", "rmse", or a stratum such as "effect quartile"
+    level: str  # "" for the whole, else "Q1", "A375", "seen"
+    metric: str
+    difference: Difference
+    better: int = 1  # +1: more is better
+
+    @property
+    def sign(self) -> int:
+        ci = self.difference.ci
+        if ci is None:
+            return 0
+        lo, hi = sorted(self.better * bound for bound in ci)
+        return 1 if lo > 0 else -1 if hi < 0 else 0
+
+    @property
+    def gain(self) -> float | None:
+        """The difference with its sign turned so that more is better."""
+        return None if self.difference.value is None else self.better * self.difference.value
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """The gain of one combiner over the best single model, taken apart."""
+
+    name: str
+    best_single: str
+    primary: str
+    parts: tuple[Part, ...]
+    reading: Reading
+    headline: str
+
+    def part(self, view: str, level: str = "") -> Part | None:
+        """One line, or None when it could not be computed."""
+        return next((p for p in self.parts if (p.view, p.level) == (view, level)), None)
+
+    @property
+    def caution(self) -> str | None:
+        """The mark a leaderboard row carries, if any."""
+        marks: Mapping[str, str] = {
+            "artefact": "artefact: gains on own control, loses without the shared control",
+            "control_noise": "most of the gain on own control is control noise",
+            "mixed": "gains on the primary metric but loses on another of the panel",
+        }
+        return marks.get(self.reading)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One line per part."""
+        return pd.DataFrame([
+            {"view": p.view, "level": p.level, "metric": p.metric, "difference": p.difference.value,
+             "ci_lo": p.difference.ci[0] if p.difference.ci else None,
+             "ci_hi": p.difference.ci[1] if p.difference.ci else None,
+             "p": p.difference.p, "n": p.difference.n, "n_groups": p.difference.n_groups, "sign": p.sign}
+            for p in self.parts
+        ])  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        parts = [asdict(p) | {"sign": p.sign, "gain": p.gain} for p in self.parts]
+        return {
+            "name": self.name, "best_single": self.best_single, "primary": self.primary, "reading": self.reading,
+            "headline": self.headline, "parts": parts,
+        }  # fmt: skip
+
+
+def decompose(
+    name: str,
+    best_single: str,
+    scores: Mapping[str, tuple[Array, Array]],
+    *,
+    primary: str,
+    groups: Array,
+    compare: Compare,
+    strata: Mapping[str, Sequence[str | None]] | None = None,
+) -> Decomposition:
+    """Take the gain of ``name`` over ``best_single`` apart.
+
+    Parameters
+    ----------
+    scores : mapping of metric to (scores of name, scores of best_single), each (n,) with NaN where undefined
+        Looked through for the primary metric under own / pooled / centroid, ``pearson_all@centroid`` and RMSE.
+    primary : str
+        The deciding metric, such as ``r2_top20@pooled``; must be among ``scores``.
+    groups : (n,)
+        Group (usually perturbation) of every sample; whole groups are resampled by ``compare``.
+    strata : mapping of view to a level per sample, or None per sample where it does not apply
+        Such as effect quartiles, cell lines, seen / unseen perturbations; compared on the primary metric.
+
+    Limit cases: a combiner that is the best single model reads ``none``; a stratum with no sample valid for both has a
+    difference of None.
+    """
+    parts = []
+    for view, metric in panel_metrics(scores, primary).items():
+        parts.append(Part(view, "", metric, compare(*scores[metric], groups), direction(metric)))
+    first, second = scores[primary]
+    for view, levels in (strata or {}).items():
+        labels = np.asarray(levels, dtype=object)
+        for level in _ordered(x for x in labels if x is not None):
+            here = labels == level
+            difference = compare(first[here], second[here], groups[here])
+            parts.append(Part(view, level, primary, difference, direction(primary)))
+    whole = Decomposition(name, best_single, primary, tuple(parts), "none", "")
+    if name == best_single:
+        return replace(whole, headline=f"{name} is the best single model itself: there is no combination to judge.")
+    reading = read(whole)
+    return replace(whole, reading=reading, headline=headline(whole, reading))
+
+
+def panel_metrics(known: Iterable[str], primary: str) -> dict[str, str]:
+    """Which metric stands for which view: own, pooled, centroid, rmse; views that were not computed are left out."""
+    listed, (metric, reference) = list(known), split_metric(primary)
+    wanted = {
+        "own": [f"{metric}@own"],
+        "pooled": [f"{metric}@pooled"],
+        "centroid": ["pearson_all@centroid", f"{metric}@centroid"],
+        "rmse": ["rmse_all", "rmse_all@pooled", "rmse_top20"],
+    }
+    if reference not in wanted:
+        wanted = {reference: [primary], **wanted}
+    found = {view: [m for w in names if (m := find_metric(listed, w))] for view, names in wanted.items()}
+    return {view: names[0] for view, names in found.items() if names}
+
+
+def read(parts: Decomposition) -> Reading:
+    """The one-word reading of the panel; see ``MEANINGS``.
+
+    The order matters: an own-control gain that another view contradicts is an artefact before it is anything else.
+    """
+    signs = {p.view: p.sign for p in parts.parts if not p.level}
+    reference = split_metric(parts.primary)[1]
+    main, others = parts.part(reference), [s for v, s in signs.items() if v != reference]
+    if main is None or main.gain is None:
+        return "none"
+    own, pooled = signs.get("own"), signs.get("pooled")
+    uncoupled_loss = any(signs.get(v) == -1 for v in ("pooled", "centroid", "rmse"))
+    if own == 1 and pooled != 1 and uncoupled_loss:
+        return "artefact"
+    if main.sign == -1:
+        return "harm"
+    if main.sign == 1 and -1 in others:
+        return "mixed"
+    kept = kept_share(parts)
+    if own == 1 and (pooled == 0 or (reference == "own" and kept is not None and kept < 0.5)):
+        return "control_noise"
+    if main.sign == 1:
+        return "win"
+    return "within_noise" if main.gain > 0 and number(main.gain) != number(0.0) else "no_gain"
+
+
+def kept_share(parts: Decomposition) -> float | None:
+    """Gain against the pooled control over gain on own control; None unless both are known and the latter > 0."""
+    own, pooled = parts.part("own"), parts.part("pooled")
+    if own is None or pooled is None or own.gain is None or pooled.gain is None or own.gain <= 0:
+        return None
+    return pooled.gain / own.gain
+
+
+def headline(parts: Decomposition, reading: Reading) -> str:
+    """One plain sentence, such as "+0.016 on own control, of which +0.005 remains without the shared control: ..."."""
+    reference = split_metric(parts.primary)[1]
+    main = parts.part(reference)
+    label = metric_label(parts.primary, reference=False)
+    who = f"{parts.name} against {parts.best_single} on {label}"
+    if main is None or main.difference.value is None:
+        return f"{who}: no sample is defined for both, so nothing can be said."
+    own = parts.part("own")
+    begin = [f"{_said(own)} on own control"] if own is not None and own.difference.value is not None else []
+    pooled = parts.part("pooled")
+    if pooled is not None and pooled.difference.value is not None:
+        begin.append(_remaining(own, pooled))
+    if reference not in ("own", "pooled"):
+        begin.append(f"{_said(main)} against the {reference}")
+    joined = ", ".join(begin)
+    return f"{who}: {joined}: {_meaning(parts, reading, main)}."
+
+
+def _remaining(own: Part | None, pooled: Part) -> str:
+    """The pooled part, worded as a remainder only where it is one."""
+    gain_own, gain_pooled = (own.gain if own else None), pooled.gain
+    if own is not None and own.sign == 1 and gain_own and gain_pooled is not None and 0 <= gain_pooled < gain_own:
+        return f"of which {_said(pooled)} remains without the shared control"
+    return f"{_said(pooled)} without the shared control"
+
+
+def _meaning(parts: Decomposition, reading: Reading, main: Part) -> str:
+    if reading in ("artefact", "mixed", "harm"):
+        losses = [p for p in parts.parts if not p.level and p.sign == -1 and p.view not in ("own", "pooled")]
+        also = " and ".join(f"{_view_words(p)} {_said(p)}" for p in losses)
+        return MEANINGS[reading] + (f" ({also})" if also else "")
+    kept = kept_share(parts)
+    own = parts.part("own")
+    if reading == "win" and own is not None and own.sign == 1 and kept is not None and kept < 0.5:
+        return "a real gain, though most of the number on own control is control noise"
+    if reading == "within_noise":
+        groups = count_of(main.difference.n_groups, "group")
+        return f"within noise, so no gain is shown ({groups})" if main.difference.ci else f"too few groups ({groups})"
+    return MEANINGS[reading]
+
+
+def _view_words(part: Part) -> str:
+    return metric_label(part.metric)
+
+
+def _said(part: Part) -> str:
+    text = number(part.difference.value, sign=True)
+    return f"{text} {interval(part.difference.ci, sign=True)}".strip()
+
+
+def _ordered(levels: Iterable[str]) -> list[str]:
+    return sorted({str(x) for x in levels if not (isinstance(x, float) and math.isnan(x))})
+
+
+def effect_quartiles(effect_size: Array) -> list[str | None]:
+    """Q1 (weakest) to Q4 (strongest) by effect size (n,); None where it is NaN or where fewer than 8 samples are known.
+
+    Cut at the quartiles of the known values; equal values stay together.
+    """
+    known = np.isfinite(effect_size)
+    if known.sum() < 8:
+        return [None] * len(effect_size)
+    cuts = np.quantile(effect_size[known], [0.25, 0.5, 0.75])
+    which = np.searchsorted(cuts, effect_size, side="left")
+    return [f"Q{w + 1}" if k else None for w, k in zip(which, known, strict=True)]

@@ -1,0 +1,132 @@
+"""The gain decomposition reads right in worlds where the right reading is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pertstack.verdict.decomposition import Difference, decompose, effect_quartiles, panel_metrics
+
+N, PER_GROUP = 240, 4
+GROUPS = np.repeat(np.arange(N // PER_GROUP), PER_GROUP)
+METRICS = ("r2_top20", "r2_top20@pooled", "pearson_all@centroid", "rmse_all")
+
+
+def compare(a, b, groups):
+    """An independent interval: normal, from group means (all groups are equally large here)."""
+    d = a - b
+    fine = np.isfinite(d)
+    d, groups = d[fine], groups[fine]
+    if d.size == 0:
+        return Difference(None)
+    means = np.array([d[groups == g].mean() for g in np.unique(groups)])
+    if len(means) < 5:
+        return Difference(float(d.mean()), None, None, d.size, len(means))
+    half = 1.96 * means.std(ddof=1) / np.sqrt(len(means))
+    return Difference(float(d.mean()), (float(d.mean() - half), float(d.mean() + half)), None, d.size, len(means))
+
+
+def world(primary="r2_top20@pooled", noise=0.01, strata=None, **shift):
+    """Scores of two competitors that differ by a known shift per metric and by noise shared within groups."""
+    rng = np.random.default_rng(3)
+    scores = {}
+    for metric, key in zip(METRICS, ("own", "pooled", "centroid", "rmse"), strict=True):
+        best = rng.uniform(0.2, 0.8, N)
+        bump = rng.normal(0, noise, N // PER_GROUP)
+        scores[metric] = (best + (bump - bump.mean())[GROUPS] + shift.get(key, 0.0), best)
+    return decompose("simplex", "biolord", scores, primary=primary, groups=GROUPS, compare=compare, strata=strata)
+
+
+@pytest.mark.parametrize(
+    ("shift", "reading", "words"),
+    [
+        ({"own": 0.02, "pooled": 0.018, "centroid": 0.01, "rmse": -0.01}, "win", "a real gain"),
+        ({"own": 0.0, "pooled": 0.012, "centroid": 0.01}, "win", "a real gain"),
+        ({"own": 0.016, "pooled": 0.005}, "win", "most of the number on own control is control noise"),
+        ({"own": 0.016, "pooled": 0.001}, "control_noise", "remains without the shared control: mostly control noise"),
+        ({"own": 0.05, "pooled": -0.16, "centroid": -0.14, "rmse": 0.07}, "artefact", "artefact of the shared control"),
+        ({"own": 0.05, "pooled": 0.0, "rmse": 0.07}, "artefact", "artefact of the shared control (RMSE"),
+        ({"own": 0.001, "pooled": 0.001}, "within_noise", "within noise, so no gain is shown (60 groups)"),
+        ({"own": 0.0, "pooled": 0.0}, "no_gain", "no gain"),
+        ({"own": -0.001, "pooled": -0.001}, "no_gain", "no gain"),
+        ({"own": -0.02, "pooled": -0.03}, "harm", "worse than the best single model"),
+        ({"own": 0.01, "pooled": 0.02, "rmse": 0.05}, "mixed", "paid for elsewhere (RMSE, all genes +0.050"),
+    ],
+)
+def test_reading_of_known_worlds(shift, reading, words):
+    found = world(**shift)
+    assert found.reading == reading, found.headline
+    assert words in found.headline
+    assert found.headline.startswith("simplex against biolord on R² Top-20: ")
+
+
+def test_the_sentence_of_the_design_comes_out_word_for_word():
+    found = world(primary="r2_top20", own=0.016, pooled=0.005)
+    assert found.reading == "control_noise"
+    text = found.headline
+    assert "+0.016 [" in text and "on own control, of which +0.005 [" in text
+    assert text.endswith("remains without the shared control: mostly control noise.")
+    assert found.caution == "most of the gain on own control is control noise"
+
+
+def test_artefact_marks_the_row_and_a_win_does_not():
+    assert "artefact" in (world(own=0.05, pooled=-0.1).caution or "")
+    assert world(own=0.02, pooled=0.018).caution is None
+
+
+def test_more_rmse_is_a_loss():
+    part = world(rmse=0.05).part("rmse")
+    assert part is not None and part.sign == -1 and part.gain == pytest.approx(-0.05, abs=1e-6)
+
+
+def test_strata_agree_with_a_plain_loop_and_add_up():
+    line = np.where(GROUPS % 2 == 0, "A375", "MCF7")
+    line_or_none = [None if i == 0 else str(x) for i, x in enumerate(line)]
+    rng = np.random.default_rng(0)
+    best = rng.uniform(size=N)
+    mine = best + np.where(line == "A375", 0.04, -0.02) + rng.normal(0, 0.01, N)
+    mine[5] = np.nan
+    found = decompose("a", "b", {"r2_top20": (mine, best)}, primary="r2_top20", groups=GROUPS, compare=compare,
+                      strata={"cell line": line_or_none})  # fmt: skip
+    for level in ("A375", "MCF7"):
+        kept = [mine[i] - best[i] for i in range(N) if line_or_none[i] == level and i not in (0, 5)]
+        part = found.part("cell line", level)
+        assert part is not None
+        assert part.difference.n == len(kept) and part.difference.value == pytest.approx(np.mean(kept))
+    assert found.part("cell line", "A375").sign == 1 and found.part("cell line", "MCF7").sign == -1  # type: ignore[union-attr]
+
+
+def test_a_stratum_without_a_valid_sample_says_so():
+    nan = np.full(N, np.nan)
+    found = decompose("a", "b", {"r2_top20": (nan, nan)}, primary="r2_top20", groups=GROUPS, compare=compare)
+    assert found.reading == "none" and "nothing can be said" in found.headline
+
+
+def test_the_best_single_itself_is_not_compared_with_itself():
+    same = np.ones(N)
+    found = decompose("b", "b", {"r2_top20": (same, same)}, primary="r2_top20", groups=GROUPS, compare=compare)
+    assert found.reading == "none" and "no combination to judge" in found.headline
+
+
+def test_few_groups_give_no_interval_and_no_claim():
+    groups = np.repeat([0, 1, 2], N // 3)
+    scores = {"r2_top20": (np.full(N, 0.6), np.full(N, 0.5))}
+    found = decompose("a", "b", scores, primary="r2_top20", groups=groups, compare=compare)
+    assert found.reading == "within_noise" and "too few groups (3 groups)" in found.headline
+
+
+def test_panel_prefers_pearson_for_the_centroid_and_takes_what_there_is():
+    assert panel_metrics(METRICS, "r2_top20@pooled") == {
+        "own": "r2_top20", "pooled": "r2_top20@pooled", "centroid": "pearson_all@centroid", "rmse": "rmse_all",
+    }  # fmt: skip
+    assert panel_metrics(["r2_top40@matched"], "r2_top40@matched") == {"matched": "r2_top40@matched"}
+
+
+def test_quartiles_match_pandas_and_leave_the_unknown_out():
+    import pandas as pd
+
+    size = np.random.default_rng(1).gamma(2.0, size=101)
+    size[7] = np.nan
+    expected = pd.qcut(pd.Series(size), 4, labels=["Q1", "Q2", "Q3", "Q4"])
+    assert effect_quartiles(size) == [None if pd.isna(x) else x for x in expected]
+    assert effect_quartiles(np.ones(5)) == [None] * 5
