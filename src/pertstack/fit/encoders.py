@@ -1,0 +1,119 @@
+"""What linear models and networks know of a row besides its control: features, dose, time, cell line. Fitted on fit
+rows only.
+
+Unknown values are never replaced by a plausible one: they become the average (which carries no information after
+centring) together with a column that says "unknown". Which model wants which part is the model's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from pertstack._base.errors import InputError, first_few
+from pertstack.data.rows import FitRows, PredictRows
+from pertstack.data.side import FEATURE_KINDS, FeatureKind, PerturbationFeatures, SideInformation
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+MissingPolicy = Literal["mask", "drop", "raise"]
+COVARIATES = ("log10_dose", "time_h")
+
+
+def features_of(side: SideInformation, kinds: tuple[FeatureKind, ...], model: str) -> PerturbationFeatures:
+    """The first kind of features present among ``kinds``, in the order user, structure, genes, targets."""
+    for kind in FEATURE_KINDS:
+        if kind in kinds and kind in side.features:
+            return side.features[kind]
+    raise InputError(
+        f"{model} needs perturbation features of kind {' or '.join(kinds)}, and the study has "
+        f"{', '.join(side.features) or 'none'}. Give smiles, perturbed genes or a feature table, or leave {model} out."
+    )
+
+
+def check_policy(policy: str) -> None:
+    """Refuse a misspelt policy for missing features."""
+    if policy not in ("mask", "drop", "raise"):
+        raise InputError(f"on_missing is {policy!r}; the choices are 'mask', 'drop' and 'raise'.")
+
+
+def refuse_missing(features: PerturbationFeatures, rows: PredictRows, policy: MissingPolicy, model: str) -> Mask:
+    """Mask (n_samples,) of rows with known features; raises when the policy says so, or when none is known."""
+    _, known = features.rows(rows.perturbation)
+    if policy == "raise" and not known.all():
+        unknown = sorted(set(rows.perturbation[~known]))
+        raise InputError(
+            f"{model} was asked to refuse missing {features.kind} features (on_missing='raise'), and they are missing "
+            f"for "
+            f"{first_few(unknown)}. Supply them, or choose on_missing='mask' (average answer, marked) or 'drop' (not "
+            f"fitted on)."
+        )
+    return known
+
+
+@dataclass(frozen=True)
+class RowEncoder:
+    """Turns rows into columns: features (centred), unknown mask, dose, time, cell line one-hot.
+
+    Each part is scaled so that its rows have mean square norm 1 over the fit rows: a fingerprint of 2,048 bits and one
+    dose then weigh alike under one penalty. A covariate or cell line that does not vary among the fit rows gives no
+    column.
+    """
+
+    kind: FeatureKind | None
+    feature_mean: Floats  # (n_features,)
+    feature_scale: float
+    has_unknown: bool
+    covariates: tuple[tuple[str, float, float], ...]  # name, mean, scale
+    cell_lines: tuple[str, ...]  # sorted; empty when there is only one
+
+    @classmethod
+    def fit(cls, rows: FitRows, features: PerturbationFeatures | None) -> RowEncoder:
+        mean, scale, unknown = np.zeros(0), 1.0, False
+        if features is not None:
+            values, known = features.rows(rows.perturbation)
+            if not known.any():
+                raise InputError(
+                    f"{features.kind} features are missing for every fit row: there is nothing to learn from."
+                )
+            mean = values[known].mean(axis=0, dtype=np.float64)
+            scale = _scale(((values[known] - mean) ** 2).sum(axis=1))
+            unknown = bool((~known).any())
+        covariates = []
+        for name in COVARIATES:
+            column = _column(rows, name)
+            present = column[np.isfinite(column)]
+            if len(present) and np.ptp(present) > 0:
+                covariates.append((name, float(present.mean()), float(present.std())))
+        lines = tuple(sorted(set(rows.cell_line)))
+        kind = features.kind if features is not None else None
+        return cls(kind, mean, scale, unknown, tuple(covariates), lines if len(lines) > 1 else ())
+
+    def encode(self, rows: PredictRows) -> Floats:
+        """Columns (n_samples, n_columns) of rows; a cell line never fitted has zeros in every cell line column."""
+        parts: list[Floats] = []
+        if self.kind is not None:
+            values, known = rows.side.features[self.kind].rows(rows.perturbation)
+            parts.append(np.where(known[:, None], values - self.feature_mean, 0.0) / self.feature_scale)
+            if self.has_unknown:
+                parts.append((~known).astype(np.float64)[:, None])
+        for name, mean, scale in self.covariates:
+            column = _column(rows, name)
+            finite = np.isfinite(column)
+            parts.append((np.where(finite, column - mean, 0.0) / scale)[:, None])
+        if self.cell_lines:
+            parts.append((rows.cell_line[:, None] == np.array(self.cell_lines, dtype=object)).astype(np.float64))
+        return np.concatenate(parts, axis=1) if parts else np.zeros((rows.n_samples, 0))
+
+
+def _column(rows: PredictRows, name: str) -> Floats:
+    if name not in rows.obs:
+        return np.full(rows.n_samples, np.nan)
+    return np.asarray(rows.obs[name], dtype=np.float64)
+
+
+def _scale(square_norms: Floats) -> float:
+    mean = float(square_norms.mean())
+    return float(np.sqrt(mean)) if mean > 0 else 1.0
