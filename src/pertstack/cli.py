@@ -1,0 +1,456 @@
+"""The door: one thin command per step. Results go to standard output, progress and warnings to standard error.
+
+Exit codes: 0 done; 2 wrong usage or bad input; 3 refused for integrity; 1 a defect of ours.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+
+from pertstack import __version__
+from pertstack._base.errors import StackingError
+from pertstack._base.files import storage_error
+from pertstack._base.findings import Finding, worst
+from pertstack._base.progress import show_progress
+
+app = typer.Typer(
+    name="pertstack",
+    help="Combine perturbation-response models, and find out honestly whether it helps.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="A study made by `pertstack init`.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes (or threads) that work side by side.")]
+Memory = Annotated[str, typer.Option(help="Memory for tiles, such as '500 MB'.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+def out(value: Any) -> None:
+    """A result, to standard output."""
+    Console(soft_wrap=isinstance(value, str)).print(value, markup=not isinstance(value, str), highlight=False)
+
+
+def say(text: str) -> None:
+    """A remark, to standard error."""
+    Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False)
+
+
+def say_findings(findings: list[Finding]) -> None:
+    for finding in findings:
+        if finding.severity != "note":
+            say(f"{finding.severity}: {finding.message}")
+
+
+def out_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
+
+
+def parse_mapping(text: str | None) -> dict[str, str]:
+    """``cell_line=cell_id,perturbation=drug`` as a dict.
+
+    >>> parse_mapping("cell_line=cell_id")
+    {'cell_line': 'cell_id'}
+    """
+    pairs = [part.split("=", 1) for part in (text or "").split(",") if part.strip()]
+    if bad := ["=".join(pair) for pair in pairs if len(pair) != 2 or not pair[0].strip() or not pair[1].strip()]:
+        raise click.BadParameter(f"{bad[0]!r} is not NAME=COLUMN. Write for example --map cell_line=cell_id,dose=conc.")
+    return {ours.strip(): theirs.strip() for ours, theirs in pairs}
+
+
+def split_names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+@app.callback(invoke_without_command=True)
+def _common(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"pertstack {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="Where to put the demo study.")] = Path("demo"),
+    workers: Workers = 2,
+    seed: Annotated[int, typer.Option(help="Another seed gives another world.")] = 0,
+) -> None:
+    """Simulate a LINCS-like study and run everything on it.
+
+    Example:  pertstack demo my-demo
+    """
+    from pertstack.demo import run_demo
+
+    study = run_demo(folder, workers=workers, seed=seed)
+    out(study.leaderboard().to_rich())
+    out(study.leaderboard_headline())
+    out(f"Report: {study.folder.report}")
+
+
+@app.command()
+def simulate(
+    path: Annotated[Path, typer.Argument(metavar="OUT.h5ad")],
+    samples: Annotated[int, typer.Option(min=1)] = 2000,
+    genes: Annotated[int, typer.Option(min=2)] = 978,
+    cell_lines: Annotated[int, typer.Option(min=1)] = 3,
+    perturbations: Annotated[int, typer.Option(min=1)] = 150,
+    replicates: Annotated[int, typer.Option(min=1)] = 2,
+    pairing: Annotated[str, typer.Option(help="How controls are paired: own, matched or random.")] = "random",
+    seed: int = 0,
+) -> None:
+    """A world with known truth, as an h5ad file (treated in X; layers control and effect).
+
+    Example:  pertstack simulate world.h5ad --samples 600 --genes 200 --seed 1
+    """
+    from pertstack.data import SimulationConfig, simulate_to_file
+
+    config = SimulationConfig(
+        samples=samples, genes=genes, cell_lines=cell_lines, perturbations=perturbations,
+        replicates=replicates, pairing=pairing, seed=seed,
+    )  # fmt: skip
+    simulate_to_file(path, config)
+    out(f"{path}: {samples:,} samples, {genes:,} genes, {cell_lines} cell lines, {perturbations} perturbations")
+
+
+@app.command()
+def init(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="Folder to make.")],
+    data: Annotated[Path, typer.Option(help="Profiles: .h5ad, .zarr, .parquet, .csv, .gctx, .pt")],
+    group: Annotated[str, typer.Option(help="What is held out whole: perturbation, sample, cell_line, control_id, "
+                                            "perturbation+cell_line, or a column.")] = "perturbation",
+    folds: Annotated[int, typer.Option(min=2)] = 3,
+    test: Annotated[float, typer.Option(help="Share of the groups held out as the test.")] = 0.2,
+    seed: int = 0,
+    plan: Annotated[Path | None, typer.Option(help="An explicit fold table instead (sample_id, role, fold).")] = None,
+    control_layer: Annotated[str, typer.Option(help="Layer with each sample's control.")] = "control",
+    control: Annotated[Path | None, typer.Option(help="Separate control file of parquet / CSV data.")] = None,
+    delta: Annotated[bool, typer.Option("--delta", help="Values are already differential; there is no control.")] = False,
+    map_: Annotated[str | None, typer.Option("--map", help="Your columns: cell_line=cell_id,perturbation=drug")] = None,
+    features: Annotated[Path | None, typer.Option(help="Feature matrix keyed by perturbation.")] = None,
+    targets: Annotated[Path | None, typer.Option(help="Target genes of each perturbation.")] = None,
+    graph: Annotated[Path | None, typer.Option(help="Gene-gene edge list.")] = None,
+) -> None:  # fmt: skip
+    """Read and validate the data, write the fold plan.
+
+    Example:  pertstack init my-study --data lincs.h5ad --group perturbation --folds 3 --test 0.2
+    """
+    from pertstack.study import Study
+
+    made = Study.create(
+        study, data=data, group=group, folds=folds, test=test, seed=seed, plan=plan, control_layer=control_layer,
+        control=control, delta=delta, mapping=parse_mapping(map_), features=features, targets=targets, graph=graph,
+    )  # fmt: skip
+    say_findings(made.findings())
+    out(made.describe())
+
+
+@app.command()
+def models(study: Annotated[Path | None, typer.Argument(help="Say which could run on this study.")] = None) -> None:
+    """List the base models with their needs.
+
+    Example:  pertstack models
+    """
+    from pertstack.models_table import models_table
+
+    out(models_table(study))
+
+
+@app.command()
+def fit(
+    study: StudyPath,
+    models: Annotated[str, typer.Option(help="Base models, comma-separated; see `pertstack models`.")],
+    scope: Annotated[
+        str, typer.Option(help="pooled: one model for all cell lines; cell_line: one for each.")
+    ] = "pooled",
+    workers: Workers = 1,
+    engine: Annotated[str, typer.Option(help="local or dask.")] = "local",
+    time_limit: Annotated[float | None, typer.Option(help="Seconds one fit may take.")] = None,
+) -> None:
+    """Cross-fit base models; finished jobs are look-ups.
+
+    Example:  pertstack fit my-study --models mean_treated,per_gene_linear,ridge --workers 2
+    """
+    from pertstack.study import Study
+
+    results = Study.open(study).cross_fit(
+        split_names(models) or [], scope=scope, workers=workers, engine=engine, time_limit=time_limit
+    )
+    failed = [r for r in results if r.status == "failed"]
+    for result in failed:
+        say(f"failed: {result.job.id}: {result.error} Log: {result.log}")
+    counts = {s: sum(r.status == s for r in results) for s in ("done", "cached", "failed")}
+    out(f"{counts['done']} jobs done, {counts['cached']} already there, {counts['failed']} failed")
+    if failed:
+        raise typer.Exit(2)
+
+
+@app.command()
+def add(
+    study: StudyPath,
+    name: Annotated[str, typer.Argument(help="Name of the model in this study.")],
+    files: Annotated[list[Path], typer.Argument(help="Predictions: .h5ad, .zarr, .npz, .parquet, .csv, .arrow")],
+    fitted_on: Annotated[str, typer.Option(help="plan (this study's folds), a file of sample ids, a table fold -> ids, "
+                                                "or unknown.")],
+    scale: Annotated[str, typer.Option(help="treated (expression) or delta (treated - control).")],
+    missing: Annotated[str, typer.Option(help="refuse, or record rows without predictions.")] = "refuse",
+) -> None:  # fmt: skip
+    """Admit predictions made elsewhere, matched by sample id and gene name.
+
+    Example:  pertstack add my-study biolord oof.h5ad test.h5ad --fitted-on plan --scale treated
+    """
+    from pertstack.study import Study
+
+    report = Study.open(study).add(name, *files, fitted_on=fitted_on, scale=scale, missing=missing)
+    say_findings(report.findings)
+    out(str(report))
+
+
+@app.command()
+def reduce(study: StudyPath, workers: Workers = 1, memory: Memory = "1 GB") -> None:
+    """Sum the predictions of a study into moments, in one pass.
+
+    Example:  pertstack reduce my-study --workers 2
+    """
+    from pertstack.study import Study
+
+    reduction = Study.open(study).reduce(workers=workers, memory=memory)
+    out(f"{len(reduction.models)} base models, {len(reduction.gene_names):,} genes, {len(reduction.samples):,} samples")
+
+
+@app.command()
+def stack(
+    study: StudyPath,
+    combiners: Annotated[str | None, typer.Option(help="Comma-separated; default: the analysis plan's.")] = None,
+    accept_unverified: Annotated[bool, typer.Option("--accept-unverified")] = False,
+    workers: Workers = 1,
+    memory: Memory = "1 GB",
+) -> None:
+    """Learn and score combiners on out-of-fold rows, choose one.
+
+    Example:  pertstack stack my-study --combiners mean,simplex,gene_shrunken,direct_pooled
+    """
+    from pertstack.study import Study
+
+    result = Study.open(study).stack(
+        split_names(combiners), accept_unverified=accept_unverified, workers=workers, memory=memory
+    )
+    out(result.to_rich())
+    out(result.headline)
+
+
+@app.command()
+def plan(
+    study: StudyPath,
+    primary: Annotated[str | None, typer.Option(help="Primary metric, such as r2_top20.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Learn and choose against: pooled or own.")] = None,
+    combiners: Annotated[str | None, typer.Option(help="Candidate combiners.")] = None,
+    looks: Annotated[int | None, typer.Option(min=1, help="Planned looks at the held-out test.")] = None,
+    lock: Annotated[bool, typer.Option("--lock", help="Lock now instead of at the first look.")] = False,
+    exploratory: Annotated[bool, typer.Option("--exploratory", help="Change a locked plan; marked for ever.")] = False,
+) -> None:
+    """Write, show or lock the analysis plan.
+
+    Example:  pertstack plan my-study --primary r2_top20
+    """
+    from pertstack.study import Study
+
+    opened = Study.open(study)
+    changes = {"primary": primary, "reference": reference, "combiners": split_names(combiners), "looks": looks}
+    opened.change_plan({k: v for k, v in changes.items() if v is not None}, exploratory=exploratory)
+    if lock:
+        opened.lock_plan()
+    out(opened.describe_plan())
+
+
+@app.command()
+def verdict(
+    study: StudyPath,
+    as_json: AsJson = False,
+    exploratory: Annotated[
+        bool, typer.Option("--exploratory", help="Look with a changed plan; marked for ever.")
+    ] = False,
+    workers: Workers = 1,
+    memory: Memory = "1 GB",
+) -> None:
+    """Open the held-out test, write the look in the ledger, print the leaderboard.
+
+    Example:  pertstack verdict my-study
+    """
+    from pertstack.study import Study
+
+    opened = Study.open(study)
+    board = opened.verdict(exploratory=exploratory, workers=workers, memory=memory)
+    if as_json:
+        out_json(board.to_json())
+        return
+    out(board.to_rich())
+    out(opened.leaderboard_headline())
+
+
+@app.command()
+def report(study: StudyPath) -> None:
+    """Write one self-contained HTML page.
+
+    Example:  pertstack report my-study
+    """
+    from pertstack.study import Study
+
+    out(f"Report: {Study.open(study).report()}")
+
+
+@app.command()
+def run(
+    study: StudyPath,
+    models: Annotated[str | None, typer.Option(help="Base models to fit first; default: a sensible set.")] = None,
+    scope: str = "pooled",
+    workers: Workers = 1,
+    memory: Memory = "1 GB",
+) -> None:
+    """Everything that is still missing, in order: fit, reduce, stack, verdict, report.
+
+    Example:  pertstack run my-study --workers 2
+    """
+    from pertstack.study import Study
+
+    opened = Study.open(study)
+    failed = opened.run(split_names(models), scope=scope, workers=workers, memory=memory)
+    for result in failed:
+        say(f"failed: {result.job.id}: {result.error} Log: {result.log}")
+    out(opened.leaderboard().to_rich())
+    out(opened.leaderboard_headline())
+    out(f"Report: {opened.folder.report}")
+
+
+@app.command()
+def predict(
+    study: StudyPath,
+    new: Annotated[Path, typer.Argument(metavar="NEW.h5ad", help="New samples: a control layer and metadata.")],
+    out_path: Annotated[Path, typer.Argument(metavar="OUT.h5ad")],
+    predictions: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE for models that were added, not fitted.")
+    ] = None,
+    workers: Workers = 1,
+) -> None:
+    """Predict new samples with the shipped ensemble.
+
+    Example:  pertstack predict my-study new.h5ad predicted.h5ad
+    """
+    from pertstack.study import Study
+
+    shape = Study.open(study).predict(new, out_path, predictions=predictions or [], workers=workers)
+    out(f"{out_path}: {shape[0]:,} samples, {shape[1]:,} genes")
+
+
+@app.command()
+def status(study: StudyPath, as_json: AsJson = False) -> None:
+    """Where the study stands: steps done, models by block.
+
+    Example:  pertstack status my-study
+    """
+    from pertstack.study import Study
+
+    found = Study.open(study).status()
+    out_json(found.to_json()) if as_json else out(found.to_rich())
+
+
+@app.command()
+def audit(
+    study: StudyPath,
+    as_json: AsJson = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every byte again.")] = False,
+    clean: Annotated[bool, typer.Option("--clean", help="Remove what crashed writers left behind.")] = False,
+) -> None:
+    """All checks of files, records, ledger and plan. Exit 3 when anything is wrong.
+
+    Example:  pertstack audit my-study --deep
+    """
+    from pertstack.study import Study
+
+    findings = Study.open(study).audit(deep=deep, clean=clean)
+    if as_json:
+        out_json({"findings": [f.to_json() for f in findings], "worst": worst(findings)})
+    else:
+        for finding in findings:
+            out(f"{finding.severity}: {finding.message}")
+        out(f"{sum(f.severity == 'error' for f in findings)} errors, {len(findings)} findings in all")
+    if worst(findings) == "error":
+        raise typer.Exit(3)
+
+
+@app.command()
+def withdraw(
+    study: StudyPath,
+    model: str,
+    why: Annotated[str, typer.Option(help="The reason, kept in the ledger.")],
+) -> None:
+    """Take a model out of the study, with a reason.
+
+    Example:  pertstack withdraw my-study biolord --why "trained on the test set"
+    """
+    from pertstack.study import Study
+
+    n = Study.open(study).withdraw(model, why)
+    out(f"{model}: {n} blocks withdrawn; the files are kept under store/retracted")
+
+
+@app.command()
+def export(
+    study: StudyPath,
+    path: Annotated[
+        Path, typer.Argument(metavar="OUT", help="OUT.h5ad, OUT.zarr, OUT.npz, or a folder for cell-eval.")
+    ],
+    to: Annotated[str, typer.Option(help="h5ad, zarr, npz or cell-eval; default: from the name.")] = "auto",
+    models: Annotated[str | None, typer.Option(help="Which models; default all.")] = None,
+) -> None:
+    """Write aligned predictions for other tools.
+
+    Example:  pertstack export my-study predictions.h5ad
+    """
+    from pertstack.study import Study
+
+    written = Study.open(study).export(path, to=to, models=split_names(models))
+    for item in written:
+        out(str(item))
+
+
+def main() -> None:
+    """Entry point: our errors become a message and an exit code, never a traceback (unless --debug)."""
+    debug = "--debug" in sys.argv
+    show_progress(True)
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        say("Interrupted. What was finished is kept; run the same command again to go on.")
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("Interrupted. What was finished is kept; run the same command again to go on.")
+        sys.exit(130)
+    except StackingError as error:
+        if debug:
+            traceback.print_exc()
+        say(f"Error: {error if error.args else type(error).__name__}")
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
+            raise
+        if debug:
+            traceback.print_exc()
+        say(f"Error: {storage_error(error, Path(str(error.filename or 'the study')))}")
+        sys.exit(2)

@@ -1,0 +1,201 @@
+"""Making a study: read and validate the data, fix the fold plan, lay the profiles into blocks.
+
+Everything is prepared in a folder beside the target and renamed into place at the end, so that an interrupted or refused
+``init`` leaves nothing behind. The data file is not needed afterwards.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import InputError, LeakError, StackingError
+from pertstack._base.files import write_json
+from pertstack._base.findings import Finding
+from pertstack._base.progress import track
+from pertstack.data import DataFile, build_side, open_data, save_side, validate
+from pertstack.data.rows import Float32
+from pertstack.design.analysis_plan import AnalysisPlan
+from pertstack.design.blocks import Block
+from pertstack.design.folds import FoldPlan
+from pertstack.design.leakage import check_plan
+from pertstack.design.ledger import Ledger
+from pertstack.folder import FORMAT, StudyFolder, write_choices
+from pertstack.predictions.sources import StoreSource
+from pertstack.predictions.store import PredictionStore
+from pertstack.reduce.references import References
+
+
+@dataclass(frozen=True)
+class StudyChoices:
+    """What the user chooses once, when a study is made."""
+
+    group: str = "perturbation"
+    folds: int = 3
+    test: float = 0.2
+    seed: int = 0
+    control_layer: str = "control"
+    treated_layer: str | None = None
+    delta: bool = False
+    control: Path | None = None  # separate control file of parquet / CSV pairs
+    mapping: dict[str, str] = field(default_factory=dict)
+    features: Path | None = None
+    targets: Path | None = None
+    graph: Path | None = None
+    plan: Path | None = None  # explicit fold table
+
+
+def create_study(root: Path, data: Path, choices: StudyChoices) -> tuple[StudyFolder, list[Finding]]:
+    """Make a study from a data file; returns it with the findings that did not stop it.
+
+    Raises
+    ------
+    InputError
+        The target exists, the file cannot be used, or validation found errors (all are listed).
+    LeakError
+        The fold plan would let development rows see test rows.
+    """
+    root = Path(root)
+    _require_free(root)
+    file = open_data(
+        data,
+        mapping=choices.mapping,
+        control_layer=choices.control_layer,
+        treated_layer=choices.treated_layer,
+        delta=choices.delta,
+        control=choices.control,
+    )
+    findings = validate(file)
+    _stop_on_errors(findings, f"{data} cannot be used as it is", InputError)
+    side, side_findings = build_side(
+        file.obs, file.gene_names, features=choices.features, targets=choices.targets, graph=choices.graph, uns=file.uns
+    )
+    findings += side_findings
+    _stop_on_errors(side_findings, "The side information cannot be used as it is", InputError)
+    plan = _make_plan(file, choices)
+    plan_findings = check_plan(plan, file.obs, _named_chunks(file))
+    findings += plan_findings
+    _stop_on_errors(plan_findings, "The fold plan leaks", LeakError)
+
+    root.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".part", dir=root.parent))
+    try:
+        (staging / "plan").mkdir()
+        plan.save(staging / "plan")
+        obs = file.obs.loc[plan.table["sample_id"]]
+        obs.to_parquet(staging / "plan" / "samples.parquet")
+        write_json(staging / "plan" / "findings.json", [f.to_json() for f in findings])
+        write_json(staging / "card.json", file.card.to_json())
+        save_side(staging / "side", side)
+        _lay_out_blocks(staging, file, plan, obs)
+        AnalysisPlan(grouping=plan.group_by, seed=choices.seed).save(staging / "plan.toml")
+        write_choices(staging, _facts(data, file, plan, choices))
+        Ledger(staging / "ledger.jsonl").append("study_created", plan_digest=plan.digest, n_samples=len(obs))
+        staging.chmod(0o755)
+        staging.rename(root)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return StudyFolder.open(root), findings
+
+
+def _require_free(root: Path) -> None:
+    if (root / "study.toml").exists():
+        raise InputError(
+            f"{root} already is a study. Continue it with `pertstack run {root}`, or choose another folder for a new one."
+        )
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise InputError(f"{root} exists and is not an empty folder. Choose a new folder for the study.")
+
+
+def _stop_on_errors(findings: Sequence[Finding], what: str, kind: type[StackingError]) -> None:
+    errors = [f for f in findings if f.severity == "error"]
+    if errors:
+        raise kind(f"{what}:\n" + "\n".join(f"  - {f.message}" for f in errors))
+
+
+def _make_plan(file: DataFile, choices: StudyChoices) -> FoldPlan:
+    if choices.plan is not None:
+        return FoldPlan.from_file(choices.plan, file.obs, group_by=choices.group, seed=choices.seed)
+    return FoldPlan.make(
+        file.obs, group_by=choices.group, n_folds=choices.folds, test_share=choices.test, seed=choices.seed
+    )
+
+
+def _named_chunks(file: DataFile) -> Iterator[tuple[np.ndarray, Float32, Float32]]:
+    ids = np.asarray(file.obs.index, dtype=object)
+    for chunk in file.chunks():
+        yield ids[chunk.start : chunk.stop], chunk.control, chunk.treated
+
+
+def _lay_out_blocks(root: Path, file: DataFile, plan: FoldPlan, obs: pd.DataFrame) -> None:
+    """Controls of every block to ``store/``; treated values to ``store/`` or, for the test, to ``test_truth/``."""
+    store = PredictionStore.create(root / "store", file.gene_names, plan_digest=plan.digest)
+    truth = PredictionStore.create(root / "test_truth", file.gene_names, plan_digest=plan.digest)
+    position = {sample: i for i, sample in enumerate(file.obs.index)}
+    blocks = plan.blocks(obs)
+    for block, ids in track(sorted(blocks.items(), key=lambda item: item[0].order), "laying out blocks", len(blocks)):
+        _lay_out_block(block, ids, store, store if block.role == "development" else truth, file, obs, position)
+    groups = plan.table.set_index("sample_id")["group"]
+    references = References.collect(StoreSource(store, role="development", models=(), groups=groups))
+    for line, mean in _control_means(store).items():
+        references = references.add_controls(line, mean)
+    references.save(root / "plan" / "references.npz")
+
+
+def _lay_out_block(
+    block: Block,
+    ids: list[str],
+    store: PredictionStore,
+    truth: PredictionStore,
+    file: DataFile,
+    obs: pd.DataFrame,
+    position: dict[str, int],
+) -> None:
+    store.add_block(block, obs.loc[ids])
+    if truth is not store:
+        truth.add_block(block, obs.loc[ids])
+    layers = {"control": store, "treated": truth} | ({"effect": truth} if file.has_effect else {})
+    writers = {name: into.writer(block, name, fitted_on=None, meta={}) for name, into in layers.items()}
+    for start in range(0, len(ids), 512):
+        part = ids[start : start + 512]
+        values = file.read_layers(np.array([position[s] for s in part]), list(layers))
+        for name, writer in writers.items():
+            writer.append(values[name], sample_ids=part)
+    for writer in writers.values():
+        writer.commit()
+
+
+def _control_means(store: PredictionStore) -> dict[str, np.ndarray]:
+    """Mean control of cell lines that have test rows only: inputs, so they are known at prediction time."""
+    lines = {b.cell_line for b in store.blocks("test")} - {b.cell_line for b in store.blocks("development")}
+    means = {}
+    for line in sorted(lines):
+        blocks = [b for b in store.blocks("test") if b.cell_line == line]
+        total = sum(store.read(b, "control").sum(axis=0, dtype=np.float64) for b in blocks)
+        means[line] = total / sum(len(store.obs(b)) for b in blocks)
+    return means
+
+
+def _facts(data: Path, file: DataFile, plan: FoldPlan, choices: StudyChoices) -> dict[str, object]:
+    return {
+        "format": FORMAT,
+        "data": str(data),
+        "group": plan.group_by,
+        "folds": plan.n_folds,
+        "test": choices.test,
+        "seed": choices.seed,
+        "control_layer": None if choices.delta else choices.control_layer,
+        "delta": choices.delta,
+        "map": choices.mapping,
+        "n_samples": file.n_samples,
+        "n_genes": file.n_genes,
+        "has_effect": file.has_effect,
+        "plan_digest": plan.digest,
+    }

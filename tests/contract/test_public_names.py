@@ -1,0 +1,50 @@
+"""The public names of the package, written down; and what importing it may and may not do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pertstack
+
+PUBLIC = {
+    "Leaderboard",
+    "Study",
+    "StackFit",
+    "StackingError",
+    "__version__",
+    "stack",
+}
+
+
+def test_public_names_are_the_written_ones():
+    assert set(pertstack.__all__) == PUBLIC
+    assert set(dir(pertstack)) >= PUBLIC
+    for name in PUBLIC:
+        assert getattr(pertstack, name) is not None
+
+
+def test_importing_prints_nothing_and_needs_only_the_core():
+    """torch, rdkit, dask, xarray and uv are blocked: the core must not miss them."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'rdkit', 'dask', 'distributed', 'xarray', 'uv'):\n"
+        "    sys.modules[name] = None\n"
+        "import pertstack, pertstack.cli\n"
+        "pertstack.Study, pertstack.stack\n"
+        "from pertstack.fit.registry import list_models\n"
+        "assert len(list_models()) > 8\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "" and done.stderr == ""
+
+
+def test_importing_does_not_import_the_heavy_extras():
+    code = (
+        "import sys, pertstack, pertstack.cli\n"
+        "heavy = [m for m in ('torch', 'rdkit', 'dask', 'matplotlib.pyplot', 'anndata') if m in sys.modules]\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
