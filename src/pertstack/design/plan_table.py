@@ -1,0 +1,140 @@
+"""An explicit table of folds or roles, made by hand or by other software, read as a fold plan."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from pertstack._base.errors import InputError, first_few, unknown_name
+from pertstack.design.assign import LEAST_PER_FOLD, check_choices, hashed_place, too_few_groups
+from pertstack.design.groups import SAMPLE, check_sample_ids, group_ids
+from pertstack.design.plan_rows import groups_per_place
+
+ROLES = ("development", "test")
+
+
+def read_table(
+    table: pd.DataFrame, obs: pd.DataFrame | None, group_by: str | None, n_folds: int | None, salt: str
+) -> tuple[pd.DataFrame, str, int]:
+    """Rows of a plan from an explicit table; also what they are grouped by and the number of folds.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``sample_id`` (column or index), and ``fold`` (0, 1, ...; empty or "test" for held-out samples) or ``role``
+        (development or test) or both, and optionally ``group``.
+    obs : DataFrame, optional
+        The samples of the study, index = sample ids. The table must name exactly these.
+    group_by : str, optional
+        What whole groups are, taken from ``obs``; needed for intervals and leak checks. Without it the table's
+        ``group`` column is used, else every sample is a group of its own. A table that splits a group is read as it
+        is; the leak checks report it.
+    n_folds : int, optional
+        Only with a table that has no folds: development samples get one from the hash of their group (3 when not
+        given).
+
+    Raises
+    ------
+    InputError
+        Ids that do not match the data (the first ten are shown), folds that are not 0, 1, 2, ..., roles that contradict
+        folds, or fewer than two groups per fold.
+    """
+    table = table if "sample_id" in table.columns else table.reset_index(names="sample_id")
+    table = table.assign(sample_id=table["sample_id"].astype(str))
+    check_sample_ids(table.set_index("sample_id"))
+    if obs is not None:
+        table = _match(table, obs)
+    groups, group_by = _groups(table, obs, group_by)
+    fold, role = _folds_and_roles(table)
+    if fold is None:
+        n_folds = 3 if n_folds is None else n_folds
+        check_choices(n_folds, 0.0)
+        places = {g: hashed_place(g, salt=salt, n_folds=n_folds, threshold=0) for g in set(groups)}
+        fold = pd.Series(groups, index=role.index).map(places).astype("Int64").where(role == "development")
+    else:
+        n_folds = _count_folds(fold, n_folds)
+    read = pd.DataFrame({"sample_id": table["sample_id"].to_numpy(object), "group": groups.to_numpy(object),
+                         "role": role.to_numpy(object), "fold": fold.to_numpy(), "segment": 0})  # fmt: skip
+    read = read.astype({"fold": "Int64", "segment": "int64"})
+    _check_enough(read, n_folds)
+    return read, group_by, n_folds
+
+
+def _match(table: pd.DataFrame, obs: pd.DataFrame) -> pd.DataFrame:
+    """The table in the order of the data; refuses ids that the other side does not know."""
+    check_sample_ids(obs)
+    ids, known = pd.Index(table["sample_id"]), pd.Index(obs.index.astype(str))
+    strange, lost = ids[~ids.isin(known)], known[~known.isin(ids)]
+    if len(strange) or len(lost):
+        raise InputError(
+            f"Fold table and data do not name the same samples: {len(strange):,} ids of the table are not in the "
+            f"data{f' ({first_few(strange)})' if len(strange) else ''}, {len(lost):,} samples of the data are not in "
+            f"the table{f' ({first_few(lost)})' if len(lost) else ''}. Samples are matched by id, never by position; "
+            "correct the ids."
+        )
+    return table.set_index("sample_id").reindex(known).reset_index(names="sample_id")
+
+
+def _groups(table: pd.DataFrame, obs: pd.DataFrame | None, group_by: str | None) -> tuple[pd.Series[str], str]:
+    """Group of every row, and its name."""
+    if group_by is not None and obs is not None:
+        return group_ids(obs, group_by), group_by
+    named = table.set_index("sample_id")
+    if "group" in table.columns:
+        return group_ids(named, "group"), group_by or "group"
+    if group_by is not None:
+        return group_ids(named, group_by), group_by
+    return group_ids(named, SAMPLE), SAMPLE
+
+
+def _folds_and_roles(table: pd.DataFrame) -> tuple[pd.Series[int] | None, pd.Series[str]]:
+    """Fold (Int64, <NA> for test; None when the table has none) and role of every row."""
+    if "fold" not in table.columns and "role" not in table.columns:
+        raise unknown_name("column", "fold", map(str, table.columns))
+    role = None
+    if "role" in table.columns:
+        role = table["role"].astype(str).str.strip().str.casefold()
+        odd = sorted(set(role) - set(ROLES))
+        if odd:
+            raise InputError(
+                f"Roles {first_few(odd)} are not known. Write 'development' or 'test'; training and validation are "
+                "both development (folds are what validates)."
+            )
+    if "fold" not in table.columns:
+        assert role is not None
+        return None, role
+    text = table["fold"].astype(object).where(table["fold"].notna(), "").astype(str).str.strip().str.casefold()
+    held_out = text.isin(["", "test", "nan", "<na>", "none"])
+    number = pd.to_numeric(text.where(~held_out), errors="coerce")
+    odd_fold = ~held_out & (number.isna() | (number < 0) | (number % 1 != 0))
+    if odd_fold.any():
+        raise InputError(
+            f"Folds {first_few(text[odd_fold].unique())} of samples {first_few(table['sample_id'][odd_fold])} are not "
+            "whole numbers from 0. Number the folds 0, 1, 2, ... and leave held-out samples empty or write 'test'."
+        )
+    by_fold = held_out.map({True: "test", False: "development"})
+    if role is not None and (role != by_fold).any():
+        clash = table["sample_id"][role != by_fold]
+        raise InputError(
+            f"{len(clash):,} samples have a role that contradicts their fold: {first_few(clash)}. Development samples "
+            "have a fold, test samples have none."
+        )
+    return number.astype("Int64"), by_fold
+
+
+def _count_folds(fold: pd.Series[int], n_folds: int | None) -> int:
+    """Number of folds; refuses gaps such as folds 1, 2, 3 without a 0."""
+    present = sorted(int(f) for f in fold.dropna().unique())
+    expected = list(range(n_folds if n_folds is not None else len(present)))
+    if present != expected or len(present) < 2:
+        raise InputError(
+            f"The folds of the table are {present}; expected {expected if len(expected) > 1 else [0, 1, 2]}. Folds "
+            "count from 0 without gaps (a table that counts from 1 is off by one: subtract 1), and there are at "
+            "least two."
+        )
+    return len(present)
+
+
+def _check_enough(read: pd.DataFrame, n_folds: int) -> None:
+    count = groups_per_place(read)
+    if min(count[f] for f in range(n_folds)) < LEAST_PER_FOLD:
+        raise too_few_groups(int(read["group"].nunique()), count, n_folds)
