@@ -1,0 +1,144 @@
+"""AnnData files (.h5ad, .zarr): metadata read at once, matrices row by row.
+
+Treated profiles stand in X (or a named layer), the control of each sample in a layer of the same shape. Reading never
+loads a matrix whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import InputError, first_few, unknown_name
+from pertstack.data.columns import canonical_obs
+from pertstack.data.file import DataFile
+from pertstack.data.matrices import RepeatedRow, RowSource, StoredRows, open_root
+
+Kind = Literal["hdf5", "zarr"]
+
+
+def open_anndata(
+    path: Path,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    control_layer: str = "control",
+    treated_layer: str | None = None,
+    delta: bool = False,
+) -> DataFile:
+    """Open an .h5ad file or .zarr folder; see ``open_data``."""
+    kind: Kind = "zarr" if path.is_dir() else "hdf5"
+    root = _open(path, kind)
+    obs, var = _table(root, "obs", path), _table(root, "var", path)
+    layers = sorted(root["layers"].keys()) if "layers" in root else []
+    treated = _matrix(path, kind, root, treated_layer, layers, "--treated-layer")
+    shape = treated.shape
+    if (len(obs), len(var)) != shape:
+        raise InputError(
+            f"{path}: the values have shape {shape}, but obs describes {len(obs):,} samples and var {len(var):,} genes. "
+            f"The file is damaged or was cut; write it again with anndata."
+        )
+    control: RowSource
+    if delta:
+        control = RepeatedRow(np.zeros(shape[1], dtype=np.float32), shape[0])
+        _refuse_delta_with_control(path, layers, control_layer)
+    else:
+        control = _control(path, kind, root, control_layer, layers)
+    effect = StoredRows(path, kind, "layers/effect") if "effect" in layers else None
+    if not delta and control_layer in obs.columns and "control_id" not in obs.columns:
+        mapping = {"control_id": control_layer} | dict(
+            mapping or {}
+        )  # a column named like the layer says who the control is
+    table, notes = canonical_obs(obs, mapping, where=str(path.name))
+    var.index = pd.Index([str(g) for g in var.index], dtype=object, name=var.index.name or "gene")
+    return DataFile(
+        path=str(path), obs=table, var=var, treated=treated, control=control, effect=effect, delta=delta,
+        control_reference="zero (differential values)" if delta else f"layer {control_layer!r}",
+        source_dtype=str(treated.dtype), uns_reader=_UnsReader(path, kind), notes=notes,
+    )  # fmt: skip
+
+
+class _UnsReader:
+    """Reads ``uns`` when asked; can be handed to another process."""
+
+    def __init__(self, path: Path, kind: Kind) -> None:
+        self.path, self.kind = path, kind
+
+    def __call__(self) -> dict[str, Any]:
+        from anndata.io import read_elem
+
+        root = open_root(self.path, self.kind)
+        return dict(read_elem(root["uns"])) if "uns" in root else {}
+
+
+def _open(path: Path, kind: Kind) -> Any:
+    hint = "Is it a complete AnnData file? Try `python -c \"import anndata; print(anndata.read_h5ad('FILE'))\"`."
+    try:
+        root = open_root(path, kind)
+        names = set(root.keys())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = "an HDF5 (.h5ad) file" if kind == "hdf5" else "a zarr group"
+        raise InputError(f"{path} cannot be read as {what}: {error}. {hint}") from error
+    missing = {"X", "obs", "var"} - names
+    if missing - {"X"}:
+        raise InputError(
+            f"{path} is no AnnData file: it lacks {first_few(sorted(missing))} and has {first_few(sorted(names))}."
+        )
+    return root
+
+
+def _table(root: Any, name: str, path: Path) -> pd.DataFrame:
+    from anndata.io import read_elem
+
+    try:
+        table = read_elem(root[name])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise InputError(
+            f"{path}: the table {name!r} cannot be read: {error}. Write the file again with a current anndata."
+        ) from error
+    if not isinstance(table, pd.DataFrame):
+        raise InputError(f"{path}: {name!r} is no table but {type(table).__name__}.")
+    return table
+
+
+def _matrix(path: Path, kind: Kind, root: Any, layer: str | None, layers: list[str], option: str) -> StoredRows:
+    if layer is None:
+        if "X" not in root:
+            raise InputError(
+                f"{path} has no X. Treated profiles stand in X, or in a layer named with {option} "
+                f"(layers here: {first_few(layers) if layers else 'none'})."
+            )
+        return StoredRows(path, kind, "X")
+    if layer not in layers:
+        raise _no_layer(path, layer, layers)
+    return StoredRows(path, kind, f"layers/{layer}")
+
+
+def _no_layer(path: Path, layer: str, layers: list[str]) -> InputError:
+    said = (
+        str(unknown_name("layer", layer, layers)) if layers else f"Unknown layer {layer!r}: there are no layers at all."
+    )
+    return InputError(f"{path}: {said}")
+
+
+def _control(path: Path, kind: Kind, root: Any, layer: str, layers: list[str]) -> RowSource:
+    if layer == "X":
+        return _matrix(path, kind, root, None, layers, "--control-layer")
+    if layer in layers:
+        return StoredRows(path, kind, f"layers/{layer}")
+    raise InputError(
+        f"{_no_layer(path, layer, layers)} Every treated sample needs its control profile in a layer of the same shape, because "
+        f"models start from it and scores compare with it. Name the layer with --control-layer, or, when the values "
+        f"already are differences (z-scores, log fold changes), say --delta."
+    )
+
+
+def _refuse_delta_with_control(path: Path, layers: list[str], control_layer: str) -> None:
+    if control_layer in layers:
+        raise InputError(
+            f"{path} was opened with --delta (values are differences), but it has a layer {control_layer!r}. Drop --delta to use the "
+            f"control, or give --control-layer '' when X really holds differences."
+        )

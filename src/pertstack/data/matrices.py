@@ -1,0 +1,142 @@
+"""Rows of a matrix that lies on disk, read when asked for and as float32: HDF5, zarr, sparse, or an array in memory.
+
+A source remembers its path and opens the file on first use, so it can be handed to another process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+Float32 = np.ndarray[Any, np.dtype[np.float32]]
+Positions = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class RowSource(Protocol):
+    """(n_samples, n_genes) values, by rows."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    def rows(self, start: int, stop: int) -> Float32:
+        """Rows start..stop as a new float32 array."""
+        ...
+
+
+def take(source: RowSource, positions: Positions, *, gap: int = 16, most: int = 1024) -> Float32:
+    """Rows at any positions, in the order asked for, repeats allowed; neighbours are read together.
+
+    Reads go from the front of the file to its end; rows no more than ``gap`` apart share one read of at most ``most`` rows.
+    """
+    positions = np.asarray(positions, dtype=np.int64)
+    out = np.empty((len(positions), source.shape[1]), dtype=np.float32)
+    order = np.argsort(positions, kind="stable")
+    at = positions[order]
+    first = 0
+    while first < len(at):
+        last = first
+        while last + 1 < len(at) and at[last + 1] - at[last] <= gap and at[last + 1] - at[first] < most:
+            last += 1
+        block = source.rows(int(at[first]), int(at[last]) + 1)
+        out[order[first : last + 1]] = block[at[first : last + 1] - at[first]]
+        first = last + 1
+    return out
+
+
+@dataclass(frozen=True)
+class ArrayRows:
+    """An array that is already in memory, or memory-mapped."""
+
+    values: np.ndarray[Any, Any]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return int(self.values.shape[0]), int(self.values.shape[1])
+
+    def rows(self, start: int, stop: int) -> Float32:
+        return np.array(self.values[start:stop], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class RepeatedRow:
+    """One profile that stands for every row (differential data: the control is zero)."""
+
+    profile: Float32  # (n_genes,)
+    n_rows: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.n_rows, len(self.profile)
+
+    def rows(self, start: int, stop: int) -> Float32:
+        return np.tile(self.profile, (max(0, min(stop, self.n_rows) - start), 1))
+
+
+@dataclass(frozen=True)
+class IndexedRows:
+    """Row i is row ``index[i]`` of a smaller table: controls shared by several samples."""
+
+    values: Float32  # (n_distinct, n_genes)
+    index: Positions  # (n_rows,)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.index), int(self.values.shape[1])
+
+    def rows(self, start: int, stop: int) -> Float32:
+        return self.values[self.index[start:stop]].astype(np.float32, copy=False)
+
+
+@dataclass
+class StoredRows:
+    """A matrix inside an .h5ad or .zarr file, dense or sparse; opened on first use, closed when pickled."""
+
+    path: Path
+    kind: Literal["hdf5", "zarr"]
+    key: str
+    _open: Any = field(default=None, repr=False, compare=False)
+    _sparse: bool = field(default=False, repr=False, compare=False)
+
+    def _matrix(self) -> Any:
+        if self._open is None:
+            root = open_root(self.path, self.kind)
+            element = root[self.key]
+            self._sparse = not hasattr(element, "dtype")
+            if self._sparse:
+                from anndata.io import sparse_dataset
+
+                element = sparse_dataset(element)
+            self._open = element
+        return self._open
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "kind": self.kind, "key": self.key, "_open": None, "_sparse": False}
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        shape = self._matrix().shape
+        return int(shape[0]), int(shape[1])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self._matrix().dtype)
+
+    def rows(self, start: int, stop: int) -> Float32:
+        block = self._matrix()[start:stop]
+        if self._sparse:
+            block = block.toarray()
+        return np.array(block, dtype=np.float32)
+
+
+def open_root(path: Path, kind: Literal["hdf5", "zarr"]) -> Any:
+    """The root group of a file, for reading."""
+    if kind == "hdf5":
+        import h5py
+
+        return h5py.File(path, "r")
+    import zarr
+
+    return zarr.open_group(str(path), mode="r")

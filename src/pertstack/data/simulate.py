@@ -1,0 +1,156 @@
+"""LINCS-like worlds with known truth: as an AnnData in memory, or streamed to an .h5ad of any size.
+
+X holds treated profiles, layer ``control`` the control paired with each, layer ``effect`` the noise-free effect, so that
+agreement with the truth can be scored. How a world is made is in ``simulate_world.py``; how the defaults were chosen in
+``docs/simulation.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack.data.molecules import make_molecules
+from pertstack.data.simulate_config import SimulationConfig
+from pertstack.data.simulate_layout import Layout, make_layout
+from pertstack.data.simulate_world import BLOCK, Float32, Truth, make_truth, sample_rows
+
+LAYERS = ("control", "treated", "effect")
+
+
+@dataclass(frozen=True)
+class World:
+    """A drawn study: who is measured where, what is true; profiles are made on request, block by block."""
+
+    config: SimulationConfig
+    layout: Layout
+    truth: Truth
+    line_names: tuple[str, ...]
+    perturbation_names: tuple[str, ...]
+    smiles: tuple[str, ...]
+    gene_names: tuple[str, ...]
+
+    @property
+    def n_blocks(self) -> int:
+        return -(-self.layout.n_samples // BLOCK)
+
+    def block(self, i: int) -> tuple[Float32, Float32, Float32]:
+        """(control, treated, effect) of one block of samples."""
+        return sample_rows(self.truth, self.config, self.layout, i)
+
+    @cached_property
+    def obs(self) -> pd.DataFrame:
+        """Canonical metadata; index: sample ids."""
+        layout, lines, perts = self.layout, np.array(self.line_names), np.array(self.perturbation_names)
+        plates = np.array(layout.plate_names)
+        table = pd.DataFrame({
+            "perturbation": perts[layout.perturbation], "cell_line": lines[layout.cell_line],
+            "smiles": np.array(self.smiles, dtype=object)[layout.perturbation],
+            "dose": layout.dose, "dose_unit": "uM", "log10_dose": np.log10(layout.dose), "time_h": layout.time_h,
+            "plate": plates[layout.plate], "replicate": [f"X{r}" for r in layout.replicate],
+            "control_id": self._control_ids(plates),
+        })  # fmt: skip
+        table.index = pd.Index([f"s{i:06d}" for i in range(len(table))], name="sample_id", dtype=object)
+        return table
+
+    def _control_ids(self, plates: np.ndarray[Any, Any]) -> list[str]:
+        layout, n = self.layout, self.config.controls_per_plate
+        if self.config.pairing == "own":
+            return [f"{plates[p]}:own{i:06d}" for i, p in enumerate(layout.plate)]
+        if self.config.pairing == "matched":
+            return [f"{plates[p]}:vehicle" for p in layout.control_well]
+        return [f"{plates[w // n]}:V{w % n + 1}" for w in layout.control_well]
+
+    @property
+    def var(self) -> pd.DataFrame:
+        index = pd.Index(self.gene_names, name="gene", dtype=object)
+        return pd.DataFrame({"is_landmark": self.truth.landmark}, index=index)
+
+    @property
+    def uns(self) -> dict[str, Any]:
+        """Targets (perturbation, gene), gene graph (gene_a, gene_b) and the choices of the simulation."""
+        genes = np.array(self.gene_names)
+        pairs = [
+            (name, genes[g]) for name, ts in zip(self.perturbation_names, self.truth.targets, strict=True) for g in ts
+        ]
+        settings = {k: ("" if v is None else v) for k, v in self.config.to_json().items()}
+        return {
+            "targets": pd.DataFrame(pairs, columns=["perturbation", "gene"]),
+            "graph": pd.DataFrame(genes[self.truth.edges], columns=["gene_a", "gene_b"]),
+            "simulation": settings,
+        }  # fmt: skip
+
+
+def make_world(config: SimulationConfig) -> World:
+    """Draw design, molecules and truth; profiles follow on request."""
+    rng = np.random.default_rng([config.seed, 1])
+    lines = tuple(f"LINE{i + 1:02d}" for i in range(config.cell_lines))
+    molecules = make_molecules(config.perturbations, rng)
+    width = max(3, len(str(config.perturbations)))
+    names = tuple(f"cpd{i + 1:0{width}d}" for i in range(config.perturbations))
+    genes = tuple(f"GENE{i + 1:05d}" for i in range(config.genes))
+    gene_mean = np.clip(8 + config.basal_sd * rng.normal(size=config.genes), 4, 14)
+    basal = gene_mean + config.line_sd * rng.normal(size=(config.cell_lines, config.genes))
+    truth = make_truth(config, molecules.parts, basal.astype(np.float32), rng)
+    return World(config, make_layout(config, rng, lines), truth, lines, names, molecules.smiles, genes)
+
+
+def simulate(config: SimulationConfig | None = None) -> Any:
+    """A simulated study as an ``anndata.AnnData``: X treated, layers control and effect, float32.
+
+    The same configuration gives the same values on every machine with the same numpy. Needs 12 bytes per sample and gene;
+    for more than fits in memory see ``simulate_to_file``.
+    """
+    import anndata as ad
+
+    world = make_world(config or SimulationConfig())
+    blocks = [world.block(i) for i in range(world.n_blocks)]
+    control, treated, effect = (np.concatenate([b[k] for b in blocks]) for k in range(3))
+    data = ad.AnnData(X=treated, obs=world.obs.copy(), var=world.var, layers={"control": control, "effect": effect})
+    data.uns.update(world.uns)
+    return data
+
+
+def simulate_to_file(path: str | Path, config: SimulationConfig | None = None) -> Path:
+    """Write a simulated study to an .h5ad, block by block, in bounded memory; whole or not at all."""
+    import anndata as ad
+    import h5py
+    from anndata.io import write_elem
+
+    from pertstack._base.errors import InputError
+    from pertstack._base.progress import track
+
+    path = Path(path)
+    if path.suffix != ".h5ad":
+        raise InputError(f"{path}: simulated data are written as .h5ad. Give a name that ends in .h5ad.")
+    world = make_world(config or SimulationConfig())
+    part = path.with_name(f".{path.name}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (world.layout.n_samples, len(world.gene_names))
+    try:
+        ad.AnnData(obs=world.obs.copy(), var=world.var, uns=world.uns).write_h5ad(part)
+        with h5py.File(part, "r+") as file:
+            if "X" in file:
+                del file["X"]
+            write_elem(file, "layers", {})
+            targets = {"control": "layers/control", "treated": "X", "effect": "layers/effect"}
+            sets = {name: file.create_dataset(key, shape, "f4", chunks=_chunk(shape)) for name, key in targets.items()}
+            for dataset in sets.values():
+                dataset.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+            for i in track(range(world.n_blocks), "simulating"):
+                for name, values in zip(LAYERS, world.block(i), strict=True):
+                    sets[name][i * BLOCK : i * BLOCK + len(values)] = values
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _chunk(shape: tuple[int, int]) -> tuple[int, int]:
+    """Chunks of about 1 MB, whole rows."""
+    return max(1, min(shape[0], 2**18 // max(1, shape[1]))), shape[1]
