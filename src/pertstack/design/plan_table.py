@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
-from pertstack.design.assign import LEAST_PER_FOLD, check_choices, hashed_place, too_few_groups
+from pertstack.design.assign import LEAST_PER_FOLD, place_groups, too_few_groups
 from pertstack.design.groups import SAMPLE, check_sample_ids, group_ids
 from pertstack.design.plan_rows import groups_per_place
 
@@ -47,9 +47,10 @@ def read_table(
     fold, role = _folds_and_roles(table)
     if fold is None:
         n_folds = 3 if n_folds is None else n_folds
-        check_choices(n_folds, 0.0)
-        places = {g: hashed_place(g, salt=salt, n_folds=n_folds, threshold=0) for g in set(groups)}
-        fold = pd.Series(groups, index=role.index).map(places).astype("Int64").where(role == "development")
+        development = (role == "development").to_numpy()
+        places, _ = place_groups(groups[development], salt=salt, n_folds=n_folds, test_share=0.0)
+        drawn = [places[g] if keep else None for g, keep in zip(groups, development, strict=True)]
+        fold = pd.Series(drawn, dtype="Int64")
     else:
         n_folds = _count_folds(fold, n_folds)
     read = pd.DataFrame({"sample_id": table["sample_id"].to_numpy(object), "group": groups.to_numpy(object),
