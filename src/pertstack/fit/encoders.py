@@ -1,8 +1,9 @@
 """What linear models and networks know of a row besides its control: features, dose, time, cell line. Fitted on fit
 rows only.
 
-Unknown values are never replaced by a plausible one: they become the average (which carries no information after
-centring) together with a column that says "unknown". Which model wants which part is the model's business.
+Unknown values are never replaced by a plausible one: after centring they stand at the average, where they say nothing.
+(A column that marks them would be worse: with one or two such perturbations it learns their effect and hands it to the
+next unknown one.) Which model wants which part is the model's business.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pertstack.data.side import FEATURE_KINDS, FeatureKind, PerturbationFeatures
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Index = np.ndarray[Any, np.dtype[np.int64]]
 MissingPolicy = Literal["mask", "drop", "raise"]
 COVARIATES = ("log10_dose", "time_h")
 
@@ -47,7 +49,7 @@ def refuse_missing(features: PerturbationFeatures, rows: PredictRows, policy: Mi
         raise InputError(
             f"{model} was asked to refuse missing {features.kind} features (on_missing='raise'), and they are missing "
             f"for "
-            f"{first_few(unknown)}. Supply them, or choose on_missing='mask' (average answer, marked) or 'drop' (not "
+            f"{first_few(unknown)}. Supply them, or choose on_missing='mask' (average answer) or 'drop' (not "
             f"fitted on)."
         )
     return known
@@ -55,7 +57,7 @@ def refuse_missing(features: PerturbationFeatures, rows: PredictRows, policy: Mi
 
 @dataclass(frozen=True)
 class RowEncoder:
-    """Turns rows into columns: features (centred), unknown mask, dose, time, cell line one-hot.
+    """Turns rows into columns: features (centred), dose, time, cell line one-hot.
 
     Each part is scaled so that its rows have mean square norm 1 over the fit rows: a fingerprint of 2,048 bits and one
     dose then weigh alike under one penalty. A covariate or cell line that does not vary among the fit rows gives no
@@ -65,13 +67,12 @@ class RowEncoder:
     kind: FeatureKind | None
     feature_mean: Floats  # (n_features,)
     feature_scale: float
-    has_unknown: bool
     covariates: tuple[tuple[str, float, float], ...]  # name, mean, scale
     cell_lines: tuple[str, ...]  # sorted; empty when there is only one
 
     @classmethod
     def fit(cls, rows: FitRows, features: PerturbationFeatures | None) -> RowEncoder:
-        mean, scale, unknown = np.zeros(0), 1.0, False
+        mean, scale = np.zeros(0), 1.0
         if features is not None:
             values, known = features.rows(rows.perturbation)
             if not known.any():
@@ -80,7 +81,6 @@ class RowEncoder:
                 )
             mean = values[known].mean(axis=0, dtype=np.float64)
             scale = _scale(((values[known] - mean) ** 2).sum(axis=1))
-            unknown = bool((~known).any())
         covariates = []
         for name in COVARIATES:
             column = _column(rows, name)
@@ -89,7 +89,20 @@ class RowEncoder:
                 covariates.append((name, float(present.mean()), float(present.std())))
         lines = tuple(sorted(set(rows.cell_line)))
         kind = features.kind if features is not None else None
-        return cls(kind, mean, scale, unknown, tuple(covariates), lines if len(lines) > 1 else ())
+        return cls(kind, mean, scale, tuple(covariates), lines if len(lines) > 1 else ())
+
+    def encode_distinct(self, rows: PredictRows) -> tuple[Floats, Index]:
+        """Columns (c, n_columns) of the distinct conditions, and the condition (n_samples,) of every row.
+
+        Replicates share perturbation, cell line, dose and time, hence their columns: a tenth of the rows is often
+        enough.
+        """
+        keys = [rows.perturbation.astype(str), rows.cell_line.astype(str)]
+        keys += [_column(rows, name).astype(str) for name, _, _ in self.covariates]
+        text = np.array(["\x1f".join(row) for row in zip(*keys, strict=True)], dtype=object).astype(str)
+        _, first, index = np.unique(text, return_index=True, return_inverse=True)
+        part = PredictRows(rows.gene_names, rows.control[first], rows.obs.iloc[first], rows.side)
+        return self.encode(part), index
 
     def encode(self, rows: PredictRows) -> Floats:
         """Columns (n_samples, n_columns) of rows; a cell line never fitted has zeros in every cell line column."""
@@ -97,8 +110,6 @@ class RowEncoder:
         if self.kind is not None:
             values, known = rows.side.features[self.kind].rows(rows.perturbation)
             parts.append(np.where(known[:, None], values - self.feature_mean, 0.0) / self.feature_scale)
-            if self.has_unknown:
-                parts.append((~known).astype(np.float64)[:, None])
         for name, mean, scale in self.covariates:
             column = _column(rows, name)
             finite = np.isfinite(column)

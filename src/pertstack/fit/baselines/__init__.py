@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pertstack.fit.baselines.additive import Additive
+from pertstack.fit.baselines.low_rank import LowRank, LowRankTreated
 from pertstack.fit.baselines.means import (
     MeanShift,
     MeanShiftCellLine,
@@ -10,7 +12,10 @@ from pertstack.fit.baselines.means import (
     MeanTreatedPerturbation,
     NoChange,
 )
+from pertstack.fit.baselines.mlp import MLP
 from pertstack.fit.baselines.per_gene_linear import PerGeneLinear
+from pertstack.fit.baselines.perturbation_knn import PerturbationKNN, PerturbationKNNTreated
+from pertstack.fit.baselines.ridge import Ridge, RidgeTreated
 from pertstack.fit.registry import ModelKind
 
 MODELS: tuple[tuple[type, ModelKind], ...] = (
@@ -21,4 +26,12 @@ MODELS: tuple[tuple[type, ModelKind], ...] = (
     (MeanTreatedCellLine, "baseline"),
     (MeanTreatedPerturbation, "baseline"),
     (PerGeneLinear, "linear"),
+    (PerturbationKNN, "linear"),
+    (PerturbationKNNTreated, "linear"),
+    (Ridge, "linear"),
+    (RidgeTreated, "linear"),
+    (LowRank, "linear"),
+    (LowRankTreated, "linear"),
+    (Additive, "linear"),
+    (MLP, "network"),
 )
