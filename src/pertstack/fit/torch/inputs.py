@@ -1,0 +1,263 @@
+"""From rows to tensors: features, doses, cell lines and targets, with every encoder fitted on fit rows only.
+
+A missing structure is refused or masked by policy, never replaced by another molecule; an unknown cell line has a row
+of its own. Profiles stay in the arrays they came in and are standardised batch by batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pertstack._base.errors import InputError, MisalignedError, first_few
+from pertstack.data.rows import FitRows, Float32, Names, PredictRows
+from pertstack.data.side import FeatureKind, PerturbationFeatures, SideInformation
+from pertstack.fit.torch.scaling import GeneScaler
+from pertstack.fit.torch.settings import Settings
+
+Index = np.ndarray[Any, np.dtype[np.int64]]
+_AUTO: tuple[FeatureKind, ...] = ("user", "structure", "genes")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows as tensors, profiles standardised. ``x2`` is there while fitting and nowhere else."""
+
+    row: Tensor  # (B,) position in the table
+    x1: Tensor  # (B, G)
+    features: Tensor  # (B, F); zeros where not known
+    known: Tensor  # (B, 1) 1 where the features are known
+    dose: Tensor  # (B, 2) standardised log10 dose (0 where missing) and the missing bit
+    cell: Tensor  # (B,) cell line, 0 = a line never fitted on
+    targets: Tensor | None = None  # (B, G) 1 where the gene is a target
+    x2: Tensor | None = None  # (B, G)
+    genes: Tensor | None = None  # genes of this step; None = all
+
+    @property
+    def drug(self) -> Tensor:
+        """Features and their mask bit, (B, F + 1)."""
+        return torch.cat([self.features, self.known], dim=1)
+
+    @property
+    def treatment(self) -> Tensor:
+        """Features, mask bit, dose and its missing bit, (B, F + 3)."""
+        return torch.cat([self.features, self.known, self.dose], dim=1)
+
+    @property
+    def truth(self) -> Tensor:
+        """x2 on the genes of this step."""
+        assert self.x2 is not None, "a batch for prediction holds no treated values"
+        return self.x2 if self.genes is None else self.x2[:, self.genes]
+
+    def at_genes(self, values: Tensor) -> Tensor:
+        """(B, G) values on the genes of this step."""
+        return values if self.genes is None else values[:, self.genes]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Encoded rows: what batches are cut from. One feature row per perturbation, gathered per batch."""
+
+    control: Float32  # (n, G) input scale
+    scaler: GeneScaler
+    drug: Index  # (n,) row of ``features``
+    features: Tensor  # (P, F)
+    known: Tensor  # (P, 1)
+    dose: Tensor  # (n, 2)
+    cell: Tensor  # (n,)
+    targets: tuple[Index, ...] | None  # per perturbation: positions of its target genes
+    treated: Float32 | None = None  # (n, G) input scale, fit only
+
+    @property
+    def n(self) -> int:
+        return len(self.control)
+
+    def batch(self, rows: Index, device: torch.device, genes: Tensor | None = None) -> Batch:
+        """The given rows (positions) on a device."""
+        drug = self.drug[rows]
+        targets = None
+        if self.targets is not None:
+            targets = torch.zeros(len(rows), self.control.shape[1])
+            for i, p in enumerate(drug):
+                targets[i, torch.from_numpy(self.targets[p])] = 1.0
+            targets = targets.to(device)
+        x2 = None if self.treated is None else self._profiles(self.treated, rows, device)
+        return Batch(
+            torch.from_numpy(rows).to(device), self._profiles(self.control, rows, device),
+            self.features[drug].to(device), self.known[drug].to(device), self.dose[rows].to(device),
+            self.cell[rows].to(device), targets, x2, None if genes is None else genes.to(device),
+        )  # fmt: skip
+
+    def _profiles(self, matrix: Float32, rows: Index, device: torch.device) -> Tensor:
+        return torch.from_numpy(self.scaler.apply(matrix[rows])).to(device)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Everything learned from fit rows about how to turn rows into numbers."""
+
+    model: str
+    gene_names: Names
+    scaler: GeneScaler
+    kind: FeatureKind | None  # features in use; None = this model uses none
+    columns: tuple[str, ...]
+    kept: Index  # feature columns that vary among the fitted perturbations
+    center: Float32  # (F,) 0 for 0/1 features
+    spread: Float32  # (F,)
+    lines: tuple[str, ...]  # sorted; line i has code i + 1
+    dose_mean: float
+    dose_sd: float
+    wants_targets: bool
+    policy: str
+
+    @classmethod
+    def fit(
+        cls, rows: FitRows, settings: Settings, *, model: str, features: bool | str, targets: bool = False
+    ) -> Encoder:
+        """``features``: True (needed), False (unused) or "optional" (used when there are any)."""
+        table = choose_features(rows.side, settings.features, model, needed=features is True) if features else None
+        kept, center, spread = _feature_scale(table, rows.perturbation)
+        dose = _doses(rows)
+        seen = dose[np.isfinite(dose)]
+        sd = float(seen.std()) if len(seen) else 0.0
+        return cls(
+            model, rows.gene_names, GeneScaler.fit(rows.control, rows.treated),
+            None if table is None else table.kind, () if table is None else table.columns, kept, center, spread,
+            tuple(sorted({str(line) for line in rows.cell_line})), float(seen.mean()) if len(seen) else 0.0,
+            sd if sd > 1e-6 else 1.0, targets, settings.on_missing_structure,
+        )  # fmt: skip
+
+    @property
+    def n_features(self) -> int:
+        return len(self.kept)
+
+    def encode(self, rows: PredictRows, treated: Float32 | None = None) -> Table:
+        """Rows as a table.
+
+        Raises
+        ------
+        MisalignedError
+            Other genes, or the same in another order.
+        InputError
+            Missing structures or targets under the policy "raise"; other features than the model was fitted on.
+        """
+        if not np.array_equal(np.asarray(rows.gene_names, dtype=str), np.asarray(self.gene_names, dtype=str)):
+            raise MisalignedError(
+                f"{self.model} was fitted on {len(self.gene_names):,} genes beginning {first_few(self.gene_names, 3)}; "
+                f"these rows have {rows.n_genes:,} beginning {first_few(rows.gene_names, 3)}. Columns would be mixed "
+                f"up: bring them to the genes of the study, in its order."
+            )
+        names, drug = np.unique(np.asarray(rows.perturbation, dtype=str), return_inverse=True)
+        features, known = self._features(rows.side, names)
+        dose = _doses(rows)
+        there = np.isfinite(dose)
+        scaled = np.where(there, (np.where(there, dose, 0.0) - self.dose_mean) / self.dose_sd, 0.0)
+        code = {line: i + 1 for i, line in enumerate(self.lines)}
+        cell = np.array([code.get(str(line), 0) for line in rows.cell_line], dtype=np.int64)
+        targets = self._targets(rows.side, names) if self.wants_targets else None
+        if targets is not None:
+            known = np.array([len(t) > 0 for t in targets])
+        return Table(
+            rows.control, self.scaler, drug.astype(np.int64), torch.from_numpy(features),
+            torch.from_numpy(known.astype(np.float32)[:, None]),
+            torch.from_numpy(np.stack([scaled, ~there], axis=1).astype(np.float32)),
+            torch.from_numpy(cell), targets, treated,
+        )  # fmt: skip
+
+    def _features(self, side: SideInformation, names: Names) -> tuple[Float32, np.ndarray[Any, np.dtype[np.bool_]]]:
+        if self.kind is None:
+            return np.zeros((len(names), 0), dtype=np.float32), np.zeros(len(names), dtype=bool)
+        table = side.features.get(self.kind)
+        if table is None or table.columns != self.columns:
+            raise InputError(
+                f"{self.model} was fitted on {len(self.columns):,} {self.kind!r} features, which these rows do not have"
+                f"{'' if table is None else f' (they have {len(table.columns):,})'}. Hand in the same side information."
+            )
+        values, known = table.rows(names)
+        if self.policy == "raise" and not known.all():
+            raise missing_features(self.model, self.kind, names[~known], len(names))
+        scaled = (values[:, self.kept] - self.center) / self.spread
+        return np.where(known[:, None], scaled, np.float32(0)).astype(np.float32), known
+
+    def _targets(self, side: SideInformation, names: Names) -> tuple[Index, ...]:
+        """Positions of target genes per perturbation: drug targets, else the perturbed genes."""
+        place = {str(g): i for i, g in enumerate(self.gene_names)}
+        found = [np.zeros(0, dtype=np.int64)] * len(names)
+        for kind in ("genes", "targets"):  # targets, where known, win
+            table = side.features.get(kind)
+            if table is None:
+                continue
+            where = np.array([place.get(str(c), -1) for c in table.columns], dtype=np.int64)
+            values, known = table.rows(names)
+            for i in np.flatnonzero(known):
+                hit = where[np.flatnonzero(values[i] > 0)]
+                if (hit >= 0).any():
+                    found[i] = np.unique(hit[hit >= 0])
+        none = [n for n, t in zip(names, found, strict=True) if not len(t)]
+        if none and self.policy == "raise":
+            raise InputError(
+                f"{len(none):,} of {len(names):,} perturbations have no target among the {len(self.gene_names):,} "
+                f"genes of the study ({first_few(none, 5)}), and {self.model} sees a drug only through its targets. "
+                f"Add their targets, leave them out of the study, or set on_missing_structure = 'mask' for "
+                f"{self.model}: they are then predicted as 'targets unknown'."
+            )
+        return tuple(found)
+
+
+def choose_features(
+    side: SideInformation, wish: FeatureKind | Literal["auto"], model: str, *, needed: bool
+) -> PerturbationFeatures | None:
+    """The features a model uses: the wished kind, or with "auto" the user's own, else structures, else perturbed
+    genes."""
+    kinds = _AUTO if wish == "auto" else (wish,)
+    for kind in kinds:
+        if kind in side.features:
+            return side.features[kind]
+    if needed or wish != "auto":
+        have = ", ".join(repr(k) for k in side.features) or "none"
+        raise InputError(
+            f"{model} needs features of kind {' or '.join(repr(k) for k in kinds)}; this study has {have}. A "
+            f"perturbation without features cannot be told from another. Give structures (SMILES), perturbed genes or "
+            "a feature table."
+        )
+    return None
+
+
+def missing_features(model: str, kind: str, names: Names, n: int) -> InputError:
+    """Perturbations without features, under the policy "raise"."""
+    return InputError(
+        f"{len(names):,} of {n:,} perturbations have no {kind} features ({first_few(names, 5)}). {model} would treat "
+        f"them all alike. Add them, leave these perturbations out of the study, or set on_missing_structure = 'mask' "
+        f"for {model}: they are then predicted as 'structure unknown'."
+    )
+
+
+def _feature_scale(table: PerturbationFeatures | None, perturbation: Names) -> tuple[Index, Float32, Float32]:
+    """Columns that vary among fitted perturbations, with centre and spread; 0/1 columns are left as they are.
+
+    A column that never varies while fitting has a weight that was never trained, so it can only add noise later.
+    """
+    empty = np.zeros(0, dtype=np.float32)
+    if table is None:
+        return np.zeros(0, dtype=np.int64), empty, empty
+    values, known = table.rows(np.unique(np.asarray(perturbation, dtype=str)))
+    values = values[known]
+    if not len(values):
+        return np.zeros(0, dtype=np.int64), empty, empty
+    kept = np.flatnonzero(values.max(axis=0) > values.min(axis=0)).astype(np.int64)
+    values = values[:, kept]
+    binary = np.isin(values, (0.0, 1.0)).all(axis=0)
+    center = np.where(binary, 0.0, values.mean(axis=0, dtype=np.float64)).astype(np.float32)
+    spread = np.where(binary, 1.0, values.std(axis=0, dtype=np.float64)).astype(np.float32)
+    return kept, center, spread
+
+
+def _doses(rows: PredictRows) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """log10 dose per row, NaN where unknown."""
+    if "log10_dose" not in rows.obs:
+        return np.full(rows.n_samples, np.nan)
+    return np.asarray(rows.obs["log10_dose"], dtype=np.float64)

@@ -1,0 +1,301 @@
+"""What all torch models have in common: fit, predict and embed around a network and a training step.
+
+A model states its network (``build``), its loss and, where it differs, its optimisers and validation. Scaling,
+encoding, inner validation, batches and devices are settled here, so that no model can do them differently.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pertstack._base.errors import InputError, ModelFailedError, first_few
+from pertstack.data.rows import FitRows, Float32, PredictRows
+from pertstack.fit.base import Needs
+from pertstack.fit.inner_split import inner_split
+from pertstack.fit.torch import NEEDS
+from pertstack.fit.torch.checkpoint import fit_digest
+from pertstack.fit.torch.inputs import Batch, Encoder, Index, Table
+from pertstack.fit.torch.settings import SETTINGS, Settings, make_settings
+from pertstack.fit.torch.trainer import Curve, Job, Progress, explained, pick_device, torch_session, train
+
+PREDICT_ROWS = (
+    128  # every predicted batch has this many rows (the last is padded): a row's answer ignores its neighbours
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes a network is built for. ``n_drug`` counts the mask bit, ``n_cell_lines`` the unknown line."""
+
+    n_genes: int
+    n_features: int
+    n_cell_lines: int
+
+    @property
+    def n_drug(self) -> int:
+        return self.n_features + 1
+
+    @property
+    def n_treatment(self) -> int:
+        return self.n_features + 3
+
+
+class Network(nn.Module):
+    """A network that predicts standardised treated profiles and describes a row by a vector, from a batch without
+    x2."""
+
+    def predict(self, batch: Batch) -> Tensor:
+        """(B, n_genes) standardised, or its columns ``batch.genes`` while training on some genes."""
+        raise TypeError(f"{type(self).__name__} does not say how it predicts")
+
+    def embed(self, batch: Batch) -> Tensor:
+        """(B, d)."""
+        raise TypeError(f"{type(self).__name__} does not say how it embeds")
+
+    def loss(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Named scalars, "loss" among them: the mean squared error in the standardised scale unless a model adds to
+        it."""
+        return {"loss": nn.functional.mse_loss(self.predict(batch).float(), batch.truth)}
+
+
+class TorchModel:
+    """Base of the torch models; a ``BaseModel`` with ``embed``, ``curve`` and optional checkpoints.
+
+    ``curve`` holds one dict per epoch (fit losses, validation error in the standardised scale). ``checkpoint`` is a
+    file to keep the state of a running fit in, ``plan_digest`` the fold plan it belongs to; both are set before
+    ``fit``.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[Needs]
+    uses_features: ClassVar[bool | str] = True
+    per_gene: ClassVar[bool] = False  # can learn on some genes per step
+
+    def __init__(self, **params: Any) -> None:
+        self.settings: Any = make_settings(SETTINGS[self.name], self.name, params)
+        self.curve: Curve = []
+        self.seconds = 0.0
+        self.best_epoch: int | None = None
+        self.checkpoint: Path | None = None
+        self.plan_digest: str | None = None
+        self.encoder: Encoder | None = None
+        self.net: Network | None = None
+        self.device = torch.device("cpu")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in cls.__dict__:
+            cls.needs = NEEDS[cls.name]
+
+    def params(self) -> dict[str, Any]:
+        """Every hyper-parameter as plain JSON."""
+        settings: Settings = self.settings
+        return settings.to_json()
+
+    # -- what a model states ------------------------------------------------------------------------------------------
+
+    def build(self, sizes: Sizes, rows: FitRows, encoder: Encoder) -> Network:
+        """The untrained network; drawn from the global generator, which is seeded for the time of the fit."""
+        raise TypeError(f"{self.name} does not say how it is built")
+
+    def optimisers(self, net: Network) -> Sequence[torch.optim.Optimizer]:
+        """Adam on everything, unless a model needs several."""
+        s = self.settings
+        return [torch.optim.Adam(net.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)]
+
+    def step(
+        self, net: Network, optimisers: Sequence[torch.optim.Optimizer], batch: Batch, step: int, device: torch.device
+    ) -> dict[str, Tensor]:
+        """One update."""
+        with autocast(device, self.settings):
+            losses = net.loss(batch, step)
+        update(net.parameters(), optimisers, losses["loss"], self.settings.gradient_clip)
+        return losses
+
+    def validation(self, net: Network, table: Table, rows: Index) -> float:
+        """Error on inner validation rows, lower is better: mean squared error of the prediction, standardised."""
+        assert table.treated is not None
+        total = 0.0
+        for start in range(0, len(rows), PREDICT_ROWS):
+            part = rows[start : start + PREDICT_ROWS]
+            batch = table.batch(part, self.device)
+            total += float(((self.answer(net, batch) - batch.truth) ** 2).sum())
+        return float(total / (len(rows) * table.control.shape[1]))
+
+    def answer(self, net: Network, batch: Batch) -> Tensor:
+        """Standardised prediction of a trained network, (B, n_genes)."""
+        with torch.no_grad(), autocast(self.device, self.settings):
+            return net.predict(batch).float()
+
+    def describe(self, net: Network, batch: Batch) -> Tensor:
+        """Embedding of a trained network, (B, d)."""
+        with torch.no_grad(), autocast(self.device, self.settings):
+            return net.embed(batch).float()
+
+    def finish(self, net: Network, table: Table, rows: FitRows) -> None:
+        """What is computed from the fit rows once the weights are there."""
+
+    def trained_rows(self, fit: Index, validation: Index) -> Index:
+        """Positions that batches are cut from."""
+        return fit
+
+    # -- the contract -------------------------------------------------------------------------------------------------
+
+    def fit(self, rows: FitRows, *, rng: np.random.Generator) -> Self:
+        """Learn from fit rows. Bit-identical for the same rows, hyper-parameters, threads and seed on a CPU.
+
+        Raises
+        ------
+        InputError
+            Fewer than 2 rows; missing features or targets under the policy "raise".
+        ModelFailedError
+            The loss is not finite, or memory ran out.
+        """
+        if rows.n_samples < 2:
+            raise InputError(f"{self.name} was given {rows.n_samples} fit row(s); a network needs at least 2.")
+        started, s = time.monotonic(), self.settings
+        _refuse_not_finite(rows, self.name)
+        seed, split_rng = int(rng.integers(2**62)), np.random.default_rng(rng.integers(2**62))
+        self.device = pick_device(s.device)
+        with torch_session(self.device, s.threads, seed), explained(self.name, s):
+            self.encoder = Encoder.fit(
+                rows, s, model=self.name, features=self.uses_features, targets=self.needs.targets
+            )
+            table = self.encoder.encode(rows, rows.treated)
+            sizes = Sizes(rows.n_genes, self.encoder.n_features, len(self.encoder.lines) + 1)
+            self.net = self.build(sizes, rows, self.encoder).to(self.device)
+            progress = train(self._job(rows, table, self.net, split_rng, seed))
+            self.finish(self.net, table, rows)
+        self.curve = progress.curve
+        self.best_epoch = progress.best_epoch if progress.best_epoch >= 0 else None
+        self.seconds = time.monotonic() - started
+        return self
+
+    def predict(self, rows: PredictRows) -> Float32:
+        """Treated profiles (n_samples, n_genes) in the input scale."""
+        encoder, net = self._fitted()
+        out = encoder.scaler.invert(self._run(rows, lambda batch: self.answer(net, batch), rows.n_genes))
+        if not np.isfinite(out).all():
+            bad = np.flatnonzero(~np.isfinite(out).all(axis=1))
+            raise ModelFailedError(
+                f"{self.name} predicts values that are not finite for {first_few(rows.sample_ids[bad], 5)}. Look for "
+                f"extreme values in their controls, or fit with a smaller learning_rate."
+            )
+        return out
+
+    def embed(self, rows: PredictRows) -> Float32:
+        """One vector per row, (n_samples, d) float32, computed without the treated profile."""
+        _, net = self._fitted()
+        return self._run(rows, lambda batch: self.describe(net, batch), None)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _fitted(self) -> tuple[Encoder, Network]:
+        if self.encoder is None or self.net is None:
+            raise InputError(f"{self.name} was asked before it was fitted. Call fit first.")
+        return self.encoder, self.net
+
+    def _job(self, rows: FitRows, table: Table, net: Network, rng: np.random.Generator, seed: int) -> Job:
+        s, device = self.settings, self.device
+        everyone = np.arange(rows.n_samples, dtype=np.int64)
+        fit, held = everyone, everyone[:0]
+        if s.validation_share > 0 and len(np.unique(rows.group.astype(str))) > 1:
+            inside, outside = inner_split(rows, s.validation_share, rng)
+            fit, held = np.flatnonzero(inside), np.flatnonzero(outside)
+            if len(fit) < 2:
+                fit, held = everyone, everyone[:0]
+        generator = torch.Generator().manual_seed(seed)
+        optimisers = self.optimisers(net)
+        digest = ""
+        if self.checkpoint is not None:
+            digest = fit_digest(rows, self.name, {**self.params(), "seed": seed}, self.plan_digest)
+        return Job(
+            self.name, net, s, device, self.trained_rows(fit, held), optimisers,
+            lambda part, g: self.training_batch(table, part, g, device),
+            lambda batch, step, g: self.step(net, optimisers, batch, step, device),
+            (lambda: self.validation(net, table, held)) if len(held) else None,
+            generator, self.checkpoint, digest,
+        )  # fmt: skip
+
+    def training_batch(self, table: Table, part: Index, generator: torch.Generator, device: torch.device) -> Batch:
+        """A batch with some cell lines (and, by policy, structures) hidden, on all genes or some."""
+        s, genes = self.settings, None
+        n_genes = table.control.shape[1]
+        if self.per_gene and 0 < s.genes_per_step < n_genes:
+            genes = torch.randperm(n_genes, generator=generator)[: s.genes_per_step]
+        batch = table.batch(part, device, genes)
+        return hide(batch, s, generator)
+
+    def _run(self, rows: PredictRows, function: Callable[[Batch], Tensor], width: int | None) -> Float32:
+        """Apply to all rows in padded batches of one size, in evaluation mode."""
+        encoder, net = self._fitted()
+        _refuse_not_finite(rows, self.name)
+        table = encoder.encode(rows)
+        net.eval()
+        out: Float32 | None = None if width is None else np.empty((table.n, width), dtype=np.float32)
+        with torch_session(self.device, self.settings.threads), explained(self.name, self.settings):
+            for start in range(0, max(table.n, 1), PREDICT_ROWS):
+                part = np.arange(start, min(start + PREDICT_ROWS, table.n), dtype=np.int64)
+                if not len(part):
+                    break
+                padded = np.concatenate([part, np.full(PREDICT_ROWS - len(part), part[0], dtype=np.int64)])
+                values = function(table.batch(padded, self.device))[: len(part)].cpu().numpy()
+                out = np.empty((table.n, values.shape[1]), dtype=np.float32) if out is None else out
+                out[part] = values
+        return np.empty((0, width or 0), dtype=np.float32) if out is None else out
+
+
+def autocast(device: torch.device, settings: Settings) -> torch.autocast:
+    """bfloat16 where it pays (CUDA) and is wanted; plain float32 elsewhere."""
+    wanted = device.type == "cuda" and settings.mixed_precision
+    return torch.autocast(device_type=device.type, dtype=torch.bfloat16, enabled=wanted)
+
+
+def update(parameters: Any, optimisers: Sequence[torch.optim.Optimizer], loss: Tensor, clip: float) -> None:
+    """Backward, clip the gradient norm, step."""
+    for optimiser in optimisers:
+        optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if clip > 0:
+        nn.utils.clip_grad_norm_(parameters, clip)
+    for optimiser in optimisers:
+        optimiser.step()
+
+
+def hide(batch: Batch, settings: Settings, generator: torch.Generator) -> Batch:
+    """Hide the cell line, and with the policy "mask" the structure, of a few rows: so the unknown gets trained."""
+    share, n = settings.unknown_dropout, len(batch.row)
+    if share <= 0:
+        return batch
+    device = batch.cell.device
+    seen = (torch.rand(n, generator=generator) >= share).to(device)
+    cell = torch.where(seen, batch.cell, torch.zeros_like(batch.cell))
+    features, known, targets = batch.features, batch.known, batch.targets
+    if settings.on_missing_structure == "mask":
+        shown = (torch.rand(n, 1, generator=generator) >= share).to(device)
+        features, known = features * shown, known * shown
+        targets = None if targets is None else targets * shown
+    return Batch(batch.row, batch.x1, features, known, batch.dose, cell, targets, batch.x2, batch.genes)
+
+
+def _refuse_not_finite(rows: PredictRows, model: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(rows.control).all(axis=1))
+    if isinstance(rows, FitRows):
+        bad = np.union1d(bad, np.flatnonzero(~np.isfinite(rows.treated).all(axis=1)))
+    if len(bad):
+        raise InputError(
+            f"{len(bad):,} of {rows.n_samples:,} rows hold NaN or infinite values "
+            f"({first_few(rows.sample_ids[bad], 5)}); {model} cannot learn from or predict them. Leave them out or "
+            "mend them."
+        )
+
+
+__all__ = ["Network", "Progress", "Sizes", "TorchModel", "autocast", "hide", "update"]

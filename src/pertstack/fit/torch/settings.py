@@ -1,0 +1,262 @@
+"""Hyper-parameters of the torch models: one frozen dataclass each, readable without torch installed.
+
+The values here are the ``default`` profile; ``fit/profiles.toml`` holds what ``paper`` and ``fast`` change. Every field
+is recorded with a job. What the fields do to a network is the business of the model files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pertstack._base.errors import InputError, unknown_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What every torch model shares: optimisation, early stopping, inputs, machine."""
+
+    epochs: int = 60
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-5
+    schedule: Literal["constant", "cosine"] = "cosine"  # cosine: down to 2 % of the rate over all epochs
+    patience: int = 10  # epochs without a better validation error before stopping
+    validation_share: float = 0.1  # of the fit rows, whole groups; 0 = no early stopping
+    gradient_clip: float = 5.0  # 0 = off
+    genes_per_step: int = 0  # per-gene heads only; 0 = all genes in every step
+    features: Literal["auto", "user", "structure", "genes"] = "auto"
+    on_missing_structure: Literal["raise", "mask"] = "raise"
+    unknown_dropout: float = 0.05  # how often a cell line (and, with "mask", a structure) is hidden while training
+    device: str = "auto"
+    threads: int = 1
+    mixed_precision: bool = True  # on CUDA only
+
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {
+        "schedule": ("constant", "cosine"),
+        "features": ("auto", "user", "structure", "genes"),
+        "on_missing_structure": ("raise", "mask"),
+    }
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON: tuples as lists."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranSiGenSettings(Settings):
+    encoder: tuple[int, ...] = (1200,)
+    decoder: tuple[int, ...] = (800,)
+    latent: int = 100
+    molecule: int = 400
+    beta: float = 0.1  # weight of the KL terms, per gene (the paper sums over genes)
+    dropout: float = 0.1
+    dose: bool = True
+    predict_delta: bool = False
+    output: Literal["auto", "linear", "non_negative"] = "auto"
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {
+        **Settings.choices,
+        "output": ("auto", "linear", "non_negative"),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranSiGenMoESettings(TranSiGenSettings):
+    experts: int = 4
+    balance: float = 0.01  # weight of the load-balancing term
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChemCPASupervisedSettings(Settings):
+    encoder: tuple[int, ...] = (512, 256)
+    latent: int = 256
+    drug: int = 128
+    drug_hidden: int = 256
+    dose: int = 32
+    dropout: float = 0.1
+    cell: int = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChemCPASettings(Settings):
+    batch_size: int = 128
+    width: int = 256
+    depth: int = 3
+    latent: int = 64
+    drug_width: int = 128
+    drug_depth: int = 2
+    doser_width: int = 64
+    doser_depth: int = 2
+    adversary_width: int = 128
+    adversary_depth: int = 2
+    adversary_learning_rate: float = 1e-3
+    adversary_weight_decay: float = 1e-5
+    adversary_every: int = 3  # every third step trains the adversaries
+    drug_adversary: float = 1.0  # weights of the adversarial terms
+    cell_adversary: float = 1.0
+    gradient_penalty: float = 0.5
+    paired: float = 1.0  # weight of MSE(decode(z(x1) + drug), x2): ours, since we have pairs
+    min_rows_per_drug: int = 5  # drugs with fewer fit rows share one adversary class
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScGenSettings(Settings):
+    hidden: tuple[int, ...] = (800, 800)
+    latent: int = 100
+    dropout: float = 0.2
+    kl: float = 5e-5
+    kappa: float = 5.0  # rows at which a drug's own difference gets half the weight
+    ridge: float = 1.0  # structure -> latent difference, for perturbations never fitted on
+
+
+@dataclass(frozen=True, kw_only=True)
+class BiolordSettings(Settings):
+    batch_size: int = 128
+    decoder_width: int = 256
+    decoder_depth: int = 2
+    attribute_width: int = 256
+    attribute_depth: int = 2
+    n_ordered: int = 64
+    n_category: int = 4
+    latent: int = 32
+    reconstruction_penalty: float = 100.0
+    latent_penalty: float = 0.1  # lambda
+    latent_noise: float = 0.1  # sigma, training only
+    latent_learning_rate: float = 1e-2
+    attribute_learning_rate: float = 1e-3
+    dropout: float = 0.1
+    infer: Literal["control", "zero"] = "control"  # zero: the ablation that never looks at x1
+    infer_steps: int = 60
+    infer_learning_rate: float = 5e-2
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {**Settings.choices, "infer": ("control", "zero")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiDCPSettings(Settings):
+    gene: int = 128
+    drug: tuple[int, ...] = (256, 128)
+    cell: tuple[int, ...] = (200, 100, 50)
+    dose: int = 4
+    head: int = 128
+    dropout: float = 0.1
+    residual: bool = False  # x2 = a x1 + b + head per gene: our variant
+    genes_per_step: int = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiDCPCheMoESettings(MultiDCPSettings):
+    dose: int = 128
+    gate: int = 128
+    experts: int = 4
+    chosen: int = 2
+    balance: float = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheMoESettings(Settings):
+    vector: int = 128
+    hidden: int = 256
+    gate: int = 128
+    experts: int = 4
+    chosen: int = 2
+    expert: tuple[int, ...] = (64, 32)
+    balance: float = 0.01
+    dropout: float = 0.1
+    residual: bool = False  # x2 = a x1 + b + expert output per gene: our variant
+    genes_per_step: int = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class PDGrapherSettings(Settings):
+    batch_size: int = 64
+    learning_rate: float = 5e-3
+    bins: int = 64
+    width: int = 16
+    layers: int = 2
+    node_hidden: int = 1
+    node_state: int = 8
+    dropout: float = 0.0
+
+
+SETTINGS: dict[str, type[Settings]] = {
+    "TranSiGen": TranSiGenSettings,
+    "TranSiGen_SparseMoE": TranSiGenMoESettings,
+    "TranSiGen_BalancedMoE": TranSiGenMoESettings,
+    "ChemCPA": ChemCPASettings,
+    "ChemCPASupervised": ChemCPASupervisedSettings,
+    "scGen": ScGenSettings,
+    "Biolord": BiolordSettings,
+    "MultiDCP": MultiDCPSettings,
+    "MultiDCP_CheMoE": MultiDCPCheMoESettings,
+    "CheMoE": CheMoESettings,
+    "PDGrapher": PDGrapherSettings,
+}
+
+S = TypeVar("S", bound=Settings)
+
+
+def make_settings(settings: type[S], model: str, params: Mapping[str, Any]) -> S:
+    """Settings of a model from plain values (TOML or JSON); the rest keeps its default.
+
+    Raises
+    ------
+    UnknownNameError
+        A key that the model does not have; near names are shown.
+    InputError
+        A value of the wrong kind or outside its range.
+    """
+    known = {f.name: getattr(settings, f.name) for f in fields(settings)}
+    values: dict[str, Any] = {}
+    for key, value in params.items():
+        if key not in known:
+            raise unknown_name(f"hyper-parameter of {model}", key, known)
+        values[key] = _as_kind_of(known[key], value, f"{model}.{key}")
+    made = settings(**values)
+    _check(made, model)
+    return made
+
+
+def _as_kind_of(default: Any, value: Any, name: str) -> Any:
+    """The value in the type of its default, or a refusal that shows the default."""
+    if isinstance(default, tuple):
+        if isinstance(value, (list, tuple)) and all(type(v) is int for v in value):
+            return tuple(value)
+    elif isinstance(default, (bool, str)):
+        if isinstance(value, type(default)):
+            return value
+    elif isinstance(default, float):
+        if type(value) in (int, float):
+            return float(value)
+    elif type(value) is int:
+        return value
+    kind = "a list of whole numbers" if isinstance(default, tuple) else type(default).__name__
+    raise InputError(f"{name} is {value!r}; it must be {kind}, such as {default!r}.")
+
+
+_ZERO_ALLOWED = {"genes_per_step", "weight_decay", "validation_share", "gradient_clip", "unknown_dropout", "dropout",
+                 "beta", "balance", "drug_adversary", "cell_adversary", "gradient_penalty", "paired", "kl", "kappa",
+                 "latent_penalty", "latent_noise", "reconstruction_penalty", "adversary_weight_decay", "node_hidden",
+                 "min_rows_per_drug"}  # fmt: skip
+_BELOW_ONE = {"dropout", "unknown_dropout", "validation_share"}
+
+
+def _check(settings: Settings, model: str) -> None:
+    for field in fields(settings):
+        value, name = getattr(settings, field.name), f"{model}.{field.name}"
+        allowed = settings.choices.get(field.name)
+        if allowed is not None and value not in allowed:
+            raise InputError(f"{name} is {value!r}; choose one of {', '.join(map(repr, allowed))}.")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, (bool, str)):
+                continue
+            zero_too = field.name in _ZERO_ALLOWED
+            if not (number > 0 or (zero_too and number == 0)) or number == float("inf"):
+                raise InputError(
+                    f"{name} is {number!r}; it must be finite and {'0 or more' if zero_too else 'above 0'}."
+                )
+            if field.name in _BELOW_ONE and number >= 1:
+                raise InputError(f"{name} is {number!r}; it is a share and must be below 1.")
+    if settings.batch_size < 2:
+        raise InputError(f"{model}.batch_size is {settings.batch_size}; batch normalisation needs at least 2 rows.")
