@@ -1,1 +1,42 @@
 """One pass over the predictions: gene moments, sample moments, top-gene slices, scores, diversity."""
+
+from __future__ import annotations
+
+from pertstack.reduce.metrics import (
+    DEFAULT_PANEL,
+    FULL_PANEL,
+    Metric,
+    metric_names,
+    parse_metric,
+    parse_metrics,
+    score_rows,
+)
+from pertstack.reduce.read_tiles import iter_tiles, no_change, read_tile, samples_of, single
+from pertstack.reduce.references import REFERENCES, Reference, References
+from pertstack.reduce.score import NO_CHANGE, score
+from pertstack.reduce.score_table import Score, ScoreTable
+from pertstack.reduce.tile import Combine, Tile
+
+__all__ = [
+    "DEFAULT_PANEL",
+    "FULL_PANEL",
+    "NO_CHANGE",
+    "REFERENCES",
+    "Combine",
+    "Metric",
+    "Reference",
+    "References",
+    "Score",
+    "ScoreTable",
+    "Tile",
+    "iter_tiles",
+    "metric_names",
+    "no_change",
+    "parse_metric",
+    "parse_metrics",
+    "read_tile",
+    "samples_of",
+    "score",
+    "score_rows",
+    "single",
+]

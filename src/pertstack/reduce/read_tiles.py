@@ -1,0 +1,98 @@
+"""Tiles from a source: rows with every model's prediction side by side, NaN where a model must not be used.
+
+``iter_tiles`` is the one loop over rows that scoring, row-wise combiners and prediction share. The sums of
+``one_pass.py`` read for themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.memory import rows_per_tile
+from pertstack.data.rows import Float32
+from pertstack.design.blocks import Block
+from pertstack.predictions.source import BlockSource
+from pertstack.reduce.references import References
+from pertstack.reduce.tile import Combine, Tile
+
+SAMPLE_COLUMNS = ("sample_id", "block", "cell_line", "fold", "perturbation", "group")
+
+
+def ordered_blocks(source: BlockSource) -> list[Block]:
+    """The source's blocks in plan order: development by fold, then test; by cell line, then segment."""
+    return sorted(source.blocks())
+
+
+def samples_of(source: BlockSource) -> pd.DataFrame:
+    """All rows of a source in plan order: sample_id, block (its id), cell_line, fold (<NA> for test), perturbation,
+    group.
+    """
+    parts = []
+    for block in ordered_blocks(source):
+        obs = source.obs(block)
+        columns = {
+            "sample_id": np.asarray(obs.index, dtype=object), "block": block.id, "cell_line": block.cell_line,
+            "fold": pd.array([block.fold] * len(obs), dtype="Int64"),
+            "perturbation": np.asarray(obs["perturbation"], dtype=object),
+            "group": np.asarray(obs["group" if "group" in obs else "perturbation"], dtype=object),
+        }  # fmt: skip
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(SAMPLE_COLUMNS))
+
+
+def read_tile(source: BlockSource, references: References, block: Block, start: int, stop: int) -> Tile:
+    """Rows [start, stop) of a block. A model's row is NaN where it is not sound, its genes where it has none."""
+    models, n_genes = tuple(source.models), len(source.gene_names)
+    predictions = np.empty((len(models), stop - start, n_genes), dtype=np.float32)
+    available = np.zeros((len(models), stop - start), dtype=bool)
+    genes = np.zeros((len(models), n_genes), dtype=bool)
+    for m, model in enumerate(models):
+        available[m] = source.sound(block, model)[start:stop]
+        genes[m] = source.genes_of(block, model)
+        if available[m].any():
+            got = source.read(block, model, start, stop, predictions[m])
+            if got is not predictions[m]:
+                predictions[m] = got
+        predictions[m][~available[m]] = np.nan
+        if not genes[m].all():
+            predictions[m][:, ~genes[m]] = np.nan
+    return Tile(
+        block, models, source.gene_names, source.obs(block).iloc[start:stop], predictions,
+        np.asarray(source.read(block, "control", start, stop)), references.pooled(block.cell_line).astype(np.float32),
+        available, genes,
+    )  # fmt: skip
+
+
+def iter_tiles(
+    source: BlockSource, references: References, memory: int = 10**9, *, extra_layers: int = 4
+) -> Iterator[tuple[Tile, Float32]]:
+    """Tiles in plan order with their treated profiles (n, n_genes); half of ``memory`` (bytes) goes to one tile.
+
+    ``extra_layers`` counts the further arrays of a tile's size that the caller makes of it.
+    """
+    n_layers = len(source.models) + 2 + extra_layers
+    most = rows_per_tile(len(source.gene_names), n_layers, memory // 2)
+    for block in ordered_blocks(source):
+        n = len(source.obs(block))
+        for start in range(0, n, most):
+            stop = min(n, start + most)
+            tile = read_tile(source, references, block, start, stop)
+            yield tile, np.asarray(source.read(block, "treated", start, stop))
+
+
+def single(model: str) -> Combine:
+    """A base model as a combination: its own predictions, NaN on rows it must not be scored on."""
+
+    def combine(tile: Tile) -> Float32:
+        prediction: Float32 = tile.predictions[tile.models.index(model)]
+        return prediction
+
+    return combine
+
+
+def no_change(tile: Tile) -> Float32:
+    """The prediction that nothing happens: each sample's own control."""
+    return tile.control

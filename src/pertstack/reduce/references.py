@@ -1,0 +1,196 @@
+"""References: what is subtracted from a profile before it is scored or combined.
+
+``own`` is the sample's control; ``pooled`` the mean control and ``centroid`` the mean treated profile of its cell
+line, both over development rows only, so that nothing of the held-out truth enters. Which reference a number uses is
+for callers to choose.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from pertstack._base.digests import digest_array, digest_json, digest_names
+from pertstack._base.errors import CorruptionError, InputError, MissingFileError, first_few
+from pertstack._base.files import write_atomic
+from pertstack.data.rows import Names
+from pertstack.design.blocks import Block
+from pertstack.predictions.source import BlockSource
+
+Float64 = np.ndarray[Any, np.dtype[np.float64]]
+Reference = Literal["own", "pooled", "centroid"]
+REFERENCES: tuple[Reference, ...] = ("own", "pooled", "centroid")
+
+_CHUNK_ROWS = 256  # fixed, so that the sums have the same bits whatever the memory
+
+
+@dataclass(frozen=True)
+class References:
+    """Mean control and mean treated profile per cell line, over development rows.
+
+    ``controls`` holds mean controls of further cell lines, which have no development rows (a control is an input, so
+    it may be known for a line whose truth is not). Profiles are in the treated scale, float64.
+    """
+
+    gene_names: Names  # (n_genes,)
+    cell_lines: tuple[str, ...]  # lines with development rows
+    counts: np.ndarray[Any, np.dtype[np.int64]]  # (n_lines,) development rows
+    mean_control: Float64  # (n_lines, n_genes)
+    mean_treated: Float64  # (n_lines, n_genes)
+    controls: Mapping[str, Float64] = field(default_factory=dict)
+
+    @classmethod
+    def collect(cls, source: BlockSource) -> References:
+        """One streamed pass over control and treated of the source's development blocks.
+
+        Rows of the held-out test are never read. Cell lines are sorted by name.
+
+        Raises
+        ------
+        InputError
+            The source has no development rows.
+        """
+        sums: dict[str, list[Any]] = {}
+        for block in sorted(b for b in source.blocks() if b.role == "development"):
+            control, n = _sum_layer(source, block, "control")
+            treated, _ = _sum_layer(source, block, "treated")
+            if n == 0:
+                continue
+            have = sums.setdefault(block.cell_line, [0, np.zeros_like(control), np.zeros_like(treated)])
+            have[0] += n
+            have[1] += control
+            have[2] += treated
+        if not sums:
+            raise InputError(
+                "There are no development rows to take reference profiles from. Collect references from a source "
+                "that has "
+                "development blocks (role='development')."
+            )
+        lines = tuple(sorted(sums))
+        counts = np.array([sums[line][0] for line in lines], dtype=np.int64)
+        control = np.stack([sums[line][1] for line in lines]) / counts[:, None]
+        treated = np.stack([sums[line][2] for line in lines]) / counts[:, None]
+        return cls(np.asarray(source.gene_names), lines, counts, control, treated)
+
+    def pooled(self, cell_line: str) -> Float64:
+        """Mean control of a cell line over its development rows, (n_genes,).
+
+        A line without development rows answers with the controls given by ``add_controls``.
+
+        Raises
+        ------
+        InputError
+            Nothing is known of the line.
+        """
+        if cell_line in self.cell_lines:
+            return self._row(self.mean_control, cell_line)
+        if cell_line in self.controls:
+            return self.controls[cell_line]
+        raise InputError(
+            f"Cell line {cell_line!r} has no development rows (known: {first_few(self.cell_lines)}), so its mean "
+            f"control is not "
+            f"known. Hand in the mean of its controls with add_controls({cell_line!r}, mean_control): controls are "
+            f"inputs."
+        )
+
+    def centroid(self, cell_line: str) -> Float64:
+        """Mean treated profile of a cell line over its development rows, (n_genes,).
+
+        A line without development rows: its pooled control plus the mean over known lines of (centroid - pooled),
+        each line counting once.
+        """
+        if cell_line in self.cell_lines:
+            return self._row(self.mean_treated, cell_line)
+        shift: Float64 = (self.mean_treated - self.mean_control).mean(axis=0)
+        return self.pooled(cell_line) + shift
+
+    def _row(self, profiles: Float64, cell_line: str) -> Float64:
+        row: Float64 = profiles[self.cell_lines.index(cell_line)]
+        return row
+
+    def add_controls(self, cell_line: str, mean_control: Any) -> References:
+        """References that also know the mean control (n_genes,) of a line without development rows. Returns a new
+        object.
+        """
+        profile = np.asarray(mean_control, dtype=np.float64)
+        if profile.shape != (len(self.gene_names),) or not np.isfinite(profile).all():
+            raise InputError(
+                f"The mean control of {cell_line!r} has shape {profile.shape} and "
+                f"{int((~np.isfinite(profile)).sum())} values "
+                f"that are not finite; {len(self.gene_names)} finite values are needed, one per gene in the "
+                f"study's order."
+            )
+        if cell_line in self.cell_lines:
+            raise InputError(
+                f"Cell line {cell_line!r} has {int(self.counts[self.cell_lines.index(cell_line)])} development "
+                f"rows, whose mean "
+                f"control is its reference; add_controls is for lines without development rows."
+            )
+        return replace(self, controls={**self.controls, cell_line: profile})
+
+    def with_controls_of(self, source: BlockSource) -> References:
+        """References that also know every cell line of ``source`` (such as the test): only its control layer is
+        read.
+        """
+        sums: dict[str, tuple[Float64, int]] = {}
+        for block in sorted(source.blocks()):
+            if block.cell_line in self.cell_lines or block.cell_line in self.controls:
+                continue
+            total, n = _sum_layer(source, block, "control")
+            before, count = sums.get(block.cell_line, (np.zeros_like(total), 0))
+            sums[block.cell_line] = (before + total, count + n)
+        answer = self
+        for line, (total, count) in sums.items():
+            if count:
+                answer = answer.add_controls(line, total / count)
+        return answer
+
+    @property
+    def digest(self) -> str:
+        """Content digest: reductions made with other references are not reused."""
+        extra = {line: digest_array(np.asarray(v)) for line, v in self.controls.items()}
+        main = [digest_array(self.counts), digest_array(self.mean_control), digest_array(self.mean_treated)]
+        return digest_json([digest_names(map(str, self.gene_names)), list(self.cell_lines), main, extra])
+
+    def save(self, path: Path) -> None:
+        """Write to one npz file, seen whole or not at all."""
+        extra = sorted(self.controls)
+        empty = np.zeros((0, len(self.gene_names)))
+        buffer = io.BytesIO()
+        np.savez(
+            buffer, format=np.int64(1), gene_names=np.asarray(self.gene_names, dtype=str),
+            cell_lines=np.asarray(self.cell_lines, dtype=str), counts=self.counts, mean_control=self.mean_control,
+            mean_treated=self.mean_treated, control_lines=np.asarray(extra, dtype=str),
+            controls=np.stack([self.controls[line] for line in extra]) if extra else empty,
+        )  # fmt: skip
+        write_atomic(Path(path), buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> References:
+        """Read what ``save`` wrote."""
+        path = Path(path)
+        if not path.exists():
+            raise MissingFileError(f"{path} does not exist; collect the references first.")
+        try:
+            with np.load(path, allow_pickle=False) as z:
+                extra = dict(zip(z["control_lines"].tolist(), z["controls"], strict=True))
+                lines = tuple(z["cell_lines"].tolist())
+                names = z["gene_names"].astype(object)
+                return cls(names, lines, z["counts"], z["mean_control"], z["mean_treated"], extra)
+        except (ValueError, KeyError, OSError) as error:
+            raise CorruptionError(f"{path} is not a references file written by pertstack ({error}).") from error
+
+
+def _sum_layer(source: BlockSource, block: Block, layer: str) -> tuple[Float64, int]:
+    """Sum over the rows of one layer of a block, float64 (n_genes,), and the number of rows."""
+    n = len(source.obs(block))
+    total: Float64 = np.zeros(len(source.gene_names))
+    for start in range(0, n, _CHUNK_ROWS):
+        rows = source.read(block, layer, start, min(n, start + _CHUNK_ROWS))
+        total += rows.sum(axis=0, dtype=np.float64)
+    return total, n

@@ -1,0 +1,159 @@
+"""Scoring: one streamed pass over a source, every name against every metric, one value per sample.
+
+Each row of a cross-fitted combiner is combined by what was learned without the row's own fold. The same function scores
+out-of-fold rows and the held-out test; which rows exist is decided by the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+
+from pertstack._base.errors import InputError, first_few, unknown_name
+from pertstack.data.rows import Float32
+from pertstack.predictions.source import BlockSource
+from pertstack.reduce.metrics.names import DEFAULT_PANEL, Metric, parse_metrics
+from pertstack.reduce.metrics.rows import TruthRows
+from pertstack.reduce.metrics.set_level import set_level_values
+from pertstack.reduce.read_tiles import iter_tiles, no_change, samples_of, single
+from pertstack.reduce.references import Reference, References
+from pertstack.reduce.score_table import ScoreTable
+from pertstack.reduce.tile import Combine, Tile
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Combines = Mapping[str, Combine | Mapping[Any, Combine]]
+NO_CHANGE = "no_change"
+
+
+def score(
+    source: BlockSource,
+    combines: Combines,
+    references: References,
+    *,
+    metrics: Sequence[str | Metric] = DEFAULT_PANEL,
+    base_models: bool = True,
+    landmarks: Mask | None = None,
+    memory: int = 10**9,
+    workers: int = 1,
+    on_rows: Callable[[int], None] | None = None,
+) -> ScoreTable:
+    """Score base models, combiners and 'no change' on every row of a source.
+
+    Parameters
+    ----------
+    combines : name -> Combine, or name -> {fold: Combine}
+        With one Combine per fold, each row meets the one of its own fold (learned without it); test rows have fold
+        None.
+    metrics : names as ``r2_top20@pooled``
+        Set-level metrics (``pds_l1`` ...) give each sample the value of its perturbation within its cell line.
+    base_models : bool
+        Also score every base model of the source, and ``no_change`` (the control itself).
+    landmarks : bool, shape (n_genes,)
+        Genes measured rather than inferred, for ``_landmark`` metrics.
+    memory : bytes that tiles may take. workers : threads of the loops; results do not depend on it.
+    on_rows : called with the number of rows done after each tile, for progress.
+
+    Returns
+    -------
+    ScoreTable
+        Rows a base model did not predict or must not be scored on (it has seen them) are NaN with ``predicted``
+        False; so is any row whose combined prediction holds a NaN.
+    """
+    chosen = parse_metrics(metrics)
+    _check_landmarks(chosen, landmarks, len(source.gene_names))
+    named = _named(source, combines, base_models)
+    samples = samples_of(source)
+    n = len(samples)
+    values = np.full((len(named), len(chosen), n), np.nan, dtype=np.float32)
+    predicted = np.zeros((len(named), n), dtype=bool)
+    effect = np.zeros(n)
+    per_sample = [j for j, m in enumerate(chosen) if not m.set_level]
+    at = 0
+    with ThreadPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
+        for tile, treated in iter_tiles(source, references, memory):
+            rows = slice(at, at + tile.n)
+            at += tile.n
+            truth = TruthRows(treated, _profiles(tile, references, chosen), chosen, landmarks, pool)
+            effect[rows] = np.sqrt(np.mean((treated.astype(np.float64) - tile.pooled) ** 2, axis=1))
+            for i, (name, combine) in enumerate(named.items()):
+                prediction = _combined(name, combine, tile)
+                values[i, per_sample, rows], predicted[i, rows] = truth.score(prediction)
+            if on_rows is not None:
+                on_rows(tile.n)
+    if len(per_sample) < len(chosen):
+        pick = {name: _picker(name, combine) for name, combine in named.items()}
+        set_values = set_level_values(source, pick, references, [m for m in chosen if m.set_level], memory=memory)
+        values[:, [j for j, m in enumerate(chosen) if m.set_level]] = set_values
+    samples = samples.assign(effect_rms=effect)
+    return ScoreTable(samples, tuple(named), tuple(m.name for m in chosen), values, predicted)
+
+
+def _named(source: BlockSource, combines: Combines, base_models: bool) -> dict[str, Combine | Mapping[Any, Combine]]:
+    """Base models, then combiners, then no change; no name twice."""
+    models = tuple(source.models) if base_models else ()
+    reserved = {*models, NO_CHANGE} if base_models else set()
+    twice = sorted(reserved & set(combines))
+    if twice:
+        raise InputError(
+            f"{first_few(twice)} are names of base models or of the 'no_change' row as well as of combinations, so "
+            f"the table "
+            f"could not tell them apart. Rename the combinations, or score with base_models=False."
+        )
+    last = {NO_CHANGE: no_change} if base_models else {}
+    return {**{m: single(m) for m in models}, **combines, **last}
+
+
+def _profiles(tile: Tile, references: References, metrics: Sequence[Metric]) -> dict[Reference, Float32]:
+    """The profiles to subtract, only those some metric uses."""
+    used = {m.reference for m in metrics}
+    profiles: dict[Reference, Float32] = {"own": tile.control, "pooled": tile.pooled[None]}
+    if "centroid" in used:
+        profiles["centroid"] = references.centroid(tile.block.cell_line).astype(np.float32)[None]
+    return profiles
+
+
+def _picker(name: str, combine: Combine | Mapping[Any, Combine]) -> Combine:
+    return lambda tile: _combined(name, combine, tile)
+
+
+def _combined(name: str, combine: Combine | Mapping[Any, Combine], tile: Tile) -> Float32:
+    """The combination for a tile, by the tile's own fold where there is one per fold."""
+    if isinstance(combine, Mapping):
+        fold = tile.block.fold
+        if fold not in combine:
+            raise InputError(
+                f"{name!r} has no combination for fold {fold} (it has {first_few(combine)}), so rows of block "
+                f"{tile.block} could "
+                f"only be scored by one that has seen them. Fit it for every fold, or hand in a single combination."
+            )
+        combine = combine[fold]
+    prediction = np.asarray(combine(tile), dtype=np.float32)
+    if prediction.shape != tile.control.shape:
+        raise InputError(f"{name!r} gave shape {prediction.shape} for a tile of {tile.control.shape} (rows, genes).")
+    return prediction
+
+
+def _check_landmarks(metrics: Sequence[Metric], landmarks: Mask | None, n_genes: int) -> None:
+    wanted = [m.base for m in metrics if m.landmark]
+    if wanted and landmarks is None:
+        raise InputError(
+            f"{first_few(wanted)} need to know which genes are landmarks. Mark them in var of the data (column "
+            f"'is_landmark'), "
+            f"or leave these metrics out."
+        )
+    if landmarks is not None and (landmarks.shape != (n_genes,) or (wanted and landmarks.sum() < 2)):
+        raise InputError(
+            f"landmarks has shape {landmarks.shape} and {int(landmarks.sum())} True; give {n_genes} booleans, two True."
+        )
+
+
+def base_table_names(table: ScoreTable, models: Sequence[str]) -> tuple[str, ...]:
+    """Those of ``models`` that the table holds, in its order."""
+    for m in models:
+        if m not in table.names:
+            raise unknown_name("base model", m, table.names)
+    return tuple(name for name in table.names if name in set(models))

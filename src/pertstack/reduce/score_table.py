@@ -1,0 +1,160 @@
+"""The score table: one value per name, metric and sample, from which every mean, interval and comparison is made.
+
+How values come about is the business of ``score.py`` and ``metrics/``; resampling them, of ``stack/`` and ``verdict/``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import InputError, MissingFileError, unknown_name
+from pertstack._base.files import write_atomic
+from pertstack.reduce.metrics.names import Metric, parse_metric
+from pertstack.reduce.references import Float64
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A mean over samples with the count behind it: ``n_valid`` samples were defined, of ``n`` in the table."""
+
+    value: float
+    n_valid: int
+    n: int
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores of base models, combiners and references on every sample.
+
+    ``values`` is NaN where the metric is not defined for the sample or the name did not predict it; ``predicted``
+    tells these two apart.
+    """
+
+    samples: pd.DataFrame  # n_samples rows: sample_id, block, cell_line, fold, perturbation, group, effect_rms
+    names: tuple[str, ...]
+    metrics: tuple[str, ...]  # each spelled metric@reference
+    values_by_name: np.ndarray[Any, np.dtype[np.float32]]  # (n_names, n_metrics, n_samples)
+    predicted: Mask  # (n_names, n_samples)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.names), len(self.metrics), len(self.samples))
+        assert self.values_by_name.shape == shape, (self.values_by_name.shape, shape)
+
+    @property
+    def n(self) -> int:
+        return len(self.samples)
+
+    def values(self, name: str, metric: str | Metric, reference: str | None = None) -> Float64:
+        """Values (n_samples,) of one name; NaN where undefined. ``metric`` may carry its reference, or it is own.
+
+        Raises
+        ------
+        UnknownNameError
+            The name or metric is not in the table.
+        """
+        if name not in self.names:
+            raise unknown_name("model or combiner", name, self.names)
+        values: Float64 = self.values_by_name[self.names.index(name), self.column(metric, reference)].astype(np.float64)
+        return values
+
+    def column(self, metric: str | Metric, reference: str | None = None) -> int:
+        """Position of a metric."""
+        text = str(metric)
+        if reference is not None:
+            text = f"{text.partition('@')[0]}@{reference}"
+        spelled = parse_metric(text).name
+        if spelled not in self.metrics:
+            raise unknown_name("metric of this table", spelled, self.metrics)
+        return self.metrics.index(spelled)
+
+    def mean(self, name: str, metric: str | Metric, reference: str | None = None, *, rows: Mask | None = None) -> Score:
+        """Mean over the defined samples (of ``rows`` where given); 0.0 when none is defined, as the canonical metric
+        says.
+        """
+        values = self.values(name, metric, reference)
+        if rows is not None:
+            values = values[rows]
+        defined = values[~np.isnan(values)]
+        return Score(float(defined.mean()) if len(defined) else 0.0, len(defined), len(values))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Means: one row per name, one column per metric."""
+        means = [[self.mean(name, metric).value for metric in self.metrics] for name in self.names]
+        return pd.DataFrame(means, index=pd.Index(self.names, name="name"), columns=list(self.metrics))
+
+    def take(self, rows: Mask) -> ScoreTable:
+        """The chosen samples (mask or positions)."""
+        samples = self.samples.iloc[rows if rows.dtype != bool else np.flatnonzero(rows)].reset_index(drop=True)
+        return replace(
+            self, samples=samples, values_by_name=self.values_by_name[:, :, rows], predicted=self.predicted[:, rows]
+        )
+
+    def merge(self, other: ScoreTable) -> ScoreTable:
+        """Names of both tables on the same samples and metrics."""
+        twice = sorted(set(self.names) & set(other.names))
+        if twice or self.metrics != other.metrics or not self.samples.equals(other.samples):
+            raise InputError(
+                f"These score tables cannot be joined: they must hold the same samples and metrics and different names "
+                f"(in both: {', '.join(twice) or 'none'}). Score both with the same source, references and metrics."
+            )
+        return ScoreTable(
+            self.samples, self.names + other.names, self.metrics,
+            np.concatenate([self.values_by_name, other.values_by_name]), np.concatenate([self.predicted,
+            other.predicted]),
+        )  # fmt: skip
+
+    def with_oracle(self, metric: str, models: Sequence[str], name: str = "oracle") -> ScoreTable:
+        """The table with one more name: per sample the values of whichever of ``models`` is best on ``metric`` there.
+
+        A ceiling that looks at the truth, never a candidate. Ties go to the first model; a sample on which no model
+        is defined is not predicted.
+        """
+        if name in self.names:
+            raise InputError(f"The table already holds {name!r}; give the oracle another name.")
+        at = [self.names.index(m) if m in self.names else self._unknown(m) for m in models]
+        sign = 1.0 if parse_metric(metric).higher_is_better else -1.0
+        scores = sign * self.values_by_name[at, self.column(metric)]
+        defined = ~np.isnan(scores).all(axis=0)
+        best = np.where(np.isnan(scores), -np.inf, scores).argmax(axis=0)
+        rows = np.arange(self.n)
+        picked = self.values_by_name[np.asarray(at)[best], :, rows].T.copy()
+        picked[:, ~defined] = np.nan
+        return ScoreTable(
+            self.samples, (*self.names, name), self.metrics, np.concatenate([self.values_by_name, picked[None]]),
+            np.concatenate([self.predicted, defined[None]]),
+        )  # fmt: skip
+
+    def _unknown(self, name: str) -> int:
+        raise unknown_name("model or combiner", name, self.names)
+
+    def save(self, path: Path) -> None:
+        """Write to one npz file, seen whole or not at all."""
+        buffer = io.BytesIO()
+        meta = {"format": 1, "names": list(self.names), "metrics": list(self.metrics)}
+        np.savez_compressed(
+            buffer, meta=np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8), values=self.values_by_name,
+            predicted=self.predicted, samples=np.frombuffer(self.samples.to_json(orient="table").encode(),
+            dtype=np.uint8),
+        )  # fmt: skip
+        write_atomic(Path(path), buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> ScoreTable:
+        """Read what ``save`` wrote."""
+        path = Path(path)
+        if not path.exists():
+            raise MissingFileError(f"{path} does not exist.")
+        with np.load(path, allow_pickle=False) as z:
+            meta = json.loads(z["meta"].tobytes())
+            samples = pd.read_json(io.StringIO(z["samples"].tobytes().decode()), orient="table")
+            return cls(samples, tuple(meta["names"]), tuple(meta["metrics"]), z["values"], z["predicted"])

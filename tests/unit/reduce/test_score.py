@@ -1,0 +1,219 @@
+"""References, tiles and the score table on a small world."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pertstack._base.errors import CorruptionError, InputError, MissingFileError, UnknownNameError
+from pertstack.design.blocks import Block
+from pertstack.reduce import References, ScoreTable, iter_tiles, samples_of, score
+from references.memory_source import world
+from references.metric_loops import discrimination_loop, metric_loop
+
+
+def stacked(source, layer, blocks=None):
+    return np.concatenate([source.layers[(b, layer)] for b in sorted(blocks or source.tables)]).astype(float)
+
+
+def test_references_are_means_over_development_rows_only():
+    source = world(n=300, test=True)
+    refs = References.collect(source)
+    for line in ("A375", "MCF7"):
+        blocks = [Block(line, 0), Block(line, 1)]
+        np.testing.assert_allclose(refs.pooled(line), stacked(source, "control", blocks).mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(refs.centroid(line), stacked(source, "treated", blocks).mean(axis=0), rtol=1e-12)
+    assert not any(block.fold is None for block, _ in source.reads)
+
+
+def test_references_do_not_depend_on_block_order():
+    source = world()
+    before = References.collect(source)
+    source.order = sorted(source.tables)[::-1]
+    assert References.collect(source).digest == before.digest
+
+
+def test_references_of_an_unseen_line():
+    refs = References.collect(world())
+    with pytest.raises(InputError, match="add_controls"):
+        refs.pooled("PC3")
+    mean = np.arange(50.0)
+    more = refs.add_controls("PC3", mean)
+    shift = np.mean([refs.centroid(line) - refs.pooled(line) for line in ("A375", "MCF7")], axis=0)
+    np.testing.assert_array_equal(more.pooled("PC3"), mean)
+    np.testing.assert_allclose(more.centroid("PC3"), mean + shift)
+    with pytest.raises(InputError, match="development rows"):
+        refs.add_controls("A375", mean)
+    with pytest.raises(InputError, match="finite"):
+        refs.add_controls("PC3", np.full(50, np.nan))
+
+
+def test_references_learn_the_controls_of_another_source():
+    refs, other = References.collect(world()), world(lines=("PC3",), folds=(), test=True)
+    more = refs.with_controls_of(other)
+    np.testing.assert_allclose(more.pooled("PC3"), stacked(other, "control").mean(axis=0), rtol=1e-12)
+    assert all(layer == "control" for _, layer in other.reads)
+
+
+def test_references_come_back_from_disk(tmp_path):
+    refs = References.collect(world()).add_controls("PC3", np.arange(50.0))
+    refs.save(tmp_path / "references.npz")
+    back = References.load(tmp_path / "references.npz")
+    assert back.digest == refs.digest and back.cell_lines == refs.cell_lines
+    with pytest.raises(MissingFileError):
+        References.load(tmp_path / "no.npz")
+    (tmp_path / "bad.npz").write_bytes(b"not a zip")
+    with pytest.raises(CorruptionError):
+        References.load(tmp_path / "bad.npz")
+
+
+def test_references_need_development_rows():
+    with pytest.raises(InputError, match="development"):
+        References.collect(world(folds=(), test=True))
+
+
+def test_tiles_show_each_row_once_in_plan_order_at_any_memory():
+    source = world(n=37)
+    refs = References.collect(source)
+    for memory in (10**9, 40_000, 1):
+        tiles = list(iter_tiles(source, refs, memory))
+        ids = [i for tile, _ in tiles for i in tile.obs.index]
+        assert ids == list(samples_of(source)["sample_id"])
+        got = np.concatenate([tile.predictions[1] for tile, _ in tiles])
+        np.testing.assert_array_equal(got, stacked(source, "m1").astype(np.float32))
+    assert len(tiles) == 4 * 37
+
+
+def test_unsound_rows_and_missing_genes_never_reach_a_tile():
+    source = world()
+    block = Block("MCF7", 1)
+    source.unsound[(block, "m1")] = np.arange(20) < 5
+    source.lacking[(block, "m2")] = np.arange(50) == 3
+    tiles = {tile.block: tile for tile, _ in iter_tiles(source, References.collect(source))}
+    tile = tiles[block]
+    assert np.isnan(tile.predictions[1, :5]).all() and np.isfinite(tile.predictions[1, 5:]).all()
+    assert np.isnan(tile.predictions[2, :, 3]).all() and np.isfinite(tile.predictions[2, :, 4:]).all()
+    assert not tile.available[1, :5].any() and not tile.gene_available[2, 3]
+
+
+METRICS = ("r2_top20", "r2_top20@pooled", "r2_top20_strict", "pearson_all@centroid", "rmse_all")
+
+
+def test_scores_match_loops_for_models_combiners_and_no_change():
+    source = world(n=15)
+    refs = References.collect(source)
+    combine = lambda tile: tile.predictions.mean(axis=0)  # noqa: E731
+    table = score(source, {"mean": combine}, refs, metrics=METRICS, memory=100_000)
+    assert table.names == ("m0", "m1", "m2", "mean", "no_change")
+    treated = stacked(source, "treated")
+    mean = np.mean([stacked(source, m) for m in source.models], axis=0)
+    line = np.repeat(["A375", "MCF7", "A375", "MCF7"], 15)
+    pooled = np.stack([refs.pooled(x) for x in line])
+    centroid = np.stack([refs.centroid(x) for x in line])
+    for name, values in {"m1": stacked(source, "m1"), "mean": mean}.items():
+        args = (values, treated)
+        expected = metric_loop("r2", 20, *args, stacked(source, "control"))
+        np.testing.assert_allclose(table.values(name, "r2_top20"), expected, atol=1e-5)
+        np.testing.assert_allclose(
+            table.values(name, "r2_top20", "pooled"), metric_loop("r2", 20, *args, pooled), atol=1e-5
+        )
+        centred = metric_loop("pearson", None, *args, centroid)
+        np.testing.assert_allclose(table.values(name, "pearson_all@centroid"), centred, atol=1e-5)
+        np.testing.assert_allclose(table.values(name, "rmse_all"), metric_loop("rmse", None, *args, pooled), atol=1e-5)
+    assert table.mean("no_change", "r2_top20").n_valid == 0 and table.mean("no_change", "r2_top20").value == 0.0
+    assert table.mean("no_change", "r2_top20_strict").n_valid == 60
+    effect = np.sqrt(((treated - pooled) ** 2).mean(axis=1))
+    np.testing.assert_allclose(table.samples["effect_rms"], effect, rtol=1e-6)
+
+
+def test_each_row_meets_the_combination_of_its_own_fold():
+    source = world(test=True)
+    refs = References.collect(source)
+    picks = {fold: (lambda tile, m=m: tile.predictions[m]) for m, fold in enumerate([0, 1, None])}
+    table = score(source, {"by_fold": picks}, refs, metrics=["r2_top20"])
+    fold = table.samples["fold"]
+    for m, mask in enumerate([fold == 0, fold == 1, fold.isna()]):
+        rows = mask.fillna(False).to_numpy(dtype=bool)
+        got, want = table.values("by_fold", "r2_top20")[rows], table.values(f"m{m}", "r2_top20")[rows]
+        np.testing.assert_array_equal(got, want)
+    with pytest.raises(InputError, match="fold None"):
+        score(source, {"by_fold": {0: picks[0], 1: picks[1]}}, refs, metrics=["r2_top20"])
+
+
+def test_rows_a_model_has_seen_are_not_scored():
+    source = world()
+    source.unsound[(Block("A375", 0), "m0")] = np.arange(20) % 2 == 0
+    table = score(source, {}, References.collect(source), metrics=METRICS)
+    assert np.isnan(table.values("m0", "rmse_all")[:20:2]).all()
+    assert table.predicted[0].sum() == 70 and table.predicted[1].all()
+    assert table.mean("m0", "rmse_all").n_valid == 70 and table.mean("m0", "rmse_all").n == 80
+
+
+def test_workers_change_nothing():
+    source = world(n=100)
+    refs = References.collect(source)
+    one, two = (score(source, {}, refs, workers=w).values_by_name for w in (1, 2))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_the_oracle_takes_the_best_model_of_each_sample():
+    table = score(source := world(), {}, References.collect(source), metrics=METRICS)
+    oracle = table.with_oracle("r2_top20@pooled", source.models)
+    each = np.stack([table.values(m, "r2_top20@pooled") for m in source.models])
+    np.testing.assert_array_equal(oracle.values("oracle", "r2_top20@pooled"), each.max(axis=0))
+    rmse = np.stack([table.values(m, "rmse_all") for m in source.models])
+    np.testing.assert_array_equal(oracle.values("oracle", "rmse_all"), rmse[each.argmax(axis=0), np.arange(80)])
+    lowest = table.with_oracle("rmse_all", source.models).values("oracle", "rmse_all")
+    np.testing.assert_array_equal(lowest, rmse.min(axis=0))
+    with pytest.raises(UnknownNameError):
+        table.with_oracle("rmse_all", ["m7"])
+
+
+def test_set_level_metrics_score_perturbations_within_their_line():
+    source = world(n=40)
+    refs = References.collect(source)
+    table = score(source, {}, refs, metrics=["pds_l1@pooled", "rmse_all"])
+    samples = table.samples
+    for line in ("A375", "MCF7"):
+        rows = (samples["cell_line"] == line).to_numpy()
+        drugs = sorted(set(samples["perturbation"][rows]))
+        means = {
+            layer: np.stack([(stacked(source, layer) - refs.pooled(line))[rows & (samples["perturbation"] ==
+            d)].mean(axis=0)
+                             for d in drugs])
+            for layer in ("treated", "m2")
+        }  # fmt: skip
+        expected = discrimination_loop(means["treated"], means["m2"], lambda a, b: np.abs(a - b).sum())
+        got = table.values("m2", "pds_l1@pooled")[rows]
+        np.testing.assert_allclose(got, [expected[drugs.index(d)] for d in samples["perturbation"][rows]], atol=1e-6)
+
+
+def test_a_table_comes_back_from_disk_and_joins(tmp_path):
+    source = world()
+    refs = References.collect(source)
+    table = score(source, {}, refs, metrics=METRICS)
+    table.save(tmp_path / "oof.npz")
+    back = ScoreTable.load(tmp_path / "oof.npz")
+    np.testing.assert_array_equal(back.values_by_name, table.values_by_name)
+    assert back.names == table.names and list(back.samples["sample_id"]) == list(table.samples["sample_id"])
+    more = score(source, {"half": lambda t: t.predictions[0]}, refs, metrics=METRICS, base_models=False)
+    joined = table.merge(more)
+    assert joined.names[-1] == "half" and joined.to_frame().shape == (5, len(METRICS))
+    with pytest.raises(InputError, match="cannot be joined"):
+        table.merge(table)
+
+
+def test_errors_name_the_values():
+    source = world()
+    refs = References.collect(source)
+    with pytest.raises(InputError, match="landmark"):
+        score(source, {}, refs, metrics=["r2_top20_landmark"])
+    with pytest.raises(InputError, match="m0"):
+        score(source, {"m0": lambda t: t.control}, refs)
+    with pytest.raises(InputError, match="shape"):
+        score(source, {"odd": lambda t: t.control[:, :3]}, refs)
+    table = score(source, {}, refs, metrics=METRICS)
+    with pytest.raises(UnknownNameError):
+        table.values("m9", "rmse_all")
+    with pytest.raises(UnknownNameError, match="mae_all"):
+        table.values("m0", "mae_all")
