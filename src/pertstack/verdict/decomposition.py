@@ -123,6 +123,7 @@ def decompose(
     groups: Array,
     compare: Compare,
     strata: Mapping[str, Sequence[str | None]] | None = None,
+    primary_difference: Difference | None = None,
 ) -> Decomposition:
     """Take the gain of ``name`` over ``best_single`` apart.
 
@@ -136,13 +137,18 @@ def decompose(
         Group (usually perturbation) of every sample; whole groups are resampled by ``compare``.
     strata : mapping of view to a level per sample, or None per sample where it does not apply
         Such as effect quartiles, cell lines, seen / unseen perturbations; compared on the primary metric.
+    primary_difference : Difference, optional
+        Used for the primary metric as a whole in place of ``compare``: there the best single model is chosen again
+        inside each resample, which a pair of rows cannot do.
 
     Limit cases: a combiner that is the best single model reads ``none``; a stratum with no sample valid for both has a
     difference of None.
     """
     parts = []
     for view, metric in panel_metrics(scores, primary).items():
-        parts.append(Part(view, "", metric, compare(*scores[metric], groups), direction(metric)))
+        given = primary_difference if metric == primary else None
+        difference = compare(*scores[metric], groups) if given is None else given
+        parts.append(Part(view, "", metric, difference, direction(metric)))
     first, second = scores[primary]
     for view, levels in (strata or {}).items():
         labels = np.asarray(levels, dtype=object)
