@@ -53,7 +53,7 @@ def open_anndata(
             mapping or {}
         )  # a column named like the layer says who the control is
     table, notes = canonical_obs(obs, mapping, where=str(path.name))
-    var.index = pd.Index([str(g) for g in var.index], dtype=object, name=var.index.name or "gene")
+    var.index = pd.Index(np.array([str(g) for g in var.index], dtype=object), name=var.index.name or "gene")
     return DataFile(
         path=str(path), obs=table, var=var, treated=treated, control=control, effect=effect, delta=delta,
         control_reference="zero (differential values)" if delta else f"layer {control_layer!r}",

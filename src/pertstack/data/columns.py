@@ -166,7 +166,7 @@ def _add_dose(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) 
     scale = {u: micromolar_per(u) for u in sorted(set(units) - {""})}
     factor = np.array([scale.get(u) or np.nan for u in units], dtype=np.float64)
     micromolar = numbers * factor
-    out["dose"], out["dose_unit"] = numbers, np.where(units == "", None, units)
+    out["dose"], out["dose_unit"] = numbers, np.array([u or None for u in units], dtype=object)
     out["log10_dose"] = np.log10(micromolar, out=np.full(len(obs), np.nan), where=micromolar > 0)
     other = np.isin(units, [u for u, f in scale.items() if f is None])
     if not other.any():

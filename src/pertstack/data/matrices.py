@@ -122,7 +122,8 @@ class StoredRows:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self._matrix().dtype)
+        found: np.dtype[Any] = np.dtype(self._matrix().dtype)
+        return found
 
     def rows(self, start: int, stop: int) -> Float32:
         block = self._matrix()[start:stop]

@@ -131,14 +131,14 @@ def _loadings(p: int, n_genes: int, share: float, rng: np.random.Generator) -> F
     """Sparse, heavy-tailed programme loadings (p, G) with mean square 1."""
     touched = rng.random((p, n_genes)) < share
     values = touched * rng.standard_t(5, size=(p, n_genes))
-    return (values / np.sqrt(np.mean(values**2) + 1e-12)).astype(np.float32)
+    return np.asarray(values / np.sqrt(np.mean(values**2) + 1e-12), dtype=np.float32)
 
 
 def _responses(basal: Float32, p: int, modifier: float, rng: np.random.Generator) -> Float32:
     """Gain (C, P) of every programme in every cell line, read off the line's untreated profile so that controls inform."""
     centred = basal - basal.mean(0)
     scores = centred @ rng.normal(size=(basal.shape[1], p)) / (np.sqrt((centred**2).sum(1, keepdims=True)) + 1e-6)
-    return (1 + modifier * np.clip(scores, -1.8, 1.8)).astype(np.float32)
+    return np.asarray(1 + modifier * np.clip(scores, -1.8, 1.8), dtype=np.float32)
 
 
 def _observable(features: Float32, p: int, rng: np.random.Generator) -> Float32:
@@ -180,7 +180,7 @@ def _propagate(edges: Ints, target_genes: Ints, n_genes: int, keep: float = 0.6)
     state = start
     for _ in range(4):
         state = start + keep * np.asarray((walk @ state.T).T, dtype=np.float32)
-    return (state / np.sqrt(np.mean(state**2, axis=1, keepdims=True))).astype(np.float32)
+    return np.asarray(state / np.sqrt(np.mean(state**2, axis=1, keepdims=True)), dtype=np.float32)
 
 
 def _targets(features: Float32, n_targets: int, rng: np.random.Generator) -> list[Ints]:
@@ -194,12 +194,10 @@ def _targets(features: Float32, n_targets: int, rng: np.random.Generator) -> lis
 def _inference(n_landmarks: int, n_inferred: int, rng: np.random.Generator) -> sp.csr_matrix:
     """Weights (n_landmarks, n_inferred): every inferred gene copies the noise of a few landmarks, keeping its variance."""
     k = min(5, n_landmarks)
-    rows = (
-        np.concatenate([rng.choice(n_landmarks, size=k, replace=False) for _ in range(n_inferred)])
-        if n_inferred
-        else []
-    )
+    rows = np.empty((n_inferred, k), dtype=np.int64)
+    for i in range(n_inferred):
+        rows[i] = rng.choice(n_landmarks, size=k, replace=False)
     weights = rng.normal(size=(n_inferred, k))
-    weights /= np.sqrt((weights**2).sum(1, keepdims=True)) if n_inferred else 1
+    weights /= np.sqrt((weights**2).sum(1, keepdims=True))
     cols = np.repeat(np.arange(n_inferred), k)
-    return sp.csr_matrix((weights.ravel().astype(np.float32), (rows, cols)), shape=(n_landmarks, n_inferred))
+    return sp.csr_matrix((weights.ravel().astype(np.float32), (rows.ravel(), cols)), shape=(n_landmarks, n_inferred))
