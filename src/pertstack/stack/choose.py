@@ -1,0 +1,155 @@
+"""The choice: which combiner ships, decided on nested out-of-fold scores, and why, in words with numbers.
+
+Highest nested primary score; one-standard-error rule towards the simpler; then no-harm: the gain over the best single
+model must have a one-sided lower bound above zero, and the panel must not lose beyond noise. Otherwise the next simpler
+one is tried, and in the end the best single model ships. The held-out test plays no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pertstack.reduce.metrics.names import parse_metric
+from pertstack.reduce.score_table import ScoreTable
+from pertstack.stack.nested import NestedFits
+from pertstack.stack.panel import NO_HARM, Gain, Panel
+
+BEST_SINGLE = "best_single"
+FEW_GROUPS = 20
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One combiner that was considered for shipping."""
+
+    name: str
+    complexity: int
+    score: float  # nested primary score, larger is better
+    gain: Gain  # over the best single model, primary metric
+    bound: float  # one-sided lower bound of the gain, less the optimism of having picked the best
+    passed: bool
+    why: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name, "complexity": self.complexity, "score": self.score, "gain": self.gain.to_json(),
+            "bound": self.bound, "passed": self.passed, "why": self.why,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What ships, how it was arrived at, and what was marked on the way."""
+
+    chosen: str
+    best_single: str  # the base model that the final best_single fit names
+    primary: str
+    ladder: tuple[Rung, ...]  # in the order tried
+    panel: dict[str, tuple[Gain, ...]]  # every candidate's gains over the best single model
+    marked: dict[str, str]  # shown, but not to be shipped: name -> why
+    reasons: tuple[str, ...]
+    optimism: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "chosen": self.chosen,
+            "best_single": self.best_single,
+            "primary": self.primary,
+            "ladder": [r.to_json() for r in self.ladder],
+            "panel": {name: [g.to_json() for g in gains] for name, gains in self.panel.items()},
+            "marked": self.marked,
+            "reasons": list(self.reasons),
+            "optimism": self.optimism,
+        }
+
+
+def choose(
+    table: ScoreTable,
+    nested: NestedFits,
+    *,
+    primary: str | None = None,
+    no_harm: Sequence[str] = NO_HARM,
+    level: float = 0.05,
+    n_draws: int = 2000,
+    seed: int = 0,
+) -> Choice:
+    """Choose a combiner from nested out-of-fold scores.
+
+    Parameters
+    ----------
+    table : scores of out-of-fold rows, from ``score(source, nested.combines(), ...)``.
+    primary : metric to choose by; default that of the nested fits.
+    no_harm : metrics that must not lose beyond noise; those the table lacks are named in the reasons.
+    level : one-sided level of every bound. n_draws, seed : of the bootstrap over groups.
+    """
+    primary = parse_metric(primary or str(nested.settings["primary"])).name
+    there = [m for m in no_harm if parse_metric(m).name in table.metrics]
+    candidates = [c.name for c in nested.combiners if c.candidate and c.name in table.names]
+    panel = Panel.of(table, candidates, BEST_SINGLE, [primary, *there], level=level, n_draws=n_draws, seed=seed)
+    marked = {
+        name: "not shipped: loses beyond noise against the best single model on " + "; ".join(map(str, losses))
+        for name in candidates
+        if (losses := panel.losses(name))
+    }
+    eligible = [n for n in candidates if n not in marked and n != BEST_SINGLE]
+    optimism = panel.optimism(eligible)
+    ladder = _climb_down(panel, nested, eligible, optimism)
+    chosen = next((r.name for r in ladder if r.passed), BEST_SINGLE)
+    single = str(nested.final[BEST_SINGLE].weights()["facts"]["chosen"])
+    reasons = _reasons(panel, nested, ladder, chosen, single, marked, optimism, level)
+    missing = [m for m in no_harm if m not in there]
+    if missing:
+        reasons.append(f"Not judged for harm, because the score table lacks them: {', '.join(missing)}.")
+    return Choice(chosen, single, primary, tuple(ladder), panel.gains, marked, tuple(reasons), optimism)
+
+
+def _climb_down(panel: Panel, nested: NestedFits, eligible: Sequence[str], optimism: float) -> list[Rung]:
+    """Rungs in the order tried: each time the best of what is left, or the simplest within one standard error of it."""
+    complexity = {n: nested.combiner(n).complexity for n in eligible}
+    left, ladder = list(eligible), []
+    while left:
+        top = max(left, key=panel.score)
+        near = [n for n in left if panel.score(top) - panel.score(n) <= panel.se_between(top, n)]
+        pick = min(near, key=lambda n: (complexity[n], -panel.score(n)))
+        gain = panel.gains[pick][0]
+        bound = gain.lower - optimism
+        passed = bound > 0
+        why = f"best of {len(left)} left" if pick == top else f"simplest within one s.e. of {top}"
+        ladder.append(Rung(pick, complexity[pick], panel.score(pick), gain, bound, passed, why))
+        if passed:
+            break
+        left = [n for n in left if complexity[n] < complexity[pick]]
+    return ladder
+
+
+def _reasons(
+    panel: Panel,
+    nested: NestedFits,
+    ladder: Sequence[Rung],
+    chosen: str,
+    single: str,
+    marked: dict[str, str],
+    optimism: float,
+    level: float,
+) -> list[str]:
+    share = f"{100 * (1 - level):.0f} %"
+    said = [
+        f"Primary metric {panel.metrics[0]}; best single model {single}, {panel.score(BEST_SINGLE):+.4f} out of fold "
+        f"(chosen anew inside every fold); {panel.n_groups:,} groups resampled."
+    ]
+    for rung in ladder:
+        verdict = "passes" if rung.passed else "falls back to the next simpler"
+        said.append(
+            f"{rung.name} ({rung.why}): {rung.score:+.4f}, gain {rung.gain.value:+.4f} (s.e. {rung.gain.se:.4f}), "
+            f"one-sided {share} lower bound {rung.bound:+.4f} after {optimism:.4f} for picking the best: {verdict}."
+        )
+    if chosen == BEST_SINGLE:
+        said.append(f"No combination is shown to beat {single}, so {single} ships alone.")
+    said += [f"{name}: {why}." for name, why in marked.items()]
+    said += [f"{failure}." for failure in nested.failures]
+    if panel.n_groups < FEW_GROUPS:
+        said.append(f"Only {panel.n_groups} groups: bounds are a rough guide.")
+    return said

@@ -1,0 +1,122 @@
+"""Top-gene direct: weights that maximise mean R2 Top-k itself, against the pooled control or the sample's own.
+
+Squared error does not see what the metric sees. Against the own control part of the gain is fake (treated and
+prediction share the control's noise), so ``direct_own`` is for comparison; ``direct_pooled`` is the honest one
+(design section 8). The value, its gradient and the sign rule live in ``top_gene.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import scipy.optimize
+
+from pertstack.reduce.metrics.names import parse_metric
+from pertstack.stack.combiner import Combiner, Family, Need
+from pertstack.stack.convex import simplex_weights
+from pertstack.stack.evidence import Evidence
+from pertstack.stack.learned import linear
+from pertstack.stack.linear_weights import LinearWeights
+from pertstack.stack.simplex import global_error_gram
+from pertstack.stack.sums import Array, Reference, Sums
+from pertstack.stack.top_gene import TopGeneSums, top_gene_sums
+
+_minimize: Any = scipy.optimize.minimize
+BEST_STARTS = 4  # starts that are followed to the end; all are looked at
+
+
+def maximise_top_gene(sums: TopGeneSums, starts: Array, *, signed: bool) -> tuple[Array, float]:
+    """Weights of largest mean r |r| and that value; scale is arbitrary (the metric does not see it) and set to sum
+    |w| = 1.
+
+    L-BFGS-B with the exact gradient from the best of the given starts, (n_starts, M); ties go to the earlier start.
+    """
+    values = np.array([sums.value(start) for start in starts])
+    best, most = starts[int(np.argmax(values))], float(values.max())
+    bounds: Any = None if signed else [(0.0, None)] * starts.shape[1]
+    for at in np.argsort(-values, kind="stable")[:BEST_STARTS]:
+        found: Any = _minimize(
+            lambda w: _negative(sums, w), starts[at], jac=True, method="L-BFGS-B", bounds=bounds,
+            options={"maxiter": 200, "ftol": 1e-10, "gtol": 1e-8},
+        )  # fmt: skip
+        if -found.fun > most + 1e-12:
+            best, most = found.x, float(-found.fun)
+    total = float(np.abs(best).sum())
+    return np.asarray(best / total if total > 0 else best), most
+
+
+def _negative(sums: TopGeneSums, weights: Array) -> tuple[float, Array]:
+    value, gradient = sums.value_and_gradient(weights)
+    return -value, -gradient
+
+
+def direct_starts(squared: Sums) -> Array:
+    """Every single model, the plain mean and the simplex solution, (M + 2, M)."""
+    n_models = squared.n_models
+    equal = np.full(n_models, 1.0 / n_models)
+    return np.vstack([np.eye(n_models), equal, simplex_weights(global_error_gram(squared))])
+
+
+def scale_and_offset(sums: Sums, weights: Array) -> tuple[float, Array]:
+    """Scale s for all genes and a shrunken offset per gene, by least squares of the target on the mixture.
+
+    The offset of a gene is its mean residual times n / (n + n0), where n0 = within-gene variance of the residual over
+    the variance of true offsets between genes (method of moments): noise is shrunk away, a real offset stays.
+    """
+    fitted = np.einsum("m,gmn,n->g", weights, sums.raw_gram(), weights, optimize=True).sum()
+    scale = float((sums.raw_cross() @ weights).sum() / fitted) if fitted > 0 else 1.0
+    scale = scale if scale > 0 else 1.0
+    mixed = scale * weights
+    count = np.maximum(sums.count, 1.0)
+    residual = sums.mean_t - sums.mean_x @ mixed
+    within = sums.squared_error(np.broadcast_to(mixed, (sums.n_genes, weights.size)).copy(), residual)
+    noise = within / np.maximum(count - 1, 1.0) / count  # variance of each mean residual
+    seen = sums.count > 1
+    true = max(float(np.mean(residual[seen] ** 2 - noise[seen])), 0.0) if seen.any() else 0.0
+    share = np.where(seen & (noise + true > 0), true / np.where(noise + true > 0, noise + true, 1.0), 0.0)
+    return scale, np.asarray(share * residual)
+
+
+@dataclass(frozen=True)
+class _Direct(Combiner):
+    """Shared body of the two direct combiners."""
+
+    family: ClassVar[Family] = "global"
+    needs: ClassVar[frozenset[Need]] = frozenset({"gene_moments", "slices"})
+    against: ClassVar[Reference]
+    k: int | None = None  # top genes; default that of the primary metric, else 20
+    signed: bool = False
+
+    def fit(self, evidence: Evidence) -> LinearWeights:
+        k = min(self.k or parse_metric(evidence.primary).top or 20, len(evidence.gene_names))
+        squared = evidence.sums_against(self.against)
+        top = top_gene_sums(evidence.reduction.slices[self.against], self.against, k)
+        weights, value = maximise_top_gene(top, direct_starts(squared), signed=self.signed)
+        scale, offset = scale_and_offset(squared, weights)
+        facts: dict[str, Any] = {"value_in_sample": value, "k": k, "scale": scale, "samples": top.n}
+        cautions = () if top.n else ("No sample with every model and a varying truth: equal or single weights kept.",)
+        return linear(
+            self.name, evidence, scale * weights, offset, reference=self.against, facts=facts, cautions=cautions
+        )
+
+
+@dataclass(frozen=True)
+class DirectPooled(_Direct):
+    """Non-negative (or signed) weights of largest mean R2 Top-k against the pooled control; scale and offset
+    afterwards."""
+
+    name: ClassVar[str] = "direct_pooled"
+    complexity: ClassVar[int] = 4
+    against: ClassVar[Reference] = "pooled"
+
+
+@dataclass(frozen=True)
+class DirectOwn(_Direct):
+    """The same against the sample's own control: raises the canonical number, partly by imitating the control's
+    noise."""
+
+    name: ClassVar[str] = "direct_own"
+    complexity: ClassVar[int] = 5
+    against: ClassVar[Reference] = "own"

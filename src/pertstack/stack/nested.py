@@ -1,0 +1,183 @@
+"""Nested fits: every combiner once without each fold, and once on all development rows.
+
+Whatever a combiner chooses (weights, penalties, calibration, which model is best) is chosen inside its evidence, which
+never holds the fold it will be scored on. Scoring is the business of ``reduce.score``; choosing, of ``choose.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from pertstack._base.errors import InputError, StackingError
+from pertstack.data.rows import Float32
+from pertstack.reduce.tile import Combine, Tile
+from pertstack.stack.combiner import Combiner, FittedCombiner
+from pertstack.stack.evidence import Evidence
+from pertstack.stack.registry import make_combiners
+from pertstack.stack.sums import Reference
+
+if TYPE_CHECKING:
+    from pertstack.predictions.source import BlockSource
+    from pertstack.reduce.reduction import Reduction
+    from pertstack.reduce.references import References
+
+Left = Literal["fold", "cell_line"]
+FINAL = "final"
+_EXPECTED = (StackingError, ValueError, ArithmeticError, RuntimeError, ImportError)  # LinAlgError is a ValueError
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A combiner that could not be fitted somewhere: it is left out of the board, and this says why."""
+
+    combiner: str
+    left_out: int | str  # the fold or cell line left out, or "final"
+    error: str  # kind and message
+
+    def __str__(self) -> str:
+        where = "on all development rows" if self.left_out == FINAL else f"without {self.left_out}"
+        return f"{self.combiner} could not be fitted {where}: {self.error}"
+
+
+@dataclass(frozen=True)
+class NestedFits:
+    """Per combiner the fits that left one fold (or cell line) out, and the final one.
+
+    Combiners that failed anywhere are only in ``failures``.
+    """
+
+    combiners: tuple[Combiner, ...]
+    left: Left
+    fits: Mapping[str, Mapping[Any, FittedCombiner]]  # name -> {fold or cell line: fit without it}
+    final: Mapping[str, FittedCombiner]
+    failures: tuple[Failure, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.combiners)
+
+    def combiner(self, name: str) -> Combiner:
+        """The combiner of this name."""
+        return next(c for c in self.combiners if c.name == name)
+
+    def combines(self, *, without: Sequence[str] = ("no_change",)) -> dict[str, Any]:
+        """For ``reduce.score`` on out-of-fold rows: each row meets the fit that never saw its fold (or cell line).
+
+        ``no_change`` is left out by default, because ``score`` adds it itself.
+        """
+        names = [n for n in self.names if n not in without]
+        if self.left == "fold":
+            return {n: {k: f.combine for k, f in self.fits[n].items()} for n in names}
+        return {n: _by_cell_line(self.fits[n]) for n in names}
+
+    def final_combines(self, *, without: Sequence[str] = ("no_change",)) -> dict[str, Combine]:
+        """For ``reduce.score`` on the held-out test: the final fits. On development rows these are in-sample."""
+        return {n: self.final[n].combine for n in self.names if n not in without}
+
+    def cautions(self) -> dict[str, tuple[str, ...]]:
+        """Cautions of each combiner's final fit and nested fits, each once."""
+        found = {}
+        for name in self.names:
+            every = [*self.final[name].cautions, *(c for f in self.fits[name].values() for c in f.cautions)]
+            found[name] = tuple(dict.fromkeys(every))
+        return found
+
+
+def fit_nested(
+    combiners: Sequence[str | Combiner] | None,
+    reduction: Reduction,
+    *,
+    source: BlockSource | None = None,
+    references: References | None = None,
+    reference: Reference = "pooled",
+    primary: str = "r2_top20@pooled",
+    seed: int = 0,
+    left: Left = "fold",
+    on_done: Callable[[str], None] | None = None,
+) -> NestedFits:
+    """Fit every combiner without each fold (or each cell line), and once on everything.
+
+    Parameters
+    ----------
+    combiners : names or combiners; None for all. The references of every board are added.
+    reduction : development rows only; a test block is refused.
+    source, references : for combiners that read rows; they only touch the blocks of their evidence.
+    reference : what weights are learned against; "own" learns the noise of the shared control too.
+    left : "fold", or "cell_line" for how well weights carry over to a line never seen.
+    on_done : called with a combiner's name after each of its fits, for progress.
+
+    Raises
+    ------
+    InputError
+        Fewer than two folds (cell lines): nothing can be left out.
+    UnknownNameError
+        A combiner that does not exist.
+    """
+    chosen = make_combiners(combiners)
+    test = [b for b in reduction.gene if b.role == "test"]
+    if test:
+        raise InputError(f"Combiners learn from development rows; the reduction holds the test block {test[0]}.")
+    keys = _left_out(reduction, left)
+    fits: dict[str, dict[Any, FittedCombiner]] = {c.name: {} for c in chosen}
+    final: dict[str, FittedCombiner] = {}
+    failures: list[Failure] = []
+    for key in [*keys, FINAL]:
+        evidence = Evidence(_without(reduction, left, key, keys), reference, primary, seed, source, references)
+        for combiner in chosen:
+            fitted = _fit(combiner, evidence, key, failures)
+            if fitted is not None and key == FINAL:
+                final[combiner.name] = fitted
+            elif fitted is not None:
+                fits[combiner.name][key] = fitted
+            if on_done is not None:
+                on_done(combiner.name)
+    failed = {f.combiner for f in failures}
+    kept = tuple(c for c in chosen if c.name not in failed)
+    return NestedFits(
+        kept,
+        left,
+        {c.name: fits[c.name] for c in kept},
+        {c.name: final[c.name] for c in kept},
+        tuple(failures),
+        {"reference": reference, "primary": primary, "seed": seed},
+    )
+
+
+def _fit(combiner: Combiner, evidence: Evidence, key: Any, failures: list[Failure]) -> FittedCombiner | None:
+    try:
+        return combiner.fit(evidence)
+    except _EXPECTED as error:
+        failures.append(Failure(combiner.name, key, f"{type(error).__name__}: {error}"))
+        return None
+
+
+def _left_out(reduction: Reduction, left: Left) -> list[Any]:
+    if left == "fold":
+        keys: list[Any] = sorted({b.fold for b in reduction.gene if b.fold is not None})
+    elif left == "cell_line":
+        keys = sorted({b.cell_line for b in reduction.gene})
+    else:
+        raise InputError(f"left is {left!r}; leave out one 'fold' or one 'cell_line' at a time.")
+    if len(keys) < 2:
+        raise InputError(
+            f"There is only one {left.replace('_', ' ')} ({keys[0] if keys else 'none'}): without a second, no weights "
+            f"can be scored on rows they were not learned from. Make the fold plan with at least 2 folds."
+        )
+    return keys
+
+
+def _without(reduction: Reduction, left: Left, key: Any, keys: Sequence[Any]) -> Reduction:
+    if key == FINAL:
+        return reduction
+    rest = [k for k in keys if k != key]
+    return reduction.select(folds=rest) if left == "fold" else reduction.select(cell_lines=rest)
+
+
+def _by_cell_line(fits: Mapping[Any, FittedCombiner]) -> Combine:
+    def combine(tile: Tile) -> Float32:
+        return fits[tile.block.cell_line].combine(tile)
+
+    return combine

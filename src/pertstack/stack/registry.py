@@ -1,0 +1,61 @@
+"""All combiners by name. A new combiner is one file and one line here; the contract tests pick it up by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pertstack._base.errors import unknown_name
+from pertstack.stack.best_single import BestSingle
+from pertstack.stack.combiner import Combiner
+from pertstack.stack.direct import DirectOwn, DirectPooled
+from pertstack.stack.gene_ridge import GeneRidge, GeneShrunken
+from pertstack.stack.mean import Mean
+from pertstack.stack.median import Median
+from pertstack.stack.no_change import NoChange
+from pertstack.stack.ridge import Ridge
+from pertstack.stack.simplex import Simplex
+from pertstack.stack.trimmed_mean import TrimmedMean
+
+_CLASSES: tuple[type[Combiner], ...] = (
+    BestSingle,
+    Mean,
+    Median,
+    TrimmedMean,
+    NoChange,
+    Simplex,
+    Ridge,
+    GeneRidge,
+    GeneShrunken,
+    DirectPooled,
+    DirectOwn,
+)
+COMBINERS: dict[str, type[Combiner]] = {c.name: c for c in _CLASSES}
+ALWAYS: tuple[str, ...] = ("best_single", "mean", "median", "trimmed_mean", "no_change")
+"""References that stand on every board, asked for or not."""
+
+
+def make_combiner(name: str, **params: Any) -> Combiner:
+    """A combiner by name, with hyper-parameters.
+
+    Raises
+    ------
+    UnknownNameError
+        No combiner, or no parameter of it, has this name; the message shows near ones.
+    """
+    if name not in COMBINERS:
+        raise unknown_name("combiner", name, COMBINERS)
+    return COMBINERS[name]().with_params(**params)
+
+
+def make_combiners(chosen: Iterable[str | Combiner] | None = None) -> tuple[Combiner, ...]:
+    """The chosen combiners (default: all), with the references that always stand on the board first."""
+    wanted = list(COMBINERS) if chosen is None else list(chosen)
+    made = [make_combiner(c) if isinstance(c, str) else c for c in wanted]
+    names = {c.name for c in made}
+    first = [make_combiner(name) for name in ALWAYS if name not in names]
+    return tuple(sorted([*first, *made], key=lambda c: _place(c.name)))
+
+
+def _place(name: str) -> int:
+    return ALWAYS.index(name) if name in ALWAYS else len(ALWAYS)

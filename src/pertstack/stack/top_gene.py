@@ -1,0 +1,123 @@
+"""Mean R2 Top-k of any mixture from top-gene slices, with its exact gradient (methods F8).
+
+For sample i let Q_i (M, k) be ``prediction - reference`` on its k genes of largest ``|treated - reference|`` and t_i
+the truth there, both centred over the k genes. A mixture w has r_i = w'b_i / sqrt(yy_i w'A_i w) with A_i = Q_i Q_i',
+b_i = Q_i t_i. How weights are searched is the business of ``direct.py`` and the greedy combiners.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from pertstack._base.errors import InputError
+from pertstack.stack.sums import Array, Mask, Reference
+
+_FLAT = 1e-10  # population standard deviation below which a vector counts as constant, as in the canonical metric
+
+
+class Slices(Protocol):
+    """What is read of ``reduce.TopSlices``: own delta, own y and offset on each sample's ordered top genes."""
+
+    @property
+    def genes(self) -> Any: ...  # (n, k)
+
+    @property
+    def y(self) -> Any: ...  # (n, k)
+
+    @property
+    def offset(self) -> Any: ...  # (n, k)
+
+    @property
+    def delta(self) -> Any: ...  # (n, M, k)
+
+
+@dataclass(frozen=True)
+class TopGeneSums:
+    """Per sample the quadratic form of R2 Top-k in global weights. Samples of constant truth are left out."""
+
+    a: Array  # (n, M, M)
+    b: Array  # (n, M)
+    yy: Array  # (n,)
+    k: int
+
+    @property
+    def n(self) -> int:
+        return int(self.b.shape[0])
+
+    def correlations(self, weights: Array) -> tuple[Array, Array]:
+        """Signed r of each sample and the variance w'A w it was divided by; r = 0 for a constant prediction."""
+        top = self.b @ weights
+        spread = np.einsum("m,nml,l->n", weights, self.a, weights, optimize=True)
+        good = spread > self.k * _FLAT**2
+        safe = np.where(good, spread, 1.0)
+        return np.where(good, top / np.sqrt(safe * self.yy), 0.0), np.where(good, spread, np.inf)
+
+    def value(self, weights: Array) -> float:
+        """Mean over samples of r |r|: R2 with the sign of agreement, so that anti-correlation never pays."""
+        r, _ = self.correlations(weights)
+        return float(np.mean(r * np.abs(r))) if self.n else 0.0
+
+    def value_and_gradient(self, weights: Array) -> tuple[float, Array]:
+        """``value`` and its derivative: 2 |r| dr, with dr/dw = b / sqrt(yy q) - r A w / q and q = w'A w."""
+        if not self.n:
+            return 0.0, np.zeros_like(weights)
+        aw = self.a @ weights  # (n, M)
+        top, spread = self.b @ weights, aw @ weights
+        good = spread > self.k * _FLAT**2
+        q = np.where(good, spread, 1.0)
+        root = np.sqrt(q * self.yy)
+        r = np.where(good, top / root, 0.0)
+        steep = np.where(good, 2.0 * np.abs(r), 0.0)
+        gradient = (steep / root) @ self.b - (steep * r / q) @ aw
+        return float(np.mean(r * np.abs(r))), gradient / self.n
+
+
+def slice_arrays(slices: Slices, reference: Reference | str, k: int) -> tuple[Array, Array, Mask]:
+    """Regressors (n, M, k), target (n, k) on the k top genes, and the samples that every model predicts there.
+
+    Raises
+    ------
+    InputError
+        The slices hold fewer than k genes.
+    """
+    delta, y, offset = np.asarray(slices.delta), np.asarray(slices.y), np.asarray(slices.offset)
+    if y.shape[1] < k:
+        raise InputError(f"The slices hold {y.shape[1]} top genes; k = {k} asks for more. Reduce again with k >= {k}.")
+    shift = np.zeros_like(y[:, :k]) if reference == "own" else offset[:, :k]
+    x = np.asarray(delta[:, :, :k] + shift[:, None, :], dtype=np.float64)
+    t = np.asarray(y[:, :k] + shift, dtype=np.float64)
+    return x, t, np.asarray(np.isfinite(x).all(axis=(1, 2)) & np.isfinite(t).all(axis=1))
+
+
+def top_gene_sums(slices: Slices, reference: Reference | str, k: int, rows: Mask | None = None) -> TopGeneSums:
+    """Quadratic forms of every sample that all models predict and whose truth varies over its top k genes."""
+    x, t, good = slice_arrays(slices, reference, k)
+    if rows is not None:
+        good = good & rows
+    x, t = x[good], t[good]
+    x = x - x.mean(axis=2, keepdims=True)
+    t = t - t.mean(axis=1, keepdims=True)
+    yy = np.einsum("nk,nk->n", t, t)
+    varies = yy > t.shape[1] * _FLAT**2
+    x, t, yy = x[varies], t[varies], yy[varies]
+    a = x @ x.transpose(0, 2, 1)
+    b = (x @ t[:, :, None])[:, :, 0]
+    return TopGeneSums(np.ascontiguousarray(a), np.ascontiguousarray(b), yy, t.shape[1])
+
+
+def single_r2(slices: Slices, reference: Reference | str, k: int) -> Array:
+    """R2 Top-k of every model alone, (M, n); NaN where undefined (not predicted, constant truth or prediction)."""
+    delta, y, offset = np.asarray(slices.delta), np.asarray(slices.y), np.asarray(slices.offset)
+    shift = np.zeros_like(y[:, :k]) if reference == "own" else offset[:, :k]
+    x = np.asarray(delta[:, :, :k] + shift[:, None, :], dtype=np.float64)
+    t = np.asarray(y[:, :k] + shift, dtype=np.float64)
+    x = x - x.mean(axis=2, keepdims=True)
+    t = t - t.mean(axis=1, keepdims=True)
+    xx, xt, tt = np.einsum("nmk,nmk->nm", x, x), np.einsum("nmk,nk->nm", x, t), np.einsum("nk,nk->n", t, t)
+    floor = t.shape[1] * _FLAT**2
+    defined = (xx > floor) & (tt > floor)[:, None]
+    r2 = xt**2 / np.where(defined, xx * tt[:, None], 1.0)
+    return np.asarray(np.where(defined, r2, np.nan).T)
