@@ -140,7 +140,9 @@ class Leaderboard:
 
     def to_json(self, path: Path | str | None = None) -> str:
         """Canonical JSON text, also written to ``path`` when given; equal boards give equal bytes."""
-        text = json.dumps(_plain(self.to_dict()), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = (
+            json.dumps(plain_json(self.to_dict()), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        )
         if path is not None:
             write_atomic(Path(path), text.encode())
         return text
@@ -316,12 +318,12 @@ def _row_from_dict(value: Mapping[str, Any]) -> LeaderboardRow:
     )  # fmt: skip
 
 
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """JSON values with floats rounded to 12 significant digits; NaN and infinities become null."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain_json(v) for v in value]
     if isinstance(value, (bool, str)) or value is None:
         return value
     if isinstance(value, Integral):

@@ -1,0 +1,113 @@
+"""Every check says issue or tip where it should, passed where it should, and not applicable when it cannot run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pertstack.verdict.checks import CHECKS, STATUSES, Facts, run_checks, write_checks
+from pertstack.verdict.judge import Setting, judge
+from references.judged_world import KINDS, shifts, world
+from references.plain_resampling import PlainResampling
+
+SETTING = Setting(kinds=KINDS, chosen="direct_pooled", test_looks=1)
+
+
+def verdict(n=60, chosen="direct_pooled", oof=None, lines=("A375", "HT29", "MCF7"), by_name=None, **shift):
+    test = world(n, lines, by_name=by_name or shifts(**shift))
+    return judge(test, oof, dataclasses.replace(SETTING, chosen=chosen), PlainResampling(20))
+
+
+def status(code, **facts):
+    found = {c.code: c for c in run_checks(Facts(facts.pop("verdict", None) or verdict(), **facts))}
+    return found[code]
+
+
+def square(value, names=("mlp", "ridge", "knn")):
+    return pd.DataFrame(np.full((len(names),) * 2, value) + np.eye(len(names)) * (1 - value), names, names)
+
+
+def test_without_facts_nothing_passes_that_could_not_run():
+    found = {c.code: c.status for c in run_checks(Facts(verdict()))}
+    for code in ("redundancy", "correlated_errors", "unstable_weights", "calibration", "unseen_cell_line",
+                 "interval_coverage", "overfitting_gap", "below_mean"):  # fmt: skip
+        assert found[code] == "not applicable", code
+
+
+def moved(**by_name):
+    return {k: v | by_name.get(k, {}) for k, v in shifts().items()}
+
+
+@pytest.mark.parametrize(
+    ("code", "expected", "facts"),
+    [
+        ("dominant_model", "tip", {"weights": {"direct_pooled": {"mlp": 0.9, "ridge": -0.1}}}),
+        ("dominant_model", "passed", {"verdict": verdict(by_name=moved(ridge={"pooled": -0.005}))}),
+        ("redundancy", "tip", {"prediction_correlation": square(0.97)}),
+        ("redundancy", "passed", {"prediction_correlation": square(0.8)}),
+        ("correlated_errors", "tip", {"error_correlation": square(0.93)}),
+        ("correlated_errors", "passed", {"error_correlation": square(0.5)}),
+        ("overfitting_gap", "issue", {"verdict": verdict(oof=world(by_name=shifts(pooled=0.08)))}),
+        ("overfitting_gap", "passed", {"verdict": verdict(oof=world())}),
+        ("below_mean", "issue", {"mean_name": "mlp", "verdict": verdict(by_name=moved(
+            direct_pooled={"pooled": -0.05}, simplex={"pooled": -0.05}))}),
+        ("below_mean", "passed", {"mean_name": "plain_mean"}),
+        ("too_good", "issue", {"verdict": verdict(pooled=0.10)}),
+        ("too_good", "passed", {}),
+        ("unstable_weights", "issue", {"weights": {"a": {"mlp": 80.0, "ridge": -79.0}}}),
+        ("unstable_weights", "issue", {"condition": {"a": 1e12}}),
+        ("unstable_weights", "passed", {"weights": {"a": {"mlp": 0.8}}, "condition": {"a": 1e4}}),
+        ("calibration", "issue", {"slopes": {"mlp": 1.0, "ridge": 0.2}}),
+        ("calibration", "passed", {"slopes": {"mlp": 0.9}}),
+        ("unseen_cell_line", "issue",
+         {"fit_cell_lines": frozenset({"A375"}), "judged_cell_lines": frozenset({"A375", "PC3"})}),
+        ("unseen_cell_line", "passed",
+         {"fit_cell_lines": frozenset({"A375"}), "judged_cell_lines": frozenset({"A375"})}),
+        ("hardly_above_mean", "tip", {"mean_name": "simplex", "verdict": verdict(pooled=0.009)}),
+        ("hardly_above_mean", "passed", {"mean_name": "plain_mean"}),
+        ("coupled_gain", "issue", {"verdict": verdict(chosen="direct_own")}),
+        ("coupled_gain", "tip", {"verdict": verdict(own=0.016, pooled=0.0005)}),
+        ("coupled_gain", "passed", {}),
+        ("one_cell_line", "passed", {}),
+        ("one_cell_line", "not applicable", {"verdict": verdict(lines=("A375",))}),
+        ("few_groups", "tip", {"verdict": verdict(12)}),
+        ("few_groups", "passed", {}),
+        ("interval_coverage", "issue", {"coverage": 0.82}),
+        ("interval_coverage", "passed", {"coverage": 0.91}),
+    ],
+)  # fmt: skip
+def test_status(code, expected, facts):
+    found = status(code, **facts)
+    assert found.status == expected, found.message
+    assert found.message.endswith(".")
+    assert found.status == "not applicable" or found.numbers
+
+
+def test_a_gain_on_one_cell_line_only_is_an_issue():
+    table = world(by_name=shifts(pooled=0.0))
+    at = table.names.index("direct_pooled")
+    table.values_by_name[at, 1] += np.where(table.samples["cell_line"] == "HT29", 0.15, -0.01).astype(np.float32)
+    found = status("one_cell_line", verdict=judge(table, None, SETTING, PlainResampling(20)))
+    assert found.status == "issue" and found.numbers["left_out"] == "HT29"
+
+
+def test_numbers_are_stable_and_every_check_has_its_section_in_the_docs():
+    page = (Path(__file__).parents[3] / "docs" / "checks.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## (\d+)\. (\w+):", page, flags=re.M)
+    assert sections == [(str(i), code) for i, (code, _, _) in enumerate(CHECKS, start=1)]
+    assert [c for c, _, _ in CHECKS][:3] == ["dominant_model", "redundancy", "correlated_errors"]
+
+
+def test_file_is_strict_json_with_counts(tmp_path):
+    write_checks(tmp_path / "checks.json", run_checks(Facts(verdict(), slopes={"mlp": np.float32(0.1)})))
+    value = json.loads((tmp_path / "checks.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert (
+        value["format"] == 1 and sum(value["counts"].values()) == len(CHECKS) and set(value["counts"]) == set(STATUSES)
+    )
+    assert value["checks"][7]["status"] == "issue"
