@@ -1,0 +1,293 @@
+"""The prediction store: every model's predictions beside control and treated, block by block, aligned by identity.
+
+A store is a plain directory of AnnData-on-Zarr-v3 blocks (``docs/formats.md``). Writers hand over names with the
+values; a commit is seen whole or not at all, and the first one stays. Which rows may be used for learning is the
+business of ``store_source``; reading files made elsewhere that of ``importers``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.digests import digest_names
+from pertstack._base.errors import (
+    ConflictError,
+    InputError,
+    MisalignedError,
+    StorageError,
+    first_few,
+)
+from pertstack._base.files import storage_error
+from pertstack.design.blocks import Block
+from pertstack.design.provenance import FittedOn
+from pertstack.predictions import durable, layout, lifecycle, skeleton
+from pertstack.predictions.align import as_names, match
+from pertstack.predictions.chunks import Grid
+from pertstack.predictions.commit import (
+    ChunkValues,
+    hash_chunks,
+    ordered_chunks,
+    publish_record,
+    same_or_conflict,
+    seal,
+    stage_chunks,
+    stamped,
+)
+from pertstack.predictions.names import TRUTH_LAYERS, encode_name
+from pertstack.predictions.provenance import write_fit_ids
+from pertstack.predictions.reader import StoreReader
+from pertstack.predictions.record import Kind, Record
+from pertstack.predictions.writer import RowWriter
+
+
+class PredictionStore(StoreReader):
+    """Predictions, control and treated of one fold plan and one gene list. Make one with ``create`` or ``open``."""
+
+    # -- making and opening ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, root: str | Path, gene_names: Iterable[object], plan_digest: str | None = None) -> PredictionStore:
+        """A new, empty store.
+
+        Raises
+        ------
+        ConflictError
+            There is a store already.
+        InputError
+            Gene names are empty or not unique.
+        StorageError
+            Not writable, or a file system on which commits would not be safe.
+        """
+        root = Path(root)
+        if (root / "zarr.json").exists():
+            raise ConflictError(f"{root} already holds a store. Open it, or choose another folder.")
+        genes = as_names(gene_names)
+        try:
+            facts = layout.create_root(root, genes, plan_digest)
+        except OSError as error:
+            raise error if isinstance(error, StorageError) else storage_error(error, root) from error
+        durable.probe_rename(root)
+        return cls(root, facts, genes, read_only=False)
+
+    def extend_plan(self, new_digest: str) -> None:
+        """Move to a plan that only appended samples to the present one; what was committed under the old one stays
+        valid.
+
+        That the new plan truly extends the old is the caller's word (``FoldPlan.extend`` gives no other).
+        """
+        self._writable()
+        self.facts = lifecycle.extend_plan(self.root, self.facts, new_digest)
+
+    # -- blocks ------------------------------------------------------------------------------------------------------
+
+    def add_block(self, block: Block, obs: pd.DataFrame) -> bool:
+        """Register a block: its samples in the plan's order (index of ``obs`` = sample ids). For ever; one process
+        does this.
+
+        Returns False for an empty ``obs`` (empty blocks are not registered) and True otherwise, also when the same
+        block was there before.
+
+        Raises
+        ------
+        ConflictError
+            The block exists with other samples, or a sample stands in another block.
+        """
+        self._writable()
+        ids = skeleton.check_obs(block, obs)
+        if not ids:
+            return False
+        target = layout.block_folder(self.root, block)
+        if not target.exists():
+            self._refuse_known_samples(block, ids)
+            with durable.staging(self.root) as folder:
+                try:
+                    staged = skeleton.write_skeleton(folder, block, obs, self._genes)
+                    durable.flush_tree(staged)
+                    durable.publish(staged, target)
+                except OSError as error:
+                    raise storage_error(error, target) from error
+        if self.block_facts(block)["samples_sha256"] != digest_names(ids):
+            raise ConflictError(
+                f"Block {block.id} is already registered with {self.n_samples(block):,} other samples (or in another "
+                f"order) than these {len(ids):,}. Rows of a block never change; new samples go into a new segment."
+            )
+        return True
+
+    def _refuse_known_samples(self, block: Block, ids: list[str]) -> None:
+        new = set(ids)
+        for other in self.blocks():
+            twice = new.intersection(self.sample_ids(other))
+            if twice:
+                raise ConflictError(
+                    f"Block {block.id}: {len(twice):,} samples already stand in block {other.id}: "
+                    f"{first_few(sorted(twice))}. A sample belongs to one block only."
+                )
+
+    # -- committing --------------------------------------------------------------------------------------------------
+
+    def commit(
+        self, block: Block, model: str, values: Any, *, sample_ids: Iterable[object], gene_names: Iterable[object],
+        fitted_on: FittedOn | None, meta: dict[str, Any] | None = None, missing_samples: Iterable[object] = (),
+        missing_genes: Iterable[object] = (),
+    ) -> Record:  # fmt: skip
+        """Commit one model's predictions for one block; values are in the treated scale.
+
+        Parameters
+        ----------
+        values : array, shape (len(sample_ids), len(gene_names))
+            Any row and gene order; cast to float32.
+        sample_ids, gene_names
+            Names of rows and columns. Together with ``missing_*`` they must be exactly those of the block.
+        fitted_on
+            Who the model was fitted on; None only for the measured layers 'treated', 'control' and 'effect'.
+        missing_samples, missing_genes
+            What was not predicted; stored NaN and recorded. NaN anywhere else is refused.
+
+        Raises
+        ------
+        MisalignedError, InputError, ConflictError, StorageError
+            Nothing was committed and everything committed before is untouched.
+        """
+        genes = as_names(gene_names)
+        gone_genes = as_names(missing_genes)
+        columns = match("gene", genes, self._genes, missing=gone_genes, where=f"{model!r} for block {block.id}")
+        return self._commit(
+            block, model, "layer", values, as_names(sample_ids), columns, len(genes), fitted_on, meta or {},
+            as_names(missing_samples), gone_genes,
+        )  # fmt: skip
+
+    def commit_embedding(
+        self, block: Block, model: str, values: Any, *, sample_ids: Iterable[object], fitted_on: FittedOn | None,
+        meta: dict[str, Any] | None = None, missing_samples: Iterable[object] = (),
+    ) -> Record:  # fmt: skip
+        """Commit one model's embedding (n, d) of a block's samples; the same rules as for predictions."""
+        width = int(np.shape(values)[1]) if np.ndim(values) == 2 else 0
+        if width < 1:
+            raise InputError(
+                f"The embedding of {model!r} has shape {np.shape(values)}; it must be (samples, dimensions)."
+            )
+        return self._commit(
+            block, model, "embedding", values, as_names(sample_ids), None, width, fitted_on, meta or {},
+            as_names(missing_samples), [],
+        )  # fmt: skip
+
+    def _commit(
+        self, block: Block, model: str, kind: Kind, values: Any, ids: list[str], columns: Any, width: int,
+        fitted_on: FittedOn | None, meta: dict[str, Any], gone: list[str], gone_genes: list[str],
+    ) -> Record:  # fmt: skip
+        self._writable()
+        what = f"{model!r} for block {block.id}"
+        if np.shape(values) != (len(ids), width):
+            raise MisalignedError(
+                f"{what}: values have shape {np.shape(values)}, but {len(ids):,} sample ids and {width:,} columns "
+                f"were named. "
+                f"Without one name per row and column nothing can be aligned. Hand over the names that belong to the "
+                f"values."
+            )
+        draft = self.draft(block, model, kind, width, fitted_on, meta, gone, gone_genes)
+        rows = match("sample", ids, self.sample_ids(block), missing=gone, where=what)
+        gone_mask = np.isin(np.asarray(self.sample_ids(block), dtype=object), gone)
+        chunk = ordered_chunks(values, rows, columns, gone_mask, what)
+        found = self.find(block, model, kind)
+        if found is not None:
+            ours = Record(**{**vars(draft), "chunks": hash_chunks(draft.grid, chunk)})
+            return same_or_conflict(found, ours, layout.array_folder(self.root, block, model, kind))
+        return self._stage_and_publish(draft, chunk)
+
+    def _stage_and_publish(self, draft: Record, chunk: ChunkValues) -> Record:
+        target = layout.array_folder(self.root, draft.block, draft.model, draft.kind)
+        attempt = durable.new_attempt()
+        with durable.staging(self.root, attempt) as folder:
+            staged = folder / "array"
+            try:
+                staged.mkdir()
+                chunks = stage_chunks(staged, draft.grid, chunk)
+                record = stamped(Record(**{**vars(draft), "chunks": chunks}), attempt)
+                return self.seal_and_publish(staged, target, record)
+            except OSError as error:
+                raise error if isinstance(error, StorageError) else storage_error(error, staged) from error
+
+    def seal_and_publish(self, staged: Path, target: Path, record: Record) -> Record:
+        """Last steps of every commit: record, flush, rename; then the mark 'absent', if any, is lifted."""
+        if record.fitted_on is not None:
+            write_fit_ids(self.root, record.fitted_on)
+        seal(staged, record)
+        done = publish_record(staged, target, record, lambda: self.find(record.block, record.model, record.kind))
+        if record.kind == "layer":
+            layout.absent_file(self.root, record.block, record.model).unlink(missing_ok=True)
+        return done
+
+    def draft(
+        self, block: Block, model: str, kind: Kind, width: int, fitted_on: FittedOn | None, meta: dict[str, Any],
+        gone: list[str], gone_genes: list[str],
+    ) -> Record:  # fmt: skip
+        """A record without chunks, its names and provenance checked."""
+        encode_name(model)
+        if fitted_on is None and model not in TRUTH_LAYERS:
+            raise InputError(
+                f"Predictions of {model!r} need fitted_on=: which rows the model was fitted on decides whether they "
+                f"may be "
+                f"stacked. Give FittedOn.fold_of_plan(...), FittedOn.ids(...), or FittedOn.unknown()."
+            )
+        facts, order = self.block_facts(block), {s: i for i, s in enumerate(self.sample_ids(block))}
+        foreign = [s for s in gone if s not in order]
+        if foreign:
+            raise MisalignedError(f"{model!r}, missing_samples: not in block {block.id}: {first_few(foreign)}.")
+        if kind == "layer":
+            genes = set(gone_genes)
+            gone_genes = [g for g in self._genes if g in genes]
+        return Record(
+            self.facts.uuid, block, model, kind, Grid(int(facts["n"]), self.facts.n_genes if kind == "layer" else
+            width),
+            facts["samples_sha256"], facts["genes_sha256"] if kind == "layer" else "", (),
+            tuple(sorted(set(gone), key=order.__getitem__)), tuple(gone_genes), fitted_on, self.plan_digest, dict(meta),
+        )  # fmt: skip
+
+    def writer(
+        self, block: Block, model: str, *, gene_names: Iterable[object], fitted_on: FittedOn | None,
+        meta: dict[str, Any] | None = None, missing_samples: Iterable[object] = (), missing_genes: Iterable[object] =
+        (),
+    ) -> RowWriter:  # fmt: skip
+        """A writer for predictions larger than memory: append rows in any order, ``commit()`` at the end."""
+        self._writable()
+        genes, gone_genes = as_names(gene_names), as_names(missing_genes)
+        columns = match("gene", genes, self._genes, missing=gone_genes, where=f"{model!r} for block {block.id}")
+        draft = self.draft(
+            block, model, "layer", len(genes), fitted_on, meta or {}, as_names(missing_samples), gone_genes
+        )
+        return RowWriter(self, draft, len(genes), columns)
+
+    # -- life of what was committed ----------------------------------------------------------------------------------
+
+    def mark_absent(self, block: Block, model: str, reason: str) -> None:
+        """Say that a model will not come for a block, and why."""
+        self._writable()
+        if self.status(block, model) == "committed":
+            raise ConflictError(f"{model!r} is committed in block {block.id}; it cannot be absent. Withdraw it first.")
+        lifecycle.mark_absent(self.root, block, model, reason)
+
+    def retract(self, block: Block, model: str, reason: str, kind: Kind = "layer") -> Path:
+        """Take a committed array out of sight by one rename; it stays under ``retracted/`` with the reason."""
+        self._writable()
+        self.record(block, model, kind)
+        return lifecycle.retract(self.root, block, model, reason, kind)
+
+    def snapshot(self, models: Sequence[str] | None = None) -> str:
+        """Pin which content an evaluation used; returns the sha256 that belongs into its results."""
+        self._writable()
+        records = [r for r in self.records() if models is None or r.model in models or r.model in TRUTH_LAYERS]
+        return lifecycle.write_snapshot(self.root, records)
+
+    def gc(self, *, lease_seconds: float = durable.LEASE_SECONDS) -> list[Path]:
+        """Remove staging folders of writers that are gone; returns what was removed."""
+        self._writable()
+        return lifecycle.gc(self.root, lease_seconds)
+
+    def _writable(self) -> None:
+        if self.read_only:
+            raise StorageError(f"The store {self.root} was opened read-only. Open it with read_only=False to write.")
