@@ -36,12 +36,10 @@ _WHERE: tuple[tuple[str, str, str], ...] = (
     ("TranSiGen_BalancedMoE", "transigen:TranSiGenBalancedMoE", "TranSiGen, fused by two of four experts."),
     ("CheMoE", "chemoe:CheMoE", "Mixture of experts over drug, basal state, cell line and gene vectors."),
 )
-_BUILT = {"TranSiGen", "TranSiGen_SparseMoE", "TranSiGen_BalancedMoE", "ChemCPASupervised"}
 
 ROWS: tuple[RegistryRow, ...] = tuple(
     RegistryRow(name, f"pertstack.fit.torch.{target}", NEEDS[name], summary, "network")
     for name, target, summary in _WHERE
-    if name in _BUILT
 )
 
 __all__ = ["NEEDS", "ROWS"]

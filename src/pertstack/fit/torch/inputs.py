@@ -36,6 +36,7 @@ class Batch:
     targets: Tensor | None = None  # (B, G) 1 where the gene is a target
     x2: Tensor | None = None  # (B, G)
     genes: Tensor | None = None  # genes of this step; None = all
+    extra: Tensor | None = None  # (B, d) what a model adds to its rows itself
 
     @property
     def drug(self) -> Tensor:
@@ -71,6 +72,7 @@ class Table:
     cell: Tensor  # (n,)
     targets: tuple[Index, ...] | None  # per perturbation: positions of its target genes
     treated: Float32 | None = None  # (n, G) input scale, fit only
+    extra: Tensor | None = None  # (n, d)
 
     @property
     def n(self) -> int:
@@ -90,6 +92,7 @@ class Table:
             torch.from_numpy(rows).to(device), self._profiles(self.control, rows, device),
             self.features[drug].to(device), self.known[drug].to(device), self.dose[rows].to(device),
             self.cell[rows].to(device), targets, x2, None if genes is None else genes.to(device),
+            None if self.extra is None else self.extra[rows].to(device),
         )  # fmt: skip
 
     def _profiles(self, matrix: Float32, rows: Index, device: torch.device) -> Tensor:
@@ -128,7 +131,7 @@ class Encoder:
             model, rows.gene_names, GeneScaler.fit(rows.control, rows.treated),
             None if table is None else table.kind, () if table is None else table.columns, kept, center, spread,
             tuple(sorted({str(line) for line in rows.cell_line})), float(seen.mean()) if len(seen) else 0.0,
-            sd if sd > 1e-6 else 1.0, targets, settings.on_missing_structure,
+            sd if sd > 1e-6 else 1.0, targets, "mask" if features == "optional" else settings.on_missing_structure,
         )  # fmt: skip
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -143,6 +143,10 @@ class TorchModel:
     def finish(self, net: Network, table: Table, rows: FitRows) -> None:
         """What is computed from the fit rows once the weights are there."""
 
+    def encode(self, encoder: Encoder, rows: PredictRows) -> Table:
+        """Rows to predict, with what a model adds to them."""
+        return encoder.encode(rows)
+
     def trained_rows(self, fit: Index, validation: Index) -> Index:
         """Positions that batches are cut from."""
         return fit
@@ -238,7 +242,7 @@ class TorchModel:
         """Apply to all rows in padded batches of one size, in evaluation mode."""
         encoder, net = self._fitted()
         _refuse_not_finite(rows, self.name)
-        table = encoder.encode(rows)
+        table = self.encode(encoder, rows)
         net.eval()
         out: Float32 | None = None if width is None else np.empty((table.n, width), dtype=np.float32)
         with torch_session(self.device, self.settings.threads), explained(self.name, self.settings):
@@ -283,7 +287,7 @@ def hide(batch: Batch, settings: Settings, generator: torch.Generator) -> Batch:
         shown = (torch.rand(n, 1, generator=generator) >= share).to(device)
         features, known = features * shown, known * shown
         targets = None if targets is None else targets * shown
-    return Batch(batch.row, batch.x1, features, known, batch.dose, cell, targets, batch.x2, batch.genes)
+    return replace(batch, features=features, known=known, cell=cell, targets=targets)
 
 
 def _refuse_not_finite(rows: PredictRows, model: str) -> None:

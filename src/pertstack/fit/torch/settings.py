@@ -124,6 +124,7 @@ class BiolordSettings(Settings):
     reconstruction_penalty: float = 100.0
     latent_penalty: float = 0.1  # lambda
     latent_noise: float = 0.1  # sigma, training only
+    shared_code: bool = False  # one code for both profiles of a pair: our variant
     latent_learning_rate: float = 1e-2
     attribute_learning_rate: float = 1e-3
     dropout: float = 0.1

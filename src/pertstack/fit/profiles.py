@@ -1,0 +1,113 @@
+"""Hyper-parameters by profile: ``paper``, ``default`` and ``fast`` for each model, and a study's ``models.toml``.
+
+``profiles.toml`` beside this file holds what a profile changes; what it does not name keeps the model's default.
+Reading needs no torch. What the values do is the business of the models.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pertstack._base.errors import InputError, MissingFileError, unknown_name
+from pertstack.fit.registry import get_row, model_class
+from pertstack.fit.torch.settings import SETTINGS, make_settings
+
+PROFILES = ("paper", "default", "fast")
+
+
+@cache
+def _shipped() -> dict[str, dict[str, dict[str, Any]]]:
+    text = files("pertstack.fit").joinpath("profiles.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def profile(name: str, model: str) -> dict[str, Any]:
+    """All hyper-parameters of a model under a profile, as plain JSON values.
+
+    Models that have no profiles of their own (the baselines) give an empty dict: their defaults.
+
+    >>> profile("fast", "TranSiGen")["epochs"] < profile("default", "TranSiGen")["epochs"]
+    True
+    """
+    if name not in PROFILES:
+        raise unknown_name("profile", name, PROFILES)
+    row = get_row(model)
+    if row.name not in SETTINGS:
+        return {}
+    return make_settings(SETTINGS[row.name], row.name, _shipped().get(name, {}).get(row.name, {})).to_json()
+
+
+def hyper_parameters(model: str, changes: Mapping[str, Any] | None = None, *, name: str = "default") -> dict[str, Any]:
+    """A profile with changes on top; keys the model does not have are refused with the near ones."""
+    row = get_row(model)
+    changes = dict(changes or {})
+    if row.name in SETTINGS:
+        return make_settings(SETTINGS[row.name], row.name, {**profile(name, model), **changes}).to_json()
+    if changes:
+        known = model_class(row)(**row.fixed).params()
+        for key in changes:
+            if key not in known:
+                raise unknown_name(f"hyper-parameter of {row.name}", key, known or ["(it has none)"])
+    return changes
+
+
+def load_models_toml(path: Path | str) -> dict[str, dict[str, Any]]:
+    """Hyper-parameters from a study's ``models.toml``: model name -> all its values.
+
+    The file names a profile for all (``profile = "fast"``, else "default") and has a table per model, which may name a
+    profile of its own and change single values::
+
+        profile = "fast"
+
+        [TranSiGen]
+        latent = 64
+
+        [Biolord]
+        profile = "default"
+        infer = "zero"
+
+    Models without a table are not in the result; ``hyper_parameters(model, name=file_profile(path))`` gives theirs.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        No such file; not TOML.
+    UnknownNameError
+        A model, profile or hyper-parameter that does not exist; near names are shown.
+    """
+    content, general = _read(Path(path)), file_profile(path)
+    out: dict[str, dict[str, Any]] = {}
+    for model, table in content.items():
+        if model == "profile":
+            continue
+        if not isinstance(table, dict):
+            raise InputError(
+                f"{path}: {model} = {table!r} stands outside a table. Write hyper-parameters under the name of their "
+                f"model, such as [TranSiGen]; only 'profile' stands at the top."
+            )
+        own = dict(table)
+        chosen = own.pop("profile", general)
+        out[get_row(model).name] = hyper_parameters(model, own, name=str(chosen))
+    return out
+
+
+def file_profile(path: Path | str) -> str:
+    """The profile a ``models.toml`` names for all models; "default" when it names none."""
+    name = str(_read(Path(path)).get("profile", "default"))
+    if name not in PROFILES:
+        raise unknown_name("profile", name, PROFILES)
+    return name
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path} does not exist.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}. Mend the line it names.") from error
