@@ -5,8 +5,11 @@ from pertstack.data.file import Chunk, DataFile
 from pertstack.data.open import open_data
 from pertstack.data.rows import FitRows, PredictRows
 from pertstack.data.side import GeneGraph, PerturbationFeatures, SideInformation
+from pertstack.data.side_build import build_side
+from pertstack.data.side_files import load_side, save_side
 from pertstack.data.simulate import simulate, simulate_to_file
 from pertstack.data.simulate_config import SimulationConfig
+from pertstack.data.structures import canonical_smiles, inchi_key
 from pertstack.data.validate import Examination, validate
 
 __all__ = [
@@ -20,7 +23,12 @@ __all__ = [
     "PredictRows",
     "SideInformation",
     "SimulationConfig",
+    "build_side",
+    "canonical_smiles",
+    "inchi_key",
+    "load_side",
     "open_data",
+    "save_side",
     "simulate",
     "simulate_to_file",
     "validate",
