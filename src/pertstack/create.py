@@ -1,7 +1,7 @@
 """Making a study: read and validate the data, fix the fold plan, lay the profiles into blocks.
 
-Everything is prepared in a folder beside the target and renamed into place at the end, so that an interrupted or refused
-``init`` leaves nothing behind. The data file is not needed afterwards.
+Everything is prepared in a folder beside the target and renamed into place at the end, so that an interrupted or
+refused ``init`` leaves nothing behind. The data file is not needed afterwards.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pertstack._base.errors import InputError, LeakError, StackingError
+from pertstack._base.errors import InputError, LeakError, MissingFileError, StackingError
 from pertstack._base.files import write_json
 from pertstack._base.findings import Finding
 from pertstack._base.progress import track
@@ -27,7 +27,7 @@ from pertstack.design.folds import FoldPlan
 from pertstack.design.leakage import check_plan
 from pertstack.design.ledger import Ledger
 from pertstack.folder import FORMAT, StudyFolder, write_choices
-from pertstack.predictions.sources import StoreSource
+from pertstack.predictions.store_source import StoreSource
 from pertstack.predictions.store import PredictionStore
 from pertstack.reduce.references import References
 
@@ -122,10 +122,24 @@ def _stop_on_errors(findings: Sequence[Finding], what: str, kind: type[StackingE
 
 def _make_plan(file: DataFile, choices: StudyChoices) -> FoldPlan:
     if choices.plan is not None:
-        return FoldPlan.from_file(choices.plan, file.obs, group_by=choices.group, seed=choices.seed)
+        return FoldPlan.from_table(_read_table(choices.plan), file.obs, seed=choices.seed)
     return FoldPlan.make(
         file.obs, group_by=choices.group, n_folds=choices.folds, test_share=choices.test, seed=choices.seed
     )
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """An explicit fold table, parquet or CSV."""
+    if not Path(path).is_file():
+        raise MissingFileError(f"The fold table {path} does not exist. Check the path given with --plan.")
+    try:
+        return (
+            pd.read_parquet(path) if Path(path).suffix == ".parquet" else pd.read_csv(path, sep=None, engine="python")
+        )
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"{path} cannot be read as a table ({error}). Give parquet or CSV with sample_id and fold."
+        ) from error
 
 
 def _named_chunks(file: DataFile) -> Iterator[tuple[np.ndarray, Float32, Float32]]:
@@ -138,14 +152,11 @@ def _lay_out_blocks(root: Path, file: DataFile, plan: FoldPlan, obs: pd.DataFram
     """Controls of every block to ``store/``; treated values to ``store/`` or, for the test, to ``test_truth/``."""
     store = PredictionStore.create(root / "store", file.gene_names, plan_digest=plan.digest)
     truth = PredictionStore.create(root / "test_truth", file.gene_names, plan_digest=plan.digest)
-    position = {sample: i for i, sample in enumerate(file.obs.index)}
     blocks = plan.blocks(obs)
     for block, ids in track(sorted(blocks.items(), key=lambda item: item[0].order), "laying out blocks", len(blocks)):
-        _lay_out_block(block, ids, store, store if block.role == "development" else truth, file, obs, position)
-    groups = plan.table.set_index("sample_id")["group"]
-    references = References.collect(StoreSource(store, role="development", models=(), groups=groups))
-    for line, mean in _control_means(store).items():
-        references = references.add_controls(line, mean)
+        _lay_out_block(block, ids, store, store if block.role == "development" else truth, file, obs)
+    references = References.collect(StoreSource(store, role="development", models=(), groups=plan.groups))
+    references = references.with_controls_of(StoreSource(store, role="test", models=(), groups=plan.groups))
     references.save(root / "plan" / "references.npz")
 
 
@@ -156,31 +167,25 @@ def _lay_out_block(
     truth: PredictionStore,
     file: DataFile,
     obs: pd.DataFrame,
-    position: dict[str, int],
 ) -> None:
     store.add_block(block, obs.loc[ids])
     if truth is not store:
         truth.add_block(block, obs.loc[ids])
     layers = {"control": store, "treated": truth} | ({"effect": truth} if file.has_effect else {})
-    writers = {name: into.writer(block, name, fitted_on=None, meta={}) for name, into in layers.items()}
+    writers = {
+        name: into.writer(block, name, gene_names=file.gene_names, fitted_on=None) for name, into in layers.items()
+    }
     for start in range(0, len(ids), 512):
         part = ids[start : start + 512]
-        values = file.read_layers(np.array([position[s] for s in part]), list(layers))
+        rows = file.positions(part)
+        control, treated = file.read(rows)
+        values = {"control": control, "treated": treated}
+        if file.has_effect:
+            values["effect"] = file.read_effect(rows)
         for name, writer in writers.items():
-            writer.append(values[name], sample_ids=part)
+            writer.append(values[name], part)
     for writer in writers.values():
         writer.commit()
-
-
-def _control_means(store: PredictionStore) -> dict[str, np.ndarray]:
-    """Mean control of cell lines that have test rows only: inputs, so they are known at prediction time."""
-    lines = {b.cell_line for b in store.blocks("test")} - {b.cell_line for b in store.blocks("development")}
-    means = {}
-    for line in sorted(lines):
-        blocks = [b for b in store.blocks("test") if b.cell_line == line]
-        total = sum(store.read(b, "control").sum(axis=0, dtype=np.float64) for b in blocks)
-        means[line] = total / sum(len(store.obs(b)) for b in blocks)
-    return means
 
 
 def _facts(data: Path, file: DataFile, plan: FoldPlan, choices: StudyChoices) -> dict[str, object]:

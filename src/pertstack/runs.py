@@ -1,0 +1,195 @@
+"""Cross-fitting runs of a study: which rows a job gets, where its predictions go, what is already done.
+
+The callables here travel to worker processes, so they carry only the path of the study. Rows to predict come without
+treated values; those of the test are not even in the store these functions open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import ConflictError, InputError, first_few
+from pertstack.data.rows import FitRows, Float32, PredictRows
+from pertstack.design.blocks import Block
+from pertstack.design.provenance import FittedOn
+from pertstack.fit.cross_fit import cross_fit
+from pertstack.fit.jobs import Job, JobRecord, JobResult, JobRows, plan_jobs
+from pertstack.fit.registry import available, get_row, model_class
+from pertstack.folder import StudyFolder
+from pertstack.predictions.store import PredictionStore
+
+SCOPES = ("pooled", "cell_line")
+
+
+@dataclass(frozen=True)
+class _OfStudy:
+    """A callable of a study that can be sent to another process."""
+
+    root: Path
+
+    @cached_property
+    def folder(self) -> StudyFolder:
+        return StudyFolder.open(self.root)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.root,)
+
+
+class StudyRows(_OfStudy):
+    """Fit rows of a job, and its blocks to predict."""
+
+    def __call__(self, job: Job) -> JobRows:
+        return JobRows(fit_rows(self.folder, job), self._blocks(job))
+
+    def _blocks(self, job: Job) -> Iterator[tuple[Block, PredictRows]]:
+        store = self.folder.store
+        for block in predicted_blocks(store, job):
+            yield block, predict_rows(self.folder, block)
+
+
+class StudyCommit(_OfStudy):
+    """Commits a predicted block with the facts of the job that made it."""
+
+    def __call__(
+        self, job: Job, block: Block, predicted: Float32, embedding: Float32 | None, record: JobRecord
+    ) -> None:
+        store = self.folder.store
+        fitted_on = FittedOn("plan", self.folder.plan.digest, job.fold, ids_digest=record.fit_ids_digest)
+        facts = {**record.to_json(), "kind": "cross_fit", "scale": "treated"}
+        ids = store.sample_ids(block)
+        if embedding is not None:
+            store.commit_embedding(block, job.model, embedding, sample_ids=ids, fitted_on=fitted_on, meta=facts)
+        store.commit(
+            block, job.model, predicted, sample_ids=ids, gene_names=store.gene_names, fitted_on=fitted_on, meta=facts
+        )
+
+
+class StudyDone(_OfStudy):
+    """Whether every block of a job is committed; refuses a job whose name holds other parameters."""
+
+    def __call__(self, job: Job) -> bool:
+        store = self.folder.store
+        blocks = predicted_blocks(store, job)
+        there = [b for b in blocks if store.status(b, job.model) == "committed"]
+        for block in there:
+            found = store.record(block, job.model).meta.get("job_digest")
+            if found != job.digest:
+                raise ConflictError(
+                    f"{job.model!r} is already in this study with other parameters or of another kind (block {block.id}). "
+                    f"Predictions are never overwritten: take it out first with "
+                    f'`pertstack withdraw {self.root} {job.model} --why "..."`, or use another name.'
+                )
+        return len(there) == len(blocks)
+
+
+def predicted_blocks(store: PredictionStore, job: Job) -> list[Block]:
+    """Blocks a job predicts: its fold (the test for a final fit), of its cell line where it has one."""
+    return [b for b in store.blocks() if b.fold == job.fold and job.cell_line in (None, b.cell_line)]
+
+
+def predict_rows(folder: StudyFolder, block: Block) -> PredictRows:
+    """A block as a model sees it: control and metadata."""
+    store = folder.store
+    return PredictRows(folder.gene_names, store.read(block, "control"), store.obs(block), folder.side)
+
+
+def fit_rows(folder: StudyFolder, job: Job) -> FitRows:
+    """Development rows outside the job's fold (all of them for a final fit), of its cell line where it has one.
+
+    Raises
+    ------
+    InputError
+        There are none, as for a cell line whose rows all stand in one fold.
+    """
+    store = folder.store
+    blocks = [b for b in store.blocks("development") if b.fold != job.fold and job.cell_line in (None, b.cell_line)]
+    if not blocks:
+        raise InputError(
+            f"There are no rows to fit {job} on: cell line {job.cell_line!r} has no development samples outside "
+            f"fold {job.fold}. Use --scope pooled, which learns from the other cell lines."
+        )
+    total, n_genes = sum(store.n_samples(b) for b in blocks), len(folder.gene_names)
+    control = np.empty((total, n_genes), np.float32)
+    treated = np.empty((total, n_genes), np.float32)
+    start = 0
+    for block in blocks:
+        stop = start + store.n_samples(block)
+        store.read(block, "control", out=control[start:stop])
+        store.read(block, "treated", out=treated[start:stop])
+        start = stop
+    obs = pd.concat([store.obs(b) for b in blocks])
+    group = folder.plan.groups.reindex(obs.index).to_numpy(dtype=object)
+    return FitRows(folder.gene_names, control, obs, folder.side, treated, group)
+
+
+def cross_fit_study(
+    folder: StudyFolder,
+    models: Sequence[str],
+    *,
+    params: Mapping[str, Mapping[str, Any]],
+    scope: str = "pooled",
+    workers: int = 1,
+    engine: str = "local",
+    address: str | None = None,
+    time_limit: float | None = None,
+) -> list[JobResult]:
+    """Cross-fit models on every fold and once on all development rows.
+
+    Raises
+    ------
+    InputError
+        No model named, an unknown scope, or a model whose needs the study does not meet (all are listed).
+    UnknownNameError
+        An unknown model; near names are shown.
+    """
+    jobs = study_jobs(folder, models, params=params, scope=scope)
+    return cross_fit(
+        jobs,
+        rows_for=StudyRows(folder.root),
+        commit=StudyCommit(folder.root),
+        done=StudyDone(folder.root),
+        log_dir=folder.path("jobs"),
+        seed=int(folder.choices["seed"]),
+        workers=workers,
+        engine=engine,  # type: ignore[arg-type]
+        address=address,
+        time_limit=time_limit,
+        plan_digest=folder.plan.digest,
+    )
+
+
+def study_jobs(
+    folder: StudyFolder, models: Sequence[str], *, params: Mapping[str, Mapping[str, Any]], scope: str
+) -> list[Job]:
+    """Jobs of models, fold by fold, those whose needs are not met refused together."""
+    if scope not in SCOPES:
+        raise InputError(
+            f"scope is {scope!r}; use 'pooled' (one model for all cell lines) or 'cell_line' (one for each)."
+        )
+    if not models:
+        raise InputError("No base model was named. See `pertstack models`, then name some with --models A,B,C.")
+    rows = [get_row(name) for name in models]
+    lacking = {r.name: why for r in rows if (why := available(r, folder.side, folder.samples)) is not None}
+    if lacking:
+        listed = "\n".join(f"  - {name} {why}" for name, why in lacking.items())
+        raise InputError(f"{len(lacking)} of {len(rows)} models cannot run on this study:\n{listed}\nLeave them out, or "
+                         f"make the study again with what they need.")  # fmt: skip
+    withdrawn = sorted(set(folder.withdrawn()) & {r.name for r in rows})
+    if withdrawn:
+        raise InputError(f"{first_few(withdrawn)} was withdrawn from this study; the reason stands in the ledger.")
+    jobs: list[Job] = []
+    lines = sorted({b.cell_line for b in folder.store.blocks("development")})
+    for row in rows:
+        model_class(row)  # says now, not in a worker, that a framework is missing
+        alias = None if scope == "pooled" else f"{row.name}.by_cell_line"
+        jobs += plan_jobs(
+            row.name, params.get(row.name, {}), n_folds=folder.plan.n_folds, scope=scope, cell_lines=lines, alias=alias
+        )  # type: ignore[arg-type]
+    return jobs

@@ -1,0 +1,203 @@
+"""The stack step of a study: one pass, every combiner without each fold, honest scores, one choice.
+
+Reads development rows only. What comes out lies under ``results/``; the held-out test is opened in ``judging.py``.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pertstack._base.digests import digest_json
+from pertstack._base.errors import InputError
+from pertstack._base.files import read_json, write_atomic, write_json
+from pertstack._base.memory import parse_bytes
+from pertstack._base.progress import progress_bar
+from pertstack.design.analysis_plan import AnalysisPlan
+from pertstack.folder import StudyFolder
+from pertstack.predictions.store_source import StoreSource
+from pertstack.reduce.diversity import Diversity
+from pertstack.reduce.metrics.names import DEFAULT_PANEL, parse_metric
+from pertstack.reduce.one_pass import reduce_blocks
+from pertstack.reduce.reduction import Reduction
+from pertstack.reduce.score import score
+from pertstack.reduce.score_table import ScoreTable
+from pertstack.stack.choose import Choice, choose
+from pertstack.stack.nested import NestedFits, fit_nested
+from pertstack.stack.registry import make_combiners
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """What the stack step found. ``key`` recognises the inputs: predictions, plans, combiners."""
+
+    key: str
+    models: tuple[str, ...]
+    nested: NestedFits
+    oof: ScoreTable
+    in_sample: ScoreTable
+    choice: Choice
+    diversity: Diversity
+
+
+def stackable_models(folder: StudyFolder, *, accept_unverified: bool) -> tuple[str, ...]:
+    """Models with predictions on development rows, sorted; unverified ones only when they are accepted.
+
+    Raises
+    ------
+    InputError
+        No model has predictions yet.
+    """
+    store, found = folder.store, []
+    for model in store.models():
+        blocks = [b for b in store.blocks("development") if store.status(b, model) == "committed"]
+        kinds = {record.fitted_on.kind for b in blocks if (record := store.record(b, model)).fitted_on is not None}
+        if blocks and (accept_unverified or "unknown" not in kinds):
+            found.append(model)
+    if not found:
+        raise InputError(
+            f"{folder.root} has no model with out-of-fold predictions yet. Fit some with "
+            f"`pertstack fit {folder.root} --models mean_treated,per_gene_linear,ridge`, or add your own with "
+            f"`pertstack add`."
+        )
+    return tuple(found)
+
+
+def development_source(folder: StudyFolder, models: Sequence[str], *, accept_unverified: bool) -> StoreSource:
+    """Development rows with the given models."""
+    return StoreSource(
+        folder.store, None, "development", models, groups=folder.plan.groups, accept_unverified=accept_unverified
+    )
+
+
+def evidence_key(source: StoreSource, plan: AnalysisPlan, *, accept_unverified: bool) -> str:
+    """Digest of everything the stack step depends on."""
+    layers = [
+        [block.id, layer, source.layer_digest(block, layer)]
+        for block in source.blocks()
+        for layer in ("control", "treated", *source.models)
+    ]
+    return digest_json([1, source.store.plan_digest, plan.digest, accept_unverified, layers])
+
+
+def reduce_study(
+    folder: StudyFolder, models: Sequence[str], *, accept_unverified: bool, workers: int, memory: str
+) -> Reduction:
+    """The one pass over development rows; sums that are there already are read back."""
+    source = development_source(folder, models, accept_unverified=accept_unverified)
+    return reduce_blocks(
+        source, folder.references, memory=parse_bytes(memory), workers=workers, cache=folder.path("reduced")
+    )
+
+
+def stack_study(
+    folder: StudyFolder, combiners: Sequence[str] | None, *, accept_unverified: bool, workers: int, memory: str
+) -> Stacked:
+    """Learn, score and choose on out-of-fold rows; writes weights, diversity, scores and the choice under ``results/``."""
+    plan = folder.analysis_plan
+    wanted = combiners if combiners is not None else (list(plan.combiners) or None)
+    chosen = make_combiners(wanted)
+    models = stackable_models(folder, accept_unverified=accept_unverified)
+    source = development_source(folder, models, accept_unverified=accept_unverified)
+    reduction = reduce_study(folder, models, accept_unverified=accept_unverified, workers=workers, memory=memory)
+    with progress_bar() as bar:
+        task = bar.add_task("fitting combiners", total=len(chosen) * (folder.plan.n_folds + 1))
+        nested = fit_nested(
+            chosen,
+            reduction,
+            source=source,
+            references=folder.references,
+            reference=_learning_reference(plan),
+            primary=plan.choice_metric,
+            seed=plan.seed,
+            on_done=lambda _: bar.advance(task),
+        )
+    oof, in_sample = _scores(folder, source, nested, plan, workers=workers, memory=memory)
+    choice = _choose(oof, nested, plan)
+    key = evidence_key(source, plan, accept_unverified=accept_unverified)
+    stacked = Stacked(key, models, nested, oof, in_sample, choice, Diversity.of(reduction))
+    _write(folder, stacked, accept_unverified)
+    return stacked
+
+
+def _learning_reference(plan: AnalysisPlan) -> Any:
+    """Weights are learned against the pooled or own control; a plan that chooses on the centroid learns on pooled."""
+    return "own" if plan.reference == "own" else "pooled"
+
+
+def panel_metrics(plan: AnalysisPlan) -> tuple[str, ...]:
+    """The default panel, and the plan's own metrics where they are not in it."""
+    wanted = [parse_metric(m).name for m in DEFAULT_PANEL]
+    extra = [parse_metric(m).name for m in (plan.primary, plan.choice_metric)]
+    return tuple(dict.fromkeys([*wanted, *extra]))
+
+
+def _scores(
+    folder: StudyFolder, source: StoreSource, nested: NestedFits, plan: AnalysisPlan, *, workers: int, memory: str
+) -> tuple[ScoreTable, ScoreTable]:
+    """Out-of-fold scores of everything, and the final fits on the rows they were learned from (for the gap only)."""
+    n_rows = sum(source.store.n_samples(b) for b in source.blocks())
+    budget = parse_bytes(memory)
+    with progress_bar() as bar:
+        task = bar.add_task("scoring out of fold", total=2 * n_rows)
+        oof = score(
+            source, nested.combines(), folder.references, metrics=panel_metrics(plan), memory=budget, workers=workers,
+            on_rows=lambda n: bar.advance(task, n),
+        )  # fmt: skip
+        in_sample = score(
+            source, nested.final_combines(), folder.references, metrics=(plan.choice_metric,), base_models=False,
+            memory=budget, workers=workers, on_rows=lambda n: bar.advance(task, n),
+        )  # fmt: skip
+    return oof.with_oracle(plan.choice_metric, source.models), in_sample
+
+
+def _choose(oof: ScoreTable, nested: NestedFits, plan: AnalysisPlan) -> Choice:
+    return choose(oof, nested, primary=plan.choice_metric, level=plan.no_harm_level, seed=plan.seed)
+
+
+def _write(folder: StudyFolder, stacked: Stacked, accept_unverified: bool) -> None:
+    results = folder.results
+    nested = stacked.nested
+    stacked.oof.save(results / "oof_scores.npz")
+    write_json(results / "diversity.json", {"format": 1, **stacked.diversity.to_json()})
+    arrays = {f"{name}/{key}": a for name in nested.names for key, a in nested.final[name].arrays().items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{"gene_names": np.asarray(folder.gene_names, dtype=str), **arrays})
+    write_atomic(results / "weights.npz", buffer.getvalue())
+    write_json(
+        results / "weights.json",
+        {
+            "format": 1,
+            "key": stacked.key,
+            "chosen": stacked.choice.chosen,
+            "models": list(stacked.models),
+            "accept_unverified": accept_unverified,
+            "combiners": {name: nested.final[name].weights() for name in nested.names},
+        },
+    )
+    write_json(results / "oof.json", {"format": 1, "key": stacked.key, **oof_summary(stacked)})
+
+
+def oof_summary(stacked: Stacked) -> dict[str, Any]:
+    """The choice and its reasons, the overfitting gap of every combiner, failures, cautions."""
+    metric = stacked.choice.primary
+    gaps = {}
+    for name in stacked.in_sample.names:
+        inside, outside = stacked.in_sample.mean(name, metric).value, stacked.oof.mean(name, metric).value
+        gaps[name] = {"in_sample": inside, "out_of_fold": outside, "gap": inside - outside}
+    return {
+        "choice": stacked.choice.to_json(),
+        "gaps": gaps,
+        "failures": [str(f) for f in stacked.nested.failures],
+        "cautions": {name: list(c) for name, c in stacked.nested.cautions().items()},
+    }
+
+
+def stored_key(folder: StudyFolder) -> str | None:
+    """Key of the stack step that is on disk, or None."""
+    path = folder.results / "oof.json"
+    return str(read_json(path)["key"]) if path.exists() else None

@@ -1,0 +1,189 @@
+"""Where a study stands, and whether its files are what they were: ``status`` looks, ``audit`` checks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from pertstack._base.errors import StackingError
+from pertstack._base.findings import Finding
+from pertstack._base.files import read_json
+from pertstack.folder import StudyFolder
+
+MARKS = {"committed": "●", "partial": "◐", "absent": "○", "missing": "·"}
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is there. ``matrix`` maps model -> block id -> committed | partial | absent | missing."""
+
+    root: Path
+    facts: dict[str, Any]
+    blocks: tuple[str, ...]
+    matrix: dict[str, dict[str, str]]
+    reasons: dict[str, str]  # "model block" -> why absent
+    steps: dict[str, bool]
+    next_step: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON: facts of the study, steps done, counts and states per model."""
+        return {
+            "format": 1,
+            "study": str(self.root),
+            **self.facts,
+            "n_blocks": len(self.blocks),
+            "steps": self.steps,
+            "next": self.next_step,
+            "models": {
+                name: {state: sum(s == state for s in states.values()) for state in MARKS} | {"blocks": states}
+                for name, states in self.matrix.items()
+            },
+            "absent": self.reasons,
+        }
+
+    def to_rich(self) -> Group:
+        """Facts, steps, and a model x block matrix for the terminal."""
+        lines = [f"{key.replace('_', ' ')}: {value:,}" if isinstance(value, int) and not isinstance(value, bool)
+                 else f"{key.replace('_', ' ')}: {value}" for key, value in self.facts.items()]  # fmt: skip
+        steps = "  ".join(f"{'✓' if done else '–'} {name}" for name, done in self.steps.items())
+        table = Table(title="Models by block", title_justify="left")
+        table.add_column("model")
+        wide = len(self.blocks) <= 12
+        if wide:
+            for block in self.blocks:
+                table.add_column(block.removesuffix(".s000"), justify="center")
+        else:
+            for state in MARKS:
+                table.add_column(state, justify="right")
+        for name, states in self.matrix.items():
+            counts = Counter(states.values())
+            cells = [MARKS[states[b]] for b in self.blocks] if wide else [str(counts[s]) for s in MARKS]
+            table.add_row(name, *cells)
+        legend = "  ".join(f"{mark} {state}" for state, mark in MARKS.items())
+        return Group(Text("\n".join(lines)), Text(steps), table, Text(legend), Text(f"Next: {self.next_step}"))
+
+
+def study_status(folder: StudyFolder) -> Status:
+    """Look at a study: nothing is read but records."""
+    store = folder.store
+    blocks = store.blocks()
+    matrix: dict[str, dict[str, str]] = {}
+    reasons: dict[str, str] = {}
+    for model in store.models():
+        matrix[model] = {}
+        for block in blocks:
+            state: str = store.status(block, model)
+            if state == "committed":
+                record = store.record(block, model)
+                if record.missing_samples or record.missing_genes:
+                    state = "partial"
+            elif state == "absent":
+                reasons[f"{model} {block.id}"] = str(store.absent_reason(block, model))
+            matrix[model][block.id] = state
+    steps = {
+        "init": True,
+        "fit": bool(matrix),
+        "stack": (folder.results / "weights.json").exists(),
+        "verdict": (folder.results / "leaderboard.json").exists(),
+        "report": folder.report.exists(),
+    }
+    choices, plan = folder.choices, folder.plan
+    facts = {
+        "samples": choices["n_samples"],
+        "genes": choices["n_genes"],
+        "cell_lines": len({b.cell_line for b in blocks}),
+        "groups": int(plan.table["group"].nunique()),
+        "grouped_by": plan.group_by,
+        "folds": plan.n_folds,
+        "test_samples": int((plan.table["role"] == "test").sum()),
+        "test_looks": len(folder.ledger.looks()) if hasattr(folder.ledger, "looks") else 0,
+        "plan_digest": plan.digest[:12],
+    }
+    return Status(folder.root, facts, tuple(b.id for b in blocks), matrix, reasons, steps, _next(folder.root, steps))
+
+
+def _next(root: Path, steps: dict[str, bool]) -> str:
+    commands = {
+        "fit": f"pertstack fit {root} --models mean_treated,per_gene_linear,ridge",
+        "stack": f"pertstack stack {root}",
+        "verdict": f"pertstack verdict {root}",
+        "report": f"pertstack report {root}",
+    }
+    return next((command for step, command in commands.items() if not steps[step]), f"open {root / 'report.html'}")
+
+
+def audit_study(folder: StudyFolder, *, deep: bool, clean: bool) -> list[Finding]:
+    """Every check of what is on disk: plan, ledger, stores, results. ``clean`` first removes leftovers of dead writers."""
+    findings: list[Finding] = []
+    heads = _ledger_heads(folder)
+    findings += folder.ledger.verify(heads)
+    try:
+        plan_digest = folder.plan.digest
+    except StackingError as error:
+        return [*findings, Finding("error", "fold_plan", str(error), where=str(folder.path("plan")))]
+    for name in ("store", "test_truth"):
+        try:
+            store = folder.store if name == "store" else folder.open_test_truth()
+        except StackingError as error:
+            findings.append(Finding("error", f"{name}_unusable", str(error), where=str(folder.path(name))))
+            continue
+        if clean:
+            store.gc()
+        findings += store.verify(deep=deep)
+        findings += _blocks_against_plan(folder, name, store)
+    findings += _results_against_plan(folder, plan_digest)
+    return findings
+
+
+def _blocks_against_plan(folder: StudyFolder, name: str, store: Any) -> list[Finding]:
+    """The samples of every block are those the plan puts there."""
+    expected = folder.plan.blocks(folder.samples)
+    if name == "test_truth":
+        expected = {b: ids for b, ids in expected.items() if b.role == "test"}
+    found = []
+    for block, ids in expected.items():
+        try:
+            there = store.sample_ids(block)
+        except StackingError as error:
+            found.append(Finding("error", "block_unreadable", str(error), where=f"{name}/blocks/{block.id}"))
+            continue
+        if list(there) != list(ids):
+            found.append(
+                Finding(
+                    "error",
+                    "block_against_plan",
+                    f"{name}: block {block.id} holds {len(there):,} samples and the fold plan puts {len(ids):,} there, or "
+                    f"in another order. One of the two was changed; restore it from a copy.",
+                    where=f"{name}/blocks/{block.id}",
+                )
+            )
+    return found
+
+
+def _ledger_heads(folder: StudyFolder) -> list[str]:
+    path = folder.results / "verdict.json"
+    return [read_json(path)["ledger_head"]] if path.exists() else []
+
+
+def _results_against_plan(folder: StudyFolder, plan_digest: str) -> list[Finding]:
+    path = folder.results / "leaderboard.json"
+    if not path.exists():
+        return []
+    found = read_json(path).get("plan_digest")
+    if found == plan_digest:
+        return []
+    return [
+        Finding(
+            "error",
+            "results_of_another_plan",
+            f"{path} was made on fold plan {str(found)[:12]}, and the study has {plan_digest[:12]}. "
+            f"Run `pertstack stack` and `pertstack verdict` again, or restore the plan.",
+            where=str(path),
+        )
+    ]

@@ -1,0 +1,48 @@
+"""One small simulated study, run once through the command line and looked at by many tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PERTSTACK = Path(sys.executable).with_name("pertstack")
+Run = Callable[..., subprocess.CompletedProcess[str]]
+MODELS = "mean_treated,mean_treated_cell_line,per_gene_linear,perturbation_knn,ridge,low_rank"
+
+
+def pertstack(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the installed command as a user would."""
+    return subprocess.run(
+        [str(PERTSTACK), *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+def ok(*words: object, cwd: Path | None = None) -> str:
+    """Standard output of a command that must succeed."""
+    done = pertstack(*words, cwd=cwd)
+    assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """360 samples x 80 genes, 2 cell lines, 40 perturbations."""
+    path = tmp_path_factory.mktemp("world") / "world.h5ad"
+    ok("simulate", path, "--samples", 360, "--genes", 80, "--cell-lines", 2, "--perturbations", 40, "--seed", 3)
+    return path
+
+
+def make_study(root: Path, world: Path, workers: int) -> Path:
+    ok("init", root, "--data", world, "--seed", 1)
+    ok("run", root, "--models", MODELS, "--workers", workers)
+    return root
+
+
+@pytest.fixture(scope="session")
+def study(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole road with one worker. Look, do not touch; copy before changing anything."""
+    return make_study(tmp_path_factory.mktemp("one") / "study", world, workers=1)

@@ -1,0 +1,105 @@
+"""What goes wrong first for a new user: a message with values and the mend, the right exit code, nothing lost."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+
+from .conftest import pertstack
+
+
+def refused(done, code: int, *words: str) -> None:
+    """A refusal is one message on stderr, no traceback, the code, and every expected word."""
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr and "Traceback" not in done.stdout
+    for word in words:
+        assert word in done.stderr, (word, done.stderr)
+
+
+def changed(world: Path, path: Path, change) -> Path:
+    data = anndata.read_h5ad(world)
+    data = change(data) or data
+    data.write_h5ad(path)
+    return path
+
+
+def test_wrong_path(tmp_path: Path):
+    refused(pertstack("init", tmp_path / "s", "--data", tmp_path / "no.h5ad"), 2, "no.h5ad", "does not exist")
+    assert not (tmp_path / "s").exists()
+
+
+def test_unreadable_file(tmp_path: Path):
+    (tmp_path / "broken.h5ad").write_bytes(b"this is no hdf5 file")
+    refused(pertstack("init", tmp_path / "s", "--data", tmp_path / "broken.h5ad"), 2, "broken.h5ad")
+    assert not (tmp_path / "s").exists()
+
+
+def test_no_study(tmp_path: Path):
+    for command in ("status", "stack", "verdict", "report", "audit", "run", "reduce"):
+        refused(pertstack(command, tmp_path / "none"), 2, "does not exist", "pertstack init")
+    refused(pertstack("status", tmp_path), 2, "not a study")
+
+
+def test_a_study_that_already_exists(study: Path, world: Path):
+    before = sorted(p.name for p in study.iterdir())
+    refused(pertstack("init", study, "--data", world), 2, "already is a study")
+    assert sorted(p.name for p in study.iterdir()) == before
+
+
+def test_missing_column_names_the_near_one(world: Path, tmp_path: Path):
+    def rename(data):
+        data.obs = data.obs.rename(columns={"cell_line": "cel_lin", "perturbation": "treatment_x"})
+
+    path = changed(world, tmp_path / "renamed.h5ad", rename)
+    refused(pertstack("init", tmp_path / "s", "--data", path), 2, "--map")
+    done = pertstack("init", tmp_path / "s", "--data", path, "--map", "cell_line=cel_lin,perturbation=treatment_x")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("nan", lambda d: d.X.__setitem__((3, 4), np.nan), ("1 ", "finite")),
+        ("no_control", lambda d: d.layers.__delitem__("control"), ("control",)),
+        ("same", lambda d: d.layers.__setitem__("control", np.asarray(d.X).copy()), ("identical",)),
+        ("counts", lambda d: setattr(d, "X", np.random.default_rng(0).poisson(50, d.shape).astype(float)), ("count",)),
+    ],
+)
+def test_bad_values(name, change, words, world: Path, tmp_path: Path):
+    path = changed(world, tmp_path / f"{name}.h5ad", lambda d: change(d) and None)
+    refused(pertstack("init", tmp_path / "s", "--data", path), 2, *words)
+    assert not (tmp_path / "s").exists()
+
+
+def test_too_few_groups(world: Path, tmp_path: Path):
+    refused(pertstack("init", tmp_path / "s", "--data", world, "--group", "cell_line", "--folds", 3), 2, "group")
+
+
+def test_unknown_model_and_combiner_show_near_names(study: Path, tmp_path: Path):
+    refused(pertstack("fit", study, "--models", "rigde"), 2, "rigde", "ridge")
+    copy = shutil.copytree(study, tmp_path / "copy")
+    refused(pertstack("stack", copy, "--combiners", "simplx"), 2, "simplx", "simplex")
+    refused(pertstack("plan", copy, "--primary", "r2_top200"), 2, "r2_top200")
+
+
+def test_usage_errors(study: Path):
+    refused(pertstack("frobnicate"), 2, "frobnicate")
+    refused(pertstack("fit", study), 2, "--models")
+    refused(pertstack("reduce", study, "--memory", "lots"), 2, "lots")
+
+
+def test_corrupted_choices(study: Path, tmp_path: Path):
+    copy = shutil.copytree(study, tmp_path / "copy")
+    (copy / "study.toml").write_text("format = [")
+    refused(pertstack("status", copy), 3, "study.toml")
+
+
+def test_verdict_before_there_is_anything_to_judge(world: Path, tmp_path: Path):
+    assert pertstack("init", tmp_path / "s", "--data", world).returncode == 0
+    refused(pertstack("verdict", tmp_path / "s"), 2, "pertstack fit")
+    refused(pertstack("stack", tmp_path / "s"), 2, "pertstack fit")
+    refused(pertstack("report", tmp_path / "s"), 2, "pertstack")
