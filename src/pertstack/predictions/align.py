@@ -87,9 +87,9 @@ def _difference(
 _REPAIRS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("spaces around the names; strip them.", str.strip),
     ("upper and lower case differ; use the study's spelling.", str.casefold),
+    ("numbers written as decimals (7157.0 for 7157); read the ids as text.", lambda s: re.sub(r"\.0+$", "", s)),
     ("a version suffix, as in ENSG00000141510.17; cut it off on both sides.", lambda s: re.sub(r"\.\d+$", "", s)),
     ("a suffix such as -1 or _0, as concatenation adds; cut it off.", lambda s: re.sub(r"[-_]\d+$", "", s)),
-    ("numbers written as decimals (7157.0 for 7157); read the ids as text.", lambda s: re.sub(r"\.0+$", "", s)),
     ("dots, dashes or underscores written differently (R's make.names does this).", lambda s: re.sub(r"\W|_", ".", s)),
 )
 

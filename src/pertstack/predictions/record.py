@@ -9,12 +9,12 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import anndata
 import numpy as np
-import zarr
 
 from pertstack._base.digests import digest_json
 from pertstack._base.errors import CorruptionError
@@ -121,13 +121,14 @@ def read_record(path: Path) -> tuple[dict[str, Any], Grid]:
     return value, grid
 
 
+@cache
 def software_versions() -> dict[str, str]:
     """Versions that a commit record carries."""
     from pertstack import __version__
 
     return {
         "pertstack": __version__, "python": platform.python_version(), "numpy": np.__version__,
-        "anndata": anndata.__version__, "zarr": zarr.__version__,
+        "anndata": version("anndata"), "zarr": version("zarr"),
     }  # fmt: skip
 
 
