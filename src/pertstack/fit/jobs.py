@@ -1,0 +1,176 @@
+"""Jobs: one base model x scope x fold (or the final fit), what is recorded of it, and what came of it.
+
+A job is recognised by its content and seeded by it, so neither the order of jobs nor the number of workers can change a
+result. Running jobs is the business of ``worker.py`` (one job), ``pool.py`` and ``dask_engine.py`` (many).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+from urllib.parse import quote
+
+from pertstack._base.digests import canonical_json, digest_json, keyed_hash64
+from pertstack._base.errors import InputError
+from pertstack.data.rows import FitRows, Float32, PredictRows
+from pertstack.design.blocks import Block
+from pertstack.fit.registry import get_row
+
+Scope = Literal["pooled", "cell_line"]
+Status = Literal["done", "present", "failed", "crashed", "timeout", "stopped"]
+VERSIONED = ("pertstack", "numpy", "scipy", "scikit-learn", "torch", "pandas")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Fit one model on everything a scope may see outside one fold, and predict that fold; ``fold`` None is the final
+    fit.
+
+    The final fit sees all development rows of its scope and predicts the held-out test.
+    """
+
+    model: str  # name under which predictions are kept
+    target: str  # "module:Class"
+    params: Mapping[str, Any] = field(hash=False)  # plain JSON
+    scope: Scope
+    fold: int | None
+    cell_line: str | None = None  # for scope "cell_line"
+
+    def __post_init__(self) -> None:
+        if (self.scope == "cell_line") != (self.cell_line is not None):
+            raise InputError(
+                f"A job of scope {self.scope!r} has cell line {self.cell_line!r}: a cell line is named exactly when "
+                f"the "
+                f"scope is 'cell_line'."
+            )
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        fold: int | None,
+        scope: Scope = "pooled",
+        cell_line: str | None = None,
+        alias: str | None = None,
+    ) -> Job:
+        """The job of a registered model; ``alias`` keeps its predictions under another name (for other parameters)."""
+        row = get_row(name)
+        return cls(alias or row.name, row.target, {**row.fixed, **(params or {})}, scope, fold, cell_line)
+
+    @property
+    def id(self) -> str:
+        """Name of the job's folder below its model, as ``pooled.f0`` or ``line.A375.final``."""
+        part = "final" if self.fold is None else f"f{self.fold}"
+        line = "" if self.cell_line is None else quote(self.cell_line, safe="-_").replace(".", "%2E")
+        return f"pooled.{part}" if self.cell_line is None else f"line.{line}.{part}"
+
+    @property
+    def folder(self) -> str:
+        """Path of the job's folder below the log folder."""
+        return f"{quote(self.model, safe='-_').replace('.', '%2E')}/{self.id}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "params": dict(self.params)}
+
+    @property
+    def digest(self) -> str:
+        """By which a job is recognised: model, class, parameters, scope and fold."""
+        return digest_json(self.to_json())
+
+    def seed(self, study_seed: int) -> int:
+        """64-bit seed from a keyed hash of study seed and job: the same whatever else runs, and in whatever order."""
+        return keyed_hash64(canonical_json(self.to_json()), key=f"pertstack {study_seed}".encode())
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.id}"
+
+
+def plan_jobs(
+    name: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    n_folds: int,
+    scope: Scope = "pooled",
+    cell_lines: Sequence[str] = (),
+    final: bool = True,
+    alias: str | None = None,
+) -> list[Job]:
+    """All jobs of one model: every fold, then the final fit; for scope ``cell_line`` each line in turn."""
+    folds: list[int | None] = [*range(n_folds), *([None] if final else [])]
+    lines: list[str | None] = [None] if scope == "pooled" else [*sorted(cell_lines)]
+    return [
+        Job.of(name, params, fold=fold, scope=scope, cell_line=line, alias=alias) for line in lines for fold in folds
+    ]
+
+
+@dataclass(frozen=True)
+class JobRows:
+    """What a job works on: fit rows, and blocks to predict (read one at a time when an iterator is given)."""
+
+    fit: FitRows
+    blocks: Iterable[tuple[Block, PredictRows]]
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """Facts of a job that travel with its predictions and stand in its ``job.json``; plain JSON throughout."""
+
+    job: Job
+    seed: int
+    n_fit: int
+    fit_ids_digest: str  # digest_names of the sorted fit sample ids
+    fit_seconds: float
+    seconds: float  # since the start of the job
+    peak_memory_bytes: int
+    versions: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)  # every hyper-parameter, also those left at their default
+    notes: Mapping[str, Any] = field(default_factory=dict)  # what the model adds: best epoch, penalty chosen, device
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "job": self.job.to_json(), "job_digest": self.job.digest}
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What came of a job. ``present``: committed by an earlier run, nothing was done."""
+
+    job: Job
+    status: Status
+    seconds: float = 0.0
+    record: JobRecord | None = None
+    error: str = ""
+    error_type: str = ""
+    log: str = ""  # path of the log file
+
+    @property
+    def ok(self) -> bool:
+        return self.status in ("done", "present")
+
+    def to_json(self) -> dict[str, Any]:
+        """Content of ``job.json``."""
+        return {
+            "format": 1, "status": self.status, "seconds": round(self.seconds, 3), "error": self.error,
+            "error_type": self.error_type, "log": self.log, "job": self.job.to_json(),
+            "record": None if self.record is None else self.record.to_json(),
+        }  # fmt: skip
+
+
+RowsFor = Callable[[Job], JobRows]
+Commit = Callable[[Job, Block, Float32, Float32 | None, JobRecord], None]
+Done = Callable[[Job], bool]
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a prediction, those that are installed."""
+    found = {"python": platform.python_version()}
+    for package in VERSIONED:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,32 @@
+"""The worker process: takes jobs from a pipe, one at a time, until the pipe closes.
+
+Started by ``pool.py`` as ``python -m pertstack.fit.worker_main FD``, not by forking, so that threads, locks and the
+caller's main script play no part in it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from multiprocessing.connection import Connection
+
+
+def main(descriptor: int) -> None:
+    """Serve jobs. First message: import path; second: the setting; then jobs, each answered by its result."""
+    pipe = Connection(descriptor)
+    sys.path[:] = pipe.recv()
+    from pertstack.fit.worker import run_job
+
+    setting = pipe.recv()
+    pipe.send("ready")
+    while True:
+        try:
+            job = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(run_job(job, setting, own_process=True))
+
+
+if __name__ == "__main__":
+    os.set_inheritable(int(sys.argv[1]), False)
+    main(int(sys.argv[1]))
