@@ -89,7 +89,7 @@ def multi_hot(
     for i, name in enumerate(names):
         hits = [at[g] for g in table.get(name, ()) if g in at]
         matrix[i, hits] = 1
-    return PerturbationFeatures(kind, names, columns, matrix, matrix.any(axis=1))
+    return PerturbationFeatures(kind, names, columns, matrix, np.asarray(matrix.any(axis=1), dtype=np.bool_))
 
 
 def _user(path: Path, names: tuple[str, ...], findings: list[Finding]) -> PerturbationFeatures:
@@ -104,7 +104,7 @@ def _user(path: Path, names: tuple[str, ...], findings: list[Finding]) -> Pertur
     known = np.array([n in table.index for n in names])
     matrix[known] = table.loc[shared].to_numpy(dtype=np.float32)
     broken = known & ~np.isfinite(matrix).all(axis=1)
-    known = np.asarray(known & ~broken)
+    known = np.logical_and(known, ~broken)
     matrix[~known] = 0
     lacking = [n for n, k in zip(names, known, strict=True) if not k]
     if lacking:

@@ -23,7 +23,7 @@ class SimulationConfig:
     samples: int = 3000
     genes: int = 400
     cell_lines: int = 6
-    perturbations: int = 150
+    perturbations: int = 200
     replicates: int = 3  # profiles of the same perturbation, cell line, dose and time, on sister plates
     seed: int = 0
     pairing: Pairing = "random"  # which vehicle well is the control of a sample
@@ -32,10 +32,10 @@ class SimulationConfig:
     programmes: int = 20
     programme_share: float = 0.2  # share of genes a programme touches
     landmark_share: float = 0.3  # the other genes' noise is partly inferred from landmarks
-    observable_share: float = 0.6
-    network_share: float = 0.15
-    effect_sd: float = 0.30  # a perturbation's own effect, at full dose
-    common_sd: float = 0.12  # what every perturbation does (stress, vehicle)
+    observable_share: float = 0.7
+    network_share: float = 0.1
+    effect_sd: float = 0.4  # a perturbation's own effect, at full dose
+    common_sd: float = 0.2  # what every perturbation does (stress, vehicle)
     strength_spread: float = 0.5  # log-normal spread of strengths between perturbations
     cell_modifier: float = 0.5  # relative change of a programme's response between cell lines
     basal_sd: float = 2.0  # between genes
