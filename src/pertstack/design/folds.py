@@ -21,7 +21,7 @@ from pertstack.design.blocks import Block, Role
 from pertstack.design.groups import check_sample_ids, group_ids, question
 from pertstack.design.plan_files import check_digests, read_plan, write_plan
 from pertstack.design.plan_rows import FORMAT, counts_of, digest_of, make_rows, places_of
-from pertstack.design.plan_table import read_table
+from pertstack.design.plan_table import load_table, read_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +74,18 @@ class FoldPlan:
         """Plan from an explicit table (columns sample_id, and fold or role or both); see ``plan_table.read_table``."""
         read, group_by, n_folds = read_table(table, obs, group_by, n_folds, salt_of(seed))
         return cls(read, group_by, n_folds, "table", seed, salt_of(seed))._with_digest()
+
+    @classmethod
+    def from_file(
+        cls,
+        path: Path,
+        obs: pd.DataFrame | None = None,
+        group_by: str | None = None,
+        n_folds: int | None = None,
+        seed: int = 0,
+    ) -> FoldPlan:
+        """Plan from an explicit table in a file: parquet, CSV or TSV. See ``from_table``."""
+        return cls.from_table(load_table(Path(path)), obs, group_by, n_folds, seed)
 
     def extend(self, obs: pd.DataFrame) -> FoldPlan:
         """The plan with the samples of ``obs`` that it does not know yet; every known sample stays where it is.

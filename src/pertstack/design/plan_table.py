@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from pathlib import Path
 
-from pertstack._base.errors import InputError, first_few, unknown_name
+import pandas as pd
+import pyarrow as pa
+
+from pertstack._base.errors import InputError, MissingFileError, first_few, unknown_name
 from pertstack.design.assign import LEAST_PER_FOLD, place_groups, too_few_groups
 from pertstack.design.groups import SAMPLE, check_sample_ids, group_ids
 from pertstack.design.plan_rows import groups_per_place
 
 ROLES = ("development", "test")
+
+
+def load_table(path: Path) -> pd.DataFrame:
+    """The table in a parquet, CSV or TSV file, sample ids as text.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        It is not there, or is none of these.
+    """
+    if not path.exists():
+        raise MissingFileError(f"{path} does not exist. Give the table of folds as parquet, CSV or TSV.")
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype={"sample_id": str})
+    except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} cannot be read as a table ({error}). Give a parquet, CSV or TSV file with the columns sample_id "
+            "and fold."
+        ) from error
 
 
 def read_table(

@@ -1,0 +1,277 @@
+"""The ledger of a study: what was done, in append-only lines that each carry the digest of the line before.
+
+A line is on the disk before ``append`` returns, so whoever writes "look" first and opens the test afterwards cannot
+look without a trace. Changing, removing or reordering lines breaks the chain and ``verify`` names the line; cutting
+off the end is found by the heads that results keep. What the kinds of entries mean is the business of those who write
+them.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pertstack._base.digests import digest_json
+from pertstack._base.errors import CorruptionError, InputError
+from pertstack._base.files import fsync_directory, storage_error
+from pertstack._base.findings import Finding
+
+START = "0" * 64
+LOOK, TORN = "look", "torn_line"
+_FIELDS = ("index", "time", "who", "kind", "facts", "previous", "digest")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the ledger. ``digest`` covers all other fields, ``previous`` is the digest of the entry before."""
+
+    index: int
+    time: str  # ISO 8601, UTC
+    who: str
+    kind: str
+    facts: Mapping[str, Any]
+    previous: str
+    digest: str
+
+    @classmethod
+    def make(cls, index: int, time: str, who: str, kind: str, facts: Mapping[str, Any], previous: str) -> Entry:
+        body = {"index": index, "time": time, "who": who, "kind": kind, "facts": dict(facts), "previous": previous}
+        return cls(index, time, who, kind, dict(facts), previous, digest_json(body))
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: dict(self.facts) if name == "facts" else getattr(self, name) for name in _FIELDS}
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the fields are the ones the digest was taken of."""
+        again = Entry.make(self.index, self.time, self.who, self.kind, self.facts, self.previous)
+        return again.digest == self.digest
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The ledger in one file of JSON lines; a file that does not exist yet is an empty ledger."""
+
+    path: Path
+
+    def append(self, kind: str, *, time: datetime | None = None, who: str | None = None, **facts: Any) -> Entry:
+        """Add an entry; it is on the disk when this returns. Facts are plain JSON values.
+
+        A torn last line (a crash while it was written) is kept, closed, and named in an entry of its own first.
+
+        Raises
+        ------
+        CorruptionError
+            The chain does not hold up to here: adding to a broken ledger would hide the break.
+        StorageError
+            The disk refuses.
+        """
+        if not kind:
+            raise InputError("A ledger entry needs a kind, such as 'look' or 'model_withdrawn'.")
+        path = Path(self.path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(path) as fd:
+                lines, torn = _split(path.read_bytes())
+                problems = [f for f in _check(path, lines) if f.severity == "error"]
+                if problems:
+                    raise CorruptionError(problems[0].message)
+                entries = [e for e in map(_parse, lines) if e is not None]
+                stamp = _stamp(time)
+                by = _who() if who is None else who
+                addition = b""
+                whole = _parse(torn) if torn else None
+                if whole is not None and whole.is_sound and whole.previous == _head(entries):
+                    entries.append(whole)  # only its line end was lost
+                    addition = b"\n"
+                elif torn:
+                    addition = b"\n"
+                    note = {"line": len(lines) + 1, "bytes": len(torn), "sha256": hashlib.sha256(torn).hexdigest()}
+                    entries.append(Entry.make(len(entries), stamp, by, TORN, note, _head(entries)))
+                    addition += _line(entries[-1])
+                entry = Entry.make(len(entries), stamp, by, kind, facts, _head(entries))
+                _write(fd, addition + _line(entry))
+            fsync_directory(path.parent)
+        except OSError as error:
+            raise storage_error(error, path) from error
+        return entry
+
+    def entries(self) -> tuple[Entry, ...]:
+        """All whole entries in order (a torn line is none: ``verify`` reports it).
+
+        Raises
+        ------
+        CorruptionError
+            The chain is broken; names the line.
+        """
+        lines, _ = _split(self._bytes())
+        problems = [f for f in _check(Path(self.path), lines) if f.severity == "error"]
+        if problems:
+            raise CorruptionError(problems[0].message)
+        return tuple(e for e in map(_parse, lines) if e is not None)
+
+    def of_kind(self, kind: str) -> tuple[Entry, ...]:
+        """Entries of one kind, in order."""
+        return tuple(e for e in self.entries() if e.kind == kind)
+
+    def looks(self) -> int:
+        """How often the held-out test was opened."""
+        return len(self.of_kind(LOOK))
+
+    @property
+    def head(self) -> str:
+        """Digest of the last entry: kept in results, so that a ledger cut short later is found."""
+        return _head(self.entries())
+
+    def verify(self, heads: Iterable[str] = ()) -> list[Finding]:
+        """What is wrong with the ledger: one finding per bad line, none when all is well.
+
+        Parameters
+        ----------
+        heads : iterable of str
+            Digests that results say the ledger ended with when they were made; each must be in the chain.
+        """
+        path = Path(self.path)
+        lines, torn = _split(self._bytes())
+        findings = _check(path, lines)
+        if torn:
+            findings.append(
+                Finding(
+                    "warning", "ledger_torn_line",
+                    f"{path} line {len(lines) + 1} is torn after {len(torn)} bytes: the program or the machine "
+                    f"stopped while it was written, so what it was to record did not happen. It is kept, and the next "
+                    f"entry will name it.",
+                    where=f"{path}:{len(lines) + 1}", numbers={"line": len(lines) + 1, "bytes": len(torn)},
+                )
+            )  # fmt: skip
+        known = {START, *(e.digest for e in map(_parse, lines) if e is not None)}
+        for head in sorted(set(heads) - known):
+            findings.append(
+                Finding(
+                    "error", "ledger_cut_short",
+                    f"{path} has no entry {head[:12]}, with which it ended when results were written. Entries were "
+                    "removed from its end, or it was replaced. Restore it from a copy; counts of looks cannot be "
+                    "trusted until then.",
+                    where=str(path), numbers={"head": head},
+                )
+            )  # fmt: skip
+        return findings
+
+    def _bytes(self) -> bytes:
+        path = Path(self.path)
+        return path.read_bytes() if path.exists() else b""
+
+
+def _split(raw: bytes) -> tuple[list[bytes], bytes]:
+    """Whole lines, and what follows the last line end (b"" when nothing does)."""
+    *lines, rest = raw.split(b"\n")
+    return lines, rest
+
+
+def _parse(line: bytes) -> Entry | None:
+    """The entry of a line, or None when it is not one."""
+    try:
+        value = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    if not isinstance(value, dict) or set(value) != set(_FIELDS) or not isinstance(value["facts"], dict):
+        return None
+    return Entry(**value)
+
+
+def _check(path: Path, lines: list[bytes]) -> list[Finding]:
+    """Findings for every line that is no entry, was changed, or does not follow the one before."""
+    findings: list[Finding] = []
+    previous, index = START, 0
+    for number, line in enumerate(lines, start=1):
+        entry = _parse(line)
+        if entry is None:
+            findings.append(_unreadable(path, number, line, lines[number] if number < len(lines) else b""))
+            continue
+        why = ""
+        if not entry.is_sound:
+            why = "was changed after it was written (its digest does not fit)"
+        elif entry.previous != previous or entry.index != index:
+            why = "does not follow the line before (lines were removed, added or reordered)"
+        if why:
+            findings.append(
+                Finding(
+                    "error", "ledger_tampered",
+                    f"{path} line {number} ({entry.kind} of {entry.time}) {why}. The ledger is the record of looks and "
+                    f"withdrawals, so nothing after this line can be trusted. Restore it from a copy.",
+                    where=f"{path}:{number}", numbers={"line": number, "index": entry.index},
+                )
+            )  # fmt: skip
+        previous, index = entry.digest, entry.index + 1
+    return findings
+
+
+def _unreadable(path: Path, number: int, line: bytes, following: bytes) -> Finding:
+    """A line that is no entry: a torn one when the next entry names it with its digest, else damage."""
+    note = _parse(following)
+    facts = note.facts if note is not None and note.kind == TORN else {}
+    if facts.get("sha256") == hashlib.sha256(line).hexdigest() and facts.get("line") == number:
+        message = (
+            f"{path} line {number} was torn by a crash while it was written; the next entry names it. Nothing to do."
+        )
+        return Finding("warning", "ledger_torn_line", message, where=f"{path}:{number}", numbers={"line": number})
+    return Finding(
+        "error", "ledger_unreadable",
+        f"{path} line {number} is not a ledger entry ({len(line)} bytes). Somebody wrote into the file, or the disk "
+        "damaged "
+        f"it. Restore it from a copy.",
+        where=f"{path}:{number}", numbers={"line": number},
+    )  # fmt: skip
+
+
+def _head(entries: Iterable[Entry]) -> str:
+    last = START
+    for entry in entries:
+        last = entry.digest
+    return last
+
+
+def _line(entry: Entry) -> bytes:
+    return json.dumps(entry.to_json(), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _stamp(time: datetime | None) -> str:
+    """ISO time in UTC; a time without zone is taken as UTC."""
+    moment = datetime.now(UTC) if time is None else time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    return moment.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return "unknown"
+
+
+def _write(fd: int, content: bytes) -> None:
+    """Write all bytes and wait until the disk has them."""
+    while content:
+        content = content[os.write(fd, content) :]
+    os.fsync(fd)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """Open for appending with an exclusive lock, so that two processes cannot fork the chain."""
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        if os.name == "posix":
+            import fcntl
+
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield fd
+    finally:
+        os.close(fd)

@@ -1,0 +1,100 @@
+"""The analysis plan: recognised by content, locked by the first look, exploratory for ever after a change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pertstack._base.errors import CorruptionError, InputError, MissingFileError, PlanLockedError, UnknownNameError
+from pertstack.design.analysis_plan import AnalysisPlan, is_exploratory, lock, permit_look, require_unlocked_or_same
+from pertstack.design.ledger import LOOK, Ledger
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "ledger.jsonl")
+
+
+def test_the_file_comes_back_and_only_content_counts(tmp_path: Path) -> None:
+    plan = AnalysisPlan(primary="r2_top40@own", combiners=("mean", "simplex"), looks=2, no_harm_level=0.1)
+    plan.save(tmp_path / "plan.toml")
+    assert AnalysisPlan.load(tmp_path / "plan.toml") == plan
+    text = (tmp_path / "plan.toml").read_text()
+    lines = [line.split(" #")[0] for line in reversed(text.splitlines()) if not line.startswith("#")]
+    (tmp_path / "other.toml").write_text("\n".join(lines))
+    assert AnalysisPlan.load(tmp_path / "other.toml").digest == plan.digest
+    assert plan.changed(seed=1).digest != plan.digest
+    (tmp_path / "empty.toml").write_text("")
+    assert AnalysisPlan.load(tmp_path / "empty.toml") == AnalysisPlan()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"primry": "r2"}, "Did you mean 'primary'"),
+        ({"reference": "poled"}, "Did you mean 'pooled'"),
+        ({"looks": 0}, "looks 0"),
+        ({"looks": "two"}, "looks of the analysis plan is 'two'"),
+        ({"looks": True}, "looks of the analysis plan is True"),
+        ({"no_harm_level": 0.7}, "no_harm_level is 0.7"),
+        ({"combiners": "mean"}, "combiners of the analysis plan is 'mean'"),
+        ({"combiners": ["mean", "mean"]}, "mean twice"),
+        ({"primary": "best ever"}, "is no metric name"),
+    ],
+)
+def test_values_that_cannot_be_meant(value: dict[str, Any], message: str) -> None:
+    with pytest.raises((InputError, UnknownNameError), match=message):
+        AnalysisPlan.from_json(value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError):
+        AnalysisPlan.load(tmp_path / "plan.toml")
+    (tmp_path / "plan.toml").write_text("primary = ")
+    with pytest.raises(CorruptionError, match="not valid TOML"):
+        AnalysisPlan.load(tmp_path / "plan.toml")
+
+
+def test_choice_metric_takes_the_plans_reference() -> None:
+    assert AnalysisPlan().choice_metric == "r2_top20@pooled"
+    assert AnalysisPlan(primary="r2_top40@own", reference="own").choice_metric == "r2_top40@own"
+
+
+def test_a_locked_plan_cannot_be_edited_quietly(ledger: Ledger) -> None:
+    plan = AnalysisPlan()
+    assert require_unlocked_or_same(plan, ledger) is False
+    lock(plan, ledger)
+    lock(plan, ledger)
+    assert len(ledger.of_kind("plan_locked")) == 1
+    assert require_unlocked_or_same(AnalysisPlan(), ledger) is False
+    with pytest.raises(PlanLockedError, match="primary: 'r2_top20' -> 'pearson_all'"):
+        require_unlocked_or_same(plan.changed(primary="pearson_all"), ledger)
+    assert not is_exploratory(ledger)
+
+
+def test_an_exploratory_change_marks_every_later_result(ledger: Ledger) -> None:
+    plan, other = AnalysisPlan(), AnalysisPlan(primary="pearson_all")
+    lock(plan, ledger)
+    assert require_unlocked_or_same(other, ledger, exploratory=True) is True
+    assert require_unlocked_or_same(other, ledger) is True
+    assert require_unlocked_or_same(plan, ledger) is True
+    assert len(ledger.of_kind("plan_changed")) == 1
+    with pytest.raises(PlanLockedError):
+        require_unlocked_or_same(AnalysisPlan(primary="rmse_all"), ledger)
+
+
+def test_looks_are_numbered_and_end_when_the_plan_says_so(ledger: Ledger) -> None:
+    plan = AnalysisPlan(looks=2)
+    for number in (1, 2):
+        permit = permit_look(plan, ledger)
+        assert (permit.number, permit.planned, permit.exploratory) == (number, 2, False)
+        assert permit.locked_digest == plan.digest
+        ledger.append(LOOK)
+    with pytest.raises(PlanLockedError, match="opened 2 times and the locked plan allows 2"):
+        permit_look(plan, ledger)
+    with pytest.raises(PlanLockedError, match="looks: 2 -> 5"):
+        permit_look(plan.changed(looks=5), ledger)
+    assert permit_look(plan, ledger, exploratory=True).exploratory
+    assert is_exploratory(ledger)
