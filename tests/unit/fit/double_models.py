@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from worlds import make_rows
 
 from pertstack._base.errors import StorageError
 from pertstack._base.files import write_json
@@ -19,6 +18,7 @@ from pertstack.data.rows import FitRows
 from pertstack.design.blocks import Block
 from pertstack.fit import JobRows, Needs
 from pertstack.fit.baselines.model import Baseline
+from references.fit_world import make_rows
 
 
 def folds_of(rows: FitRows) -> np.ndarray:

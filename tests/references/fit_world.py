@@ -24,14 +24,16 @@ def make_rows(
     zero_control: bool = False,
     unknown: tuple[str, ...] = (),
 ) -> FitRows:
-    """Rows of perturbations d00, d01, ... x replicates (cell lines in turn); the effect is linear in the features."""
+    """Rows of perturbations d00, d01, ... x replicates (cell lines in turn); the effect is linear in bits or genes."""
     rng = np.random.default_rng(seed)
     names = [f"d{i:02d}" for i in range(n_perturbations)]
     genes = np.array([f"g{i:03d}" for i in range(n_genes)], dtype=object)
     bits = (rng.random((n_perturbations, 16)) < 0.35).astype(np.float32)
     bits[:, 0] = 1
-    programmes = rng.normal(size=(16, n_genes)) * 0.7
-    effect = (bits - bits.mean(axis=0)) @ programmes + rng.normal(size=n_genes) * 0.3
+    side = make_side(names, bits, genes, kinds, unknown, np.random.default_rng([seed, 1]))
+    driver = side.features["genes"].matrix if kinds[:1] == ("genes",) else bits
+    programmes = rng.normal(size=(driver.shape[1], n_genes)) * 0.7
+    effect = (driver - driver.mean(axis=0)) @ programmes + rng.normal(size=n_genes) * 0.3
     who = np.repeat(np.arange(n_perturbations), replicates)
     line = np.tile(np.arange(replicates) % len(cell_lines), n_perturbations)
     basal = 6 + rng.normal(size=(len(cell_lines), n_genes))
@@ -50,14 +52,13 @@ def make_rows(
         },
         index=pd.Index([f"s{i:04d}" for i in range(n)], name="sample_id"),
     )
-    side = make_side(names, bits, genes, kinds, unknown, rng)
     return FitRows(
         genes, control.astype(np.float32), obs, side, treated.astype(np.float32), np.asarray(obs["perturbation"])
     )
 
 
 def make_side(names, bits, genes, kinds, unknown, rng) -> SideInformation:
-    """Features of the wanted kinds (targets and genes: three measured genes each), and a ring as gene graph."""
+    """Features of the wanted kinds (targets, genes: three of twelve measured genes each), and a ring as gene graph."""
     known = np.array([n not in unknown for n in names])
     features = {}
     for kind in kinds:
@@ -65,7 +66,7 @@ def make_side(names, bits, genes, kinds, unknown, rng) -> SideInformation:
         if kind in ("genes", "targets"):
             matrix, columns = np.zeros((len(names), len(genes)), dtype=np.float32), tuple(genes)
             for row in matrix:
-                row[rng.choice(len(genes), size=min(3, len(genes)), replace=False)] = 1
+                row[rng.choice(min(len(genes), 12), size=min(3, len(genes)), replace=False)] = 1
         features[kind] = PerturbationFeatures(
             kind, tuple(names), columns, np.where(known[:, None], matrix, 0).astype(np.float32), known
         )
