@@ -74,6 +74,15 @@ class Evidence:
         return {line: self._over([b for b in self.blocks if b.cell_line == line]) for line in self.cell_lines}
 
     @cached_property
+    def line_fold_sums(self) -> dict[tuple[str, int], Sums]:
+        """Sums of each visible cell line and fold that has rows."""
+        found: dict[tuple[str, int], list[Block]] = {}
+        for b in self.blocks:
+            if b.fold is not None:
+                found.setdefault((b.cell_line, b.fold), []).append(b)
+        return {key: self._over(blocks) for key, blocks in found.items()}
+
+    @cached_property
     def sums(self) -> Sums:
         """Sums of all visible rows."""
         return merge_sums([self.fold_sums[k] for k in self.folds])
@@ -107,16 +116,6 @@ class Evidence:
     def singles(self) -> SingleScores:
         """Score of every base model alone on the primary metric."""
         return score_singles(self.reduction, self.primary, self.sums)
-
-    def line_split(self, cell_line: str) -> list[tuple[Sums, Sums]]:
-        """Leave-one-fold-out pairs within one cell line; empty when it has fewer than two folds."""
-        parts = [self._over([b]) for b in self._line_blocks(cell_line)]
-        if len(parts) < 2:
-            return []
-        return [(merge_sums([p for j, p in enumerate(parts) if j != i]), held) for i, held in enumerate(parts)]
-
-    def _line_blocks(self, cell_line: str) -> list[Block]:
-        return [b for b in self.blocks if b.cell_line == cell_line]
 
     def _over(self, blocks: Sequence[Block]) -> Sums:
         return merge_sums([regression_sums(self.reduction.gene[b], self.reference) for b in blocks])

@@ -71,6 +71,12 @@ def global_centre(sums: Sums, *, shrink: bool) -> Array:
     return global_ridge(sums, [], "equal")[0]
 
 
+def fit_per_gene_at(sums: Sums, strength: float) -> Array:
+    """Weights (n_genes, M) at a fixed strength of the pull to the global weights."""
+    path = ridge_path(sums, np.array([strength]), toward=global_centre(sums, shrink=True))
+    return pick(path, 0)[0]
+
+
 def repair(sums: Sums, path: RidgePath, weights: Array, intercept: Array) -> tuple[Array, Array, list[str]]:
     """Genes whose own rows cannot say (none, too few, or not finite) get the global weights and no intercept."""
     few = sums.count < sums.n_models + 1

@@ -7,12 +7,21 @@ from typing import Any
 
 from pertstack._base.errors import unknown_name
 from pertstack.stack.best_single import BestSingle
+from pertstack.stack.calibrated import Calibrated
+from pertstack.stack.cell_line_shrunken import CellLineShrunken
 from pertstack.stack.combiner import Combiner
 from pertstack.stack.direct import DirectOwn, DirectPooled
+from pertstack.stack.feature_weighted import FeatureWeighted
+from pertstack.stack.gene_eb import GeneEb
+from pertstack.stack.gene_groups import GeneGroups
 from pertstack.stack.gene_ridge import GeneRidge, GeneShrunken
+from pertstack.stack.gene_simplex import GeneSimplex
+from pertstack.stack.greedy import GreedyMse
+from pertstack.stack.inverse_mse import GeneInverseMse, InverseMse
 from pertstack.stack.mean import Mean
 from pertstack.stack.median import Median
 from pertstack.stack.no_change import NoChange
+from pertstack.stack.nonneg import Nonneg
 from pertstack.stack.ridge import Ridge
 from pertstack.stack.simplex import Simplex
 from pertstack.stack.trimmed_mean import TrimmedMean
@@ -23,12 +32,22 @@ _CLASSES: tuple[type[Combiner], ...] = (
     Median,
     TrimmedMean,
     NoChange,
+    InverseMse,
     Simplex,
+    GreedyMse,
+    Nonneg,
     Ridge,
-    GeneRidge,
-    GeneShrunken,
+    GeneInverseMse,
     DirectPooled,
     DirectOwn,
+    CellLineShrunken,
+    FeatureWeighted,
+    GeneGroups,
+    GeneSimplex,
+    GeneShrunken,
+    GeneEb,
+    GeneRidge,
+    Calibrated,
 )
 COMBINERS: dict[str, type[Combiner]] = {c.name: c for c in _CLASSES}
 ALWAYS: tuple[str, ...] = ("best_single", "mean", "median", "trimmed_mean", "no_change")

@@ -187,3 +187,13 @@ def one_gene(sums: Sums, genes: Any = None) -> Sums:
         tt=np.array([target]),
         available=sums.available[chosen].any(axis=0)[None],
     )
+
+
+def stack_sums(parts: Sequence[Sums]) -> Sums:
+    """Sums side by side along the gene axis: problems to be solved at once, each on its own."""
+    return Sums(
+        *(
+            np.concatenate([getattr(p, name) for p in parts])
+            for name in ("count", "mean_x", "mean_t", "xx", "xt", "tt", "available")
+        )
+    )
