@@ -1,13 +1,15 @@
-"""Checkpoints of a fit that was interrupted: tensors and plain values only, recognised by a digest.
+"""Checkpoints of a fit that was interrupted: tensors and plain values only, recognised by digests.
 
-The digest covers the fit rows, their groups, the values learned from, the hyper-parameters and the fold plan, so that a
-checkpoint can never carry what was learned on other rows into a fit.
+One digest covers the fit rows, their groups, the values learned from and the fold plan, so that a checkpoint can never
+carry what was learned on other rows into a fit: that is refused. The other covers hyper-parameters and seed; a fit with
+others starts anew. A finished fit deletes its checkpoint.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +23,37 @@ from pertstack.data.rows import FitRows
 FORMAT = 1
 
 
-def fit_digest(rows: FitRows, model: str, params: dict[str, Any], plan_digest: str | None) -> str:
-    """What a fit is recognised by: row ids, groups, treated values, hyper-parameters, plan."""
-    return digest_json(
-        [
-            FORMAT, model, params, plan_digest, digest_names(map(str, rows.sample_ids)),
-            digest_names(map(str, rows.group)), digest_names(map(str, rows.gene_names)),
-            digest_array(rows.control), digest_array(rows.treated),
-        ]
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Identity:
+    """What an unfinished fit is recognised by."""
+
+    rows: str
+    params: str
 
 
-def write_checkpoint(path: Path, digest: str, state: dict[str, Any]) -> None:
+def fit_identity(rows: FitRows, model: str, params: dict[str, Any], plan_digest: str | None) -> Identity:
+    """Digests of fit rows, groups, values and plan, and of model and hyper-parameters."""
+    of_rows = [
+        FORMAT, plan_digest, digest_names(map(str, rows.sample_ids)), digest_names(map(str, rows.group)),
+        digest_names(map(str, rows.gene_names)), digest_array(rows.control), digest_array(rows.treated),
+    ]  # fmt: skip
+    return Identity(digest_json(of_rows), digest_json([FORMAT, model, params]))
+
+
+def write_checkpoint(path: Path, identity: Identity, state: dict[str, Any]) -> None:
     """Write a checkpoint whole or not at all."""
     stream = io.BytesIO()
-    torch.save({"format": FORMAT, "digest": digest, "state": state}, stream)
+    torch.save({"format": FORMAT, "rows": identity.rows, "params": identity.params, "state": state}, stream)
     write_atomic(path, stream.getvalue())
 
 
-def read_checkpoint(path: Path, digest: str) -> dict[str, Any] | None:
-    """State of an interrupted fit; None when there is no checkpoint.
+def read_checkpoint(path: Path, identity: Identity) -> dict[str, Any] | None:
+    """State of an interrupted fit; None when there is no checkpoint, or one of other hyper-parameters.
 
     Raises
     ------
     FoldPlanMismatchError
-        It belongs to other rows, another plan or other hyper-parameters.
+        It belongs to other rows or another plan.
     CorruptionError
         It cannot be read.
     """
@@ -53,15 +61,13 @@ def read_checkpoint(path: Path, digest: str) -> dict[str, Any] | None:
         return None
     try:
         content = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
-        found, state = str(content["digest"]), content["state"]
+        rows, params, state = str(content["rows"]), str(content["params"]), dict(content["state"])
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
-        raise CorruptionError(
-            f"{path} is not a checkpoint we wrote ({error}). Delete it; the fit starts anew."
-        ) from error
-    if found != digest:
+        raise CorruptionError(f"{path} is no checkpoint of ours ({error}). Delete it; the fit starts anew.") from error
+    if rows != identity.rows:
         raise FoldPlanMismatchError(
-            f"{path} is a checkpoint of fit {found[:8]}, but this is fit {digest[:8]}: other rows, another fold plan "
-            f"or other hyper-parameters. Going on from it could carry held-out values into this fit. Delete it, or "
-            f"give each fit a folder of its own."
+            f"{path} is the checkpoint of a fit on rows {rows[:8]}, but this fit is on rows {identity.rows[:8]}: other "
+            f"samples, other values or another fold plan. Going on from it could carry held-out values into this fit. "
+            f"Delete it, or give each fit a folder of its own."
         )
-    return dict(state)
+    return state if params == identity.params else None

@@ -21,7 +21,7 @@ from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.fit.base import Needs
 from pertstack.fit.inner_split import inner_split
 from pertstack.fit.torch import NEEDS
-from pertstack.fit.torch.checkpoint import fit_digest
+from pertstack.fit.torch.checkpoint import Identity, fit_identity
 from pertstack.fit.torch.inputs import Batch, Encoder, Index, Table
 from pertstack.fit.torch.settings import SETTINGS, Settings, make_settings
 from pertstack.fit.torch.trainer import Curve, Job, Progress, explained, pick_device, torch_session, train
@@ -85,6 +85,7 @@ class TorchModel:
         self.seconds = 0.0
         self.best_epoch: int | None = None
         self.checkpoint: Path | None = None
+        self.checkpoint_seconds = 30.0
         self.plan_digest: str | None = None
         self.encoder: Encoder | None = None
         self.net: Network | None = None
@@ -178,6 +179,8 @@ class TorchModel:
             self.net = self.build(sizes, rows, self.encoder).to(self.device)
             progress = train(self._job(rows, table, self.net, split_rng, seed))
             self.finish(self.net, table, rows)
+        if self.checkpoint is not None:
+            self.checkpoint.unlink(missing_ok=True)
         self.curve = progress.curve
         self.best_epoch = progress.best_epoch if progress.best_epoch >= 0 else None
         self.seconds = time.monotonic() - started
@@ -218,15 +221,15 @@ class TorchModel:
                 fit, held = everyone, everyone[:0]
         generator = torch.Generator().manual_seed(seed)
         optimisers = self.optimisers(net)
-        digest = ""
+        identity: Identity | None = None
         if self.checkpoint is not None:
-            digest = fit_digest(rows, self.name, {**self.params(), "seed": seed}, self.plan_digest)
+            identity = fit_identity(rows, self.name, {**self.params(), "seed": seed}, self.plan_digest)
         return Job(
             self.name, net, s, device, self.trained_rows(fit, held), optimisers,
             lambda part, g: self.training_batch(table, part, g, device),
             lambda batch, step, g: self.step(net, optimisers, batch, step, device),
             (lambda: self.validation(net, table, held)) if len(held) else None,
-            generator, self.checkpoint, digest,
+            generator, self.checkpoint, identity, self.checkpoint_seconds,
         )  # fmt: skip
 
     def training_batch(self, table: Table, part: Index, generator: torch.Generator, device: torch.device) -> Batch:

@@ -143,6 +143,7 @@ class MultiDCPSettings(Settings):
     head: int = 128
     dropout: float = 0.1
     residual: bool = False  # x2 = a x1 + b + head per gene: our variant
+    learning_rate: float = 5e-3
     genes_per_step: int = 256
 
 
@@ -166,6 +167,7 @@ class CheMoESettings(Settings):
     balance: float = 0.01
     dropout: float = 0.1
     residual: bool = False  # x2 = a x1 + b + expert output per gene: our variant
+    learning_rate: float = 5e-3
     genes_per_step: int = 128
 
 

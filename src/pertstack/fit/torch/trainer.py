@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from pertstack._base.errors import InputError, ModelFailedError
 from pertstack._base.progress import track
-from pertstack.fit.torch.checkpoint import read_checkpoint, write_checkpoint
+from pertstack.fit.torch.checkpoint import Identity, read_checkpoint, write_checkpoint
 from pertstack.fit.torch.inputs import Batch, Index
 from pertstack.fit.torch.settings import Settings
 
@@ -99,8 +100,8 @@ class Job:
     validate: Callable[[], float] | None  # lower is better; None = no early stopping
     generator: torch.Generator
     checkpoint: Path | None = None
-    digest: str = ""
-    checkpoint_every: int = 5
+    identity: Identity | None = None
+    checkpoint_seconds: float = 30.0
 
 
 def train(job: Job) -> Progress:
@@ -113,6 +114,7 @@ def train(job: Job) -> Progress:
     """
     state = _resume(job) or Progress()
     base = [[float(group["lr"]) for group in o.param_groups] for o in job.optimisers]
+    due = time.monotonic() + job.checkpoint_seconds
     stop = job.validate is not None and state.waited >= job.settings.patience
     for epoch in track(range(state.epoch, job.settings.epochs), f"{job.model}: epochs"):
         if stop:
@@ -121,8 +123,9 @@ def train(job: Job) -> Progress:
         state.curve.append(_epoch(job, state, epoch))
         stop = _judge(job, state, epoch)
         state.epoch = epoch + 1
-        if job.checkpoint is not None and (state.epoch % job.checkpoint_every == 0 or stop):
-            write_checkpoint(job.checkpoint, job.digest, _state_of(job, state, base))
+        if job.checkpoint is not None and job.identity is not None and time.monotonic() >= due:
+            write_checkpoint(job.checkpoint, job.identity, _state_of(job, state, base))
+            due = time.monotonic() + job.checkpoint_seconds
     if state.best_state:
         job.net.load_state_dict(state.best_state)
     job.net.eval()
@@ -200,7 +203,9 @@ def _state_of(job: Job, state: Progress, base: list[list[float]]) -> dict[str, A
 
 def _resume(job: Job) -> Progress | None:
     """Put everything back as a checkpoint left it."""
-    found = read_checkpoint(job.checkpoint, job.digest) if job.checkpoint is not None else None
+    if job.checkpoint is None or job.identity is None:
+        return None
+    found = read_checkpoint(job.checkpoint, job.identity)
     if found is None:
         return None
     job.net.load_state_dict(found["net"])
