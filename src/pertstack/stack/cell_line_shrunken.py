@@ -34,7 +34,7 @@ class CellLineShrunken(Combiner):
     complexity: ClassVar[int] = 5
 
     def fit(self, evidence: Evidence) -> LinearWeights:
-        lines = evidence.cell_lines
+        lines = tuple(evidence.line_sums)
         parts = evidence.line_fold_sums
         cautions: tuple[str, ...] = ()
         if len(evidence.folds) > 1 and len(lines) > 1:

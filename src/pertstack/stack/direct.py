@@ -20,8 +20,8 @@ from pertstack.stack.evidence import Evidence
 from pertstack.stack.learned import linear
 from pertstack.stack.linear_weights import LinearWeights
 from pertstack.stack.simplex import global_error_gram
-from pertstack.stack.sums import Array, Reference, Sums
-from pertstack.stack.top_gene import TopGeneSums, top_gene_sums
+from pertstack.stack.sums import Array, Mask, Reference, Sums
+from pertstack.stack.top_gene import TopGeneSums, top_gene_sums, usable_models
 
 _minimize: Any = scipy.optimize.minimize
 BEST_STARTS = 4  # starts that are followed to the end; all are looked at
@@ -93,13 +93,25 @@ class _Direct(Combiner):
         k = min(self.k or parse_metric(evidence.primary).top or 20, len(evidence.gene_names))
         squared = evidence.sums_against(self.against)
         top = top_gene_sums(evidence.reduction.slices[self.against], self.against, k)
-        weights, value = maximise_top_gene(top, direct_starts(squared), signed=self.signed)
+        usable = usable_models(evidence.reduction.slices[self.against], k)
+        starts = direct_starts(squared) * usable
+        weights, value = maximise_top_gene(top, starts[starts.sum(axis=1) > 0], signed=self.signed)
         scale, offset = scale_and_offset(squared, weights)
         facts: dict[str, Any] = {"value_in_sample": value, "k": k, "scale": scale, "samples": top.n}
-        cautions = () if top.n else ("No sample with every model and a varying truth: equal or single weights kept.",)
+        cautions = self._cautions(evidence, top, usable)
         return linear(
             self.name, evidence, scale * weights, offset, reference=self.against, facts=facts, cautions=cautions
         )
+
+    def _cautions(self, evidence: Evidence, top: TopGeneSums, usable: Mask) -> tuple[str, ...]:
+        said = []
+        left_out = [m for m, good in zip(evidence.models, usable, strict=True) if not good]
+        if left_out:
+            names = ", ".join(left_out)
+            said.append(f"{names} predict the top genes of less than half of the samples and get no weight.")
+        if not top.n:
+            said.append("No sample has every model and a truth that varies over its top genes: a start was kept.")
+        return tuple(said)
 
 
 @dataclass(frozen=True)

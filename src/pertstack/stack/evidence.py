@@ -52,7 +52,7 @@ class Evidence:
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """Visible blocks in their fixed order."""
-        return tuple(sorted(self.reduction.gene))
+        return tuple(sorted(self.reduction.blocks))
 
     @cached_property
     def folds(self) -> tuple[int, ...]:
@@ -64,6 +64,11 @@ class Evidence:
         return tuple(sorted({b.cell_line for b in self.blocks}))
 
     @cached_property
+    def cautions(self) -> tuple[str, ...]:
+        """What every combiner that learns from these sums should say: rows and genes some models did not predict."""
+        return tuple(f.message for f in self.reduction.findings if f.severity != "note")
+
+    @cached_property
     def fold_sums(self) -> dict[int, Sums]:
         """Sums of each visible fold."""
         return {k: self._over([b for b in self.blocks if b.fold == k]) for k in self.folds}
@@ -71,7 +76,8 @@ class Evidence:
     @cached_property
     def line_sums(self) -> dict[str, Sums]:
         """Sums of each visible cell line."""
-        return {line: self._over([b for b in self.blocks if b.cell_line == line]) for line in self.cell_lines}
+        found = {line: [b for b in self.blocks if b.cell_line == line] for line in self.cell_lines}
+        return {line: self._over(blocks) for line, blocks in found.items() if blocks}
 
     @cached_property
     def line_fold_sums(self) -> dict[tuple[str, int], Sums]:

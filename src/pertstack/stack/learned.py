@@ -22,8 +22,12 @@ def linear(
     by_cell_line: Mapping[str, tuple[Array, Array]] | None = None,
     facts: Mapping[str, Any] | None = None,
     cautions: tuple[str, ...] = (),
+    learned: bool = True,
 ) -> LinearWeights:
-    """``LinearWeights`` over the evidence's models and genes; coefficients (M,) or (n_genes, M)."""
+    """``LinearWeights`` over the evidence's models and genes; coefficients (M,) or (n_genes, M).
+
+    ``learned`` False for weights that rest on no sums, so that cautions about the sums do not concern them.
+    """
     return LinearWeights(
         name=name,
         reference=reference or evidence.reference,
@@ -33,6 +37,6 @@ def linear(
         intercept=np.asarray(intercept, dtype=np.float64),
         ranking=evidence.ranking,
         by_cell_line=dict(by_cell_line or {}),
-        cautions=cautions,
+        cautions=(*(evidence.cautions if learned else ()), *cautions),
         facts=dict(facts or {}),
     )

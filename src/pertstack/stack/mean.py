@@ -23,4 +23,4 @@ class Mean(Combiner):
     complexity: ClassVar[int] = 1
 
     def fit(self, evidence: Evidence) -> LinearWeights:
-        return linear(self.name, evidence, np.full(evidence.n_models, 1.0 / evidence.n_models))
+        return linear(self.name, evidence, np.full(evidence.n_models, 1.0 / evidence.n_models), learned=False)

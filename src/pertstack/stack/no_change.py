@@ -24,4 +24,4 @@ class NoChange(Combiner):
     candidate: ClassVar[bool] = False
 
     def fit(self, evidence: Evidence) -> LinearWeights:
-        return linear(self.name, evidence, np.zeros(evidence.n_models), reference="own")
+        return linear(self.name, evidence, np.zeros(evidence.n_models), reference="own", learned=False)

@@ -15,6 +15,7 @@ import numpy as np
 from pertstack._base.errors import InputError
 from pertstack.stack.sums import Array, Mask, Reference
 
+_PIECE = 8192  # samples turned to float64 at once
 _FLAT = 1e-10  # population standard deviation below which a vector counts as constant, as in the canonical metric
 
 
@@ -75,47 +76,58 @@ class TopGeneSums:
         return float(np.mean(r * np.abs(r))), gradient / self.n
 
 
-def slice_arrays(slices: Slices, reference: Reference | str, k: int) -> tuple[Array, Array, Mask]:
-    """Regressors (n, M, k), target (n, k) on the k top genes, and the samples that every model predicts there.
+def usable_models(slices: Slices, k: int) -> Mask:
+    """(M,) models that predict all top k genes in at least half of the samples; the others would leave too few to
+    learn."""
+    whole = np.isfinite(np.asarray(slices.delta)[:, :, :k]).all(axis=2)  # (n, M)
+    return np.asarray(whole.mean(axis=0) >= 0.5) if whole.shape[0] else np.ones(whole.shape[1], dtype=bool)
+
+
+def top_gene_sums(slices: Slices, reference: Reference | str, k: int, rows: Mask | None = None) -> TopGeneSums:
+    """Quadratic forms of every sample that all usable models predict and whose truth varies over its top k genes.
+
+    Models that are not usable have zeros. Samples are taken in pieces, so that float64 copies stay small.
 
     Raises
     ------
     InputError
         The slices hold fewer than k genes.
     """
-    delta, y, offset = np.asarray(slices.delta), np.asarray(slices.y), np.asarray(slices.offset)
-    if y.shape[1] < k:
-        raise InputError(f"The slices hold {y.shape[1]} top genes; k = {k} asks for more. Reduce again with k >= {k}.")
-    shift = np.zeros_like(y[:, :k]) if reference == "own" else offset[:, :k]
-    x = np.asarray(delta[:, :, :k] + shift[:, None, :], dtype=np.float64)
-    t = np.asarray(y[:, :k] + shift, dtype=np.float64)
-    return x, t, np.asarray(np.isfinite(x).all(axis=(1, 2)) & np.isfinite(t).all(axis=1))
+    n, held = np.asarray(slices.y).shape
+    if held < k:
+        raise InputError(f"The slices hold {held} top genes; k = {k} asks for more. Reduce again with k >= {k}.")
+    usable = usable_models(slices, k)
+    chosen = np.arange(n) if rows is None else np.flatnonzero(rows)
+    pieces = [_forms(slices, reference, k, usable, chosen[at : at + _PIECE]) for at in range(0, len(chosen), _PIECE)]
+    n_models = usable.size
+    a = np.concatenate([p[0] for p in pieces]) if pieces else np.zeros((0, n_models, n_models))
+    b = np.concatenate([p[1] for p in pieces]) if pieces else np.zeros((0, n_models))
+    yy = np.concatenate([p[2] for p in pieces]) if pieces else np.zeros(0)
+    return TopGeneSums(a, b, yy, k)
 
 
-def top_gene_sums(slices: Slices, reference: Reference | str, k: int, rows: Mask | None = None) -> TopGeneSums:
-    """Quadratic forms of every sample that all models predict and whose truth varies over its top k genes."""
-    x, t, good = slice_arrays(slices, reference, k)
-    if rows is not None:
-        good = good & rows
-    x, t = x[good], t[good]
-    x = x - x.mean(axis=2, keepdims=True)
-    t = t - t.mean(axis=1, keepdims=True)
+def _forms(slices: Slices, reference: str, k: int, usable: Mask, rows: Any) -> tuple[Array, Array, Array]:
+    x, t = _centred(slices, reference, k, rows)
+    x[:, ~usable] = 0.0
     yy = np.einsum("nk,nk->n", t, t)
-    varies = yy > t.shape[1] * _FLAT**2
-    x, t, yy = x[varies], t[varies], yy[varies]
-    a = x @ x.transpose(0, 2, 1)
-    b = (x @ t[:, :, None])[:, :, 0]
-    return TopGeneSums(np.ascontiguousarray(a), np.ascontiguousarray(b), yy, t.shape[1])
+    good = np.isfinite(x).all(axis=(1, 2)) & (yy > k * _FLAT**2)  # NaN in yy compares False
+    x, t = x[good], t[good]
+    return x @ x.transpose(0, 2, 1), (x @ t[:, :, None])[:, :, 0], yy[good]
+
+
+def _centred(slices: Slices, reference: str, k: int, rows: Any = slice(None)) -> tuple[Array, Array]:
+    """prediction - reference (n, M, k) and treated - reference (n, k) on the top k genes, centred over them,
+    float64."""
+    delta, y = np.asarray(slices.delta)[rows, :, :k], np.asarray(slices.y)[rows, :k]
+    shift = np.zeros_like(y) if reference == "own" else np.asarray(slices.offset)[rows, :k]
+    x = np.asarray(delta, dtype=np.float64) + shift[:, None, :].astype(np.float64)
+    t = np.asarray(y, dtype=np.float64) + shift.astype(np.float64)
+    return x - x.mean(axis=2, keepdims=True), t - t.mean(axis=1, keepdims=True)
 
 
 def single_r2(slices: Slices, reference: Reference | str, k: int) -> Array:
     """R2 Top-k of every model alone, (M, n); NaN where undefined (not predicted, constant truth or prediction)."""
-    delta, y, offset = np.asarray(slices.delta), np.asarray(slices.y), np.asarray(slices.offset)
-    shift = np.zeros_like(y[:, :k]) if reference == "own" else offset[:, :k]
-    x = np.asarray(delta[:, :, :k] + shift[:, None, :], dtype=np.float64)
-    t = np.asarray(y[:, :k] + shift, dtype=np.float64)
-    x = x - x.mean(axis=2, keepdims=True)
-    t = t - t.mean(axis=1, keepdims=True)
+    x, t = _centred(slices, reference, k)
     xx, xt, tt = np.einsum("nmk,nmk->nm", x, x), np.einsum("nmk,nk->nm", x, t), np.einsum("nk,nk->n", t, t)
     floor = t.shape[1] * _FLAT**2
     defined = (xx > floor) & (tt > floor)[:, None]

@@ -1,0 +1,128 @@
+"""Stacking for people with arrays: the study's own code path without a disk.
+
+``stack`` takes out-of-fold predictions, scores every combiner on folds it did not learn from, chooses one by the
+no-harm rule and keeps the fits. It never opens a held-out test: that is the business of a study and its ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import MisalignedError, first_few, unknown_name
+from pertstack.data.rows import Float32
+from pertstack.predictions.array_source import ArraySource
+from pertstack.reduce.metrics.names import DEFAULT_PANEL, parse_metric
+from pertstack.reduce.one_pass import reduce_blocks
+from pertstack.reduce.references import References
+from pertstack.reduce.score import score
+from pertstack.reduce.score_table import ScoreTable
+from pertstack.stack.choose import Choice, choose
+from pertstack.stack.combiner import Combiner
+from pertstack.stack.estimator import combine_arrays
+from pertstack.stack.nested import NestedFits, fit_nested
+from pertstack.stack.sums import Reference
+
+
+@dataclass(frozen=True)
+class StackFit:
+    """What ``stack`` found: nested scores, weights, the choice and its reasons."""
+
+    scores: ScoreTable
+    nested: NestedFits
+    choice: Choice
+    references: References
+
+    @property
+    def chosen(self) -> str:
+        """Name of the combiner that passed no-harm; ``best_single`` when none did."""
+        return self.choice.chosen
+
+    @property
+    def leaderboard(self) -> pd.DataFrame:
+        """Out-of-fold means, best first: base models and combiners; ``chosen`` and ``marked`` say what ships."""
+        metric = parse_metric(self.choice.primary)
+        frame = self.scores.to_frame().sort_values(
+            self.choice.primary, ascending=not metric.higher_is_better, kind="stable"
+        )
+        frame.insert(0, "kind", ["combiner" if n in self.nested.names else "base" for n in frame.index])
+        frame.insert(1, "chosen", [n == self.chosen for n in frame.index])
+        frame.insert(2, "marked", [n in self.choice.marked for n in frame.index])
+        return frame
+
+    @property
+    def weights(self) -> dict[str, dict[str, Any]]:
+        """Weights of every combiner's final fit, as plain JSON."""
+        return {name: self.nested.final[name].weights() for name in self.nested.names}
+
+    def predict(
+        self, predictions: Mapping[str, Any], *, control: Any = None, cell_line: Any = None, combiner: str | None = None
+    ) -> Float32:
+        """Combined treated profiles (n, n_genes) of new samples, by the chosen combiner or the one named.
+
+        ``predictions`` are of models fitted on all development rows; ``control`` None means differential values.
+        """
+        name = combiner or self.chosen
+        if name not in self.nested.names:
+            raise unknown_name("combiner of this fit", name, self.nested.names)
+        fitted = self.nested.final[name]
+        missing = [m for m in fitted.models if m not in predictions]
+        if missing:
+            raise MisalignedError(
+                f"The stack was learned on {len(fitted.models)} models; predictions lack {first_few(missing)}. Hand in "
+                f"all of them; a model that has no answer for a row or gene may be NaN there."
+            )
+        given = {m: np.asarray(predictions[m], dtype=np.float32) for m in fitted.models}
+        shape = next(iter(given.values())).shape
+        zero = np.zeros(shape, dtype=np.float32) if control is None else np.asarray(control, dtype=np.float32)
+        return combine_arrays(fitted, given, zero, self.references, cell_line)
+
+
+def stack(
+    predictions: Mapping[str, Any],
+    *,
+    treated: Any,
+    control: Any = None,
+    folds: Any,
+    perturbation: Any,
+    cell_line: Any = None,
+    gene_names: Any = None,
+    group: Any = None,
+    combiners: Sequence[str | Combiner] | None = None,
+    primary: str = "r2_top20@pooled",
+    reference: Reference = "pooled",
+    seed: int = 0,
+) -> StackFit:
+    """Stack out-of-fold predictions held in memory.
+
+    Parameters
+    ----------
+    predictions : {model: array (n, n_genes)}
+        Out-of-fold, in the treated scale: row i comes from a fit without fold ``folds[i]``. That is the caller's word.
+    treated, control : arrays (n, n_genes); control None for differential values.
+    folds, perturbation, cell_line, group : one entry per row; the group (default: perturbation) is what is resampled.
+    combiners : names or combiners; None for all. primary : what is chosen by. reference : what is learned against.
+
+    Example
+    -------
+    >>> fit = stack({"a": a, "b": b}, treated=y, control=c, folds=fold, perturbation=drug)  # doctest: +SKIP
+    >>> fit.chosen, fit.leaderboard, fit.predict({"a": a2, "b": b2}, control=c2)  # doctest: +SKIP
+    """
+    wanted = parse_metric(primary)
+    source = ArraySource(
+        predictions, treated, control, folds=folds, perturbation=perturbation, cell_line=cell_line,
+        gene_names=gene_names, group=group,
+    )  # fmt: skip
+    references = References.collect(source)
+    k = min(max(80, wanted.top or 0), len(source.gene_names))
+    reduction = reduce_blocks(source, references, k=k)
+    nested = fit_nested(
+        combiners, reduction, source=source, references=references, reference=reference, primary=wanted.name, seed=seed
+    )
+    metrics = tuple(dict.fromkeys([wanted.name, *DEFAULT_PANEL]))
+    table = score(source, nested.combines(), references, metrics=metrics)
+    return StackFit(table, nested, choose(table, nested, seed=seed), references)
