@@ -11,10 +11,15 @@ from pertstack.reduce.metrics import (
     parse_metrics,
     score_rows,
 )
+from pertstack.reduce.moments import GeneMoments
+from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles, no_change, read_tile, samples_of, single
+from pertstack.reduce.reduction import Reduction
 from pertstack.reduce.references import REFERENCES, Reference, References
+from pertstack.reduce.sample_moments import SampleMoments
 from pertstack.reduce.score import NO_CHANGE, score
 from pertstack.reduce.score_table import Score, ScoreTable
+from pertstack.reduce.slices import TopSlices
 from pertstack.reduce.tile import Combine, Tile
 
 __all__ = [
@@ -23,18 +28,23 @@ __all__ = [
     "NO_CHANGE",
     "REFERENCES",
     "Combine",
+    "GeneMoments",
     "Metric",
+    "Reduction",
     "Reference",
     "References",
+    "SampleMoments",
     "Score",
     "ScoreTable",
     "Tile",
+    "TopSlices",
     "iter_tiles",
     "metric_names",
     "no_change",
     "parse_metric",
     "parse_metrics",
     "read_tile",
+    "reduce_blocks",
     "samples_of",
     "score",
     "score_rows",

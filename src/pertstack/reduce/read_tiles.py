@@ -26,20 +26,21 @@ def ordered_blocks(source: BlockSource) -> list[Block]:
     return sorted(source.blocks())
 
 
+def block_samples(source: BlockSource, block: Block) -> pd.DataFrame:
+    """Rows of one block: sample_id, block (its id), cell_line, fold (<NA> for test), perturbation, group."""
+    obs = source.obs(block)
+    columns = {
+        "sample_id": np.asarray(obs.index, dtype=object), "block": block.id, "cell_line": block.cell_line,
+        "fold": pd.array([block.fold] * len(obs), dtype="Int64"),
+        "perturbation": np.asarray(obs["perturbation"], dtype=object),
+        "group": np.asarray(obs["group" if "group" in obs else "perturbation"], dtype=object),
+    }  # fmt: skip
+    return pd.DataFrame(columns)
+
+
 def samples_of(source: BlockSource) -> pd.DataFrame:
-    """All rows of a source in plan order: sample_id, block (its id), cell_line, fold (<NA> for test), perturbation,
-    group.
-    """
-    parts = []
-    for block in ordered_blocks(source):
-        obs = source.obs(block)
-        columns = {
-            "sample_id": np.asarray(obs.index, dtype=object), "block": block.id, "cell_line": block.cell_line,
-            "fold": pd.array([block.fold] * len(obs), dtype="Int64"),
-            "perturbation": np.asarray(obs["perturbation"], dtype=object),
-            "group": np.asarray(obs["group" if "group" in obs else "perturbation"], dtype=object),
-        }  # fmt: skip
-        parts.append(pd.DataFrame(columns))
+    """All rows of a source in plan order, columns as in ``block_samples``."""
+    parts = [block_samples(source, block) for block in ordered_blocks(source)]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(SAMPLE_COLUMNS))
 
 

@@ -1,0 +1,213 @@
+"""The one pass: every block of a source is read once, in tiles sized by the memory budget, and leaves moments and
+slices.
+
+While threads work on one tile the next is read. What was reduced before is a look-up by digest: a new block costs
+reading that block alone. A new model costs reading its blocks again, all models of them, because its products with
+the others are new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pertstack._base.digests import digest_array, digest_json, digest_names
+from pertstack._base.errors import InputError, first_few
+from pertstack._base.findings import Finding
+from pertstack.data.rows import Float32
+from pertstack.design.blocks import Block
+from pertstack.predictions.source import BlockSource
+from pertstack.reduce.block_sums import BlockPart, BlockSums, Spread
+from pertstack.reduce.part_files import FORMAT, load_part, save_part
+from pertstack.reduce.read_tiles import block_samples
+from pertstack.reduce.reduction import Reduction
+from pertstack.reduce.references import REFERENCES, Reference, References
+from pertstack.reduce.sum_kernels import ROWS
+
+MOST_ROWS = 256
+
+
+def reduce_blocks(
+    source: BlockSource,
+    references: References,
+    *,
+    k: int = 80,
+    memory: int = 10**9,
+    workers: int = 1,
+    cache: Path | None = None,
+    on_block: Callable[[Block], None] | None = None,
+) -> Reduction:
+    """Gene moments, sample moments and top-gene slices of the source's development blocks, in one streamed read.
+
+    Parameters
+    ----------
+    k : top genes per sample that slices keep.
+    memory : bytes for two tiles; at least 8 rows of every layer are held whatever it says.
+    workers : threads. Results have the same bits for any number of them, any memory and any order of blocks.
+    cache : folder where parts are kept per block and looked up by the digest of what went in; results are then
+    mapped from there.
+        Without it they are held in memory.
+    on_block : called after each block, for progress.
+
+    Returns
+    -------
+    Reduction
+        A row counts in the gene moments when every model predicted it and none has seen it. ``findings`` says how
+        many rows of each block were left out and by which models, and names test blocks of the source, which are
+        never read here.
+
+    Raises
+    ------
+    InputError
+        No models, no development blocks, or not one row that every model predicts.
+    """
+    blocks = sorted(b for b in source.blocks() if b.role == "development" and len(source.obs(b)))
+    _check(source, blocks, k)
+    parts: dict[Block, BlockPart] = {}
+    with ExitStack() as stack:
+        reader = stack.enter_context(ThreadPoolExecutor(1))
+        pool = stack.enter_context(ThreadPoolExecutor(workers)) if workers > 1 else None
+        for block in blocks:
+            folder = cache / part_key(source, references, block, k) if cache is not None else None
+            part = load_part(folder) if folder is not None else None
+            if part is None:
+                part = _reduce_block(source, references, block, k, memory, reader, _spreader(pool))
+                if folder is not None:
+                    save_part(folder, part, {"block": block.id, "models": list(source.models), "k": k})
+                    part = load_part(folder) or part
+            parts[block] = part
+            if on_block is not None:
+                on_block(block)
+    findings = _findings(source, parts)
+    if not any(p.complete.any() for p in parts.values()):
+        raise InputError(
+            f"There is not one row that all models ({first_few(source.models)}) predicted without having seen it, "
+            f"so nothing can "
+            f"be learned from them together. {findings[0].message}"
+        )
+    tables = {b: block_samples(source, b) for b in parts}
+    return Reduction(tuple(source.models), np.asarray(source.gene_names), parts, tables, tuple(findings))
+
+
+def part_key(source: BlockSource, references: References, block: Block, k: int) -> str:
+    """Digest of everything a block's part depends on: layers, models in order, what is usable, references, k."""
+    models = [
+        [
+            m,
+            source.layer_digest(block, m),
+            digest_array(source.sound(block, m)),
+            digest_array(source.genes_of(block, m)),
+        ]
+        for m in source.models
+    ]
+    truth = [source.layer_digest(block, layer) for layer in ("treated", "control")]
+    profiles = [digest_array(references.pooled(block.cell_line)), digest_array(references.centroid(block.cell_line))]
+    genes = digest_names(map(str, source.gene_names))
+    return digest_json([FORMAT, block.id, k, len(source.obs(block)), genes, truth, models, profiles])
+
+
+def _reduce_block(
+    source: BlockSource,
+    references: References,
+    block: Block,
+    k: int,
+    memory: int,
+    reader: ThreadPoolExecutor,
+    spread: Spread,
+) -> BlockPart:
+    n, n_genes, models = len(source.obs(block)), len(source.gene_names), tuple(source.models)
+    usable = np.stack([source.sound(block, m) for m in models], axis=1)
+    genes_of = np.stack([source.genes_of(block, m) for m in models])
+    sums = BlockSums(block, usable, genes_of, _profiles(references, block), k, models)
+    most = rows_of_tile(n_genes, len(models) + 2, memory)
+    tiles = [np.empty((len(models) + 2, min(most, n), n_genes), dtype=np.float32) for _ in range(2 if n > most else 1)]
+
+    def fill(turn: int) -> Float32:
+        start, stop = turn * most, min(n, (turn + 1) * most)
+        tile = tiles[turn % len(tiles)][:, : stop - start]
+        for layer, name in enumerate((*models, "treated", "control")):
+            if layer >= len(models) or usable[start:stop, layer].any():
+                got = source.read(block, name, start, stop, tile[layer])
+                if got is not tile[layer] and got.base is not tile[layer].base:
+                    tile[layer] = got
+        return tile
+
+    coming = reader.submit(fill, 0)
+    for turn in range(-(-n // most)):
+        tile = coming.result()
+        if (turn + 1) * most < n:
+            coming = reader.submit(fill, turn + 1)
+        sums.add(tile, turn * most, spread)
+    return sums.finish()
+
+
+def rows_of_tile(n_genes: int, n_layers: int, memory: int) -> int:
+    """Rows of a tile, a multiple of 8: two tiles fill at most 80 % of the memory, unless 8 rows are more than that."""
+    rows = int(0.4 * memory) // (4 * n_genes * n_layers)
+    return max(ROWS, min(MOST_ROWS, rows // ROWS * ROWS))
+
+
+def _profiles(references: References, block: Block) -> dict[Reference, Float32]:
+    """What slices are cut against, float32: (1, n_genes), or no row for the own control."""
+    pooled, centroid = references.pooled(block.cell_line), references.centroid(block.cell_line)
+    own = np.zeros((0, len(pooled)), dtype=np.float32)
+    made = {"own": own, "pooled": pooled.astype(np.float32)[None], "centroid": centroid.astype(np.float32)[None]}
+    return {r: made[r] for r in REFERENCES}
+
+
+def _spreader(pool: ThreadPoolExecutor | None) -> Spread:
+    def spread(work: list[Callable[[], Any]]) -> None:
+        if pool is None:
+            for task in work:
+                task()
+        else:
+            for done in [pool.submit(task) for task in work]:
+                done.result()
+
+    return spread
+
+
+def _check(source: BlockSource, blocks: list[Block], k: int) -> None:
+    if not source.models:
+        raise InputError("There are no models to reduce. Fit or add at least one base model.")
+    if not blocks:
+        raise InputError("There is no development block with rows to reduce. Hand in a source with development rows.")
+    if k < 2:
+        raise InputError(f"k is {k}; slices need at least 2 top genes for a correlation. 80 is the default.")
+
+
+def _findings(source: BlockSource, parts: dict[Block, BlockPart]) -> list[Finding]:
+    found = []
+    for block, part in parts.items():
+        left = np.flatnonzero(~part.complete)
+        if len(left):
+            by_model = {
+                m: int((~part.usable[:, j]).sum()) for j, m in enumerate(source.models) if not part.usable[:, j].all()
+            }
+            ids = [str(s) for s in source.obs(block).index[left[:10]]]
+            message = (
+                f"Block {block}: {len(left):,} of {len(part.usable):,} rows are left out of what squared-error "
+                f"combiners learn from, "
+                f"because not every model predicted them unseen (missing by model: {by_model}). Predict these "
+                f"rows, or leave "
+                f"these models out, to win them back."
+            )
+            numbers = {"rows": len(part.usable), "left_out": len(left), "by_model": by_model}
+            found.append(Finding("warning", "rows_left_out", message, len(left), tuple(ids), block.id, numbers))
+        for j, m in enumerate(source.models):
+            lacking = int((~source.genes_of(block, m)).sum())
+            if lacking:
+                text = f"Block {block}: model {m!r} lacks {lacking:,} genes; it takes part on the others only."
+                found.append(
+                    Finding("warning", "genes_lacking", text, lacking, (), block.id, {"model": m, "column": j})
+                )
+    unread = [b.id for b in sorted(source.blocks()) if b.role == "test"]
+    if unread:
+        text = f"{len(unread)} blocks of the held-out test were left unread: nothing is learned from them."
+        found.append(Finding("note", "test_blocks_unread", text, len(unread), tuple(unread[:10])))
+    return found
