@@ -38,7 +38,8 @@ def open_anndata(
     shape = treated.shape
     if (len(obs), len(var)) != shape:
         raise InputError(
-            f"{path}: the values have shape {shape}, but obs describes {len(obs):,} samples and var {len(var):,} genes. "
+            f"{path}: the values have shape {shape}, but obs describes {len(obs):,} samples and var {len(var):,} "
+            f"genes. "
             f"The file is damaged or was cut; write it again with anndata."
         )
     control: RowSource
@@ -130,7 +131,8 @@ def _control(path: Path, kind: Kind, root: Any, layer: str, layers: list[str]) -
     if layer in layers:
         return StoredRows(path, kind, f"layers/{layer}")
     raise InputError(
-        f"{_no_layer(path, layer, layers)} Every treated sample needs its control profile in a layer of the same shape, because "
+        f"{_no_layer(path, layer, layers)} Every treated sample needs its control profile in a layer of the same "
+        f"shape, because "
         f"models start from it and scores compare with it. Name the layer with --control-layer, or, when the values "
         f"already are differences (z-scores, log fold changes), say --delta."
     )
@@ -139,6 +141,7 @@ def _control(path: Path, kind: Kind, root: Any, layer: str, layers: list[str]) -
 def _refuse_delta_with_control(path: Path, layers: list[str], control_layer: str) -> None:
     if control_layer in layers:
         raise InputError(
-            f"{path} was opened with --delta (values are differences), but it has a layer {control_layer!r}. Drop --delta to use the "
+            f"{path} was opened with --delta (values are differences), but it has a layer {control_layer!r}. Drop "
+            f"--delta to use the "
             f"control, or give --control-layer '' when X really holds differences."
         )

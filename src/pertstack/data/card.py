@@ -1,7 +1,7 @@
 """The preprocessing card: on what scale values are, against which controls, over which genes.
 
-It travels with data, predictions and shipped ensembles; ``compare`` says in words what differs, and the caller decides what
-is refused (pitfall 11). It is filled in by ``validate.py``.
+It travels with data, predictions and shipped ensembles; ``compare`` says in words what differs, and the caller decides
+what is refused (pitfall 11). It is filled in by ``validate.py``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ CardPairing = Literal["own", "matched", "pooled", "random", "none", "unknown"]
 class Card:
     """What must agree before values from two places may be put side by side.
 
-    ``pairing`` says how controls were given to samples, judged from the data: *own* (no control is shared, and each tells
-    more about its sample than other controls of the cell line do), *matched* (one control per plate), *pooled* (one per cell
-    line), *random* (controls shared within a cell line across plates), *none* (differential values), else *unknown*.
+    ``pairing`` says how controls were given to samples, judged from the data: *own* (no control is shared, and each
+    tells more about its sample than other controls of the cell line do), *matched* (one control per plate), *pooled*
+    (one per cell line), *random* (controls shared within a cell line across plates), *none* (differential values),
+    else *unknown*.
     """
 
     n_samples: int
@@ -55,7 +56,8 @@ class Card:
         names = {f.name for f in fields(cls)}
         if value.get("format") != 1 or not names >= set(value):
             raise InputError(
-                f"This preprocessing card has format {value.get('format')!r} and fields {sorted(set(value) - names)} that this "
+                f"This preprocessing card has format {value.get('format')!r} and fields {sorted(set(value) - names)} "
+                f"that this "
                 f"version of pertstack does not know. Use the version that wrote it."
             )
         return cls(**value)
@@ -70,8 +72,8 @@ class Card:
     def compare(self, other: Card, *, same_controls: bool = True) -> list[str]:
         """What makes ``other`` incomparable with this card, one sentence each; empty when they agree.
 
-        Genes, scale, transform, value range and (unless ``same_controls`` is False) the way controls were paired are compared;
-        sample counts are not.
+        Genes, scale, transform, value range and (unless ``same_controls`` is False) the way controls were paired are
+        compared; sample counts are not.
         """
         found = []
         if self.gene_set_digest != other.gene_set_digest:
@@ -87,7 +89,8 @@ class Card:
         width = max(self.value_max - self.value_min, 1e-12)
         if other.value_min < self.value_min - 0.25 * width or other.value_max > self.value_max + 0.25 * width:
             found.append(
-                f"values run from {other.value_min:.3g} to {other.value_max:.3g} there, far outside {self.value_min:.3g} to "
+                f"values run from {other.value_min:.3g} to {other.value_max:.3g} there, far outside "
+                f"{self.value_min:.3g} to "
                 f"{self.value_max:.3g} here."
             )
         ratio = other.value_sd / max(self.value_sd, 1e-12)

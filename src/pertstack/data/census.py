@@ -1,7 +1,7 @@
 """Sums over one pass of a data file: ranges, offenders, row digests, and a few rows kept for a closer look.
 
-Memory is bounded by a chunk, a few numbers per gene, 16 bytes per sample and the kept rows. What the numbers mean is said in
-``validate.py`` and ``pairing.py``.
+Memory is bounded by a chunk, a few numbers per gene, 16 bytes per sample and the kept rows. What the numbers mean is
+said in ``validate.py`` and ``pairing.py``.
 """
 
 from __future__ import annotations
@@ -143,7 +143,8 @@ class Census:
         spread = max(self._squares / max(self._count, 1) - mean**2, 0.0)
         return Card(
             n_samples=self.file.n_samples, n_genes=len(genes), gene_digest=digest_names(genes),
-            gene_set_digest=digest_names(sorted(genes)), scale="delta" if self.file.delta else "treated", transform=self.transform,
+            gene_set_digest=digest_names(sorted(genes)), scale="delta" if self.file.delta else "treated",
+            transform=self.transform,
             value_min=self.low, value_max=self.high, value_mean=mean, value_sd=float(np.sqrt(spread)),
             control_reference=self.file.control_reference, pairing=pairing.word, n_controls=pairing.n_controls,
             pairing_excess=pairing.excess,

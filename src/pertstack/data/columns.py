@@ -1,8 +1,9 @@
 """Metadata columns as found in the wild, brought to one spelling.
 
-Canonical columns: perturbation, cell_line (both needed); smiles, dose, dose_unit, log10_dose (micromolar), time_h, plate,
-replicate, control_id (where known: a column that is empty throughout is left out). Every other column of the source is
-kept as it is. What was taken for what is noted as a finding, so that a wrong guess can be seen and mended with ``--map``.
+Canonical columns: perturbation, cell_line (both needed); smiles, dose, dose_unit, log10_dose (micromolar), time_h,
+plate, replicate, control_id (where known: a column that is empty throughout is left out). Every other column of the
+source is kept as it is. What was taken for what is noted as a finding, so that a wrong guess can be seen and mended
+with ``--map``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "perturbation", "pert_id", "cmap_name", "pert_iname", "sm_name", "condition", "compound", "drug", "drug_name",
         "perturbagen", "perturbagen_name", "treatment", "target", "gene", "guide_identity",
     ),
-    "cell_line": ("cell_line", "cell_iname", "cell_mfc_name", "cell_id", "cell_type", "cell_line_name", "cell_name", "cell"),
+    "cell_line": (
+        "cell_line", "cell_iname", "cell_mfc_name", "cell_id", "cell_type", "cell_line_name", "cell_name", "cell",
+    ),
     "smiles": ("smiles", "SMILES", "canonical_smiles", "Smiles", "pert_smiles"),
     "dose": ("dose", "pert_dose", "dose_uM", "pert_idose", "dose_val", "dose_value", "concentration"),
     "dose_unit": ("dose_unit", "pert_dose_unit", "dose_units", "concentration_unit"),
@@ -56,7 +59,8 @@ def canonical_obs(
     Raises
     ------
     InputError
-        Perturbation or cell line cannot be found or is empty in some rows; a unit is not known; a mapped column does not exist.
+        Perturbation or cell line cannot be found or is empty in some rows; a unit is not known; a mapped column does
+        not exist.
     """
     sources = _sources(obs, dict(mapping or {}), where)
     out = pd.DataFrame(index=_sample_ids(obs, sources))
@@ -91,7 +95,8 @@ def _sources(obs: pd.DataFrame, mapping: dict[str, str], where: str) -> dict[str
             near = get_close_matches(source, [str(c) for c in obs.columns], n=3, cutoff=0.5)
             hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise InputError(
-                f"--map {name}={source}: {where} has no column {source!r}.{hint} Its columns: {first_few(obs.columns, 40)}. "
+                f"--map {name}={source}: {where} has no column {source!r}.{hint} Its columns: "
+                f"{first_few(obs.columns, 40)}. "
                 f"(Write const:VALUE for one value in every row, or none to do without.)"
             )
     found = {name: next((a for a in aliases if a in obs.columns), None) for name, aliases in ALIASES.items()}
@@ -132,7 +137,8 @@ def _needed_text(
     empty = [str(i) for i, v in zip(obs.index, plain, strict=True) if not v]
     if empty:
         raise InputError(
-            f"{where}: column {source!r} ({name}) is empty for {len(empty):,} of {len(obs):,} samples: {first_few(empty)}. "
+            f"{where}: column {source!r} ({name}) is empty for {len(empty):,} of {len(obs):,} samples: "
+            f"{first_few(empty)}. "
             f"Every sample needs one, because folds and scores are made by it. Fill them in or remove these samples."
         )
     return np.array(plain, dtype=object)
@@ -161,7 +167,8 @@ def _add_dose(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) 
         raise InputError(
             f"{int(without.sum()):,} samples have a dose without a unit, such as {numbers[without][0]:g} for "
             f"{str(obs.index[without][0])!r}: 10 uM and 10 nM are not the same. Name the unit column with "
-            f"--map dose_unit=COLUMN, give one unit with --map dose_unit=const:uM, or do without doses: --map dose=none."
+            f"--map dose_unit=COLUMN, give one unit with --map dose_unit=const:uM, or do without doses: --map "
+            f"dose=none."
         )
     scale = {u: micromolar_per(u) for u in sorted(set(units) - {""})}
     factor = np.array([scale.get(u) or np.nan for u in units], dtype=np.float64)
@@ -173,7 +180,8 @@ def _add_dose(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) 
         return []
     return [Finding(
         "warning", "dose_not_molar",
-        f"{int(other.sum()):,} samples have doses in {first_few(sorted(set(units[other])))}, which cannot be put on a molar "
+        f"{int(other.sum()):,} samples have doses in {first_few(sorted(set(units[other])))}, which cannot be put on a "
+        f"molar "
         f"scale; their log10_dose is unknown (NaN).", int(other.sum()), tuple(str(i) for i in obs.index[other][:10]),
     )]  # fmt: skip
 

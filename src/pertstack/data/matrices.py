@@ -29,7 +29,8 @@ class RowSource(Protocol):
 def take(source: RowSource, positions: Positions, *, gap: int = 16, most: int = 1024) -> Float32:
     """Rows at any positions, in the order asked for, repeats allowed; neighbours are read together.
 
-    Reads go from the front of the file to its end; rows no more than ``gap`` apart share one read of at most ``most`` rows.
+    Reads go from the front of the file to its end; rows no more than ``gap`` apart share one read of at most ``most``
+    rows.
     """
     positions = np.asarray(positions, dtype=np.int64)
     out = np.empty((len(positions), source.shape[1]), dtype=np.float32)
@@ -141,3 +142,18 @@ def open_root(path: Path, kind: Literal["hdf5", "zarr"]) -> Any:
     import zarr
 
     return zarr.open_group(str(path), mode="r")
+
+
+@dataclass(frozen=True)
+class SubsetRows:
+    """Row i is row ``index[i]`` of another source, read from there when asked for."""
+
+    source: RowSource
+    index: Positions
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.index), self.source.shape[1]
+
+    def rows(self, start: int, stop: int) -> Float32:
+        return take(self.source, self.index[start:stop])

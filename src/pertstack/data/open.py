@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pertstack._base.errors import InputError, MissingFileError
 from pertstack.data.file import DataFile
+from pertstack.data.vehicles import ControlChoice
 
 
 def open_data(
@@ -17,21 +18,33 @@ def open_data(
     control_layer: str = "control",
     treated_layer: str | None = None,
     delta: bool = False,
+    control: str | Path | None = None,
+    metadata: str | Path | None = None,
+    controls: ControlChoice = "plate_mean",
+    seed: int = 0,
 ) -> DataFile:
     """Open a data file for reading in chunks.
 
     Parameters
     ----------
     path
-        ``.h5ad`` file or ``.zarr`` folder.
+        ``.h5ad`` file or ``.zarr`` folder (AnnData); ``.parquet`` / ``.csv`` / ``.tsv`` table; ``.gctx`` / ``.gct``;
+        PDGrapher's ``.pt`` or the folder of them; ``.pkl`` tables of the founding study. Layouts:
+        ``docs/formats-data.md``.
     mapping
         Canonical column -> source column (``{"cell_line": "cell_id"}``), ``const:VALUE`` or ``none``.
     control_layer
-        Layer with the control profile of every sample.
+        AnnData: layer with the control profile of every sample.
     treated_layer
-        Layer with the treated profiles; None is X.
+        AnnData: layer with the treated profiles; None is X.
     delta
         The values already are differences to control: the control is zero.
+    control
+        Tables and pickles: the file with the controls.
+    metadata
+        GCTX: the siginfo / instinfo table.
+    controls, seed
+        GCTX level 3: which vehicle wells become the control of a treated well, and the seed where they are drawn.
 
     Raises
     ------
@@ -41,15 +54,53 @@ def open_data(
         The file cannot be read, lacks a layer or column, or holds units nobody knows.
     """
     path = Path(path)
-    if not path.exists():
-        raise missing_file(path)
-    if path.suffix in {".h5ad", ".zarr"} or path.is_dir():
+    control, metadata = (None if p is None else Path(p) for p in (control, metadata))
+    for named in (path, control, metadata):
+        if named is not None and not named.exists():
+            raise missing_file(named)
+    kind = _kind(path)
+    if kind == "anndata":
         from pertstack.data.anndata_reader import open_anndata
 
         return open_anndata(
             path, mapping=mapping, control_layer=control_layer, treated_layer=treated_layer, delta=delta
         )
-    raise InputError(f"{path}: files of kind {path.suffix or 'without suffix'!r} are not known. Known: .h5ad, .zarr.")
+    if kind == "table":
+        from pertstack.data.tables_reader import open_tables
+
+        return open_tables(path, control, mapping=mapping, delta=delta)
+    if kind == "gctx":
+        from pertstack.data.gctx_reader import open_gctx
+
+        return open_gctx(path, metadata=metadata, mapping=mapping, delta=delta, controls=controls, seed=seed)
+    if kind == "pdgrapher":
+        from pertstack.data.pdgrapher import open_pdgrapher
+
+        return open_pdgrapher(path)
+    from pertstack.data.merge import open_merge
+
+    if control is None:
+        raise InputError(f"{path}: the table of controls is missing. Name it with --control FILE.")
+    return open_merge(path, control, mapping=mapping)
+
+
+_KINDS = {
+    ".h5ad": "anndata", ".zarr": "anndata", ".parquet": "table", ".pq": "table", ".csv": "table", ".tsv": "table",
+    ".txt": "table",
+    ".gctx": "gctx", ".gct": "gctx", ".pt": "pdgrapher", ".pkl": "merge", ".pickle": "merge",
+}  # fmt: skip
+
+
+def _kind(path: Path) -> str:
+    if path.is_dir() and path.suffix != ".zarr":
+        return "pdgrapher" if any(path.glob("data_backward_*.pt")) else "anndata"
+    suffixes = [s.casefold() for s in path.suffixes]
+    last = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else (suffixes[-1] if suffixes else "")
+    if last not in _KINDS:
+        raise InputError(
+            f"{path}: files of kind {last or 'without suffix'!r} are not known. Known: {', '.join(sorted(_KINDS))}."
+        )
+    return _KINDS[last]
 
 
 def missing_file(path: Path) -> MissingFileError:

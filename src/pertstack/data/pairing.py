@@ -47,9 +47,9 @@ def pairing_excess(
 ) -> tuple[float | None, float | None]:
     """How much more a control correlates with its own treated sample than with others of the cell line, and its error.
 
-    Both are taken as differences from the cell line's mean, so what all samples of a line share does not count. Distinct
-    controls of one plate share the plate's noise with its treated samples, so plate-matched pairs show a positive number;
-    controls from anywhere show zero. (None, None) when no cell line has four kept samples.
+    Both are taken as differences from the cell line's mean, so what all samples of a line share does not count.
+    Distinct controls of one plate share the plate's noise with its treated samples, so plate-matched pairs show a
+    positive number; controls from anywhere show zero. (None, None) when no cell line has four kept samples.
     """
     positions, control, treated = kept
     found = []
@@ -83,9 +83,12 @@ def pairing_findings(file: DataFile, census: Census, pairing: Pairing) -> list[F
         found.append(Finding(
             "warning", "controls_random" if pairing.word == "random" else "controls_unknown",
             f"{pairing.n_controls:,} distinct controls serve {file.n_samples:,} samples, "
-            + ("shared within cell lines without regard to plates" if pairing.word == "random" else "and how they were paired cannot be told")
-            + ". The noise of such a control is in the truth and in every prediction alike, so own-control scores are high even for a "
-            "constant prediction: read the pooled and centroid references beside them.", file.n_samples, where=file.path,
+            + ("shared within cell lines without regard to plates" if pairing.word == "random" else
+               "and how they were paired cannot be told")
+            + ". The noise of such a control is in the truth and in every prediction alike, so own-control scores are "
+            "high even for a "
+            "constant prediction: read the pooled and centroid references beside them.", file.n_samples,
+            where=file.path,
             numbers={"n_controls": pairing.n_controls, "excess": pairing.excess},
         ))  # fmt: skip
     if "control_id" not in file.obs or file.delta:
@@ -97,7 +100,8 @@ def pairing_findings(file: DataFile, census: Census, pairing: Pairing) -> list[F
     if len(contradicted):
         found.append(Finding(
             "warning", "control_id_contradicted",
-            f"{len(contradicted):,} control ids stand for more than one control profile: {first_few(contradicted)}. The values are what "
+            f"{len(contradicted):,} control ids stand for more than one control profile: {first_few(contradicted)}. "
+            f"The values are what "
             f"counts for leak checks; correct the column or drop it with --map control_id=none.", len(contradicted),
             tuple(str(c) for c in contradicted[:10]), file.path,
         ))  # fmt: skip

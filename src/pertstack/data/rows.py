@@ -21,8 +21,9 @@ Names = np.ndarray[Any, np.dtype[Any]]
 class PredictRows:
     """Samples whose treated profile is to be predicted.
 
-    ``obs`` has one row per sample, indexed by sample id, with at least ``perturbation`` and ``cell_line``; and, NaN where
-    unknown, ``smiles``, ``log10_dose`` (log10 of the dose in micromolar), ``time_h`` (hours), ``plate``, ``control_id``.
+    ``obs`` has one row per sample, indexed by sample id, with at least ``perturbation`` and ``cell_line``; and, NaN
+    where unknown, ``smiles``, ``log10_dose`` (log10 of the dose in micromolar), ``time_h`` (hours), ``plate``,
+    ``control_id``.
     """
 
     gene_names: Names  # (n_genes,)

@@ -1,7 +1,8 @@
 """Side information: what is known of a perturbation besides its name, keyed by perturbation.
 
-Kinds of features: ``structure`` (Morgan fingerprint of the SMILES), ``user`` (a matrix handed in), ``genes`` (multi-hot of the
-perturbed genes), ``targets`` (multi-hot of a drug's target genes). What is missing is marked missing, never replaced.
+Kinds of features: ``structure`` (Morgan fingerprint of the SMILES), ``user`` (a matrix handed in), ``genes``
+(multi-hot of the perturbed genes), ``targets`` (multi-hot of a drug's target genes). What is missing is marked
+missing, never replaced.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class PerturbationFeatures:
     ) -> tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.bool_]]]:
         """Features (n, n_features) and mask (n,) of known ones, for perturbations in any order, repeats allowed.
 
-        A perturbation that is not in the table gets mask False and zeros; the mask is the information, the zeros are not.
+        A perturbation that is not in the table gets mask False and zeros; the mask is the information, the zeros are
+        not.
         """
         at = np.array([self._position.get(p, -1) for p in perturbations], dtype=np.int64)
         known = (at >= 0) & self.known[at]

@@ -39,9 +39,11 @@ def build_side(
     gene_names
         Genes of the study; the graph and the targets are brought to them.
     features
-        A matrix keyed by perturbation: parquet or CSV (column ``perturbation`` or the first one), or npz (``perturbations``, ``matrix``).
+        A matrix keyed by perturbation: parquet or CSV (column ``perturbation`` or the first one), or npz
+        (``perturbations``, ``matrix``).
     targets
-        Perturbation -> target genes: CSV (``perturbation``, ``gene``; several genes may share a cell, split by ``;`` or ``|``) or JSON.
+        Perturbation -> target genes: CSV (``perturbation``, ``gene``; several genes may share a cell, split by ``;``
+        or ``|``) or JSON.
     graph
         Gene-gene edges: a table with two gene columns and perhaps a score (STRING, BioGRID, plain edge lists).
     graph_min_score
@@ -97,7 +99,8 @@ def _user(path: Path, names: tuple[str, ...], findings: list[Finding]) -> Pertur
     shared = [n for n in names if n in table.index]
     if not shared:
         raise InputError(
-            f"{path}: none of the {len(names):,} perturbations of the study is in it. The study has {first_few(names, 3)}, the file "
+            f"{path}: none of the {len(names):,} perturbations of the study is in it. The study has "
+            f"{first_few(names, 3)}, the file "
             f"{first_few(table.index[:3])}. Key the file by the names in the study's perturbation column."
         )
     matrix = np.zeros((len(names), table.shape[1]), dtype=np.float32)
@@ -110,8 +113,10 @@ def _user(path: Path, names: tuple[str, ...], findings: list[Finding]) -> Pertur
     if lacking:
         findings.append(Finding(
             "warning", "features_missing",
-            f"{path.name} has no usable features for {len(lacking):,} of {len(names):,} perturbations ({int(broken.sum()):,} of them with "
-            f"missing or infinite values): {first_few(lacking)}. They are marked unknown.", len(lacking), tuple(lacking[:10]), str(path),
+            f"{path.name} has no usable features for {len(lacking):,} of {len(names):,} perturbations "
+            f"({int(broken.sum()):,} of them with "
+            f"missing or infinite values): {first_few(lacking)}. They are marked unknown.",
+            len(lacking), tuple(lacking[:10]), str(path),
         ))  # fmt: skip
     return PerturbationFeatures("user", names, tuple(str(c) for c in table.columns), matrix, known)
 
@@ -121,7 +126,8 @@ def _structures(obs: pd.DataFrame, names: tuple[str, ...], findings: list[Findin
         return None
     if not has_rdkit():
         findings.append(Finding("warning", "no_rdkit", (
-            "SMILES are known, but rdkit is not installed, so there are no fingerprints and models that read structures are not available. "
+            "SMILES are known, but rdkit is not installed, so there are no fingerprints and models that read "
+            "structures are not available. "
             "Install it with: pip install 'pertstack[lincs]'")))  # fmt: skip
         return None
     known = (
@@ -136,7 +142,8 @@ def _structures(obs: pd.DataFrame, names: tuple[str, ...], findings: list[Findin
         if lacking:
             findings.append(Finding(
                 "warning", code,
-                f"{len(lacking):,} of {len(names):,} perturbations have {why}: {first_few(lacking)}. Their structure is unknown to the models; "
+                f"{len(lacking):,} of {len(names):,} perturbations have {why}: {first_few(lacking)}. Their structure "
+                f"is unknown to the models; "
                 f"nothing is put in its place.", len(lacking), tuple(lacking[:10]),
             ))  # fmt: skip
     return found if found.known.any() else None
@@ -175,7 +182,8 @@ def _targets(
     hit = [n for n in names if measured & set(table.get(n, ()))]
     if not hit:
         message = (
-            f"{where}: no perturbation of the study has a target among its {len(genes):,} genes. The study has perturbations "
+            f"{where}: no perturbation of the study has a target among its {len(genes):,} genes. The study has "
+            f"perturbations "
             f"{first_few(names, 3)} and genes {first_few(genes, 3)}; the targets name {first_few(table, 3)} with genes "
             f"{first_few(next(iter(table.values()), ()), 3)}. Use the same names in both."
         )
@@ -188,7 +196,8 @@ def _targets(
     if lacking:
         findings.append(Finding(
             "warning", "targets_missing",
-            f"{len(lacking):,} of {len(names):,} perturbations have no target among the study's genes: {first_few(lacking)}. Models that "
+            f"{len(lacking):,} of {len(names):,} perturbations have no target among the study's genes: "
+            f"{first_few(lacking)}. Models that "
             f"need targets see them as unknown.", len(lacking), tuple(lacking[:10]), where,
         ))  # fmt: skip
     return multi_hot("targets", table, names, columns)
@@ -204,7 +213,8 @@ def _graph(
     if alone or dropped:
         findings.append(Finding(
             "note", "graph_partial",
-            f"The gene graph has {len(pairs):,} edges between genes of the study; {dropped:,} edges to other genes were left out, and "
+            f"The gene graph has {len(pairs):,} edges between genes of the study; {dropped:,} edges to other genes "
+            f"were left out, and "
             f"{len(alone):,} of {len(genes):,} genes have no edge.", len(alone), tuple(alone[:10]),
         ))  # fmt: skip
     return GeneGraph(genes, pairs)

@@ -118,7 +118,8 @@ def read_features(path: Path) -> pd.DataFrame:
     words = [str(c) for c in table.columns if not pd.api.types.is_numeric_dtype(table[c])]
     if words:
         raise InputError(
-            f"{path}: the columns {first_few(words)} are not numbers. Features are numbers in every column but the first "
+            f"{path}: the columns {first_few(words)} are not numbers. Features are numbers in every column but the "
+            f"first "
             f"(the perturbation); encode words first."
         )
     return _unique(table, path)
@@ -134,7 +135,8 @@ def _features_npz(path: Path) -> pd.DataFrame:
             columns = file["columns"] if "columns" in file else [f"f{i:04d}" for i in range(matrix.shape[1])]
     except (OSError, KeyError, ValueError, IndexError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"{path} cannot be read as features: {error}. An npz holds `perturbations` (texts) and `matrix` (n, n_features); texts must "
+            f"{path} cannot be read as features: {error}. An npz holds `perturbations` (texts) and `matrix` (n, "
+            f"n_features); texts must "
             f"be saved as np.array(names, dtype=str), not as Python objects."
         ) from error
     if matrix.ndim != 2 or len(names) != len(matrix):
@@ -146,7 +148,8 @@ def _unique(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     repeated = table.index[table.index.duplicated()].unique()
     if len(repeated):
         raise InputError(
-            f"{path}: {len(repeated):,} perturbations occur more than once: {first_few(repeated)}. Keep one row of each."
+            f"{path}: {len(repeated):,} perturbations occur more than once: {first_few(repeated)}. Keep one row of "
+            f"each."
         )
     return table.astype(np.float32)
 
@@ -232,8 +235,10 @@ def edges_of_table(
     inside = (pairs >= 0).all(axis=1)
     if len(table) and not inside.any():
         raise InputError(
-            f"{where}: no edge joins two genes of the study. Its columns {first!r} and {second!r} hold {first_few(table[first][:3])}; the "
-            f"study's genes look like {first_few(genes[:3])}. Translate protein or Ensembl ids to the study's gene names first."
+            f"{where}: no edge joins two genes of the study. Its columns {first!r} and {second!r} hold "
+            f"{first_few(table[first][:3])}; the "
+            f"study's genes look like {first_few(genes[:3])}. Translate protein or Ensembl ids to the study's gene "
+            f"names first."
         )
     kept = np.sort(pairs[inside], axis=1)
     return np.unique(kept[kept[:, 0] != kept[:, 1]], axis=0).reshape(-1, 2), int((~inside).sum())

@@ -1,8 +1,8 @@
 """LINCS-like worlds with known truth: as an AnnData in memory, or streamed to an .h5ad of any size.
 
-X holds treated profiles, layer ``control`` the control paired with each, layer ``effect`` the noise-free effect, so that
-agreement with the truth can be scored. How a world is made is in ``simulate_world.py``; how the defaults were chosen in
-``docs/simulation.md``.
+X holds treated profiles, layer ``control`` the control paired with each, layer ``effect`` the noise-free effect, so
+that agreement with the truth can be scored. How a world is made is in ``simulate_world.py``; how the defaults were
+chosen in ``docs/simulation.md``.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def make_world(config: SimulationConfig) -> World:
 def simulate(config: SimulationConfig | None = None) -> Any:
     """A simulated study as an ``anndata.AnnData``: X treated, layers control and effect, float32.
 
-    The same configuration gives the same values on every machine with the same numpy. Needs 12 bytes per sample and gene;
-    for more than fits in memory see ``simulate_to_file``.
+    The same configuration gives the same values on every machine with the same numpy. Needs 12 bytes per sample and
+    gene; for more than fits in memory see ``simulate_to_file``.
     """
     import anndata as ad
 

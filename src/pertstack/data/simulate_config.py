@@ -15,9 +15,10 @@ Pairing = Literal["own", "matched", "random"]
 class SimulationConfig:
     """A LINCS-like study with known truth. The defaults give the picture described in ``docs/simulation.md``.
 
-    Sizes come first, then how controls are paired, then the strengths of what moves a gene. Values are log2 expression; a
-    standard deviation (``*_sd``) is per gene. Shares of the perturbation's own effect (variance): ``observable_share`` follows from
-    the parts of its molecule, ``network_share`` spreads from its target genes, the rest nothing observable explains.
+    Sizes come first, then how controls are paired, then the strengths of what moves a gene. Values are log2
+    expression; a standard deviation (``*_sd``) is per gene. Shares of the perturbation's own effect (variance):
+    ``observable_share`` follows from the parts of its molecule, ``network_share`` spreads from its target genes, the
+    rest nothing observable explains.
     """
 
     samples: int = 3000
@@ -54,11 +55,13 @@ class SimulationConfig:
             raise InputError(f"pairing {self.pairing!r} is not known. Use one of {', '.join(get_args(Pairing))}.")
         if self.design is None and self.perturbations > most_molecules():
             raise InputError(
-                f"At most {most_molecules():,} different molecules can be made up; {self.perturbations:,} were asked for."
+                f"At most {most_molecules():,} different molecules can be made up; {self.perturbations:,} were asked "
+                f"for."
             )
         if self.design is None and self.samples < self.perturbations:
             raise InputError(
-                f"{self.samples:,} samples cannot show {self.perturbations:,} perturbations even once. Ask for more samples or "
+                f"{self.samples:,} samples cannot show {self.perturbations:,} perturbations even once. Ask for more "
+                f"samples or "
                 f"fewer perturbations."
             )
         if not 0 <= self.observable_share + self.network_share <= 1:

@@ -1,7 +1,8 @@
 """Who is measured where: conditions, replicates, plates and vehicle wells of a simulated study.
 
-Conditions (perturbation, cell line, dose, time) are uneven as in LINCS: few cell lines and perturbations have most of them.
-Replicates lie on sister plates with the same layout (X1, X2, ...). Profiles are the business of ``simulate_world.py``.
+Conditions (perturbation, cell line, dose, time) are uneven as in LINCS: few cell lines and perturbations have most of
+them. Replicates lie on sister plates with the same layout (X1, X2, ...). Profiles are the business of
+``simulate_world.py``.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def lay_out(
 
 
 def _replicates_per_condition(n_conditions: int, config: SimulationConfig) -> Ints:
-    """Replicates of each condition, summing to ``config.samples``; the first conditions get one more where they do not divide."""
+    """Replicates of each condition, summing to ``config.samples``; the first ones get one more if it does not divide."""
     base, rest = divmod(config.samples, n_conditions)
     return np.array([base + (i < rest) for i in range(n_conditions)], dtype=np.int64)
 

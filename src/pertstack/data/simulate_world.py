@@ -1,9 +1,9 @@
 """The truth of a simulated study: what each perturbation does to each gene in each cell line, and the noise on top.
 
 A sample is basal(cell line) + effect(perturbation, cell line, dose, time) + plate + well noise; its control is
-basal(cell line) + plate + well noise of a vehicle well. So truth and any prediction share the noise of the control, as in real
-data. Rows are made from keyed random streams, so any part of a study can be made without the rest. The model is written
-out in ``docs/simulation.md``.
+basal(cell line) + plate + well noise of a vehicle well. So truth and any prediction share the noise of the control, as
+in real data. Rows are made from keyed random streams, so any part of a study can be made without the rest. The model
+is written out in ``docs/simulation.md``.
 """
 
 from __future__ import annotations
@@ -58,8 +58,10 @@ def make_truth(config: SimulationConfig, features: Float32, basal: Float32, rng:
     shape = (n_perts, p)
     return Truth(
         loadings=loadings, basal=basal, response=_responses(basal, p, config.cell_modifier, rng),
-        observable=_observable(features, p, rng), hidden=_normal(rng, shape), hidden_by_line=_normal(rng, (n_lines, *shape)),
-        network=network, targets=tuple(tuple(int(target_genes[t]) for t in ts) for ts in targets), target_genes=target_genes,
+        observable=_observable(features, p, rng), hidden=_normal(rng, shape),
+        hidden_by_line=_normal(rng, (n_lines, *shape)),
+        network=network, targets=tuple(tuple(int(target_genes[t]) for t in ts) for ts in targets),
+        target_genes=target_genes,
         edges=edges, strength=np.exp(config.strength_spread * rng.normal(size=n_perts)).astype(np.float32),
         log10_ec50=rng.normal(-0.3, 0.5, size=n_perts).astype(np.float32),
         common=(config.common_sd * _loadings(3, n_genes, 0.4, rng).sum(0) / np.sqrt(3)).astype(np.float32),
@@ -90,7 +92,7 @@ def effects(truth: Truth, config: SimulationConfig, layout: Layout, rows: Ints) 
 
 
 def noise(truth: Truth, config: SimulationConfig, plate: Ints, rng: np.random.Generator) -> Float32:
-    """Plate and well noise (n, G) of wells on given plates. The well part comes from ``rng``, the plate part from the plate."""
+    """Plate and well noise (n, G) of wells: the well part comes from ``rng``, the plate part from the plate."""
     out = config.well_sd * rng.standard_normal((len(plate), len(truth.common)), dtype=np.float32)
     out *= np.exp(0.25 * rng.standard_normal((len(plate), 1), dtype=np.float32))  # some wells are worse than others
     copied = out[:, truth.landmark] @ truth.inference
@@ -135,14 +137,14 @@ def _loadings(p: int, n_genes: int, share: float, rng: np.random.Generator) -> F
 
 
 def _responses(basal: Float32, p: int, modifier: float, rng: np.random.Generator) -> Float32:
-    """Gain (C, P) of every programme in every cell line, read off the line's untreated profile so that controls inform."""
+    """Gain (C, P) of each programme in each cell line, read off its untreated profile so that controls inform."""
     centred = basal - basal.mean(0)
     scores = centred @ rng.normal(size=(basal.shape[1], p)) / (np.sqrt((centred**2).sum(1, keepdims=True)) + 1e-6)
     return np.asarray(1 + modifier * np.clip(scores, -1.8, 1.8), dtype=np.float32)
 
 
 def _observable(features: Float32, p: int, rng: np.random.Generator) -> Float32:
-    """Activities (D, P) from features: a linear part and a part of pairs of features, each programme scaled to variance 1."""
+    """Activities (D, P) from features: a linear part and one of pairs of features; each programme has variance 1."""
     centred = features - features.mean(0)
     linear = centred @ rng.normal(size=(features.shape[1], p))
     left, right = (np.tanh(centred @ rng.normal(size=(features.shape[1], 2 * p))) for _ in range(2))
@@ -192,7 +194,7 @@ def _targets(features: Float32, n_targets: int, rng: np.random.Generator) -> lis
 
 
 def _inference(n_landmarks: int, n_inferred: int, rng: np.random.Generator) -> sp.csr_matrix:
-    """Weights (n_landmarks, n_inferred): every inferred gene copies the noise of a few landmarks, keeping its variance."""
+    """Weights (n_landmarks, n_inferred): an inferred gene copies the noise of a few landmarks, keeping its variance."""
     k = min(5, n_landmarks)
     rows = np.empty((n_inferred, k), dtype=np.int64)
     for i in range(n_inferred):

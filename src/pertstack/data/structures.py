@@ -1,6 +1,7 @@
 """Chemical structures: canonical SMILES and Morgan fingerprints, when rdkit is there.
 
-A structure that is missing or cannot be parsed is marked unknown; no other molecule is put in its place (pitfalls P9, P10).
+A structure that is missing or cannot be parsed is marked unknown; no other molecule is put in its place (pitfalls P9,
+P10).
 """
 
 from __future__ import annotations
@@ -74,10 +75,12 @@ def inchi_key(smiles: str) -> str | None:
 
 
 def morgan_features(smiles: Mapping[str, str | None]) -> tuple[PerturbationFeatures, list[str]]:
-    """Morgan fingerprints (radius 2, 2048 bits, 0 or 1) per perturbation, and perturbations whose SMILES cannot be parsed.
+    """Morgan fingerprints (radius 2, 2048 bits, 0 or 1) per perturbation, and perturbations whose SMILES cannot be
+    parsed.
 
     ``smiles`` maps every perturbation to its SMILES, or None where there is none; those rows are unknown (mask False).
-    Source: Rogers and Hahn 2010 (extended-connectivity fingerprints), as implemented by rdkit's ``rdFingerprintGenerator``.
+    Source: Rogers and Hahn 2010 (extended-connectivity fingerprints), as implemented by rdkit's
+    ``rdFingerprintGenerator``.
     """
     chem = _chem()
     from rdkit.Chem import rdFingerprintGenerator

@@ -1,7 +1,7 @@
 """Doses and times in words, turned into micromolar and hours. A unit nobody knows is an error, never a guess.
 
-``"500 nM"`` is 0.5 micromolar, ``"10 uM"`` is 10: a number without its unit is not a dose. Which column holds what is the
-business of ``columns.py``.
+``"500 nM"`` is 0.5 micromolar, ``"10 uM"`` is 10: a number without its unit is not a dose. Which column holds what is
+the business of ``columns.py``.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ _MISSING = {"", "nan", "none", "na", "n/a", "null", "-666", "-666.0", "-666 -666
 _MOLAR = {"m": 1e6, "mm": 1e3, "um": 1.0, "nm": 1e-3, "pm": 1e-6, "fm": 1e-9}
 _MOLAR_WORDS = {"molar": 1e6, "millimolar": 1e3, "micromolar": 1.0, "nanomolar": 1e-3, "picomolar": 1e-6}
 _OTHER = {
-    "mg/ml", "ug/ml", "ng/ml", "pg/ml", "ng/ul", "ug/ul", "g/l", "mg/l", "ug/l", "ng/l", "ul", "ml", "nl", "%", "% v/v", "% w/v",
+    "mg/ml", "ug/ml", "ng/ml", "pg/ml", "ng/ul", "ug/ul", "g/l", "mg/l", "ug/l", "ng/l", "ul", "ml", "nl", "%",
+    "% v/v", "% w/v",
     "u/ml", "iu/ml", "moi", "ng", "ug", "mg", "l", "gy", "ng/well", "ul/well", "x",
 }  # fmt: skip
 _HOURS = {
     "h": 1.0, "hr": 1.0, "hrs": 1.0, "hour": 1.0, "hours": 1.0, "min": 1 / 60, "mins": 1 / 60, "minute": 1 / 60,
-    "minutes": 1 / 60, "s": 1 / 3600, "sec": 1 / 3600, "d": 24.0, "day": 24.0, "days": 24.0, "week": 168.0, "weeks": 168.0,
+    "minutes": 1 / 60, "s": 1 / 3600, "sec": 1 / 3600, "d": 24.0, "day": 24.0, "days": 24.0, "week": 168.0,
+    "weeks": 168.0,
 }  # fmt: skip
 
 
 def micromolar_per(unit: str) -> float | None:
     """Micromolar in one ``unit``; None for units that are known but not molar (mass, volume, percent, MOI).
 
-    ``M`` stands for molar and ``mM`` for millimolar; case decides nothing else (``um``, ``uM`` and ``µM`` are the same).
+    ``M`` stands for molar and ``mM`` for millimolar; case decides nothing else (``um``, ``uM`` and ``µM`` are the
+    same).
 
     Raises
     ------
@@ -88,7 +91,8 @@ def split_quantities(values: pd.Series[Any], what: str) -> tuple[Float64, np.nda
         numbers[i], units[i] = float(found[1]), found[2]
     if bad:
         raise InputError(
-            f"{len(bad):,} values of {what} are not a number, or a number and a unit: {first_few(bad)}. Write '10 uM' or a "
+            f"{len(bad):,} values of {what} are not a number, or a number and a unit: {first_few(bad)}. Write '10 uM' "
+            f"or a "
             f"plain number with a unit column, leave the cell empty where it is unknown, or use --map {what}=none."
         )
     return numbers[inverse], units[inverse]
@@ -105,7 +109,7 @@ def to_unit(
     own_units: np.ndarray[Any, np.dtype[Any]],
     column_units: np.ndarray[Any, np.dtype[Any]],
 ) -> np.ndarray[Any, np.dtype[Any]]:
-    """The unit of each value: the one written behind the number, else that of the unit column; "" for missing numbers."""
+    """The unit of each value: the one behind the number, else that of the unit column; "" for missing numbers."""
     units = np.where(own_units == "", column_units, own_units)
     units = np.array(["" if str(u).casefold() in _MISSING else str(u) for u in units], dtype=object)
     units[np.isnan(numbers)] = ""

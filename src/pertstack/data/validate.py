@@ -36,9 +36,9 @@ class Examination:
 def validate(file: DataFile) -> list[Finding]:
     """Findings about a data file, gravest first; [] when nothing is worth saying.
 
-    Errors: duplicate sample ids or gene names, missing or non-finite values, controls identical to treated, raw counts. Warnings:
-    constant genes, duplicate profiles, values on a linear or min-max scale, missing structures or doses, control ids that contradict
-    the controls. The file is read once, in chunks; a second call is a look-up.
+    Errors: duplicate sample ids or gene names, missing or non-finite values, controls identical to treated, raw
+    counts. Warnings: constant genes, duplicate profiles, values on a linear or min-max scale, missing structures or
+    doses, control ids that contradict the controls. The file is read once, in chunks; a second call is a look-up.
     """
     order = {"error": 0, "warning": 1, "note": 2}
     return sorted(file.examination.findings, key=lambda f: order[f.severity])
@@ -73,15 +73,17 @@ def _names(index: pd.Index[Any], what: str, noun: str, where: str) -> list[Findi
     if len(repeated):
         found.append(_finding(
             "error", f"duplicate_{noun}s",
-            f"{len(repeated):,} {what}s occur more than once: {first_few(repeated)}. Rows and columns are matched by name, so every name "
+            f"{len(repeated):,} {what}s occur more than once: {first_few(repeated)}. Rows and columns are matched by "
+            f"name, so every name "
             f"must be unique. Rename them" + (", or average the probes of one gene." if noun == "gene" else "."),
             repeated, where,
         ))  # fmt: skip
     empty = [i for i, name in enumerate(index) if not str(name).strip() or str(name) == "nan"]
     if empty:
         found.append(_finding(
-            "error", f"empty_{noun}_names", f"{len(empty):,} {what}s are empty (positions {first_few(empty)}). Give every {noun} a name.",
-            empty, where,
+            "error", f"empty_{noun}_names",
+            f"{len(empty):,} {what}s are empty (positions {first_few(empty)}). "
+            f"Give every {noun} a name.", empty, where,
         ))  # fmt: skip
     return found
 
@@ -94,8 +96,10 @@ def _values(file: DataFile, census: Census) -> list[Finding]:
         rows, columns = ids[bad.rows], genes[bad.columns]
         found.append(_finding(
             "error", f"non_finite_{layer}",
-            f"{bad.n:,} {layer} values are missing, infinite or the marker -666, in {len(rows):,} samples ({first_few(rows)}) and "
-            f"{len(columns):,} genes ({first_few(columns)}). No score can be computed with them. Remove these genes or samples, or fill "
+            f"{bad.n:,} {layer} values are missing, infinite or the marker -666, in {len(rows):,} samples "
+            f"({first_few(rows)}) and "
+            f"{len(columns):,} genes ({first_few(columns)}). No score can be computed with them. Remove these genes "
+            f"or samples, or fill "
             f"them in by a method you can defend before pertstack sees the data.", rows, file.path,
         ))  # fmt: skip
     same = ids[census.same_as_control]
@@ -104,7 +108,8 @@ def _values(file: DataFile, census: Census) -> list[Finding]:
         found.append(_finding(
             "error", "control_is_treated",
             ("The control is identical to the treated profile in all samples" if every else
-             f"{len(same):,} of {file.n_samples:,} samples have a control identical to their treated profile: {first_few(same)}") +
+             f"{len(same):,} of {file.n_samples:,} samples have a control identical to their treated profile: "
+             f"{first_few(same)}") +
             ". Their delta is zero by construction. " + ("Name the right layer with --control-layer." if every else
             "Remove untreated samples from the table: controls belong in the control layer only."), same, file.path,
         ))  # fmt: skip
@@ -112,14 +117,17 @@ def _values(file: DataFile, census: Census) -> list[Finding]:
     if len(constant):
         found.append(_finding(
             "warning", "constant_genes",
-            f"{len(constant):,} of {file.n_genes:,} genes have one value in all treated samples: {first_few(constant)}. They carry no "
-            f"information and weaken no score, but a model that scales by spread must not divide by it.", constant, file.path,
+            f"{len(constant):,} of {file.n_genes:,} genes have one value in all treated samples: "
+            f"{first_few(constant)}. They carry no "
+            f"information and weaken no score, but a model that scales by spread must not divide by it.",
+            constant, file.path,
         ))  # fmt: skip
     repeated = ids[census.repeated_treated()]
     if len(repeated):
         found.append(_finding(
             "warning", "duplicate_profiles",
-            f"{len(repeated):,} samples have a treated profile that another sample has too, value by value: {first_few(repeated)}. In "
+            f"{len(repeated):,} samples have a treated profile that another sample has too, value by value: "
+            f"{first_few(repeated)}. In "
             f"different folds they would leak; the fold plan is checked for it.", repeated, file.path,
         ))  # fmt: skip
     return found
@@ -130,21 +138,27 @@ def _scale(file: DataFile, census: Census) -> list[Finding]:
     if transform == "counts":
         return [Finding(
             "error", "raw_counts",
-            f"All values are whole numbers from {low:g} to {high:g}: these look like raw counts. Errors and deltas would be ruled by a "
-            f"few highly expressed genes. Normalise for depth and take log2(x + 1) (or log1p), controls alike, then start again.",
+            f"All values are whole numbers from {low:g} to {high:g}: these look like raw counts. Errors and deltas "
+            f"would be ruled by a "
+            f"few highly expressed genes. Normalise for depth and take log2(x + 1) (or log1p), controls alike, then "
+            f"start again.",
             where=file.path,
         )]  # fmt: skip
     if transform == "linear":
         return [Finding(
             "warning", "linear_scale",
-            f"Values run from {low:g} to {high:g}: they do not look like log expression (usually 0 to 20). Deltas on a linear scale are "
-            f"ruled by highly expressed genes; take logarithms of treated and control first unless this is meant.", where=file.path,
+            f"Values run from {low:g} to {high:g}: they do not look like log expression (usually 0 to 20). Deltas on "
+            f"a linear scale are "
+            f"ruled by highly expressed genes; take logarithms of treated and control first unless this is meant.",
+            where=file.path,
         )]  # fmt: skip
     if transform == "min-max":
         return [Finding(
             "warning", "min_max_scaled",
-            f"{census.n_unit_genes:,} of {file.n_genes:,} genes run from exactly 0 to exactly 1 over all rows: they were min-max scaled on "
-            f"the whole table, held-out rows included, which is a mild leak and a scale no new data will have. Start from unscaled "
+            f"{census.n_unit_genes:,} of {file.n_genes:,} genes run from exactly 0 to exactly 1 over all rows: they "
+            f"were min-max scaled on "
+            f"the whole table, held-out rows included, which is a mild leak and a scale no new data will have. Start "
+            f"from unscaled "
             f"values if you can.", census.n_unit_genes, where=file.path,
         )]  # fmt: skip
     return []
@@ -160,7 +174,8 @@ def _metadata(file: DataFile) -> list[Finding]:
         if len(lacking):
             found.append(_finding(
                 "warning", "structures_missing",
-                f"{len(lacking):,} of {len(known):,} perturbations have no SMILES: {first_few(lacking)}. Models that read structures see them "
+                f"{len(lacking):,} of {len(known):,} perturbations have no SMILES: {first_few(lacking)}. Models that "
+                f"read structures see them "
                 f"as unknown; nothing is put in their place.", lacking, file.path,
             ))  # fmt: skip
         spellings = perts["smiles"].nunique()
@@ -168,7 +183,8 @@ def _metadata(file: DataFile) -> list[Finding]:
         if len(several):
             found.append(_finding(
                 "warning", "structures_differ",
-                f"{len(several):,} perturbations come with more than one SMILES: {first_few(several)}. Salts or spellings may differ; the first "
+                f"{len(several):,} perturbations come with more than one SMILES: {first_few(several)}. Salts or "
+                f"spellings may differ; the first "
                 f"one (sorted) is used for features.", several, file.path,
             ))  # fmt: skip
     elif not genetic:
@@ -178,11 +194,14 @@ def _metadata(file: DataFile) -> list[Finding]:
     if "log10_dose" in obs and obs["log10_dose"].isna().any():
         lacking = obs.index[obs["log10_dose"].isna()]
         found.append(_finding(
-            "warning", "doses_missing", f"{len(lacking):,} of {len(obs):,} samples have no usable dose: {first_few(lacking)}.", lacking, file.path,
+            "warning", "doses_missing",
+            f"{len(lacking):,} of {len(obs):,} samples have no usable dose: {first_few(lacking)}.",
+            lacking, file.path,
         ))  # fmt: skip
     elif "log10_dose" not in obs and not genetic:
         found.append(Finding("warning", "no_doses", (
-            "No doses are known; samples of one perturbation at different doses cannot be told apart. Name the column with "
+            "No doses are known; samples of one perturbation at different doses cannot be told apart. Name the column "
+            "with "
             "--map dose=COLUMN if there is one."), where=file.path))  # fmt: skip
     return found
 

@@ -1,0 +1,132 @@
+"""Pairs of plain tables (parquet, CSV, TSV): one with treated profiles and metadata, one with controls.
+
+Layout (``docs/formats-data.md``): a row per sample in both. The treated table has metadata columns and gene columns;
+the control table has the same gene columns and either ``sample_id`` (the control of that sample) or ``control_id`` (a
+control that treated rows name in their own ``control_id`` column). Genes are the numeric columns that both tables
+share; rows are matched by id, never by position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import InputError, first_few
+from pertstack._base.findings import Finding
+from pertstack.data.columns import ALIASES, canonical_obs
+from pertstack.data.file import DataFile
+from pertstack.data.matrices import IndexedRows, RepeatedRow, RowSource
+from pertstack.data.spill import header, pour
+
+_ID_COLUMNS = ("sample_id", "index", "Unnamed: 0", "__index_level_0__")
+_KNOWN = {"sample_id", "control_id", "log10_dose", *_ID_COLUMNS, *(a for names in ALIASES.values() for a in names)}
+
+
+def open_tables(
+    path: Path, control: Path | None, *, mapping: Mapping[str, str] | None = None, delta: bool = False
+) -> DataFile:
+    """Open a treated table and its control table; with ``delta`` no control table is needed. See ``open_data``."""
+    first = _with_index(header(path))
+    if delta:
+        genes = _numeric(first) - _taken(mapping)
+        source = "no control file (differential values)"
+    elif control is None:
+        raise InputError(
+            f"{path} is a table of treated profiles; the controls are missing. Name their table with --control FILE "
+            f"(a row per "
+            f"sample_id, or per control_id), or say --delta when the values already are differences."
+        )
+    else:
+        other = _with_index(header(control))
+        genes = (_numeric(first) & _numeric(other)) - _taken(mapping)
+        source = str(control)
+        if not genes:
+            raise InputError(
+                f"{path} and {control} share no numeric column, so no gene is known. The first has "
+                f"{first_few(first.columns, 8)}, the "
+                f"second {first_few(other.columns, 8)}. Give genes the same names in both."
+            )
+    ordered = [str(c) for c in first.columns if str(c) in genes]
+    keep = [c for c in header(path).columns if str(c) not in genes]
+    treated, table = pour(path, ordered, keep)
+    obs_source = _indexed(table, path)
+    if delta:
+        controls: RowSource = RepeatedRow(np.zeros(len(ordered), dtype=np.float32), len(table))
+    else:
+        assert control is not None
+        controls = _controls(control, ordered, obs_source)
+    obs, notes = canonical_obs(obs_source, mapping, where=path.name)
+    notes.append(_gene_note(path, ordered, keep))
+    var = pd.DataFrame(index=pd.Index(np.array(ordered, dtype=object), name="gene"))
+    return DataFile(
+        path=str(path), obs=obs, var=var, treated=treated, control=controls, delta=delta, control_reference=source,
+        notes=notes,
+    )  # fmt: skip
+
+
+def _taken(mapping: Mapping[str, str] | None) -> set[str]:
+    return {str(v) for v in (mapping or {}).values()}
+
+
+def _numeric(table: pd.DataFrame) -> set[str]:
+    return {str(c) for c in table.columns if pd.api.types.is_numeric_dtype(table[c]) and str(c) not in _KNOWN}
+
+
+def _with_index(table: pd.DataFrame) -> pd.DataFrame:
+    return table if isinstance(table.index, pd.RangeIndex) else table.reset_index()
+
+
+def _id_column(table: pd.DataFrame) -> Any:
+    return next((c for c in _ID_COLUMNS if c in table.columns), None)
+
+
+def _indexed(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The metadata with sample ids as index: column sample_id, else the first unnamed column."""
+    column = _id_column(table)
+    if column is None:
+        raise InputError(
+            f"{path} has no column of sample ids. Add one named sample_id: rows are matched by id, never by position. "
+            f"Its other columns: {first_few(table.columns, 20)}."
+        )
+    named: pd.DataFrame = table.set_index(table[column].astype(str)).drop(columns=column).rename_axis("sample_id")
+    return named
+
+
+def _controls(path: Path, genes: list[str], obs: pd.DataFrame) -> RowSource:
+    columns = header(path).columns
+    by_control = "control_id" in columns and "control_id" in obs
+    key = "control_id" if by_control else next((c for c in _ID_COLUMNS if c in columns), None)
+    if key is None:
+        raise InputError(
+            f"{path} has neither a column sample_id nor control_id (with control_id in the treated table too), so "
+            f"controls cannot be "
+            f"matched to samples. Its columns: {first_few(columns, 20)}."
+        )
+    values, table = pour(path, genes, [key])
+    ids = pd.Index(table[key].astype(str))
+    if ids.has_duplicates:
+        raise InputError(
+            f"{path}: {key} {first_few(ids[ids.duplicated()].unique())} occurs more than once. Keep one row of each."
+        )
+    wanted = pd.Index(obs["control_id"].astype(str) if by_control else obs.index.astype(str))
+    at = ids.get_indexer(wanted)
+    if (at < 0).any():
+        missing = list(dict.fromkeys(wanted[at < 0]))
+        raise InputError(
+            f"{path} has no control for {int((at < 0).sum()):,} of {len(wanted):,} samples: {key} "
+            f"{first_few(missing)} is not in it "
+            f"(it has {first_few(ids[:3])})."
+        )
+    return IndexedRows(values.values, at.astype(np.int64))
+
+
+def _gene_note(path: Path, genes: list[str], keep: list[Any]) -> Finding:
+    return Finding(
+        "note", "genes_taken",
+        f"{len(genes):,} columns of {path.name} were taken as genes ({first_few(genes, 3)}), {len(keep):,} as metadata "
+        f"({first_few(keep, 12)}).", len(genes), where=str(path),
+    )  # fmt: skip

@@ -1,0 +1,273 @@
+"""Other people's pickles and .pt files, read without running their code.
+
+Only numpy arrays, pandas tables, torch storages (as numpy, torch itself is not needed) and plain containers are
+admitted; torch_geometric's ``Data`` becomes a bag of attributes. Anything else is refused by name, because a pickle
+can run any program. pertstack writes no pickles.
+"""
+
+from __future__ import annotations
+
+import collections
+import copyreg
+import gzip
+import io
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from pertstack._base.errors import InputError, MissingFileError
+
+_STORAGES = {
+    "FloatStorage": "f4", "DoubleStorage": "f8", "HalfStorage": "f2", "LongStorage": "i8", "IntStorage": "i4",
+    "ShortStorage": "i2",
+    "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?",
+}  # fmt: skip
+_BAGS = {
+    ("torch_geometric.data.data", "Data"), ("torch_geometric.data.storage", "GlobalStorage"),
+    ("torch_geometric.data.storage", "BaseStorage"), ("torch_geometric.data", "Data"), ("argparse", "Namespace"),
+    ("types", "SimpleNamespace"),
+}  # fmt: skip
+
+
+class Bag:
+    """A plain holder of attributes, in the place of an object whose class is not imported."""
+
+    def __setstate__(self, state: Any) -> None:
+        parts = state if isinstance(state, tuple) else (state,)
+        for part in parts:
+            if isinstance(part, dict):
+                self.__dict__.update({str(k): v for k, v in part.items()})
+
+    def attributes(self) -> dict[str, Any]:
+        """The attributes, those of a torch_geometric store included."""
+        store = self.__dict__.get("_store")
+        inner = store.attributes() if isinstance(store, Bag) else {}
+        mapping = self.__dict__.get("_mapping")
+        own = {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
+        return {**own, **inner, **(mapping if isinstance(mapping, dict) else {})}
+
+
+class StoredTensor:
+    """A tensor whose numbers are still in the file; ``read()`` gives them as a numpy array."""
+
+    def __init__(self, storage: Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> None:
+        self.storage, self.offset, self.shape, self.stride = storage, int(offset), tuple(shape), tuple(stride)
+        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True)) + 1
+        if any(n < 0 for n in self.shape) or any(s < 0 for s in self.stride) or self.offset < 0:
+            raise pickle.UnpicklingError("a tensor with a negative size, stride or offset")
+        if all(self.shape) and last > storage.numel:
+            raise pickle.UnpicklingError(f"a tensor that reaches beyond its storage ({last} > {storage.numel})")
+
+    def read(self) -> np.ndarray[Any, Any]:
+        """The numbers, as an array of its own."""
+        flat = self.storage.read()[self.offset :]
+        if not all(self.shape):
+            return np.zeros(self.shape, dtype=flat.dtype)
+        strides = tuple(s * flat.itemsize for s in self.stride)
+        return np.lib.stride_tricks.as_strided(flat, self.shape, strides, writeable=False).copy()
+
+
+class Storage:
+    """The numbers behind tensors: one member of a .pt file."""
+
+    def __init__(self, archive: TorchArchive, key: str, dtype: str, numel: int) -> None:
+        self.archive, self.key, self.dtype, self.numel = archive, key, dtype, int(numel)
+
+    def read(self) -> np.ndarray[Any, Any]:
+        raw = self.archive.member(f"data/{self.key}")
+        dtype = np.dtype(self.dtype).newbyteorder(self.archive.byteorder)
+        if len(raw) < self.numel * dtype.itemsize:
+            raise InputError(f"{self.archive.path}: storage {self.key} is cut short. Copy the file again.")
+        return np.frombuffer(raw, dtype=dtype, count=self.numel).astype(np.dtype(self.dtype), copy=False)
+
+
+class TorchArchive:
+    """The zip file that ``torch.save`` writes since version 1.6."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._zip: zipfile.ZipFile | None = None
+        names = self._file().namelist()
+        pickles = [n for n in names if n.endswith("/data.pkl") or n == "data.pkl"]
+        if len(pickles) != 1:
+            raise InputError(f"{path} is a zip file, but not one that torch.save wrote (it has no data.pkl).")
+        self.prefix = pickles[0].removesuffix("data.pkl")
+        order = self.member("byteorder").decode() if f"{self.prefix}byteorder" in names else "little"
+        self.byteorder: Any = "<" if order == "little" else ">"
+
+    def _file(self) -> zipfile.ZipFile:
+        if self._zip is None:
+            self._zip = zipfile.ZipFile(self.path)
+        return self._zip
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_zip": None}
+
+    def member(self, name: str) -> bytes:
+        return self._file().read(self.prefix + name)
+
+
+def _refuse(module: str, name: str, path: Path) -> pickle.UnpicklingError:
+    return pickle.UnpicklingError(
+        f"{path} wants to load {module}.{name}. Only numpy arrays, pandas tables, torch tensors and plain containers "
+        f"are read from "
+        f"pickles, because anything else could run a program of its own. Save the data as .h5ad, .npz or .parquet "
+        f"where it was made."
+    )
+
+
+class _Restricted(pickle.Unpickler):
+    """An unpickler that knows a short list of names."""
+
+    def __init__(self, stream: BinaryIO, path: Path, archive: TorchArchive | None, lazy: bool) -> None:
+        super().__init__(stream, encoding="latin1" if archive is None else "utf-8")
+        self._path, self._archive, self._lazy = path, archive, lazy
+        self._names = _allowed()
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch._utils" and name == "_rebuild_tensor_v2":
+            return self._tensor
+        if module == "torch._utils" and name == "_rebuild_parameter":
+            return lambda tensor, *_: tensor
+        if module in {"torch", "torch.storage"} and name in _STORAGES:
+            return _STORAGES[name]
+        if (module, name) in _BAGS:
+            return Bag
+        if (module, name) == ("copyreg", "_reconstructor") or (module, name) == ("copy_reg", "_reconstructor"):
+            return self._reconstruct
+        found = self._names.get((module, name))
+        if found is None:
+            raise _refuse(module, name, self._path)
+        return found()
+
+    def persistent_load(self, pid: Any) -> Any:
+        if self._archive is None or not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage":
+            raise pickle.UnpicklingError(
+                f"{self._path} refers to something outside itself ({type(pid).__name__}); that is refused."
+            )
+        _, dtype, key, _, numel = pid
+        if dtype not in _STORAGES.values() or not str(key).isalnum():
+            raise pickle.UnpicklingError(f"{self._path} holds a storage of unknown kind ({dtype!r}, {key!r}).")
+        return Storage(self._archive, str(key), dtype, numel)
+
+    def _tensor(self, storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Any:
+        if not isinstance(storage, Storage):
+            raise pickle.UnpicklingError(f"{self._path} builds a tensor from something that is no storage.")
+        tensor = StoredTensor(storage, offset, tuple(size), tuple(stride))
+        return tensor if self._lazy else tensor.read()
+
+    def _reconstruct(self, kind: Any, base: Any, state: Any) -> Any:
+        if kind is not Bag:
+            raise _refuse("copyreg", "_reconstructor", self._path)
+        return Bag()
+
+
+def _allowed() -> dict[tuple[str, str], Callable[[], Any]]:
+    """(module, name) -> what it becomes; looked up on use, so pandas is touched only when a pickle needs it."""
+
+    def numpy_core(name: str) -> Callable[[], Any]:
+        return lambda: getattr(np._core.multiarray if hasattr(np, "_core") else np.core.multiarray, name)  # type: ignore[attr-defined]
+
+    names: dict[tuple[str, str], Callable[[], Any]] = {
+        ("collections", "OrderedDict"): lambda: collections.OrderedDict,
+        ("collections", "defaultdict"): lambda: collections.defaultdict,
+        ("builtins", "slice"): lambda: slice, ("builtins", "set"): lambda: set,
+        ("builtins", "frozenset"): lambda: frozenset,
+        ("builtins", "bytearray"): lambda: bytearray, ("builtins", "complex"): lambda: complex,
+        ("builtins", "object"): lambda: object,
+        ("builtins", "list"): lambda: list, ("builtins", "dict"): lambda: dict,
+        ("__builtin__", "slice"): lambda: slice, ("__builtin__", "set"): lambda: set,
+        ("__builtin__", "object"): lambda: object,
+        ("_codecs", "encode"): lambda: _encode, ("copyreg", "__newobj__"): lambda: copyreg.__newobj__,  # type: ignore[attr-defined]
+        ("numpy", "ndarray"): lambda: np.ndarray, ("numpy", "dtype"): lambda: np.dtype,
+        ("torch", "Size"): lambda: tuple,
+    }  # fmt: skip
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        names |= {(module, name): numpy_core(name) for name in ("_reconstruct", "scalar")}
+    for module in ("numpy.core.numeric", "numpy._core.numeric"):
+        names[module, "_frombuffer"] = lambda: _frombuffer
+    return names | _pandas_names()
+
+
+def _encode(text: str, encoding: str = "latin1", errors: str = "strict") -> bytes:
+    return text.encode(encoding if encoding in {"latin1", "latin-1", "utf-8", "ascii"} else "latin1", errors)
+
+
+def _frombuffer(buffer: Any, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any, axis_order: Any = None) -> Any:
+    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order).copy()
+
+
+def _pandas_names() -> dict[tuple[str, str], Callable[[], Any]]:
+    """Names that pickled DataFrames, Series and Indexes of pandas 1 and 2 consist of."""
+    import importlib
+
+    def later(module: str, name: str) -> Callable[[], Any]:
+        return lambda: getattr(importlib.import_module(module), name)
+
+    same = {
+        "pandas.core.frame": ["DataFrame"], "pandas.core.series": ["Series"],
+        "pandas.core.internals.managers": ["BlockManager", "SingleBlockManager"],
+        "pandas._libs.internals": ["_unpickle_block"],
+        "pandas.core.indexes.base": ["_new_Index", "Index"], "pandas.core.indexes.range": ["RangeIndex"],
+        "pandas.core.indexes.multi": ["MultiIndex"], "pandas.core.arrays.categorical": ["Categorical"],
+        "pandas.core.dtypes.dtypes": ["CategoricalDtype"], "pandas.core.indexes.category": ["CategoricalIndex"],
+        "pandas._libs.arrays": ["__pyx_unpickle_NDArrayBacked"],
+        "pandas.core.arrays.string_": ["StringArray", "StringDtype"],
+    }  # fmt: skip
+    names = {(module, name): later(module, name) for module, listed in same.items() for name in listed}
+    for old in ("Int64Index", "UInt64Index", "Float64Index"):
+        names["pandas.core.indexes.numeric", old] = later("pandas.core.indexes.base", "Index")
+    names["pandas.core.internals.blocks", "new_block"] = later("pandas.core.internals.blocks", "new_block")
+    return names
+
+
+def load_pickle(path: str | Path) -> Any:
+    """What a pickle (perhaps gzipped) holds: numpy, pandas and plain containers only.
+
+    Raises
+    ------
+    InputError
+        The pickle is damaged, or wants to load anything else (named in the message).
+    """
+    path = _existing(path)
+    with path.open("rb") as raw:
+        stream: Any = gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
+        return _load(stream, path, None, False)
+
+
+def load_torch(path: str | Path, *, lazy: bool = False) -> Any:
+    """What ``torch.save`` wrote, without torch: tensors as numpy arrays, or as ``StoredTensor`` when ``lazy``."""
+    path = _existing(path)
+    if not zipfile.is_zipfile(path):
+        raise InputError(
+            f"{path} is not in torch's zip format (used since torch 1.6). Load it with torch where it was made and "
+            f"save it again."
+        )
+    archive = TorchArchive(path)
+    return _load(io.BytesIO(archive.member("data.pkl")), path, archive, lazy)
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise MissingFileError(f"{path} does not exist. Check the path.")
+    return path
+
+
+def _load(stream: Any, path: Path, archive: TorchArchive | None, lazy: bool) -> Any:
+    try:
+        return _Restricted(stream, path, archive, lazy).load()
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            str(error) if str(path) in str(error) else f"{path} cannot be read as a pickle: {error}."
+        ) from error
+    except (EOFError, ValueError, TypeError, AttributeError, KeyError, IndexError, ImportError, MemoryError) as error:
+        raise InputError(
+            f"{path} cannot be read as a pickle ({type(error).__name__}: {error}). It is damaged, or written by a "
+            f"version of pandas or "
+            f"numpy too different from this one; save it as .parquet or .npz where it was made."
+        ) from error
