@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import pandas as pd
 from rich.table import Table
+from rich.text import Text
 
 from pertstack._base.errors import InputError, unknown_name
 from pertstack._base.files import read_json, write_atomic
@@ -258,12 +259,17 @@ class Leaderboard:
 
     def __rich__(self) -> Table:
         header, lines = self.table()
-        table = Table(title=self.headline or None, caption=self.footer(), title_justify="left", caption_justify="left")
+        table = Table(
+            title=Text(self.headline) if self.headline else None,
+            caption=Text(self.footer()),
+            title_justify="left",
+            caption_justify="left",
+        )
         for i, title in enumerate(header):
             table.add_column(title, justify="left", no_wrap=i == 1)
         for row, line in zip(self.ranked(), lines, strict=True):
             style = "bold" if row.name == self.chosen else "dim" if row.kind in ("reference", "ceiling") else ""
-            table.add_row(*line, style=style)
+            table.add_row(*map(Text, line), style=style)
         return table
 
 

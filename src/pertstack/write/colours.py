@@ -1,0 +1,66 @@
+"""One palette for figures and page, and the step that turns a figure into SVG that follows light and dark.
+
+Figures are drawn in the light palette (Okabe-Ito colours, told apart by colour-blind eyes; shapes say the same again).
+In the page every colour becomes a CSS variable, so the same drawing reads well on a dark background and in print.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any, cast
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+INK, MUTED, GRID, PAPER = "#1d2126", "#67707b", "#d8dce2", "#fefefd"
+BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#b0669a"
+VARIABLES: dict[str, str] = {
+    INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper",
+    BLUE: "blue", ORANGE: "orange", GREEN: "green", PURPLE: "purple",
+}  # fmt: skip
+KIND_STYLE: dict[str, tuple[str, str]] = {
+    "combiner": (ORANGE, "D"), "base": (BLUE, "o"), "reference": (MUTED, "s"), "ceiling": (PURPLE, "^"),
+}  # fmt: skip
+"""Colour and marker by kind of row."""
+
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none", "svg.hashsalt": "pertstack", "font.size": 10, "font.family": "sans-serif",
+    "text.color": INK, "axes.labelcolor": MUTED, "axes.edgecolor": GRID, "xtick.color": MUTED, "ytick.color": INK,
+    "axes.titlesize": 10, "axes.titlecolor": INK, "axes.titlelocation": "left", "axes.titleweight": "bold",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "xtick.major.size": 0,
+    "ytick.major.size": 0, "axes.grid": False, "grid.color": GRID, "grid.linewidth": 0.8, "axes.axisbelow": True,
+    "figure.facecolor": "none", "axes.facecolor": "none", "legend.frameon": False, "legend.fontsize": 9,
+}  # fmt: skip
+
+
+def figure_style() -> Any:
+    """Context in which our figures are made; nothing global is touched."""
+    return rc_context(rc=cast(Any, _STYLE))
+
+
+def to_svg(figure: Figure, *, name: str, alt: str) -> str:
+    """The figure as inline SVG: transparent, colours as CSS variables, ids unique by ``name``, with an alt text.
+
+    Same figure, same text: no dates, fixed salt.
+    """
+    buffer = io.StringIO()
+    with figure_style():
+        figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.03,
+                       metadata={"Date": None, "Creator": None})  # fmt: skip
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
+    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
+    text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
+    for colour, variable in VARIABLES.items():
+        text = re.sub(re.escape(colour), f"var(--{variable})", text, flags=re.I)
+    text = re.sub(r"font: ([^;\"]*?)'[^\"]*?(?=[;\"])", r"font: \1inherit", text)
+    text = re.sub(r'font: ([0-9a-z ]*?)([0-9.]+)px [^;"]*', r"font-size: \2px; \1font-family: inherit", text)
+    text = text.replace("bold font-family", "font-weight: 700; font-family")
+    return text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(alt)}" ', 1)
+
+
+def _attribute(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")

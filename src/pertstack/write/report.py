@@ -1,0 +1,203 @@
+"""One self-contained ``report.html``: no network, light and dark, prints well. Words first, then figures, then tables.
+
+Everything shown comes from a ``ReportInput``; the layout is in ``templates/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from pertstack._base.files import write_atomic
+from pertstack.verdict.board import LeaderboardRow
+from pertstack.verdict.decomposition import MEANINGS, Decomposition
+from pertstack.verdict.words import find_metric, interval, metric_label, number
+from pertstack.write import figures
+from pertstack.write.colours import to_svg
+from pertstack.write.report_input import CITATIONS, ReportInput, question_of
+
+SHOWN = ("r2_top20_strict@own", "pearson_all@centroid", "cod_all@own", "rmse_all@own", "sign_acc_top20@own")
+"""Beside the canonical and the deciding metric, in the main table."""
+
+
+def report(content: ReportInput, path: Path | str) -> Path:
+    """Write the report; readers see the old one or the new one. Same input, same bytes."""
+    write_atomic(Path(path), render(content).encode())
+    return Path(path)
+
+
+def render(content: ReportInput) -> str:
+    """The report as HTML text."""
+    environment = Environment(
+        loader=PackageLoader("pertstack.write"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["num"] = number
+    environment.filters["label"] = metric_label
+    board = content.verdict.leaderboard
+    return environment.get_template("report.html.j2").render(
+        c=content, board=board, verdict=content.verdict, question=question_of(content.group_by), tiles=_tiles(content),
+        main=_main_table(content), every=_every_metric(content), figures=_figures(content), citations=CITATIONS,
+        looks=[e for e in content.ledger or () if "look" in str(e.get("kind", ""))], facts=_facts,
+        strata=_strata_lines(content.verdict.decomposition), tone=_tone(content.verdict.decomposition),
+    )  # fmt: skip
+
+
+def _tone(found: Decomposition | None) -> str:
+    """How the headline is set: good, bad or plain."""
+    reading = found.reading if found is not None else "none"
+    return {"win": "good", "artefact": "bad", "harm": "bad", "mixed": "bad", "control_noise": "bad"}.get(
+        reading, "plain"
+    )
+
+
+def _tiles(content: ReportInput) -> list[tuple[str, str, str]]:
+    """The three numbers a reader wants first: caption, number, what it is."""
+    board, tiles = content.verdict.leaderboard, []
+    metric, level = board.primary, f"{100 * float(board.interval.get('level', 0.95)):.0f} %"
+    for caption, name in (("best single model", board.best_single), ("shipped", board.chosen)):
+        row = next((r for r in board.ranked() if r.name == name), None)
+        cell = row.score(metric) if row else None
+        if row is not None and cell is not None:
+            small = f"{metric_label(metric)}; {level} {interval(cell.ci)}; n {cell.n_valid:,} / {cell.n:,}"
+            tiles.append((f"{caption}: {row.name}", number(cell.value), small))
+    found = content.verdict.decomposition
+    part = found.part(board.reference) if found is not None else None
+    if found is not None and part is not None and found.reading != "none":
+        tiles.append(("gain over best single", number(part.difference.value, sign=True),
+                      f"{level} {interval(part.difference.ci, sign=True)}; {MEANINGS[found.reading]}"))  # fmt: skip
+    return tiles
+
+
+def _main_table(content: ReportInput) -> dict[str, Any]:
+    """The leaderboard with intervals, and each line read in words."""
+    board = content.verdict.leaderboard
+    metrics = board.shown_metrics()
+    metrics += [m for w in SHOWN if (m := find_metric(board.metrics(), w)) and m not in metrics]
+    lines = []
+    for row in board.ranked():
+        cells = [row.score(m) for m in metrics]
+        main = row.score(board.primary)
+        lines.append({
+            "row": row, "chosen": row.name == board.chosen, "best": row.name == board.best_single,
+            "cells": [(number(c.value), interval(c.ci), c.value) if c else ("—", "", None) for c in cells],
+            "n": f"{main.n_valid:,} / {main.n:,}" if main else "—", "reading": _reading(row, content),
+        })  # fmt: skip
+    return {"metrics": metrics, "lines": lines}
+
+
+def _reading(row: LeaderboardRow, content: ReportInput) -> str:
+    """One line of the leaderboard in words."""
+    board = content.verdict.leaderboard
+    if row.name == board.best_single:
+        return "the best single model, which a combination has to beat"
+    versus = row.versus(board.primary)
+    if row.kind == "ceiling":
+        return "a ceiling: it looks at the truth and cannot be shipped"
+    if versus is None or versus.difference is None:
+        return ""
+    said = f"{number(versus.difference, sign=True)} {interval(versus.ci, sign=True)}".strip()
+    found = content.verdict.decompositions.get(row.name)
+    if found is not None and row.kind != "base":
+        return f"{said}: {MEANINGS[found.reading]}"
+    return said
+
+
+def _every_metric(content: ReportInput) -> list[dict[str, Any]]:
+    """All metrics of both splits, values only, for the fold-out tables."""
+    board, tables = content.verdict.leaderboard, []
+    for split, words in (("test", "Held-out test"), ("oof", "Out-of-fold rows")):
+        rows = board.ranked("test" if split == "test" else "oof")
+        if rows:
+            metrics = list(dict.fromkeys(m for r in rows for m in r.scores))
+            lines = [(metric_label(m), [(c.value if (c := r.score(m)) else None) for r in rows]) for m in metrics]
+            tables.append({"title": words, "names": [r.name for r in rows], "lines": lines})
+    return tables
+
+
+def _facts(value: Any) -> str:
+    """A value of the plan or ledger on one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}: {_facts(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "all"
+    if isinstance(value, str) and len(value) > 40 and all(x in "0123456789abcdef" for x in value):
+        return value[:12] + "…"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _strata_lines(found: Decomposition | None) -> list[dict[str, str]]:
+    if found is None:
+        return []
+    return [
+        {"view": p.view if p.level else "whole", "level": p.level or metric_label(p.metric),
+         "gain": number(p.gain, sign=True),
+         "ci": interval(p.difference.ci and (min(x := [p.better * b for b in p.difference.ci]), max(x)), sign=True),
+         "n": f"{p.difference.n:,}", "groups": f"{p.difference.n_groups:,}",
+         "said": {1: "gain shown", -1: "loss shown", 0: "within noise"}[p.sign]}
+        for p in found.parts
+    ]  # fmt: skip
+
+
+def _figures(content: ReportInput) -> dict[str, Markup]:
+    """Every figure that can be drawn, as inline SVG with an alt text."""
+    drawn: dict[str, tuple[Figure, str]] = {}
+    verdict, board = content.verdict, content.verdict.leaderboard
+    drawn["board"] = (figures.leaderboard_figure(board), "Scores with intervals: " + _alt_rows(content))
+    marked = _for_gain_figure(content)
+    if marked:
+        drawn["gain"] = (
+            figures.gain_figure(marked),
+            "Gain over the best single model by view: " + "; ".join(map(_alt_gain, marked)),
+        )
+    if verdict.decomposition is not None and verdict.decomposition.reading != "none":
+        strata = figures.strata_figure(verdict.decomposition)
+        if strata is not None:
+            drawn["strata"] = (strata, "Gain by stratum; the same numbers stand in the table below.")
+    both = {"predictions": content.prediction_correlation, "errors": content.error_correlation}
+    correlation = {title: frame for title, frame in both.items() if frame is not None and len(frame) > 1}
+    if correlation:
+        drawn["correlation"] = (
+            figures.heat_figure(correlation),
+            "Correlation between base models: " + ", ".join(correlation),
+        )
+    if content.weights:
+        table = pd.DataFrame(content.weights).T
+        drawn["weights"] = (figures.heat_figure({"": table}, symmetric=False), "Weights of combiners on base models.")
+    if verdict.per_cell_line["cell_line"].nunique() > 1:
+        names = [n for n in dict.fromkeys((board.best_single, board.chosen, content.mean_name)) if n]
+        drawn["lines"] = (
+            figures.cell_line_figure(verdict.per_cell_line, names, board.primary),
+            "Scores by cell line of " + ", ".join(names),
+        )
+    if content.coverage is not None and len(content.coverage):
+        drawn["coverage"] = (
+            figures.coverage_figure(content.coverage, content.nominal_coverage),
+            "Coverage of prediction intervals by cell line.",
+        )
+    return {name: Markup(to_svg(figure, name=name, alt=alt)) for name, (figure, alt) in drawn.items()}
+
+
+def _alt_gain(found: Decomposition) -> str:
+    return f"{found.name} " + ", ".join(f"{p.view} {number(p.gain, sign=True)}" for p in found.parts if not p.level)
+
+
+def _alt_rows(content: ReportInput) -> str:
+    board = content.verdict.leaderboard
+    cells = [(r.name, r.score(board.primary)) for r in board.ranked()]
+    return ", ".join(f"{name} {number(c.value)}" for name, c in cells if c is not None)
+
+
+def _for_gain_figure(content: ReportInput, limit: int = 8) -> list[Decomposition]:
+    """The chosen combiner first, then the others as they stand on the board, then the plain mean."""
+    board, found = content.verdict.leaderboard, content.verdict.decompositions
+    names = [board.chosen] if board.chosen in found else []
+    names += [r.name for r in board.ranked() if r.kind == "combiner" and r.name in found and r.name not in names]
+    names += [n for n in (content.mean_name,) if n in found and n not in names]
+    return [found[n] for n in names[:limit] if n is not None and found[n].reading != "none"]

@@ -1,0 +1,83 @@
+"""Terminal tables say what the verdict says; exports are aligned by name and whole."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from pertstack._base.errors import InputError, MisalignedError, StorageError
+from pertstack.verdict.checks import Facts, run_checks
+from pertstack.verdict.judge import Setting, judge
+from pertstack.write.export import predictions_to_h5ad
+from pertstack.write.tables import checks_table, decomposition_table, facts_table, leaderboard_table
+from references.judged_world import KINDS, world
+from references.plain_resampling import PlainResampling
+
+
+def text_of(table) -> str:
+    console = Console(width=240, record=True, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+    console.print(table)
+    return " ".join(console.export_text().split())
+
+
+@pytest.fixture(scope="module")
+def verdict():
+    return judge(world(), None, Setting(KINDS, chosen="direct_pooled", test_looks=1), PlainResampling(20))
+
+
+def test_leaderboard_table(verdict):
+    text = text_of(leaderboard_table(verdict.leaderboard))
+    for row in verdict.leaderboard.ranked():
+        assert row.name in text
+    assert "(best single)" in text and "opened 1 time" in text and "180 / 180" in text
+
+
+def test_checks_table_shows_what_needs_a_look_and_counts_the_rest(verdict):
+    checks = run_checks(Facts(verdict, slopes={"knn": 0.1}))
+    short, long = text_of(checks_table(checks)), text_of(checks_table(checks, all_of_them=True))
+    assert "knn 0.10" in short and "Gain too good" not in short and "Gain too good" in long
+    assert f"{sum(c.status == 'not applicable' for c in checks)} not applicable" in short
+
+
+def test_decomposition_table(verdict):
+    text = text_of(decomposition_table(verdict.decomposition))
+    assert "+0.025" in text and "cell line" in text and "RMSE, all genes" in text
+
+
+def test_facts_table_takes_no_rows():
+    assert "empty" in text_of(facts_table("empty", []))
+    assert "biolord" in text_of(facts_table("models", [{"name": "biolord", "why": None}]))
+
+
+def test_h5ad_round_trip_is_matched_by_name(tmp_path):
+    ids, genes = ["s2", "s1", "s3"], ["TP53", "MYC"]
+    treated = np.arange(6, dtype=np.float32).reshape(3, 2)
+    obs = pd.DataFrame({"perturbation": ["a", "b", "c"]}, index=["s1", "s2", "s3"])
+    path = predictions_to_h5ad(tmp_path / "out" / "p.h5ad", ids, genes, treated, obs=obs, uns={"plan": "p1"},
+                               layers={"control": treated * 0})  # fmt: skip
+    back = ad.read_h5ad(path)
+    assert list(back.obs_names) == ids and list(back.var_names) == genes and back.uns["plan"] == "p1"
+    np.testing.assert_array_equal(back.X, treated)
+    assert list(back.obs["perturbation"]) == ["b", "a", "c"]
+    assert [p.name for p in path.parent.iterdir()] == ["p.h5ad"], "nothing is left beside it"
+
+
+def test_h5ad_refuses_what_is_not_aligned(tmp_path):
+    treated = np.zeros((2, 2), dtype=np.float32)
+    with pytest.raises(InputError, match=r"shape \(2, 2\), but there are 3 ids"):
+        predictions_to_h5ad(tmp_path / "p.h5ad", ["a", "b", "c"], ["g", "h"], treated)
+    with pytest.raises(InputError, match="repeated: 'a'"):
+        predictions_to_h5ad(tmp_path / "p.h5ad", ["a", "a"], ["g", "h"], treated)
+    with pytest.raises(MisalignedError, match="no metadata: 'b'"):
+        predictions_to_h5ad(tmp_path / "p.h5ad", ["a", "b"], ["g", "h"], treated, obs=pd.DataFrame(index=["a"]))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refusing_disk_keeps_the_old_file(tmp_path):
+    (tmp_path / "folder.h5ad").mkdir()
+    with pytest.raises(StorageError, match=r"Cannot write .*folder\.h5ad"):
+        predictions_to_h5ad(tmp_path / "folder.h5ad", ["a"], ["g"], np.zeros((1, 1), dtype=np.float32))
+    assert [p.name for p in tmp_path.iterdir()] == ["folder.h5ad"]
