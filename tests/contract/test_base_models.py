@@ -27,12 +27,13 @@ HAS_TORCH = find_spec("torch") is not None
 ROWS = [row for row in list_models() if row.kind != "external"]
 TORCH = {row.name for row in ROWS if row.target.startswith("pertstack.fit.torch")}
 QUICK = {"epochs": 3, "patience": 2, "infer_steps": 5}
+PATIENT = {"epochs": 150, "patience": 30, "batch_size": 16, "genes_per_step": 0, "dropout": 0.0, "learning_rate": 2e-3}
 
 
-def named(names):
-    """Parameters for pytest: torch models carry their mark."""
+def named(names, *marks):
+    """Parameters for pytest: torch models carry their mark, and further ones where a test is long for them."""
     skip = pytest.mark.skipif(not HAS_TORCH, reason="needs torch")
-    return [pytest.param(n, marks=[pytest.mark.torch, skip] if n in TORCH else []) for n in names]
+    return [pytest.param(n, marks=[pytest.mark.torch, skip, *marks] if n in TORCH else []) for n in names]
 
 
 EVERY = named([row.name for row in ROWS])
@@ -45,13 +46,13 @@ def settings(name: str, *, quick: bool = True, **more) -> dict:
         from pertstack.fit.profiles import profile
 
         known = profile("fast", name)
-        return {**known, **{k: v for k, v in (QUICK if quick else {}).items() if k in known}, **more}
+        return {**known, **{k: v for k, v in (QUICK if quick else PATIENT).items() if k in known}, **more}
     return {**({"max_epochs": 5} if name == "mlp" and quick else {}), **more}
 
 
 def world(name: str, **options):
     needs = get_row(name).needs
-    kinds = ("genes",) if needs.features == ("genes",) else ("structure", "targets")
+    kinds = ("genes",) if needs.features == ("genes",) else ("targets",) if needs.targets else ("structure", "targets")
     return make_rows(**{"kinds": kinds, **options})
 
 
@@ -230,14 +231,14 @@ def test_odd_sizes_give_finite_answers(name, options):
 @cache
 def trained(name: str):
     """A model fitted with patience, with rows to test it on: new replicates, and four new perturbations."""
-    rows = world(name, n_perturbations=40, replicates=8, noise=0.1, control_noise=0.3)
+    rows = world(name, n_perturbations=60, replicates=8, noise=0.1, control_noise=0.3)
     fit, new = split_by_perturbation(rows, n_held_out=4)
     again = np.arange(fit.n_samples) % 8 >= 6
     model = get_model(name, settings(name, quick=False)).fit(fit.take(~again), rng=np.random.default_rng(0))
     return model, fit.take(~again), {"new replicates": fit.take(again), "new perturbations": new}
 
 
-@pytest.mark.parametrize("name", named([row.name for row in ROWS if row.needs.uses_perturbation]))
+@pytest.mark.parametrize("name", named([row.name for row in ROWS if row.needs.uses_perturbation], pytest.mark.slow))
 def test_it_learns_a_planted_signal_better_than_mean_treated(name):
     model, fit, tests = trained(name)
     mean = get_model("mean_treated_cell_line").fit(fit, rng=np.random.default_rng(0))

@@ -24,15 +24,18 @@ def make_rows(
     zero_control: bool = False,
     unknown: tuple[str, ...] = (),
 ) -> FitRows:
-    """Rows of perturbations d00, d01, ... x replicates (cell lines in turn); the effect is linear in bits or genes."""
+    """Rows of perturbations d00, d01, ... x replicates; the effect is linear in the bits, genes or targets that drive it."""
     rng = np.random.default_rng(seed)
     names = [f"d{i:02d}" for i in range(n_perturbations)]
     genes = np.array([f"g{i:03d}" for i in range(n_genes)], dtype=object)
     bits = (rng.random((n_perturbations, 16)) < 0.35).astype(np.float32)
     bits[:, 0] = 1
     side = make_side(names, bits, genes, kinds, unknown, np.random.default_rng([seed, 1]))
-    driver = side.features["genes"].matrix if kinds[:1] == ("genes",) else bits
+    driver = side.features[kinds[0]].matrix if kinds and kinds[0] in ("genes", "targets") else bits
     programmes = rng.normal(size=(driver.shape[1], n_genes)) * 0.7
+    if kinds[:1] == ("targets",):  # local: strong on the target, weaker on its neighbours in the graph
+        ring = np.eye(n_genes)
+        programmes = 1.0 * np.roll(ring, 1, axis=1) + 1.0 * np.roll(ring, -1, axis=1) - 3.0 * ring
     effect = (driver - driver.mean(axis=0)) @ programmes + rng.normal(size=n_genes) * 0.3
     who = np.repeat(np.arange(n_perturbations), replicates)
     line = np.tile(np.arange(replicates) % len(cell_lines), n_perturbations)
