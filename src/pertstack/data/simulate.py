@@ -17,7 +17,8 @@ import pandas as pd
 
 from pertstack.data.molecules import make_molecules
 from pertstack.data.simulate_config import SimulationConfig
-from pertstack.data.simulate_layout import Layout, make_layout
+from pertstack.data.simulate_files import read_basal, read_design
+from pertstack.data.simulate_layout import Layout, lay_out, make_layout
 from pertstack.data.simulate_world import BLOCK, Float32, Truth, make_truth, sample_rows
 
 LAYERS = ("control", "treated", "effect")
@@ -87,17 +88,29 @@ class World:
 
 
 def make_world(config: SimulationConfig) -> World:
-    """Draw design, molecules and truth; profiles follow on request."""
+    """Draw design, molecules and truth (from files where the configuration names them); profiles follow on request."""
     rng = np.random.default_rng([config.seed, 1])
-    lines = tuple(f"LINE{i + 1:02d}" for i in range(config.cell_lines))
-    molecules = make_molecules(config.perturbations, rng)
-    width = max(3, len(str(config.perturbations)))
-    names = tuple(f"cpd{i + 1:0{width}d}" for i in range(config.perturbations))
-    genes = tuple(f"GENE{i + 1:05d}" for i in range(config.genes))
-    gene_mean = np.clip(8 + config.basal_sd * rng.normal(size=config.genes), 4, 14)
-    basal = gene_mean + config.line_sd * rng.normal(size=(config.cell_lines, config.genes))
-    truth = make_truth(config, molecules.parts, basal.astype(np.float32), rng)
-    return World(config, make_layout(config, rng, lines), truth, lines, names, molecules.smiles, genes)
+    if config.design is not None:
+        design = read_design(config, rng)
+        lines, names, smiles, features = design.line_names, design.perturbation_names, design.smiles, design.features
+    else:
+        lines = tuple(f"LINE{i + 1:02d}" for i in range(config.cell_lines))
+        molecules = make_molecules(config.perturbations, rng)
+        width = max(3, len(str(config.perturbations)))
+        names = tuple(f"cpd{i + 1:0{width}d}" for i in range(config.perturbations))
+        smiles, features = molecules.smiles, molecules.parts
+    if config.basal is not None:
+        genes, basal, lines = read_basal(config, lines, rng)
+    else:
+        genes = tuple(f"GENE{i + 1:05d}" for i in range(config.genes))
+        gene_mean = np.clip(8 + config.basal_sd * rng.normal(size=config.genes), 4, 14)
+        basal = (gene_mean + config.line_sd * rng.normal(size=(len(lines), config.genes))).astype(np.float32)
+    truth = make_truth(config, features, basal, rng)
+    if config.design is not None:
+        layout = lay_out(design.conditions, config, rng, lines)
+    else:
+        layout = make_layout(config, rng, lines)
+    return World(config, layout, truth, lines, names, smiles, genes)
 
 
 def simulate(config: SimulationConfig | None = None) -> Any:

@@ -105,7 +105,7 @@ def lay_out(
 
 
 def _replicates_per_condition(n_conditions: int, config: SimulationConfig) -> Ints:
-    """Replicates of each condition, summing to ``config.samples``; the first ones get one more if it does not divide."""
+    """Replicates of each condition, summing to ``config.samples``; the first ones get one more if need be."""
     base, rest = divmod(config.samples, n_conditions)
     return np.array([base + (i < rest) for i in range(n_conditions)], dtype=np.int64)
 
