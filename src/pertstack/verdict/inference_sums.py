@@ -1,0 +1,118 @@
+"""Sums by group, and resamples of whole groups: the common ground of every interval.
+
+Samples of a group (a perturbation, a cell line) are alike, so groups are drawn, never samples. A mean over valid
+samples is a ratio of two sums over groups, so a resample needs only how often each group was drawn: one matrix product
+for all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pertstack._base.errors import InputError
+
+Array = np.ndarray[Any, Any]
+_CELLS = 4_000_000
+"""Draws held at once: resamples x groups."""
+
+
+@dataclass(frozen=True)
+class GroupSums:
+    """Sums and counts of valid values by group, for several rows (models, differences)."""
+
+    total: Array  # (n_rows, n_groups) float64
+    count: Array  # (n_rows, n_groups) float64: valid samples
+
+    @classmethod
+    def of(cls, values: Array, groups: Array) -> GroupSums:
+        """Of ``values`` (n_rows, n) with NaN where undefined, and the group of every sample (n,).
+
+        Raises
+        ------
+        InputError
+            Shapes differ, or a value is infinite.
+        """
+        values = np.atleast_2d(np.asarray(values, dtype=np.float64))
+        groups = np.asarray(groups)
+        if values.ndim != 2 or groups.shape != (values.shape[1],):
+            raise InputError(
+                f"Values have shape {values.shape} and groups {groups.shape}; one group per sample is needed."
+            )
+        if np.isinf(values).any():
+            raise InputError(f"{int(np.isinf(values).sum()):,} scores are infinite; a mean of them says nothing.")
+        _, code = np.unique(groups.astype(str), return_inverse=True)
+        n_groups = int(code.max()) + 1 if len(code) else 0
+        valid = ~np.isnan(values)
+        total = np.empty((len(values), n_groups))
+        count = np.empty_like(total)
+        for row in range(len(values)):
+            total[row] = np.bincount(code, weights=np.where(valid[row], values[row], 0.0), minlength=n_groups)
+            count[row] = np.bincount(code, weights=valid[row], minlength=n_groups)
+        return cls(total, count)
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.total)
+
+    @property
+    def n_groups(self) -> Array:
+        """(n_rows,) groups with at least one valid sample."""
+        found: Array = (self.count > 0).sum(axis=1)
+        return found
+
+    def take(self, rows: Any) -> GroupSums:
+        """Chosen rows."""
+        return GroupSums(self.total[rows], self.count[rows])
+
+    def means(self) -> Array:
+        """(n_rows,) mean over valid samples; NaN where there is none."""
+        return _ratio(self.total.sum(axis=1), self.count.sum(axis=1))
+
+    def errors(self) -> Array:
+        """(n_rows,) standard error of the mean, from the spread between groups (linearised); NaN below 2 groups."""
+        n = self.n_groups
+        residual = self.total - self.means()[:, None] * self.count
+        scale = np.sqrt(n / np.where(n > 1, n - 1, np.nan)) / self.count.sum(axis=1)
+        error: Array = scale * np.sqrt((residual**2).sum(axis=1))
+        return error
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Resamples of groups, all rows with the same draws."""
+
+    means: Array  # (resamples, n_rows)
+    errors: Array  # (resamples, n_rows) standard errors, as ``GroupSums.errors`` on each resample
+
+
+def draw_counts(n_groups: int, resamples: int, rng: np.random.Generator) -> Iterator[Array]:
+    """How often each group is drawn, (some resamples, n_groups) at a time: n_groups draws with replacement each."""
+    step = max(1, _CELLS // max(1, n_groups))
+    for start in range(0, resamples, step):
+        k = min(step, resamples - start)
+        drawn = rng.integers(0, n_groups, size=(k, n_groups)) + n_groups * np.arange(k)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=k * n_groups).reshape(k, n_groups).astype(np.float64)
+
+
+def resample(sums: GroupSums, resamples: int, rng: np.random.Generator) -> Draws:
+    """Means and standard errors of all rows in bootstrap resamples of whole groups."""
+    s, c = sums.total.T, sums.count.T  # (n_groups, n_rows)
+    means, errors = [], []
+    for weight in draw_counts(len(s), resamples, rng):
+        count = weight @ c
+        mean = _ratio(weight @ s, count)
+        square = weight @ (s * s) - 2 * mean * (weight @ (s * c)) + mean**2 * (weight @ (c * c))
+        n = weight @ (c > 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            errors.append(np.sqrt(n / (n - 1) * np.maximum(square, 0)) / count)
+        means.append(mean)
+    return Draws(np.concatenate(means), np.concatenate(errors))
+
+
+def _ratio(total: Array, count: Array) -> Array:
+    ratio: Array = np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
+    return ratio
