@@ -28,13 +28,18 @@ def open_anndata(
     control_layer: str = "control",
     treated_layer: str | None = None,
     delta: bool = False,
+    treated_optional: bool = False,
 ) -> DataFile:
     """Open an .h5ad file or .zarr folder; see ``open_data``."""
     kind: Kind = "zarr" if path.is_dir() else "hdf5"
     root = _open(path, kind)
     obs, var = _table(root, "obs", path), _table(root, "var", path)
     layers = sorted(root["layers"].keys()) if "layers" in root else []
-    treated = _matrix(path, kind, root, treated_layer, layers, "--treated-layer")
+    treated: RowSource
+    if treated_optional and ("X" not in root or control_layer == "X"):
+        treated = RepeatedRow(np.full(len(var), np.nan, dtype=np.float32), len(obs))
+    else:
+        treated = _matrix(path, kind, root, treated_layer, layers, "--treated-layer")
     shape = treated.shape
     if (len(obs), len(var)) != shape:
         raise InputError(
@@ -58,7 +63,8 @@ def open_anndata(
     return DataFile(
         path=str(path), obs=table, var=var, treated=treated, control=control, effect=effect, delta=delta,
         control_reference="zero (differential values)" if delta else f"layer {control_layer!r}",
-        source_dtype=str(treated.dtype), uns_reader=_UnsReader(path, kind), notes=notes,
+        source_dtype=str(treated.dtype) if isinstance(treated, StoredRows) else "float32",
+        uns_reader=_UnsReader(path, kind), notes=notes,
     )  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def canonical_obs(
     canonical = {*NEEDED, "smiles", "dose", "dose_unit", "time_h", *_CONTEXT}
     for column in obs.columns:
         if str(column) not in out.columns and str(column) not in canonical:
-            out[str(column)] = obs[column].to_numpy()
+            out[str(column)] = _storable(obs[column])
     return out, notes + _notes(sources, where)
 
 
@@ -201,6 +201,15 @@ def _add_time(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) 
     units = to_unit(numbers, own, np.array(["h" if u is None else u for u in column], dtype=object))
     factor = {u: hours_per(u) for u in sorted(set(units) - {""})}
     out["time_h"] = numbers * np.array([factor.get(u, np.nan) for u in units], dtype=np.float64)
+
+
+def _storable(values: pd.Series[Any]) -> np.ndarray[Any, np.dtype[Any]]:
+    """A column of the source as one type that a parquet file can hold: numbers and dates as they are, the rest as text."""
+    if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_datetime64_any_dtype(values):
+        return np.asarray(values.to_numpy())
+    return np.array(
+        [None if v is None or v is pd.NA or v != v else str(v) for v in values.astype(object)], dtype=object
+    )
 
 
 def _notes(sources: Mapping[str, str], where: str) -> list[Finding]:

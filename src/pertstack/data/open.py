@@ -18,6 +18,7 @@ def open_data(
     control_layer: str = "control",
     treated_layer: str | None = None,
     delta: bool = False,
+    treated_optional: bool = False,
     control: str | Path | None = None,
     metadata: str | Path | None = None,
     controls: ControlChoice = "plate_mean",
@@ -39,6 +40,9 @@ def open_data(
         AnnData: layer with the treated profiles; None is X.
     delta
         The values already are differences to control: the control is zero.
+    treated_optional
+        AnnData: the file may lack treated profiles (samples to predict); they then read as NaN. With
+        ``control_layer="X"`` X holds the controls.
     control
         Tables and pickles: the file with the controls.
     metadata
@@ -63,8 +67,9 @@ def open_data(
         from pertstack.data.anndata_reader import open_anndata
 
         return open_anndata(
-            path, mapping=mapping, control_layer=control_layer, treated_layer=treated_layer, delta=delta
-        )
+            path, mapping=mapping, control_layer=control_layer, treated_layer=treated_layer, delta=delta,
+            treated_optional=treated_optional,
+        )  # fmt: skip
     if kind == "table":
         from pertstack.data.tables_reader import open_tables
 
