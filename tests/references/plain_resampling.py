@@ -41,6 +41,9 @@ class PlainResampling:
     def compare(self, first, second, groups):
         return self._difference(np.asarray(first) - np.asarray(second), groups)
 
+    def differences(self, values, second, groups):
+        return [self.compare(row, second, groups) for row in values]
+
     def _difference(self, d, groups):
         fine = np.isfinite(d)
         if not fine.any():

@@ -138,8 +138,8 @@ def decompose(
     strata : mapping of view to a level per sample, or None per sample where it does not apply
         Such as effect quartiles, cell lines, seen / unseen perturbations; compared on the primary metric.
     primary_difference : Difference, optional
-        Used for the primary metric as a whole in place of ``compare``: there the best single model is chosen again
-        inside each resample, which a pair of rows cannot do.
+        Used for the primary metric as a whole in place of ``compare``: there the interval holds against every base
+        model that may be the best, which a pair of rows cannot say.
 
     Limit cases: a combiner that is the best single model reads ``none``; a stratum with no sample valid for both has a
     difference of None.

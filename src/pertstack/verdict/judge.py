@@ -20,6 +20,8 @@ from pertstack.verdict.decomposition import Array, Decomposition, Difference, de
 from pertstack.verdict.views import leave_cell_line_out, nan_mean, per_cell_line, scaled_scores
 from pertstack.verdict.words import count_of, direction, find_metric, need_metric, number, split_metric
 
+BEST_SINGLE = "best_single"
+"""The reference that picks the best base model on the rows it may learn from (``stack/best_single.py``)."""
 FEW_GROUPS = 20
 """Below this many groups an interval is called a rough guide."""
 
@@ -40,8 +42,12 @@ class Resampling(Protocol):
         """Paired difference of two rows (n,)."""
         ...
 
+    def differences(self, values: Array, second: Array, groups: Array) -> list[Difference]:
+        """Paired differences of every row of ``values`` (n_names, n) to one row (n,)."""
+        ...
+
     def versus_best(self, values: Array, candidates: Array, groups: Array, sign: int) -> list[Difference]:
-        """Every row minus the best row among ``candidates`` (mask over rows), the best chosen inside each resample."""
+        """Every row minus the best row among ``candidates`` (mask over rows), whichever of them that is."""
         ...
 
 
@@ -107,10 +113,10 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, res
     setting : Setting
         Kinds of the rows, the deciding metric, the chosen combiner, what the plan and the ledger say.
     resampling : Resampling
-        Gives intervals; see ``resampling.default_resampling``.
+        Gives intervals; ``resampling.GroupResampling`` unless tests bring their own.
 
     The best single model is the base model with the best primary score on the split that is read: on the primary metric
-    it is chosen again inside each resample, on all others it is the model that was named.
+    the interval holds against every base model, on all others the comparison is with the model that was named.
 
     Raises
     ------
@@ -135,7 +141,7 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, res
     table = tables[split]
     best = _best_single(table, setting)
     decompositions = _decompositions(table, setting, resampling, best)
-    chosen = decompositions.get(setting.chosen or "")
+    chosen = None if _ships_alone(setting, best) else decompositions.get(setting.chosen or "")
     marked = tuple(_marked(r, split, decompositions) for r in rows)
     board = Leaderboard(
         marked, need_metric(table.metrics, setting.primary), setting.chosen, best, setting.test_looks,
@@ -169,7 +175,7 @@ def _rows(split: Split, table: ScoreTable, setting: Setting, resampling: Resampl
         if metric == primary:
             differences = resampling.versus_best(values, bases, groups, direction(metric))
         else:
-            differences = [resampling.compare(row, values[best], groups) for row in values]
+            differences = resampling.differences(values, values[best], groups)
         cis = resampling.intervals(values, groups)
         for i, name in enumerate(table.names):
             mean = table.mean(name, metric)
@@ -294,13 +300,19 @@ def _board_cautions(setting: Setting, n_groups: int, split: Split) -> tuple[str,
     return tuple(cautions)
 
 
+def _ships_alone(setting: Setting, best: str) -> bool:
+    """What ships is a single model: the best one, or the reference that picks it out of fold."""
+    return setting.chosen in (best, BEST_SINGLE) or setting.kinds.get(setting.chosen or "") == "base"
+
+
 def _headline(setting: Setting, best: str, chosen: Decomposition | None, split: Split) -> str:
     """One sentence a person can take home; says on which rows it was seen."""
     where = "held-out test" if split == "test" else "out-of-fold rows"
     if setting.chosen is None:
         return f"No combination is shipped: none beat the best single model, {best} ({where})."
-    if chosen is None or setting.chosen == best:
-        return f"{best} ships alone: no combination was shown to beat the best single model ({where})."
+    if chosen is None:
+        who = best if setting.chosen == best else "The best single model out of fold"
+        return f"{who} ships alone: no combination was shown to beat the best single model ({where})."
     return f"{chosen.headline[:-1]} ({where})."
 
 

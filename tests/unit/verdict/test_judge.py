@@ -73,6 +73,7 @@ def test_the_test_is_read_when_there_is_one_else_oof(verdict):
         ("direct_pooled", {"own": 0.0, "pooled": 0.0, "centroid": 0.0, "rmse": 0.0}, "no gain"),
         ("direct_pooled", {"own": -0.03, "pooled": -0.04}, "worse than the best single model"),
         ("mlp", {}, "mlp ships alone"),
+        ("ridge", {}, "The best single model out of fold ships alone"),
         (None, {}, "No combination is shipped"),
     ],
 )

@@ -1,0 +1,67 @@
+"""The verdict's inference in the shape ``judge.py`` asks for: one seed, one level, whole groups drawn.
+
+Every call starts from the same seed, so all rows and metrics meet the same resamples and nothing depends on the order
+of calls. The statistics are in ``inference.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pertstack.verdict.decomposition import Array, Difference
+from pertstack.verdict.inference import RESAMPLES, Estimate, difference_to_best, intervals
+
+
+@dataclass(frozen=True)
+class GroupResampling:
+    """Cluster bootstrap over groups, exact sign flips where there are few (``inference.FEW``)."""
+
+    seed: int = 0
+    level: float = 0.95
+    resamples: int = RESAMPLES
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Printed under the table and kept in ``leaderboard.json``."""
+        return {
+            "level": self.level,
+            "resamples": self.resamples,
+            "method": "whole groups, studentised; few: sign flips",
+        }
+
+    def intervals(self, values: Array, groups: Array) -> list[tuple[float, float] | None]:
+        """One interval per row of ``values`` (n_names, n); None where it cannot be had."""
+        return [e.ci for e in self._estimates(values, groups)]
+
+    def compare(self, first: Array, second: Array, groups: Array) -> Difference:
+        """Paired difference of two rows (n,) over the samples on which both are defined."""
+        return self.differences(np.asarray(first)[None], second, groups)[0]
+
+    def differences(self, values: Array, second: Array, groups: Array) -> list[Difference]:
+        """Paired differences of every row of ``values`` (n_names, n) to one row (n,)."""
+        paired = np.asarray(values, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+        return [_difference(e) for e in self._estimates(paired, groups)]
+
+    def versus_best(self, values: Array, candidates: Array, groups: Array, sign: int) -> list[Difference]:
+        """Every row minus the best of the ``candidates``, whichever that is; bounds hold against all of them."""
+        found = difference_to_best(
+            values, candidates, groups, rng=self._rng(), better=sign, level=self.level, resamples=self.resamples
+        )
+        return [_difference(e) for e in found]
+
+    def _estimates(self, values: Array, groups: Array) -> list[Estimate]:
+        if values.shape[1] == 0:
+            return [Estimate(np.nan, -np.inf, np.inf, None, 0, 0, "none", self.level) for _ in values]
+        return intervals(values, groups, rng=self._rng(), level=self.level, resamples=self.resamples)
+
+    def _rng(self) -> np.random.Generator:
+        return np.random.default_rng(self.seed)
+
+
+def _difference(estimate: Estimate) -> Difference:
+    if not np.isfinite(estimate.value):
+        return Difference(None, None, None, estimate.n, estimate.n_clusters)
+    return Difference(estimate.value, estimate.ci, estimate.p, estimate.n, estimate.n_clusters)
