@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pertstack.reduce.diversity import Diversity
 from pertstack.reduce.metrics import (
     DEFAULT_PANEL,
     FULL_PANEL,
@@ -28,6 +29,7 @@ __all__ = [
     "NO_CHANGE",
     "REFERENCES",
     "Combine",
+    "Diversity",
     "GeneMoments",
     "Metric",
     "Reduction",

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from pertstack.reduce._numba import kernel
-from pertstack.reduce.metrics.kernels import top_of
+from pertstack.reduce.metrics.kernels import top_of_row
 
 
 @kernel
@@ -21,15 +21,13 @@ def cut_slices(tile, reference, lacking, usable, start, stop, genes, y, offset, 
     n_models, n_genes, k = tile.shape[0] - 2, tile.shape[2], genes.shape[1]
     treated, control = tile[n_models], tile[n_models + 1]
     own = reference.shape[0] == 0
-    size = np.empty(n_genes, dtype=np.float64)
-    values = np.empty(k, dtype=np.float64)
+    rough = np.empty(n_genes, dtype=np.float32)
+    values = np.empty(n_genes, dtype=np.float64)
     for i in range(start, stop):
         t = treated[i]
         ref = control[i] if own else reference[0]
-        for g in range(n_genes):
-            size[g] = abs(np.float64(t[g]) - np.float64(ref[g]))
         chosen = genes[i]
-        top_of(size, values, chosen)
+        top_of_row(t, ref, rough, values, chosen)
         for j in range(k):
             g = chosen[j]
             y[i, j] = np.float64(t[g]) - np.float64(control[i, g])

@@ -132,32 +132,37 @@ def _row_totals(strip, n_columns, r, sums):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _gene_totals(strip, n_columns, sums):  # type: ignore[no-untyped-def]
-    for c in range(n_columns):
-        out = sums[c]
-        for r in range(ROWS):
-            x = strip[c * _COLUMN + r * GENES :]
-            for g in range(GENES):
-                out[g] += x[g]
+def _centre(strip, n_columns, n_rows, first, complete, pivot_row, pivot, sums):  # type: ignore[no-untyped-def]
+    """Subtract the pivot (D, GENES), the block's first complete row, so that a large mean costs no digits; add to sums.
 
-
-@kernel
-def _centre(strip, n_columns, n_rows, first, complete, pivot_row, pivot):  # type: ignore[no-untyped-def]
-    """Subtract the pivot (D, GENES), the block's first complete row, so that a large mean costs no digits; empty
-    other rows.
+    Rows that are not complete are emptied.
     """
+    whole = n_rows == ROWS
+    for r in range(n_rows):
+        whole = whole and complete[first + r]
     for c in range(n_columns):
-        middle = pivot[c]
+        middle, out = pivot[c], sums[c]
         if first <= pivot_row < first + n_rows:
             at = c * _COLUMN + (pivot_row - first) * GENES
             middle[:] = strip[at : at + GENES]
+        x = strip[c * _COLUMN : (c + 1) * _COLUMN]
+        if whole:
+            for g in range(GENES):
+                m = middle[g]
+                x0, x1, x2, x3 = x[g] - m, x[GENES + g] - m, x[2 * GENES + g] - m, x[3 * GENES + g] - m
+                x4, x5, x6, x7 = x[4 * GENES + g] - m, x[5 * GENES + g] - m, x[6 * GENES + g] - m, x[7 * GENES + g] - m
+                x[g], x[GENES + g], x[2 * GENES + g], x[3 * GENES + g] = x0, x1, x2, x3
+                x[4 * GENES + g], x[5 * GENES + g], x[6 * GENES + g], x[7 * GENES + g] = x4, x5, x6, x7
+                out[g] += ((x0 + x1) + (x2 + x3)) + ((x4 + x5) + (x6 + x7))
+            continue
         for r in range(n_rows):
-            x = strip[c * _COLUMN + r * GENES : c * _COLUMN + (r + 1) * GENES]
+            row = x[r * GENES : (r + 1) * GENES]
             if complete[first + r]:
                 for g in range(GENES):
-                    x[g] -= middle[g]
+                    row[g] -= middle[g]
+                    out[g] += row[g]
             else:
-                x[:] = 0.0
+                row[:] = 0.0
 
 
 @kernel
@@ -196,8 +201,7 @@ def add_panel(  # type: ignore[no-untyped-def]
                     for r in range(n_rows):
                         _row_products(strip, a, b, r, row_cross[first + r, q])
                     q += 1
-            _centre(strip, n_columns, n_rows, first, complete, pivot_row, pivot[g // GENES])
-            _gene_totals(strip, n_columns, total)
+            _centre(strip, n_columns, n_rows, first, complete, pivot_row, pivot[g // GENES], total)
             q = 0
             for a in range(triples):
                 for b in range(a, triples):

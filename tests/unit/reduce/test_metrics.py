@@ -163,6 +163,23 @@ def test_top_genes_match_a_stable_sort(k):
     np.testing.assert_array_equal(out, np.argsort(-np.abs(treated), axis=1, kind="stable")[:, :k])
 
 
+@pytest.mark.parametrize("spread", [3, 30, 3000])
+@pytest.mark.parametrize("n_genes", [2500, 2592, 3001])
+def test_top_genes_by_runs_match_a_stable_sort(spread, n_genes):
+    """Long rows go by the maxima of runs of 32; ties in plenty, and differences that only float64 tells apart."""
+    from pertstack.reduce.metrics.kernels import top_genes
+
+    rng = np.random.default_rng(spread)
+    treated = rng.integers(-spread, spread + 1, (20, n_genes)).astype(np.float32)
+    treated += rng.integers(0, 2, treated.shape).astype(np.float32) * np.float32(2**-18)
+    reference = rng.normal(7, 2, (1, n_genes)).astype(np.float32)
+    out = np.zeros((20, 80), dtype=np.int32)
+    for base in (reference, np.zeros_like(reference), np.full_like(reference, 1e-3)):
+        top_genes(treated, base, 0, 20, out)
+        exact = np.abs(treated.astype(float) - base.astype(float))
+        np.testing.assert_array_equal(out, np.argsort(-exact, axis=1, kind="stable")[:, :80])
+
+
 @pytest.mark.parametrize(("kind", "scipy_name"), [("l1", "cityblock"), ("l2", "sqeuclidean"), ("cosine", "cosine")])
 def test_discrimination_matches_a_double_loop(kind, scipy_name):
     rng = np.random.default_rng(5)
