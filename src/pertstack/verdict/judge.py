@@ -15,7 +15,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError
 from pertstack.reduce.score_table import ScoreTable
-from pertstack.verdict.board import Comparison, Kind, Leaderboard, LeaderboardRow, ScoreCell, Split
+from pertstack.verdict.board import Comparison, Kind, Leaderboard, LeaderboardRow, ScoreCell, Split, plain_json
 from pertstack.verdict.decomposition import Array, Decomposition, Difference, decompose, effect_quartiles
 from pertstack.verdict.views import leave_cell_line_out, nan_mean, per_cell_line, scaled_scores
 from pertstack.verdict.words import count_of, direction, find_metric, need_metric, number, split_metric
@@ -93,13 +93,15 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values of everything but the leaderboard, which has a file of its own."""
-        return {
+        facts = {
             "format": 1, "split": self.split, "headline": self.headline,
             "decompositions": {k: d.to_json() for k, d in self.decompositions.items()},
             "per_cell_line": self.per_cell_line.to_dict("records"),
             "leave_cell_line_out": self.leave_line_out.to_dict("records"),
             "scaled": self.scaled.to_dict("records"), "scaled_reason": self.scaled_reason,
         }  # fmt: skip
+        plain: dict[str, Any] = plain_json(facts)
+        return plain
 
 
 def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, resampling: Resampling) -> Verdict:

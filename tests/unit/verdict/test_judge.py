@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -104,6 +105,15 @@ def test_few_groups_and_repeated_looks_are_said_under_the_board():
 def test_same_inputs_give_the_same_bytes(verdict):
     again = judge(world(), world(seed=6), SETTING, PlainResampling(60))
     assert again.leaderboard.to_json() == verdict.leaderboard.to_json()
+
+
+def test_json_of_the_verdict_is_strict():
+    table = world(8, ("A375", "HT29"))
+    table.values_by_name[0, :, :8] = np.nan
+    text = json.dumps(judge(table, None, SETTING, RESAMPLING).to_json(), allow_nan=False)
+    value = json.loads(text)
+    missing = [r for r in value["per_cell_line"] if r["name"] == "mlp" and r["cell_line"] == "A375"]
+    assert missing[0]["value"] is None and missing[0]["n_valid"] == 0 and value["decompositions"]["direct_pooled"]
 
 
 def test_what_cannot_be_judged_is_said():
