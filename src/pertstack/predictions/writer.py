@@ -40,6 +40,9 @@ class RowWriter:
         self._gone[[self._order[s] for s in draft.missing_samples]] = True
         self._written = np.zeros(draft.grid.n, dtype=bool)
         self._drop = None if columns is None or (columns >= 0).all() else columns < 0
+        self._target = layout.array_folder(store.root, draft.block, draft.model)
+        self._prepared: Record | None = None
+        self._found: Record | None = None
         self._attempt = durable.new_attempt()
         self._stack = ExitStack()
         folder = self._stack.enter_context(durable.staging(store.root, self._attempt))
@@ -125,29 +128,50 @@ class RowWriter:
                 stream.seek(first * row_bytes)
                 _write_all(stream, as_bytes(np.ascontiguousarray(values)))
 
-    def commit(self) -> Record:
-        """Make all rows visible at once.
+    def announce_missing(self, sample_ids: Iterable[object]) -> None:
+        """Rows that turn out not to be predicted; they are stored NaN and named in the record."""
+        rows = self._rows(as_names(sample_ids))
+        self._gone[rows] = True
+
+    def prepare(self) -> Record:
+        """Finish the chunk files and look whether this commit would succeed; nothing becomes visible yet.
 
         Raises
         ------
         MisalignedError
-            Rows are missing that were not announced. Nothing becomes visible.
+            Rows are missing that were not announced.
+        ConflictError
+            Something else is committed under this name.
         """
+        if self._prepared is not None:
+            return self._prepared
+        names = self._store.sample_ids(self._draft.block)
         absent = np.flatnonzero(~self._written & ~self._gone)
         if len(absent):
-            names = self._store.sample_ids(self._draft.block)
             raise MisalignedError(
                 f"{self.what}: {len(absent):,} of {self._draft.grid.n:,} samples were never handed over: "
                 f"{first_few(names[i] for i in absent)}. Announce them in missing_samples= if they were not predicted."
             )
-        target = layout.array_folder(self._store.root, self._draft.block, self._draft.model)
+        gone = tuple(names[i] for i in np.flatnonzero(self._gone))
         try:
             chunks = tuple(self._finish(i) for i in range(self._draft.grid.count))
-            record = stamped(replace(self._draft, chunks=chunks), self._attempt)
-            found = self._store.find(record.block, record.model)
-            if found is not None:
-                return same_or_conflict(found, record, target)
-            return self._store.seal_and_publish(self._staged, target, record)
+        except OSError as error:
+            raise storage_error(error, self._staged) from error
+        record = stamped(replace(self._draft, chunks=chunks, missing_samples=gone), self._attempt)
+        self._found = self._store.find(record.block, record.model)
+        if self._found is not None:
+            self._found = same_or_conflict(self._found, record, self._target)
+        self._prepared = record
+        return record
+
+    def commit(self) -> Record:
+        """Make all rows visible at once; raises as ``prepare`` does, and StorageError. Nothing is visible after an
+        error."""
+        try:
+            record = self.prepare()
+            if self._found is not None:
+                return self._found
+            return self._store.seal_and_publish(self._staged, self._target, record)
         except OSError as error:
             raise error if isinstance(error, StorageError) else storage_error(error, self._staged) from error
         finally:

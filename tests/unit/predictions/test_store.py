@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from references.small_store import PLAN, World, make_world
 
 from pertstack._base.errors import (
     ConflictError,
@@ -22,6 +21,7 @@ from pertstack.design.provenance import FittedOn
 from pertstack.predictions import PredictionStore
 from pertstack.predictions.chunks import Grid
 from pertstack.predictions.names import decode_name, encode_name
+from references.small_store import PLAN, World, make_world
 
 LINE = Block("A375", 0)
 ODD = Block("HT 29/x.y", 0)

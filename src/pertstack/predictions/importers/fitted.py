@@ -1,0 +1,154 @@
+"""What the user says a model was fitted on, block by block, as ``FittedOn``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import FoldPlanMismatchError, InputError, first_few
+from pertstack.design.blocks import Block
+from pertstack.design.provenance import FittedOn
+from pertstack.predictions.reader import StoreReader
+
+
+@runtime_checkable
+class HasDigest(Protocol):
+    """A fold plan, as far as this room needs it."""
+
+    @property
+    def digest(self) -> str: ...
+
+
+class FittedOnBlocks:
+    """Provenance of each block's predictions.
+
+    ``spec`` is a fold plan or its digest (or 'plan': this store's own), a list of sample ids, a table fold -> ids
+    (mapping, or DataFrame with columns ``fold`` and ``sample_id``), 'unknown', or a ``FittedOn`` for all blocks alike.
+    """
+
+    def __init__(self, spec: Any, store: StoreReader) -> None:
+        self._fixed: FittedOn | None = None
+        self._plan: str | None = None
+        self._by_fold: dict[int | None, FittedOn] = {}
+        if isinstance(spec, FittedOn):
+            self._fixed = spec
+            if spec.kind == "plan":
+                _same_plan(spec.plan_digest or "", store)
+        elif isinstance(spec, str):
+            self._word(spec, store)
+        elif isinstance(spec, pd.DataFrame | Mapping):
+            self._by_fold = _by_fold(spec)
+        elif isinstance(spec, HasDigest):
+            self._plan = _same_plan(spec.digest, store)
+        elif isinstance(spec, Iterable):
+            self._fixed = FittedOn.ids([str(i) for i in spec])
+            if not self._fixed.fit_ids:
+                raise InputError(
+                    "fitted_on is an empty list; a model that learned from nothing has no fit rows to list."
+                )
+        else:
+            raise InputError(
+                f"fitted_on={spec!r} is not understood. Give a fold plan, ids, a table fold -> ids, or 'unknown'."
+            )
+
+    def _word(self, word: str, store: StoreReader) -> None:
+        if word == "unknown":
+            self._fixed = FittedOn.unknown()
+        elif word == "plan":
+            if store.plan_digest is None:
+                raise InputError(
+                    "This store has no fold plan, so fitted_on='plan' says nothing. Give the list of fit rows."
+                )
+            self._plan = store.plan_digest
+        else:
+            self._plan = _same_plan(word, store)
+
+    @property
+    def by_plan(self) -> bool:
+        """Whether a fold plan is what the user vouches by; folds written in the files must then agree with it."""
+        return self._plan is not None or (self._fixed is not None and self._fixed.kind == "plan")
+
+    def of(self, block: Block) -> FittedOn:
+        """Provenance of this block's predictions."""
+        if self._fixed is not None:
+            return self._fixed
+        if self._plan is not None:
+            return FittedOn.fold_of_plan(self._plan, block.fold)
+        if block.fold in self._by_fold:
+            return self._by_fold[block.fold]
+        if block.fold is None:  # no line for the test: assume the most any of the models can have seen
+            return FittedOn.ids(sorted(set().union(*(f.fit_ids for f in self._by_fold.values()))))
+        raise InputError(
+            f"fitted_on has no line for fold {block.fold} (block {block.id}); it has {first_few(self._by_fold)}. Say "
+            f"for every "
+            f"fold which samples its model was fitted on."
+        )
+
+
+def _same_plan(digest: str, store: StoreReader) -> str:
+    if digest not in store.facts.plan_digests:
+        raise FoldPlanMismatchError(
+            f"The predictions were cross-fitted on fold plan {digest[:12]}, but this study uses "
+            f"{(store.plan_digest or 'none')[:12]}: they may have seen the samples they predict. Refit on this "
+            f"study's plan, "
+            f"or say with fitted_on= which rows each model was fitted on."
+        )
+    return digest
+
+
+def _by_fold(spec: Any) -> dict[int | None, FittedOn]:
+    if isinstance(spec, pd.DataFrame):
+        if not {"fold", "sample_id"} <= set(spec.columns):
+            raise InputError(
+                f"The fitted_on table has columns {first_few(spec.columns)}; 'fold' and 'sample_id' are needed."
+            )
+        pairs: dict[Any, Sequence[Any]] = {}
+        for fold, ids in spec.groupby("fold", dropna=False)["sample_id"]:
+            pairs[fold] = list(ids)
+    else:
+        pairs = dict(spec)
+    found = {_fold(fold): FittedOn.ids([str(i) for i in ids]) for fold, ids in pairs.items()}
+    if not found:
+        raise InputError("The fitted_on table is empty.")
+    return found
+
+
+def _fold(value: Any) -> int | None:
+    if value is None or value is pd.NA or value == "test" or value != value:
+        return None
+    try:
+        return int(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{value!r} is not a fold. Number the folds 0, 1, 2, ...; write 'test' for the test."
+        ) from error
+
+
+def check_file_folds(
+    folds: np.ndarray[Any, Any], sample_ids: Sequence[str], own: Sequence[int | None], path: Any
+) -> None:
+    """Folds written in a file must part the development rows as the plan does, under whatever numbers.
+
+    Raises
+    ------
+    FoldPlanMismatchError
+        Two samples that the plan keeps apart share a fold in the file, or the other way round.
+    """
+    pairs: dict[int, set[Any]] = {}
+    back: dict[Any, set[int]] = {}
+    for theirs, ours in zip(folds.tolist(), own, strict=True):
+        if ours is not None:
+            pairs.setdefault(ours, set()).add(theirs)
+            back.setdefault(theirs, set()).add(ours)
+    mixed = {t for t, o in back.items() if len(o) > 1} | {t for ts in pairs.values() if len(ts) > 1 for t in ts}
+    if mixed:
+        bad = [s for s, t, o in zip(sample_ids, folds.tolist(), own, strict=True) if o is not None and t in mixed]
+        raise FoldPlanMismatchError(
+            f"{path}: its fold_assignments part the samples otherwise than this study's plan ({len(bad):,} samples, "
+            f"such as "
+            f"{first_few(bad)}), so the predictions are not out of fold here. Refit on this study's plan, or say with "
+            f"fitted_on= which rows each model was fitted on."
+        )

@@ -1,0 +1,116 @@
+"""MERGE-style files without ids: rows are recognised by the measured profiles that lie beside the predictions.
+
+A row's control and treated profile, byte for byte in float32, names its sample; a pair that is not unique in the study
+is refused rather than guessed. ``test_indices`` are positions in somebody else's table and are not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from pertstack._base.errors import MisalignedError, first_few
+from pertstack.data.rows import Float32
+from pertstack.design.blocks import Block
+from pertstack.predictions.importers.files import PredictionFile
+from pertstack.predictions.importers.npz import Archive
+from pertstack.predictions.reader import StoreReader
+
+PARTS = ("predictions", "treated_test", "diseased_test")
+ROWS = 256
+
+
+def is_merge_file(path: Path) -> bool:
+    """Whether an .npz holds predictions beside measured profiles, and no ids."""
+    names = Archive(path).names
+    return all(part in names for part in PARTS) and "sample_ids" not in names
+
+
+def open_merge_predictions(path: Path, store: StoreReader, truth: StoreReader | None = None) -> PredictionFile:
+    """Names recovered from the study; the gene order is the study's, which the byte-wise match proves.
+
+    ``truth`` is the store of held-out treated values; with it test rows can be recognised too. It is used for nothing
+    else.
+
+    Raises
+    ------
+    MisalignedError
+        A row matches no sample, or more than one.
+    """
+    archive = Archive(path)
+    shapes = {part: archive.shape(part) for part in PARTS}
+    if len(set(shapes.values())) != 1 or shapes["predictions"][1] != store.facts.n_genes:
+        raise MisalignedError(
+            f"{path}: {shapes} do not agree with each other or with the study's {store.facts.n_genes:,} genes. "
+            f"Without gene "
+            f"names only the full gene list of the study, in its order, can be recognised. Save gene_names in the file."
+        )
+    known = study_fingerprints(store, truth)
+    ids: list[str] = []
+    strangers: list[int] = []
+    doubtful: list[int] = []
+    pairs = zip(archive.rows("diseased_test", ROWS), archive.rows("treated_test", ROWS), strict=True)
+    for control, treated in pairs:
+        for mark in fingerprints(control, treated):
+            row = len(ids)
+            match = known.get(mark, [])
+            ids.append(match[0] if match else f"row {row}")
+            if not match:
+                strangers.append(row)
+            elif len(match) > 1:
+                doubtful.append(row)
+    if strangers or doubtful:
+        raise MisalignedError(_why(path, len(ids), strangers, doubtful, truth is not None))
+    return PredictionFile(
+        path, ids, [str(g) for g in store.gene_names], lambda n: archive.rows("predictions", n),
+        meta={"recognised_by": "control and treated rows"},
+    )  # fmt: skip
+
+
+def _why(path: Path, n: int, strangers: list[int], doubtful: list[int], with_truth: bool) -> str:
+    parts = [f"{path} has no sample ids; its {n:,} rows were compared with the study's control and treated profiles."]
+    if strangers:
+        reason = "values scaled since" if with_truth else "rows of the held-out test"
+        parts.append(
+            f"{len(strangers):,} match no sample (rows {first_few(strangers)}): other data, another gene order, or "
+            f"{reason}."
+        )
+    if doubtful:
+        parts.append(f"{len(doubtful):,} match several samples (rows {first_few(doubtful)}); which one is a guess.")
+    parts.append("Save sample_ids and gene_names beside the predictions.")
+    return " ".join(parts)
+
+
+def fingerprints(control: Float32, treated: Float32) -> Iterator[bytes]:
+    """One mark per row: xxh3-128 over its control and treated bytes."""
+    for c, t in zip(np.ascontiguousarray(control), np.ascontiguousarray(treated), strict=True):
+        digest = xxhash.xxh3_128(c.data)
+        digest.update(t.data)
+        yield digest.digest()
+
+
+def study_fingerprints(store: StoreReader, truth: StoreReader | None) -> dict[bytes, list[str]]:
+    """Sample ids by the mark of their measured profiles."""
+    known: dict[bytes, list[str]] = {}
+    for block in store.blocks():
+        source = store if block.role == "development" else truth
+        if source is None or not _has(source, block, "treated") or not _has(store, block, "control"):
+            continue
+        ids = store.sample_ids(block)
+        for start in range(0, len(ids), ROWS):
+            stop = min(start + ROWS, len(ids))
+            control, treated = store.read(block, "control", start, stop), source.read(block, "treated", start, stop)
+            for name, mark in zip(ids[start:stop], fingerprints(control, treated), strict=True):
+                known.setdefault(mark, []).append(name)
+    return known
+
+
+def _has(store: StoreReader, block: Block, layer: str) -> bool:
+    return store.status(block, layer) == "committed"
+
+
+__all__: list[Any] = ["fingerprints", "is_merge_file", "open_merge_predictions", "study_fingerprints"]

@@ -1,0 +1,114 @@
+"""Predictions in .npz files: ``predictions`` with ``sample_ids`` and ``gene_names``, streamed straight out of the
+archive.
+
+Files without ids (the MERGE style) are recovered in ``merge``. Pickled arrays are never unpickled.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pertstack._base.errors import InputError, first_few
+from pertstack.data.rows import Float32
+from pertstack.predictions.importers.anndata_files import plain
+from pertstack.predictions.importers.files import PredictionFile, check_shape, names_of
+
+META_KEYS = ("model_version", "training_params", "timestamp")
+
+
+class Archive:
+    """An .npz file: small arrays whole, large ones by rows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with zipfile.ZipFile(path) as archive:
+                self.names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
+        except (OSError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} cannot be read as .npz: {error}. Write it with numpy.savez.") from error
+
+    def array(self, name: str) -> np.ndarray[Any, Any]:
+        """One array, whole."""
+        try:
+            with np.load(self.path, allow_pickle=False) as archive:
+                return np.asarray(archive[name])
+        except ValueError as error:
+            raise InputError(
+                f"{self.path}: {name!r} is a pickled (object) array, which could run any code when read. Save it as "
+                f"plain text: "
+                f"np.savez(..., {name}=np.asarray(list({name}), dtype=str))."
+            ) from error
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as stream:
+            return _header(stream, self.path, name)[0]
+
+    def rows(self, name: str, n_rows: int) -> Iterator[Float32]:
+        """Rows of a two-dimensional array as float32, read forward once."""
+        with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as stream:
+            shape, fortran, dtype = _header(stream, self.path, name)
+            if fortran:
+                raise InputError(
+                    f"{self.path}: {name!r} is stored column by column, so its rows cannot be streamed. Save it with "
+                    f"np.ascontiguousarray({name})."
+                )
+            row_bytes = shape[1] * dtype.itemsize
+            for start in range(0, shape[0], n_rows):
+                n = min(n_rows, shape[0] - start)
+                raw = _read_exactly(stream, n * row_bytes, self.path)
+                with np.errstate(over="ignore"):
+                    yield np.frombuffer(raw, dtype).reshape(n, shape[1]).astype(np.float32)
+
+
+def _header(stream: Any, path: Path, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+    except ValueError as error:
+        raise InputError(f"{path}: {name!r} is not a numpy array: {error}.") from error
+    if dtype.hasobject or dtype.kind not in "fiu" or len(shape) != 2:
+        raise InputError(f"{path}: {name!r} is {dtype} {shape}; numbers, samples × genes, are expected.")
+    return shape, fortran, dtype
+
+
+def _read_exactly(stream: Any, n_bytes: int, path: Path) -> bytes:
+    pieces, left = [], n_bytes
+    while left:
+        piece = stream.read(left)
+        if not piece:
+            raise InputError(f"{path} ends early: it was not written completely. Copy or write it again.")
+        pieces.append(piece)
+        left -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def open_npz_predictions(path: Path) -> PredictionFile:
+    """Names and a row reader of an .npz file with ids.
+
+    Raises
+    ------
+    InputError
+        ``predictions``, ``sample_ids`` or ``gene_names`` is not there, or an array is pickled.
+    """
+    archive = Archive(path)
+    missing = [n for n in ("predictions", "sample_ids", "gene_names") if n not in archive.names]
+    if missing:
+        raise InputError(
+            f"{path} lacks {first_few(missing)}; it holds {first_few(archive.names)}. Without ids rows could only be "
+            f"matched by "
+            f"position. Save sample_ids and gene_names beside the predictions."
+        )
+    sample_ids = names_of(archive.array("sample_ids"), "sample_ids", path)
+    gene_names = names_of(archive.array("gene_names"), "gene_names", path)
+    check_shape(path, archive.shape("predictions"), sample_ids, gene_names)
+    folds = archive.array("fold_assignments") if "fold_assignments" in archive.names else None
+    if folds is not None and folds.shape != (len(sample_ids),):
+        raise InputError(f"{path}: fold_assignments has shape {folds.shape} for {len(sample_ids):,} samples.")
+    meta = {key: plain(archive.array(key)) for key in META_KEYS if key in archive.names}
+    return PredictionFile(path, sample_ids, gene_names, lambda n: archive.rows("predictions", n), folds, meta)

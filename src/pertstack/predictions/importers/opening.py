@@ -1,0 +1,82 @@
+"""Opening files of predictions made elsewhere, whatever their format; several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from pertstack._base.errors import InputError, MisalignedError, MissingFileError, first_few
+from pertstack.predictions.align import names_index
+from pertstack.predictions.importers.anndata_files import open_anndata_predictions
+from pertstack.predictions.importers.files import NamedChunk, PredictionFile
+from pertstack.predictions.importers.npz import open_npz_predictions
+from pertstack.predictions.importers.tables import (
+    open_arrow_predictions,
+    open_csv_predictions,
+    open_parquet_predictions,
+)
+
+FORMATS = ".h5ad, .zarr, .npz, .parquet, .csv, .tsv (also .gz), .arrow, .feather"
+
+
+def as_paths(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+    """One path or several; each must exist."""
+    listed = [Path(paths)] if isinstance(paths, str | Path) else [Path(p) for p in paths]
+    if not listed:
+        raise InputError("No file was named. Give one or more files of predictions.")
+    for path in listed:
+        if not path.exists():
+            raise MissingFileError(f"{path} does not exist.")
+    return listed
+
+
+def open_file(path: str | Path, *, layer: str | None = None) -> PredictionFile:
+    """One file, by its suffix.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        It is not there, its format is not known, or it is damaged.
+    """
+    path = as_paths(path)[0]
+    name = path.name.casefold().removesuffix(".gz")
+    if name.endswith((".h5ad", ".h5", ".zarr")) or (path.is_dir() and (path / "zarr.json").exists()):
+        return open_anndata_predictions(path, layer)
+    if name.endswith(".npz"):
+        return open_npz_predictions(path)
+    if name.endswith((".parquet", ".pq")):
+        return open_parquet_predictions(path)
+    if name.endswith((".csv", ".tsv", ".txt")):
+        return open_csv_predictions(path)
+    if name.endswith((".arrow", ".feather", ".ipc")):
+        return open_arrow_predictions(path)
+    raise InputError(
+        f"{path}: the format of {path.suffix or 'this file'!r} is not known. Predictions may be {FORMATS}."
+    )
+
+
+def open_files(paths: str | Path | Iterable[str | Path], *, layer: str | None = None) -> list[PredictionFile]:
+    """Several files of one model, such as one per fold or cell line; no sample may stand in two of them."""
+    files = [open_file(path, layer=layer) for path in as_paths(paths)]
+    refuse_repeats(files)
+    return files
+
+
+def refuse_repeats(files: Sequence[PredictionFile]) -> None:
+    """One prediction per sample."""
+    index = names_index(i for f in files for i in f.sample_ids)
+    if not index.is_unique:
+        twice = index[index.duplicated()].unique()
+        where = [str(f.path) for f in files if set(twice[:10]).intersection(f.sample_ids)]
+        raise MisalignedError(
+            f"{len(twice):,} samples stand in more than one file: {first_few(twice)} (in {first_few(where)}). Which "
+            f"prediction counts cannot be known. Hand over each sample once."
+        )
+
+
+def open_predictions(
+    paths: str | Path | Iterable[str | Path], *, layer: str | None = None, n_rows: int | None = None
+) -> Iterator[NamedChunk]:
+    """Named chunks of all files, a few rows at a time."""
+    for file in open_files(paths, layer=layer):
+        yield from file.chunks(n_rows)

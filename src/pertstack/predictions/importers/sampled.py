@@ -1,0 +1,82 @@
+"""A few hundred predicted rows, spread evenly over the files, with the measured rows they belong to: what the checks
+look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pertstack.data.rows import Float32
+from pertstack.design.blocks import Block
+from pertstack.predictions.align import Take
+from pertstack.predictions.importers.files import NamedChunk
+from pertstack.predictions.reader import StoreReader
+
+SAMPLED_ROWS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a sample stands in the store."""
+
+    block: Block
+    row: int
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Predicted rows as handed in (in the store's gene order, NaN where a gene was not predicted), with their names."""
+
+    ids: tuple[str, ...]
+    positions: tuple[int, ...]  # among all rows of all files
+    values: Float32  # (m, n_genes)
+
+
+class Sampler:
+    """Keeps every so-many-th row while chunks pass by."""
+
+    def __init__(self, n_rows: int, n_genes: int, most: int = SAMPLED_ROWS) -> None:
+        self._wanted = set(np.linspace(0, n_rows - 1, min(most, n_rows)).round().astype(int).tolist())
+        self._n_genes = n_genes
+        self._seen = 0
+        self._kept: list[tuple[str, int, Float32]] = []
+
+    def see(self, chunk: NamedChunk, columns: Take | None) -> None:
+        """Look at the next chunk; ``columns`` maps the store's genes to the file's (-1: not predicted)."""
+        for i, name in enumerate(chunk.sample_ids):
+            if self._seen + i in self._wanted:
+                row = chunk.values[i] if columns is None else chunk.values[i][np.maximum(columns, 0)]
+                row = np.array(row, dtype=np.float32)
+                if columns is not None:
+                    row[columns < 0] = np.nan
+                self._kept.append((name, self._seen + i, row))
+        self._seen += len(chunk.sample_ids)
+
+    def done(self) -> Sampled:
+        values = [row for _, _, row in self._kept]
+        return Sampled(
+            tuple(name for name, _, _ in self._kept), tuple(at for _, at, _ in self._kept),
+            np.stack(values) if values else np.empty((0, self._n_genes), np.float32),
+        )  # fmt: skip
+
+
+def measured_rows(store: StoreReader, layer: str, places: Sequence[Place | None]) -> Float32:
+    """Rows of a measured layer, (len(places), n_genes); NaN where there is no place or the layer is not committed."""
+    out = np.full((len(places), store.facts.n_genes), np.nan, np.float32)
+    there = {p.block for p in places if p is not None}
+    there = {b for b in there if store.status(b, layer) == "committed"}
+    order = sorted(
+        (i for i, p in enumerate(places) if p is not None and p.block in there), key=lambda i: _key(places[i])
+    )
+    for i in order:
+        place = places[i]
+        assert place is not None
+        store.read(place.block, layer, place.row, place.row + 1, out=out[i : i + 1])
+    return out
+
+
+def _key(place: Place | None) -> tuple[str, int]:
+    assert place is not None
+    return place.block.id, place.row

@@ -1,0 +1,108 @@
+"""Is the declared scale the true one? Predictions are held against the measured development rows of the same samples.
+
+Wrong beyond doubt is refused; odd is a warning; the numbers are kept either way. Fine calibration is left to
+``stack/``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from pertstack._base.findings import Finding
+from pertstack.data.rows import Float32
+
+Scale = Literal["treated", "delta"]
+PLAINLY = 3.0  # times the error under the other reading
+FEWEST_ROWS = 3
+
+
+def scale_numbers(raw: Float32, treated_rows: Float32, control_rows: Float32, scale: Scale) -> dict[str, float]:
+    """What the check measures, over rows (m, n_genes) with both predictions and truth.
+
+    ``rms_as_treated`` and ``rms_as_delta``: root mean square difference to the treated values, and to treated -
+    control, of the values as handed in. ``slope``: of measured on predicted delta, pooled over genes after centring
+    each gene (1 = calibrated). ``spread``: median over genes of sd(predicted delta) / sd(measured delta). ``outside``:
+    share of predicted treated values beyond the measured range of their gene (treated and control rows), widened by
+    half its width.
+    """
+    values, treated, control = (a.astype(np.float64) for a in (raw, treated_rows, control_rows))
+    as_treated = values if scale == "treated" else values + control
+    predicted, measured = as_treated - control, treated - control
+    genes = np.isfinite(values).all(axis=0)
+    predicted, measured = predicted[:, genes], measured[:, genes]
+    low = np.minimum(treated.min(axis=0), control.min(axis=0))[genes]
+    high = np.maximum(treated.max(axis=0), control.max(axis=0))[genes]
+    room = 0.5 * (high - low)
+    outside = (as_treated[:, genes] < low - room) | (as_treated[:, genes] > high + room)
+    p, y = predicted - predicted.mean(axis=0), measured - measured.mean(axis=0)
+    power = float((p * p).sum())
+    moving = y.std(axis=0) > 0
+    ratios = p.std(axis=0)[moving] / y.std(axis=0)[moving]
+    return {
+        "rows": float(len(values)), "genes": float(genes.sum()),
+        "rms_as_treated": float(np.sqrt(np.mean((values - treated)[:, genes] ** 2))),
+        "rms_as_delta": float(np.sqrt(np.mean((values - (treated - control))[:, genes] ** 2))),
+        "slope": float((p * y).sum() / power) if power > 0 else 0.0,
+        "spread": float(np.median(ratios)) if ratios.size else 0.0,
+        "outside": float(outside.mean()) if outside.size else 0.0,
+    }  # fmt: skip
+
+
+def check_scale(values: Float32, treated: Float32, control: Float32, scale: Scale, name: str) -> list[Finding]:
+    """Findings on the declared scale; an error when it is plainly wrong. Rows without truth must be left out before."""
+    if len(values) < FEWEST_ROWS or not np.isfinite(values).all(axis=0).any():
+        return [
+            Finding(
+                "note", "scale_not_checked",
+                f"{name}: {len(values)} rows have measured values to compare with; {FEWEST_ROWS} are needed to check "
+                f"the scale.",
+            )
+        ]  # fmt: skip
+    numbers = scale_numbers(values, treated, control, scale)
+    other: Scale = "delta" if scale == "treated" else "treated"
+    told = ", ".join(f"{k} {v:.3g}" for k, v in numbers.items())
+    if numbers[f"rms_as_{scale}"] > PLAINLY * numbers[f"rms_as_{other}"]:
+        return [_finding("error", "scale_wrong", name, scale, numbers, _plainly_wrong(name, scale, other, numbers))]
+    if numbers["outside"] > 0.5:
+        text = (
+            f"{name}: {numbers['outside']:.0%} of the predicted values lie far outside the measured range of their "
+            f"gene, so they are on another scale (counts, z-scores, min-max?). Bring them to the scale of the study's "
+            f"data ({told})."
+        )
+        return [_finding("error", "scale_wrong", name, scale, numbers, text)]
+    fits = f"{name}: scale {scale!r} fits the data ({told})."
+    return [_finding("note", "scale_checked", name, scale, numbers, fits), *_oddities(name, scale, numbers, told)]
+
+
+def _oddities(name: str, scale: Scale, numbers: dict[str, float], told: str) -> list[Finding]:
+    outside, spread, slope = numbers["outside"], numbers["spread"], numbers["slope"]
+    found = []
+    for odd, code, words in (
+        (outside > 0.05, "values_out_of_range", f"{outside:.0%} of the values lie outside the data's range"),
+        (spread > 3, "spread_large", f"predicted effects vary {spread:.1f} times as much as measured ones"),
+        (slope < 0, "slope_negative", f"measured effects fall where predicted ones rise (slope {slope:.2f})"),
+    ):
+        if odd:
+            text = (
+                f"{name}: {words}; is the preprocessing the study's? Calibration mends a scale, not a mix-up ({told})."
+            )
+            found.append(_finding("warning", code, name, scale, numbers, text))
+    return found
+
+
+def _plainly_wrong(name: str, scale: Scale, other: Scale, numbers: dict[str, float]) -> str:
+    return (
+        f"{name} was declared as {scale!r}, but its values differ from the measured ones by "
+        f"{numbers[f'rms_as_{scale}']:.3g} "
+        f"(root mean square) read so, and by {numbers[f'rms_as_{other}']:.3g} read as {other!r}. Combined with other "
+        f"models "
+        f"they would spoil every ensemble. Add them with scale={other!r}."
+    )
+
+
+def _finding(
+    severity: Literal["error", "warning", "note"], code: str, name: str, scale: str, numbers: dict[str, Any], text: str
+) -> Finding:
+    return Finding(severity, code, text, where=name, numbers={"scale": scale, **numbers})

@@ -1,0 +1,182 @@
+"""Predictions in tables: parquet, Arrow / Feather, CSV. Ids stand in the index or the first column, genes are the
+columns.
+
+Column-wise files are turned into rows through a scratch file, a slab of columns at a time, so memory stays small.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.feather
+import pyarrow.ipc
+import pyarrow.parquet
+
+from pertstack._base.errors import InputError, first_few
+from pertstack.data.rows import Float32
+from pertstack.predictions.importers.files import PredictionFile, names_of
+
+SLAB_BYTES = 48_000_000
+ReadColumns = Callable[[list[str]], Any]  # -> pyarrow.Table
+
+
+def open_parquet_predictions(path: Path) -> PredictionFile:
+    """A parquet file with one row per sample."""
+    try:
+        with pa.parquet.ParquetFile(path) as file:
+            schema, n = file.schema_arrow, file.metadata.num_rows
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"{path} cannot be read as parquet: {error}.") from error
+
+    def read(columns: list[str]) -> Any:
+        with pa.parquet.ParquetFile(path, pre_buffer=False) as file:
+            return file.read(columns=columns, use_threads=False)
+
+    return _columnar(path, schema, n, read)
+
+
+def open_arrow_predictions(path: Path) -> PredictionFile:
+    """An Arrow IPC (Feather) file with one row per sample."""
+    try:
+        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+            schema = reader.schema
+            n = sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"{path} cannot be read as an Arrow file: {error}.") from error
+
+    def read(columns: list[str]) -> Any:
+        return pa.feather.read_table(str(path), columns=columns, memory_map=True, use_threads=False)
+
+    return _columnar(path, schema, n, read)
+
+
+def id_column(path: Path, schema: Any) -> str:
+    """Name of the column that holds sample ids: the pandas index, else the first column when it holds text."""
+    pandas_facts = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+    for name in pandas_facts.get("index_columns", []):
+        if isinstance(name, str) and name in schema.names:
+            return name
+    first = schema.field(0)
+    text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary)
+    if any(is_text(first.type) for is_text in text):
+        return str(first.name)
+    raise InputError(
+        f"{path} has no sample ids: there is no named index and the first column, {first.name!r}, holds {first.type}. "
+        f"Write "
+        f"the table with the ids as index, or as the first column."
+    )
+
+
+def _columnar(path: Path, schema: Any, n: int, read: ReadColumns) -> PredictionFile:
+    ids_in = id_column(path, schema)
+    genes = [f for f in schema if f.name != ids_in]
+    odd = [f.name for f in genes if not (pa.types.is_floating(f.type) or pa.types.is_integer(f.type))]
+    if odd:
+        raise InputError(
+            f"{path}: columns without numbers: {first_few(odd)}. Keep the id column and one column per gene."
+        )
+    names = [str(f.name) for f in genes]
+    ids = names_of(read([ids_in]).column(ids_in).to_numpy(zero_copy_only=False), "the id column", path)
+    if len(set(names)) != len(names):
+        # PredictionFile says which; columns of one name cannot be read one by one
+        return PredictionFile(path, ids, names, lambda n_rows: iter(()))
+    return PredictionFile(path, ids, names, lambda n_rows: _turned(names, n, read, n_rows))
+
+
+def _turned(names: list[str], n: int, read: ReadColumns, n_rows: int) -> Iterator[Float32]:
+    """Rows of a column-wise table: slabs of columns go to a scratch file, rows are gathered from the slabs."""
+    width = max(1, min(len(names), SLAB_BYTES // (4 * max(1, n))))
+    slabs: list[tuple[int, int, int]] = []  # offset in the scratch file, first column, last column + 1
+    with tempfile.TemporaryFile(prefix="pertstack-", buffering=0) as scratch:
+        for low in range(0, len(names), width):
+            columns = names[low : low + width]
+            slab = _slab(read(columns), columns, n)
+            slabs.append((scratch.tell(), low, low + len(columns)))
+            _write(scratch, slab)
+            del slab
+        for start in range(0, n, n_rows):
+            rows = min(n_rows, n - start)
+            out = np.empty((rows, len(names)), np.float32)
+            for offset, low, high in slabs:
+                scratch.seek(offset + 4 * start * (high - low))
+                raw = _read(scratch, 4 * rows * (high - low))
+                out[:, low:high] = np.frombuffer(raw, np.float32).reshape(rows, high - low)
+            yield out
+
+
+def _slab(table: Any, columns: list[str], n: int) -> Float32:
+    slab = np.empty((n, len(columns)), np.float32)
+    with np.errstate(over="ignore"):
+        for i, name in enumerate(columns):
+            slab[:, i] = table.column(name).to_numpy(zero_copy_only=False)
+    return slab
+
+
+def _write(stream: Any, slab: Float32) -> None:
+    view = memoryview(slab.reshape(-1).view(np.uint8).data)
+    done = 0
+    while done < len(view):
+        done += stream.write(view[done:])
+
+
+def _read(stream: Any, n_bytes: int) -> bytes:
+    pieces, left = [], n_bytes
+    while left:
+        piece = stream.read(left)
+        assert piece, "scratch file ended early"
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
+def open_csv_predictions(path: Path) -> PredictionFile:
+    """A CSV or TSV file (also .gz) with ids in the first column and gene names in the first line."""
+    with pa.input_stream(str(path), compression="detect") as stream:
+        head = stream.read(1 << 22).split(b"\n", 1)[0].decode("utf-8-sig").rstrip("\r")
+    delimiter = max(",\t;", key=head.count)
+    if delimiter not in head:
+        raise InputError(f"{path}: the first line holds no comma, tab or semicolon: {head[:60]!r}. Is this a table?")
+    header = next(csv.reader([head], delimiter=delimiter))
+    gene_names = header[1:]
+    if len(set(header)) != len(header):
+        PredictionFile(path, ["-"], gene_names, lambda n_rows: iter(()))  # says which names occur twice
+
+    def tables(columns: list[str] | None) -> Iterator[Any]:
+        return _csv_batches(path, header, delimiter, columns)
+
+    ids = [str(i) for batch in tables([header[0]]) for i in batch.column(0).to_pylist()]
+
+    def rows(n_rows: int) -> Iterator[Float32]:
+        for batch in tables(None):
+            for start in range(0, batch.num_rows, n_rows):
+                part = batch.slice(start, n_rows)
+                yield _slab(part.select(gene_names), gene_names, part.num_rows)
+
+    return PredictionFile(path, ids, gene_names, rows)
+
+
+def _csv_batches(path: Path, header: list[str], delimiter: str, columns: list[str] | None) -> Iterator[Any]:
+    types = {header[0]: pa.string(), **{g: pa.float32() for g in header[1:]}}
+    options = {
+        "read_options": pa.csv.ReadOptions(
+            use_threads=False, block_size=8_000_000, skip_rows=1, column_names=header, encoding="utf8"
+        ),
+        "parse_options": pa.csv.ParseOptions(delimiter=delimiter),
+        "convert_options": pa.csv.ConvertOptions(
+            column_types=types, include_columns=columns, null_values=["", "NA", "NaN", "nan", "NULL"],
+            strings_can_be_null=False,
+        ),
+    }  # fmt: skip
+    try:
+        with pa.input_stream(str(path), compression="detect") as stream, pa.csv.open_csv(stream, **options) as reader:
+            yield from reader
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: {error}. Every column but the first must hold numbers, one per gene.") from error
