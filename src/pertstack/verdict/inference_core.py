@@ -62,7 +62,7 @@ def cautions_of(n_groups: int, lo: float, hi: float) -> tuple[str, ...]:
 def studentised(draws: Draws, value: Array) -> Array:
     """(resamples, n_rows) (mean - value) / error of each resample; 0 / 0 is 0, otherwise no spread is infinite."""
     shift = draws.means - value
-    t = np.divide(shift, draws.errors, out=np.sign(shift) * np.inf, where=draws.errors > 0)
+    t = np.divide(shift, draws.errors, out=np.copysign(np.inf, shift), where=draws.errors > 0)
     still = np.abs(shift) <= 1e-12 * (1 + np.abs(value))
     filled: Array = np.where(still, 0.0, t)
     return filled
