@@ -24,7 +24,7 @@ def make_rows(
     zero_control: bool = False,
     unknown: tuple[str, ...] = (),
 ) -> FitRows:
-    """Rows of perturbations d00, d01, ... x replicates; the effect is linear in the bits, genes or targets that drive it."""
+    """Rows of perturbations d00, d01, ... x replicates; effects are linear in the bits, genes or targets behind it."""
     rng = np.random.default_rng(seed)
     names = [f"d{i:02d}" for i in range(n_perturbations)]
     genes = np.array([f"g{i:03d}" for i in range(n_genes)], dtype=object)

@@ -25,6 +25,7 @@ from pertstack._base.files import write_json
 from pertstack.fit.jobs import Job, JobResult, Status
 from pertstack.fit.worker import Setting
 
+PATIENCE = 3.0  # seconds a worker has to leave before it is killed
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -58,7 +59,11 @@ class _Worker:
         """Close the pipe (an idle worker then leaves) or kill the worker and what it started; its exit code."""
         self.pipe.close()
         if kill and self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.terminate()  # lets an external model's program be ended as well
+            try:
+                self.process.wait(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
         return self.process.wait()
 
 

@@ -97,7 +97,13 @@ def list_models() -> list[RegistryRow]:
 
 
 def get_row(name: str) -> RegistryRow:
-    """The row of a model; a misspelt name raises ``UnknownNameError`` with the near ones."""
+    """The row of a model; a misspelt name raises ``UnknownNameError`` with the near ones.
+
+    A name that ends with ``.toml`` is taken as the path of an external model's card.
+    """
+    if name.endswith(".toml"):
+        loaded: RegistryRow = import_module("pertstack.fit.card").load_card(name).row
+        return register(loaded)
     rows = _all_rows()
     row = rows.get(lookup_key(name))
     if row is None:

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,10 +24,13 @@ from pertstack._base.digests import digest_names
 from pertstack._base.errors import LeakError, ModelFailedError, first_few
 from pertstack._base.files import write_json
 from pertstack.data.rows import FitRows, Float32, PredictRows
+from pertstack.design.blocks import Block
 from pertstack.fit.base import BaseModel
 from pertstack.fit.jobs import Commit, Job, JobRecord, JobResult, JobRows, RowsFor, versions
 from pertstack.fit.memory import peak_memory, reset_peak_memory
 from pertstack.fit.registry import build, load_target
+
+Answered = tuple[Block, PredictRows]
 
 
 @dataclass(frozen=True)
@@ -109,14 +112,30 @@ def _fit_and_commit(job: Job, setting: Setting, folder: Path, started: float) ->
         job, seed, rows.fit.n_samples, digest_names(sorted(fit_ids)), fit_seconds, 0.0, 0, versions(),
         model.params(), _notes(model),
     )  # fmt: skip
-    for block, part in rows.blocks:
-        refuse_leak(job, fit_ids, part)
-        predicted = checked(model.predict(part), part, job.model)
+    for block, part, answer in _answers(model, _safe(job, fit_ids, rows.blocks)):
+        predicted = checked(answer, part, job.model)
         embedding = checked_embedding(model, part)
         record = replace(record, seconds=time.perf_counter() - started, peak_memory_bytes=peak_memory())
         setting.commit(job, block, predicted, embedding, record)
     _keep_curve(model, folder)
     return replace(record, seconds=time.perf_counter() - started, peak_memory_bytes=peak_memory())
+
+
+def _safe(job: Job, fit_ids: frozenset[str], blocks: Iterable[Answered]) -> Iterator[Answered]:
+    for block, part in blocks:
+        refuse_leak(job, fit_ids, part)
+        yield block, part
+
+
+def _answers(model: BaseModel, blocks: Iterator[Answered]) -> Iterator[tuple[Block, PredictRows, Any]]:
+    """Predictions block by block; all at once from a model that runs a program for them (``predict_many``)."""
+    many = getattr(model, "predict_many", None)
+    if many is None:
+        yield from ((block, part, model.predict(part)) for block, part in blocks)
+        return
+    held = list(blocks)
+    for (block, part), answer in zip(held, many([part for _, part in held]) if held else [], strict=True):
+        yield block, part, answer
 
 
 def refuse_leak(job: Job, fit_ids: frozenset[str], part: PredictRows) -> None:

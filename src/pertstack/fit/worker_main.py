@@ -7,12 +7,14 @@ caller's main script play no part in it.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from multiprocessing.connection import Connection
 
 
 def main(descriptor: int) -> None:
     """Serve jobs. First message: import path; second: the setting; then jobs, each answered by its result."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     pipe = Connection(descriptor)
     sys.path[:] = pipe.recv()
     from pertstack.fit.worker import run_job
@@ -24,7 +26,11 @@ def main(descriptor: int) -> None:
             job = pipe.recv()
         except EOFError:
             return
-        pipe.send(run_job(job, setting, own_process=True))
+        result = run_job(job, setting, own_process=True)
+        try:
+            pipe.send(result)
+        except BrokenPipeError:
+            return  # nobody listens any more
 
 
 if __name__ == "__main__":

@@ -1,0 +1,143 @@
+"""Model cards: a TOML file that says how to run somebody else's model, what it needs, and whose work it is.
+
+Building its environment is the business of ``environment.py``, running it that of ``external.py``.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pertstack._base.digests import digest_json
+from pertstack._base.errors import InputError, MissingFileError, unknown_name
+from pertstack.fit.base import Needs
+from pertstack.fit.registry import RegistryRow
+
+CARDS = Path(__file__).parent / "cards"
+Scale = Literal["treated", "delta"]
+_TOP = ("format", "name", "summary", "licence", "citation", "run", "needs", "params")
+_RUN = ("script", "command", "requirements", "interpreter", "python_version", "scale", "time_limit")
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """One external model. Exactly one of ``script`` (a Python file beside the card) and ``command`` is given.
+
+    A script runs with an existing ``interpreter``, or in an environment built from ``requirements``, or, with neither,
+    with the interpreter that runs pertstack. In ``command`` the words ``{folder}``, ``{card}`` and ``{python}`` are
+    replaced by the exchange folder, the card's folder and the interpreter.
+    """
+
+    name: str
+    path: Path
+    digest: str  # of the card's content and its script
+    summary: str = ""
+    licence: str = ""
+    citation: str = ""
+    script: str | None = None
+    command: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ()
+    interpreter: str | None = None
+    python_version: str | None = None  # as "3.11", where the requirements exist for one version only
+    scale: Scale = "treated"  # of what it predicts
+    time_limit: float = 3600.0  # seconds per fit and prediction
+    needs: Needs = field(default_factory=Needs)
+    params: Mapping[str, Any] = field(default_factory=dict)  # hyper-parameters with their defaults
+
+    @property
+    def row(self) -> RegistryRow:
+        """The card as a registry row; the digest makes a changed card another model."""
+        shipped = self.path.parent == CARDS
+        fixed = {"card": self.path.stem if shipped else str(self.path), "card_digest": self.digest}
+        target = "pertstack.fit.external:ExternalModel"
+        return RegistryRow(self.name, target, self.needs, self.summary, "external", fixed, self._problem())
+
+    def _problem(self) -> str | None:
+        program = self.interpreter or (self.command[0] if self.command else None)
+        if program is None or program.startswith("{") or shutil.which(self.locate(program)):
+            return None
+        return f"its card {self.path.name} runs {program!r}, which is not found on this machine"
+
+    def locate(self, program: str) -> str:
+        """A program named relative to the card becomes a full path; a bare name stays for the search path."""
+        return (
+            str((self.path.parent / program).resolve()) if "/" in program and not program.startswith("/") else program
+        )
+
+
+def load_card(card: str | Path) -> ModelCard:
+    """Read a card from a path, or a shipped one by its file's name.
+
+    Raises
+    ------
+    MissingFileError
+        No such file.
+    InputError
+        Not TOML, a key missing, of the wrong kind or contradictory.
+    UnknownNameError
+        A key that cards do not have.
+    """
+    shipped = CARDS / f"{card}.toml"
+    path = shipped if isinstance(card, str) and shipped.is_file() and "/" not in card else Path(card).resolve()
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text)
+    except FileNotFoundError as error:
+        known = ", ".join(sorted(p.stem for p in CARDS.glob("*.toml")))
+        raise MissingFileError(f"The model card {str(card)!r} does not exist. Shipped cards: {known}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"The model card {path} is not valid TOML: {error}. Mend the line it names.") from error
+    run = content.get("run", {})
+    _check_keys(path, content, _TOP)
+    _check_keys(path, run, _RUN)
+    needs = _needs(path, content.get("needs", {}))
+    _check_run(path, content, run)
+    script = run.get("script")
+    code = (path.parent / script).read_text(encoding="utf-8") if script else ""
+    text_of = {key: str(content.get(key, "")) for key in ("summary", "licence", "citation")}
+    return ModelCard(
+        content["name"], path, digest_json([text, code])[:16], **text_of,
+        script=script, command=tuple(run.get("command", ())), requirements=tuple(run.get("requirements", ())),
+        interpreter=run.get("interpreter"), python_version=run.get("python_version"),
+        scale=run.get("scale", "treated"), time_limit=float(run.get("time_limit", 3600)), needs=needs,
+        params=content.get("params", {}),
+    )  # fmt: skip
+
+
+def _check_keys(path: Path, table: Any, known: tuple[str, ...]) -> None:
+    if not isinstance(table, dict):
+        raise InputError(f"{path}: {table!r} stands where a table should. Write [run], [needs] and [params] as tables.")
+    for key in table:
+        if key not in known:
+            raise unknown_name(f"key of a model card ({path.name})", key, known)
+
+
+def _needs(path: Path, table: Any) -> Needs:
+    _check_keys(path, table, tuple(f.name for f in fields(Needs) if f.name != "extra"))
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+    return Needs(**values)
+
+
+def _check_run(path: Path, content: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+    name = content.get("name")
+    if content.get("format") != 1 or not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+        raise InputError(f"{path}: a card starts with 'format = 1' and a name of letters, digits, '_', '-' and '.'.")
+    if ("script" in run) == ("command" in run):
+        raise InputError(
+            f"{path}: [run] needs exactly one of 'script' (a Python file) and 'command' (a list of words)."
+        )
+    if "script" in run and not (path.parent / run["script"]).is_file():
+        raise MissingFileError(f"{path} runs {run['script']!r}, which does not stand beside it.")
+    for key in ("command", "requirements"):
+        words = run.get(key, [])
+        if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
+            raise InputError(f"{path}: {key} is {words!r}; write a list of words in quotes.")
+    if "requirements" in run and "interpreter" in run:
+        raise InputError(f"{path}: 'requirements' build an environment, 'interpreter' names one. Give one of the two.")
+    if run.get("scale", "treated") not in ("treated", "delta"):
+        raise InputError(f"{path}: scale is {run['scale']!r}; a model predicts 'treated' or 'delta'.")

@@ -1,0 +1,9 @@
+"""Cards of published models that run in environments of their own; a card is a TOML file beside its worker script."""
+
+from __future__ import annotations
+
+from pertstack.fit.card import CARDS, load_card
+
+ROWS = tuple(load_card(path.stem).row for path in sorted(CARDS.glob("*.toml")))
+
+__all__ = ["ROWS"]
