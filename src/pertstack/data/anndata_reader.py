@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
+from pertstack._base.findings import Finding
 from pertstack.data.columns import canonical_obs
 from pertstack.data.file import DataFile
 from pertstack.data.matrices import RepeatedRow, RowSource, StoredRows, open_root
@@ -54,18 +55,33 @@ def open_anndata(
     else:
         control = _control(path, kind, root, control_layer, layers)
     effect = StoredRows(path, kind, "layers/effect") if "effect" in layers else None
+    notes = _by_columns(path, root, layers)
     if not delta and control_layer in obs.columns and "control_id" not in obs.columns:
         mapping = {"control_id": control_layer} | dict(
             mapping or {}
         )  # a column named like the layer says who the control is
-    table, notes = canonical_obs(obs, mapping, where=str(path.name))
+    table, found = canonical_obs(obs, mapping, where=str(path.name))
     var.index = pd.Index(np.array([str(g) for g in var.index], dtype=object), name=var.index.name or "gene")
     return DataFile(
         path=str(path), obs=table, var=var, treated=treated, control=control, effect=effect, delta=delta,
         control_reference="zero (differential values)" if delta else f"layer {control_layer!r}",
         source_dtype=str(treated.dtype) if isinstance(treated, StoredRows) else "float32",
-        uns_reader=_UnsReader(path, kind), notes=notes,
+        uns_reader=_UnsReader(path, kind), notes=[*found, *notes],
     )  # fmt: skip
+
+
+def _by_columns(path: Path, root: Any, layers: list[str]) -> list[Finding]:
+    """A warning for matrices stored by columns (CSC): every chunk of rows then costs a pass over the whole matrix."""
+    keys = [k for k in ("X", *(f"layers/{name}" for name in layers)) if k in root]
+    slow = [k for k in keys if root[k].attrs.get("encoding-type") == "csc_matrix"]
+    if not slow:
+        return []
+    message = (
+        f"{first_few(slow)} of {path.name} are stored by columns (CSC), so reading rows is slow and needs much "
+        f"memory. Convert them once: "
+        f"data.X = data.X.tocsr()."
+    )
+    return [Finding("warning", "stored_by_columns", message, len(slow), tuple(slow), str(path))]
 
 
 class _UnsReader:

@@ -204,7 +204,7 @@ def _add_time(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) 
 
 
 def _storable(values: pd.Series[Any]) -> np.ndarray[Any, np.dtype[Any]]:
-    """A column of the source as one type that a parquet file can hold: numbers and dates as they are, the rest as text."""
+    """A column of the source as one type, as parquet needs it: numbers and dates as they are, the rest as text."""
     if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_datetime64_any_dtype(values):
         return np.asarray(values.to_numpy())
     return np.array(

@@ -24,13 +24,14 @@ SCAFFOLDS = (
     "c5nc({a})n6nc({b})cc6c5", "C5OC({a})CN5{b}", "c5c({a})cc(O)c(O)c5{b}", "O=C5C=C({a})C(=O)c6cc({b})ccc56",
 )  # fmt: skip
 LINKERS = ("", "C", "CC", "C(=O)N", "NC(=O)", "S(=O)(=O)N", "OC", "C=C")
+# Short alkyls come last, because only the earlier of two substituents gets a linker: methylene + methyl would be ethyl.
 SUBSTITUENTS = (
-    "C", "CC", "C(C)C", "C1CC1", "CCO", "CC(=O)O", "CC#N", "C(F)(F)F", "CCN(C)C", "CC(N)=O",
+    "C1CC1", "CCO", "CC(=O)O", "CC#N", "C(F)(F)F", "CCN(C)C", "CC(N)=O",
     "c1ccccc1", "c1ccc(F)cc1", "c1ccc(Cl)cc1", "c1ccc(OC)cc1", "c1ccncc1", "c1cccs1", "c1ccco1", "c1ccc(C#N)cc1",
     "c1ccc(N(C)C)cc1",
     "c1cnn(C)c1", "c1ccc2OCOc2c1", "C1CCOCC1", "C1CCNCC1", "c1cc(Br)ccc1O", "c1ccc(cc1)[N+](=O)[O-]",
     "c1ccc(cc1)C(F)(F)F",
-    "CC1CCCCC1", "c1nccs1",
+    "CC1CCCCC1", "c1nccs1", "C(C)C", "C", "CC",
 )  # fmt: skip
 N_PARTS = len(SCAFFOLDS) + len(LINKERS) + len(SUBSTITUENTS)
 

@@ -1,0 +1,144 @@
+"""Doses, times and column names as found in the wild."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pertstack._base.errors import InputError, UnknownNameError
+from pertstack.data.columns import canonical_obs
+from pertstack.data.units import hours_per, micromolar_per
+
+
+def table(**columns: object) -> pd.DataFrame:
+    base = {"perturbation": ["a", "b", "c"], "cell_line": ["L", "L", "M"], **columns}
+    return pd.DataFrame(base, index=["s1", "s2", "s3"])
+
+
+@pytest.mark.parametrize(
+    ("unit", "micromolar"),
+    [("M", 1e6), ("mM", 1e3), ("uM", 1), ("µM", 1), ("μM", 1), ("um", 1), ("nM", 1e-3), ("pM", 1e-6)],
+)
+def test_molar_units(unit: str, micromolar: float) -> None:
+    assert micromolar_per(unit) == pytest.approx(micromolar)
+
+
+def test_known_but_not_molar_units_are_none_and_unknown_ones_an_error() -> None:
+    assert micromolar_per("ng/mL") is None
+    with pytest.raises(InputError, match="furlong.*--map dose_unit"):
+        micromolar_per("furlong")
+    assert hours_per("days") == 24
+    with pytest.raises(InputError, match="fortnight"):
+        hours_per("fortnight")
+
+
+def test_doses_written_with_their_unit_keep_it() -> None:
+    """500 nM is half a micromolar, not five hundred (pitfall P16)."""
+    obs, _ = canonical_obs(table(pert_idose=["500 nM", "10 uM", "0.04 µM"]))
+    np.testing.assert_allclose(obs["log10_dose"], np.log10([0.5, 10, 0.04]))
+
+
+def test_dose_and_unit_columns_and_missing_markers() -> None:
+    obs, _ = canonical_obs(
+        table(pert_dose=[10, -666, 500], pert_dose_unit=["uM", "-666", "nM"], pert_time=["24", "6", "-666"])
+    )
+    np.testing.assert_allclose(obs["log10_dose"], [1.0, np.nan, np.log10(0.5)])
+    np.testing.assert_allclose(obs["time_h"], [24, 6, np.nan])
+
+
+def test_unit_in_the_column_name() -> None:
+    obs, notes = canonical_obs(table(dose_uM=[1.0, 10.0, 0.1], timepoint_hr=[24, 24, 6]))
+    np.testing.assert_allclose(obs["log10_dose"], [0, 1, -1])
+    assert obs["time_h"].tolist() == [24, 24, 6]
+    assert any("dose = dose_uM" in n.message for n in notes)
+
+
+def test_a_dose_without_unit_is_refused_with_the_mend() -> None:
+    with pytest.raises(InputError, match="dose_unit=const:uM"):
+        canonical_obs(table(dose=[1.0, 2.0, 3.0]))
+    obs, _ = canonical_obs(table(dose=[1.0, 2.0, 3.0]), {"dose_unit": "const:nM"})
+    np.testing.assert_allclose(obs["log10_dose"], np.log10([0.001, 0.002, 0.003]))
+    obs, _ = canonical_obs(table(dose=[1.0, 2.0, 3.0]), {"dose": "none"})
+    assert "log10_dose" not in obs
+
+
+def test_text_that_is_no_dose_is_refused_and_mass_units_are_unknown() -> None:
+    with pytest.raises(InputError, match="'high'"):
+        canonical_obs(table(dose=["high", "1 uM", "2 uM"]))
+    obs, notes = canonical_obs(table(dose=["1 ng/mL", "1 uM", "0"]))
+    assert np.isnan(obs["log10_dose"].to_numpy()).tolist() == [True, False, True]
+    assert [n.code for n in notes if n.severity == "warning"] == ["dose_not_molar"]
+    with pytest.raises(InputError, match="negative"):
+        canonical_obs(table(dose=["-1 uM", "1 uM", "2 uM"]))
+
+
+@pytest.mark.parametrize(
+    ("perturbation", "cell_line"),
+    [
+        ("pert_id", "cell_iname"),
+        ("cmap_name", "cell_mfc_name"),
+        ("sm_name", "cell_type"),
+        ("condition", "cell_type"),
+        ("pert_id", "cell_id"),
+    ],
+)
+def test_names_of_the_field_are_recognised(perturbation: str, cell_line: str) -> None:
+    frame = pd.DataFrame({perturbation: ["a", "b"], cell_line: ["L", "M"]}, index=["s1", "s2"])
+    obs, notes = canonical_obs(frame)
+    assert obs["perturbation"].tolist() == ["a", "b"]
+    assert obs["cell_line"].tolist() == ["L", "M"]
+    assert "columns_taken" in {n.code for n in notes}
+
+
+def test_a_column_with_the_canonical_name_comes_first_and_the_map_before_it() -> None:
+    frame = table(pert_id=["x", "y", "z"])
+    assert canonical_obs(frame)[0]["perturbation"].tolist() == ["a", "b", "c"]
+    mapped, _ = canonical_obs(frame, {"perturbation": "pert_id"})
+    assert mapped["perturbation"].tolist() == ["x", "y", "z"]
+    assert mapped["pert_id"].tolist() == ["x", "y", "z"]
+
+
+def test_missing_columns_name_near_ones_and_the_mend() -> None:
+    frame = pd.DataFrame({"perturbatoin": ["a"], "celline": ["L"]}, index=["s1"])
+    with pytest.raises(InputError, match=r"'perturbatoin'.*--map perturbation=COLUMN"):
+        canonical_obs(frame)
+    frame = pd.DataFrame({"perturbation": ["a"], "donor": ["L"]}, index=["s1"])
+    with pytest.raises(InputError, match="const:NAME"):
+        canonical_obs(frame)
+    assert canonical_obs(frame, {"cell_line": "const:K562"})[0]["cell_line"].tolist() == ["K562"]
+    with pytest.raises(InputError, match="no column 'donr'.*Did you mean 'donor'"):
+        canonical_obs(frame, {"cell_line": "donr"})
+    with pytest.raises(UnknownNameError, match="cell_line"):
+        canonical_obs(frame, {"cel_line": "donor"})
+
+
+def test_an_empty_perturbation_is_refused_by_sample() -> None:
+    with pytest.raises(InputError, match="'s2'"):
+        canonical_obs(table().assign(perturbation=["a", None, "c"]))
+
+
+def test_empty_canonical_columns_are_left_out_and_others_kept() -> None:
+    obs, _ = canonical_obs(
+        table(smiles=["", None, "nan"], dose=[np.nan] * 3, plate=["p", None, "q"], donor=["x", 1, None])
+    )
+    assert "smiles" not in obs and "dose" not in obs and "log10_dose" not in obs
+    assert obs["plate"].tolist() == ["p", None, "q"]
+    assert obs["donor"].tolist() == ["x", "1", None]
+    assert obs.index.tolist() == ["s1", "s2", "s3"]
+
+
+def test_canonical_metadata_survive_a_parquet_file(tmp_path) -> None:
+    obs, _ = canonical_obs(
+        table(mixed=["x", 1, None], category=pd.Categorical(["u", "v", "u"]), dose=["1 uM", "", "2 nM"])
+    )
+    obs.to_parquet(tmp_path / "obs.parquet")
+    back = pd.read_parquet(tmp_path / "obs.parquet")
+    assert back.index.tolist() == obs.index.tolist()
+    np.testing.assert_allclose(back["log10_dose"], obs["log10_dose"])
+
+
+def test_a_perturbation_called_none_is_a_perturbation() -> None:
+    """Only truly empty cells count as empty for the perturbation; a compound may carry any name."""
+    obs, _ = canonical_obs(table().assign(perturbation=["none", "NA", "c"]))
+    assert obs["perturbation"].tolist() == ["none", "NA", "c"]

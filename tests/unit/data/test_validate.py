@@ -1,0 +1,200 @@
+"""Validation names what is wrong: each test plants one fault and looks for it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pertstack._base.errors import InputError
+from pertstack.data import Card, open_data, validate
+from references.data_worlds import small, write
+
+
+def found(tmp_path, data, **options) -> dict[str, object]:
+    return {f.code: f for f in validate(open_data(write(tmp_path, data), **options))}
+
+
+def test_a_clean_file_has_no_errors(tmp_path) -> None:
+    assert not [f for f in found(tmp_path, small()).values() if f.severity == "error"]
+
+
+@pytest.mark.filterwarnings("ignore:(Observation|Variable) names are not unique")
+def test_duplicate_names(tmp_path) -> None:
+    data = small()
+    data.obs.index = ["s0", "s0", *data.obs_names[2:]]
+    data.var.index = ["G1", "G1", *data.var_names[2:]]
+    codes = found(tmp_path, data)
+    assert codes["duplicate_samples"].severity == "error" and codes["duplicate_samples"].examples == ("s0",)
+    assert codes["duplicate_genes"].examples == ("G1",)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -666.0])
+def test_unusable_values_are_named_by_sample_and_gene(tmp_path, value: float) -> None:
+    data = small()
+    data.X[3, 2] = value
+    data.layers["control"][5, 6] = value
+    codes = found(tmp_path, data)
+    assert codes["non_finite_treated"].examples == ("s3",) and "'G2'" in codes["non_finite_treated"].message
+    assert codes["non_finite_control"].examples == ("s5",) and "'G6'" in codes["non_finite_control"].message
+    assert codes["non_finite_treated"].severity == "error"
+
+
+def test_control_identical_to_treated_in_some_or_all_samples(tmp_path) -> None:
+    data = small()
+    data.layers["control"][[1, 4]] = data.X[[1, 4]]
+    fault = found(tmp_path, data)["control_is_treated"]
+    assert fault.severity == "error" and fault.examples == ("s1", "s4")
+    data.layers["control"] = data.X.copy()
+    assert "all samples" in found(tmp_path, data)["control_is_treated"].message
+
+
+def test_raw_counts_linear_values_and_min_max_scaling(tmp_path) -> None:
+    data, rng = small(n=40), np.random.default_rng(0)
+    data.X, data.layers["control"] = (rng.poisson(50, data.shape).astype(np.float32) for _ in range(2))
+    assert found(tmp_path, data)["raw_counts"].severity == "error"
+    data.X, data.layers["control"] = (rng.gamma(2, 200, data.shape).astype(np.float32) for _ in range(2))
+    assert found(tmp_path, data)["linear_scale"].severity == "warning"
+    both = np.concatenate([data.X, data.layers["control"]])
+    both = (both - both.min(0)) / (both.max(0) - both.min(0))
+    data.X, data.layers["control"] = both[:40], both[40:]
+    assert found(tmp_path, data)["min_max_scaled"].severity == "warning"
+
+
+def test_constant_genes_and_duplicate_profiles_are_warnings(tmp_path) -> None:
+    data = small()
+    data.X[:, 4] = 3.0
+    data.X[9] = data.X[2]
+    codes = found(tmp_path, data)
+    assert codes["constant_genes"].examples == ("G4",) and codes["constant_genes"].severity == "warning"
+    assert codes["duplicate_profiles"].examples == ("s2", "s9")
+
+
+def test_missing_structures_and_doses(tmp_path) -> None:
+    data = small()
+    data.obs["smiles"] = [None if p == "p1" else "CCO" for p in data.obs["perturbation"]]
+    data.obs["dose"] = [np.nan] + [1.0] * 11
+    codes = found(tmp_path, data)
+    assert codes["structures_missing"].examples == ("p1",)
+    assert codes["doses_missing"].examples == ("s0",)
+    data.obs = data.obs.drop(columns=["smiles", "dose", "dose_unit"])
+    assert {"no_structures", "no_doses"} <= set(found(tmp_path, data))
+
+
+def test_genetic_perturbations_are_not_expected_to_have_structures(tmp_path) -> None:
+    data = small()
+    data.obs = data.obs.drop(columns=["smiles", "dose", "dose_unit"])
+    data.obs["perturbation"] = ["G1+ctrl", "G1+G3", "ctrl+G2", "G5"] * 3
+    assert not {"no_structures", "no_doses"} & set(found(tmp_path, data))
+
+
+def test_control_ids_that_contradict_the_values(tmp_path) -> None:
+    data = small()
+    data.obs["control_id"] = ["c1"] * 6 + [f"c{i}" for i in range(2, 8)]
+    assert found(tmp_path, data)["control_id_contradicted"].examples == ("c1",)
+
+
+def test_offenders_are_counted_and_the_first_ten_named(tmp_path) -> None:
+    data = small(n=40)
+    data.X[:25, 0] = np.nan
+    fault = found(tmp_path, data)["non_finite_treated"]
+    assert fault.count == 25 and fault.examples == tuple(f"s{i}" for i in range(10))
+
+
+def test_chunk_size_changes_nothing(tmp_path) -> None:
+    """One pass, whatever the cut: the card and the digests are those of the whole file."""
+    from pertstack.data.census import Census
+
+    data = small(n=40)
+    data.X[17, 3] = np.nan
+    file = open_data(write(tmp_path, data))
+    cards = []
+    for rows in (1, 7, 40):
+        census = Census(file)
+        for chunk in file.chunks(rows):
+            census.add(chunk)
+        cards.append((census.low, census.high, census.transform, census.bad_treated.n, census.treated_digest.tolist()))
+    assert cards[0] == cards[1] == cards[2]
+    everything = np.concatenate([data.X.ravel(), data.layers["control"].ravel()])
+    assert cards[0][:2] == (np.nanmin(everything), np.nanmax(everything))
+
+
+def test_card_numbers_equal_numpy(tmp_path) -> None:
+    data = small()
+    card = open_data(write(tmp_path, data)).card
+    assert card.value_mean == pytest.approx(float(data.X.mean(dtype=float)), rel=1e-6)
+    assert card.value_sd == pytest.approx(float(data.X.std(dtype=float)), rel=1e-5)
+    assert (card.n_samples, card.n_genes, card.transform, card.n_controls) == (12, 7, "log", 12)
+
+
+def test_card_round_trip_and_comparison(tmp_path) -> None:
+    data = small()
+    card = open_data(write(tmp_path, data)).card
+    card.save(tmp_path / "card.json")
+    assert Card.load(tmp_path / "card.json") == card
+    assert card.compare(card) == []
+    with pytest.raises(InputError, match="format"):
+        Card.from_json({**card.to_json(), "format": 2})
+    other = small()
+    other.var.index = other.var_names[::-1]
+    assert any("another order" in d for d in card.compare(open_data(write(tmp_path, other, "o.h5ad")).card))
+    other.var.index = [f"H{i}" for i in range(7)]
+    assert any("genes differ" in d for d in card.compare(open_data(write(tmp_path, other, "o.h5ad")).card))
+    other = small()
+    other.X, other.layers["control"] = other.X / 10, other.layers["control"] / 10
+    assert any("spread" in d for d in card.compare(open_data(write(tmp_path, other, "o.h5ad")).card))
+    assert any(
+        "scale" in d
+        for d in card.compare(open_data(write(tmp_path, other, "o.h5ad"), control_layer="", delta=True).card)
+    )
+
+
+def pairing(tmp_path, control: np.ndarray, treated: np.ndarray, plate: list[str] | None) -> str:
+    n = len(control)
+    data = small(n=n, genes=control.shape[1])
+    data.X, data.layers["control"] = treated.astype(np.float32), control.astype(np.float32)
+    data.obs["cell_line"] = "A"
+    if plate is not None:
+        data.obs["plate"] = plate
+    return open_data(write(tmp_path, data)).card.pairing
+
+
+def test_how_controls_were_paired_is_told_from_the_values(tmp_path) -> None:
+    rng, n, g = np.random.default_rng(1), 60, 50
+    plate = np.repeat(np.arange(6), 10)
+    names = [f"P{i}" for i in plate]
+    shift = rng.normal(0, 1, (6, g))
+    treated = 8 + shift[plate] + rng.normal(0, 1, (n, g))
+    wells = 8 + shift[plate] + rng.normal(0, 1, (n, g))
+    assert pairing(tmp_path, wells, treated, names) == "own"
+    assert pairing(tmp_path, 8 + shift[plate], treated, names) == "matched"
+    assert pairing(tmp_path, np.tile(8 + shift[0], (n, 1)), treated, names) == "pooled"
+    anyone = wells[rng.integers(0, 12, n) * 5]
+    assert pairing(tmp_path, anyone, treated, names) == "random"
+    assert pairing(tmp_path, wells[rng.permutation(n)], treated, names) == "unknown"
+
+
+def test_a_shuffled_pairing_shows_no_excess_and_an_own_one_does() -> None:
+    from pertstack.data.pairing import pairing_excess
+
+    rng = np.random.default_rng(2)
+    shared, lines = rng.normal(size=(80, 30)), np.array(["A", "B"] * 40, dtype=object)
+    control, treated = shared + rng.normal(size=(80, 30)), shared + rng.normal(size=(80, 30))
+    excess, error = pairing_excess((np.arange(80), control, treated), lines)
+    assert excess == pytest.approx(0.5, abs=0.1) and excess > 5 * error
+    even = np.arange(80) % 2 == 0
+    shuffled = control.copy()
+    shuffled[even] = control[even][rng.permutation(40)]
+    shuffled[~even] = control[~even][rng.permutation(40)]
+    excess, error = pairing_excess((np.arange(80), shuffled, treated), lines)
+    assert abs(excess) < 4 * error
+
+
+def test_findings_come_gravest_first(tmp_path) -> None:
+    data = small()
+    data.X[:, 4] = 3.0
+    data.X[0, 0] = np.nan
+    data.obs = data.obs.rename(columns={"perturbation": "pert_id"})
+    order = [f.severity for f in validate(open_data(write(tmp_path, data)))]
+    assert order == sorted(order, key=["error", "warning", "note"].index)
+    assert isinstance(pd.DataFrame([f.to_json() for f in validate(open_data(write(tmp_path, data)))]), pd.DataFrame)
