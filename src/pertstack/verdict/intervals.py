@@ -172,7 +172,7 @@ def measured_coverage(
     """How often the truth lies inside, by cell line.
 
     Columns cell_line, coverage (share of sample-gene values), width (mean, over finite intervals), n (samples), own
-    (the cell line has residuals of its own). Values without a prediction are left out of the share; None if there are none.
+    (the cell line has residuals of its own). Values without a prediction are left out; None where there are no others.
     """
     sums: dict[str, Array] = {}
     for line, inside, width, defined in _judged(source, combine, references, conformal, level, memory):
