@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,8 @@ def read_checkpoint(path: Path, identity: Identity) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
+    if not zipfile.is_zipfile(path):
+        raise CorruptionError(f"{path} is no checkpoint of ours. Delete it; the fit starts anew.")
     try:
         content = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
         rows, params, state = str(content["rows"]), str(content["params"]), dict(content["state"])

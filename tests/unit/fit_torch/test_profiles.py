@@ -1,0 +1,93 @@
+"""Profiles and models.toml: known keys only, every value given, readable without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+from pertstack._base.errors import InputError, MissingFileError, NeedsExtraError, UnknownNameError
+from pertstack.fit import registry
+from pertstack.fit.profiles import PROFILES, file_profile, hyper_parameters, load_models_toml, profile
+from pertstack.fit.torch import NEEDS, ROWS
+from pertstack.fit.torch.settings import SETTINGS, make_settings
+
+PRINTED = {"Biolord", "MultiDCP", "MultiDCP_CheMoE", "PDGrapher", "ChemCPA", "ChemCPASupervised", "scGen", "TranSiGen",
+           "TranSiGen_SparseMoE", "TranSiGen_BalancedMoE", "CheMoE"}  # fmt: skip
+
+
+def test_names_are_those_of_the_study():
+    assert {row.name for row in ROWS} == set(NEEDS) == set(SETTINGS) == PRINTED
+
+
+@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("model", sorted(PRINTED))
+def test_a_profile_gives_every_value(name, model):
+    values = profile(name, model)
+    assert make_settings(SETTINGS[model], model, values).to_json() == values
+
+
+def test_paper_is_as_published_where_it_can_be():
+    assert profile("paper", "Biolord")["decoder_width"] == 4096 and profile("paper", "PDGrapher")["bins"] == 500
+    assert profile("paper", "TranSiGen")["encoder"] == [1200] and profile("paper", "ChemCPA")["latent"] == 32
+
+
+def test_a_baseline_has_no_profile_of_its_own():
+    assert profile("fast", "mean_treated") == {}
+    with pytest.raises(UnknownNameError):
+        hyper_parameters("mean_treated", {"epochs": 3})
+
+
+def test_a_models_file_names_profiles_and_changes(tmp_path):
+    path = tmp_path / "models.toml"
+    path.write_text('profile = "fast"\n[transigen]\nlatent = 7\n[Biolord]\nprofile = "paper"\ninfer = "zero"\n')
+    found = load_models_toml(path)
+    assert file_profile(path) == "fast" and set(found) == {"TranSiGen", "Biolord"}
+    assert found["TranSiGen"] == {**profile("fast", "TranSiGen"), "latent": 7}
+    assert found["Biolord"] == {**profile("paper", "Biolord"), "infer": "zero"}
+
+
+@pytest.mark.parametrize(("text", "kind", "says"), [
+    ("[TranSiGen]\nlatnet = 7\n", UnknownNameError, "Did you mean 'latent'"),
+    ("[TranSigne]\n", UnknownNameError, "Did you mean 'TranSiGen'"),
+    ('[TranSiGen]\nprofile = "quick"\n', UnknownNameError, "fast"),
+    ('profile = "quick"\n', UnknownNameError, "fast"),
+    ("[TranSiGen]\nlatent = 7.5\n", InputError, "must be int"),
+    ("[TranSiGen]\nlatent = 0\n", InputError, "above 0"),
+    ("[TranSiGen]\nbeta = -1\n", InputError, "0 or more"),
+    ("[TranSiGen]\ndropout = 1.0\n", InputError, "below 1"),
+    ("[TranSiGen]\nencoder = 7\n", InputError, "list of whole numbers"),
+    ("[TranSiGen]\nlearning_rate = nan\n", InputError, "above 0"),
+    ("[Biolord]\ninfer = 'all'\n", InputError, "'control', 'zero'"),
+    ("[TranSiGen]\ndose = 1\n", InputError, "must be bool"),
+    ("[TranSiGen]\nbatch_size = 1\n", InputError, "at least 2"),
+    ("latent = 7\n", InputError, "outside a table"),
+    ("[TranSiGen\n", InputError, "not valid TOML"),
+])  # fmt: skip
+def test_what_is_wrong_in_a_models_file_is_said(text, kind, says, tmp_path):
+    path = tmp_path / "models.toml"
+    path.write_text(text)
+    with pytest.raises(kind, match=says):
+        load_models_toml(path)
+
+
+def test_a_missing_models_file_is_said(tmp_path):
+    with pytest.raises(MissingFileError):
+        load_models_toml(tmp_path / "models.toml")
+
+
+def test_listing_and_profiles_do_not_import_torch():
+    code = (
+        "import sys; from pertstack.fit.registry import list_models; from pertstack.fit.profiles import profile;"
+        "list_models(); profile('fast', 'Biolord'); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_torch_a_model_says_which_extra_brings_it(monkeypatch):
+    monkeypatch.setattr(registry, "find_spec", lambda name: None if name == "torch" else find_spec(name))
+    with pytest.raises(NeedsExtraError, match=r"pip install 'pertstack\[models\]'"):
+        registry.get_model("TranSiGen")
+    assert registry.get_row("TranSiGen").summary
