@@ -198,8 +198,9 @@ def test_chemcpa_adversaries_lose_ground():
 def test_transigen_keeps_data_that_cannot_be_negative_at_or_above_zero():
     """A decoder pushed far down ends at zero where no fitted value was negative, and below it elsewhere."""
     plain = make_rows()
+    signed = replace(plain, control=plain.control - 6, treated=plain.treated - 6)
     positive = replace(plain, control=np.abs(plain.control), treated=np.abs(plain.treated))
-    for rows, changes, floor in ((positive, {}, True), (positive, {"output": "linear"}, False), (plain, {}, False)):
+    for rows, changes, floor in ((positive, {}, True), (positive, {"output": "linear"}, False), (signed, {}, False)):
         model = model_of("TranSiGen", epochs=1, **changes).fit(rows, rng=np.random.default_rng(0))
         with torch.no_grad():
             model.net.decode_2[-1].bias -= 100
