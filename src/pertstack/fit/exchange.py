@@ -101,8 +101,7 @@ def read_answer(folder: Path, card: ModelCard, fit: FitRows, predict: PredictRow
             f"{card.name} wrote NaN or infinite values for {len(bad):,} samples "
             f"({first_few(predict.sample_ids[bad], 5)})."
         )
-    treated = values + predict.control if card.scale == "delta" else values
-    _refuse_other_scale(card, treated, fit)
+    treated = _refuse_other_scale(card, values, predict, fit)
     if embedding is None:
         return Answer(treated, None)
     vectors = np.asarray(embedding, dtype=np.float32)
@@ -155,18 +154,29 @@ def _order(card: ModelCard, what: str, found: list[str], wanted: Names) -> np.nd
     return np.array([position[w] for w in expected], dtype=np.int64)
 
 
-def _refuse_other_scale(card: ModelCard, treated: Float32, fit: FitRows) -> None:
-    """Predictions whose typical gene lies far outside the fit rows are in another scale (counts, deltas)."""
+def _refuse_other_scale(card: ModelCard, values: Float32, predict: PredictRows, fit: FitRows) -> Float32:
+    """The treated profiles behind the values, unless these are plainly in another scale than the card says.
+
+    Plainly: a typical gene's mean lies over 5 standard deviations from the fit rows, or varies 10 times as much, or the
+    other reading (delta for treated, treated for delta) comes three times closer.
+    """
+    readings = {"treated": values, "delta": values + predict.control}
+    treated = readings[card.scale]
     spread = fit.treated.std(axis=0, dtype=np.float64)
     typical = float(np.median(spread))
     if fit.n_samples < 3 or typical <= 0:
-        return
-    shift = treated.mean(axis=0, dtype=np.float64) - fit.treated.mean(axis=0, dtype=np.float64)
-    away = float(np.median(np.abs(shift / np.maximum(spread, typical / 10))))
+        return treated
+    centre, unit = fit.treated.mean(axis=0, dtype=np.float64), np.maximum(spread, typical / 10)
+    shifts = {k: (v.mean(axis=0, dtype=np.float64) - centre) / unit for k, v in readings.items()}
+    away = {k: float(np.median(np.abs(shift))) for k, shift in shifts.items()}
     wide = float(np.median(treated.std(axis=0, dtype=np.float64))) / typical
-    if away > FAR or wide > 2 * FAR:
+    other = "delta" if card.scale == "treated" else "treated"
+    mixed_up = away[card.scale] > 1 and away[card.scale] > 3 * away[other]
+    if away[card.scale] > FAR or wide > 2 * FAR or mixed_up:
         raise ModelFailedError(
-            f"The predictions of {card.name} are in another scale than the data: a typical gene's mean lies {away:.1f} "
-            f"standard deviations from the fit rows, and it varies {wide:.1f} times as much. Its card says scale = "
-            f"{card.scale!r}; transform them back in its script, or correct the card."
+            f"The predictions of {card.name} are in another scale than the data: a typical gene's mean lies "
+            f"{away[card.scale]:.1f} standard deviations from the fit rows (read as {other}: {away[other]:.1f}), and "
+            f"it varies {wide:.1f} times as much. Its card says scale = {card.scale!r}; transform them back in its "
+            f"script, or correct the card."
         )
+    return treated

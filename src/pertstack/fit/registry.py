@@ -221,7 +221,7 @@ def _own_rows() -> list[RegistryRow]:
     rows = [row_of(cls, kind) for cls, kind in baselines.MODELS]
     for module in ("pertstack.fit.torch", "pertstack.fit.cards"):
         if find_spec(module) is not None:
-            rows.extend(getattr(import_module(module), "ROWS", ()))
+            rows.extend(import_module(module).ROWS)
     return rows
 
 
