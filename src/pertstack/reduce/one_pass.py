@@ -29,7 +29,7 @@ from pertstack.reduce.reduction import Reduction
 from pertstack.reduce.references import REFERENCES, Reference, References
 from pertstack.reduce.sum_kernels import ROWS
 
-MOST_ROWS = 256
+MOST_ROWS = 128
 
 
 def reduce_blocks(
@@ -69,6 +69,8 @@ def reduce_blocks(
     blocks = sorted(b for b in source.blocks() if b.role == "development" and len(source.obs(b)))
     _check(source, blocks, k)
     parts: dict[Block, BlockPart] = {}
+    most = min(rows_of_tile(len(source.gene_names), len(source.models) + 2, memory), max(_lengths(source, blocks)))
+    tiles = _Tiles(len(source.models) + 2, most, len(source.gene_names))
     with ExitStack() as stack:
         reader = stack.enter_context(ThreadPoolExecutor(1))
         pool = stack.enter_context(ThreadPoolExecutor(workers)) if workers > 1 else None
@@ -76,7 +78,7 @@ def reduce_blocks(
             folder = cache / part_key(source, references, block, k) if cache is not None else None
             part = load_part(folder) if folder is not None else None
             if part is None:
-                part = _reduce_block(source, references, block, k, memory, reader, _spreader(pool))
+                part = _reduce_block(source, references, block, k, tiles, reader, _spreader(pool))
                 if folder is not None:
                     save_part(folder, part, {"block": block.id, "models": list(source.models), "k": k})
                     part = load_part(folder) or part
@@ -111,30 +113,48 @@ def part_key(source: BlockSource, references: References, block: Block, k: int) 
     return digest_json([FORMAT, block.id, k, len(source.obs(block)), genes, truth, models, profiles])
 
 
+class _Tiles:
+    """Two tiles that are filled in turn, made when first needed and kept from block to block: fresh memory is slow."""
+
+    def __init__(self, n_layers: int, rows: int, n_genes: int) -> None:
+        self.rows, self.n_layers, self.n_genes = rows, n_layers, n_genes
+        self._made: dict[int, Float32] = {}
+
+    def take(self, turn: int, n: int) -> Float32:
+        """A tile of n rows, contiguous whatever n is: (n_layers, n, n_genes)."""
+        if turn % 2 not in self._made:
+            self._made[turn % 2] = np.empty(self.n_layers * self.rows * self.n_genes, dtype=np.float32)
+        return self._made[turn % 2][: self.n_layers * n * self.n_genes].reshape(self.n_layers, n, self.n_genes)
+
+
+def _lengths(source: BlockSource, blocks: list[Block]) -> list[int]:
+    return [len(source.obs(block)) for block in blocks]
+
+
 def _reduce_block(
     source: BlockSource,
     references: References,
     block: Block,
     k: int,
-    memory: int,
+    tiles: _Tiles,
     reader: ThreadPoolExecutor,
     spread: Spread,
 ) -> BlockPart:
-    n, n_genes, models = len(source.obs(block)), len(source.gene_names), tuple(source.models)
+    n, models = len(source.obs(block)), tuple(source.models)
     usable = np.stack([source.sound(block, m) for m in models], axis=1)
     genes_of = np.stack([source.genes_of(block, m) for m in models])
     sums = BlockSums(block, usable, genes_of, _profiles(references, block), k, models)
-    most = rows_of_tile(n_genes, len(models) + 2, memory)
-    tiles = [np.empty((len(models) + 2, min(most, n), n_genes), dtype=np.float32) for _ in range(2 if n > most else 1)]
+    most = tiles.rows
 
     def fill(turn: int) -> Float32:
         start, stop = turn * most, min(n, (turn + 1) * most)
-        tile = tiles[turn % len(tiles)][:, : stop - start]
+        tile = tiles.take(turn, stop - start)
         for layer, name in enumerate((*models, "treated", "control")):
             if layer >= len(models) or usable[start:stop, layer].any():
-                got = source.read(block, name, start, stop, tile[layer])
-                if got is not tile[layer] and got.base is not tile[layer].base:
-                    tile[layer] = got
+                into = tile[layer]
+                got = source.read(block, name, start, stop, into)
+                if got is not into:
+                    into[...] = got
         return tile
 
     coming = reader.submit(fill, 0)

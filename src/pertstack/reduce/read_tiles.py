@@ -54,9 +54,10 @@ def read_tile(source: BlockSource, references: References, block: Block, start: 
         available[m] = source.sound(block, model)[start:stop]
         genes[m] = source.genes_of(block, model)
         if available[m].any():
-            got = source.read(block, model, start, stop, predictions[m])
-            if got is not predictions[m]:
-                predictions[m] = got
+            into = predictions[m]
+            got = source.read(block, model, start, stop, into)
+            if got is not into:
+                into[...] = got
         predictions[m][~available[m]] = np.nan
         if not genes[m].all():
             predictions[m][:, ~genes[m]] = np.nan
