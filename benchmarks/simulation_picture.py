@@ -2,8 +2,8 @@
 
     python benchmarks/simulation_picture.py [--pairing random] [--seeds 3]
 
-Plain numpy, independent of the package's own metrics: perturbations are split in three folds, simple predictors are fitted
-on two of them and scored on the third.
+Plain numpy, independent of the package's own metrics: perturbations are split in three folds, simple predictors are
+fitted on two of them and scored on the third.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def replicate_correlation(delta: np.ndarray, key: np.ndarray) -> tuple[float, fl
 def predictions(control, treated, lines, features, fold) -> dict[str, np.ndarray]:
     """Out-of-fold treated predictions of simple models."""
     n, g = treated.shape
-    out = {name: np.zeros((n, g)) for name in ("no change", "mean shift", "mean treated", "ridge on fingerprints", "ridge per line")}
-    out["centroid"] = np.zeros((n, g))
+    names = ("no change", "mean shift", "mean treated", "ridge on fingerprints", "ridge per line", "centroid")
+    out = {name: np.zeros((n, g)) for name in names}
     for f in np.unique(fold):
         fit, held = fold != f, fold == f
         for line in np.unique(lines):
@@ -62,7 +62,8 @@ def predictions(control, treated, lines, features, fold) -> dict[str, np.ndarray
             out["centroid"][b] = centroid
         centroid = {line: treated[fit & (lines == line)].mean(0) for line in np.unique(lines)}
         base = np.stack([centroid[line] for line in lines])
-        out["ridge on fingerprints"][held] = base[held] + ridge(features[fit], (treated - base)[fit], features[held], 100.0)
+        learned = ridge(features[fit], (treated - base)[fit], features[held], 100.0)
+        out["ridge on fingerprints"][held] = base[held] + learned
     return out
 
 
@@ -92,7 +93,8 @@ def picture(config: SimulationConfig) -> dict[str, dict[str, float]]:
     rows = {}
     for name, p in every.items():
         rows[name] = {
-            "own R2 Top-20": top_r2(treated - control, p - control), "pooled R2 Top-20": top_r2(treated - pooled, p - pooled),
+            "own R2 Top-20": top_r2(treated - control, p - control),
+            "pooled R2 Top-20": top_r2(treated - pooled, p - pooled),
             "own Pearson": mean_defined(row_r(treated - control, p - control)),
             "centroid Pearson": float(np.nan_to_num(row_r(treated - centroid, p - centroid)).mean()),
             "r with true effect": float(np.nan_to_num(row_r(effect, p - pooled)).mean()),

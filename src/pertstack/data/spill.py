@@ -39,7 +39,7 @@ def batches(path: Path, columns: list[str] | None = None) -> Iterator[pd.DataFra
 
             file = pq.ParquetFile(path)
             for batch in file.iter_batches(batch_size=BATCH, columns=columns):
-                yield batch.to_pandas()
+                yield batch.to_pandas(ignore_metadata=True)  # an index stays a column
             return
         separator = "\t" if {".tsv", ".tab"} & set(path.suffixes) else ","
         yield from pd.read_csv(path, sep=separator, usecols=columns, chunksize=BATCH, low_memory=False)

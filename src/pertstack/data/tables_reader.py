@@ -30,7 +30,7 @@ def open_tables(
     path: Path, control: Path | None, *, mapping: Mapping[str, str] | None = None, delta: bool = False
 ) -> DataFile:
     """Open a treated table and its control table; with ``delta`` no control table is needed. See ``open_data``."""
-    first = _with_index(header(path))
+    first = header(path)
     if delta:
         genes = _numeric(first) - _taken(mapping)
         source = "no control file (differential values)"
@@ -41,7 +41,7 @@ def open_tables(
             f"sample_id, or per control_id), or say --delta when the values already are differences."
         )
     else:
-        other = _with_index(header(control))
+        other = header(control)
         genes = (_numeric(first) & _numeric(other)) - _taken(mapping)
         source = str(control)
         if not genes:
@@ -51,7 +51,7 @@ def open_tables(
                 f"second {first_few(other.columns, 8)}. Give genes the same names in both."
             )
     ordered = [str(c) for c in first.columns if str(c) in genes]
-    keep = [c for c in header(path).columns if str(c) not in genes]
+    keep = [c for c in first.columns if str(c) not in genes]
     treated, table = pour(path, ordered, keep)
     obs_source = _indexed(table, path)
     if delta:
@@ -74,10 +74,6 @@ def _taken(mapping: Mapping[str, str] | None) -> set[str]:
 
 def _numeric(table: pd.DataFrame) -> set[str]:
     return {str(c) for c in table.columns if pd.api.types.is_numeric_dtype(table[c]) and str(c) not in _KNOWN}
-
-
-def _with_index(table: pd.DataFrame) -> pd.DataFrame:
-    return table if isinstance(table.index, pd.RangeIndex) else table.reset_index()
 
 
 def _id_column(table: pd.DataFrame) -> Any:

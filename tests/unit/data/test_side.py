@@ -14,10 +14,18 @@ from pertstack.data.targets import genes_of
 
 GENES = ["TP53", "EGFR", "MYC", "KLF1", "CEBPA"]
 DRUGS = pd.DataFrame(
-    {"perturbation": ["aspirin", "caffeine", "mystery", "broken", "aspirin"],
-     "smiles": ["CC(=O)Oc1ccccc1C(=O)O", "Cn1c(=O)c2c(ncn2C)n(C)c1=O", None, "not-a-molecule(", "OC(=O)c1ccccc1OC(C)=O"]},
+    {
+        "perturbation": ["aspirin", "caffeine", "mystery", "broken", "aspirin"],
+        "smiles": [
+            "CC(=O)Oc1ccccc1C(=O)O",
+            "Cn1c(=O)c2c(ncn2C)n(C)c1=O",
+            None,
+            "not-a-molecule(",
+            "OC(=O)c1ccccc1OC(C)=O",
+        ],
+    },
     index=[f"s{i}" for i in range(5)],
-)  # fmt: skip
+)
 
 
 def test_fingerprints_equal_rdkit_and_unknown_structures_are_masked() -> None:
@@ -55,9 +63,16 @@ def test_two_spellings_are_one_compound() -> None:
 
 @pytest.mark.parametrize(
     ("name", "genes"),
-    [("g0013+ctrl", ("g0013",)), ("A+B", ("A", "B")), ("ctrl+B", ("B",)), ("ctrl", ()), ("A|B;C", ("A", "B", "C")), ("A+A", ("A",)),
-     ("non-targeting", ())],
-)  # fmt: skip
+    [
+        ("g0013+ctrl", ("g0013",)),
+        ("A+B", ("A", "B")),
+        ("ctrl+B", ("B",)),
+        ("ctrl", ()),
+        ("A|B;C", ("A", "B", "C")),
+        ("A+A", ("A",)),
+        ("non-targeting", ()),
+    ],
+)
 def test_genes_in_a_perturbation_name(name: str, genes: tuple[str, ...]) -> None:
     assert genes_of(name) == genes
 
@@ -115,8 +130,11 @@ def test_targets_from_csv_json_and_uns(tmp_path) -> None:
     pd.DataFrame({"perturbation": ["aspirin", "caffeine"], "gene": ["TP53;NOT_HERE", "MYC"]}).to_csv(
         tmp_path / "t.csv", index=False
     )
-    for options in ({"targets": tmp_path / "t.json"}, {"targets": tmp_path / "t.csv"},
-                    {"uns": {"targets": pd.DataFrame({"perturbation": ["aspirin", "caffeine"], "gene": ["TP53", "MYC"]})}}):  # fmt: skip
+    for options in (
+        {"targets": tmp_path / "t.json"},
+        {"targets": tmp_path / "t.csv"},
+        {"uns": {"targets": pd.DataFrame({"perturbation": ["aspirin", "caffeine"], "gene": ["TP53", "MYC"]})}},
+    ):
         side, findings = build_side(DRUGS, GENES, **options)
         table = side.features["targets"]
         assert table.columns == ("MYC", "TP53")

@@ -74,7 +74,7 @@ def test_a_simulated_file_passes_validation_and_says_how_controls_were_paired(tm
 
 
 def test_treated_minus_effect_is_noise_around_the_basal_profile(world) -> None:
-    """The effect layer is the truth: what is left of treated, and controls, have the same mean within each cell line."""
+    """The effect layer is the truth: what is left of treated has the mean of the controls, in each cell line."""
     rest, control = world.X - world.layers["effect"], world.layers["control"]
     for line in world.obs["cell_line"].unique():
         rows = (world.obs["cell_line"] == line).to_numpy()
@@ -132,7 +132,7 @@ def test_molecules_are_valid_and_all_different() -> None:
 
 
 def test_impossible_wishes_are_refused_with_numbers() -> None:
-    with pytest.raises(InputError, match="30 samples.*40 perturbations"):
+    with pytest.raises(InputError, match=r"30 samples.*40 perturbations"):
         SimulationConfig(samples=30, perturbations=40)
     with pytest.raises(InputError, match="own, matched, random"):
         SimulationConfig(pairing="any")  # type: ignore[arg-type]
@@ -141,7 +141,7 @@ def test_impossible_wishes_are_refused_with_numbers() -> None:
 
 
 def test_the_picture_of_the_docs_on_a_fixed_seed() -> None:
-    """docs/simulation.md: mean treated scores high on own controls and knows nothing; structures help; truth is far away."""
+    """docs/simulation.md: mean treated scores high and knows nothing; structures help; the truth is far away."""
     from simulation_picture import picture
 
     rows = picture(SimulationConfig(samples=1800, genes=200, cell_lines=4, perturbations=150, seed=1))

@@ -33,9 +33,10 @@ def basal(tmp_path):
     rng = np.random.default_rng(0)
     names = ["PC3", "X1", "A549", "X2"]
     data = ad.AnnData(
-        X=rng.normal(8, 2, (4, 50)).astype(np.float32), obs=pd.DataFrame({"cell_line": names}, index=names),
+        X=rng.normal(8, 2, (4, 50)).astype(np.float32),
+        obs=pd.DataFrame({"cell_line": names}, index=names),
         var=pd.DataFrame(index=[f"REAL{i}" for i in range(50)]),
-    )  # fmt: skip
+    )
     data.write_h5ad(tmp_path / "basal.h5ad")
     return tmp_path / "basal.h5ad", data
 

@@ -26,7 +26,7 @@ def test_molar_units(unit: str, micromolar: float) -> None:
 
 def test_known_but_not_molar_units_are_none_and_unknown_ones_an_error() -> None:
     assert micromolar_per("ng/mL") is None
-    with pytest.raises(InputError, match="furlong.*--map dose_unit"):
+    with pytest.raises(InputError, match=r"furlong.*--map dose_unit"):
         micromolar_per("furlong")
     assert hours_per("days") == 24
     with pytest.raises(InputError, match="fortnight"):
@@ -107,7 +107,7 @@ def test_missing_columns_name_near_ones_and_the_mend() -> None:
     with pytest.raises(InputError, match="const:NAME"):
         canonical_obs(frame)
     assert canonical_obs(frame, {"cell_line": "const:K562"})[0]["cell_line"].tolist() == ["K562"]
-    with pytest.raises(InputError, match="no column 'donr'.*Did you mean 'donor'"):
+    with pytest.raises(InputError, match=r"no column 'donr'.*Did you mean 'donor'"):
         canonical_obs(frame, {"cell_line": "donr"})
     with pytest.raises(UnknownNameError, match="cell_line"):
         canonical_obs(frame, {"cel_line": "donor"})

@@ -1,0 +1,168 @@
+"""The restricted unpickler reads numbers and tables, and refuses everything that could run."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import pickle
+import pickletools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pertstack._base.errors import InputError, MissingFileError
+from pertstack.data.unpickle import load_pickle, load_torch
+
+FRAME = pd.DataFrame(
+    {
+        "pert_id": ["a", "b", "c"],
+        "n": [1, 2, 3],
+        "G1": [0.5, 1.5, 2.5],
+        "kind": pd.Categorical(["u", "v", "u"]),
+        "flag": [True, False, True],
+    },
+    index=["x", "y", "z"],
+)
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_pandas_and_numpy_come_back_equal(tmp_path, protocol: int) -> None:
+    value = {
+        "frame": FRAME,
+        "series": FRAME["G1"],
+        "array": np.arange(6.0).reshape(2, 3),
+        "text": np.array(["a", "b"]),
+        "scalar": np.float32(2.5),
+        "objects": np.array(["a", None], dtype=object),
+        "list": [1, (2, "x"), {3}],
+        "range": pd.DataFrame({"a": [1.0, 2.0]}),
+        "bytes": b"ab",
+    }
+    path = tmp_path / "v.pkl"
+    path.write_bytes(pickle.dumps(value, protocol=protocol))
+    back = load_pickle(path)
+    pd.testing.assert_frame_equal(back["frame"], FRAME)
+    pd.testing.assert_series_equal(back["series"], FRAME["G1"])
+    pd.testing.assert_frame_equal(back["range"], value["range"])
+    for name in ("array", "text", "objects"):
+        np.testing.assert_array_equal(back[name], value[name])
+        assert back[name].dtype == value[name].dtype
+    assert back["scalar"] == 2.5 and back["list"] == value["list"] and back["bytes"] == b"ab"
+
+
+def test_gzipped_pickles(tmp_path) -> None:
+    with gzip.open(tmp_path / "v.pkl.gz", "wb") as stream:
+        pickle.dump(FRAME, stream)
+    pd.testing.assert_frame_equal(load_pickle(tmp_path / "v.pkl.gz"), FRAME)
+
+
+class Runs:
+    """What an attacker would write."""
+
+    def __init__(self, function: object, *args: object) -> None:
+        self.call = (function, args)
+
+    def __reduce__(self) -> object:
+        return self.call
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "name"),
+    [
+        (os.system, ("true",), "system"),
+        (eval, ("1",), "eval"),
+        (exec, ("1",), "exec"),
+        (getattr, (1, "real"), "getattr"),
+        (pickle.loads, (b"N.",), "loads"),
+        (pd.read_csv, ("x",), "read_csv"),
+        (np.load, ("x",), "load"),
+    ],
+)
+def test_anything_else_is_refused_by_name(tmp_path, function, args, name: str) -> None:
+    ran = tmp_path / "ran"
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(pickle.dumps({"frame": FRAME, "x": Runs(function, *args)}))
+    with pytest.raises(InputError, match=name):
+        load_pickle(path)
+    assert not ran.exists()
+
+
+def test_nothing_runs_before_the_refusal(tmp_path) -> None:
+    marker = tmp_path / "ran"
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(pickle.dumps(Runs(os.mkdir, str(marker))))
+    with pytest.raises(InputError, match=r"mkdir.*\.h5ad"):
+        load_pickle(path)
+    assert not marker.exists()
+
+
+def test_dotted_names_do_not_reach_deeper(tmp_path) -> None:
+    """STACK_GLOBAL with a dotted name would walk attributes in the plain unpickler."""
+    raw = b"\x80\x04\x8c\x05numpy\x8c\x11ndarray.__class__\x93."
+    assert "STACK_GLOBAL" in [op.name for op, *_ in pickletools.genops(raw)]
+    (tmp_path / "e.pkl").write_bytes(raw)
+    with pytest.raises(InputError, match=r"ndarray.__class__"):
+        load_pickle(tmp_path / "e.pkl")
+
+
+def test_damaged_files_say_so(tmp_path) -> None:
+    raw = pickle.dumps(FRAME)
+    for cut in (0, 1, 10, len(raw) // 2, len(raw) - 1):
+        (tmp_path / "cut.pkl").write_bytes(raw[:cut])
+        with pytest.raises(InputError, match=r"cut\.pkl"):
+            load_pickle(tmp_path / "cut.pkl")
+    with pytest.raises(MissingFileError):
+        load_pickle(tmp_path / "nowhere.pkl")
+    with pytest.raises(InputError, match="zip format"):
+        load_torch(tmp_path / "cut.pkl")
+
+
+def test_torch_files_without_torch(tmp_path) -> None:
+    torch = pytest.importorskip("torch")
+    base = torch.arange(24, dtype=torch.float32).reshape(4, 6)
+    value = {
+        "plain": base,
+        "view": base[1:3, ::2],
+        "transposed": base.T,
+        "long": torch.tensor([1, 2, 3]),
+        "bool": torch.tensor([True, False]),
+        "double": torch.tensor(2.5, dtype=torch.float64),
+        "empty": torch.zeros(0, 3),
+        "half": torch.ones(2, dtype=torch.float16),
+        "n": 3,
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+    }
+    torch.save(value, tmp_path / "v.pt")
+    back = load_torch(tmp_path / "v.pt")
+    for name, tensor in value.items():
+        if name != "n":
+            np.testing.assert_array_equal(back[name], tensor.detach().numpy())
+            assert back[name].dtype == tensor.detach().numpy().dtype, name
+    assert back["n"] == 3
+    lazy = load_torch(tmp_path / "v.pt", lazy=True)
+    assert lazy["view"].shape == (2, 3)
+    np.testing.assert_array_equal(lazy["view"].read(), base[1:3, ::2].numpy())
+
+
+def test_torch_models_are_refused(tmp_path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "m.pt")
+    with pytest.raises(InputError, match="Linear"):
+        load_torch(tmp_path / "m.pt")
+
+
+def test_a_tensor_may_not_reach_beyond_its_storage(tmp_path) -> None:
+    from pertstack.data.unpickle import Storage, StoredTensor
+
+    storage = Storage(None, "0", "f4", 10)  # type: ignore[arg-type]
+    StoredTensor(storage, 0, (2, 5), (5, 1))
+    for offset, shape, stride in (
+        (1, (2, 5), (5, 1)),
+        (0, (11,), (1,)),
+        (-1, (2,), (1,)),
+        (0, (2,), (-1,)),
+        (0, (-2,), (1,)),
+    ):
+        with pytest.raises(pickle.UnpicklingError):
+            StoredTensor(storage, offset, shape, stride)
