@@ -52,7 +52,9 @@ class Recipe:
     copies: tuple[int, ...] = ()  # model m is a near-copy of model copies[m] where >= 0
     scale: tuple[float, ...] = ()
     anchor: tuple[float, ...] = ()  # how much of the sample's own control noise the model carries along
-    shared: float = 0.5  # share of the best model's error variance that all have in common: the higher, the less to gain
+    shared: float = (
+        0.5  # share of the best model's error variance that all have in common: the higher, the less to gain
+    )
     special: str = ""  # "genes" or "lines": every model is good on its share only
     harmful: int = -1  # a model that predicts the opposite
     n_drugs: int = 80
@@ -66,10 +68,14 @@ def _seven(best: float, rest: float) -> tuple[float, ...]:
 
 KINDS: dict[str, Callable[[np.random.Generator], Recipe]] = {
     "dominant": lambda rng: Recipe(_seven(0.5, 0.56), shared=rng.uniform(0.8, 0.98)),
-    "near_copies": lambda rng: Recipe((0.7, 0.72, 0.74, 0.9, 1.0), copies=(-1, 0, 0, -1, -1), shared=rng.uniform(0.3, 0.95)),
+    "near_copies": lambda rng: Recipe(
+        (0.7, 0.72, 0.74, 0.9, 1.0), copies=(-1, 0, 0, -1, -1), shared=rng.uniform(0.3, 0.95)
+    ),
     "all_equal": lambda rng: Recipe((0.8,) * 6, shared=rng.uniform(0.5, 0.99)),
     "one_harmful": lambda rng: Recipe((0.7, 0.8, 0.9, 1.0, 0.8), harmful=4, shared=rng.uniform(0.3, 0.95)),
-    "scale_mismatch": lambda rng: Recipe((0.7, 0.75, 0.8, 0.85, 0.9), scale=(1.0, 0.3, 2.5, 0.6, 1.5), shared=rng.uniform(0.3, 0.95)),
+    "scale_mismatch": lambda rng: Recipe(
+        (0.7, 0.75, 0.8, 0.85, 0.9), scale=(1.0, 0.3, 2.5, 0.6, 1.5), shared=rng.uniform(0.3, 0.95)
+    ),
     "sixty_samples": lambda rng: Recipe((0.7, 0.8, 0.85, 0.9, 1.0, 1.0), n_drugs=20, shared=rng.uniform(0.5, 0.98)),
     "gene_specialists": lambda rng: Recipe((0.7,) * 4, special="genes"),
     "line_specialists": lambda rng: Recipe((0.7,) * 3, special="lines"),

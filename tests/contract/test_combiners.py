@@ -167,5 +167,5 @@ def test_unknown_names_show_the_near_ones():
 
 
 def test_references_are_always_on_the_board():
-    names = [c.name for c in make_combiners(["ridge"])]
-    assert names == ["best_single", "mean", "median", "trimmed_mean", "no_change", "ridge"]
+    names = [c.name for c in make_combiners(["global_ridge"])]
+    assert names == ["best_single", "mean", "median", "trimmed_mean", "no_change", "global_ridge"]

@@ -17,9 +17,7 @@ NAMES = sorted(COMBINERS)
 
 def fitted_on(world, name, **changes):
     source, references = as_source(world, **changes)
-    fitted = make_combiner(name).fit(
-        Evidence(reduce_blocks(source, references), source=source, references=references)
-    )
+    fitted = make_combiner(name).fit(Evidence(reduce_blocks(source, references), source=source, references=references))
     return fitted, np.concatenate([fitted.combine(tile) for tile, _ in iter_tiles(source, references)])
 
 
@@ -93,11 +91,11 @@ def test_weights_of_a_fold_do_not_change_when_its_rows_do():
 def test_leave_cell_line_out_never_sees_the_line():
     world = small_world(seed=6, lines=3)
     source, references = as_source(world)
-    nested = fit_nested(["ridge", "cell_line_shrunken"], reduce_blocks(source, references), left="cell_line")
-    assert sorted(nested.fits["ridge"]) == ["line0", "line1", "line2"]
+    nested = fit_nested(["global_ridge", "cell_line_shrunken"], reduce_blocks(source, references), left="cell_line")
+    assert sorted(nested.fits["global_ridge"]) == ["line0", "line1", "line2"]
     assert "line1" not in nested.fits["cell_line_shrunken"]["line1"].by_cell_line
     tiles = [tile for tile, _ in iter_tiles(source, references)]
-    combine = nested.combines()["ridge"]
+    combine = nested.combines()["global_ridge"]
     for tile in tiles:
-        expected = nested.fits["ridge"][tile.block.cell_line].combine(tile)
+        expected = nested.fits["global_ridge"][tile.block.cell_line].combine(tile)
         np.testing.assert_array_equal(combine(tile), expected)

@@ -1,4 +1,5 @@
-"""A small world in arrays for stack tests: known truth, control noise shared by treated and predictions, models as wanted."""
+"""A small world in arrays for stack tests: known truth, control noise shared by treated and predictions, models as
+wanted."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The choice: which combiner ships, decided on nested out-of-fold scores, and why, in words with numbers.
 
-Highest nested primary score; one-standard-error rule towards the simpler; then no-harm: the gain over the best single
-model must have a one-sided lower bound above zero, and the panel must not lose beyond noise. Otherwise the next simpler
-one is tried, and in the end the best single model ships. The held-out test plays no part.
+Highest nested primary score; one-standard-error rule towards the simpler; no-harm: the gain over the best single model
+must have a one-sided lower bound above zero, and the panel must not lose beyond noise. Those within one standard error
+of the best are tried from the simplest on, then what is simpler still, and in the end the best single model ships.
+The held-out test plays no part.
 """
 
 from __future__ import annotations
@@ -107,21 +108,24 @@ def choose(
 
 
 def _climb_down(panel: Panel, nested: NestedFits, eligible: Sequence[str], optimism: float) -> list[Rung]:
-    """Rungs in the order tried: each time the best of what is left, or the simplest within one standard error of it."""
+    """Rungs in the order tried, the last of which passed if any did.
+
+    Each time those within one standard error of the best of what is left are tried, simplest first; when none passes,
+    only simpler ones than all of them are left.
+    """
     complexity = {n: nested.combiner(n).complexity for n in eligible}
-    left, ladder = list(eligible), []
+    left, ladder = list(eligible), list[Rung]()
     while left:
         top = max(left, key=panel.score)
         near = [n for n in left if panel.score(top) - panel.score(n) <= panel.se_between(top, n)]
-        pick = min(near, key=lambda n: (complexity[n], -panel.score(n)))
-        gain = panel.gains[pick][0]
-        bound = gain.lower - optimism
-        passed = bound > 0
-        why = f"best of {len(left)} left" if pick == top else f"simplest within one s.e. of {top}"
-        ladder.append(Rung(pick, complexity[pick], panel.score(pick), gain, bound, passed, why))
-        if passed:
-            break
-        left = [n for n in left if complexity[n] < complexity[pick]]
+        for name in sorted(near, key=lambda n: (complexity[n], -panel.score(n))):
+            gain = panel.gains[name][0]
+            bound = gain.lower - optimism
+            why = f"best of {len(left)} left" if name == top else f"within one s.e. of {top}"
+            ladder.append(Rung(name, complexity[name], panel.score(name), gain, bound, bound > 0, why))
+            if bound > 0:
+                return ladder
+        left = [n for n in left if complexity[n] < min(complexity[m] for m in near)]
     return ladder
 
 
@@ -141,7 +145,7 @@ def _reasons(
         f"(chosen anew inside every fold); {panel.n_groups:,} groups resampled."
     ]
     for rung in ladder:
-        verdict = "passes" if rung.passed else "falls back to the next simpler"
+        verdict = "passes" if rung.passed else "not enough"
         said.append(
             f"{rung.name} ({rung.why}): {rung.score:+.4f}, gain {rung.gain.value:+.4f} (s.e. {rung.gain.se:.4f}), "
             f"one-sided {share} lower bound {rung.bound:+.4f} after {optimism:.4f} for picking the best: {verdict}."

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from pertstack._base.errors import InputError, StackingError
+from pertstack._base.errors import InputError, LeakError, StackingError
 from pertstack.data.rows import Float32
 from pertstack.reduce.tile import Combine, Tile
 from pertstack.stack.combiner import Combiner, FittedCombiner
@@ -96,6 +96,7 @@ def fit_nested(
     primary: str = "r2_top20@pooled",
     seed: int = 0,
     left: Left = "fold",
+    level_one: Mapping[int, tuple[Reduction, BlockSource]] | None = None,
     on_done: Callable[[str], None] | None = None,
 ) -> NestedFits:
     """Fit every combiner without each fold (or each cell line), and once on everything.
@@ -107,6 +108,9 @@ def fit_nested(
     source, references : for combiners that read rows; they only touch the blocks of their evidence.
     reference : what weights are learned against; "own" learns the noise of the shared control too.
     left : "fold", or "cell_line" for how well weights carry over to a line never seen.
+    level_one : per fold, the level-one rows for scoring it: predictions of the other folds by base models that never saw
+        it. Without them the nesting is partial: base models behind the other folds' rows saw the scored fold, and
+        flexible weights can read its means out of them (Varma and Simon 2006; methods F11).
     on_done : called with a combiner's name after each of its fits, for progress.
 
     Raises
@@ -124,8 +128,14 @@ def fit_nested(
     fits: dict[str, dict[Any, FittedCombiner]] = {c.name: {} for c in chosen}
     final: dict[str, FittedCombiner] = {}
     failures: list[Failure] = []
+    fully = left == "fold" and level_one is not None
     for key in [*keys, FINAL]:
-        evidence = Evidence(_without(reduction, left, key, keys), reference, primary, seed, source, references)
+        rows, rows_source = _without(reduction, left, key, keys), source
+        if fully and key != FINAL:
+            assert level_one is not None
+            rows, rows_source = level_one[key]
+            _refuse_scored_fold(rows, key)
+        evidence = Evidence(rows, reference, primary, seed, rows_source, references)
         for combiner in chosen:
             fitted = _fit(combiner, evidence, key, failures)
             if fitted is not None and key == FINAL:
@@ -142,8 +152,14 @@ def fit_nested(
         {c.name: fits[c.name] for c in kept},
         {c.name: final[c.name] for c in kept},
         tuple(failures),
-        {"reference": reference, "primary": primary, "seed": seed},
+        {"reference": reference, "primary": primary, "seed": seed, "nesting": "full" if fully else "partial"},
     )
+
+
+def _refuse_scored_fold(rows: Reduction, fold: int) -> None:
+    held = [b for b in rows.gene if b.fold == fold or b.role == "test"]
+    if held:
+        raise LeakError(f"The level-one rows for scoring fold {fold} hold block {held[0]}, which it is scored on.")
 
 
 def _fit(combiner: Combiner, evidence: Evidence, key: Any, failures: list[Failure]) -> FittedCombiner | None:

@@ -54,7 +54,7 @@ class Ridge(Combiner):
     Rows and genes that lack a model it uses fall back to the gene's best available model.
     """
 
-    name: ClassVar[str] = "ridge"
+    name: ClassVar[str] = "global_ridge"
     family: ClassVar[Family] = "global"
     needs: ClassVar[frozenset[Need]] = frozenset({"gene_moments"})
     complexity: ClassVar[int] = 3

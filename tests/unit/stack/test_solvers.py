@@ -39,7 +39,9 @@ def test_regression_sums_are_those_of_the_rows(reference):
     rng = np.random.default_rng(0)
     delta, y, offset = random_rows(rng)
     shift = offset if reference == "pooled" else 0 * offset
-    parts = [regression_sums(GeneMoments.of(delta[:, s], y[s], offset[s]), reference) for s in (slice(30), slice(30, 90))]
+    parts = [
+        regression_sums(GeneMoments.of(delta[:, s], y[s], offset[s]), reference) for s in (slice(30), slice(30, 90))
+    ]
     ours = merge_sums(parts)
     for g in range(5):
         x, t = (delta[:, :, g] + shift[:, g]).T, y[:, g] + shift[:, g]
@@ -80,7 +82,10 @@ def test_penalty_choice_is_that_of_ridge_cv():
     rng = np.random.default_rng(3)
     delta, y, offset = random_rows(rng)
     folds = np.repeat([0, 1, 2], 30)
-    parts = [regression_sums(GeneMoments.of(delta[:, folds == k], y[folds == k], offset[folds == k]), "own") for k in range(3)]
+    parts = [
+        regression_sums(GeneMoments.of(delta[:, folds == k], y[folds == k], offset[folds == k]), "own")
+        for k in range(3)
+    ]
     whole = merge_sums(parts)
     scale, strengths = penalty_scale(whole), np.logspace(-3, 2, 12)
     splits = [(merge_sums([p for j, p in enumerate(parts) if j != k]), parts[k]) for k in range(3)]

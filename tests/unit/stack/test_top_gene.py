@@ -1,4 +1,5 @@
-"""R2 Top-k of mixtures from slices: value by a plain loop, gradient by finite differences, the search by a general one."""
+"""R2 Top-k of mixtures from slices: value by a plain loop, gradient by finite differences, the search by a general
+one."""
 
 from __future__ import annotations
 
