@@ -56,6 +56,16 @@ def out_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
 
 
+def show_board(study: Any) -> None:
+    """Leaderboard, its footer and the verdict in one sentence."""
+    from pertstack.write.tables import leaderboard_table
+
+    board = study.leaderboard()
+    out(leaderboard_table(board))
+    out(board.footer())
+    out(board.headline)
+
+
 def parse_mapping(text: str | None) -> dict[str, str]:
     """``cell_line=cell_id,perturbation=drug`` as a dict.
 
@@ -95,8 +105,7 @@ def demo(
     from pertstack.demo import run_demo
 
     study = run_demo(folder, workers=workers, seed=seed)
-    out(study.leaderboard().to_rich())
-    out(study.leaderboard_headline())
+    show_board(study)
     out(f"Report: {study.folder.report}")
 
 
@@ -108,7 +117,7 @@ def simulate(
     cell_lines: Annotated[int, typer.Option(min=1)] = 3,
     perturbations: Annotated[int, typer.Option(min=1)] = 150,
     replicates: Annotated[int, typer.Option(min=1)] = 2,
-    pairing: Annotated[str, typer.Option(help="How controls are paired: own, matched or random.")] = "random",
+    pairing: Annotated[Any, typer.Option(help="How controls are paired: own, matched or random.")] = "random",
     seed: int = 0,
 ) -> None:
     """A world with known truth, as an h5ad file (treated in X; layers control and effect).
@@ -137,7 +146,7 @@ def init(
     plan: Annotated[Path | None, typer.Option(help="An explicit fold table instead (sample_id, role, fold).")] = None,
     control_layer: Annotated[str, typer.Option(help="Layer with each sample's control.")] = "control",
     control: Annotated[Path | None, typer.Option(help="Separate control file of parquet / CSV data.")] = None,
-    delta: Annotated[bool, typer.Option("--delta", help="Values are already differential; there is no control.")] = False,
+    delta: Annotated[bool, typer.Option("--delta", help="Values already are differential: no control.")] = False,
     map_: Annotated[str | None, typer.Option("--map", help="Your columns: cell_line=cell_id,perturbation=drug")] = None,
     features: Annotated[Path | None, typer.Option(help="Feature matrix keyed by perturbation.")] = None,
     targets: Annotated[Path | None, typer.Option(help="Target genes of each perturbation.")] = None,
@@ -247,7 +256,9 @@ def stack(
     result = Study.open(study).stack(
         split_names(combiners), accept_unverified=accept_unverified, workers=workers, memory=memory
     )
-    out(result.to_rich())
+    from pertstack.write.oof_table import oof_table
+
+    out(oof_table(result.oof, result.choice))
     out(result.headline)
 
 
@@ -294,10 +305,9 @@ def verdict(
     opened = Study.open(study)
     board = opened.verdict(exploratory=exploratory, workers=workers, memory=memory)
     if as_json:
-        out_json(board.to_json())
-        return
-    out(board.to_rich())
-    out(opened.leaderboard_headline())
+        out_json(board.to_dict())
+    else:
+        show_board(opened)
 
 
 @app.command()
@@ -329,8 +339,7 @@ def run(
     failed = opened.run(split_names(models), scope=scope, workers=workers, memory=memory)
     for result in failed:
         say(f"failed: {result.job.id}: {result.error} Log: {result.log}")
-    out(opened.leaderboard().to_rich())
-    out(opened.leaderboard_headline())
+    show_board(opened)
     out(f"Report: {opened.folder.report}")
 
 

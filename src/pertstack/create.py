@@ -21,14 +21,15 @@ from pertstack._base.findings import Finding
 from pertstack._base.progress import track
 from pertstack.data import DataFile, build_side, open_data, save_side, validate
 from pertstack.data.rows import Float32
+from pertstack.data.vehicles import ControlChoice
 from pertstack.design.analysis_plan import AnalysisPlan
 from pertstack.design.blocks import Block
 from pertstack.design.folds import FoldPlan
 from pertstack.design.leakage import check_plan
 from pertstack.design.ledger import Ledger
 from pertstack.folder import FORMAT, StudyFolder, write_choices
-from pertstack.predictions.store_source import StoreSource
 from pertstack.predictions.store import PredictionStore
+from pertstack.predictions.store_source import StoreSource
 from pertstack.reduce.references import References
 
 
@@ -44,6 +45,8 @@ class StudyChoices:
     treated_layer: str | None = None
     delta: bool = False
     control: Path | None = None  # separate control file of parquet / CSV pairs
+    metadata: Path | None = None  # sample table of GCTX data
+    controls: ControlChoice = "plate_mean"  # how GCTX wells get a control
     mapping: dict[str, str] = field(default_factory=dict)
     features: Path | None = None
     targets: Path | None = None
@@ -51,8 +54,8 @@ class StudyChoices:
     plan: Path | None = None  # explicit fold table
 
 
-def create_study(root: Path, data: Path, choices: StudyChoices) -> tuple[StudyFolder, list[Finding]]:
-    """Make a study from a data file; returns it with the findings that did not stop it.
+def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
+    """Make a study from a data file; findings that do not stop it are kept in ``plan/findings.json``.
 
     Raises
     ------
@@ -70,6 +73,9 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> tuple[StudyFo
         treated_layer=choices.treated_layer,
         delta=choices.delta,
         control=choices.control,
+        metadata=choices.metadata,
+        controls=choices.controls,
+        seed=choices.seed,
     )
     findings = validate(file)
     _stop_on_errors(findings, f"{data} cannot be used as it is", InputError)
@@ -102,13 +108,13 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> tuple[StudyFo
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
-    return StudyFolder.open(root), findings
+    return StudyFolder.open(root)
 
 
 def _require_free(root: Path) -> None:
     if (root / "study.toml").exists():
         raise InputError(
-            f"{root} already is a study. Continue it with `pertstack run {root}`, or choose another folder for a new one."
+            f"{root} already is a study. Continue it with `pertstack run {root}`, or choose another folder."
         )
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"{root} exists and is not an empty folder. Choose a new folder for the study.")

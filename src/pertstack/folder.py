@@ -100,7 +100,7 @@ class StudyFolder:
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """Canonical metadata of every sample, index = sample ids in plan order, with the plan's group, role and fold."""
+        """Canonical metadata, index = sample ids in plan order, with the plan's group, role and fold."""
         table = pd.read_parquet(self.root / "plan" / "samples.parquet")
         facts = self.plan.table.set_index("sample_id")[["group", "role", "fold"]]
         return table.join(facts.reindex(table.index))
@@ -128,10 +128,10 @@ class StudyFolder:
 
     def _open_store(self, name: str) -> PredictionStore:
         store = PredictionStore.open(self.root / name)
-        if store.plan_digest != self.plan.digest:
+        if store.plan_digest is None or not self.plan.accepts(store.plan_digest):
             raise CorruptionError(
-                f"{self.root / name} was made for fold plan {store.plan_digest[:12]}, but plan/folds.parquet is plan "
-                f"{self.plan.digest[:12]}: the plan was changed after the store was made, or parts of two studies were "
+                f"{self.root / name} was made for fold plan {str(store.plan_digest)[:12]}, but plan/folds.parquet is "
+                f"plan {self.plan.digest[:12]}: the plan was changed after the store was made, or parts of two studies were "
                 f"mixed. Restore plan/ from a copy, or start a new study."
             )
         return store

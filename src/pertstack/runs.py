@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,11 @@ from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.design.blocks import Block
 from pertstack.design.provenance import FittedOn
 from pertstack.fit.cross_fit import cross_fit
-from pertstack.fit.jobs import Job, JobRecord, JobResult, JobRows, plan_jobs
+from pertstack.fit.jobs import Job, JobRecord, JobResult, JobRows, Scope, plan_jobs
 from pertstack.fit.registry import available, get_row, model_class
 from pertstack.folder import StudyFolder
+from pertstack.predictions.names import nested_name
 from pertstack.predictions.store import PredictionStore
-
-SCOPES = ("pooled", "cell_line")
 
 
 @dataclass(frozen=True)
@@ -61,13 +60,16 @@ class StudyCommit(_OfStudy):
         self, job: Job, block: Block, predicted: Float32, embedding: Float32 | None, record: JobRecord
     ) -> None:
         store = self.folder.store
-        fitted_on = FittedOn("plan", self.folder.plan.digest, job.fold, ids_digest=record.fit_ids_digest)
+        fitted_on = FittedOn(
+            "plan", self.folder.plan.digest, job.fold, ids_digest=record.fit_ids_digest, also_held_out=job.also
+        )
+        name = layer_name(job, block)
         facts = {**record.to_json(), "kind": "cross_fit", "scale": "treated"}
         ids = store.sample_ids(block)
         if embedding is not None:
-            store.commit_embedding(block, job.model, embedding, sample_ids=ids, fitted_on=fitted_on, meta=facts)
+            store.commit_embedding(block, name, embedding, sample_ids=ids, fitted_on=fitted_on, meta=facts)
         store.commit(
-            block, job.model, predicted, sample_ids=ids, gene_names=store.gene_names, fitted_on=fitted_on, meta=facts
+            block, name, predicted, sample_ids=ids, gene_names=store.gene_names, fitted_on=fitted_on, meta=facts
         )
 
 
@@ -77,12 +79,12 @@ class StudyDone(_OfStudy):
     def __call__(self, job: Job) -> bool:
         store = self.folder.store
         blocks = predicted_blocks(store, job)
-        there = [b for b in blocks if store.status(b, job.model) == "committed"]
+        there = [b for b in blocks if store.status(b, layer_name(job, b)) == "committed"]
         for block in there:
-            found = store.record(block, job.model).meta.get("job_digest")
+            found = store.record(block, layer_name(job, block)).meta.get("job_digest")
             if found != job.digest:
                 raise ConflictError(
-                    f"{job.model!r} is already in this study with other parameters or of another kind (block {block.id}). "
+                    f"{job.model!r} is already in this study with other parameters or of another kind ({block.id}). "
                     f"Predictions are never overwritten: take it out first with "
                     f'`pertstack withdraw {self.root} {job.model} --why "..."`, or use another name.'
                 )
@@ -90,8 +92,17 @@ class StudyDone(_OfStudy):
 
 
 def predicted_blocks(store: PredictionStore, job: Job) -> list[Block]:
-    """Blocks a job predicts: its fold (the test for a final fit), of its cell line where it has one."""
-    return [b for b in store.blocks() if b.fold == job.fold and job.cell_line in (None, b.cell_line)]
+    """Blocks a job predicts: its fold (both of a nested fit, the test of a final one), of its cell line if it has one."""
+    folds = (job.fold,) if job.also is None else (job.fold, job.also)
+    return [b for b in store.blocks() if b.fold in folds and job.cell_line in (None, b.cell_line)]
+
+
+def layer_name(job: Job, block: Block) -> str:
+    """Where a job's predictions of a block are kept: under the model, or, for a nested fit, beside it."""
+    if job.also is None:
+        return job.model
+    assert job.fold is not None
+    return nested_name(job.model, job.also if block.fold == job.fold else job.fold)
 
 
 def predict_rows(folder: StudyFolder, block: Block) -> PredictRows:
@@ -101,7 +112,7 @@ def predict_rows(folder: StudyFolder, block: Block) -> PredictRows:
 
 
 def fit_rows(folder: StudyFolder, job: Job) -> FitRows:
-    """Development rows outside the job's fold (all of them for a final fit), of its cell line where it has one.
+    """Development rows outside the job's folds (all of them for a final fit), of its cell line where it has one.
 
     Raises
     ------
@@ -109,11 +120,13 @@ def fit_rows(folder: StudyFolder, job: Job) -> FitRows:
         There are none, as for a cell line whose rows all stand in one fold.
     """
     store = folder.store
-    blocks = [b for b in store.blocks("development") if b.fold != job.fold and job.cell_line in (None, b.cell_line)]
+    left_out = (job.fold, job.also)
+    blocks = [b for b in store.blocks("development") if b.fold not in left_out and job.cell_line in (None, b.cell_line)]
     if not blocks:
         raise InputError(
-            f"There are no rows to fit {job} on: cell line {job.cell_line!r} has no development samples outside "
-            f"fold {job.fold}. Use --scope pooled, which learns from the other cell lines."
+            f"There are no rows to fit {job} on: {'the study' if job.cell_line is None else job.cell_line} has no "
+            f"development samples outside the folds left out. Use --scope pooled, which learns from all cell lines, or "
+            f"make the study with 3 or more folds."
         )
     total, n_genes = sum(store.n_samples(b) for b in blocks), len(folder.gene_names)
     control = np.empty((total, n_genes), np.float32)
@@ -135,6 +148,7 @@ def cross_fit_study(
     *,
     params: Mapping[str, Mapping[str, Any]],
     scope: str = "pooled",
+    nested: bool = True,
     workers: int = 1,
     engine: str = "local",
     address: str | None = None,
@@ -149,7 +163,7 @@ def cross_fit_study(
     UnknownNameError
         An unknown model; near names are shown.
     """
-    jobs = study_jobs(folder, models, params=params, scope=scope)
+    jobs = study_jobs(folder, models, params=params, scope=scope, nested=nested)
     return cross_fit(
         jobs,
         rows_for=StudyRows(folder.root),
@@ -166,10 +180,10 @@ def cross_fit_study(
 
 
 def study_jobs(
-    folder: StudyFolder, models: Sequence[str], *, params: Mapping[str, Mapping[str, Any]], scope: str
+    folder: StudyFolder, models: Sequence[str], *, params: Mapping[str, Mapping[str, Any]], scope: str, nested: bool
 ) -> list[Job]:
     """Jobs of models, fold by fold, those whose needs are not met refused together."""
-    if scope not in SCOPES:
+    if scope not in get_args(Scope):
         raise InputError(
             f"scope is {scope!r}; use 'pooled' (one model for all cell lines) or 'cell_line' (one for each)."
         )
@@ -179,7 +193,7 @@ def study_jobs(
     lacking = {r.name: why for r in rows if (why := available(r, folder.side, folder.samples)) is not None}
     if lacking:
         listed = "\n".join(f"  - {name} {why}" for name, why in lacking.items())
-        raise InputError(f"{len(lacking)} of {len(rows)} models cannot run on this study:\n{listed}\nLeave them out, or "
+        raise InputError(f"{len(lacking)} of {len(rows)} models cannot run on this study:\n{listed}\nLeave them out or "
                          f"make the study again with what they need.")  # fmt: skip
     withdrawn = sorted(set(folder.withdrawn()) & {r.name for r in rows})
     if withdrawn:
@@ -190,6 +204,7 @@ def study_jobs(
         model_class(row)  # says now, not in a worker, that a framework is missing
         alias = None if scope == "pooled" else f"{row.name}.by_cell_line"
         jobs += plan_jobs(
-            row.name, params.get(row.name, {}), n_folds=folder.plan.n_folds, scope=scope, cell_lines=lines, alias=alias
-        )  # type: ignore[arg-type]
+            row.name, params.get(row.name, {}), n_folds=folder.plan.n_folds, scope=cast(Scope, scope),
+            cell_lines=lines, alias=alias, nested=nested and folder.plan.n_folds > 2,
+        )  # fmt: skip
     return jobs

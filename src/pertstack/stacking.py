@@ -19,6 +19,8 @@ from pertstack._base.memory import parse_bytes
 from pertstack._base.progress import progress_bar
 from pertstack.design.analysis_plan import AnalysisPlan
 from pertstack.folder import StudyFolder
+from pertstack.predictions.names import nested_name
+from pertstack.predictions.nested_source import WithoutFold, has_nested
 from pertstack.predictions.store_source import StoreSource
 from pertstack.reduce.diversity import Diversity
 from pertstack.reduce.metrics.names import DEFAULT_PANEL, parse_metric
@@ -42,6 +44,18 @@ class Stacked:
     in_sample: ScoreTable
     choice: Choice
     diversity: Diversity
+
+    @property
+    def headline(self) -> str:
+        """The choice in one sentence, and what is still to be seen."""
+        chosen, single = self.choice.chosen, self.choice.best_single
+        if chosen == "best_single":
+            return f"No combination is shown to beat {single} out of fold, so {single} ships alone. Next: the verdict."
+        rung = self.choice.ladder[-1]
+        return (
+            f"{chosen} is chosen: {rung.gain.value:+.4f} over {single} on {self.choice.primary} out of fold, lower "
+            f"bound {rung.bound:+.4f}. Next: the verdict on the held-out test."
+        )
 
 
 def stackable_models(folder: StudyFolder, *, accept_unverified: bool) -> tuple[str, ...]:
@@ -81,7 +95,14 @@ def evidence_key(source: StoreSource, plan: AnalysisPlan, *, accept_unverified: 
         for block in source.blocks()
         for layer in ("control", "treated", *source.models)
     ]
-    return digest_json([1, source.store.plan_digest, plan.digest, accept_unverified, layers])
+    nested = [
+        [block.id, model, k, record.digest]
+        for block in source.blocks()
+        for model in source.models
+        for k in sorted({b.fold for b in source.blocks() if b.fold is not None})
+        if (record := source.store.find(block, nested_name(model, k))) is not None
+    ]
+    return digest_json([1, source.store.plan_digest, plan.digest, accept_unverified, layers, nested])
 
 
 def reduce_study(
@@ -94,10 +115,26 @@ def reduce_study(
     )
 
 
+def level_one(
+    folder: StudyFolder, models: Sequence[str], *, workers: int, memory: str
+) -> dict[int, tuple[Reduction, WithoutFold]] | None:
+    """Per fold, level-one rows by base models that never saw it; None when some model has no nested fits."""
+    if folder.plan.n_folds < 3 or not all(has_nested(folder.store, m) for m in models):
+        return None
+    found = {}
+    for fold in range(folder.plan.n_folds):
+        source = WithoutFold(folder.store, models, fold, folder.plan.groups)
+        reduction = reduce_blocks(
+            source, folder.references, memory=parse_bytes(memory), workers=workers, cache=folder.path("reduced")
+        )
+        found[fold] = (reduction, source)
+    return found
+
+
 def stack_study(
     folder: StudyFolder, combiners: Sequence[str] | None, *, accept_unverified: bool, workers: int, memory: str
 ) -> Stacked:
-    """Learn, score and choose on out-of-fold rows; writes weights, diversity, scores and the choice under ``results/``."""
+    """Learn, score and choose on out-of-fold rows; writes weights, diversity, scores and choice to ``results/``."""
     plan = folder.analysis_plan
     wanted = combiners if combiners is not None else (list(plan.combiners) or None)
     chosen = make_combiners(wanted)
@@ -111,9 +148,10 @@ def stack_study(
             reduction,
             source=source,
             references=folder.references,
-            reference=_learning_reference(plan),
+            reference=learning_reference(plan),
             primary=plan.choice_metric,
             seed=plan.seed,
+            level_one=level_one(folder, models, workers=workers, memory=memory),
             on_done=lambda _: bar.advance(task),
         )
     oof, in_sample = _scores(folder, source, nested, plan, workers=workers, memory=memory)
@@ -124,7 +162,7 @@ def stack_study(
     return stacked
 
 
-def _learning_reference(plan: AnalysisPlan) -> Any:
+def learning_reference(plan: AnalysisPlan) -> Any:
     """Weights are learned against the pooled or own control; a plan that chooses on the centroid learns on pooled."""
     return "own" if plan.reference == "own" else "pooled"
 
@@ -166,7 +204,8 @@ def _write(folder: StudyFolder, stacked: Stacked, accept_unverified: bool) -> No
     write_json(results / "diversity.json", {"format": 1, **stacked.diversity.to_json()})
     arrays = {f"{name}/{key}": a for name in nested.names for key, a in nested.final[name].arrays().items()}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{"gene_names": np.asarray(folder.gene_names, dtype=str), **arrays})
+    arrays["gene_names"] = np.asarray(folder.gene_names, dtype=str)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_atomic(results / "weights.npz", buffer.getvalue())
     write_json(
         results / "weights.json",
@@ -176,7 +215,10 @@ def _write(folder: StudyFolder, stacked: Stacked, accept_unverified: bool) -> No
             "chosen": stacked.choice.chosen,
             "models": list(stacked.models),
             "accept_unverified": accept_unverified,
-            "combiners": {name: nested.final[name].weights() for name in nested.names},
+            "combiners": {
+                name: {"params": nested.combiner(name).get_params(), "weights": nested.final[name].weights()}
+                for name in nested.names
+            },
         },
     )
     write_json(results / "oof.json", {"format": 1, "key": stacked.key, **oof_summary(stacked)})
@@ -185,7 +227,7 @@ def _write(folder: StudyFolder, stacked: Stacked, accept_unverified: bool) -> No
 def oof_summary(stacked: Stacked) -> dict[str, Any]:
     """The choice and its reasons, the overfitting gap of every combiner, failures, cautions."""
     metric = stacked.choice.primary
-    gaps = {}
+    gaps: dict[str, dict[str, float]] = {}
     for name in stacked.in_sample.names:
         inside, outside = stacked.in_sample.mean(name, metric).value, stacked.oof.mean(name, metric).value
         gaps[name] = {"in_sample": inside, "out_of_fold": outside, "gap": inside - outside}

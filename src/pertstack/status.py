@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pertstack._base.errors import StackingError
-from pertstack._base.findings import Finding
 from pertstack._base.files import read_json
+from pertstack._base.findings import Finding
 from pertstack.folder import StudyFolder
 
 MARKS = {"committed": "●", "partial": "◐", "absent": "○", "missing": "·"}
@@ -102,7 +102,7 @@ def study_status(folder: StudyFolder) -> Status:
         "grouped_by": plan.group_by,
         "folds": plan.n_folds,
         "test_samples": int((plan.table["role"] == "test").sum()),
-        "test_looks": len(folder.ledger.looks()) if hasattr(folder.ledger, "looks") else 0,
+        "test_looks": folder.ledger.looks(),
         "plan_digest": plan.digest[:12],
     }
     return Status(folder.root, facts, tuple(b.id for b in blocks), matrix, reasons, steps, _next(folder.root, steps))
@@ -119,7 +119,7 @@ def _next(root: Path, steps: dict[str, bool]) -> str:
 
 
 def audit_study(folder: StudyFolder, *, deep: bool, clean: bool) -> list[Finding]:
-    """Every check of what is on disk: plan, ledger, stores, results. ``clean`` first removes leftovers of dead writers."""
+    """Every check of what is on disk: plan, ledger, stores, results. ``clean`` first removes leftovers of the dead."""
     findings: list[Finding] = []
     heads = _ledger_heads(folder)
     findings += folder.ledger.verify(heads)
@@ -158,8 +158,8 @@ def _blocks_against_plan(folder: StudyFolder, name: str, store: Any) -> list[Fin
                 Finding(
                     "error",
                     "block_against_plan",
-                    f"{name}: block {block.id} holds {len(there):,} samples and the fold plan puts {len(ids):,} there, or "
-                    f"in another order. One of the two was changed; restore it from a copy.",
+                    f"{name}: block {block.id} holds {len(there):,} samples and the fold plan puts {len(ids):,} there, "
+                    f"or in another order. One of the two was changed; restore it from a copy.",
                     where=f"{name}/blocks/{block.id}",
                 )
             )

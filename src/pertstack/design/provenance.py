@@ -22,7 +22,8 @@ FittedKind = Literal["plan", "ids", "unknown"]
 class FittedOn:
     """The fit rows of a model.
 
-    ``plan``: fitted on development rows of a fold plan (by digest) outside ``held_out_fold`` (None = all of them).
+    ``plan``: fitted on development rows of a fold plan (by digest) outside ``held_out_fold`` (None = all of them) and, for
+    a nested fit, outside ``also_held_out``.
     ``ids``: fitted on an explicit list of sample ids. ``unknown``: nobody can say.
     """
 
@@ -31,6 +32,7 @@ class FittedOn:
     held_out_fold: int | None = None
     fit_ids: frozenset[str] = frozenset()
     ids_digest: str | None = None  # digest of the sorted fit rows, where they are known
+    also_held_out: int | None = None  # the second fold that a nested fit left out
 
     @classmethod
     def fold_of_plan(cls, plan_digest: str, held_out_fold: int | None, fit_ids: Sequence[str] = ()) -> FittedOn:
@@ -52,7 +54,7 @@ class FittedOn:
         if self.kind == "unknown":
             return None
         if self.kind == "plan":
-            clean = block.fold is None or block.fold == self.held_out_fold
+            clean = block.fold in (None, self.held_out_fold, self.also_held_out)
             return np.full(n, not clean)
         return np.fromiter((s in self.fit_ids for s in sample_ids), dtype=bool, count=n)
 
@@ -61,6 +63,7 @@ class FittedOn:
         return {
             "kind": self.kind, "plan_digest": self.plan_digest, "held_out_fold": self.held_out_fold,
             "ids_digest": self.ids_digest, "fit_ids": sorted(self.fit_ids),
+            **({} if self.also_held_out is None else {"also_held_out": self.also_held_out}),
         }  # fmt: skip
 
     @classmethod
@@ -71,4 +74,5 @@ class FittedOn:
             value["held_out_fold"],
             frozenset(value["fit_ids"]),
             value["ids_digest"],
+            value.get("also_held_out"),
         )

@@ -27,7 +27,8 @@ VERSIONED = ("pertstack", "numpy", "scipy", "scikit-learn", "torch", "pandas")
 @dataclass(frozen=True)
 class Job:
     """Fit one model on everything a scope may see outside one fold, and predict that fold; ``fold`` None is the final
-    fit.
+    fit. A nested fit leaves out a second fold ``also`` and predicts both, so that weights can be scored on rows that
+    not even the base models behind their level-one rows have seen.
 
     The final fit sees all development rows of its scope and predicts the held-out test.
     """
@@ -38,6 +39,7 @@ class Job:
     scope: Scope
     fold: int | None
     cell_line: str | None = None  # for scope "cell_line"
+    also: int | None = None  # a second fold left out: a nested fit, which predicts both folds
 
     def __post_init__(self) -> None:
         if (self.scope == "cell_line") != (self.cell_line is not None):
@@ -46,6 +48,8 @@ class Job:
                 f"the "
                 f"scope is 'cell_line'."
             )
+        if self.also is not None and (self.fold is None or self.also <= self.fold):
+            raise InputError(f"A nested job leaves out two folds in ascending order; got {self.fold} and {self.also}.")
 
     @classmethod
     def of(
@@ -57,15 +61,16 @@ class Job:
         scope: Scope = "pooled",
         cell_line: str | None = None,
         alias: str | None = None,
+        also: int | None = None,
     ) -> Job:
         """The job of a registered model; ``alias`` keeps its predictions under another name (for other parameters)."""
         row = get_row(name)
-        return cls(alias or row.name, row.target, {**row.fixed, **(params or {})}, scope, fold, cell_line)
+        return cls(alias or row.name, row.target, {**row.fixed, **(params or {})}, scope, fold, cell_line, also)
 
     @property
     def id(self) -> str:
         """Name of the job's folder below its model, as ``pooled.f0`` or ``line.A375.final``."""
-        part = "final" if self.fold is None else f"f{self.fold}"
+        part = "final" if self.fold is None else f"f{self.fold}" + ("" if self.also is None else f"+f{self.also}")
         line = "" if self.cell_line is None else quote(self.cell_line, safe="-_").replace(".", "%2E")
         return f"pooled.{part}" if self.cell_line is None else f"line.{line}.{part}"
 
@@ -98,13 +103,21 @@ def plan_jobs(
     scope: Scope = "pooled",
     cell_lines: Sequence[str] = (),
     final: bool = True,
+    nested: bool = False,
     alias: str | None = None,
 ) -> list[Job]:
-    """All jobs of one model: every fold, then the final fit; for scope ``cell_line`` each line in turn."""
-    folds: list[int | None] = [*range(n_folds), *([None] if final else [])]
+    """All jobs of one model: every fold, then the final fit; for scope ``cell_line`` each line in turn.
+
+    ``nested`` adds a fit for every pair of folds, K (K - 1) / 2 in all (Varma and Simon 2006; methods F11).
+    """
+    left: list[tuple[int | None, int | None]] = [(k, None) for k in range(n_folds)]
+    left += [(None, None)] if final else []
+    left += [(j, k) for j in range(n_folds) for k in range(j + 1, n_folds)] if nested else []
     lines: list[str | None] = [None] if scope == "pooled" else [*sorted(cell_lines)]
     return [
-        Job.of(name, params, fold=fold, scope=scope, cell_line=line, alias=alias) for line in lines for fold in folds
+        Job.of(name, params, fold=fold, also=also, scope=scope, cell_line=line, alias=alias)
+        for line in lines
+        for fold, also in left
     ]
 
 

@@ -17,6 +17,19 @@ EMBEDDING_PREFIX = "embedding_"
 MAX_ENCODED = 200  # bytes; common file systems allow 255 per path element
 
 
+NESTED_PREFIX = "nested.f"
+"""Predictions of fold j by a model that saw neither fold j nor the fold named here; kept beside, never listed as models."""
+
+
+def nested_name(model: str, without: int) -> str:
+    """Layer name of a model's predictions by fits that also left out fold ``without``.
+
+    >>> nested_name("ridge", 2)
+    'nested.f2.ridge'
+    """
+    return f"{NESTED_PREFIX}{without}.{model}"
+
+
 def encode_name(name: str) -> str:
     """Path element for a model name.
 

@@ -20,7 +20,7 @@ from pertstack.data.rows import Float32, Names
 from pertstack.design.blocks import Block, Role
 from pertstack.predictions import layout, lifecycle, skeleton
 from pertstack.predictions.chunks import DTYPE, read_rows
-from pertstack.predictions.names import TRUTH_LAYERS
+from pertstack.predictions.names import NESTED_PREFIX, TRUTH_LAYERS
 from pertstack.predictions.provenance import read_fit_ids
 from pertstack.predictions.record import Kind, Record, read_record
 from pertstack.predictions.verify import verify_store
@@ -147,10 +147,13 @@ class StoreReader:
         """Names of all layers committed in a block, measured ones included."""
         return list(layout.list_arrays(self.root, block))
 
-    def models(self) -> list[str]:
-        """Names of all models with a committed block, sorted; never 'treated', 'control' or 'effect'."""
+    def models(self, *, nested: bool = False) -> list[str]:
+        """Names of all models with a committed block, sorted; never 'treated', 'control' or 'effect'.
+
+        ``nested``: the layers of nested fits instead (``names.nested_name``), which are no models of their own.
+        """
         names = {name for block in self.blocks() for name in layout.list_arrays(self.root, block)}
-        return sorted(names.difference(TRUTH_LAYERS))
+        return sorted(n for n in names.difference(TRUTH_LAYERS) if n.startswith(NESTED_PREFIX) == nested)
 
     def embeddings(self, block: Block) -> list[str]:
         """Models with an embedding of this block."""

@@ -36,6 +36,8 @@ class StoreSource:
         Names and their order; default: all in the store, sorted.
     groups
         Group of the fold plan by sample id; becomes the column ``group`` of ``obs``. Default: the perturbation.
+    nested
+        ``models`` are layers of nested fits (for ``WithoutFold``).
     accept_unverified
         The user's explicit word that models of unknown provenance may be used.
     """
@@ -43,10 +45,10 @@ class StoreSource:
     def __init__(
         self, store: PredictionStore, truth: PredictionStore | None = None,
         role: Literal["development", "test", "all"] = "development", models: Sequence[str] | None = None,
-        groups: pd.Series | None = None, accept_unverified: bool = False,
+        groups: pd.Series | None = None, accept_unverified: bool = False, nested: bool = False,
     ) -> None:  # fmt: skip
         self.store, self.truth, self.role = store, truth, role
-        known = store.models()
+        known = store.models(nested=nested)
         chosen = tuple(known if models is None else models)
         for name in chosen:
             if name not in known:

@@ -1,0 +1,84 @@
+"""Admitting predictions made elsewhere into a study: what is said of their fit rows is read, checked, written down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pertstack._base.errors import InputError
+from pertstack.folder import StudyFolder
+from pertstack.predictions.importers import AddReport, add_predictions
+from pertstack.stack.registry import COMBINERS
+
+RESERVED = frozenset({*COMBINERS, "oracle", "replicate", "ensemble"})
+
+
+def refuse_reserved(name: str) -> None:
+    """A model must not be called like a row of the leaderboard that is not a model.
+
+    Raises
+    ------
+    InputError
+        The name is taken.
+    """
+    if name in RESERVED:
+        raise InputError(
+            f"{name!r} is the name of a combiner or reference, so the leaderboard could not tell the two apart. Choose "
+            f"another name, such as '{name}_model'."
+        )
+
+
+def add_model(
+    folder: StudyFolder, name: str, files: Sequence[Path], *, fitted_on: Any, scale: str, missing: str = "refuse"
+) -> AddReport:
+    """Add predictions by sample id and gene name; see ``predictions.importers.add_predictions``.
+
+    Parameters
+    ----------
+    fitted_on : 'plan', a plan digest, 'unknown', a fold plan, a list of ids, a table fold -> ids; or the path of a file
+        with ids (one per line, or a column ``sample_id``) or with columns ``fold`` and ``sample_id``.
+
+    Raises
+    ------
+    InputError, IntegrityError
+        Nothing was admitted.
+    """
+    refuse_reserved(name)
+    spec = read_fitted_on(fitted_on) if isinstance(fitted_on, str | Path) else fitted_on
+    truth = folder.open_test_truth()  # only to recognise MERGE-style rows that carry no ids
+    report = add_predictions(
+        folder.store, name, list(files), fitted_on=spec, scale=scale, missing=missing, truth=truth,  # type: ignore[arg-type]
+        meta={"kind": "added", "files": [str(f) for f in files]},
+    )  # fmt: skip
+    said = fitted_on if isinstance(fitted_on, str) else type(fitted_on).__name__
+    folder.ledger.append(
+        "model_added", model=name, files=[f.name for f in files], scale=scale, fitted_on=said,
+        blocks={r.block.id: r.digest for r in report.committed},
+    )  # fmt: skip
+    return report
+
+
+def read_fitted_on(text: str | Path) -> Any:
+    """What ``--fitted-on`` means: a word, a digest, or the content of a file of ids or of folds and ids."""
+    path = Path(text)
+    if not path.is_file():
+        if path.suffix or "/" in str(text):
+            raise InputError(
+                f"--fitted-on names the file {text}, which does not exist. Give a file of sample ids, a table with "
+                f"columns fold and sample_id, or one of the words plan and unknown."
+            )
+        return str(text)
+    if path.suffix == ".parquet":
+        table = pd.read_parquet(path)
+    elif path.suffix in {".csv", ".tsv"}:
+        table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype=str)
+    else:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if {"fold", "sample_id"} <= set(table.columns):
+        table["fold"] = pd.to_numeric(table["fold"], errors="coerce").astype("Int64")
+        return table
+    column = "sample_id" if "sample_id" in table.columns else table.columns[0]
+    return table[column].astype(str).tolist()

@@ -1,0 +1,201 @@
+"""The verdict step of a study: the one place that opens the held-out test.
+
+The look is in the ledger before the first truth is read. The same predictions and the same plan give the board that is
+there already, without another look.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pertstack._base.digests import canonical_json
+from pertstack._base.errors import CorruptionError, InputError
+from pertstack._base.files import read_json, write_json
+from pertstack._base.memory import parse_bytes
+from pertstack._base.progress import progress_bar
+from pertstack.design.analysis_plan import is_exploratory, permit_look
+from pertstack.design.ledger import LOOK
+from pertstack.facts import check_facts
+from pertstack.fit.jobs import versions
+from pertstack.folder import StudyFolder
+from pertstack.predictions.store_source import StoreSource
+from pertstack.reduce.metrics.names import FULL_PANEL, parse_metric
+from pertstack.reduce.score import score
+from pertstack.reduce.score_table import ScoreTable
+from pertstack.stack.combiner import FittedCombiner
+from pertstack.stack.evidence import Evidence
+from pertstack.stack.registry import make_combiner
+from pertstack.stacking import development_source, evidence_key, learning_reference, panel_metrics, reduce_study
+from pertstack.verdict.board import Kind, Leaderboard
+from pertstack.verdict.checks import run_checks, write_checks
+from pertstack.verdict.judge import Setting, Verdict, judge
+from pertstack.verdict.replicates import ReplicatePredictor
+from pertstack.verdict.resampling import GroupResampling
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The stack step as it lies on disk."""
+
+    key: str
+    chosen: str
+    models: tuple[str, ...]
+    combiners: dict[str, Any]
+    accept_unverified: bool
+
+
+def stored_stack(folder: StudyFolder) -> Stored:
+    """What `pertstack stack` wrote; refused when predictions or plan changed since.
+
+    Raises
+    ------
+    InputError
+        There is none, or it is out of date.
+    """
+    path = folder.results / "weights.json"
+    if not path.exists():
+        first = "" if folder.store.models() else f" (after `pertstack fit {folder.root} --models ...`)"
+        raise InputError(
+            f"{folder.root} has no weights yet. Run `pertstack stack {folder.root}`{first}, then the verdict."
+        )
+    value = read_json(path)
+    stored = Stored(
+        value["key"], value["chosen"], tuple(value["models"]), value["combiners"], value["accept_unverified"]
+    )
+    gone = [m for m in stored.models if m not in folder.store.models()]
+    now = None
+    if not gone:
+        source = development_source(folder, stored.models, accept_unverified=stored.accept_unverified)
+        now = evidence_key(source, folder.analysis_plan, accept_unverified=stored.accept_unverified)
+    if now != stored.key:
+        raise InputError(
+            f"The predictions or the analysis plan changed since the weights were learned"
+            f"{' (gone: ' + ', '.join(gone) + ')' if gone else ''}. Run `pertstack stack {folder.root}` again."
+        )
+    return stored
+
+
+def final_fits(folder: StudyFolder, stored: Stored, *, workers: int, memory: str) -> dict[str, FittedCombiner]:
+    """The combiners fitted on all development rows, learned again from the stored sums (they are deterministic).
+
+    Raises
+    ------
+    CorruptionError
+        They differ from ``weights.json``.
+    """
+    plan = folder.analysis_plan
+    accept = stored.accept_unverified
+    source = development_source(folder, stored.models, accept_unverified=accept)
+    reduction = reduce_study(folder, stored.models, accept_unverified=accept, workers=workers, memory=memory)
+    evidence = Evidence(reduction, learning_reference(plan), plan.choice_metric, plan.seed, source, folder.references)
+    fits = {}
+    for name, facts in stored.combiners.items():
+        fits[name] = make_combiner(name, **facts.get("params", {})).fit(evidence)
+        if canonical_json(fits[name].weights()) != canonical_json(facts["weights"]):
+            raise CorruptionError(
+                f"Combiner {name!r} learned again from the same sums does not give the weights of "
+                f"{folder.results / 'weights.json'}: the file was edited, or pertstack changed since. "
+                f"Run `pertstack stack {folder.root}` again."
+            )
+    return fits
+
+
+def judge_study(folder: StudyFolder, *, exploratory: bool, workers: int, memory: str) -> Leaderboard:
+    """Open the held-out test, or give the board of the look already made with the same predictions and plan.
+
+    Raises
+    ------
+    InputError
+        Nothing is stacked yet, or it is out of date.
+    PlanLockedError
+        The plan differs from the locked one, or all planned looks are used up.
+    """
+    stored = stored_stack(folder)
+    plan = folder.analysis_plan
+    done = folder.results / "verdict.json"
+    if done.exists() and read_json(done)["key"] == stored.key:
+        return Leaderboard.from_json(folder.results / "leaderboard.json")
+    fits = final_fits(folder, stored, workers=workers, memory=memory)
+    permit = permit_look(plan, folder.ledger, exploratory=exploratory)
+    folder.ledger.append(
+        LOOK, number=permit.number, planned=permit.planned, exploratory=permit.exploratory, key=stored.key,
+        plan_digest=folder.plan.digest, analysis_plan_digest=plan.digest, models=list(stored.models),
+        chosen=stored.chosen,
+    )  # fmt: skip
+    test = _score_test(folder, stored, fits, workers=workers, memory=memory)
+    oof = ScoreTable.load(folder.results / "oof_scores.npz")
+    verdict = judge(test, oof, _setting(folder, stored, permit.number, permit.exploratory), GroupResampling(plan.seed))
+    _write(folder, stored, verdict, test)
+    return verdict.leaderboard
+
+
+def _score_test(
+    folder: StudyFolder, stored: Stored, fits: dict[str, FittedCombiner], *, workers: int, memory: str
+) -> ScoreTable:
+    plan = folder.analysis_plan
+    source = StoreSource(
+        folder.store, folder.open_test_truth(), "test", stored.models, groups=folder.plan.groups,
+        accept_unverified=stored.accept_unverified,
+    )  # fmt: skip
+    combines: dict[str, Any] = {name: fit.combine for name, fit in fits.items() if name != "no_change"}
+    replicates = ReplicatePredictor(source)
+    if replicates.exists:
+        combines["replicate"] = replicates
+    metrics = tuple(dict.fromkeys([*panel_metrics(plan), *(parse_metric(m).name for m in FULL_PANEL)]))
+    n_rows = sum(folder.store.n_samples(b) for b in source.blocks())
+    with progress_bar() as bar:
+        task = bar.add_task("scoring the held-out test", total=n_rows)
+        table = score(
+            source, combines, folder.references, metrics=metrics, memory=parse_bytes(memory), workers=workers,
+            on_rows=lambda n: bar.advance(task, n),
+        )  # fmt: skip
+    return table.with_oracle(plan.choice_metric, stored.models)
+
+
+def kinds_of(stored: Stored) -> dict[str, Kind]:
+    """base, combiner, reference or ceiling for every name on the board."""
+    kinds: dict[str, Kind] = {}
+    for name in stored.combiners:
+        kinds[name] = "reference" if make_combiner(name).family == "reference" else "combiner"
+    kinds.update({"no_change": "reference", "oracle": "ceiling", "replicate": "ceiling"})
+    kinds.update({model: "base" for model in stored.models if model != "no_change"})
+    return kinds
+
+
+def _setting(folder: StudyFolder, stored: Stored, looks: int, exploratory: bool) -> Setting:
+    plan = folder.analysis_plan
+    oof = read_json(folder.results / "oof.json")
+    cautions = {name: tuple(c) for name, c in oof["cautions"].items()}
+    for name, why in oof["choice"]["marked"].items():
+        cautions[name] = (*cautions.get(name, ()), why)
+    developed = folder.samples.query("role == 'development'")
+    return Setting(
+        kinds_of(stored), plan.choice_metric, stored.chosen, folder.plan.group_by, folder.plan.digest, looks,
+        exploratory, versions(), cautions, seen=frozenset(map(str, developed["perturbation"])),
+    )  # fmt: skip
+
+
+def _write(folder: StudyFolder, stored: Stored, verdict: Verdict, test: ScoreTable) -> None:
+    results = folder.results
+    test.save(results / "test_scores.npz")
+    verdict.leaderboard.to_csv(results / "leaderboard.csv")
+    verdict.leaderboard.to_json(results / "leaderboard.json")
+    write_checks(results / "checks.json", run_checks(check_facts(folder, stored.combiners, verdict)))
+    board = verdict.leaderboard
+    facts = {"key": stored.key, "looks": board.test_looks, "exploratory": board.exploratory}
+    write_json(results / "verdict.json", {**verdict.to_json(), **facts, "ledger_head": folder.ledger.head})
+
+
+def recall_verdict(folder: StudyFolder) -> Verdict:
+    """The verdict again from the scores on disk; no truth is read. Before the first look it speaks of OOF rows only."""
+    stored = stored_stack(folder)
+    oof = ScoreTable.load(folder.results / "oof_scores.npz")
+    done = folder.results / "verdict.json"
+    facts = read_json(done) if done.exists() else {}
+    current = facts.get("key") == stored.key
+    test = ScoreTable.load(folder.results / "test_scores.npz") if current else None
+    looks = int(facts["looks"]) if current else folder.ledger.looks()
+    exploratory = bool(facts["exploratory"]) if current else is_exploratory(folder.ledger)
+    setting = _setting(folder, stored, looks, exploratory)
+    return judge(test, oof, setting, GroupResampling(folder.analysis_plan.seed))

@@ -1,0 +1,124 @@
+"""Gathering what the report shows: everything from files under the study, nothing from the held-out truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pertstack._base.errors import InputError
+from pertstack._base.files import read_json
+from pertstack._base.findings import Finding
+from pertstack.facts import check_facts, mean_weights
+from pertstack.folder import StudyFolder
+from pertstack.judging import Stored, recall_verdict, stored_stack
+from pertstack.verdict.checks import run_checks
+from pertstack.write.report import report
+from pertstack.write.report_input import ReportInput
+
+
+def write_report(folder: StudyFolder) -> Path:
+    """Write ``report.html``.
+
+    Raises
+    ------
+    InputError
+        Nothing is stacked yet.
+    """
+    return report(report_input(folder), folder.report)
+
+
+def report_input(folder: StudyFolder) -> ReportInput:
+    """Everything a report shows, as plain data."""
+    if not (folder.results / "weights.json").exists():
+        raise InputError(
+            f"{folder.root} has nothing to report yet. Run `pertstack stack {folder.root}` and "
+            f"`pertstack verdict {folder.root}` first."
+        )
+    stored, verdict = stored_stack(folder), recall_verdict(folder)
+    facts = check_facts(folder, stored.combiners, verdict)
+    diversity = read_json(folder.results / "diversity.json")
+    oof = read_json(folder.results / "oof.json")
+    return ReportInput(
+        title=folder.root.resolve().name,
+        verdict=verdict,
+        group_by=folder.plan.group_by,
+        data=_data_facts(folder),
+        plan=folder.analysis_plan.to_json(),
+        ledger=[e.to_json() for e in folder.ledger.entries()],
+        weights=_weights(stored),
+        prediction_correlation=facts.prediction_correlation,
+        error_correlation=facts.error_correlation,
+        diversity=_single_numbers(diversity),
+        ladder=_ladder(oof["choice"]),
+        checks=run_checks(facts),
+        findings=_findings(folder),
+        absent=_absent(folder, oof),
+        coverage=_coverage(folder),
+        why_missing={"coverage": "Prediction intervals are computed by the verdict."},
+    )
+
+
+def _data_facts(folder: StudyFolder) -> dict[str, Any]:
+    choices, plan = folder.choices, folder.plan
+    roles = plan.table["role"].value_counts()
+    samples = folder.samples
+    return {
+        "samples": choices["n_samples"],
+        "genes": choices["n_genes"],
+        "cell lines": int(samples["cell_line"].nunique()),
+        "perturbations": int(samples["perturbation"].nunique()),
+        "held-out test": f"{int(roles.get('test', 0)):,} samples in "
+        f"{int(plan.table.loc[plan.table['role'] == 'test', 'group'].nunique()):,} groups",
+        "folds": plan.n_folds,
+        "control": folder.card.to_json().get("pairing", "unknown"),
+        "data": Path(choices["data"]).name,
+    }
+
+
+def _weights(stored: Stored) -> dict[str, dict[str, float]]:
+    return {name: w for name, facts in stored.combiners.items() if (w := mean_weights(facts["weights"])) is not None}
+
+
+def _single_numbers(diversity: dict[str, Any]) -> dict[str, Any]:
+    """Numbers and short lists of diversity.json; frames are drawn elsewhere."""
+    return {k: v for k, v in diversity.items() if isinstance(v, int | float | str) and k != "format"}
+
+
+def _ladder(choice: dict[str, Any]) -> list[dict[str, Any]]:
+    rungs = [
+        {
+            "name": r["name"],
+            "outcome": "ships" if r["passed"] else "falls back to the next simpler",
+            "reason": f"{r['why']}; gain {r['gain']['value']:+.4f} (s.e. {r['gain']['se']:.4f}), "
+            f"lower bound {r['bound']:+.4f}",
+        }
+        for r in choice["ladder"]
+    ]
+    marked = [{"name": n, "outcome": "not considered", "reason": why} for n, why in choice["marked"].items()]
+    if choice["chosen"] == "best_single":
+        rungs.append({"name": choice["best_single"], "outcome": "ships alone", "reason": "no combination passed"})
+    return [*rungs, *marked]
+
+
+def _findings(folder: StudyFolder) -> list[Finding]:
+    return [Finding.from_json(f) for f in read_json(folder.path("plan", "findings.json"))]
+
+
+def _absent(folder: StudyFolder, oof: dict[str, Any]) -> list[dict[str, str]]:
+    """Models that failed or were withdrawn, and combiners that could not be fitted."""
+    out = [{"name": name, "reason": f"withdrawn: {why}"} for name, why in folder.withdrawn().items()]
+    for path in sorted(folder.path("jobs").glob("*/*/job.json")):
+        job = read_json(path)
+        if job["status"] not in ("done", "present"):
+            out.append(
+                {"name": f"{job['job']['model']} {path.parent.name}", "reason": f"{job['status']}: {job['error']}"}
+            )
+    out += [{"name": text.split(" ")[0], "reason": text} for text in oof["failures"]]
+    return out
+
+
+def _coverage(folder: StudyFolder) -> pd.DataFrame | None:
+    path = folder.results / "coverage.json"
+    return pd.DataFrame(read_json(path)["by_cell_line"]) if path.exists() else None

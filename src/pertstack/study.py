@@ -1,0 +1,289 @@
+"""A study, from data file to leaderboard: one method per step, each as thin as its command.
+
+The work is done in the rooms; the files are described in ``docs/formats.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pertstack._base.errors import InputError, MissingFileError, unknown_name
+from pertstack._base.files import read_json
+from pertstack._base.findings import Finding
+from pertstack.create import StudyChoices, create_study
+from pertstack.data.vehicles import ControlChoice
+from pertstack.design.analysis_plan import AnalysisPlan, is_exploratory, lock, locked_plan, require_unlocked_or_same
+from pertstack.design.folds import FoldPlan
+from pertstack.fit.jobs import JobResult
+from pertstack.fit.profiles import file_profile, hyper_parameters, load_models_toml
+from pertstack.fit.registry import available, get_row
+from pertstack.folder import StudyFolder
+from pertstack.judging import judge_study, stored_stack
+from pertstack.predictions.store import PredictionStore
+from pertstack.reduce.metrics.names import parse_metric
+from pertstack.reduce.reduction import Reduction
+from pertstack.runs import cross_fit_study
+from pertstack.stack.registry import make_combiner
+from pertstack.stacking import Stacked, reduce_study, stack_study, stackable_models, stored_key
+from pertstack.status import Status, audit_study, study_status
+from pertstack.verdict.board import Leaderboard
+
+DEFAULT_MODELS = ("mean_treated", "mean_treated_cell_line", "per_gene_linear", "perturbation_knn", "ridge", "low_rank")
+
+
+class Study:
+    """A study on disk. Make one with ``Study.create`` or open one with ``Study.open``."""
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self.folder = folder
+
+    def __repr__(self) -> str:
+        choices = self.folder.choices
+        return (
+            f"Study({str(self.folder.root)!r}: {choices['n_samples']:,} samples x {choices['n_genes']:,} genes, "
+            f"{self.folder.plan.n_folds} folds by {self.folder.plan.group_by})"
+        )
+
+    # -- making and opening ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls, root: Path | str, *, data: Path | str, group: str = "perturbation", folds: int = 3, test: float = 0.2,
+        seed: int = 0, plan: Path | str | None = None, control_layer: str = "control", treated_layer: str | None = None,
+        control: Path | str | None = None, metadata: Path | str | None = None,
+        controls: ControlChoice = "plate_mean", delta: bool = False, mapping: Mapping[str, str] | None = None,
+        features: Path | str | None = None, targets: Path | str | None = None, graph: Path | str | None = None,
+    ) -> Study:  # fmt: skip
+        """Read and validate a data file, fix the fold plan, lay out the study.
+
+        Parameters
+        ----------
+        data : treated and control profiles, as ``docs/formats-data.md`` describes.
+        group : what is held out whole (perturbation, sample, cell_line, control_id, a column, several joined by '+').
+        folds, test, seed : number of folds, share of groups held out as the test, seed of plan and fits.
+        plan : an explicit fold table instead of the rule.
+        delta : the values already are differential; there is no control.
+        mapping : canonical column -> your column.
+
+        Raises
+        ------
+        InputError, MissingFileError
+            The data cannot be used; everything wrong is listed and nothing is left on disk.
+        LeakError
+            The fold plan contradicts the data.
+        """
+        paths = {
+            "features": features,
+            "targets": targets,
+            "graph": graph,
+            "plan": plan,
+            "control": control,
+            "metadata": metadata,
+        }
+        choices = StudyChoices(
+            group=group, folds=folds, test=test, seed=seed, control_layer=control_layer, treated_layer=treated_layer,
+            controls=controls, delta=delta, mapping=dict(mapping or {}),
+            **{name: None if path is None else Path(path) for name, path in paths.items()},
+        )  # fmt: skip
+        return cls(create_study(Path(root), Path(data), choices))
+
+    @classmethod
+    def open(cls, root: Path | str) -> Study:
+        """An existing study."""
+        return cls(StudyFolder.open(root))
+
+    # -- what it is --------------------------------------------------------------------------------------------------
+
+    @property
+    def plan(self) -> FoldPlan:
+        """The fold plan."""
+        return self.folder.plan
+
+    @property
+    def predictions(self) -> PredictionStore:
+        """The prediction store."""
+        return self.folder.store
+
+    def findings(self) -> list[Finding]:
+        """What the checks of data and plan found when the study was made."""
+        return [Finding.from_json(f) for f in read_json(self.folder.path("plan", "findings.json"))]
+
+    def describe(self) -> str:
+        """Size, fold plan and the question it answers, in a few lines."""
+        facts = self.plan.describe()
+        names = ["test" if p["fold"] is None else f"fold {p['fold']}" for p in facts["parts"]]
+        parts = "; ".join(
+            f"{name}: {p['samples']:,} samples in {p['groups']:,} groups"
+            for name, p in zip(names, facts["parts"], strict=True)
+        )
+        return f"{self!r}\nQuestion: {self.plan.question}\n{parts}"
+
+    def status(self) -> Status:
+        """Where the study stands."""
+        return study_status(self.folder)
+
+    def audit(self, *, deep: bool = False, clean: bool = False) -> list[Finding]:
+        """All checks of plan, ledger, stores and results."""
+        return audit_study(self.folder, deep=deep, clean=clean)
+
+    # -- the analysis plan -------------------------------------------------------------------------------------------
+
+    def change_plan(self, changes: Mapping[str, Any], *, exploratory: bool = False) -> AnalysisPlan:
+        """Change entries of the analysis plan; refused once it is locked, unless exploratory."""
+        plan = self.folder.analysis_plan
+        if not changes:
+            return plan
+        if "primary" in changes:
+            parse_metric(str(changes["primary"]))
+        for name in changes.get("combiners", ()):
+            make_combiner(name)
+        changed = plan.changed(**changes)
+        require_unlocked_or_same(changed, self.folder.ledger, exploratory=exploratory)
+        changed.save(self.folder.analysis_plan_file)
+        return changed
+
+    def lock_plan(self) -> None:
+        """Lock the analysis plan now."""
+        lock(self.folder.analysis_plan, self.folder.ledger)
+
+    def describe_plan(self) -> str:
+        """The analysis plan and its state, for people."""
+        plan, ledger = self.folder.analysis_plan, self.folder.ledger
+        lines = [f"{key}: {', '.join(v) if isinstance(v, list) else v}" for key, v in plan.to_json().items()]
+        state = "locked" if locked_plan(ledger) else "open: the first look at the test locks it"
+        marked = "; results are marked EXPLORATORY" if is_exploratory(ledger) else ""
+        return "\n".join([*lines, f"digest: {plan.digest[:12]}", f"state: {state}{marked}", f"looks: {ledger.looks()}"])
+
+    # -- fitting -----------------------------------------------------------------------------------------------------
+
+    def cross_fit(
+        self, models: Sequence[str], *, scope: str = "pooled", workers: int = 1, engine: str = "local",
+        address: str | None = None, time_limit: float | None = None, profile: str | None = None,
+    ) -> list[JobResult]:  # fmt: skip
+        """Cross-fit base models: every fold and the final fit; finished jobs are look-ups.
+
+        Hyper-parameters come from ``models.toml`` in the study folder where there is one, else from ``profile``
+        ("paper", "default" or "fast").
+
+        Returns
+        -------
+        list of JobResult
+            One per job; a failed job says why and where its log is, the others are done.
+        """
+        chosen = self._hyper_parameters(models, profile)
+        return cross_fit_study(
+            self.folder, models, params=chosen, scope=scope, workers=workers, engine=engine, address=address,
+            time_limit=time_limit,
+        )  # fmt: skip
+
+    def _hyper_parameters(self, models: Sequence[str], profile: str | None) -> dict[str, dict[str, Any]]:
+        path = self.folder.path("models.toml")
+        if not path.exists():
+            return {get_row(m).name: hyper_parameters(m, name=profile or "default") for m in models}
+        if profile is not None and profile != file_profile(path):
+            raise InputError(
+                f"{path} names profile {file_profile(path)!r}; change it there instead of asking for {profile!r}."
+            )
+        own = load_models_toml(path)
+        return {get_row(m).name: own.get(get_row(m).name, hyper_parameters(m, name=file_profile(path))) for m in models}
+
+    def add(self, name: str, *files: Path | str, fitted_on: Any, scale: str, missing: str = "refuse") -> Any:
+        """Admit predictions made elsewhere; see ``adding.add_model``."""
+        from pertstack.adding import add_model
+
+        return add_model(self.folder, name, [Path(f) for f in files], fitted_on=fitted_on, scale=scale, missing=missing)
+
+    def withdraw(self, model: str, why: str) -> int:
+        """Take a model out: its predictions are set aside, the reason goes into the ledger. Returns the block count."""
+        store = self.folder.store
+        if model not in store.models():
+            raise unknown_name("model of this study", model, store.models())
+        if not why.strip():
+            raise InputError("A model is withdrawn with a reason: it is what a reader of the ledger will ask for.")
+        blocks = [b for b in store.blocks() if store.status(b, model) == "committed"]
+        self.folder.ledger.append("model_withdrawn", model=model, reason=why, blocks=len(blocks))
+        for block in blocks:
+            store.retract(block, model, why)
+        return len(blocks)
+
+    # -- combining and judging ---------------------------------------------------------------------------------------
+
+    def reduce(self, *, workers: int = 1, memory: str = "1 GB") -> Reduction:
+        """The one pass over development rows."""
+        models = stackable_models(self.folder, accept_unverified=False)
+        return reduce_study(self.folder, models, accept_unverified=False, workers=workers, memory=memory)
+
+    def stack(
+        self, combiners: Sequence[str] | None = None, *, accept_unverified: bool = False, workers: int = 1,
+        memory: str = "1 GB",
+    ) -> Stacked:  # fmt: skip
+        """Learn and score combiners on out-of-fold rows and choose one by the plan's rule."""
+        return stack_study(self.folder, combiners, accept_unverified=accept_unverified, workers=workers, memory=memory)
+
+    def verdict(self, *, exploratory: bool = False, workers: int = 1, memory: str = "1 GB") -> Leaderboard:
+        """Open the held-out test (once; the look is in the ledger) and return the leaderboard."""
+        return judge_study(self.folder, exploratory=exploratory, workers=workers, memory=memory)
+
+    def leaderboard(self) -> Leaderboard:
+        """The leaderboard of the last verdict."""
+        path = self.folder.results / "leaderboard.json"
+        if not path.exists():
+            raise MissingFileError(
+                f"{self.folder.root} has no leaderboard yet. Run `pertstack verdict {self.folder.root}`."
+            )
+        return Leaderboard.from_json(path)
+
+    def headline(self) -> str:
+        """The verdict in one sentence."""
+        return self.leaderboard().headline
+
+    def report(self) -> Path:
+        """Write ``report.html`` and return its path."""
+        from pertstack.reporting import write_report
+
+        return write_report(self.folder)
+
+    def run(
+        self, models: Sequence[str] | None = None, *, scope: str = "pooled", workers: int = 1, memory: str = "1 GB",
+        profile: str | None = None,
+    ) -> list[JobResult]:  # fmt: skip
+        """Everything that is still missing, in order. Returns the jobs that failed; the rest of the study goes on."""
+        wanted = list(models) if models else self._runnable_defaults()
+        results = self.cross_fit(wanted, scope=scope, workers=workers, profile=profile)
+        if not self._up_to_date():
+            self.stack(workers=workers, memory=memory)
+        self.verdict(workers=workers, memory=memory)
+        self.report()
+        return [r for r in results if not r.ok]
+
+    def _runnable_defaults(self) -> list[str]:
+        """The default models whose needs this study meets; those that are there already when models were added."""
+        rows = [get_row(m) for m in DEFAULT_MODELS]
+        return [r.name for r in rows if available(r, self.folder.side, self.folder.samples) is None]
+
+    def _up_to_date(self) -> bool:
+        if stored_key(self.folder) is None:
+            return False
+        models = stackable_models(self.folder, accept_unverified=False)
+        try:
+            return stored_stack(self.folder).models == models
+        except InputError:
+            return False
+
+    # -- taking away -------------------------------------------------------------------------------------------------
+
+    def predict(
+        self, new: Path | str, out: Path | str, *, predictions: Sequence[str] = (), workers: int = 1
+    ) -> tuple[int, int]:
+        """Predict new samples with the shipped ensemble; see ``shipping.predict_new``."""
+        from pertstack.shipping import predict_new
+
+        return predict_new(self.folder, Path(new), Path(out), predictions=predictions, workers=workers)
+
+    def export(self, path: Path | str, *, to: str = "auto", models: Sequence[str] | None = None) -> list[Path]:
+        """Write aligned predictions for other tools; see ``shipping.export_study``."""
+        from pertstack.shipping import export_study
+
+        return export_study(self.folder, Path(path), to=to, models=models)
