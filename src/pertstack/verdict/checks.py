@@ -182,7 +182,7 @@ def too_good(facts: Facts) -> Answer:
     if chosen is None or best is None or best <= 0:
         return _na("Needs a chosen combiner and a positive score of the best single model.")
     relative = (chosen - best) / abs(best)
-    said = f"{facts.board.chosen} gains {relative:+.1%} over {facts.board.best_single}".replace("-", "−")
+    said = f"{facts.board.chosen} is {relative:+.1%} against {facts.board.best_single}".replace("-", "−")
     if relative > 0.2:
         return (
             "issue",

@@ -23,7 +23,7 @@ MEANINGS: dict[Reading, str] = {
     "win": "a real gain",
     "control_noise": "mostly control noise",
     "artefact": "an artefact of the shared control",
-    "mixed": "a gain on the deciding metric, paid for elsewhere",
+    "mixed": "the measures disagree",
     "within_noise": "within noise",
     "no_gain": "no gain",
     "harm": "worse than the best single model",
@@ -91,7 +91,7 @@ class Decomposition:
         marks: Mapping[str, str] = {
             "artefact": "artefact: gains on own control, loses without the shared control",
             "control_noise": "most of the gain on own control is control noise",
-            "mixed": "gains on the primary metric but loses on another of the panel",
+            "mixed": "the measures disagree: some gain, others lose",
         }
         return marks.get(self.reading)
 
@@ -181,26 +181,33 @@ def panel_metrics(known: Iterable[str], primary: str) -> dict[str, str]:
 def read(parts: Decomposition) -> Reading:
     """The one-word reading of the panel; see ``MEANINGS``.
 
-    The order matters: an own-control gain that another view contradicts is an artefact before it is anything else.
+    Own control is the coupled view: a gain there alone is worth nothing. An artefact gains on own control, loses on
+    some uncoupled view and gains on none of the others; where uncoupled views point both ways, the measures disagree
+    and the reading says so rather than taking sides.
     """
     signs = {p.view: p.sign for p in parts.parts if not p.level}
     reference = split_metric(parts.primary)[1]
-    main, others = parts.part(reference), [s for v, s in signs.items() if v != reference]
+    main = parts.part(reference)
     if main is None or main.gain is None:
         return "none"
     own, pooled = signs.get("own"), signs.get("pooled")
-    uncoupled_loss = any(signs.get(v) == -1 for v in ("pooled", "centroid", "rmse"))
-    if own == 1 and pooled != 1 and uncoupled_loss:
+    uncoupled = [signs[v] for v in ("pooled", "centroid", "rmse") if v in signs]
+    others = [sign for view, sign in signs.items() if view not in ("own", reference)]
+    if own == 1 and pooled != 1 and -1 in uncoupled and 1 not in uncoupled:
         return "artefact"
     if main.sign == -1:
-        return "harm"
-    if main.sign == 1 and -1 in others:
+        return "mixed" if 1 in others else "harm"
+    if main.sign == 1 and -1 in [*others, own]:
         return "mixed"
+    supported = 1 in [sign for view, sign in signs.items() if view in ("centroid", "rmse")]
     kept = kept_share(parts)
-    if own == 1 and (pooled == 0 or (reference == "own" and kept is not None and kept < 0.5)):
+    little_kept = pooled == 0 or (reference == "own" and kept is not None and kept < 0.5)
+    if own == 1 and little_kept and not supported:
         return "control_noise"
     if main.sign == 1:
         return "win"
+    if -1 in others and 1 in others:
+        return "mixed"
     return "within_noise" if main.gain > 0 and number(main.gain) != number(0.0) else "no_gain"
 
 
@@ -240,17 +247,22 @@ def _remaining(own: Part | None, pooled: Part) -> str:
 
 
 def _meaning(parts: Decomposition, reading: Reading, main: Part) -> str:
+    """The reading in words, with what the views not yet named in the sentence say."""
+    other = [p for p in parts.parts if not p.level and p.view not in ("own", "pooled") and p is not main]
+    shown = [p for p in other if p.sign != 0]
+    also = "; ".join(f"{_view_words(p)} {_said(p)}, {'better' if p.sign == 1 else 'worse'}" for p in shown)
     if reading in ("artefact", "mixed", "harm"):
-        losses = [p for p in parts.parts if not p.level and p.sign == -1 and p.view not in ("own", "pooled")]
-        also = " and ".join(f"{_view_words(p)} {_said(p)}" for p in losses)
         return MEANINGS[reading] + (f" ({also})" if also else "")
     kept = kept_share(parts)
     own = parts.part("own")
     if reading == "win" and own is not None and own.sign == 1 and kept is not None and kept < 0.5:
         return "a real gain, though most of the number on own control is control noise"
-    if reading == "within_noise":
+    if reading in ("within_noise", "no_gain"):
         groups = count_of(main.difference.n_groups, "group")
-        return f"within noise, so no gain is shown ({groups})" if main.difference.ci else f"too few groups ({groups})"
+        if main.difference.ci is None:
+            return f"too few groups ({groups})"
+        said = f"within noise, so no gain is shown ({groups})" if reading == "within_noise" else MEANINGS[reading]
+        return said + (f", though elsewhere it shows ({also})" if also else "")
     return MEANINGS[reading]
 
 

@@ -22,6 +22,10 @@ from pertstack.verdict.words import count_of, direction, find_metric, need_metri
 
 BEST_SINGLE = "best_single"
 """The reference that picks the best base model on the rows it may learn from (``stack/best_single.py``)."""
+NO_DRUG = (
+    "no_change", "mean_shift", "mean_shift_cell_line", "mean_treated", "mean_treated_cell_line", "per_gene_linear",
+)  # fmt: skip
+"""Base models that never see the perturbation; the best of them is the floor of the scaled score."""
 FEW_GROUPS = 20
 """Below this many groups an interval is called a rough guide."""
 
@@ -70,7 +74,7 @@ class Setting:
     versions: Mapping[str, str] = field(default_factory=dict)
     cautions: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by row name
     seen: frozenset[str] | None = None
-    no_drug: tuple[str, ...] = ("no_change", "mean_shift", "mean_treated", "per_gene_linear")
+    no_drug: tuple[str, ...] = NO_DRUG
     replicate: str | None = "replicate"
 
 
@@ -189,18 +193,18 @@ def _rows(split: Split, table: ScoreTable, setting: Setting, resampling: Resampl
     return [
         LeaderboardRow(
             name, setting.kinds[name], split, scores[name], versus[name],
-            (*setting.cautions.get(name, ()), *_row_cautions(scores[name][primary])),
+            (*setting.cautions.get(name, ()), *_row_cautions(scores[name][primary], setting.kinds[name])),
         )
         for name in table.names
     ]  # fmt: skip
 
 
-def _row_cautions(cell: ScoreCell) -> list[str]:
+def _row_cautions(cell: ScoreCell, kind: Kind) -> list[str]:
     if cell.value is None:
         return [f"did not predict any of the {cell.n:,} samples"]
     if cell.n_valid == 0:
         return [f"undefined on all {cell.n:,} samples, which counts as 0"]
-    if cell.n_valid < 0.95 * cell.n:
+    if cell.n_valid < 0.95 * cell.n and kind != "ceiling":
         return [f"scored on {cell.n_valid:,} of {cell.n:,} samples: abstaining can raise a mean; see the strict metric"]
     return []
 

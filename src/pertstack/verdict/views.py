@@ -91,8 +91,8 @@ def scaled_scores(
     floor = sign * max(sign * float(b) for b in known if b is not None)
     if sign * (ceiling - floor) <= 0:
         return empty, (
-            f"The best no-drug baseline ({floor:.3f}) reaches the replicate predictor ({ceiling:.3f}): on this metric "
-            f"there is no drug effect left to predict."
+            f"The best baseline that never sees the perturbation ({floor:.3f}) reaches the replicate predictor "
+            f"({ceiling:.3f}): the replicates are too few or too noisy to serve as a ceiling on this metric."
         )
     lines = [
         {"name": n, "value": u, "floor": floor, "ceiling": ceiling, "scaled": (u - floor) / (ceiling - floor)}

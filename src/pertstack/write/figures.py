@@ -37,6 +37,7 @@ def leaderboard_figure(board: Leaderboard) -> Figure:
             axes.set_title(metric_label(metric))
             axes.grid(axis="x")
         panels[0].set_yticks(range(len(rows)), [r.name for r in rows])
+        panels[0].set_ylim(-0.6, len(rows) - 0.4)
         for label, row in zip(panels[0].get_yticklabels(), rows, strict=True):
             label.set_fontweight("bold" if row.name == board.chosen else "normal")
         _legend(figure, sorted({r.kind for r in rows}, key=list(KIND_STYLE).index))

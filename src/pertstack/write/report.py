@@ -88,6 +88,7 @@ def _main_table(content: ReportInput) -> dict[str, Any]:
             "row": row, "chosen": row.name == board.chosen, "best": row.name == board.best_single,
             "cells": [(number(c.value), interval(c.ci), c.value) if c else ("—", "", None) for c in cells],
             "n": f"{main.n_valid:,} / {main.n:,}" if main else "—", "reading": _reading(row, content),
+            "cautions": _cautions(row, content),
         })  # fmt: skip
     return {"metrics": metrics, "lines": lines}
 
@@ -107,6 +108,12 @@ def _reading(row: LeaderboardRow, content: ReportInput) -> str:
     if found is not None and row.kind != "base":
         return f"{said}: {MEANINGS[found.reading]}"
     return said
+
+
+def _cautions(row: LeaderboardRow, content: ReportInput) -> list[str]:
+    """Cautions that the reading of the line does not already say."""
+    found = content.verdict.decompositions.get(row.name)
+    return [c for c in row.cautions if found is None or c != found.caution]
 
 
 def _every_metric(content: ReportInput) -> list[dict[str, Any]]:

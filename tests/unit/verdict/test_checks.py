@@ -72,7 +72,7 @@ def moved(**by_name):
         ("hardly_above_mean", "tip", {"mean_name": "simplex", "verdict": verdict(pooled=0.009)}),
         ("hardly_above_mean", "passed", {"mean_name": "plain_mean"}),
         ("coupled_gain", "issue", {"verdict": verdict(chosen="direct_own")}),
-        ("coupled_gain", "tip", {"verdict": verdict(own=0.016, pooled=0.0005)}),
+        ("coupled_gain", "tip", {"verdict": verdict(own=0.016, pooled=0.0005, centroid=0.0, rmse=0.0)}),
         ("coupled_gain", "passed", {}),
         ("one_cell_line", "passed", {}),
         ("one_cell_line", "not applicable", {"verdict": verdict(lines=("A375",))}),

@@ -50,7 +50,12 @@ def world(primary="r2_top20@pooled", noise=0.01, strata=None, **shift):
         ({"own": 0.0, "pooled": 0.0}, "no_gain", "no gain"),
         ({"own": -0.001, "pooled": -0.001}, "no_gain", "no gain"),
         ({"own": -0.02, "pooled": -0.03}, "harm", "worse than the best single model"),
-        ({"own": 0.01, "pooled": 0.02, "rmse": 0.05}, "mixed", "paid for elsewhere (RMSE, all genes +0.050"),
+        ({"own": 0.01, "pooled": 0.02, "rmse": 0.05}, "mixed", "the measures disagree (RMSE, all genes +0.050"),
+        ({"own": -0.02, "pooled": 0.02}, "mixed", "the measures disagree"),
+        ({"own": 0.02, "pooled": -0.02, "centroid": 0.2, "rmse": -0.02}, "mixed", "all genes, centroid +0.200"),
+        ({"own": 0.0, "pooled": -0.02, "centroid": 0.2}, "mixed", "better)"),
+        ({"own": 0.02, "pooled": 0.001, "rmse": -0.02}, "within_noise", "though elsewhere it shows (RMSE"),
+        ({"own": 0.0, "pooled": 0.0, "centroid": 0.1, "rmse": 0.1}, "mixed", "the measures disagree"),
     ],
 )
 def test_reading_of_known_worlds(shift, reading, words):
@@ -129,4 +134,6 @@ def test_quartiles_match_pandas_and_leave_the_unknown_out():
     size[7] = np.nan
     expected = pd.qcut(pd.Series(size), 4, labels=["Q1", "Q2", "Q3", "Q4"])
     assert effect_quartiles(size) == [None if pd.isna(x) else x for x in expected]
+    tied = np.array([1, 1, 2, 2, 3, 3, 4, 4, 5.0])  # cut at 2, 3, 4: a value at a cut belongs to the weaker quarter
+    assert effect_quartiles(tied) == ["Q1"] * 4 + ["Q2"] * 2 + ["Q3"] * 2 + ["Q4"]
     assert effect_quartiles(np.ones(5)) == [None] * 5

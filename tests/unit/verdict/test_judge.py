@@ -70,9 +70,13 @@ def test_the_test_is_read_when_there_is_one_else_oof(verdict):
 @pytest.mark.parametrize(
     ("chosen", "shift", "words"),
     [
-        ("direct_pooled", {"own": 0.016, "pooled": 0.0005}, "mostly control noise"),
+        ("direct_pooled", {"own": 0.016, "pooled": 0.0005, "centroid": 0.0, "rmse": 0.0}, "mostly control noise"),
         ("direct_pooled", {"own": 0.0, "pooled": 0.0, "centroid": 0.0, "rmse": 0.0}, "no gain"),
-        ("direct_pooled", {"own": -0.03, "pooled": -0.04}, "worse than the best single model"),
+        (
+            "direct_pooled",
+            {"own": -0.03, "pooled": -0.04, "centroid": 0.0, "rmse": 0.0},
+            "worse than the best single model",
+        ),
         ("mlp", {}, "mlp ships alone"),
         ("ridge", {}, "The best single model out of fold ships alone"),
         (None, {}, "No combination is shipped"),
@@ -158,7 +162,7 @@ def test_scaled_score_by_hand():
     for kwargs, words in (
         ({"no_drug": ("mean_treated",), "replicate": None}, "No replicates"),
         ({"no_drug": (), "replicate": "replicate"}, "no floor"),
-        ({"no_drug": ("replicate",), "replicate": "m"}, "no drug effect left"),
+        ({"no_drug": ("replicate",), "replicate": "m"}, "too noisy to serve"),
     ):
         empty, reason = scaled_scores(names, values, "r2_top20", **kwargs)
         assert empty.empty and words in reason

@@ -101,7 +101,7 @@ def test_headline_comes_first_and_numbers_of_the_verdict_are_on_the_page(page):
     for row in board.ranked():
         for metric in ("r2_top20@own", "r2_top20@pooled", "rmse_all@own"):
             assert number(row.score(metric).value) in text
-    for needed in ("opened 1 time", "180 / 180", "⚠ artefact", "an artefact of the shared control", "2.37",
+    for needed in ("opened 1 time", "180 / 180", "an artefact of the shared control", "2.37",
                    "14 control rows are shared.", "loss became NaN", "9f2c44e0a1b2",
                    QUESTIONS["perturbation"]):  # fmt: skip
         assert needed in text, needed
