@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import atexit
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +45,23 @@ class World:
         return self.store.commit(block, model, self.prediction(block, seed), **options)
 
 
+_MADE: dict[Any, tuple[Path, World]] = {}
+
+
 def make_world(root: Path, sizes: dict[Block, int] | None = None, n_genes: int = 23, seed: int = 0) -> World:
+    """A store of its own with known content; made once for each shape, then copied."""
+    key = (None if sizes is None else tuple(sizes.items()), n_genes, seed)
+    if key not in _MADE:
+        home = tempfile.TemporaryDirectory(prefix="pertstack-test-")
+        atexit.register(home.cleanup)
+        folder = Path(home.name) / "store"
+        _MADE[key] = (folder, build_world(folder, sizes, n_genes, seed))
+    made, world = _MADE[key]
+    shutil.copytree(made, root)
+    return replace(world, store=PredictionStore.open(root))
+
+
+def build_world(root: Path, sizes: dict[Block, int] | None = None, n_genes: int = 23, seed: int = 0) -> World:
     """A store with treated and control of development blocks, control of test blocks."""
     rng = np.random.default_rng(seed)
     if sizes is None:

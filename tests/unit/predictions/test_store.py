@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def test_chunks_are_balanced_and_cover_every_row_once(n: int) -> None:
     grid = Grid(n, 3)
     spans = [grid.span(i) for i in range(grid.count)]
     assert spans[0][0] == 0 and spans[-1][1] == n
-    assert all(a[1] == b[0] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in pairwise(spans))
     assert grid.rows <= 512 and grid.rows * grid.count - n < grid.count
 
 
@@ -112,7 +113,8 @@ def test_obs_columns_of_every_kind_survive(world: World) -> None:
     block = Block("PC3", 0)
     obs = pd.DataFrame(
         {
-            "perturbation": ["a", None, "c"], "log10_dose": [1.0, np.nan, 2.0], "passage": pd.array([1, None, 3], "Int64"),
+            "perturbation": ["a", None, "c"], "log10_dose": [1.0, np.nan, 2.0],
+            "passage": pd.array([1, None, 3], "Int64"),
             "flag": [True, False, True], "plate": pd.Categorical(["p", "q", "p"]), "cell_line": "PC3",
         },
         index=["s1", "s2", "s3"],

@@ -10,13 +10,14 @@ from pertstack.predictions.align import names_index
 from pertstack.predictions.importers.anndata_files import open_anndata_predictions
 from pertstack.predictions.importers.files import NamedChunk, PredictionFile
 from pertstack.predictions.importers.npz import open_npz_predictions
+from pertstack.predictions.importers.pickles import open_pickle_predictions
 from pertstack.predictions.importers.tables import (
     open_arrow_predictions,
     open_csv_predictions,
     open_parquet_predictions,
 )
 
-FORMATS = ".h5ad, .zarr, .npz, .parquet, .csv, .tsv (also .gz), .arrow, .feather"
+FORMATS = ".h5ad, .zarr, .npz, .parquet, .csv, .tsv (also .gz), .arrow, .feather, .pkl"
 
 
 def as_paths(paths: str | Path | Iterable[str | Path]) -> list[Path]:
@@ -50,6 +51,8 @@ def open_file(path: str | Path, *, layer: str | None = None) -> PredictionFile:
         return open_csv_predictions(path)
     if name.endswith((".arrow", ".feather", ".ipc")):
         return open_arrow_predictions(path)
+    if name.endswith((".pkl", ".pickle")):
+        return open_pickle_predictions(path)
     raise InputError(
         f"{path}: the format of {path.suffix or 'this file'!r} is not known. Predictions may be {FORMATS}."
     )
