@@ -77,11 +77,13 @@ def register(model: type | RegistryRow) -> RegistryRow:
     Raises
     ------
     ConflictError
-        Another model already has this name (case, ``_`` and ``-`` do not distinguish names).
+        Another model already has this name (case, ``_`` and ``-`` do not distinguish names). A changed card at the
+        same path takes the place of the old one; its digest tells their predictions apart.
     """
     row = model if isinstance(model, RegistryRow) else row_of(model)
     present = _all_rows().get(row.key)
-    if present is not None and (present.target, present.fixed) != (row.target, row.fixed):
+    same_card = present is not None and "card" in row.fixed and present.fixed.get("card") == row.fixed["card"]
+    if present is not None and not same_card and (present.target, present.fixed) != (row.target, row.fixed):
         raise ConflictError(
             f"A base model named {present.name!r} already exists ({present.target}), so {row.target} cannot be "
             f"{row.name!r}. "

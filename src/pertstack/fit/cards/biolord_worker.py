@@ -5,6 +5,9 @@ biolord has no encoder, so a row it has not trained on has no code. Their treate
 prediction of a row keeps the code of its control and replaces its drug-and-dose vector.
 """
 
+# mypy: ignore-errors
+# (its imports exist in its own environment only)
+
 from __future__ import annotations
 
 import json

@@ -5,6 +5,9 @@ so a new line may bear any known name). One latent shift moves every new control
 Values go in as they are and come back in the same scale (no library-size normalisation).
 """
 
+# mypy: ignore-errors
+# (its imports exist in its own environment only)
+
 from __future__ import annotations
 
 import json
