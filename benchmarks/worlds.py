@@ -3,10 +3,11 @@
     make worlds                                                # 216 worlds
     python benchmarks/worlds.py --worlds 45 --out worlds.md
 
-Each world has development rows (three folds, drugs kept together) and a large test of new drugs. Treated and control share
-the sample's control noise, as on a plate. ``Regret`` is the relative distance, on the primary metric on the test, to the best
-answer in hindsight; ``harm`` the share of worlds in which an answer is worse than the best single model (as chosen on the
-development rows) by more than the paired standard error over drugs. Truth never enters learning or choice.
+Each world has development rows (three folds, drugs kept together) and a large test of new drugs. Treated and control
+share the sample's control noise, as on a plate. ``regret`` is the relative distance, on the primary metric on the test,
+to the best answer in hindsight; ``harm`` the share of worlds in which an answer is worse than the best single model (as
+chosen on the development rows) by more than the paired standard error over drugs. ``truth`` is agreement with the
+noise-free effect; it never enters learning or choice.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ def fit_world(world: World) -> StackFit:
 
 
 def judge_world(world: World, fit: StackFit) -> pd.DataFrame:
-    """Per answer on the test: scores, regret, difference to the best single model with its s.e., agreement with truth."""
+    """Per answer on the test: scores, regret, difference to the best single model and its s.e., agreement with truth."""
     test = world.folds < 0
     arrays = {m: p[test] for m, p in world.predictions.items()}
     source = ArraySource(
@@ -176,7 +177,7 @@ def judge_world(world: World, fit: StackFit) -> pd.DataFrame:
 
 
 def _truth_agreement(world: World, fit: StackFit, test: Any) -> dict[str, float]:
-    """Mean squared correlation with the noise-free effect on the 20 genes where it is largest, pooled control removed."""
+    """Mean squared correlation with the noise-free effect on the 20 genes where it is largest, from pooled control."""
     effect, line = world.effect[test], world.line[test]
     pooled = np.stack([fit.references.pooled(one) for one in line])
     top = np.argsort(-np.abs(effect), axis=1)[:, :20]
@@ -198,7 +199,7 @@ def _truth_agreement(world: World, fit: StackFit, test: Any) -> dict[str, float]
 
 
 def summary(frames: pd.DataFrame) -> pd.DataFrame:
-    """One row per answer over all worlds, best regret first; base models are left out (they differ from world to world)."""
+    """One row per answer over all worlds, best regret first; base models differ between worlds and are left out."""
     rows = frames[~frames.answer.str.fullmatch(r"m[0-9]+")]
     table = rows.groupby("answer").agg(
         worlds=("regret", "size"), regret=("regret", "mean"), worst_regret=("regret", "max"), harm=("harm", "mean"),
@@ -237,7 +238,7 @@ def main() -> None:
     )  # fmt: skip
     text = "\n\n".join(
         [
-            f"{args.worlds} worlds in {time.perf_counter() - started:.0f} s; primary metric {PRIMARY}; test of 200 new drugs.",
+            f"{args.worlds} worlds in {time.perf_counter() - started:.0f} s; primary {PRIMARY}; test of 200 new drugs.",
             markdown(summary(every)),
             "What ships, by kind of world:",
             markdown(by_kind),

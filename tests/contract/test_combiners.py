@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from references.small_world import as_source, small_world
 from sklearn.base import clone
 
 from pertstack._base.errors import MisalignedError, UnknownNameError
@@ -16,6 +15,7 @@ from pertstack.stack.combiner import Combiner
 from pertstack.stack.estimator import CombinerEstimator
 from pertstack.stack.evidence import Evidence
 from pertstack.stack.registry import COMBINERS, make_combiner, make_combiners
+from references.small_world import as_source, small_world
 
 NAMES = sorted(COMBINERS)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from references.small_world import as_source, small_world
 
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles
 from pertstack.stack.evidence import Evidence
 from pertstack.stack.nested import fit_nested
 from pertstack.stack.registry import COMBINERS, make_combiner
+from references.small_world import as_source, small_world
 
 NAMES = sorted(COMBINERS)
 

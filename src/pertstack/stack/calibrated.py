@@ -57,12 +57,12 @@ class Calibrated(Combiner):
     top: int = 100
 
     def fit(self, evidence: Evidence) -> LinearWeights:
-        factors = scale_factors(evidence.sums, self.top)
-        sums = rescaled(evidence.sums, factors)
+        factors = scale_factors(evidence.within, self.top)
+        sums = rescaled(evidence.within, factors)
         cautions: list[str] = []
-        if evidence.inner_splits:
+        if evidence.splits_within:
             error = np.zeros((sums.n_genes, len(STRENGTHS)))
-            for learn, held in evidence.inner_splits:
+            for learn, held in evidence.splits_within:
                 inner = scale_factors(learn, self.top)
                 path = ridge_path(rescaled(learn, inner), STRENGTHS)
                 error += rescaled(held, inner).squared_error(path.weights, path.intercept)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pertstack._base.errors import InputError
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stack.nested import NestedFits
@@ -85,7 +86,15 @@ def choose(
     primary : metric to choose by; default that of the nested fits.
     no_harm : metrics that must not lose beyond noise; those the table lacks are named in the reasons.
     level : one-sided level of every bound. n_draws, seed : of the bootstrap over groups.
+
+    Raises
+    ------
+    InputError
+        The best single model is missing, so that there is nothing to compare with.
     """
+    if BEST_SINGLE not in nested.final:
+        why = "; ".join(str(f) for f in nested.failures if f.combiner == BEST_SINGLE) or "it was not among the fits"
+        raise InputError(f"Nothing can be chosen without the best single model to compare with: {why}.")
     primary = parse_metric(primary or str(nested.settings["primary"])).name
     there = [m for m in no_harm if parse_metric(m).name in table.metrics]
     candidates = [c.name for c in nested.combiners if c.candidate and c.name in table.names]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pertstack.stack.single_scores import SingleScores, score_singles
-from pertstack.stack.sums import Reference, Sums, merge_sums, regression_sums
+from pertstack.stack.sums import Reference, Sums, merge_sums, merge_within, regression_sums
 
 if TYPE_CHECKING:
     from pertstack.design.blocks import Block
@@ -106,6 +106,19 @@ class Evidence:
         if len(parts) < 2:
             return []
         return [(merge_sums([p for j, p in enumerate(parts) if j != i]), held) for i, held in enumerate(parts)]
+
+    @cached_property
+    def within(self) -> Sums:
+        """Sums of all visible rows, centred within folds: for slopes that come with an intercept per gene."""
+        return merge_within(list(self.fold_sums.values()))
+
+    @cached_property
+    def splits_within(self) -> list[tuple[Sums, Sums]]:
+        """As ``inner_splits``, what is learned on being centred within folds."""
+        if len(self.folds) < 2:
+            return self.inner_splits
+        parts = list(self.fold_sums.values())
+        return [(merge_within([p for j, p in enumerate(parts) if j != i]), held) for i, held in enumerate(parts)]
 
     @cached_property
     def ranking(self) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -91,7 +91,7 @@ class GeneEb(Combiner):
     complexity: ClassVar[int] = 6
 
     def fit(self, evidence: Evidence) -> LinearWeights:
-        sums = evidence.sums
+        sums = evidence.within
         share = effective_share(evidence)
         found = empirical_bayes(sums, share)
         intercept = np.where(sums.complete, sums.mean_t - (found.weights * sums.mean_x).sum(axis=1), 0.0)

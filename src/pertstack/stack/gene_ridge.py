@@ -43,7 +43,7 @@ def fit_per_gene(evidence: Evidence, *, choice: Choice, shrink: bool) -> tuple[A
 
     ``shrink`` pulls towards global weights learned on the same rows (anew inside each inner split), else towards zero.
     """
-    sums, splits = evidence.sums, evidence.inner_splits
+    sums, splits = evidence.within, evidence.splits_within
     centre = global_centre(sums, shrink=shrink)
     scale = penalty_scale(sums)
     cautions: list[str] = []

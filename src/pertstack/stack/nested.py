@@ -108,9 +108,9 @@ def fit_nested(
     source, references : for combiners that read rows; they only touch the blocks of their evidence.
     reference : what weights are learned against; "own" learns the noise of the shared control too.
     left : "fold", or "cell_line" for how well weights carry over to a line never seen.
-    level_one : per fold, the level-one rows for scoring it: predictions of the other folds by base models that never saw
-        it. Without them the nesting is partial: base models behind the other folds' rows saw the scored fold, and
-        flexible weights can read its means out of them (Varma and Simon 2006; methods F11).
+    level_one : per fold, the level-one rows for scoring it: predictions of the other folds by base models that never
+        saw it. Without them the nesting is partial: base models behind the other folds' rows saw the scored fold,
+        and flexible weights can read its means out of them (Varma and Simon 2006; methods F11).
     on_done : called with a combiner's name after each of its fits, for progress.
 
     Raises
@@ -121,6 +121,8 @@ def fit_nested(
         A combiner that does not exist.
     """
     chosen = make_combiners(combiners)
+    if reference not in ("pooled", "own"):
+        raise InputError(f"Weights are learned against the reference 'pooled' or 'own'; {reference!r} is neither.")
     test = [b for b in reduction.gene if b.role == "test"]
     if test:
         raise InputError(f"Combiners learn from development rows; the reduction holds the test block {test[0]}.")

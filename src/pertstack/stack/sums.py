@@ -8,7 +8,7 @@ are summed is the business of ``reduce/``; which rows may be seen, of ``evidence
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -148,6 +148,24 @@ def merge_sums(parts: Sequence[Sums]) -> Sums:
     for part in parts[1:]:
         total = _merge_two(total, part)
     return total
+
+
+def merge_within(parts: Sequence[Sums]) -> Sums:
+    """As ``merge_sums``, but centred within each part: differences between the parts' means are left out of the scatter.
+
+    Out-of-fold predictions of fold j come from fits on the other folds, so their mean moves against the mean of fold j: a
+    fold measured high by chance is predicted low. Slopes with an intercept per gene would learn that artefact of
+    cross-fitting (for K folds, a slope of -(K - 1) on a constant model). Within folds it is not there. The means, and
+    with them the intercepts, stay those of all rows.
+    """
+    total = merge_sums(parts)
+    keep = total.available.astype(np.float64)
+    return replace(
+        total,
+        xx=np.sum([p.xx for p in parts], axis=0) * keep[:, :, None] * keep[:, None, :],
+        xt=np.sum([p.xt for p in parts], axis=0) * keep,
+        tt=np.sum([p.tt for p in parts], axis=0),
+    )
 
 
 def _merge_two(a: Sums, b: Sums) -> Sums:

@@ -7,7 +7,6 @@ import pytest
 import quadprog
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from references.stack_loops import loop_greedy, slsqp_simplex
 from scipy.optimize import nnls
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.model_selection import PredefinedSplit
@@ -21,6 +20,7 @@ from pertstack.stack.inverse_mse import inverse_error_weights
 from pertstack.stack.nonneg import nonneg_weights
 from pertstack.stack.ridge_path import cross_validated_error, penalty_scale, ridge_path
 from pertstack.stack.sums import merge_sums, regression_sums
+from references.stack_loops import loop_greedy, slsqp_simplex
 
 
 def random_rows(rng, n=90, m=4, g=5, loc=3.0):

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from references.small_world import as_source, small_world
-from references.stack_loops import loop_top_gene_value, rows_of
 from scipy.optimize import differential_evolution
 
 from pertstack._base.errors import InputError
@@ -16,6 +14,8 @@ from pertstack.stack.evidence import Evidence
 from pertstack.stack.registry import make_combiner
 from pertstack.stack.single_scores import score_singles
 from pertstack.stack.top_gene import TopGeneSums, top_gene_sums
+from references.small_world import as_source, small_world
+from references.stack_loops import loop_top_gene_value, rows_of
 
 
 def evidence_of(world, **changes):
