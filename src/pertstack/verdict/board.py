@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -220,7 +222,7 @@ class Leaderboard:
             versus, main = row.versus(self.primary), row.score(self.primary)
             lines.append([
                 "▸" if row.name == self.chosen else "", row.name, row.kind,
-                *(f"{number(c.value)} {interval(c.ci)}".strip() if c else "—" for c in cells),
+                *(_cell_text(c, main) for c in cells),
                 "(best single)" if row.name == self.best_single else
                 f"{number(versus.difference, sign=True)} {interval(versus.ci, sign=True)}".strip() if versus else "",
                 f"{main.n_valid:,} / {main.n:,}" if main else "—", str(len(row.cautions) or ""),
@@ -257,20 +259,40 @@ class Leaderboard:
         top = f"<p><b>{escape(self.headline)}</b></p>" if self.headline else ""
         return f"{top}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{escape(self.footer())}</p>"
 
-    def __rich__(self) -> Table:
-        header, lines = self.table()
-        table = Table(
-            title=Text(self.headline) if self.headline else None,
-            caption=Text(self.footer()),
-            title_justify="left",
-            caption_justify="left",
-        )
-        for i, title in enumerate(header):
-            table.add_column(title, justify="left", no_wrap=i == 1)
-        for row, line in zip(self.ranked(), lines, strict=True):
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.headline:
+            yield Text(self.headline, style="bold")
+        yield self.rich_table(narrow=options.max_width < 130)
+        yield Text(self.footer(), style="dim")
+
+    def rich_table(self, split: Split | None = None, *, narrow: bool = False) -> Table:
+        """The table for a terminal. Narrow (80 columns): intervals, kind, counts and cautions on a second line."""
+        header, lines = self.table(split)
+        n_shown = len(self.shown_metrics())
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+        if narrow:
+            header = ["name", *header[3 : 4 + n_shown]]
+            lines = [_narrow(line, n_shown) for line in lines]
+        for title in header:
+            table.add_column(title, no_wrap=title == "name")
+        for row, line in zip(self.ranked(split), lines, strict=True):
             style = "bold" if row.name == self.chosen else "dim" if row.kind in ("reference", "ceiling") else ""
             table.add_row(*map(Text, line), style=style)
         return table
+
+
+def _cell_text(cell: ScoreCell | None, main: ScoreCell | None) -> str:
+    """Score and interval; the count too where it is not that of the deciding metric, which has a column of its own."""
+    if cell is None:
+        return "—"
+    other = main is not None and cell.n_valid != main.n_valid
+    return f"{number(cell.value)} {interval(cell.ci)}".strip() + (f" (n {cell.n_valid:,})" if other else "")
+
+
+def _narrow(line: list[str], n_shown: int) -> list[str]:
+    mark, name, kind, *cells, n, cautions = line
+    second = f"{kind}, n {n.replace(' ', '')}" + (f", ⚠ {cautions}" if cautions else "")
+    return [f"{mark} {name}".strip() + f"\n{second}", *(c.replace(" [", "\n[", 1) for c in cells[: n_shown + 1])]
 
 
 _LONG_COLUMNS = [

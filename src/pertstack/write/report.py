@@ -15,7 +15,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from pertstack._base.files import write_atomic
-from pertstack.verdict.board import LeaderboardRow
+from pertstack.verdict.board import LeaderboardRow, ScoreCell
 from pertstack.verdict.decomposition import MEANINGS, Decomposition
 from pertstack.verdict.words import find_metric, interval, metric_label, number
 from pertstack.write import figures
@@ -86,11 +86,19 @@ def _main_table(content: ReportInput) -> dict[str, Any]:
         main = row.score(board.primary)
         lines.append({
             "row": row, "chosen": row.name == board.chosen, "best": row.name == board.best_single,
-            "cells": [(number(c.value), interval(c.ci), c.value) if c else ("—", "", None) for c in cells],
+            "cells": [_cell(c, main) for c in cells],
             "n": f"{main.n_valid:,} / {main.n:,}" if main else "—", "reading": _reading(row, content),
             "cautions": _cautions(row, content),
         })  # fmt: skip
     return {"metrics": metrics, "lines": lines}
+
+
+def _cell(cell: ScoreCell | None, main: ScoreCell | None) -> tuple[str, str, float | None]:
+    """Number, interval (with the count where it differs from that of the deciding metric), value to sort by."""
+    if cell is None:
+        return "—", "", None
+    n = f"n {cell.n_valid:,} / {cell.n:,}" if main is not None and cell.n_valid != main.n_valid else ""
+    return number(cell.value), f"{interval(cell.ci)} {n}".strip(), cell.value
 
 
 def _reading(row: LeaderboardRow, content: ReportInput) -> str:

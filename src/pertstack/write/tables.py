@@ -6,6 +6,7 @@ The same words and numbers as in the report; the leaderboard's own short table l
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from shutil import get_terminal_size
 
 from rich.table import Table
 from rich.text import Text
@@ -18,9 +19,12 @@ from pertstack.verdict.words import interval, metric_label, number
 _STATUS_STYLE = {"issue": "bold red", "tip": "yellow", "passed": "green", "not applicable": "dim"}
 
 
-def leaderboard_table(board: Leaderboard) -> Table:
-    """The short leaderboard: canonical and deciding metric with intervals, gain over the best single model."""
-    return board.__rich__()
+def leaderboard_table(board: Leaderboard, *, width: int | None = None) -> Table:
+    """The short leaderboard: canonical and deciding metric with intervals, gain over the best single model.
+
+    ``width`` in characters (default: the terminal's); below 130 each row takes two lines, so that nothing is cut off.
+    """
+    return board.rich_table(narrow=(width or get_terminal_size().columns) < 130)
 
 
 def checks_table(checks: Iterable[Check], *, all_of_them: bool = False) -> Table:

@@ -123,6 +123,12 @@ def test_what_is_printed_states_metric_reference_counts_split_and_looks():
     assert "EXPLORATORY" in repr(dataclasses.replace(board(), exploratory=True))
 
 
+def test_a_count_that_differs_from_the_deciding_metrics_is_printed_with_its_number():
+    cells = {"r2_top20": ScoreCell(0.0, None, 0, 10), "r2_top20@pooled": ScoreCell(0.1, (0.0, 0.2), 10, 10)}
+    text = repr(Leaderboard((LeaderboardRow("no_change", "reference", "test", cells),), "r2_top20@pooled"))
+    assert "0.000 (n 0)" in text and "0.100 [0.000, 0.200] " in text and "10 / 10" in text
+
+
 def test_html_escapes_names():
     bad = Leaderboard((row("<script>", "base", 0.1),), "r2_top20@pooled")
     assert "<script>" not in bad._repr_html_()

@@ -11,14 +11,15 @@ from rich.console import Console
 from pertstack._base.errors import InputError, MisalignedError, StorageError
 from pertstack.verdict.checks import Facts, run_checks
 from pertstack.verdict.judge import Setting, judge
+from pertstack.verdict.words import interval, number
 from pertstack.write.export import predictions_to_h5ad
 from pertstack.write.tables import checks_table, decomposition_table, facts_table, leaderboard_table
 from references.judged_world import KINDS, world
 from references.plain_resampling import PlainResampling
 
 
-def text_of(table) -> str:
-    console = Console(width=240, record=True, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+def text_of(table, width=240) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115, PTH123
     console.print(table)
     return " ".join(console.export_text().split())
 
@@ -29,10 +30,20 @@ def verdict():
 
 
 def test_leaderboard_table(verdict):
-    text = text_of(leaderboard_table(verdict.leaderboard))
+    text = text_of(leaderboard_table(verdict.leaderboard, width=200))
     for row in verdict.leaderboard.ranked():
         assert row.name in text
-    assert "(best single)" in text and "opened 1 time" in text and "180 / 180" in text
+    assert "(best single)" in text and "180 / 180" in text
+    assert "opened 1 time" in text_of(verdict.leaderboard) and verdict.headline in text_of(verdict.leaderboard)
+
+
+def test_leaderboard_fits_into_80_columns_without_losing_a_number(verdict):
+    text = text_of(verdict.leaderboard, width=80)
+    assert "…" not in text
+    for row in verdict.leaderboard.ranked():
+        cell = row.score("r2_top20@pooled")
+        assert row.name in text and number(cell.value) in text and interval(cell.ci) in text
+    assert "combiner, n 180/180, ⚠ 1" in text and "+0.025" in text
 
 
 def test_checks_table_shows_what_needs_a_look_and_counts_the_rest(verdict):
