@@ -186,6 +186,8 @@ def fit(
     ] = "pooled",
     workers: Workers = 1,
     engine: Annotated[str, typer.Option(help="local or dask.")] = "local",
+    nested: Annotated[bool, typer.Option("--nested/--no-nested", help="Also fit without each pair of folds.")] = True,
+    profile: Annotated[str | None, typer.Option(help="Hyper-parameters: paper, default or fast.")] = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds one fit may take.")] = None,
 ) -> None:
     """Cross-fit base models; finished jobs are look-ups.
@@ -195,13 +197,19 @@ def fit(
     from pertstack.study import Study
 
     results = Study.open(study).cross_fit(
-        split_names(models) or [], scope=scope, workers=workers, engine=engine, time_limit=time_limit
+        split_names(models) or [],
+        scope=scope,
+        nested=nested,
+        workers=workers,
+        engine=engine,
+        time_limit=time_limit,
+        profile=profile,
     )
-    failed = [r for r in results if r.status == "failed"]
+    failed = [r for r in results if not r.ok]
     for result in failed:
-        say(f"failed: {result.job.id}: {result.error} Log: {result.log}")
-    counts = {s: sum(r.status == s for r in results) for s in ("done", "cached", "failed")}
-    out(f"{counts['done']} jobs done, {counts['cached']} already there, {counts['failed']} failed")
+        say(f"{result.status}: {result.job}: {result.error} Log: {result.log}")
+    counts = {s: sum(r.status == s for r in results) for s in ("done", "present")}
+    out(f"{counts['done']} jobs done, {counts['present']} already there, {len(failed)} failed")
     if failed:
         raise typer.Exit(2)
 
@@ -338,7 +346,7 @@ def run(
     opened = Study.open(study)
     failed = opened.run(split_names(models), scope=scope, workers=workers, memory=memory)
     for result in failed:
-        say(f"failed: {result.job.id}: {result.error} Log: {result.log}")
+        say(f"{result.status}: {result.job}: {result.error} Log: {result.log}")
     show_board(opened)
     out(f"Report: {opened.folder.report}")
 

@@ -131,8 +131,8 @@ class StudyFolder:
         if store.plan_digest is None or not self.plan.accepts(store.plan_digest):
             raise CorruptionError(
                 f"{self.root / name} was made for fold plan {str(store.plan_digest)[:12]}, but plan/folds.parquet is "
-                f"plan {self.plan.digest[:12]}: the plan was changed after the store was made, or parts of two studies were "
-                f"mixed. Restore plan/ from a copy, or start a new study."
+                f"plan {self.plan.digest[:12]}: the plan was changed after the store was made, or parts of two "
+                f"studies were mixed. Restore plan/ from a copy, or start a new study."
             )
         return store
 

@@ -38,7 +38,8 @@ def open_new(folder: StudyFolder, new: Path) -> DataFile:
     if ours - theirs:
         raise MisalignedError(
             f"{new} lacks {len(ours - theirs):,} of the study's {len(ours):,} genes "
-            f"({first_few(sorted(ours - theirs))}). The ensemble was learned with them; hand in profiles processed in the same way."
+            f"({first_few(sorted(ours - theirs))}). The ensemble was learned with them; "
+            f"hand in profiles processed in the same way."
         )
     return file
 

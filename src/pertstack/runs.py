@@ -92,7 +92,7 @@ class StudyDone(_OfStudy):
 
 
 def predicted_blocks(store: PredictionStore, job: Job) -> list[Block]:
-    """Blocks a job predicts: its fold (both of a nested fit, the test of a final one), of its cell line if it has one."""
+    """Blocks a job predicts: its fold (both of a nested fit, the test of a final one), of its cell line."""
     folds = (job.fold,) if job.also is None else (job.fold, job.also)
     return [b for b in store.blocks() if b.fold in folds and job.cell_line in (None, b.cell_line)]
 

@@ -159,11 +159,12 @@ class Study:
     # -- fitting -----------------------------------------------------------------------------------------------------
 
     def cross_fit(
-        self, models: Sequence[str], *, scope: str = "pooled", workers: int = 1, engine: str = "local",
-        address: str | None = None, time_limit: float | None = None, profile: str | None = None,
+        self, models: Sequence[str], *, scope: str = "pooled", nested: bool = True, workers: int = 1,
+        engine: str = "local", address: str | None = None, time_limit: float | None = None, profile: str | None = None,
     ) -> list[JobResult]:  # fmt: skip
         """Cross-fit base models: every fold and the final fit; finished jobs are look-ups.
 
+        ``nested`` adds fits without each pair of folds, by which combiners are scored honestly (decision 0005).
         Hyper-parameters come from ``models.toml`` in the study folder where there is one, else from ``profile``
         ("paper", "default" or "fast").
 
@@ -174,8 +175,8 @@ class Study:
         """
         chosen = self._hyper_parameters(models, profile)
         return cross_fit_study(
-            self.folder, models, params=chosen, scope=scope, workers=workers, engine=engine, address=address,
-            time_limit=time_limit,
+            self.folder, models, params=chosen, scope=scope, nested=nested, workers=workers, engine=engine,
+            address=address, time_limit=time_limit,
         )  # fmt: skip
 
     def _hyper_parameters(self, models: Sequence[str], profile: str | None) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,6 +23,14 @@ class Finding:
     examples: tuple[str, ...] = ()  # the first ten offenders
     where: str = ""  # file, block, gene or model
     numbers: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Finding:
+        """The finding that ``to_json`` wrote."""
+        return cls(
+            value["severity"], value["code"], value["message"], value["count"], tuple(value["examples"]),
+            value["where"], dict(value["numbers"]),
+        )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

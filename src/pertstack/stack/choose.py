@@ -77,6 +77,7 @@ def choose(
     level: float = 0.05,
     n_draws: int = 2000,
     seed: int = 0,
+    trust_partial: bool = False,
 ) -> Choice:
     """Choose a combiner from nested out-of-fold scores.
 
@@ -86,6 +87,8 @@ def choose(
     primary : metric to choose by; default that of the nested fits.
     no_harm : metrics that must not lose beyond noise; those the table lacks are named in the reasons.
     level : one-sided level of every bound. n_draws, seed : of the bootstrap over groups.
+    trust_partial : let flexible combiners ship although the nesting is partial (see ``untrusted``): only for
+        predictions whose base models never met the other folds at all.
 
     Raises
     ------
@@ -104,6 +107,8 @@ def choose(
         for name in candidates
         if (losses := panel.losses(name))
     }
+    if not trust_partial:
+        marked = {**untrusted(nested, candidates), **marked}
     eligible = [n for n in candidates if n not in marked and n != BEST_SINGLE]
     optimism = panel.optimism(eligible)
     ladder = _climb_down(panel, nested, eligible, optimism)
@@ -114,6 +119,24 @@ def choose(
     if missing:
         reasons.append(f"Not judged for harm, because the score table lacks them: {', '.join(missing)}.")
     return Choice(chosen, single, primary, tuple(ladder), panel.gains, marked, tuple(reasons), optimism)
+
+
+FLEXIBLE = frozenset({"gene", "condition", "sample", "nonlinear"})
+
+
+def untrusted(nested: NestedFits, candidates: Sequence[str]) -> dict[str, str]:
+    """Flexible combiners whose score cannot be believed because the nesting is partial, with the reason.
+
+    The base models behind the level-one rows of one fold were fitted on the fold that is scored; its means, gene by
+    gene, can be read out of their predictions by weights that differ by gene (docs/decisions/0005-true-nesting.md).
+    """
+    if nested.settings.get("nesting") == "full":
+        return {}
+    why = (
+        "not shipped: its out-of-fold score is too hopeful, since the base models behind its training rows were fitted "
+        "on the scored fold (partial nesting); nested fits of every model would settle it"
+    )
+    return {name: why for name in candidates if nested.combiner(name).family in FLEXIBLE}
 
 
 def _climb_down(panel: Panel, nested: NestedFits, eligible: Sequence[str], optimism: float) -> list[Rung]:
