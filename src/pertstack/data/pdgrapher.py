@@ -114,6 +114,30 @@ def read_splits(path: str | Path, sample_ids: Sequence[str]) -> pd.DataFrame:
     return table
 
 
+def fold_table(splits: pd.DataFrame) -> pd.DataFrame:
+    """PDGrapher's splits as one explicit fold table (columns sample_id, role, fold), for ``--plan``.
+
+    The test parts of the five splits do not overlap, so they are the folds: a sample held out by split 3 is in fold 2
+    (folds count from 0). A plan made so keeps PDGrapher's random split of replicates, with the leaks that
+    ``split_findings`` counts.
+
+    Raises
+    ------
+    InputError
+        A sample is in the test part of two splits, or of none.
+    """
+    held = splits.to_numpy(dtype=object) == "test"
+    times = held.sum(axis=1)
+    if (times != 1).any():
+        odd = splits.index[times != 1]
+        raise InputError(
+            f"{len(odd):,} of {len(splits):,} samples are not in the test part of exactly one split: "
+            f"{first_few(odd)}. Such splits are no "
+            f"fold plan; make one with --group."
+        )
+    return pd.DataFrame({"sample_id": list(splits.index), "role": "development", "fold": held.argmax(axis=1)})
+
+
 def split_findings(obs: pd.DataFrame, splits: pd.DataFrame) -> list[Finding]:
     """Splits whose test samples have replicates (same perturbation and cell line) in training, with counts."""
     found = []

@@ -14,6 +14,7 @@ import pandas as pd
 
 from pertstack._base.errors import first_few
 from pertstack._base.findings import Finding
+from pertstack._base.memory import rows_per_tile
 from pertstack._base.progress import track
 from pertstack.data.card import Card
 from pertstack.data.census import Census
@@ -47,7 +48,8 @@ def validate(file: DataFile) -> list[Finding]:
 def examine(file: DataFile) -> Examination:
     """One pass over the values: findings, card, digests of rows."""
     census = Census(file)
-    for chunk in track(file.chunks(), "checking the data", total=-(-file.n_samples // 512)):
+    rows = rows_per_tile(file.n_genes, 8, 64 * 10**6)  # control, treated, and what is computed from them
+    for chunk in track(file.chunks(rows), "checking the data", total=-(-file.n_samples // rows)):
         census.add(chunk)
     pairing = judge_pairing(file, census)
     findings = [

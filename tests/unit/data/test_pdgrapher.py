@@ -6,11 +6,12 @@ import sys
 import types
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pertstack._base.errors import InputError
 from pertstack.data import build_side, open_data, validate
-from pertstack.data.pdgrapher import read_splits, split_findings
+from pertstack.data.pdgrapher import fold_table, read_splits, split_findings
 
 torch = pytest.importorskip("torch")
 N, G = 14, 6
@@ -121,6 +122,17 @@ def test_splits_keep_their_numbers_and_leaks_are_counted(export) -> None:
     torch.save({1: {**parts, "test_index_backward": [0]}}, folder / "splits.pt")
     with pytest.raises(InputError, match="two parts"):
         read_splits(folder / "splits.pt", list(file.obs.index))
+
+
+def test_splits_become_a_fold_table(export) -> None:
+    ids = [f"s{i}" for i in range(4)]
+    table = pd.DataFrame(
+        {"split_1": ["test", "train", "test", "val"], "split_2": ["train", "test", "val", "test"]}, ids
+    )
+    folds = fold_table(table)
+    assert folds["fold"].tolist() == [0, 1, 0, 1] and folds["sample_id"].tolist() == ids
+    with pytest.raises(InputError, match="'s1'"):
+        fold_table(table[["split_1"]])
 
 
 def test_other_torch_files_are_no_export(tmp_path, geometric) -> None:
