@@ -1,8 +1,8 @@
 """Does a 95 % interval cover in 95 % of worlds, and is nothing claimed where nothing is to be claimed?
 
-Simulates small test sets with known truth: models whose per-sample scores share what is hard about a sample, groups of very
-unequal size whose samples are alike, and an ensemble of the models. Compares ways to put an interval on "ensemble minus best
-single model" and on a plain paired difference.
+Simulates small test sets with known truth: models whose per-sample scores share what is hard about a sample, groups of
+very unequal size whose samples are alike, and an ensemble of the models. Compares ways to put an interval on "ensemble
+minus best single model" and on a plain paired difference.
 
     OMP_NUM_THREADS=1 python benchmarks/calibration.py --worlds 1000 > calibration.txt
 """
@@ -33,17 +33,14 @@ class Setting:
     gaps: tuple[float, ...]
     gain: float = 0.0
     missing: float = 0.0  # share of undefined values, per model
-    bounded: bool = False  # scores squashed to (0, 1) like R2, truth taken from a large sample
 
 
 DOMINANT = (0.0, 0.03, 0.035, 0.04, 0.06, 0.1)
 CLOSE = (0.0, 0.003, 0.006, 0.01, 0.02, 0.05)
 EQUAL = (0.0,) * 6
-SETTINGS = tuple(
-    Setting(f"{name}, {c} groups", c, gaps)
-    for c in (9, 16, 40, 150)
-    for name, gaps in (("one dominant model", DOMINANT), ("close models", CLOSE), ("six equal models", EQUAL))
-) + (
+KINDS = (("one dominant model", DOMINANT), ("close models", CLOSE), ("six equal models", EQUAL))
+SETTINGS = (
+    *(Setting(f"{name}, {c} groups", c, gaps) for c in (9, 16, 40, 150) for name, gaps in KINDS),
     Setting("real gain 0.01, one dominant model, 150 groups", 150, DOMINANT, gain=0.01),
     Setting("real gain 0.01, close models, 150 groups", 150, CLOSE, gain=0.01),
     Setting("10 % undefined, one dominant model, 40 groups", 40, DOMINANT, missing=0.1),
@@ -53,8 +50,8 @@ SETTINGS = tuple(
 def simulate(setting: Setting, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores of the models and, last, of the ensemble (M + 1, n); groups (n,); scores of the models out of fold (M,).
 
-    Group sizes: 1 + geometric, one group in ten with 5 to 30 more. The ensemble's own deviations are a mean of the models',
-    so it is closest to those it is made of; its expectation is the best model's plus the gain.
+    Group sizes: 1 + geometric, one group in ten with 5 to 30 more. The ensemble's own deviations are a mean of the
+    models', so it is closest to those it is made of; its expectation is the best model's plus the gain.
     """
     n_groups, mean = setting.n_groups, -np.asarray(setting.gaps)
     size = 1 + rng.geometric(0.25, n_groups) + (rng.random(n_groups) < 0.1) * rng.integers(5, 31, n_groups)
