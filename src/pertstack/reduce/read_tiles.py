@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -69,15 +69,21 @@ def read_tile(source: BlockSource, references: References, block: Block, start: 
 
 
 def iter_tiles(
-    source: BlockSource, references: References, memory: int = 10**9, *, extra_layers: int = 4
+    source: BlockSource,
+    references: References,
+    memory: int = 10**9,
+    *,
+    extra_layers: int = 4,
+    blocks: Sequence[Block] | None = None,
 ) -> Iterator[tuple[Tile, Float32]]:
     """Tiles in plan order with their treated profiles (n, n_genes); half of ``memory`` (bytes) goes to one tile.
 
-    ``extra_layers`` counts the further arrays of a tile's size that the caller makes of it.
+    ``extra_layers`` counts the further arrays of a tile's size that the caller makes of it; ``blocks``
+    restricts to some blocks, in the order given.
     """
     n_layers = len(source.models) + 2 + extra_layers
     most = rows_per_tile(len(source.gene_names), n_layers, memory // 2)
-    for block in ordered_blocks(source):
+    for block in ordered_blocks(source) if blocks is None else blocks:
         n = len(source.obs(block))
         for start in range(0, n, most):
             stop = min(n, start + most)

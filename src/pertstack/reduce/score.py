@@ -84,10 +84,11 @@ def score(
                 values[i, per_sample, rows], predicted[i, rows] = truth.score(prediction)
             if on_rows is not None:
                 on_rows(tile.n)
-    if len(per_sample) < len(chosen):
-        pick = {name: _picker(name, combine) for name, combine in named.items()}
-        set_values = set_level_values(source, pick, references, [m for m in chosen if m.set_level], memory=memory)
-        values[:, [j for j, m in enumerate(chosen) if m.set_level]] = set_values
+        if len(per_sample) < len(chosen):
+            whole = [j for j, m in enumerate(chosen) if m.set_level]
+            pick = {name: _picker(name, combine) for name, combine in named.items()}
+            wanted = [chosen[j] for j in whole]
+            values[:, whole] = set_level_values(source, pick, references, wanted, memory=memory, pool=pool)
     samples = samples.assign(effect_rms=effect)
     return ScoreTable(samples, tuple(named), tuple(m.name for m in chosen), values, predicted)
 

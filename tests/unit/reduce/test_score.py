@@ -169,6 +169,20 @@ def test_the_oracle_takes_the_best_model_of_each_sample():
         table.with_oracle("rmse_all", ["m7"])
 
 
+def test_set_level_metrics_do_not_depend_on_memory_or_workers():
+    source = world(n=40)
+    source.unsound[(Block("A375", 0), "m0")] = np.arange(40) % 3 == 0
+    refs = References.collect(source)
+    names = ["pds_l1@pooled", "pds_cosine@own", "centroid_accuracy@pooled"]
+    first = score(source, {}, refs, metrics=names)
+    for more in ({"memory": 1}, {"workers": 2}):
+        other = score(source, {}, refs, metrics=names, **more)
+        np.testing.assert_allclose(other.values_by_name, first.values_by_name, atol=1e-6)
+    assert (
+        np.isnan(first.values("m0", "pds_l1@pooled")[:40:3]).all() and first.mean("m0", "pds_l1@pooled").n_valid == 146
+    )
+
+
 def test_set_level_metrics_score_perturbations_within_their_line():
     source = world(n=40)
     refs = References.collect(source)

@@ -226,3 +226,24 @@ def spearman_rows(prediction, treated, reference, start, stop, out):  # type: ig
         _sums_of(rt, rp, n_genes, sums)
         scale = np.sqrt(sums[S_TT] * sums[S_PP])
         out[i] = sums[S_TP] / scale if scale > 0.0 else 0.0
+
+
+@kernel
+def profile_distances(truth, prediction, start, stop, out):  # type: ignore[no-untyped-def]
+    """Sums of |t - p|, (t - p)^2 and t p between predictions [start, stop) and every truth, added to out (n, n, 3)."""
+    n, n_genes = truth.shape
+    for low in range(0, n_genes, 512):  # all truths of a run of genes stay in cache
+        high = min(n_genes, low + 512)
+        for i in range(start, stop):
+            p = prediction[i, low:high]
+            for j in range(n):
+                t = truth[j, low:high]
+                l1, l2, dot = 0.0, 0.0, 0.0
+                for g in range(high - low):
+                    d = t[g] - p[g]
+                    l1 += abs(d)
+                    l2 += d * d
+                    dot += t[g] * p[g]
+                out[i, j, 0] += l1
+                out[i, j, 1] += l2
+                out[i, j, 2] += dot

@@ -10,6 +10,7 @@ form; centroid accuracy of Systema (Vinas Torne et al. 2025).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ import pandas as pd
 
 from pertstack._base.digests import keyed_hash64
 from pertstack.predictions.source import BlockSource
+from pertstack.reduce.metrics.kernels import profile_distances
 from pertstack.reduce.metrics.names import Metric
-from pertstack.reduce.read_tiles import iter_tiles, samples_of
+from pertstack.reduce.read_tiles import iter_tiles, ordered_blocks, samples_of
 from pertstack.reduce.references import Float64, Reference, References
 from pertstack.reduce.tile import Combine, Tile
 
-MOST_PERTURBATIONS = 400
+MOST_PERTURBATIONS = 250
+_ROWS = 8
 _DISTANCE = {"pds_l1": "l1", "pds_cosine": "cosine", "centroid_accuracy": "l2"}
 
 
@@ -39,29 +42,34 @@ def discrimination(truth: Any, prediction: Any, distance: str = "l1") -> Float64
     distance : "l1", "l2" or "cosine"
         A zero vector has cosine distance 1 to everything.
     """
-    t, p = np.asarray(truth, dtype=np.float64), np.asarray(prediction, dtype=np.float64)
-    n = len(t)
-    answer: Float64 = np.full(n, np.nan)
-    if n < 2:
-        return answer
-    if distance == "cosine":
-        t, p = _unit(t), _unit(p)
-    for i in np.flatnonzero(np.isfinite(p).all(axis=1)):
-        if distance == "l1":
-            d = np.abs(t - p[i]).sum(axis=1)
-        elif distance == "l2":
-            d = ((t - p[i]) ** 2).sum(axis=1)
-        else:
-            d = 1.0 - (t * p[i]).sum(axis=1)
-        closer, equal = int((d < d[i]).sum()), int((d == d[i]).sum())
-        answer[i] = 1.0 - (closer + (equal - 1) / 2) / (n - 1)
+    t, p = (np.ascontiguousarray(v, dtype=np.float64) for v in (truth, prediction))
+    answer: Float64 = _mid_ranks(t, p, [distance], None)[0]
     return answer
 
 
-def _unit(v: Float64) -> Float64:
-    size = np.sqrt((v * v).sum(axis=1, keepdims=True))
-    unit: Float64 = np.divide(v, size, out=np.where(np.isnan(size), np.nan, np.zeros(v.shape)), where=size > 0)
-    return unit
+def _mid_ranks(t: Float64, p: Float64, distances: Sequence[str], pool: ThreadPoolExecutor | None) -> Float64:
+    """Discrimination for each distance, (n_distances, n)."""
+    n = len(t)
+    answer: Float64 = np.full((len(distances), n), np.nan)
+    known = np.isfinite(p).all(axis=1)
+    if n < 2 or not known.any():
+        return answer
+    sums = np.zeros((n, n, 3))  # prediction, truth, (l1, l2, dot)
+    cuts = range(0, n, _ROWS)
+    if pool is None:
+        profile_distances(t, p, 0, n, sums)
+    else:
+        for done in [pool.submit(profile_distances, t, p, a, min(n, a + _ROWS), sums) for a in cuts]:
+            done.result()
+    size = [np.sqrt((v * v).sum(axis=1)) for v in (p, t)]
+    scale = size[0][:, None] * size[1][None, :]
+    cosine = np.divide(sums[:, :, 2], scale, out=np.zeros((n, n)), where=scale > 0)
+    for j, name in enumerate(distances):
+        d = {"l1": sums[:, :, 0], "l2": sums[:, :, 1], "cosine": 1.0 - cosine}[name]
+        own = np.diag(d)[:, None]
+        closer, equal = (d < own).sum(axis=1), (d == own).sum(axis=1)
+        answer[j] = np.where(known, 1.0 - (closer + (equal - 1) / 2) / (n - 1), np.nan)
+    return answer
 
 
 def set_level_values(
@@ -72,48 +80,75 @@ def set_level_values(
     *,
     memory: int = 10**9,
     most: int = MOST_PERTURBATIONS,
+    pool: ThreadPoolExecutor | None = None,
 ) -> Float64:
-    """Values (n_names, n_metrics, n_samples) of set-level metrics, one streamed pass.
+    """Values (n_names, n_metrics, n_samples) of set-level metrics, cell line by cell line.
 
     At most ``most`` perturbations per cell line take part, chosen by a hash of their names (the same in every run);
     samples of the others are NaN, as are rows a name did not predict and cell lines with a single perturbation.
+    Where the mean profiles of all names at once would not fit into half of ``memory``, rows are read again for the
+    next names.
     """
     samples = samples_of(source)
     place = _chosen(samples, most)
-    lines = sorted(place)
-    used: list[Reference] = sorted({m.reference for m in metrics})
-    n_genes = len(source.gene_names)
-    shape = (len(combines) + 1, len(used), n_genes)
-    sums = {line: np.zeros((len(place[line]), *shape)) for line in lines}
-    counts = {line: np.zeros((len(place[line]), len(combines) + 1)) for line in lines}
-    predicted = np.zeros((len(combines), len(samples)), dtype=bool)
-    at = 0
-    for tile, treated in iter_tiles(source, references, memory // 2):
-        line = tile.block.cell_line
-        where = np.array([place[line].get(p, -1) for p in tile.obs["perturbation"]])
-        layers = [treated, *(np.asarray(c(tile), dtype=np.float32) for c in combines.values())]
-        for a, layer in enumerate(layers):
-            good = np.isfinite(layer).all(axis=1)
-            if a:
-                predicted[a - 1, at : at + tile.n] = good
-            good &= where >= 0
-            np.add.at(counts[line][:, a], where[good], 1)
-            for r, reference in enumerate(used):
-                np.add.at(sums[line][:, a, r], where[good], (layer - _profile(tile, references, reference))[good])
-        at += tile.n
     values = np.full((len(combines), len(metrics), len(samples)), np.nan)
-    for line in lines:
-        with np.errstate(invalid="ignore"):
-            means = sums[line] / counts[line][:, :, None, None]
-        rows = np.flatnonzero((samples["cell_line"] == line).to_numpy())
-        where = np.array([place[line].get(p, -1) for p in samples["perturbation"].to_numpy()[rows]])
-        for i in range(len(combines)):
-            for j, metric in enumerate(metrics):
-                r = used.index(metric.reference)
-                got = discrimination(means[:, 0, r], means[:, i + 1, r], _DISTANCE[metric.kind])
-                ok = (where >= 0) & predicted[i, rows]
-                values[i, j, rows[ok]] = got[where[ok]]
+    names = list(combines)
+    used: list[Reference] = sorted({m.reference for m in metrics})
+    for line, where in place.items():
+        each = 16 * len(where) * len(used) * len(source.gene_names)
+        step = max(1, memory // 2 // each - 1)
+        for a in range(0, len(names), step):
+            some = {name: combines[name] for name in names[a : a + step]}
+            means = _LineMeans(source, references, line, where, some, used, memory)
+            values[a : a + step, :, (samples["cell_line"] == line).to_numpy()] = means.scores(metrics, pool)
     return values
+
+
+class _LineMeans:
+    """Mean profiles of the perturbations of one cell line: the truth and some predictions, against each reference."""
+
+    def __init__(
+        self,
+        source: BlockSource,
+        references: References,
+        line: str,
+        where: dict[str, int],
+        combines: Mapping[str, Combine],
+        used: Sequence[Reference],
+        memory: int,
+    ) -> None:
+        blocks = [b for b in ordered_blocks(source) if b.cell_line == line]
+        shape = (len(combines) + 1, len(used), len(where), len(source.gene_names))
+        self.used, self.means, counts = used, np.zeros(shape), np.zeros((len(combines) + 1, len(where)))
+        rows, predicted = [], []
+        for tile, treated in iter_tiles(source, references, memory // 2, blocks=blocks):
+            drug = np.array([where.get(p, -1) for p in tile.obs["perturbation"]])
+            rows.append(drug)
+            layers = [treated, *(np.asarray(c(tile), dtype=np.float32) for c in combines.values())]
+            finite = np.stack([np.isfinite(layer).all(axis=1) for layer in layers])
+            predicted.append(finite[1:])
+            for i, layer in enumerate(layers):
+                good = finite[i] & (drug >= 0)
+                np.add.at(counts[i], drug[good], 1)
+                for r, reference in enumerate(used):
+                    difference = layer[good] - np.broadcast_to(_profile(tile, references, reference), layer.shape)[good]
+                    np.add.at(self.means[i, r], drug[good], difference)
+        self.rows, self.predicted = np.concatenate(rows), np.concatenate(predicted, axis=1)
+        with np.errstate(invalid="ignore"):
+            self.means /= counts[:, None, :, None]
+
+    def scores(self, metrics: Sequence[Metric], pool: ThreadPoolExecutor | None) -> Float64:
+        """(n_names, n_metrics, n rows of the line)."""
+        n_names = len(self.means) - 1
+        answer = np.full((n_names, len(metrics), len(self.rows)), np.nan)
+        for i in range(n_names):
+            ok = (self.rows >= 0) & self.predicted[i]
+            for r, reference in enumerate(self.used):
+                mine = [j for j, m in enumerate(metrics) if m.reference == reference]
+                kinds = [_DISTANCE[metrics[j].kind] for j in mine]
+                got = _mid_ranks(self.means[0, r], self.means[i + 1, r], kinds, pool)
+                answer[i, np.array(mine)[:, None], np.flatnonzero(ok)] = got[:, self.rows[ok]]
+        return answer
 
 
 def _profile(tile: Tile, references: References, reference: Reference) -> Any:
