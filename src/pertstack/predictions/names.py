@@ -18,7 +18,7 @@ MAX_ENCODED = 200  # bytes; common file systems allow 255 per path element
 
 
 NESTED_PREFIX = "nested.f"
-"""Predictions of fold j by a model that saw neither fold j nor the fold named here; kept beside, never listed as models."""
+"""Predictions of fold j by a model that saw neither fold j nor the fold named here; never listed as models."""
 
 
 def nested_name(model: str, without: int) -> str:

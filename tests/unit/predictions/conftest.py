@@ -1,4 +1,5 @@
-"""Tests here need no power-cut safety, and waiting for a shared disk makes them slow: fsync does nothing, unless asked for."""
+"""Tests here need no power-cut safety, and waiting for a shared disk makes them slow: fsync does nothing, unless
+asked for."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from pertstack.predictions.importers.opening import as_paths, open_file, refuse_
 from pertstack.predictions.importers.sampled import Place, Sampled, Sampler, measured_rows
 from pertstack.predictions.importers.scale import Scale, check_scale
 from pertstack.predictions.importers.shift import check_shift
-from pertstack.predictions.names import TRUTH_LAYERS, encode_name
+from pertstack.predictions.names import NESTED_PREFIX, TRUTH_LAYERS, encode_name
 from pertstack.predictions.record import Record
 from pertstack.predictions.store import PredictionStore
 from pertstack.predictions.writer import RowWriter
@@ -79,8 +79,10 @@ def add_predictions(
         Nothing was committed (a conflict is looked for in every block before the first one is published).
     """
     encode_name(name)
-    if name in TRUTH_LAYERS:
-        raise InputError(f"A model cannot be called {name!r}; that names measured values. Choose another name.")
+    if name in TRUTH_LAYERS or name.startswith(NESTED_PREFIX):
+        raise InputError(
+            f"A model cannot be called {name!r}; the store keeps that name for itself. Choose another name."
+        )
     if scale not in ("treated", "delta"):
         raise InputError(
             f"scale={scale!r} is not known. Say 'treated' (what is measured) or 'delta' (treated - control)."
