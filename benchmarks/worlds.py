@@ -146,11 +146,12 @@ def fit_world(world: World) -> StackFit:
     return stack(
         {m: p[dev] for m, p in world.predictions.items()}, treated=world.treated[dev], control=world.control[dev],
         folds=world.folds[dev], perturbation=world.drug[dev], cell_line=world.line[dev], primary=PRIMARY,
+        trust_partial=True,  # the models' errors know nothing of the folds
     )  # fmt: skip
 
 
 def judge_world(world: World, fit: StackFit) -> pd.DataFrame:
-    """Per answer on the test: scores, regret, difference to the best single model and its s.e., agreement with truth."""
+    """Per answer on the test: scores, regret, difference to the best single model and its s.e., truth."""
     test = world.folds < 0
     arrays = {m: p[test] for m, p in world.predictions.items()}
     source = ArraySource(

@@ -96,6 +96,7 @@ def stack(
     primary: str = "r2_top20@pooled",
     reference: Reference = "pooled",
     seed: int = 0,
+    trust_partial: bool = False,
 ) -> StackFit:
     """Stack out-of-fold predictions held in memory.
 
@@ -106,6 +107,9 @@ def stack(
     treated, control : arrays (n, n_genes); control None for differential values.
     folds, perturbation, cell_line, group : one entry per row; the group (default: perturbation) is what is resampled.
     combiners : names or combiners; None for all. primary : what is chosen by. reference : what is learned against.
+    trust_partial : let combiners with weights per gene, condition or sample ship. Arrays carry no nested fits, and base
+        models cross-fitted on these folds tell such weights the means of the scored fold
+        (docs/decisions/0005-true-nesting.md). Say True only when the models were fitted on other data altogether.
 
     Example
     -------
@@ -125,4 +129,5 @@ def stack(
     )
     metrics = tuple(dict.fromkeys([wanted.name, *DEFAULT_PANEL]))
     table = score(source, nested.combines(), references, metrics=metrics)
-    return StackFit(table, nested, choose(table, nested, seed=seed), references)
+    choice = choose(table, nested, seed=seed, trust_partial=trust_partial)
+    return StackFit(table, nested, choice, references)
