@@ -313,13 +313,13 @@ def _ships_alone(setting: Setting, best: str) -> bool:
 
 def _headline(setting: Setting, best: str, chosen: Decomposition | None, split: Split) -> str:
     """One sentence a person can take home; says on which rows it was seen."""
-    where = "held-out test" if split == "test" else "out-of-fold rows"
+    where = "Held-out test" if split == "test" else "Out-of-fold rows"
     if setting.chosen is None:
-        return f"No combination is shipped: none beat the best single model, {best} ({where})."
+        return f"{where}: no combination is shipped, because none beat the best single model, {best}."
     if chosen is None:
-        who = best if setting.chosen == best else "The best single model out of fold"
-        return f"{who} ships alone: no combination was shown to beat the best single model ({where})."
-    return f"{chosen.headline[:-1]} ({where})."
+        who = best if setting.chosen == best else "the best single model out of fold"
+        return f"{where}: {who} ships alone; no combination was shown to beat the best single model."
+    return f"{where}: {chosen.headline}"
 
 
 def headline_score(board: Leaderboard, name: str) -> str:

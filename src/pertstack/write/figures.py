@@ -127,11 +127,12 @@ def heat_figure(tables: Mapping[str, pd.DataFrame], *, digits: int = 2, symmetri
     ``symmetric``: correlations, shaded by value itself; otherwise by value over the largest in the table.
     """
     with figure_style():
-        rows = max(len(t) for t in tables.values())
-        columns = sum(len(t.columns) for t in tables.values())
-        width = min(WIDTH, 2.4 * len(tables) + 0.62 * columns)
-        figure = Figure(figsize=(width, 1.2 + 0.34 * rows), layout="constrained")
-        panels = np.atleast_1d(np.asarray(figure.subplots(1, len(tables))))
+        rows, columns = (max(t.shape[axis] for t in tables.values()) for axis in (0, 1))
+        beside = columns <= 7  # wider tables stand below each other, so that numbers stay apart
+        across, down = (len(tables), 1) if beside else (1, len(tables))
+        size = (across * (1.9 + 0.46 * columns), down * (1.3 + 0.31 * rows))
+        figure = Figure(figsize=size, layout="constrained")
+        panels = np.atleast_1d(np.asarray(figure.subplots(down, across)))
         for axes, (title, table) in zip(panels, tables.items(), strict=True):
             _heat(axes, table, digits, symmetric)
             axes.set_title(title)

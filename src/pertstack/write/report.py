@@ -97,8 +97,8 @@ def _cell(cell: ScoreCell | None, main: ScoreCell | None) -> tuple[str, str, flo
     """Number, interval (with the count where it differs from that of the deciding metric), value to sort by."""
     if cell is None:
         return "—", "", None
-    n = f"n {cell.n_valid:,} / {cell.n:,}" if main is not None and cell.n_valid != main.n_valid else ""
-    return number(cell.value), f"{interval(cell.ci)} {n}".strip(), cell.value
+    n = f"n {cell.n_valid:,}" if main is not None and cell.n_valid != main.n_valid else ""
+    return number(cell.value), "\n".join(x for x in (interval(cell.ci), n) if x), cell.value
 
 
 def _reading(row: LeaderboardRow, content: ReportInput) -> str:

@@ -33,7 +33,7 @@ def test_best_single_chosen_gain_and_artefact_come_out_as_built(verdict):
     assert verdict.decompositions["direct_own"].reading == "artefact"
     assert any("artefact" in c for c in board.row("direct_own").cautions)
     assert not board.row("direct_pooled").cautions
-    assert "direct_pooled against mlp" in board.headline and board.headline.endswith("(held-out test).")
+    assert board.headline.startswith("Held-out test: direct_pooled against mlp")
 
 
 def test_scores_are_means_over_valid_samples_in_a_plain_loop(verdict):
@@ -63,7 +63,7 @@ def test_abstaining_on_some_samples_is_cautioned():
 def test_the_test_is_read_when_there_is_one_else_oof(verdict):
     assert verdict.split == "test" and {r.split for r in verdict.leaderboard.rows} == {"test", "oof"}
     only = judge(None, world(), dataclasses.replace(SETTING, test_looks=0), RESAMPLING)
-    assert only.split == "oof" and "out-of-fold rows" in only.headline
+    assert only.split == "oof" and only.headline.startswith("Out-of-fold rows: ")
     assert any("has not been opened" in c for c in only.leaderboard.cautions)
 
 
@@ -78,8 +78,8 @@ def test_the_test_is_read_when_there_is_one_else_oof(verdict):
             "worse than the best single model",
         ),
         ("mlp", {}, "mlp ships alone"),
-        ("ridge", {}, "The best single model out of fold ships alone"),
-        (None, {}, "No combination is shipped"),
+        ("ridge", {}, "the best single model out of fold ships alone"),
+        (None, {}, "no combination is shipped"),
     ],
 )
 def test_headlines(chosen, shift, words):
