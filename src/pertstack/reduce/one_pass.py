@@ -221,7 +221,7 @@ def _findings(source: BlockSource, parts: dict[Block, BlockPart]) -> list[Findin
             found.append(Finding("warning", "rows_left_out", message, len(left), tuple(ids), block.id, numbers))
         for j, m in enumerate(source.models):
             lacking = int((~source.genes_of(block, m)).sum())
-            if lacking:
+            if lacking and part.usable[:, j].any():
                 text = f"Block {block}: model {m!r} lacks {lacking:,} genes; it takes part on the others only."
                 found.append(
                     Finding("warning", "genes_lacking", text, lacking, (), block.id, {"model": m, "column": j})
