@@ -116,6 +116,5 @@ def _refuse_bad_call(jobs: Sequence[Job], engine: str, workers: int, time_limit:
     if twice:
         raise InputError(
             f"Jobs {first_few(twice)} occur more than once: their predictions would be kept under one name. Give a "
-            f"model with "
-            f"other parameters an alias."
+            f"model with other parameters an alias."
         )

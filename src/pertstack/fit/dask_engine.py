@@ -23,8 +23,8 @@ def run_dask(jobs: Sequence[Job], setting: Setting, *, workers: int, address: st
         from distributed import Client, LocalCluster, as_completed
     except ImportError as error:
         raise NeedsExtraError(
-            "The Dask engine needs dask and distributed, which are not installed here. Install them with: "
-            "pip install 'pertstack[dask]', or use engine='local'."
+            "The Dask engine needs dask and distributed, which are not installed here. Install them with: pip install "
+            "'pertstack[dask]', or use engine='local'."
         ) from error
     with ExitStack() as stack:
         target: Any = address

@@ -48,8 +48,7 @@ def refuse_missing(features: PerturbationFeatures, rows: PredictRows, policy: Mi
         unknown = sorted(set(rows.perturbation[~known]))
         raise InputError(
             f"{model} was asked to refuse missing {features.kind} features (on_missing='raise'), and they are missing "
-            f"for "
-            f"{first_few(unknown)}. Supply them, or choose on_missing='mask' (average answer) or 'drop' (not "
+            f"for {first_few(unknown)}. Supply them, or choose on_missing='mask' (average answer) or 'drop' (not "
             f"fitted on)."
         )
     return known

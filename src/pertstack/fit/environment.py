@@ -107,8 +107,7 @@ def _commands(card: ModelCard, version: str, folder: Path) -> list[list[str]]:
     if version != here:
         raise ModelFailedError(
             f"{card.name} needs Python {version}, and {here} is running. Install uv (pip install "
-            f"'pertstack[external]'), which "
-            f"can find or bring another Python, or run pertstack with Python {version}."
+            f"'pertstack[external]'), which can find or bring another Python, or run pertstack with Python {version}."
         )
     return [
         [sys.executable, "-m", "venv", str(folder)],
@@ -131,9 +130,8 @@ def _run(card: ModelCard, command: list[str], log: Path) -> None:
             ) from error
     if ended.returncode != 0:
         raise ModelFailedError(
-            f"{card.name}: its environment could not be built (exit code {ended.returncode}). {last_lines(log)} "
-            f"The package index must be reachable once; afterwards the environment is kept in {cache_folder()}. Log: "
-            f"{log}"
+            f"{card.name}: its environment could not be built (exit code {ended.returncode}). {last_lines(log)} The "
+            f"package index must be reachable once; afterwards the environment is kept in {cache_folder()}. Log: {log}"
         )
 
 

@@ -87,8 +87,8 @@ def read_answer(folder: Path, card: ModelCard, fit: FitRows, predict: PredictRow
     values, samples, genes, embedding = _read(folder, card)
     if values.ndim != 2 or values.shape != (len(samples), len(genes)):
         raise ModelFailedError(
-            f"{card.name} wrote an array of shape {values.shape} for {len(samples):,} sample ids x {len(genes):,} "
-            f"gene names."
+            f"{card.name} wrote an array of shape {values.shape} for {len(samples):,} sample ids x {len(genes):,} gene "
+            f"names."
         )
     rows = _order(card, "samples", samples, predict.sample_ids)
     columns = _order(card, "genes", genes, predict.gene_names)
@@ -131,8 +131,7 @@ def _read(folder: Path, card: ModelCard) -> tuple[Any, list[str], list[str], Any
             raise
         raise ModelFailedError(
             f"{card.name} wrote {path.name}, which cannot be read ({type(error).__name__}: {error}). It needs "
-            f"predictions, "
-            f"sample_ids and gene_names as plain arrays (no objects), or an AnnData file."
+            f"predictions, sample_ids and gene_names as plain arrays (no objects), or an AnnData file."
         ) from error
 
 
@@ -147,8 +146,7 @@ def _order(card: ModelCard, what: str, found: list[str], wanted: Names) -> np.nd
     if told:
         raise ModelFailedError(
             f"The predictions of {card.name} {' and '.join(told)}. They must hold the {len(expected):,} {what} of "
-            f"predict.h5ad, "
-            f"each once, by name; the order is free."
+            f"predict.h5ad, each once, by name; the order is free."
         )
     position = {name: i for i, name in enumerate(found)}
     return np.array([position[w] for w in expected], dtype=np.int64)

@@ -43,8 +43,7 @@ class ExternalModel:
         if card_digest is not None and card_digest != self.card.digest:
             raise ConflictError(
                 f"The card {self.card.path} or its script has changed (digest {self.card.digest}, was {card_digest}): "
-                f"its "
-                f"predictions would not be those of the model that was named. Start afresh with the changed card."
+                f"its predictions would not be those of the model that was named. Start afresh with the changed card."
             )
         for key in params:
             if key not in self.card.params:
@@ -135,8 +134,7 @@ def run_program(card: ModelCard, python: str, folder: Path, log: Path) -> None:
         except subprocess.TimeoutExpired as error:
             raise ModelFailedError(
                 f"{card.name} did not end within its time limit of {card.time_limit:g} s and was stopped. "
-                f"{last_lines(log)} "
-                f"Raise time_limit in its card, or give it less to do. Log: {log}"
+                f"{last_lines(log)} Raise time_limit in its card, or give it less to do. Log: {log}"
             ) from error
         finally:
             _end(process)

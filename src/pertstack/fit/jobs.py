@@ -45,8 +45,7 @@ class Job:
         if (self.scope == "cell_line") != (self.cell_line is not None):
             raise InputError(
                 f"A job of scope {self.scope!r} has cell line {self.cell_line!r}: a cell line is named exactly when "
-                f"the "
-                f"scope is 'cell_line'."
+                f"the scope is 'cell_line'."
             )
         if self.also is not None and (self.fold is None or self.also <= self.fold):
             raise InputError(f"A nested job leaves out two folds in ascending order; got {self.fold} and {self.also}.")

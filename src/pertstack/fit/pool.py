@@ -115,8 +115,7 @@ def _listen(worker: _Worker, pool: list[_Worker], setting: Setting) -> JobResult
         if worker.job is None:
             raise ModelFailedError(
                 f"A worker process ended with code {code} before it took a job; what it printed stands above. Jobs "
-                f"that call "
-                f"functions of a notebook or script cannot be sent to it: move them to a module, or use "
+                f"that call functions of a notebook or script cannot be sent to it: move them to a module, or use "
                 f"engine='inline'."
             ) from None
         return _lost(worker, setting, "crashed", f"the worker process was lost: {_exit_in_words(code)}")
@@ -173,6 +172,5 @@ def _refuse_unpicklable(setting: Setting, jobs: Sequence[Job]) -> None:
     except (PicklingError, AttributeError, TypeError) as error:
         raise InputError(
             f"The functions that load rows and commit predictions cannot be sent to worker processes ({error}). Make "
-            f"them "
-            f"functions or classes of a module, or run with engine='inline'."
+            f"them functions or classes of a module, or run with engine='inline'."
         ) from error

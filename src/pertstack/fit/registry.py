@@ -62,8 +62,7 @@ def row_of(model_class: type, kind: ModelKind = "plugin", target: str | None = N
         if not hasattr(model_class, attribute):
             raise InputError(
                 f"{model_class.__module__}.{model_class.__qualname__} has no {attribute!r}: a base model has name, "
-                f"needs, "
-                f"fit, predict and params (see pertstack.fit.base.BaseModel). Add it."
+                f"needs, fit, predict and params (see pertstack.fit.base.BaseModel). Add it."
             )
     target = target or f"{model_class.__module__}:{model_class.__qualname__}"
     lines = (inspect.getdoc(model_class) or "").splitlines()
@@ -86,8 +85,7 @@ def register(model: type | RegistryRow) -> RegistryRow:
     if present is not None and not same_card and (present.target, present.fixed) != (row.target, row.fixed):
         raise ConflictError(
             f"A base model named {present.name!r} already exists ({present.target}), so {row.target} cannot be "
-            f"{row.name!r}. "
-            f"Give the new model another name."
+            f"{row.name!r}. Give the new model another name."
         )
     _registered[row.key] = row
     return row
@@ -206,8 +204,8 @@ def _require_extra(row: RegistryRow) -> None:
     missing = _missing_modules(row)
     if missing:
         raise NeedsExtraError(
-            f"Base model {row.name!r} needs {first_few(missing)}, which is not installed here. "
-            f"Install it with: pip install 'pertstack[{row.needs.extra}]'."
+            f"Base model {row.name!r} needs {first_few(missing)}, which is not installed here. Install it with: pip "
+            f"install 'pertstack[{row.needs.extra}]'."
         )
 
 

@@ -6,6 +6,7 @@ further.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -162,8 +163,7 @@ def checked(predicted: Any, part: PredictRows, model: str) -> Float32:
     if values.shape != (part.n_samples, part.n_genes) or values.dtype.kind != "f":
         raise ModelFailedError(
             f"{model} predicted an array of shape {values.shape} and type {values.dtype} for {part.n_samples:,} "
-            f"samples x "
-            f"{part.n_genes:,} genes. It must return one float per sample and gene, in their order."
+            f"samples x {part.n_genes:,} genes. It must return one float per sample and gene, in their order."
         )
     with np.errstate(over="ignore"):
         values = np.ascontiguousarray(values, dtype=np.float32)
@@ -173,8 +173,8 @@ def checked(predicted: Any, part: PredictRows, model: str) -> Float32:
         raise ModelFailedError(
             f"{model} predicted {int((~finite).sum()):,} values that are NaN or infinite, in {len(samples):,} samples "
             f"({first_few(part.sample_ids[samples], 5)}) and {len(genes):,} genes "
-            f"({first_few(part.gene_names[genes], 5)}). "
-            f"Nothing of it was kept. Look for extreme inputs or a diverging fit."
+            f"({first_few(part.gene_names[genes], 5)}). Nothing of it was kept. Look for extreme inputs or a diverging "
+            f"fit."
         )
     return values
 
@@ -191,8 +191,7 @@ def checked_embedding(model: BaseModel, part: PredictRows) -> Float32 | None:
     if values.ndim != 2 or len(values) != part.n_samples or not np.isfinite(values).all():
         raise ModelFailedError(
             f"{model.name} gave embeddings of shape {values.shape} for {part.n_samples:,} samples, or values that are "
-            f"not "
-            f"finite. embed must return one finite vector per sample."
+            f"not finite. embed must return one finite vector per sample."
         )
     return values
 
@@ -206,10 +205,11 @@ def _give_place(model: BaseModel, folder: Path, plan_digest: str | None) -> None
 
 
 def _notes(model: BaseModel) -> dict[str, Any]:
-    found = {name: getattr(model, name, None) for name in ("best_epoch", "best_epoch_", "penalty_", "device", "notes")}
-    return {
-        k.rstrip("_"): v if isinstance(v, int | float | dict) else str(v) for k, v in found.items() if v is not None
-    }
+    """What the fit chose for itself, as plain JSON (which has no infinity)."""
+    names = ("best_epoch", "best_epoch_", "penalty_", "kappa_", "device", "notes")
+    found = {name.rstrip("_"): value for name in names if (value := getattr(model, name, None)) is not None}
+    plain = {k: isinstance(v, dict | int) or (isinstance(v, float) and math.isfinite(v)) for k, v in found.items()}
+    return {k: v if plain[k] else str(v) for k, v in found.items()}
 
 
 def _keep_curve(model: BaseModel, folder: Path) -> None:

@@ -16,7 +16,7 @@ from pertstack.fit import get_model
 from pertstack.fit.baselines.additive import additive_effects
 from pertstack.fit.baselines.low_rank import bilinear_middle, principal_axes
 from pertstack.fit.baselines.per_gene_linear import per_gene_lines
-from pertstack.fit.baselines.perturbation_knn import similarity
+from pertstack.fit.baselines.perturbation_knn import KAPPAS, choose_kappa, similarity
 from pertstack.fit.baselines.ridge import GRID, gcv_penalty, label_means, solve_ridge
 from references.fit_world import make_rows, split_by_perturbation, with_obs
 
@@ -112,6 +112,29 @@ def test_knn_matches_a_loop():
         nearest = sorted(found, key=lambda f: f[:2])[:3]
         effect = sum(-w * e for w, _, e in nearest) / (0.7 - sum(w for w, _, _ in nearest))
         np.testing.assert_allclose(got[i], held.control[i] + mean + effect, atol=1e-4)
+
+
+def test_knn_shrinkage_is_chosen_by_leaving_perturbations_out():
+    """Against a loop that really leaves each one out; and with features that say nothing it ends at no effect."""
+    rng = np.random.default_rng(8)
+    features = (rng.random((30, 12)) < 0.4).astype(float)
+    effects = features @ rng.normal(size=(12, 5)) + rng.normal(size=(30, 5))
+    effects -= effects.mean(axis=0)
+    alike = similarity(features, features)
+
+    def loss(kappa, effects):
+        total = 0.0
+        for i in range(30):
+            rest = np.delete(np.arange(30), i)
+            nearest = rest[np.argsort(-alike[i, rest], kind="stable")[:5]]
+            w = alike[i, nearest]
+            total += ((effects[i] - w @ effects[nearest] / (kappa + w.sum())) ** 2).sum()
+        return total
+
+    assert choose_kappa(alike, effects, 5) == min(KAPPAS, key=lambda kappa: loss(kappa, effects))
+    noise = 10 * rng.normal(size=(30, 5))
+    chosen = choose_kappa(alike, noise, 5)
+    assert chosen >= 8 and (chosen == np.inf or loss(chosen, noise) < (noise**2).sum())
 
 
 def test_ridge_matches_sklearn_on_rows_and_on_condition_means():

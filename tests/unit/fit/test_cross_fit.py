@@ -162,11 +162,11 @@ def test_ctrl_c_leaves_committed_work_and_no_workers(tmp_path):
         "cross_fit(jobs, rows_for=Loader(), commit=Committer(root / 'out'), done=lambda j: False,\n"
         "          log_dir=root / 'jobs', seed=0)\n"
     )
-    path = [str(Path(__file__).parent)]
+    path = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
     process = subprocess.Popen([sys.executable, str(script), str(tmp_path), *path], stderr=subprocess.PIPE)
     log = tmp_path / "jobs" / "sleeps" / "pooled.f0" / "log.txt"
     deadline = time.monotonic() + 60
-    while not log.exists() and time.monotonic() < deadline:
+    while not log.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     workers = children.read_text().split() if children.exists() else []
