@@ -187,6 +187,27 @@ def measured_coverage(
     return pd.DataFrame(lines, columns=["cell_line", "coverage", "width", "n", "own"])
 
 
+def check_coverage(
+    development: BlockSource,
+    by_fold: Combine | Mapping[int, Combine],
+    judged: BlockSource,
+    final: Combine,
+    references: References,
+    *,
+    level: float = 0.9,
+    seed: int = 0,
+    memory: int = 10**9,
+) -> dict[str, Any]:
+    """Residuals from out-of-fold rows, coverage on judged rows: the facts of ``results/coverage.json``.
+
+    ``by_fold`` maps each fold to the combination learned without it; ``final`` is the one that ships. The centre of the
+    intervals is the shipped prediction, since models of single folds do not predict judged rows.
+    """
+    conformal = collect_residuals(development, by_fold, references, seed=seed, memory=memory)
+    table = measured_coverage(judged, final, references, conformal, level=level, memory=memory)
+    return coverage_to_json(table, level)
+
+
 def coverage_to_json(table: pd.DataFrame, level: float) -> dict[str, Any]:
     """``results/coverage.json``: format 1, what was promised, what was kept, by cell line and weighted by samples."""
     known = table[table["coverage"].notna()]

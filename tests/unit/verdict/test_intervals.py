@@ -18,6 +18,7 @@ from pertstack.reduce.references import References
 from pertstack.verdict.intervals import (
     CrossConformal,
     SortedResiduals,
+    check_coverage,
     collect_residuals,
     coverage_to_json,
     guaranteed_coverage,
@@ -151,6 +152,15 @@ def test_test_rows_are_not_a_source_of_residuals():
         collect_residuals(source("test"), single("m"), References.collect(source("development")))
     with pytest.raises(InputError, match="share between 0 and 1"):
         CrossConformal({}).intervals("A", np.zeros((1, 1), dtype=np.float32), 90)
+
+
+def test_the_whole_check_in_one_call():
+    source = simulated(7)
+    references = References.collect(source("development"))
+    facts = check_coverage(source("development"), {k: single("m") for k in range(3)}, source("test"), single("m"),
+                           references, level=0.8)  # fmt: skip
+    assert facts["nominal"] == 0.8 and 0.75 < facts["coverage"] < 0.87
+    assert [r["cell_line"] for r in facts["by_cell_line"]] == ["A", "B"]
 
 
 def test_json_weighs_by_samples_and_is_strict():
