@@ -151,10 +151,10 @@ def merge_sums(parts: Sequence[Sums]) -> Sums:
 
 
 def merge_within(parts: Sequence[Sums]) -> Sums:
-    """As ``merge_sums``, but centred within each part: differences between the parts' means are left out of the scatter.
+    """As ``merge_sums``, but centred within each part: differences between the parts' means stay out of the scatter.
 
-    Out-of-fold predictions of fold j come from fits on the other folds, so their mean moves against the mean of fold j: a
-    fold measured high by chance is predicted low. Slopes with an intercept per gene would learn that artefact of
+    Out-of-fold predictions of fold j come from fits on the other folds, so their mean moves against the mean of fold
+    j: a fold measured high by chance is predicted low. Slopes with an intercept per gene would learn that artefact of
     cross-fitting (for K folds, a slope of -(K - 1) on a constant model). Within folds it is not there. The means, and
     with them the intercepts, stay those of all rows.
     """
