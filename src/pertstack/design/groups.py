@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 
 import numpy as np
@@ -135,24 +134,25 @@ def structure_ids(obs: pd.DataFrame) -> pd.Series[str]:
 
 def canonical_structures(smiles: pd.Series[str]) -> tuple[pd.Series[str], bool]:
     """Canonical SMILES (None where missing or unreadable), and whether rdkit was there to make them canonical."""
-    canonical = _canonical_smiles()
+    from pertstack.data.structures import canonical_smiles, has_rdkit
+
+    made = has_rdkit()
+    return _map_structures(smiles, canonical_smiles if made else str), made
+
+
+def compound_keys(smiles: pd.Series[str]) -> tuple[pd.Series[str], str]:
+    """What equal compounds share, and its name: the InChIKey (tautomers fall together), else the canonical SMILES."""
+    from pertstack.data.structures import canonical_smiles, has_rdkit, inchi_key
+
+    if not has_rdkit():
+        how = "SMILES as written; rdkit is not installed, so other spellings were not seen"
+        return _map_structures(smiles, str), how
+    return _map_structures(smiles, lambda text: inchi_key(text) or canonical_smiles(text)), "InChIKey"
+
+
+def _map_structures(smiles: pd.Series[str], key: Callable[[str], str | None]) -> pd.Series[str]:
+    """A key for every structure that is written down; None where nothing is."""
     written = smiles.where(smiles.notna() & (smiles.astype(str).str.strip() != ""))
-    unique = {str(text).strip() for text in written.dropna()}
-    table = {text: text for text in unique} if canonical is None else {text: canonical(text) for text in unique}
+    table = {text: key(text) for text in {str(text).strip() for text in written.dropna()}}
     result = written.map(lambda text: None if pd.isna(text) else table[str(text).strip()]).astype(object)
-    return result.where(result.notna(), None), canonical is not None
-
-
-def _canonical_smiles() -> Callable[[str], str | None] | None:
-    """rdkit's canonical SMILES (None where it cannot read one); None altogether without rdkit."""
-    try:
-        chem, base = importlib.import_module("rdkit.Chem"), importlib.import_module("rdkit.rdBase")
-    except ImportError:
-        return None
-
-    def canonical(text: str) -> str | None:
-        with base.BlockLogs():
-            molecule = chem.MolFromSmiles(text)
-        return None if molecule is None else str(chem.MolToSmiles(molecule))
-
-    return canonical
+    return result.where(result.notna(), None)

@@ -12,7 +12,7 @@ import pandas as pd
 from pertstack._base.errors import StackingError
 from pertstack._base.findings import Finding, Severity
 from pertstack.design.assign import LEAST_PER_FOLD
-from pertstack.design.groups import STRUCTURE, canonical_structures, group_ids, question, split_columns
+from pertstack.design.groups import STRUCTURE, canonical_structures, compound_keys, group_ids, question, split_columns
 
 TINY_GROUPS = 5
 _CONDITION = ("perturbation", "cell_line", "log10_dose", "dose", "time_h", "time")
@@ -123,35 +123,31 @@ def _perturbations(frame: pd.DataFrame, group_by: str) -> list[Finding]:
 
 
 def _structures(frame: pd.DataFrame, group_by: str) -> list[Finding]:
-    """One compound under two names, on both sides."""
-    if STRUCTURE not in frame or "perturbation" not in frame or group_by == STRUCTURE:
-        return []
+    """One compound under two names (or, grouped by structure, under two SMILES), on both sides."""
     parts = split_columns(group_by)
-    structure, canonical = canonical_structures(frame[STRUCTURE])
-    if "perturbation" not in parts or structure.isna().all():
+    named = next((p for p in ("perturbation", STRUCTURE) if p in parts), None)
+    if STRUCTURE not in frame or named is None or "perturbation" not in frame:
         return []
-    key = structure
-    for column in (p for p in parts if p != "perturbation" and p in frame):
+    key, how = compound_keys(frame[STRUCTURE])
+    if key.isna().all():
+        return []
+    for column in (p for p in parts if p != named and p in frame):
         key = key.str.cat(" | " + frame[column].astype(str))
-    names = pd.DataFrame({"key": key, "name": frame["perturbation"].astype(str)}).dropna().drop_duplicates()
+    spelling = frame["perturbation"] if named == "perturbation" else canonical_structures(frame[STRUCTURE])[0]
+    names = pd.DataFrame({"key": key, "name": spelling.astype(str)}).dropna().drop_duplicates()
     several = set(names.loc[names["key"].duplicated(keep=False), "key"])
     roles, folds = across(key.where(key.isin(several)), frame["place"])
     values = sorted({*roles, *folds})
     if not values:
         return []
     by_key = names[names["key"].isin(values)].groupby("key")["name"].unique()
-    examples = tuple(f"{' = '.join(sorted(by_key[v]))} ({v})" for v in values[:10])
-    how = (
-        "canonical SMILES"
-        if canonical
-        else "SMILES as written; rdkit is not installed, so other spellings were not seen"
-    )
+    examples = tuple(" = ".join(sorted(by_key[v])) for v in values[:10])
     return [
         Finding(
-            "error", "structure_across",
-            f"{len(values):,} compounds occur under several names on both sides of the plan (equal {how}): "
-            f"{'; '.join(examples)}. A model that saw one name has seen the other. Group by smiles, or give each "
-            "compound one name.",
+            "error" if named == "perturbation" else "warning", "structure_across",
+            f"{len(values):,} compounds occur under several {'names' if named == 'perturbation' else 'SMILES'} on "
+            f"both sides of the plan (equal {how}): {'; '.join(examples)}. A model that saw one has seen the other. "
+            + ("Group by smiles, or give each one name." if named == "perturbation" else "Give each one SMILES."),
             len(values), examples, numbers={"structures": len(values), "in_test": len(roles)},
         )
     ]  # fmt: skip

@@ -89,7 +89,7 @@ class RowScan:
             np.maximum(high, rows.max(axis=0), out=high)
 
     def centres(self) -> Array:
-        """(n_lines, G) what each class is centred by, less ``shift``: the mean of its line; for the last, of all rows."""
+        """(n_lines, G) what each class is centred by, less ``shift``: its line's mean; the last by that of all rows."""
         count = np.bincount(self.line, minlength=self.n_lines)
         means: Array = self.line_sum / np.maximum(count, 1)[:, None]
         means[-1] = self.line_sum.sum(axis=0) / max(1, len(self.line))

@@ -22,8 +22,8 @@ FittedKind = Literal["plan", "ids", "unknown"]
 class FittedOn:
     """The fit rows of a model.
 
-    ``plan``: fitted on development rows of a fold plan (by digest) outside ``held_out_fold`` (None = all of them) and, for
-    a nested fit, outside ``also_held_out``.
+    ``plan``: fitted on development rows of a fold plan (by digest) outside ``held_out_fold`` (None = all of them) and,
+    for a nested fit, outside ``also_held_out``.
     ``ids``: fitted on an explicit list of sample ids. ``unknown``: nobody can say.
     """
 

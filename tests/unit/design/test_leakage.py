@@ -109,6 +109,40 @@ def test_one_compound_under_two_names_is_an_error() -> None:
     assert not [f for f in check_plan(FoldPlan.make(obs, "smiles"), obs) if f.severity == "error"]
 
 
+def test_tautomers_are_one_compound() -> None:
+    """2-hydroxypyridine and 2-pyridone: two canonical SMILES, one InChIKey."""
+    pytest.importorskip("rdkit")
+    obs = world()
+    obs["smiles"] = obs["perturbation"].map(lambda p: "C" * (int(p[1:]) + 1))
+    plan = FoldPlan.make(obs, "smiles")
+    place = place_of(plan).groupby(obs["perturbation"]).first()
+    here, there = place.index[place == -1][0], place.index[place == 0][0]
+    obs.loc[obs["perturbation"] == here, "smiles"] = "Oc1ccccn1"
+    obs.loc[obs["perturbation"] == there, "smiles"] = "O=c1cccc[nH]1"
+    for group_by, severity in (("perturbation", "error"), ("smiles", "warning")):
+        table = plan.table[["sample_id", "fold"]]
+        finding = found(check_plan(FoldPlan.from_table(table, obs, group_by=group_by), obs), "structure_across")
+        assert (finding.severity, finding.count) == (severity, 1)
+
+
+def test_the_founding_studys_export_is_reported_for_what_it_is() -> None:
+    """PDGrapher as it was exported: rows split at random, controls paired in turn, scaling fitted on everything."""
+    obs = world(40)
+    control, treated = rows_of(obs)
+    control = control[:12][np.arange(len(obs)) % 12]
+    both = np.concatenate([control, treated])
+    low, span = both.min(axis=0), both.max(axis=0) - both.min(axis=0)
+    fold = np.random.default_rng(0).permutation(len(obs)) % 5
+    table = pd.DataFrame({"sample_id": obs.index, "fold": [None if f == 4 else f for f in fold]})
+    rows = (control - low) / span, (treated - low) / span
+    honest = check_plan(FoldPlan.from_table(table, obs, group_by="sample"), obs, lambda: cut(obs, rows))
+    codes = {f.code: f.severity for f in honest}
+    expected = ("perturbation_across", "replicate_across", "control_across_roles", "scaling_fitted_on_all_rows")
+    assert {codes[c] for c in expected} == {"warning"}
+    claimed = check_plan(FoldPlan.from_table(table, obs, group_by="perturbation"), obs, lambda: cut(obs, rows))
+    assert found(claimed, "group_across_roles").severity == "error"
+
+
 @pytest.mark.parametrize("border", ["roles", "folds"])
 def test_a_copied_profile_is_an_error_and_names_both(border: str) -> None:
     obs = world()
