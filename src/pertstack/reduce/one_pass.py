@@ -8,7 +8,7 @@ the others are new.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -68,23 +68,21 @@ def reduce_blocks(
     """
     blocks = sorted(b for b in source.blocks() if b.role == "development" and len(source.obs(b)))
     _check(source, blocks, k)
-    parts: dict[Block, BlockPart] = {}
-    most = min(rows_of_tile(len(source.gene_names), len(source.models) + 2, memory), max(_lengths(source, blocks)))
-    tiles = _Tiles(len(source.models) + 2, most, len(source.gene_names))
-    with ExitStack() as stack:
-        reader = stack.enter_context(ThreadPoolExecutor(1))
-        pool = stack.enter_context(ThreadPoolExecutor(workers)) if workers > 1 else None
-        for block in blocks:
-            folder = cache / part_key(source, references, block, k) if cache is not None else None
-            part = load_part(folder) if folder is not None else None
-            if part is None:
-                part = _reduce_block(source, references, block, k, tiles, reader, _spreader(pool))
-                if folder is not None:
-                    save_part(folder, part, {"block": block.id, "models": list(source.models), "k": k})
-                    part = load_part(folder) or part
-            parts[block] = part
-            if on_block is not None:
-                on_block(block)
+    folders = {b: cache / part_key(source, references, b, k) for b in blocks} if cache is not None else {}
+    found = {b: load_part(folder) for b, folder in folders.items()}
+    parts = {b: part for b, part in found.items() if part is not None}
+    for block in parts:
+        if on_block is not None:
+            on_block(block)
+    new = [b for b in blocks if b not in parts]
+    for block, part in _read_parts(source, references, new, k, memory, workers):
+        parts[block] = part
+        if block in folders:
+            save_part(folders[block], part, {"block": block.id, "models": list(source.models), "k": k})
+            parts[block] = load_part(folders[block]) or part
+        if on_block is not None:
+            on_block(block)
+    parts = {b: parts[b] for b in blocks}
     findings = _findings(source, parts)
     if not any(p.complete.any() for p in parts.values()):
         raise InputError(
@@ -113,57 +111,66 @@ def part_key(source: BlockSource, references: References, block: Block, k: int) 
     return digest_json([FORMAT, block.id, k, len(source.obs(block)), genes, truth, models, profiles])
 
 
+def _read_parts(
+    source: BlockSource, references: References, blocks: list[Block], k: int, memory: int, workers: int
+) -> Iterator[tuple[Block, BlockPart]]:
+    """Parts of blocks in their order. The source is used by one thread alone, which reads a tile ahead, also into
+    the next block.
+    """
+    if not blocks:
+        return
+    with ExitStack() as stack:
+        reader = stack.enter_context(ThreadPoolExecutor(1))
+        pool = stack.enter_context(ThreadPoolExecutor(workers)) if workers > 1 else None
+        tiles = _Tiles(source, references, blocks, k, memory)
+        coming = reader.submit(tiles.read, 0)
+        for turn, (block, start, last) in enumerate(tiles.order):
+            sums, tile = coming.result()
+            if turn + 1 < len(tiles.order):
+                coming = reader.submit(tiles.read, turn + 1)
+            sums.add(tile, start, _spreader(pool))
+            if last:
+                yield block, sums.finish()
+
+
 class _Tiles:
     """Two tiles that are filled in turn, made when first needed and kept from block to block: fresh memory is slow."""
 
-    def __init__(self, n_layers: int, rows: int, n_genes: int) -> None:
-        self.rows, self.n_layers, self.n_genes = rows, n_layers, n_genes
+    def __init__(self, source: BlockSource, references: References, blocks: list[Block], k: int, memory: int) -> None:
+        self.source, self.references, self.k, self.models = source, references, k, tuple(source.models)
+        self.shape = (len(self.models) + 2, len(source.gene_names))
+        self.lengths = {block: len(source.obs(block)) for block in blocks}
+        self.rows = min(rows_of_tile(self.shape[1], self.shape[0], memory), max(self.lengths.values()))
+        self.order = [(b, a, a + self.rows >= n) for b, n in self.lengths.items() for a in range(0, n, self.rows)]
         self._made: dict[int, Float32] = {}
+        self._sums: BlockSums | None = None
 
-    def take(self, turn: int, n: int) -> Float32:
-        """A tile of n rows, contiguous whatever n is: (n_layers, n, n_genes)."""
-        if turn % 2 not in self._made:
-            self._made[turn % 2] = np.empty(self.n_layers * self.rows * self.n_genes, dtype=np.float32)
-        return self._made[turn % 2][: self.n_layers * n * self.n_genes].reshape(self.n_layers, n, self.n_genes)
-
-
-def _lengths(source: BlockSource, blocks: list[Block]) -> list[int]:
-    return [len(source.obs(block)) for block in blocks]
-
-
-def _reduce_block(
-    source: BlockSource,
-    references: References,
-    block: Block,
-    k: int,
-    tiles: _Tiles,
-    reader: ThreadPoolExecutor,
-    spread: Spread,
-) -> BlockPart:
-    n, models = len(source.obs(block)), tuple(source.models)
-    usable = np.stack([source.sound(block, m) for m in models], axis=1)
-    genes_of = np.stack([source.genes_of(block, m) for m in models])
-    sums = BlockSums(block, usable, genes_of, _profiles(references, block), k, models)
-    most = tiles.rows
-
-    def fill(turn: int) -> Float32:
-        start, stop = turn * most, min(n, (turn + 1) * most)
-        tile = tiles.take(turn, stop - start)
-        for layer, name in enumerate((*models, "treated", "control")):
-            if layer >= len(models) or usable[start:stop, layer].any():
+    def read(self, turn: int) -> tuple[BlockSums, Float32]:
+        """The tile of a turn, (M + 2, n, n_genes), and the sums it belongs to."""
+        block, start, _ = self.order[turn]
+        stop = min(start + self.rows, self.lengths[block])
+        if start == 0 or self._sums is None:
+            self._sums = self._new_sums(block)
+        tile = self._space(turn % 2, stop - start)
+        for layer, name in enumerate((*self.models, "treated", "control")):
+            if layer >= len(self.models) or self._sums.usable[start:stop, layer].any():
                 into = tile[layer]
-                got = source.read(block, name, start, stop, into)
+                got = self.source.read(block, name, start, stop, into)
                 if got is not into:
                     into[...] = got
-        return tile
+        return self._sums, tile
 
-    coming = reader.submit(fill, 0)
-    for turn in range(-(-n // most)):
-        tile = coming.result()
-        if (turn + 1) * most < n:
-            coming = reader.submit(fill, turn + 1)
-        sums.add(tile, turn * most, spread)
-    return sums.finish()
+    def _new_sums(self, block: Block) -> BlockSums:
+        usable = np.stack([self.source.sound(block, m) for m in self.models], axis=1)
+        genes_of = np.stack([self.source.genes_of(block, m) for m in self.models])
+        return BlockSums(block, usable, genes_of, _profiles(self.references, block), self.k, self.models)
+
+    def _space(self, which: int, n: int) -> Float32:
+        """Contiguous whatever n is."""
+        n_layers, n_genes = self.shape
+        if which not in self._made:
+            self._made[which] = np.empty(n_layers * self.rows * n_genes, dtype=np.float32)
+        return self._made[which][: n_layers * n * n_genes].reshape(n_layers, n, n_genes)
 
 
 def rows_of_tile(n_genes: int, n_layers: int, memory: int) -> int:
