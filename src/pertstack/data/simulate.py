@@ -7,6 +7,8 @@ chosen in ``docs/simulation.md``.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertstack._base.errors import InputError, StorageError
+from pertstack._base.files import storage_error
+from pertstack._base.progress import track
 from pertstack.data.molecules import make_molecules
 from pertstack.data.simulate_config import SimulationConfig
 from pertstack.data.simulate_files import read_basal, read_design
@@ -130,38 +135,67 @@ def simulate(config: SimulationConfig | None = None) -> Any:
 
 
 def simulate_to_file(path: str | Path, config: SimulationConfig | None = None) -> Path:
-    """Write a simulated study to an .h5ad, block by block, in bounded memory; whole or not at all."""
-    import anndata as ad
-    import h5py
-    from anndata.io import write_elem
+    """Write a simulated study to an .h5ad, block by block, in bounded memory; whole or not at all.
 
-    from pertstack._base.errors import InputError
-    from pertstack._base.progress import track
-
+    Raises
+    ------
+    InputError
+        The name does not end in .h5ad, or the configuration cannot be simulated.
+    StorageError
+        The disk is full or not writable; whatever stood at ``path`` before still stands there.
+    """
     path = Path(path)
     if path.suffix != ".h5ad":
         raise InputError(f"{path}: simulated data are written as .h5ad. Give a name that ends in .h5ad.")
     world = make_world(config or SimulationConfig())
-    part = path.with_name(f".{path.name}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shape = (world.layout.n_samples, len(world.gene_names))
+    part: Path | None = None
     try:
-        ad.AnnData(obs=world.obs.copy(), var=world.var, uns=world.uns).write_h5ad(part)
-        with h5py.File(part, "r+") as file:
-            if "X" in file:
-                del file["X"]
-            write_elem(file, "layers", {})
-            targets = {"control": "layers/control", "treated": "X", "effect": "layers/effect"}
-            sets = {name: file.create_dataset(key, shape, "f4", chunks=_chunk(shape)) for name, key in targets.items()}
-            for dataset in sets.values():
-                dataset.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-            for i in track(range(world.n_blocks), "simulating"):
-                for name, values in zip(LAYERS, world.block(i), strict=True):
-                    sets[name][i * BLOCK : i * BLOCK + len(values)] = values
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        part = Path(name)
+        _require_space(descriptor, 12 * world.layout.n_samples * len(world.gene_names))
+        part.chmod(0o644)
+        _write(world, part)
         part.replace(path)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    except RuntimeError as error:  # HDF5 reports a full disk so when it closes the file
+        raise StorageError(0, f"Cannot write {path}: {error}. Is the disk full?") from error
     finally:
-        part.unlink(missing_ok=True)
+        if part is not None:
+            part.unlink(missing_ok=True)
     return path
+
+
+def _require_space(descriptor: int, n_bytes: int) -> None:
+    """Ask the disk for the room first: HDF5 takes a full disk badly (it may crash the process on its way out)."""
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, n_bytes)
+            os.truncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _write(world: World, path: Path) -> None:
+    """Metadata by anndata, then the three matrices block by block."""
+    import anndata as ad
+    import h5py
+    from anndata.io import write_elem
+
+    shape = (world.layout.n_samples, len(world.gene_names))
+    ad.AnnData(obs=world.obs.copy(), var=world.var, uns=world.uns).write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        if "X" in file:
+            del file["X"]
+        write_elem(file, "layers", {})
+        targets = {"control": "layers/control", "treated": "X", "effect": "layers/effect"}
+        sets = {name: file.create_dataset(key, shape, "f4", chunks=_chunk(shape)) for name, key in targets.items()}
+        for dataset in sets.values():
+            dataset.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+        for i in track(range(world.n_blocks), "simulating"):
+            for name, values in zip(LAYERS, world.block(i), strict=True):
+                sets[name][i * BLOCK : i * BLOCK + len(values)] = values
 
 
 def _chunk(shape: tuple[int, int]) -> tuple[int, int]:

@@ -166,8 +166,27 @@ def _scale(file: DataFile, census: Census) -> list[Finding]:
     return []
 
 
+_UNTREATED = {"dmso", "control", "ctrl", "vehicle", "untreated", "non-targeting", "mock", "unperturbed", "ctl_vehicle"}
+
+
+def _untreated(file: DataFile) -> list[Finding]:
+    """Samples that are controls by name, in a table of treated samples."""
+    names = file.obs["perturbation"].astype(str).str.casefold().str.strip()
+    rows = file.obs.index[names.isin(_UNTREATED).to_numpy(dtype=bool)]
+    if not len(rows):
+        return []
+    return [_finding(
+        "warning", "untreated_samples",
+        f"{len(rows):,} samples are controls by name ({first_few(sorted(set(file.obs['perturbation'][rows])))}): "
+        f"{first_few(rows)}. They "
+        f"would be fitted and scored as if they were a perturbation. Remove them from the table, or keep them if that "
+        f"is meant.",
+        rows, file.path,
+    )]  # fmt: skip
+
+
 def _metadata(file: DataFile) -> list[Finding]:
-    found, obs = [], file.obs
+    found, obs = _untreated(file), file.obs
     genetic = _looks_genetic(file)
     perts = obs.groupby("perturbation", sort=True, observed=True)
     if "smiles" in obs and not genetic:

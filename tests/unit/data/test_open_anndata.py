@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -163,3 +165,27 @@ def test_a_column_named_like_the_control_layer_says_who_the_control_is(tmp_path)
     path = write(tmp_path, data)
     assert "control_id" not in open_data(path).obs
     assert open_data(path, control_layer="paired").obs["control_id"].tolist()[:3] == ["well0", "well1", "well2"]
+
+
+def test_zarr_of_the_third_format(tmp_path) -> None:
+    import anndata
+
+    data = small()
+    with anndata.settings.override(zarr_write_format=3):
+        path = write(tmp_path, data, "three.zarr")
+    assert (path / "zarr.json").exists()
+    np.testing.assert_array_equal(open_data(path).read(slice(None))[1], data.X)
+
+
+def test_importing_the_room_is_light() -> None:
+    """rdkit, torch and anndata are imported by the functions that need them, so that a command line starts fast."""
+    code = "import sys, pertstack.data; print([m for m in ('rdkit', 'torch', 'anndata', 'zarr') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert out.stdout.strip() == "[]" and out.stderr == ""
+
+
+def test_matrices_stored_by_columns_are_warned_about(tmp_path) -> None:
+    data = small()
+    data.layers["control"] = sp.csc_matrix(data.layers["control"])
+    note = next(n for n in open_data(write(tmp_path, data)).notes if n.code == "stored_by_columns")
+    assert note.examples == ("layers/control",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +62,28 @@ def test_the_streamed_file_is_the_world_in_memory(world, tmp_path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["world.h5ad"]
     with pytest.raises(InputError, match=r"\.h5ad"):
         simulate_to_file(tmp_path / "world.csv", SMALL)
+
+
+def test_a_disk_that_fills_leaves_nothing_behind(tmp_path) -> None:
+    """A limit on file size stands in for a full disk; an older file of the same name survives."""
+    (tmp_path / "world.h5ad").write_text("older")
+    code = f"""
+import resource, signal
+from pertstack._base.errors import StorageError
+from pertstack.data import SimulationConfig, simulate_to_file
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+config = SimulationConfig(samples=700, genes=300, cell_lines=3, perturbations=40)
+resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+try:
+    simulate_to_file({str(tmp_path / "world.h5ad")!r}, config)
+except StorageError as error:
+    assert "world.h5ad" in str(error)
+else:
+    raise SystemExit("no error")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    assert [p.name for p in tmp_path.iterdir()] == ["world.h5ad"]
+    assert (tmp_path / "world.h5ad").read_text() == "older"
 
 
 def test_a_simulated_file_passes_validation_and_says_how_controls_were_paired(tmp_path) -> None:

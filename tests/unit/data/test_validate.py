@@ -88,6 +88,12 @@ def test_genetic_perturbations_are_not_expected_to_have_structures(tmp_path) -> 
     assert not {"no_structures", "no_doses"} & set(found(tmp_path, data))
 
 
+def test_controls_among_the_samples_are_named(tmp_path) -> None:
+    data = small()
+    data.obs["perturbation"] = ["DMSO", *data.obs["perturbation"][1:]]
+    assert found(tmp_path, data)["untreated_samples"].examples == ("s0",)
+
+
 def test_control_ids_that_contradict_the_values(tmp_path) -> None:
     data = small()
     data.obs["control_id"] = ["c1"] * 6 + [f"c{i}" for i in range(2, 8)]
