@@ -104,6 +104,23 @@ def test_nothing_to_predict_gives_nothing_and_neighbours_do_not_matter(name):
             np.testing.assert_allclose(model.embed(part), vectors[index], atol=1e-5)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_mixed_precision_runs_and_stays_near_full_precision(name, monkeypatch):
+    """What CUDA does by default, tried on the CPU: bfloat16 where autocast wants it, float32 answers."""
+    rows = make_rows(kinds=("structure", "targets"))
+    full = model_of(name, epochs=3).fit(rows, rng=np.random.default_rng(0)).predict(rows.without_treated())
+
+    def always(device, settings):
+        return torch.autocast("cpu", dtype=torch.bfloat16)
+
+    for module in ("model", "chemcpa", "biolord"):
+        monkeypatch.setattr(f"pertstack.fit.torch.{module}.autocast", always)
+    model = model_of(name, epochs=3).fit(rows, rng=np.random.default_rng(0))
+    half, vectors = model.predict(rows.without_treated()), model.embed(rows.without_treated())
+    assert half.dtype == vectors.dtype == np.float32 and not np.array_equal(half, full)
+    assert np.sqrt(((half - full) ** 2).mean()) < 0.25 * rows.treated.std(axis=0).mean()
+
+
 def test_biolord_looks_at_the_control_unless_told_not_to():
     rows = make_rows(replicates=8)
     other = with_control(

@@ -173,6 +173,8 @@ class CheMoESettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class PDGrapherSettings(Settings):
+    epochs: int = 25
+    patience: int = 6
     batch_size: int = 64
     learning_rate: float = 5e-3
     bins: int = 64
