@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,3 +39,18 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """``pertstack.stack`` is the function, also after the folder of that name was imported and would have hidden it."""
+
+    @property
+    def stack(self) -> Any:
+        return import_module(_HOMES["stack"]).stack
+
+    @stack.setter
+    def stack(self, folder: ModuleType) -> None:
+        """The import system puts a folder here once it is imported; ``import pertstack.stack.nested`` does not need it."""
+
+
+sys.modules[__name__].__class__ = _Package

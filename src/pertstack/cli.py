@@ -12,7 +12,6 @@ import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 
@@ -34,6 +33,10 @@ StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="A study made b
 Workers = Annotated[int, typer.Option(min=1, help="Processes (or threads) that work side by side.")]
 Memory = Annotated[str, typer.Option(help="Memory for tiles, such as '500 MB'.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+USAGE_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+"""The class of all usage errors: click's own, or the copy that newer versions of typer carry."""
 
 
 def out(value: Any) -> None:
@@ -74,7 +77,7 @@ def parse_mapping(text: str | None) -> dict[str, str]:
     """
     pairs = [part.split("=", 1) for part in (text or "").split(",") if part.strip()]
     if bad := ["=".join(pair) for pair in pairs if len(pair) != 2 or not pair[0].strip() or not pair[1].strip()]:
-        raise click.BadParameter(f"{bad[0]!r} is not NAME=COLUMN. Write for example --map cell_line=cell_id,dose=conc.")
+        raise typer.BadParameter(f"{bad[0]!r} is not NAME=COLUMN. Write for example --map cell_line=cell_id,dose=conc.")
     return {ours.strip(): theirs.strip() for ours, theirs in pairs}
 
 
@@ -450,10 +453,10 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except click.exceptions.Abort:
+    except typer.Abort:
         say("Interrupted. What was finished is kept; run the same command again to go on.")
         sys.exit(130)
-    except click.ClickException as error:
+    except USAGE_ERROR as error:
         error.show()
         sys.exit(2)
     except KeyboardInterrupt:

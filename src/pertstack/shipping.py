@@ -20,8 +20,8 @@ from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.folder import StudyFolder
 from pertstack.judging import final_fits, stored_stack
-from pertstack.predictions.exports import export_store
-from pertstack.predictions.importers import read_aligned
+from pertstack.predictions.align import match
+from pertstack.predictions.importers import open_file
 from pertstack.reduce.tile import Tile
 from pertstack.refit import open_new, refit_and_predict
 from pertstack.stack.combiner import FittedCombiner
@@ -50,7 +50,9 @@ def predict_new(
     given = _given(predictions, needed)
     with tempfile.TemporaryDirectory(prefix="pertstack-predict-") as scratch:
         place = Path(scratch)
-        arrays = {name: read_aligned(path, file.obs.index, folder.gene_names) for name, path in given.items()}
+        arrays = {
+            name: read_aligned(path, list(file.obs.index), list(folder.gene_names)) for name, path in given.items()
+        }
         arrays |= refit_and_predict(folder, [m for m in needed if m not in given], file, place, workers)
         combined = _combine(folder, stored.models, fitted, file, arrays)
     facts = {"ensemble": stored.chosen, "models": list(needed), "key": stored.key, "plan_digest": folder.plan.digest}
@@ -80,6 +82,22 @@ def _given(pairs: Sequence[str], needed: Sequence[str]) -> dict[str, Path]:
             )
         given[name] = Path(path)
     return given
+
+
+def read_aligned(path: Path, sample_ids: Sequence[str], gene_names: Sequence[str]) -> Float32:
+    """Predictions of a file for exactly these samples and genes, in this order.
+
+    Raises
+    ------
+    MisalignedError
+        Names are missing or foreign; the first of them are shown.
+    """
+    file = open_file(path)
+    rows = match("sample", file.sample_ids, list(map(str, sample_ids)), where=str(path))
+    columns = match("gene", file.gene_names, list(map(str, gene_names)), where=str(path))
+    values = np.concatenate([chunk.values for chunk in file.chunks()])
+    values = values if rows is None else values[rows]
+    return np.asarray(values if columns is None else values[:, columns], dtype=np.float32)
 
 
 def _combine(
@@ -113,33 +131,3 @@ def _combine(
             f"({first_few(file.obs.index[lacking])}): no model with weight predicts them."
         )
     return out
-
-
-def export_study(folder: StudyFolder, path: Path, *, to: str, models: Sequence[str] | None) -> list[Path]:
-    """Write predictions of all blocks, aligned by name; with the shipped ensemble once the test was judged.
-
-    Parameters
-    ----------
-    to : h5ad, zarr, npz, cell-eval, or auto (from the name of ``path``).
-
-    Raises
-    ------
-    InputError
-        An unknown format, or something lies at ``path`` already.
-    """
-    kind = _kind(path, to)
-    if path.exists():
-        raise InputError(f"{path} exists already. Remove it, or choose another name.")
-    judged = (folder.results / "verdict.json").exists()
-    truth = folder.open_test_truth() if judged else None
-    ensemble = _ensemble_layer(folder) if judged and models is None else None
-    return export_store(folder.store, path, kind, models=models, truth=truth, extra=ensemble)
-
-
-def _kind(path: Path, to: str) -> str:
-    kinds = {".h5ad": "h5ad", ".zarr": "zarr", ".npz": "npz", "": "cell-eval"}
-    found = kinds.get(path.suffix) if to == "auto" else to
-    if found not in kinds.values():
-        raise InputError(f"Cannot tell the format of {path} (--to {to}). Use a name ending in .h5ad, .zarr or .npz, or "
-                         f"--to cell-eval with a folder.")  # fmt: skip
-    return str(found)

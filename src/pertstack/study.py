@@ -103,7 +103,7 @@ class Study:
 
     @property
     def predictions(self) -> PredictionStore:
-        """The prediction store."""
+        """The prediction store: ``to_anndata``, ``tile``, ``rows``, ``gene``, ``models``, ``status``."""
         return self.folder.store
 
     def findings(self) -> list[Finding]:
@@ -284,7 +284,7 @@ class Study:
         return predict_new(self.folder, Path(new), Path(out), predictions=predictions, workers=workers)
 
     def export(self, path: Path | str, *, to: str = "auto", models: Sequence[str] | None = None) -> list[Path]:
-        """Write aligned predictions for other tools; see ``shipping.export_study``."""
-        from pertstack.shipping import export_study
+        """Write aligned predictions for other tools; see ``exporting.export_study``."""
+        from pertstack.exporting import export_study
 
         return export_study(self.folder, Path(path), to=to, models=models)

@@ -15,6 +15,7 @@ from typing import Any
 from pertstack._base.errors import InputError
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.score_table import ScoreTable
+from pertstack.stack.combiner import FLEXIBLE
 from pertstack.stack.nested import NestedFits
 from pertstack.stack.panel import NO_HARM, Gain, Panel
 
@@ -119,9 +120,6 @@ def choose(
     if missing:
         reasons.append(f"Not judged for harm, because the score table lacks them: {', '.join(missing)}.")
     return Choice(chosen, single, primary, tuple(ladder), panel.gains, marked, tuple(reasons), optimism)
-
-
-FLEXIBLE = frozenset({"gene", "condition", "sample", "nonlinear"})
 
 
 def untrusted(nested: NestedFits, candidates: Sequence[str]) -> dict[str, str]:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pertstack.stack.evidence import Evidence
 
 Family = Literal["reference", "global", "gene", "condition", "sample", "nonlinear"]
+FLEXIBLE: frozenset[Family] = frozenset({"gene", "condition", "sample", "nonlinear"})
+"""Families with enough freedom to read the scored fold's means out of out-of-fold predictions (decision 0005)."""
+
 Need = Literal["gene_moments", "sample_moments", "slices", "rows", "embeddings"]
 
 

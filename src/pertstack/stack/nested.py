@@ -7,13 +7,13 @@ never holds the fold it will be scored on. Scoring is the business of ``reduce.s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pertstack._base.errors import InputError, LeakError, StackingError
 from pertstack.data.rows import Float32
 from pertstack.reduce.tile import Combine, Tile
-from pertstack.stack.combiner import Combiner, FittedCombiner
+from pertstack.stack.combiner import FLEXIBLE, Combiner, FittedCombiner
 from pertstack.stack.evidence import Evidence
 from pertstack.stack.registry import make_combiners
 from pertstack.stack.sums import Reference
@@ -132,13 +132,10 @@ def fit_nested(
     failures: list[Failure] = []
     fully = left == "fold" and level_one is not None
     for key in [*keys, FINAL]:
-        rows, rows_source = _without(reduction, left, key, keys), source
-        if fully and key != FINAL:
-            assert level_one is not None
-            rows, rows_source = level_one[key]
-            _refuse_scored_fold(rows, key)
-        evidence = Evidence(rows, reference, primary, seed, rows_source, references)
+        plain = Evidence(_without(reduction, left, key, keys), reference, primary, seed, source, references)
+        nested = _level_one(level_one, key, plain) if fully and key != FINAL else plain
         for combiner in chosen:
+            evidence = nested if combiner.family in FLEXIBLE else plain
             fitted = _fit(combiner, evidence, key, failures)
             if fitted is not None and key == FINAL:
                 final[combiner.name] = fitted
@@ -158,10 +155,14 @@ def fit_nested(
     )
 
 
-def _refuse_scored_fold(rows: Reduction, fold: int) -> None:
+def _level_one(level_one: Mapping[int, tuple[Reduction, BlockSource]] | None, fold: int, plain: Evidence) -> Evidence:
+    """Evidence for scoring a fold from base models that never saw it."""
+    assert level_one is not None
+    rows, source = level_one[fold]
     held = [b for b in rows.gene if b.fold == fold or b.role == "test"]
     if held:
         raise LeakError(f"The level-one rows for scoring fold {fold} hold block {held[0]}, which it is scored on.")
+    return replace(plain, reduction=rows, source=source)
 
 
 def _fit(combiner: Combiner, evidence: Evidence, key: Any, failures: list[Failure]) -> FittedCombiner | None:
