@@ -8,7 +8,7 @@ the others are new.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pertstack._base.digests import digest_array, digest_json, digest_names
-from pertstack._base.errors import InputError, first_few
+from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
@@ -40,6 +40,7 @@ def reduce_blocks(
     memory: int = 10**9,
     workers: int = 1,
     cache: Path | None = None,
+    blocks: Iterable[Block] | None = None,
     on_block: Callable[[Block], None] | None = None,
 ) -> Reduction:
     """Gene moments, sample moments and top-gene slices of the source's development blocks, in one streamed read.
@@ -50,8 +51,9 @@ def reduce_blocks(
     memory : bytes for two tiles; at least 8 rows of every layer are held whatever it says.
     workers : threads. Results have the same bits for any number of them, any memory and any order of blocks.
     cache : folder where parts are kept per block and looked up by the digest of what went in; results are then
-    mapped from there.
-        Without it they are held in memory.
+        mapped from there. Without it they are held in memory.
+    blocks : only these blocks. Processes and hosts can share the work: each reduces some blocks into one cache, and
+        a last call over all of them only looks up.
     on_block : called after each block, for progress.
 
     Returns
@@ -63,18 +65,25 @@ def reduce_blocks(
 
     Raises
     ------
+    UnknownNameError
+        One of ``blocks`` is not a development block with rows.
     InputError
         No models, no development blocks, or not one row that every model predicts.
     """
-    blocks = sorted(b for b in source.blocks() if b.role == "development" and len(source.obs(b)))
-    _check(source, blocks, k)
-    folders = {b: cache / part_key(source, references, b, k) for b in blocks} if cache is not None else {}
+    chosen = sorted(b for b in source.blocks() if b.role == "development" and len(source.obs(b)))
+    if blocks is not None:
+        wanted = set(blocks)
+        for block in wanted.difference(chosen):
+            raise unknown_name("development block", block.id, (b.id for b in chosen))
+        chosen = [b for b in chosen if b in wanted]
+    _check(source, chosen, k)
+    folders = {b: cache / part_key(source, references, b, k) for b in chosen} if cache is not None else {}
     found = {b: load_part(folder) for b, folder in folders.items()}
     parts = {b: part for b, part in found.items() if part is not None}
     for block in parts:
         if on_block is not None:
             on_block(block)
-    new = [b for b in blocks if b not in parts]
+    new = [b for b in chosen if b not in parts]
     for block, part in _read_parts(source, references, new, k, memory, workers):
         parts[block] = part
         if block in folders:
@@ -82,13 +91,12 @@ def reduce_blocks(
             parts[block] = load_part(folders[block]) or part
         if on_block is not None:
             on_block(block)
-    parts = {b: parts[b] for b in blocks}
+    parts = {b: parts[b] for b in chosen}
     findings = _findings(source, parts)
     if not any(p.complete.any() for p in parts.values()):
         raise InputError(
             f"There is not one row that all models ({first_few(source.models)}) predicted without having seen it, "
-            f"so nothing can "
-            f"be learned from them together. {findings[0].message}"
+            f"so nothing can be learned from them together. {findings[0].message}"
         )
     tables = {b: block_samples(source, b) for b in parts}
     return Reduction(tuple(source.models), np.asarray(source.gene_names), parts, tables, tuple(findings))

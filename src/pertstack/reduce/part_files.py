@@ -41,14 +41,23 @@ def save_part(folder: Path, part: BlockPart, facts: Mapping[str, Any]) -> None:
             digests = {name: digest_array(values) for name, values in arrays.items()}
             meta = {"format": FORMAT, "n_genes": part.sample.n_genes, "slices": list(part.slices), "arrays": digests}
             write_json(aside / "part.json", {**meta, "facts": dict(facts)})
-            shutil.rmtree(folder, ignore_errors=True)  # a folder without part.json was never finished
-            os.rename(aside, folder)  # noqa: PTH104
+            _move(aside, folder)
             fsync_directory(folder.parent)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
-        if not (folder / "part.json").exists():  # another process may have finished the same part
-            raise storage_error(error, folder) from error
+        raise storage_error(error, folder) from error
+
+
+def _move(aside: Path, folder: Path) -> None:
+    """Put a finished part in its place. Whoever comes first stays; a folder without part.json was damaged and goes."""
+    try:
+        os.rename(aside, folder)  # noqa: PTH104
+    except OSError:
+        if (folder / "part.json").exists():
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(aside, folder)  # noqa: PTH104
 
 
 def load_part(folder: Path) -> BlockPart | None:

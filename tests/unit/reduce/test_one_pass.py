@@ -269,6 +269,28 @@ def test_the_cache_reads_only_what_is_new(tmp_path):
     assert {b for b, _ in source.reads} == {changed}
 
 
+def test_processes_can_share_the_blocks(tmp_path):
+    source = world()
+    refs = References.collect(source)
+    for fold in (0, 1):
+        part = reduce_blocks(source, refs, cache=tmp_path, blocks=(b for b in source.tables if b.fold == fold))
+        assert {b.fold for b in part.blocks} == {fold}
+    source.reads.clear()
+    same_bits(reduce_blocks(source, refs, cache=tmp_path), reduce_blocks(source, refs, cache=tmp_path / "other"))
+    assert set(source.reads.values()) == {20}  # only for the other cache
+
+
+def test_the_first_finished_part_stays(tmp_path):
+    from pertstack.reduce.part_files import load_part, save_part
+
+    part = reduce_blocks(source := world(), References.collect(source)).parts[Block("A375", 0)]
+    save_part(tmp_path / "x", part, {})
+    before = (tmp_path / "x" / "part.json").stat().st_ino
+    save_part(tmp_path / "x", part, {})
+    assert (tmp_path / "x" / "part.json").stat().st_ino == before and load_part(tmp_path / "x") is not None
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
 def test_a_damaged_or_unfinished_cache_is_noticed(tmp_path):
     source = world()
     refs = References.collect(source)
