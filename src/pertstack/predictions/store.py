@@ -40,12 +40,12 @@ from pertstack.predictions.commit import (
 )
 from pertstack.predictions.names import TRUTH_LAYERS, encode_name
 from pertstack.predictions.provenance import write_fit_ids
-from pertstack.predictions.reader import StoreReader
+from pertstack.predictions.reading import StoreViews
 from pertstack.predictions.record import Kind, Record
 from pertstack.predictions.writer import RowWriter
 
 
-class PredictionStore(StoreReader):
+class PredictionStore(StoreViews):
     """Predictions, control and treated of one fold plan and one gene list. Make one with ``create`` or ``open``."""
 
     # -- making and opening ------------------------------------------------------------------------------------------

@@ -1,0 +1,180 @@
+"""Predictions for others: one AnnData file with every layer, npz with ids, pairs for cell-eval.
+
+Held-out treated values leave only when the caller hands in the truth store, which the verdict alone does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import anndata
+import numpy as np
+import pandas as pd
+from anndata.io import write_elem
+
+from pertstack._base.errors import InputError, LeakError, unknown_name
+from pertstack.data.rows import Float32
+from pertstack.design.blocks import Block, Role
+from pertstack.predictions.chunks import DTYPE
+from pertstack.predictions.reader import StoreReader
+
+Which = Role | Literal["all"]
+
+
+def export_anndata(
+    store: StoreReader, path: str | Path, *, models: Sequence[str] | None = None, role: Which = "development",
+    truth: StoreReader | None = None,
+) -> Path:  # fmt: skip
+    """One .h5ad or .zarr: X absent, layers control, treated and every model; NaN where not predicted. Written by
+    chunks.
+
+    Treated values of test rows are NaN unless ``truth`` is handed in.
+
+    Raises
+    ------
+    InputError
+        Another suffix, or the file exists.
+    """
+    path = Path(path)
+    blocks = _blocks(store, role)
+    names = _models(store, models)
+    with _new_anndata(path) as root:
+        write_elem(root, "obs", _obs(store, blocks))
+        write_elem(root, "var", pd.DataFrame(index=pd.Index(store.gene_names)))
+        for part in ("layers", "uns", "obsm", "varm", "obsp", "varp"):
+            write_elem(root, part, {})
+        root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        n = sum(store.n_samples(b) for b in blocks)
+        for name in ("control", "treated", *names):
+            key = name if "/" not in name else name.replace("/", "∕")  # a slash would make a group
+            _write_layer(root["layers"], key, n, store, blocks, name, truth)
+    return path
+
+
+def _write_layer(
+    layers: Any, key: str, n: int, store: StoreReader, blocks: Sequence[Block], name: str, truth: StoreReader | None
+) -> None:
+    n_genes = store.facts.n_genes
+    rows = max(1, min(512, n))
+    create = getattr(layers, "create_array", None) or layers.create_dataset
+    array = create(key, shape=(n, n_genes), dtype="float32", chunks=(rows, n_genes))
+    array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    at = 0
+    for values in _chunks(store, blocks, name, truth):
+        array[at : at + len(values)] = values
+        at += len(values)
+
+
+@contextmanager
+def _new_anndata(path: Path) -> Iterator[Any]:
+    if path.exists():
+        raise InputError(f"{path} exists. Choose another name, or remove it first.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".h5ad":
+        import h5py
+
+        with h5py.File(path, "w") as file:
+            yield file
+    elif path.suffix == ".zarr":
+        import zarr
+
+        yield zarr.open_group(str(path), mode="w", zarr_format=3)
+        zarr.consolidate_metadata(str(path))
+    else:
+        raise InputError(f"{path}: AnnData files end in .h5ad or .zarr. Name it so.")
+
+
+def export_npz(store: StoreReader, path: str | Path, model: str, *, role: Which = "development") -> Path:
+    """One model: predictions, sample_ids, gene_names, fold_assignments (-1 = test), as ``pertstack add`` reads them
+    back."""
+    path = Path(path)
+    blocks = [b for b in _blocks(store, role) if store.status(b, _models(store, [model])[0]) == "committed"]
+    values = np.concatenate([*_chunks(store, blocks, model, None), np.empty((0, store.facts.n_genes), DTYPE)])
+    ids = [i for b in blocks for i in store.sample_ids(b)]
+    folds = [-1 if b.fold is None else b.fold for b in blocks for _ in range(store.n_samples(b))]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        path, predictions=values, sample_ids=np.array(ids, dtype=str), fold_assignments=np.array(folds),
+        gene_names=np.array(store.gene_names.tolist(), dtype=str), plan_digest=np.array(store.plan_digest or ""),
+    )  # fmt: skip
+    return path
+
+
+def cell_eval_pair(
+    store: StoreReader, model: str, *, role: Role = "development", truth: StoreReader | None = None,
+    control_name: str = "control",
+) -> tuple[Any, Any]:  # fmt: skip
+    """(predicted, real) AnnData as cell-eval takes them: profiles in X, ``obs.perturbation``, and each sample's
+    control as a
+    row of its own named ``control_name``. Only samples the model predicted; whole in memory.
+
+    Raises
+    ------
+    LeakError
+        ``role='test'`` without the truth store.
+    """
+    if role == "test" and truth is None:
+        raise LeakError("Treated values of the test leave only through the verdict. Run `pertstack verdict` first.")
+    name = _models(store, [model])[0]
+    predicted, real, tables = [], [], []
+    for block in _blocks(store, role):
+        if store.status(block, name) != "committed":
+            continue
+        record = store.record(block, name)
+        if record.missing_genes:
+            raise InputError(f"{name!r} predicts only some genes; cell-eval needs the same genes on both sides.")
+        keep = ~np.isin(np.asarray(store.sample_ids(block), dtype=object), record.missing_samples)
+        control = store.read(block, "control")[keep]
+        source = store if block.role == "development" else truth
+        assert source is not None
+        obs = store.obs(block)[keep].assign(block=block.id)
+        wells = obs.set_index(obs.index + ":control").assign(perturbation=control_name)
+        predicted += [store.read(block, name)[keep], control]
+        real += [source.read(block, "treated")[keep], control]
+        tables += [obs, wells]
+    if not tables:
+        raise InputError(f"{name!r} has no predictions in the {role} rows; there is nothing to export.")
+    obs, var = pd.concat(tables), pd.DataFrame(index=pd.Index(store.gene_names))
+    return (
+        anndata.AnnData(X=np.concatenate(predicted), obs=obs, var=var),
+        anndata.AnnData(X=np.concatenate(real), obs=obs, var=var),
+    )
+
+
+def _blocks(store: StoreReader, role: Which) -> list[Block]:
+    return store.blocks(None if role == "all" else role)
+
+
+def _models(store: StoreReader, models: Sequence[str] | None) -> list[str]:
+    known = store.models()
+    for name in models or ():
+        if name not in known:
+            raise unknown_name("model", name, known)
+    return known if models is None else list(models)
+
+
+def _obs(store: StoreReader, blocks: Sequence[Block]) -> pd.DataFrame:
+    tables = [store.obs(b).assign(block=b.id, role=b.role, fold=-1 if b.fold is None else b.fold) for b in blocks]
+    obs = pd.concat(tables)
+    for column in obs.columns:
+        if obs[column].dtype == object:
+            obs[column] = pd.Categorical(obs[column].where(obs[column].isna(), obs[column].map(str)))
+    return obs
+
+
+def _chunks(
+    store: StoreReader, blocks: Sequence[Block], name: str, truth: StoreReader | None, n_rows: int = 512
+) -> Iterator[Float32]:
+    for block in blocks:
+        source = truth if truth is not None and block.role == "test" and name == "treated" else store
+        there = source.status(block, name) == "committed"
+        n = store.n_samples(block)
+        for start in range(0, n, n_rows):
+            stop = min(start + n_rows, n)
+            if there:
+                yield source.read(block, name, start, stop)
+            else:
+                yield np.full((stop - start, store.facts.n_genes), np.nan, DTYPE)
