@@ -87,6 +87,13 @@ def test_headlines(chosen, shift, words):
     assert words in judge(world(by_name=shifts(**shift)), None, setting, RESAMPLING).headline
 
 
+def test_shipping_the_reference_that_picks_a_single_model_is_no_combination():
+    by_name = shifts() | {"best_single": {"own": -0.02, "pooled": -0.02}}
+    setting = dataclasses.replace(SETTING, kinds=KINDS | {"best_single": "reference"}, chosen="best_single")
+    found = judge(world(by_name=by_name), None, setting, RESAMPLING)
+    assert found.decomposition is None and "ships alone" in found.headline and found.decompositions["best_single"]
+
+
 def test_strata_follow_effect_size_cell_line_and_seen_perturbations():
     table = world()
     frame, at = table.samples, table.names.index("direct_pooled")
