@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def open_pdgrapher(path: str | Path | Sequence[str | Path]) -> DataFile:
         var=pd.DataFrame(index=pd.Index(genes, name="gene")),
         treated=treated, control=control,
         control_reference="PDGrapher export (a vehicle well of the cell line, taken in turn)",
-        uns_reader=lambda: {"targets": targets}, notes=_findings(obs, control, str(path)),
+        uns_reader=partial(dict, targets=targets), notes=_findings(obs, control, str(path)),
     )  # fmt: skip
 
 
