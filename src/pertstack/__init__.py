@@ -41,16 +41,20 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+class _Callable(ModuleType):
+    """The folder ``pertstack.stack``, which shares its name with the function ``stack`` and can be called like it."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return import_module(_HOMES["stack"]).stack(*args, **kwargs)
+
+
 class _Package(ModuleType):
-    """``pertstack.stack`` is the function, also after the folder of that name was imported and would have hidden it."""
+    """Importing the folder ``stack`` sets an attribute of that name here; the function must not be lost by it."""
 
-    @property
-    def stack(self) -> Any:
-        return import_module(_HOMES["stack"]).stack
-
-    @stack.setter
-    def stack(self, folder: ModuleType) -> None:
-        """The import system puts a folder here once it is imported; ``import pertstack.stack.nested`` does not need it."""
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "stack" and type(value) is ModuleType:
+            value.__class__ = _Callable
+        super().__setattr__(name, value)
 
 
 sys.modules[__name__].__class__ = _Package

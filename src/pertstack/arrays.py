@@ -22,8 +22,8 @@ from pertstack.reduce.references import References
 from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stack.choose import Choice, choose
+from pertstack.stack.combine_arrays import combine_arrays
 from pertstack.stack.combiner import Combiner
-from pertstack.stack.estimator import combine_arrays
 from pertstack.stack.nested import NestedFits, fit_nested
 from pertstack.stack.sums import Reference
 

@@ -17,8 +17,8 @@ from pertstack._base.errors import InputError, MisalignedError
 from pertstack.data.rows import Float32
 from pertstack.predictions.array_source import ArraySource
 from pertstack.reduce.one_pass import reduce_blocks
-from pertstack.reduce.read_tiles import iter_tiles
 from pertstack.reduce.references import References
+from pertstack.stack.combine_arrays import combine_arrays
 from pertstack.stack.combiner import FittedCombiner
 from pertstack.stack.evidence import Evidence
 from pertstack.stack.registry import make_combiner
@@ -82,24 +82,6 @@ class CombinerEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             )
         predictions = {m: x[:, 1 + i] for i, m in enumerate(self.models_)}
         return combine_arrays(self.fitted_, predictions, x[:, 0], self.references_, cell_line)
-
-
-def combine_arrays(
-    fitted: FittedCombiner, predictions: dict[str, Any], control: Any, references: References, cell_line: Any
-) -> Float32:
-    """Combined prediction of samples in arrays, rows in the order handed in, (n, n_genes)."""
-    n, n_genes = np.shape(control)
-    source = ArraySource(
-        predictions, np.zeros((n, n_genes), dtype=np.float32), control, folds=[None] * n, perturbation=["new"] * n,
-        cell_line=cell_line, gene_names=references.gene_names, role="test",
-    )  # fmt: skip
-    out = np.empty((n, n_genes), dtype=np.float32)
-    done: dict[Any, int] = {}
-    for tile, _ in iter_tiles(source, references):
-        start = done.get(tile.block, 0)
-        out[source.rows_of(tile.block)[start : start + tile.n]] = fitted.combine(tile)
-        done[tile.block] = start + tile.n
-    return out
 
 
 def _cube(X: Any) -> Float32:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from sklearn.cluster import KMeans
 
 from pertstack._base.errors import InputError, MissingFileError, first_few, unknown_name
 from pertstack.stack.combiner import Combiner, Family, Need
@@ -63,6 +62,8 @@ def by_sets(gene_names: Sequence[str], sets: dict[str, tuple[str, ...]]) -> Labe
 
 def by_clusters(sums: Sums, n_groups: int, seed: int) -> Labels:
     """k-means (Lloyd 1982) on each gene's shrunken weights: genes on which the same models do well stand together."""
+    from sklearn.cluster import KMeans  # here, because importing it takes longer than all the rest
+
     weights = fit_per_gene_at(sums, DEFAULT_STRENGTH)
     spread = weights.std(axis=0)
     scaled = (weights - weights.mean(axis=0)) / np.where(spread > 0, spread, 1.0)

@@ -1,0 +1,48 @@
+"""A fitted combiner applied to samples in arrays: new predictions and controls in, combined treated profiles out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pertstack._base.errors import InputError, first_few
+from pertstack.data.rows import Float32
+from pertstack.predictions.array_source import ArraySource
+from pertstack.reduce.read_tiles import iter_tiles
+from pertstack.reduce.references import References
+from pertstack.stack.combiner import FittedCombiner
+
+ONE_LINE = "all"  # what ``ArraySource`` calls the cell line of samples that name none
+
+
+def combine_arrays(
+    fitted: FittedCombiner, predictions: dict[str, Any], control: Any, references: References, cell_line: Any
+) -> Float32:
+    """Combined prediction of samples in arrays, rows in the order handed in, (n, n_genes).
+
+    A cell line without development rows takes the mean of the controls handed in for it as its pooled control.
+
+    Raises
+    ------
+    InputError
+        No cell lines are named although the weights were learned with names.
+    """
+    n, n_genes = np.shape(control)
+    if cell_line is None and references.cell_lines != (ONE_LINE,):
+        raise InputError(
+            f"The weights were learned on cell lines ({first_few(references.cell_lines, 3)}), whose mean control they "
+            f"refer to. Name the cell line of every new sample with cell_line=."
+        )
+    source = ArraySource(
+        predictions, np.zeros((n, n_genes), dtype=np.float32), control, folds=[None] * n, perturbation=["new"] * n,
+        cell_line=cell_line, gene_names=references.gene_names, role="test",
+    )  # fmt: skip
+    references = references.with_controls_of(source)
+    out = np.empty((n, n_genes), dtype=np.float32)
+    done: dict[Any, int] = {}
+    for tile, _ in iter_tiles(source, references):
+        start = done.get(tile.block, 0)
+        out[source.rows_of(tile.block)[start : start + tile.n]] = fitted.combine(tile)
+        done[tile.block] = start + tile.n
+    return out
