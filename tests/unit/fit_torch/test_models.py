@@ -121,6 +121,15 @@ def test_mixed_precision_runs_and_stays_near_full_precision(name, monkeypatch):
     assert np.sqrt(((half - full) ** 2).mean()) < 0.25 * rows.treated.std(axis=0).mean()
 
 
+@pytest.mark.parametrize("name", ["MultiDCP", "MultiDCP_CheMoE", "CheMoE"])
+def test_genes_may_be_predicted_in_parts(name, monkeypatch):
+    rows = make_rows()
+    model = model_of(name, epochs=1, genes_per_step=7).fit(rows, rng=np.random.default_rng(0))
+    whole = model.predict(rows.without_treated())
+    monkeypatch.setattr("pertstack.fit.torch.model.PREDICT_GENES", 8)
+    np.testing.assert_allclose(model.predict(rows.without_treated()), whole, atol=1e-5)
+
+
 def test_biolord_looks_at_the_control_unless_told_not_to():
     rows = make_rows(replicates=8)
     other = with_control(

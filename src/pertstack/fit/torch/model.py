@@ -30,6 +30,8 @@ PREDICT_ROWS = (
     128  # every predicted batch has this many rows (the last is padded): a row's answer ignores its neighbours
 )
 
+PREDICT_GENES = 1024  # of a per-gene network at once: bounds memory, 128 x 1,024 x width
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -132,9 +134,13 @@ class TorchModel:
         return float(total / (len(rows) * table.control.shape[1]))
 
     def answer(self, net: Network, batch: Batch) -> Tensor:
-        """Standardised prediction of a trained network, (B, n_genes)."""
+        """Standardised prediction of a trained network, (B, n_genes); per-gene networks some genes at a time."""
+        n_genes = batch.x1.shape[1]
         with torch.no_grad(), autocast(self.device, self.settings):
-            return net.predict(batch).float()
+            if not self.per_gene or n_genes <= PREDICT_GENES:
+                return net.predict(batch).float()
+            genes = torch.split(torch.arange(n_genes, device=batch.x1.device), PREDICT_GENES)
+            return torch.cat([net.predict(replace(batch, genes=part)).float() for part in genes], dim=1)
 
     def describe(self, net: Network, batch: Batch) -> Tensor:
         """Embedding of a trained network, (B, d)."""
