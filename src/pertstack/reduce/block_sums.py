@@ -118,9 +118,8 @@ class BlockSums:
             columns, rows = [names[c] for c in np.flatnonzero(bad.any(axis=0))], np.flatnonzero(bad.any(axis=1))
             raise IntegrityError(
                 f"Block {self.block}: values that are NaN or infinite in {first_few(columns)}, rows "
-                f"{first_few(rows)}, although "
-                f"they are marked as predicted. A sum over them would be meaningless. Commit these rows again as "
-                f"missing."
+                f"{first_few(rows)}, although they are marked as predicted. A sum over them would be meaningless. "
+                "Commit these rows again as missing."
             )
         return BlockPart(self.usable, self._gene(), self._sample(), self.slices)
 

@@ -95,8 +95,8 @@ def reduce_blocks(
     findings = _findings(source, parts)
     if not any(p.complete.any() for p in parts.values()):
         raise InputError(
-            f"There is not one row that all models ({first_few(source.models)}) predicted without having seen it, "
-            f"so nothing can be learned from them together. {findings[0].message}"
+            f"There is not one row that all models ({first_few(source.models)}) predicted without having seen it, so "
+            f"nothing can be learned from them together. {findings[0].message}"
         )
     tables = {b: block_samples(source, b) for b in parts}
     return Reduction(tuple(source.models), np.asarray(source.gene_names), parts, tables, tuple(findings))
@@ -227,10 +227,8 @@ def _findings(source: BlockSource, parts: dict[Block, BlockPart]) -> list[Findin
             ids = [str(s) for s in source.obs(block).index[left[:10]]]
             message = (
                 f"Block {block}: {len(left):,} of {len(part.usable):,} rows are left out of what squared-error "
-                f"combiners learn from, "
-                f"because not every model predicted them unseen (missing by model: {by_model}). Predict these "
-                f"rows, or leave "
-                f"these models out, to win them back."
+                f"combiners learn from, because not every model predicted them unseen (missing by model: {by_model}). "
+                "Predict these rows, or leave these models out, to win them back."
             )
             numbers = {"rows": len(part.usable), "left_out": len(left), "by_model": by_model}
             found.append(Finding("warning", "rows_left_out", message, len(left), tuple(ids), block.id, numbers))

@@ -68,8 +68,7 @@ class References:
         if not sums:
             raise InputError(
                 "There are no development rows to take reference profiles from. Collect references from a source "
-                "that has "
-                "development blocks (role='development')."
+                "that has development blocks (role='development')."
             )
         lines = tuple(sorted(sums))
         counts = np.array([sums[line][0] for line in lines], dtype=np.int64)
@@ -93,9 +92,8 @@ class References:
             return self.controls[cell_line]
         raise InputError(
             f"Cell line {cell_line!r} has no development rows (known: {first_few(self.cell_lines)}), so its mean "
-            f"control is not "
-            f"known. Hand in the mean of its controls with add_controls({cell_line!r}, mean_control): controls are "
-            f"inputs."
+            f"control is not known. Hand in the mean of its controls with add_controls({cell_line!r}, mean_control): "
+            "controls are inputs."
         )
 
     def centroid(self, cell_line: str) -> Float64:
@@ -121,15 +119,13 @@ class References:
         if profile.shape != (len(self.gene_names),) or not np.isfinite(profile).all():
             raise InputError(
                 f"The mean control of {cell_line!r} has shape {profile.shape} and "
-                f"{int((~np.isfinite(profile)).sum())} values "
-                f"that are not finite; {len(self.gene_names)} finite values are needed, one per gene in the "
-                f"study's order."
+                f"{int((~np.isfinite(profile)).sum())} values that are not finite; {len(self.gene_names)} finite "
+                "values are needed, one per gene in the study's order."
             )
         if cell_line in self.cell_lines:
             raise InputError(
-                f"Cell line {cell_line!r} has {int(self.counts[self.cell_lines.index(cell_line)])} development "
-                f"rows, whose mean "
-                f"control is its reference; add_controls is for lines without development rows."
+                f"Cell line {cell_line!r} has {int(self.counts[self.cell_lines.index(cell_line)])} development rows, "
+                "whose mean control is its reference; add_controls is for lines without development rows."
             )
         return replace(self, controls={**self.controls, cell_line: profile})
 

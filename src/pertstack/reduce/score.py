@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pertstack._base.errors import InputError, first_few, unknown_name
+from pertstack._base.errors import InputError, first_few
 from pertstack.data.rows import Float32
 from pertstack.predictions.source import BlockSource
 from pertstack.reduce.metrics.names import DEFAULT_PANEL, Metric, parse_metrics
@@ -101,8 +101,7 @@ def _named(source: BlockSource, combines: Combines, base_models: bool) -> dict[s
     if twice:
         raise InputError(
             f"{first_few(twice)} are names of base models or of the 'no_change' row as well as of combinations, so "
-            f"the table "
-            f"could not tell them apart. Rename the combinations, or score with base_models=False."
+            "the table could not tell them apart. Rename the combinations, or score with base_models=False."
         )
     last = {NO_CHANGE: no_change} if base_models else {}
     return {**{m: single(m) for m in models}, **combines, **last}
@@ -128,8 +127,8 @@ def _combined(name: str, combine: Combine | Mapping[Any, Combine], tile: Tile) -
         if fold not in combine:
             raise InputError(
                 f"{name!r} has no combination for fold {fold} (it has {first_few(combine)}), so rows of block "
-                f"{tile.block} could "
-                f"only be scored by one that has seen them. Fit it for every fold, or hand in a single combination."
+                f"{tile.block} could only be scored by one that has seen them. Fit it for every fold, or hand in a "
+                "single combination."
             )
         combine = combine[fold]
     prediction = np.asarray(combine(tile), dtype=np.float32)
@@ -143,18 +142,9 @@ def _check_landmarks(metrics: Sequence[Metric], landmarks: Mask | None, n_genes:
     if wanted and landmarks is None:
         raise InputError(
             f"{first_few(wanted)} need to know which genes are landmarks. Mark them in var of the data (column "
-            f"'is_landmark'), "
-            f"or leave these metrics out."
+            "'is_landmark'), or leave these metrics out."
         )
     if landmarks is not None and (landmarks.shape != (n_genes,) or (wanted and landmarks.sum() < 2)):
         raise InputError(
             f"landmarks has shape {landmarks.shape} and {int(landmarks.sum())} True; give {n_genes} booleans, two True."
         )
-
-
-def base_table_names(table: ScoreTable, models: Sequence[str]) -> tuple[str, ...]:
-    """Those of ``models`` that the table holds, in its order."""
-    for m in models:
-        if m not in table.names:
-            raise unknown_name("base model", m, table.names)
-    return tuple(name for name in table.names if name in set(models))

@@ -104,8 +104,9 @@ class ScoreTable:
         twice = sorted(set(self.names) & set(other.names))
         if twice or self.metrics != other.metrics or not self.samples.equals(other.samples):
             raise InputError(
-                f"These score tables cannot be joined: they must hold the same samples and metrics and different names "
-                f"(in both: {', '.join(twice) or 'none'}). Score both with the same source, references and metrics."
+                "These score tables cannot be joined: they must hold the same samples and metrics and different "
+                f"names (in both: {', '.join(twice) or 'none'}). Score both with the same source, references and "
+                "metrics."
             )
         return ScoreTable(
             self.samples, self.names + other.names, self.metrics,
