@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from pertstack._base.findings import Finding
 from pertstack.verdict.inference import interval
@@ -19,6 +20,8 @@ from pertstack.verdict.inference import interval
 Array = np.ndarray[Any, Any]
 ALPHA = 0.01
 """Error rate of a probe: they are many, and an accusation is grave."""
+LEAST_OF_BATCH = 10
+"""Smaller batches have no mean worth taking out."""
 
 
 def too_good(
@@ -56,23 +59,32 @@ def too_good(
 
 
 def replicate_noise(
-    predictions: Array, truth: Array, control: Array, conditions: Array, *, rng: np.random.Generator, model: str = "",
+    predictions: Array,
+    truth: Array,
+    control: Array,
+    conditions: Array,
+    *,
+    rng: np.random.Generator,
+    batches: Array | None = None,
+    model: str = "",
     sample_ids: Array | None = None,
-) -> Finding:  # fmt: skip
+) -> Finding:
     """Does the model know in which direction two replicates differ?
 
     For pairs of samples of one condition, the difference of predictions is correlated over genes with the difference of
-    truths, after taking out what the difference of controls explains (an honest model sees the controls). Honest models
-    give correlations around 0. Judged against pairs matched at random, on the mean and on the number of extreme pairs,
-    so that a few memorised rows show as well.
+    truths, after taking out what an honest model may know: the mean of the batch (plate), and what the difference of
+    the controls explains. Honest models give correlations around 0. Judged against pairs matched at random, on the mean
+    and on the number of extreme pairs, so that a few memorised rows show as well.
+
+    ``batches`` (n,): plates, where known; by default samples with the same control row are a batch, since a control
+    that is the mean of a plate names the plate.
     """
     first, second = _pairs(conditions)
     if len(first) < 5:
         return not_applicable("replicate_noise", f"{len(first)} pairs of replicates, at least 5 are needed", model)
-    y, p, c = (
-        np.asarray(a, dtype=np.float64)[first] - np.asarray(a, dtype=np.float64)[second]
-        for a in (truth, predictions, control)
-    )
+    batch = _control_batches(control) if batches is None else np.asarray(batches).astype(str)
+    y, p = (_less_batch_mean(np.asarray(a, dtype=np.float64), batch) for a in (truth, predictions))
+    y, p, c = (a[first] - a[second] for a in (y, p, np.asarray(control, dtype=np.float64)))
     p = _without(p, c)
     told_apart = np.linalg.norm(p, axis=1) > 1e-9 * (1 + np.linalg.norm(y, axis=1))
     if told_apart.sum() < 5:
@@ -118,6 +130,22 @@ def _replicated(conditions: Array) -> tuple[Array, Array, Array]:
     rows = np.flatnonzero(size[code] > 1)
     _, again, kept = np.unique(code[rows], return_inverse=True, return_counts=True)
     return rows, again, kept
+
+
+def _control_batches(control: Array) -> Array:
+    """A name per row, equal where controls are equal."""
+    rows = np.ascontiguousarray(control)
+    return np.array([xxhash.xxh3_128_hexdigest(row.data) for row in rows])
+
+
+def _less_batch_mean(rows: Array, batch: Array) -> Array:
+    """Rows less the mean of their batch; batches under ``LEAST_OF_BATCH`` rows stay as they are."""
+    left = rows.copy()
+    names, code, size = np.unique(batch, return_inverse=True, return_counts=True)
+    for i in range(len(names)):
+        if size[i] >= LEAST_OF_BATCH:
+            left[code == i] -= rows[code == i].mean(axis=0)
+    return left
 
 
 def _pairs(conditions: Array) -> tuple[Array, Array]:

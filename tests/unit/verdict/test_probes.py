@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from pertstack._base.errors import InputError
+from pertstack.design.folds import FoldPlan
 from pertstack.verdict.probes import replicate_noise, too_good
 from pertstack.verdict.probes_folds import fold_fingerprint, oof_against_fit, permuted_truth
+from realdata import real_data
 
 Array = np.ndarray[Any, Any]
 N_GENES, N_FOLDS = 80, 3
@@ -95,6 +97,20 @@ def test_controls_are_an_input_and_no_leak() -> None:
     truth = w.truth + 0.8 * w.control
     prediction = 9 + 0.8 * w.control
     assert replicate_noise(prediction, truth, w.control, w.group, rng=w.rng).severity == "note"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_plates_that_a_control_names_are_no_leak(named: bool) -> None:
+    """Replicates on two plates with effects on all genes; the model knows the plate by its mean control."""
+    w = World()
+    plate = np.array([0, 1] * 100)
+    effect, level = w.rng.normal(0, 0.5, (2, N_GENES)), w.rng.normal(8, 1, (2, N_GENES))
+    truth, prediction = w.truth + effect[plate], w.fitted_outside(w.fold) - 0.5 * w.control + effect[plate]
+    batches = plate if named else None
+    assert replicate_noise(prediction, truth, level[plate], w.group, rng=w.rng, batches=batches).severity == "note"
+    unaware = np.zeros(200)
+    found = replicate_noise(prediction, truth, level[plate], w.group, rng=w.rng, batches=unaware)
+    assert found.severity == "error"
 
 
 def test_without_replicates_the_probes_say_they_could_not_run() -> None:
@@ -207,3 +223,34 @@ def test_truths_are_exchanged_within_strata_only() -> None:
     permuted_truth(lambda order: orders.append(order) or 0.0, lines, rng=np.random.default_rng(0), permutations=6)  # type: ignore[func-returns-value]
     assert len(orders) == 7
     assert all((lines[order] == lines).all() and sorted(order) == list(range(6)) for order in orders)
+
+
+@pytest.mark.parametrize("layer", ["control", "paired_control"])
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_a_real_plate_with_an_honest_and_a_leaking_model(layer: str, share: float) -> None:
+    """HT115, compounds held out: kernel ridge on fingerprint and control, honest or with a tenth of the rows seen."""
+    chem = pytest.importorskip("rdkit.Chem")
+    generator = pytest.importorskip("rdkit.Chem.rdFingerprintGenerator").GetMorganGenerator(radius=2, fpSize=512)
+    import anndata
+
+    data = anndata.read_h5ad(real_data("l1000_single_line/ht115_cpc006.h5ad"))
+    obs = data.obs.astype({"perturbation": object, "smiles": object})
+    y, c = np.asarray(data.X, dtype=float), np.asarray(data.layers[layer], dtype=float)
+    bits = {s: generator.GetFingerprintAsNumPy(chem.MolFromSmiles(s)) for s in obs["smiles"].unique()}
+    x = np.hstack([np.array([bits[s] for s in obs["smiles"]], dtype=float), 0.5 * (c - c.mean(axis=0))])
+    size = (x**2).sum(axis=1)
+    kernel = np.exp(-(size[:, None] + size - 2 * x @ x.T) / 60)
+    fold = FoldPlan.make(obs, "perturbation", test_share=0).table["fold"].to_numpy(int)
+    rng, predictions = np.random.default_rng(0), np.empty_like(y)
+    for k in range(N_FOLDS):
+        rows = np.flatnonzero((fold != k) | (rng.random(len(y)) < share))
+        delta = y[rows] - c[rows]
+        level = delta.mean(axis=0)
+        weight = np.linalg.solve(kernel[np.ix_(rows, rows)] + 0.3 * np.eye(len(rows)), delta - level)
+        predictions[fold == k] = (c + level + kernel[:, rows] @ weight)[fold == k]
+    condition = obs["pert_id"].astype(str) + "|" + obs["dose"].astype(str)
+    found = replicate_noise(predictions, y, c, condition.to_numpy(), rng=rng)
+    assert found.severity == ("note" if share == 0 else "error")
+    if share == 0:
+        mark = fold_fingerprint(predictions, y, fold, obs["perturbation"].to_numpy(), rng=rng)
+        assert mark.code == "fold_fingerprint_found"
