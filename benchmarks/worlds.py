@@ -210,12 +210,24 @@ def summary(frames: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("regret")
 
 
+def direct_against_squared(frames: pd.DataFrame) -> pd.DataFrame:
+    """By kind of world, what optimising the metric does against squared error: differences to the simplex answer."""
+    columns = {PRIMARY: "pooled", "r2_top20@own": "own", "truth": "truth"}
+    wide = frames.pivot_table(index=["kind", "world"], columns="answer", values=list(columns))
+    parts = {
+        f"{name}: {short}": (wide[metric][name] - wide[metric]["simplex"]).groupby("kind").mean()
+        for name in ("direct_pooled", "direct_own", "nonneg")
+        for metric, short in columns.items()
+    }
+    return pd.DataFrame(parts)
+
+
 def markdown(table: pd.DataFrame, digits: int = 4) -> str:
     """A plain Markdown table."""
     head = "| " + " | ".join([table.index.name or "", *map(str, table.columns)]) + " |"
     lines = [head, "|" + "---|" * (len(table.columns) + 1)]
     for name, row in table.iterrows():
-        cells = [str(v) if isinstance(v, str) or v == int(v) > 1 else f"{v:.{digits}f}" for v in row]
+        cells = [v if isinstance(v, str) else f"{v:.0f}" if v == int(v) > 1 else f"{v:.{digits}f}" for v in row]
         lines.append("| " + " | ".join([str(name), *cells]) + " |")
     return "\n".join(lines)
 
@@ -243,6 +255,8 @@ def main() -> None:
             markdown(summary(every)),
             "What ships, by kind of world:",
             markdown(by_kind),
+            "Direct on the metric, and squared error with a free scale (nonneg), less the simplex on squared error:",
+            markdown(direct_against_squared(every)),
         ]
     )
     print(text)
