@@ -24,7 +24,16 @@ from rich.text import Text
 
 from pertstack._base.errors import InputError, unknown_name
 from pertstack._base.files import read_json, write_atomic
-from pertstack.verdict.words import count_of, direction, find_metric, interval, metric_label, number, split_metric
+from pertstack.verdict.words import (
+    count_of,
+    count_units,
+    direction,
+    find_metric,
+    interval,
+    metric_label,
+    number,
+    split_metric,
+)
 
 Kind = Literal["base", "combiner", "reference", "ceiling"]
 Split = Literal["oof", "test"]
@@ -238,7 +247,7 @@ class Leaderboard:
             units = self.interval.get("n_units", {}).get(shown)
             unit = str(self.interval.get("unit", "group"))
             level = f"{100 * float(self.interval.get('level', 0.95)):.0f} %"
-            parts.append(f"Intervals: {level}, resampling {count_of(units, unit) if units else 'whole ' + unit + 's'}.")
+            parts.append(f"Intervals: {level}, resampling {count_units(units, unit) if units else 'whole groups'}.")
         parts.append(f"The test has been opened {count_of(self.test_looks, 'time')}.")
         if self.exploratory:
             parts.append("EXPLORATORY: the plan was changed after the first look.")

@@ -18,7 +18,7 @@ from pertstack._base.errors import first_few
 from pertstack._base.files import write_json
 from pertstack.verdict.board import Leaderboard, Split, plain_json
 from pertstack.verdict.judge import FEW_GROUPS, Verdict
-from pertstack.verdict.words import count_of, direction, metric_label, number
+from pertstack.verdict.words import count_of, count_units, direction, metric_label, number
 
 Status = Literal["issue", "tip", "passed", "not applicable"]
 STATUSES: tuple[Status, ...] = ("issue", "tip", "passed", "not applicable")
@@ -277,7 +277,7 @@ def few_groups(facts: Facts) -> Answer:
     """Intervals resample whole groups; with few of them they are a rough guide."""
     n = int(facts.board.interval.get("n_units", {}).get(facts.verdict.split, 0))
     unit = str(facts.board.interval.get("unit", "group"))
-    said = f"Intervals rest on {count_of(n, unit)}"
+    said = f"Intervals rest on {count_units(n, unit)}"
     if n < FEW_GROUPS:
         return "tip", f"{said}, below {FEW_GROUPS}: a rough guide.", {"n_groups": n}
     return "passed", f"{said}.", {"n_groups": n}

@@ -262,7 +262,7 @@ def _meaning(parts: Decomposition, reading: Reading, main: Part) -> str:
         if main.difference.ci is None:
             return f"too few groups ({groups})"
         said = f"within noise, so no gain is shown ({groups})" if reading == "within_noise" else MEANINGS[reading]
-        return said + (f", though elsewhere it shows ({also})" if also else "")
+        return said + (f", though other measures move ({also})" if also else "")
     return MEANINGS[reading]
 
 

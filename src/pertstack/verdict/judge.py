@@ -18,7 +18,7 @@ from pertstack.reduce.score_table import ScoreTable
 from pertstack.verdict.board import Comparison, Kind, Leaderboard, LeaderboardRow, ScoreCell, Split, plain_json
 from pertstack.verdict.decomposition import Array, Decomposition, Difference, decompose, effect_quartiles
 from pertstack.verdict.views import leave_cell_line_out, nan_mean, per_cell_line, scaled_scores
-from pertstack.verdict.words import count_of, direction, find_metric, need_metric, number, split_metric
+from pertstack.verdict.words import count_units, direction, find_metric, need_metric, number, split_metric
 
 BEST_SINGLE = "best_single"
 """The reference that picks the best base model on the rows it may learn from (``stack/best_single.py``)."""
@@ -294,7 +294,7 @@ def _marked(row: LeaderboardRow, split: Split, decompositions: Mapping[str, Deco
 def _board_cautions(setting: Setting, n_groups: int, split: Split) -> tuple[str, ...]:
     cautions = []
     if n_groups < FEW_GROUPS:
-        cautions.append(f"Only {count_of(n_groups, setting.unit)}: the intervals are a rough guide.")
+        cautions.append(f"Only {count_units(n_groups, setting.unit)}: the intervals are a rough guide.")
     if split == "oof":
         cautions.append("Out-of-fold scores only: the held-out test has not been opened.")
     if setting.test_looks > 1:

@@ -107,6 +107,26 @@ def interval(bounds: tuple[float, float] | None, digits: int = 3, *, sign: bool 
     return f"[{number(bounds[0], digits, sign=sign)}, {number(bounds[1], digits, sign=sign)}]"
 
 
+def unit_words(unit: str) -> str:
+    """What is resampled, as a noun.
+
+    >>> unit_words("cell_line"), unit_words("perturbation+cell_line")
+    ('cell line', 'pair of perturbation and cell line')
+    """
+    parts = [part.replace("_", " ") for part in unit.split("+")]
+    return parts[0] if len(parts) == 1 else f"pair of {' and '.join(parts)}"
+
+
+def count_units(n: int, unit: str) -> str:
+    """A count of what is resampled.
+
+    >>> count_units(11, "cell_line"), count_units(2, "perturbation+cell_line")
+    ('11 cell lines', '2 pairs of perturbation and cell line')
+    """
+    one = unit_words(unit)
+    return count_of(n, one, one.replace("pair of", "pairs of") if one.startswith("pair of") else None)
+
+
 def count_of(n: int, one: str, many: str | None = None) -> str:
     """A count with its noun.
 
