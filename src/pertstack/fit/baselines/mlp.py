@@ -18,7 +18,7 @@ from pertstack.fit.encoders import MissingPolicy, RowEncoder, check_policy, refu
 from pertstack.fit.inner_split import inner_split
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-MOST_ROWS_FOR_AXES = 4000
+MOST_ROWS_FOR_AXES = 1500
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class MLP(Baseline):
         return best if best is not None and best.rows(rows.perturbation)[1].any() else None
 
     def _fit_components(self, rows: FitRows, rng: np.random.Generator) -> None:
-        """Axes of target and control, from at most a few thousand rows drawn at random."""
+        """Axes of target and control, from at most 1,500 rows drawn at random."""
         n = rows.n_samples
         drawn = np.sort(rng.choice(n, MOST_ROWS_FOR_AXES, replace=False)) if n > MOST_ROWS_FOR_AXES else np.arange(n)
         sample = rows.take(drawn)
