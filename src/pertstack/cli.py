@@ -6,20 +6,29 @@ Exit codes: 0 done; 2 wrong usage or bad input; 3 refused for integrity; 1 a def
 from __future__ import annotations
 
 import errno
-import json
 import sys
 import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from pertstack import __version__
 from pertstack._base.errors import StackingError
 from pertstack._base.files import storage_error
-from pertstack._base.findings import Finding, worst
+from pertstack._base.findings import worst
 from pertstack._base.progress import show_progress
+from pertstack.terminal import (
+    USAGE_ERROR,
+    out,
+    out_json,
+    parse_mapping,
+    say,
+    say_failures,
+    say_findings,
+    show_board,
+    split_names,
+)
 
 app = typer.Typer(
     name="pertstack",
@@ -33,56 +42,6 @@ StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="A study made b
 Workers = Annotated[int, typer.Option(min=1, help="Processes (or threads) that work side by side.")]
 Memory = Annotated[str, typer.Option(help="Memory for tiles, such as '500 MB'.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
-
-
-USAGE_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
-"""The class of all usage errors: click's own, or the copy that newer versions of typer carry."""
-
-
-def out(value: Any) -> None:
-    """A result, to standard output."""
-    Console(soft_wrap=isinstance(value, str)).print(value, markup=not isinstance(value, str), highlight=False)
-
-
-def say(text: str) -> None:
-    """A remark, to standard error."""
-    Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False)
-
-
-def say_findings(findings: list[Finding]) -> None:
-    for finding in findings:
-        if finding.severity != "note":
-            say(f"{finding.severity}: {finding.message}")
-
-
-def out_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
-
-
-def show_board(study: Any) -> None:
-    """Leaderboard, its footer and the verdict in one sentence."""
-    from pertstack.write.tables import leaderboard_table
-
-    board = study.leaderboard()
-    out(leaderboard_table(board))
-    out(board.footer())
-    out(board.headline)
-
-
-def parse_mapping(text: str | None) -> dict[str, str]:
-    """``cell_line=cell_id,perturbation=drug`` as a dict.
-
-    >>> parse_mapping("cell_line=cell_id")
-    {'cell_line': 'cell_id'}
-    """
-    pairs = [part.split("=", 1) for part in (text or "").split(",") if part.strip()]
-    if bad := ["=".join(pair) for pair in pairs if len(pair) != 2 or not pair[0].strip() or not pair[1].strip()]:
-        raise typer.BadParameter(f"{bad[0]!r} is not NAME=COLUMN. Write for example --map cell_line=cell_id,dose=conc.")
-    return {ours.strip(): theirs.strip() for ours, theirs in pairs}
-
-
-def split_names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 @app.callback(invoke_without_command=True)
@@ -208,9 +167,7 @@ def fit(
         time_limit=time_limit,
         profile=profile,
     )
-    failed = [r for r in results if not r.ok]
-    for result in failed:
-        say(f"{result.status}: {result.job}: {result.error} Log: {result.log}")
+    failed = say_failures(results)
     counts = {s: sum(r.status == s for r in results) for s in ("done", "present")}
     out(f"{counts['done']} jobs done, {counts['present']} already there, {len(failed)} failed")
     if failed:
@@ -347,9 +304,7 @@ def run(
     from pertstack.study import Study
 
     opened = Study.open(study)
-    failed = opened.run(split_names(models), scope=scope, workers=workers, memory=memory)
-    for result in failed:
-        say(f"{result.status}: {result.job}: {result.error} Log: {result.log}")
+    say_failures(opened.run(split_names(models), scope=scope, workers=workers, memory=memory))
     show_board(opened)
     out(f"Report: {opened.folder.report}")
 

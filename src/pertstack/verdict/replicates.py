@@ -22,7 +22,7 @@ def condition_codes(obs: pd.DataFrame) -> tuple[np.ndarray[Any, np.dtype[np.int6
     """Code (n,) of each row's condition (perturbation, cell line, dose, time; unknown equals unknown), and their number."""
     columns = [c for c in CONDITION if c in obs]
     codes = obs.groupby(columns, dropna=False, sort=True, observed=True).ngroup().to_numpy(dtype=np.int64)
-    return codes, int(codes.max(initial=-1)) + 1
+    return np.asarray(codes, dtype=np.int64), int(codes.max(initial=-1)) + 1
 
 
 class ReplicatePredictor:

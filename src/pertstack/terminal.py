@@ -1,0 +1,71 @@
+"""How commands speak: results on standard output, remarks on standard error, options in the forms people write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from pertstack._base.findings import Finding
+from pertstack.fit.jobs import JobResult
+
+USAGE_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+"""The class of all usage errors: click's own, or the copy that newer versions of typer carry."""
+
+
+def out(value: Any) -> None:
+    """A result, to standard output."""
+    Console(soft_wrap=isinstance(value, str)).print(value, markup=not isinstance(value, str), highlight=False)
+
+
+def say(text: str) -> None:
+    """A remark, to standard error."""
+    Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False)
+
+
+def say_findings(findings: Sequence[Finding]) -> None:
+    """Errors and warnings, to standard error; notes stay in the report."""
+    for finding in findings:
+        if finding.severity != "note":
+            say(f"{finding.severity}: {finding.message}")
+
+
+def out_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
+
+
+def show_board(study: Any) -> None:
+    """Leaderboard, its footer and the verdict in one sentence."""
+    from pertstack.write.tables import leaderboard_table
+
+    board = study.leaderboard()
+    out(leaderboard_table(board))
+    out(board.footer())
+    out(board.headline)
+
+
+def parse_mapping(text: str | None) -> dict[str, str]:
+    """``cell_line=cell_id,perturbation=drug`` as a dict.
+
+    >>> parse_mapping("cell_line=cell_id")
+    {'cell_line': 'cell_id'}
+    """
+    pairs = [part.split("=", 1) for part in (text or "").split(",") if part.strip()]
+    if bad := ["=".join(pair) for pair in pairs if len(pair) != 2 or not pair[0].strip() or not pair[1].strip()]:
+        raise typer.BadParameter(f"{bad[0]!r} is not NAME=COLUMN. Write for example --map cell_line=cell_id,dose=conc.")
+    return {ours.strip(): theirs.strip() for ours, theirs in pairs}
+
+
+def split_names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def say_failures(results: Sequence[JobResult]) -> list[JobResult]:
+    """Jobs that failed, each with its reason and log, to standard error; returns them."""
+    failed = [r for r in results if not r.ok]
+    for result in failed:
+        say(f"{result.status}: {result.job}: {result.error} Log: {result.log}")
+    return failed
