@@ -103,6 +103,7 @@ def test_a_users_matrix_is_matched_by_name_not_by_order(tmp_path, suffix: str) -
     values, known = table.rows(["aspirin", "caffeine", "mystery", "broken"])
     assert values.tolist() == [[6, 7], [0, 1], [0, 0], [0, 0]]
     assert known.tolist() == [True, True, False, False]
+    assert np.isfinite(table.matrix).all(), "a row with a missing value is unknown as a whole"
     assert next(f for f in findings if f.code == "features_missing").count == 2
     assert side.best() is table
 

@@ -109,6 +109,13 @@ def test_treated_minus_effect_is_noise_around_the_basal_profile(world) -> None:
         assert 0.3 < noise < 0.6
 
 
+@pytest.mark.parametrize("pairing", ["own", "matched", "random"])
+def test_without_noise_treated_minus_control_is_the_effect(pairing: str) -> None:
+    quiet = simulate(replace(SMALL, well_sd=1e-5, plate_sd=1e-5, pairing=pairing))
+    np.testing.assert_allclose(quiet.X - quiet.layers["control"], quiet.layers["effect"], atol=1e-3)
+    assert np.abs(quiet.layers["effect"]).mean() > 0.1
+
+
 def test_replicates_share_their_effect_and_nothing_else(world) -> None:
     key = world.obs.groupby(["perturbation", "cell_line", "dose", "time_h"], observed=True).ngroup().to_numpy()
     first, second = next((i, j) for i in range(700) for j in range(i + 1, 700) if key[i] == key[j])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pertstack._base.errors import InputError, UnknownNameError
 from pertstack.data.columns import canonical_obs
@@ -142,3 +146,34 @@ def test_a_perturbation_called_none_is_a_perturbation() -> None:
     """Only truly empty cells count as empty for the perturbation; a compound may carry any name."""
     obs, _ = canonical_obs(table().assign(perturbation=["none", "NA", "c"]))
     assert obs["perturbation"].tolist() == ["none", "NA", "c"]
+
+
+CELLS = st.one_of(
+    st.none(),
+    st.floats(allow_nan=True, allow_infinity=False, width=32),
+    st.integers(-700, 10**6),
+    st.booleans(),
+    st.sampled_from(["10 uM", "500 nM", "-666", "", "nan", "A549", "24 h", "1 ng/mL", "x", "5 furlong", " b "]),
+)
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_any_table_gives_canonical_metadata_or_a_plain_refusal(data) -> None:
+    n = data.draw(st.integers(1, 5))
+    names = ["perturbation", "pert_id", "cell_id", "dose", "dose_unit", "pert_time", "smiles", "plate", "other"]
+    columns = data.draw(st.lists(st.sampled_from(names), unique=True))
+    frame = pd.DataFrame(index=[f"s{i}" for i in range(n)])
+    for column in columns:
+        frame[column] = [data.draw(CELLS) for _ in range(n)]
+    try:
+        obs, _ = canonical_obs(frame)
+    except InputError as error:
+        assert len(str(error)) > 40
+        return
+    assert obs.index.tolist() == [f"s{i}" for i in range(n)]
+    for name in ("perturbation", "cell_line"):
+        assert all(isinstance(v, str) and v for v in obs[name])
+    if "log10_dose" in obs:
+        assert not np.isinf(obs["log10_dose"].to_numpy(float)).any()
+    obs.to_parquet(io.BytesIO())
