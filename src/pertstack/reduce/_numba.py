@@ -2,6 +2,7 @@
 
 Kernels are plain loops called from a thread pool; each writes to places of its own, so results do not depend on the
 number of threads. ``reassoc`` lets sums run in vector lanes; NaN keeps its meaning.
+Kernels that call each other stand in one file, because the cache on disk looks at one file only.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ from pertstack.design.blocks import Block
 from pertstack.reduce.moments import GeneMoments
 from pertstack.reduce.references import Float64, Reference
 from pertstack.reduce.sample_moments import SampleMoments
-from pertstack.reduce.slice_kernels import cut_slices
 from pertstack.reduce.slices import TopSlices
 from pertstack.reduce.sum_kernels import GENES, PANEL, add_panel, n_pairs, n_triples
+from pertstack.reduce.top_kernels import cut_slices
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Spread = Callable[[list[Callable[[], Any]]], None]

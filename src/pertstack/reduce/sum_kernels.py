@@ -178,8 +178,9 @@ def add_panel(  # type: ignore[no-untyped-def]
     lacking : int8 (M, n_genes): 1 where a model lacks the gene; -1 in the first place of a model that lacks none
     usable : bool (M, n): rows a model predicted and has not seen
     complete : bool (n,): rows that enter the sums per gene
-    pivot_row : the block's first complete row if it is in this tile, else -1; pivot : float64 (n_strips, D, GENES),
-    its values gene_sum : float64 (n_strips, D, GENES); gene_cross : float64 (n_strips, pairs, 9 * GENES): updated
+    pivot_row : the block's first complete row if it is in this tile, else -1
+    pivot : float64 (n_strips, D, GENES): that row's values
+    gene_sum : float64 (n_strips, D, GENES); gene_cross : float64 (n_strips, pairs, 9 * GENES): updated
     row_sum : float64 (n, D); row_cross : float64 (n, pairs, 9): set
     """
     n, n_columns = tile.shape[1], tile.shape[0]

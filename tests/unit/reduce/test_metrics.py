@@ -154,7 +154,7 @@ def test_landmark_variant_is_the_metric_on_those_genes_alone():
 
 @pytest.mark.parametrize("k", [1, 5, 63, 64, 65, 199, 200])
 def test_top_genes_match_a_stable_sort(k):
-    from pertstack.reduce.metrics.kernels import top_genes
+    from pertstack.reduce.top_kernels import top_genes
 
     rng = np.random.default_rng(k)
     treated = rng.integers(-6, 7, (40, 200)).astype(np.float32)  # many ties
@@ -167,7 +167,7 @@ def test_top_genes_match_a_stable_sort(k):
 @pytest.mark.parametrize("n_genes", [2500, 2592, 3001])
 def test_top_genes_by_runs_match_a_stable_sort(spread, n_genes):
     """Long rows go by the maxima of runs of 32; ties in plenty, and differences that only float64 tells apart."""
-    from pertstack.reduce.metrics.kernels import top_genes
+    from pertstack.reduce.top_kernels import top_genes
 
     rng = np.random.default_rng(spread)
     treated = rng.integers(-spread, spread + 1, (20, n_genes)).astype(np.float32)

@@ -12,9 +12,10 @@ import numpy as np
 
 from pertstack.data.rows import Float32
 from pertstack.reduce.metrics.definitions import from_sums
-from pertstack.reduce.metrics.kernels import N_SUMS, gene_set_sums, spearman_rows, top_genes
+from pertstack.reduce.metrics.kernels import N_SUMS, gene_set_sums, spearman_rows
 from pertstack.reduce.metrics.names import Metric
 from pertstack.reduce.references import Float64, Reference
+from pertstack.reduce.top_kernels import top_genes
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 _ROWS = 32  # rows a thread takes at a time
