@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,16 @@ def check_finite(
 
 
 def stage_chunks(folder: Path, grid: Grid, chunk: ChunkValues) -> tuple[ChunkFacts, ...]:
-    """Write every chunk file of an array."""
-    return tuple(write_chunk(folder, grid, i, chunk(*grid.span(i))) for i in range(grid.count))
+    """Write every chunk file of an array; each is flushed by a second thread while the next is made."""
+    facts, flushing = [], []
+    with ThreadPoolExecutor(1, thread_name_prefix="pertstack-flush") as pool:
+        for i in range(grid.count):
+            facts.append(write_chunk(folder, grid, i, chunk(*grid.span(i))))
+            if i + 1 < grid.count:  # the last one is flushed with the record
+                flushing.append(pool.submit(durable.flush_file, folder / grid.key(i)))
+    for flushed in flushing:
+        flushed.result()
+    return tuple(facts)
 
 
 def hash_chunks(grid: Grid, chunk: ChunkValues) -> tuple[ChunkFacts, ...]:

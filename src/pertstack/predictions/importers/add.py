@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -204,7 +204,9 @@ def _stream(
     missing_genes: list[str], writers: Mapping[Block, RowWriter], scale: Scale, missing: Missing, n_rows: int | None,
 ) -> tuple[Sampled, dict[Block, list[str]]]:  # fmt: skip
     """Every value, once: into the writers, and a few into the sample that is checked."""
-    sampler = Sampler(sum(len(f.sample_ids) for f in files), len(own_genes))
+    gaps = set(missing_genes)
+    predicted = np.flatnonzero([g not in gaps for g in own_genes])
+    sampler = Sampler(sum(len(f.sample_ids) for f in files), predicted)
     empty: dict[Block, list[str]] = {}
     for file in files:
         columns = match("gene", file.gene_names, own_genes, missing=missing_genes, where=str(file.path))
@@ -257,7 +259,7 @@ def _judge(
     """Scale and alignment; an error ends the addition before anything is visible."""
     development = [i for i, s in enumerate(sampled.ids) if places[s].block.role == "development"]
     there = [places[sampled.ids[i]] for i in development]
-    treated, control = (measured_rows(store, layer, there) for layer in ("treated", "control"))
+    treated, control = (measured_rows(store, layer, there, sampled.genes) for layer in ("treated", "control"))
     rows = np.isfinite(treated).all(axis=1) & np.isfinite(control).all(axis=1)
     findings = check_scale(sampled.values[development][rows], treated[rows], control[rows], scale, name)
     for finding in findings:
@@ -265,8 +267,9 @@ def _judge(
             raise IntegrityError(finding.message)
     values = sampled.values
     if scale == "delta":
-        values = values + measured_rows(store, "control", [places[s] for s in sampled.ids])
-    shifts = check_shift(store, Sampled(sampled.ids, sampled.positions, values), all_ids, places, name)
+        own = [places[s] for s in sampled.ids]
+        values = values + measured_rows(store, "control", own, sampled.genes)
+    shifts = check_shift(store, replace(sampled, values=values), all_ids, places, name)
     for finding in shifts:
         if finding.severity == "error":
             raise MisalignedError(finding.message)

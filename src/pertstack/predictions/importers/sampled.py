@@ -15,6 +15,7 @@ from pertstack.predictions.importers.files import NamedChunk
 from pertstack.predictions.reader import StoreReader
 
 SAMPLED_ROWS = 400
+SAMPLED_GENES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,44 +28,44 @@ class Place:
 
 @dataclass(frozen=True)
 class Sampled:
-    """Predicted rows as handed in (in the store's gene order, NaN where a gene was not predicted), with their names."""
+    """Some predicted rows and genes as handed in, with the names of the rows."""
 
     ids: tuple[str, ...]
     positions: tuple[int, ...]  # among all rows of all files
-    values: Float32  # (m, n_genes)
+    genes: Take  # positions in the store's gene list of the columns kept
+    values: Float32  # (m, len(genes))
 
 
 class Sampler:
-    """Keeps every so-many-th row while chunks pass by."""
+    """Keeps every so-many-th row and gene while chunks pass by; ``predicted`` are the store's genes the files hold."""
 
-    def __init__(self, n_rows: int, n_genes: int, most: int = SAMPLED_ROWS) -> None:
+    def __init__(self, n_rows: int, predicted: Take, most: int = SAMPLED_ROWS) -> None:
         self._wanted = set(np.linspace(0, n_rows - 1, min(most, n_rows)).round().astype(int).tolist())
-        self._n_genes = n_genes
+        kept = np.linspace(0, len(predicted) - 1, min(SAMPLED_GENES, len(predicted))).round().astype(np.intp)
+        self._genes: Take = predicted[kept]
         self._seen = 0
         self._kept: list[tuple[str, int, Float32]] = []
 
     def see(self, chunk: NamedChunk, columns: Take | None) -> None:
         """Look at the next chunk; ``columns`` maps the store's genes to the file's (-1: not predicted)."""
+        there = self._genes if columns is None else columns[self._genes]
         for i, name in enumerate(chunk.sample_ids):
             if self._seen + i in self._wanted:
-                row = chunk.values[i] if columns is None else chunk.values[i][np.maximum(columns, 0)]
-                row = np.array(row, dtype=np.float32)
-                if columns is not None:
-                    row[columns < 0] = np.nan
-                self._kept.append((name, self._seen + i, row))
+                self._kept.append((name, self._seen + i, np.array(chunk.values[i][there], dtype=np.float32)))
         self._seen += len(chunk.sample_ids)
 
     def done(self) -> Sampled:
         values = [row for _, _, row in self._kept]
         return Sampled(
             tuple(name for name, _, _ in self._kept), tuple(at for _, at, _ in self._kept),
-            np.stack(values) if values else np.empty((0, self._n_genes), np.float32),
+            self._genes, np.stack(values) if values else np.empty((0, len(self._genes)), np.float32),
         )  # fmt: skip
 
 
-def measured_rows(store: StoreReader, layer: str, places: Sequence[Place | None]) -> Float32:
-    """Rows of a measured layer, (len(places), n_genes); NaN where there is no place or the layer is not committed."""
-    out = np.full((len(places), store.facts.n_genes), np.nan, np.float32)
+def measured_rows(store: StoreReader, layer: str, places: Sequence[Place | None], genes: Take | None = None) -> Float32:
+    """Rows of a measured layer, (len(places), n genes); NaN where there is no place or the layer is not committed."""
+    out = np.full((len(places), store.facts.n_genes if genes is None else len(genes)), np.nan, np.float32)
+    row = np.empty((1, store.facts.n_genes), np.float32)
     there = {p.block for p in places if p is not None}
     there = {b for b in there if store.status(b, layer) == "committed"}
     order = sorted(
@@ -73,7 +74,8 @@ def measured_rows(store: StoreReader, layer: str, places: Sequence[Place | None]
     for i in order:
         place = places[i]
         assert place is not None
-        store.read(place.block, layer, place.row, place.row + 1, out=out[i : i + 1])
+        store.read(place.block, layer, place.row, place.row + 1, out=row)
+        out[i] = row[0] if genes is None else row[0, genes]
     return out
 
 

@@ -34,19 +34,18 @@ def check_shift(
     gene and cell line first, so that what all samples share does not count.
     """
     own: list[Place | None] = [places.get(i) for i in sampled.ids]
-    genes = np.isfinite(sampled.values).all(axis=0) if len(own) else np.zeros(0, bool)
-    if len(own) < FEWEST_PAIRS or genes.sum() < 3:
+    if len(own) < FEWEST_PAIRS or len(sampled.genes) < 3:
         return [
             _note("shift_not_checked", f"{name}: too few rows or genes to check that values belong to their ids.", name)
         ]
     at_home = False
     for layer in ("control", "treated"):
-        measured = measured_rows(store, layer, own)[:, genes]
+        measured = measured_rows(store, layer, own, sampled.genes)
         if not np.isfinite(measured).all(axis=1).any():
             continue
-        view = _View(sampled.values[:, genes], measured, [p.block.cell_line if p else "" for p in own])
+        view = _View(sampled.values, measured, [p.block.cell_line if p else "" for p in own])
         for order, step, neighbours in _neighbours(sampled, all_ids, places, store):
-            rows = measured_rows(store, layer, neighbours)[:, genes]
+            rows = measured_rows(store, layer, neighbours, sampled.genes)
             gain, z, n = view.compare(rows, [p.block.cell_line if p else "" for p in neighbours])
             if n >= FEWEST_PAIRS and z > SIGNIFICANT and gain > MARGIN:
                 numbers = {"layer": layer, "order": order, "step": step, "gain": gain, "z": z, "pairs": n}
