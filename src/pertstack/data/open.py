@@ -70,14 +70,19 @@ def open_data(
             path, mapping=mapping, control_layer=control_layer, treated_layer=treated_layer, delta=delta,
             treated_optional=treated_optional,
         )  # fmt: skip
-    if kind == "table":
-        from pertstack.data.tables_reader import open_tables
-
-        return open_tables(path, control, mapping=mapping, delta=delta)
     if kind == "gctx":
         from pertstack.data.gctx_reader import open_gctx
 
         return open_gctx(path, metadata=metadata, mapping=mapping, delta=delta, controls=controls, seed=seed)
+    return _open_pair(kind, path, control, mapping, delta)
+
+
+def _open_pair(kind: str, path: Path, control: Path | None, mapping: Mapping[str, str] | None, delta: bool) -> DataFile:
+    """Formats whose controls lie in a file of their own, or within the export."""
+    if kind == "table":
+        from pertstack.data.tables_reader import open_tables
+
+        return open_tables(path, control, mapping=mapping, delta=delta)
     if kind == "pdgrapher":
         from pertstack.data.pdgrapher import open_pdgrapher
 
