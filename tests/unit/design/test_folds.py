@@ -293,6 +293,25 @@ def test_an_explicit_table_is_matched_by_id(tmp_path: Path) -> None:
     assert FoldPlan.load(tmp_path).test_share is None
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "tsv"])
+def test_an_explicit_table_in_a_file(tmp_path: Path, suffix: str) -> None:
+    """Ids that look like numbers stay text, with their leading zeros."""
+    obs = world()
+    obs.index = [f"{i:04d}" for i in range(len(obs))]
+    path = tmp_path / f"folds.{suffix}"
+    if suffix == "parquet":
+        explicit(obs).to_parquet(path)
+    else:
+        explicit(obs).to_csv(path, index=False, sep="," if suffix == "csv" else "\t")
+    expected = FoldPlan.from_table(explicit(obs), obs, group_by="perturbation")
+    assert FoldPlan.from_file(path, obs, group_by="perturbation").digest == expected.digest
+    with pytest.raises(MissingFileError, match="does not exist"):
+        FoldPlan.from_file(tmp_path / "none.csv", obs)
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="cannot be read as a table"):
+        FoldPlan.from_file(path, obs)
+
+
 def test_an_explicit_table_with_roles_only_gets_folds_from_the_hash_of_the_group() -> None:
     obs = world()
     table = pd.DataFrame(
