@@ -6,9 +6,11 @@ one thread, and shares are put together in the order of the panels.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from pertstack.reduce.top_kernels import cut_slices
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Spread = Callable[[list[Callable[[], Any]]], None]
 _SLICE_ROWS = 16
+IN_MEMORY = 2**25  # bytes of one array of slices above which it is kept in a file
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +57,7 @@ class BlockSums:
         profiles: dict[Reference, Float32],
         k: int,
         models: tuple[str, ...],
+        scratch: Path | None = None,
     ) -> None:
         """``usable`` (n, M), ``genes_of`` (M, n_genes), ``profiles`` each (1, n_genes), or (0, n_genes) for the own
         control.
@@ -72,7 +76,7 @@ class BlockSums:
         self.row_sum = np.zeros((n, self.n_columns))
         self.triangle = np.zeros((n, self.n_columns * (self.n_columns + 1) // 2))
         k = min(k, n_genes)
-        self.slices = {r: _empty_slices(n, n_models, k) for r in profiles}
+        self.slices = {r: _empty_slices(n, n_models, k, scratch) for r in profiles}
         self.panels = [(a, min(n_genes, a + PANEL)) for a in range(0, n_genes, PANEL)]
 
     def add(self, tile: Float32, start: int, spread: Spread) -> None:
@@ -152,9 +156,21 @@ def _call(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
     return lambda: function(*args)
 
 
-def _empty_slices(n: int, n_models: int, k: int) -> TopSlices:
-    y, offset = (np.zeros((n, k), dtype=np.float32) for _ in range(2))
-    return TopSlices(np.zeros((n, k), dtype=np.int32), y, offset, np.zeros((n, n_models, k), dtype=np.float32))
+def _empty_slices(n: int, n_models: int, k: int, scratch: Path | None) -> TopSlices:
+    genes = _space((n, k), np.int32, scratch)
+    y, offset = (_space((n, k), np.float32, scratch) for _ in range(2))
+    return TopSlices(genes, y, offset, _space((n, n_models, k), np.float32, scratch))
+
+
+def _space(shape: tuple[int, ...], dtype: Any, scratch: Path | None) -> np.ndarray[Any, Any]:
+    """Zeros in memory, or in a nameless file of the scratch folder where they are large: a block may have any number
+    of rows.
+    """
+    if scratch is None or int(np.prod(shape)) * 4 <= IN_MEMORY:
+        return np.zeros(shape, dtype=dtype)
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=scratch) as stream:
+        return np.asarray(np.memmap(stream, dtype=dtype, mode="w+", shape=shape))
 
 
 def _symmetric(cross: Float64, n_columns: int) -> Float64:

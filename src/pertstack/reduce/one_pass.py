@@ -84,7 +84,7 @@ def reduce_blocks(
         if on_block is not None:
             on_block(block)
     new = [b for b in chosen if b not in parts]
-    for block, part in _read_parts(source, references, new, k, memory, workers):
+    for block, part in _read_parts(source, references, new, k, memory, workers, cache):
         parts[block] = part
         if block in folders:
             save_part(folders[block], part, {"block": block.id, "models": list(source.models), "k": k})
@@ -120,7 +120,13 @@ def part_key(source: BlockSource, references: References, block: Block, k: int) 
 
 
 def _read_parts(
-    source: BlockSource, references: References, blocks: list[Block], k: int, memory: int, workers: int
+    source: BlockSource,
+    references: References,
+    blocks: list[Block],
+    k: int,
+    memory: int,
+    workers: int,
+    scratch: Path | None,
 ) -> Iterator[tuple[Block, BlockPart]]:
     """Parts of blocks in their order. The source is used by one thread alone, which reads a tile ahead, also into
     the next block.
@@ -130,7 +136,7 @@ def _read_parts(
     with ExitStack() as stack:
         reader = stack.enter_context(ThreadPoolExecutor(1))
         pool = stack.enter_context(ThreadPoolExecutor(workers)) if workers > 1 else None
-        tiles = _Tiles(source, references, blocks, k, memory)
+        tiles = _Tiles(source, references, blocks, k, memory, scratch)
         coming = reader.submit(tiles.read, 0)
         for turn, (block, start, last) in enumerate(tiles.order):
             sums, tile = coming.result()
@@ -144,8 +150,17 @@ def _read_parts(
 class _Tiles:
     """Two tiles that are filled in turn, made when first needed and kept from block to block: fresh memory is slow."""
 
-    def __init__(self, source: BlockSource, references: References, blocks: list[Block], k: int, memory: int) -> None:
-        self.source, self.references, self.k, self.models = source, references, k, tuple(source.models)
+    def __init__(
+        self,
+        source: BlockSource,
+        references: References,
+        blocks: list[Block],
+        k: int,
+        memory: int,
+        scratch: Path | None,
+    ) -> None:
+        self.source, self.references, self.k, self.scratch = source, references, k, scratch
+        self.models = tuple(source.models)
         self.shape = (len(self.models) + 2, len(source.gene_names))
         self.lengths = {block: len(source.obs(block)) for block in blocks}
         self.rows = min(rows_of_tile(self.shape[1], self.shape[0], memory), max(self.lengths.values()))
@@ -171,7 +186,7 @@ class _Tiles:
     def _new_sums(self, block: Block) -> BlockSums:
         usable = np.stack([self.source.sound(block, m) for m in self.models], axis=1)
         genes_of = np.stack([self.source.genes_of(block, m) for m in self.models])
-        return BlockSums(block, usable, genes_of, _profiles(self.references, block), self.k, self.models)
+        return BlockSums(block, usable, genes_of, _profiles(self.references, block), self.k, self.models, self.scratch)
 
     def _space(self, which: int, n: int) -> Float32:
         """Contiguous whatever n is."""

@@ -280,6 +280,15 @@ def test_processes_can_share_the_blocks(tmp_path):
     assert set(source.reads.values()) == {20}  # only for the other cache
 
 
+def test_large_slices_are_made_in_files_of_the_cache_and_leave_none_behind(tmp_path, monkeypatch):
+    source = world()
+    refs = References.collect(source)
+    want = reduce_blocks(source, refs)
+    monkeypatch.setattr("pertstack.reduce.block_sums.IN_MEMORY", 1)
+    same_bits(want, reduce_blocks(source, refs, cache=tmp_path / "cache", workers=2))
+    assert all(p.is_dir() for p in (tmp_path / "cache").iterdir())
+
+
 def test_the_first_finished_part_stays(tmp_path):
     from pertstack.reduce.part_files import load_part, save_part
 
