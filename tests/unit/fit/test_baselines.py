@@ -14,7 +14,7 @@ from pertstack._base.errors import InputError
 from pertstack.data.side import PerturbationFeatures, SideInformation
 from pertstack.fit import get_model
 from pertstack.fit.baselines.additive import additive_effects
-from pertstack.fit.baselines.low_rank import bilinear_middle, principal_axes
+from pertstack.fit.baselines.low_rank import bilinear_middle, gene_scores, principal_axes
 from pertstack.fit.baselines.per_gene_linear import per_gene_lines
 from pertstack.fit.baselines.perturbation_knn import KAPPAS, choose_kappa, similarity
 from pertstack.fit.baselines.ridge import GRID, gcv_penalty, label_means, solve_ridge
@@ -208,6 +208,15 @@ def test_principal_axes_match_svd(shape):
     _, _, other = np.linalg.svd(values - values.mean(axis=0), full_matrices=False)
     np.testing.assert_allclose(np.abs(axes.T @ other[:4].T), np.eye(4), atol=1e-8)
     assert principal_axes(np.ones((5, 3)), 2).shape == (3, 0)
+
+
+def test_gene_scores_rebuild_the_effects():
+    """With as many components as perturbations nothing but each perturbation's mean over genes is lost."""
+    effects = np.random.default_rng(1).normal(size=(4, 9))
+    scores = gene_scores(effects, 4)
+    axes = principal_axes(effects.T, 4)
+    np.testing.assert_allclose((scores @ axes.T).T, effects - effects.mean(axis=1, keepdims=True), atol=1e-9)
+    assert (np.diff((scores**2).sum(axis=0)) <= 0).all(), "largest first, with their size"
 
 
 def test_low_rank_uses_gene_vectors_where_perturbed_genes_are_measured():

@@ -40,6 +40,15 @@ def principal_axes(values: Floats, rank: int) -> Floats:
     return axes
 
 
+def gene_scores(effects: Floats, rank: int) -> Floats:
+    """Gene embedding A (n_genes, K): principal component scores of the genes, whose "samples" are the perturbations.
+
+    Scores, not unit vectors: the paper's lambda is meant for embeddings on the scale of the effects.
+    """
+    across = effects.T - effects.mean(axis=1)
+    return np.asarray(across @ principal_axes(effects.T, rank), dtype=np.float64)
+
+
 def bilinear_middle(effects: Floats, genes: Floats, perturbations: Floats, strength: float) -> Floats:
     """``W = (A'A + λI)⁻¹ A' Y B' (BB' + λI)⁻¹``, shape (K, L), for effects Y given as rows (C, G).
 
@@ -53,7 +62,7 @@ def bilinear_middle(effects: Floats, genes: Floats, perturbations: Floats, stren
 
 @dataclass
 class LowRank(Baseline):
-    """Starting point plus ``A W B``: A = principal axes of the effects, B = embedding of the perturbation (K = 10).
+    """Starting point plus ``A W B``: A = gene scores of the effects' PCA, B = embedding of the perturbation (K = 10).
 
     B holds the principal components of the features of the fitted perturbations; for perturbed genes that are also
     measured (features of kind ``genes``) it holds their rows of A, as in the paper. A perturbation of unknown features
@@ -91,9 +100,8 @@ class LowRank(Baseline):
             raise InputError(
                 f"{self.name}: {features.kind} features are missing for every fit row; nothing to learn from."
             )
-        genes = principal_axes(effects, self.rank)
-        self.mean_ = values[present].mean(axis=0)
-        self.axes_ = self._feature_axes(features, rows, values[present], genes)
+        genes = gene_scores(effects, self.rank)
+        self.mean_, self.axes_ = self._embedding(features, rows, values[present], genes)
         embedded = (values[present] - self.mean_) @ self.axes_
         self.effect_axes_ = (genes @ bilinear_middle(effects[present], genes, embedded, self.strength)).T
         return self
@@ -102,13 +110,15 @@ class LowRank(Baseline):
         values, known = features.rows(names)
         return values.astype(np.float64), known
 
-    def _feature_axes(self, features: PerturbationFeatures, rows: FitRows, values: Floats, genes: Floats) -> Floats:
-        """(n_features, L): rows of the gene embedding where features name measured genes, else principal axes."""
+    def _embedding(
+        self, features: PerturbationFeatures, rows: FitRows, values: Floats, genes: Floats
+    ) -> tuple[Floats, Floats]:
+        """Centre (n_features,) and axes (n_features, L) that turn features into the perturbation embedding."""
         position = {str(gene): i for i, gene in enumerate(rows.gene_names)}
         measured = np.array([position.get(column, -1) for column in features.columns])
         if features.kind == "genes" and (measured >= 0).any():
-            return np.where((measured >= 0)[:, None], genes[measured], 0.0)
-        return principal_axes(values, self.rank)
+            return np.zeros(values.shape[1]), np.where((measured >= 0)[:, None], genes[measured], 0.0)
+        return values.mean(axis=0), principal_axes(values, self.rank)
 
     def predict(self, rows: PredictRows) -> Float32:
         features = features_of(rows.side, self.needs.features, self.name)
