@@ -18,7 +18,7 @@ from pertstack.reduce.score_table import ScoreTable
 from pertstack.verdict.board import Comparison, Kind, Leaderboard, LeaderboardRow, ScoreCell, Split, plain_json
 from pertstack.verdict.decomposition import Array, Decomposition, Difference, decompose, effect_quartiles
 from pertstack.verdict.views import leave_cell_line_out, nan_mean, per_cell_line, scaled_scores
-from pertstack.verdict.words import count_units, direction, find_metric, need_metric, number, split_metric
+from pertstack.verdict.words import count_units, direction, find_metric, need_metric, split_metric
 
 BEST_SINGLE = "best_single"
 """The reference that picks the best base model on the rows it may learn from (``stack/best_single.py``)."""
@@ -320,9 +320,3 @@ def _headline(setting: Setting, best: str, chosen: Decomposition | None, split: 
         who = best if setting.chosen == best else "the best single model out of fold"
         return f"{where}: {who} ships alone; no combination was shown to beat the best single model."
     return f"{where}: {chosen.headline}"
-
-
-def headline_score(board: Leaderboard, name: str) -> str:
-    """A row's primary score in words with n valid / n, for a status line."""
-    cell = board.row(name).score(board.primary)
-    return "—" if cell is None else f"{number(cell.value)} (n {cell.n_valid:,} / {cell.n:,})"
