@@ -76,6 +76,7 @@ def choose(
     primary: str | None = None,
     no_harm: Sequence[str] = NO_HARM,
     level: float = 0.05,
+    tolerance: float = 0.01,
     n_draws: int = 2000,
     seed: int = 0,
     trust_partial: bool = False,
@@ -87,6 +88,8 @@ def choose(
     table : scores of out-of-fold rows, from ``score(source, nested.combines(), ...)``.
     primary : metric to choose by; default that of the nested fits.
     no_harm : metrics that must not lose beyond noise; those the table lacks are named in the reasons.
+    tolerance : relative fall of a no-harm metric that counts as equal. Paired differences of similar answers are known
+        so exactly that without it a loss of 0.001 on one metric would outweigh any gain on the primary one.
     level : one-sided level of every bound. n_draws, seed : of the bootstrap over groups.
     trust_partial : let flexible combiners ship although the nesting is partial (see ``untrusted``): only for
         predictions whose base models never met the other folds at all.
@@ -102,7 +105,9 @@ def choose(
     primary = parse_metric(primary or str(nested.settings["primary"])).name
     there = [m for m in no_harm if parse_metric(m).name in table.metrics]
     candidates = [c.name for c in nested.combiners if c.candidate and c.name in table.names]
-    panel = Panel.of(table, candidates, BEST_SINGLE, [primary, *there], level=level, n_draws=n_draws, seed=seed)
+    panel = Panel.of(
+        table, candidates, BEST_SINGLE, [primary, *there], level=level, n_draws=n_draws, seed=seed, tolerance=tolerance
+    )
     marked = {
         name: "not shipped: loses beyond noise against the best single model on " + "; ".join(map(str, losses))
         for name in candidates

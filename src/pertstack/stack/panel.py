@@ -31,11 +31,12 @@ class Gain:
     se: float
     lower: float  # one-sided bound at the panel's level
     upper: float  # one-sided bound at the panel's level
+    slack: float = 0.0  # a loss up to this counts as equal, however surely it is one
 
     @property
     def lost(self) -> bool:
-        """Worse beyond noise."""
-        return self.upper < 0
+        """Worse beyond noise, and by more than what counts as equal."""
+        return self.upper < -self.slack
 
     @property
     def gained(self) -> bool:
@@ -43,7 +44,10 @@ class Gain:
         return self.lower > 0
 
     def to_json(self) -> dict[str, Any]:
-        return {"metric": self.metric, "value": self.value, "se": self.se, "lower": self.lower, "upper": self.upper}
+        return {
+            "metric": self.metric, "value": self.value, "se": self.se, "lower": self.lower, "upper": self.upper,
+            "slack": self.slack,
+        }  # fmt: skip
 
     def __str__(self) -> str:
         return f"{self.metric} {self.value:+.4f} (s.e. {self.se:.4f}, bounds {self.lower:+.4f} to {self.upper:+.4f})"
@@ -72,8 +76,12 @@ class Panel:
         level: float,
         n_draws: int,
         seed: int,
+        tolerance: float = 0.0,
     ) -> Panel:
-        """Resample groups of the score table; ``metrics`` has the primary first and must be in the table."""
+        """Resample groups of the score table; ``metrics`` has the primary first and must be in the table.
+
+        ``tolerance`` is the share of the best single model's score by which the metrics beside the primary may fall.
+        """
         for name in (*names, against):
             if name not in table.names:
                 raise unknown_name("model or combiner", name, table.names)
@@ -91,12 +99,10 @@ class Panel:
         gain, spread = means - means[at], draws - draws[:, at : at + 1]
         bounds = np.quantile(spread, [level, 1 - level], axis=0)
         se = spread.std(axis=0, ddof=1)
+        slack = tolerance * np.abs(means[at]) * (np.arange(len(spelled)) > 0)
+        facts = np.stack([gain, se, bounds[0], bounds[1], np.broadcast_to(slack, gain.shape)], axis=2)
         gains = {
-            name: tuple(
-                Gain(m, float(gain[i, j]), float(se[i, j]), float(bounds[0, i, j]), float(bounds[1, i, j]))
-                for j, m in enumerate(spelled)
-            )
-            for i, name in enumerate(names)
+            name: tuple(Gain(m, *facts[i, j].tolist()) for j, m in enumerate(spelled)) for i, name in enumerate(names)
         }
         return cls(tuple(names), spelled, gains, means[:, 0], draws[:, :, 0], outside, sums.n_groups)
 

@@ -137,6 +137,16 @@ def test_a_gain_bought_with_another_metric_is_marked_and_not_shipped(nested):
     assert any("r2_top20@own" in r and "Not judged" in r for r in choice.reasons)
 
 
+def test_a_loss_too_small_to_matter_is_not_held_against_a_gain(nested):
+    """RMSE worse by 0.5 %, beyond any doubt: equal at the default tolerance of 1 %, a loss at none."""
+    rng = np.random.default_rng(9)
+    columns = columns_for(nested, {"best_single": 0.0, "simplex": 0.03}, rng, rmse={"simplex": 0.005})
+    table = table_of(columns, np.arange(400) // 4)
+    assert choose(table, nested).chosen == "simplex"
+    strict = choose(table, nested, tolerance=0.0)
+    assert strict.chosen == "best_single" and "rmse_all@own" in strict.marked["simplex"]
+
+
 def test_few_groups_widen_the_bound(nested):
     """The same gain in 400 samples: clear when they are 100 drugs, not when they are 4."""
     rng = np.random.default_rng(4)
