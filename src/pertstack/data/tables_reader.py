@@ -31,6 +31,7 @@ def open_tables(
 ) -> DataFile:
     """Open a treated table and its control table; with ``delta`` no control table is needed. See ``open_data``."""
     first = header(path)
+    one_sided: set[str] = set()
     if delta:
         genes = _numeric(first) - _taken(mapping)
         source = "no control file (differential values)"
@@ -43,6 +44,7 @@ def open_tables(
     else:
         other = header(control)
         genes = (_numeric(first) & _numeric(other)) - _taken(mapping)
+        one_sided = (_numeric(first) ^ _numeric(other)) - _taken(mapping)
         source = str(control)
         if not genes:
             raise InputError(
@@ -61,6 +63,8 @@ def open_tables(
         controls = _controls(control, ordered, obs_source)
     obs, notes = canonical_obs(obs_source, mapping, where=path.name)
     notes.append(_gene_note(path, ordered, keep))
+    if one_sided:
+        notes.append(_one_sided_note(path, sorted(one_sided)))
     var = pd.DataFrame(index=pd.Index(np.array(ordered, dtype=object), name="gene"))
     return DataFile(
         path=str(path), obs=obs, var=var, treated=treated, control=controls, delta=delta, control_reference=source,
@@ -118,6 +122,15 @@ def _controls(path: Path, genes: list[str], obs: pd.DataFrame) -> RowSource:
             f"(it has {first_few(ids[:3])})."
         )
     return IndexedRows(values.values, at.astype(np.int64))
+
+
+def _one_sided_note(path: Path, columns: list[str]) -> Finding:
+    message = (
+        f"{len(columns):,} numeric columns are in only one of the two tables and are not genes here: "
+        f"{first_few(columns)}. If they are "
+        f"genes, give both tables the same gene names; if they are metadata, all is well."
+    )
+    return Finding("warning", "columns_in_one_table", message, len(columns), tuple(columns[:10]), str(path))
 
 
 def _gene_note(path: Path, genes: list[str], keep: list[Any]) -> Finding:

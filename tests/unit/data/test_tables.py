@@ -121,3 +121,13 @@ def test_what_was_taken_as_gene_is_said(tmp_path) -> None:
     file = open_data(write(treated, tmp_path / "t.csv"), control=write(control, tmp_path / "c.csv"))
     note = next(n for n in file.notes if n.code == "genes_taken")
     assert note.count == 7 and "'well_row'" in note.message
+
+
+def test_genes_that_only_one_table_has_are_warned_about(tmp_path) -> None:
+    treated, control = tables()
+    file = open_data(
+        write(treated, tmp_path / "t.csv"), control=write(control.rename(columns={"G6": "g6"}), tmp_path / "c.csv")
+    )
+    note = next(n for n in validate(file) if n.code == "columns_in_one_table")
+    assert note.severity == "warning" and note.examples == ("G6", "g6")
+    assert file.n_genes == 6
