@@ -82,8 +82,16 @@ def _weights(stored: Stored) -> dict[str, dict[str, float]]:
 
 
 def _single_numbers(diversity: dict[str, Any]) -> dict[str, Any]:
-    """Numbers and short lists of diversity.json; frames are drawn elsewhere."""
-    return {k: v for k, v in diversity.items() if isinstance(v, int | float | str) and k != "format"}
+    """The numbers of diversity.json a reader can use, in words."""
+    effective, error = diversity["effective_number"], diversity["ambiguity"]
+    clusters = diversity["redundancy"]["clusters"]
+    return {
+        "effective number of models (participation ratio of error correlations)": effective["participation"],
+        "models beyond 0.95 correlated": "; ".join(", ".join(c) for c in clusters) or "none",
+        "mean squared error of one model": error["mean_error"],
+        "of the plain mean": error["ensemble_error"],
+        "removed by averaging (ambiguity)": error["ambiguity"],
+    }
 
 
 def _ladder(choice: dict[str, Any]) -> list[dict[str, Any]]:
