@@ -137,7 +137,8 @@ def _run(card: ModelCard, command: list[str], log: Path) -> None:
 
 def last_lines(log: Path, n: int = 5) -> str:
     """The last lines of a log for a message."""
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    text = log.read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("$ ")]  # "$ ": our own
     return "It wrote nothing." if not lines else "It ended with: " + " | ".join(line[:200] for line in lines[-n:])
 
 
