@@ -103,6 +103,7 @@ class ChemCPASettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class ScGenSettings(Settings):
+    epochs: int = 40
     hidden: tuple[int, ...] = (800, 800)
     latent: int = 100
     dropout: float = 0.2
