@@ -66,7 +66,9 @@ class Evidence:
     @cached_property
     def cautions(self) -> tuple[str, ...]:
         """What every combiner that learns from these sums should say: rows and genes some models did not predict."""
-        return tuple(f.message for f in self.reduction.findings if f.severity != "note")
+        said = [f.message for f in self.reduction.findings if f.severity != "note"]
+        more = f" (and {len(said) - 1:,} more findings of this kind in the reduction)" if len(said) > 1 else ""
+        return (f"{said[0]}{more}",) if said else ()
 
     @cached_property
     def fold_sums(self) -> dict[int, Sums]:

@@ -127,7 +127,13 @@ def _centred(slices: Slices, reference: str, k: int, rows: Any = slice(None)) ->
 
 def single_r2(slices: Slices, reference: Reference | str, k: int) -> Array:
     """R2 Top-k of every model alone, (M, n); NaN where undefined (not predicted, constant truth or prediction)."""
-    x, t = _centred(slices, reference, k)
+    n = np.asarray(slices.y).shape[0]
+    pieces = [_single_piece(slices, reference, k, slice(at, at + _PIECE)) for at in range(0, max(n, 1), _PIECE)]
+    return np.concatenate(pieces, axis=1)
+
+
+def _single_piece(slices: Slices, reference: str, k: int, rows: slice) -> Array:
+    x, t = _centred(slices, reference, k, rows)
     xx, xt, tt = np.einsum("nmk,nmk->nm", x, x), np.einsum("nmk,nk->nm", x, t), np.einsum("nk,nk->n", t, t)
     floor = t.shape[1] * _FLAT**2
     defined = (xx > floor) & (tt > floor)[:, None]

@@ -210,3 +210,6 @@ def test_the_whole_way_through_on_a_small_world():
     best = choice.best_single
     assert best == "m0" and choice.chosen in nested.names
     assert table.mean(choice.chosen, choice.primary).value >= table.mean("best_single", choice.primary).value
+    goodness = nested.final["best_single"].weights()["facts"]["goodness"]
+    for model in source.models:
+        assert goodness[model] == pytest.approx(table.mean(model, "r2_top20@pooled").value, rel=1e-5)
