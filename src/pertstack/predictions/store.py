@@ -26,7 +26,7 @@ from pertstack._base.files import storage_error
 from pertstack.design.blocks import Block
 from pertstack.design.provenance import FittedOn
 from pertstack.predictions import durable, layout, lifecycle, skeleton
-from pertstack.predictions.align import as_names, match
+from pertstack.predictions.align import Take, as_names, match
 from pertstack.predictions.chunks import Grid
 from pertstack.predictions.commit import (
     ChunkValues,
@@ -153,13 +153,24 @@ class PredictionStore(StoreViews):
         MisalignedError, InputError, ConflictError, StorageError
             Nothing was committed and everything committed before is untouched.
         """
-        genes = as_names(gene_names)
-        gone_genes = as_names(missing_genes)
-        columns = match("gene", genes, self._genes, missing=gone_genes, where=f"{model!r} for block {block.id}")
+        genes, gone_genes, columns = self._columns(block, model, gene_names, missing_genes)
         return self._commit(
             block, model, "layer", values, as_names(sample_ids), columns, len(genes), fitted_on, meta or {},
             as_names(missing_samples), gone_genes,
         )  # fmt: skip
+
+    def _columns(
+        self, block: Block, model: str, gene_names: Iterable[object], missing_genes: Iterable[object]
+    ) -> tuple[list[str], list[str], Take | None]:
+        """Names of the columns handed in, of the genes announced as missing, and how the columns must be taken."""
+        genes, gone = as_names(gene_names), as_names(missing_genes)
+        both = set(genes).intersection(gone)
+        if both:
+            raise MisalignedError(
+                f"{model!r} for block {block.id}: {len(both):,} genes are handed over and announced as missing: "
+                f"{first_few(sorted(both))}. Leave out their columns, or do not announce them."
+            )
+        return genes, gone, match("gene", genes, self._genes, missing=gone, where=f"{model!r} for block {block.id}")
 
     def commit_embedding(
         self, block: Block, model: str, values: Any, *, sample_ids: Iterable[object], fitted_on: FittedOn | None,
@@ -255,8 +266,7 @@ class PredictionStore(StoreViews):
     ) -> RowWriter:  # fmt: skip
         """A writer for predictions larger than memory: append rows in any order, ``commit()`` at the end."""
         self._writable()
-        genes, gone_genes = as_names(gene_names), as_names(missing_genes)
-        columns = match("gene", genes, self._genes, missing=gone_genes, where=f"{model!r} for block {block.id}")
+        genes, gone_genes, columns = self._columns(block, model, gene_names, missing_genes)
         draft = self.draft(
             block, model, "layer", len(genes), fitted_on, meta or {}, as_names(missing_samples), gone_genes
         )

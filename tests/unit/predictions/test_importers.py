@@ -212,7 +212,12 @@ def test_gaps_are_refused_or_recorded(world: World, tmp_path: Path) -> None:
     assert report.missing_genes == tuple(world.genes[:4]) and report.n_samples == len(frame) - 3
     source = StoreSource(world.store, role="all")
     assert sum(int(source.sound(b, "m").sum()) for b in source.blocks()) == len(frame) - 3
-    assert all(source.genes_of(b, "m").sum() == 27 for b in source.blocks())
+    for block in SIZES:
+        want = world.prediction(block, seed=5)
+        want[:, :4] = np.nan
+        want[np.isin(world.obs[block].index, list(report.missing.get(block.id, ())))] = np.nan
+        np.testing.assert_array_equal(world.store.read(block, "m", verify=True), want)
+        assert source.genes_of(block, "m").sum() == 27
     with pytest.raises(MisalignedError, match=r"2 samples of \d blocks are not predicted"):
         add_predictions(
             world.store, "n", comma(tmp_path, frame.drop(index=frame.index[10:12])), fitted_on="plan", scale="treated"

@@ -165,6 +165,11 @@ def test_what_is_missing_must_be_announced(world: World) -> None:
     np.testing.assert_array_equal(world.store.read(LINE, "m", verify=True), want)
 
 
+def test_a_gene_cannot_be_given_and_missing(world: World) -> None:
+    with pytest.raises(MisalignedError, match="handed over and announced as missing"):
+        world.commit(LINE, "m", missing_genes=world.genes[:2])
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39])
 def test_values_that_are_not_finite_in_float32_are_refused(world: World, bad: float) -> None:
     values = world.prediction(LINE).astype(np.float64)

@@ -104,10 +104,12 @@ def add_predictions(
     facts = {**_file_meta(files), "scale": scale, **dict(meta or {})}
     with ExitStack() as stack:
         writers: dict[Block, RowWriter] = {}
+        gaps = set(missing_genes)
+        predicted_genes = [g for g in own_genes if g not in gaps]
         for block in blocks:
             writers[block] = stack.enter_context(
                 store.writer(
-                    block, name, gene_names=own_genes, fitted_on=fitted.of(block), meta=facts,
+                    block, name, gene_names=predicted_genes, fitted_on=fitted.of(block), meta=facts,
                     missing_samples=gone.get(block, ()), missing_genes=missing_genes,
                 )
             )  # fmt: skip
@@ -239,7 +241,8 @@ def _place_chunk(
     store: PredictionStore, chunk: NamedChunk, columns: Take | None, places: Mapping[str, Place],
     writers: Mapping[Block, RowWriter], scale: Scale,
 ) -> None:  # fmt: skip
-    """Rows of a chunk to their blocks, in the store's gene order and the treated scale."""
+    """Rows of a chunk to their blocks, predicted genes in the store's order, in the treated scale."""
+    genes = None if columns is None else np.flatnonzero(columns >= 0)
     by_block: dict[Block, list[int]] = {}
     for i, name in enumerate(chunk.sample_ids):
         by_block.setdefault(places[name].block, []).append(i)
@@ -247,9 +250,9 @@ def _place_chunk(
         names = [chunk.sample_ids[i] for i in rows]
         values = chunk.values if len(rows) == len(chunk.sample_ids) else chunk.values[rows]
         if columns is not None:
-            values = np.take(values, np.maximum(columns, 0), axis=1)
+            values = np.take(values, columns[genes], axis=1)
         if scale == "delta":
-            values = values + measured_rows(store, "control", [places[n] for n in names])
+            values = values + measured_rows(store, "control", [places[n] for n in names], genes)
         writers[block].append(values, names)
 
 

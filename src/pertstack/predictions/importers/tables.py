@@ -24,7 +24,7 @@ from pertstack._base.errors import InputError, first_few
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.files import PredictionFile, names_of
 
-SLAB_BYTES = 48_000_000
+SLAB_BYTES = 24_000_000
 ReadColumns = Callable[[list[str]], Any]  # -> pyarrow.Table
 
 
