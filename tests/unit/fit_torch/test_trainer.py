@@ -226,3 +226,11 @@ def test_curves_are_kept_for_every_model(name):
     model = small(name, epochs=3).fit(rows, rng=np.random.default_rng(0))
     assert [c["epoch"] for c in model.curve] == [0, 1, 2]
     assert all(math.isfinite(v) for c in model.curve for v in c.values()) and "validation" in model.curve[-1]
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_a_handful_of_rows_never_leaves_a_batch_of_one(n):
+    rows = make_rows().take(np.arange(n))
+    model = small("TranSiGen", batch_size=2, epochs=2, validation_share=0.0).fit(rows, rng=np.random.default_rng(0))
+    assert np.isfinite(model.predict(rows.without_treated())).all()
+    assert model.best_epoch is None and "validation" not in model.curve[-1]

@@ -136,7 +136,8 @@ def _epoch(job: Job, state: Progress, epoch: int) -> dict[str, float]:
     """One pass over the fit rows in near-equal batches; mean of every named loss."""
     job.net.train()
     order = job.rows[torch.randperm(len(job.rows), generator=job.generator).numpy()]
-    parts = np.array_split(order, max(1, math.ceil(len(order) / job.settings.batch_size)))
+    n_parts = min(math.ceil(len(order) / job.settings.batch_size), len(order) // 2)  # batch norm needs 2 rows or more
+    parts = np.array_split(order, max(1, n_parts))
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     for part in parts:
