@@ -9,7 +9,7 @@ import errno
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,6 +18,8 @@ from pertstack._base.errors import StackingError
 from pertstack._base.files import storage_error
 from pertstack._base.findings import worst
 from pertstack._base.progress import show_progress
+from pertstack.data.simulate_config import Pairing
+from pertstack.data.vehicles import ControlChoice
 from pertstack.terminal import (
     USAGE_ERROR,
     out,
@@ -79,7 +81,7 @@ def simulate(
     cell_lines: Annotated[int, typer.Option(min=1)] = 3,
     perturbations: Annotated[int, typer.Option(min=1)] = 150,
     replicates: Annotated[int, typer.Option(min=1)] = 2,
-    pairing: Annotated[Any, typer.Option(help="How controls are paired: own, matched or random.")] = "random",
+    pairing: Annotated[Pairing, typer.Option(help="How controls are paired: own, matched or random.")] = "random",
     seed: int = 0,
 ) -> None:
     """A world with known truth, as an h5ad file (treated in X; layers control and effect).
@@ -108,6 +110,8 @@ def init(
     plan: Annotated[Path | None, typer.Option(help="An explicit fold table instead (sample_id, role, fold).")] = None,
     control_layer: Annotated[str, typer.Option(help="Layer with each sample's control.")] = "control",
     control: Annotated[Path | None, typer.Option(help="Separate control file of parquet / CSV data.")] = None,
+    metadata: Annotated[Path | None, typer.Option(help="Sample table of GCTX data (siginfo / instinfo).")] = None,
+    controls: Annotated[ControlChoice, typer.Option(help="How GCTX wells get their control.")] = "plate_mean",
     delta: Annotated[bool, typer.Option("--delta", help="Values already are differential: no control.")] = False,
     map_: Annotated[str | None, typer.Option("--map", help="Your columns: cell_line=cell_id,perturbation=drug")] = None,
     features: Annotated[Path | None, typer.Option(help="Feature matrix keyed by perturbation.")] = None,
@@ -122,7 +126,8 @@ def init(
 
     made = Study.create(
         study, data=data, group=group, folds=folds, test=test, seed=seed, plan=plan, control_layer=control_layer,
-        control=control, delta=delta, mapping=parse_mapping(map_), features=features, targets=targets, graph=graph,
+        control=control, metadata=metadata, controls=controls, delta=delta, mapping=parse_mapping(map_),
+        features=features, targets=targets, graph=graph,
     )  # fmt: skip
     say_findings(made.findings())
     out(made.describe())

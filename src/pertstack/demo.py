@@ -19,6 +19,7 @@ BASELINES = (
     "per_gene_linear",
     "perturbation_knn",
     "ridge",
+    "ridge_treated",
     "low_rank",
     "mlp",
 )

@@ -25,10 +25,19 @@ from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stack.combiner import FittedCombiner
 from pertstack.stack.evidence import Evidence
+from pertstack.stack.nested import fit_nested
 from pertstack.stack.registry import make_combiner
-from pertstack.stacking import development_source, evidence_key, learning_reference, panel_metrics, reduce_study
+from pertstack.stacking import (
+    development_source,
+    evidence_key,
+    learning_reference,
+    level_one,
+    panel_metrics,
+    reduce_study,
+)
 from pertstack.verdict.board import Kind, Leaderboard
 from pertstack.verdict.checks import run_checks, write_checks
+from pertstack.verdict.intervals import check_coverage
 from pertstack.verdict.judge import Setting, Verdict, judge
 from pertstack.verdict.replicates import ReplicatePredictor
 from pertstack.verdict.resampling import GroupResampling
@@ -125,6 +134,7 @@ def judge_study(folder: StudyFolder, *, exploratory: bool, workers: int, memory:
     )  # fmt: skip
     test = _score_test(folder, stored, fits, workers=workers, memory=memory)
     oof = ScoreTable.load(folder.results / "oof_scores.npz")
+    write_json(folder.results / "coverage.json", _coverage(folder, stored, workers=workers, memory=memory))
     verdict = judge(test, oof, _setting(folder, stored, permit.number, permit.exploratory), GroupResampling(plan.seed))
     _write(folder, stored, verdict, test)
     return verdict.leaderboard
@@ -134,10 +144,7 @@ def _score_test(
     folder: StudyFolder, stored: Stored, fits: dict[str, FittedCombiner], *, workers: int, memory: str
 ) -> ScoreTable:
     plan = folder.analysis_plan
-    source = StoreSource(
-        folder.store, folder.open_test_truth(), "test", stored.models, groups=folder.plan.groups,
-        accept_unverified=stored.accept_unverified,
-    )  # fmt: skip
+    source = _test_source(folder, stored)
     combines: dict[str, Any] = {name: fit.combine for name, fit in fits.items() if name != "no_change"}
     replicates = ReplicatePredictor(source)
     if replicates.exists:
@@ -151,6 +158,31 @@ def _score_test(
             on_rows=lambda n: bar.advance(task, n),
         )  # fmt: skip
     return table.with_oracle(plan.choice_metric, stored.models)
+
+
+def _test_source(folder: StudyFolder, stored: Stored) -> StoreSource:
+    """Test rows with their truth: only this module makes one."""
+    return StoreSource(
+        folder.store, folder.open_test_truth(), "test", stored.models, groups=folder.plan.groups,
+        accept_unverified=stored.accept_unverified,
+    )  # fmt: skip
+
+
+def _coverage(folder: StudyFolder, stored: Stored, *, workers: int, memory: str) -> dict[str, Any]:
+    """How often 90 % prediction intervals of the shipped combination hold the truth of the test, by cell line."""
+    plan, accept = folder.analysis_plan, stored.accept_unverified
+    development = development_source(folder, stored.models, accept_unverified=accept)
+    reduction = reduce_study(folder, stored.models, accept_unverified=accept, workers=workers, memory=memory)
+    chosen = make_combiner(stored.chosen, **stored.combiners[stored.chosen]["params"])
+    nested = fit_nested(
+        [chosen], reduction, source=development, references=folder.references, reference=learning_reference(plan),
+        primary=plan.choice_metric, seed=plan.seed,
+        level_one=level_one(folder, stored.models, workers=workers, memory=memory),
+    )  # fmt: skip
+    return check_coverage(
+        development, nested.combines(without=())[stored.chosen], _test_source(folder, stored),
+        nested.final[stored.chosen].combine, folder.references, seed=plan.seed, memory=parse_bytes(memory),
+    )  # fmt: skip
 
 
 def kinds_of(stored: Stored) -> dict[str, Kind]:

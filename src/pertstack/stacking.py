@@ -31,6 +31,7 @@ from pertstack.reduce.score_table import ScoreTable
 from pertstack.stack.choose import Choice, choose
 from pertstack.stack.nested import NestedFits, fit_nested
 from pertstack.stack.registry import make_combiners
+from pertstack.stack.sums import merge_within, regression_sums
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Stacked:
     in_sample: ScoreTable
     choice: Choice
     diversity: Diversity
+    slopes: dict[str, float]
 
     @property
     def headline(self) -> str:
@@ -157,9 +159,22 @@ def stack_study(
     oof, in_sample = _scores(folder, source, nested, plan, workers=workers, memory=memory)
     choice = _choose(oof, nested, plan)
     key = evidence_key(source, plan, accept_unverified=accept_unverified)
-    stacked = Stacked(key, models, nested, oof, in_sample, choice, Diversity.of(reduction))
+    stacked = Stacked(key, models, nested, oof, in_sample, choice, Diversity.of(reduction), slopes_of(reduction))
     _write(folder, stacked, accept_unverified)
     return stacked
+
+
+def slopes_of(reduction: Reduction) -> dict[str, float]:
+    """Slope of the measured on each model's predicted delta, within genes and folds, over out-of-fold rows.
+
+    1 is well calibrated; below 1 the model is too bold, above 1 too timid. A model whose deltas hardly vary (less than
+    a thousandth of the measured variance) is left out. Within folds, because fold means of cross-fitted predictions
+    move against the truth (``stack.sums.merge_within``).
+    """
+    folds = sorted({b.fold for b in reduction.blocks if b.fold is not None})
+    sums = merge_within([regression_sums(reduction.select(folds=[k]).moments(), "own") for k in folds])
+    spread, together, least = np.einsum("gmm->m", sums.xx), sums.xt.sum(axis=0), 1e-3 * float(sums.tt.sum())
+    return {m: float(t / s) for m, s, t in zip(reduction.models, spread, together, strict=True) if s > least}
 
 
 def learning_reference(plan: AnalysisPlan) -> Any:
@@ -234,6 +249,8 @@ def oof_summary(stacked: Stacked) -> dict[str, Any]:
     return {
         "choice": stacked.choice.to_json(),
         "gaps": gaps,
+        "nesting": stacked.nested.settings["nesting"],
+        "slopes": stacked.slopes,
         "failures": [str(f) for f in stacked.nested.failures],
         "cautions": {name: list(c) for name, c in stacked.nested.cautions().items()},
     }

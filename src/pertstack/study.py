@@ -30,7 +30,15 @@ from pertstack.stacking import Stacked, reduce_study, stack_study, stackable_mod
 from pertstack.status import Status, audit_study, study_status
 from pertstack.verdict.board import Leaderboard
 
-DEFAULT_MODELS = ("mean_treated", "mean_treated_cell_line", "per_gene_linear", "perturbation_knn", "ridge", "low_rank")
+DEFAULT_MODELS = (
+    "mean_treated",
+    "mean_treated_cell_line",
+    "per_gene_linear",
+    "perturbation_knn",
+    "ridge",
+    "ridge_treated",
+    "low_rank",
+)
 
 
 class Study:
