@@ -2,7 +2,8 @@
 
 Squared error does not see what the metric sees. Against the own control part of the gain is fake (treated and
 prediction share the control's noise), so ``direct_own`` is for comparison; ``direct_pooled`` is the honest one
-(design section 8). The value, its gradient and the sign rule live in ``top_gene.py``.
+(design section 8). How far to go from the simplex of least squared error towards the metric's own optimum is chosen by leaving folds out.
+The value, its gradient and the sign rule live in ``top_gene.py``.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from pertstack.stack.evidence import Evidence
 from pertstack.stack.learned import linear
 from pertstack.stack.linear_weights import LinearWeights
 from pertstack.stack.simplex import global_error_gram
-from pertstack.stack.sums import Array, Mask, Reference, Sums
+from pertstack.stack.sums import Array, Mask, Reference, Sums, merge_sums, regression_sums
 from pertstack.stack.top_gene import TopGeneSums, top_gene_sums, usable_models
 
 _minimize: Any = scipy.optimize.minimize
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 BEST_STARTS = 4  # starts that are followed to the end; all are looked at
 
 
@@ -88,20 +90,51 @@ class _Direct(Combiner):
     against: ClassVar[Reference]
     k: int | None = None  # top genes; default that of the primary metric, else 20
     signed: bool = False
+    share: float | None = None  # of the metric's own optimum against the simplex; None: chosen by leaving folds out
 
     def fit(self, evidence: Evidence) -> LinearWeights:
         k = min(self.k or parse_metric(evidence.primary).top or 20, len(evidence.gene_names))
         squared = evidence.sums_against(self.against)
-        top = top_gene_sums(evidence.reduction.slices[self.against], self.against, k)
         usable = usable_models(evidence.reduction.slices[self.against], k)
-        starts = direct_starts(squared) * usable
-        weights, value = maximise_top_gene(top, starts[starts.sum(axis=1) > 0], signed=self.signed)
+        usable = usable if usable.any() else np.ones_like(usable)
+        top = top_gene_sums(evidence.reduction.slices[self.against], self.against, k)
+        share = self._share(evidence, k, usable) if self.share is None else self.share
+        weights = self._solve(top, squared, usable, share)
         scale, offset = scale_and_offset(squared, weights)
-        facts: dict[str, Any] = {"value_in_sample": value, "k": k, "scale": scale, "samples": top.n}
+        facts: dict[str, Any] = {
+            "value_in_sample": top.value(weights), "k": k, "scale": scale, "share": share, "samples": top.n,
+        }  # fmt: skip
         cautions = self._cautions(evidence, top, usable)
         return linear(
             self.name, evidence, scale * weights, offset, reference=self.against, facts=facts, cautions=cautions
         )
+
+    def _solve(self, top: TopGeneSums, squared: Sums, usable: Mask, share: float) -> Array:
+        """``share`` of the weights that maximise the metric, the rest of those of least squared error on the
+        simplex."""
+        starts = direct_starts(squared) * usable
+        starts = starts[starts.sum(axis=1) > 0]
+        convex = starts[-1] / starts[-1].sum()
+        if share == 0:
+            return np.asarray(convex)
+        weights, _ = maximise_top_gene(top, starts, signed=self.signed)
+        return np.asarray(share * weights + (1 - share) * convex)
+
+    def _share(self, evidence: Evidence, k: int, usable: Mask) -> float:
+        """Of ``SHARES`` the one with the best metric on folds left out; the smallest among equals, all with one
+        fold."""
+        if len(evidence.folds) < 2:
+            return 1.0
+        fold = evidence.reduction.samples["fold"].to_numpy(dtype=np.int64)
+        slices, value = evidence.reduction.slices[self.against], np.zeros(len(SHARES))
+        for left in evidence.folds:
+            rest = [b for b in evidence.blocks if b.fold != left]
+            squared = merge_sums([regression_sums(evidence.reduction.gene[b], self.against) for b in rest])
+            learn = top_gene_sums(slices, self.against, k, rows=fold != left)
+            held = top_gene_sums(slices, self.against, k, rows=fold == left)
+            ends = [self._solve(learn, squared, usable, share) for share in (0.0, 1.0)]
+            value += [held.n * held.value((1 - share) * ends[0] + share * ends[1]) for share in SHARES]
+        return float(SHARES[int(np.argmax(value))])
 
     def _cautions(self, evidence: Evidence, top: TopGeneSums, usable: Mask) -> tuple[str, ...]:
         said = []

@@ -9,7 +9,7 @@ from scipy.optimize import differential_evolution
 
 from pertstack._base.errors import InputError
 from pertstack.reduce.one_pass import reduce_blocks
-from pertstack.stack.direct import direct_starts, maximise_top_gene, scale_and_offset
+from pertstack.stack.direct import SHARES, direct_starts, maximise_top_gene, scale_and_offset
 from pertstack.stack.evidence import Evidence
 from pertstack.stack.registry import make_combiner
 from pertstack.stack.single_scores import score_singles
@@ -127,3 +127,17 @@ def test_no_samples_give_zero_and_no_gradient():
     empty = TopGeneSums(np.zeros((0, 3, 3)), np.zeros((0, 3)), np.zeros(0), 20)
     value, gradient = empty.value_and_gradient(np.ones(3))
     assert value == 0.0 and (gradient == 0).all()
+
+
+def test_share_leads_from_the_simplex_to_the_optimum_of_the_metric():
+    """Share 0 is the simplex mixture but for scale, share 1 the free optimum; the default is one of the listed
+    shares."""
+    evidence = evidence_of(small_world(seed=4, scale=[0.5, 2.0, 1.0, 1.0]))
+    sums = top_gene_sums(evidence.reduction.slices["pooled"], "pooled", 20)
+    plain, none, full = (
+        make_combiner(name, **params).fit(evidence).coefficients
+        for name, params in (("simplex", {}), ("direct_pooled", {"share": 0.0}), ("direct_pooled", {"share": 1.0}))
+    )
+    np.testing.assert_allclose(none / none.sum(), plain, rtol=1e-9)
+    assert sums.value(full) > sums.value(none)
+    assert make_combiner("direct_pooled").fit(evidence).facts["share"] in SHARES
