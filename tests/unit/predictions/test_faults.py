@@ -7,7 +7,9 @@ import errno
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -271,3 +273,59 @@ def test_an_abandoned_writer_leaves_nothing(world: World) -> None:
         writer.append(world.prediction(LINE)[:2], world.obs[LINE].index[:2])
         writer.commit()
     assert world.store.status(LINE, "m") == "missing"
+
+
+FULL_DISK = """
+import shutil, sys
+from pathlib import Path
+import numpy as np, pandas as pd
+from pertstack._base.errors import StorageError
+from pertstack.design.blocks import Block
+from pertstack.design.provenance import FittedOn
+from pertstack.predictions import PredictionStore
+
+root, block = Path(sys.argv[1]) / "store", Block("A", 0)
+store = PredictionStore.create(root, [f"g{i}" for i in range(100)], "p")
+store.add_block(block, pd.DataFrame({"perturbation": ["a"] * 200}, index=[f"s{i}" for i in range(200)]))
+
+def commit(i):
+    values = np.full((200, 100), i, np.float32)
+    store.commit(block, f"m{i}", values, sample_ids=store.sample_ids(block), gene_names=store.gene_names,
+                 fitted_on=FittedOn.fold_of_plan("p", 0))
+
+accepted, refused = [], []
+for i in range(40):
+    try:
+        commit(i)
+        accepted.append(i)
+    except StorageError as error:
+        assert "disk is full" in str(error), error
+        refused.append(i)
+assert accepted and refused, (accepted, refused)
+assert store.models() == sorted(f"m{i}" for i in accepted)
+assert store.verify(deep=True) == [] and not list((root / "staging").iterdir())
+for i in accepted:
+    assert (store.read(block, f"m{i}", verify=True) == i).all()
+(Path(sys.argv[1]) / "ballast").unlink()
+commit(refused[0])
+assert (store.read(block, f"m{refused[0]}", verify=True) == refused[0]).all()
+print(len(accepted), "accepted", len(refused), "refused")
+"""
+
+
+def test_a_really_full_disk(tmp_path: Path) -> None:
+    """A tmpfs of 2 MB in a mount namespace of its own, where that is allowed."""
+    command = (
+        f"mount -t tmpfs -o size=2m tmpfs {tmp_path} && head -c 300000 /dev/zero > {tmp_path}/ballast"
+        f' && exec "$0" -W ignore -c "$1" {tmp_path}'
+    )
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare")
+    allowed = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], capture_output=True)
+    if allowed.returncode:
+        pytest.skip("mounting a tmpfs is not allowed here; the limit on file size stands in for it above")
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", command, sys.executable, FULL_DISK], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "refused" in done.stdout

@@ -32,7 +32,7 @@ def open_parquet_predictions(path: Path) -> PredictionFile:
     """A parquet file with one row per sample."""
     try:
         with pa.parquet.ParquetFile(path) as file:
-            schema, n = file.schema_arrow, file.metadata.num_rows
+            schema = file.schema_arrow
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"{path} cannot be read as parquet: {error}.") from error
 
@@ -40,22 +40,21 @@ def open_parquet_predictions(path: Path) -> PredictionFile:
         with pa.parquet.ParquetFile(path, pre_buffer=False) as file:
             return file.read(columns=columns, use_threads=False)
 
-    return _columnar(path, schema, n, read)
+    return _columnar(path, schema, read)
 
 
 def open_arrow_predictions(path: Path) -> PredictionFile:
     """An Arrow IPC (Feather) file with one row per sample."""
     try:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+        with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as reader:
             schema = reader.schema
-            n = sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches))
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"{path} cannot be read as an Arrow file: {error}.") from error
 
     def read(columns: list[str]) -> Any:
-        return pa.feather.read_table(str(path), columns=columns, memory_map=True, use_threads=False)
+        return pa.feather.read_table(str(path), columns=columns, memory_map=False, use_threads=False)
 
-    return _columnar(path, schema, n, read)
+    return _columnar(path, schema, read)
 
 
 def id_column(path: Path, schema: Any) -> str:
@@ -75,7 +74,7 @@ def id_column(path: Path, schema: Any) -> str:
     )
 
 
-def _columnar(path: Path, schema: Any, n: int, read: ReadColumns) -> PredictionFile:
+def _columnar(path: Path, schema: Any, read: ReadColumns) -> PredictionFile:
     ids_in = id_column(path, schema)
     genes = [f for f in schema if f.name != ids_in]
     odd = [f.name for f in genes if not (pa.types.is_floating(f.type) or pa.types.is_integer(f.type))]
@@ -88,7 +87,7 @@ def _columnar(path: Path, schema: Any, n: int, read: ReadColumns) -> PredictionF
     if len(set(names)) != len(names):
         # PredictionFile says which; columns of one name cannot be read one by one
         return PredictionFile(path, ids, names, lambda n_rows: iter(()))
-    return PredictionFile(path, ids, names, lambda n_rows: _turned(names, n, read, n_rows))
+    return PredictionFile(path, ids, names, lambda n_rows: _turned(names, len(ids), read, n_rows))
 
 
 def _turned(names: list[str], n: int, read: ReadColumns, n_rows: int) -> Iterator[Float32]:
