@@ -17,9 +17,8 @@ from pertstack.study import Study
 from pertstack.verdict.words import interval, metric_label, number
 
 BASELINES = (
-    "mean_treated", "mean_treated_cell_line", "mean_shift", "per_gene_linear", "perturbation_knn", "ridge", "ridge_treated",
-    "low_rank", "low_rank_treated",
-    "mlp", "additive",
+    "mean_treated", "mean_treated_cell_line", "mean_shift", "per_gene_linear", "perturbation_knn", "ridge",
+    "ridge_treated", "low_rank", "low_rank_treated", "mlp", "additive",
 )  # fmt: skip
 NETWORKS = (
     "Biolord", "MultiDCP", "MultiDCP_CheMoE", "PDGrapher", "ChemCPA", "ChemCPASupervised", "scGen", "TranSiGen",
