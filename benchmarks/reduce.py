@@ -53,7 +53,7 @@ class PoolSource:
         self.n_pool = min(n, n_pool)
         layers = (*MODELS, "treated", "control")
         self.pool = {x: base + rng.standard_normal((self.n_pool, N_GENES), dtype=np.float32) for x in layers}
-        cuts = [*range(0, n, 5000), n]
+        cuts = [*range(0, n, 20_000), n]
         self._n = {Block("A375", i): b - a for i, (a, b) in enumerate(pairwise(cuts))}
         self.gene_names, self.models = GENES, MODELS
 
@@ -128,7 +128,7 @@ def warm(n: int, rounds: int) -> list[str]:
     def copies() -> None:
         out = np.empty((n, N_GENES), dtype=np.float32)
         for layer in source.pool:
-            source.read(Block("A375", 0), layer, 0, min(n, 5000), out[: min(n, 5000)])
+            source.read(Block("A375", 0), layer, 0, n, out[:n])
 
     reduce_blocks(PoolSource(16), references)
     sums()
