@@ -22,15 +22,21 @@ from pertstack.stack.mean import Mean
 from pertstack.stack.median import Median
 from pertstack.stack.no_change import NoChange
 from pertstack.stack.nonneg import Nonneg
+from pertstack.stack.rank_average import RankAverage
 from pertstack.stack.ridge import Ridge
 from pertstack.stack.simplex import Simplex
+from pertstack.stack.standardised_mean import StandardisedMean
 from pertstack.stack.trimmed_mean import TrimmedMean
+from pertstack.stack.winsorised_mean import WinsorisedMean
 
 _CLASSES: tuple[type[Combiner], ...] = (
     BestSingle,
     Mean,
     Median,
     TrimmedMean,
+    WinsorisedMean,
+    RankAverage,
+    StandardisedMean,
     NoChange,
     InverseMse,
     Simplex,
