@@ -28,6 +28,7 @@ from pertstack.terminal import (
     say,
     say_failures,
     say_findings,
+    say_stacked,
     show_board,
     split_names,
 )
@@ -226,11 +227,11 @@ def stack(
     """
     from pertstack.study import Study
 
-    result = Study.open(study).stack(
-        split_names(combiners), accept_unverified=accept_unverified, workers=workers, memory=memory
-    )
+    opened = Study.open(study)
+    result = opened.stack(split_names(combiners), accept_unverified=accept_unverified, workers=workers, memory=memory)
     from pertstack.write.oof_table import oof_table
 
+    say_stacked(opened)
     out(oof_table(result.oof, result.choice))
     out(result.headline)
 
@@ -310,6 +311,7 @@ def run(
 
     opened = Study.open(study)
     say_failures(opened.run(split_names(models), scope=scope, workers=workers, memory=memory))
+    say_stacked(opened)
     show_board(opened)
     out(f"Report: {opened.folder.report}")
 

@@ -85,7 +85,7 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
     findings += side_findings
     _stop_on_errors(side_findings, "The side information cannot be used as it is", InputError)
     plan = _make_plan(file, choices)
-    plan_findings = check_plan(plan, file.obs, _named_chunks(file))
+    plan_findings = check_plan(plan, file.obs, lambda: _named_chunks(file))
     findings += plan_findings
     _stop_on_errors(plan_findings, "The fold plan leaks", LeakError)
 

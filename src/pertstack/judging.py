@@ -19,6 +19,7 @@ from pertstack.design.ledger import LOOK
 from pertstack.facts import check_facts
 from pertstack.fit.jobs import versions
 from pertstack.folder import StudyFolder
+from pertstack.members import doubts
 from pertstack.predictions.store_source import StoreSource
 from pertstack.reduce.metrics.names import FULL_PANEL, parse_metric
 from pertstack.reduce.score import score
@@ -201,6 +202,8 @@ def _setting(folder: StudyFolder, stored: Stored, looks: int, exploratory: bool)
     cautions = {name: tuple(c) for name, c in oof["cautions"].items()}
     for name, why in oof["choice"]["marked"].items():
         cautions[name] = (*cautions.get(name, ()), why)
+    for name, words in doubts(folder, [n for n in stored.combiners if n != "no_change"]).items():
+        cautions[name] = (*cautions.get(name, ()), *words)
     developed = folder.samples.query("role == 'development'")
     return Setting(
         kinds_of(stored), plan.choice_metric, stored.chosen, folder.plan.group_by, folder.plan.digest, looks,

@@ -13,6 +13,8 @@ from pertstack._base.findings import Finding
 from pertstack.facts import check_facts, mean_weights
 from pertstack.folder import StudyFolder
 from pertstack.judging import Stored, recall_verdict, stored_stack
+from pertstack.members import stack_facts
+from pertstack.probing import stored_probes
 from pertstack.verdict.checks import run_checks
 from pertstack.write.report import report
 from pertstack.write.report_input import ReportInput
@@ -111,12 +113,14 @@ def _ladder(choice: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _findings(folder: StudyFolder) -> list[Finding]:
-    return [Finding.from_json(f) for f in read_json(folder.path("plan", "findings.json"))]
+    """Of data and plan, and of the probes of every model."""
+    return [*(Finding.from_json(f) for f in read_json(folder.path("plan", "findings.json"))), *stored_probes(folder)]
 
 
 def _absent(folder: StudyFolder, oof: dict[str, Any]) -> list[dict[str, str]]:
     """Models that failed or were withdrawn, and combiners that could not be fitted."""
     out = [{"name": name, "reason": f"withdrawn: {why}"} for name, why in folder.withdrawn().items()]
+    out += [{"name": name, "reason": why} for name, why in stack_facts(folder)["left_out"].items()]
     for path in sorted(folder.path("jobs").glob("*/*/job.json")):
         job = read_json(path)
         if job["status"] not in ("done", "present"):

@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 
 from pertstack._base.digests import digest_json
-from pertstack._base.errors import InputError
 from pertstack._base.files import read_json, write_atomic, write_json
+from pertstack._base.findings import Finding
 from pertstack._base.memory import parse_bytes
 from pertstack._base.progress import progress_bar
 from pertstack.design.analysis_plan import AnalysisPlan
 from pertstack.folder import StudyFolder
+from pertstack.members import left_out_models, seen_rows, stackable_models, unverified_models
 from pertstack.predictions.names import nested_name
 from pertstack.predictions.nested_source import WithoutFold, has_nested
 from pertstack.predictions.store_source import StoreSource
+from pertstack.probing import probe_study
 from pertstack.reduce.diversity import Diversity
 from pertstack.reduce.metrics.names import DEFAULT_PANEL, parse_metric
 from pertstack.reduce.one_pass import reduce_blocks
@@ -46,6 +48,10 @@ class Stacked:
     choice: Choice
     diversity: Diversity
     slopes: dict[str, float]
+    left_out: dict[str, str]  # model -> why it takes no part
+    unverified: tuple[str, ...]  # models that take part although nobody can say what they were fitted on
+    rows_seen: dict[str, int]  # model -> predicted rows that take no part, because it was fitted on them
+    probes: tuple[Finding, ...]
 
     @property
     def headline(self) -> str:
@@ -58,29 +64,6 @@ class Stacked:
             f"{chosen} is chosen: {rung.gain.value:+.4f} over {single} on {self.choice.primary} out of fold, lower "
             f"bound {rung.bound:+.4f}. Next: the verdict on the held-out test."
         )
-
-
-def stackable_models(folder: StudyFolder, *, accept_unverified: bool) -> tuple[str, ...]:
-    """Models with predictions on development rows, sorted; unverified ones only when they are accepted.
-
-    Raises
-    ------
-    InputError
-        No model has predictions yet.
-    """
-    store, found = folder.store, []
-    for model in store.models():
-        blocks = [b for b in store.blocks("development") if store.status(b, model) == "committed"]
-        kinds = {record.fitted_on.kind for b in blocks if (record := store.record(b, model)).fitted_on is not None}
-        if blocks and (accept_unverified or "unknown" not in kinds):
-            found.append(model)
-    if not found:
-        raise InputError(
-            f"{folder.root} has no model with out-of-fold predictions yet. Fit some with "
-            f"`pertstack fit {folder.root} --models mean_treated,per_gene_linear,ridge`, or add your own with "
-            f"`pertstack add`."
-        )
-    return tuple(found)
 
 
 def development_source(folder: StudyFolder, models: Sequence[str], *, accept_unverified: bool) -> StoreSource:
@@ -159,7 +142,12 @@ def stack_study(
     oof, in_sample = _scores(folder, source, nested, plan, workers=workers, memory=memory)
     choice = _choose(oof, nested, plan)
     key = evidence_key(source, plan, accept_unverified=accept_unverified)
-    stacked = Stacked(key, models, nested, oof, in_sample, choice, Diversity.of(reduction), slopes_of(reduction))
+    stacked = Stacked(
+        key, models, nested, oof, in_sample, choice, Diversity.of(reduction), slopes_of(reduction),
+        left_out_models(folder, accept_unverified=accept_unverified),
+        tuple(m for m in unverified_models(folder) if m in models), seen_rows(source),
+        tuple(probe_study(folder, source, key)),
+    )  # fmt: skip
     _write(folder, stacked, accept_unverified)
     return stacked
 
@@ -250,6 +238,9 @@ def oof_summary(stacked: Stacked) -> dict[str, Any]:
         "choice": stacked.choice.to_json(),
         "gaps": gaps,
         "nesting": stacked.nested.settings["nesting"],
+        "left_out": stacked.left_out,
+        "unverified": list(stacked.unverified),
+        "rows_seen": stacked.rows_seen,
         "slopes": stacked.slopes,
         "failures": [str(f) for f in stacked.nested.failures],
         "cautions": {name: list(c) for name, c in stacked.nested.cautions().items()},

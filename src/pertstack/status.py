@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pertstack._base.errors import StackingError
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
 from pertstack.folder import StudyFolder
+from pertstack.probing import stored_probes
 
 MARKS = {"committed": "●", "partial": "◐", "absent": "○", "missing": "·"}
 
@@ -138,7 +139,7 @@ def audit_study(folder: StudyFolder, *, deep: bool, clean: bool) -> list[Finding
         findings += store.verify(deep=deep)
         findings += _blocks_against_plan(folder, name, store)
     findings += _results_against_plan(folder, plan_digest)
-    return findings
+    return findings + _probes(folder)
 
 
 def _blocks_against_plan(folder: StudyFolder, name: str, store: Any) -> list[Finding]:
@@ -164,6 +165,12 @@ def _blocks_against_plan(folder: StudyFolder, name: str, store: Any) -> list[Fin
                 )
             )
     return found
+
+
+def _probes(folder: StudyFolder) -> list[Finding]:
+    """What the probes of the stack step found. An accusation is a warning here: the files are what they were."""
+    found = stored_probes(folder)
+    return [replace(f, severity="warning") if f.severity == "error" else f for f in found]
 
 
 def _ledger_heads(folder: StudyFolder) -> list[str]:

@@ -21,12 +21,13 @@ from pertstack.fit.profiles import file_profile, hyper_parameters, load_models_t
 from pertstack.fit.registry import available, get_row
 from pertstack.folder import StudyFolder
 from pertstack.judging import judge_study, stored_stack
+from pertstack.members import stackable_models
 from pertstack.predictions.store import PredictionStore
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.reduction import Reduction
 from pertstack.runs import cross_fit_study
 from pertstack.stack.registry import make_combiner
-from pertstack.stacking import Stacked, reduce_study, stack_study, stackable_models, stored_key
+from pertstack.stacking import Stacked, reduce_study, stack_study, stored_key
 from pertstack.status import Status, audit_study, study_status
 from pertstack.verdict.board import Leaderboard
 

@@ -33,6 +33,14 @@ def say_findings(findings: Sequence[Finding]) -> None:
             say(f"{finding.severity}: {finding.message}")
 
 
+def say_stacked(study: Any) -> None:
+    """What a reader of the stack step must not miss, to standard error."""
+    from pertstack.members import stack_warnings
+
+    for text in stack_warnings(study.folder):
+        say(f"warning: {text}")
+
+
 def out_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
 

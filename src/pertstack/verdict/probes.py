@@ -82,11 +82,11 @@ def replicate_noise(
     first, second = _pairs(conditions)
     if len(first) < 5:
         return not_applicable("replicate_noise", f"{len(first)} pairs of replicates, at least 5 are needed", model)
-    batch = _control_batches(control) if batches is None else np.asarray(batches).astype(str)
-    y, p = (_less_batch_mean(np.asarray(a, dtype=np.float64), batch) for a in (truth, predictions))
+    batch = control_batches(control) if batches is None else np.asarray(batches).astype(str)
+    y, p = (less_batch_mean(np.asarray(a, dtype=np.float64), batch) for a in (truth, predictions))
     y, p, c = (a[first] - a[second] for a in (y, p, np.asarray(control, dtype=np.float64)))
     p = _without(p, c)
-    told_apart = np.linalg.norm(p, axis=1) > 1e-9 * (1 + np.linalg.norm(y, axis=1))
+    told_apart = np.linalg.norm(p, axis=1) > 1e-5 * (1 + np.linalg.norm(y, axis=1))
     if told_apart.sum() < 5:
         why = "predictions of replicates hardly differ beyond their controls, so they carry no noise of single samples"
         return not_applicable("replicate_noise", why, model)
@@ -132,13 +132,13 @@ def _replicated(conditions: Array) -> tuple[Array, Array, Array]:
     return rows, again, kept
 
 
-def _control_batches(control: Array) -> Array:
+def control_batches(control: Array) -> Array:
     """A name per row, equal where controls are equal."""
     rows = np.ascontiguousarray(control)
     return np.array([xxhash.xxh3_128_hexdigest(row.data) for row in rows])
 
 
-def _less_batch_mean(rows: Array, batch: Array) -> Array:
+def less_batch_mean(rows: Array, batch: Array) -> Array:
     """Rows less the mean of their batch; batches under ``LEAST_OF_BATCH`` rows stay as they are."""
     left = rows.copy()
     names, code, size = np.unique(batch, return_inverse=True, return_counts=True)
