@@ -83,7 +83,7 @@ def test_unknown_model_and_combiner_show_near_names(study: Path, tmp_path: Path)
     refused(pertstack("fit", study, "--models", "rigde"), 2, "rigde", "ridge")
     copy = shutil.copytree(study, tmp_path / "copy")
     refused(pertstack("stack", copy, "--combiners", "simplx"), 2, "simplx", "simplex")
-    refused(pertstack("plan", copy, "--primary", "r2_top200"), 2, "r2_top200")
+    refused(pertstack("plan", copy, "--primary", "r2_topp20"), 2, "r2_topp20")
 
 
 def test_usage_errors(study: Path):
