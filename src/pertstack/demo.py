@@ -27,8 +27,8 @@ NETWORKS = ("Biolord", "ChemCPASupervised", "MultiDCP", "scGen", "TranSiGen", "T
 
 
 def demo_world(seed: int) -> SimulationConfig:
-    """2,000 samples x 978 genes in three cell lines; 150 compounds; every control paired at random, as in the field."""
-    return SimulationConfig(samples=2000, genes=978, cell_lines=3, perturbations=150, replicates=2, seed=seed)
+    """2,400 samples x 978 genes in three cell lines; 240 compounds; every control paired at random, as in the field."""
+    return SimulationConfig(samples=2400, genes=978, cell_lines=3, perturbations=240, replicates=2, seed=seed)
 
 
 def demo_models() -> list[str]:
