@@ -17,6 +17,7 @@ from pertstack.stack.gene_groups import GeneGroups
 from pertstack.stack.gene_ridge import GeneRidge, GeneShrunken
 from pertstack.stack.gene_simplex import GeneSimplex
 from pertstack.stack.greedy import GreedyMse
+from pertstack.stack.greedy_r2 import GreedyR2
 from pertstack.stack.inverse_mse import GeneInverseMse, InverseMse
 from pertstack.stack.mean import Mean
 from pertstack.stack.median import Median
@@ -41,6 +42,7 @@ _CLASSES: tuple[type[Combiner], ...] = (
     InverseMse,
     Simplex,
     GreedyMse,
+    GreedyR2,
     Nonneg,
     Ridge,
     GeneInverseMse,

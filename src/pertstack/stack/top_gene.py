@@ -61,6 +61,14 @@ class TopGeneSums:
         r, _ = self.correlations(weights)
         return float(np.mean(r * np.abs(r))) if self.n else 0.0
 
+    def mean_of(self, top: Array, spread: Array) -> Array:
+        """Mean over samples of r |r| for many mixtures at once, (c,), from their w'b and w'Aw, both (n, c)."""
+        if not self.n:
+            return np.zeros(top.shape[1])
+        good = spread > self.k * _FLAT**2
+        r = np.where(good, top / np.sqrt(np.where(good, spread, 1.0) * self.yy[:, None]), 0.0)
+        return np.asarray(np.mean(r * np.abs(r), axis=0))
+
     def value_and_gradient(self, weights: Array) -> tuple[float, Array]:
         """``value`` and its derivative: 2 |r| dr, with dr/dw = b / sqrt(yy q) - r A w / q and q = w'A w."""
         if not self.n:
