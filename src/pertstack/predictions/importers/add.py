@@ -78,17 +78,7 @@ def add_predictions(
     MisalignedError, IntegrityError, InputError, ConflictError, StorageError
         Nothing was committed (a conflict is looked for in every block before the first one is published).
     """
-    encode_name(name)
-    if name in TRUTH_LAYERS or name.startswith(NESTED_PREFIX):
-        raise InputError(
-            f"A model cannot be called {name!r}; the store keeps that name for itself. Choose another name."
-        )
-    if scale not in ("treated", "delta"):
-        raise InputError(
-            f"scale={scale!r} is not known. Say 'treated' (what is measured) or 'delta' (treated - control)."
-        )
-    if missing not in ("refuse", "record"):
-        raise InputError(f"missing={missing!r} is not known. Say 'refuse' or 'record'.")
+    _check_options(name, scale, missing)
     files = _open(paths, store, truth, layer)
     places = {s: Place(b, i) for b in store.blocks() for i, s in enumerate(store.sample_ids(b))}
     own_genes = [str(g) for g in store.gene_names]
@@ -129,6 +119,20 @@ def add_predictions(
         name, records, {b.id: tuple(s) for b, s in sorted(gone.items()) if s}, tuple(missing_genes), uncovered,
         tuple(findings),
     )  # fmt: skip
+
+
+def _check_options(name: str, scale: str, missing: str) -> None:
+    encode_name(name)
+    if name in TRUTH_LAYERS or name.startswith(NESTED_PREFIX):
+        raise InputError(
+            f"A model cannot be called {name!r}; the store keeps that name for itself. Choose another name."
+        )
+    if scale not in ("treated", "delta"):
+        raise InputError(
+            f"scale={scale!r} is not known. Say 'treated' (what is measured) or 'delta' (treated - control)."
+        )
+    if missing not in ("refuse", "record"):
+        raise InputError(f"missing={missing!r} is not known. Say 'refuse' or 'record'.")
 
 
 def _open(
