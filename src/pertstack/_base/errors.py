@@ -44,6 +44,9 @@ class ModelFailedError(StackingError, RuntimeError):
 class StorageError(StackingError, OSError):
     """The disk is full, read-only or otherwise refuses; nothing that was committed is lost."""
 
+    def __str__(self) -> str:
+        return str(self.args[-1]) if self.args else ""
+
 
 class IntegrityError(StackingError, ValueError):
     """Going on would make the result dishonest or wrong: refused, exit code 3."""
