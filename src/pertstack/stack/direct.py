@@ -61,24 +61,16 @@ def direct_starts(squared: Sums) -> Array:
     return np.vstack([np.eye(n_models), equal, simplex_weights(global_error_gram(squared))])
 
 
-def scale_and_offset(sums: Sums, weights: Array) -> tuple[float, Array]:
-    """Scale s for all genes and a shrunken offset per gene, by least squares of the target on the mixture.
+def scale_of(sums: Sums, weights: Array) -> float:
+    """Factor of least squared error for a mixture, over all genes: ``sum w'b_g / sum w'G_g w``; 1 where that is not
+    positive.
 
-    The offset of a gene is its mean residual times n / (n + n0), where n0 = within-gene variance of the residual over
-    the variance of true offsets between genes (method of moments): noise is shrunk away, a real offset stays.
+    The metric does not see it; the error does. ``weights`` is (M,) for all genes or (n_genes, M).
     """
-    fitted = np.einsum("m,gmn,n->g", weights, sums.raw_gram(), weights, optimize=True).sum()
-    scale = float((sums.raw_cross() @ weights).sum() / fitted) if fitted > 0 else 1.0
-    scale = scale if scale > 0 else 1.0
-    mixed = scale * weights
-    count = np.maximum(sums.count, 1.0)
-    residual = sums.mean_t - sums.mean_x @ mixed
-    within = sums.squared_error(np.broadcast_to(mixed, (sums.n_genes, weights.size)).copy(), residual)
-    noise = within / np.maximum(count - 1, 1.0) / count  # variance of each mean residual
-    seen = sums.count > 1
-    true = max(float(np.mean(residual[seen] ** 2 - noise[seen])), 0.0) if seen.any() else 0.0
-    share = np.where(seen & (noise + true > 0), true / np.where(noise + true > 0, noise + true, 1.0), 0.0)
-    return scale, np.asarray(share * residual)
+    spread = np.broadcast_to(weights, (sums.n_genes, sums.n_models))
+    fitted = float(np.einsum("gm,gmn,gn->", spread, sums.raw_gram(), spread, optimize=True))
+    scale = float((sums.raw_cross() * spread).sum()) / fitted if fitted > 0 else 1.0
+    return scale if scale > 0 else 1.0
 
 
 @dataclass(frozen=True)
@@ -100,14 +92,12 @@ class _Direct(Combiner):
         top = top_gene_sums(evidence.reduction.slices[self.against], self.against, k)
         share = self._share(evidence, k, usable) if self.share is None else self.share
         weights = self._solve(top, squared, usable, share)
-        scale, offset = scale_and_offset(squared, weights)
+        scale = scale_of(squared, weights)
         facts: dict[str, Any] = {
             "value_in_sample": top.value(weights), "k": k, "scale": scale, "share": share, "samples": top.n,
         }  # fmt: skip
         cautions = self._cautions(evidence, top, usable)
-        return linear(
-            self.name, evidence, scale * weights, offset, reference=self.against, facts=facts, cautions=cautions
-        )
+        return linear(self.name, evidence, scale * weights, reference=self.against, facts=facts, cautions=cautions)
 
     def _solve(self, top: TopGeneSums, squared: Sums, usable: Mask, share: float) -> Array:
         """``share`` of the weights that maximise the metric, the rest of those of least squared error on the
@@ -149,7 +139,7 @@ class _Direct(Combiner):
 
 @dataclass(frozen=True)
 class DirectPooled(_Direct):
-    """Non-negative (or signed) weights of largest mean R2 Top-k against the pooled control; scale and offset
+    """Non-negative (or signed) weights of largest mean R2 Top-k against the pooled control; one scale
     afterwards."""
 
     name: ClassVar[str] = "direct_pooled"

@@ -9,7 +9,8 @@ from scipy.optimize import differential_evolution
 
 from pertstack._base.errors import InputError
 from pertstack.reduce.one_pass import reduce_blocks
-from pertstack.stack.direct import SHARES, direct_starts, maximise_top_gene, scale_and_offset
+from pertstack.reduce.score import score
+from pertstack.stack.direct import SHARES, direct_starts, maximise_top_gene, scale_of
 from pertstack.stack.evidence import Evidence
 from pertstack.stack.registry import make_combiner
 from pertstack.stack.single_scores import score_singles
@@ -68,22 +69,34 @@ def test_search_is_as_good_as_differential_evolution(signed):
     assert value >= max(sums.value(w) for w in direct_starts(evidence.sums))
 
 
-def test_scale_is_least_squares_and_offsets_are_shrunk():
-    """All models halved: the scale doubles. A true offset on every gene is kept, noise is not taken for one."""
-    rng = np.random.default_rng(3)
-    world = small_world(n=600, n_groups=200, seed=3)
-    evidence = evidence_of(world)
+def test_scale_is_least_squares_over_all_genes():
+    evidence = evidence_of(small_world(n=90, seed=3))
     weights = np.array([0.4, 0.3, 0.2, 0.1])
-    scale, offset = scale_and_offset(evidence.sums, weights)
-    x, t = rows_of(world)
+    x, t = rows_of(small_world(n=90, seed=3))
     mixed = np.einsum("m,nmg->ng", weights, x)
-    assert scale == pytest.approx((mixed * t).sum() / (mixed**2).sum(), rel=1e-4)
-    residual = (t - scale * mixed).mean(axis=0)
-    assert np.abs(offset).mean() < np.abs(residual).mean()
-    shift = rng.normal(0, 2, 30).astype(np.float32)
-    moved = evidence_of(world, treated=world["treated"] + shift)
-    _, kept = scale_and_offset(moved.sums, weights)
-    assert np.corrcoef(kept, shift)[0, 1] > 0.99 and np.abs(kept).mean() > 0.8 * np.abs(shift).mean()
+    assert scale_of(evidence.sums, weights) == pytest.approx((mixed * t).sum() / (mixed**2).sum(), rel=1e-4)
+    each = np.abs(np.random.default_rng(0).normal(0.2, 0.1, (30, 4)))
+    mixed = np.einsum("gm,nmg->ng", each, x)
+    assert scale_of(evidence.sums, each) == pytest.approx((mixed * t).sum() / (mixed**2).sum(), rel=1e-4)
+    assert scale_of(evidence.sums, -weights) == 1.0
+
+
+@pytest.mark.parametrize("name", ["direct_pooled", "direct_own"])
+def test_what_ships_scores_what_was_optimised(name):
+    """Nothing that is set after the search may lose the metric: the shipped combination has the value of its weights.
+
+    An offset per gene, once part of it, did: 0.296 instead of 0.321 out of fold on the simulated demo.
+    """
+    world = small_world(n=150, seed=6, scale=[0.5, 2.0, 1.0, 1.0])
+    shifted = world["treated"] + np.random.default_rng(0).normal(0, 0.3, 30).astype(np.float32)
+    source, references = as_source(world, treated=shifted)
+    reduction = reduce_blocks(source, references)
+    fitted = make_combiner(name).fit(Evidence(reduction, source=source, references=references))
+    reference = name.removeprefix("direct_")
+    table = score(source, {"it": fitted.combine}, references, metrics=[f"r2_top20@{reference}"], base_models=False)
+    value = top_gene_sums(reduction.slices[reference], reference, 20).value(fitted.coefficients)
+    assert table.mean("it", "r2_top20", reference).value == pytest.approx(value, abs=2e-3)
+    assert fitted.facts["value_in_sample"] == pytest.approx(value) and (fitted.intercept == 0).all()
 
 
 def test_direct_beats_squared_error_on_its_own_metric_in_sample():
