@@ -60,6 +60,9 @@ def fold_fingerprint(
         covariance += _fold_covariance(predictions[rows], truth[rows], group[rows], assignments, len(names))
     shuffled = covariance[1:]
     spread = float(shuffled.std())
+    if spread <= 1e-9 * float(np.abs(covariance).max()):
+        why = "within cell lines, means of truth or prediction do not change when groups are shuffled over folds"
+        return not_applicable("fold_fingerprint", why, model)
     z = float((covariance[0] - shuffled.mean()) / spread) if spread > 0 else 0.0
     p = float((1 + (shuffled <= covariance[0]).sum()) / (1 + permutations))
     numbers = {"z": z, "p": p, "groups": len(of_group), "folds": len(names)}
