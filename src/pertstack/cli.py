@@ -243,6 +243,9 @@ def plan(
     reference: Annotated[str | None, typer.Option(help="Learn and choose against: pooled or own.")] = None,
     combiners: Annotated[str | None, typer.Option(help="Candidate combiners.")] = None,
     looks: Annotated[int | None, typer.Option(min=1, help="Planned looks at the held-out test.")] = None,
+    looks_rule: Annotated[
+        str | None, typer.Option(help="What a look gives away: plain, ladder or thresholdout.")
+    ] = None,
     lock: Annotated[bool, typer.Option("--lock", help="Lock now instead of at the first look.")] = False,
     exploratory: Annotated[bool, typer.Option("--exploratory", help="Change a locked plan; marked for ever.")] = False,
 ) -> None:
@@ -253,7 +256,10 @@ def plan(
     from pertstack.study import Study
 
     opened = Study.open(study)
-    changes = {"primary": primary, "reference": reference, "combiners": split_names(combiners), "looks": looks}
+    changes = {
+        "primary": primary, "reference": reference, "combiners": split_names(combiners), "looks": looks,
+        "looks_rule": looks_rule,
+    }  # fmt: skip
     opened.change_plan({k: v for k, v in changes.items() if v is not None}, exploratory=exploratory)
     if lock:
         opened.lock_plan()

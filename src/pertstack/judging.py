@@ -19,6 +19,7 @@ from pertstack.design.ledger import LOOK
 from pertstack.facts import check_facts
 from pertstack.fit.jobs import versions
 from pertstack.folder import StudyFolder
+from pertstack.looking import last_published, publish_look, with_published
 from pertstack.members import doubts
 from pertstack.predictions.store_source import StoreSource
 from pertstack.reduce.metrics.names import FULL_PANEL, parse_metric
@@ -135,10 +136,30 @@ def judge_study(folder: StudyFolder, *, exploratory: bool, workers: int, memory:
     )  # fmt: skip
     test = _score_test(folder, stored, fits, workers=workers, memory=memory)
     oof = ScoreTable.load(folder.results / "oof_scores.npz")
-    write_json(folder.results / "coverage.json", _coverage(folder, stored, workers=workers, memory=memory))
-    verdict = judge(test, oof, _setting(folder, stored, permit.number, permit.exploratory), GroupResampling(plan.seed))
-    _write(folder, stored, verdict, test)
+    if plan.looks_rule == "plain":
+        write_json(folder.results / "coverage.json", _coverage(folder, stored, workers=workers, memory=memory))
+        test.save(folder.results / "test_scores.npz")
+    else:
+        publish_look(folder, stored.chosen, _best_single(folder), oof, test)
+    verdict = _verdict(folder, stored, oof, test, permit.number, permit.exploratory)
+    _write(folder, stored, verdict)
     return verdict.leaderboard
+
+
+def _verdict(
+    folder: StudyFolder, stored: Stored, oof: ScoreTable, test: ScoreTable | None, looks: int, exploratory: bool
+) -> Verdict:
+    """Judged on the test, or out of fold with the one row that the plan's rule of looks gave away."""
+    plan, setting = folder.analysis_plan, _setting(folder, stored, looks, exploratory)
+    if plan.looks_rule == "plain":
+        return judge(test, oof, setting, GroupResampling(plan.seed))
+    found = last_published(folder.ledger, plan.looks_rule)
+    return with_published(judge(None, oof, setting, GroupResampling(plan.seed)), found, setting)
+
+
+def _best_single(folder: StudyFolder) -> str:
+    """The best base model as chosen out of fold."""
+    return str(read_json(folder.results / "oof.json")["choice"]["best_single"])
 
 
 def _score_test(
@@ -208,12 +229,12 @@ def _setting(folder: StudyFolder, stored: Stored, looks: int, exploratory: bool)
     return Setting(
         kinds_of(stored), plan.choice_metric, stored.chosen, folder.plan.group_by, folder.plan.digest, looks,
         exploratory, versions(), cautions, seen=frozenset(map(str, developed["perturbation"])),
+        planned_looks=plan.looks,
     )  # fmt: skip
 
 
-def _write(folder: StudyFolder, stored: Stored, verdict: Verdict, test: ScoreTable) -> None:
+def _write(folder: StudyFolder, stored: Stored, verdict: Verdict) -> None:
     results = folder.results
-    test.save(results / "test_scores.npz")
     verdict.leaderboard.to_csv(results / "leaderboard.csv")
     verdict.leaderboard.to_json(results / "leaderboard.json")
     write_checks(results / "checks.json", run_checks(check_facts(folder, stored.combiners, verdict)))
@@ -229,8 +250,8 @@ def recall_verdict(folder: StudyFolder) -> Verdict:
     done = folder.results / "verdict.json"
     facts = read_json(done) if done.exists() else {}
     current = facts.get("key") == stored.key
-    test = ScoreTable.load(folder.results / "test_scores.npz") if current else None
+    shown = current and folder.analysis_plan.looks_rule == "plain"
+    test = ScoreTable.load(folder.results / "test_scores.npz") if shown else None
     looks = int(facts["looks"]) if current else folder.ledger.looks()
     exploratory = bool(facts["exploratory"]) if current else is_exploratory(folder.ledger)
-    setting = _setting(folder, stored, looks, exploratory)
-    return judge(test, oof, setting, GroupResampling(folder.analysis_plan.seed))
+    return _verdict(folder, stored, oof, test, looks, exploratory)

@@ -168,9 +168,8 @@ def _blocks_against_plan(folder: StudyFolder, name: str, store: Any) -> list[Fin
 
 
 def _probes(folder: StudyFolder) -> list[Finding]:
-    """What the probes of the stack step found. An accusation is a warning here: the files are what they were."""
-    found = stored_probes(folder)
-    return [replace(f, severity="warning") if f.severity == "error" else f for f in found]
+    """What the probes of the stack step accuse of. A warning here, since the files are what they were."""
+    return [replace(f, severity="warning") for f in stored_probes(folder) if f.severity != "note"]
 
 
 def _ledger_heads(folder: StudyFolder) -> list[str]:

@@ -24,6 +24,7 @@ from pertstack.design.ledger import LOOK, Ledger
 
 Reference = Literal["own", "pooled", "centroid"]
 ChoiceRule = Literal["no_harm_ladder", "best"]
+LooksRule = Literal["plain", "ladder", "thresholdout"]
 LOCKED, CHANGED, EXTRA_LOOK = "plan_locked", "plan_changed", "look_beyond_plan"
 _COMMENTS = {
     "primary": "the metric that decides; metric@reference, without a reference the sample's own control (canonical)",
@@ -34,6 +35,7 @@ _COMMENTS = {
     "choice_rule": "no_harm_ladder: the simplest that nothing richer beats beyond noise; best: the highest score",
     "no_harm_level": "one-sided level at which a richer combiner must gain",
     "looks": "how often the held-out test will be opened",
+    "looks_rule": "what a look gives away: plain (everything), or by the ladder or thresholdout mechanism one number",
     "seed": "of everything that draws",
 }
 
@@ -51,6 +53,7 @@ class AnalysisPlan:
     no_harm_level: float = 0.05
     looks: int = 1
     seed: int = 0
+    looks_rule: LooksRule = "plain"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "combiners", tuple(self.combiners))
@@ -58,7 +61,7 @@ class AnalysisPlan:
             raise InputError(
                 f"The primary metric {self.primary!r} is no metric name; write one such as 'r2_top20@pooled'."
             )
-        for name, kind in (("reference", Reference), ("choice_rule", ChoiceRule)):
+        for name, kind in (("reference", Reference), ("choice_rule", ChoiceRule), ("looks_rule", LooksRule)):
             if getattr(self, name) not in get_args(kind):
                 raise unknown_name(name.replace("_", " "), str(getattr(self, name)), get_args(kind))
         if self.k < 2 or self.looks < 1:
@@ -73,8 +76,10 @@ class AnalysisPlan:
 
     @property
     def digest(self) -> str:
-        """Digest of the content."""
-        return digest_json(self.to_json())
+        """Digest of the content. An entry added later does not change the digest of plans that leave it at its
+        default."""
+        content = self.to_json()
+        return digest_json({k: v for k, v in content.items() if (k, v) != ("looks_rule", "plain")})
 
     @property
     def choice_metric(self) -> str:

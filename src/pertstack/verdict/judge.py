@@ -17,6 +17,7 @@ from pertstack._base.errors import InputError
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.verdict.board import Comparison, Kind, Leaderboard, LeaderboardRow, ScoreCell, Split, plain_json
 from pertstack.verdict.decomposition import Array, Decomposition, Difference, decompose, effect_quartiles
+from pertstack.verdict.looks import looks_in_words
 from pertstack.verdict.views import leave_cell_line_out, nan_mean, per_cell_line, scaled_scores
 from pertstack.verdict.words import count_units, direction, find_metric, need_metric, split_metric
 
@@ -76,6 +77,7 @@ class Setting:
     seen: frozenset[str] | None = None
     no_drug: tuple[str, ...] = NO_DRUG
     replicate: str | None = "replicate"
+    planned_looks: int = 1
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,8 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, res
         marked, need_metric(table.metrics, setting.primary), setting.chosen, best, setting.test_looks,
         setting.plan_digest, dict(setting.versions),
         {**resampling.facts, "unit": setting.unit, "n_units": n_units}, setting.exploratory,
-        _headline(setting, best, chosen, split), _board_cautions(setting, n_units[split], split),
+        _headline(setting, best, chosen, split),
+        _board_cautions(setting, n_units[split], split, _error(marked, setting, best)),
     )  # fmt: skip
     return Verdict(board, chosen, decompositions, *_views(table, setting, resampling, best), split)
 
@@ -291,16 +294,21 @@ def _marked(row: LeaderboardRow, split: Split, decompositions: Mapping[str, Deco
     )
 
 
-def _board_cautions(setting: Setting, n_groups: int, split: Split) -> tuple[str, ...]:
+def _error(rows: Sequence[LeaderboardRow], setting: Setting, best: str) -> float | None:
+    """Standard error of the score of what ships on the test, as its interval says; None where there is none."""
+    named = {r.name: r.score(setting.primary) for r in rows if r.split == "test"}
+    cell = named.get(setting.chosen or best) or named.get(best)
+    return None if cell is None or cell.ci is None else (cell.ci[1] - cell.ci[0]) / (2 * 1.96)
+
+
+def _board_cautions(setting: Setting, n_groups: int, split: Split, error: float | None) -> tuple[str, ...]:
     cautions = []
     if n_groups < FEW_GROUPS:
         cautions.append(f"Only {count_units(n_groups, setting.unit)}: the intervals are a rough guide.")
     if split == "oof":
         cautions.append("Out-of-fold scores only: the held-out test has not been opened.")
-    if setting.test_looks > 1:
-        cautions.append(
-            f"The held-out test was opened {setting.test_looks} times; every look makes its numbers more hopeful."
-        )
+    if setting.test_looks > 1 or (setting.test_looks and setting.planned_looks > 1):
+        cautions.append(looks_in_words(setting.test_looks, setting.planned_looks, error))
     if setting.exploratory:
         cautions.append("Exploratory: the analysis plan was changed after the first look at the test.")
     return tuple(cautions)
