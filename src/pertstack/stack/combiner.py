@@ -38,6 +38,7 @@ class Combiner(ABC):
     needs: ClassVar[frozenset[Need]]
     complexity: ClassVar[int]
     candidate: ClassVar[bool] = True  # may ship; False for references that are only shown
+    default: ClassVar[bool] = True  # fitted when nobody names combiners; False for slow ones and variants of others
 
     @abstractmethod
     def fit(self, evidence: Evidence) -> FittedCombiner:

@@ -155,3 +155,14 @@ class DirectOwn(_Direct):
     name: ClassVar[str] = "direct_own"
     complexity: ClassVar[int] = 5
     against: ClassVar[Reference] = "own"
+
+
+@dataclass(frozen=True)
+class DirectSigned(_Direct):
+    """As ``direct_pooled`` with weights of either sign; the value keeps the sign of agreement, so that
+    anti-correlation never pays."""
+
+    name: ClassVar[str] = "direct_signed"
+    complexity: ClassVar[int] = 5
+    against: ClassVar[Reference] = "pooled"
+    signed: bool = True

@@ -10,7 +10,9 @@ from pertstack.stack.best_single import BestSingle
 from pertstack.stack.calibrated import Calibrated
 from pertstack.stack.cell_line_shrunken import CellLineShrunken
 from pertstack.stack.combiner import Combiner
-from pertstack.stack.direct import DirectOwn, DirectPooled
+from pertstack.stack.direct import DirectOwn, DirectPooled, DirectSigned
+from pertstack.stack.direct_cell_line import DirectCellLine
+from pertstack.stack.direct_gene import DirectGene
 from pertstack.stack.feature_weighted import FeatureWeighted
 from pertstack.stack.gene_eb import GeneEb
 from pertstack.stack.gene_groups import GeneGroups
@@ -48,6 +50,9 @@ _CLASSES: tuple[type[Combiner], ...] = (
     GeneInverseMse,
     DirectPooled,
     DirectOwn,
+    DirectSigned,
+    DirectCellLine,
+    DirectGene,
     CellLineShrunken,
     FeatureWeighted,
     GeneGroups,
@@ -76,8 +81,12 @@ def make_combiner(name: str, **params: Any) -> Combiner:
 
 
 def make_combiners(chosen: Iterable[str | Combiner] | None = None) -> tuple[Combiner, ...]:
-    """The chosen combiners (default: all), with the references that always stand on the board first."""
-    wanted = list(COMBINERS) if chosen is None else list(chosen)
+    """The chosen combiners, with the references that always stand on the board first.
+
+    Default: every combiner whose class says ``default``. Those that are slow, or that vary another one, are asked for
+    by name, so that a default run stays quick and fewer candidates compete to look best by chance.
+    """
+    wanted = [name for name, c in COMBINERS.items() if c.default] if chosen is None else list(chosen)
     made = [make_combiner(c) if isinstance(c, str) else c for c in wanted]
     names = {c.name for c in made}
     first = [make_combiner(name) for name in ALWAYS if name not in names]
