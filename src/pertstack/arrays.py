@@ -6,6 +6,7 @@ no-harm rule and keeps the fits. It never opens a held-out test: that is the bus
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,10 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import MisalignedError, first_few, unknown_name
+from pertstack._base.findings import Finding
 from pertstack.data.rows import Float32
 from pertstack.predictions.array_source import ArraySource
+from pertstack.probing import accused, probe_model, sample_rows
 from pertstack.reduce.metrics.names import DEFAULT_PANEL, parse_metric
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
@@ -36,6 +39,8 @@ class StackFit:
     nested: NestedFits
     choice: Choice
     references: References
+    findings: tuple[Finding, ...] = ()
+    """What the probes say of every model's claim to be out of fold; an accusation is a warning too."""
 
     @property
     def chosen(self) -> str:
@@ -97,6 +102,7 @@ def stack(
     reference: Reference = "pooled",
     seed: int = 0,
     trust_partial: bool = False,
+    condition: Any = None,
 ) -> StackFit:
     """Stack out-of-fold predictions held in memory.
 
@@ -110,6 +116,10 @@ def stack(
     trust_partial : let combiners with weights per gene, condition or sample ship. Arrays carry no nested fits, and base
         models cross-fitted on these folds tell such weights the means of the scored fold
         (docs/decisions/0005-true-nesting.md). Say True only when the models were fitted on other data altogether.
+    condition : one name per row, equal for replicates (same perturbation, cell line, dose and time). With it models are
+        probed for knowing the noise of single measurements, which only in-sample predictions do.
+
+    Warns (``UserWarning``) when a probe accuses a model; ``StackFit.findings`` has the numbers.
 
     Example
     -------
@@ -119,8 +129,9 @@ def stack(
     wanted = parse_metric(primary)
     source = ArraySource(
         predictions, treated, control, folds=folds, perturbation=perturbation, cell_line=cell_line,
-        gene_names=gene_names, group=group,
+        gene_names=gene_names, group=group, obs=None if condition is None else pd.DataFrame({"condition": condition}),
     )  # fmt: skip
+    findings = _probes(source, seed, claims_folds=not trust_partial, replicates=condition is not None)
     references = References.collect(source)
     k = min(max(80, wanted.top or 0), len(source.gene_names))
     reduction = reduce_blocks(source, references, k=k)
@@ -130,4 +141,19 @@ def stack(
     metrics = tuple(dict.fromkeys([wanted.name, *DEFAULT_PANEL]))
     table = score(source, nested.combines(), references, metrics=metrics)
     choice = choose(table, nested, seed=seed, trust_partial=trust_partial)
-    return StackFit(table, nested, choice, references)
+    return StackFit(table, nested, choice, references, findings)
+
+
+def _probes(source: ArraySource, seed: int, *, claims_folds: bool, replicates: bool) -> tuple[Finding, ...]:
+    """The caller's word that predictions are out of fold, checked as far as arrays allow."""
+    sampled = sample_rows(source, np.random.default_rng([seed, 5]))
+    found = [
+        finding
+        for model in source.models
+        for finding in probe_model(
+            source, sampled, model, seed, claims_folds=claims_folds, replicates=replicates
+        )
+    ]  # fmt: skip
+    for words in accused(found).values():
+        warnings.warn(" ".join(words), stacklevel=3)
+    return tuple(found)

@@ -59,9 +59,13 @@ def with_published(verdict: Verdict, facts: Mapping[str, Any], setting: Setting)
     board, metric, n = verdict.leaderboard, str(facts["metric"]), int(facts["n"])
     words = tuple(map(str, facts["words"]))
     row = LeaderboardRow(
-        facts["name"], setting.kinds.get(facts["name"], "combiner"), "test",
-        {metric: ScoreCell(facts["value"], None, n, n)}, {metric: Comparison(facts["gain"], None, None)}, (*setting.cautions.get(facts["name"], ()), *words),
-    )  # fmt: skip
+        facts["name"],
+        setting.kinds.get(facts["name"], "combiner"),
+        "test",
+        {metric: ScoreCell(facts["value"], None, n, n)},
+        {metric: Comparison(facts["gain"], None, None)},
+        (*setting.cautions.get(facts["name"], ()), *words),
+    )
     said = (
         f"Held-out test under the {facts['rule']} rule: {facts['name']} scores {facts['value']:.4f} on {metric}, "
         f"{facts['gain']:+.4f} against {facts['single']}. Only this was given away by the test."

@@ -18,6 +18,7 @@ import pandas as pd
 from pertstack._base.files import read_json, write_json
 from pertstack._base.findings import Finding
 from pertstack.folder import StudyFolder
+from pertstack.predictions.source import BlockSource
 from pertstack.predictions.store_source import StoreSource
 from pertstack.verdict.probes import control_batches, less_batch_mean, not_applicable, replicate_noise, too_good
 from pertstack.verdict.probes_folds import fold_fingerprint
@@ -39,8 +40,8 @@ class Sampled:
 
     @property
     def conditions(self) -> Array:
-        """(n,) names; rows of one condition are replicates."""
-        columns = [c for c in CONDITION if c in self.samples]
+        """(n,) names; rows of one condition are replicates. A column ``condition`` says so itself."""
+        columns = ["condition"] if "condition" in self.samples else [c for c in CONDITION if c in self.samples]
         joined: Array = self.samples[columns].astype(str).agg("|".join, axis=1).to_numpy(dtype=str)
         return joined
 
@@ -56,7 +57,10 @@ def probe_study(folder: StudyFolder, source: StoreSource, key: str) -> list[Find
     """Probe every model of a source of development rows; writes ``results/probes.json`` under the key of the stack."""
     seed = folder.analysis_plan.seed
     sampled = sample_rows(source, np.random.default_rng([seed, 5]))
-    findings = [f for model in source.models for f in probe_model(source, sampled, model, seed)]
+    findings = []
+    for model in source.models:
+        claims, ours = _claims_folds(source, model), not _was_added(source, model)
+        findings += probe_model(source, sampled, model, seed, claims_folds=claims, ours=ours)
     facts = {"rows": len(sampled.samples), "genes": len(sampled.genes)}
     write_json(
         folder.results / "probes.json",
@@ -80,7 +84,7 @@ def accused(findings: Sequence[Finding]) -> dict[str, list[str]]:
     return found
 
 
-def sample_rows(source: StoreSource, rng: np.random.Generator) -> Sampled:
+def sample_rows(source: BlockSource, rng: np.random.Generator) -> Sampled:
     """Whole groups, drawn until ``ROWS`` rows are together (at least four groups a fold, however large they are)."""
     blocks = source.blocks()
     tables = [source.obs(b).assign(fold=b.fold) for b in blocks]
@@ -95,8 +99,15 @@ def sample_rows(source: StoreSource, rng: np.random.Generator) -> Sampled:
     return Sampled(pd.concat([t[p] for t, p in zip(tables, parts, strict=True)]), genes, *layers)
 
 
-def probe_model(source: StoreSource, sampled: Sampled, model: str, seed: int) -> list[Finding]:
-    """The probes of one model, on the rows and genes it predicted and claims not to have seen."""
+def probe_model(
+    source: BlockSource, sampled: Sampled, model: str, seed: int, *, claims_folds: bool = True, ours: bool = False,
+    replicates: bool = True,
+) -> list[Finding]:  # fmt: skip
+    """The probes of one model, on the rows and genes it predicted and claims not to have seen.
+
+    ``claims_folds``: it says it was cross-fitted on these folds; ``ours``: our own jobs withheld them;
+    ``replicates``: conditions are known well enough to call their rows replicates.
+    """
     samples, blocks = sampled.samples, source.blocks()
     parts = [source.obs(b).index.isin(samples.index) for b in blocks]
     predicted = _read(source, blocks, parts, model, sampled.genes)
@@ -114,20 +125,23 @@ def probe_model(source: StoreSource, sampled: Sampled, model: str, seed: int) ->
         return np.random.default_rng([seed, probe])
 
     mark = not_applicable("fold_fingerprint", "the model does not claim to be cross-fitted", model)
-    if _claims_folds(source, model):
+    if claims_folds:
         mark = fold_fingerprint(
             p, y, here["fold"].to_numpy(), groups, cell_lines=here["cell_line"].to_numpy(), rng=draws(3), model=model
         )
+    mark = _our_own(mark) if ours else mark
+    if not replicates:
+        return [mark]
     return [
         too_good(p - known, y - known, conditions, groups, rng=draws(1), model=model),
         replicate_noise(
             p, y, c, conditions, rng=draws(2), batches=plates, model=model, sample_ids=here.index.to_numpy()
         ),
-        mark if _was_added(source, model) else _our_own(mark),
+        mark,
     ]
 
 
-def _read(source: StoreSource, blocks: Sequence[Any], parts: Sequence[Array], layer: str, genes: Array) -> Array:
+def _read(source: BlockSource, blocks: Sequence[Any], parts: Sequence[Array], layer: str, genes: Array) -> Array:
     """(n, n_genes) of the chosen rows, 256 rows of a block at a time."""
     found = [np.zeros((0, len(genes)), dtype=np.float32)]
     for block, part in zip(blocks, parts, strict=True):
