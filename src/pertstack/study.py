@@ -22,6 +22,7 @@ from pertstack.fit.registry import available, get_row
 from pertstack.folder import StudyFolder
 from pertstack.judging import judge_study, stored_stack
 from pertstack.members import stackable_models
+from pertstack.predictions.names import nested_name
 from pertstack.predictions.store import PredictionStore
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.reduction import Reduction
@@ -216,6 +217,10 @@ class Study:
         self.folder.ledger.append("model_withdrawn", model=model, reason=why, blocks=len(blocks))
         for block in blocks:
             store.retract(block, model, why)
+        for block in store.blocks("development"):
+            for nested in (nested_name(model, fold) for fold in range(self.plan.n_folds)):
+                if store.status(block, nested) == "committed":
+                    store.retract(block, nested, why)
         return len(blocks)
 
     # -- combining and judging ---------------------------------------------------------------------------------------
