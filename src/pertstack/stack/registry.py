@@ -27,7 +27,9 @@ from pertstack.stack.no_change import NoChange
 from pertstack.stack.nonneg import Nonneg
 from pertstack.stack.rank_average import RankAverage
 from pertstack.stack.ridge import Ridge
+from pertstack.stack.selector import Selector
 from pertstack.stack.simplex import Simplex
+from pertstack.stack.soft_gate import SoftGate
 from pertstack.stack.standardised_mean import StandardisedMean
 from pertstack.stack.trimmed_mean import TrimmedMean
 from pertstack.stack.winsorised_mean import WinsorisedMean
@@ -61,6 +63,8 @@ _CLASSES: tuple[type[Combiner], ...] = (
     GeneEb,
     GeneRidge,
     Calibrated,
+    Selector,
+    SoftGate,
 )
 COMBINERS: dict[str, type[Combiner]] = {c.name: c for c in _CLASSES}
 ALWAYS: tuple[str, ...] = ("best_single", "mean", "median", "trimmed_mean", "no_change")

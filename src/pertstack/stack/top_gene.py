@@ -7,7 +7,7 @@ b_i = Q_i t_i. How weights are searched is the business of ``direct.py`` and the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,6 +43,8 @@ class TopGeneSums:
     b: Array  # (n, M)
     yy: Array  # (n,)
     k: int
+    rows: np.ndarray[Any, np.dtype[np.int64]] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Which rows of the slices these are, (n,)."""
 
     @property
     def n(self) -> int:
@@ -111,16 +113,17 @@ def top_gene_sums(slices: Slices, reference: Reference | str, k: int, rows: Mask
     a = np.concatenate([p[0] for p in pieces]) if pieces else np.zeros((0, n_models, n_models))
     b = np.concatenate([p[1] for p in pieces]) if pieces else np.zeros((0, n_models))
     yy = np.concatenate([p[2] for p in pieces]) if pieces else np.zeros(0)
-    return TopGeneSums(a, b, yy, k)
+    at = np.concatenate([p[3] for p in pieces]) if pieces else np.zeros(0, dtype=np.int64)
+    return TopGeneSums(a, b, yy, k, at)
 
 
-def _forms(slices: Slices, reference: str, k: int, usable: Mask, rows: Any) -> tuple[Array, Array, Array]:
+def _forms(slices: Slices, reference: str, k: int, usable: Mask, rows: Any) -> tuple[Array, Array, Array, Any]:
     x, t = _centred(slices, reference, k, rows)
     x[:, ~usable] = 0.0
     yy = np.einsum("nk,nk->n", t, t)
     good = np.isfinite(x).all(axis=(1, 2)) & (yy > k * _FLAT**2)  # NaN in yy compares False
     x, t = x[good], t[good]
-    return x @ x.transpose(0, 2, 1), (x @ t[:, :, None])[:, :, 0], yy[good]
+    return x @ x.transpose(0, 2, 1), (x @ t[:, :, None])[:, :, 0], yy[good], rows[good]
 
 
 def _centred(slices: Slices, reference: str, k: int, rows: Any = slice(None)) -> tuple[Array, Array]:
