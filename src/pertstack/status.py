@@ -55,19 +55,25 @@ class Status:
         steps = "  ".join(f"{'✓' if done else '–'} {name}" for name, done in self.steps.items())
         table = Table(title="Models by block", title_justify="left")
         table.add_column("model")
-        wide = len(self.blocks) <= 12
-        if wide:
+        if len(self.blocks) <= 6:
             for block in self.blocks:
                 table.add_column(block.removesuffix(".s000"), justify="center")
+            for name, states in self.matrix.items():
+                table.add_row(name, *(MARKS[states[b]] for b in self.blocks))
         else:
-            for state in MARKS:
-                table.add_column(state, justify="right")
-        for name, states in self.matrix.items():
-            counts = Counter(states.values())
-            cells = [MARKS[states[b]] for b in self.blocks] if wide else [str(counts[s]) for s in MARKS]
-            table.add_row(name, *cells)
+            parts = list(dict.fromkeys(b.split(".")[1] for b in self.blocks))
+            for part in parts:
+                table.add_column(part, justify="right")
+            for name, states in self.matrix.items():
+                table.add_row(name, *(_counted(states, part) for part in parts))
         legend = "  ".join(f"{mark} {state}" for state, mark in MARKS.items())
         return Group(Text("\n".join(lines)), Text(steps), table, Text(legend), Text(f"Next: {self.next_step}"))
+
+
+def _counted(states: dict[str, str], part: str) -> str:
+    """States of a model in the blocks of one fold (or the test), one mark and count each: ``● 3`` or ``● 2 · 1``."""
+    counts = Counter(state for block, state in states.items() if block.split(".")[1] == part)
+    return " ".join(f"{mark} {counts[state]}" for state, mark in MARKS.items() if counts[state])
 
 
 def study_status(folder: StudyFolder) -> Status:
