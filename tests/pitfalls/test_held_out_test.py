@@ -1,0 +1,170 @@
+"""The held-out test used to choose, or seen too often: pitfall 3; P1 to P3, L11; unverified models; looks rules."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import pertstack as ps
+from pertstack._base.errors import InputError, LeakError, PlanLockedError
+from pertstack.looking import PUBLISHED
+from pertstack.predictions.store_source import StoreSource
+
+
+def test_the_truth_of_the_test_is_out_of_reach_of_fitting_and_stacking(fitted):
+    """P1, P2: no split name decides what is seen; the values are not there."""
+    store = fitted.folder.store
+    block = next(b for b in store.blocks() if b.role == "test")
+    with pytest.raises(LeakError, match="held-out test: its treated values are opened by the verdict only"):
+        StoreSource(store, role="test").read(block, "treated", 0, 1)
+    assert store.find(block, "treated") is None
+
+
+def test_weights_do_not_change_when_the_truth_of_the_test_does(fitted, judged):
+    """P2: every byte of the test's truth may be anything; what was learned and chosen is the same."""
+    for path in sorted(fitted.folder.path("test_truth").rglob("c/*")):
+        if path.is_file():
+            path.write_bytes(b"\0" * path.stat().st_size)
+    fitted.stack(["mean", "simplex"])
+    for name in ("weights.json", "oof.json", "diversity.json"):
+        assert (fitted.folder.results / name).read_bytes() == (judged.folder.results / name).read_bytes(), name
+
+
+def test_choosing_again_after_the_look_is_refused_and_marked_when_insisted_on(judged):
+    """The primary metric is changed to one that looks better on the test."""
+    with pytest.raises(PlanLockedError, match=r"primary: 'r2_top20' -> 'pearson_all'"):
+        judged.change_plan({"primary": "pearson_all"})
+    judged.change_plan({"primary": "pearson_all"}, exploratory=True)
+    judged.stack(["mean"])
+    board = judged.verdict(exploratory=True)
+    assert board.exploratory and board.test_looks == 2
+    assert any("Exploratory" in c for c in board.cautions)
+    assert any("opened twice (1 planned)" in c and "too hopeful by about 0." in c for c in board.cautions)
+
+
+def test_a_second_look_with_new_weights_is_refused(judged):
+    """The plan is the same, the weights are not: still a second look at the same test."""
+    judged.withdraw("ridge", "did not like it")
+    judged.stack(["mean", "simplex"])
+    with pytest.raises(PlanLockedError, match="opened 1 times and the locked plan allows 1"):
+        judged.verdict()
+    assert judged.folder.ledger.looks() == 1
+
+
+def test_editing_the_plan_file_behind_the_lock_is_seen(judged):
+    path = judged.folder.analysis_plan_file
+    path.write_text(path.read_text().replace('"pooled"', '"own"', 1))
+    judged.stack(["mean"])
+    with pytest.raises(PlanLockedError, match="reference: 'pooled' -> 'own'"):
+        judged.verdict()
+
+
+def test_the_same_look_again_is_no_look(judged):
+    before = (judged.folder.results / "leaderboard.json").read_bytes()
+    judged.verdict()
+    assert judged.folder.ledger.looks() == 1
+    assert (judged.folder.results / "leaderboard.json").read_bytes() == before
+
+
+def test_the_verdict_on_old_weights_is_refused(judged):
+    """Predictions changed since the weights were learned: the board would mix two studies."""
+    judged.withdraw("ridge", "stale")
+    with pytest.raises(InputError, match="changed since the weights were learned"):
+        judged.verdict()
+
+
+# -- repeated looks under a rule ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["ladder", "thresholdout"])
+def test_under_a_rule_one_number_leaves_the_test(rule, fitted):
+    fitted.change_plan({"looks": 3, "looks_rule": rule})
+    fitted.stack(["mean", "simplex"])
+    board = fitted.verdict()
+    shown = [r for r in board.rows if r.split == "test"]
+    assert len(shown) == 1 and list(shown[0].scores) == [board.primary] and shown[0].scores[board.primary].ci is None
+    assert not (fitted.folder.results / "test_scores.npz").exists()
+    state = fitted.folder.ledger.of_kind(PUBLISHED)[-1].facts
+    assert state["value"] == pytest.approx(shown[0].scores[board.primary].value)
+    assert rule in board.headline
+    assert fitted.report().exists()
+
+
+def test_the_ladder_repeats_itself_for_a_submission_that_is_no_better(fitted):
+    fitted.change_plan({"looks": 3, "looks_rule": "ladder"})
+    fitted.stack(["mean"])
+    first = fitted.verdict()
+    fitted.withdraw("perturbation_knn", "trying another set")
+    fitted.stack(["mean"])
+    second = fitted.verdict()
+    values = [next(r for r in b.rows if r.split == "test").scores[b.primary].value for b in (first, second)]
+    assert values[0] == values[1] and fitted.folder.ledger.looks() == 2
+    assert any("no improvement beyond the noise" in c for c in second.cautions)
+    assert any("opened twice (3 planned)" in c for c in second.cautions)
+
+
+def test_a_plan_written_before_there_were_rules_keeps_its_digest():
+    from pertstack.design.analysis_plan import AnalysisPlan
+
+    old = {k: v for k, v in AnalysisPlan().to_json().items() if k != "looks_rule"}
+    assert AnalysisPlan.from_json(old).digest == AnalysisPlan().digest
+    assert AnalysisPlan(looks_rule="ladder").digest != AnalysisPlan().digest
+
+
+# -- models nobody can vouch for ---------------------------------------------------------------------------------------
+
+
+def add_unknown(study: ps.Study, tmp_path) -> None:
+    """A good model of unknown provenance: the truth with a little noise."""
+    store, rng, parts = study.folder.store, np.random.default_rng(0), []
+    for block in store.blocks():
+        layer = "treated" if block.role == "development" else "control"
+        values = store.read(block, layer, 0, store.n_samples(block))
+        values = values + rng.normal(0, 0.2, values.shape)
+        parts.append(pd.DataFrame(values, index=store.sample_ids(block), columns=store.gene_names))
+    pd.concat(parts).to_parquet(tmp_path / "mystery.parquet")
+    study.add("mystery", tmp_path / "mystery.parquet", fitted_on="unknown", scale="treated")
+
+
+def test_unknown_provenance_is_never_stacked_in_silence(fitted, tmp_path):
+    from pertstack.members import stack_warnings
+
+    add_unknown(fitted, tmp_path)
+    result = fitted.stack(["mean", "simplex"])
+    assert "mystery" not in result.models and "nobody can say" in result.left_out["mystery"]
+    written = json.loads((fitted.folder.results / "oof.json").read_text())
+    assert list(written["left_out"]) == ["mystery"]
+    assert any("mystery is not stacked" in w for w in stack_warnings(fitted.folder))
+
+
+def test_accepted_unverified_it_carries_a_caution_on_every_row_it_touched(fitted, tmp_path):
+    add_unknown(fitted, tmp_path)
+    fitted.stack(["mean", "simplex"], accept_unverified=True)
+    board = fitted.verdict()
+    for split in ("oof", "test"):
+        rows = {r.name: " ".join(r.cautions) for r in board.rows if r.split == split}
+        assert "unverified: nobody can say" in rows["mystery"]
+        for name in ("mean", "simplex", "best_single", "median"):
+            assert "learned beside unverified models: mystery" in rows[name], name
+        assert "unverified" not in rows["ridge"]
+    assert "unverified" in fitted.report().read_text()
+
+
+def test_a_memorised_model_is_accused_everywhere(fitted, tmp_path):
+    """The same model, this time claiming the folds of the plan: its error on noise gives it away."""
+    add_unknown(fitted, tmp_path)
+    fitted.add("liar", tmp_path / "mystery.parquet", fitted_on="plan", scale="treated")
+    result = fitted.stack(["mean"])
+    assert "liar" in result.models
+    grave = {f.code: f for f in result.probes if f.where == "liar" and f.severity == "error"}
+    assert grave["too_good_to_be_true"].numbers["error"] < 0.5 * grave["too_good_to_be_true"].numbers["noise"]
+    assert grave["knows_replicate_noise"].numbers["mean_correlation"] > 0.5
+    assert {f.where for f in result.probes if f.severity == "error"} == {"liar"}
+    assert {f.where for f in fitted.audit() if f.code == "too_good_to_be_true"} == {"liar"}
+    board = fitted.verdict()
+    cautions = {r.name: " ".join(r.cautions) for r in board.rows if r.split == "test"}
+    assert "Noise cannot be predicted" in cautions["liar"] and "a probe accuses: liar" in cautions["mean"]
+    assert "Noise cannot be predicted" in fitted.report().read_text()

@@ -1,0 +1,270 @@
+"""Learning or scoring on rows that were seen: pitfalls 1, 2 and 7, leaks L1, L5, L7, L8, L12, L13, L14, L16, P29."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import pertstack as ps
+from pertstack._base.errors import InputError, LeakError
+from pertstack.data.rows import FitRows
+from pertstack.design.blocks import Block
+from pertstack.design.provenance import FittedOn
+from pertstack.fit import Job, JobRows, cross_fit
+from pertstack.predictions import StoreSource
+from pertstack.predictions.array_source import ArraySource
+from pertstack.reduce.one_pass import reduce_blocks
+from pertstack.reduce.references import References
+from pertstack.reduce.score import score
+from pertstack.stack.nested import fit_nested
+from references.fit_world import make_rows
+from references.small_store import PLAN, World, make_world
+from references.small_world import as_source, small_world
+
+
+@pytest.fixture
+def store(tmp_path) -> World:
+    return make_world(tmp_path / "store", {Block("A", 0): 20, Block("A", 1): 20, Block("A", 2): 20}, n_genes=25)
+
+
+# -- predictions the base models saw ---------------------------------------------------------------------------------
+
+
+def test_rows_the_model_was_fitted_on_take_no_part(store):
+    """L7: a model fitted on folds 1 and 2 hands in predictions of all folds; only fold 0 may teach weights."""
+    for block in store.obs:
+        store.commit(block, "m", fitted_on=FittedOn.fold_of_plan(PLAN, 0))
+    source = StoreSource(store.store, models=["m"])
+    assert [int(source.sound(b, "m").sum()) for b in source.blocks()] == [20, 0, 0]
+    reduction = reduce_blocks(source, References.collect(source), k=10)
+    assert {b.fold for b in reduction.gene if reduction.gene[b].count.max() > 0} == {0}
+
+
+def test_a_model_that_kept_rows_out_by_id_loses_exactly_the_rows_it_saw(store):
+    block = Block("A", 0)
+    seen = list(store.obs[block].index[:7])
+    store.commit(block, "m", fitted_on=FittedOn.ids(seen))
+    assert int(StoreSource(store.store, models=["m"]).sound(block, "m").sum()) == 13
+
+
+def test_a_model_without_oof_is_refused_not_logged(store):
+    """L13: others predict on the training rows and write a log line."""
+    store.commit(Block("A", 0), "m", fitted_on=FittedOn.unknown())
+    with pytest.raises(LeakError, match="Nobody can say which samples 'm' was fitted on"):
+        StoreSource(store.store, models=["m"]).sound(Block("A", 0), "m")
+
+
+def in_sample_arrays(noise_only: bool):
+    """120 rows, 4 replicates of 30 conditions; the "model" has memorised the truth, as a grown tree does."""
+    rng = np.random.default_rng(0)
+    who = np.repeat(np.arange(30), 4)
+    effect = 0 if noise_only else rng.normal(size=(30, 40))[who]
+    control = 8 + rng.normal(size=(120, 40))
+    treated = 8 + effect + rng.normal(size=(120, 40))
+    memory = treated + 0.01 * rng.normal(size=treated.shape)
+    honest = np.full_like(treated, 8.0) + 0.1 * (control - 8)
+    return who, control, treated, {"tree": memory, "honest": honest}
+
+
+@pytest.mark.parametrize("noise_only", [True, False])
+def test_in_sample_predictions_are_flagged_with_numbers(noise_only):
+    """L1: scikit-learn's prefit stack reports R2 = 0.99999 for a tree on pure noise, without a word."""
+    who, control, treated, predictions = in_sample_arrays(noise_only)
+    with pytest.warns(UserWarning, match=r"below the .* by which replicates of one condition vary"):
+        fit = ps.stack(
+            predictions, treated=treated, control=control, folds=who % 3, perturbation=[f"d{w}" for w in who],
+            condition=[f"d{w}" for w in who], combiners=["mean", "simplex"],
+        )  # fmt: skip
+    found = {(f.code, f.where): f for f in fit.findings}
+    grave = found["too_good_to_be_true", "tree"]
+    assert grave.severity == "error" and grave.numbers["error"] < 0.001 < 0.5 < grave.numbers["noise"]
+    assert found["knows_replicate_noise", "tree"].numbers["mean_correlation"] > 0.9
+    assert not [f for f in fit.findings if f.where == "honest" and f.severity == "error"]
+
+
+def test_a_model_fitted_on_all_rows_lacks_the_mark_of_its_folds():
+    """L5: the "out-of-fold" model is fitted on all rows inside the fold loop (R2 0.317 on pure noise there)."""
+    world = small_world(n=240, n_groups=60, noise=0.4, seed=4)
+    y, fold = world["treated"].astype(float), np.asarray(world["folds"])
+    line = world["cell_line"]
+    y = y + np.random.default_rng(1).normal(0, 0.6, (60, y.shape[1]))[np.arange(240) % 60]
+    everything, folds_out = np.empty_like(y), np.empty_like(y)
+    for name in np.unique(line):
+        here = line == name
+        everything[here] = y[here].mean(axis=0)
+        for k in range(3):
+            folds_out[here & (fold == k)] = y[here & (fold != k)].mean(axis=0)
+    # a model with memory of every group, and one without
+    cheat = 0.5 * everything + 0.5 * pd.DataFrame(y).groupby(world["perturbation"]).transform("mean").to_numpy()
+    with pytest.warns(UserWarning, match="carry no mark of the claimed folds"):
+        fit = ps.stack(
+            {"cheat": cheat, "honest": folds_out}, treated=y, control=world["control"], folds=fold,
+            perturbation=world["perturbation"], cell_line=line, combiners=["mean"],
+        )  # fmt: skip
+    codes = {f.where: f for f in fit.findings}
+    assert codes["cheat"].code == "fold_fingerprint_missing" and codes["cheat"].numbers["p"] > 0.1
+    assert codes["honest"].code == "fold_fingerprint_found" and codes["honest"].numbers["z"] < -3
+
+
+# -- the fitting side --------------------------------------------------------------------------------------------------
+
+
+class Peeks:
+    """Counts what a job is handed."""
+
+    def __init__(self, leak: str) -> None:
+        self.leak = leak
+
+    def __call__(self, job: Job) -> JobRows:
+        rows = make_rows()
+        held = rows.take(np.arange(rows.n_samples) < 24)
+        fit = rows.take(np.arange(rows.n_samples) >= (0 if self.leak == "same rows" else 24))
+        part = held if self.leak == "truth" else held.without_treated()
+        return JobRows(fit, [(Block("A", 0), part)])
+
+
+@pytest.mark.parametrize(
+    ("leak", "words"), [("same rows", "would predict 24 samples it was fitted on"), ("truth", "with their treated")]
+)
+def test_a_job_that_leaks_stops_the_run_and_commits_nothing(leak, words, tmp_path):
+    """L5, L14: fit rows among the predicted rows, or held-out truth handed to a model."""
+    kept = []
+    job = Job("m", "pertstack.fit.baselines.ridge:Ridge", {}, "pooled", 0)
+    with pytest.raises(LeakError, match=words):
+        cross_fit(
+            [job], rows_for=Peeks(leak), commit=lambda *a: kept.append(a), done=lambda job: False,
+            log_dir=tmp_path, seed=0, engine="inline",
+        )  # fmt: skip
+    assert kept == []
+
+
+def test_rows_to_predict_carry_no_truth():
+    part = make_rows().without_treated()
+    assert not isinstance(part, FitRows) and not hasattr(part, "treated")
+
+
+# -- scoring the stack -------------------------------------------------------------------------------------------------
+
+
+def test_a_fold_is_never_scored_by_weights_that_saw_it():
+    """L8, L12, L16: fold 0's truth is replaced; weights that score fold 0 must not move, all others must."""
+    world = small_world(n=180, n_groups=36, seed=2)
+    fold = np.asarray(world["folds"])
+    other = world["treated"].copy()
+    other[fold == 0] += np.random.default_rng(0).normal(0, 3, other[fold == 0].shape).astype(np.float32)
+    fits = []
+    for treated in (world["treated"], other):
+        source, references = as_source(world, treated=treated)
+        reduction = reduce_blocks(source, references, k=20)
+        fits.append(fit_nested(["gene_ridge", "simplex"], reduction, source=source, references=references))
+    for name in ("gene_ridge", "simplex"):
+        here, there = (f.fits[name] for f in fits)
+        assert here[0].weights()["mean"] == pytest.approx(there[0].weights()["mean"], abs=1e-6)
+        assert np.abs(np.subtract(here[1].weights()["mean"], there[1].weights()["mean"])).max() > 1e-3
+
+
+def test_on_pure_noise_the_gap_between_in_sample_and_out_of_fold_is_shown():
+    """Pitfalls 2 and 7, P29: per-gene weights from few rows score well on their own rows and nowhere else."""
+    rng = np.random.default_rng(5)
+    n, genes = 60, 50
+    group = np.arange(n) % 20
+    control, treated = rng.normal(size=(2, n, genes))
+    predictions = {f"m{i}": control + rng.normal(size=(n, genes)) for i in range(8)}
+    source = ArraySource(predictions, treated, control, folds=group % 3, perturbation=[f"d{g}" for g in group])
+    references = References.collect(source)
+    reduction = reduce_blocks(source, references, k=20)
+    nested = fit_nested(["gene_ridge"], reduction, source=source, references=references)
+    out = score(source, nested.combines(), references, metrics=["cod_all@pooled"])
+    inside = score(source, nested.final_combines(), references, metrics=["cod_all@pooled"], base_models=False)
+    honest, hopeful = out.mean("gene_ridge", "cod_all@pooled").value, inside.mean("gene_ridge", "cod_all@pooled").value
+    assert hopeful > honest + 0.02 and honest < 0.02
+
+
+def test_a_test_block_cannot_teach_weights():
+    world = small_world(n=90, n_groups=18)
+    folds = np.where(np.arange(90) % 18 < 15, np.asarray(world["folds"], dtype=float), np.nan)
+    source = ArraySource(
+        world["predictions"], world["treated"], world["control"], folds=folds, perturbation=world["perturbation"],
+        role="all",
+    )  # fmt: skip
+    references = References.collect(
+        ArraySource(world["predictions"], world["treated"], world["control"], folds=folds,
+                    perturbation=world["perturbation"])
+    )  # fmt: skip
+    reduction = reduce_blocks(source, references, k=10)
+    assert sum(b.role == "test" for b in source.blocks()) == 1 and all(b.role != "test" for b in reduction.gene)
+    smuggled = SimpleNamespace(gene={**reduction.gene, Block("all", None): next(iter(reduction.gene.values()))})
+    with pytest.raises(InputError, match="learn from development rows; the reduction holds the test block"):
+        fit_nested(["mean"], smuggled)
+
+
+# -- the leak of partial nesting (decision 0005) --------------------------------------------------------------------
+
+
+def fold_mean_world():
+    """Three folds of 40 rows whose gene means differ by chance alone; the only model is the mean of its fit rows."""
+    rng = np.random.default_rng(8)
+    fold = np.repeat(np.arange(3), 40)
+    y = rng.normal(size=(120, 60)) + rng.normal(0, 0.5, (3, 60))[fold]
+    means = np.stack([y[fold == k].mean(axis=0) for k in range(3)])
+    model = np.stack([means[[j for j in range(3) if j != k]].mean(axis=0) for k in range(3)])[fold]
+    return fold, y, means, model
+
+
+def test_partial_nesting_reads_the_scored_fold_out_of_predictions_that_never_saw_it():
+    """The number: slope -(K - 1) = -2, and the mean of the scored fold to the last digit."""
+    fold, y, means, model = fold_mean_world()
+    learn = fold != 2
+    slope = np.array([np.polyfit(model[learn, g], y[learn, g], 1) for g in range(60)])
+    np.testing.assert_allclose(slope[:, 0], -2, atol=1e-6)
+    np.testing.assert_allclose(slope[:, 0] * model[fold == 2][0] + slope[:, 1], means[2], atol=1e-6)
+    honest = ((y[fold == 2] - model[fold == 2]) ** 2).mean()
+    fake = ((y[fold == 2] - means[2]) ** 2).mean()
+    assert 1 - fake / honest > 0.15  # "15 % less error" out of fold, and all of it fake
+    # nested fits: the models behind folds 0 and 1 never saw fold 2, and the scored fold cannot be read any more
+    nested = np.where((fold == 0)[:, None], means[1], means[0])
+    again = np.array([np.polyfit(nested[learn, g], y[learn, g], 1) for g in range(60)])
+    predicted = again[:, 0] * model[fold == 2][0] + again[:, 1]
+    assert np.corrcoef(predicted - model[fold == 2][0], means[2] - model[fold == 2][0])[0, 1] ** 2 < 0.2
+    np.testing.assert_allclose(again[:, 0], -1, atol=1e-6)
+    np.testing.assert_allclose(predicted, (means[0] + means[1]) / 2, atol=1e-6)
+
+
+def test_per_gene_weights_do_not_gain_by_fold_means():
+    """The same world through ps.stack: slopes are learned within folds, so the fake gain is not there."""
+    fold, y, _, model = fold_mean_world()
+    extra = model + np.random.default_rng(1).normal(0, 0.3, y.shape)
+    fit = ps.stack(
+        {"mean_of_fit_rows": model, "noisy": extra}, treated=y, folds=fold, perturbation=[f"d{i}" for i in range(120)],
+        combiners=["gene_ridge", "gene_eb", "gene_shrunken"], primary="rmse_all@pooled",
+    )  # fmt: skip
+    single = fit.leaderboard.loc["mean_of_fit_rows", "rmse_all@own"]
+    for name in ("gene_ridge", "gene_eb", "gene_shrunken"):
+        assert fit.leaderboard.loc[name, "rmse_all@own"] > 0.995 * single, name
+
+
+def test_flexible_weights_do_not_ship_on_partial_nesting():
+    """Arrays carry no nested fits: what is flexible is shown, marked with the reason, and never chosen."""
+    world = small_world(n=180, n_groups=36, seed=2)
+    given = {k: world[k] for k in ("treated", "control", "folds", "perturbation", "cell_line")}
+    fit = ps.stack(world["predictions"], **given, combiners=["gene_ridge", "mean"], trust_partial=False)
+    assert "partial nesting" in fit.choice.marked["gene_ridge"] and fit.chosen != "gene_ridge"
+    assert fit.nested.settings["nesting"] == "partial"
+
+
+def test_a_study_nests_fully_and_level_one_rows_of_the_scored_fold_are_refused(fitted):
+    from pertstack.stacking import development_source, level_one, reduce_study
+
+    models = ("mean_treated", "perturbation_knn", "ridge")
+    rows = level_one(fitted.folder, models, workers=1, memory="100 MB")
+    assert rows is not None and all(b.fold != k for k, (reduction, _) in rows.items() for b in reduction.gene)
+    whole = reduce_study(fitted.folder, models, accept_unverified=False, workers=1, memory="100 MB")
+    source = development_source(fitted.folder, models, accept_unverified=False)
+    mistake = dict.fromkeys(rows, (whole, source))
+    with pytest.raises(LeakError, match=r"hold block .* which it is scored on"):
+        fit_nested(
+            ["gene_ridge"], whole, source=source, references=fitted.folder.references, level_one=mistake
+        )  # fmt: skip
