@@ -278,8 +278,6 @@ def test_missing_structures_follow_the_policy(name, policy):
     key = policy_of(name)
     if key is None:
         pytest.skip("has no structures to miss")
-    if policy == "drop" and name in TORCH:
-        pytest.skip("raise and mask are its policies")
     fit, held = split_by_perturbation(world(name, unknown=("d03", "d22", "d23")))
     model = get_model(name, settings(name, **{key: policy}))
     if policy == "raise":
@@ -291,6 +289,18 @@ def test_missing_structures_follow_the_policy(name, policy):
     assert np.isfinite(model.predict(rows)).all()
     first, second = (model.predict(with_obs(rows, perturbation=p)) for p in ("d22", "d23"))
     np.testing.assert_array_equal(first, second, err_msg="two unknown structures must get the same answer (P10)")
+    if policy == "drop":
+        assert_not_fitted_on(model, name, key, fit, "d03", rows)
+
+
+def assert_not_fitted_on(model, name, key, fit, perturbation, rows):
+    """The same fit comes out whatever the treated profiles of a dropped perturbation are."""
+    dropped = fit.perturbation == perturbation
+    assert dropped.any()
+    treated = fit.treated + np.float32(50) * dropped[:, None]
+    again = get_model(name, settings(name, **{key: "drop"}))
+    again.fit(replace(fit, treated=treated), rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(again.predict(rows), model.predict(rows))
 
 
 @pytest.mark.parametrize("name", FEATURED)

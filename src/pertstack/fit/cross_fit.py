@@ -94,7 +94,10 @@ def _run(
 
 
 def _stop_if_grave(result: JobResult) -> None:
-    """A full disk or a breach of integrity is not one model's bad luck: raised again, as the same kind."""
+    """A full disk or a breach of integrity is not one model's bad luck: raised again, as the same kind.
+
+    What a model refuses while it fits (a checkpoint of other rows) comes as ``ModelFailedError`` and is no breach.
+    """
     kind = getattr(errors, result.error_type, None)
     if result.ok or not isinstance(kind, type) or not issubclass(kind, StorageError | IntegrityError):
         return

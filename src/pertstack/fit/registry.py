@@ -134,6 +134,8 @@ def load_target(target: str) -> type:
         loaded: Any = import_module(module)
         for part in attribute.split("."):
             loaded = getattr(loaded, part)
+    except NeedsExtraError:
+        raise
     except (ImportError, AttributeError) as error:
         raise InputError(
             f"The base model {target!r} cannot be imported: {error}. Is its package installed here?"

@@ -22,7 +22,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pertstack._base.digests import digest_names
-from pertstack._base.errors import LeakError, ModelFailedError, first_few
+from pertstack._base.errors import IntegrityError, LeakError, ModelFailedError, first_few
 from pertstack._base.files import write_json
 from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.design.blocks import Block
@@ -107,7 +107,8 @@ def _fit_and_commit(job: Job, setting: Setting, folder: Path, started: float) ->
     fit_ids = frozenset(rows.fit.obs.index)
     fitted_at = time.perf_counter()
     seed = job.seed(setting.seed)
-    model.fit(rows.fit, rng=np.random.default_rng(seed))
+    with _own_matter(job):
+        model.fit(rows.fit, rng=np.random.default_rng(seed))
     fit_seconds = time.perf_counter() - fitted_at
     record = JobRecord(
         job, seed, rows.fit.n_samples, digest_names(sorted(fit_ids)), fit_seconds, 0.0, 0, versions(),
@@ -120,6 +121,19 @@ def _fit_and_commit(job: Job, setting: Setting, folder: Path, started: float) ->
         setting.commit(job, block, predicted, embedding, record)
     _keep_curve(model, folder)
     return replace(record, seconds=time.perf_counter() - started, peak_memory_bytes=peak_memory())
+
+
+@contextmanager
+def _own_matter(job: Job) -> Iterator[None]:
+    """What a model finds wrong with its own files while it fits, such as a checkpoint of another plan, ends its job.
+
+    It has not broken the study: nothing was predicted. An integrity error of the runner (a leak, a conflict of what is
+    committed) is not raised in here and stops the run.
+    """
+    try:
+        yield
+    except IntegrityError as error:
+        raise ModelFailedError(f"{job.model} refused to be fitted: {error}") from error
 
 
 def _safe(job: Job, fit_ids: frozenset[str], blocks: Iterable[Answered]) -> Iterator[Answered]:

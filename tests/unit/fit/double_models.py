@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pertstack._base.errors import StorageError
+from pertstack._base.errors import FoldPlanMismatchError, StorageError
 from pertstack._base.files import write_json
 from pertstack.data.rows import FitRows
 from pertstack.design.blocks import Block
@@ -101,6 +101,25 @@ class Raises(_Double):
     def fit(self, rows, *, rng):
         warnings.warn("about to raise", stacklevel=2)
         raise ZeroDivisionError("no ground state")
+
+
+@dataclass
+class FindsAnotherPlan(_Double):
+    """As a model does whose checkpoint was left by a fit on other rows; ``when`` it finds out."""
+
+    name: ClassVar[str] = "findsanotherplan"
+    when: str = "fit"
+
+    def fit(self, rows, *, rng):
+        return self._refuse("fit")
+
+    def predict(self, rows):
+        return self._refuse("predict")
+
+    def _refuse(self, when):
+        if when == self.when:
+            raise FoldPlanMismatchError("a file of another plan lies here")
+        return self
 
 
 @dataclass

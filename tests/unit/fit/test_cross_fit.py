@@ -16,7 +16,7 @@ import pytest
 from double_models import Committer, Loader
 
 from pertstack._base.digests import digest_names
-from pertstack._base.errors import InputError, LeakError, StorageError, UnknownNameError
+from pertstack._base.errors import FoldPlanMismatchError, InputError, LeakError, StorageError, UnknownNameError
 from pertstack.fit import Job, cross_fit, plan_jobs
 
 
@@ -120,6 +120,19 @@ def test_finished_jobs_are_look_ups(tmp_path):
 def test_a_leak_stops_the_run(tmp_path, leak, engine):
     with pytest.raises(LeakError, match="PredictRows" if leak == "treated" else "fitted on"):
         run([double("Noise")], tmp_path, loader=Loader(leak=leak), engine=engine)
+
+
+@pytest.mark.parametrize("engine", ["local", "inline"])
+def test_a_model_that_refuses_its_own_checkpoint_ends_its_job_only(tmp_path, engine):
+    results, found = run([double("FindsAnotherPlan"), double("Noise")], tmp_path, engine=engine)
+    assert [r.status for r in results] == ["failed", "done"] and len(values(found)) == 2
+    assert results[0].error_type == "ModelFailedError" and "another plan lies here" in results[0].error
+    assert "FoldPlanMismatchError" in Path(results[0].log).read_text()
+
+
+def test_an_integrity_error_after_the_fit_still_stops_the_run(tmp_path):
+    with pytest.raises(FoldPlanMismatchError, match="another plan lies here"):
+        run([double("FindsAnotherPlan", when="predict"), double("Noise")], tmp_path)
 
 
 def test_a_full_disk_stops_the_run(tmp_path):

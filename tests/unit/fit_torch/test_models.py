@@ -247,3 +247,20 @@ def test_pdgrapher_says_what_is_missing():
     masked = model_of("PDGrapher", on_missing_structure="mask").fit(unknown, rng=np.random.default_rng(0))
     first, second = (masked.predict(with_obs(unknown.without_treated(), perturbation=p)) for p in ("d01", "d02"))
     np.testing.assert_array_equal(first, second)
+
+
+def test_dropping_leaves_unknown_targets_out_of_the_fit_and_says_how_many_rows():
+    """PDGrapher's unknowns are perturbations without targets; the contract suite tests those without structures."""
+    rows = make_rows(kinds=("structure", "targets"), unknown=("d01", "d02"))
+    dropped = np.isin(rows.perturbation, ["d01", "d02"])
+    model = model_of("PDGrapher", on_missing_structure="drop").fit(rows, rng=np.random.default_rng(0))
+    shifted = replace(rows, treated=rows.treated + np.float32(9) * dropped[:, None])
+    again = model_of("PDGrapher", on_missing_structure="drop").fit(shifted, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(again.predict(rows.without_treated()), model.predict(rows.without_treated()))
+    assert model.notes == {"rows_not_fitted_on": int(dropped.sum())} and dropped.sum() == 8
+
+
+def test_dropping_all_but_one_row_is_refused():
+    rows = make_rows(n_perturbations=3, unknown=("d01", "d02")).take(np.arange(3, 12))
+    with pytest.raises(InputError, match=r"8 of 9 fit rows.*fewer than 2"):
+        model_of("MultiDCP", on_missing_structure="drop").fit(rows, rng=np.random.default_rng(0))

@@ -8,6 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from pertstack.fit.torch.biolord import BiolordNetwork
+from pertstack.fit.torch.chemcpa import ChemCPANetwork
+from pertstack.fit.torch.chemcpa_supervised import SupervisedNetwork
 from pertstack.fit.torch.chemoe import CheMoENetwork
 from pertstack.fit.torch.inputs import Batch
 from pertstack.fit.torch.layers import Gate, GeneHead, mix, mlp
@@ -17,6 +19,8 @@ from pertstack.fit.torch.pdgrapher import PDGrapherNetwork, neighbours
 from pertstack.fit.torch.scgen import ScGenNetwork
 from pertstack.fit.torch.settings import (
     BiolordSettings,
+    ChemCPASettings,
+    ChemCPASupervisedSettings,
     CheMoESettings,
     MultiDCPCheMoESettings,
     MultiDCPSettings,
@@ -29,6 +33,10 @@ from pertstack.fit.torch.transigen import ExpertFusion, Fusion, TranSiGenNetwork
 
 pytestmark = pytest.mark.torch
 LINCS = Sizes(978, 2048, 2)
+PAPER_CHEMCPA = ChemCPASettings(
+    width=256, depth=4, latent=32, drug_width=128, drug_depth=4, doser_width=64, doser_depth=3, adversary_width=128,
+    adversary_depth=3,
+)  # fmt: skip
 RING = np.array([(i, (i + 1) % 978) for i in range(978)])
 
 
@@ -50,6 +58,10 @@ def pdgrapher(bins, n_genes=978):
     (lambda: CheMoENetwork(LINCS, CheMoESettings(expert=(256, 128))), 1.7e6, "fingerprint 2048, wide experts"),
     (lambda: CheMoENetwork(LINCS, CheMoESettings()), 1.2e6, "fingerprint 2048, narrow experts"),
     (lambda: BiolordNetwork(LINCS, BiolordSettings(), 0), 1.14e6, "decoder 256 x 2, attributes 256 x 2"),
+    (lambda: ChemCPANetwork(LINCS, PAPER_CHEMCPA, np.arange(200), np.arange(2)), 1.73e6,
+     "repository's sizes, 200 drugs"),
+    (lambda: SupervisedNetwork(LINCS, ChemCPASupervisedSettings()), 1.73e6 - 200 * 128 + 2050 * 128 + 2 * 16 + 16 * 256,
+     "the founding study's, with a fingerprint layer for 200 drug vectors, and a cell line vector of 16"),
     (lambda: pdgrapher(500), 8080 * 978 + 2.7e3, "8,080 per gene + 2.7 k"),
 ], ids=lambda v: v if isinstance(v, str) else "")  # fmt: skip
 def test_parameter_counts_are_those_described(build, published, why):

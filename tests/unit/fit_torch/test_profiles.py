@@ -5,13 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from pertstack._base.errors import InputError, MissingFileError, NeedsExtraError, UnknownNameError
 from pertstack.fit import registry
 from pertstack.fit.profiles import PROFILES, file_profile, hyper_parameters, load_models_toml, profile
-from pertstack.fit.torch import NEEDS, ROWS
+from pertstack.fit.torch import NEEDS, ROWS, settings
 from pertstack.fit.torch.settings import SETTINGS, make_settings
 
 PRINTED = {"Biolord", "MultiDCP", "MultiDCP_CheMoE", "PDGrapher", "ChemCPA", "ChemCPASupervised", "scGen", "TranSiGen",
@@ -91,3 +92,17 @@ def test_without_torch_a_model_says_which_extra_brings_it(monkeypatch):
     with pytest.raises(NeedsExtraError, match=r"pip install 'pertstack\[models\]'"):
         registry.get_model("TranSiGen")
     assert registry.get_row("TranSiGen").summary
+
+
+def test_importing_any_file_of_the_networks_without_torch_says_the_same():
+    """Settings and scaling can be read without torch; whatever needs it says so, never as a bare ImportError."""
+    files = sorted(p.stem for p in Path(settings.__file__).parent.glob("[a-z]*.py"))
+    code = (
+        "import sys, importlib; sys.modules['torch'] = None\n"
+        "from pertstack._base.errors import NeedsExtraError\n"
+        f"for file in {files!r}:\n"
+        "    try: importlib.import_module('pertstack.fit.torch.' + file)\n"
+        "    except NeedsExtraError as error: print(file, 'pertstack[models]' in str(error))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split("\n")[:-1] == [f"{file} True" for file in files if file not in ("settings", "scaling")]

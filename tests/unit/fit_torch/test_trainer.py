@@ -13,13 +13,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from pertstack._base.errors import CorruptionError, FoldPlanMismatchError, InputError, ModelFailedError
+from pertstack.design.blocks import Block
+from pertstack.fit import Job, JobRows, cross_fit
 from pertstack.fit.inner_split import inner_split
 from pertstack.fit.profiles import profile
 from pertstack.fit.registry import get_model
 from pertstack.fit.torch import trainer
 from pertstack.fit.torch.checkpoint import Identity, read_checkpoint
 from pertstack.fit.torch.settings import SETTINGS
-from references.fit_world import make_rows
+from references.fit_world import make_rows, split_by_perturbation
 
 pytestmark = pytest.mark.torch
 CHECKED = ["ChemCPASupervised", "ChemCPA", "Biolord", "MultiDCP_CheMoE"]  # one, two, three optimisers; gene subsets
@@ -161,6 +163,23 @@ def test_a_checkpoint_of_another_plan_or_of_other_rows_is_refused(tmp_path):
         with pytest.raises(FoldPlanMismatchError, match="held-out values"):
             model.fit(other, rng=np.random.default_rng(0))
         assert path.exists()
+
+
+def test_in_a_run_only_the_job_with_the_foreign_checkpoint_fails(tmp_path):
+    """Somebody copied a job's folder from a study with another plan."""
+    fit, held = split_by_perturbation(make_rows(), 6)
+    jobs = [Job.of(name, small(name).params(), fold=fold) for name, fold in ((CHECKED[0], 0), (CHECKED[0], 1))]
+    path = tmp_path / "jobs" / jobs[0].folder / "checkpoint.npz"
+    path.parent.mkdir(parents=True)
+    interrupted(CHECKED[0], fit, path, "plan A", after=2)
+    kept = {}
+    results = cross_fit(
+        jobs, rows_for=lambda job: JobRows(fit, [(Block("A", job.fold), held.without_treated())]),
+        commit=lambda job, block, predicted, embedding, record: kept.setdefault(job.id, predicted),
+        done=lambda job: False, log_dir=tmp_path / "jobs", seed=0, engine="inline", plan_digest="plan B",
+    )  # fmt: skip
+    assert [r.status for r in results] == ["failed", "done"] and list(kept) == ["pooled.f1"]
+    assert "held-out values" in results[0].error and str(path) in results[0].error
 
 
 def test_other_hyper_parameters_start_anew(tmp_path):

@@ -16,10 +16,9 @@ from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from pertstack.data.rows import FitRows
+from pertstack.fit.torch.framework import Tensor, nn, torch
 from pertstack.fit.torch.inputs import Batch, Encoder, Index, Table
 from pertstack.fit.torch.model import PREDICT_ROWS, Network, Sizes, TorchModel, autocast
 from pertstack.fit.torch.settings import BiolordSettings

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pertstack._base.digests import digest_array, digest_json, digest_names
 from pertstack._base.errors import CorruptionError, FoldPlanMismatchError
 from pertstack._base.files import write_atomic
 from pertstack.data.rows import FitRows
+from pertstack.fit.torch.framework import torch
 
 FORMAT = 1
 

@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from pertstack.data.rows import FitRows
+from pertstack.fit.torch.framework import Tensor, nn, torch
 from pertstack.fit.torch.inputs import Batch, Encoder, Table
 from pertstack.fit.torch.layers import mlp
 from pertstack.fit.torch.model import Network, Sizes, TorchModel, autocast, update

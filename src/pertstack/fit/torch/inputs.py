@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from pertstack._base.errors import InputError, MisalignedError, first_few
 from pertstack.data.rows import FitRows, Float32, Names, PredictRows
 from pertstack.data.side import FeatureKind, PerturbationFeatures, SideInformation
+from pertstack.fit.torch.framework import Tensor, torch
 from pertstack.fit.torch.scaling import GeneScaler
 from pertstack.fit.torch.settings import Settings
 
@@ -186,6 +185,16 @@ class Encoder:
         scaled = (values[:, self.kept] - self.center) / self.spread
         return np.where(known[:, None], scaled, np.float32(0)).astype(np.float32), known
 
+    def knows(self, rows: PredictRows) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """(n,) whether the features (or targets) this model tells perturbations by are known; all, if it uses none."""
+        names, drug = np.unique(np.asarray(rows.perturbation, dtype=str), return_inverse=True)
+        if self.wants_targets:
+            return np.array([len(t) > 0 for t in self._targets(rows.side, names)], dtype=bool)[drug]
+        if self.kind is None:
+            return np.ones(rows.n_samples, dtype=bool)
+        known: np.ndarray[Any, np.dtype[np.bool_]] = self._features(rows.side, names)[1][drug]
+        return known
+
     def _targets(self, side: SideInformation, names: Names) -> tuple[Index, ...]:
         """Positions of target genes per perturbation: drug targets, else the perturbed genes."""
         place = {str(g): i for i, g in enumerate(self.gene_names)}
@@ -205,8 +214,9 @@ class Encoder:
             raise InputError(
                 f"{len(none):,} of {len(names):,} perturbations have no target among the {len(self.gene_names):,} "
                 f"genes of the study ({first_few(none, 5)}), and {self.model} sees a drug only through its targets. "
-                f"Add their targets, leave them out of the study, or set on_missing_structure = 'mask' for "
-                f"{self.model}: they are then predicted as 'targets unknown'."
+                f"Add their targets, leave them out of the study, or set for {self.model} "
+                f"on_missing_structure = 'mask' (predicted as 'targets unknown') or 'drop' (the same, and not fitted "
+                f"on)."
             )
         return tuple(found)
 
@@ -234,8 +244,8 @@ def missing_features(model: str, kind: str, names: Names, n: int) -> InputError:
     """Perturbations without features, under the policy "raise"."""
     return InputError(
         f"{len(names):,} of {n:,} perturbations have no {kind} features ({first_few(names, 5)}). {model} would treat "
-        f"them all alike. Add them, leave these perturbations out of the study, or set on_missing_structure = 'mask' "
-        f"for {model}: they are then predicted as 'structure unknown'."
+        f"them all alike. Add them, leave these perturbations out of the study, or set for {model} "
+        f"on_missing_structure = 'mask' (predicted as 'structure unknown') or 'drop' (the same, and not fitted on)."
     )
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
-from torch import Tensor, nn
+from pertstack.fit.torch.framework import Tensor, nn, torch
 
 
 def mlp(

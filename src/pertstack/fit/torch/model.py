@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from pertstack._base.errors import InputError, ModelFailedError, first_few
 from pertstack.data.rows import FitRows, Float32, PredictRows
@@ -22,6 +20,7 @@ from pertstack.fit.base import Needs
 from pertstack.fit.inner_split import inner_split
 from pertstack.fit.torch import NEEDS
 from pertstack.fit.torch.checkpoint import Identity, fit_identity
+from pertstack.fit.torch.framework import Tensor, nn, torch
 from pertstack.fit.torch.inputs import Batch, Encoder, Index, Table
 from pertstack.fit.torch.settings import SETTINGS, Settings, make_settings
 from pertstack.fit.torch.trainer import Curve, Job, Progress, explained, pick_device, torch_session, train
@@ -89,6 +88,7 @@ class TorchModel:
         self.checkpoint: Path | None = None
         self.checkpoint_seconds = 30.0
         self.plan_digest: str | None = None
+        self.notes: dict[str, Any] | None = None  # what a reader of the job's record should know
         self.encoder: Encoder | None = None
         self.net: Network | None = None
         self.device = torch.device("cpu")
@@ -177,9 +177,8 @@ class TorchModel:
         seed, split_rng = int(rng.integers(2**62)), np.random.default_rng(rng.integers(2**62))
         self.device = pick_device(s.device)
         with torch_session(self.device, s.threads, seed), explained(self.name, s):
-            self.encoder = Encoder.fit(
-                rows, s, model=self.name, features=self.uses_features, targets=self.needs.targets
-            )
+            rows = self._encoder_for(rows)
+            assert self.encoder is not None
             table = self.encoder.encode(rows, rows.treated)
             sizes = Sizes(rows.n_genes, self.encoder.n_features, len(self.encoder.lines) + 1)
             self.net = self.build(sizes, rows, self.encoder).to(self.device)
@@ -215,6 +214,29 @@ class TorchModel:
         if self.encoder is None or self.net is None:
             raise InputError(f"{self.name} was asked before it was fitted. Call fit first.")
         return self.encoder, self.net
+
+    def _encoder_for(self, rows: FitRows) -> FitRows:
+        """Fit the encoder; under the policy "drop" on rows of known perturbations alone, which are returned."""
+
+        def fitted(on: FitRows) -> Encoder:
+            return Encoder.fit(on, self.settings, model=self.name, features=self.uses_features,
+                               targets=self.needs.targets)  # fmt: skip
+
+        self.encoder = fitted(rows)
+        if self.settings.on_missing_structure != "drop":
+            return rows
+        known = self.encoder.knows(rows)
+        left_out = int((~known).sum())
+        if known.sum() < 2:
+            raise InputError(
+                f"{self.name}: {left_out:,} of {rows.n_samples:,} fit rows have perturbations of which nothing is "
+                f"known, and on_missing_structure = 'drop' leaves fewer than 2. Give structures or targets, or 'mask'."
+            )
+        if left_out:
+            rows = rows.take(known)
+            self.encoder = fitted(rows)
+        self.notes = {"rows_not_fitted_on": left_out}
+        return rows
 
     def _job(self, rows: FitRows, table: Table, net: Network, rng: np.random.Generator, seed: int) -> Job:
         s, device = self.settings, self.device
@@ -284,7 +306,7 @@ def update(parameters: Any, optimisers: Sequence[torch.optim.Optimizer], loss: T
 
 
 def hide(batch: Batch, settings: Settings, generator: torch.Generator) -> Batch:
-    """Hide the cell line, and with the policy "mask" the structure, of a few rows: so the unknown gets trained."""
+    """Hide the cell line (and the structure, unless its policy is "raise") of a few rows: so the unknown is trained."""
     share, n = settings.unknown_dropout, len(batch.row)
     if share <= 0:
         return batch
@@ -292,7 +314,7 @@ def hide(batch: Batch, settings: Settings, generator: torch.Generator) -> Batch:
     seen = (torch.rand(n, generator=generator) >= share).to(device)
     cell = torch.where(seen, batch.cell, torch.zeros_like(batch.cell))
     features, known, targets = batch.features, batch.known, batch.targets
-    if settings.on_missing_structure == "mask":
+    if settings.on_missing_structure != "raise":
         shown = (torch.rand(n, 1, generator=generator) >= share).to(device)
         features, known = features * shown, known * shown
         targets = None if targets is None else targets * shown

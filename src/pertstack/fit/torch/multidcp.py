@@ -13,10 +13,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
-
 from pertstack.data.rows import FitRows
+from pertstack.fit.torch.framework import Tensor, nn, torch
 from pertstack.fit.torch.inputs import Batch, Encoder
 from pertstack.fit.torch.layers import Gate, GeneHead, PerGeneResidual, mix, mlp
 from pertstack.fit.torch.model import Network, Sizes, TorchModel

@@ -14,12 +14,11 @@ import warnings
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from pertstack._base.errors import InputError, first_few
 from pertstack.data.rows import FitRows, Float32
 from pertstack.data.side import GeneGraph
+from pertstack.fit.torch.framework import Tensor, nn, torch
 from pertstack.fit.torch.inputs import Batch, Encoder
 from pertstack.fit.torch.model import Network, Sizes, TorchModel
 from pertstack.fit.torch.settings import PDGrapherSettings

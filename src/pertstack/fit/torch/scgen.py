@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from pertstack.data.rows import FitRows, PredictRows
+from pertstack.fit.torch.framework import Tensor, nn, torch
 from pertstack.fit.torch.inputs import Batch, Encoder, Index, Table
 from pertstack.fit.torch.layers import mlp
 from pertstack.fit.torch.model import PREDICT_ROWS, Network, Sizes, TorchModel

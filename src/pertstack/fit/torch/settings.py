@@ -27,8 +27,8 @@ class Settings:
     gradient_clip: float = 5.0  # 0 = off
     genes_per_step: int = 0  # per-gene heads only; 0 = all genes in every step
     features: Literal["auto", "user", "structure", "genes"] = "auto"
-    on_missing_structure: Literal["raise", "mask"] = "raise"
-    unknown_dropout: float = 0.05  # how often a cell line (and, with "mask", a structure) is hidden while training
+    on_missing_structure: Literal["raise", "mask", "drop"] = "raise"  # drop: not fitted on, predicted as "unknown"
+    unknown_dropout: float = 0.05  # how often a cell line (and, unless "raise", a structure) is hidden while training
     device: str = "auto"
     threads: int = 1
     mixed_precision: bool = True  # on CUDA only
@@ -36,7 +36,7 @@ class Settings:
     choices: ClassVar[dict[str, tuple[str, ...]]] = {
         "schedule": ("constant", "cosine"),
         "features": ("auto", "user", "structure", "genes"),
-        "on_missing_structure": ("raise", "mask"),
+        "on_missing_structure": ("raise", "mask", "drop"),
     }
 
     def to_json(self) -> dict[str, Any]:

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from pertstack._base.errors import InputError, ModelFailedError
 from pertstack._base.progress import track
 from pertstack.fit.torch.checkpoint import Identity, read_checkpoint, write_checkpoint
+from pertstack.fit.torch.framework import Tensor, nn, torch
 from pertstack.fit.torch.inputs import Batch, Index
 from pertstack.fit.torch.settings import Settings
 
