@@ -28,6 +28,7 @@ from pertstack.stack.nonneg import Nonneg
 from pertstack.stack.rank_average import RankAverage
 from pertstack.stack.ridge import Ridge
 from pertstack.stack.selector import Selector
+from pertstack.stack.shared_mlp import SharedMlp
 from pertstack.stack.simplex import Simplex
 from pertstack.stack.soft_gate import SoftGate
 from pertstack.stack.standardised_mean import StandardisedMean
@@ -65,6 +66,7 @@ _CLASSES: tuple[type[Combiner], ...] = (
     Calibrated,
     Selector,
     SoftGate,
+    SharedMlp,
 )
 COMBINERS: dict[str, type[Combiner]] = {c.name: c for c in _CLASSES}
 ALWAYS: tuple[str, ...] = ("best_single", "mean", "median", "trimmed_mean", "no_change")

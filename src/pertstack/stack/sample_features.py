@@ -15,7 +15,7 @@ import pandas as pd
 from pertstack.data.rows import Float32
 from pertstack.reduce.tile import Tile
 from pertstack.stack.evidence import Evidence
-from pertstack.stack.sums import Array, Reference
+from pertstack.stack.sums import Array, Mask, Reference
 
 NUMBERS = ("log10_dose", "time_h")
 _FAINT = 1e-6  # share of the mean square of all models that is added to each before the logarithm
@@ -29,7 +29,7 @@ def agreement(square: Array) -> Array:
     NaN for an absent model; 0 where no model departs from the reference.
     """
     own = np.einsum("nmm->nm", square)
-    there: Any = np.isfinite(own)
+    there: Mask = np.asarray(np.isfinite(own), dtype=bool)
     n_there = np.maximum(there.sum(axis=1), 1)
     known = np.where(np.isfinite(square), square, 0.0)
     loud = np.where(there, own, 0.0).sum(axis=1) / n_there  # (n,)
@@ -48,7 +48,8 @@ def agreement(square: Array) -> Array:
 def products_of_tile(tile: Tile, rows: list[int], reference: Reference) -> Array:
     """Mean products over genes of ``prediction - reference``, (n, M, M); NaN for models that lack the row or a gene."""
     base = tile.pooled[None, :] if reference == "pooled" else tile.control
-    whole = tile.available[rows] & tile.gene_available[rows].all(axis=1)[:, None]  # (M, n)
+    every_gene: Mask = np.asarray(tile.gene_available[rows].all(axis=1), dtype=bool)
+    whole = tile.available[rows] & every_gene[:, None]  # (M, n)
     delta = np.where(whole[:, :, None], tile.predictions[rows] - base, 0.0).astype(np.float64).transpose(1, 0, 2)
     square = delta @ delta.transpose(0, 2, 1) / max(delta.shape[2], 1)
     both = whole.T[:, :, None] & whole.T[:, None, :]
