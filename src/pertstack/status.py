@@ -14,6 +14,7 @@ from rich.text import Text
 from pertstack._base.errors import StackingError
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
+from pertstack.auditing import samples_as_laid_out, sealed_results, stale_results
 from pertstack.folder import StudyFolder
 from pertstack.probing import stored_probes
 
@@ -145,7 +146,12 @@ def audit_study(folder: StudyFolder, *, deep: bool, clean: bool) -> list[Finding
         findings += store.verify(deep=deep)
         findings += _blocks_against_plan(folder, name, store)
     findings += _results_against_plan(folder, plan_digest)
-    return findings + _probes(folder)
+    for check in (samples_as_laid_out, sealed_results, stale_results, _probes):
+        try:
+            findings += check(folder)
+        except StackingError as error:
+            findings.append(Finding("error", "unreadable", str(error), where=str(folder.root)))
+    return findings
 
 
 def _blocks_against_plan(folder: StudyFolder, name: str, store: Any) -> list[Finding]:

@@ -12,6 +12,7 @@ from typing import Any
 from pertstack._base.errors import InputError, MissingFileError, unknown_name
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
+from pertstack.auditing import seal_results
 from pertstack.create import StudyChoices, create_study
 from pertstack.data.vehicles import ControlChoice
 from pertstack.design.analysis_plan import AnalysisPlan, is_exploratory, lock, locked_plan, require_unlocked_or_same
@@ -239,7 +240,11 @@ class Study:
 
     def verdict(self, *, exploratory: bool = False, workers: int = 1, memory: str = "1 GB") -> Leaderboard:
         """Open the held-out test (once; the look is in the ledger) and return the leaderboard."""
-        return judge_study(self.folder, exploratory=exploratory, workers=workers, memory=memory)
+        looks = self.folder.ledger.looks()
+        board = judge_study(self.folder, exploratory=exploratory, workers=workers, memory=memory)
+        if self.folder.ledger.looks() > looks:
+            seal_results(self.folder)
+        return board
 
     def leaderboard(self) -> Leaderboard:
         """The leaderboard of the last verdict."""
