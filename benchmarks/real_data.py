@@ -37,14 +37,21 @@ def run_study(root: Path, data: Path, choices: dict, models: tuple[str, ...], wo
     """Everything that is missing; models whose needs are not met are named with the reason."""
     study = Study.open(root) if root.exists() else Study.create(root, data=data, **choices)
     notes, runnable = [], []
+    if missing := [f for f in study.findings() if f.code == "structures_missing"]:
+        notes.append(f'{missing[0].message} The networks mask them (`on_missing_structure = "mask"` in models.toml).')
+        tables = "".join(f'[{name}]\non_missing_structure = "mask"\n\n' for name in NETWORKS if name != "PDGrapher")
+        (root / "models.toml").write_text(f'profile = "fast"\n\n{tables}')
     for name in models:
         why = available(get_row(name), study.folder.side, study.folder.samples)
         if why is None:
             runnable.append(name)
         else:
             notes.append(f"{name} was not run: it {why}.")
-    failed = study.run(runnable, workers=workers, profile="fast")
-    notes += [f"{r.job} failed: {r.error}" for r in failed]
+    profile = None if (root / "models.toml").exists() else "fast"
+    by_model: dict[str, list] = {}
+    for result in study.run(runnable, workers=workers, profile=profile):
+        by_model.setdefault(result.job.model, []).append(result)
+    notes += [f"{name} failed in {len(jobs)} jobs; the first: {jobs[0].error}" for name, jobs in by_model.items()]
     return study, notes
 
 
