@@ -73,7 +73,9 @@ def bootstrap_t(value: float, error: float, t: Array, level: float) -> tuple[flo
     known = np.abs(t[~np.isnan(t)])
     if error == 0 or known.size == 0:
         return value, value, 1.0 if value == 0 else 1 / (len(t) + 1)
-    between = "linear" if np.isfinite(known).all() else "higher"  # between infinite values there is nothing to interpolate
-    wide = error * float(np.quantile(known, level, method=between))
+    if np.isfinite(known).all():
+        wide = error * float(np.quantile(known, level))
+    else:  # between infinite values there is nothing to interpolate
+        wide = error * float(np.quantile(known, level, method="higher"))
     p = (1 + int((known >= abs(value) / error).sum())) / (1 + known.size)
     return value - wide, value + wide, p
