@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+import pertstack._base.allocator  # noqa: F401  (before anything that loads pyarrow)
 from pertstack import __version__
 from pertstack._base.errors import StackingError
 from pertstack._base.files import storage_error

@@ -25,6 +25,7 @@ from pertstack.data.rows import Float32
 from pertstack.predictions.importers.files import PredictionFile, names_of
 
 SLAB_BYTES = 24_000_000
+CSV_BLOCK = 4_000_000  # bytes of text parsed at once; more is faster and takes more memory
 ReadColumns = Callable[[list[str]], Any]  # -> pyarrow.Table
 
 
@@ -52,6 +53,8 @@ def open_arrow_predictions(path: Path) -> PredictionFile:
         raise InputError(f"{path} cannot be read as an Arrow file: {error}.") from error
 
     def read(columns: list[str]) -> Any:
+        # a buffer as long as the whole record batch is asked for, of which only the wanted columns are filled: next to
+        # nothing with the system's allocator (the command line sets it), resident memory with pooling ones
         return pa.feather.read_table(str(path), columns=columns, memory_map=False, use_threads=False)
 
     return _columnar(path, schema, read)
@@ -163,19 +166,36 @@ def open_csv_predictions(path: Path) -> PredictionFile:
 
 
 def _csv_batches(path: Path, header: list[str], delimiter: str, columns: list[str] | None) -> Iterator[Any]:
-    types = {header[0]: pa.string(), **{g: pa.float32() for g in header[1:]}}
-    options = {
-        "read_options": pa.csv.ReadOptions(
-            use_threads=False, block_size=8_000_000, skip_rows=1, column_names=header, encoding="utf8"
-        ),
-        "parse_options": pa.csv.ParseOptions(delimiter=delimiter),
-        "convert_options": pa.csv.ConvertOptions(
-            column_types=types, include_columns=columns, null_values=["", "NA", "NaN", "nan", "NULL"],
-            strings_can_be_null=False,
-        ),
-    }  # fmt: skip
-    try:
-        with pa.input_stream(str(path), compression="detect") as stream, pa.csv.open_csv(stream, **options) as reader:
-            yield from reader
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path}: {error}. Every column but the first must hold numbers, one per gene.") from error
+    """Some lines at a time. Arrow's own streaming reader holds 32 blocks ahead, which are too many for wide tables."""
+    convert = pa.csv.ConvertOptions(
+        column_types={header[0]: pa.string(), **{g: pa.float32() for g in header[1:]}}, include_columns=columns,
+        null_values=["", "NA", "NaN", "nan", "NULL"], strings_can_be_null=False,
+    )  # fmt: skip
+    done = 0
+    for lines in _whole_lines(path):
+        options = pa.csv.ReadOptions(use_threads=False, block_size=len(lines) + 1, column_names=header, encoding="utf8")
+        parse = pa.csv.ParseOptions(delimiter=delimiter)
+        try:
+            table = pa.csv.read_csv(pa.BufferReader(lines), options, parse, convert)
+        except pa.ArrowInvalid as error:
+            raise InputError(
+                f"{path}, after {done:,} rows: {error}. Every column but the first must hold numbers, one per gene."
+            ) from error
+        done += table.num_rows
+        yield table
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    """The bytes behind the first line, cut where lines end; nothing that is blank."""
+    rest, first = b"", True
+    with pa.input_stream(str(path), compression="detect") as stream:
+        while piece := stream.read(CSV_BLOCK):
+            rest += piece
+            if first and b"\n" in rest:
+                rest, first = rest[rest.index(b"\n") + 1 :], False
+            cut = 0 if first else rest.rfind(b"\n") + 1
+            if rest[:cut].strip():
+                yield rest[:cut]
+            rest = rest[cut:]
+    if rest.strip() and not first:
+        yield rest
