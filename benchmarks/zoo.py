@@ -3,9 +3,9 @@
     make zoo                                             # 2,000 samples x 978 genes x 3 cell lines
     python benchmarks/zoo.py --samples 500 --profile fast --folder /tmp/zoo
 
-Prints Markdown for docs/models.md: what each fit took, learning curves, and the leaderboard on the held-out test. The
-study stays in ``--folder``; a second run finds every job done. Fits without pairs of folds are left out (decision
-0005), so the combiners' rows are a first look rather than a verdict: the subject here are the base models.
+Prints Markdown for docs/models.md: what each fit took, learning curves, and the leaderboard on the held-out test; draws
+the curves. The study stays in ``--folder``; a second run finds every job done. Fits without pairs of folds are left out
+(decision 0005), so the combiners' rows are a first look rather than a verdict: the subject here are the base models.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 import numpy as np
 
 from pertstack._base.progress import show_progress
@@ -41,6 +45,7 @@ def main() -> None:
     print_failures(results)
     print_fits(study, options.profile)
     print_curves(study)
+    draw_curves(study, options.folder / "learning-curves.png")
     study.stack(workers=options.workers)
     board = study.verdict(workers=options.workers)
     judged = time.perf_counter()
@@ -133,6 +138,28 @@ def print_curves(study: Study) -> None:
         best = f"{np.mean([min(c) for c in curves]):.3f}" if curves else ""
         print(f"| {model} | {' | '.join(cells)} | {best} |")
     print()
+
+
+def draw_curves(study: Study, path: Path) -> None:
+    """One panel per network, one line per fit, a dot where its weights were taken from."""
+    found = {model: [c for _, c in jobs_of(study, model) if c] for model in NETWORKS}
+    found = {model: curves for model, curves in found.items() if curves}
+    figure, panels = plt.subplots(3, 4, figsize=(8.4, 5.6), sharey=True, layout="constrained")
+    for panel in panels.flat[len(found) :]:
+        panel.set_axis_off()
+    for panel, (model, curves) in zip(panels.flat, found.items(), strict=False):
+        for curve in curves:
+            error = [epoch["validation"] for epoch in curve if "validation" in epoch]
+            (line,) = panel.plot(range(1, len(error) + 1), error, linewidth=0.9)
+            best = int(np.argmin(error))
+            panel.plot(best + 1, error[best], "o", color=line.get_color(), markersize=3)
+        panel.set_title(model, fontsize=8)
+        panel.tick_params(labelsize=7)
+        panel.set_ylim(0.3, 1.3)
+    figure.supxlabel("epoch", fontsize=8)
+    figure.supylabel("error on inner validation rows (mean square, standardised)", fontsize=8)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
 
 
 if __name__ == "__main__":
