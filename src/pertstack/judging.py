@@ -229,6 +229,7 @@ def _setting(folder: StudyFolder, stored: Stored, looks: int, exploratory: bool)
     return Setting(
         kinds_of(stored), plan.choice_metric, stored.chosen, folder.plan.group_by, folder.plan.digest, looks,
         exploratory, versions(), cautions, seen=frozenset(map(str, developed["perturbation"])),
+        alone=oof["choice"]["best_single"],
         planned_looks=plan.looks,
     )  # fmt: skip
 

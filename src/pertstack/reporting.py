@@ -43,7 +43,7 @@ def report_input(folder: StudyFolder) -> ReportInput:
     diversity = read_json(folder.results / "diversity.json")
     oof = read_json(folder.results / "oof.json")
     return ReportInput(
-        title=folder.root.resolve().name,
+        title=f"{folder.root.resolve().name}: {Path(folder.choices['data']).name}",
         verdict=verdict,
         group_by=folder.plan.group_by,
         data=_data_facts(folder),

@@ -77,6 +77,7 @@ class Setting:
     seen: frozenset[str] | None = None
     no_drug: tuple[str, ...] = NO_DRUG
     replicate: str | None = "replicate"
+    alone: str | None = None  # the base model that ships when ``chosen`` is the reference best_single
     planned_looks: int = 1
 
 
@@ -325,6 +326,6 @@ def _headline(setting: Setting, best: str, chosen: Decomposition | None, split: 
     if setting.chosen is None:
         return f"{where}: no combination is shipped, because none beat the best single model, {best}."
     if chosen is None:
-        who = best if setting.chosen == best else "the best single model out of fold"
+        who = best if setting.chosen == best else setting.alone or "the best single model out of fold"
         return f"{where}: {who} ships alone; no combination was shown to beat the best single model."
     return f"{where}: {chosen.headline}"

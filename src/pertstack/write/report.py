@@ -66,13 +66,19 @@ def _tiles(content: ReportInput) -> list[tuple[str, str, str]]:
         cell = row.score(metric) if row else None
         if row is not None and cell is not None:
             small = f"{metric_label(metric)}; {level} {interval(cell.ci)}; n {cell.n_valid:,} / {cell.n:,}"
-            tiles.append((f"{caption}: {row.name}", number(cell.value), small))
+            tiles.append((f"{caption}: {_shown_name(content, row.name)}", number(cell.value), small))
     found = content.verdict.decomposition
     part = found.part(board.reference) if found is not None else None
     if found is not None and part is not None and found.reading != "none":
         tiles.append(("gain over best single", number(part.difference.value, sign=True),
                       f"{level} {interval(part.difference.ci, sign=True)}; {MEANINGS[found.reading]}"))  # fmt: skip
     return tiles
+
+
+def _shown_name(content: ReportInput, name: str) -> str:
+    """The base model behind the reference ``best_single``, where the choice named it."""
+    alone = next((str(r["name"]) for r in content.ladder or () if r.get("outcome") == "ships alone"), None)
+    return f"{alone} alone" if name == "best_single" and alone else name
 
 
 def _main_table(content: ReportInput) -> dict[str, Any]:
