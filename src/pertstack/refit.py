@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pertstack._base.errors import InputError, MisalignedError, ModelFailedError, first_few
+from pertstack._base.errors import InputError, IntegrityError, MisalignedError, ModelFailedError, first_few
 from pertstack.data import DataFile, SideInformation, build_side, load_side, open_data, save_side
 from pertstack.data.rows import Float32, PredictRows
 from pertstack.data.side import PerturbationFeatures
@@ -41,7 +41,34 @@ def open_new(folder: StudyFolder, new: Path) -> DataFile:
             f"({first_few(sorted(ours - theirs))}). The ensemble was learned with them; "
             f"hand in profiles processed in the same way."
         )
+    _refuse_other_values(folder, file, new)
     return file
+
+
+def _refuse_other_values(folder: StudyFolder, file: DataFile, new: Path) -> None:
+    """Controls of new samples must have the values of the study's data: range and spread, on up to 512 of them.
+
+    Raises
+    ------
+    IntegrityError
+        They run far outside the study's range, or vary less than half or more than twice as much.
+    """
+    card = folder.card
+    if folder.choices["delta"]:
+        return
+    rows = np.unique(np.linspace(0, file.n_samples - 1, min(512, file.n_samples)).astype(int))
+    order = file.var.index.get_indexer(pd.Index(folder.gene_names))
+    control = np.asarray(file.read_control(rows), dtype=np.float64)[:, order]
+    low, high, spread = float(control.min()), float(control.max()), float(control.std())
+    width = max(card.value_max - card.value_min, 1e-12)
+    outside = low < card.value_min - 0.25 * width or high > card.value_max + 0.25 * width
+    ratio = spread / max(card.value_sd, 1e-12)
+    if outside or not 0.5 <= ratio <= 2:
+        raise IntegrityError(
+            f"Controls of {new} run from {low:.3g} to {high:.3g} (standard deviation {spread:.3g}), and the study's "
+            f"values from {card.value_min:.3g} to {card.value_max:.3g} ({card.value_sd:.3g}): they were preprocessed in "
+            f"another way (transform, scaling). Predictions would be meaningless; hand in values as in the study."
+        )
 
 
 def merged_side(known: SideInformation, file: DataFile, gene_names: Any) -> SideInformation:
