@@ -3,6 +3,11 @@
 A gene counts only in the samples where it is among the top k, so rarely appearing genes have little to say for
 themselves and stay with the global weights. The search for those is in ``direct.py``, the gradient in
 ``_direct_kernel.py``.
+
+Shown, never shipped: R2 Top-k looks only at genes picked for their large measured effect, so a profile that is the
+same for every sample gains when each gene is scaled to what it does *when it is picked*. On a real plate
+(ht115_cpc006, 80 perturbations held out) the mean treated profile alone went from 0.351 to 0.617 on the held-out test
+by weights per gene, against the pooled control, without knowing one drug from another (docs/combiners.md).
 """
 
 from __future__ import annotations
@@ -99,14 +104,17 @@ def gene_deviations(rows: TopRows, weights: Array, strength: float, *, start: Ar
 class DirectGene(Combiner):
     """Weights per gene that maximise mean R2 Top-k, pulled to the global weights that do; one scale for all genes.
 
-    The strength of the pull is chosen by leaving folds out, no deviation among the choices. Learned from samples
-    that every usable model predicts; genes and rows that lack a model fall back to the gene's best available one.
+    Not a candidate: its gains need not be knowledge of the perturbation (see the top of this file). The strength of
+    the pull is chosen by leaving folds out, no deviation among the choices. Learned from samples that every usable
+    model predicts; genes and rows that lack a model fall back to the gene's best available one.
     """
 
     name: ClassVar[str] = "direct_gene"
     family: ClassVar[Family] = "gene"
     needs: ClassVar[frozenset[Need]] = frozenset({"gene_moments", "slices"})
     complexity: ClassVar[int] = 7
+    candidate: ClassVar[bool] = False
+    default: ClassVar[bool] = False
     k: int | None = None  # top genes; default that of the primary metric, else 20
     strength: float | None = None  # None: chosen by leaving folds out
 
