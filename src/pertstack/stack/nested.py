@@ -103,7 +103,7 @@ def fit_nested(
 
     Parameters
     ----------
-    combiners : names or combiners; None for all. The references of every board are added.
+    combiners : names or combiners; None for the default ones. The references of every board are added.
     reduction : development rows only; a test block is refused.
     source, references : for combiners that read rows; they only touch the blocks of their evidence.
     reference : what weights are learned against; "own" learns the noise of the shared control too.

@@ -18,6 +18,7 @@ from pertstack.stack.evidence import Evidence
 from pertstack.stack.sums import Array, Mask, Reference
 
 NUMBERS = ("log10_dose", "time_h")
+_PIECE = 8192  # samples whose matrices are made at once
 _FAINT = 1e-6  # share of the mean square of all models that is added to each before the logarithm
 
 
@@ -56,20 +57,25 @@ def products_of_tile(tile: Tile, rows: list[int], reference: Reference) -> Array
     return np.asarray(np.where(both, square, np.nan))
 
 
-def products_of_moments(evidence: Evidence) -> Array:
-    """The same for every sample of the evidence, from its sample moments."""
-    moments, n_models = evidence.reduction.sample, evidence.n_models
-    scatter, mean = moments.scatter, moments.mean
-    transform = np.eye(n_models, n_models + 2)
+def products_of_moments(evidence: Evidence, rows: slice) -> tuple[Array, Array]:
+    """The same for some samples of the evidence, from their sample moments; and mean products with the truth (n, M)."""
+    moments, n_models = evidence.reduction.sample.take(rows), evidence.n_models
+    transform = np.eye(n_models + 1, n_models + 2)
     if evidence.reference == "pooled":
         transform[:, -1] = 1.0
-    absent = ~np.isfinite(mean)
-    mean = np.where(absent, 0.0, mean)
-    scatter = np.where(absent[:, :, None] | absent[:, None, :], 0.0, scatter)
+    absent = ~np.isfinite(moments.mean)
+    mean = np.where(absent, 0.0, moments.mean)
+    scatter = np.where(absent[:, :, None] | absent[:, None, :], 0.0, moments.scatter)
     level = mean @ transform.T
     square = transform @ scatter @ transform.T / moments.n_genes + level[:, :, None] * level[:, None, :]
-    gone = absent[:, :n_models]
-    return np.where(gone[:, :, None] | gone[:, None, :], np.nan, square)
+    gone = absent[:, : n_models + 1]
+    square = np.where(gone[:, :, None] | gone[:, None, :], np.nan, square)
+    return square[:, :n_models, :n_models], square[:, :n_models, n_models]
+
+
+def pieces(n: int) -> list[slice]:
+    """Samples in pieces, so that matrices per sample stay small however many there are."""
+    return [slice(at, min(at + _PIECE, n)) for at in range(0, n, _PIECE)]
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,8 @@ class SampleFeatures:
         obs = _obs(evidence)
         numbers = tuple(c for c in NUMBERS if c in obs and pd.to_numeric(obs[c], errors="coerce").notna().any())
         plain = cls(evidence.reference, evidence.cell_lines, numbers, np.zeros(0), np.ones(0))
-        raw = plain._raw(products_of_moments(evidence), obs)
+        agree = [agreement(products_of_moments(evidence, rows)[0]) for rows in pieces(len(obs))]
+        raw = plain._raw(np.concatenate(agree), obs)
         known = np.isfinite(raw)
         count = np.maximum(known.sum(axis=0), 1)
         centre = np.where(known, raw, 0.0).sum(axis=0) / count
@@ -104,14 +111,14 @@ class SampleFeatures:
     def of_tile(self, tile: Tile, rows: list[int]) -> Array:
         """Features of a tile's samples, (n, J)."""
         obs = tile.obs.assign(cell_line=tile.block.cell_line)
-        return self._scaled(self._raw(products_of_tile(tile, rows, self.reference), obs))
+        return self._scaled(self._raw(agreement(products_of_tile(tile, rows, self.reference)), obs))
 
     def names(self, models: tuple[str, ...]) -> list[str]:
         """Names of the J features."""
         sizes, cosines = [f"log_size:{m}" for m in models], [f"agrees:{m}" for m in models]
         return [*sizes, *cosines, "disagreement", *(f"cell_line:{c}" for c in self.cell_lines), *self.numbers]
 
-    def _raw(self, square: Array, obs: pd.DataFrame) -> Array:
+    def _raw(self, agree: Array, obs: pd.DataFrame) -> Array:
         line = obs["cell_line"].astype(str).to_numpy()
         seen = np.isin(line, self.cell_lines)
         lines = [np.where(seen, line == name, np.nan) for name in self.cell_lines]
@@ -120,7 +127,7 @@ class SampleFeatures:
             pd.to_numeric(obs[c], errors="coerce").to_numpy(dtype=np.float64) if c in obs else missing
             for c in self.numbers
         ]
-        return np.column_stack([agreement(square), *lines, *numbers]).astype(np.float64)
+        return np.column_stack([agree, *lines, *numbers]).astype(np.float64)
 
     def _scaled(self, raw: Array) -> Array:
         return np.asarray(np.where(np.isfinite(raw), (raw - self.centre) / self.spread, 0.0))

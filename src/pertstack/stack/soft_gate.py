@@ -18,7 +18,7 @@ from pertstack.reduce.tile import Tile
 from pertstack.stack.combiner import Combiner, Family, FittedCombiner, Need, availability
 from pertstack.stack.direct import direct_starts, maximise_top_gene
 from pertstack.stack.evidence import Evidence
-from pertstack.stack.sample_features import SampleFeatures, mix_rows, products_of_moments, softmax
+from pertstack.stack.sample_features import SampleFeatures, mix_rows, pieces, products_of_moments, softmax
 from pertstack.stack.sums import Array, Sums, merge_sums
 from pertstack.stack.top_gene import TopGeneSums, top_gene_sums, usable_models
 
@@ -186,18 +186,14 @@ def _rows(sums: TopGeneSums, chosen: Any) -> TopGeneSums:
 
 def _scale(evidence: Evidence, weights: Array) -> float:
     """Factor of least squared error over all genes of the samples every model predicts; 1 where it is not positive."""
-    moments, n_models = evidence.reduction.sample, evidence.n_models
-    square = products_of_moments(evidence)
-    pooled = float(evidence.reference == "pooled")
-    scatter, mean = moments.scatter / moments.n_genes, moments.mean
-    full = scatter + mean[:, :, None] * mean[:, None, :]
-    y, offset = n_models, n_models + 1
-    cross = full[:, :n_models, y] + pooled * (
-        full[:, :n_models, offset] + full[:, offset, y, None] + full[:, offset, offset, None]
-    )
-    whole = np.isfinite(square).all(axis=(1, 2))
-    fitted = float(np.einsum("nm,nml,nl->", weights[whole], square[whole], weights[whole], optimize=True))
-    scale = float((cross[whole] * weights[whole]).sum()) / fitted if fitted > 0 else 1.0
+    fitted, together = 0.0, 0.0
+    for rows in pieces(len(weights)):
+        square, cross = products_of_moments(evidence, rows)
+        whole = np.isfinite(square).all(axis=(1, 2)) & np.isfinite(cross).all(axis=1)
+        mine = weights[rows][whole]
+        fitted += float(np.einsum("nm,nml,nl->", mine, square[whole], mine, optimize=True))
+        together += float((cross[whole] * mine).sum())
+    scale = together / fitted if fitted > 0 else 1.0
     return scale if scale > 0 else 1.0
 
 

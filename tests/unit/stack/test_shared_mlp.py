@@ -17,8 +17,6 @@ from pertstack.stack.shared_mlp import _draw
 from pertstack.stack.small_net import PARTS, Cells, correction, epochs, loss_and_gradient, squared_rest, start_net
 from references.small_world import as_source, small_world
 
-torch = pytest.importorskip("torch")
-
 
 def some_cells(n=9, g=7, seed=0):
     rng = np.random.default_rng(seed)
@@ -33,6 +31,7 @@ def trained_start(seed=1):
 
 
 def torch_loss(net, cells, decay):
+    torch = pytest.importorskip("torch")
     p = {k: torch.tensor(v, dtype=torch.float64, requires_grad=True) for k, v in net.items()}
     x, s, g, r = (
         torch.tensor(np.asarray(v), dtype=torch.float64) for v in (cells.x, cells.sample, cells.gene, cells.rest)
@@ -56,6 +55,7 @@ def test_loss_and_gradient_are_torchs():
 def test_one_step_is_torchs_adam():
     net, cells = trained_start(), some_cells()
     after = next(epochs(net, cells, rate=0.01, decay=0.0, batch=100, rng=np.random.default_rng(0)))
+    torch = pytest.importorskip("torch")
     _, slopes = torch_loss(net, cells, 0.0)
     params = {k: torch.nn.Parameter(torch.tensor(v)) for k, v in net.items()}
     adam = torch.optim.Adam(params.values(), lr=0.01)
