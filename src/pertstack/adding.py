@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pertstack._base.errors import InputError
+from pertstack._base.errors import InputError, MissingFileError
 from pertstack.folder import StudyFolder
 from pertstack.predictions.importers import AddReport, add_predictions
+from pertstack.predictions.importers.cards import read_card
 from pertstack.stack.registry import COMBINERS
 
 RESERVED = frozenset({*COMBINERS, "oracle", "replicate", "ensemble"})
@@ -32,14 +33,17 @@ def refuse_reserved(name: str) -> None:
 
 
 def add_model(
-    folder: StudyFolder, name: str, files: Sequence[Path], *, fitted_on: Any, scale: str, missing: str = "refuse"
-) -> AddReport:
+    folder: StudyFolder, name: str, files: Sequence[Path], *, fitted_on: Any, scale: str, missing: str = "refuse",
+    card: Path | str | Mapping[str, Any] | None = None, transform: str | None = None,
+) -> AddReport:  # fmt: skip
     """Add predictions by sample id and gene name; see ``predictions.importers.add_predictions``.
 
     Parameters
     ----------
     fitted_on : 'plan', a plan digest, 'unknown', a fold plan, a list of ids, a table fold -> ids; or the path of a file
         with ids (one per line, or a column ``sample_id``) or with columns ``fold`` and ``sample_id``.
+    card : preprocessing card (file or mapping) of the data the model was fitted on, for files that carry none.
+    transform : named map to the study's scale: log2, log2p1, exp2, ln_to_log2, minmax_inverse:LOW:HIGH.
 
     Raises
     ------
@@ -51,14 +55,31 @@ def add_model(
     truth = folder.open_test_truth()  # only to recognise MERGE-style rows that carry no ids
     report = add_predictions(
         folder.store, name, list(files), fitted_on=spec, scale=scale, missing=missing, truth=truth,  # type: ignore[arg-type]
-        meta={"kind": "added", "files": [str(f) for f in files]},
+        meta={"kind": "added", "files": [str(f) for f in files]}, own_card=folder.card, card=_given_card(card),
+        transform=transform,
     )  # fmt: skip
     said = fitted_on if isinstance(fitted_on, str) else type(fitted_on).__name__
     folder.ledger.append(
         "model_added", model=name, files=[f.name for f in files], scale=scale, fitted_on=said,
+        transform=transform, cards=_on_cards(report),
         blocks={r.block.id: r.digest for r in report.committed},
     )  # fmt: skip
     return report
+
+
+def _given_card(card: Path | str | Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if card is None or isinstance(card, Mapping):
+        return None if card is None else read_card(card, "card")
+    if not Path(card).is_file():
+        raise MissingFileError(
+            f"--card names {card}, which does not exist. Give the card.json of the study it is from."
+        )
+    return read_card(Path(card).read_text(encoding="utf-8"), card)
+
+
+def _on_cards(report: AddReport) -> list[str]:
+    """Codes of what was found on the preprocessing cards: no_card, card_incomplete, card_matches."""
+    return sorted({f.code for f in report.findings if f.code in ("no_card", "card_incomplete", "card_matches")})
 
 
 def read_fitted_on(text: str | Path) -> Any:

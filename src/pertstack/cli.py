@@ -190,6 +190,9 @@ def add(
                                                 "or unknown.")],
     scale: Annotated[str, typer.Option(help="treated (expression) or delta (treated - control).")],
     missing: Annotated[str, typer.Option(help="refuse, or record rows without predictions.")] = "refuse",
+    card: Annotated[Path | None, typer.Option(help="Preprocessing card (card.json) for files that carry none.")] = None,
+    transform: Annotated[str | None, typer.Option(help="Map the values to the study's scale: log2, log2p1, exp2, "
+                                                       "ln_to_log2, minmax_inverse:LOW:HIGH.")] = None,
 ) -> None:  # fmt: skip
     """Admit predictions made elsewhere, matched by sample id and gene name.
 
@@ -197,7 +200,9 @@ def add(
     """
     from pertstack.study import Study
 
-    report = Study.open(study).add(name, *files, fitted_on=fitted_on, scale=scale, missing=missing)
+    report = Study.open(study).add(
+        name, *files, fitted_on=fitted_on, scale=scale, missing=missing, card=card, transform=transform
+    )
     say_findings(report.findings)
     out(str(report))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,15 @@ def export_study(folder: StudyFolder, path: Path, *, to: str, models: Sequence[s
     names = list(models) if models is not None else folder.store.models()
     if kind == "npz":
         targets = {path: names[0]} if len(names) == 1 else {path.with_suffix("") / f"{n}.npz": n for n in names}
-        return [export_npz(folder.store, target, name, role="all") for target, name in targets.items()]
+        return [
+            export_npz(folder.store, target, name, role="all", card=folder.card.to_json())
+            for target, name in targets.items()
+        ]
     truth = folder.open_test_truth() if judged else None
     if kind == "cell-eval":
         return [p for name in names for p in _cell_eval(folder, path, name, truth)]
-    written = export_anndata(folder.store, path, models=names, role="all", truth=truth)
+    card = folder.card.to_json()
+    written = export_anndata(folder.store, path, models=names, role="all", truth=truth, card=card)
     if judged and models is None:
         _append_ensemble(folder, written)
     return [written]
@@ -64,6 +69,7 @@ def _cell_eval(folder: StudyFolder, path: Path, name: str, truth: Any) -> list[P
     path.mkdir(parents=True, exist_ok=True)
     targets = [path / f"{name}.predicted.h5ad", path / f"{name}.real.h5ad"]
     for target, data in zip(targets, (predicted, real), strict=True):
+        data.uns["pertstack_card"] = json.dumps(folder.card.to_json())
         data.write_h5ad(target)
     return targets
 

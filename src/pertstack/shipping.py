@@ -7,6 +7,7 @@ them with the weights of the stack step; why it does not load fitted models is t
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,12 @@ def predict_new(
         combined = _combine(folder, stored.models, fitted, file, arrays)
     facts = {"ensemble": stored.chosen, "models": list(needed), "key": stored.key, "plan_digest": folder.plan.digest}
     predictions_to_h5ad(
-        out, list(file.obs.index), list(folder.gene_names), combined, obs=file.obs, uns={"pertstack": facts}
+        out,
+        list(file.obs.index),
+        list(folder.gene_names),
+        combined,
+        obs=file.obs,
+        uns={"pertstack": facts, "pertstack_card": json.dumps(folder.card.to_json())},
     )
     return combined.shape[0], combined.shape[1]
 

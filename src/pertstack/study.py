@@ -201,11 +201,17 @@ class Study:
         own = load_models_toml(path)
         return {get_row(m).name: own.get(get_row(m).name, hyper_parameters(m, name=file_profile(path))) for m in models}
 
-    def add(self, name: str, *files: Path | str, fitted_on: Any, scale: str, missing: str = "refuse") -> Any:
+    def add(
+        self, name: str, *files: Path | str, fitted_on: Any, scale: str, missing: str = "refuse",
+        card: Path | str | Mapping[str, Any] | None = None, transform: str | None = None,
+    ) -> Any:  # fmt: skip
         """Admit predictions made elsewhere; see ``adding.add_model``."""
         from pertstack.adding import add_model
 
-        return add_model(self.folder, name, [Path(f) for f in files], fitted_on=fitted_on, scale=scale, missing=missing)
+        paths = [Path(f) for f in files]
+        return add_model(
+            self.folder, name, paths, fitted_on=fitted_on, scale=scale, missing=missing, card=card, transform=transform
+        )
 
     def withdraw(self, model: str, why: str) -> int:
         """Take a model out: its predictions are set aside, the reason goes into the ledger. Returns the block count."""

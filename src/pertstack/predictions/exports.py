@@ -5,7 +5,8 @@ Held-out treated values leave only when the caller hands in the truth store, whi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -26,12 +27,13 @@ Which = Role | Literal["all"]
 
 def export_anndata(
     store: StoreReader, path: str | Path, *, models: Sequence[str] | None = None, role: Which = "development",
-    truth: StoreReader | None = None,
+    truth: StoreReader | None = None, card: Mapping[str, Any] | None = None,
 ) -> Path:  # fmt: skip
     """One .h5ad or .zarr: X absent, layers control, treated and every model; NaN where not predicted. Written by
     chunks.
 
-    Treated values of test rows are NaN unless ``truth`` is handed in.
+    Treated values of test rows are NaN unless ``truth`` is handed in. ``card`` (the study's preprocessing card) goes
+    into ``uns["pertstack_card"]`` as JSON.
 
     Raises
     ------
@@ -45,7 +47,7 @@ def export_anndata(
         write_elem(root, "obs", _obs(store, blocks))
         write_elem(root, "var", pd.DataFrame(index=pd.Index(store.gene_names)))
         for part in ("layers", "uns", "obsm", "varm", "obsp", "varp"):
-            write_elem(root, part, {})
+            write_elem(root, part, {"pertstack_card": json.dumps(dict(card))} if part == "uns" and card else {})
         root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         n = sum(store.n_samples(b) for b in blocks)
         for name in ("control", "treated", *names):
@@ -87,19 +89,31 @@ def _new_anndata(path: Path) -> Iterator[Any]:
         raise InputError(f"{path}: AnnData files end in .h5ad or .zarr. Name it so.")
 
 
-def export_npz(store: StoreReader, path: str | Path, model: str, *, role: Which = "development") -> Path:
-    """One model: predictions, sample_ids, gene_names, fold_assignments (-1 = test), as ``pertstack add`` reads them
-    back."""
+def export_npz(
+    store: StoreReader, path: str | Path, model: str, *, role: Which = "development",
+    card: Mapping[str, Any] | None = None,
+) -> Path:  # fmt: skip
+    """One model: predictions, sample_ids, gene_names, fold_assignments (-1 = test) and the preprocessing card (JSON),
+    as ``pertstack add`` reads them back. Genes that the model predicts nowhere are left out."""
     path = Path(path)
     blocks = [b for b in _blocks(store, role) if store.status(b, _models(store, [model])[0]) == "committed"]
     values = np.concatenate([*_chunks(store, blocks, model, None), np.empty((0, store.facts.n_genes), DTYPE)])
     ids = [i for b in blocks for i in store.sample_ids(b)]
     folds = [-1 if b.fold is None else b.fold for b in blocks for _ in range(store.n_samples(b))]
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(
-        path, predictions=values, sample_ids=np.array(ids, dtype=str), fold_assignments=np.array(folds),
-        gene_names=np.array(store.gene_names.tolist(), dtype=str), plan_digest=np.array(store.plan_digest or ""),
-    )  # fmt: skip
+    gaps = [set(store.record(b, model).missing_genes) for b in blocks]
+    nowhere = set.intersection(*gaps) if gaps else set()
+    genes = [str(g) for g in store.gene_names]
+    if nowhere:
+        values = values[:, [g not in nowhere for g in genes]]
+    arrays: dict[str, Any] = {
+        "predictions": np.ascontiguousarray(values), "sample_ids": np.array(ids, dtype=str),
+        "fold_assignments": np.array(folds), "gene_names": np.array([g for g in genes if g not in nowhere], dtype=str),
+        "plan_digest": np.array(store.plan_digest or ""),
+    }  # fmt: skip
+    if card is not None:
+        arrays["card"] = np.array(json.dumps(dict(card)))
+    np.savez(path, **arrays)
     return path
 
 

@@ -18,8 +18,10 @@ from pertstack._base.digests import digest_json
 from pertstack._base.errors import InputError, IntegrityError, MisalignedError, first_few
 from pertstack._base.findings import Finding
 from pertstack._base.progress import track
+from pertstack.data import Card
 from pertstack.design.blocks import Block
 from pertstack.predictions.align import Take, likely_cause, match
+from pertstack.predictions.importers.cards import NamedTransform, check_cards, named_transform, sidecar
 from pertstack.predictions.importers.files import NamedChunk, PredictionFile
 from pertstack.predictions.importers.fitted import FittedOnBlocks, check_file_folds
 from pertstack.predictions.importers.merge import is_merge_file, open_merge_predictions
@@ -51,11 +53,20 @@ class AddReport:
         """Samples predicted."""
         return sum(r.grid.n - len(r.missing_samples) for r in self.committed)
 
+    def __str__(self) -> str:
+        gone = sum(len(names) for names in self.missing.values())
+        said = [f"{self.name}: {self.n_samples:,} samples in {len(self.committed)} blocks added"]
+        said += [f"{gone:,} samples recorded as not predicted"] * bool(gone)
+        said += [f"{len(self.missing_genes):,} genes recorded as not predicted"] * bool(self.missing_genes)
+        said += [f"{len(self.not_covered)} blocks without predictions"] * bool(self.not_covered)
+        return "; ".join(said)
+
 
 def add_predictions(
     store: PredictionStore, name: str, paths: str | Path | Iterable[str | Path], *, fitted_on: Any, scale: Scale,
     missing: Missing = "refuse", truth: PredictionStore | None = None, layer: str | None = None,
     meta: Mapping[str, Any] | None = None, n_rows: int | None = None,
+    own_card: Card | None = None, card: Mapping[str, Any] | None = None, transform: str | None = None,
 ) -> AddReport:  # fmt: skip
     """Admit one model's predictions into a store.
 
@@ -72,6 +83,11 @@ def add_predictions(
         'refuse' rows and genes that a covered block lacks, or 'record' them as not predicted.
     truth
         Store of held-out treated values, used only to recognise MERGE-style rows without ids.
+    own_card, card
+        The study's preprocessing card, with which the files' cards must agree (None: they are not looked at), and a
+        card for all files, where they carry none themselves (in the file, or as ``<file>.card.json``).
+    transform
+        A named map of the values as handed in to the study's scale; see ``cards.named_transform``.
 
     Raises
     ------
@@ -79,7 +95,11 @@ def add_predictions(
         Nothing was committed (a conflict is looked for in every block before the first one is published).
     """
     _check_options(name, scale, missing)
+    mapping = None if transform is None else named_transform(transform, scale)
     files = _open(paths, store, truth, layer)
+    on_cards = _on_cards(files, own_card, card, scale, mapping, name)
+    if mapping is not None:
+        files = [_mapped(f, mapping) for f in files]
     places = {s: Place(b, i) for b in store.blocks() for i, s in enumerate(store.sample_ids(b))}
     own_genes = [str(g) for g in store.gene_names]
     _check_names(files, places)
@@ -91,7 +111,12 @@ def add_predictions(
             check_file_folds(np.asarray(file.folds), file.sample_ids, own_folds, file.path)
     blocks = sorted({places[s].block for f in files for s in f.sample_ids})
     gone = _missing_samples(store, files, blocks, missing)
-    facts = {**_file_meta(files), "scale": scale, **dict(meta or {})}
+    facts = {
+        **_file_meta(files),
+        "scale": scale,
+        **({} if transform is None else {"transform": transform}),
+        **dict(meta or {}),
+    }
     with ExitStack() as stack:
         writers: dict[Block, RowWriter] = {}
         gaps = set(missing_genes)
@@ -111,7 +136,7 @@ def add_predictions(
         records = tuple(writers[block].commit() for block in track(blocks, f"Committing {name}"))
     for block, names in empty.items():
         gone[block] = (*gone.get(block, ()), *names)
-    findings += _in_sample(records, store)
+    findings = [*on_cards, *findings, *_in_sample(records, store)]
     uncovered = tuple(b for b in store.blocks() if b not in writers and store.status(b, name) != "committed")
     if uncovered:
         findings.append(_uncovered(name, uncovered))
@@ -146,6 +171,23 @@ def _open(
             files.append(open_file(path, layer=layer))
     refuse_repeats(files)
     return files
+
+
+def _on_cards(
+    files: list[PredictionFile], own: Card | None, given: Mapping[str, Any] | None, scale: Scale,
+    mapping: NamedTransform | None, name: str,
+) -> list[Finding]:  # fmt: skip
+    """The study's card against the one in each file, else beside it, else the one handed in."""
+    if own is None:
+        return []
+    cards: dict[str, Mapping[str, Any] | None] = {
+        str(f.path): next((c for c in (f.card, sidecar(f.path), given) if c is not None), None) for f in files
+    }
+    return check_cards(own, cards, scale=scale, transform=mapping, name=name)
+
+
+def _mapped(file: PredictionFile, mapping: NamedTransform) -> PredictionFile:
+    return replace(file, rows=lambda n_rows: (mapping(values, file.path) for values in file.rows(n_rows)))
 
 
 def _check_names(files: list[PredictionFile], places: Mapping[str, Place]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack.data.matrices import StoredRows, open_root
 from pertstack.data.rows import Float32
+from pertstack.predictions.importers.cards import CARD_KEYS, read_card
 from pertstack.predictions.importers.files import PredictionFile, check_shape, names_of
 
 PREFERRED = "prediction"
@@ -52,7 +53,7 @@ def open_anndata_predictions(path: Path, layer: str | None = None) -> Prediction
             yield stored.rows(start, min(start + n_rows, len(sample_ids)))
 
     folds = _folds(root["obs"])
-    return PredictionFile(path, sample_ids, gene_names, rows, folds, _meta(root, keys))
+    return PredictionFile(path, sample_ids, gene_names, rows, folds, _meta(root, keys), _card(root, keys, path))
 
 
 def _index(group: Any, part: str, path: Path) -> list[str]:
@@ -74,6 +75,14 @@ def _meta(root: Any, keys: set[str]) -> dict[str, Any]:
         return {}
     uns = root["uns"]
     return {key: plain(read_elem(uns[key])) for key in META_KEYS if key in uns}
+
+
+def _card(root: Any, keys: set[str], path: Path) -> dict[str, Any] | None:
+    from anndata.io import read_elem
+
+    uns = root["uns"] if "uns" in keys else {}
+    found = next((key for key in CARD_KEYS if key in uns), None)
+    return None if found is None else read_card(read_elem(uns[found]), f"{path}: uns[{found!r}]")
 
 
 def plain(value: Any) -> Any:

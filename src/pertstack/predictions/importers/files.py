@@ -44,6 +44,7 @@ class PredictionFile:
     rows: Rows = field(repr=False)
     folds: np.ndarray[Any, Any] | None = None  # (n,) fold of each row as the file says, if it does
     meta: dict[str, Any] = field(default_factory=dict)  # model_version, training_params, timestamp, ...
+    card: dict[str, Any] | None = None  # the preprocessing card in the file, if there is one
 
     def __post_init__(self) -> None:
         for kind, names in (("sample", self.sample_ids), ("gene", self.gene_names)):

@@ -16,6 +16,7 @@ import numpy as np
 from pertstack._base.errors import InputError, first_few
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.anndata_files import plain
+from pertstack.predictions.importers.cards import CARD_KEYS, read_card
 from pertstack.predictions.importers.files import PredictionFile, check_shape, names_of
 
 META_KEYS = ("model_version", "training_params", "timestamp")
@@ -111,4 +112,6 @@ def open_npz_predictions(path: Path) -> PredictionFile:
     if folds is not None and folds.shape != (len(sample_ids),):
         raise InputError(f"{path}: fold_assignments has shape {folds.shape} for {len(sample_ids):,} samples.")
     meta = {key: plain(archive.array(key)) for key in META_KEYS if key in archive.names}
-    return PredictionFile(path, sample_ids, gene_names, lambda n: archive.rows("predictions", n), folds, meta)
+    in_file = next((key for key in CARD_KEYS if key in archive.names), None)
+    card = None if in_file is None else read_card(archive.array(in_file), f"{path}: {in_file!r}")
+    return PredictionFile(path, sample_ids, gene_names, lambda n: archive.rows("predictions", n), folds, meta, card)

@@ -16,6 +16,7 @@ from pertstack._base.errors import InputError, first_few
 from pertstack.data.rows import Float32
 from pertstack.data.unpickle import load_pickle
 from pertstack.predictions.importers.anndata_files import plain
+from pertstack.predictions.importers.cards import CARD_KEYS, read_card
 from pertstack.predictions.importers.files import PredictionFile, check_shape, names_of
 from pertstack.predictions.importers.npz import META_KEYS
 
@@ -47,4 +48,6 @@ def open_pickle_predictions(path: Path) -> PredictionFile:
 
     folds = content.get("fold_assignments")
     meta = {key: plain(content[key]) for key in META_KEYS if key in content}
-    return PredictionFile(path, sample_ids, gene_names, rows, None if folds is None else np.asarray(folds), meta)
+    in_file = next((key for key in CARD_KEYS if key in content), None)
+    card = None if in_file is None else read_card(content[in_file], f"{path}: {in_file!r}")
+    return PredictionFile(path, sample_ids, gene_names, rows, None if folds is None else np.asarray(folds), meta, card)
