@@ -55,6 +55,7 @@ class Part:
     metric: str
     difference: Difference
     better: int = 1  # +1: more is better
+    hollow: bool = False  # a correlation that is still not above 0: to be less wrong is no gain
 
     @property
     def sign(self) -> int:
@@ -62,7 +63,7 @@ class Part:
         if ci is None:
             return 0
         lo, hi = sorted(self.better * bound for bound in ci)
-        return 1 if lo > 0 else -1 if hi < 0 else 0
+        return (0 if self.hollow else 1) if lo > 0 else -1 if hi < 0 else 0
 
     @property
     def gain(self) -> float | None:
@@ -148,7 +149,7 @@ def decompose(
     for view, metric in panel_metrics(scores, primary).items():
         given = primary_difference if metric == primary else None
         difference = compare(*scores[metric], groups) if given is None else given
-        parts.append(Part(view, "", metric, difference, direction(metric)))
+        parts.append(Part(view, "", metric, difference, direction(metric), _hollow(metric, scores[metric][0])))
     first, second = scores[primary]
     for view, levels in (strata or {}).items():
         labels = np.asarray(levels, dtype=object)
@@ -161,6 +162,12 @@ def decompose(
         return replace(whole, headline=f"{name} is the best single model itself: there is no combination to judge.")
     reading = read(whole)
     return replace(whole, reading=reading, headline=headline(whole, reading))
+
+
+def _hollow(metric: str, values: Array) -> bool:
+    """Whether a signed correlation agrees with the truth no better than chance would: its mean is not above 0."""
+    defined = values[~np.isnan(values)]
+    return metric.startswith("pearson") and len(defined) > 0 and float(defined.mean()) <= 0
 
 
 def panel_metrics(known: Iterable[str], primary: str) -> dict[str, str]:
