@@ -15,6 +15,7 @@ from pertstack.data.rows import Float32
 from pertstack.folder import StudyFolder
 from pertstack.judging import final_fits, stored_stack
 from pertstack.predictions.exports import cell_eval_pair, export_anndata, export_npz
+from pertstack.predictions.names import encode_name
 from pertstack.predictions.store_source import StoreSource
 from pertstack.reduce.read_tiles import ordered_blocks, read_tile
 
@@ -29,7 +30,7 @@ def export_study(folder: StudyFolder, path: Path, *, to: str, models: Sequence[s
     ----------
     to : h5ad or zarr (one file: control, treated, every model and, after the verdict, ``ensemble`` on the test rows),
         npz (one model, or a folder with one file for each), cell-eval (a folder with real and predicted profiles), or
-        auto (from the name of ``path``).
+        auto (from the name of ``path``). Model names in file names are percent-encoded as in the store.
 
     Raises
     ------
@@ -47,7 +48,9 @@ def export_study(folder: StudyFolder, path: Path, *, to: str, models: Sequence[s
     judged = (folder.results / "verdict.json").exists()
     names = list(models) if models is not None else folder.store.models()
     if kind == "npz":
-        targets = {path: names[0]} if len(names) == 1 else {path.with_suffix("") / f"{n}.npz": n for n in names}
+        targets = (
+            {path: names[0]} if len(names) == 1 else {path.with_suffix("") / f"{encode_name(n)}.npz": n for n in names}
+        )
         return [
             export_npz(folder.store, target, name, role="all", card=folder.card.to_json())
             for target, name in targets.items()
@@ -67,7 +70,7 @@ def _cell_eval(folder: StudyFolder, path: Path, name: str, truth: Any) -> list[P
         folder.store, name, role="test" if truth is not None else "development", truth=truth
     )
     path.mkdir(parents=True, exist_ok=True)
-    targets = [path / f"{name}.predicted.h5ad", path / f"{name}.real.h5ad"]
+    targets = [path / f"{encode_name(name)}.{what}.h5ad" for what in ("predicted", "real")]
     for target, data in zip(targets, (predicted, real), strict=True):
         data.uns["pertstack_card"] = json.dumps(folder.card.to_json())
         data.write_h5ad(target)
