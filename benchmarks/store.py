@@ -22,6 +22,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.feather
 
 from pertstack.design.blocks import Block
 from pertstack.design.provenance import FittedOn
@@ -147,7 +149,10 @@ def bench_many(home: Path) -> dict[str, float]:
     return found
 
 
-def bench_add(home: Path, rows: int) -> dict[str, float]:
+FORMATS = ("npz", "h5ad", "parquet", "arrow", "csv")
+
+
+def bench_add(home: Path, rows: int, formats: tuple[str, ...] = FORMATS) -> dict[str, float]:
     """Peak memory (whole process, imports included) and time of adding one file."""
     store, blocks = world(home / "add", 4, rows // 4, GENES)
     rng = np.random.default_rng(1)
@@ -163,14 +168,15 @@ def bench_add(home: Path, rows: int) -> dict[str, float]:
     del parts
     order = rng.permutation(len(ids))
     frame = frame.iloc[order]
-    write_files(home, frame)
+    write_files(home, frame, formats)
     del frame, control
     found = {"rows of the added file": float(rows)}
-    for name in ("npz", "h5ad", "parquet"):
+    for name in formats:
         told = json.loads(
             subprocess.run(
                 [sys.executable, __file__, "--child", str(store.root), str(home / f"p.{name}"), name],
                 check=True, capture_output=True, text=True,
+                env={**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"},  # as the command line sets it
             ).stdout
         )  # fmt: skip
         found[f"add .{name} peak MB"] = told["peak"]
@@ -178,14 +184,24 @@ def bench_add(home: Path, rows: int) -> dict[str, float]:
     return found
 
 
-def write_files(home: Path, frame: pd.DataFrame) -> None:
+def write_files(home: Path, frame: pd.DataFrame, formats: tuple[str, ...]) -> None:
     import anndata
 
     values = frame.to_numpy()
-    names = {"sample_ids": np.array(frame.index, str), "gene_names": np.array(frame.columns, str)}
-    np.savez(home / "p.npz", predictions=np.ascontiguousarray(values), **names)
-    anndata.AnnData(frame).write_h5ad(home / "p.h5ad")
-    frame.to_parquet(home / "p.parquet")
+    if "npz" in formats:
+        names = {"sample_ids": np.array(frame.index, str), "gene_names": np.array(frame.columns, str)}
+        np.savez(home / "p.npz", predictions=np.ascontiguousarray(values), **names)
+    if "h5ad" in formats:
+        anndata.AnnData(frame).write_h5ad(home / "p.h5ad")
+    if "parquet" in formats:
+        frame.to_parquet(home / "p.parquet")
+    if "arrow" in formats:
+        pa.feather.write_feather(pa.Table.from_pandas(frame), home / "p.arrow", compression="lz4")
+    if "csv" in formats:
+        with (home / "p.csv").open("w") as out:
+            out.write("," + ",".join(frame.columns) + "\n")
+            for name, row in zip(frame.index, values, strict=True):
+                out.write(f"{name}," + ",".join([f"{v:.6g}" for v in row.tolist()]) + "\n")
 
 
 def child(root: str, path: str, name: str) -> None:
