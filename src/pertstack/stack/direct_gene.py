@@ -91,7 +91,7 @@ def gene_deviations(rows: TopRows, weights: Array, strength: float, *, start: Ar
         return price * float((away**2).sum()) - value, (2 * price * away - gradient[seen]).ravel()
 
     first = full[seen] if start is None else start[seen]
-    bounds: Any = [(0.0, None)] * first.size if (weights >= 0).all() else None
+    bounds: Any = scipy.optimize.Bounds(np.zeros(first.size), np.inf) if (weights >= 0).all() else None
     found: Any = _minimize(
         negative, first.ravel(), jac=True, method="L-BFGS-B", bounds=bounds,
         options={"maxiter": _ROUNDS, "ftol": 1e-8, "gtol": 1e-7},
