@@ -180,3 +180,15 @@ def test_memory_of_the_one_pass_does_not_grow_with_the_number_of_rows():
 
     small, large = peak(1500), peak(6000)
     assert large - small < 0.25 * 4500 * 200 * 4 * 6  # a quarter of the rows that came on top
+
+
+def test_a_gain_within_noise_does_not_ship():
+    """Pitfall 9: three copies with a little noise; the mean is better by chance at most."""
+    world = small_world(n=90, n_groups=18, n_models=1, errors=[0.6])
+    rng = np.random.default_rng(4)
+    base = world["predictions"]["m0"]
+    copies = {f"m{i}": (base + rng.normal(0, 0.02, base.shape)).astype(np.float32) for i in range(3)}
+    fit = stacked(world, ["mean", "median"], predictions=copies)
+    assert fit.chosen == "best_single" and not fit.choice.marked
+    assert [r.passed for r in fit.choice.ladder] and not any(r.passed for r in fit.choice.ladder)
+    assert all(r.bound <= 0 for r in fit.choice.ladder)
