@@ -68,7 +68,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ok("simulate", home / "w.h5ad", "--samples", 240, "--genes", 40, "--cell-lines", 2, "--perturbations", 30,
        "--seed", 5)  # fmt: skip
     ok("init", home / "study", "--data", home / "w.h5ad", "--seed", 2)
-    ok("fit", home / "study", "--models", "mean_treated,ridge")
+    ok("fit", home / "study", "--models", "mean_treated,ridge", "--no-nested")
     ok("export", home / "study", home / "ridge.npz", "--models", "ridge")
     return home
 
