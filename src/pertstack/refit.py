@@ -67,7 +67,8 @@ def _refuse_other_values(folder: StudyFolder, file: DataFile, new: Path) -> None
         raise IntegrityError(
             f"Controls of {new} run from {low:.3g} to {high:.3g} (standard deviation {spread:.3g}), and the study's "
             f"values from {card.value_min:.3g} to {card.value_max:.3g} ({card.value_sd:.3g}): they were "
-            f"preprocessed in another way (transform, scaling). Predictions would be meaningless; hand in values as in the study."
+            f"preprocessed in another way (transform, scaling). Predictions would be meaningless; hand in "
+            "values as in the study."
         )
 
 
