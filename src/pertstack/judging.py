@@ -78,7 +78,8 @@ def stored_stack(folder: StudyFolder) -> Stored:
     now = None
     if not gone:
         source = development_source(folder, stored.models, accept_unverified=stored.accept_unverified)
-        now = evidence_key(source, folder.analysis_plan, accept_unverified=stored.accept_unverified)
+        combiners = {name: facts["params"] for name, facts in stored.combiners.items()}
+        now = evidence_key(source, folder.analysis_plan, combiners, accept_unverified=stored.accept_unverified)
     if now != stored.key:
         raise InputError(
             f"The predictions or the analysis plan changed since the weights were learned"

@@ -6,7 +6,7 @@ Reads development rows only. What comes out lies under ``results/``; the held-ou
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,8 +73,10 @@ def development_source(folder: StudyFolder, models: Sequence[str], *, accept_unv
     )
 
 
-def evidence_key(source: StoreSource, plan: AnalysisPlan, *, accept_unverified: bool) -> str:
-    """Digest of everything the stack step depends on."""
+def evidence_key(
+    source: StoreSource, plan: AnalysisPlan, combiners: Mapping[str, Mapping[str, Any]], *, accept_unverified: bool
+) -> str:
+    """Digest of everything the stack step depends on; ``combiners`` maps each combiner to its hyper-parameters."""
     layers = [
         [block.id, layer, source.layer_digest(block, layer)]
         for block in source.blocks()
@@ -87,7 +89,8 @@ def evidence_key(source: StoreSource, plan: AnalysisPlan, *, accept_unverified: 
         for k in sorted({b.fold for b in source.blocks() if b.fold is not None})
         if (record := source.store.find(block, nested_name(model, k))) is not None
     ]
-    return digest_json([1, source.store.plan_digest, plan.digest, accept_unverified, layers, nested])
+    chosen = {name: dict(params) for name, params in combiners.items()}
+    return digest_json([2, source.store.plan_digest, plan.digest, accept_unverified, chosen, layers, nested])
 
 
 def reduce_study(
@@ -141,7 +144,8 @@ def stack_study(
         )
     oof, in_sample = _scores(folder, source, nested, plan, workers=workers, memory=memory)
     choice = _choose(oof, nested, plan)
-    key = evidence_key(source, plan, accept_unverified=accept_unverified)
+    fitted = {name: nested.combiner(name).get_params() for name in nested.names}
+    key = evidence_key(source, plan, fitted, accept_unverified=accept_unverified)
     stacked = Stacked(
         key, models, nested, oof, in_sample, choice, Diversity.of(reduction), slopes_of(reduction),
         left_out_models(folder, accept_unverified=accept_unverified),

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from pertstack._base.findings import Finding
 from pertstack.fit.jobs import JobResult
+
+app = typer.Typer(
+    name="pertstack",
+    help="Combine perturbation-response models, and find out honestly whether it helps.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="A study made by `pertstack init`.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes (or threads) that work side by side.")]
+Memory = Annotated[str, typer.Option(help="Memory for tiles, such as '500 MB'.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 USAGE_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 """The class of all usage errors: click's own, or the copy that newer versions of typer carry."""

@@ -17,8 +17,9 @@ from pertstack.design.blocks import Block
 class Tile:
     """Rows of one block with all predictions in the treated scale.
 
-    ``predictions`` holds NaN where a model is not available; ``available`` says so exactly. ``pooled`` is the mean control of
-    the rows' cell line over development rows: known at prediction time, unlike ``treated``, which is not here at all.
+    ``predictions`` holds NaN where a model is not available; ``available`` says so exactly. ``pooled`` is the mean
+    control of the rows' cell line over development rows: known at prediction time, unlike ``treated``, which is not here
+    at all.
     """
 
     block: Block

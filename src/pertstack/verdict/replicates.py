@@ -1,6 +1,7 @@
 """The replicate predictor: what the other replicates of the same condition say about a sample.
 
-A ceiling, never a candidate: it is made of truth. It shows how much of a score the noise of measurement leaves to be won.
+A ceiling, never a candidate: it is made of truth. It shows how much of a score the noise of measurement leaves to be
+won.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ CONDITION = ("perturbation", "cell_line", "log10_dose", "time_h")
 
 
 def condition_codes(obs: pd.DataFrame) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
-    """Code (n,) of each row's condition (perturbation, cell line, dose, time; unknown equals unknown), and their number."""
+    """Code (n,) of each row's condition (perturbation, cell line, dose, time; unknown equals unknown), and how many."""
     columns = [c for c in CONDITION if c in obs]
     codes = obs.groupby(columns, dropna=False, sort=True, observed=True).ngroup().to_numpy(dtype=np.int64)
     return np.asarray(codes, dtype=np.int64), int(codes.max(initial=-1)) + 1
@@ -40,7 +41,9 @@ class ReplicatePredictor:
         if tile.block != self._block:
             self._load(tile.block)
         rows = np.array([self._row[s] for s in tile.obs.index], dtype=np.int64)
-        own = np.asarray(self.source.read(tile.block, "treated", int(rows.min()), int(rows.max()) + 1))[rows - rows.min()]
+        own = np.asarray(self.source.read(tile.block, "treated", int(rows.min()), int(rows.max()) + 1))[
+            rows - rows.min()
+        ]
         codes = self._codes[rows]
         others = self._counts[codes] - 1
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,0 +1,103 @@
+"""Commands that look at a finished study or take its answers away: predict, status, audit, withdraw, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pertstack._base.findings import worst
+from pertstack.terminal import AsJson, StudyPath, Workers, app, out, out_json, split_names
+
+
+@app.command()
+def predict(
+    study: StudyPath,
+    new: Annotated[Path, typer.Argument(metavar="NEW.h5ad", help="New samples: a control layer and metadata.")],
+    out_path: Annotated[Path, typer.Argument(metavar="OUT.h5ad")],
+    predictions: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE for models that were added, not fitted.")
+    ] = None,
+    workers: Workers = 1,
+) -> None:
+    """Predict new samples with the shipped ensemble.
+
+    Example:  pertstack predict my-study new.h5ad predicted.h5ad
+    """
+    from pertstack.study import Study
+
+    shape = Study.open(study).predict(new, out_path, predictions=predictions or [], workers=workers)
+    out(f"{out_path}: {shape[0]:,} samples, {shape[1]:,} genes")
+
+
+@app.command()
+def status(study: StudyPath, as_json: AsJson = False) -> None:
+    """Where the study stands: steps done, models by block.
+
+    Example:  pertstack status my-study
+    """
+    from pertstack.study import Study
+
+    found = Study.open(study).status()
+    out_json(found.to_json()) if as_json else out(found.to_rich())
+
+
+@app.command()
+def audit(
+    study: StudyPath,
+    as_json: AsJson = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every byte again.")] = False,
+    clean: Annotated[bool, typer.Option("--clean", help="Remove what crashed writers left behind.")] = False,
+) -> None:
+    """All checks of files, records, ledger and plan. Exit 3 when anything is wrong.
+
+    Example:  pertstack audit my-study --deep
+    """
+    from pertstack.study import Study
+
+    findings = Study.open(study).audit(deep=deep, clean=clean)
+    if as_json:
+        out_json({"findings": [f.to_json() for f in findings], "worst": worst(findings)})
+    else:
+        for finding in findings:
+            out(f"{finding.severity}: {finding.message}")
+        out(f"{sum(f.severity == 'error' for f in findings)} errors, {len(findings)} findings in all")
+    if worst(findings) == "error":
+        raise typer.Exit(3)
+
+
+@app.command()
+def withdraw(
+    study: StudyPath,
+    model: str,
+    why: Annotated[str, typer.Option(help="The reason, kept in the ledger.")],
+) -> None:
+    """Take a model out of the study, with a reason.
+
+    Example:  pertstack withdraw my-study biolord --why "trained on the test set"
+    """
+    from pertstack.study import Study
+
+    n = Study.open(study).withdraw(model, why)
+    out(f"{model}: {n} blocks withdrawn; the files are kept under store/retracted")
+
+
+@app.command()
+def export(
+    study: StudyPath,
+    path: Annotated[
+        Path, typer.Argument(metavar="OUT", help="OUT.h5ad, OUT.zarr, OUT.npz, or a folder for cell-eval.")
+    ],
+    to: Annotated[str, typer.Option(help="h5ad, zarr, npz or cell-eval; default: from the name.")] = "auto",
+    models: Annotated[str | None, typer.Option(help="Which models; default all.")] = None,
+) -> None:
+    """Write aligned predictions for other tools.
+
+    Example:  pertstack export my-study predictions.h5ad
+    """
+    from pertstack.study import Study
+
+    written = Study.open(study).export(path, to=to, models=split_names(models))
+    for item in written:
+        out(str(item))
