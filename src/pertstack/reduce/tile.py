@@ -18,8 +18,8 @@ class Tile:
     """Rows of one block with all predictions in the treated scale.
 
     ``predictions`` holds NaN where a model is not available; ``available`` says so exactly. ``pooled`` is the mean
-    control of the rows' cell line over development rows: known at prediction time, unlike ``treated``, which is not here
-    at all.
+    control of the rows' cell line over development rows: known at prediction time, unlike ``treated``, which is not
+    here.
     """
 
     block: Block
