@@ -154,6 +154,7 @@ class DirectOwn(_Direct):
 
     name: ClassVar[str] = "direct_own"
     complexity: ClassVar[int] = 5
+    candidate: ClassVar[bool] = False  # on the board to make the coupling visible; what it gains may be control noise
     against: ClassVar[Reference] = "own"
 
 
