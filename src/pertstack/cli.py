@@ -328,14 +328,13 @@ def main() -> None:
     show_progress(True)
     try:
         code = app(standalone_mode=False)
+        if code == 130:  # how typer reports Ctrl-C
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
-    except typer.Abort:
-        say("Interrupted. What was finished is kept; run the same command again to go on.")
-        sys.exit(130)
     except USAGE_ERROR as error:
         error.show()
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         say("Interrupted. What was finished is kept; run the same command again to go on.")
         sys.exit(130)
     except StackingError as error:

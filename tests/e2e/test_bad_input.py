@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import anndata
 import numpy as np
 import pytest
 
-from .conftest import pertstack
+from .conftest import PERTSTACK, pertstack
 
 
 def refused(done, code: int, *words: str) -> None:
@@ -103,3 +106,20 @@ def test_verdict_before_there_is_anything_to_judge(world: Path, tmp_path: Path):
     refused(pertstack("verdict", tmp_path / "s"), 2, "pertstack fit")
     refused(pertstack("stack", tmp_path / "s"), 2, "pertstack fit")
     refused(pertstack("report", tmp_path / "s"), 2, "pertstack")
+
+
+def test_an_interrupted_fit_keeps_what_is_done(world: Path, tmp_path: Path):
+    """Ctrl-C: one sentence, exit 130, no worker left; the same command goes on from there."""
+    assert pertstack("init", tmp_path / "s", "--data", world).returncode == 0
+    words = [str(PERTSTACK), "fit", str(tmp_path / "s"), "--models", "ridge,mlp,perturbation_knn", "--workers", "1"]
+    running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "s" / "jobs").glob("*/*/job.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == 130 and "Interrupted" in said and "Traceback" not in said, said
+    again = pertstack("fit", tmp_path / "s", "--models", "ridge,mlp,perturbation_knn")
+    assert again.returncode == 0 and " 0 failed" in again.stdout, again.stderr
+    assert not again.stdout.startswith("21 jobs done"), "nothing was kept"
+    assert pertstack("audit", tmp_path / "s", "--deep").returncode == 0
