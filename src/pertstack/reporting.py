@@ -55,7 +55,8 @@ def report_input(folder: StudyFolder) -> ReportInput:
         diversity=_single_numbers(diversity),
         ladder=_ladder(oof["choice"]),
         checks=run_checks(facts),
-        findings=_findings(folder),
+        findings=[Finding.from_json(f) for f in read_json(folder.path("plan", "findings.json"))],
+        probes=stored_probes(folder),
         absent=_absent(folder, oof),
         coverage=_coverage(folder),
         why_missing={"coverage": "Prediction intervals are computed by the verdict."},
@@ -106,15 +107,13 @@ def _ladder(choice: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for r in choice["ladder"]
     ]
-    marked = [{"name": n, "outcome": "not considered", "reason": why} for n, why in choice["marked"].items()]
+    marked = [
+        {"name": n, "outcome": "may not ship", "reason": why.removeprefix("not shipped: ")}
+        for n, why in choice["marked"].items()
+    ]
     if choice["chosen"] == "best_single":
         rungs.append({"name": choice["best_single"], "outcome": "ships alone", "reason": "no combination passed"})
     return [*rungs, *marked]
-
-
-def _findings(folder: StudyFolder) -> list[Finding]:
-    """Of data and plan, and of the probes of every model."""
-    return [*(Finding.from_json(f) for f in read_json(folder.path("plan", "findings.json"))), *stored_probes(folder)]
 
 
 def _absent(folder: StudyFolder, oof: dict[str, Any]) -> list[dict[str, str]]:

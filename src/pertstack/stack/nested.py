@@ -6,6 +6,7 @@ never holds the fold it will be scored on. Scoring is the business of ``reduce.s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Left = Literal["fold", "cell_line"]
 FINAL = "final"
 _EXPECTED = (StackingError, ValueError, ArithmeticError, RuntimeError, ImportError)  # LinAlgError is a ValueError
+_NUMBER = re.compile(r"[0-9][0-9,.e+-]*")
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,18 @@ class NestedFits:
         return {n: self.final[n].combine for n in self.names if n not in without}
 
     def cautions(self) -> dict[str, tuple[str, ...]]:
-        """Cautions of each combiner's final fit and nested fits, each once."""
+        """Cautions of each combiner's final and nested fits; those that differ in numbers alone are told once."""
         found = {}
         for name in self.names:
-            every = [*self.final[name].cautions, *(c for f in self.fits[name].values() for c in f.cautions)]
-            found[name] = tuple(dict.fromkeys(every))
+            fits = [self.final[name], *self.fits[name].values()]
+            alike: dict[str, list[str]] = {}
+            for fit in fits:
+                for text in dict.fromkeys(fit.cautions):
+                    alike.setdefault(_NUMBER.sub("#", text), []).append(text)
+            found[name] = tuple(
+                texts[0] if len(set(texts)) == 1 else f"{texts[0]} ({len(texts)} of {len(fits)} fits, numbers differ.)"
+                for texts in alike.values()
+            )
         return found
 
 

@@ -15,15 +15,13 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from pertstack._base.files import write_atomic
-from pertstack.verdict.board import LeaderboardRow, ScoreCell
 from pertstack.verdict.decomposition import MEANINGS, Decomposition
-from pertstack.verdict.words import find_metric, interval, metric_label, number
+from pertstack.verdict.words import interval, metric_label, number
 from pertstack.write import figures
+from pertstack.write.board_table import main_table
 from pertstack.write.colours import to_svg
+from pertstack.write.probe_table import probe_table
 from pertstack.write.report_input import CITATIONS, ReportInput, question_of
-
-SHOWN = ("r2_top20_strict@own", "pearson_all@centroid", "cod_all@own", "rmse_all@own", "sign_acc_top20@own")
-"""Beside the canonical and the deciding metric, in the main table."""
 
 
 def report(content: ReportInput, path: Path | str) -> Path:
@@ -43,9 +41,10 @@ def render(content: ReportInput) -> str:
     board = content.verdict.leaderboard
     return environment.get_template("report.html.j2").render(
         c=content, board=board, verdict=content.verdict, question=question_of(content.group_by), tiles=_tiles(content),
-        main=_main_table(content), every=_every_metric(content), figures=_figures(content), citations=CITATIONS,
+        main=main_table(content), every=_every_metric(content), figures=_figures(content), citations=CITATIONS,
         looks=[e for e in content.ledger or () if "look" in str(e.get("kind", ""))], facts=_facts,
         strata=_strata_lines(content.verdict.decomposition), tone=_tone(content.verdict.decomposition),
+        probes=probe_table(content.probes or ()),
     )  # fmt: skip
 
 
@@ -79,55 +78,6 @@ def _shown_name(content: ReportInput, name: str) -> str:
     """The base model behind the reference ``best_single``, where the choice named it."""
     alone = next((str(r["name"]) for r in content.ladder or () if r.get("outcome") == "ships alone"), None)
     return f"{alone} alone" if name == "best_single" and alone else name
-
-
-def _main_table(content: ReportInput) -> dict[str, Any]:
-    """The leaderboard with intervals, and each line read in words."""
-    board = content.verdict.leaderboard
-    metrics = board.shown_metrics()
-    metrics += [m for w in SHOWN if (m := find_metric(board.metrics(), w)) and m not in metrics]
-    lines = []
-    for row in board.ranked():
-        cells = [row.score(m) for m in metrics]
-        main = row.score(board.primary)
-        lines.append({
-            "row": row, "chosen": row.name == board.chosen, "best": row.name == board.best_single,
-            "cells": [_cell(c, main) for c in cells],
-            "n": f"{main.n_valid:,} / {main.n:,}" if main else "—", "reading": _reading(row, content),
-            "cautions": _cautions(row, content),
-        })  # fmt: skip
-    return {"metrics": metrics, "lines": lines}
-
-
-def _cell(cell: ScoreCell | None, main: ScoreCell | None) -> tuple[str, str, float | None]:
-    """Number, interval (with the count where it differs from that of the deciding metric), value to sort by."""
-    if cell is None:
-        return "—", "", None
-    n = f"n {cell.n_valid:,}" if main is not None and cell.n_valid != main.n_valid else ""
-    return number(cell.value), "\n".join(x for x in (interval(cell.ci), n) if x), cell.value
-
-
-def _reading(row: LeaderboardRow, content: ReportInput) -> str:
-    """One line of the leaderboard in words."""
-    board = content.verdict.leaderboard
-    if row.name == board.best_single:
-        return "the best single model, which a combination has to beat"
-    versus = row.versus(board.primary)
-    if row.kind == "ceiling":
-        return "a ceiling: it looks at the truth and cannot be shipped"
-    if versus is None or versus.difference is None:
-        return ""
-    said = f"{number(versus.difference, sign=True)} {interval(versus.ci, sign=True)}".strip()
-    found = content.verdict.decompositions.get(row.name)
-    if found is not None and row.kind != "base":
-        return f"{said}: {MEANINGS[found.reading]}"
-    return said
-
-
-def _cautions(row: LeaderboardRow, content: ReportInput) -> list[str]:
-    """Cautions that the reading of the line does not already say."""
-    found = content.verdict.decompositions.get(row.name)
-    return [c for c in row.cautions if found is None or c != found.caution]
 
 
 def _every_metric(content: ReportInput) -> list[dict[str, Any]]:

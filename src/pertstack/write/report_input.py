@@ -41,6 +41,8 @@ class ReportInput:
         Square frames by base model. ``diversity`` holds single numbers such as the effective number of models.
     ladder
         How the shipped combiner was chosen: mappings with name, outcome, reason.
+    findings, probes
+        Of the leak checks of plan against data; of the leak probes of every model (``where`` names the model).
     absent
         Models that failed or were withdrawn or refused: mappings with name, reason.
     coverage
@@ -66,6 +68,7 @@ class ReportInput:
     coverage: pd.DataFrame | None = None
     nominal_coverage: float = 0.9
     mean_name: str = "mean"
+    probes: Sequence[Finding] | None = None
     why_missing: Mapping[str, str] = field(default_factory=dict)
 
     def why(self, part: str) -> str:
@@ -77,6 +80,7 @@ class ReportInput:
             "diversity": "Correlations between models were not computed (fewer than two models, or not asked for).",
             "checks": "The numbered checks were not run.",
             "findings": "The leak checks of plan against data were not run.",
+            "probes": "The predictions were not probed for leaks.",
             "coverage": "No prediction intervals were computed.",
             "ladder": "How the shipped combiner was chosen was not recorded.",
             "decomposition": "No combiner was chosen, so there is no gain to take apart.",

@@ -17,6 +17,7 @@ from pertstack.verdict.judge import Setting, judge
 from pertstack.verdict.words import number
 from pertstack.write.colours import VARIABLES, to_svg
 from pertstack.write.figures import leaderboard_figure
+from pertstack.write.probe_table import probe_table
 from pertstack.write.report import render, report
 from pertstack.write.report_input import QUESTIONS, ReportInput, question_of
 from references.judged_world import KINDS, shifts, world
@@ -37,7 +38,7 @@ def full_input(**changes):
         "A <study>", verdict, "perturbation", {"samples": 180, "cell lines": ["A375", "HT29"]},
         {"primary": "r2_top20", "combiners": []}, [{"time": "t", "who": "ana", "kind": "look", "facts": {"n": 180}}],
         weights, correlation, correlation, {"effective number of models": 2.371},
-        [{"step": "direct_pooled", "outcome": "kept", "reason": "gains"}], run_checks(Facts(verdict, correlation)),
+        [{"name": "direct_pooled", "outcome": "kept", "reason": "gains"}], run_checks(Facts(verdict, correlation)),
         [Finding("warning", "shared_control", "14 control rows are shared.", 14)],
         [{"name": "transigen", "reason": "loss became NaN"}],
         pd.DataFrame({"cell_line": ["A375"], "coverage": [0.91], "width": [1.0]}), mean_name="plain_mean",
@@ -185,3 +186,30 @@ def test_svg_uses_variables_for_every_palette_colour():
 
 def test_every_grouping_has_its_question():
     assert "cell lines" in question_of("cell_line") and "held-out values of donor" in question_of("donor")
+
+
+def test_probes_are_a_table_of_models_and_accusations_keep_their_words():
+    probes = [
+        Finding("note", "too_good_passed", "The error is not below the noise.", where="transigen"),
+        Finding("note", "replicate_noise_not_applicable", "Could not be tested: no replicates.", where="transigen"),
+        Finding("error", "too_good", "biolord predicts noise.", where="biolord"),
+    ]
+    table = probe_table(probes)
+    assert table.probes == ("too good", "replicate noise")
+    assert {m: {p: o.word for p, o in c.items()} for m, c in table.cells.items()} == {
+        "transigen": {"too good": "passed", "replicate noise": "not applicable"},
+        "biolord": {"too good": "error"},
+    }
+    page = render(full_input(probes=probes))
+    assert "biolord predicts noise." in page and 'title="Could not be tested: no replicates."' in page
+    assert page.count("The error is not below the noise.") == 1  # in the title of its cell, not a line of its own
+
+
+def test_what_may_not_ship_is_folded_away_with_its_reason():
+    ladder = [
+        {"name": "simplex", "outcome": "ships", "reason": "best of 2 left"},
+        {"name": "mean", "outcome": "may not ship", "reason": "loses beyond noise on own"},
+    ]
+    page = render(full_input(ladder=ladder))
+    assert "1 that may not ship, and why" in page
+    assert page.index("best of 2 left") < page.index("1 that may not ship") < page.index("loses beyond noise on own")
