@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,3 +45,17 @@ def digest_array(array: np.ndarray[Any, Any]) -> str:
 def keyed_hash64(text: str, key: bytes, person: bytes = b"") -> int:
     """64 unsigned bits of ``blake2b(text, key)``: the same in every process, on every machine, for ever."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, key=key, person=person).digest(), "big")
+
+
+OWN = "sha256"
+
+
+def with_own_digest(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object that carries the digest of its other entries, so that an edit of any of them shows."""
+    body = json.loads(canonical_json({k: v for k, v in value.items() if k != OWN}))  # as it will be read back
+    return {**body, OWN: digest_json(body)}
+
+
+def own_digest_fits(value: Mapping[str, Any]) -> bool:
+    """Whether a JSON object is what ``with_own_digest`` made."""
+    return value.get(OWN) == digest_json({k: v for k, v in value.items() if k != OWN})

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from pertstack._base.digests import digest_json
+from pertstack._base.digests import digest_json, with_own_digest
 from pertstack._base.errors import CorruptionError, unknown_name
 from pertstack._base.files import fsync_directory, storage_error, write_atomic, write_json
 from pertstack.design.blocks import Block
@@ -85,7 +85,9 @@ def status_table(root: Path, blocks: Sequence[Block], models: Sequence[str] | No
 def mark_absent(root: Path, block: Block, model: str, reason: str) -> None:
     write_json(
         layout.absent_file(root, block, model),
-        {"block": block.id, "model": model, "reason": reason, "host": durable.host_name(), "time": utc_now()},
+        with_own_digest(
+            {"block": block.id, "model": model, "reason": reason, "host": durable.host_name(), "time": utc_now()}
+        ),
     )
 
 
@@ -95,10 +97,10 @@ def retract(root: Path, block: Block, model: str, reason: str, kind: Kind) -> Pa
     folder = root / "retracted" / uuid.uuid4().hex
     write_json(
         folder / "retraction.json",
-        {
+        with_own_digest({
             "block": block.id, "model": model, "kind": kind, "reason": reason, "host": durable.host_name(),
             "pid": os.getpid(), "time": utc_now(),
-        },
+        }),
     )  # fmt: skip
     target = folder / encode_name(model)
     try:

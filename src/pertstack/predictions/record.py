@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pertstack._base.digests import digest_json
+from pertstack._base.digests import OWN, digest_json, own_digest_fits, with_own_digest
 from pertstack._base.errors import CorruptionError
 from pertstack._base.files import read_json
 from pertstack.design.blocks import Block
@@ -70,14 +70,14 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON. A long list of fit rows is kept beside the blocks, by its digest."""
         fitted = None if self.fitted_on is None else {**self.fitted_on.to_json(), "fit_ids": []}
-        return {
+        return with_own_digest({
             "format": FORMAT, "store_uuid": self.store_uuid, "block": self.block.id, "model": self.model,
             "kind": self.kind, "samples_sha256": self.samples_sha256, "genes_sha256": self.genes_sha256,
             "chunks": [c.to_json() for c in self.chunks], "missing_samples": list(self.missing_samples),
             "missing_genes": list(self.missing_genes), "fitted_on": fitted, "plan_digest": self.plan_digest,
             "meta": self.meta, "attempt": self.attempt, "host": self.host, "pid": self.pid, "time": self.time,
             "software": self.software,
-        }  # fmt: skip
+        })  # fmt: skip
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], grid: Grid, fit_ids: frozenset[str] = frozenset()) -> Record:
@@ -118,6 +118,11 @@ def read_record(path: Path) -> tuple[dict[str, Any], Grid]:
         raise CorruptionError(f"{path} has record format {value['format']!r}; this version reads {FORMAT}.")
     if shape != [grid.rows, width] or keys != [grid.key(i) for i in range(grid.count)]:
         raise CorruptionError(f"{path}: shape, chunk shape and the list of chunks do not agree. It was changed since.")
+    if OWN in value and not own_digest_fits(value):
+        raise CorruptionError(
+            f"{path}: the record is not the one that was committed (its digest does not fit). Who was fitted on what "
+            f"stands in it; restore it from a copy, or withdraw the model and predict again."
+        )
     return value, grid
 
 

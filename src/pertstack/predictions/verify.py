@@ -6,21 +6,23 @@ Names the exact file of each fault. Repairs nothing; ``gc`` and ``retract`` do.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import crc32c
+import pandas as pd
 import xxhash
 
-from pertstack._base.digests import digest_names
-from pertstack._base.errors import StackingError
+from pertstack._base.digests import OWN, digest_json, digest_names, own_digest_fits
+from pertstack._base.errors import StackingError, first_few
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
 from pertstack.design.blocks import Block
 from pertstack.predictions import durable, layout, skeleton
-from pertstack.predictions.chunks import PIECE
+from pertstack.predictions.chunks import DTYPE, PIECE, array_metadata
 from pertstack.predictions.names import EMBEDDING_PREFIX, decode_name, encode_name
-from pertstack.predictions.record import Kind, Record
+from pertstack.predictions.record import ATTRIBUTE, Kind, Record
 
 if TYPE_CHECKING:
     from pertstack.predictions.reader import StoreReader
@@ -39,11 +41,16 @@ def verify_store(store: StoreReader, *, deep: bool = False) -> list[Finding]:
             findings += _block(store, path, deep)
     findings += _staging(store)
     findings += _retracted(store)
+    findings += _absent(store)
+    findings += _named_by_digest(store)
     return findings
 
 
-def _error(code: str, where: Path, message: str) -> Finding:
-    return Finding("error", code, message, examples=(str(where),), where=str(where))
+def _error(code: str, where: Path, message: str, rows: _Where | None = None) -> Finding:
+    if rows is None or not rows.rows:
+        return Finding("error", code, message, examples=(str(where),), where=str(where))
+    numbers = {"rows": list(rows.rows[:10])}
+    return Finding("error", code, message, len(rows.rows), rows.samples[:10], str(where), numbers)
 
 
 def _warning(code: str, where: Path, message: str) -> Finding:
@@ -142,26 +149,87 @@ def _array(store: StoreReader, block: Block, name: str, kind: Kind, path: Path, 
             f"store holds "
             f"{(store.plan_digest or 'none')[:12]}: it may have seen what it predicts. Withdraw it.",
         )  # fmt: skip
+    names = ("sample", "gene") if kind == "layer" else ("sample", f"{name}_dimension")
+    written = read_json(path / "zarr.json")
+    attributes = {ATTRIBUTE: written["attributes"][ATTRIBUTE]}
+    differing = _differing(written, array_metadata(record.grid, names, attributes))
+    if differing:
+        yield _error(
+            "record_damaged", path / "zarr.json",
+            f"{path / 'zarr.json'}: {', '.join(differing)} is not what pertstack writes, so other readers may take "
+            "the bytes for other numbers. Restore the file from a copy.",
+        )  # fmt: skip
     expected = {path / "zarr.json", *(path / c.key for c in record.chunks)}
     for file in sorted(path.rglob("*")):
         if file.is_file() and file not in expected:
             yield _unknown(file)
-    yield from _chunks(path, record, deep)
+    yield from _chunks(store, path, record, deep)
 
 
-def _chunks(path: Path, record: Record, deep: bool) -> Iterator[Finding]:
+def _differing(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """Keys of a zarr.json whose values are not the expected ones."""
+    return sorted(k for k in {*found, *expected} if found.get(k) != expected.get(k))
+
+
+def _chunks(store: StoreReader, path: Path, record: Record, deep: bool) -> Iterator[Finding]:
     what = f"part of {record.model!r} in block {record.block.id}; withdraw and predict again, or restore the file."
-    for chunk in record.chunks:
+    for index, chunk in enumerate(record.chunks):
         file = path / chunk.key
         if not file.is_file():
-            yield _error("chunk_missing", file, f"{file} is missing; other readers take its rows for NaN. It is {what}")
+            where = _rows_from(store, record, index, 0)
+            yield _error("chunk_missing", file, f"{file} is missing{where.said}; other readers take its rows for NaN. "
+                                                f"It is {what}", where)  # fmt: skip
         elif file.stat().st_size != chunk.size:
             size = file.stat().st_size
-            yield _error(
-                "chunk_size", file, f"{file} has {size:,} bytes, not the {chunk.size:,} committed. It is {what}"
-            )
+            kept = size // (record.grid.width * DTYPE.itemsize)
+            where = _rows_from(store, record, index, kept)
+            said = f"{file} has {size:,} bytes, not the {chunk.size:,} committed{where.said}. It is {what}"
+            yield _error("chunk_size", file, said, where)
         elif deep and not _same_bytes(file, chunk.crc32c, chunk.xxh3_128):
-            yield _error("chunk_changed", file, f"{file} does not hold the bytes that were committed. It is {what}")
+            where = _changed_rows(store, record, index, file)
+            said = f"{file} does not hold the bytes that were committed{where.said}. It is {what}"
+            yield _error("chunk_changed", file, said, where)
+
+
+@dataclass(frozen=True)
+class _Where:
+    """Rows of an array that are affected, and the samples they belong to."""
+
+    said: str = ""
+    rows: tuple[int, ...] = ()
+    samples: tuple[str, ...] = ()
+
+
+def _rows_from(store: StoreReader, record: Record, index: int, kept: int) -> _Where:
+    """Rows of a chunk from the ``kept``-th on: what a missing or shortened file no longer holds."""
+    low, high = record.grid.span(index)
+    ids = store.sample_ids(record.block)
+    first = min(low + kept, high)
+    if first == high:
+        return _Where(": its rows are there, what follows them is not")
+    said = f": rows {first} to {high - 1} (samples {ids[first]} to {ids[high - 1]}) are gone"
+    return _Where(said, tuple(range(first, high)), tuple(ids[first:high]))
+
+
+def _changed_rows(store: StoreReader, record: Record, index: int, file: Path) -> _Where:
+    """Rows of a chunk whose checksum is not the recorded one; records of early stores hold none."""
+    low, high = record.grid.span(index)
+    wanted = record.chunks[index].row_crc32c
+    if len(wanted) != 8 * (high - low):
+        return _Where(f": among rows {low} to {high - 1}")
+    row_bytes = record.grid.width * DTYPE.itemsize
+    ids, rows, found = store.sample_ids(record.block), [], []
+    with file.open("rb") as stream:
+        for i in range(high - low):
+            found.append(f"{crc32c.crc32c(stream.read(row_bytes)):08x}")
+            if found[i] != wanted[8 * i : 8 * i + 8]:
+                rows.append(low + i)
+    if not rows:
+        return _Where(": its rows are whole, its padding or checksum is not")
+    moved = sorted(found) == sorted(wanted[i : i + 8] for i in range(0, len(wanted), 8))
+    named = first_few([f"{r} (sample {ids[r]})" for r in rows], 5)
+    what = "stand in another order" if moved else "differ"
+    return _Where(f": {len(rows):,} rows {what}, {named}", tuple(rows), tuple(ids[r] for r in rows))
 
 
 def _same_bytes(file: Path, crc_hex: str, xxh_hex: str) -> bool:
@@ -200,3 +268,46 @@ def _retracted(store: StoreReader) -> Iterator[Finding]:
     for path in sorted(folder.iterdir()):
         if not (path / "retraction.json").is_file():
             yield _warning("retraction_without_reason", path, f"{path} holds no retraction.json (why, by whom).")
+        elif not _whole(path / "retraction.json"):
+            yield _note_changed(path / "retraction.json")
+
+
+def _absent(store: StoreReader) -> Iterator[Finding]:
+    """Marks that a model will not come, with the reason that reports print."""
+    for path in sorted((store.root / "absent").glob("*/*.json")):
+        if not _whole(path):
+            yield _note_changed(path)
+
+
+def _whole(path: Path) -> bool:
+    """Whether a small JSON file is what was written; early stores wrote them without a digest."""
+    try:
+        value = read_json(path)
+    except StackingError:
+        return False
+    return isinstance(value, dict) and (OWN not in value or own_digest_fits(value))
+
+
+def _note_changed(path: Path) -> Finding:
+    return _error("reason_changed", path, f"{path} is not what was written: a reason that reports print was edited or "
+                                          "damaged. Restore it from a copy.")  # fmt: skip
+
+
+def _named_by_digest(store: StoreReader) -> Iterator[Finding]:
+    """Lists of fit rows and snapshots are named by the digest of what they hold."""
+    for path in sorted((store.root / "provenance").glob("*.json")):
+        try:
+            ids = read_json(path)
+        except StackingError:
+            ids = None
+        if not isinstance(ids, list) or digest_names(map(str, ids)) != path.stem:
+            yield _error("fit_rows_changed", path, f"{path} does not hold the list of samples it is named by: nobody "
+                                                   "can say what its models were fitted on. Restore it.")  # fmt: skip
+    for path in sorted((store.root / "snapshots").glob("*.parquet")):
+        try:
+            rows = pd.read_parquet(path)[["block", "model", "kind", "digest"]].to_numpy().tolist()
+        except (OSError, ValueError, KeyError):
+            rows = None
+        if rows is None or digest_json(rows) != path.stem:
+            yield _error("snapshot_changed", path, f"{path} does not hold the list it is named by. Restore it from a "
+                                                   "copy.")  # fmt: skip

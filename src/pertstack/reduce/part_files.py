@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from pertstack._base.digests import digest_array
+from pertstack._base.digests import OWN, digest_array, own_digest_fits, with_own_digest
 from pertstack._base.errors import CorruptionError
 from pertstack._base.files import fsync_directory, read_json, storage_error, write_json
 from pertstack.reduce.block_sums import BlockPart
@@ -40,7 +40,7 @@ def save_part(folder: Path, part: BlockPart, facts: Mapping[str, Any]) -> None:
                 np.save(aside / f"{name}.npy", values)
             digests = {name: digest_array(values) for name, values in arrays.items()}
             meta = {"format": FORMAT, "n_genes": part.sample.n_genes, "slices": list(part.slices), "arrays": digests}
-            write_json(aside / "part.json", {**meta, "facts": dict(facts)})
+            write_json(aside / "part.json", with_own_digest({**meta, "name": folder.name, "facts": dict(facts)}))
             _move(aside, folder)
             fsync_directory(folder.parent)
         finally:
@@ -71,6 +71,11 @@ def load_part(folder: Path) -> BlockPart | None:
     if not (folder / "part.json").exists():
         return None
     meta = read_json(folder / "part.json")
+    if OWN in meta and (not own_digest_fits(meta) or meta["name"] != folder.name):
+        raise CorruptionError(
+            f"{folder / 'part.json'} was edited, damaged, or moved here from {meta.get('name')}. Delete {folder}; the "
+            "next pass makes it anew."
+        )
     arrays = {}
     for name, digest in meta["arrays"].items():
         path = folder / f"{name}.npy"
