@@ -104,7 +104,10 @@ def init(
     control_layer: Annotated[str, typer.Option(help="Layer with each sample's control.")] = "control",
     control: Annotated[Path | None, typer.Option(help="Separate control file of parquet / CSV data.")] = None,
     metadata: Annotated[Path | None, typer.Option(help="Sample table of GCTX data (siginfo / instinfo).")] = None,
-    controls: Annotated[ControlChoice, typer.Option(help="How GCTX wells get their control.")] = "plate_mean",
+    controls: Annotated[ControlChoice, typer.Option(help="How samples get theirs where controls are wells or rows of "
+                                                         "the same file.")] = "plate_mean",
+    control_label: Annotated[str | None, typer.Option(help="The perturbation that is the control, where controls are "
+                                                           "rows (common names are known).")] = None,
     delta: Annotated[bool, typer.Option("--delta", help="Values already are differential: no control.")] = False,
     map_: Annotated[str | None, typer.Option("--map", help="Your columns: cell_line=cell_id,perturbation=drug")] = None,
     features: Annotated[Path | None, typer.Option(help="Feature matrix keyed by perturbation.")] = None,
@@ -119,8 +122,8 @@ def init(
 
     made = Study.create(
         study, data=data, group=group, folds=folds, test=test, seed=seed, plan=plan, control_layer=control_layer,
-        control=control, metadata=metadata, controls=controls, delta=delta, mapping=parse_mapping(map_),
-        features=features, targets=targets, graph=graph,
+        control=control, metadata=metadata, controls=controls, control_label=control_label, delta=delta,
+        mapping=parse_mapping(map_), features=features, targets=targets, graph=graph,
     )  # fmt: skip
     say_findings(made.findings())
     out(made.describe())

@@ -31,6 +31,7 @@ from pertstack.folder import FORMAT, StudyFolder, write_choices
 from pertstack.predictions.store import PredictionStore
 from pertstack.predictions.store_source import StoreSource
 from pertstack.reduce.references import References
+from pertstack.sealing import seal_init
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class StudyChoices:
     delta: bool = False
     control: Path | None = None  # separate control file of parquet / CSV pairs
     metadata: Path | None = None  # sample table of GCTX data
-    controls: ControlChoice = "plate_mean"  # how GCTX wells get a control
+    controls: ControlChoice = "plate_mean"  # how control wells or rows are handed out
+    control_label: str | None = None  # the perturbation that is the control, where controls are rows
     mapping: dict[str, str] = field(default_factory=dict)
     features: Path | None = None
     targets: Path | None = None
@@ -75,6 +77,7 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
         control=choices.control,
         metadata=choices.metadata,
         controls=choices.controls,
+        control_label=choices.control_label,
         seed=choices.seed,
     )
     findings = validate(file)
@@ -103,6 +106,7 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
         AnalysisPlan(grouping=plan.group_by, seed=choices.seed).save(staging / "plan.toml")
         write_choices(staging, _facts(data, file, plan, choices))
         Ledger(staging / "ledger.jsonl").append("study_created", plan_digest=plan.digest, n_samples=len(obs))
+        seal_init(StudyFolder(staging))
         staging.chmod(0o755)
         staging.rename(root)
     except BaseException:
@@ -203,6 +207,8 @@ def _facts(data: Path, file: DataFile, plan: FoldPlan, choices: StudyChoices) ->
         "test": choices.test,
         "seed": choices.seed,
         "control_layer": None if choices.delta else choices.control_layer,
+        "controls": choices.controls,
+        "control_label": choices.control_label,
         "delta": choices.delta,
         "map": choices.mapping,
         "n_samples": file.n_samples,

@@ -32,7 +32,8 @@ def open_new(folder: StudyFolder, new: Path) -> DataFile:
     choices = folder.choices
     file = open_data(
         new, mapping=choices["map"], control_layer=choices.get("control_layer", "control"), delta=choices["delta"],
-        treated_optional=True,
+        treated_optional=True, controls=choices.get("controls", "plate_mean"),
+        control_label=choices.get("control_label"), seed=choices["seed"],
     )  # fmt: skip
     theirs, ours = set(file.gene_names), set(folder.gene_names)
     if ours - theirs:

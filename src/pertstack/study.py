@@ -12,7 +12,7 @@ from typing import Any
 from pertstack._base.errors import InputError, MissingFileError, unknown_name
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
-from pertstack.auditing import seal_results
+from pertstack.auditing import audit_study
 from pertstack.create import StudyChoices, create_study
 from pertstack.data.vehicles import ControlChoice
 from pertstack.design.analysis_plan import AnalysisPlan, is_exploratory, lock, locked_plan, require_unlocked_or_same
@@ -28,9 +28,10 @@ from pertstack.predictions.store import PredictionStore
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.reduction import Reduction
 from pertstack.runs import cross_fit_study
+from pertstack.sealing import seal_stack, seal_verdict
 from pertstack.stack.registry import make_combiner
 from pertstack.stacking import Stacked, reduce_study, stack_study, stored_key
-from pertstack.status import Status, audit_study, study_status
+from pertstack.status import Status, study_status
 from pertstack.verdict.board import Leaderboard
 
 DEFAULT_MODELS = (
@@ -66,6 +67,7 @@ class Study:
         control: Path | str | None = None, metadata: Path | str | None = None,
         controls: ControlChoice = "plate_mean", delta: bool = False, mapping: Mapping[str, str] | None = None,
         features: Path | str | None = None, targets: Path | str | None = None, graph: Path | str | None = None,
+        control_label: str | None = None,
     ) -> Study:  # fmt: skip
         """Read and validate a data file, fix the fold plan, lay out the study.
 
@@ -77,6 +79,8 @@ class Study:
         plan : an explicit fold table instead of the rule.
         delta : the values already are differential; there is no control.
         mapping : canonical column -> your column.
+        controls, control_label : where controls are wells or rows of the same file, how samples get theirs, and the
+            perturbation that is the control (common names are known).
 
         Raises
         ------
@@ -95,7 +99,7 @@ class Study:
         }
         choices = StudyChoices(
             group=group, folds=folds, test=test, seed=seed, control_layer=control_layer, treated_layer=treated_layer,
-            controls=controls, delta=delta, mapping=dict(mapping or {}),
+            controls=controls, control_label=control_label, delta=delta, mapping=dict(mapping or {}),
             **{name: None if path is None else Path(path) for name, path in paths.items()},
         )  # fmt: skip
         return cls(create_study(Path(root), Path(data), choices))
@@ -242,14 +246,18 @@ class Study:
         memory: str = "1 GB",
     ) -> Stacked:  # fmt: skip
         """Learn and score combiners on out-of-fold rows and choose one by the plan's rule."""
-        return stack_study(self.folder, combiners, accept_unverified=accept_unverified, workers=workers, memory=memory)
+        stacked = stack_study(
+            self.folder, combiners, accept_unverified=accept_unverified, workers=workers, memory=memory
+        )
+        seal_stack(self.folder)
+        return stacked
 
     def verdict(self, *, exploratory: bool = False, workers: int = 1, memory: str = "1 GB") -> Leaderboard:
         """Open the held-out test (once; the look is in the ledger) and return the leaderboard."""
         looks = self.folder.ledger.looks()
         board = judge_study(self.folder, exploratory=exploratory, workers=workers, memory=memory)
         if self.folder.ledger.looks() > looks:
-            seal_results(self.folder)
+            seal_verdict(self.folder)
         return board
 
     def leaderboard(self) -> Leaderboard:

@@ -1,7 +1,7 @@
 """AnnData files (.h5ad, .zarr): metadata read at once, matrices row by row.
 
-Treated profiles stand in X (or a named layer), the control of each sample in a layer of the same shape. Reading never
-loads a matrix whole.
+Treated profiles stand in X (or a named layer), the control of each sample in a layer of the same shape, or controls are
+rows among the samples (``control_rows.py``). Reading never loads a matrix whole.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import pandas as pd
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack.data.columns import canonical_obs
+from pertstack.data.control_rows import control_rows, hand_out, no_control_rows
 from pertstack.data.file import DataFile
-from pertstack.data.matrices import RepeatedRow, RowSource, StoredRows, open_root
+from pertstack.data.matrices import RepeatedRow, RowSource, StoredRows, SubsetRows, open_root
+from pertstack.data.vehicles import ControlChoice
 
 Kind = Literal["hdf5", "zarr"]
 
@@ -30,6 +32,9 @@ def open_anndata(
     treated_layer: str | None = None,
     delta: bool = False,
     treated_optional: bool = False,
+    control_label: str | None = None,
+    controls: ControlChoice = "plate_mean",
+    seed: int = 0,
 ) -> DataFile:
     """Open an .h5ad file or .zarr folder; see ``open_data``."""
     kind: Kind = "zarr" if path.is_dir() else "hdf5"
@@ -48,26 +53,46 @@ def open_anndata(
             f"genes. "
             f"The file is damaged or was cut; write it again with anndata."
         )
+    if control_label is not None and (delta or control_layer in layers):
+        what = "--delta says there is no control" if delta else f"there is a layer {control_layer!r} with every control"
+        raise InputError(
+            f"{path}: --control-label {control_label} names control rows, but {what}. Give one of the two."
+        )
+    rows = None
+    if not delta and "X" in root and "control" not in layers and control_layer == "control":
+        rows = control_rows(obs, mapping, control_label)
+    source_dtype = str(treated.dtype) if isinstance(treated, StoredRows) else "float32"
+    uns_reader, notes = _UnsReader(path, kind), _by_columns(path, root, layers)
+    if rows is not None:
+        handed = hand_out(treated, obs, rows, mapping, choice=controls, seed=seed, where=path.name)
+        return DataFile(
+            path=str(path), obs=handed.obs, var=_genes(var), treated=SubsetRows(treated, handed.at),
+            control=handed.control, control_reference=handed.reference, source_dtype=source_dtype,
+            uns_reader=uns_reader, notes=[*handed.notes, *notes],
+        )  # fmt: skip
     control: RowSource
     if delta:
         control = RepeatedRow(np.zeros(shape[1], dtype=np.float32), shape[0])
         _refuse_delta_with_control(path, layers, control_layer)
     else:
-        control = _control(path, kind, root, control_layer, layers)
+        control = _control(path, kind, root, control_layer, layers, no_control_rows(obs, mapping))
     effect = StoredRows(path, kind, "layers/effect") if "effect" in layers else None
-    notes = _by_columns(path, root, layers)
     if not delta and control_layer in obs.columns and "control_id" not in obs.columns:
         mapping = {"control_id": control_layer} | dict(
             mapping or {}
         )  # a column named like the layer says who the control is
     table, found = canonical_obs(obs, mapping, where=str(path.name))
-    var.index = pd.Index(np.array([str(g) for g in var.index], dtype=object), name=var.index.name or "gene")
     return DataFile(
-        path=str(path), obs=table, var=var, treated=treated, control=control, effect=effect, delta=delta,
+        path=str(path), obs=table, var=_genes(var), treated=treated, control=control, effect=effect, delta=delta,
         control_reference="zero (differential values)" if delta else f"layer {control_layer!r}",
-        source_dtype=str(treated.dtype) if isinstance(treated, StoredRows) else "float32",
-        uns_reader=_UnsReader(path, kind), notes=[*found, *notes],
+        source_dtype=source_dtype, uns_reader=uns_reader, notes=[*found, *notes],
     )  # fmt: skip
+
+
+def _genes(var: pd.DataFrame) -> pd.DataFrame:
+    """The gene table with names as plain text."""
+    names = np.array([str(g) for g in var.index], dtype=object)
+    return var.set_axis(pd.Index(names, name=var.index.name or "gene"))
 
 
 def _by_columns(path: Path, root: Any, layers: list[str]) -> list[Finding]:
@@ -147,7 +172,7 @@ def _no_layer(path: Path, layer: str, layers: list[str]) -> InputError:
     return InputError(f"{path}: {said}")
 
 
-def _control(path: Path, kind: Kind, root: Any, layer: str, layers: list[str]) -> RowSource:
+def _control(path: Path, kind: Kind, root: Any, layer: str, layers: list[str], rows: str) -> RowSource:
     if layer == "X":
         return _matrix(path, kind, root, None, layers, "--control-layer")
     if layer in layers:
@@ -156,7 +181,7 @@ def _control(path: Path, kind: Kind, root: Any, layer: str, layers: list[str]) -
         f"{_no_layer(path, layer, layers)} Every treated sample needs its control profile in a layer of the same "
         f"shape, because "
         f"models start from it and scores compare with it. Name the layer with --control-layer, or, when the values "
-        f"already are differences (z-scores, log fold changes), say --delta."
+        f"already are differences (z-scores, log fold changes), say --delta. {rows}"
     )
 
 

@@ -104,6 +104,12 @@ def _sources(obs: pd.DataFrame, mapping: dict[str, str], where: str) -> dict[str
     return sources | {name: source for name, source in wanted.items() if source != "none"}
 
 
+def source_column(obs: pd.DataFrame, mapping: Mapping[str, str] | None, name: str) -> str | None:
+    """The column of the source that is taken for a canonical one; None where there is none, or it is a constant."""
+    source = _sources(obs, dict(mapping or {}), "the data").get(name)
+    return None if source is None or source.startswith("const:") else source
+
+
 def _sample_ids(obs: pd.DataFrame, sources: Mapping[str, str]) -> pd.Index[Any]:
     ids = obs[sources["sample_id"]] if "sample_id" in sources else obs.index
     return pd.Index([str(i) for i in ids], name="sample_id", dtype=object)

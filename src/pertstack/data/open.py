@@ -23,6 +23,7 @@ def open_data(
     metadata: str | Path | None = None,
     controls: ControlChoice = "plate_mean",
     seed: int = 0,
+    control_label: str | None = None,
 ) -> DataFile:
     """Open a data file for reading in chunks.
 
@@ -48,7 +49,10 @@ def open_data(
     metadata
         GCTX: the siginfo / instinfo table.
     controls, seed
-        GCTX level 3: which vehicle wells become the control of a treated well, and the seed where they are drawn.
+        Where controls are wells or rows of the same file (GCTX level 3, AnnData without a control layer): which of
+        them become the control of a sample, and the seed where they are drawn.
+    control_label
+        AnnData without a control layer: the perturbation that is the control; common names are known.
 
     Raises
     ------
@@ -68,7 +72,7 @@ def open_data(
 
         return open_anndata(
             path, mapping=mapping, control_layer=control_layer, treated_layer=treated_layer, delta=delta,
-            treated_optional=treated_optional,
+            treated_optional=treated_optional, control_label=control_label, controls=controls, seed=seed,
         )  # fmt: skip
     if kind == "gctx":
         from pertstack.data.gctx_reader import open_gctx

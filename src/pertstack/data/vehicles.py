@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
-from pertstack.data.matrices import IndexedRows, Positions, RowSource, SubsetRows, take
+from pertstack.data.matrices import Float32, IndexedRows, Positions, RowSource, SubsetRows, take
 
 ControlChoice = Literal["plate_mean", "plate_random", "line_mean", "line_random"]
 _VEHICLE_TYPES = {"ctl_vehicle", "ctl_vehicle.cns", "ctl_untrt", "ctl_untrt.cns", "vehicle", "control"}
@@ -41,6 +41,7 @@ def pair_controls(
     *,
     choice: ControlChoice = "plate_mean",
     seed: int = 0,
+    what: str = "vehicle well",
 ) -> tuple[RowSource, list[str], str]:
     """A control for every treated row.
 
@@ -55,6 +56,8 @@ def pair_controls(
     choice
         ``plate_mean`` (mean vehicle of the plate), ``plate_random`` (one vehicle well of the plate), and the same per
         cell line.
+    what
+        What a control is called in messages.
 
     Returns
     -------
@@ -63,7 +66,7 @@ def pair_controls(
     Raises
     ------
     InputError
-        A plate (or cell line) with treated samples has no vehicle well.
+        A plate (or cell line) with treated samples has no control.
     """
     if choice not in get_args(ControlChoice):
         raise InputError(
@@ -76,20 +79,20 @@ def pair_controls(
     empty = [w for w, pool in pools.items() if not len(pool)]
     if empty:
         raise InputError(
-            f"{len(empty):,} {unit}s have treated samples but no vehicle well: {first_few(empty)}. Take controls from "
-            f"the whole cell "
-            f"line (controls='line_mean'), or leave these {unit}s out."
+            f"{len(empty):,} {unit}s have treated samples but no {what}: {first_few(empty)}. "
+            + ("Take controls from the whole cell line (--controls line_mean), or leave" if by_plate else "Leave")
+            + f" these {unit}s out."
         )
     names = where[treated].astype(str)
     if choice.endswith("mean"):
         units = sorted(pools)
-        means = np.stack([take(values, pools[u]).mean(axis=0, dtype=np.float64) for u in units]).astype(np.float32)
+        means = np.stack([_mean(values, pools[u]) for u in units])
         at = {u: i for i, u in enumerate(units)}
         index = np.array([at[w] for w in names], dtype=np.int64)
         return (
             IndexedRows(means, index),
-            [f"{w}:vehicle_mean" for w in names],
-            f"mean of the vehicle wells of the {unit}",
+            [f"{w}:{what.split()[0]}_mean" for w in names],
+            f"mean of the {what}s of the {unit}",
         )
     rng = np.random.default_rng(seed)
     chosen = np.empty(len(treated), dtype=np.int64)
@@ -97,4 +100,12 @@ def pair_controls(
         members = np.flatnonzero(names == w)
         chosen[members] = rng.choice(pools[w], size=len(members))
     control_ids = [str(i) for i in ids[chosen]]
-    return SubsetRows(values, chosen), control_ids, f"one vehicle well of the {unit}, drawn at random (seed {seed})"
+    return SubsetRows(values, chosen), control_ids, f"one {what} of the {unit}, drawn at random (seed {seed})"
+
+
+def _mean(values: RowSource, positions: Positions, at_once: int = 1024) -> Float32:
+    """Mean of any number of rows, (n_genes,), read ``at_once`` at a time."""
+    total = np.zeros(values.shape[1])
+    for first in range(0, len(positions), at_once):
+        total += take(values, positions[first : first + at_once]).sum(axis=0, dtype=np.float64)
+    return (total / len(positions)).astype(np.float32)

@@ -70,6 +70,16 @@ def test_structures_of_the_drug_files() -> None:
 
 
 def test_files_without_controls_are_refused_with_a_mend() -> None:
-    for path in ("norman_doubles/cells.h5ad", "l1000_multicell/basal_lines.h5ad"):
-        with pytest.raises(InputError, match=r"--control-layer.*--delta"):
-            open_data(real_data(path))
+    with pytest.raises(InputError, match=r"--control-layer.*--delta.*--control-label"):
+        open_data(real_data("l1000_multicell/basal_lines.h5ad"))
+
+
+def test_control_cells_among_the_samples_become_the_control_of_every_perturbed_cell() -> None:
+    file = open_data(real_data("norman_doubles/cells.h5ad"))
+    pseudobulk = open_data(
+        real_data("norman_doubles/pseudobulk.h5ad")
+    )  # its control layer was made from the same cells
+    assert (file.n_samples, file.n_genes) == (7040, 1000)
+    ours, _ = file.read(slice(0, 2))
+    theirs, _ = pseudobulk.read(slice(0, 2))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
