@@ -76,9 +76,7 @@ def test_files_without_controls_are_refused_with_a_mend() -> None:
 
 def test_control_cells_among_the_samples_become_the_control_of_every_perturbed_cell() -> None:
     file = open_data(real_data("norman_doubles/cells.h5ad"))
-    pseudobulk = open_data(
-        real_data("norman_doubles/pseudobulk.h5ad")
-    )  # its control layer was made from the same cells
+    pseudobulk = open_data(real_data("norman_doubles/pseudobulk.h5ad"))  # control layer of the same cells
     assert (file.n_samples, file.n_genes) == (7040, 1000)
     ours, _ = file.read(slice(0, 2))
     theirs, _ = pseudobulk.read(slice(0, 2))
