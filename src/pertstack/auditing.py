@@ -1,104 +1,161 @@
-"""What the audit asks of tables and results: metadata as they were laid out, results as the verdict wrote them.
+"""The audit of a study: every check of what is on disk, each by itself, so that one fault never hides another.
 
-Bytes of predictions are the business of the store, the chain of the ledger that of the ledger. Results are sealed:
-their digests are in the ledger, so that an edited or removed board is found.
+Findings name the file in ``where`` and, for files with rows, the rows in ``examples`` and ``numbers["rows"]``. The
+checks are in ``sealing.py``, ``audit_tables.py``, ``predictions/verify.py`` and ``design/ledger.py``.
 """
 
 from __future__ import annotations
 
-import hashlib
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import pandas as pd
+import pyarrow as pa
 
-from pertstack._base.errors import InputError, StackingError, first_few
+from pertstack._base.errors import StackingError
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
+from pertstack.audit_tables import jobs_as_run, plan_as_locked, samples_as_laid_out, stale_results, sums_as_reduced
 from pertstack.folder import StudyFolder
-from pertstack.judging import stored_stack
+from pertstack.predictions.store import PredictionStore
+from pertstack.probing import stored_probes
+from pertstack.sealing import broken_seals, heads
 
-SEALED = "results_written"
-RESULTS = ("leaderboard.json", "leaderboard.csv", "checks.json", "verdict.json")
-
-
-def seal_results(folder: StudyFolder) -> None:
-    """Write digests of what the verdict wrote into the ledger."""
-    files = {name: _sha256(folder.results / name) for name in RESULTS}
-    folder.ledger.append(SEALED, files=files)
+DAMAGED = (StackingError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, RuntimeError,
+           zlib.error, pa.ArrowException)  # fmt: skip
+"""What reading a damaged file may raise; more than one reader is at work."""
+Check = Callable[[], Iterable[Finding]]
 
 
-def sealed_results(folder: StudyFolder) -> list[Finding]:
-    """Results that are not what the last verdict wrote."""
-    try:
-        seals = folder.ledger.of_kind(SEALED)
-    except StackingError:
-        return []  # a broken ledger has findings of its own
-    found = []
-    for name, digest in seals[-1].facts["files"].items() if seals else ():
-        path = folder.results / name
-        if not path.exists():
-            text = f"{path} is gone, and the ledger says that the held-out test was opened: a look cannot be undone."
-            found.append(Finding("error", "results_removed", f"{text} Restore it from a copy.", where=str(path)))
-        elif _sha256(path) != digest:
-            text = f"{path} is not what the verdict wrote on {seals[-1].time}: it was edited or damaged since."
-            found.append(Finding("error", "results_edited", f"{text} Restore it from a copy.", where=str(path)))
-    return found
+def folder_to_audit(root: Path | str) -> StudyFolder:
+    """A study, also one whose ``study.toml`` is damaged or gone as long as it has a ledger: that is a finding."""
+    return StudyFolder(Path(root)) if (Path(root) / "ledger.jsonl").is_file() else StudyFolder.open(root)
 
 
-def stale_results(folder: StudyFolder) -> list[Finding]:
-    """Weights or a board of predictions that are not there any more: no damage, but no answer either."""
-    weights, board = folder.results / "weights.json", folder.results / "leaderboard.json"
-    found = []
-    if weights.exists():
+def audit_study(folder: StudyFolder, *, deep: bool, clean: bool) -> list[Finding]:
+    """Every check of what is on disk: plan, ledger, stores, jobs, results. ``clean`` first removes leftovers of the
+    dead. Each finding stands once, gravest first, in the order of the work."""
+    findings: list[Finding] = []
+
+    def ask(where: Path, check: Check) -> None:
         try:
-            stored_stack(folder)
-        except InputError as error:
-            found.append(Finding("warning", "weights_stale", str(error), where=str(weights)))
-    done = folder.results / "verdict.json"
-    if weights.exists() and done.exists() and read_json(done)["key"] != read_json(weights)["key"]:
-        text = f"{board} speaks of other weights than {weights.name}: the study was stacked again after the verdict."
-        found.append(Finding("warning", "results_stale", text, where=str(board)))
-    return found
+            findings.extend(check())
+        except DAMAGED as error:
+            text = f"{where} could not be checked ({type(error).__name__}: {error}). Something it rests on is damaged."
+            findings.append(Finding("error", "unreadable", text, where=str(where)))
+
+    ask(folder.path("ledger.jsonl"), lambda: _ledger(folder))
+    ask(folder.path("study.toml"), lambda: _readable(folder))
+    ask(folder.path("seals"), lambda: broken_seals(folder))
+    ask(folder.path("plan", "folds.parquet"), lambda: _fold_plan(folder))
+    for name in ("store", "test_truth"):
+        ask(folder.path(name), lambda name=name: _store(folder, name, deep=deep, clean=clean))  # type: ignore[misc]
+    ask(folder.results / "leaderboard.json", lambda: _results_against_plan(folder))
+    ask(folder.path("plan", "samples.parquet"), lambda: samples_as_laid_out(folder))
+    ask(folder.analysis_plan_file, lambda: plan_as_locked(folder))
+    ask(folder.path("jobs"), lambda: jobs_as_run(folder))
+    ask(folder.path("reduced"), lambda: sums_as_reduced(folder) if deep else ())
+    ask(folder.results / "weights.json", lambda: stale_results(folder))
+    ask(folder.results / "probes.json", lambda: _probes(folder))
+    rank = {"error": 0, "warning": 1, "note": 2}
+    return sorted(findings, key=lambda f: rank[f.severity])
 
 
-def samples_as_laid_out(folder: StudyFolder) -> list[Finding]:
-    """``plan/samples.parquet`` against the metadata that stand beside the predictions, sample by sample."""
-    path = folder.path("plan", "samples.parquet")
-    table = pd.read_parquet(path)
-    found, wrong = [], dict[str, list[str]]()
-    order = [str(s) for s in folder.plan.table["sample_id"]]
-    if list(map(str, table.index)) != order:
-        moved = [f"row {i}: {a}" for i, (a, b) in enumerate(zip(table.index, order, strict=False)) if str(a) != b]
-        text = f"{path} does not list the samples of the fold plan in its order, from {first_few(moved, 1)} on."
-        found.append(
-            Finding(
-                "error", "samples_permuted", f"{text} Restore it from a copy.", len(moved), tuple(moved[:10]), str(path)
+def _ledger(folder: StudyFolder) -> list[Finding]:
+    """The chain, and whether its end is still there; several remembered ends that are gone are one finding."""
+    found = folder.ledger.verify(_ledger_heads(folder))
+    short = [f for f in found if f.code == "ledger_cut_short"]
+    path = folder.path("ledger.jsonl")
+    lines = path.read_bytes().count(b"\n") if path.exists() else 0
+    label = f"line {lines + 1} and after"
+    cut = [replace(f, examples=(label,), numbers={**f.numbers, "rows": [lines]}) for f in short[:1]]
+    return [*(f for f in found if f not in short), *cut]
+
+
+def _readable(folder: StudyFolder) -> list[Finding]:
+    try:
+        StudyFolder.open(folder.root)
+    except StackingError as error:
+        return [Finding("error", "study_unreadable", str(error), where=str(folder.path("study.toml")))]
+    return []
+
+
+def _fold_plan(folder: StudyFolder) -> list[Finding]:
+    try:
+        _ = folder.plan.digest
+    except StackingError as error:
+        return [Finding("error", "fold_plan", str(error), where=str(folder.path("plan")))]
+    return []
+
+
+def _store(folder: StudyFolder, name: str, *, deep: bool, clean: bool) -> Iterable[Finding]:
+    """A store as a whole: opened against the plan where there is one, verified in any case."""
+    findings: list[Finding] = []
+    try:
+        store = folder.store if name == "store" else folder.open_test_truth()
+        findings += _blocks_against_plan(folder, name, store)
+    except DAMAGED as error:
+        findings.append(Finding("error", f"{name}_unusable", str(error), where=str(folder.path(name))))
+        store = PredictionStore.open(folder.path(name))
+    if clean:
+        store.gc()
+    return [*findings, *store.verify(deep=deep)]
+
+
+def _blocks_against_plan(folder: StudyFolder, name: str, store: Any) -> list[Finding]:
+    """The samples of every block are those the plan puts there."""
+    expected = folder.plan.blocks(folder.samples)
+    if name == "test_truth":
+        expected = {b: ids for b, ids in expected.items() if b.role == "test"}
+    found = []
+    for block, ids in expected.items():
+        try:
+            there = store.sample_ids(block)
+        except StackingError as error:
+            found.append(Finding("error", "block_unreadable", str(error), where=f"{name}/blocks/{block.id}"))
+            continue
+        if list(there) != list(ids):
+            found.append(
+                Finding(
+                    "error",
+                    "block_against_plan",
+                    f"{name}: block {block.id} holds {len(there):,} samples and the fold plan puts {len(ids):,} there, "
+                    f"or in another order. One of the two was changed; restore it from a copy.",
+                    where=f"{name}/blocks/{block.id}",
+                )
             )
-        )
-    for block in folder.store.blocks():
-        ours = folder.store.obs(block)
-        theirs = table.reindex(ours.index)
-        for column in (c for c in table.columns if c in ours):
-            for sample in ours.index[~_equal(ours[column], theirs[column])]:
-                wrong.setdefault(str(sample), []).append(str(column))
-    if wrong:
-        examples = [f"{sample} ({', '.join(columns)})" for sample, columns in wrong.items()]
-        text = f"{path} differs for {len(wrong):,} samples from what stands beside their predictions: "
-        text += f"{first_few(examples, 3)}. One of the two was changed; restore it from a copy."
-        found.append(Finding("error", "samples_edited", text, len(wrong), tuple(examples[:10]), str(path)))
     return found
 
 
-def _equal(a: pd.Series, b: pd.Series) -> np.ndarray:
-    """(n,) whether entries agree; unknown equals unknown, numbers to single precision."""
-    if pd.api.types.is_numeric_dtype(a) and pd.api.types.is_numeric_dtype(b):
-        return np.asarray(np.isclose(a.to_numpy(dtype=float), b.to_numpy(dtype=float), rtol=1e-6, equal_nan=True))
-    same = (a.astype(object).astype(str).to_numpy() == b.astype(object).astype(str).to_numpy()) | (
-        a.isna().to_numpy() & b.isna().to_numpy()
-    )
-    return np.asarray(same)
+def _probes(folder: StudyFolder) -> list[Finding]:
+    """What the probes of the stack step accuse of. A warning here, since the files are what they were."""
+    return [replace(f, severity="warning") for f in stored_probes(folder) if f.severity != "note"]
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _ledger_heads(folder: StudyFolder) -> list[str]:
+    """Ends of the ledger that seals and results remember; damaged ones are findings of their own."""
+    path = folder.results / "verdict.json"
+    try:
+        return [*heads(folder), *([str(read_json(path)["ledger_head"])] if path.exists() else [])]
+    except (StackingError, KeyError, TypeError):
+        return heads(folder)
+
+
+def _results_against_plan(folder: StudyFolder) -> list[Finding]:
+    path = folder.results / "leaderboard.json"
+    if not path.exists():
+        return []
+    found, plan_digest = read_json(path).get("plan_digest"), folder.plan.digest
+    if found == plan_digest:
+        return []
+    return [
+        Finding(
+            "error",
+            "results_of_another_plan",
+            f"{path} was made on fold plan {str(found)[:12]}, and the study has {plan_digest[:12]}. "
+            f"Run `pertstack stack` and `pertstack verdict` again, or restore the plan.",
+            where=str(path),
+        )
+    ]

@@ -54,11 +54,12 @@ def audit(
 
     Example:  pertstack audit my-study --deep
     """
-    from pertstack.study import Study
+    from pertstack.auditing import audit_study, folder_to_audit
 
-    findings = Study.open(study).audit(deep=deep, clean=clean)
+    findings = audit_study(folder_to_audit(study), deep=deep, clean=clean)
     if as_json:
-        out_json({"findings": [f.to_json() for f in findings], "worst": worst(findings)})
+        facts = {"format": 1, "study": str(study), "deep": deep, "worst": worst(findings)}
+        out_json({**facts, "findings": [f.to_json() for f in findings]})
     else:
         for finding in findings:
             out(f"{finding.severity}: {finding.message}")

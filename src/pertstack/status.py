@@ -1,9 +1,9 @@
-"""Where a study stands, and whether its files are what they were: ``status`` looks, ``audit`` checks."""
+"""Where a study stands: steps done, models by block. Whether files are what they were is asked by ``auditing.py``."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from pertstack._base.errors import StackingError
-from pertstack._base.files import read_json
-from pertstack._base.findings import Finding
-from pertstack.auditing import samples_as_laid_out, sealed_results, stale_results
 from pertstack.folder import StudyFolder
-from pertstack.probing import stored_probes
 
 MARKS = {"committed": "●", "partial": "◐", "absent": "○", "missing": "·"}
 
@@ -124,84 +119,3 @@ def _next(root: Path, steps: dict[str, bool]) -> str:
         "report": f"pertstack report {root}",
     }
     return next((command for step, command in commands.items() if not steps[step]), f"open {root / 'report.html'}")
-
-
-def audit_study(folder: StudyFolder, *, deep: bool, clean: bool) -> list[Finding]:
-    """Every check of what is on disk: plan, ledger, stores, results. ``clean`` first removes leftovers of the dead."""
-    findings: list[Finding] = []
-    heads = _ledger_heads(folder)
-    findings += folder.ledger.verify(heads)
-    try:
-        plan_digest = folder.plan.digest
-    except StackingError as error:
-        return [*findings, Finding("error", "fold_plan", str(error), where=str(folder.path("plan")))]
-    for name in ("store", "test_truth"):
-        try:
-            store = folder.store if name == "store" else folder.open_test_truth()
-        except StackingError as error:
-            findings.append(Finding("error", f"{name}_unusable", str(error), where=str(folder.path(name))))
-            continue
-        if clean:
-            store.gc()
-        findings += store.verify(deep=deep)
-        findings += _blocks_against_plan(folder, name, store)
-    findings += _results_against_plan(folder, plan_digest)
-    for check in (samples_as_laid_out, sealed_results, stale_results, _probes):
-        try:
-            findings += check(folder)
-        except StackingError as error:
-            findings.append(Finding("error", "unreadable", str(error), where=str(folder.root)))
-    return findings
-
-
-def _blocks_against_plan(folder: StudyFolder, name: str, store: Any) -> list[Finding]:
-    """The samples of every block are those the plan puts there."""
-    expected = folder.plan.blocks(folder.samples)
-    if name == "test_truth":
-        expected = {b: ids for b, ids in expected.items() if b.role == "test"}
-    found = []
-    for block, ids in expected.items():
-        try:
-            there = store.sample_ids(block)
-        except StackingError as error:
-            found.append(Finding("error", "block_unreadable", str(error), where=f"{name}/blocks/{block.id}"))
-            continue
-        if list(there) != list(ids):
-            found.append(
-                Finding(
-                    "error",
-                    "block_against_plan",
-                    f"{name}: block {block.id} holds {len(there):,} samples and the fold plan puts {len(ids):,} there, "
-                    f"or in another order. One of the two was changed; restore it from a copy.",
-                    where=f"{name}/blocks/{block.id}",
-                )
-            )
-    return found
-
-
-def _probes(folder: StudyFolder) -> list[Finding]:
-    """What the probes of the stack step accuse of. A warning here, since the files are what they were."""
-    return [replace(f, severity="warning") for f in stored_probes(folder) if f.severity != "note"]
-
-
-def _ledger_heads(folder: StudyFolder) -> list[str]:
-    path = folder.results / "verdict.json"
-    return [read_json(path)["ledger_head"]] if path.exists() else []
-
-
-def _results_against_plan(folder: StudyFolder, plan_digest: str) -> list[Finding]:
-    path = folder.results / "leaderboard.json"
-    if not path.exists():
-        return []
-    found = read_json(path).get("plan_digest")
-    if found == plan_digest:
-        return []
-    return [
-        Finding(
-            "error",
-            "results_of_another_plan",
-            f"{path} was made on fold plan {str(found)[:12]}, and the study has {plan_digest[:12]}. "
-            f"Run `pertstack stack` and `pertstack verdict` again, or restore the plan.",
-            where=str(path),
-        )
-    ]

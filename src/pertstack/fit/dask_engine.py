@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from pertstack._base.errors import NeedsExtraError
-from pertstack._base.files import write_json
+from pertstack.fit.job_files import write_job
 from pertstack.fit.jobs import Job, JobResult
 from pertstack.fit.worker import Setting, in_words, run_job
 
@@ -44,5 +44,5 @@ def _lost(job: Job, setting: Setting, why: BaseException) -> JobResult:
         job, "crashed", error=f"the Dask worker was lost: {in_words(why)}", error_type=type(why).__name__,
         log=str(setting.log(job)),
     )  # fmt: skip
-    write_json(setting.folder(job) / "job.json", result.to_json())
+    write_job(setting.folder(job), result)
     return result

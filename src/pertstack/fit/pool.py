@@ -21,7 +21,7 @@ from pathlib import Path
 from pickle import PicklingError
 
 from pertstack._base.errors import InputError, ModelFailedError
-from pertstack._base.files import write_json
+from pertstack.fit.job_files import write_job
 from pertstack.fit.jobs import Job, JobResult, Status
 from pertstack.fit.worker import Setting
 
@@ -142,7 +142,7 @@ def _lost(worker: _Worker, setting: Setting, status: Status, why: str) -> JobRes
     assert worker.job is not None
     seconds, log = time.monotonic() - worker.started, setting.log(worker.job)
     result = JobResult(worker.job, status, seconds, error=why, error_type="ModelFailedError", log=str(log))
-    write_json(setting.folder(worker.job) / "job.json", result.to_json())
+    write_job(setting.folder(worker.job), result)
     return result
 
 

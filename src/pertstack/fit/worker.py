@@ -27,6 +27,7 @@ from pertstack._base.files import write_json
 from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.design.blocks import Block
 from pertstack.fit.base import BaseModel
+from pertstack.fit.job_files import write_job
 from pertstack.fit.jobs import Commit, Job, JobRecord, JobResult, JobRows, RowsFor, versions
 from pertstack.fit.memory import peak_memory, reset_peak_memory
 from pertstack.fit.registry import build, load_target
@@ -80,13 +81,15 @@ def run_job(job: Job, setting: Setting, *, own_process: bool = False) -> JobResu
     folder, started = setting.folder(job), time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     boundary, record = Boundary(), None
+    for name in ("job.json", "curve.json"):  # of an earlier attempt
+        (folder / name).unlink(missing_ok=True)
     with _logging_to(setting.log(job), own_process), boundary, threadpool_limits(limits=setting.threads):
         record = _fit_and_commit(job, setting, folder, started)
     seconds, error = time.perf_counter() - started, boundary.error
     result = JobResult(job, "done", seconds, record, log=str(setting.log(job)))
     if error is not None:
         result = replace(result, status="failed", error=in_words(error), error_type=type(error).__name__)
-    write_json(folder / "job.json", result.to_json())
+    write_job(folder, result)
     return result
 
 

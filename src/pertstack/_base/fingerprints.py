@@ -1,0 +1,122 @@
+"""Fingerprints of files: a digest of all bytes, and a short one of each row, so that a change can be named.
+
+A row is a line of a text file, a row of a parquet table, or an entry along the first axis of an array in an npz. Files
+of any other kind have bytes only. Who keeps fingerprints, and what a change means, is left to ``sealing.py`` and
+``fit/``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import crc32c
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from pertstack._base.errors import first_few
+
+TEXT = {".json", ".jsonl", ".toml", ".csv", ".txt"}
+MOST_ROWS = 2_000_000
+"""Files with more rows are recognised as a whole only."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a file differs from its fingerprint. ``rows`` count from 0; ``labels`` name them for people."""
+
+    said: str
+    rows: tuple[int, ...] = ()
+    labels: tuple[str, ...] = ()
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """``sha256`` and ``size`` of a file, and ``rows``: 8 hex digits for each row, where it has rows."""
+    raw = Path(path).read_bytes()
+    facts: dict[str, Any] = {"sha256": hashlib.sha256(raw).hexdigest(), "size": len(raw)}
+    rows = _rows(Path(path).suffix, raw)
+    if rows is not None and len(rows[0]) <= MOST_ROWS:
+        facts["rows"] = "".join(rows[0])
+    return facts
+
+
+def change(path: Path, facts: dict[str, Any]) -> Change | None:
+    """What differs between a file and its fingerprint; None when nothing does."""
+    if not Path(path).is_file():
+        return Change("is gone")
+    raw = Path(path).read_bytes()
+    if hashlib.sha256(raw).hexdigest() == facts["sha256"]:
+        return None
+    size = f"it has {len(raw):,} bytes, not {facts['size']:,}" if len(raw) != facts["size"] else "its bytes differ"
+    if "rows" not in facts:
+        return Change(f"differs: {size}")
+    rows = _rows(Path(path).suffix, raw)
+    if rows is None:
+        return Change(f"cannot be read any more: {size}")
+    return _compared([facts["rows"][i : i + 8] for i in range(0, len(facts["rows"]), 8)], *rows, size)
+
+
+def _compared(wanted: list[str], found: list[str], labels: list[str], size: str) -> Change:
+    both = min(len(wanted), len(found))
+    rows = [i for i in range(both) if wanted[i] != found[i]]
+    if not rows and len(found) < len(wanted):
+        gone = f"row {both}" if len(wanted) - both == 1 else f"rows {both} to {len(wanted) - 1}"
+        return Change(f"was cut: {gone} (counted from 0) are gone", tuple(range(both, len(wanted))))
+    rows += range(both, len(found))
+    if not rows:
+        return Change(f"differs, though every row is what it was: {size}")
+    named = tuple(labels[i] for i in rows)
+    how = "stand in another order" if sorted(wanted) == sorted(found) else "differ"
+    if len(wanted) != len(found):
+        how += f" (there were {len(wanted):,} rows, now {len(found):,})"
+    return Change(f"{len(rows):,} rows {how}: {first_few(named, 3)}", tuple(rows), named)
+
+
+def _rows(suffix: str, raw: bytes) -> tuple[list[str], list[str]] | None:
+    """Digest and label of every row; None for files without rows and for files that cannot be read."""
+    try:
+        if suffix in TEXT:
+            lines = raw.split(b"\n")
+            lines = lines[:-1] if not lines[-1] else lines
+            return [_short(line) for line in lines], [f"line {i + 1}" for i in range(len(lines))]
+        if suffix == ".parquet":
+            return _table_rows(pd.read_parquet(io.BytesIO(raw)))
+        if suffix == ".npz":
+            return _array_rows(raw)
+    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError, pa.ArrowException):
+        return None
+    return None
+
+
+def _table_rows(table: pd.DataFrame) -> tuple[list[str], list[str]]:
+    whole = table.reset_index()
+    text = whole.astype(object).where(whole.notna(), None).astype(str)
+    digests = pd.util.hash_pandas_object(text, index=False).to_numpy(dtype=np.uint64)
+    name = "sample_id" if "sample_id" in whole else whole.columns[0]
+    labels = [f"row {i} ({value})" for i, value in enumerate(whole[name].astype(str))]
+    return [f"{int(d) & 0xFFFFFFFF:08x}" for d in digests], labels
+
+
+def _array_rows(raw: bytes) -> tuple[list[str], list[str]]:
+    digests, labels = [], []
+    with np.load(io.BytesIO(raw), allow_pickle=False) as file:
+        for name in sorted(file.files):
+            array = file[name]
+            digests.append(_short(f"{name}{array.shape}{array.dtype.str}".encode()))
+            labels.append(f"shape of {name}")
+            if array.ndim:
+                digests += [_short(np.ascontiguousarray(entry).tobytes()) for entry in array]
+                labels += [f"{name}[{i}]" for i in range(len(array))]
+            else:
+                digests.append(_short(array.tobytes()))
+                labels.append(name)
+    return digests, labels
+
+
+def _short(raw: bytes) -> str:
+    return f"{crc32c.crc32c(raw):08x}"
