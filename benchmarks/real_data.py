@@ -1,6 +1,6 @@
 """The four real studies behind docs/real-data.md: run, print the leaderboards as Markdown, as found.
 
-    python benchmarks/real_data.py DATA_FOLDER WORK_FOLDER [--networks] [--workers 2]
+    python benchmarks/real_data.py DATA_FOLDER WORK_FOLDER [--networks] [--workers 2] [--seed 0]
 
 DATA_FOLDER holds l1000_single_line/, l1000_multicell/ and norman_doubles/. What is there already in WORK_FOLDER is
 looked up.
@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--networks", action="store_true", help="also the ten networks, fast profile")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0, help="of the fold plan and the fits: another seed, another test")
     parser.add_argument("--only", choices=list(STUDIES))
     args = parser.parse_args()
     models = (*BASELINES, *(NETWORKS if args.networks else ()))
@@ -89,7 +90,9 @@ def main() -> None:
             continue
         print(f"\n## {name}: {file}\n")
         try:
-            study, notes = run_study(args.work / name, args.data / file, dict(choices), models, args.workers)
+            study, notes = run_study(
+                args.work / name, args.data / file, {**choices, "seed": args.seed}, models, args.workers
+            )
         except StackingError as error:
             print(f"Not run: {error}")
             continue
