@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertstack._base.digests import digest_names
 from pertstack._base.errors import InputError, IntegrityError, MisalignedError, ModelFailedError, first_few
 from pertstack.data import DataFile, SideInformation, build_side, load_side, open_data, save_side
 from pertstack.data.rows import Float32, PredictRows
@@ -23,12 +24,20 @@ from pertstack.design.blocks import Block
 from pertstack.fit.cross_fit import cross_fit
 from pertstack.fit.jobs import Job, JobRecord, JobRows
 from pertstack.folder import StudyFolder
-from pertstack.runs import fit_rows
+from pertstack.predictions.embedding import RowEmbeddings
+from pertstack.runs import anchor_ids, anchor_rows, fit_rows
 
 ROWS = 512
 
 
 def open_new(folder: StudyFolder, new: Path) -> DataFile:
+    """The file of new samples, checked against the study: genes, sample ids, values of the controls.
+
+    Raises
+    ------
+    MisalignedError, InputError, IntegrityError
+        Genes are missing; samples are not new; controls were preprocessed in another way.
+    """
     choices = folder.choices
     file = open_data(
         new, mapping=choices["map"], control_layer=choices.get("control_layer", "control"), delta=choices["delta"],
@@ -42,8 +51,21 @@ def open_new(folder: StudyFolder, new: Path) -> DataFile:
             f"({first_few(sorted(ours - theirs))}). The ensemble was learned with them; "
             f"hand in profiles processed in the same way."
         )
+    _refuse_known_samples(folder, file, new)
     _refuse_other_values(folder, file, new)
     return file
+
+
+def _refuse_known_samples(folder: StudyFolder, file: DataFile, new: Path) -> None:
+    """New samples must be new: models were fitted on the development samples, and would repeat what they saw."""
+    table = folder.plan.table
+    fitted = file.obs.index.intersection(table.loc[table["role"] == "development", "sample_id"])
+    if len(fitted):
+        raise InputError(
+            f"{len(fitted):,} of {file.n_samples:,} samples of {new} are development samples of this study "
+            f"({first_few(fitted)}): the models were fitted on them, so their answers would be those of memory. Leave "
+            f"them out; out-of-fold predictions of theirs are in `pertstack export`."
+        )
 
 
 def _refuse_other_values(folder: StudyFolder, file: DataFile, new: Path) -> None:
@@ -125,7 +147,8 @@ class NewSamples:
         return self.positions(job)[number * ROWS : (number + 1) * ROWS]
 
     def __call__(self, job: Job) -> JobRows:
-        return JobRows(fit_rows(self.folder, job), self._blocks(job))
+        anchors = anchor_rows(self.folder) if job.scope == "pooled" else None
+        return JobRows(fit_rows(self.folder, job), self._blocks(job), anchors)
 
     def _blocks(self, job: Job) -> Iterator[tuple[Block, PredictRows]]:
         side, order = load_side(self.place / "side"), self.file.var.index.get_indexer(pd.Index(self.folder.gene_names))
@@ -151,19 +174,51 @@ class KeepArrays:
     def path(self, model: str) -> Path:
         return self.rows.place / f"model_{self.models.index(model)}.npy"
 
+    def embedding_path(self, model: str, part: int | str) -> Path:
+        """Where the embeddings of a part of the new rows are kept, or those of the ``anchors``."""
+        return self.rows.place / f"embedding_{self.models.index(model)}_{part}.npy"
+
     def __call__(
         self, job: Job, block: Block, predicted: Float32, embedding: Float32 | None, record: JobRecord
     ) -> None:
-        del embedding, record
+        del record
+        if embedding is not None and job.scope == "pooled":
+            np.save(self.embedding_path(job.model, block.segment), embedding)
         array = np.load(self.path(job.model), mmap_mode="r+")
         array[self.rows.part(job, block.segment)] = predicted
         array.flush()
+
+
+@dataclass(frozen=True)
+class KeepAnchors:
+    """Keeps the anchor rows as a fit embeds them, beside the predicted rows."""
+
+    keep: KeepArrays
+
+    def __call__(self, job: Job, anchors: PredictRows, embedded: Float32, record: JobRecord) -> None:
+        del anchors, record
+        np.save(self.keep.embedding_path(job.model, "anchors"), embedded)
+
+
+def new_embeddings(folder: StudyFolder, models: Sequence[str], file: DataFile, place: Path) -> dict[str, RowEmbeddings]:
+    """Embeddings of the new file's rows by every model that was fitted again and gave them, with its anchors."""
+    keep = KeepArrays(NewSamples(folder.root, Path(file.path), place), tuple(models))
+    names = digest_names(anchor_ids(folder.plan))
+    found = {}
+    for model in keep.models:
+        if keep.embedding_path(model, "anchors").is_file():
+            parts = range(-(-file.n_samples // ROWS))
+            values = np.concatenate([np.load(keep.embedding_path(model, part)) for part in parts])
+            anchors = np.load(keep.embedding_path(model, "anchors"))
+            found[model] = RowEmbeddings(values, anchors, names, f"final {model}")
+    return found
 
 
 def refit_and_predict(
     folder: StudyFolder, models: Sequence[str], file: DataFile, place: Path, workers: int
 ) -> dict[str, Float32]:
     """Predictions (n_samples, n_genes) of each model for the new file, memory-mapped; NaN where a model has no answer.
+    Their embeddings lie in ``place`` too (``new_embeddings``).
 
     Raises
     ------
@@ -179,7 +234,7 @@ def refit_and_predict(
         np.save(keep.path(model), np.full((file.n_samples, len(folder.gene_names)), np.nan, np.float32))
     results = cross_fit(
         jobs, rows_for=keep.rows, commit=keep, done=_never, log_dir=place / "jobs", seed=int(folder.choices["seed"]),
-        workers=workers, plan_digest=folder.plan.digest,
+        workers=workers, plan_digest=folder.plan.digest, commit_anchors=KeepAnchors(keep),
     )  # fmt: skip
     failed = [r for r in results if not r.ok]
     if failed:

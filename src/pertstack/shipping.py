@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from pertstack.judging import final_fits, stored_stack
 from pertstack.predictions.align import match
 from pertstack.predictions.importers import open_file
 from pertstack.reduce.tile import Tile
-from pertstack.refit import open_new, refit_and_predict
+from pertstack.refit import ROWS, open_new, refit_and_predict
 from pertstack.stack.combiner import FittedCombiner
 from pertstack.write.export import predictions_to_h5ad
 
@@ -52,20 +53,19 @@ def predict_new(
     with tempfile.TemporaryDirectory(prefix="pertstack-predict-") as scratch:
         place = Path(scratch)
         arrays = {
-            name: read_aligned(path, list(file.obs.index), list(folder.gene_names)) for name, path in given.items()
+            name: read_aligned(path, list(file.obs.index), list(folder.gene_names), place / f"given_{i}.npy")
+            for i, (name, path) in enumerate(given.items())
         }
         arrays |= refit_and_predict(folder, [m for m in needed if m not in given], file, place, workers)
-        combined = _combine(folder, stored.models, fitted, file, arrays)
-    facts = {"ensemble": stored.chosen, "models": list(needed), "key": stored.key, "plan_digest": folder.plan.digest}
-    predictions_to_h5ad(
-        out,
-        list(file.obs.index),
-        list(folder.gene_names),
-        combined,
-        obs=file.obs,
-        uns={"pertstack": facts, "pertstack_card": json.dumps(folder.card.to_json())},
-    )
-    return combined.shape[0], combined.shape[1]
+        combined = _combine(folder, stored.models, fitted, file, arrays, place / "combined.npy")
+        facts = {
+            "ensemble": stored.chosen, "models": list(needed), "key": stored.key, "plan_digest": folder.plan.digest
+        }  # fmt: skip
+        predictions_to_h5ad(
+            out, list(file.obs.index), list(folder.gene_names), combined, obs=file.obs,
+            uns={"pertstack": facts, "pertstack_card": json.dumps(folder.card.to_json())},
+        )  # fmt: skip
+        return combined.shape[0], combined.shape[1]
 
 
 def models_with_weight(fitted: FittedCombiner) -> tuple[str, ...]:
@@ -90,8 +90,8 @@ def _given(pairs: Sequence[str], needed: Sequence[str]) -> dict[str, Path]:
     return given
 
 
-def read_aligned(path: Path, sample_ids: Sequence[str], gene_names: Sequence[str]) -> Float32:
-    """Predictions of a file for exactly these samples and genes, in this order.
+def read_aligned(path: Path, sample_ids: Sequence[str], gene_names: Sequence[str], to: Path) -> Float32:
+    """Predictions of a file for exactly these samples and genes, in this order, memory-mapped at ``to``.
 
     Raises
     ------
@@ -101,39 +101,60 @@ def read_aligned(path: Path, sample_ids: Sequence[str], gene_names: Sequence[str
     file = open_file(path)
     rows = match("sample", file.sample_ids, list(map(str, sample_ids)), where=str(path))
     columns = match("gene", file.gene_names, list(map(str, gene_names)), where=str(path))
-    values = np.concatenate([chunk.values for chunk in file.chunks()])
-    values = values if rows is None else values[rows]
-    return np.asarray(values if columns is None else values[:, columns], dtype=np.float32)
+    place = np.arange(len(sample_ids))
+    if rows is not None:
+        place[rows] = np.arange(len(sample_ids))  # row i of the file belongs to sample place[i]
+    out = np.lib.format.open_memmap(to, mode="w+", dtype=np.float32, shape=(len(sample_ids), len(gene_names)))
+    start = 0
+    for chunk in file.chunks():
+        stop = start + len(chunk.values)
+        out[place[start:stop]] = chunk.values if columns is None else chunk.values[:, columns]
+        start = stop
+    return out
 
 
 def _combine(
-    folder: StudyFolder, models: Sequence[str], fitted: FittedCombiner, file: DataFile, arrays: dict[str, Float32]
-) -> Float32:
-    """Combine all rows, one cell line at a time; models without weight are not there, and the combiner does not ask."""
-    order = file.var.index.get_indexer(pd.Index(folder.gene_names))
+    folder: StudyFolder, models: Sequence[str], fitted: FittedCombiner, file: DataFile, arrays: dict[str, Float32],
+    to: Path,
+) -> Float32:  # fmt: skip
+    """Combine all rows, a few hundred of one cell line at a time, into an array memory-mapped at ``to``.
+
+    Models without weight are not there, and the combiner does not ask.
+    """
+    genes = folder.gene_names
+    order = file.var.index.get_indexer(pd.Index(genes))
     lines = file.obs["cell_line"].astype(str).to_numpy()
-    out = np.empty((file.n_samples, len(folder.gene_names)), np.float32)
-    genes = np.array([[m in arrays] * len(folder.gene_names) for m in models])
-    references = folder.references
+    out = np.lib.format.open_memmap(to, mode="w+", dtype=np.float32, shape=(file.n_samples, len(genes)))
+    known = np.array([[m in arrays] * len(genes) for m in models])
+    references, answered = folder.references, np.zeros(file.n_samples, dtype=bool)
     for line in sorted(set(lines)):
-        rows = np.flatnonzero(lines == line)
-        control = np.ascontiguousarray(file.read_control(rows)[:, order])
+        mine = np.flatnonzero(lines == line)
         if line not in references.cell_lines and line not in references.controls:
-            references = references.add_controls(line, control.mean(axis=0, dtype=np.float64))
-        values = np.full((len(models), len(rows), control.shape[1]), np.nan, np.float32)
-        for i, model in enumerate(models):
-            if model in arrays:
-                values[i] = arrays[model][rows]
-        there = np.asarray(np.isfinite(values).all(axis=2))
-        tile = Tile(
-            Block(line, None), tuple(models), folder.gene_names, file.obs.iloc[rows], values, control,
-            references.pooled(line).astype(np.float32), there, genes,
-        )  # fmt: skip
-        out[rows] = fitted.combine(tile)
-    lacking = np.asarray(~np.isfinite(out).all(axis=1))
-    if lacking.any():
+            total = np.zeros(len(genes))
+            for rows in _pieces(mine):
+                total += file.read_control(rows)[:, order].sum(axis=0, dtype=np.float64)
+            references = references.add_controls(line, total / len(mine))
+        for rows in _pieces(mine):
+            values = np.full((len(models), len(rows), len(genes)), np.nan, np.float32)
+            for i, model in enumerate(models):
+                if model in arrays:
+                    values[i] = arrays[model][rows]
+            there = np.asarray(np.isfinite(values).all(axis=2))
+            tile = Tile(
+                Block(line, None), tuple(models), genes, file.obs.iloc[rows], values,
+                np.ascontiguousarray(file.read_control(rows)[:, order]), references.pooled(line).astype(np.float32),
+                there, known,
+            )  # fmt: skip
+            combined = fitted.combine(tile)
+            out[rows], answered[rows] = combined, np.isfinite(combined).all(axis=1)
+    if not answered.all():
         raise InputError(
-            f"The ensemble has no answer for {int(lacking.sum()):,} of {len(out):,} new samples "
-            f"({first_few(file.obs.index[lacking])}): no model with weight predicts them."
+            f"The ensemble has no answer for {int((~answered).sum()):,} of {len(out):,} new samples "
+            f"({first_few(file.obs.index[~answered])}): no model with weight predicts them."
         )
     return out
+
+
+def _pieces(rows: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
+    """``ROWS`` at a time, so that memory does not grow with the file."""
+    return (rows[first : first + ROWS] for first in range(0, len(rows), ROWS))

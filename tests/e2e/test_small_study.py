@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import pearsonr
 
+from pertstack.shipping import read_aligned
+
 from .conftest import make_study, ok, pertstack
 
 
@@ -89,6 +91,30 @@ def test_predict_gives_the_shipped_ensemble_for_new_samples(study: Path, world: 
     stored = anndata.read_h5ad(tmp_path / "all.h5ad")[ids]
     assert list(ours.obs_names) == ids
     np.testing.assert_allclose(np.asarray(ours.X), np.asarray(stored.layers["ensemble"]), atol=1e-4)
+
+
+def test_predict_refuses_samples_the_models_were_fitted_on(study: Path, world: Path, tmp_path: Path):
+    plan = pd.read_parquet(study / "plan" / "folds.parquet")
+    known = plan.loc[plan["role"] == "development", "sample_id"].tolist()[:3]
+    new = plan.loc[plan["role"] == "test", "sample_id"].tolist()[:5]
+    anndata.read_h5ad(world)[[*new, *known]].write_h5ad(tmp_path / "mixed.h5ad")
+    refused = pertstack("predict", study, tmp_path / "mixed.h5ad", tmp_path / "out.h5ad")
+    assert refused.returncode == 2 and not (tmp_path / "out.h5ad").exists()
+    assert "3 of 8 samples" in refused.stderr and known[0] in refused.stderr
+
+
+def test_predictions_handed_in_find_their_rows_and_genes_by_name(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    ids, genes = [f"s{i}" for i in range(700)], [f"g{j}" for j in range(6)]
+    values = rng.normal(size=(700, 6)).astype(np.float32)
+    rows, columns = rng.permutation(700), rng.permutation(6)
+    shuffled = anndata.AnnData(
+        values[rows][:, columns],
+        obs=pd.DataFrame(index=[ids[i] for i in rows]), var=pd.DataFrame(index=[genes[j] for j in columns]),
+    )  # fmt: skip
+    shuffled.write_h5ad(tmp_path / "shuffled.h5ad")
+    found = read_aligned(tmp_path / "shuffled.h5ad", ids, genes, tmp_path / "aligned.npy")
+    np.testing.assert_array_equal(np.asarray(found), values)
 
 
 def test_a_second_look_with_another_plan_is_refused_and_the_exploratory_one_is_marked(study: Path, tmp_path: Path):
