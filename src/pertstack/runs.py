@@ -15,9 +15,11 @@ from typing import Any, cast, get_args
 import numpy as np
 import pandas as pd
 
+from pertstack._base.digests import keyed_hash64
 from pertstack._base.errors import ConflictError, InputError, first_few
 from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.design.blocks import Block
+from pertstack.design.folds import FoldPlan
 from pertstack.design.provenance import FittedOn
 from pertstack.fit.cross_fit import cross_fit
 from pertstack.fit.jobs import Job, JobRecord, JobResult, JobRows, Scope, plan_jobs
@@ -25,6 +27,9 @@ from pertstack.fit.registry import available, get_row, model_class
 from pertstack.folder import StudyFolder
 from pertstack.predictions.names import nested_name
 from pertstack.predictions.store import PredictionStore
+
+ANCHORS = 256
+"""Rows that every fit embeds besides those it predicts (docs/decisions/0007-aligned-embeddings.md)."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class StudyRows(_OfStudy):
     """Fit rows of a job, and its blocks to predict."""
 
     def __call__(self, job: Job) -> JobRows:
-        return JobRows(fit_rows(self.folder, job), self._blocks(job))
+        anchors = anchor_rows(self.folder) if job.scope == "pooled" else None
+        return JobRows(fit_rows(self.folder, job), self._blocks(job), anchors)
 
     def _blocks(self, job: Job) -> Iterator[tuple[Block, PredictRows]]:
         store = self.folder.store
@@ -71,6 +77,16 @@ class StudyCommit(_OfStudy):
         store.commit(
             block, name, predicted, sample_ids=ids, gene_names=store.gene_names, fitted_on=fitted_on, meta=facts
         )
+
+
+class StudyAnchors(_OfStudy):
+    """Keeps the anchor rows as a fit embeds them beside the study's predictions."""
+
+    def __call__(self, job: Job, anchors: PredictRows, embedded: Float32, record: JobRecord) -> None:
+        self.folder.store.commit_anchors(
+            job.model, embedded, sample_ids=anchors.sample_ids, job_digest=job.digest,
+            fit_ids_digest=record.fit_ids_digest,
+        )  # fmt: skip
 
 
 class StudyDone(_OfStudy):
@@ -109,6 +125,30 @@ def predict_rows(folder: StudyFolder, block: Block) -> PredictRows:
     """A block as a model sees it: control and metadata."""
     store = folder.store
     return PredictRows(folder.gene_names, store.read(block, "control"), store.obs(block), folder.side)
+
+
+def anchor_ids(plan: FoldPlan) -> list[str]:
+    """The development samples that every fit embeds: those of the smallest keyed hash, at most ``ANCHORS``, sorted."""
+    key = plan.salt.encode()
+    ids = plan.sample_ids("development")
+    return sorted(sorted(ids, key=lambda s: (keyed_hash64(s, key, b"pertstack.anchor"), s))[:ANCHORS])
+
+
+def anchor_rows(folder: StudyFolder) -> PredictRows:
+    """The anchor rows as a model sees them: control and metadata, nothing treated.
+
+    Fits of one cell line alone embed none: their frames would be tied by rows of other lines, which they never met.
+    """
+    store, ids = folder.store, anchor_ids(folder.plan)
+    place = {s: (b, i) for b in store.blocks("development") for i, s in enumerate(store.sample_ids(b))}
+    control = np.empty((len(ids), len(folder.gene_names)), np.float32)
+    obs = []
+    for k, sample in enumerate(ids):
+        block, row = place[sample]
+        store.read(block, "control", row, row + 1, out=control[k : k + 1])
+    for block in sorted({place[s][0] for s in ids}):
+        obs.append(store.obs(block))
+    return PredictRows(folder.gene_names, control, pd.concat(obs).loc[ids], folder.side)
 
 
 def fit_rows(folder: StudyFolder, job: Job) -> FitRows:
@@ -168,6 +208,7 @@ def cross_fit_study(
         jobs,
         rows_for=StudyRows(folder.root),
         commit=StudyCommit(folder.root),
+        commit_anchors=StudyAnchors(folder.root),
         done=StudyDone(folder.root),
         log_dir=folder.path("jobs"),
         seed=int(folder.choices["seed"]),

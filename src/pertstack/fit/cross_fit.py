@@ -13,7 +13,7 @@ from typing import Literal
 from pertstack._base import errors
 from pertstack._base.errors import InputError, IntegrityError, StackingError, StorageError, first_few
 from pertstack._base.progress import progress_bar
-from pertstack.fit.jobs import Commit, Done, Job, JobResult, RowsFor
+from pertstack.fit.jobs import Commit, CommitAnchors, Done, Job, JobResult, RowsFor
 from pertstack.fit.pool import run_local
 from pertstack.fit.worker import Setting, run_job
 
@@ -35,6 +35,7 @@ def cross_fit(
     time_limit: float | None = None,
     threads: int = 1,
     plan_digest: str | None = None,
+    commit_anchors: CommitAnchors | None = None,
 ) -> list[JobResult]:
     """Run jobs; results in the order of ``jobs``, whichever ended first.
 
@@ -43,6 +44,8 @@ def cross_fit(
     rows_for, commit
         Called in the worker: rows of a job, and what to do with each predicted block. For ``local`` and ``dask`` they
         must be picklable (functions or objects of a module). ``commit`` must be whole or not at all; it may run twice.
+    commit_anchors
+        Called in the worker with the anchor rows as the fit embeds them, before its first block; as ``commit``.
     done
         Called here: whether a job's predictions are all committed already. Such a job is a look-up (status
         ``present``).
@@ -66,7 +69,7 @@ def cross_fit(
         The disk refuses, or going on would be dishonest; running jobs are stopped, committed work stays.
     """
     _refuse_bad_call(jobs, engine, workers, time_limit, threads)
-    setting = Setting(rows_for, commit, Path(log_dir), seed, threads, plan_digest)
+    setting = Setting(rows_for, commit, Path(log_dir), seed, threads, plan_digest, commit_anchors)
     results = {job.folder: JobResult(job, "present", log=str(setting.log(job))) for job in jobs if done(job)}
     todo = [job for job in jobs if job.folder not in results]
     if todo:

@@ -126,6 +126,7 @@ class JobRows:
 
     fit: FitRows
     blocks: Iterable[tuple[Block, PredictRows]]
+    anchors: PredictRows | None = None  # rows that every fit of a model embeds, so that their frames can be aligned
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,8 @@ class JobResult:
 
 RowsFor = Callable[[Job], JobRows]
 Commit = Callable[[Job, Block, Float32, Float32 | None, JobRecord], None]
+CommitAnchors = Callable[[Job, PredictRows, Float32, JobRecord], None]
+"""What to do with the anchor rows as a fit embeds them; called before the fit's first block."""
 Done = Callable[[Job], bool]
 
 

@@ -28,7 +28,7 @@ from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.design.blocks import Block
 from pertstack.fit.base import BaseModel
 from pertstack.fit.job_files import write_job
-from pertstack.fit.jobs import Commit, Job, JobRecord, JobResult, JobRows, RowsFor, versions
+from pertstack.fit.jobs import Commit, CommitAnchors, Job, JobRecord, JobResult, JobRows, RowsFor, versions
 from pertstack.fit.memory import peak_memory, reset_peak_memory
 from pertstack.fit.registry import build, load_target
 
@@ -45,6 +45,7 @@ class Setting:
     seed: int
     threads: int = 1
     plan_digest: str | None = None
+    commit_anchors: CommitAnchors | None = None
 
     def folder(self, job: Job) -> Path:
         return self.log_dir / job.folder
@@ -117,6 +118,7 @@ def _fit_and_commit(job: Job, setting: Setting, folder: Path, started: float) ->
         job, seed, rows.fit.n_samples, digest_names(sorted(fit_ids)), fit_seconds, 0.0, 0, versions(),
         model.params(), _notes(model),
     )  # fmt: skip
+    _keep_anchors(model, job, rows.anchors, setting, record)
     for block, part, answer in _answers(model, _safe(job, fit_ids, rows.blocks)):
         predicted = checked(answer, part, job.model)
         embedding = checked_embedding(model, part)
@@ -124,6 +126,18 @@ def _fit_and_commit(job: Job, setting: Setting, folder: Path, started: float) ->
         setting.commit(job, block, predicted, embedding, record)
     _keep_curve(model, folder)
     return replace(record, seconds=time.perf_counter() - started, peak_memory_bytes=peak_memory())
+
+
+def _keep_anchors(model: BaseModel, job: Job, anchors: PredictRows | None, setting: Setting, record: JobRecord) -> None:
+    """The anchor rows as this fit embeds them, control and metadata being all it sees of them; nothing where the model
+    gives no embedding, or only of rows it predicts."""
+    if setting.commit_anchors is None or anchors is None:
+        return
+    if isinstance(anchors, FitRows):
+        raise LeakError(f"Job {job} was handed anchor rows with their treated values. Hand it PredictRows.")
+    found = checked_embedding(model, anchors)
+    if found is not None:
+        setting.commit_anchors(job, anchors, found, record)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pertstack._base.errors import InputError, MisalignedError, first_few, unkno
 from pertstack.data.rows import Float32, Names
 from pertstack.design.blocks import Block
 from pertstack.predictions.align import as_names, names_index
+from pertstack.predictions.embedding import ArrayEmbedding, RowEmbeddings, check_array_embedding
 from pertstack.predictions.names import TRUTH_LAYERS
 from pertstack.predictions.source import Mask
 
@@ -42,13 +43,15 @@ class ArraySource:
         Further metadata, one row per sample in the same order.
     role
         Which blocks are shown: 'development', 'test' or 'all'.
+    embeddings : {name: ArrayEmbedding}
+        Embeddings of some models, with the anchors that make folds comparable.
     """
 
     def __init__(
         self, predictions: Mapping[str, Any], treated: Any, control: Any = None, folds: Any = None,
         perturbation: Any = None, cell_line: Any = None, sample_ids: Iterable[object] | None = None,
         gene_names: Iterable[object] | None = None, group: Any = None, obs: pd.DataFrame | None = None,
-        role: str = "development",
+        role: str = "development", embeddings: Mapping[str, ArrayEmbedding] | None = None,
     ) -> None:  # fmt: skip
         shape = _shape_of(treated)
         n, n_genes = shape
@@ -79,6 +82,10 @@ class ArraySource:
         _one_name_each("gene", list(self._genes), n_genes)
         self._obs = _table(ids, perturbation, cell_line, group, obs)
         self._rows = _block_rows(folds, self._obs["cell_line"].to_numpy(), n, role)
+        self._embeddings = {m: check_array_embedding(m, e, n) for m, e in (embeddings or {}).items()}
+        for name in self._embeddings:
+            if name not in predictions:
+                raise unknown_name("model", name, list(predictions))
         self._sound: dict[tuple[Block, str], Mask] = {}
         self._genes_of: dict[tuple[Block, str], Mask] = {}
         self._digests: dict[tuple[Block, str], str] = {}
@@ -149,6 +156,13 @@ class ArraySource:
         self._layer(model)
         self.rows_of(block)
         return self._genes_of[block, model].copy()
+
+    def embedding(self, block: Block, model: str, start: int, stop: int) -> RowEmbeddings | None:
+        """Rows [start, stop) of a model's embedding; None when none was handed in."""
+        self._layer(model)
+        if model not in self._embeddings:
+            return None
+        return self._embeddings[model].of_fold(block.fold, self.rows_of(block)[start:stop])
 
     def layer_digest(self, block: Block, layer: str) -> str:
         """xxh3-128 of the block's rows of a layer."""

@@ -17,7 +17,7 @@ from pertstack.predictions.record import FORMAT, Kind
 
 STORE_ATTRIBUTE = "pertstack_store"
 GROUP: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": {}}
-FOLDERS = ("blocks", "models", "absent", "retracted", "snapshots", "provenance", "staging")
+FOLDERS = ("blocks", "models", "absent", "retracted", "snapshots", "provenance", "staging", "anchors")
 
 
 @dataclass(frozen=True)

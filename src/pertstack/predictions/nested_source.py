@@ -13,6 +13,7 @@ import pandas as pd
 
 from pertstack.data.rows import Float32, Names
 from pertstack.design.blocks import Block
+from pertstack.predictions.embedding import RowEmbeddings
 from pertstack.predictions.names import TRUTH_LAYERS, nested_name
 from pertstack.predictions.source import Mask
 from pertstack.predictions.store import PredictionStore
@@ -52,6 +53,9 @@ class WithoutFold:
 
     def genes_of(self, block: Block, model: str) -> Mask:
         return self._inner.genes_of(block, self._layer(model))
+
+    def embedding(self, block: Block, model: str, start: int, stop: int) -> RowEmbeddings | None:
+        return self._inner.embedding(block, self._layer(model), start, stop)
 
     def layer_digest(self, block: Block, layer: str) -> str:
         return self._inner.layer_digest(block, self._layer(layer))

@@ -19,6 +19,7 @@ from pertstack._base.findings import Finding
 from pertstack.data.rows import Float32, Names
 from pertstack.design.blocks import Block, Role
 from pertstack.predictions import layout, lifecycle, skeleton
+from pertstack.predictions.anchors import Anchors, fit_of, read_anchors
 from pertstack.predictions.chunks import DTYPE, read_rows
 from pertstack.predictions.names import NESTED_PREFIX, TRUTH_LAYERS
 from pertstack.predictions.provenance import read_fit_ids
@@ -39,6 +40,7 @@ class StoreReader:
         self._obs: dict[Block, pd.DataFrame] = {}
         self._ids: dict[Block, list[str]] = {}
         self._block_facts: dict[Block, dict[str, Any]] = {}
+        self._anchors: dict[str, Anchors | None] = {}
         self._records: dict[Path, tuple[tuple[int, int, int], Record]] = {}
 
     @classmethod
@@ -190,6 +192,15 @@ class StoreReader:
     def read_embedding(self, block: Block, model: str, start: int = 0, stop: int | None = None) -> Float32:
         """Rows [start, stop) of a model's embedding, float32 (rows, d)."""
         return self._read(self.record(block, model, "embedding"), start, stop, None, False)
+
+    def anchors_of(self, record: Record) -> Anchors | None:
+        """Anchor rows as the fit behind a record embeds them; None when it embedded none."""
+        fit = fit_of(record)
+        if fit is None:
+            return None
+        if fit not in self._anchors:
+            self._anchors[fit] = read_anchors(self.root, self.facts.uuid, fit)
+        return self._anchors[fit]
 
     def _read(self, record: Record, start: int, stop: int | None, out: Float32 | None, verify: bool) -> Float32:
         grid = record.grid

@@ -27,6 +27,7 @@ from pertstack.design.blocks import Block
 from pertstack.design.provenance import FittedOn
 from pertstack.predictions import durable, layout, lifecycle, skeleton
 from pertstack.predictions.align import Take, as_names, match
+from pertstack.predictions.anchors import Anchors, fit_name, fit_of, read_anchors, write_anchors
 from pertstack.predictions.chunks import Grid
 from pertstack.predictions.commit import (
     ChunkValues,
@@ -186,6 +187,38 @@ class PredictionStore(StoreViews):
             block, model, "embedding", values, as_names(sample_ids), None, width, fitted_on, meta or {},
             as_names(missing_samples), [],
         )  # fmt: skip
+
+    def commit_anchors(
+        self, model: str, values: Any, *, sample_ids: Iterable[object], job_digest: str, fit_ids_digest: str
+    ) -> Anchors:
+        """Keep the anchor rows (a, d) as one fit embeds them; written before the fit's first block.
+
+        Raises
+        ------
+        ConflictError
+            Blocks of this very fit are committed beside other anchors: a second run gave another frame.
+        """
+        self._writable()
+        ids = as_names(sample_ids)
+        array = np.ascontiguousarray(values, dtype=np.float32)
+        if array.ndim != 2 or len(array) != len(ids) or not np.isfinite(array).all():
+            raise MisalignedError(
+                f"Anchors of {model!r} have shape {array.shape} for {len(ids):,} rows, or values that are not finite. "
+                f"One finite vector per row is needed."
+            )
+        anchors = Anchors(tuple(ids), array, model, fit_name(job_digest, fit_ids_digest))
+        found = read_anchors(self.root, self.uuid, anchors.fit)
+        if found is not None and found.ids_digest == anchors.ids_digest and np.array_equal(found.values, array):
+            return found
+        used = found is not None and any(fit_of(r) == anchors.fit for r in self.records() if r.kind == "embedding")
+        if used:
+            raise ConflictError(
+                f"A second run of the same fit of {model!r} embeds the anchor rows otherwise than the first, whose "
+                f"embeddings are committed: they would be turned wrongly. Withdraw the model and fit it under another "
+                f"name."
+            )
+        write_anchors(self.root, self.uuid, anchors)
+        return anchors
 
     def _commit(
         self, block: Block, model: str, kind: Kind, values: Any, ids: list[str], columns: Any, width: int,

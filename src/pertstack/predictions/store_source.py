@@ -12,9 +12,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from pertstack._base.digests import digest_array
 from pertstack._base.errors import FoldPlanMismatchError, LeakError, MisalignedError, first_few, unknown_name
 from pertstack.data.rows import Float32, Names
 from pertstack.design.blocks import Block
+from pertstack.predictions.anchors import fit_of
+from pertstack.predictions.embedding import RowEmbeddings
 from pertstack.predictions.names import TRUTH_LAYERS
 from pertstack.predictions.record import Record
 from pertstack.predictions.source import Mask
@@ -164,6 +167,34 @@ class StoreSource:
         if record is None:
             return np.zeros(self.store.facts.n_genes, dtype=bool)
         return ~np.isin(self.store.gene_names, record.missing_genes)
+
+    def embedding(self, block: Block, model: str, start: int, stop: int) -> RowEmbeddings | None:
+        """Rows [start, stop) as the fit that predicted them describes them; None when it gave no embedding.
+
+        Rows that the model did not predict, or was fitted on, are NaN.
+        """
+        layer = self._find(block, model)
+        record = self.store.find(block, model, "embedding")
+        if layer is None or record is None:
+            return None
+        values = self.store.read_embedding(block, model, start, stop)
+        ids = np.asarray(self.store.sample_ids(block)[start:stop], dtype=object)
+        gone = np.isin(ids, record.missing_samples) | ~self.sound(block, model)[start:stop]
+        if gone.any():
+            values = np.where(gone[:, None], np.float32(np.nan), values)
+        fit = fit_of(record)
+        anchors = self.store.anchors_of(record) if fit is not None and fit == fit_of(layer) else None
+        if fit is None or anchors is None:
+            return RowEmbeddings(values, None, "", fit or "")
+        return RowEmbeddings(values, anchors.values, anchors.ids_digest, fit)
+
+    def embedding_digest(self, block: Block, model: str) -> str:
+        """Content digest of an embedding and its anchors; 'missing' where there is none."""
+        record = self.store.find(block, model, "embedding")
+        anchors = None if record is None else self.store.anchors_of(record)
+        if record is None:
+            return "missing"
+        return record.digest if anchors is None else f"{record.digest}+{digest_array(anchors.values)}"
 
     def layer_digest(self, block: Block, layer: str) -> str:
         """Content digest of a layer; 'missing' where the model did not predict the block."""

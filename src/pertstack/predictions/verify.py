@@ -20,6 +20,7 @@ from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
 from pertstack.design.blocks import Block
 from pertstack.predictions import durable, layout, skeleton
+from pertstack.predictions.anchors import damaged_anchors
 from pertstack.predictions.chunks import DTYPE, PIECE, array_metadata
 from pertstack.predictions.names import EMBEDDING_PREFIX, decode_name, encode_name
 from pertstack.predictions.record import ATTRIBUTE, Kind, Record
@@ -43,6 +44,7 @@ def verify_store(store: StoreReader, *, deep: bool = False) -> list[Finding]:
     findings += _retracted(store)
     findings += _absent(store)
     findings += _named_by_digest(store)
+    findings += [_error("anchors_damaged", p, why) for p, why in damaged_anchors(store.root, store.facts.uuid)]
     return findings
 
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import pandas as pd
 from pertstack._base.memory import rows_per_tile
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
+from pertstack.predictions.embedding import EmbeddingSource, RowEmbeddings
 from pertstack.predictions.source import BlockSource
 from pertstack.reduce.references import References
 from pertstack.reduce.tile import Combine, Tile
@@ -61,11 +63,16 @@ def read_tile(source: BlockSource, references: References, block: Block, start: 
         predictions[m][~available[m]] = np.nan
         if not genes[m].all():
             predictions[m][:, ~genes[m]] = np.nan
+    embed = partial(_embedding, source, block, start, stop) if isinstance(source, EmbeddingSource) else None
     return Tile(
         block, models, source.gene_names, source.obs(block).iloc[start:stop], predictions,
         np.asarray(source.read(block, "control", start, stop)), references.pooled(block.cell_line).astype(np.float32),
-        available, genes,
+        available, genes, embed,
     )  # fmt: skip
+
+
+def _embedding(source: EmbeddingSource, block: Block, start: int, stop: int, model: str) -> RowEmbeddings | None:
+    return source.embedding(block, model, start, stop)
 
 
 def iter_tiles(

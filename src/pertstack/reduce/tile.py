@@ -11,6 +11,7 @@ import pandas as pd
 
 from pertstack.data.rows import Float32, Names
 from pertstack.design.blocks import Block
+from pertstack.predictions.embedding import RowEmbeddings
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,18 @@ class Tile:
     pooled: Float32  # (n_genes,)
     available: np.ndarray[Any, np.dtype[np.bool_]]  # (n_models, n)
     gene_available: np.ndarray[Any, np.dtype[np.bool_]]  # (n_models, n_genes)
+    embed: Callable[[str], RowEmbeddings | None] | None = None  # reads a model's embeddings of these rows when asked
 
     @property
     def n(self) -> int:
         return len(self.obs)
+
+    def embedding(self, model: str) -> RowEmbeddings | None:
+        """The rows as the fit that predicted them describes them, in that fit's own frame; None when it does not.
+
+        Read only now: combiners that do not ask cost nothing.
+        """
+        return None if self.embed is None else self.embed(model)
 
 
 Combine = Callable[[Tile], Float32]
