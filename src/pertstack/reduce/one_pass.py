@@ -26,7 +26,7 @@ from pertstack.reduce.block_sums import BlockPart, BlockSums, Spread
 from pertstack.reduce.part_files import FORMAT, load_part, save_part
 from pertstack.reduce.read_tiles import block_samples
 from pertstack.reduce.reduction import Reduction
-from pertstack.reduce.references import REFERENCES, Reference, References
+from pertstack.reduce.references import SLICED, Reference, References
 from pertstack.reduce.sum_kernels import ROWS
 
 MOST_ROWS = 128
@@ -207,7 +207,7 @@ def _profiles(references: References, block: Block) -> dict[Reference, Float32]:
     pooled, centroid = references.pooled(block.cell_line), references.centroid(block.cell_line)
     own = np.zeros((0, len(pooled)), dtype=np.float32)
     made = {"own": own, "pooled": pooled.astype(np.float32)[None], "centroid": centroid.astype(np.float32)[None]}
-    return {r: made[r] for r in REFERENCES}
+    return {r: made[r] for r in SLICED}
 
 
 def _spreader(pool: ThreadPoolExecutor | None) -> Spread:

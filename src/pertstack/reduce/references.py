@@ -1,8 +1,8 @@
 """References: what is subtracted from a profile before it is scored or combined.
 
 ``own`` is the sample's control; ``pooled`` the mean control and ``centroid`` the mean treated profile of its cell
-line, both over development rows only, so that nothing of the held-out truth enters. Which reference a number uses is
-for callers to choose.
+line, both over development rows only, so that nothing of the held-out truth enters; ``matched`` the mean of the other
+controls of its plate (``matched.py``). Which reference a number uses is for callers to choose.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from pertstack._base.files import write_atomic
 from pertstack.data.rows import Names
 from pertstack.design.blocks import Block
 from pertstack.predictions.source import BlockSource
+from pertstack.reduce.matched import MatchedControls
 
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
-Reference = Literal["own", "pooled", "centroid"]
-REFERENCES: tuple[Reference, ...] = ("own", "pooled", "centroid")
+Reference = Literal["own", "pooled", "centroid", "matched"]
+REFERENCES: tuple[Reference, ...] = ("own", "pooled", "centroid", "matched")
+SLICED: tuple[Reference, ...] = ("own", "pooled", "centroid")
+"""References against which the one pass cuts top-gene slices; nobody learns weights against the matched one."""
 
 _CHUNK_ROWS = 256  # fixed, so that the sums have the same bits whatever the memory
 
@@ -34,7 +37,8 @@ class References:
     """Mean control and mean treated profile per cell line, over development rows.
 
     ``controls`` holds mean controls of further cell lines, which have no development rows (a control is an input, so
-    it may be known for a line whose truth is not). Profiles are in the treated scale, float64.
+    it may be known for a line whose truth is not). Profiles are in the treated scale, float64. ``landmarks`` marks
+    genes that were measured rather than inferred, where the data say so.
     """
 
     gene_names: Names  # (n_genes,)
@@ -43,6 +47,8 @@ class References:
     mean_control: Float64  # (n_lines, n_genes)
     mean_treated: Float64  # (n_lines, n_genes)
     controls: Mapping[str, Float64] = field(default_factory=dict)
+    plates: MatchedControls = field(default_factory=MatchedControls)
+    landmarks: np.ndarray[Any, np.dtype[np.bool_]] | None = None  # (n_genes,)
 
     @classmethod
     def collect(cls, source: BlockSource) -> References:
@@ -74,7 +80,8 @@ class References:
         counts = np.array([sums[line][0] for line in lines], dtype=np.int64)
         control = np.stack([sums[line][1] for line in lines]) / counts[:, None]
         treated = np.stack([sums[line][2] for line in lines]) / counts[:, None]
-        return cls(np.asarray(source.gene_names), lines, counts, control, treated)
+        plates = MatchedControls.collect(source, (b for b in source.blocks() if b.role == "development"))
+        return cls(np.asarray(source.gene_names), lines, counts, control, treated, plates=plates)
 
     def pooled(self, cell_line: str) -> Float64:
         """Mean control of a cell line over its development rows, (n_genes,).
@@ -130,8 +137,8 @@ class References:
         return replace(self, controls={**self.controls, cell_line: profile})
 
     def with_controls_of(self, source: BlockSource) -> References:
-        """References that also know every cell line of ``source`` (such as the test): only its control layer is
-        read.
+        """References that also know every cell line and plate of ``source`` (such as the test): only its control
+        layer is read. What development rows told stays as it is.
         """
         sums: dict[str, tuple[Float64, int]] = {}
         for block in sorted(source.blocks()):
@@ -144,14 +151,20 @@ class References:
         for line, (total, count) in sums.items():
             if count:
                 answer = answer.add_controls(line, total / count)
-        return answer
+        return replace(answer, plates=self.plates.extended(source, source.blocks()))
+
+    def with_landmarks(self, landmarks: np.ndarray[Any, np.dtype[np.bool_]] | None) -> References:
+        """References that also know which genes (n_genes,) are landmarks; None where nothing is known."""
+        return replace(self, landmarks=landmarks)
 
     @property
     def digest(self) -> str:
         """Content digest: reductions made with other references are not reused."""
         extra = {line: digest_array(np.asarray(v)) for line, v in self.controls.items()}
         main = [digest_array(self.counts), digest_array(self.mean_control), digest_array(self.mean_treated)]
-        return digest_json([digest_names(map(str, self.gene_names)), list(self.cell_lines), main, extra])
+        more = {k: digest_array(np.asarray(v)) for k, v in self.plates.to_arrays().items() if v.dtype.kind in "fi"}
+        names = [digest_names(map(str, self.gene_names)), list(self.cell_lines)]
+        return digest_json([*names, main, extra, more] if self.plates.by else [*names, main, extra])
 
     def save(self, path: Path) -> None:
         """Write to one npz file, seen whole or not at all."""
@@ -163,6 +176,7 @@ class References:
             cell_lines=np.asarray(self.cell_lines, dtype=str), counts=self.counts, mean_control=self.mean_control,
             mean_treated=self.mean_treated, control_lines=np.asarray(extra, dtype=str),
             controls=np.stack([self.controls[line] for line in extra]) if extra else empty,
+            landmarks=np.zeros(0, dtype=bool) if self.landmarks is None else self.landmarks, **self.plates.to_arrays(),
         )  # fmt: skip
         write_atomic(Path(path), buffer.getvalue())
 
@@ -177,7 +191,9 @@ class References:
                 extra = dict(zip(z["control_lines"].tolist(), z["controls"], strict=True))
                 lines = tuple(z["cell_lines"].tolist())
                 names = z["gene_names"].astype(object)
-                return cls(names, lines, z["counts"], z["mean_control"], z["mean_treated"], extra)
+                marks = z["landmarks"] if "landmarks" in z and len(z["landmarks"]) else None
+                means = (z["mean_control"], z["mean_treated"])
+                return cls(names, lines, z["counts"], *means, extra, MatchedControls.from_arrays(z), marks)
         except (ValueError, KeyError, OSError) as error:
             raise CorruptionError(f"{path} is not a references file written by pertstack ({error}).") from error
 

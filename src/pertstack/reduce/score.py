@@ -53,7 +53,7 @@ def score(
     base_models : bool
         Also score every base model of the source, and ``no_change`` (the control itself).
     landmarks : bool, shape (n_genes,)
-        Genes measured rather than inferred, for ``_landmark`` metrics.
+        Genes measured rather than inferred, for ``_landmark`` metrics; default those the references know.
     memory : bytes that tiles may take. workers : threads of the loops; results do not depend on it.
     on_rows : called with the number of rows done after each tile, for progress.
 
@@ -62,8 +62,15 @@ def score(
     ScoreTable
         Rows a base model did not predict or must not be scored on (it has seen them) are NaN with ``predicted``
         False; so is any row whose combined prediction holds a NaN.
+
+    Raises
+    ------
+    InputError
+        A landmark metric without landmarks, or a metric against the matched control where no sample has one.
     """
     chosen = parse_metrics(metrics)
+    landmarks = references.landmarks if landmarks is None else landmarks
+    _check_matched(chosen, references)
     _check_landmarks(chosen, landmarks, len(source.gene_names))
     named = _named(source, combines, base_models)
     samples = samples_of(source)
@@ -113,6 +120,9 @@ def _profiles(tile: Tile, references: References, metrics: Sequence[Metric]) -> 
     profiles: dict[Reference, Float32] = {"own": tile.control, "pooled": tile.pooled[None]}
     if "centroid" in used:
         profiles["centroid"] = references.centroid(tile.block.cell_line).astype(np.float32)[None]
+    if "matched" in used:
+        matched = references.plates.profiles(tile.obs, tile.block.cell_line, tile.control)
+        profiles["matched"] = matched.astype(np.float32)
     return profiles
 
 
@@ -135,6 +145,15 @@ def _combined(name: str, combine: Combine | Mapping[Any, Combine], tile: Tile) -
     if prediction.shape != tile.control.shape:
         raise InputError(f"{name!r} gave shape {prediction.shape} for a tile of {tile.control.shape} (rows, genes).")
     return prediction
+
+
+def _check_matched(metrics: Sequence[Metric], references: References) -> None:
+    wanted = [m.name for m in metrics if m.reference == "matched"]
+    if wanted and references.plates.reason:
+        raise InputError(
+            f"{first_few(wanted)} cannot be computed: {references.plates.reason}. Name the plate in the data (column "
+            "'plate', or --map plate=COLUMN), or ask for another reference, such as @pooled."
+        )
 
 
 def _check_landmarks(metrics: Sequence[Metric], landmarks: Mask | None, n_genes: int) -> None:

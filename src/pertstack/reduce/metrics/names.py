@@ -1,6 +1,6 @@
 """How a metric is written and read: ``r2_top20@pooled``. The formulas live in ``definitions.py``.
 
-Grammar: ``<kind>_<all|topK>[_strict][_landmark][@own|pooled|centroid]``, or a set-level metric: ``pds_l1``,
+Grammar: ``<kind>_<all|topK>[_strict][_landmark][@own|pooled|centroid|matched]``, or a set-level metric: ``pds_l1``,
 ``pds_cosine``, ``centroid_accuracy``. Without a reference it means own, the canonical one.
 """
 

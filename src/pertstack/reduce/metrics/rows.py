@@ -28,6 +28,7 @@ class TruthRows:
     ----------
     treated : float32, shape (n, n_genes)
     references : reference name -> float32, shape (n, n_genes), or (1, n_genes) where it is one profile for all rows
+        A row that is not finite has no such reference, and every metric against it is NaN there.
     metrics : per-sample metrics that will be asked for
     landmarks : bool, shape (n_genes,), or None
         Genes that were measured rather than inferred; needed by ``_landmark`` metrics.
@@ -44,6 +45,10 @@ class TruthRows:
         self.metrics = tuple(m for m in metrics if not m.set_level)
         self.n, self.pool, self.landmarks = len(treated), pool, landmarks
         self.sets: dict[tuple[Reference, bool], _GeneSets] = {}
+        self.unknown: dict[Reference, Mask] = {}
+        for name in [r for r in references if r == "matched"]:  # the others are known for every row
+            self.unknown[name] = np.asarray(~np.isfinite(references[name]).all(axis=1))
+            references = {**references, name: np.where(self.unknown[name][:, None], np.float32(0), references[name])}
         for key in dict.fromkeys((m.reference, m.landmark) for m in self.metrics):
             mine = [m for m in self.metrics if (m.reference, m.landmark) == key]
             truth, reference = self._columns(treated, key[1]), self._columns(references[key[0]], key[1])
@@ -60,6 +65,8 @@ class TruthRows:
             for j, metric in enumerate(self.metrics):
                 if (metric.reference, metric.landmark) == key:
                     values[j] = from_sums(metric, sums[:, sets.place(metric)], spearman)
+                    if key[0] in self.unknown:
+                        values[j, self.unknown[key[0]]] = np.nan
         values[:, ~predicted] = np.nan
         return values, predicted
 

@@ -119,7 +119,7 @@ class _LineMeans:
     ) -> None:
         blocks = [b for b in ordered_blocks(source) if b.cell_line == line]
         shape = (len(combines) + 1, len(used), len(where), len(source.gene_names))
-        self.used, self.means, counts = used, np.zeros(shape), np.zeros((len(combines) + 1, len(where)))
+        self.used, self.means, counts = used, np.zeros(shape), np.zeros(shape[:3])
         rows, predicted = [], []
         for tile, treated in iter_tiles(source, references, memory // 2, blocks=blocks):
             drug = np.array([where.get(p, -1) for p in tile.obs["perturbation"]])
@@ -127,15 +127,16 @@ class _LineMeans:
             layers = [treated, *(np.asarray(c(tile), dtype=np.float32) for c in combines.values())]
             finite = np.stack([np.isfinite(layer).all(axis=1) for layer in layers])
             predicted.append(finite[1:])
+            profiles = [np.broadcast_to(_profile(tile, references, r), treated.shape) for r in used]
+            known = [np.isfinite(p).all(axis=1) for p in profiles]
             for i, layer in enumerate(layers):
-                good = finite[i] & (drug >= 0)
-                np.add.at(counts[i], drug[good], 1)
-                for r, reference in enumerate(used):
-                    difference = layer[good] - np.broadcast_to(_profile(tile, references, reference), layer.shape)[good]
-                    np.add.at(self.means[i, r], drug[good], difference)
+                for r, profile in enumerate(profiles):
+                    good = finite[i] & (drug >= 0) & known[r]
+                    np.add.at(counts[i, r], drug[good], 1)
+                    np.add.at(self.means[i, r], drug[good], layer[good] - profile[good])
         self.rows, self.predicted = np.concatenate(rows), np.concatenate(predicted, axis=1)
         with np.errstate(invalid="ignore"):
-            self.means /= counts[:, None, :, None]
+            self.means /= counts[..., None]
 
     def scores(self, metrics: Sequence[Metric], pool: ThreadPoolExecutor | None) -> Float64:
         """(n_names, n_metrics, n rows of the line)."""
@@ -146,7 +147,9 @@ class _LineMeans:
             for r, reference in enumerate(self.used):
                 mine = [j for j, m in enumerate(metrics) if m.reference == reference]
                 kinds = [_DISTANCE[metrics[j].kind] for j in mine]
-                got = _mid_ranks(self.means[0, r], self.means[i + 1, r], kinds, pool)
+                truth, got = self.means[0, r], np.full((len(kinds), len(self.means[0, r])), np.nan)
+                known = np.isfinite(truth).all(axis=1)  # some row has the reference
+                got[:, known] = _mid_ranks(truth[known], self.means[i + 1, r][known], kinds, pool)
                 answer[i, np.array(mine)[:, None], np.flatnonzero(ok)] = got[:, self.rows[ok]]
         return answer
 
@@ -154,6 +157,8 @@ class _LineMeans:
 def _profile(tile: Tile, references: References, reference: Reference) -> Any:
     if reference == "own":
         return tile.control.astype(np.float64)
+    if reference == "matched":
+        return references.plates.profiles(tile.obs, tile.block.cell_line, tile.control)
     return tile.pooled if reference == "pooled" else references.centroid(tile.block.cell_line)
 
 

@@ -1,0 +1,147 @@
+"""The matched reference: mean control of a sample's plate without the sample's own control.
+
+The own control carries its noise into truth and prediction alike; the pooled one leaves what is particular to a plate
+in both. A mean over the *other* controls of the plate takes the plate away and shares no well with the sample. What
+else may be subtracted is the business of ``references.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack.data.rows import Float32
+from pertstack.design.blocks import Block
+from pertstack.predictions.source import BlockSource
+
+Float64 = np.ndarray[Any, np.dtype[np.float64]]
+Group = tuple[str, str]  # cell line, plate or control group
+LEAST_OTHERS = 4
+"""Fewer other controls than this are no mean: their own noise would be shared by truth and prediction."""
+GROUPINGS = ("plate", "control_id")
+_ROWS = 256
+
+
+@dataclass(frozen=True)
+class PlateControls:
+    """Distinct controls of one plate in one cell line: their sum, and which they are (digests of float32 rows)."""
+
+    total: Float64  # (n_genes,)
+    members: frozenset[str]
+
+
+@dataclass(frozen=True)
+class MatchedControls:
+    """Controls by cell line and plate; ``by`` says what a plate was told by, None where nothing tells it.
+
+    Equal control rows count once, so that a well used for fifty samples weighs as much as one used for two.
+    """
+
+    by: str | None = None
+    plates: Mapping[Group, PlateControls] = field(default_factory=dict)
+
+    @classmethod
+    def collect(cls, source: BlockSource, blocks: Iterable[Block]) -> MatchedControls:
+        """One streamed read of the controls of ``blocks``, none at all where no plate and no control group is known.
+
+        ``plate`` is used where any row has one, else ``control_id``. Memory: one profile per plate.
+        """
+        blocks = sorted(blocks)
+        found = [c for c in GROUPINGS if any(c in source.obs(b) and source.obs(b)[c].notna().any() for b in blocks)]
+        return cls(found[0]).extended(source, blocks) if found else cls()
+
+    def extended(self, source: BlockSource, blocks: Iterable[Block]) -> MatchedControls:
+        """Also the plates that only ``blocks`` have; plates known already stay as they are."""
+        if self.by is None:
+            return self
+        totals: dict[Group, Float64] = {}
+        members: dict[Group, set[str]] = {}
+        for block in sorted(blocks):
+            groups = _groups(source.obs(block), block.cell_line, self.by)
+            wanted = np.array([g is not None and g not in self.plates for g in groups], dtype=bool)
+            for start in range(0, len(groups), _ROWS):
+                if not wanted[start : start + _ROWS].any():
+                    continue
+                rows = source.read(block, "control", start, min(len(groups), start + _ROWS))
+                for row, group, use in zip(rows, groups[start:], wanted[start:], strict=False):
+                    digest = _digest(row)
+                    if not use or group is None or digest in members.setdefault(group, set()):
+                        continue
+                    members[group].add(digest)
+                    totals[group] = totals.get(group, np.zeros(len(row))) + row.astype(np.float64)
+        new = {g: PlateControls(totals[g], frozenset(members[g])) for g in totals}
+        return MatchedControls(self.by, {**self.plates, **new})
+
+    @property
+    def reason(self) -> str:
+        """Why no sample can have a matched control; empty where some can."""
+        if self.by is None:
+            return "no row says on which plate (plate) or in which control group (control_id) it was measured"
+        most = max((len(p.members) for p in self.plates.values()), default=0)
+        if most <= LEAST_OTHERS:
+            return (
+                f"no {self.by.replace('_id', ' group')} has more than {most} distinct control"
+                f"{'' if most == 1 else 's'}, and {LEAST_OTHERS} besides the sample's own are needed"
+            )
+        return ""
+
+    def profiles(self, obs: pd.DataFrame, cell_line: str, control: Float32) -> Float64:
+        """Mean of the other controls of each row's plate, (n, n_genes); NaN rows where it is not known.
+
+        ``control`` (n, n_genes) are the rows' own controls, which are left out of their means; a plate with fewer than
+        ``LEAST_OTHERS`` other controls is not known.
+        """
+        answer = np.full(control.shape, np.nan)
+        if self.by is None:
+            return answer
+        for i, group in enumerate(_groups(obs, cell_line, self.by)):
+            plate = self.plates.get(group) if group is not None else None
+            if plate is None:
+                continue
+            mine = _digest(control[i]) in plate.members
+            n = len(plate.members) - mine
+            if n >= LEAST_OTHERS:
+                answer[i] = (plate.total - control[i] * np.float64(mine)) / n
+        return answer
+
+    def to_arrays(self) -> dict[str, Any]:
+        """Plain arrays for one npz file; ``from_arrays`` reads them back."""
+        groups = sorted(self.plates)
+        members = [(i, d) for i, g in enumerate(groups) for d in sorted(self.plates[g].members)]
+        return {
+            "matched_by": np.str_(self.by or ""),
+            "matched_lines": np.asarray([g[0] for g in groups], dtype=str),
+            "matched_plates": np.asarray([g[1] for g in groups], dtype=str),
+            "matched_total": np.stack([self.plates[g].total for g in groups]) if groups else np.zeros((0, 0)),
+            "matched_of": np.asarray([i for i, _ in members], dtype=np.int64),
+            "matched_members": np.asarray([d for _, d in members], dtype=str),
+        }
+
+    @classmethod
+    def from_arrays(cls, z: Mapping[str, Any]) -> MatchedControls:
+        """What ``to_arrays`` gave. Files written before there was a matched reference know no plate."""
+        if "matched_by" not in z or not str(z["matched_by"]):
+            return cls()
+        lines, plates, total = z["matched_lines"].tolist(), z["matched_plates"].tolist(), z["matched_total"]
+        members: list[set[str]] = [set() for _ in lines]
+        for i, digest in zip(z["matched_of"].tolist(), z["matched_members"].tolist(), strict=True):
+            members[i].add(digest)
+        groups = zip(lines, plates, strict=True)
+        known = {g: PlateControls(total[i], frozenset(members[i])) for i, g in enumerate(groups)}
+        return cls(str(z["matched_by"]), known)
+
+
+def _groups(obs: pd.DataFrame, cell_line: str, by: str) -> list[Group | None]:
+    """Cell line and plate of each row, None where it is not known."""
+    if by not in obs:
+        return [None] * len(obs)
+    return [None if pd.isna(x) else (cell_line, str(x)) for x in obs[by]]
+
+
+def _digest(row: Float32) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(row, dtype=np.float32).tobytes(), digest_size=12).hexdigest()
