@@ -15,6 +15,7 @@ from pertstack.folder import StudyFolder
 from pertstack.judging import Stored, recall_verdict, stored_stack
 from pertstack.members import stack_facts
 from pertstack.probing import stored_probes
+from pertstack.sealing import SEALED
 from pertstack.verdict.checks import run_checks
 from pertstack.write.report import report
 from pertstack.write.report_input import ReportInput
@@ -48,7 +49,7 @@ def report_input(folder: StudyFolder) -> ReportInput:
         group_by=folder.plan.group_by,
         data=_data_facts(folder),
         plan=folder.analysis_plan.to_json(),
-        ledger=[e.to_json() for e in folder.ledger.entries()],
+        ledger=[e.to_json() for e in folder.ledger.entries() if e.kind != SEALED],  # digests for the audit
         weights=_weights(stored),
         prediction_correlation=facts.prediction_correlation,
         error_correlation=facts.error_correlation,

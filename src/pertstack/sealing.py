@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pertstack._base.digests import own_digest_fits, with_own_digest
 from pertstack._base.errors import StackingError
 from pertstack._base.files import read_json, write_json
 from pertstack._base.findings import Finding
@@ -21,7 +22,8 @@ from pertstack._base.fingerprints import Change, change, fingerprint
 from pertstack.design.ledger import Entry
 from pertstack.folder import StudyFolder
 
-Step = Literal["init", "stack", "verdict"]
+Step = Literal["init", "stack", "verdict", "report"]
+STEPS: tuple[Step, ...] = ("init", "stack", "verdict", "report")
 SEALED = "sealed"
 FORMAT = 1
 STACK_RESULTS = ("weights.json", "weights.npz", "oof.json", "oof_scores.npz", "diversity.json", "probes.json")
@@ -48,13 +50,20 @@ def seal_verdict(folder: StudyFolder) -> None:
     _seal(folder, "verdict", (folder.results / name for name in VERDICT_RESULTS))
 
 
+def seal_report(folder: StudyFolder) -> None:
+    """The page that people read."""
+    _seal(folder, "report", [folder.report])
+
+
 def heads(folder: StudyFolder) -> list[str]:
     """Digests with which the ledger ended when seals were made: it must still hold them."""
     path = folder.path("seals", "head.json")
     try:
-        return [str(read_json(path)["ledger_head"])] if path.exists() else []
-    except (StackingError, KeyError, TypeError):
+        value = read_json(path) if path.exists() else {}
+    except StackingError:
         return []  # a finding of ``broken_seals``
+    whole = isinstance(value, dict) and own_digest_fits(value)
+    return [str(value["ledger_head"])] if whole else []
 
 
 def broken_seals(folder: StudyFolder) -> list[Finding]:
@@ -64,7 +73,7 @@ def broken_seals(folder: StudyFolder) -> list[Finding]:
     except StackingError:
         entries = ()  # a broken ledger has findings of its own; manifests are still believed
     found = list(_head(folder, entries))
-    for step in ("init", "stack", "verdict"):
+    for step in STEPS:
         mine = [e for e in entries if e.facts["step"] == step]
         path = folder.path("seals", f"{step}.json")
         if not path.exists():
@@ -86,7 +95,6 @@ def broken_seals(folder: StudyFolder) -> list[Finding]:
 
 
 _AFTER = "Restore it from a copy; without it changes of the files it lists cannot all be named"
-_CODES = {"init": "layout_changed", "stack": "results_edited", "verdict": "results_edited"}
 
 
 @dataclass(frozen=True)
@@ -112,14 +120,22 @@ class _Seal:
         older = self._older(name, path)
         text = f"{path} is not {when}: it {differs.said}.{older} It was edited or damaged, or a later step was "
         text += f"interrupted. Restore it from a copy{'' if self.step == 'init' else ', or run that step again'}."
-        code = "results_put_back" if older else _CODES[self.step] if name.startswith("results") else "layout_changed"
-        return _finding(code, text, path, differs)
+        code = (
+            "results_put_back"
+            if older
+            else "results_edited"
+            if name.startswith(("results", "report"))
+            else "layout_changed"
+        )
+        return _finding("results_put_back" if older else code, text, path, differs)
 
     def _removed(self, path: Path) -> Finding:
         text = f"{path} is gone. "
         if self.step == "verdict":
             text += "The ledger says that the held-out test was opened: a look cannot be undone. "
         code = "results_removed" if self.folder.results in path.parents else "file_removed"
+        if self.step == "report":
+            text += f"`pertstack report {self.folder.root}` writes it again. "
         return Finding("error", code, f"{text}Restore it from a copy.", where=str(path))
 
     def _older(self, name: str, path: Path) -> str:
@@ -169,7 +185,10 @@ def _seal(folder: StudyFolder, step: Step, files: Iterable[Path]) -> None:
     there = {p.relative_to(folder.root).as_posix(): fingerprint(p) for p in sorted(set(files)) if p.is_file()}
     path = folder.path("seals", f"{step}.json")
     write_json(path, {"format": FORMAT, "step": step, "files": there})
-    results = {n: f["sha256"] for n, f in there.items() if n.startswith("results/")}
+    results = {n: f["sha256"] for n, f in there.items() if n.startswith(("results/", "report"))}
     manifest = hashlib.sha256(path.read_bytes()).hexdigest()
+    before = [e for e in folder.ledger.of_kind(SEALED) if e.facts["step"] == step]
+    if before and before[-1].facts["manifest"] == manifest:
+        return
     entry = folder.ledger.append(SEALED, step=step, manifest=manifest, files=results, n_files=len(there))
-    write_json(folder.path("seals", "head.json"), {"format": FORMAT, "ledger_head": entry.digest})
+    write_json(folder.path("seals", "head.json"), with_own_digest({"format": FORMAT, "ledger_head": entry.digest}))

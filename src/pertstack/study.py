@@ -28,7 +28,7 @@ from pertstack.predictions.store import PredictionStore
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.reduction import Reduction
 from pertstack.runs import cross_fit_study
-from pertstack.sealing import seal_stack, seal_verdict
+from pertstack.sealing import seal_report, seal_stack, seal_verdict
 from pertstack.stack.registry import make_combiner
 from pertstack.stacking import Stacked, reduce_study, stack_study, stored_key
 from pertstack.status import Status, study_status
@@ -277,7 +277,9 @@ class Study:
         """Write ``report.html`` and return its path."""
         from pertstack.reporting import write_report
 
-        return write_report(self.folder)
+        path = write_report(self.folder)
+        seal_report(self.folder)
+        return path
 
     def run(
         self, models: Sequence[str] | None = None, *, scope: str = "pooled", workers: int = 1, memory: str = "1 GB",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,13 @@ import pyarrow as pa
 
 from pertstack._base.errors import first_few
 
-TEXT = {".json", ".jsonl", ".toml", ".csv", ".txt"}
+TEXT = {".json", ".jsonl", ".toml", ".csv", ".txt", ".html"}
 MOST_ROWS = 2_000_000
 """Files with more rows are recognised as a whole only."""
+
+_UNREADABLE = (
+    ValueError, OSError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile, pa.ArrowException,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ def _rows(suffix: str, raw: bytes) -> tuple[list[str], list[str]] | None:
             return _table_rows(pd.read_parquet(io.BytesIO(raw)))
         if suffix == ".npz":
             return _array_rows(raw)
-    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError, pa.ArrowException):
+    except _UNREADABLE:
         return None
     return None
 

@@ -22,6 +22,10 @@ from pertstack._base.errors import CorruptionError, InputError, first_few
 from pertstack._base.files import read_json
 from pertstack.design.blocks import Block
 
+_OBS_KINDS = {
+    "dataframe", "categorical", "array", "string-array", "nullable-integer", "nullable-boolean",
+    "nullable-string-array",
+}  # fmt: skip
 BLOCK_ATTRIBUTE = "pertstack_block"
 
 
@@ -57,7 +61,17 @@ def plain_obs(obs: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_obs(path: Path) -> pd.DataFrame:
-    """obs of a block; categories come back as plain words."""
+    """obs of a block; categories come back as plain words.
+
+    Raises
+    ------
+    CorruptionError
+        A part of it is of a kind that AnnData does not know.
+    """
+    for part in sorted((path / "obs").glob("**/zarr.json")):
+        kind = read_json(part).get("attributes", {}).get("encoding-type")
+        if kind not in _OBS_KINDS:
+            raise CorruptionError(f"{part} says it is {kind!r}, which is nothing of a sample table: it was changed.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         obs = read_elem(zarr.open_group(str(path), mode="r", use_consolidated=False)["obs"])
