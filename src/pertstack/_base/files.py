@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import tempfile
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,13 @@ def read_json(path: Path) -> Any:
             f"{path} is not valid JSON ({error}). It was written whole by pertstack, so something changed it since; "
             f"restore it from a copy, or delete it and run the step that writes it again."
         ) from error
+
+
+def missing_file(path: Path) -> MissingFileError:
+    """The error for a path that does not exist, with near names from the same folder."""
+    folder = path.parent
+    if not folder.is_dir():
+        return MissingFileError(f"{path} does not exist: there is no folder {folder} either. Check the path.")
+    near = get_close_matches(path.name, [p.name for p in folder.iterdir()], n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(repr(str(folder / n)) for n in near)}?" if near else " Check the path."
+    return MissingFileError(f"{path} does not exist.{hint}")

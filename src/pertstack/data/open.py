@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 
-from pertstack._base.errors import InputError, MissingFileError
+from pertstack._base.errors import InputError
+from pertstack._base.files import missing_file
 from pertstack.data.file import DataFile
 from pertstack.data.vehicles import ControlChoice
 
@@ -115,13 +115,3 @@ def _kind(path: Path) -> str:
             f"{path}: files of kind {last or 'without suffix'!r} are not known. Known: {', '.join(sorted(_KINDS))}."
         )
     return _KINDS[last]
-
-
-def missing_file(path: Path) -> MissingFileError:
-    """The error for a path that does not exist, with near names from the same folder."""
-    folder = path.parent
-    if not folder.is_dir():
-        return MissingFileError(f"{path} does not exist: there is no folder {folder} either. Check the path.")
-    near = get_close_matches(path.name, [p.name for p in folder.iterdir()], n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(repr(str(folder / n)) for n in near)}?" if near else " Check the path."
-    return MissingFileError(f"{path} does not exist.{hint}")

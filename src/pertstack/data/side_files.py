@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import CorruptionError, InputError, MissingFileError, first_few
-from pertstack._base.files import write_atomic
+from pertstack._base.files import missing_file, write_atomic
 from pertstack.data.side import FEATURE_KINDS, FeatureKind, GeneGraph, PerturbationFeatures, SideInformation
 
 Pairs = np.ndarray[Any, np.dtype[np.int64]]
@@ -80,8 +80,6 @@ def _load_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray[Any, Any
 def read_table(path: Path) -> pd.DataFrame:
     """A parquet, feather, CSV, TSV or whitespace-separated table, perhaps gzipped; all columns as they are."""
     if not path.exists():
-        from pertstack.data.open import missing_file
-
         raise missing_file(path)
     suffixes = [s.casefold() for s in path.suffixes]
     try:
