@@ -7,14 +7,14 @@ EXTRAS := models,dask,external,dev
 
 export MPLBACKEND := Agg
 
-.PHONY: help setup demo test test-all lint types bench worlds zoo judges calibration clean
+.PHONY: help setup demo test test-all lint types bench worlds zoo judges calibration mutants clean
 
 help:
 	@echo "make setup     the environment alone; .venv/bin/pertstack works afterwards"
 	@echo "make demo      simulate a study, train, stack, judge; writes demo/report.html"
 	@echo "make test      lint, types, tests, README commands, a small study (under 20 minutes on 2 cores)"
 	@echo "make test-all  also the slow tests (faults, external environments)"
-	@echo "make bench | worlds | zoo | judges | calibration    benchmarks and simulations behind the docs"
+	@echo "make bench | worlds | zoo | judges | calibration | mutants    what stands behind the docs"
 
 setup: $(STAMP)
 
@@ -54,6 +54,9 @@ zoo: $(STAMP)
 
 calibration: $(STAMP)
 	$(BIN)/python benchmarks/calibration.py
+
+mutants: $(STAMP)
+	$(BIN)/python benchmarks/mutants.py
 
 judges: $(STAMP)
 	$(PYTHON) -m venv .venv-judges

@@ -199,8 +199,8 @@ def permuted(path: Path) -> tuple[bytes, set[int]]:
     ["plan/folds.parquet", "plan/samples.parquet", f"{BLOCK}/layers/per_gene_linear/c/0/0",
      *(pytest.param(n, marks=pytest.mark.slow) for n in
        ["test_truth/blocks/LINE01.test.s000.zarr/layers/treated/c/0/0", "results/leaderboard.csv",
-        "results/checks.json", "results/weights.json", "results/weights.npz", "results/oof_scores.npz", "results/test_scores.npz",
-        "side/features_structure.npz", "store/genes.txt", "ledger.jsonl", "study.toml"])],
+        "results/checks.json", "results/weights.json", "results/weights.npz", "results/oof_scores.npz",
+        "results/test_scores.npz", "side/features_structure.npz", "store/genes.txt", "ledger.jsonl", "study.toml"])],
 )  # fmt: skip
 def test_permuted_rows_are_named(root, name):
     path = at(root, name)
@@ -291,6 +291,15 @@ def test_a_forged_provenance_is_found_by_the_seal_of_the_stack(root):
     with harmed(path, json.dumps(value).encode()):
         found = naming(audit(root), path)
     assert [f.code for f in found] == ["layout_changed"]
+
+
+def test_the_record_itself_knows_that_it_was_edited(root):
+    """Without a seal (nothing is stacked yet) an edit of who was fitted on what is found all the same."""
+    path = root / BLOCK / "layers/ridge/zarr.json"
+    edited = path.read_text().replace('"held_out_fold": 0', '"held_out_fold": 2')
+    with harmed(path, edited.encode()):
+        found = naming(audit(root), path)
+    assert {f.code for f in found} == {"record_damaged", "layout_changed"}, found
 
 
 def test_two_edits_at_once_are_both_reported_through_the_command(root):

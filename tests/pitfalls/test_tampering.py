@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -101,13 +103,19 @@ def test_a_record_swapped_between_blocks(judged):
 
 
 def test_the_fold_table_edited(judged):
+    """A test sample becomes a development sample, the facts inside the file stay: its digest and the seal both see."""
     path = judged.folder.path("plan", "folds.parquet")
-    table = pd.read_parquet(path)
+    before = pq.read_table(path)
+    table = before.to_pandas()
     row = table.index[table["role"] == "test"][0]
     table.loc[row, ["role", "fold"]] = ["development", 0]
-    table.to_parquet(path)
+    pq.write_table(
+        pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(before.schema.metadata), path
+    )
     errors = audit(judged)
-    assert any("folds.parquet" in e["where"] + e["message"] for e in errors), errors
+    assert "are not the ones with digest" in only(errors, "fold_plan")["message"]
+    sealed = next(e for e in errors if e["code"] == "layout_changed" and e["where"] == str(path))
+    assert sealed["numbers"]["rows"] == [row] and table["sample_id"][row] in sealed["examples"][0]
 
 
 def test_the_sample_table_permuted(judged):
@@ -120,7 +128,8 @@ def test_the_sample_table_permuted(judged):
     table.loc[[a, b]] = rows
     table.to_parquet(path)
     errors = audit(judged)
-    assert any("samples.parquet" in e["where"] and a in e["message"] + str(e["examples"]) for e in errors), errors
+    found = only(errors, "samples_edited")
+    assert "samples.parquet" in found["where"] and a in str(found["examples"]) and b in str(found["examples"]), errors
 
 
 def test_a_perturbation_renamed_in_the_sample_table(judged):
@@ -129,7 +138,10 @@ def test_a_perturbation_renamed_in_the_sample_table(judged):
     table.loc[table.index[5], "perturbation"] = "something else"
     table.to_parquet(path)
     errors = audit(judged)
-    assert any("samples.parquet" in e["where"] and table.index[5] in str(e["examples"]) for e in errors), errors
+    found = only(errors, "samples_edited")
+    assert "samples.parquet" in found["where"] and found["examples"] == [f"{table.index[5]} (perturbation)"], errors
+    sealed = next(e for e in errors if e["code"] == "layout_changed" and "samples.parquet" in e["where"])
+    assert sealed["numbers"]["rows"] == [5]
 
 
 def test_results_of_another_plan(judged):

@@ -1,0 +1,150 @@
+"""Switch every named guard off, one at a time, and see the test that commits the mistake go red.
+
+``tests/pitfalls/mutants.toml`` lists the guards: a file under ``src/pertstack``, a piece of text that occurs in it
+exactly once, what to put in its place, and the tests that must fail then. The tree is copied first; nothing in the
+working tree is touched. Without any change all named tests must pass.
+
+    python benchmarks/mutants.py                     # all of them, a table at the end
+    python benchmarks/mutants.py --only sound,shift  # those whose names hold one of these words
+    python benchmarks/mutants.py --jobs 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LIST = ROOT / "tests" / "pitfalls" / "mutants.toml"
+COPIED = ("src", "tests", "benchmarks", "pyproject.toml", "constraints.txt", "README.md", "docs")
+LIMIT = 600
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One guard, how it is switched off, and the tests that must see it."""
+
+    name: str
+    file: str  # below src/pertstack
+    old: str
+    new: str
+    tests: tuple[str, ...]  # node ids below tests/pitfalls
+
+    def applied(self, text: str) -> str:
+        """The file with the guard off.
+
+        Raises
+        ------
+        ValueError
+            The piece of text does not occur exactly once.
+        """
+        found = text.count(self.old)
+        if found != 1:
+            raise ValueError(f"{self.name}: the text to replace occurs {found} times in {self.file}, not once.")
+        return text.replace(self.old, self.new)
+
+
+def load(path: Path = LIST) -> list[Mutant]:
+    """All mutants of the list, names unique."""
+    rows = tomllib.loads(path.read_text(encoding="utf-8"))["mutant"]
+    found = [Mutant(r["name"], r["file"], r["old"], r["new"], tuple(r["tests"])) for r in rows]
+    names = [m.name for m in found]
+    if len(set(names)) != len(names):
+        raise ValueError(f"Names occur twice: {sorted({n for n in names if names.count(n) > 1})}.")
+    return found
+
+
+def copy_tree(target: Path) -> Path:
+    """The parts of the repository that tests need, in a folder of their own."""
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        elif source.exists():
+            shutil.copy2(source, target / name)
+    return target
+
+
+def run_tests(tree: Path, tests: tuple[str, ...]) -> tuple[int, str]:
+    """Exit code of pytest on tests of a tree, and its last line."""
+    nodes = [f"tests/pitfalls/{t}" for t in tests]
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment = {**inherited, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "", *nodes]
+    done = subprocess.run(
+        command, cwd=tree, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or [""]
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    return done.returncode, (failed or lines)[-1]
+
+
+def imports_the_copy(tree: Path) -> bool:
+    """Whether Python takes pertstack from the tree and not from somewhere else."""
+    code = "import pertstack; print(pertstack.__file__)"
+    environment = {**os.environ, "PYTHONPATH": str(tree / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tree, env=environment, capture_output=True, text=True, check=True
+    )
+    return Path(done.stdout.strip()).resolve().is_relative_to(tree.resolve())
+
+
+def try_mutant(mutant: Mutant, work: Path) -> str:
+    """``red`` when a named test failed with the guard off; else what happened."""
+    tree = copy_tree(Path(tempfile.mkdtemp(dir=work)))
+    try:
+        path = tree / "src" / "pertstack" / mutant.file
+        path.write_text(mutant.applied(path.read_text(encoding="utf-8")), encoding="utf-8")
+        outcomes = []
+        for test in mutant.tests:
+            code, line = run_tests(tree, (test,))
+            word = {0: "GREEN", 1: "red"}.get(code, f"pytest ended with {code}")
+            outcomes.append(word if word == "red" else f"{word}: {test} ({line[:120]})")
+        return "red" if set(outcomes) == {"red"} else "; ".join(o for o in outcomes if o != "red")
+    except subprocess.TimeoutExpired:
+        return f"no answer within {LIMIT} s"
+    finally:
+        shutil.rmtree(tree, ignore_errors=True)
+
+
+def main() -> int:
+    """All mutants; exit code 1 when some guard can be switched off without a test going red."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", default="", help="words, comma-separated, one of which a name must hold")
+    parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
+    given = parser.parse_args()
+    words = [w for w in given.only.split(",") if w]
+    mutants = [m for m in load() if not words or any(w in m.name for w in words)]
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mutants.") as folder:
+        work = Path(folder)
+        tree = copy_tree(work / "whole")
+        if not imports_the_copy(tree):
+            print("Python imports pertstack from elsewhere than the copy, so nothing would be tested.")
+            return 1
+        tests = tuple(sorted({t for m in mutants for t in m.tests}))
+        code, line = run_tests(tree, tests)
+        print(f"without any change: {'green' if code == 0 else 'RED'} ({len(tests)} tests; {line[:150]})", flush=True)
+        if code:
+            return 1
+        survived = 0
+        with ThreadPoolExecutor(given.jobs) as pool:
+            for mutant, outcome in zip(mutants, pool.map(lambda m: try_mutant(m, work), mutants), strict=True):
+                survived += outcome != "red"
+                print(f"{outcome:5} {mutant.name}  ({mutant.file})", flush=True)
+    minutes = (time.monotonic() - started) / 60
+    print(f"{len(mutants) - survived} of {len(mutants)} guards seen red, {minutes:.0f} min")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
