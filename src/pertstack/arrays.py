@@ -18,6 +18,7 @@ from pertstack._base.errors import MisalignedError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack.data.rows import Float32
 from pertstack.predictions.array_source import ArraySource
+from pertstack.predictions.embedding import ArrayEmbedding
 from pertstack.probing import accused, probe_model, sample_rows
 from pertstack.reduce.metrics.names import DEFAULT_PANEL, parse_metric
 from pertstack.reduce.one_pass import reduce_blocks
@@ -65,11 +66,13 @@ class StackFit:
         return {name: self.nested.final[name].weights() for name in self.nested.names}
 
     def predict(
-        self, predictions: Mapping[str, Any], *, control: Any = None, cell_line: Any = None, combiner: str | None = None
-    ) -> Float32:
+        self, predictions: Mapping[str, Any], *, control: Any = None, cell_line: Any = None,
+        combiner: str | None = None, embeddings: Mapping[str, ArrayEmbedding] | None = None,
+    ) -> Float32:  # fmt: skip
         """Combined treated profiles (n, n_genes) of new samples, by the chosen combiner or the one named.
 
         ``predictions`` are of models fitted on all development rows; ``control`` None means differential values.
+        ``embeddings`` by the same fits, each with its anchors, for a combiner that was learned with them.
         """
         name = combiner or self.chosen
         if name not in self.nested.names:
@@ -84,7 +87,7 @@ class StackFit:
         given = {m: np.asarray(predictions[m], dtype=np.float32) for m in fitted.models}
         shape = next(iter(given.values())).shape
         zero = np.zeros(shape, dtype=np.float32) if control is None else np.asarray(control, dtype=np.float32)
-        return combine_arrays(fitted, given, zero, self.references, cell_line)
+        return combine_arrays(fitted, given, zero, self.references, cell_line, embeddings)
 
 
 def stack(
@@ -103,6 +106,7 @@ def stack(
     seed: int = 0,
     trust_partial: bool = False,
     condition: Any = None,
+    embeddings: Mapping[str, ArrayEmbedding] | None = None,
 ) -> StackFit:
     """Stack out-of-fold predictions held in memory.
 
@@ -116,6 +120,9 @@ def stack(
     trust_partial : let combiners with weights per gene, condition or sample ship. Arrays carry no nested fits, and base
         models cross-fitted on these folds tell such weights the means of the scored fold
         (docs/decisions/0005-true-nesting.md). Say True only when the models were fitted on other data altogether.
+    embeddings : {model: ArrayEmbedding(values, anchors)} of ``pertstack.predictions.embedding``, for the combiner
+        ``embedding_ridge``; anchors are the same rows embedded by the fit of every fold, without which vectors of two
+        folds cannot be compared.
     condition : one name per row, equal for replicates (same perturbation, cell line, dose and time). With it models are
         probed for knowing the noise of single measurements, which only in-sample predictions do.
 
@@ -130,6 +137,7 @@ def stack(
     source = ArraySource(
         predictions, treated, control, folds=folds, perturbation=perturbation, cell_line=cell_line,
         gene_names=gene_names, group=group, obs=None if condition is None else pd.DataFrame({"condition": condition}),
+        embeddings=embeddings,
     )  # fmt: skip
     findings = _probes(source, seed, claims_folds=not trust_partial, replicates=condition is not None)
     references = References.collect(source)

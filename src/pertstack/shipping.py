@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,10 @@ from pertstack.design.blocks import Block
 from pertstack.folder import StudyFolder
 from pertstack.judging import final_fits, stored_stack
 from pertstack.predictions.align import match
+from pertstack.predictions.embedding import RowEmbeddings
 from pertstack.predictions.importers import open_file
 from pertstack.reduce.tile import Tile
-from pertstack.refit import ROWS, open_new, refit_and_predict
+from pertstack.refit import ROWS, new_embeddings, open_new, refit_and_predict
 from pertstack.stack.combiner import FittedCombiner
 from pertstack.write.export import predictions_to_h5ad
 
@@ -56,8 +59,10 @@ def predict_new(
             name: read_aligned(path, list(file.obs.index), list(folder.gene_names), place / f"given_{i}.npy")
             for i, (name, path) in enumerate(given.items())
         }
-        arrays |= refit_and_predict(folder, [m for m in needed if m not in given], file, place, workers)
-        combined = _combine(folder, stored.models, fitted, file, arrays, place / "combined.npy")
+        again = [m for m in needed if m not in given]
+        arrays |= refit_and_predict(folder, again, file, place, workers)
+        vectors = new_embeddings(folder, again, file, place)
+        combined = _combine(folder, stored.models, fitted, file, arrays, vectors, place / "combined.npy")
         facts = {
             "ensemble": stored.chosen, "models": list(needed), "key": stored.key, "plan_digest": folder.plan.digest
         }  # fmt: skip
@@ -115,7 +120,7 @@ def read_aligned(path: Path, sample_ids: Sequence[str], gene_names: Sequence[str
 
 def _combine(
     folder: StudyFolder, models: Sequence[str], fitted: FittedCombiner, file: DataFile, arrays: dict[str, Float32],
-    to: Path,
+    vectors: Mapping[str, RowEmbeddings], to: Path,
 ) -> Float32:  # fmt: skip
     """Combine all rows, a few hundred of one cell line at a time, into an array memory-mapped at ``to``.
 
@@ -143,7 +148,7 @@ def _combine(
             tile = Tile(
                 Block(line, None), tuple(models), genes, file.obs.iloc[rows], values,
                 np.ascontiguousarray(file.read_control(rows)[:, order]), references.pooled(line).astype(np.float32),
-                there, known,
+                there, known, partial(_embedding, vectors, rows),
             )  # fmt: skip
             combined = fitted.combine(tile)
             out[rows], answered[rows] = combined, np.isfinite(combined).all(axis=1)
@@ -153,6 +158,11 @@ def _combine(
             f"({first_few(file.obs.index[~answered])}): no model with weight predicts them."
         )
     return out
+
+
+def _embedding(vectors: Mapping[str, RowEmbeddings], rows: np.ndarray[Any, Any], model: str) -> RowEmbeddings | None:
+    found = vectors.get(model)
+    return None if found is None else replace(found, values=found.values[rows])
 
 
 def _pieces(rows: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:

@@ -32,7 +32,7 @@ from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stack.choose import Choice, choose
 from pertstack.stack.nested import NestedFits, fit_nested
-from pertstack.stack.registry import make_combiners
+from pertstack.stack.registry import make_combiner, make_combiners
 from pertstack.stack.sums import merge_within, regression_sums
 
 
@@ -90,7 +90,10 @@ def evidence_key(
         if (record := source.store.find(block, nested_name(model, k))) is not None
     ]
     chosen = {name: dict(params) for name, params in combiners.items()}
-    return digest_json([2, source.store.plan_digest, plan.digest, accept_unverified, chosen, layers, nested])
+    facts = [2, source.store.plan_digest, plan.digest, accept_unverified, chosen, layers, nested]
+    if any("embeddings" in make_combiner(name).needs for name in combiners):
+        facts.append([[b.id, m, source.embedding_digest(b, m)] for b in source.blocks() for m in source.models])
+    return digest_json(facts)
 
 
 def reduce_study(

@@ -9,13 +9,14 @@ import pytest
 from sklearn.base import clone
 
 from pertstack._base.errors import MisalignedError, UnknownNameError
+from pertstack.predictions.embedding import ArrayEmbedding
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles
 from pertstack.stack.combiner import Combiner
 from pertstack.stack.estimator import CombinerEstimator
 from pertstack.stack.evidence import Evidence
 from pertstack.stack.registry import COMBINERS, make_combiner, make_combiners
-from references.small_world import as_source, small_world
+from references.small_world import as_source, small_world, turned_embeddings
 
 NAMES = sorted(COMBINERS)
 
@@ -153,8 +154,13 @@ def test_works_as_a_scikit_learn_estimator(name):
     world = small_world(n=60, n_groups=12)
     x = np.stack([world["control"], *world["predictions"].values()], axis=1)
     estimator = clone(CombinerEstimator(name))
-    estimator.fit(x, world["treated"], folds=world["folds"], groups=world["perturbation"], cell_line=world["cell_line"])
-    out = estimator.predict(x, cell_line=world["cell_line"])
+    given = dict(enumerate(turned_embeddings(world).values())) if "embeddings" in make_combiner(name).needs else None
+    estimator.fit(
+        x, world["treated"], folds=world["folds"], groups=world["perturbation"], cell_line=world["cell_line"],
+        embeddings=given,
+    )  # fmt: skip
+    new = {i: ArrayEmbedding(e.values, e.anchors[None]) for i, e in given.items()} if given else None
+    out = estimator.predict(x, cell_line=world["cell_line"], embeddings=new)
     assert out.shape == world["treated"].shape and np.isfinite(out).all()
     assert estimator.get_params()["combiner"] == name
 

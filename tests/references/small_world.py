@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from pertstack.predictions.array_source import ArraySource
+from pertstack.predictions.embedding import ArrayEmbedding
 from pertstack.reduce.references import References
 
 
@@ -41,6 +42,26 @@ def as_source(world, **changes):
     w = {**world, **changes}
     source = ArraySource(
         w["predictions"], w["treated"], w["control"], folds=w["folds"], perturbation=w["perturbation"],
-        cell_line=w["cell_line"],
+        cell_line=w["cell_line"], embeddings=turned_embeddings(w) if "embeddings" not in w else w["embeddings"],
     )  # fmt: skip
     return source, References.collect(source)
+
+
+def turned_embeddings(world, *, d=5, seed=0, aligned=True):
+    """Every model's embedding: what was done, turned, shifted and scaled otherwise in each fold's fit.
+
+    Anchors are the first 20 rows. ``aligned`` False leaves them out.
+    """
+    rng = np.random.default_rng(seed)
+    done = sorted(set(world["perturbation"]))
+    known = dict(zip(done, rng.normal(0, 1, (len(done), d)), strict=True))
+    rows = np.stack([known[p] for p in world["perturbation"]]) + rng.normal(0, 0.05, (len(world["folds"]), d))
+    values, anchors = np.zeros_like(rows), {}
+    for fold in sorted(set(world["folds"])):
+        basis = np.linalg.qr(rng.normal(0, 1, (d, d)))[0]
+        shift, scale = rng.normal(0, 3, d), rng.uniform(0.5, 2)
+        mine = world["folds"] == fold
+        values[mine] = (rows[mine] @ basis) * scale + shift
+        anchors[int(fold)] = (rows[:20] @ basis) * scale + shift
+    anchors[None] = anchors[min(anchors)]
+    return {m: ArrayEmbedding(values, anchors if aligned else {}) for m in world["predictions"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from pertstack._base.errors import InputError, first_few
 from pertstack.data.rows import Float32
 from pertstack.predictions.array_source import ArraySource
+from pertstack.predictions.embedding import ArrayEmbedding
 from pertstack.reduce.read_tiles import iter_tiles
 from pertstack.reduce.references import References
 from pertstack.stack.combiner import FittedCombiner
@@ -17,8 +19,9 @@ ONE_LINE = "all"  # what ``ArraySource`` calls the cell line of samples that nam
 
 
 def combine_arrays(
-    fitted: FittedCombiner, predictions: dict[str, Any], control: Any, references: References, cell_line: Any
-) -> Float32:
+    fitted: FittedCombiner, predictions: dict[str, Any], control: Any, references: References, cell_line: Any,
+    embeddings: Mapping[str, ArrayEmbedding] | None = None,
+) -> Float32:  # fmt: skip
     """Combined prediction of samples in arrays, rows in the order handed in, (n, n_genes).
 
     A cell line without development rows takes the mean of the controls handed in for it as its pooled control.
@@ -36,7 +39,7 @@ def combine_arrays(
         )
     source = ArraySource(
         predictions, np.zeros((n, n_genes), dtype=np.float32), control, folds=[None] * n, perturbation=["new"] * n,
-        cell_line=cell_line, gene_names=references.gene_names, role="test",
+        cell_line=cell_line, gene_names=references.gene_names, role="test", embeddings=embeddings,
     )  # fmt: skip
     references = references.with_controls_of(source)
     out = np.empty((n, n_genes), dtype=np.float32)

@@ -7,7 +7,7 @@ path is that of a study: the same blocks, reduction and combiners.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from pertstack._base.errors import InputError, MisalignedError
 from pertstack.data.rows import Float32
 from pertstack.predictions.array_source import ArraySource
+from pertstack.predictions.embedding import ArrayEmbedding
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
 from pertstack.stack.combine_arrays import combine_arrays
@@ -55,11 +56,15 @@ class CombinerEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.seed = seed
 
     def fit(
-        self, X: Any, y: Any, *, folds: Any, groups: Any = None, cell_line: Any = None, gene_names: Any = None
-    ) -> CombinerEstimator:
-        """Learn weights; ``groups`` (default: every row its own) say which rows are replicates of one perturbation."""
+        self, X: Any, y: Any, *, folds: Any, groups: Any = None, cell_line: Any = None, gene_names: Any = None,
+        embeddings: Mapping[int, ArrayEmbedding] | None = None,
+    ) -> CombinerEstimator:  # fmt: skip
+        """Learn weights; ``groups`` (default: every row its own) say which rows are replicates of one perturbation.
+
+        ``embeddings`` of some models, by their position in X, for combiners that need them.
+        """
         chosen = make_combiner(self.combiner, **(self.params or {}))
-        source, names = _source(X, y, folds, groups, cell_line, gene_names)
+        source, names = _source(X, y, folds, groups, cell_line, gene_names, embeddings)
         references = References.collect(source)
         top = min(80, source.gene_names.size)
         reduction = reduce_blocks(source, references, k=top)
@@ -70,7 +75,9 @@ class CombinerEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.gene_names_ = source.gene_names
         return self
 
-    def predict(self, X: Any, *, cell_line: Any = None) -> Float32:
+    def predict(
+        self, X: Any, *, cell_line: Any = None, embeddings: Mapping[int, ArrayEmbedding] | None = None
+    ) -> Float32:
         """Combined treated profiles, (n, n_genes), for control and predictions of new samples."""
         if not hasattr(self, "fitted_"):
             raise InputError("This combiner has learned nothing yet: call fit(X, y, folds=...) before predict.")
@@ -81,7 +88,9 @@ class CombinerEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 f"{len(self.models_)} and {len(self.gene_names_)}. Hand in the same ones in the same order."
             )
         predictions = {m: x[:, 1 + i] for i, m in enumerate(self.models_)}
-        return combine_arrays(self.fitted_, predictions, x[:, 0], self.references_, cell_line)
+        return combine_arrays(
+            self.fitted_, predictions, x[:, 0], self.references_, cell_line, _named(embeddings, self.models_)
+        )
 
 
 def _cube(X: Any) -> Float32:
@@ -94,13 +103,18 @@ def _cube(X: Any) -> Float32:
 
 
 def _source(
-    X: Any, y: Any, folds: Any, groups: Any, cell_line: Any, gene_names: Any
-) -> tuple[ArraySource, Sequence[str]]:
+    X: Any, y: Any, folds: Any, groups: Any, cell_line: Any, gene_names: Any,
+    embeddings: Mapping[int, ArrayEmbedding] | None,
+) -> tuple[ArraySource, Sequence[str]]:  # fmt: skip
     x = _cube(X)
     names = tuple(f"model_{i}" for i in range(x.shape[1] - 1))
     perturbation = [f"row_{i}" for i in range(len(x))] if groups is None else groups
     source = ArraySource(
         {m: x[:, 1 + i] for i, m in enumerate(names)}, y, x[:, 0], folds=folds, perturbation=perturbation,
-        cell_line=cell_line, gene_names=gene_names,
+        cell_line=cell_line, gene_names=gene_names, embeddings=_named(embeddings, names),
     )  # fmt: skip
     return source, names
+
+
+def _named(embeddings: Mapping[int, ArrayEmbedding] | None, names: Sequence[str]) -> dict[str, ArrayEmbedding]:
+    return {names[i]: e for i, e in (embeddings or {}).items()}

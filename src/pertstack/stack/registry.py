@@ -13,6 +13,7 @@ from pertstack.stack.combiner import Combiner
 from pertstack.stack.direct import DirectOwn, DirectPooled, DirectSigned
 from pertstack.stack.direct_cell_line import DirectCellLine
 from pertstack.stack.direct_gene import DirectGene
+from pertstack.stack.embedding_ridge import EmbeddingRidge
 from pertstack.stack.feature_weighted import FeatureWeighted
 from pertstack.stack.gene_eb import GeneEb
 from pertstack.stack.gene_groups import GeneGroups
@@ -67,6 +68,7 @@ _CLASSES: tuple[type[Combiner], ...] = (
     Selector,
     SoftGate,
     SharedMlp,
+    EmbeddingRidge,
 )
 COMBINERS: dict[str, type[Combiner]] = {c.name: c for c in _CLASSES}
 ALWAYS: tuple[str, ...] = ("best_single", "mean", "median", "trimmed_mean", "no_change")
