@@ -20,6 +20,7 @@ from pertstack._base.files import write_json
 from pertstack._base.findings import Finding
 from pertstack._base.progress import track
 from pertstack.data import DataFile, build_side, open_data, save_side, validate
+from pertstack.data.landmarks import landmarks_of
 from pertstack.data.rows import Float32
 from pertstack.data.vehicles import ControlChoice
 from pertstack.design.analysis_plan import AnalysisPlan
@@ -167,7 +168,7 @@ def _lay_out_blocks(root: Path, file: DataFile, plan: FoldPlan, obs: pd.DataFram
         _lay_out_block(block, ids, store, store if block.role == "development" else truth, file, obs)
     references = References.collect(StoreSource(store, role="development", models=(), groups=plan.groups))
     references = references.with_controls_of(StoreSource(store, role="test", models=(), groups=plan.groups))
-    references.save(root / "plan" / "references.npz")
+    references.with_landmarks(landmarks_of(file.var)).save(root / "plan" / "references.npz")
 
 
 def _lay_out_block(

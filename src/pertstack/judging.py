@@ -22,7 +22,6 @@ from pertstack.folder import StudyFolder
 from pertstack.looking import last_published, publish_look, with_published
 from pertstack.members import doubts
 from pertstack.predictions.store_source import StoreSource
-from pertstack.reduce.metrics.names import FULL_PANEL, parse_metric
 from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stack.combiner import FittedCombiner
@@ -172,7 +171,7 @@ def _score_test(
     replicates = ReplicatePredictor(source)
     if replicates.exists:
         combines["replicate"] = replicates
-    metrics = tuple(dict.fromkeys([*panel_metrics(plan), *(parse_metric(m).name for m in FULL_PANEL)]))
+    metrics = panel_metrics(plan, folder.references, full=True)
     n_rows = sum(folder.store.n_samples(b) for b in source.blocks())
     with progress_bar() as bar:
         task = bar.add_task("scoring the held-out test", total=n_rows)

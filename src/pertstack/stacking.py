@@ -25,9 +25,11 @@ from pertstack.predictions.nested_source import WithoutFold, has_nested
 from pertstack.predictions.store_source import StoreSource
 from pertstack.probing import probe_study
 from pertstack.reduce.diversity import Diversity
-from pertstack.reduce.metrics.names import DEFAULT_PANEL, parse_metric
+from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.one_pass import reduce_blocks
+from pertstack.reduce.panels import panel
 from pertstack.reduce.reduction import Reduction
+from pertstack.reduce.references import References
 from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stack.choose import Choice, choose
@@ -177,11 +179,10 @@ def learning_reference(plan: AnalysisPlan) -> Any:
     return "own" if plan.reference == "own" else "pooled"
 
 
-def panel_metrics(plan: AnalysisPlan) -> tuple[str, ...]:
-    """The default panel, and the plan's own metrics where they are not in it."""
-    wanted = [parse_metric(m).name for m in DEFAULT_PANEL]
+def panel_metrics(plan: AnalysisPlan, references: References, *, full: bool = False) -> tuple[str, ...]:
+    """The panel that the data allow, and the plan's own metrics where they are not in it."""
     extra = [parse_metric(m).name for m in (plan.primary, plan.choice_metric)]
-    return tuple(dict.fromkeys([*wanted, *extra]))
+    return tuple(dict.fromkeys([*panel(references, full=full), *extra]))
 
 
 def _scores(
@@ -193,8 +194,8 @@ def _scores(
     with progress_bar() as bar:
         task = bar.add_task("scoring out of fold", total=2 * n_rows)
         oof = score(
-            source, nested.combines(), folder.references, metrics=panel_metrics(plan), memory=budget, workers=workers,
-            on_rows=lambda n: bar.advance(task, n),
+            source, nested.combines(), folder.references, metrics=panel_metrics(plan, folder.references),
+            memory=budget, workers=workers, on_rows=lambda n: bar.advance(task, n),
         )  # fmt: skip
         in_sample = score(
             source, nested.final_combines(), folder.references, metrics=(plan.choice_metric,), base_models=False,

@@ -22,13 +22,13 @@ from pertstack._base.errors import CorruptionError, InputError, MissingFileError
 from pertstack._base.files import write_atomic
 from pertstack.design.ledger import LOOK, Ledger
 
-Reference = Literal["own", "pooled", "centroid"]
+Reference = Literal["own", "pooled", "centroid", "matched"]
 ChoiceRule = Literal["no_harm_ladder", "best"]
 LooksRule = Literal["plain", "ladder", "thresholdout"]
 LOCKED, CHANGED, EXTRA_LOOK = "plan_locked", "plan_changed", "look_beyond_plan"
 _COMMENTS = {
     "primary": "the metric that decides; metric@reference, without a reference the sample's own control (canonical)",
-    "reference": "control reference of learning and choosing: own, pooled or centroid",
+    "reference": "control reference of choosing: own, pooled, matched or centroid; weights learn on own or pooled",
     "k": "number of top genes where the primary metric does not say it",
     "grouping": "what whole groups are held out and resampled",
     "combiners": "candidates; an empty list stands for all of them",

@@ -24,7 +24,6 @@ Group = tuple[str, str]  # cell line, plate or control group
 LEAST_OTHERS = 4
 """Fewer other controls than this are no mean: their own noise would be shared by truth and prediction."""
 GROUPINGS = ("plate", "control_id")
-_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -45,41 +44,9 @@ class MatchedControls:
     by: str | None = None
     plates: Mapping[Group, PlateControls] = field(default_factory=dict)
 
-    @classmethod
-    def collect(cls, source: BlockSource, blocks: Iterable[Block]) -> MatchedControls:
-        """One streamed read of the controls of ``blocks``, none at all where no plate and no control group is known.
-
-        ``plate`` is used where any row has one, else ``control_id``. Memory: one profile per plate.
-        """
-        blocks = sorted(blocks)
-        found = [c for c in GROUPINGS if any(c in source.obs(b) and source.obs(b)[c].notna().any() for b in blocks)]
-        return cls(found[0]).extended(source, blocks) if found else cls()
-
-    def extended(self, source: BlockSource, blocks: Iterable[Block]) -> MatchedControls:
-        """Also the plates that only ``blocks`` have; plates known already stay as they are."""
-        if self.by is None:
-            return self
-        totals: dict[Group, Float64] = {}
-        members: dict[Group, set[str]] = {}
-        for block in sorted(blocks):
-            groups = _groups(source.obs(block), block.cell_line, self.by)
-            wanted = np.array([g is not None and g not in self.plates for g in groups], dtype=bool)
-            for start in range(0, len(groups), _ROWS):
-                if not wanted[start : start + _ROWS].any():
-                    continue
-                rows = source.read(block, "control", start, min(len(groups), start + _ROWS))
-                for row, group, use in zip(rows, groups[start:], wanted[start:], strict=False):
-                    digest = _digest(row)
-                    if not use or group is None or digest in members.setdefault(group, set()):
-                        continue
-                    members[group].add(digest)
-                    totals[group] = totals.get(group, np.zeros(len(row))) + row.astype(np.float64)
-        new = {g: PlateControls(totals[g], frozenset(members[g])) for g in totals}
-        return MatchedControls(self.by, {**self.plates, **new})
-
     @property
     def reason(self) -> str:
-        """Why no sample can have a matched control; empty where some can."""
+        """Why no development row can have a matched control; empty where some can."""
         if self.by is None:
             return "no row says on which plate (plate) or in which control group (control_id) it was measured"
         most = max((len(p.members) for p in self.plates.values()), default=0)
@@ -134,6 +101,43 @@ class MatchedControls:
         groups = zip(lines, plates, strict=True)
         known = {g: PlateControls(total[i], frozenset(members[i])) for i, g in enumerate(groups)}
         return cls(str(z["matched_by"]), known)
+
+
+class PlateGather:
+    """Distinct controls of plates while rows pass by; those of ``known`` stay as they are. Memory: a profile each."""
+
+    def __init__(self, known: MatchedControls) -> None:
+        self.known = known
+        self.totals: dict[Group, Float64] = {}
+        self.members: dict[Group, set[str]] = {}
+
+    def wants(self, obs: pd.DataFrame, cell_line: str) -> bool:
+        """Whether some row is on a plate that is not known yet."""
+        by = self.known.by
+        return by is not None and any(g is not None and g not in self.known.plates for g in _groups(obs, cell_line, by))
+
+    def add(self, obs: pd.DataFrame, cell_line: str, control: Float32) -> None:
+        """Rows with their own controls (n, n_genes)."""
+        if self.known.by is None:
+            return
+        for row, group in zip(control, _groups(obs, cell_line, self.known.by), strict=True):
+            if group is None or group in self.known.plates:
+                continue
+            digest = _digest(row)
+            if digest not in self.members.setdefault(group, set()):
+                self.members[group].add(digest)
+                self.totals[group] = self.totals.get(group, np.zeros(len(row))) + row.astype(np.float64)
+
+    def finish(self) -> MatchedControls:
+        """Plates known before and plates met."""
+        new = {g: PlateControls(self.totals[g], frozenset(self.members[g])) for g in self.totals}
+        return MatchedControls(self.known.by, {**self.known.plates, **new})
+
+
+def grouping_of(source: BlockSource, blocks: Iterable[Block]) -> MatchedControls:
+    """No plate yet, and what plates are told by: ``plate`` where any row has one, else ``control_id``, else nothing."""
+    tables = [source.obs(block) for block in blocks]
+    return MatchedControls(next((c for c in GROUPINGS if any(c in t and t[c].notna().any() for t in tables)), None))
 
 
 def _groups(obs: pd.DataFrame, cell_line: str, by: str) -> list[Group | None]:

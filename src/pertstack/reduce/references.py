@@ -21,7 +21,7 @@ from pertstack._base.files import write_atomic
 from pertstack.data.rows import Names
 from pertstack.design.blocks import Block
 from pertstack.predictions.source import BlockSource
-from pertstack.reduce.matched import MatchedControls
+from pertstack.reduce.matched import MatchedControls, PlateGather, grouping_of
 
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
 Reference = Literal["own", "pooled", "centroid", "matched"]
@@ -62,8 +62,10 @@ class References:
             The source has no development rows.
         """
         sums: dict[str, list[Any]] = {}
-        for block in sorted(b for b in source.blocks() if b.role == "development"):
-            control, n = _sum_layer(source, block, "control")
+        blocks = sorted(b for b in source.blocks() if b.role == "development")
+        plates = PlateGather(grouping_of(source, blocks))
+        for block in blocks:
+            control, n = _sum_layer(source, block, "control", plates)
             treated, _ = _sum_layer(source, block, "treated")
             if n == 0:
                 continue
@@ -80,8 +82,7 @@ class References:
         counts = np.array([sums[line][0] for line in lines], dtype=np.int64)
         control = np.stack([sums[line][1] for line in lines]) / counts[:, None]
         treated = np.stack([sums[line][2] for line in lines]) / counts[:, None]
-        plates = MatchedControls.collect(source, (b for b in source.blocks() if b.role == "development"))
-        return cls(np.asarray(source.gene_names), lines, counts, control, treated, plates=plates)
+        return cls(np.asarray(source.gene_names), lines, counts, control, treated, plates=plates.finish())
 
     def pooled(self, cell_line: str) -> Float64:
         """Mean control of a cell line over its development rows, (n_genes,).
@@ -141,17 +142,21 @@ class References:
         layer is read. What development rows told stays as it is.
         """
         sums: dict[str, tuple[Float64, int]] = {}
+        plates = PlateGather(self.plates)
         for block in sorted(source.blocks()):
-            if block.cell_line in self.cell_lines or block.cell_line in self.controls:
+            known = block.cell_line in self.cell_lines or block.cell_line in self.controls
+            if known and not plates.wants(source.obs(block), block.cell_line):
                 continue
-            total, n = _sum_layer(source, block, "control")
+            total, n = _sum_layer(source, block, "control", plates)
+            if known:
+                continue
             before, count = sums.get(block.cell_line, (np.zeros_like(total), 0))
             sums[block.cell_line] = (before + total, count + n)
         answer = self
         for line, (total, count) in sums.items():
             if count:
                 answer = answer.add_controls(line, total / count)
-        return replace(answer, plates=self.plates.extended(source, source.blocks()))
+        return replace(answer, plates=plates.finish())
 
     def with_landmarks(self, landmarks: np.ndarray[Any, np.dtype[np.bool_]] | None) -> References:
         """References that also know which genes (n_genes,) are landmarks; None where nothing is known."""
@@ -198,11 +203,14 @@ class References:
             raise CorruptionError(f"{path} is not a references file written by pertstack ({error}).") from error
 
 
-def _sum_layer(source: BlockSource, block: Block, layer: str) -> tuple[Float64, int]:
-    """Sum over the rows of one layer of a block, float64 (n_genes,), and the number of rows."""
-    n = len(source.obs(block))
+def _sum_layer(source: BlockSource, block: Block, layer: str, plates: PlateGather | None = None) -> tuple[Float64, int]:
+    """Sum over the rows of one layer of a block, float64 (n_genes,), and their number; ``plates`` sees them pass."""
+    obs = source.obs(block)
+    n = len(obs)
     total: Float64 = np.zeros(len(source.gene_names))
     for start in range(0, n, _CHUNK_ROWS):
         rows = source.read(block, layer, start, min(n, start + _CHUNK_ROWS))
         total += rows.sum(axis=0, dtype=np.float64)
+        if plates is not None:
+            plates.add(obs.iloc[start : start + len(rows)], block.cell_line, rows)
     return total, n

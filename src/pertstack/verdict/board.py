@@ -209,9 +209,9 @@ class Leaderboard:
     # -- what people see -----------------------------------------------------------------------------------------------
 
     def shown_metrics(self) -> list[str]:
-        """The canonical own-control number first, the deciding one beside it."""
-        own = find_metric(self.metrics(), self.primary_metric)
-        return list(dict.fromkeys(m for m in (own, find_metric(self.metrics(), self.primary)) if m))
+        """The canonical own-control number first, the deciding one beside it, then the matched control's if known."""
+        wanted = (self.primary_metric, self.primary, f"{split_metric(self.primary)[0]}@matched")
+        return list(dict.fromkeys(m for w in wanted if (m := find_metric(self.metrics(), w))))
 
     def table(self, split: Split | None = None) -> tuple[list[str], list[list[str]]]:
         """Header and lines of the short table, as text."""

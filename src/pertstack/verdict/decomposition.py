@@ -50,7 +50,7 @@ Compare = Callable[[Array, Array, Array], Difference]
 class Part:
     """One line of the decomposition. ``sign`` is +1 / -1 when the interval shows a gain / a loss, else 0."""
 
-    view: str  # "own", "pooled", "centroid", "rmse", or a stratum such as "effect quartile"
+    view: str  # "own", "pooled", "matched", "centroid", "rmse", or a stratum such as "effect quartile"
     level: str  # "" for the whole, else "Q1", "A375", "seen"
     metric: str
     difference: Difference
@@ -171,11 +171,12 @@ def _hollow(metric: str, values: Array) -> bool:
 
 
 def panel_metrics(known: Iterable[str], primary: str) -> dict[str, str]:
-    """Which metric stands for which view: own, pooled, centroid, rmse; views that were not computed are left out."""
+    """Which metric stands for own, pooled, matched, centroid, rmse; views that were not computed are left out."""
     listed, (metric, reference) = list(known), split_metric(primary)
     wanted = {
         "own": [f"{metric}@own"],
         "pooled": [f"{metric}@pooled"],
+        "matched": [f"{metric}@matched"],
         "centroid": ["pearson_all@centroid", f"{metric}@centroid"],
         "rmse": ["rmse_all", "rmse_all@pooled", "rmse_top20"],
     }
@@ -198,7 +199,7 @@ def read(parts: Decomposition) -> Reading:
     if main is None or main.gain is None:
         return "none"
     own, pooled = signs.get("own"), signs.get("pooled")
-    uncoupled = [signs[v] for v in ("pooled", "centroid", "rmse") if v in signs]
+    uncoupled = [signs[v] for v in ("pooled", "matched", "centroid", "rmse") if v in signs]
     others = [sign for view, sign in signs.items() if view not in ("own", reference)]
     if own == 1 and pooled != 1 and -1 in uncoupled and 1 not in uncoupled:
         return "artefact"

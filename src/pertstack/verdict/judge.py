@@ -236,6 +236,7 @@ def _decompositions(table: ScoreTable, setting: Setting, resampling: Resampling,
     wanted = (
         f"{stem}@own",
         f"{stem}@pooled",
+        f"{stem}@matched",
         f"{stem}@centroid",
         primary,
         "pearson_all@centroid",
