@@ -207,6 +207,29 @@ def test_scaling_fitted_on_all_rows_is_found_by_its_extremes(world_file, tmp_pat
     assert found.numbers["genes_scaled"] == 40 and found.numbers["genes_with_extreme_in_test_only"] >= 5
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_z_scores_fitted_with_the_test_in_view_are_found_by_their_moments(world_file, tmp_path, apart):
+    """Pitfall 11, L6: per gene over all rows; or validation and test each with their own statistics."""
+    table = ps.Study.create(tmp_path / "plan", data=world_file, seed=1).plan.table
+    test = set(table.loc[table["role"] == "test", "sample_id"])
+
+    def scale(data):
+        held = np.array([name in test for name in data.obs_names])
+        control = np.asarray(data.layers["control"], dtype=np.float64)
+        treated = np.asarray(data.X, dtype=np.float64)
+        for part in (held, ~held) if apart else (np.ones(len(held), dtype=bool),):
+            both = np.concatenate([treated[part], control[part]])
+            mean, sd = both.mean(axis=0), both.std(axis=0)
+            treated[part], control[part] = (treated[part] - mean) / sd, (control[part] - mean) / sd
+        data.X, data.layers["control"] = treated.astype(np.float32), control.astype(np.float32)
+        del data.layers["effect"]
+
+    study = ps.Study.create(tmp_path / "s", data=changed(world_file, tmp_path, scale), seed=1)
+    code = "test_scaled_by_itself" if apart else "scaling_fitted_on_all_rows"
+    found = next(f for f in study.findings() if f.code == code)
+    assert found.severity == "warning" and found.numbers["genes_scaled"] == 40
+
+
 def test_the_preprocessing_card_of_new_data_must_be_that_of_the_study(judged, world_file, tmp_path):
     """Pitfall 11: other units at use than at learning."""
 

@@ -155,7 +155,8 @@ def test_a_file_cut_short_is_named(root, name):
 def test_a_file_removed_is_named(root, name):
     with harmed(at(root, name), None):
         found = naming(audit(root), at_name(root, name))
-    assert any(f.severity == "error" for f in found), found
+    least = "warning" if name.endswith("part.json") else "error"  # a part without it is nobody's, and made anew
+    assert any(f.severity == least for f in found), found
 
 
 def at_name(root: Path, name: str) -> Path:

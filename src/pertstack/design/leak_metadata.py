@@ -1,5 +1,6 @@
-"""Leak checks that need the metadata alone: groups, perturbations, structures, replicates, plates, cell lines, fold
-sizes.
+"""Leak checks that need the metadata alone: groups, perturbations, replicates, plates, cell lines, fold sizes.
+
+Compounds under several names are found by ``leak_structures.py``.
 
 A frame here is metadata in plan order with ``group`` and ``place`` (fold number, -1 for the held-out test).
 """
@@ -12,7 +13,7 @@ import pandas as pd
 from pertstack._base.errors import StackingError
 from pertstack._base.findings import Finding, Severity
 from pertstack.design.assign import LEAST_PER_FOLD
-from pertstack.design.groups import STRUCTURE, canonical_structures, compound_keys, group_ids, question, split_columns
+from pertstack.design.groups import STRUCTURE, group_ids, question, split_columns
 
 TINY_GROUPS = 5
 _CONDITION = ("perturbation", "cell_line", "log10_dose", "dose", "time_h", "time")
@@ -23,7 +24,6 @@ def metadata_findings(frame: pd.DataFrame, group_by: str, n_folds: int) -> list[
     return [
         *_groups(frame, group_by),
         *_perturbations(frame, group_by),
-        *_structures(frame, group_by),
         *_replicates(frame, group_by),
         *_plates(frame, group_by),
         *_controls(frame),
@@ -118,37 +118,6 @@ def _perturbations(frame: pd.DataFrame, group_by: str) -> list[Finding]:
             f"in the test; {share:.0%} of the test samples): {', '.join(values[:10])}. {meaning}",
             len(values), tuple(values[:10]),
             numbers={"perturbations": len(values), "in_test": len(roles), "test_share": share},
-        )
-    ]  # fmt: skip
-
-
-def _structures(frame: pd.DataFrame, group_by: str) -> list[Finding]:
-    """One compound under two names (or, grouped by structure, under two SMILES), on both sides."""
-    parts = split_columns(group_by)
-    named = next((p for p in ("perturbation", STRUCTURE) if p in parts), None)
-    if STRUCTURE not in frame or named is None or "perturbation" not in frame:
-        return []
-    key, how = compound_keys(frame[STRUCTURE])
-    if key.isna().all():
-        return []
-    for column in (p for p in parts if p != named and p in frame):
-        key = key.str.cat(" | " + frame[column].astype(str))
-    spelling = frame["perturbation"] if named == "perturbation" else canonical_structures(frame[STRUCTURE])[0]
-    names = pd.DataFrame({"key": key, "name": spelling.astype(str)}).dropna().drop_duplicates()
-    several = set(names.loc[names["key"].duplicated(keep=False), "key"])
-    roles, folds = across(key.where(key.isin(several)), frame["place"])
-    values = sorted({*roles, *folds})
-    if not values:
-        return []
-    by_key = names[names["key"].isin(values)].groupby("key")["name"].unique()
-    examples = tuple(" = ".join(sorted(by_key[v])) for v in values[:10])
-    return [
-        Finding(
-            "error" if named == "perturbation" else "warning", "structure_across",
-            f"{len(values):,} compounds occur under several {'names' if named == 'perturbation' else 'SMILES'} on "
-            f"both sides of the plan (equal {how}): {'; '.join(examples)}. A model that saw one has seen the other. "
-            + ("Group by smiles, or give each one name." if named == "perturbation" else "Give each one SMILES."),
-            len(values), examples, numbers={"structures": len(values), "in_test": len(roles)},
         )
     ]  # fmt: skip
 

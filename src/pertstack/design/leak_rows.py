@@ -1,4 +1,4 @@
-"""Leak checks that read the rows once: identical profiles, shared controls, scaling fitted on all rows.
+"""Leak checks that read the rows once: identical profiles, shared controls.
 
 ``RowScan`` keeps two digests and one short sketch per row, and sums and extremes per gene: a few hundred bytes a row,
 however many genes there are. Near-duplicates are made of the sketches by ``leak_near.py``.
@@ -15,6 +15,7 @@ import xxhash
 
 from pertstack._base.findings import Finding
 from pertstack.design.leak_metadata import across, control_finding
+from pertstack.design.leak_scaling import ScaleScan, scaling_findings
 
 Array = np.ndarray[Any, Any]
 SKETCH = 128
@@ -37,7 +38,7 @@ class RowScan:
     shift: Array | None = None  # (G,) mean of the first chunk: only for precision
     signs: Array | None = None  # (G, SKETCH) float32
     line_sum: Array = field(default_factory=lambda: np.zeros((0, 0)))  # (n_lines, G) sums of treated - shift
-    extremes: dict[str, Array] = field(default_factory=dict)  # per gene over treated and control
+    scale: ScaleScan | None = None
     control_is_zero: bool = True
 
     @classmethod
@@ -64,29 +65,18 @@ class RowScan:
             draw = np.random.default_rng(20_210_417).integers(0, 2, size=(n_genes, SKETCH), dtype=np.int8)
             self.signs = (2 * draw - 1).astype(np.float32)
             self.line_sum = np.zeros((self.n_lines, n_genes))
-            for name in ("dev", "all"):
-                self.extremes[f"{name}_min"] = np.full(n_genes, np.inf, dtype=np.float32)
-                self.extremes[f"{name}_max"] = np.full(n_genes, -np.inf, dtype=np.float32)
-        assert self.signs is not None
+            self.scale = ScaleScan(self.development, self.line, self.n_lines)
+        assert self.signs is not None and self.scale is not None
         self.treated_digest[at] = [xxhash.xxh3_128_hexdigest(row.data) for row in treated]
         self.control_digest[at] = [xxhash.xxh3_128_hexdigest(row.data) for row in control]
         self.control_is_zero &= not control.any()
-        self._extend("all", treated, control)
-        inside = self.development[at]
-        if inside.any():
-            self._extend("dev", treated[inside], control[inside])
+        self.scale.add(at, control, treated)
         moved = treated - self.shift
         self.sketch[at] = moved @ self.signs
         self.row_mean[at] = moved.mean(axis=1, dtype=np.float64)
         for line in np.unique(self.line[at]):
             self.line_sum[line] += moved[self.line[at] == line].sum(axis=0, dtype=np.float64)
         self.seen[at] = True
-
-    def _extend(self, name: str, treated: Array, control: Array) -> None:
-        low, high = self.extremes[f"{name}_min"], self.extremes[f"{name}_max"]
-        for rows in (treated,) if self.control_is_zero else (treated, control):
-            np.minimum(low, rows.min(axis=0), out=low)
-            np.maximum(high, rows.max(axis=0), out=high)
 
     def centres(self) -> Array:
         """(n_lines, G) what each class is centred by, less ``shift``: its line's mean; the last by that of all rows."""
@@ -109,7 +99,8 @@ class RowScan:
 
 def row_findings(scan: RowScan, frame: pd.DataFrame, group_by: str) -> list[Finding]:
     """Identical treated rows, shared control rows, scaling."""
-    return [*_identical(scan, frame), *_control_rows(scan, frame), *_scaling(scan)]
+    scaled = [] if scan.scale is None else scaling_findings(scan.scale)
+    return [*_identical(scan, frame), *_control_rows(scan, frame), *scaled]
 
 
 def _identical(scan: RowScan, frame: pd.DataFrame) -> list[Finding]:
@@ -159,29 +150,3 @@ def _control_rows(scan: RowScan, frame: pd.DataFrame) -> list[Finding]:
     digest = pd.Series(list(map(str, scan.control_digest)), index=frame.index)
     roles, _ = across(digest, frame["place"])
     return [control_finding(roles, digest, frame["place"], "equal values")] if roles else []
-
-
-def _scaling(scan: RowScan) -> list[Finding]:
-    """Min-max scaling per gene over all rows, seen from extremes that only test rows reach."""
-    ends = scan.extremes
-    if not ends or scan.development.all():
-        return []
-    close = 1e-6
-    scaled = (np.abs(ends["all_min"]) <= close) & (np.abs(ends["all_max"] - 1) <= close)
-    if scaled.mean() < 0.5:
-        return []
-    outside = scaled & ((ends["dev_min"] > close) | (ends["dev_max"] < 1 - close))
-    n, n_scaled = int(outside.sum()), int(scaled.sum())
-    numbers = {"genes_scaled": n_scaled, "genes_with_extreme_in_test_only": n, "genes": int(scaled.size)}
-    if n == 0:
-        message = f"{n_scaled:,} genes span exactly 0 to 1, and development rows alone reach both ends of every one."
-        return [Finding("note", "scaled_min_max", message, numbers=numbers)]
-    return [
-        Finding(
-            "warning", "scaling_fitted_on_all_rows",
-            f"{n_scaled:,} of {scaled.size:,} genes span exactly 0 to 1 over all rows, and in {n:,} of them an end is "
-            "reached by test rows only: the scaling was fitted with the test in view. It is a mild leak and a scale "
-            "that new data will not have. Scale with development rows.",
-            n, numbers=numbers,
-        )
-    ]  # fmt: skip

@@ -1,13 +1,15 @@
 """Does the fold plan keep apart what it promises to keep apart? Plan against data, before anything is fitted.
 
-``check_plan`` puts together what the metadata say (``leak_metadata.py``), what the rows say (``leak_rows.py``,
-``leak_near.py``) and whether folds are large enough. Errors stop a study, warnings go to the report, notes complete the
-picture. Whether a *model* saw what it should not is the business of ``probes.py``.
+``check_plan`` puts together what the metadata say (``leak_metadata.py``, ``leak_structures.py``), what the rows say
+(``leak_rows.py``, ``leak_scaling.py``, ``leak_near.py``) and whether folds are large enough. Errors stop a study,
+warnings go to the report, notes complete the picture. Whether a *model* saw what it should not is the business of
+``probes.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,11 @@ import pandas as pd
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack.design.folds import FoldPlan
-from pertstack.design.groups import check_sample_ids
+from pertstack.design.groups import check_sample_ids, question
 from pertstack.design.leak_metadata import metadata_findings
 from pertstack.design.leak_near import near_duplicates
 from pertstack.design.leak_rows import RowScan, row_findings
+from pertstack.design.leak_structures import structure_findings
 from pertstack.design.plan_rows import places_of
 
 Array = np.ndarray[Any, Any]
@@ -55,7 +58,7 @@ def check_plan(
         Rows or metadata do not name the samples of the plan.
     """
     frame = placed(plan, obs)
-    findings = metadata_findings(frame, plan.group_by, plan.n_folds)
+    findings = metadata_findings(frame, plan.group_by, plan.n_folds) + structure_findings(frame, plan.group_by)
     if chunks is None:
         findings.append(
             Finding(
@@ -66,7 +69,17 @@ def check_plan(
         )
     else:
         findings += _row_checks(frame, plan.group_by, chunks, near, memory)
-    return sorted(findings, key=lambda f: _RANK[f.severity])
+    asked = [_with_question(f, plan.group_by) for f in findings]
+    return sorted(asked, key=lambda f: _RANK[f.severity])
+
+
+def _with_question(finding: Finding, group_by: str) -> Finding:
+    """A finding on what crosses the plan says which question the plan asks: that decides whether it matters."""
+    if not any(part in finding.code for part in ("_across", "cell_line_", "_changed")):
+        return finding
+    asks = question(group_by)
+    said = f"{finding.message} (Grouped by {group_by}, this plan asks about {asks}.)"
+    return replace(finding, message=said, numbers={**finding.numbers, "question": asks})
 
 
 def placed(plan: FoldPlan, obs: pd.DataFrame) -> pd.DataFrame:
