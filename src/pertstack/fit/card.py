@@ -20,8 +20,9 @@ from pertstack.fit.registry import RegistryRow
 
 CARDS = Path(__file__).parent / "cards"
 Scale = Literal["treated", "delta"]
+Files = Literal["h5ad", "csv"]
 _TOP = ("format", "name", "summary", "licence", "citation", "run", "needs", "params")
-_RUN = ("script", "command", "requirements", "interpreter", "python_version", "scale", "time_limit")
+_RUN = ("script", "command", "requirements", "interpreter", "python_version", "scale", "time_limit", "files")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class ModelCard:
     interpreter: str | None = None
     python_version: str | None = None  # as "3.11", where the requirements exist for one version only
     scale: Scale = "treated"  # of what it predicts
+    files: Files = "h5ad"  # form of the exchange folder
     time_limit: float = 3600.0  # seconds per fit and prediction
     needs: Needs = field(default_factory=Needs)
     params: Mapping[str, Any] = field(default_factory=dict)  # hyper-parameters with their defaults
@@ -104,8 +106,8 @@ def load_card(card: str | Path) -> ModelCard:
         content["name"], path, digest_json([text, code])[:16], **text_of,
         script=script, command=tuple(run.get("command", ())), requirements=tuple(run.get("requirements", ())),
         interpreter=run.get("interpreter"), python_version=run.get("python_version"),
-        scale=run.get("scale", "treated"), time_limit=float(run.get("time_limit", 3600)), needs=needs,
-        params=content.get("params", {}),
+        scale=run.get("scale", "treated"), files=run.get("files", "h5ad"),
+        time_limit=float(run.get("time_limit", 3600)), needs=needs, params=content.get("params", {}),
     )  # fmt: skip
 
 
@@ -141,3 +143,5 @@ def _check_run(path: Path, content: Mapping[str, Any], run: Mapping[str, Any]) -
         raise InputError(f"{path}: 'requirements' build an environment, 'interpreter' names one. Give one of the two.")
     if run.get("scale", "treated") not in ("treated", "delta"):
         raise InputError(f"{path}: scale is {run['scale']!r}; a model predicts 'treated' or 'delta'.")
+    if run.get("files", "h5ad") not in ("h5ad", "csv"):
+        raise InputError(f"{path}: files is {run['files']!r}; the folder can hold 'h5ad' or 'csv' files.")

@@ -2,7 +2,8 @@
 
 In: ``fit.h5ad`` (treated in X, layer ``control``), ``predict.h5ad`` (layer ``control`` only), ``task.json``. Out:
 ``predictions.h5ad`` (treated or delta in X, optionally ``obsm["embedding"]``) or ``predictions.npz`` (``predictions``,
-``sample_ids``, ``gene_names``, optionally ``embedding``). Described for users in ``docs/external-models.md``.
+``sample_ids``, ``gene_names``, optionally ``embedding``) or ``predictions.csv``. A card with ``files = "csv"`` gets its
+input as CSV instead (``exchange_csv.py``). Described for users in ``docs/external-models.md``.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from pertstack._base.errors import ModelFailedError, first_few
 from pertstack._base.files import write_json
 from pertstack.data.rows import FitRows, Float32, Names, PredictRows
 from pertstack.data.side import FeatureKind, PerturbationFeatures
+from pertstack.fit import exchange_csv
 from pertstack.fit.card import ModelCard
 
-OUTPUTS = ("predictions.h5ad", "predictions.npz")
+OUTPUTS = ("predictions.h5ad", "predictions.npz", exchange_csv.OUTPUT)
 FAR = 5.0  # standard deviations by which a typical gene's mean may differ from the fit rows before it is another scale
 
 
@@ -38,15 +40,19 @@ class Answer:
 def write_task(
     folder: Path, card: ModelCard, fit: FitRows, predict: PredictRows, *, seed: int, params: dict[str, Any]
 ) -> None:
-    """Write the three input files; samples to predict carry no treated values."""
+    """Write the input files; samples to predict carry no treated values."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in OUTPUTS:
+    for name in (*OUTPUTS, exchange_csv.EMBEDDING):
         (folder / name).unlink(missing_ok=True)
     features = _features(card, fit)
-    _write(folder / "fit.h5ad", fit, features, fit.treated)
-    _write(folder / "predict.h5ad", predict, features, None)
+    if card.files == "csv":
+        exchange_csv.write_tables(folder, fit, predict, (_plain_obs(fit), _plain_obs(predict)), features)
+    else:
+        _write(folder / "fit.h5ad", fit, features, fit.treated)
+        _write(folder / "predict.h5ad", predict, features, None)
+    inputs = exchange_csv.INPUTS if card.files == "csv" else ("fit.h5ad", "predict.h5ad")
     task = {
-        "format": 1, "model": card.name, "seed": seed, "params": params, "fit": "fit.h5ad", "predict": "predict.h5ad",
+        "format": 1, "model": card.name, "seed": seed, "params": params, "files": card.files, "inputs": list(inputs),
         "outputs": list(OUTPUTS), "scale": card.scale, "n_fit": fit.n_samples, "n_predict": predict.n_samples,
         "n_genes": fit.n_genes, "features": None if features is None else features.kind,
     }  # fmt: skip
@@ -60,15 +66,21 @@ def _features(card: ModelCard, rows: PredictRows) -> PerturbationFeatures | None
     return rows.side.best()
 
 
-def _write(path: Path, rows: PredictRows, features: PerturbationFeatures | None, treated: Float32 | None) -> None:
+def _plain_obs(rows: PredictRows) -> pd.DataFrame:
+    """What is known of the samples, in texts and numbers that any program reads; fit rows with their group."""
     obs = rows.obs.copy()
     for column in obs.columns:
         if obs[column].dtype == object or isinstance(obs[column].dtype, pd.CategoricalDtype | pd.StringDtype):
             obs[column] = np.array(["" if pd.isna(v) else str(v) for v in obs[column]], dtype=object)
     obs.index = pd.Index([str(s) for s in obs.index], dtype=object)
-    var = pd.DataFrame(index=pd.Index([str(g) for g in rows.gene_names], dtype=object))
     if isinstance(rows, FitRows):
         obs["group"] = rows.group.astype(str).astype(object)
+    return obs
+
+
+def _write(path: Path, rows: PredictRows, features: PerturbationFeatures | None, treated: Float32 | None) -> None:
+    obs = _plain_obs(rows)
+    var = pd.DataFrame(index=pd.Index([str(g) for g in rows.gene_names], dtype=object))
     table = anndata.AnnData(X=treated, obs=obs, var=var, layers={"control": np.asarray(rows.control)})
     if features is not None:
         table.obsm["features"], known = features.rows(rows.perturbation)
@@ -115,7 +127,9 @@ def read_answer(folder: Path, card: ModelCard, fit: FitRows, predict: PredictRow
 def _read(folder: Path, card: ModelCard) -> tuple[Any, list[str], list[str], Any]:
     path = next((folder / name for name in OUTPUTS if (folder / name).is_file()), None)
     if path is None:
-        raise ModelFailedError(f"{card.name} ended without writing {' or '.join(OUTPUTS)} into {folder}.")
+        raise ModelFailedError(
+            f"{card.name} ended without writing {', '.join(OUTPUTS[:-1])} or {OUTPUTS[-1]} into {folder}."
+        )
     try:
         if path.suffix == ".h5ad":
             table = anndata.read_h5ad(path)
@@ -123,6 +137,8 @@ def _read(folder: Path, card: ModelCard) -> tuple[Any, list[str], list[str], Any
                 raise ModelFailedError(f"{card.name} wrote {path.name} without X; predictions belong there.")
             x = table.X if isinstance(table.X, np.ndarray) else table.X.toarray()
             return x, list(table.obs_names), list(table.var_names), table.obsm.get("embedding")
+        if path.suffix == ".csv":
+            return exchange_csv.read_tables(folder)
         with np.load(path, allow_pickle=False) as found:
             names = [[str(v) for v in found[key]] for key in ("sample_ids", "gene_names")]
             return found["predictions"], *names, found.get("embedding")
@@ -131,7 +147,8 @@ def _read(folder: Path, card: ModelCard) -> tuple[Any, list[str], list[str], Any
             raise
         raise ModelFailedError(
             f"{card.name} wrote {path.name}, which cannot be read ({type(error).__name__}: {error}). It needs "
-            f"predictions, sample_ids and gene_names as plain arrays (no objects), or an AnnData file."
+            f"predictions, sample_ids and gene_names as plain arrays (no objects), an AnnData file, or a CSV file with "
+            f"sample ids in the first column and genes in the header."
         ) from error
 
 
@@ -146,7 +163,7 @@ def _order(card: ModelCard, what: str, found: list[str], wanted: Names) -> np.nd
     if told:
         raise ModelFailedError(
             f"The predictions of {card.name} {' and '.join(told)}. They must hold the {len(expected):,} {what} of "
-            f"predict.h5ad, each once, by name; the order is free."
+            f"predict.h5ad (predict_control.csv), each once, by name; the order is free."
         )
     position = {name: i for i, name in enumerate(found)}
     return np.array([position[w] for w in expected], dtype=np.int64)
