@@ -99,9 +99,9 @@ class EmbeddingRidge(Combiner):
 
     Embeddings of different fits are centred, scaled and turned onto a consensus of the fits (Procrustes, Schoenemann
     1966; Gower 1975) by rows that every fit embedded; fits without such rows are refused. Slopes are those of Mukherjee
-    and Zhu (2011), learned within folds; penalty and rank have least squared error on folds left out, "no correction"
-    being among the answers. ``offset="reference"`` regresses the whole delta from the reference profile instead.
-    Memory: one tile and, per fold, features x genes.
+    and Zhu (2011), learned within folds; penalty and rank have least squared error on folds left out, and where nothing
+    gains in each of them there is no correction. ``offset="reference"`` regresses the whole delta from the reference
+    profile instead. Memory: one tile and, per fold, features x genes.
     """
 
     name: ClassVar[str] = "embedding_ridge"
@@ -164,21 +164,29 @@ class EmbeddingRidge(Combiner):
         return np.zeros(len(sums.mean_y)) if self.offset == "simplex" else sums.mean_y
 
     def _slopes(self, parts: list[FeatureSums]) -> tuple[LowRank, dict[str, Any]]:
-        """Penalty and rank of least error over folds left out in turn, then slopes from all of them."""
+        """Slopes from all folds, penalty and rank being those of least error over folds left out in turn.
+
+        Only settings that lower the error in every fold left out are considered: sums do not give a standard error, and
+        a gain that one fold makes alone is chance more often than not.
+        """
         parts = [p for p in parts if p.count] or parts[:1]
-        errors = np.zeros((len(STRENGTHS), 1))
-        for i in range(len(parts) if len(parts) > 1 else 0):
-            rest = merge_folds([p for j, p in enumerate(parts) if j != i])
-            paths = low_rank_paths(rest, STRENGTHS, self.most_rank)
-            errors = errors + np.stack([held_out_errors(p, parts[i], self._intercept(rest)) for p in paths])
-        plain = float(errors[0, 0])
-        row, rank = np.unravel_index(int(np.argmin(errors)), errors.shape)
-        if len(parts) < 2 or not errors[row, rank] < plain * (1 - 1e-4):
-            row, rank = np.intp(len(STRENGTHS) - 1), np.intp(0)
-        path = next(low_rank_paths(merge_folds(parts), [STRENGTHS[int(row)]], self.most_rank))
-        gain = 0.0 if plain <= 0 else float(1 - errors[row, rank] / plain)
-        facts = {"rank": int(rank), "strength": STRENGTHS[int(row)] if rank else None, "held_out_gain": round(gain, 6)}
-        return path.cut(int(rank)), facts
+        strength, rank, gain = STRENGTHS[-1], 0, 0.0
+        if len(parts) > 1:
+            errors = np.stack([self._errors(parts, i) for i in range(len(parts))])  # (folds, strengths, 1 + ranks)
+            total, plain = errors.sum(axis=0), float(errors[:, 0, 0].sum())
+            total[~(errors < errors[:, :1, :1]).all(axis=0)] = np.inf
+            best = np.unravel_index(int(np.argmin(total)), total.shape)
+            if total[best] < plain * (1 - 1e-4):
+                strength, rank, gain = STRENGTHS[int(best[0])], int(best[1]), float(1 - total[best] / plain)
+        path = next(low_rank_paths(merge_folds(parts), [strength], self.most_rank))
+        facts = {"rank": rank, "strength": strength if rank else None, "held_out_gain": round(gain, 6)}
+        return path.cut(rank), facts
+
+    def _errors(self, parts: list[FeatureSums], left: int) -> Array:
+        """Squared error on one fold of slopes from the others, (strengths, 1 + ranks)."""
+        rest = merge_folds([p for j, p in enumerate(parts) if j != left])
+        paths = low_rank_paths(rest, STRENGTHS, self.most_rank)
+        return np.stack([held_out_errors(p, parts[left], self._intercept(rest)) for p in paths])
 
 
 def common_frames(evidence: Evidence, width: int) -> tuple[tuple[CommonFrame, ...], dict[str, str]]:
@@ -213,7 +221,9 @@ def common_frames(evidence: Evidence, width: int) -> tuple[tuple[CommonFrame, ..
         if frame.width:
             frames.append(frame)
         else:
-            left_out[model] = f"{model} embeds every anchor row alike: it takes part by its predictions alone."
+            left_out[model] = (
+                f"A fit of {model} embeds every anchor row alike: the model takes part by its predictions alone."
+            )
     if frames:
         return tuple(frames), left_out
     if unaligned:

@@ -98,7 +98,7 @@ class CommonFrame:
 
     @classmethod
     def of(cls, model: str, fits: Sequence[RowEmbeddings], width: int) -> CommonFrame:
-        """The common frame of some fits, at most ``width`` directions; r = 0 where no anchor differs from another.
+        """The common frame of some fits, at most ``width`` directions; r = 0 where a fit embeds all anchors alike.
 
         Raises
         ------
@@ -108,9 +108,9 @@ class CommonFrame:
         for fit in fits:
             _refuse_unaligned(model, fit, fits[0].anchor_ids)
         frames = [OwnFrame.of(fit.anchors).anchors for fit in fits]
+        if not all(f.shape[1] for f in frames):
+            return cls(model, fits[0].anchor_ids, np.zeros((len(frames[0]), 0)), np.zeros((0, 0)), 0.0)
         target = consensus(frames)
-        if not target.shape[1]:
-            return cls(model, fits[0].anchor_ids, target, np.zeros((0, 0)), 0.0)
         _, size, right = np.linalg.svd(target, full_matrices=False)
         kept = size[:width] > RANK * max(float(size[0]), 1e-300)
         apart = [np.square(f @ turn(f, target) - target).sum() / max(np.square(f).sum(), 1e-300) for f in frames]
