@@ -17,7 +17,7 @@ import pandas as pd
 from pertstack._base.errors import first_few
 from pertstack._base.files import write_json
 from pertstack.verdict.board import Leaderboard, Split, plain_json
-from pertstack.verdict.judge import FEW_GROUPS, Verdict
+from pertstack.verdict.judge import BEST_SINGLE, FEW_GROUPS, Verdict
 from pertstack.verdict.words import count_of, count_units, direction, metric_label, number
 
 Status = Literal["issue", "tip", "passed", "not applicable"]
@@ -100,7 +100,15 @@ def dominant_model(facts: Facts) -> Answer:
     return "passed", f"{said}: no model dominates.", numbers
 
 
+def _ships_alone(facts: Facts) -> bool:
+    """What ships is one base model, by its own name or through the reference that picks it."""
+    chosen = facts.board.chosen
+    return chosen in (None, BEST_SINGLE) or any(r.name == chosen and r.kind == "base" for r in facts.board.rows)
+
+
 def _share(facts: Facts, model: str) -> float | None:
+    if _ships_alone(facts):  # one model has all of the weight, which says nothing
+        return None
     weights = (facts.weights or {}).get(facts.board.chosen or "")
     total = sum(abs(w) for w in weights.values()) if weights else 0.0
     return abs(weights.get(model, 0.0)) / total if weights and total > 0 else None
@@ -139,6 +147,8 @@ def correlated_errors(facts: Facts) -> Answer:
 def overfitting_gap(facts: Facts) -> Answer:
     """Score where the weights were learned, against the score on rows they did not see."""
     chosen = facts.board.chosen
+    if _ships_alone(facts):
+        return _na("A single model ships: no weights were learned for it.")
     seen = (facts.in_sample or {}).get(chosen or "")
     seen = None if seen is None else direction(facts.board.primary) * seen
     fresh = facts.value(chosen, "oof") if seen is not None else facts.value(chosen, "test")
@@ -152,10 +162,22 @@ def overfitting_gap(facts: Facts) -> Answer:
         spread = 0.0 if oof is None or test is None else oof - test
     excess = gap - spread
     numbers = {"gap": gap, "gap_of_best_single": spread, "excess": excess}
-    said = f"{chosen} loses {number(gap)} on unseen rows, of which {number(spread)} is shared by the best single model"
+    said = f"{chosen} scores {number(gap)} higher on the rows its weights were learned from than out of fold"
+    if seen is None:
+        said = f"{chosen} loses {number(gap)} from out-of-fold rows to the test, the best single model {number(spread)}"
+    if excess > 0.02 and seen is not None and _gain_shown(facts):
+        kept = "though the gain holds on rows the weights never saw. Believe those scores, not the fit."
+        return "tip", f"{said}: the weights are overfitted, {kept}", numbers
     if excess > 0.02:
         return "issue", f"{said}: the weights are overfitted. Prefer a simpler combiner or more shrinkage.", numbers
     return "passed", f"{said}.", numbers
+
+
+def _gain_shown(facts: Facts) -> bool:
+    """Whether the judged rows show a gain on the deciding metric beyond noise."""
+    found = facts.verdict.decomposition
+    part = found.part(facts.board.reference) if found is not None else None
+    return part is not None and part.sign == 1
 
 
 def below_mean(facts: Facts) -> Answer:
@@ -179,6 +201,8 @@ def below_mean(facts: Facts) -> Answer:
 def too_good(facts: Facts) -> Answer:
     """Honest stacking of perturbation models gains a few per cent; more is a leak until shown otherwise."""
     chosen, best = facts.value(facts.board.chosen), facts.value(facts.board.best_single)
+    if _ships_alone(facts):
+        return _na("A single model ships: there is no gain.")
     if chosen is None or best is None or best <= 0:
         return _na("Needs a chosen combiner and a positive score of the best single model.")
     relative = (chosen - best) / abs(best)
@@ -203,6 +227,9 @@ def unstable_weights(facts: Facts) -> Answer:
     numbers = {"largest_weight": large, "condition_number": ill}
     if large or ill:
         named = first_few(sorted({*large, *ill}), 5)
+        if facts.board.chosen not in {*large, *ill}:
+            said = f"Unstable weights: {named}, none of which ships. Near-copies among the models are the usual cause"
+            return "tip", f"{said}.", numbers
         return "issue", f"Unstable weights: {named}. Drop near-copies or raise the penalty.", numbers
     return "passed", "Weights are below 5 in size and condition numbers below 1e10.", numbers
 
@@ -248,6 +275,8 @@ def coupled_gain(facts: Facts) -> Answer:
     found = facts.verdict.decomposition
     if found is None or found.reading == "none":
         return _na("No chosen combiner was compared with the best single model.")
+    if not any(p.sign == 1 for p in found.parts if not p.level):
+        return _na(f"No view shows a gain of {found.name}, so there is none to take apart.")
     status: Status = "issue" if found.reading in ("artefact", "mixed") else "tip"
     if found.reading not in ("artefact", "mixed", "control_noise"):
         status = "passed"
@@ -294,6 +323,25 @@ def interval_coverage(facts: Facts) -> Answer:
     return "passed", f"{said}.", numbers
 
 
+def shipped_loses(facts: Facts) -> Answer:
+    """What was chosen out of fold may lose on the judged rows: the reader should not have to find that out alone."""
+    found, verdict = facts.verdict.decomposition, facts.verdict
+    part = found.part(facts.board.reference) if found is not None else None
+    if found is None or part is None or part.gain is None or verdict.split != "test":
+        return _na("Needs a combiner that was chosen out of fold and a held-out test it is judged on.")
+    lost = [p for p in found.parts if not p.level and p.sign == -1]
+    said = f"{found.name} against {found.best_single} on the test: {number(part.gain, sign=True)}"
+    said += f" on {metric_label(facts.board.primary)}"
+    numbers = {"gain": part.gain, "lost_on": [p.metric for p in lost]}
+    if lost:
+        named = ", ".join(metric_label(p.metric) for p in lost)
+        said += f"; beyond noise it loses on {named}. Consider {found.best_single} alone"
+        return "issue", f"{said}.", numbers
+    if part.gain < 0:
+        return "tip", f"{said}, a loss within noise: the choice made out of fold is not confirmed.", numbers
+    return "passed", f"{said}; it loses on no view beyond noise.", numbers
+
+
 CHECKS: tuple[tuple[str, str, Callable[[Facts], Answer]], ...] = (
     ("dominant_model", "One model dominates", dominant_model),
     ("redundancy", "Near-copies among the models", redundancy),
@@ -309,6 +357,7 @@ CHECKS: tuple[tuple[str, str, Callable[[Facts], Answer]], ...] = (
     ("one_cell_line", "Gain hangs on one cell line", hangs_on_one_line),
     ("few_groups", "Few groups behind the intervals", few_groups),
     ("interval_coverage", "Prediction intervals keep their promise", interval_coverage),
+    ("shipped_loses", "What ships loses on the test", shipped_loses),
 )
 """Numbered from 1 in this order; new checks go to the end, so that numbers stay."""
 

@@ -81,6 +81,7 @@ class Decomposition:
     parts: tuple[Part, ...]
     reading: Reading
     headline: str
+    one_control: bool = False  # own and pooled control are the same here: nothing can be taken apart by them
 
     def part(self, view: str, level: str = "") -> Part | None:
         """One line, or None when it could not be computed."""
@@ -111,7 +112,7 @@ class Decomposition:
         parts = [asdict(p) | {"sign": p.sign, "gain": p.gain} for p in self.parts]
         return {
             "name": self.name, "best_single": self.best_single, "primary": self.primary, "reading": self.reading,
-            "headline": self.headline, "parts": parts,
+            "headline": self.headline, "one_control": self.one_control, "parts": parts,
         }  # fmt: skip
 
 
@@ -142,8 +143,9 @@ def decompose(
         Used for the primary metric as a whole in place of ``compare``: there the interval holds against every base
         model that may be the best, which a pair of rows cannot say.
 
-    Limit cases: a combiner that is the best single model reads ``none``; a stratum with no sample valid for both has a
-    difference of None.
+    Limit cases: a combiner that is the best single model, or scores the same everywhere, reads ``none``; a stratum with
+    no sample valid for both has a difference of None; where all samples share one control, own and pooled are one view
+    and the sentence says so.
     """
     parts = []
     for view, metric in panel_metrics(scores, primary).items():
@@ -157,9 +159,11 @@ def decompose(
             here = labels == level
             difference = compare(first[here], second[here], groups[here])
             parts.append(Part(view, level, primary, difference, direction(primary)))
-    whole = Decomposition(name, best_single, primary, tuple(parts), "none", "")
+    whole = Decomposition(name, best_single, primary, tuple(parts), "none", "", _one_control(scores, primary))
     if name == best_single:
         return replace(whole, headline=f"{name} is the best single model itself: there is no combination to judge.")
+    if all(np.array_equal(*pair, equal_nan=True) and np.isfinite(pair[0]).any() for pair in scores.values()):
+        return replace(whole, headline=f"{name} scores as {best_single} on every sample: it is that model alone.")
     reading = read(whole)
     return replace(whole, reading=reading, headline=headline(whole, reading))
 
@@ -168,6 +172,16 @@ def _hollow(metric: str, values: Array) -> bool:
     """Whether a signed correlation agrees with the truth no better than chance would: its mean is not above 0."""
     defined = values[~np.isnan(values)]
     return metric.startswith("pearson") and len(defined) > 0 and float(defined.mean()) <= 0
+
+
+def _one_control(scores: Mapping[str, tuple[Array, Array]], primary: str) -> bool:
+    """Whether own and pooled control give the same scores, as when all samples share the mean of all vehicle wells."""
+    stem = split_metric(primary)[0]
+    found = [find_metric(scores, f"{stem}@{reference}") for reference in ("own", "pooled")]
+    if None in found:
+        return False
+    own, pooled = (scores[m] for m in found if m is not None)
+    return all(np.allclose(a, b, rtol=0, atol=1e-5, equal_nan=True) for a, b in zip(own, pooled, strict=True))
 
 
 def panel_metrics(known: Iterable[str], primary: str) -> dict[str, str]:
@@ -214,7 +228,7 @@ def read(parts: Decomposition) -> Reading:
         return "control_noise"
     if main.sign == 1:
         return "win"
-    if -1 in others and 1 in others:
+    if -1 in [*others, own] and 1 in others:
         return "mixed"
     return "within_noise" if main.gain > 0 and number(main.gain) != number(0.0) else "no_gain"
 
@@ -238,7 +252,9 @@ def headline(parts: Decomposition, reading: Reading) -> str:
     own = parts.part("own")
     begin = [f"{_said(own)} on own control"] if own is not None and own.difference.value is not None else []
     pooled = parts.part("pooled")
-    if pooled is not None and pooled.difference.value is not None:
+    if parts.one_control:
+        begin = [f"{_said(main)} on own control, which all samples share, so that pooled is the same"]
+    elif pooled is not None and pooled.difference.value is not None:
         begin.append(_remaining(own, pooled))
     if reference not in ("own", "pooled"):
         begin.append(f"{_said(main)} against the {reference}")
@@ -263,6 +279,8 @@ def _meaning(parts: Decomposition, reading: Reading, main: Part) -> str:
         return MEANINGS[reading] + (f" ({also})" if also else "")
     kept = kept_share(parts)
     own = parts.part("own")
+    if reading == "win" and parts.one_control and 1 not in [p.sign for p in other]:
+        return "a gain, but with one control for all samples nothing tells it from control noise"
     if reading == "win" and own is not None and own.sign == 1 and kept is not None and kept < 0.5:
         return "a real gain, though most of the number on own control is control noise"
     if reading in ("within_noise", "no_gain"):

@@ -55,13 +55,18 @@ def moved(**by_name):
         ("correlated_errors", "passed", {"error_correlation": square(0.5)}),
         ("overfitting_gap", "issue", {"verdict": verdict(oof=world(by_name=shifts(pooled=0.08)))}),
         ("overfitting_gap", "passed", {"verdict": verdict(oof=world())}),
+        ("overfitting_gap", "tip", {"verdict": verdict(oof=world()), "in_sample": {"direct_pooled": 0.43}}),
+        ("overfitting_gap", "issue", {
+            "verdict": verdict(oof=world(), pooled=0.0), "in_sample": {"direct_pooled": 0.43}}),
+        ("overfitting_gap", "passed", {"verdict": verdict(oof=world()), "in_sample": {"direct_pooled": 0.37}}),
         ("below_mean", "issue", {"mean_name": "mlp", "verdict": verdict(by_name=moved(
             direct_pooled={"pooled": -0.05}, simplex={"pooled": -0.05}))}),
         ("below_mean", "passed", {"mean_name": "plain_mean"}),
         ("too_good", "issue", {"verdict": verdict(pooled=0.10)}),
         ("too_good", "passed", {}),
-        ("unstable_weights", "issue", {"weights": {"a": {"mlp": 80.0, "ridge": -79.0}}}),
-        ("unstable_weights", "issue", {"condition": {"a": 1e12}}),
+        ("unstable_weights", "issue", {"weights": {"direct_pooled": {"mlp": 80.0, "ridge": -79.0}}}),
+        ("unstable_weights", "issue", {"condition": {"direct_pooled": 1e12}}),
+        ("unstable_weights", "tip", {"weights": {"a": {"mlp": 80.0, "ridge": -79.0}}}),
         ("unstable_weights", "passed", {"weights": {"a": {"mlp": 0.8}}, "condition": {"a": 1e4}}),
         ("calibration", "issue", {"slopes": {"mlp": 1.0, "ridge": 0.2}}),
         ("calibration", "passed", {"slopes": {"mlp": 0.9}}),
@@ -78,6 +83,11 @@ def moved(**by_name):
         ("one_cell_line", "not applicable", {"verdict": verdict(lines=("A375",))}),
         ("few_groups", "tip", {"verdict": verdict(12)}),
         ("few_groups", "passed", {}),
+        ("coupled_gain", "not applicable", {"verdict": verdict(own=-0.02, pooled=-0.02, centroid=0.0, rmse=0.0)}),
+        ("shipped_loses", "issue", {"verdict": verdict(pooled=-0.03)}),
+        ("shipped_loses", "issue", {"verdict": verdict(rmse=0.05)}),
+        ("shipped_loses", "tip", {"verdict": verdict(own=0.0, pooled=-0.001, centroid=0.0, rmse=0.0)}),
+        ("shipped_loses", "passed", {}),
         ("interval_coverage", "issue", {"coverage": 0.82}),
         ("interval_coverage", "passed", {"coverage": 0.91}),
     ],
@@ -95,6 +105,20 @@ def test_a_gain_on_one_cell_line_only_is_an_issue():
     table.values_by_name[at, 1] += np.where(table.samples["cell_line"] == "HT29", 0.15, -0.01).astype(np.float32)
     found = status("one_cell_line", verdict=judge(table, None, SETTING, PlainResampling(20)))
     assert found.status == "issue" and found.numbers["left_out"] == "HT29"
+
+
+@pytest.mark.parametrize("chosen", ["mlp", "best_single", None])
+def test_where_a_single_model_ships_nothing_is_said_of_weights_or_gains(chosen):
+    """The best single model holds all of its own weight and gains nothing on itself: neither is a finding."""
+    table = world(by_name={**shifts(), "best_single": {}})
+    kinds = {**KINDS, "best_single": "reference"}
+    alone = judge(table, world(by_name={**shifts(), "best_single": {}}),
+                  dataclasses.replace(SETTING, chosen=chosen, kinds=kinds), PlainResampling(20))  # fmt: skip
+    facts = {"weights": {"best_single": {"mlp": 1.0}}, "in_sample": {"best_single": 0.5}}
+    found = {c.code: c for c in run_checks(Facts(alone, **facts))}
+    assert found["dominant_model"].numbers["weight_share"] is None
+    for code in ("overfitting_gap", "too_good", "coupled_gain", "one_cell_line", "shipped_loses"):
+        assert found[code].status == "not applicable", (code, found[code].message)
 
 
 def test_numbers_are_stable_and_every_check_has_its_section_in_the_docs():

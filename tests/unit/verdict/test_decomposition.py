@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pertstack.verdict.decomposition import Difference, decompose, effect_quartiles, panel_metrics
+from pertstack.verdict.words import interval
 
 N, PER_GROUP = 240, 4
 GROUPS = np.repeat(np.arange(N // PER_GROUP), PER_GROUP)
@@ -52,6 +53,7 @@ def world(primary="r2_top20@pooled", noise=0.01, strata=None, **shift):
         ({"own": -0.02, "pooled": -0.03}, "harm", "worse than the best single model"),
         ({"own": 0.01, "pooled": 0.02, "rmse": 0.05}, "mixed", "the measures disagree (RMSE, all genes +0.050"),
         ({"own": -0.02, "pooled": 0.02}, "mixed", "the measures disagree"),
+        ({"own": -0.1, "pooled": 0.0, "rmse": -0.5}, "mixed", "the measures disagree (RMSE, all genes −0.500"),
         ({"own": 0.02, "pooled": -0.02, "centroid": 0.2, "rmse": -0.02}, "mixed", "all genes, centroid +0.200"),
         ({"own": 0.0, "pooled": -0.02, "centroid": 0.2}, "mixed", "better)"),
         ({"own": 0.02, "pooled": 0.001, "rmse": -0.02}, "within_noise", "though other measures move (RMSE"),
@@ -72,6 +74,39 @@ def test_the_sentence_of_the_design_comes_out_word_for_word():
     assert "+0.016 [" in text and "on own control, of which +0.005 [" in text
     assert text.endswith("remains without the shared control: mostly control noise.")
     assert found.caution == "most of the gain on own control is control noise"
+
+
+def test_one_control_for_all_samples_is_said_and_never_called_a_remainder():
+    """Where own and pooled control are the same row, nothing "remains without the shared control"."""
+    rng = np.random.default_rng(0)
+    best = rng.uniform(0.2, 0.8, N)
+    gain = best + 0.02 + rng.normal(0, 0.01, N // PER_GROUP)[GROUPS]
+    level = {"r2_top20": (gain, best), "r2_top20@pooled": (gain + 1e-7, best)}
+    args = {"primary": "r2_top20@pooled", "groups": GROUPS, "compare": compare}
+    found = decompose("simplex", "biolord", {**level, "rmse_all": (best, best)}, **args)
+    assert found.one_control and found.reading == "win"
+    assert "on own control, which all samples share" in found.headline and "remains" not in found.headline
+    assert found.headline.endswith("nothing tells it from control noise.")
+    supported = decompose("simplex", "biolord", {**level, "rmse_all": (best - 0.1, best)}, **args)
+    assert supported.headline.endswith(": a real gain.")
+    apart = decompose("simplex", "biolord", {**level, "r2_top20": (gain + 0.01, best)}, **args)
+    assert not apart.one_control and "without the shared control" in apart.headline
+
+
+def test_a_combination_that_is_the_best_single_model_in_disguise_has_no_gain_to_judge():
+    best = np.random.default_rng(0).uniform(size=N)
+    scores = {m: (best, best.copy()) for m in METRICS}
+    found = decompose("selector", "biolord", scores, primary="r2_top20", groups=GROUPS, compare=compare)
+    assert found.reading == "none" and "scores as biolord on every sample" in found.headline
+
+
+def test_a_bound_beyond_zero_is_never_printed_as_zero():
+    found = world(own=0.02, pooled=0.018, rmse=-0.0004, noise=0.0004)
+    part = found.part("rmse")
+    assert part is not None and part.sign == 1 and part.difference.ci is not None
+    text = interval(part.difference.ci, sign=True)
+    assert "0.000]" not in text and float(text.split(", ")[1].rstrip("]").replace("−", "-")) < 0
+    assert interval((-0.0004, 0.0002)) == "[0.000, 0.000]" and interval((0.01, 0.02)) == "[0.010, 0.020]"
 
 
 def test_artefact_marks_the_row_and_a_win_does_not():
