@@ -137,6 +137,8 @@ class ArraySource:
         values = self._layer(layer)
         if values is None:
             out[...] = 0.0
+        elif isinstance(values, np.ndarray) and values.dtype == np.float32 and values.flags.c_contiguous:
+            np.take(values, rows, axis=0, out=out, mode="clip")  # straight into its place; rows are known to fit
         else:
             out[...] = np.asarray(values[rows])
         return out

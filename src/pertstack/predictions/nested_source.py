@@ -48,6 +48,9 @@ class WithoutFold:
     def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32:
         return self._inner.read(block, self._layer(layer), start, stop, out)
 
+    def prefetch(self, block: Block, layer: str, start: int, stop: int) -> None:
+        self._inner.prefetch(block, self._layer(layer), start, stop)
+
     def sound(self, block: Block, model: str) -> Mask:
         return self._inner.sound(block, self._layer(model))
 

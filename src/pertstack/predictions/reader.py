@@ -20,7 +20,7 @@ from pertstack.data.rows import Float32, Names
 from pertstack.design.blocks import Block, Role
 from pertstack.predictions import layout, lifecycle, skeleton
 from pertstack.predictions.anchors import Anchors, fit_of, read_anchors
-from pertstack.predictions.chunks import DTYPE, read_rows
+from pertstack.predictions.chunks import DTYPE, announce_rows, read_rows
 from pertstack.predictions.names import NESTED_PREFIX, TRUTH_LAYERS
 from pertstack.predictions.provenance import read_fit_ids
 from pertstack.predictions.record import Kind, Record, read_record
@@ -201,6 +201,13 @@ class StoreReader:
         if fit not in self._anchors:
             self._anchors[fit] = read_anchors(self.root, self.facts.uuid, fit)
         return self._anchors[fit]
+
+    def prefetch(self, block: Block, layer: str, start: int, stop: int) -> None:
+        """Ask the disk for rows [start, stop) of a layer, if it is committed; ``read`` takes them then."""
+        record = self.find(block, layer)
+        if record is not None:
+            folder = layout.array_folder(self.root, block, layer)
+            announce_rows(folder, record.grid, max(start, 0), min(stop, record.grid.n))
 
     def _read(self, record: Record, start: int, stop: int | None, out: Float32 | None, verify: bool) -> Float32:
         grid = record.grid

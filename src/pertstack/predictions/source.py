@@ -7,7 +7,7 @@ run the same code. ``sound`` answers the one question that matters for honesty: 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -49,4 +49,13 @@ class BlockSource(Protocol):
 
     def layer_digest(self, block: Block, layer: str) -> str:
         """Content digest of one layer, by which finished reductions are recognised."""
+        ...
+
+
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """A source whose rows come from a slow place and can be asked for before they are needed."""
+
+    def prefetch(self, block: Block, layer: str, start: int, stop: int) -> None:
+        """Ask for rows [start, stop) of a layer; returns at once, and what is wrong is said by ``read``."""
         ...

@@ -102,6 +102,14 @@ class StoreSource:
             return out
         return self.store.read(block, layer, start, stop, out)
 
+    def prefetch(self, block: Block, layer: str, start: int, stop: int) -> None:
+        """Ask the disk for rows that are read soon; treated values of the test only where ``truth`` was handed in."""
+        if layer in ("treated", "effect") and block.fold is None:
+            if self.truth is not None:
+                self.truth.prefetch(block, layer, start, stop)
+            return
+        self.store.prefetch(block, layer, start, stop)
+
     def _truth_of(self, block: Block) -> PredictionStore:
         if self.truth is None:
             raise LeakError(

@@ -13,7 +13,7 @@ from pertstack.reduce.metrics import (
     score_rows,
 )
 from pertstack.reduce.moments import GeneMoments
-from pertstack.reduce.one_pass import reduce_blocks
+from pertstack.reduce.one_pass import gene_moments, reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles, no_change, read_tile, samples_of, single
 from pertstack.reduce.reduction import Reduction
 from pertstack.reduce.references import REFERENCES, Reference, References
@@ -40,6 +40,7 @@ __all__ = [
     "ScoreTable",
     "Tile",
     "TopSlices",
+    "gene_moments",
     "iter_tiles",
     "metric_names",
     "no_change",

@@ -58,12 +58,14 @@ class BlockSums:
         k: int,
         models: tuple[str, ...],
         scratch: Path | None = None,
+        only_genes: bool = False,
     ) -> None:
         """``usable`` (n, M), ``genes_of`` (M, n_genes), ``profiles`` each (1, n_genes), or (0, n_genes) for the own
-        control.
+        control. ``only_genes`` leaves out the products per row and the slices; then end with ``gene_moments``.
         """
         (n, n_models), n_genes = usable.shape, genes_of.shape[1]
-        self.block, self.usable, self.genes_of, self.profiles, self.models = block, usable, genes_of, profiles, models
+        self.block, self.usable, self.genes_of, self.models = block, usable, genes_of, models
+        self.profiles = {} if only_genes else profiles
         self.n_columns, self.n_genes = n_models + 2, n_genes
         self.pooled = profiles["pooled"][0]
         self.lacking = (~genes_of).astype(np.int8)
@@ -74,9 +76,10 @@ class BlockSums:
         self.pivot_row = int(np.argmax(usable.all(axis=1))) if usable.all(axis=1).any() else -1
         self.gene_cross = np.zeros((strips, n_pairs(self.n_columns), 9 * GENES))
         self.row_sum = np.zeros((n, self.n_columns))
-        self.triangle = np.zeros((n, self.n_columns * (self.n_columns + 1) // 2))
+        self.row_pairs = 0 if only_genes else n_pairs(self.n_columns)
+        self.triangle = np.zeros((n, self.n_columns * (self.n_columns + 1) // 2 if self.row_pairs else 0))
         k = min(k, n_genes)
-        self.slices = {r: _empty_slices(n, n_models, k, scratch) for r in profiles}
+        self.slices = {r: _empty_slices(n, n_models, k, scratch) for r in self.profiles}
         self.panels = [(a, min(n_genes, a + PANEL)) for a in range(0, n_genes, PANEL)]
 
     def add(self, tile: Float32, start: int, spread: Spread) -> None:
@@ -86,9 +89,8 @@ class BlockSums:
         usable = np.ascontiguousarray(self.usable[rows].T)
         complete = usable.all(axis=0)
         pivot_row = self.pivot_row - start if start <= self.pivot_row < start + n else -1
-        pairs = n_pairs(self.n_columns)
         totals = np.empty((len(self.panels), n, self.n_columns))
-        crosses = np.empty((len(self.panels), n, pairs, 9))
+        crosses = np.empty((len(self.panels), n, self.row_pairs, 9))
         work: list[Callable[[], Any]] = []
         for p, (low, high) in enumerate(self.panels):
             into_genes = (pivot_row, self.pivot, self.gene_sum, self.gene_cross)
@@ -103,6 +105,8 @@ class BlockSums:
         spread(work)
         for p in range(len(self.panels)):
             self.row_sum[rows] += totals[p]
+        if not self.row_pairs:
+            return
         cross = crosses[0]
         for p in range(1, len(self.panels)):
             cross += crosses[p]
@@ -116,6 +120,14 @@ class BlockSums:
         IntegrityError
             A value is NaN or infinite although the source calls it sound.
         """
+        return BlockPart(self.usable, self.gene_moments(), self._sample(), self.slices)
+
+    def gene_moments(self) -> GeneMoments:
+        """The block's gene moments alone; raises as ``finish``."""
+        self._refuse_not_finite()
+        return self._gene()
+
+    def _refuse_not_finite(self) -> None:
         bad = ~np.isfinite(self.row_sum)
         if bad.any():
             names = (*self.models, "treated", "control")
@@ -125,7 +137,6 @@ class BlockSums:
                 f"{first_few(rows)}, although they are marked as predicted. A sum over them would be meaningless. "
                 "Commit these rows again as missing."
             )
-        return BlockPart(self.usable, self._gene(), self._sample(), self.slices)
 
     def _gene(self) -> GeneMoments:
         count = float(self.usable.all(axis=1).sum())

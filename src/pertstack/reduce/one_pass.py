@@ -23,13 +23,15 @@ from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.predictions.source import BlockSource
 from pertstack.reduce.block_sums import BlockPart, BlockSums, Spread
+from pertstack.reduce.moments import GeneMoments
 from pertstack.reduce.part_files import FORMAT, load_part, save_part
-from pertstack.reduce.read_tiles import block_samples
+from pertstack.reduce.read_tiles import announce, block_samples
 from pertstack.reduce.reduction import Reduction
 from pertstack.reduce.references import SLICED, Reference, References
 from pertstack.reduce.sum_kernels import ROWS
 
 MOST_ROWS = 128
+AHEAD = 2  # tiles the disk is asked for beyond the one that is read
 
 
 def reduce_blocks(
@@ -70,12 +72,7 @@ def reduce_blocks(
     InputError
         No models, no development blocks, or not one row that every model predicts.
     """
-    chosen = sorted(b for b in source.blocks() if b.role == "development" and len(source.obs(b)))
-    if blocks is not None:
-        wanted = set(blocks)
-        for block in wanted.difference(chosen):
-            raise unknown_name("development block", block.id, (b.id for b in chosen))
-        chosen = [b for b in chosen if b in wanted]
+    chosen = _chosen(source, blocks)
     _check(source, chosen, k)
     folders = {b: cache / part_key(source, references, b, k) for b in chosen} if cache is not None else {}
     found = {b: load_part(folder) for b, folder in folders.items()}
@@ -84,11 +81,12 @@ def reduce_blocks(
         if on_block is not None:
             on_block(block)
     new = [b for b in chosen if b not in parts]
-    for block, part in _read_parts(source, references, new, k, memory, workers, cache):
-        parts[block] = part
+    summed = _sum_blocks(_Tiles(source, references, new, k, memory, cache), workers) if new else iter(())
+    for block, sums in summed:
+        parts[block] = sums.finish()
         if block in folders:
-            save_part(folders[block], part, {"block": block.id, "models": list(source.models), "k": k})
-            parts[block] = load_part(folders[block]) or part
+            save_part(folders[block], parts[block], {"block": block.id, "models": list(source.models), "k": k})
+            parts[block] = load_part(folders[block]) or parts[block]
         if on_block is not None:
             on_block(block)
     parts = {b: parts[b] for b in chosen}
@@ -100,6 +98,38 @@ def reduce_blocks(
         )
     tables = {b: block_samples(source, b) for b in parts}
     return Reduction(tuple(source.models), np.asarray(source.gene_names), parts, tables, tuple(findings))
+
+
+def gene_moments(
+    source: BlockSource,
+    references: References,
+    *,
+    memory: int = 10**9,
+    workers: int = 1,
+    blocks: Iterable[Block] | None = None,
+) -> dict[Block, GeneMoments]:
+    """Gene moments of each development block and nothing else, in one streamed read, with the bits of
+    ``reduce_blocks``.
+
+    They are all that squared-error weights need (ridge, simplex, empirical Bayes, global or per gene), for about half
+    the work: no products per sample, no slices, no files. Parameters, rows that count and errors as there; a block
+    without a row that every model predicts has count zero.
+    """
+    chosen = _chosen(source, blocks)
+    _check(source, chosen, k=2)
+    tiles = _Tiles(source, references, chosen, 2, memory, None, only_genes=True)
+    return {block: sums.gene_moments() for block, sums in _sum_blocks(tiles, workers)}
+
+
+def _chosen(source: BlockSource, blocks: Iterable[Block] | None) -> list[Block]:
+    """Development blocks with rows, in plan order; only those asked for."""
+    chosen = sorted(b for b in source.blocks() if b.role == "development" and len(source.obs(b)))
+    if blocks is None:
+        return chosen
+    wanted = set(blocks)
+    for block in wanted.difference(chosen):
+        raise unknown_name("development block", block.id, (b.id for b in chosen))
+    return [b for b in chosen if b in wanted]
 
 
 def part_key(source: BlockSource, references: References, block: Block, k: int) -> str:
@@ -119,24 +149,13 @@ def part_key(source: BlockSource, references: References, block: Block, k: int) 
     return digest_json([FORMAT, block.id, k, len(source.obs(block)), genes, truth, models, profiles])
 
 
-def _read_parts(
-    source: BlockSource,
-    references: References,
-    blocks: list[Block],
-    k: int,
-    memory: int,
-    workers: int,
-    scratch: Path | None,
-) -> Iterator[tuple[Block, BlockPart]]:
-    """Parts of blocks in their order. The source is used by one thread alone, which reads a tile ahead, also into
-    the next block.
+def _sum_blocks(tiles: _Tiles, workers: int) -> Iterator[tuple[Block, BlockSums]]:
+    """Blocks in their order with all their rows summed. The source is used by one thread alone, which reads a tile
+    ahead, also into the next block.
     """
-    if not blocks:
-        return
     with ExitStack() as stack:
         reader = stack.enter_context(ThreadPoolExecutor(1))
         pool = stack.enter_context(ThreadPoolExecutor(workers)) if workers > 1 else None
-        tiles = _Tiles(source, references, blocks, k, memory, scratch)
         coming = reader.submit(tiles.read, 0)
         for turn, (block, start, last) in enumerate(tiles.order):
             sums, tile = coming.result()
@@ -144,7 +163,7 @@ def _read_parts(
                 coming = reader.submit(tiles.read, turn + 1)
             sums.add(tile, start, _spreader(pool))
             if last:
-                yield block, sums.finish()
+                yield block, sums
 
 
 class _Tiles:
@@ -158,8 +177,10 @@ class _Tiles:
         k: int,
         memory: int,
         scratch: Path | None,
+        only_genes: bool = False,
     ) -> None:
         self.source, self.references, self.k, self.scratch = source, references, k, scratch
+        self.only_genes = only_genes
         self.models = tuple(source.models)
         self.shape = (len(self.models) + 2, len(source.gene_names))
         self.lengths = {block: len(source.obs(block)) for block in blocks}
@@ -167,9 +188,15 @@ class _Tiles:
         self.order = [(b, a, a + self.rows >= n) for b, n in self.lengths.items() for a in range(0, n, self.rows)]
         self._made: dict[int, Float32] = {}
         self._sums: BlockSums | None = None
+        self._announced = 0
 
     def read(self, turn: int) -> tuple[BlockSums, Float32]:
-        """The tile of a turn, (M + 2, n, n_genes), and the sums it belongs to."""
+        """The tile of a turn, (M + 2, n, n_genes), and the sums it belongs to. The disk is asked for the next ones
+        first, so that it has work while this tile is copied and summed.
+        """
+        for coming, first, _ in self.order[self._announced : turn + 1 + AHEAD]:
+            announce(self.source, coming, first, min(first + self.rows, self.lengths[coming]))
+        self._announced = turn + 1 + AHEAD
         block, start, _ = self.order[turn]
         stop = min(start + self.rows, self.lengths[block])
         if start == 0 or self._sums is None:
@@ -186,7 +213,9 @@ class _Tiles:
     def _new_sums(self, block: Block) -> BlockSums:
         usable = np.stack([self.source.sound(block, m) for m in self.models], axis=1)
         genes_of = np.stack([self.source.genes_of(block, m) for m in self.models])
-        return BlockSums(block, usable, genes_of, _profiles(self.references, block), self.k, self.models, self.scratch)
+        profiles = _profiles(self.references, block)
+        kept = (self.k, self.models, self.scratch, self.only_genes)
+        return BlockSums(block, usable, genes_of, profiles, *kept)
 
     def _space(self, which: int, n: int) -> Float32:
         """Contiguous whatever n is."""

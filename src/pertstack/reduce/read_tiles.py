@@ -16,7 +16,7 @@ from pertstack._base.memory import rows_per_tile
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.predictions.embedding import EmbeddingSource, RowEmbeddings
-from pertstack.predictions.source import BlockSource
+from pertstack.predictions.source import BlockSource, ReadsAhead
 from pertstack.reduce.references import References
 from pertstack.reduce.tile import Combine, Tile
 
@@ -75,6 +75,13 @@ def _embedding(source: EmbeddingSource, block: Block, start: int, stop: int, mod
     return source.embedding(block, model, start, stop)
 
 
+def announce(source: BlockSource, block: Block, start: int, stop: int) -> None:
+    """Ask a source that can read ahead for every layer of rows [start, stop), in the order they are read."""
+    if isinstance(source, ReadsAhead):
+        for layer in (*source.models, "control", "treated"):
+            source.prefetch(block, layer, start, stop)
+
+
 def iter_tiles(
     source: BlockSource,
     references: References,
@@ -90,12 +97,14 @@ def iter_tiles(
     """
     n_layers = len(source.models) + 2 + extra_layers
     most = rows_per_tile(len(source.gene_names), n_layers, memory // 2)
-    for block in ordered_blocks(source) if blocks is None else blocks:
-        n = len(source.obs(block))
-        for start in range(0, n, most):
-            stop = min(n, start + most)
-            tile = read_tile(source, references, block, start, stop)
-            yield tile, np.asarray(source.read(block, "treated", start, stop))
+    chosen = ordered_blocks(source) if blocks is None else blocks
+    lengths = [(block, len(source.obs(block))) for block in chosen]
+    spans = [(block, a, min(n, a + most)) for block, n in lengths for a in range(0, n, most)]
+    for turn, (block, start, stop) in enumerate(spans):
+        for soon in spans[turn : turn + 2] if turn == 0 else spans[turn + 1 : turn + 2]:
+            announce(source, *soon)
+        tile = read_tile(source, references, block, start, stop)
+        yield tile, np.asarray(source.read(block, "treated", start, stop))
 
 
 def single(model: str) -> Combine:

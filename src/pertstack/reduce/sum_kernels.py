@@ -181,7 +181,7 @@ def add_panel(  # type: ignore[no-untyped-def]
     pivot_row : the block's first complete row if it is in this tile, else -1
     pivot : float64 (n_strips, D, GENES): that row's values
     gene_sum : float64 (n_strips, D, GENES); gene_cross : float64 (n_strips, pairs, 9 * GENES): updated
-    row_sum : float64 (n, D); row_cross : float64 (n, pairs, 9): set
+    row_sum : float64 (n, D); row_cross : float64 (n, pairs, 9): set; (n, 0, 9) leaves out the products per row
     """
     n, n_columns = tile.shape[1], tile.shape[0]
     triples = (n_columns + 2) // 3
@@ -197,7 +197,7 @@ def add_panel(  # type: ignore[no-untyped-def]
             for r in range(n_rows):
                 _row_totals(strip, n_columns, r, row_sum[first + r])
             q = 0
-            for a in range(triples):
+            for a in range(triples if row_cross.shape[1] else 0):
                 for b in range(a, triples):
                     for r in range(n_rows):
                         _row_products(strip, a, b, r, row_cross[first + r, q])

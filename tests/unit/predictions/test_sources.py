@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pertstack._base.errors import FoldPlanMismatchError, InputError, LeakError, MisalignedError, UnknownNameError
+from pertstack._base.errors import (
+    CorruptionError,
+    FoldPlanMismatchError,
+    InputError,
+    LeakError,
+    MisalignedError,
+    UnknownNameError,
+)
 from pertstack.design.blocks import Block
 from pertstack.design.provenance import FittedOn
 from pertstack.predictions import ArraySource, PredictionStore, StoreSource
@@ -172,3 +181,26 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         }
         with pytest.raises(error, match=words):
             ArraySource(**{**given, **options})
+
+
+def test_asking_ahead_changes_nothing_and_reaches_no_test_value(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int, int, int]] = []
+
+    def note(opened: int, start: int, length: int, advice: int) -> None:
+        asked.append((str(Path(f"/proc/self/fd/{opened}").readlink()), start, length, advice))
+
+    monkeypatch.setattr(os, "posix_fadvise", note, raising=False)
+    world.commit(LINE, "m")
+    source = StoreSource(world.store, role="all")
+    source.prefetch(LINE, "m", 2, 5)
+    source.prefetch(TEST, "m", 0, 3)  # never predicted: nothing to ask for, nothing to raise
+    source.prefetch(TEST, "treated", 0, 3)
+    row = 4 * len(world.genes)
+    if sys.platform == "linux":
+        ((path, start, length, advice),) = asked
+        assert path.endswith("layers/m/c/0/0") and (start, length) == (2 * row, 3 * row)
+        assert advice == os.POSIX_FADV_WILLNEED
+        Path(path).unlink()
+        source.prefetch(LINE, "m", 2, 5)
+        with pytest.raises(CorruptionError, match="missing"):
+            source.read(LINE, "m", 2, 5)

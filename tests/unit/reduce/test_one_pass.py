@@ -9,10 +9,11 @@ import pytest
 
 from pertstack._base.errors import CorruptionError, InputError, IntegrityError, UnknownNameError
 from pertstack.design.blocks import Block
-from pertstack.reduce import Reduction, References, reduce_blocks, score_rows
+from pertstack.reduce import Reduction, References, reduce_blocks, score, score_rows
+from pertstack.reduce import gene_moments as gene_moments_alone
 from pertstack.reduce.metrics import parse_metric
 from pertstack.reduce.moments import merge_moments
-from references.memory_source import world
+from references.memory_source import MemorySource, world
 from references.metric_loops import metric_loop
 from references.moment_loops import columns, gene_moments, sample_moments, top_genes
 
@@ -338,3 +339,51 @@ def test_bad_input_is_named():
     source = world(folds=(), test=True)
     with pytest.raises(InputError, match="development"):
         reduce_blocks(source, refs)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_gene_moments_alone_have_the_bits_of_the_whole_pass(workers):
+    source = world(n=300, n_genes=300)
+    source.unsound[(Block("A375", 0), "m1")] = np.arange(300) % 7 == 0
+    source.lacking[(Block("MCF7", 0), "m2")] = np.arange(300) % 5 == 2
+    source.layers[(Block("MCF7", 0), "m2")][:, np.arange(300) % 5 == 2] = np.nan
+    refs = References.collect(source)
+    whole = reduce_blocks(source, refs)
+    alone = gene_moments_alone(source, refs, memory=700_000, workers=workers)
+    assert list(alone) == list(whole.blocks)
+    for block, found in alone.items():
+        for name in ("count", "mean", "scatter", "available"):
+            assert getattr(found, name).tobytes() == getattr(whole.gene[block], name).tobytes(), (block, name)
+    assert set(gene_moments_alone(source, refs, blocks=[Block("MCF7", 0)])) == {Block("MCF7", 0)}
+    source.layers[(Block("MCF7", 1), "m0")][4, 3] = np.nan
+    with pytest.raises(IntegrityError, match="m0"):
+        gene_moments_alone(source, refs)
+
+
+class Announced(MemorySource):
+    """A memory source that writes down what it is asked for, and when."""
+
+    def prefetch(self, block, layer, start, stop):
+        self.log.append(("ask", block, layer, start, stop))
+
+    def read(self, block, layer, start, stop, out=None):
+        self.log.append(("read", block, layer, start, stop))
+        return super().read(block, layer, start, stop, out)
+
+
+@pytest.mark.parametrize("job", ["reduce", "score"])
+def test_every_row_is_asked_for_once_and_before_it_is_read(job):
+    plain = world(n=40)
+    refs = References.collect(plain)
+    source = Announced(plain.gene_names, plain.models, plain.layers, plain.tables)
+    source.log = []
+    if job == "reduce":
+        reduce_blocks(source, refs, memory=10_000)
+    else:
+        score(source, {}, refs, metrics=["r2_top20@pooled"], memory=60_000)
+    asked = [e[1:] for e in source.log if e[0] == "ask"]
+    read = [e[1:] for e in source.log if e[0] == "read"]
+    assert len(read) > 2 * 5 * 4 and len(set(asked)) == len(asked) and sorted(asked) == sorted(read)
+    assert all(source.log.index(("ask", *e)) < source.log.index(("read", *e)) for e in read)
+    first = read[-5:]  # the last tile was asked for before the one before it was read
+    assert source.log.index(("ask", *first[0])) < source.log.index(("read", *read[-6]))
