@@ -205,7 +205,9 @@ def _scores(
 
 
 def _choose(oof: ScoreTable, nested: NestedFits, plan: AnalysisPlan) -> Choice:
-    return choose(oof, nested, primary=plan.choice_metric, level=plan.no_harm_level, seed=plan.seed)
+    return choose(
+        oof, nested, primary=plan.choice_metric, level=plan.no_harm_level, seed=plan.seed, rule=plan.choice_rule
+    )
 
 
 def _write(folder: StudyFolder, stacked: Stacked, accept_unverified: bool) -> None:

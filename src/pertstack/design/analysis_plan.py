@@ -83,8 +83,13 @@ class AnalysisPlan:
 
     @property
     def choice_metric(self) -> str:
-        """Metric on out-of-fold rows by which combiners are learned and chosen, as ``r2_top20@pooled``."""
-        return f"{self.primary.split('@')[0]}@{self.reference}"
+        """Metric on out-of-fold rows by which models and combiners are chosen, as ``r2_top20@pooled``.
+
+        The primary metric; where it is against the sample's own control (or says no reference), against the plan's
+        ``reference`` instead. A primary that names the pooled or matched control or the centroid means it.
+        """
+        stem, _, named = self.primary.partition("@")
+        return f"{stem}@{self.reference if named in ('', 'own') else named}"
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "combiners": list(self.combiners)}

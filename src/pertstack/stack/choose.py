@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
-from pertstack._base.errors import InputError
+from pertstack._base.errors import InputError, unknown_name
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stack.combiner import FLEXIBLE
@@ -20,6 +20,7 @@ from pertstack.stack.nested import NestedFits
 from pertstack.stack.panel import NO_HARM, Gain, Panel
 
 BEST_SINGLE = "best_single"
+Rule = Literal["no_harm_ladder", "best"]
 FEW_GROUPS = 20
 
 
@@ -80,6 +81,7 @@ def choose(
     n_draws: int = 2000,
     seed: int = 0,
     trust_partial: bool = False,
+    rule: Rule = "no_harm_ladder",
 ) -> Choice:
     """Choose a combiner from nested out-of-fold scores.
 
@@ -93,6 +95,8 @@ def choose(
     level : one-sided level of every bound. n_draws, seed : of the bootstrap over groups.
     trust_partial : let flexible combiners ship although the nesting is partial (see ``untrusted``): only for
         predictions whose base models never met the other folds at all.
+    rule : "no_harm_ladder" (the default), or "best": whatever scores highest, harm or not; what would not have shipped
+        is still marked. Combiners whose score cannot be believed (partial nesting) stay out under either.
 
     Raises
     ------
@@ -108,16 +112,20 @@ def choose(
     panel = Panel.of(
         table, candidates, BEST_SINGLE, [primary, *there], level=level, n_draws=n_draws, seed=seed, tolerance=tolerance
     )
-    marked = {
-        name: "not shipped: loses beyond noise against the best single model on " + "; ".join(map(str, losses))
+    if rule not in get_args(Rule):
+        raise unknown_name("choice rule", rule, get_args(Rule))
+    harmful = {
+        name: f"{'marked' if rule == 'best' else 'not shipped'}: loses beyond noise against the best single model on "
+        + "; ".join(map(str, losses))
         for name in candidates
         if (losses := panel.losses(name))
     }
-    if not trust_partial:
-        marked = {**untrusted(nested, candidates), **marked}
-    eligible = [n for n in candidates if n not in marked and n != BEST_SINGLE]
+    barred = {} if trust_partial else untrusted(nested, candidates)
+    marked = {**barred, **harmful}
+    out = barred if rule == "best" else marked
+    eligible = [n for n in candidates if n not in out and n != BEST_SINGLE]
     optimism = panel.optimism(eligible)
-    ladder = _climb_down(panel, nested, eligible, optimism)
+    ladder = (_highest if rule == "best" else _climb_down)(panel, nested, eligible, optimism)
     chosen = next((r.name for r in ladder if r.passed), BEST_SINGLE)
     single = str(nested.final[BEST_SINGLE].weights()["facts"]["chosen"])
     reasons = _reasons(panel, nested, ladder, chosen, single, marked, optimism, level)
@@ -156,12 +164,29 @@ def _climb_down(panel: Panel, nested: NestedFits, eligible: Sequence[str], optim
         for name in sorted(near, key=lambda n: (complexity[n], -panel.score(n))):
             gain = panel.gains[name][0]
             bound = gain.lower - optimism
-            why = f"best of {len(left)} left" if name == top else f"within one s.e. of {top}"
+            why = f"best of {len(left)} left" if name == top else _closeness(panel, name, top)
             ladder.append(Rung(name, complexity[name], panel.score(name), gain, bound, bound > 0, why))
             if bound > 0:
                 return ladder
         left = [n for n in left if complexity[n] < min(complexity[m] for m in near)]
     return ladder
+
+
+def _closeness(panel: Panel, name: str, top: str) -> str:
+    """How the one-standard-error rule came to try something that does not score highest."""
+    behind, noise = panel.score(top) - panel.score(name), panel.se_between(top, name)
+    return f"within one s.e. of {top}, which scores {panel.score(top):+.4f}: {behind:.4f} behind, s.e. {noise:.4f}"
+
+
+def _highest(panel: Panel, nested: NestedFits, eligible: Sequence[str], optimism: float) -> list[Rung]:
+    """The rule "best": one rung, the highest score, which ships if it is above the best single model's."""
+    if not eligible:
+        return []
+    top = max(eligible, key=panel.score)
+    gain = panel.gains[top][0]
+    why = f"best of {len(eligible)}; by the rule 'best', without the no-harm ladder"
+    complexity = nested.combiner(top).complexity
+    return [Rung(top, complexity, panel.score(top), gain, gain.lower - optimism, gain.value > 0, why)]
 
 
 def _reasons(

@@ -136,7 +136,7 @@ class Evidence:
     @cached_property
     def singles(self) -> SingleScores:
         """Score of every base model alone on the primary metric."""
-        return score_singles(self.reduction, self.primary, self.sums)
+        return score_singles(self.reduction, self.primary, self.sums, source=self.source, references=self.references)
 
     def _over(self, blocks: Sequence[Block]) -> Sums:
         return merge_sums([regression_sums(self.reduction.gene[b], self.reference) for b in blocks])

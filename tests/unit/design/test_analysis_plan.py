@@ -60,6 +60,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_choice_metric_takes_the_plans_reference() -> None:
     assert AnalysisPlan().choice_metric == "r2_top20@pooled"
     assert AnalysisPlan(primary="r2_top40@own", reference="own").choice_metric == "r2_top40@own"
+    assert AnalysisPlan(primary="r2_top40@own").choice_metric == "r2_top40@pooled"
+
+
+def test_a_primary_against_the_centroid_is_also_chosen_by() -> None:
+    assert AnalysisPlan(primary="pearson_all@centroid").choice_metric == "pearson_all@centroid"
+    assert AnalysisPlan(primary="rmse_all@pooled", reference="own").choice_metric == "rmse_all@pooled"
 
 
 def test_a_locked_plan_cannot_be_edited_quietly(ledger: Ledger) -> None:
