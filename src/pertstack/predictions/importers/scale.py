@@ -25,7 +25,8 @@ def scale_numbers(raw: Float32, treated_rows: Float32, control_rows: Float32, sc
     control, of the values as handed in. ``slope``: of measured on predicted delta, pooled over genes after centring
     each gene (1 = calibrated). ``spread``: median over genes of sd(predicted delta) / sd(measured delta). ``outside``:
     share of predicted treated values beyond the measured range of their gene (treated and control rows), widened by
-    half its width.
+    half its width. ``level_slope``: of measured on predicted means per gene, over genes (1 = the levels of the data),
+    and ``level_r`` their correlation.
     """
     values, treated, control = (a.astype(np.float64) for a in (raw, treated_rows, control_rows))
     as_treated = values if scale == "treated" else values + control
@@ -36,6 +37,7 @@ def scale_numbers(raw: Float32, treated_rows: Float32, control_rows: Float32, sc
     high = np.maximum(treated.max(axis=0), control.max(axis=0))[genes]
     room = 0.5 * (high - low)
     outside = (as_treated[:, genes] < low - room) | (as_treated[:, genes] > high + room)
+    level_slope, level_r = _levels(as_treated[:, genes].mean(axis=0), treated[:, genes].mean(axis=0))
     p, y = predicted - predicted.mean(axis=0), measured - measured.mean(axis=0)
     power = float((p * p).sum())
     moving = y.std(axis=0) > 0
@@ -47,7 +49,17 @@ def scale_numbers(raw: Float32, treated_rows: Float32, control_rows: Float32, sc
         "slope": float((p * y).sum() / power) if power > 0 else 0.0,
         "spread": float(np.median(ratios)) if ratios.size else 0.0,
         "outside": float(outside.mean()) if outside.size else 0.0,
+        "level_slope": level_slope, "level_r": level_r,
     }  # fmt: skip
+
+
+def _levels(predicted: Any, measured: Any) -> tuple[float, float]:
+    """Slope and correlation over genes of measured on predicted means; (1, 0) when either does not vary."""
+    p, y = predicted - predicted.mean(), measured - measured.mean()
+    size, length = float(p @ p), float(y @ y)
+    if size <= 0 or length <= 0:
+        return 1.0, 0.0
+    return float(p @ y) / size, float(p @ y) / float(np.sqrt(size * length))
 
 
 def check_scale(values: Float32, treated: Float32, control: Float32, scale: Scale, name: str) -> list[Finding]:
@@ -70,6 +82,14 @@ def check_scale(values: Float32, treated: Float32, control: Float32, scale: Scal
             f"{name}: {numbers['outside']:.0%} of the predicted values lie far outside the measured range of their "
             f"gene, so they are on another scale (counts, z-scores, min-max?). Bring them to the scale of the study's "
             f"data ({told})."
+        )
+        return [_finding("error", "scale_wrong", name, scale, numbers, text)]
+    slope = numbers["level_slope"]
+    if numbers["level_r"] > 0.9 and not 1 / PLAINLY <= slope <= PLAINLY:
+        text = (
+            f"{name}: means of genes follow the measured ones (correlation {numbers['level_r']:.2f}) on another scale: "
+            f"one unit predicted is {slope:.3g} measured, as when values are normalised or logged once more. Bring "
+            f"them to the scale of the study's data ({told})."
         )
         return [_finding("error", "scale_wrong", name, scale, numbers, text)]
     fits = f"{name}: scale {scale!r} fits the data ({told})."
