@@ -93,9 +93,14 @@ class ArraySource:
 
     def _check(self) -> None:
         """Availability of every model, block by block; refuses holes."""
+        whole = {layer for layer, values in self._layers.items() if values is not None and _all_finite(values)}
         for block, rows in self._rows.items():
             for layer, values in self._layers.items():
                 if values is None:
+                    continue
+                if layer in whole:
+                    self._sound[block, layer] = np.ones(len(rows), dtype=bool)
+                    self._genes_of[block, layer] = np.ones(len(self._genes), dtype=bool)
                     continue
                 finite: Mask = np.asarray(np.isfinite(np.asarray(values[rows], dtype=np.float32)))
                 in_rows, in_genes = np.asarray(finite.any(axis=1)), np.asarray(finite.any(axis=0))
@@ -171,6 +176,14 @@ class ArraySource:
         if (block, layer) not in self._digests:
             self._digests[block, layer] = digest_array(self.read(block, layer, 0, len(self.rows_of(block))))
         return self._digests[block, layer]
+
+
+def _all_finite(values: Any) -> bool:
+    """Whether a float32 array surely holds no NaN or infinity: then its sum is finite too. One cheap read."""
+    if not isinstance(values, np.ndarray) or values.dtype != np.float32:
+        return False
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum()))
 
 
 def _shape_of(values: Any) -> tuple[int, int]:

@@ -204,3 +204,16 @@ def test_asking_ahead_changes_nothing_and_reaches_no_test_value(world: World, mo
         source.prefetch(LINE, "m", 2, 5)
         with pytest.raises(CorruptionError, match="missing"):
             source.read(LINE, "m", 2, 5)
+
+
+@pytest.mark.parametrize("holes", [[np.nan], [np.inf], [np.inf, -np.inf]])
+def test_single_values_that_are_not_finite_are_refused_in_float32_too(holes: list[float]) -> None:
+    rng = np.random.default_rng(0)
+    treated, model = rng.normal(size=(2, 8, 4)).astype(np.float32)
+    facts = {"folds": [0, 1] * 4, "perturbation": list("aabbccdd")}
+    assert ArraySource({"m": model}, treated, **facts).sound(Block("all", 0), "m").all()
+    model[5, : len(holes)] = holes
+    with pytest.raises(InputError, match="row_5"):
+        ArraySource({"m": model}, treated, **facts)
+    huge = np.full((8, 4), 3e38, dtype=np.float32)  # finite, though their float32 sum is not
+    assert ArraySource({"m": huge}, treated, **facts).sound(Block("all", 1), "m").all()
