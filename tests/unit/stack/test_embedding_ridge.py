@@ -21,38 +21,12 @@ from pertstack.stack.evidence import Evidence
 from pertstack.stack.frames import CommonFrame, OwnFrame, consensus, turn
 from pertstack.stack.nested import fit_nested
 from pertstack.stack.reduced_rank import held_out_errors, low_rank_paths
-from references.small_world import as_source, small_world, turned_embeddings
-
-
-def spin(rng, d):
-    return np.linalg.qr(rng.normal(size=(d, d)))[0]
+from references.embedding_world import embeddings_of, knowing_world, spin
+from references.small_world import as_source, turned_embeddings
 
 
 def fit_of(rows, anchors, name):
     return RowEmbeddings(np.float32(rows), np.float32(anchors), "same rows", name)
-
-
-def knowing_world(**changes):
-    """Embeddings know part of what the models err about: the residual is linear in what was done."""
-    world = {**small_world(n=240, n_groups=48, errors=[0.3, 0.5], n_models=2, noise=0.3), **changes}
-    rng = np.random.default_rng(9)
-    known = rng.normal(0, 1, (48, 3))
-    latent = known[np.arange(240) % 48]
-    missed = latent @ rng.normal(0, 0.7, (3, 30))
-    world["treated"] = (world["treated"] + missed).astype(np.float32)
-    return world | {"latent": latent, "embeddings": embeddings_of(world, latent)}
-
-
-def embeddings_of(world, latent, *, seed=1, aligned=True, models=("m0",)):
-    """``latent`` turned, shifted and scaled in each fold's fit; anchors are the first 40 rows."""
-    rng = np.random.default_rng(seed)
-    values, anchors = np.zeros_like(latent), {}
-    for fold in (0, 1, 2, None):
-        basis, shift, scale = spin(rng, latent.shape[1]), rng.normal(0, 5, latent.shape[1]), rng.uniform(0.3, 3)
-        mine = world["folds"] == fold
-        values[mine] = latent[mine] @ basis * scale + shift
-        anchors[fold] = latent[:40] @ basis * scale + shift
-    return {m: ArrayEmbedding(values, anchors if aligned else {}) for m in models}
 
 
 def evidence_of(world, folds=None):
