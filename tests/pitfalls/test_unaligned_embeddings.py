@@ -81,7 +81,7 @@ def test_frames_that_were_never_aligned_are_refused():
 
 
 def quick_fits(study: ps.Study, **how: Any) -> None:
-    params = {"TranSiGen": hyper_parameters("TranSiGen", {"epochs": 8}, name="fast")}
+    params = {"TranSiGen": hyper_parameters("TranSiGen", {"epochs": 4}, name="fast")}
     assert all(r.ok for r in cross_fit_study(study.folder, ["mean_treated", "TranSiGen"], params=params, **how))
 
 
