@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from claims import Claim, cpu, machine, table
 
 from pertstack.reduce.slices import TopSlices
 from pertstack.stack.direct import maximise_top_gene
@@ -83,13 +84,7 @@ def make_slices(rng: np.random.Generator, n: int, n_genes: int) -> TopSlices:
     return TopSlices(genes, y, np.zeros_like(y), delta.astype(np.float32))
 
 
-def cpu(task: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.process_time()
-    answer = task()
-    return time.process_time() - start, answer
-
-
-def global_weights(n: int) -> None:
+def global_weights(n: int) -> list[Claim]:
     slices = make_slices(np.random.default_rng(0), n, 200)
     sums = top_gene_sums(slices, "own", TOP)
     starts = np.vstack([np.eye(MODELS), np.full(MODELS, 1 / MODELS)])
@@ -101,11 +96,15 @@ def global_weights(n: int) -> None:
     peer, (_, least, calls) = cpu(
         lambda: cma_es(loss, starts[-1], lambda best, calls: -best > value - 1e-7 or calls > 20_000)
     )
-    print(f"Global weights, n = {n:,}: gradient {ours:.3f} s CPU, value {value:.6f}; CMA-ES {peer:.2f} s, ", end="")
-    print(f"{-least:.6f} after {calls:,} calls ({peer / ours:.0f} x)")
+    size = f"global weights, n = {n:,}; {ours:.3f} s CPU, CMA-ES {peer:.2f} s, {calls:,} calls"
+    more, values = value + least, f"{value:.6f} against {-least:.6f}"
+    return [
+        Claim(f"direct on R2 Top-{TOP} / CMA-ES", peer / ours, "{:.0f} times", 20, remark=size),
+        Claim("value reached, ours - CMA-ES", more, "{:.1e}", -1e-6, remark=f"{values}; goal: equal or better"),
+    ]
 
 
-def weights_per_gene(n: int) -> None:
+def weights_per_gene(n: int) -> list[Claim]:
     slices = make_slices(np.random.default_rng(1), n, GENES)
     rows = TopRows.of(slices, "own", TOP, GENES, np.ones(MODELS, dtype=bool), None)
     common = np.full(MODELS, 1 / MODELS)
@@ -122,16 +121,22 @@ def weights_per_gene(n: int) -> None:
     end = time.process_time() + 30 * ours
     first = -loss(np.tile(common, GENES))
     peer, (_, least, calls) = cpu(lambda: cma_es(loss, np.tile(common, GENES), lambda *_: time.process_time() > end))
-    print(f"Per gene, {GENES * MODELS:,} weights, n = {n:,}: from {first:.4f}, gradient {ours:.2f} s CPU to ", end="")
-    print(f"{value:.4f}; CMA-ES {peer:.1f} s and {calls:,} calls to {-least:.4f}")
+    what = f"weights per gene ({GENES * MODELS:,}), value reached, ours - CMA-ES with 30 times our time"
+    rest = f"n = {n:,}: from {first:.4f} in {ours:.2f} s CPU to {value:.4f}; CMA-ES {peer:.1f} s to {-least:.4f}"
+    return [Claim(what, value + least, "{:.4f}", remark=f"{rest}, {calls:,} calls")]
+
+
+def claims(quick: bool = False) -> list[Claim]:
+    n = 1_000 if quick else 6_000
+    return [*global_weights(n), *weights_per_gene(n // 2)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a sixth of the rows")
-    n = 1_000 if parser.parse_args().quick else 6_000
-    global_weights(n)
-    weights_per_gene(n // 2)
+    options = parser.parse_args()
+    before = machine()
+    print(f"{before}\n\n{table(claims(options.quick))}")
 
 
 if __name__ == "__main__":

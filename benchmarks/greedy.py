@@ -16,24 +16,16 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
 import argparse
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from claims import Claim, cpu, machine, table
 
 from pertstack.reduce.slices import TopSlices
 from pertstack.stack.greedy_r2 import greedy_r2_counts
 from pertstack.stack.top_gene import top_gene_sums
 
 MODELS, TOP, ROUNDS = 10, 20, 50
-
-
-def cpu(task: Callable[[], Any]) -> tuple[float, Any]:
-    """CPU seconds of this process, and the answer."""
-    start = time.process_time()
-    answer = task()
-    return time.process_time() - start, answer
 
 
 def from_slices(x: Any, t: Any, top: Any) -> Any:
@@ -66,10 +58,8 @@ def by_loop(x: Any, t: Any, top: Any) -> Any:
     return np.bincount(best, minlength=MODELS)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a quarter of the rows")
-    n, genes = (500 if parser.parse_args().quick else 2_000), 1_000
+def claims(quick: bool = False) -> list[Claim]:
+    n, genes = (500 if quick else 2_000), 1_000
     rng = np.random.default_rng(0)
     t = rng.normal(0, 1, (n, genes)).astype(np.float32)
     common = rng.normal(0, 0.5, (n, genes)).astype(np.float32)
@@ -78,8 +68,17 @@ def main() -> None:
     ours, counts = cpu(lambda: from_slices(x, t, top))
     peer, theirs = cpu(lambda: by_loop(x, t, top))
     np.testing.assert_array_equal(counts, theirs)
-    print(f"Greedy on R2 Top-{TOP}, {n:,} samples x {genes:,} genes, {MODELS} models, {ROUNDS} rounds", end=": ")
-    print(f"{ours:.2f} s CPU, plain loop {peer:.2f} s ({peer / ours:.0f} x), counts {counts.tolist()} both")
+    size = f"{n:,} samples x {genes:,} genes, {MODELS} models, {ROUNDS} rounds; {ours:.2f} s CPU, loop {peer:.2f} s"
+    remark = f"{size}; identical counts {counts.tolist()}"
+    return [Claim(f"greedy on R2 Top-{TOP} / equal plain loop", peer / ours, "{:.0f} times", 20, remark=remark)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a quarter of the rows")
+    options = parser.parse_args()
+    before = machine()
+    print(f"{before}\n\n{table(claims(options.quick))}")
 
 
 if __name__ == "__main__":

@@ -1,26 +1,18 @@
-"""How fast is the one pass, and how much memory does it take? Ratios, measured in one run on this machine.
+"""How fast is the one pass? Ratios, measured in one run on this machine; the memory it takes is in ``pass_memory.py``.
 
-    make bench                                                 # or
-    python benchmarks/reduce.py --rows 2000 --out docs/benchmarks-reduce.md
+    python benchmarks/reduce.py            # under a minute; part of `make bench`
+    python benchmarks/reduce.py --quick
 
 Warm: the pass against the rate at which a parallel numba loop sums the same bytes. Cold: against a plain sequential
-read of the same files, page cache dropped before each. Memory: peak of a process of its own against the budget.
-Metric: R2 Top-20, 40 and 80 of ten models against a scipy loop. Rounds are interleaved and the best of each is
-taken, since other work on the machine only slows down.
+read of the same files, page cache dropped before each. Metric: R2 Top-20, 40 and 80 of ten models against a scipy
+loop. Rounds are interleaved and the best of each is taken, since other work on the machine only slows down.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
-import resource
-import subprocess
-import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +20,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import pandas as pd
+from claims import Claim, best_cpu, best_of, machine, table
 from scipy import stats
 
 from pertstack.design.blocks import Block
@@ -61,7 +54,7 @@ class PoolSource:
         return list(self._n)
 
     def obs(self, block: Block) -> pd.DataFrame:
-        return table(block, self._n[block])
+        return sample_table(block, self._n[block])
 
     def read(self, block, layer, start, stop, out=None):
         out = np.empty((stop - start, N_GENES), dtype=np.float32) if out is None else out
@@ -83,7 +76,7 @@ class PoolSource:
         return f"{block.id} {layer}"
 
 
-def table(block: Block, n: int) -> pd.DataFrame:
+def sample_table(block: Block, n: int) -> pd.DataFrame:
     drug = [f"drug_{i % 50}" for i in range(n)]
     index = [f"{block.id}.{i}" for i in range(n)]
     return pd.DataFrame({"perturbation": drug, "cell_line": block.cell_line, "group": drug}, index=index)
@@ -97,26 +90,16 @@ def _sum(values):
     return total
 
 
-def best_of(rounds: int, *tasks: Callable[[], object]) -> list[float]:
-    """Seconds of each task, best of several interleaved rounds."""
-    seconds = [np.inf] * len(tasks)
-    for _ in range(rounds):
-        for i, task in enumerate(tasks):
-            start = time.perf_counter()
-            task()
-            seconds[i] = min(seconds[i], time.perf_counter() - start)
-    return seconds
-
-
 def n_bytes(n: int) -> int:
     return n * (N_MODELS + 2) * N_GENES * 4
 
 
-def warm(n: int, rounds: int) -> list[str]:
+def warm(n: int, rounds: int) -> list[Claim]:
     """The pass over rows in memory against summing the same number of bytes, both with two threads."""
     source = PoolSource(n, n_pool=n)
     references = References.collect(source)
     flat = [values.reshape(-1) for values in source.pool.values()]
+    out = np.empty((n, N_GENES), dtype=np.float32)
 
     def sums() -> None:
         with ThreadPoolExecutor(WORKERS) as pool:
@@ -126,19 +109,19 @@ def warm(n: int, rounds: int) -> list[str]:
         reduce_blocks(source, references, workers=WORKERS)
 
     def copies() -> None:
-        out = np.empty((n, N_GENES), dtype=np.float32)
         for layer in source.pool:
-            source.read(Block("A375", 0), layer, 0, n, out[:n])
+            source.read(Block("A375", 0), layer, 0, n, out)
 
     reduce_blocks(PoolSource(16), references)
     sums()
     reduced, summed, copied = best_of(rounds, passes, sums, copies)
     gb = n_bytes(n) / 1e9
+    rates = (
+        f"pass {gb / reduced:.2f} GB/s, sum {gb / summed:.2f} GB/s, {WORKERS} threads each; copying once, part of the "
+        f"pass, {gb / copied:.2f} GB/s with one; {gb:.2f} GB"
+    )
     return [
-        f"| warm: the pass | {gb / reduced:.2f} GB/s | {gb:.2f} GB in memory, {WORKERS} workers |",
-        f"| warm: numba sum of the same bytes | {gb / summed:.2f} GB/s | {WORKERS} threads |",
-        f"| warm: copying the same bytes once | {gb / copied:.2f} GB/s | one thread; part of the pass |",
-        f"| **warm ratio** | **{summed / reduced:.1%}** | goal: 10 % |",
+        Claim("warm: rate of the pass / numba sum of the same bytes", summed / reduced, "{:.1%}", 0.10, remark=rates)
     ]
 
 
@@ -151,10 +134,10 @@ def drop_cache(root: Path) -> list[Path]:
     return files
 
 
-def cold(n: int, rounds: int, folder: Path) -> list[str]:
-    """The pass over a store on disk against reading its files, page cache dropped before each."""
+def stored(n: int, folder: Path) -> StoreSource:
+    """A store of n rows on disk."""
     memory = PoolSource(n)
-    store = PredictionStore.create(folder / "store", GENES, plan_digest="p")
+    store = PredictionStore.create(folder, GENES, plan_digest="p")
     for block in memory.blocks():
         obs = memory.obs(block)
         store.add_block(block, obs)
@@ -162,7 +145,12 @@ def cold(n: int, rounds: int, folder: Path) -> list[str]:
             fitted = FittedOn.fold_of_plan("p", block.fold) if layer in MODELS else None
             values = memory.read(block, layer, 0, len(obs))
             store.commit(block, layer, values, sample_ids=list(obs.index), gene_names=GENES, fitted_on=fitted, meta={})
-    source = StoreSource(store, models=MODELS)
+    return StoreSource(store, models=MODELS)
+
+
+def cold(n: int, rounds: int, folder: Path) -> list[Claim]:
+    """The pass over a store on disk against reading its files, page cache dropped before each."""
+    source = stored(n, folder / "store")
     references = References.collect(source)
     buffer = bytearray(2**22)
 
@@ -172,92 +160,31 @@ def cold(n: int, rounds: int, folder: Path) -> list[str]:
                 while stream.readinto(buffer):
                     pass
 
+    def passes() -> None:
+        reduce_blocks(source, references, workers=WORKERS)
+
     files = [p for p in drop_cache(folder / "store") if p.stat().st_size > 2**20]
+    passes()  # compiled
     seconds = {"pass": np.inf, "read": np.inf}
     for _ in range(rounds):
-        for name, task in (("read", reads), ("pass", lambda: reduce_blocks(source, references, workers=WORKERS))):
+        for name, task in (("read", reads), ("pass", passes)):
             drop_cache(folder / "store")
             seconds[name] = min(seconds[name], best_of(1, task)[0])
-    (cached,) = best_of(rounds, lambda: reduce_blocks(source, references, workers=WORKERS))
-    gb = sum(p.stat().st_size for p in files) / 1e9
+    passes()
+    (cached,) = best_of(rounds, passes)
+    used, _ = best_cpu(rounds, passes)
+    gb, ratio = sum(p.stat().st_size for p in files) / 1e9, seconds["read"] / seconds["pass"]
+    rates = (
+        f"pass {gb / seconds['pass']:.2f} GB/s, read {gb / seconds['read']:.2f} GB/s (4 MiB at a time, one thread); "
+        f"{gb:.2f} GB in {len(files)} files"
+    )
     return [
-        f"| cold: the pass | {gb / seconds['pass']:.2f} GB/s | {gb:.2f} GB in {len(files)} files of a store |",
-        f"| cold: plain sequential read | {gb / seconds['read']:.2f} GB/s | 4 MiB at a time, one thread |",
-        f"| **cold ratio** | **{seconds['read'] / seconds['pass']:.1%}** | goal: 85 % |",
-        f"| the same store from the page cache | {gb / cached:.2f} GB/s | |",
+        Claim("cold: rate of the pass / plain sequential read", ratio, "{:.1%}", 0.85, remark=rates),
+        Claim("the same store from the page cache", gb / cached, "{:.2f} GB/s", remark=f"{used / gb:.2f} s CPU per GB"),
     ]
 
 
-def peak_of(n: int, budget: int) -> tuple[float, float]:
-    """Runs in a process of its own: seconds, and peak memory (MB) above what was there before the pass."""
-    source = PoolSource(n)
-    references = References.collect(PoolSource(256))
-    reduce_blocks(PoolSource(16), references)
-    before = _resident()
-    watch = _Watch()
-    with tempfile.TemporaryDirectory() as folder, watch:
-        start = time.perf_counter()
-        reduce_blocks(source, references, memory=budget, workers=WORKERS, cache=Path(folder))
-        seconds = time.perf_counter() - start
-    return seconds, (watch.peak - before) / 1e6
-
-
-def _resident() -> int:
-    """Anonymous memory of this process in bytes; pages of mapped result files are not counted, the system drops them
-    at need.
-    """
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-class _Watch(threading.Thread):
-    """Looks at the memory every 5 ms."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.peak, self._done = 0, threading.Event()
-
-    def run(self) -> None:
-        while not self._done.wait(0.005):
-            self.peak = max(self.peak, _resident())
-
-    def __enter__(self) -> _Watch:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self.join()
-
-
-def memory(sizes: list[int], budgets: list[int]) -> list[str]:
-    lines, times = [], []
-    for budget in budgets:
-        for n in sizes:
-            command = [sys.executable, __file__, "--peak", str(n), str(budget)]
-            seconds, peak = map(
-                float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-            )
-            verdict = "within" if peak <= budget / 1e6 + 400 else "ABOVE"
-            lines.append(
-                f"| N = {n:,}, budget {budget / 1e6:,.0f} MB | peak {peak:,.0f} MB, {seconds:.1f} s "
-                f"| {n_bytes(n) / 1e9:.1f} GB of input; {verdict} budget + 400 MB |"
-            )
-            times.append((budget, n, seconds))
-    for budget in budgets:
-        n, s = np.array([(n, s) for b, n, s in times if b == budget]).T
-        slope, start = np.polyfit(n, s, 1)
-        worst = np.abs(start + slope * n - s).max() / s.max()
-        lines.append(
-            f"| time against N, budget {budget / 1e6:,.0f} MB | {slope * 1e6:.0f} us a row + {start:.2f} s "
-            f"| straight line, off by at most {worst:.1%} of the longest |"
-        )
-    return lines
-
-
-def metric(n: int, rounds: int) -> list[str]:
+def metric(n: int, rounds: int) -> list[Claim]:
     """R2 Top-20, 40, 80 of ten models against a loop with scipy.stats.pearsonr, one thread each."""
     source = PoolSource(n, n_pool=n)
     metrics = parse_metrics(["r2_top20", "r2_top40", "r2_top80"])
@@ -282,48 +209,27 @@ def metric(n: int, rounds: int) -> list[str]:
     ours()
     mine, theirs = best_of(rounds, ours, loop)
     gap = np.abs(found["ours"] - found["loop"]).max()
+    rates = f"{mine / n * 1e6:,.0f} us a sample, loop {theirs / n * 1e6:,.0f} us (top genes sorted once per sample)"
     return [
-        f"| R2 Top-20, 40, 80 of ten models | {mine / n * 1e6:,.0f} us a sample | one thread |",
-        f"| the same with a scipy loop | {theirs / n * 1e6:,.0f} us a sample | top genes sorted once per sample |",
-        f"| **metric ratio** | **{theirs / mine:.0f} times** | goal: 15; largest difference {gap:.1e} (goal 1e-6) |",
+        Claim("R2 Top-20/40/80 of ten models / scipy loop", theirs / mine, "{:.0f} times", 15, remark=rates),
+        Claim("largest difference between the two", gap, "{:.0e}", 1e-6, least=False),
     ]
+
+
+def claims(rows: int = 2000, cold_rows: int = 4000, rounds: int = 7, folder: Path | None = None) -> list[Claim]:
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        found = cold(cold_rows, rounds, Path(made))
+    return [*found, *warm(rows, rounds), *metric(60, rounds)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=2000, help="rows of the warm and cold measurements")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--sizes", type=int, nargs="+", default=[2000, 8000, 20_000], help="N of the memory measurement"
-    )
-    parser.add_argument("--budgets", type=int, nargs="+", default=[200_000_000, 1_000_000_000], help="bytes")
+    parser.add_argument("--quick", action="store_true", help="fewer rows, one round")
     parser.add_argument("--folder", type=Path, default=None, help="where the store of the cold measurement is written")
-    parser.add_argument("--out", type=Path, default=None, help="also write the table here")
-    parser.add_argument("--peak", type=int, nargs=2, metavar=("N", "BUDGET"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.peak:
-        print(*peak_of(*options.peak))
-        return
-    load = os.getloadavg()[0]
-    lines = metric(60, options.rounds) + warm(options.rows, options.rounds)
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        lines += cold(options.rows, options.rounds, Path(folder))
-    lines += memory(options.sizes, options.budgets)
-    head = [
-        "# The one pass: speed and memory, as found",
-        "",
-        f"`python benchmarks/reduce.py {' '.join(sys.argv[1:])}`",
-        "",
-        f"{N_MODELS} models, {N_GENES:,} genes, float32; {os.cpu_count()} cores ({platform.machine()}), load average "
-        f"{load:.1f} before the run; numpy {np.__version__}, numba {numba.__version__}. Ratios were taken in one run.",
-        "",
-        "| what | found | remarks |",
-        "|---|---|---|",
-    ]
-    text = "\n".join([*head, *lines, ""])
-    print(text)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
+    before = machine()
+    found = claims(600, 600, 1, options.folder) if options.quick else claims(folder=options.folder)
+    print(f"{before}\n\n{table(found)}")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
-"""Stacking at full size and against what people use today. Ratios of CPU time within one run, one thread.
+"""Ridge per gene at full size and against what people use today. CPU time, one thread, ratios within one run.
 
-    python benchmarks/stack.py            # about two minutes
+    python benchmarks/stack.py             # about a minute; part of `make bench`
     python benchmarks/stack.py --quick
 
-1. Everything that follows from moments at 10,716 genes, 10 models, 3 folds (moments given).
-2. Ridge per gene with 20 penalties chosen over 3 folds, from data to weights: the one pass (which also makes slices and
-   sample moments) and batched eigen-decompositions, a hand-written numpy loop over genes, and scikit-learn's
-   RidgeCV(cv=PredefinedSplit) per gene; same objective.
-3. Search on R2 Top-20: L-BFGS with the exact gradient from slices against differential evolution, stopped as soon as it
-   is within 1e-5 of the same value.
-4. Greedy selection from sums against a plain loop over rows, identical counts.
+1. What follows from moments at 10,716 genes, 10 models, 3 folds (moments given).
+2. Ridge per gene with 20 penalties chosen over 3 folds, from data to weights: gene moments in one pass and batched
+   eigen-decompositions, against a hand-written numpy loop over genes and scikit-learn's RidgeCV(cv=PredefinedSplit) per
+   gene; same objective. Timed on our side: the checks on entry, references, moments, weights. The loop checks nothing.
+   Beside it the whole pass, which also makes top-gene slices and products per sample for the other combiners.
 """
 
 from __future__ import annotations
@@ -21,37 +19,24 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import argparse
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.optimize import differential_evolution
+from claims import Claim, best_cpu, cpu, machine, table
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import PredefinedSplit
 
 from pertstack.predictions.array_source import ArraySource
+from pertstack.reduce import References, gene_moments, reduce_blocks
 from pertstack.reduce.moments import GeneMoments
-from pertstack.reduce.one_pass import reduce_blocks
-from pertstack.reduce.references import References
-from pertstack.reduce.slices import TopSlices
-from pertstack.stack.direct import maximise_top_gene
 from pertstack.stack.gene_eb import empirical_bayes
 from pertstack.stack.gene_ridge import choose_strengths
 from pertstack.stack.gene_simplex import gene_simplex_weights
-from pertstack.stack.greedy import greedy_counts
 from pertstack.stack.ridge_path import STRENGTHS, cross_validated_error, penalty_scale, pick, ridge_path
 from pertstack.stack.simplex import global_error_gram
 from pertstack.stack.sums import Sums, merge_sums, regression_sums
-from pertstack.stack.top_gene import top_gene_sums
 
 MODELS, FOLDS = 10, 3
-
-
-def cpu(task: Callable[[], Any]) -> tuple[float, Any]:
-    """CPU seconds of this process, and the answer."""
-    start = time.process_time()
-    answer = task()
-    return time.process_time() - start, answer
 
 
 def make_rows(rng: np.random.Generator, n: int, genes: int) -> tuple[Any, Any, Any]:
@@ -62,9 +47,10 @@ def make_rows(rng: np.random.Generator, n: int, genes: int) -> tuple[Any, Any, A
     return delta.astype(np.float32), truth, np.arange(n) % FOLDS
 
 
-def _first_rows(delta: Any, y: Any, folds: Any, n: int = 30) -> ArraySource:
-    names = {f"m{m}": d[:n] for m, d in enumerate(delta)}
-    return ArraySource(names, y[:n], None, folds=folds[:n], perturbation=np.arange(n).astype(str))
+def source_of(delta: Any, y: Any, folds: Any, n: int | None = None) -> ArraySource:
+    """The first n rows behind the package's door."""
+    names, rows = {f"m{m}": d[:n] for m, d in enumerate(delta)}, len(y[:n])
+    return ArraySource(names, y[:n], None, folds=folds[:n], perturbation=np.arange(rows).astype(str))
 
 
 def gene_ridge(parts: list[Sums]) -> tuple[Any, Any, Any]:
@@ -98,24 +84,20 @@ def loop_ridge(delta: Any, y: Any, folds: Any) -> tuple[Any, Any]:
     return weights, least
 
 
-def at_full_size(genes: int) -> None:
+def at_full_size(genes: int) -> list[Claim]:
     """From moments to weights, everything at the size of the founding study."""
     rng = np.random.default_rng(0)
     parts = [regression_sums(m, "pooled") for m in _moments_of_size(rng, genes)]
     whole = merge_sums(parts)
     gene_simplex_weights(whole.error_gram()[:2], whole.available[:2], global_error_gram(whole), 0.1)  # compile
-    tasks = {
-        f"ridge per gene, {len(STRENGTHS)} penalties, {FOLDS} folds": lambda: gene_ridge(parts),
-        "simplex per gene, exact": lambda: gene_simplex_weights(
-            whole.error_gram(), whole.available, global_error_gram(whole), 0.0
-        ),
-        "empirical Bayes per gene": lambda: empirical_bayes(whole, 1.0),
-    }
-    print(f"\nFrom moments, {genes:,} genes, {MODELS} models:")
-    for name, task in tasks.items():
-        wall = time.perf_counter()
-        seconds, _ = cpu(task)
-        print(f"  {name:45s} {seconds:6.2f} s CPU, {time.perf_counter() - wall:6.2f} s wall")
+    start = time.perf_counter()
+    used, _ = cpu(lambda: gene_ridge(parts))
+    wall = time.perf_counter() - start
+    simplex, _ = cpu(lambda: gene_simplex_weights(whole.error_gram(), whole.available, global_error_gram(whole), 0.0))
+    bayes, _ = cpu(lambda: empirical_bayes(whole, 1.0))
+    rest = f"wall time; {used:.2f} s CPU; simplex per gene {simplex:.2f} s, empirical Bayes {bayes:.2f} s CPU"
+    what = f"ridge per gene from moments, {genes:,} genes, {len(STRENGTHS)} penalties, {FOLDS} folds"
+    return [Claim(what, wall, "{:.2f} s", 3.0, least=False, remark=rest)]
 
 
 def _moments_of_size(rng: np.random.Generator, genes: int) -> list[GeneMoments]:
@@ -125,96 +107,68 @@ def _moments_of_size(rng: np.random.Generator, genes: int) -> list[GeneMoments]:
     return [GeneMoments(m.count[at], m.mean[at], m.scatter[at], m.available[at]) for m in small]
 
 
-def ridge_ratios(n: int, genes: int, peer_genes: int) -> None:
-    """Data to weights against the loop and RidgeCV, per gene."""
-    delta, y, folds = make_rows(np.random.default_rng(1), n, genes)
-    arrays = {f"m{m}": d for m, d in enumerate(delta)}
-    source = ArraySource(arrays, y, None, folds=folds, perturbation=np.arange(n).astype(str))
-    references = References.collect(source)
-    reduce_blocks(_first_rows(delta, y, folds), references)  # compile
-
-    def from_data() -> Any:
-        reduction = reduce_blocks(source, references, k=20)
-        return gene_ridge([regression_sums(reduction.gene[b], "own") for b in reduction.blocks])
-
-    ours, (weights, _, error) = cpu(from_data)
-    seconds, (by_loop, loop_error) = cpu(lambda: loop_ridge(delta[:, :, :peer_genes], y[:, :peer_genes], folds))
-    loop = seconds / peer_genes
-    np.testing.assert_allclose(error[:peer_genes], loop_error, rtol=1e-6)
-    np.testing.assert_allclose(weights[:peer_genes], by_loop, atol=1e-5)
-    few = max(2, peer_genes // 10)
-    centred = delta[:, :, :few].astype(np.float64) - delta[:, :, :few].mean(axis=1, keepdims=True, dtype=np.float64)
+def by_ridge_cv(delta: Any, y: Any, folds: Any) -> list[float]:
+    """scikit-learn, gene by gene: its score of the chosen penalty."""
+    centred = delta.astype(np.float64) - delta.mean(axis=1, keepdims=True, dtype=np.float64)
     scale = (centred**2).sum(axis=(0, 1)) / MODELS
-
-    def peer() -> list[float]:
-        cv = PredefinedSplit(folds)
-        fits = [
-            RidgeCV(alphas=STRENGTHS * scale[g], cv=cv, scoring="neg_mean_squared_error").fit(delta[:, :, g].T, y[:, g])
-            for g in range(few)
-        ]
-        return [float(f.best_score_) for f in fits]
-
-    seconds, scores = cpu(peer)
-    np.testing.assert_allclose(-np.array(scores) * n, error[:few], rtol=1e-3)  # RidgeCV averages folds, in float32
-    each = ours / genes
-    print(f"\nRidge per gene, data to weights, n = {n:,}, {genes:,} genes (ms CPU per gene):")
-    theirs = seconds / few
-    print(f"  ours {1e3 * each:.3f}; numpy loop {1e3 * loop:.3f} ({loop / each:.0f} x)", end="; ")
-    print(f"RidgeCV {1e3 * theirs:.1f} ({theirs / each:.0f} x)")
+    cv = PredefinedSplit(folds)
+    fits = [
+        RidgeCV(alphas=STRENGTHS * scale[g], cv=cv, scoring="neg_mean_squared_error").fit(delta[:, :, g].T, y[:, g])
+        for g in range(y.shape[1])
+    ]
+    return [float(f.best_score_) for f in fits]
 
 
-def metric_search(n: int, k: int = 20) -> None:
-    """The same objective with and without the gradient."""
-    rng = np.random.default_rng(2)
-    y = rng.normal(0, 1, (n, k)).astype(np.float32)
-    common = rng.normal(0, 0.5, (n, k))
-    delta = np.stack([y + common + rng.normal(0, 0.5 + 0.1 * m, (n, k)) for m in range(MODELS)], axis=1)
-    slices = TopSlices(np.zeros((n, k), dtype=np.int32), y, np.zeros_like(y), delta.astype(np.float32))
-    starts = np.vstack([np.eye(MODELS), np.full(MODELS, 1 / MODELS)])
-    ours, (_, value) = cpu(lambda: maximise_top_gene(top_gene_sums(slices, "own", k), starts, signed=False))
-    sums = top_gene_sums(slices, "own", k)
+def ridge_ratios(n: int, genes: int, loop_genes: int, peer_genes: int) -> list[Claim]:
+    """Data to weights against the loop and RidgeCV, CPU per gene; the two peers on some of the genes."""
+    delta, y, folds = make_rows(np.random.default_rng(1), n, genes)
+    small = source_of(delta, y, folds, 30)
+    reduce_blocks(small, References.collect(small))  # compile
 
-    def without_gradient() -> Any:
-        return differential_evolution(
-            lambda w: -sums.value(w), [(0.0, 1.0)] * MODELS, seed=0, maxiter=400, tol=0, polish=False,
-            callback=lambda x, convergence: sums.value(x) > value - 1e-5,
-        )  # fmt: skip
+    def weights_only() -> Any:
+        source = source_of(delta, y, folds)
+        moments = gene_moments(source, References.collect(source))
+        return gene_ridge([regression_sums(m, "own") for m in moments.values()])
 
-    peer, found = cpu(without_gradient)
-    print(f"\nSearch on R2 Top-{k}, n = {n:,}: gradient {ours:.2f} s CPU, value {value:.6f}", end="; ")
-    print(f"without {peer:.2f} s, {-found.fun:.6f} ({peer / ours:.0f} x)")
+    def whole_pass() -> Any:
+        source = source_of(delta, y, folds)
+        reduction = reduce_blocks(source, References.collect(source))
+        return gene_ridge([regression_sums(m, "own") for m in reduction.gene.values()])
+
+    ours, (weights, _, error) = best_cpu(3, weights_only)
+    all_of_it, _ = best_cpu(2, whole_pass)
+    few = slice(0, loop_genes)
+    loop, (by_loop, loop_error) = best_cpu(3, lambda: loop_ridge(delta[:, :, few], y[:, few], folds))
+    few = slice(0, peer_genes)
+    peer, scores = cpu(lambda: by_ridge_cv(delta[:, :, few], y[:, few], folds))
+    gap = float(np.abs(error[:loop_genes] / loop_error - 1).max())
+    apart = float(np.abs(weights[:loop_genes] - by_loop).max())
+    np.testing.assert_allclose(-np.array(scores) * n, error[few], rtol=1e-3)  # RidgeCV averages folds, in float32
+    each, each_loop, each_peer = ours / genes, loop / loop_genes, peer / peer_genes
+    size = f"n = {n:,}, {genes:,} genes, M = {MODELS}"
+    both = f"{size}; {1e3 * each:.3f} against {1e3 * each_loop:.2f} ms CPU per gene; best of 3 rounds each"
+    more = all_of_it / genes
+    rest = f"{1e3 * more:.3f} ms: also the slices and products per sample that other combiners use"
+    return [
+        Claim("ridge per gene, data to weights / numpy loop", each_loop / each, "{:.1f} times", 10, remark=both),
+        Claim("the same with the whole pass", each_loop / more, "{:.1f} times", remark=rest),
+        Claim("ridge per gene / RidgeCV", each_peer / each, "{:.0f} times", 80, remark=f"{1e3 * each_peer:.0f} ms"),
+        Claim("objective, ours / loop - 1", gap, "{:.0e}", 1e-6, least=False, remark=f"weights differ by {apart:.0e}"),
+    ]
 
 
-def greedy_ratio(n: int, genes: int, rounds: int = 25) -> None:
-    """Greedy selection on squared error: sums against rows."""
-    delta, y, _ = make_rows(np.random.default_rng(3), n, genes)
-    errors = (delta - y).reshape(MODELS, -1).T.astype(np.float64)
-    ours, counts = cpu(lambda: greedy_counts(errors.T @ errors, rounds))
-
-    def loop() -> Any:
-        total, taken, best, least = np.zeros(len(errors)), [], [], np.inf
-        for r in range(1, rounds + 1):
-            scores = [float(np.mean(((total + errors[:, m]) / r) ** 2)) for m in range(MODELS)]
-            taken.append(int(np.argmin(scores)))
-            total += errors[:, taken[-1]]
-            if min(scores) < least * (1 - 1e-12):
-                best, least = list(taken), min(scores)
-        return np.bincount(best, minlength=MODELS)
-
-    peer, by_loop = cpu(loop)
-    np.testing.assert_array_equal(counts, by_loop)
-    print(f"\nGreedy on squared error, {n * genes:,} values, {rounds} rounds", end=": ")
-    print(f"{ours:.2f} s CPU, loop {peer:.2f} s ({peer / ours:.0f} x)")
+def claims(quick: bool = False) -> list[Claim]:
+    if quick:
+        return [*at_full_size(1_000), *ridge_ratios(1_000, 100, 20, 4)]
+    return [*at_full_size(10_716), *ridge_ratios(6_000, 978, 100, 10)]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the size")
-    quick = parser.parse_args().quick
-    at_full_size(1_000 if quick else 10_716)
-    ridge_ratios(1_000 if quick else 6_000, 100 if quick else 978, 20 if quick else 200)
-    metric_search(1_000 if quick else 6_000)
-    greedy_ratio(500 if quick else 2_000, 100 if quick else 500)
+    options = parser.parse_args()
+    before = machine()
+    print(f"{before}\n\n{table(claims(options.quick))}")
 
 
 if __name__ == "__main__":
