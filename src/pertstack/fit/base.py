@@ -37,9 +37,9 @@ class BaseModel(Protocol):
     """A model that predicts treated profiles. Constructed with keyword hyper-parameters; has state after ``fit``.
 
     A model may also have ``embed(rows: PredictRows) -> (n_samples, d) float32 or None``: one finite vector per row,
-    made without the treated profile, row by row independent of the batch, and without changing what is predicted afterwards.
-    It is asked for the rows the model predicts and for the study's anchor rows, some of which it was fitted on. None
-    says that these rows cannot be embedded; embeddings without anchors are kept but never stacked.
+    made without the treated profile, row by row independent of the batch, and without changing what is predicted
+    afterwards. It is asked for the rows the model predicts and for the study's anchor rows, some of which it was fitted
+    on. None says that these rows cannot be embedded; embeddings without anchors are kept but never stacked.
     """
 
     name: ClassVar[str]

@@ -80,7 +80,7 @@ def consensus(frames: Sequence[Array]) -> Array:
         turned = [f @ turn(f, target) for f in frames]
         target = np.mean(turned, axis=0)
         apart = float(sum(np.square(t - target).sum() for t in turned))
-        if before - apart <= 1e-12 * max(float(np.square(target).sum()), 1e-300):
+        if before - apart <= 1e-7 * max(float(np.square(target).sum()), 1e-300):
             break
         before = apart
     return target
