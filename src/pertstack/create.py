@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pandas as pd
 from pertstack._base.errors import InputError, LeakError, MissingFileError, StackingError
 from pertstack._base.files import write_json
 from pertstack._base.findings import Finding
+from pertstack._base.memory import rows_per_tile
 from pertstack._base.progress import track
 from pertstack.data import DataFile, build_side, open_data, save_side, validate
 from pertstack.data.landmarks import landmarks_of
@@ -31,8 +33,11 @@ from pertstack.design.ledger import Ledger
 from pertstack.folder import FORMAT, StudyFolder, write_choices
 from pertstack.predictions.store import PredictionStore
 from pertstack.predictions.store_source import StoreSource
+from pertstack.predictions.writer import RowWriter
 from pertstack.reduce.references import References
 from pertstack.sealing import seal_init
+
+POUR_BYTES = 128 * 10**6
 
 
 @dataclass(frozen=True)
@@ -164,39 +169,64 @@ def _lay_out_blocks(root: Path, file: DataFile, plan: FoldPlan, obs: pd.DataFram
     store = PredictionStore.create(root / "store", file.gene_names, plan_digest=plan.digest)
     truth = PredictionStore.create(root / "test_truth", file.gene_names, plan_digest=plan.digest)
     blocks = plan.blocks(obs)
-    for block, ids in track(sorted(blocks.items(), key=lambda item: item[0].order), "laying out blocks", len(blocks)):
-        _lay_out_block(block, ids, store, store if block.role == "development" else truth, file, obs)
+    block_of = np.full(file.n_samples, -1, dtype=np.int64)
+    with ExitStack() as stack:
+        layouts: list[_Layout] = []
+        for block, ids in track(blocks.items(), "making blocks", len(blocks)):
+            block_of[file.positions(ids)] = len(layouts)
+            layouts.append(_Layout.of(block, obs.loc[ids], store, truth, file, stack))
+        _pour(file, block_of, layouts)
     references = References.collect(StoreSource(store, role="development", models=(), groups=plan.groups))
     references = references.with_controls_of(StoreSource(store, role="test", models=(), groups=plan.groups))
     references.with_landmarks(landmarks_of(file.var)).save(root / "plan" / "references.npz")
 
 
-def _lay_out_block(
-    block: Block,
-    ids: list[str],
-    store: PredictionStore,
-    truth: PredictionStore,
-    file: DataFile,
-    obs: pd.DataFrame,
-) -> None:
-    store.add_block(block, obs.loc[ids])
-    if truth is not store:
-        truth.add_block(block, obs.loc[ids])
-    layers = {"control": store, "treated": truth} | ({"effect": truth} if file.has_effect else {})
-    writers = {
-        name: into.writer(block, name, gene_names=file.gene_names, fitted_on=None) for name, into in layers.items()
-    }
-    for start in range(0, len(ids), 512):
-        part = ids[start : start + 512]
-        rows = file.positions(part)
-        control, treated = file.read(rows)
-        values = {"control": control, "treated": treated}
-        if file.has_effect:
-            values["effect"] = file.read_effect(rows)
-        for name, writer in writers.items():
-            writer.append(values[name], part)
-    for writer in writers.values():
-        writer.commit()
+@dataclass
+class _Layout:
+    """A block being laid out: a writer for each of its layers, and the rows that are still to come."""
+
+    writers: dict[str, RowWriter]
+    rows_left: int
+
+    @classmethod
+    def of(
+        cls, block: Block, obs: pd.DataFrame, store: PredictionStore, truth: PredictionStore, file: DataFile,
+        stack: ExitStack,
+    ) -> _Layout:  # fmt: skip
+        """Registers the block and reserves room for its layers, so that a full disk shows before anything is read."""
+        into = store if block.role == "development" else truth
+        for each in {id(s): s for s in (store, into)}.values():
+            each.add_block(block, obs)
+        layers = {"control": store, "treated": into} | ({"effect": into} if file.has_effect else {})
+        return cls(
+            {
+                name: stack.enter_context(to.writer(block, name, gene_names=file.gene_names, fitted_on=None))
+                for name, to in layers.items()
+            },
+            len(obs),
+        )
+
+    def take(self, values: dict[str, Float32], ids: np.ndarray) -> None:
+        """Rows of the block with their names; after the last of them the block is committed."""
+        for name, writer in self.writers.items():
+            writer.append(values[name], ids)
+        self.rows_left -= len(ids)
+        if not self.rows_left:
+            for writer in self.writers.values():
+                writer.commit()
+
+
+def _pour(file: DataFile, block_of: np.ndarray, layouts: Sequence[_Layout]) -> None:
+    """One pass from the front of the file to its end, whatever the order of its rows; each row goes to its block."""
+    rows = rows_per_tile(file.n_genes, 6, POUR_BYTES)  # three layers, and the part of them that a block takes
+    for chunk in track(file.chunks(rows), "laying out blocks", total=-(-file.n_samples // rows)):
+        ids, at = file.sample_ids[chunk.start : chunk.stop], block_of[chunk.start : chunk.stop]
+        values = {"control": chunk.control, "treated": chunk.treated}
+        if chunk.effect is not None:
+            values["effect"] = chunk.effect
+        for number in np.unique(at):
+            mine = at == number
+            layouts[number].take({name: v if mine.all() else v[mine] for name, v in values.items()}, ids[mine])
 
 
 def _facts(data: Path, file: DataFile, plan: FoldPlan, choices: StudyChoices) -> dict[str, object]:

@@ -13,6 +13,7 @@ import numpy as np
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 Positions = np.ndarray[Any, np.dtype[np.int64]]
+BAND_BYTES = 64 * 10**6
 
 
 class RowSource(Protocol):
@@ -100,6 +101,7 @@ class StoredRows:
     key: str
     _open: Any = field(default=None, repr=False, compare=False)
     _sparse: bool = field(default=False, repr=False, compare=False)
+    _band: tuple[int, Any] = field(default=(-1, None), repr=False, compare=False)  # first row, rows as stored
 
     def _matrix(self) -> Any:
         if self._open is None:
@@ -114,7 +116,8 @@ class StoredRows:
         return self._open
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "kind": self.kind, "key": self.key, "_open": None, "_sparse": False}
+        return {"path": self.path, "kind": self.kind, "key": self.key, "_open": None, "_sparse": False,
+                "_band": (-1, None)}  # fmt: skip
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -127,10 +130,26 @@ class StoredRows:
         return found
 
     def rows(self, start: int, stop: int) -> Float32:
-        block = self._matrix()[start:stop]
+        matrix = self._matrix()
         if self._sparse:
-            block = block.toarray()
-        return np.array(block, dtype=np.float32)
+            return np.array(matrix[start:stop].toarray(), dtype=np.float32)
+        step = self._band_rows()
+        if not step:
+            return np.array(matrix[start:stop], dtype=np.float32)
+        stop = min(stop, self.shape[0])
+        out = np.empty((max(0, stop - start), self.shape[1]), dtype=np.float32)
+        for first in range(start - start % step, stop, step):
+            if self._band[0] != first:
+                self._band = (first, matrix[first : first + step])
+            low, high = max(start, first), min(stop, first + step)
+            out[low - start : high - start] = self._band[1][low - first : high - first]
+        return out
+
+    def _band_rows(self) -> int:
+        """Rows in one row of chunks, kept so that compressed chunks are opened once; 0 where that does not pay."""
+        chunks = getattr(self._open, "chunks", None)
+        rows = 0 if not chunks else int(chunks[0])
+        return rows if rows > 1 and rows * self.shape[1] * self.dtype.itemsize <= BAND_BYTES else 0
 
 
 def open_root(path: Path, kind: Literal["hdf5", "zarr"]) -> Any:
