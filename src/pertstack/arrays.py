@@ -19,14 +19,15 @@ from pertstack._base.findings import Finding
 from pertstack.data.rows import Float32
 from pertstack.predictions.array_source import ArraySource
 from pertstack.predictions.embedding import ArrayEmbedding
-from pertstack.probing import accused, probe_model, sample_rows
+from pertstack.probing import accused, probe_model
+from pertstack.probing_rows import sample_rows
 from pertstack.reduce.metrics.names import DEFAULT_PANEL, parse_metric
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
 from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stack.choose import Choice, choose
-from pertstack.stack.combine_arrays import combine_arrays
+from pertstack.stack.combine_arrays import combine_arrays, sample_table
 from pertstack.stack.combiner import Combiner
 from pertstack.stack.nested import NestedFits, fit_nested
 from pertstack.stack.sums import Reference
@@ -68,11 +69,13 @@ class StackFit:
     def predict(
         self, predictions: Mapping[str, Any], *, control: Any = None, cell_line: Any = None,
         combiner: str | None = None, embeddings: Mapping[str, ArrayEmbedding] | None = None,
+        features: Mapping[str, Any] | None = None,
     ) -> Float32:  # fmt: skip
         """Combined treated profiles (n, n_genes) of new samples, by the chosen combiner or the one named.
 
         ``predictions`` are of models fitted on all development rows; ``control`` None means differential values.
-        ``embeddings`` by the same fits, each with its anchors, for a combiner that was learned with them.
+        ``embeddings`` by the same fits, each with its anchors, and ``features`` as in ``stack``, for a combiner that
+        was learned with them; a feature that is not handed in counts as unknown.
         """
         name = combiner or self.chosen
         if name not in self.nested.names:
@@ -87,7 +90,7 @@ class StackFit:
         given = {m: np.asarray(predictions[m], dtype=np.float32) for m in fitted.models}
         shape = next(iter(given.values())).shape
         zero = np.zeros(shape, dtype=np.float32) if control is None else np.asarray(control, dtype=np.float32)
-        return combine_arrays(fitted, given, zero, self.references, cell_line, embeddings)
+        return combine_arrays(fitted, given, zero, self.references, cell_line, embeddings, features)
 
 
 def stack(
@@ -107,6 +110,7 @@ def stack(
     trust_partial: bool = False,
     condition: Any = None,
     embeddings: Mapping[str, ArrayEmbedding] | None = None,
+    features: Mapping[str, Any] | None = None,
 ) -> StackFit:
     """Stack out-of-fold predictions held in memory.
 
@@ -123,6 +127,9 @@ def stack(
     embeddings : {model: ArrayEmbedding(values, anchors)} of ``pertstack.predictions.embedding``, for the combiner
         ``embedding_ridge``; anchors are the same rows embedded by the fit of every fold, without which vectors of two
         folds cannot be compared.
+    features : {"log10_dose" | "time_h" | "training_distance": array (n,)}
+        What is known of every sample at prediction time, for combiners that weigh per sample; NaN where unknown. The
+        distance of a row to the training perturbations is taken to those outside its fold.
     condition : one name per row, equal for replicates (same perturbation, cell line, dose and time). With it models are
         probed for knowing the noise of single measurements, which only in-sample predictions do.
 
@@ -136,7 +143,7 @@ def stack(
     wanted = parse_metric(primary)
     source = ArraySource(
         predictions, treated, control, folds=folds, perturbation=perturbation, cell_line=cell_line,
-        gene_names=gene_names, group=group, obs=None if condition is None else pd.DataFrame({"condition": condition}),
+        gene_names=gene_names, group=group, obs=sample_table(features, np.shape(treated), condition=condition),
         embeddings=embeddings,
     )  # fmt: skip
     findings = _probes(source, seed, claims_folds=not trust_partial, replicates=condition is not None)

@@ -108,8 +108,9 @@ def _ensemble_rows(folder: StudyFolder) -> Iterator[Float32]:
     stored = stored_stack(folder)
     fitted = final_fits(folder, stored, workers=1, memory="1 GB")[stored.chosen]
     source = StoreSource(
-        folder.store, None, "all", stored.models, groups=folder.plan.groups, accept_unverified=stored.accept_unverified
-    )
+        folder.store, None, "all", stored.models, groups=folder.plan.groups,
+        accept_unverified=stored.accept_unverified, distance=folder.training_distance,
+    )  # fmt: skip
     step = max(1, parse_bytes("200 MB") // (4 * len(folder.gene_names) * (len(stored.models) + 3)))
     for block in ordered_blocks(source):
         n = folder.store.n_samples(block)

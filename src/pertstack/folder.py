@@ -24,6 +24,7 @@ from pertstack.design.analysis_plan import AnalysisPlan
 from pertstack.design.folds import FoldPlan
 from pertstack.design.ledger import Ledger
 from pertstack.predictions.store import PredictionStore
+from pertstack.predictions.training_distance import TrainingDistance
 from pertstack.reduce.references import References
 
 FORMAT = 1
@@ -108,6 +109,12 @@ class StudyFolder:
     @cached_property
     def side(self) -> SideInformation:
         return load_side(self.root / "side")
+
+    @cached_property
+    def training_distance(self) -> TrainingDistance | None:
+        """How far perturbations are from those trained on; None where nothing is known of them but their names."""
+        features = self.side.best()
+        return None if features is None else TrainingDistance.of_samples(features, self.samples)
 
     @cached_property
     def card(self) -> Card:

@@ -186,7 +186,7 @@ def _test_source(folder: StudyFolder, stored: Stored) -> StoreSource:
     """Test rows with their truth: only this module makes one."""
     return StoreSource(
         folder.store, folder.open_test_truth(), "test", stored.models, groups=folder.plan.groups,
-        accept_unverified=stored.accept_unverified,
+        accept_unverified=stored.accept_unverified, distance=folder.training_distance,
     )  # fmt: skip
 
 

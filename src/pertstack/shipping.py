@@ -27,8 +27,9 @@ from pertstack.judging import final_fits, stored_stack
 from pertstack.predictions.align import match
 from pertstack.predictions.embedding import RowEmbeddings
 from pertstack.predictions.importers import open_file
+from pertstack.predictions.training_distance import COLUMN
 from pertstack.reduce.tile import Tile
-from pertstack.refit import ROWS, new_embeddings, open_new, refit_and_predict
+from pertstack.refit import ROWS, merged_side, new_embeddings, open_new, refit_and_predict
 from pertstack.stack.combiner import FittedCombiner
 from pertstack.write.export import predictions_to_h5ad
 
@@ -132,6 +133,7 @@ def _combine(
     out = np.lib.format.open_memmap(to, mode="w+", dtype=np.float32, shape=(file.n_samples, len(genes)))
     known = np.array([[m in arrays] * len(genes) for m in models])
     references, answered = folder.references, np.zeros(file.n_samples, dtype=bool)
+    obs = _with_distance(folder, file)
     for line in sorted(set(lines)):
         mine = np.flatnonzero(lines == line)
         if line not in references.cell_lines and line not in references.controls:
@@ -146,7 +148,7 @@ def _combine(
                     values[i] = arrays[model][rows]
             there = np.asarray(np.isfinite(values).all(axis=2))
             tile = Tile(
-                Block(line, None), tuple(models), genes, file.obs.iloc[rows], values,
+                Block(line, None), tuple(models), genes, obs.iloc[rows], values,
                 np.ascontiguousarray(file.read_control(rows)[:, order]), references.pooled(line).astype(np.float32),
                 there, known, partial(_embedding, vectors, rows),
             )  # fmt: skip
@@ -158,6 +160,15 @@ def _combine(
             f"({first_few(file.obs.index[~answered])}): no model with weight predicts them."
         )
     return out
+
+
+def _with_distance(folder: StudyFolder, file: DataFile) -> pd.DataFrame:
+    """Metadata of the new samples, with the distance of each perturbation to those of the study's development rows."""
+    distance = folder.training_distance
+    features = None if distance is None else merged_side(folder.side, file, folder.gene_names).best()
+    if distance is None or features is None:
+        return file.obs
+    return file.obs.assign(**{COLUMN: distance.with_features(features).of(file.obs["perturbation"])})
 
 
 def _embedding(vectors: Mapping[str, RowEmbeddings], rows: np.ndarray[Any, Any], model: str) -> RowEmbeddings | None:

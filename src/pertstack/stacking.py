@@ -71,8 +71,9 @@ class Stacked:
 def development_source(folder: StudyFolder, models: Sequence[str], *, accept_unverified: bool) -> StoreSource:
     """Development rows with the given models."""
     return StoreSource(
-        folder.store, None, "development", models, groups=folder.plan.groups, accept_unverified=accept_unverified
-    )
+        folder.store, None, "development", models, groups=folder.plan.groups, accept_unverified=accept_unverified,
+        distance=folder.training_distance,
+    )  # fmt: skip
 
 
 def evidence_key(
@@ -95,6 +96,8 @@ def evidence_key(
     facts = [2, source.store.plan_digest, plan.digest, accept_unverified, chosen, layers, nested]
     if any("embeddings" in make_combiner(name).needs for name in combiners):
         facts.append([[b.id, m, source.embedding_digest(b, m)] for b in source.blocks() for m in source.models])
+    if source.distance is not None:
+        facts.append(source.distance.digest)
     return digest_json(facts)
 
 
@@ -116,7 +119,7 @@ def level_one(
         return None
     found = {}
     for fold in range(folder.plan.n_folds):
-        source = WithoutFold(folder.store, models, fold, folder.plan.groups)
+        source = WithoutFold(folder.store, models, fold, folder.plan.groups, folder.training_distance)
         reduction = reduce_blocks(
             source, folder.references, memory=parse_bytes(memory), workers=workers, cache=folder.path("reduced")
         )

@@ -18,18 +18,22 @@ from pertstack.predictions.names import TRUTH_LAYERS, nested_name
 from pertstack.predictions.source import Mask
 from pertstack.predictions.store import PredictionStore
 from pertstack.predictions.store_source import StoreSource
+from pertstack.predictions.training_distance import TrainingDistance
 
 
 class WithoutFold:
     """A ``BlockSource`` over the development blocks outside one fold, with predictions that never met that fold."""
 
     def __init__(
-        self, store: PredictionStore, models: Sequence[str], fold: int, groups: pd.Series | None = None
-    ) -> None:
+        self, store: PredictionStore, models: Sequence[str], fold: int, groups: pd.Series | None = None,
+        distance: TrainingDistance | None = None,
+    ) -> None:  # fmt: skip
         self.fold = fold
         self._models = tuple(models)
         nested = [nested_name(m, fold) for m in self._models]
-        self._inner = StoreSource(store, None, "development", nested, groups=groups, nested=True)
+        self._inner = StoreSource(
+            store, None, "development", nested, groups=groups, nested=True, distance=distance, without=fold
+        )
 
     @property
     def gene_names(self) -> Names:

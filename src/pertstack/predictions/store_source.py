@@ -7,7 +7,7 @@ value. The treated values of the test are read only from the ``truth`` store, wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from pertstack.predictions.names import TRUTH_LAYERS
 from pertstack.predictions.record import Record
 from pertstack.predictions.source import Mask
 from pertstack.predictions.store import PredictionStore
+from pertstack.predictions.training_distance import COLUMN, TrainingDistance
 
 
 class StoreSource:
@@ -43,12 +44,17 @@ class StoreSource:
         ``models`` are layers of nested fits (for ``WithoutFold``).
     accept_unverified
         The user's explicit word that models of unknown provenance may be used.
+    distance
+        Adds the column ``training_distance`` to ``obs``: how far each row is from what its fit was trained on.
+    without
+        A second fold that the fits never saw (nested fits).
     """
 
     def __init__(
         self, store: PredictionStore, truth: PredictionStore | None = None,
         role: Literal["development", "test", "all"] = "development", models: Sequence[str] | None = None,
         groups: pd.Series | None = None, accept_unverified: bool = False, nested: bool = False,
+        distance: TrainingDistance | None = None, without: int | None = None,
     ) -> None:  # fmt: skip
         self.store, self.truth, self.role = store, truth, role
         known = store.models(nested=nested)
@@ -61,6 +67,8 @@ class StoreSource:
         self._models = chosen
         self._groups = groups
         self.accept_unverified = accept_unverified
+        self.distance, self._without = distance, without
+        self._distances: dict[Block, np.ndarray[Any, np.dtype[np.float64]]] = {}
 
     @property
     def gene_names(self) -> Names:
@@ -88,6 +96,11 @@ class StoreSource:
             obs["group"] = group.to_numpy()
         elif "group" not in obs:
             obs["group"] = obs["perturbation"].to_numpy()
+        if self.distance is not None:
+            if block not in self._distances:
+                outside = (block.fold, self._without) if block.fold is not None else ()
+                self._distances[block] = self.distance.of(obs["perturbation"], outside=outside)
+            obs[COLUMN] = self._distances[block]
         return obs
 
     def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32:

@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from pertstack._base.errors import InputError, first_few
+from pertstack._base.errors import InputError, MisalignedError, first_few, unknown_name
 from pertstack.data.rows import Float32
 from pertstack.predictions.array_source import ArraySource
 from pertstack.predictions.embedding import ArrayEmbedding
 from pertstack.reduce.read_tiles import iter_tiles
 from pertstack.reduce.references import References
 from pertstack.stack.combiner import FittedCombiner
+from pertstack.stack.sample_features import NUMBERS
 
 ONE_LINE = "all"  # what ``ArraySource`` calls the cell line of samples that name none
 
 
+def sample_table(features: Mapping[str, Any] | None, shape: Sequence[int], **more: Any) -> pd.DataFrame | None:
+    """What is known of samples besides their predictions, as metadata; None when nothing is.
+
+    ``shape`` is that of their profiles.
+
+    Raises
+    ------
+    UnknownNameError
+        A name that no combiner reads; the known ones are ``NUMBERS`` of ``sample_features``.
+    MisalignedError
+        Not one entry per row.
+    """
+    columns = {**(features or {}), **{k: v for k, v in more.items() if v is not None}}
+    for name, values in columns.items():
+        if name not in (*NUMBERS, *more):
+            raise unknown_name("feature of a sample", name, NUMBERS)
+        if np.shape(values) != tuple(shape[:1]):
+            raise MisalignedError(
+                f"{name!r} has shape {np.shape(values)} for profiles of shape {tuple(shape)}. Give one entry per row, "
+                f"in the same order; NaN where it is not known."
+            )
+    return pd.DataFrame({k: np.asarray(v) for k, v in columns.items()}) if columns else None
+
+
 def combine_arrays(
     fitted: FittedCombiner, predictions: dict[str, Any], control: Any, references: References, cell_line: Any,
-    embeddings: Mapping[str, ArrayEmbedding] | None = None,
+    embeddings: Mapping[str, ArrayEmbedding] | None = None, features: Mapping[str, Any] | None = None,
 ) -> Float32:  # fmt: skip
     """Combined prediction of samples in arrays, rows in the order handed in, (n, n_genes).
 
@@ -40,6 +66,7 @@ def combine_arrays(
     source = ArraySource(
         predictions, np.zeros((n, n_genes), dtype=np.float32), control, folds=[None] * n, perturbation=["new"] * n,
         cell_line=cell_line, gene_names=references.gene_names, role="test", embeddings=embeddings,
+        obs=sample_table(features, (n, n_genes)),
     )  # fmt: skip
     references = references.with_controls_of(source)
     out = np.empty((n, n_genes), dtype=np.float32)

@@ -19,7 +19,7 @@ from pertstack.predictions.array_source import ArraySource
 from pertstack.predictions.embedding import ArrayEmbedding
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
-from pertstack.stack.combine_arrays import combine_arrays
+from pertstack.stack.combine_arrays import combine_arrays, sample_table
 from pertstack.stack.combiner import FittedCombiner
 from pertstack.stack.evidence import Evidence
 from pertstack.stack.registry import make_combiner
@@ -57,14 +57,15 @@ class CombinerEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(
         self, X: Any, y: Any, *, folds: Any, groups: Any = None, cell_line: Any = None, gene_names: Any = None,
-        embeddings: Mapping[int, ArrayEmbedding] | None = None,
+        embeddings: Mapping[int, ArrayEmbedding] | None = None, features: Mapping[str, Any] | None = None,
     ) -> CombinerEstimator:  # fmt: skip
         """Learn weights; ``groups`` (default: every row its own) say which rows are replicates of one perturbation.
 
-        ``embeddings`` of some models, by their position in X, for combiners that need them.
+        ``embeddings`` of some models, by their position in X, for combiners that need them. ``features``: what is known
+        of every sample at prediction time, {"log10_dose" | "time_h" | "training_distance": (n,)}.
         """
         chosen = make_combiner(self.combiner, **(self.params or {}))
-        source, names = _source(X, y, folds, groups, cell_line, gene_names, embeddings)
+        source, names = _source(X, y, folds, groups, cell_line, gene_names, embeddings, features)
         references = References.collect(source)
         top = min(80, source.gene_names.size)
         reduction = reduce_blocks(source, references, k=top)
@@ -76,8 +77,9 @@ class CombinerEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict(
-        self, X: Any, *, cell_line: Any = None, embeddings: Mapping[int, ArrayEmbedding] | None = None
-    ) -> Float32:
+        self, X: Any, *, cell_line: Any = None, embeddings: Mapping[int, ArrayEmbedding] | None = None,
+        features: Mapping[str, Any] | None = None,
+    ) -> Float32:  # fmt: skip
         """Combined treated profiles, (n, n_genes), for control and predictions of new samples."""
         if not hasattr(self, "fitted_"):
             raise InputError("This combiner has learned nothing yet: call fit(X, y, folds=...) before predict.")
@@ -89,7 +91,7 @@ class CombinerEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             )
         predictions = {m: x[:, 1 + i] for i, m in enumerate(self.models_)}
         return combine_arrays(
-            self.fitted_, predictions, x[:, 0], self.references_, cell_line, _named(embeddings, self.models_)
+            self.fitted_, predictions, x[:, 0], self.references_, cell_line, _named(embeddings, self.models_), features
         )
 
 
@@ -104,7 +106,7 @@ def _cube(X: Any) -> Float32:
 
 def _source(
     X: Any, y: Any, folds: Any, groups: Any, cell_line: Any, gene_names: Any,
-    embeddings: Mapping[int, ArrayEmbedding] | None,
+    embeddings: Mapping[int, ArrayEmbedding] | None, features: Mapping[str, Any] | None,
 ) -> tuple[ArraySource, Sequence[str]]:  # fmt: skip
     x = _cube(X)
     names = tuple(f"model_{i}" for i in range(x.shape[1] - 1))
@@ -112,6 +114,7 @@ def _source(
     source = ArraySource(
         {m: x[:, 1 + i] for i, m in enumerate(names)}, y, x[:, 0], folds=folds, perturbation=perturbation,
         cell_line=cell_line, gene_names=gene_names, embeddings=_named(embeddings, names),
+        obs=sample_table(features, x[:, 0].shape),
     )  # fmt: skip
     return source, names
 

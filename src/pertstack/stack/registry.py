@@ -15,6 +15,7 @@ from pertstack.stack.direct_cell_line import DirectCellLine
 from pertstack.stack.direct_gene import DirectGene
 from pertstack.stack.embedding_ridge import EmbeddingRidge
 from pertstack.stack.feature_weighted import FeatureWeighted
+from pertstack.stack.feature_weighted_sample import FeatureWeightedSample
 from pertstack.stack.gene_eb import GeneEb
 from pertstack.stack.gene_groups import GeneGroups
 from pertstack.stack.gene_ridge import GeneRidge, GeneShrunken
@@ -67,6 +68,7 @@ _CLASSES: tuple[type[Combiner], ...] = (
     Calibrated,
     Selector,
     SoftGate,
+    FeatureWeightedSample,
     SharedMlp,
     EmbeddingRidge,
 )

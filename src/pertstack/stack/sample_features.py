@@ -1,4 +1,5 @@
-"""What is known of a sample when it is predicted: how the models agree and how loud they are, cell line, dose, time.
+"""What is known of a sample when it is predicted: how the models agree and how loud they are, cell line, dose, time,
+distance to the training perturbations.
 
 Learned from sample moments, which hold the same sums over genes that a tile gives at prediction time; no measured
 value of the sample enters. What is made of the features is the business of ``selector.py`` and ``soft_gate.py``.
@@ -17,7 +18,7 @@ from pertstack.reduce.tile import Tile
 from pertstack.stack.evidence import Evidence
 from pertstack.stack.sums import Array, Mask, Reference
 
-NUMBERS = ("log10_dose", "time_h")
+NUMBERS = ("log10_dose", "time_h", "training_distance")
 _PIECE = 8192  # samples whose matrices are made at once
 _FAINT = 1e-6  # share of the mean square of all models that is added to each before the logarithm
 
@@ -59,6 +60,12 @@ def products_of_tile(tile: Tile, rows: list[int], reference: Reference) -> Array
 
 def products_of_moments(evidence: Evidence, rows: slice) -> tuple[Array, Array]:
     """The same for some samples of the evidence, from their sample moments; and mean products with the truth (n, M)."""
+    square, cross, _ = products_with_truth(evidence, rows)
+    return square, cross
+
+
+def products_with_truth(evidence: Evidence, rows: slice) -> tuple[Array, Array, Array]:
+    """Mean products over genes of the deltas (n, M, M), of deltas and truth (n, M), and of the truth (n,)."""
     moments, n_models = evidence.reduction.sample.take(rows), evidence.n_models
     transform = np.eye(n_models + 1, n_models + 2)
     if evidence.reference == "pooled":
@@ -70,7 +77,7 @@ def products_of_moments(evidence: Evidence, rows: slice) -> tuple[Array, Array]:
     square = transform @ scatter @ transform.T / moments.n_genes + level[:, :, None] * level[:, None, :]
     gone = absent[:, : n_models + 1]
     square = np.where(gone[:, :, None] | gone[:, None, :], np.nan, square)
-    return square[:, :n_models, :n_models], square[:, :n_models, n_models]
+    return square[:, :n_models, :n_models], square[:, :n_models, n_models], square[:, n_models, n_models]
 
 
 def pieces(n: int) -> list[slice]:
@@ -83,7 +90,7 @@ class SampleFeatures:
     """How raw features become numbers of mean 0 and spread 1 over the evidence; unknown ones are 0, the mean.
 
     Raw columns: ``agreement`` (2 M + 1), one per cell line of the evidence (a line never seen is unknown in all), then
-    log10 dose and hours where the evidence knows them.
+    log10 dose, hours and distance to the nearest training perturbation where the evidence knows them.
     """
 
     reference: Reference
@@ -134,7 +141,7 @@ class SampleFeatures:
 
 
 def _obs(evidence: Evidence) -> pd.DataFrame:
-    """Cell line, and dose and time where a source says them, of every sample in the evidence's order."""
+    """Cell line, and dose, time and distance where a source says them, of every sample in the evidence's order."""
     samples = evidence.reduction.samples
     if evidence.source is None:
         alone: pd.DataFrame = samples[["cell_line"]]
