@@ -63,10 +63,10 @@ def load(path: Path = LIST) -> list[Mutant]:
     return found
 
 
-def copy_tree(target: Path) -> Path:
+def copy_tree(target: Path, whole: Path = ROOT) -> Path:
     """The parts of the repository that tests need, in a folder of their own."""
     for name in COPIED:
-        source = ROOT / name
+        source = whole / name
         if source.is_dir():
             shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         elif source.exists():
@@ -98,9 +98,9 @@ def imports_the_copy(tree: Path) -> bool:
     return Path(done.stdout.strip()).resolve().is_relative_to(tree.resolve())
 
 
-def try_mutant(mutant: Mutant, work: Path) -> str:
-    """``red`` when a named test failed with the guard off; else what happened."""
-    tree = copy_tree(Path(tempfile.mkdtemp(dir=work)))
+def try_mutant(mutant: Mutant, whole: Path) -> str:
+    """``red`` when every named test failed with the guard off in a copy of ``whole``; else what happened."""
+    tree = copy_tree(Path(tempfile.mkdtemp(dir=whole.parent)), whole)
     try:
         path = tree / "src" / "pertstack" / mutant.file
         path.write_text(mutant.applied(path.read_text(encoding="utf-8")), encoding="utf-8")
@@ -127,7 +127,8 @@ def main() -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants.") as folder:
         work = Path(folder)
-        tree = copy_tree(work / "whole")
+        (work / "whole").mkdir()
+        tree = copy_tree(work / "whole")  # as it is now: others may go on working in the repository
         if not imports_the_copy(tree):
             print("Python imports pertstack from elsewhere than the copy, so nothing would be tested.")
             return 1
@@ -138,7 +139,7 @@ def main() -> int:
             return 1
         survived = 0
         with ThreadPoolExecutor(given.jobs) as pool:
-            for mutant, outcome in zip(mutants, pool.map(lambda m: try_mutant(m, work), mutants), strict=True):
+            for mutant, outcome in zip(mutants, pool.map(lambda m: try_mutant(m, tree), mutants), strict=True):
                 survived += outcome != "red"
                 print(f"{outcome:5} {mutant.name}  ({mutant.file})", flush=True)
     minutes = (time.monotonic() - started) / 60

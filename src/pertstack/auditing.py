@@ -14,13 +14,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from pertstack._base.errors import StackingError
+from pertstack._base.errors import InputError, StackingError
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
 from pertstack.audit_tables import jobs_as_run, plan_as_locked, samples_as_laid_out, stale_results, sums_as_reduced
 from pertstack.folder import StudyFolder
+from pertstack.judging import stored_stack
 from pertstack.predictions.store import PredictionStore
 from pertstack.probing import stored_probes
+from pertstack.probing_fits import permuted_study
 from pertstack.sealing import broken_seals, heads
 
 DAMAGED = (StackingError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, RuntimeError,
@@ -59,6 +61,7 @@ def audit_study(folder: StudyFolder, *, deep: bool, clean: bool) -> list[Finding
     ask(folder.path("reduced"), lambda: sums_as_reduced(folder) if deep else ())
     ask(folder.results / "weights.json", lambda: stale_results(folder))
     ask(folder.results / "probes.json", lambda: _probes(folder))
+    ask(folder.results / "weights.json", lambda: _exchanged_truths(folder) if deep else ())
     rank = {"error": 0, "warning": 1, "note": 2}
     return sorted(findings, key=lambda f: rank[f.severity])
 
@@ -132,6 +135,15 @@ def _blocks_against_plan(folder: StudyFolder, name: str, store: Any) -> list[Fin
 def _probes(folder: StudyFolder) -> list[Finding]:
     """What the probes of the stack step accuse of. A warning here, since the files are what they were."""
     return [replace(f, severity="warning") for f in stored_probes(folder) if f.severity != "note"]
+
+
+def _exchanged_truths(folder: StudyFolder) -> list[Finding]:
+    """The stack step on exchanged truths; left out where nothing is stacked, or where what is stacked is stale."""
+    try:
+        stored = stored_stack(folder)
+    except InputError:
+        return []
+    return permuted_study(folder, stored.models, accept_unverified=stored.accept_unverified)
 
 
 def _ledger_heads(folder: StudyFolder) -> list[str]:

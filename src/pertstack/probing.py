@@ -9,48 +9,22 @@ board. A probe that passes is no proof of innocence (docs/probes.md).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from pertstack._base.files import read_json, write_json
 from pertstack._base.findings import Finding
 from pertstack.folder import StudyFolder
 from pertstack.predictions.source import BlockSource
 from pertstack.predictions.store_source import StoreSource
-from pertstack.verdict.probes import control_batches, less_batch_mean, not_applicable, replicate_noise, too_good
+from pertstack.probing_fits import fit_row_probe
+from pertstack.probing_rows import Sampled, read_rows, sample_rows
+from pertstack.verdict.probes import less_batch_mean, not_applicable, replicate_noise, too_good
 from pertstack.verdict.probes_folds import fold_fingerprint
 
 Array = np.ndarray[Any, Any]
-ROWS, GENES = 3000, 1000
-"""Most rows and genes that are looked at: about 12 MB a layer, whatever the size of the study."""
-CONDITION = ("perturbation", "cell_line", "log10_dose", "dose", "time_h")
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """Out-of-fold rows that are looked at, of whole groups. Profiles (n, n_genes) float32 in the treated scale."""
-
-    samples: pd.DataFrame  # index = sample ids; metadata, group, fold
-    genes: Array  # positions of the genes looked at
-    treated: Array
-    control: Array
-
-    @property
-    def conditions(self) -> Array:
-        """(n,) names; rows of one condition are replicates. A column ``condition`` says so itself."""
-        columns = ["condition"] if "condition" in self.samples else [c for c in CONDITION if c in self.samples]
-        joined: Array = self.samples[columns].astype(str).agg("|".join, axis=1).to_numpy(dtype=str)
-        return joined
-
-    @property
-    def batches(self) -> Array:
-        """(n,) plates where they are known, else rows with the same control."""
-        if "plate" in self.samples:
-            return self.samples["plate"].to_numpy().astype(str)
-        return control_batches(self.control)
 
 
 def probe_study(folder: StudyFolder, source: StoreSource, key: str) -> list[Finding]:
@@ -61,6 +35,7 @@ def probe_study(folder: StudyFolder, source: StoreSource, key: str) -> list[Find
     for model in source.models:
         claims, ours = _claims_folds(source, model), not _was_added(source, model)
         findings += probe_model(source, sampled, model, seed, claims_folds=claims, ours=ours)
+        findings.append(fit_row_probe(folder, source, model, seed))
     facts = {"rows": len(sampled.samples), "genes": len(sampled.genes)}
     write_json(
         folder.results / "probes.json",
@@ -84,21 +59,6 @@ def accused(findings: Sequence[Finding]) -> dict[str, list[str]]:
     return found
 
 
-def sample_rows(source: BlockSource, rng: np.random.Generator) -> Sampled:
-    """Whole groups, drawn until ``ROWS`` rows are together (at least four groups a fold, however large they are)."""
-    blocks = source.blocks()
-    tables = [source.obs(b).assign(fold=b.fold) for b in blocks]
-    size = pd.concat(tables)["group"].astype(str).value_counts().sort_index()
-    order = rng.permutation(len(size))
-    running = np.cumsum(size.to_numpy()[order])
-    least = 4 * len({b.fold for b in blocks})
-    kept = set(size.index[order[: max(least, int((running <= ROWS).sum()))]])
-    genes = np.sort(rng.permutation(len(source.gene_names))[:GENES])
-    parts = [(t["group"].astype(str).isin(kept)).to_numpy() for t in tables]
-    layers = [_read(source, blocks, parts, layer, genes) for layer in ("treated", "control")]
-    return Sampled(pd.concat([t[p] for t, p in zip(tables, parts, strict=True)]), genes, *layers)
-
-
 def probe_model(
     source: BlockSource, sampled: Sampled, model: str, seed: int, *, claims_folds: bool = True, ours: bool = False,
     replicates: bool = True,
@@ -110,7 +70,7 @@ def probe_model(
     """
     samples, blocks = sampled.samples, source.blocks()
     parts = [source.obs(b).index.isin(samples.index) for b in blocks]
-    predicted = _read(source, blocks, parts, model, sampled.genes)
+    predicted = read_rows(source, blocks, parts, model, sampled.genes)
     rows = np.concatenate([source.sound(b, model)[p] for b, p in zip(blocks, parts, strict=True)])
     genes = np.isfinite(predicted[rows]).all(axis=0)
     if not rows.any() or not genes.any():
@@ -139,17 +99,6 @@ def probe_model(
         ),
         mark,
     ]
-
-
-def _read(source: BlockSource, blocks: Sequence[Any], parts: Sequence[Array], layer: str, genes: Array) -> Array:
-    """(n, n_genes) of the chosen rows, 256 rows of a block at a time."""
-    found = [np.zeros((0, len(genes)), dtype=np.float32)]
-    for block, part in zip(blocks, parts, strict=True):
-        for start in range(0, len(part), 256):
-            inside = part[start : start + 256]
-            if inside.any():
-                found.append(source.read(block, layer, start, start + len(inside))[inside][:, genes])
-    return np.concatenate(found)
 
 
 def _knowable(treated: Array, control: Array, conditions: Array, batches: Array) -> Array:

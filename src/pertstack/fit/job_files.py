@@ -1,4 +1,4 @@
-"""What a job leaves beside its log: ``job.json``, which knows its own digest and those of the log and the curve."""
+"""What a job leaves beside its log: ``job.json``, which knows its own digest and those of the files beside it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 from pertstack._base.digests import with_own_digest
 from pertstack._base.files import write_json
 from pertstack._base.fingerprints import fingerprint
+from pertstack.fit.fit_rows import FILE
 from pertstack.fit.jobs import JobResult
 
-BESIDE = ("log.txt", "curve.json")
+BESIDE = ("log.txt", "curve.json", FILE)
 
 
 def write_job(folder: Path, result: JobResult) -> None:

@@ -27,7 +27,8 @@ from pertstack._base.files import write_json
 from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.design.blocks import Block
 from pertstack.fit.base import BaseModel
-from pertstack.fit.job_files import write_job
+from pertstack.fit.fit_rows import keep_fit_errors
+from pertstack.fit.job_files import BESIDE, write_job
 from pertstack.fit.jobs import Commit, CommitAnchors, Job, JobRecord, JobResult, JobRows, RowsFor, versions
 from pertstack.fit.memory import peak_memory, reset_peak_memory
 from pertstack.fit.registry import build, load_target
@@ -82,7 +83,7 @@ def run_job(job: Job, setting: Setting, *, own_process: bool = False) -> JobResu
     folder, started = setting.folder(job), time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     boundary, record = Boundary(), None
-    for name in ("job.json", "curve.json"):  # of an earlier attempt
+    for name in ("job.json", *BESIDE[1:]):  # of an earlier attempt
         (folder / name).unlink(missing_ok=True)
     with _logging_to(setting.log(job), own_process), boundary, threadpool_limits(limits=setting.threads):
         record = _fit_and_commit(job, setting, folder, started)
@@ -125,6 +126,7 @@ def _fit_and_commit(job: Job, setting: Setting, folder: Path, started: float) ->
         record = replace(record, seconds=time.perf_counter() - started, peak_memory_bytes=peak_memory())
         setting.commit(job, block, predicted, embedding, record)
     _keep_curve(model, folder)
+    keep_fit_errors(model, rows.fit, job, folder)
     return replace(record, seconds=time.perf_counter() - started, peak_memory_bytes=peak_memory())
 
 
