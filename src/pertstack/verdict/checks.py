@@ -275,8 +275,8 @@ def coupled_gain(facts: Facts) -> Answer:
     found = facts.verdict.decomposition
     if found is None or found.reading == "none":
         return _na("No chosen combiner was compared with the best single model.")
-    if not any(p.sign == 1 for p in found.parts if not p.level):
-        return _na(f"No view shows a gain of {found.name}, so there is none to take apart.")
+    if not any(p.sign == 1 for view in ("own", facts.board.reference) if (p := found.part(view)) is not None):
+        return _na(f"Neither own control nor the deciding metric shows a gain of {found.name}: none to take apart.")
     status: Status = "issue" if found.reading in ("artefact", "mixed") else "tip"
     if found.reading not in ("artefact", "mixed", "control_noise"):
         status = "passed"

@@ -213,6 +213,8 @@ def read(parts: Decomposition) -> Reading:
     if main is None or main.gain is None:
         return "none"
     own, pooled = signs.get("own"), signs.get("pooled")
+    if parts.one_control and reference != "own":  # the same evidence twice, and no sign of coupling
+        own = None
     uncoupled = [signs[v] for v in ("pooled", "matched", "centroid", "rmse") if v in signs]
     others = [sign for view, sign in signs.items() if view not in ("own", reference)]
     if own == 1 and pooled != 1 and -1 in uncoupled and 1 not in uncoupled:
@@ -266,7 +268,8 @@ def _remaining(own: Part | None, pooled: Part) -> str:
     """The pooled part, worded as a remainder only where it is one."""
     gain_own, gain_pooled = (own.gain if own else None), pooled.gain
     if own is not None and own.sign == 1 and gain_own and gain_pooled is not None and 0 <= gain_pooled < gain_own:
-        return f"of which {_said(pooled)} remains without the shared control"
+        within = "" if pooled.sign == 1 else ", within noise"
+        return f"of which {_said(pooled)} remains without the shared control{within}"
     return f"{_said(pooled)} without the shared control"
 
 

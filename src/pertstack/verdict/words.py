@@ -111,7 +111,7 @@ def interval(bounds: tuple[float, float] | None, digits: int = 3, *, sign: bool 
     if bounds is None:
         return ""
     nearest = min(abs(bounds[0]), abs(bounds[1]))
-    while bounds[0] * bounds[1] > 0 and digits < 6 and float(f"{nearest:.{digits}f}") == 0:
+    while bounds[0] * bounds[1] > 0 and nearest >= 1e-6 and digits < 6 and float(f"{nearest:.{digits}f}") == 0:
         digits += 1
     return f"[{number(bounds[0], digits, sign=sign)}, {number(bounds[1], digits, sign=sign)}]"
 

@@ -44,7 +44,7 @@ def world(primary="r2_top20@pooled", noise=0.01, strata=None, **shift):
         ({"own": 0.02, "pooled": 0.018, "centroid": 0.01, "rmse": -0.01}, "win", "a real gain"),
         ({"own": 0.0, "pooled": 0.012, "centroid": 0.01}, "win", "a real gain"),
         ({"own": 0.016, "pooled": 0.005}, "win", "most of the number on own control is control noise"),
-        ({"own": 0.016, "pooled": 0.001}, "control_noise", "remains without the shared control: mostly control noise"),
+        ({"own": 0.016, "pooled": 0.001}, "control_noise", "remains without the shared control, within noise: mostly control noise"),
         ({"own": 0.05, "pooled": -0.16, "centroid": -0.14, "rmse": 0.07}, "artefact", "artefact of the shared control"),
         ({"own": 0.05, "pooled": 0.0, "rmse": 0.07}, "artefact", "artefact of the shared control (RMSE"),
         ({"own": 0.001, "pooled": 0.001}, "within_noise", "within noise, so no gain is shown (60 groups)"),
@@ -106,6 +106,7 @@ def test_a_bound_beyond_zero_is_never_printed_as_zero():
     assert part is not None and part.sign == 1 and part.difference.ci is not None
     text = interval(part.difference.ci, sign=True)
     assert "0.000]" not in text and float(text.split(", ")[1].rstrip("]").replace("−", "-")) < 0
+    assert interval((-0.28, -1e-9)) == "[−0.280, 0.000]"
     assert interval((-0.0004, 0.0002)) == "[0.000, 0.000]" and interval((0.01, 0.02)) == "[0.010, 0.020]"
 
 
