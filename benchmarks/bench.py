@@ -35,11 +35,11 @@ def main() -> None:
     before, start = machine(), time.perf_counter()
     quick, folder = options.quick, options.folder
     parts: list[Callable[[], list[Claim]]] = [
-        lambda: reduce.claims(600, 600, 1, folder) if quick else reduce.claims(folder=folder),
-        lambda: pass_memory.claims((200, 400, 800), (200_000_000,), 1) if quick else pass_memory.claims(),
         lambda: stack.claims(quick),
         lambda: greedy.claims(quick),
         lambda: direct.claims(quick),
+        lambda: reduce.claims(600, 600, 1, folder) if quick else reduce.claims(folder=folder),
+        lambda: pass_memory.claims((200, 400, 800), (200_000_000,), 1) if quick else pass_memory.claims(),
     ]
     found: list[Claim] = []
     for part in parts:

@@ -71,7 +71,7 @@ class _Watch(threading.Thread):
         self.join()
 
 
-def claims(sizes: tuple[int, ...] = SIZES, budgets: tuple[int, ...] = BUDGETS, rounds: int = 2) -> list[Claim]:
+def claims(sizes: tuple[int, ...] = SIZES, budgets: tuple[int, ...] = BUDGETS, rounds: int = 1) -> list[Claim]:
     """Peak above the budget, and the time's distance from a straight line; best time of several rounds."""
     found = []
     for budget in budgets:
