@@ -113,6 +113,9 @@ def init(
     features: Annotated[Path | None, typer.Option(help="Feature matrix keyed by perturbation.")] = None,
     targets: Annotated[Path | None, typer.Option(help="Target genes of each perturbation.")] = None,
     graph: Annotated[Path | None, typer.Option(help="Gene-gene edge list.")] = None,
+    graph_names: Annotated[Path | None, typer.Option(help="Protein ids and gene names, where the edges hold ids "
+                                                          "(STRING's protein.info).")] = None,
+    graph_min_score: Annotated[float | None, typer.Option(help="Edges with at least this score.")] = None,
 ) -> None:  # fmt: skip
     """Read and validate the data, write the fold plan.
 
@@ -124,6 +127,7 @@ def init(
         study, data=data, group=group, folds=folds, test=test, seed=seed, plan=plan, control_layer=control_layer,
         control=control, metadata=metadata, controls=controls, control_label=control_label, delta=delta,
         mapping=parse_mapping(map_), features=features, targets=targets, graph=graph,
+        graph_names=graph_names, graph_min_score=graph_min_score,
     )  # fmt: skip
     say_findings(made.findings())
     out(made.describe())

@@ -59,6 +59,8 @@ class StudyChoices:
     features: Path | None = None
     targets: Path | None = None
     graph: Path | None = None
+    graph_names: Path | None = None
+    graph_min_score: float | None = None
     plan: Path | None = None  # explicit fold table
 
 
@@ -89,7 +91,14 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
     findings = validate(file)
     _stop_on_errors(findings, f"{data} cannot be used as it is", InputError)
     side, side_findings = build_side(
-        file.obs, file.gene_names, features=choices.features, targets=choices.targets, graph=choices.graph, uns=file.uns
+        file.obs,
+        file.gene_names,
+        features=choices.features,
+        targets=choices.targets,
+        graph=choices.graph,
+        graph_names=choices.graph_names,
+        graph_min_score=choices.graph_min_score,
+        uns=file.uns,
     )
     findings += side_findings
     _stop_on_errors(side_findings, "The side information cannot be used as it is", InputError)

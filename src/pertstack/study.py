@@ -67,7 +67,7 @@ class Study:
         control: Path | str | None = None, metadata: Path | str | None = None,
         controls: ControlChoice = "plate_mean", delta: bool = False, mapping: Mapping[str, str] | None = None,
         features: Path | str | None = None, targets: Path | str | None = None, graph: Path | str | None = None,
-        control_label: str | None = None,
+        graph_names: Path | str | None = None, graph_min_score: float | None = None, control_label: str | None = None,
     ) -> Study:  # fmt: skip
         """Read and validate a data file, fix the fold plan, lay out the study.
 
@@ -79,6 +79,8 @@ class Study:
         plan : an explicit fold table instead of the rule.
         delta : the values already are differential; there is no control.
         mapping : canonical column -> your column.
+        graph, graph_names, graph_min_score : gene-gene edges, a table of protein ids and gene names where the edges
+            hold ids (STRING), and the least score of an edge that counts.
         controls, control_label : where controls are wells or rows of the same file, how samples get theirs, and the
             perturbation that is the control (common names are known).
 
@@ -93,6 +95,7 @@ class Study:
             "features": features,
             "targets": targets,
             "graph": graph,
+            "graph_names": graph_names,
             "plan": plan,
             "control": control,
             "metadata": metadata,
@@ -100,6 +103,7 @@ class Study:
         choices = StudyChoices(
             group=group, folds=folds, test=test, seed=seed, control_layer=control_layer, treated_layer=treated_layer,
             controls=controls, control_label=control_label, delta=delta, mapping=dict(mapping or {}),
+            graph_min_score=graph_min_score,
             **{name: None if path is None else Path(path) for name, path in paths.items()},
         )  # fmt: skip
         return cls(create_study(Path(root), Path(data), choices))

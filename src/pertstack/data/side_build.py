@@ -28,6 +28,7 @@ def build_side(
     targets: str | Path | None = None,
     graph: str | Path | None = None,
     graph_min_score: float | None = None,
+    graph_names: str | Path | None = None,
     uns: Mapping[str, Any] | None = None,
 ) -> tuple[SideInformation, list[Finding]]:
     """All that can be known of the perturbations in ``obs``, and what is missing.
@@ -48,6 +49,9 @@ def build_side(
         Gene-gene edges: a table with two gene columns and perhaps a score (STRING, BioGRID, plain edge lists).
     graph_min_score
         Keep edges whose score column is at least this.
+    graph_names
+        Protein id and gene name of each node, where the edges hold ids (STRING's ``protein.info``; taken by itself when
+        it stands beside ``protein.links``).
     uns
         ``DataFile.uns``: ``targets`` and ``graph`` are taken from it where no file is given.
 
@@ -75,7 +79,7 @@ def build_side(
         if found is not None:
             kinds["targets"] = found
     edges = (
-        read_edges(Path(graph), genes, graph_min_score)
+        read_edges(Path(graph), genes, graph_min_score, None if graph_names is None else Path(graph_names))
         if graph is not None
         else edges_of_table(uns.get("graph"), genes, None)
     )

@@ -17,6 +17,7 @@ import pandas as pd
 
 from pertstack._base.errors import CorruptionError, InputError, MissingFileError, first_few
 from pertstack._base.files import missing_file, write_atomic
+from pertstack.data.gene_names import Names, is_string, names_beside, names_of_table, read_string, translate
 from pertstack.data.side import FEATURE_KINDS, FeatureKind, GeneGraph, PerturbationFeatures, SideInformation
 
 Pairs = np.ndarray[Any, np.dtype[np.int64]]
@@ -199,35 +200,52 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple | np.ndarray | pd.Series) else [value]
 
 
-def read_edges(path: Path, genes: tuple[str, ...], min_score: float | None) -> tuple[Pairs, int]:
-    """Edges (positions in ``genes``, each pair once, no loops) of a file, and how many edges lead to other genes."""
+def read_edges(
+    path: Path, genes: tuple[str, ...], min_score: float | None, names: Path | None = None
+) -> tuple[Pairs, int]:
+    """Edges (positions in ``genes``, each pair once, no loops) of a file, and how many edges lead to other genes.
+
+    ``names`` translates protein ids; without it, the ``protein.info`` file beside STRING's ``protein.links`` is taken.
+    """
     table = read_table(path)
+    names = names or names_beside(path)
+    known = None
+    if names is not None:
+        known = names_of_table(read_string(names) if is_string(names) else read_table(names), genes, str(names))
     if len(table.columns) >= 2 and not any(set(p) <= set(table.columns) for p in _PAIR_COLUMNS):
         header = [str(c) for c in table.columns]
         if sum(h in set(genes) for h in header) >= 2:  # no header line: the first edge was read as names
             table = pd.concat([pd.DataFrame([header], columns=table.columns), table], ignore_index=True)
-    found = edges_of_table(table, genes, min_score, str(path))
+    found = edges_of_table(table, genes, min_score, str(path), known)
     assert found is not None
     return found
 
 
 def edges_of_table(
-    value: Any, genes: tuple[str, ...], min_score: float | None, where: str = "uns['graph']"
+    value: Any, genes: tuple[str, ...], min_score: float | None, where: str = "uns['graph']", names: Names | None = None
 ) -> tuple[Pairs, int] | None:
-    """As ``read_edges``, for a table or an array of pairs; None for None."""
+    """As ``read_edges``, for a table or an array of pairs, with names of its ids; None for None."""
     if value is None:
         return None
     table = value if isinstance(value, pd.DataFrame) else pd.DataFrame(np.asarray(value))
     if table.shape[1] < 2:
         raise InputError(f"{where} has {table.shape[1]} column; an edge list needs two columns of gene names.")
-    first, second = _gene_columns(table, set(genes))
+    first, second = _gene_columns(table, set(genes) | set(names or ()))
     if min_score is not None:
         score = next((c for c in _SCORE_COLUMNS if c in table.columns), None)
         if score is None:
             raise InputError(
                 f"{where} has no score column (one of {', '.join(_SCORE_COLUMNS)}) to compare with {min_score:g}."
             )
-        table = table[pd.to_numeric(table[score], errors="coerce") >= min_score]
+        kept_rows = pd.to_numeric(table[score], errors="coerce") >= min_score
+        if len(table) and not kept_rows.any():
+            raise InputError(
+                f"{where}: none of {len(table):,} edges has {score} >= {min_score:g} (the highest is "
+                f"{pd.to_numeric(table[score], errors='coerce').max():g}). STRING's scores run from 0 to 1000."
+            )
+        table = table[kept_rows]
+    if names is not None:
+        table = translate(table, (first, second), names)
     at = pd.Index(genes)
     pairs = np.column_stack([at.get_indexer(pd.Index(table[c].astype(str))) for c in (first, second)]).astype(np.int64)
     inside = (pairs >= 0).all(axis=1)
@@ -236,7 +254,7 @@ def edges_of_table(
             f"{where}: no edge joins two genes of the study. Its columns {first!r} and {second!r} hold "
             f"{first_few(table[first][:3])}; the "
             f"study's genes look like {first_few(genes[:3])}. Translate protein or Ensembl ids to the study's gene "
-            f"names first."
+            f"names first, or hand in a table of both (STRING's protein.info; --graph-names)."
         )
     kept = np.sort(pairs[inside], axis=1)
     return np.unique(kept[kept[:, 0] != kept[:, 1]], axis=0).reshape(-1, 2), int((~inside).sum())
