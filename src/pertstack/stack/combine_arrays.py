@@ -56,8 +56,16 @@ def combine_arrays(
     ------
     InputError
         No cell lines are named although the weights were learned with names.
+    MisalignedError
+        Not the genes the weights were learned for.
     """
     n, n_genes = np.shape(control)
+    if n_genes != len(references.gene_names):
+        raise MisalignedError(
+            f"The control has {n_genes:,} genes; the weights were learned for {len(references.gene_names):,} "
+            f"({first_few(references.gene_names, 3)}) and say nothing of a gene they never saw. Hand in the same genes "
+            f"in the same order; a gene that some model does not predict may be NaN there."
+        )
     if cell_line is None and references.cell_lines != (ONE_LINE,):
         raise InputError(
             f"The weights were learned on cell lines ({first_few(references.cell_lines, 3)}), whose mean control they "

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from pertstack._base.errors import InputError, LeakError, StackingError
+import numpy as np
+
+from pertstack._base.errors import InputError, LeakError, StackingError, first_few
 from pertstack.data.rows import Float32
 from pertstack.reduce.tile import Combine, Tile
 from pertstack.stack.combiner import FLEXIBLE, Combiner, FittedCombiner
@@ -125,7 +127,7 @@ def fit_nested(
     Raises
     ------
     InputError
-        Fewer than two folds (cell lines): nothing can be left out.
+        Fewer than two folds (cell lines): nothing can be left out. Genes that no model predicts anywhere.
     UnknownNameError
         A combiner that does not exist.
     """
@@ -136,6 +138,7 @@ def fit_nested(
     if test:
         raise InputError(f"Combiners learn from development rows; the reduction holds the test block {test[0]}.")
     keys = _left_out(reduction, left)
+    _refuse_genes_without_model(reduction, source)
     fits: dict[str, dict[Any, FittedCombiner]] = {c.name: {} for c in chosen}
     final: dict[str, FittedCombiner] = {}
     failures: list[Failure] = []
@@ -180,6 +183,22 @@ def _fit(combiner: Combiner, evidence: Evidence, key: Any, failures: list[Failur
     except _EXPECTED as error:
         failures.append(Failure(combiner.name, key, f"{type(error).__name__}: {error}"))
         return None
+
+
+def _refuse_genes_without_model(reduction: Reduction, source: BlockSource | None) -> None:
+    """A gene that nobody predicts leaves every sample without a whole profile, hence without a score."""
+    if source is None:
+        return
+    known = np.zeros(reduction.n_genes, dtype=bool)
+    for block in reduction.blocks:
+        for model in reduction.models:
+            known |= source.genes_of(block, model)
+    if not known.all():
+        lost = [str(g) for g in np.asarray(reduction.gene_names)[~known]]
+        raise InputError(
+            f"No model predicts {len(lost):,} of {reduction.n_genes:,} genes ({first_few(lost)}), so no combination "
+            f"has a whole profile to be scored. Leave these genes out of the data, or add a model that predicts them."
+        )
 
 
 def _left_out(reduction: Reduction, left: Left) -> list[Any]:

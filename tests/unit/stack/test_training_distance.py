@@ -215,9 +215,8 @@ def test_a_store_measures_every_row_against_its_own_fit(tmp_path):
         trained = {p for k, ps in distance.by_fold.items() if k not in outside for p in ps}
         rows = dict(zip(names, matrix.astype(float), strict=True))
         for name, value in zip(asked[fold], found, strict=True):
-            alike = [
-                1.0 if p == name else rows[p] @ rows[name] / (rows[p] @ rows[p] + rows[name] @ rows[name] - rows[p] @ rows[name])
-                for p in trained
-            ]  # fmt: skip
+            mine = rows[name]
+            common = [(rows[p] @ mine, rows[p] @ rows[p] + mine @ mine) for p in trained]
+            alike = [*(both / (all_ - both) for both, all_ in common), float(name in trained)]
             assert value == pytest.approx(1 - max(alike), abs=1e-6), (label, fold, name)
     assert "training_distance" not in StoreSource(store, None, "all").obs(Block("A", 0))
