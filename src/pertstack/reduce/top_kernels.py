@@ -9,7 +9,7 @@ import numpy as np
 
 from pertstack.reduce._numba import kernel
 
-RUN = 32  # genes whose maximum is looked at first
+RUN = 32  # genes whose maximum is looked at first; fewer where there are not several runs for each of the top k
 
 
 @kernel
@@ -65,12 +65,15 @@ def top_of(size, values, genes):  # type: ignore[no-untyped-def]
 def top_of_row(treated, reference, rough, values, chosen):  # type: ignore[no-untyped-def]
     """Genes of largest |treated - reference|, both (n_genes,) float32, in order, ties by gene order, into chosen (k,).
 
-    Differences rounded to float32 keep their order, so the k-th largest maximum of runs of 32 genes is a bar that
-    none of the top k falls below. Only the few genes that reach it are compared exactly, in float64. ``rough``
+    Differences rounded to float32 keep their order, so the k-th largest maximum of runs of genes is a bar that none
+    of the top k falls below. Only the few genes that reach it are compared exactly, in float64. ``rough``
     (n_genes,) float32 and ``values`` (n_genes,) float64 are workspace.
     """
     n_genes, k = treated.shape[0], chosen.shape[0]
-    n_runs = n_genes // RUN
+    length = RUN
+    while length > 4 and n_genes < 4 * k * length:
+        length //= 2
+    n_runs = n_genes // length
     for g in range(n_genes):
         rough[g] = abs(treated[g] - reference[g])
     bits = rough.view(np.int32)  # of numbers that are not negative: same order as the numbers
@@ -78,9 +81,9 @@ def top_of_row(treated, reference, rough, values, chosen):  # type: ignore[no-un
     largest = np.zeros(n_runs, dtype=np.int32)
     if n_runs > k:
         for run in range(n_runs):
-            piece = bits[run * RUN : (run + 1) * RUN]
+            piece = bits[run * length : (run + 1) * length]
             most = np.int32(0)
-            for j in range(RUN):
+            for j in range(length):
                 most = max(most, piece[j])
             largest[run] = most
         bar = _kth_largest(largest, k)
@@ -89,11 +92,11 @@ def top_of_row(treated, reference, rough, values, chosen):  # type: ignore[no-un
     for run in range(n_runs):
         if largest[run] < bar:
             continue
-        for g in range(run * RUN, (run + 1) * RUN):
+        for g in range(run * length, (run + 1) * length):
             if bits[g] >= bar:
                 places[n] = g
                 n += 1
-    for g in range(n_runs * RUN, n_genes):
+    for g in range(n_runs * length, n_genes):
         if bits[g] >= bar:
             places[n] = g
             n += 1

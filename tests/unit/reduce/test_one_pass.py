@@ -9,7 +9,7 @@ import pytest
 
 from pertstack._base.errors import CorruptionError, InputError, IntegrityError, UnknownNameError
 from pertstack.design.blocks import Block
-from pertstack.reduce import Reduction, References, reduce_blocks, score, score_rows
+from pertstack.reduce import Reduction, References, reduce_blocks, score, score_rows, top_kernels
 from pertstack.reduce import gene_moments as gene_moments_alone
 from pertstack.reduce.metrics import parse_metric
 from pertstack.reduce.moments import merge_moments
@@ -387,3 +387,15 @@ def test_every_row_is_asked_for_once_and_before_it_is_read(job):
     assert all(source.log.index(("ask", *e)) < source.log.index(("read", *e)) for e in read)
     first = read[-5:]  # the last tile was asked for before the one before it was read
     assert source.log.index(("ask", *first[0])) < source.log.index(("read", *read[-6]))
+
+
+@pytest.mark.parametrize("n_genes", [80, 81, 319, 640, 978, 2_563, 5_120])
+@pytest.mark.parametrize("decimals", [0, 1, 6])
+def test_top_genes_are_those_of_a_stable_sort_whatever_the_number_of_genes(n_genes, decimals):
+    rng = np.random.default_rng(n_genes)
+    treated, control = np.round(rng.normal(0, 2, (2, 6, n_genes)), decimals).astype(np.float32)
+    treated[0] = control[0]  # nothing changed: all tied
+    found = np.empty((6, 80), dtype=np.int32)
+    top_kernels.top_genes(treated, control, 0, 6, found)
+    size = np.abs(treated.astype(np.float64) - control)
+    np.testing.assert_array_equal(found, np.argsort(-size, axis=1, kind="stable")[:, :80])
