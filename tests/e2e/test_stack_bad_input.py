@@ -207,3 +207,36 @@ def test_fewer_rows_than_models(run, tmp_path):
     added(run, study, data, **{f"m{i}": model(data, 1.0, i) for i in range(9)})
     oof, _ = stacked(run, study)
     assert any("groups: bounds are a rough guide" in r for r in oof["choice"]["reasons"])
+
+
+@pytest.mark.parametrize(
+    ("primary", "metric", "best"),
+    [
+        ("r2_top20", "r2_top20@pooled", "loud"),
+        ("rmse_all", "rmse_all@pooled", "quiet"),
+        ("pearson_all@centroid", "pearson_all@centroid", "loud"),
+        ("cod_all", "cod_all@pooled", "quiet"),
+    ],
+)
+def test_the_primary_metric_is_obeyed_to_the_end(primary, metric, best, run, study, bare):
+    """ "loud" has the profile at two and a half times its size, "quiet" the size and less of the profile."""
+    data, rng = bare[1], np.random.default_rng(5)
+    control, effect = data.layers["control"], data.X - data.layers["control"]
+    loud, quiet = (
+        (control + scale * (effect + rng.normal(0, error, data.shape))).astype(np.float32)
+        for scale, error in ((2.5, 0.3), (0.6, 0.9))
+    )
+    added(run, study, data, loud=loud, quiet=quiet)
+    assert run("plan", study, "--primary", primary)[0] == 0
+    code, out, said = run("stack", study, "--combiners", "simplex,global_ridge")
+    assert code == 0, said
+    oof = json.loads((study / "results" / "oof.json").read_text())["choice"]
+    assert (oof["primary"], oof["best_single"]) == (metric, best)
+    assert all(gains[0]["metric"] == metric for gains in oof["panel"].values())
+    weights = json.loads((study / "results" / "weights.json").read_text())["combiners"]["best_single"]["weights"]
+    assert (weights["facts"]["chosen"], weights["facts"]["metric"]) == (best, metric)
+    assert run("verdict", study)[0] == 0
+    board = json.loads((study / "results" / "leaderboard.json").read_text())
+    assert f"{board['primary_metric']}@{board['reference']}" == metric
+    assert (board["best_single"], board["chosen"]) == (best, oof["chosen"])
+    assert all(metric in row["versus_best_single"] for row in board["rows"] if row["kind"] == "combiner")

@@ -78,7 +78,7 @@ def test_a_constant_model_is_no_best_single_and_breaks_nothing(constant):
     sound(found, 120)
     assert found.choice.best_single == "m0"
     plain = fit(world)
-    for name in ("simplex", "global_ridge", "direct_pooled", "selector", "soft_gate", found.chosen):
+    for name in ("global_ridge", "direct_pooled", "selector", "soft_gate", found.chosen):
         with_it, without = (f.scores.mean(name, "r2_top20@pooled").value for f in (found, plain))
         assert with_it > without - 0.015, name
 
