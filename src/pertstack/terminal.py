@@ -60,11 +60,14 @@ def out_json(value: Any) -> None:
 
 
 def show_board(study: Any) -> None:
-    """Leaderboard, its footer and the verdict in one sentence."""
+    """Leaderboard, what is said of all competitors at once, footer, and the verdict in one sentence."""
+    from pertstack.verdict.several import several_in_words
     from pertstack.write.tables import leaderboard_table
 
     board = study.leaderboard()
     out(leaderboard_table(board))
+    for line in several_in_words(board.several):
+        out(line)
     out(board.footer())
     out(board.headline)
 

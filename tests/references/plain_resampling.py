@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pertstack.verdict.decomposition import Difference
+from pertstack.verdict.inference_many import bbc, max_t, model_confidence_set
 
 
 class PlainResampling:
@@ -52,6 +53,15 @@ class PlainResampling:
         n_groups = len(set(groups))
         ci = self._ci([d[take].mean() for take in self._draws(groups)]) if n_groups > 4 else None
         return Difference(float(d.mean()), ci, None, len(d), n_groups)
+
+    def confidence_set(self, values, groups, sign):
+        return model_confidence_set(values, groups, rng=np.random.default_rng(self.seed), better=sign, resamples=200)
+
+    def simultaneous(self, differences, groups):
+        return max_t(differences, groups, rng=np.random.default_rng(self.seed), resamples=200)
+
+    def best_of(self, values, groups, sign):
+        return bbc(values, groups, np.random.default_rng(self.seed), better=sign, resamples=200)
 
     def versus_best(self, values, candidates, groups, sign):
         answers = []

@@ -24,6 +24,7 @@ from rich.text import Text
 
 from pertstack._base.errors import InputError, unknown_name
 from pertstack._base.files import read_json, write_atomic
+from pertstack.verdict.several import several_in_words
 from pertstack.verdict.words import (
     count_of,
     count_units,
@@ -102,6 +103,7 @@ class Leaderboard:
     exploratory: bool = False
     headline: str = ""
     cautions: tuple[str, ...] = ()
+    several: Mapping[str, Any] = field(default_factory=dict)  # all competitors at once, as ``several.py`` gives it
 
     @property
     def primary_metric(self) -> str:
@@ -148,6 +150,7 @@ class Leaderboard:
             "best_single": self.best_single, "test_looks": self.test_looks, "plan_digest": self.plan_digest,
             "versions": dict(self.versions), "interval": dict(self.interval), "exploratory": self.exploratory,
             "headline": self.headline, "cautions": list(self.cautions), "rows": [_row_to_dict(r) for r in rows],
+            **({"several": dict(self.several)} if self.several else {}),
         }  # fmt: skip
 
     def to_json(self, path: Path | str | None = None) -> str:
@@ -198,7 +201,7 @@ class Leaderboard:
             tuple(_row_from_dict(r) for r in value["rows"]), f"{value['primary_metric']}@{value['reference']}",
             value["chosen"], value["best_single"], value["test_looks"], value["plan_digest"], value["versions"],
             value.get("interval", {}), value.get("exploratory", False), value.get("headline", ""),
-            tuple(value.get("cautions", ())),
+            tuple(value.get("cautions", ())), value.get("several", {}),
         )  # fmt: skip
 
     @classmethod
@@ -272,6 +275,8 @@ class Leaderboard:
         if self.headline:
             yield Text(self.headline, style="bold")
         yield self.rich_table(narrow=options.max_width < 130)
+        for line in several_in_words(self.several):
+            yield Text(line)
         yield Text(self.footer(), style="dim")
 
     def rich_table(self, split: Split | None = None, *, narrow: bool = False) -> Table:

@@ -34,6 +34,7 @@ from pertstack.verdict.inference_core import (
 )
 from pertstack.verdict.inference_flips import flip_interval, flip_p
 from pertstack.verdict.inference_sums import Draws, GroupSums, resample
+from pertstack.verdict.inference_wild import WildWeights, wild_interval, wild_p, wild_weights
 
 Array = np.ndarray[Any, Any]
 __all__ = [
@@ -73,6 +74,10 @@ def intervals(
     """
     check_choices(level, resamples, method)
     sums = GroupSums.of(values, groups)
+    if method == "wild_rademacher" or method == "wild_webb":
+        kind: WildWeights = "webb" if method == "wild_webb" else "rademacher"
+        weights = wild_weights(kind, sums.total.shape[1], resamples, rng)
+        return [_wild(sums.take([row]), weights, level, method) for row in range(sums.n_rows)]
     draws = resample(sums, resamples, rng) if _needs_draws(sums, method) else None
     return [_one(sums.take([row]), _column(draws, row), level, method) for row in range(sums.n_rows)]
 
@@ -122,6 +127,16 @@ def _one(sums: GroupSums, draws: Draws | None, level: float, method: Method) -> 
             below = float(np.nanmean(means <= 0))
             p = min(1.0, 2 * max(min(below, 1 - below), 1 / (len(means) + 1)))
     return Estimate(value, lo, hi, p, n_groups, n, chosen, level, cautions_of(n_groups, lo, hi))
+
+
+def _wild(sums: GroupSums, weights: Array, level: float, method: str) -> Estimate:
+    """Estimate of a single row by the wild cluster bootstrap."""
+    value, n_groups, n = float(sums.means()[0]), int(sums.n_groups[0]), int(sums.count.sum())
+    lo, hi, p = -np.inf, np.inf, None
+    if n_groups >= 2:
+        lo, hi = wild_interval(sums.total[0], sums.count[0], weights, level)
+        p = wild_p(sums.total[0], sums.count[0], weights)
+    return Estimate(value, lo, hi, p, n_groups, n, method, level, cautions_of(n_groups, lo, hi))
 
 
 def _tails(sums: GroupSums, means: Array, value: float, level: float) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from pertstack._base.errors import InputError, unknown_name
 from pertstack.verdict.inference_sums import Draws
 
 Array = np.ndarray[Any, Any]
-Method = Literal["auto", "bootstrap_t", "percentile", "bca", "sign_flips"]
+Method = Literal["auto", "bootstrap_t", "percentile", "bca", "sign_flips", "wild_rademacher", "wild_webb"]
 FEW = 12
 """Up to this many groups signs are flipped exactly; above, groups are resampled."""
 ROUGH = 20

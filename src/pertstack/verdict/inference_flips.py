@@ -48,8 +48,3 @@ def flip_p(total: Array, count: Array, at: float = 0.0) -> float:
     n_low = np.searchsorted(low, at, side="right")  # lower end <= at
     n_above = len(high) - np.searchsorted(high, at, side="left")  # upper end >= at
     return float((n_low + n_above - len(low)) / len(low))
-
-
-def one_sided(total: Array, count: Array, alpha: float) -> tuple[float, float]:
-    """Lower and upper bound, each with error at most ``alpha``: the ends of the interval of level 1 - 2 alpha."""
-    return flip_interval(total, count, 1 - 2 * alpha)

@@ -18,6 +18,7 @@ from pertstack.reduce.score_table import ScoreTable
 from pertstack.verdict.board import Comparison, Kind, Leaderboard, LeaderboardRow, ScoreCell, Split, plain_json
 from pertstack.verdict.decomposition import Array, Decomposition, Difference, decompose, effect_quartiles
 from pertstack.verdict.looks import looks_in_words
+from pertstack.verdict.several import Scores, SeveralResampling, several
 from pertstack.verdict.views import leave_cell_line_out, nan_mean, per_cell_line, scaled_scores
 from pertstack.verdict.words import count_units, direction, find_metric, need_metric, split_metric
 
@@ -31,7 +32,7 @@ FEW_GROUPS = 20
 """Below this many groups an interval is called a rough guide."""
 
 
-class Resampling(Protocol):
+class Resampling(SeveralResampling, Protocol):
     """How intervals are made: whole groups are drawn, never single samples."""
 
     @property
@@ -152,14 +153,25 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, res
     decompositions = _decompositions(table, setting, resampling, best)
     chosen = None if _ships_alone(setting, best) else decompositions.get(setting.chosen or "")
     marked = tuple(_marked(r, split, decompositions) for r in rows)
+    views = _views(table, setting, resampling, best)
+    tried: Split = "oof" if oof is not None else "test"
+    together = several(
+        _scores(table, setting), _scores(tables[tried], setting), tried, best, views[1], resampling,
+    )  # fmt: skip
     board = Leaderboard(
         marked, need_metric(table.metrics, setting.primary), setting.chosen, best, setting.test_looks,
         setting.plan_digest, dict(setting.versions),
         {**resampling.facts, "unit": setting.unit, "n_units": n_units}, setting.exploratory,
         _headline(setting, best, chosen, split),
-        _board_cautions(setting, n_units[split], split, _error(marked, setting, best)),
+        _board_cautions(setting, n_units[split], split, _error(marked, setting, best)), together,
     )  # fmt: skip
-    return Verdict(board, chosen, decompositions, *_views(table, setting, resampling, best), split)
+    return Verdict(board, chosen, decompositions, *views, split)
+
+
+def _scores(table: ScoreTable, setting: Setting) -> Scores:
+    """The deciding metric of a table."""
+    groups = table.samples["group"].to_numpy()
+    return Scores(table.names, setting.kinds, matrix(table, setting.primary), groups, direction(setting.primary))
 
 
 def matrix(table: ScoreTable, metric: str) -> Array:

@@ -13,6 +13,7 @@ import numpy as np
 
 from pertstack.verdict.decomposition import Array, Difference
 from pertstack.verdict.inference import RESAMPLES, Estimate, difference_to_best, intervals
+from pertstack.verdict.inference_many import ConfidenceSet, bbc, max_t, model_confidence_set
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,24 @@ class GroupResampling:
             values, candidates, groups, rng=self._rng(), better=sign, level=self.level, resamples=self.resamples
         )
         return [_difference(e) for e in found]
+
+    def confidence_set(self, values: Array, groups: Array, sign: int) -> ConfidenceSet | None:
+        """Rows that cannot be told from the best; None with fewer than two groups."""
+        if len(np.unique(groups)) < 2:
+            return None
+        return model_confidence_set(
+            values, groups, rng=self._rng(), better=sign, level=self.level, resamples=self.resamples
+        )
+
+    def simultaneous(self, differences: Array, groups: Array) -> list[Estimate]:
+        """Simultaneous intervals of several paired differences."""
+        return max_t(differences, groups, rng=self._rng(), level=self.level, resamples=self.resamples)
+
+    def best_of(self, values: Array, groups: Array, sign: int) -> Estimate | None:
+        """What the best row scores on groups that did not choose it; None with fewer than two groups."""
+        if len(np.unique(groups)) < 2:
+            return None
+        return bbc(values, groups, self._rng(), better=sign, level=self.level, resamples=self.resamples)
 
     def _estimates(self, values: Array, groups: Array) -> list[Estimate]:
         if values.shape[1] == 0:

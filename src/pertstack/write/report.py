@@ -22,6 +22,7 @@ from pertstack.write.board_table import main_table
 from pertstack.write.colours import to_svg
 from pertstack.write.probe_table import probe_table
 from pertstack.write.report_input import CITATIONS, ReportInput, question_of
+from pertstack.write.together_table import together_table
 
 
 def report(content: ReportInput, path: Path | str) -> Path:
@@ -44,7 +45,7 @@ def render(content: ReportInput) -> str:
         main=main_table(content), every=_every_metric(content), figures=_figures(content), citations=CITATIONS,
         looks=[e for e in content.ledger or () if "look" in str(e.get("kind", ""))], facts=_facts,
         strata=_strata_lines(content.verdict.decomposition), tone=_tone(content.verdict.decomposition),
-        probes=probe_table(content.probes or ()),
+        probes=probe_table(content.probes or ()), together=together_table(board.several),
     )  # fmt: skip
 
 
