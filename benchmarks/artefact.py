@@ -1,7 +1,7 @@
 """The shared control: a five-point gain on the canonical metric that predicts the drug worse on every other measure.
 
-Two experiments. *Simulated*: a study with one dominant model, controls paired at random. *Plate*: a real L1000 plate
-(HT115, compounds held out; one DMSO well paired with each sample at random, as many studies are), nine simple models.
+Two experiments with nine fitted models (a dominant model made by hand is ``dominant.py``). *Simulated*: controls paired
+at random. *Plate*: a real L1000 plate (HT115, compounds held out; one DMSO well paired with each sample at random).
 Combiners are learned on out-of-fold rows and read on the held-out test; ``reading`` is what ``verdict/decomposition``
 calls the gain over the best single model.
 
