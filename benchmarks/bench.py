@@ -26,24 +26,27 @@ import reduce
 import stack
 from claims import Claim, machine, table
 
+PARTS = ("reduce", "stack", "greedy", "direct", "memory")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, one round")
     parser.add_argument("--folder", type=Path, default=None, help="where the store of the cold measurement is written")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="only these")
     options = parser.parse_args()
     before, start = machine(), time.perf_counter()
     quick, folder = options.quick, options.folder
-    parts: list[Callable[[], list[Claim]]] = [
-        lambda: stack.claims(quick),
-        lambda: greedy.claims(quick),
-        lambda: direct.claims(quick),
-        lambda: reduce.claims(600, 600, 1, folder) if quick else reduce.claims(folder=folder),
-        lambda: pass_memory.claims((200, 400, 800), (200_000_000,), 1) if quick else pass_memory.claims(),
-    ]
+    parts: dict[str, Callable[[], list[Claim]]] = {
+        "reduce": lambda: reduce.claims(600, 600, 1, folder) if quick else reduce.claims(folder=folder),
+        "stack": lambda: stack.claims(quick),
+        "greedy": lambda: greedy.claims(quick),
+        "direct": lambda: direct.claims(quick),
+        "memory": lambda: pass_memory.claims((200, 400, 800), (200_000_000,), 1) if quick else pass_memory.claims(),
+    }
     found: list[Claim] = []
-    for part in parts:
-        some = part()
+    for name in options.parts:
+        some = parts[name]()
         found += some
         print(*(c.line() for c in some), sep="\n", file=sys.stderr, flush=True)  # so that one sees it move
     print(f"Before: {before}.  \nAfter {time.perf_counter() - start:.0f} s: {machine()}.\n\n{table(found)}")
