@@ -91,11 +91,38 @@ def _single_numbers(diversity: dict[str, Any]) -> dict[str, Any]:
     clusters = diversity["redundancy"]["clusters"]
     return {
         "effective number of models (participation ratio of error correlations)": effective["participation"],
+        "the same if all errors were equally correlated": effective["equicorrelated"],
+        "the same for the best linear mixture of errors of equal size": effective["best_linear"],
         "models beyond 0.95 correlated": "; ".join(", ".join(c) for c in clusters) or "none",
         "mean squared error of one model": error["mean_error"],
         "of the plain mean": error["ensemble_error"],
         "removed by averaging (ambiguity)": error["ambiguity"],
+        "mean correlation of predictions, of errors, by cell line": _by_cell_line(diversity),
+        "samples of highest disagreement (rms between models)": _samples(diversity["highest_disagreement"]),
+        "shared failures (best correlation that any model reaches)": _samples(diversity["shared_failures"]),
+        "share of samples where every model fails": diversity["share_failed_by_all"],
     }
+
+
+def _by_cell_line(diversity: dict[str, Any]) -> str:
+    """Mean correlations off the diagonal, a cell line at a time; the matrices are in diversity.json."""
+    said = []
+    for line, found in diversity["correlation_per_cell_line"].items():
+        values = [_mean_off_diagonal(found[kind]) for kind in ("predictions", "errors")]
+        if None not in values:
+            said.append(f"{line} {values[0]:.2f}, {values[1]:.2f}")
+    return "; ".join(said) or "not defined"
+
+
+def _mean_off_diagonal(matrix: list[list[float | None]]) -> float | None:
+    known = [v for i, row in enumerate(matrix) for j, v in enumerate(row) if i != j and v is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _samples(found: list[dict[str, Any]], most: int = 5) -> str:
+    return "; ".join(
+        f"{s['sample_id']} ({s['perturbation']}, {s['cell_line']}): {s['value']:.2f}" for s in found[:most]
+    ) or "none"  # fmt: skip
 
 
 def _ladder(choice: dict[str, Any]) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import pertstack as ps
 from pertstack.cli import main
 from pertstack.study import Study
 
@@ -121,6 +122,17 @@ def test_identical_models_are_named_and_change_nothing(run, study, bare):
     weights = json.loads((study / "results" / "weights.json").read_text())["combiners"]
     assert np.isfinite(weights["global_ridge"]["weights"]["mean"]).all()
     assert oof["choice"]["best_single"] == "a"
+    error = diversity["ambiguity"]
+    assert error["ensemble_error"] == pytest.approx(error["mean_error"] - error["ambiguity"], abs=1e-10)
+    assert set(diversity["effective_number"]) == {"kish", "entropy", "participation", "best_linear", "equicorrelated"}
+    assert diversity["effective_number"]["best_linear"] is None  # two equal models: the correlations are singular
+    assert len(diversity["highest_disagreement"]) == len(diversity["shared_failures"]) == 20
+    assert run("report", study)[0] == 0
+    page = " ".join((study / "report.html").read_text().split())
+    assert "<dt>models beyond 0.95 correlated</dt><dd>a, b" in page
+    first = diversity["highest_disagreement"][0]
+    assert f"rms between models)</dt><dd>{first['sample_id']} ({first['perturbation']}" in page
+    assert "shared failures" in page and "by cell line</dt><dd>A " in page
 
 
 def test_a_constant_model_gets_no_credit(run, study, bare):
@@ -228,7 +240,7 @@ def test_the_primary_metric_is_obeyed_to_the_end(primary, metric, best, run, stu
     )
     added(run, study, data, loud=loud, quiet=quiet)
     assert run("plan", study, "--primary", primary)[0] == 0
-    code, out, said = run("stack", study, "--combiners", "simplex,global_ridge")
+    code, _, said = run("stack", study, "--combiners", "simplex,global_ridge")
     assert code == 0, said
     oof = json.loads((study / "results" / "oof.json").read_text())["choice"]
     assert (oof["primary"], oof["best_single"]) == (metric, best)
@@ -240,3 +252,25 @@ def test_the_primary_metric_is_obeyed_to_the_end(primary, metric, best, run, stu
     assert f"{board['primary_metric']}@{board['reference']}" == metric
     assert (board["best_single"], board["chosen"]) == (best, oof["chosen"])
     assert all(metric in row["versus_best_single"] for row in board["rows"] if row["kind"] == "combiner")
+
+
+def test_arrays_give_the_numbers_of_the_study(run, study, bare):
+    """``ps.stack`` on the same predictions, folds and truth: same scores of every combiner, same choice."""
+    data = bare[1]
+    models = {f"m{i}": model(data, error, i) for i, error in enumerate((0.9, 1.0, 1.1))}
+    added(run, study, data, **models)
+    oof, _ = stacked(run, study)
+    plan = pd.read_parquet(study / "plan" / "folds.parquet")
+    plan = plan[plan["role"] == "development"]
+    rows = data.obs_names.get_indexer(plan["sample_id"])
+    with pytest.warns(UserWarning, match="claims to be cross-fitted"):
+        fit = ps.stack(
+            {m: p[rows] for m, p in models.items()}, treated=data.X[rows], control=data.layers["control"][rows],
+            folds=plan["fold"].astype(int).to_numpy(), perturbation=data.obs["perturbation"].to_numpy()[rows],
+            cell_line=data.obs["cell_line"].to_numpy()[rows], group=plan["group"].to_numpy(), gene_names=GENES,
+        )  # fmt: skip
+    assert set(fit.nested.names) - {"no_change"} == set(oof["gaps"]) - {"no_change"}
+    for name, gap in oof["gaps"].items():
+        if name in fit.scores.names:
+            assert fit.scores.mean(name, "r2_top20@pooled").value == pytest.approx(gap["out_of_fold"], abs=2e-4), name
+    assert (fit.chosen, fit.choice.best_single) == (oof["choice"]["chosen"], oof["choice"]["best_single"])
