@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from worlds_make import KINDS, N_FOLDS, World, make_world
+from worlds_make import KINDS, N_FOLDS, STRESS, World, make_world
 
 from pertstack.predictions.array_source import ArraySource
 from pertstack.reduce.metrics.names import parse_metric
@@ -221,11 +221,13 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=216)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first world, to share a run out")
+    parser.add_argument("--stress", choices=sorted(STRESS), default=None, help="worlds of this kind instead")
     parser.add_argument("--out", type=Path, default=None, help="also write the tables to this Markdown file")
     parser.add_argument("--raw", type=Path, default=None, help="also write every answer of every world to this CSV")
     parser.add_argument("--merge", type=Path, nargs="+", default=None, help="tables of these CSVs; nothing is run")
     args = parser.parse_args()
-    started, frames, kinds = time.perf_counter(), [], sorted(KINDS)
+    started, frames = time.perf_counter(), list[pd.DataFrame]()
+    kinds = sorted(KINDS) if args.stress is None else [args.stress]
     if args.merge:
         every = pd.concat([pd.read_csv(path) for path in args.merge], ignore_index=True)
         head = f"{every.world.nunique()} worlds, seeds from {args.seed}"

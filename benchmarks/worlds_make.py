@@ -50,6 +50,7 @@ class Recipe:
     )
     special: str = ""  # "genes" or "lines": every model is good on its share only
     harmful: int = -1  # a model that predicts the opposite
+    how: tuple[str, ...] = ()  # how every model learns; drawn from ``HOW`` when empty
     n_drugs: int = 80
     n_lines: int = 3
     n_genes: int = 120
@@ -75,11 +76,20 @@ KINDS: dict[str, Callable[[np.random.Generator], Recipe]] = {
     "noise_beside_one": lambda rng: Recipe((0.7, *([-1.0] * 10))),
 }
 
+STRESS: dict[str, Callable[[np.random.Generator], Recipe]] = {
+    "weak_models": lambda rng: Recipe(
+        (2.2, 2.4, 2.6, 2.8, 3.0), how=("weak",) * 5, shared=rng.uniform(0.3, 0.95), n_drugs=60
+    ),
+}
+"""Not one of the nine kinds: models that know little beyond the means of their fit rows, as on a real plate, so that
+what they say of one fold is mostly the means of the others."""
+
 
 def make_world(kind: str, seed: int, n_test_drugs: int = 200) -> World:
     """One world; rows are every drug in every cell line, folds and test split by drug."""
-    rng = np.random.default_rng([seed, sorted(KINDS).index(kind)])
-    recipe = KINDS[kind](rng)
+    place = sorted(KINDS).index(kind) if kind in KINDS else 100 + sorted(STRESS).index(kind)
+    rng = np.random.default_rng([seed, place])
+    recipe = (KINDS | STRESS)[kind](rng)
     drugs, lines, genes = recipe.n_drugs + n_test_drugs, recipe.n_lines, recipe.n_genes
     drug, line = (a.ravel() for a in np.meshgrid(np.arange(drugs), np.arange(lines), indexing="ij"))
     programs = rng.normal(0, 1, (8, genes)) * rng.gamma(2, 0.5, genes)
@@ -116,6 +126,8 @@ def make_world(kind: str, seed: int, n_test_drugs: int = 200) -> World:
 def fitted(how: str, view: Any, delta: Any, line: Any, descriptors: Any, fit: Any) -> Any:
     """Predicted deltas of all rows (n, genes) by a model that learned from the rows ``fit`` (bool, (n,)).
 
+    ``weak``: a slope per gene on the view, pulled to 0.
+
     ``mean``: the view, shifted gene by gene to the mean of the fit rows. ``line_mean``: the same within each cell line.
     ``slope``: a slope per gene on the view, pulled to 1. ``ridge``: the view, corrected by ridge on drug descriptors.
     """
@@ -128,6 +140,9 @@ def fitted(how: str, view: Any, delta: Any, line: Any, descriptors: Any, fit: An
     middle, seen = delta[fit].mean(axis=0), view[fit].mean(axis=0)
     if how == "mean":
         return middle + view - seen
+    if how == "weak":
+        v, d = view[fit] - seen, delta[fit] - middle
+        return middle + (view - seen) * (v * d).sum(axis=0) / (1.5 * (v**2).sum(axis=0))
     if how == "slope":
         v, d = view[fit] - seen, delta[fit] - middle
         pull = 0.2 * (v**2).sum(axis=0)
@@ -162,7 +177,8 @@ def _views(recipe: Recipe, effect: Any, drug: Any, line: Any, rng: Any) -> tuple
     least = min((e for e in recipe.errors if e > 0), default=0.0)
     common = np.sqrt(recipe.shared) * least * size * error_field()  # the same for all: no mixture can remove it
     alike = len(set(recipe.errors)) == 1  # equal models learn alike, so that they stay equal
-    how = [str(rng.choice(HOW))] * n_models if alike else [str(h) for h in rng.choice(HOW, n_models)]
+    drawn = [str(rng.choice(HOW))] * n_models if alike else [str(h) for h in rng.choice(HOW, n_models)]
+    how = list(recipe.how) or drawn
     found: list[Any] = []
     for m, error in enumerate(recipe.errors):
         wrong, copied = error_field(), recipe.copies[m] if recipe.copies else -1
