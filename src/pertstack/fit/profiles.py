@@ -1,5 +1,6 @@
 """Hyper-parameters by profile: ``paper``, ``default`` and ``fast`` for each model, and a study's ``models.toml``.
 
+Biolord has a fourth one, ``published``: the choices of the package of that name, for comparing the two.
 ``profiles.toml`` beside this file holds what a profile changes; what it does not name keeps the model's default.
 Reading needs no torch. What the values do is the business of the models.
 """
@@ -18,6 +19,7 @@ from pertstack.fit.registry import get_row, model_class
 from pertstack.fit.torch.settings import SETTINGS, make_settings
 
 PROFILES = ("paper", "default", "fast")
+PUBLISHED = "published"  # for models that have a published package beside them
 
 
 @cache
@@ -34,11 +36,15 @@ def profile(name: str, model: str) -> dict[str, Any]:
     >>> profile("fast", "TranSiGen")["epochs"] < profile("default", "TranSiGen")["epochs"]
     True
     """
-    if name not in PROFILES:
-        raise unknown_name("profile", name, PROFILES)
+    _known(name)
     row = get_row(model)
     if row.name not in SETTINGS:
         return {}
+    if name == PUBLISHED and row.name not in _shipped()[name]:
+        raise InputError(
+            f"{row.name} has no profile {name!r}; only {', '.join(_shipped()[name])} has one. Name it in the table of "
+            f"that model in models.toml, and one of {', '.join(PROFILES)} for the others."
+        )
     return make_settings(SETTINGS[row.name], row.name, _shipped().get(name, {}).get(row.name, {})).to_json()
 
 
@@ -98,9 +104,12 @@ def load_models_toml(path: Path | str) -> dict[str, dict[str, Any]]:
 
 def file_profile(path: Path | str) -> str:
     """The profile a ``models.toml`` names for all models; "default" when it names none."""
-    name = str(_read(Path(path)).get("profile", "default"))
-    if name not in PROFILES:
-        raise unknown_name("profile", name, PROFILES)
+    return _known(str(_read(Path(path)).get("profile", "default")))
+
+
+def _known(name: str) -> str:
+    if name not in (*PROFILES, PUBLISHED):
+        raise unknown_name("profile", name, (*PROFILES, PUBLISHED))
     return name
 
 

@@ -16,6 +16,8 @@ from pertstack.data.side import GeneGraph, PerturbationFeatures, SideInformation
 from pertstack.fit.profiles import profile
 from pertstack.fit.registry import get_model
 from pertstack.fit.torch.chemcpa import adversary_classes
+from pertstack.fit.torch.inputs import Encoder
+from pertstack.fit.torch.model import Sizes
 from pertstack.fit.torch.scgen import learn_differences
 from pertstack.fit.torch.settings import SETTINGS
 from references.fit_world import make_rows, split_by_perturbation, with_control, with_obs
@@ -149,6 +151,36 @@ def test_biolord_infers_codes_that_explain_the_control():
     attributes = net.attributes(batch, treated=False)
     error = [net.cost(code, attributes, batch.x1)[1].mean() for code in (torch.zeros(64, 32), net.infer(batch))]
     assert error[1] < 0.7 * error[0]
+
+
+def test_biolord_can_be_built_and_trained_as_the_published_package_is():
+    """Batch norm in the decoder with its momentum and epsilon; codes from spread 1, trained with the cell lines."""
+    rows = make_rows(replicates=8)
+    found = {}
+    for name in ("default", "published"):
+        model = get_model("Biolord", {**profile(name, "Biolord"), "epochs": 1})
+        encoder = Encoder.fit(rows, model.settings, model="Biolord", features=True)
+        torch.manual_seed(0)
+        sizes = Sizes(rows.n_genes, encoder.n_features, len(encoder.lines) + 1)
+        found[name] = (model, model.build(sizes, rows, encoder))
+    model, net = found["published"]
+    norms = [m for m in net.hidden if isinstance(m, torch.nn.BatchNorm1d)]
+    assert [(m.momentum, m.eps) for m in norms] == [(0.01, 1e-3)] * 2
+    kinds = [type(m).__name__ for m in net.hidden if getattr(m, "p", 1) > 0]
+    assert kinds == ["Linear", "BatchNorm1d", "ReLU"] * 2
+    assert float(net.codes.weight.detach().std()) == pytest.approx(1.0, abs=0.05)
+    codes, attributes, decoder = (o.param_groups[0] for o in model.optimisers(net))
+    assert [(g["lr"], g["weight_decay"]) for g in (codes, attributes, decoder)] == [(1e-2, 1e-4), (1e-3, 4e-8),
+                                                                                   (1e-3, 1e-4)]  # fmt: skip
+    assert any(p is net.cell.weight for p in codes["params"])
+    total = sum(len(g["params"]) for g in (codes, attributes, decoder))
+    assert total == len(list(net.parameters()))
+
+    model, net = found["default"]
+    assert [type(m).__name__ for m in net.hidden] == ["Linear", "ReLU", "Dropout"] * 2
+    assert float(net.codes.weight.detach().std()) == pytest.approx(0.1, abs=0.005)
+    codes, attributes, _ = (o.param_groups[0] for o in model.optimisers(net))
+    assert codes["weight_decay"] == 0 and any(p is net.cell.weight for p in attributes["params"])
 
 
 def test_biolord_never_trains_on_treated_profiles_of_inner_validation_rows():

@@ -11,6 +11,7 @@ import pytest
 
 from pertstack._base.errors import InputError, MissingFileError, NeedsExtraError, UnknownNameError
 from pertstack.fit import registry
+from pertstack.fit.card import load_card
 from pertstack.fit.profiles import PROFILES, file_profile, hyper_parameters, load_models_toml, profile
 from pertstack.fit.torch import NEEDS, ROWS, settings
 from pertstack.fit.torch.settings import SETTINGS, make_settings
@@ -33,6 +34,23 @@ def test_a_profile_gives_every_value(name, model):
 def test_paper_is_as_published_where_it_can_be():
     assert profile("paper", "Biolord")["decoder_width"] == 4096 and profile("paper", "PDGrapher")["bins"] == 500
     assert profile("paper", "TranSiGen")["encoder"] == [1200] and profile("paper", "ChemCPA")["latent"] == 32
+
+
+def test_published_is_for_biolord_alone_and_reads_as_its_card(tmp_path):
+    found, card = profile("published", "Biolord"), load_card("biolord_published").params
+    same = {"decoder_width": "decoder_width", "decoder_depth": "decoder_depth", "n_latent": "latent",
+            "n_latent_attribute_ordered": "n_ordered", "reconstruction_penalty": "reconstruction_penalty",
+            "unknown_attribute_penalty": "latent_penalty", "unknown_attribute_noise_param": "latent_noise",
+            "latent_lr": "latent_learning_rate", "latent_wd": "latent_weight_decay", "decoder_lr": "learning_rate",
+            "attribute_lr": "attribute_learning_rate", "attribute_wd": "attribute_weight_decay",
+            "max_epochs": "epochs"}  # fmt: skip
+    assert {theirs: found[ours] for theirs, ours in same.items()} == {theirs: card[theirs] for theirs in same}
+    assert 2 * found["batch_size"] == card["batch_size"]  # ours counts pairs, the package profiles
+    with pytest.raises(InputError, match="TranSiGen has no profile 'published'"):
+        profile("published", "TranSiGen")
+    path = tmp_path / "models.toml"
+    path.write_text('[Biolord]\nprofile = "published"\nlatent = 7\n')
+    assert load_models_toml(path)["Biolord"] == {**found, "latent": 7}
 
 
 def test_a_baseline_has_no_profile_of_its_own():

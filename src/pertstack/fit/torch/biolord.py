@@ -31,8 +31,21 @@ def attribute_network(n_in: int, s: BiolordSettings) -> nn.Sequential:
     sizes = [n_in, *[s.attribute_width] * (s.attribute_depth - 1), s.n_ordered]
     layers: list[nn.Module] = []
     for a, b in pairwise(sizes):
-        layers += [nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), nn.ReLU(), nn.Dropout(s.dropout)]
+        layers += [nn.Linear(a, b, bias=False), batch_norm(b, s), nn.ReLU(), nn.Dropout(s.dropout)]
     return nn.Sequential(*layers)
+
+
+def decoder_layers(widths: Sequence[int], s: BiolordSettings) -> nn.Sequential:
+    """Linear, batch norm where wanted, ReLU, dropout, through ``widths``."""
+    layers: list[nn.Module] = []
+    for a, b in pairwise(widths):
+        norm = [batch_norm(b, s)] if s.decoder_norm == "batch" else []
+        layers += [nn.Linear(a, b), *norm, nn.ReLU(), nn.Dropout(s.decoder_dropout)]
+    return nn.Sequential(*layers)
+
+
+def batch_norm(width: int, s: BiolordSettings) -> nn.BatchNorm1d:
+    return nn.BatchNorm1d(width, eps=s.norm_epsilon, momentum=s.norm_momentum)
 
 
 class BiolordNetwork(Network):
@@ -42,16 +55,13 @@ class BiolordNetwork(Network):
         super().__init__()
         self.s, self.n_rows = s, n_rows
         self.codes = nn.Embedding(2 * n_rows, s.latent)  # controls first, then treated profiles
-        nn.init.normal_(self.codes.weight, std=0.1)
+        nn.init.normal_(self.codes.weight, std=s.code_spread)
         self.held: Tensor
         self.register_buffer("held", torch.zeros(n_rows, dtype=torch.bool), persistent=False)
         self.attribute = attribute_network(sizes.n_treatment, s)
         self.cell = nn.Embedding(sizes.n_cell_lines, s.n_category)
         widths = [s.latent + s.n_ordered + s.n_category, *[s.decoder_width] * s.decoder_depth]
-        hidden: list[nn.Module] = []
-        for a, b in pairwise(widths):
-            hidden += [nn.Linear(a, b), nn.ReLU(), nn.Dropout(s.dropout)]
-        self.hidden = nn.Sequential(*hidden)
+        self.hidden = decoder_layers(widths, s)
         self.mean = nn.Linear(widths[-1], sizes.n_genes)
         self.log_variance = nn.Linear(widths[-1], sizes.n_genes)
 
@@ -130,16 +140,18 @@ class Biolord(TorchModel):
         return BiolordNetwork(sizes, self.settings, rows.n_samples)
 
     def optimisers(self, net: Network) -> Sequence[torch.optim.Optimizer]:
-        """Adam with a rate each for codes (no decay: rare rows would fade to zero), attributes and decoder."""
+        """Adam with a rate and decay each for codes, attributes and decoder; ``cell_group`` places the cell lines."""
         assert isinstance(net, BiolordNetwork)
-        s = self.settings
-        attributes = [*net.attribute.parameters(), *net.cell.parameters()]
-        decoder = [*net.hidden.parameters(), *net.mean.parameters(), *net.log_variance.parameters()]
-        return [
-            torch.optim.Adam(net.codes.parameters(), lr=s.latent_learning_rate),
-            torch.optim.Adam(attributes, lr=s.attribute_learning_rate, weight_decay=s.weight_decay),
-            torch.optim.Adam(decoder, lr=s.learning_rate, weight_decay=s.weight_decay),
-        ]
+        s, cell = self.settings, list(net.cell.parameters())
+        with_codes = s.cell_group == "code"
+        groups = [
+            ([*net.codes.parameters(), *(cell if with_codes else [])], s.latent_learning_rate, s.latent_weight_decay),
+            ([*net.attribute.parameters(), *([] if with_codes else cell)], s.attribute_learning_rate,
+             s.attribute_weight_decay),
+            ([*net.hidden.parameters(), *net.mean.parameters(), *net.log_variance.parameters()], s.learning_rate,
+             s.weight_decay),
+        ]  # fmt: skip
+        return [torch.optim.Adam(parameters, lr=rate, weight_decay=decay) for parameters, rate, decay in groups]
 
     def trained_rows(self, fit: Index, validation: Index) -> Index:
         """Inner validation rows take part with their controls, which are inputs; their treated profiles do not."""

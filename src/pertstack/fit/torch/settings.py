@@ -126,13 +126,26 @@ class BiolordSettings(Settings):
     latent_penalty: float = 0.1  # lambda
     latent_noise: float = 0.1  # sigma, training only
     shared_code: bool = False  # one code for both profiles of a pair: our variant
+    code_spread: float = 0.1  # standard deviation of the codes at the start
     latent_learning_rate: float = 1e-2
+    latent_weight_decay: float = 0.0  # of the codes: with it, codes of rows seen rarely fade to zero
     attribute_learning_rate: float = 1e-3
-    dropout: float = 0.1
+    attribute_weight_decay: float = 1e-5  # weight_decay and learning_rate are the decoder's
+    cell_group: Literal["attribute", "code"] = "attribute"  # whose rate and decay the cell line vectors have
+    dropout: float = 0.1  # attribute network
+    decoder_dropout: float = 0.1
+    decoder_norm: Literal["none", "batch"] = "none"
+    norm_momentum: float = 0.1  # share of a batch in the running mean and variance of batch norm
+    norm_epsilon: float = 1e-5
     infer: Literal["control", "zero"] = "control"  # zero: the ablation that never looks at x1
     infer_steps: int = 60
     infer_learning_rate: float = 5e-2
-    choices: ClassVar[dict[str, tuple[str, ...]]] = {**Settings.choices, "infer": ("control", "zero")}
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {
+        **Settings.choices,
+        "infer": ("control", "zero"),
+        "cell_group": ("attribute", "code"),
+        "decoder_norm": ("none", "batch"),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,8 +257,8 @@ def _as_kind_of(default: Any, value: Any, name: str) -> Any:
 _ZERO_ALLOWED = {"genes_per_step", "weight_decay", "validation_share", "gradient_clip", "unknown_dropout", "dropout",
                  "beta", "balance", "drug_adversary", "cell_adversary", "gradient_penalty", "paired", "kl", "kappa",
                  "latent_penalty", "latent_noise", "reconstruction_penalty", "adversary_weight_decay", "node_hidden",
-                 "min_rows_per_drug"}  # fmt: skip
-_BELOW_ONE = {"dropout", "unknown_dropout", "validation_share"}
+                 "min_rows_per_drug", "latent_weight_decay", "attribute_weight_decay", "decoder_dropout"}  # fmt: skip
+_BELOW_ONE = {"dropout", "decoder_dropout", "unknown_dropout", "validation_share"}
 
 
 def _check(settings: Settings, model: str) -> None:
