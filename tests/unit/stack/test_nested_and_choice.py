@@ -125,6 +125,10 @@ def test_one_standard_error_prefers_the_simpler(nested):
     columns["gene_ridge"][0] = columns["simplex"][0] + wobble - wobble.mean() + 1e-4
     choice = choose(table_of(columns, np.arange(400) // 4), nested)
     assert choice.chosen == "simplex"
+    told = [
+        r for r in choice.to_json()["reasons"] if r.startswith("simplex (within one s.e. of gene_ridge, which scores ")
+    ]
+    assert len(told) == 1 and "behind, s.e. 0.00" in told[0]
 
 
 def test_a_gain_bought_with_another_metric_is_marked_and_not_shipped(nested):
