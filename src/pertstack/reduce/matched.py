@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ Group = tuple[str, str]  # cell line, plate or control group
 LEAST_OTHERS = 4
 """Fewer other controls than this are no mean: their own noise would be shared by truth and prediction."""
 GROUPINGS = ("plate", "control_id")
+MOST_BYTES = 512 * 10**6
+"""Sums of more plates than fit in this are not collected: they would be held in every later step."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,13 @@ class MatchedControls:
 
     by: str | None = None
     plates: Mapping[Group, PlateControls] = field(default_factory=dict)
+    too_many: str = ""  # why nothing was collected although rows say on which plate they were
 
     @property
     def reason(self) -> str:
         """Why no development row can have a matched control; empty where some can."""
+        if self.too_many:
+            return self.too_many
         if self.by is None:
             return "no row says on which plate (plate) or in which control group (control_id) it was measured"
         most = max((len(p.members) for p in self.plates.values()), default=0)
@@ -82,6 +87,7 @@ class MatchedControls:
         members = [(i, d) for i, g in enumerate(groups) for d in sorted(self.plates[g].members)]
         return {
             "matched_by": np.str_(self.by or ""),
+            **({"matched_too_many": np.str_(self.too_many)} if self.too_many else {}),
             "matched_lines": np.asarray([g[0] for g in groups], dtype=str),
             "matched_plates": np.asarray([g[1] for g in groups], dtype=str),
             "matched_total": np.stack([self.plates[g].total for g in groups]) if groups else np.zeros((0, 0)),
@@ -93,7 +99,7 @@ class MatchedControls:
     def from_arrays(cls, z: Mapping[str, Any]) -> MatchedControls:
         """What ``to_arrays`` gave. Files written before there was a matched reference know no plate."""
         if "matched_by" not in z or not str(z["matched_by"]):
-            return cls()
+            return cls(too_many=str(z["matched_too_many"]) if "matched_too_many" in z else "")
         lines, plates, total = z["matched_lines"].tolist(), z["matched_plates"].tolist(), z["matched_total"]
         members: list[set[str]] = [set() for _ in lines]
         for i, digest in zip(z["matched_of"].tolist(), z["matched_members"].tolist(), strict=True):
@@ -131,13 +137,25 @@ class PlateGather:
     def finish(self) -> MatchedControls:
         """Plates known before and plates met."""
         new = {g: PlateControls(self.totals[g], frozenset(self.members[g])) for g in self.totals}
-        return MatchedControls(self.known.by, {**self.known.plates, **new})
+        return replace(self.known, plates={**self.known.plates, **new})
 
 
 def grouping_of(source: BlockSource, blocks: Iterable[Block]) -> MatchedControls:
-    """No plate yet, and what plates are told by: ``plate`` where any row has one, else ``control_id``, else nothing."""
-    tables = [source.obs(block) for block in blocks]
-    return MatchedControls(next((c for c in GROUPINGS if any(c in t and t[c].notna().any() for t in tables)), None))
+    """No plate yet, and what plates are told by: ``plate`` where any row has one, else ``control_id``, else nothing.
+
+    Nothing too where sums of all plates would need more than ``MOST_BYTES``, as with a control group for every sample.
+    """
+    tables = [(block.cell_line, source.obs(block)) for block in blocks]
+    by = next((c for c in GROUPINGS if any(c in t and t[c].notna().any() for _, t in tables)), None)
+    if by is None:
+        return MatchedControls()
+    n = len({(line, str(name)) for line, t in tables if by in t for name in t[by].dropna().unique()})
+    if n * len(source.gene_names) * 8 <= MOST_BYTES:
+        return MatchedControls(by)
+    return MatchedControls(
+        too_many=f"{n:,} groups of controls (by {by}) x {len(source.gene_names):,} genes are more than is held in "
+        f"memory ({MOST_BYTES / 1e6:.0f} MB)"
+    )
 
 
 def _groups(obs: pd.DataFrame, cell_line: str, by: str) -> list[Group | None]:

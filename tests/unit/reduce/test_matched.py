@@ -9,8 +9,9 @@ import pytest
 from pertstack._base.errors import InputError
 from pertstack.data.landmarks import landmarks_of
 from pertstack.design.blocks import Block
-from pertstack.reduce import DEFAULT_PANEL, References, parse_metrics, score
+from pertstack.reduce import DEFAULT_PANEL, References, metric_names, parse_metrics, score
 from pertstack.reduce.matched import LEAST_OTHERS
+from pertstack.reduce.metrics import SET_LEVEL
 from pertstack.reduce.panels import MATCHED_FULL, panel
 from references.memory_source import world
 from references.metric_loops import metric_loop
@@ -152,8 +153,10 @@ def test_every_landmark_variant_is_the_loop_over_landmark_genes():
     source = world(test=True)
     marks = np.arange(50) % 2 == 0
     refs = References.collect(source).with_landmarks(marks)
-    metrics = parse_metrics([m for m in panel(refs, full=True) if "_landmark" in m])
-    assert len(metrics) == 2 * (6 * 3 + 8 + 3 + 1)  # kinds x (20, 40, 80), kinds over all genes, strict forms
+    names = [f"{m}_landmark@{r}" for r in ("own", "pooled") for m in metric_names() if m not in SET_LEVEL]
+    assert len(names) == 2 * (6 * 3 + 8 + 3 + 1)  # kinds x (20, 40, 80), kinds over all genes, strict forms
+    assert sum("_landmark" in m for m in panel(refs, full=True)) == 2 * 16 - 2
+    metrics = parse_metrics(names)
     table = score(source, {}, refs, metrics=metrics)
     stack = {x: np.concatenate([source.layers[(b, x)] for b in sorted(source.tables)]) for x in ("treated", "m1")}
     own = np.concatenate([source.layers[(b, "control")] for b in sorted(source.tables)])
@@ -181,3 +184,18 @@ def test_every_landmark_variant_is_the_loop_over_landmark_genes():
 def test_landmark_marks_of_the_wild(column, values, expected):
     found = landmarks_of(pd.DataFrame({column: values}))
     assert (None if found is None else found.tolist()) == expected
+
+
+def test_more_plates_than_memory_holds_are_not_collected_and_the_reason_is_kept(tmp_path, monkeypatch) -> None:
+    source = plated(n=60, plates=3, wells=LEAST_OTHERS + 1)
+    n_groups = 3 * len({b.cell_line for b in source.tables if b.role == "development"})
+    monkeypatch.setattr("pertstack.reduce.matched.MOST_BYTES", n_groups * 50 * 8)
+    assert len(References.collect(source).plates.plates) == n_groups  # just fits
+    monkeypatch.setattr("pertstack.reduce.matched.MOST_BYTES", n_groups * 50 * 8 - 1)
+    refs = References.collect(source).with_controls_of(source)
+    assert not refs.plates.plates and refs.plates.by is None
+    assert f"{n_groups} groups of controls (by plate)" in refs.plates.reason
+    refs.save(tmp_path / "references.npz")
+    assert References.load(tmp_path / "references.npz").plates.reason == refs.plates.reason
+    everything = np.concatenate([np.ravel(v) for v in profiles(source, refs).values()])
+    assert np.isnan(everything).all()
