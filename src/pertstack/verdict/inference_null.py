@@ -29,7 +29,7 @@ from pertstack.verdict.inference_sums import Draws, GroupSums
 
 Array = np.ndarray[Any, Any]
 NEARER, FARTHER = 0.5, 1.0
-_HALVINGS = 26
+_HALVINGS = 22
 _SAME = 1e-9
 
 
@@ -120,6 +120,7 @@ class ResampledNull:
     error: Array  # (M,) their standard errors
     shift: Array  # (n_draws, M) mean of the resample minus d
     errors: Array  # (n_draws, M) standard errors in the resamples
+    plain: Array  # (n_draws, M) |shift| / errors
 
     @classmethod
     def of(cls, sums: GroupSums, draws: Draws) -> ResampledNull:
@@ -127,7 +128,8 @@ class ResampledNull:
         shift = draws.means - sums.means()
         shift = np.where(np.abs(shift) <= 1e-12 * (1 + np.abs(sums.means())), 0.0, shift)
         whole = ~np.isnan(shift).any(axis=1)
-        return cls(sums.means(), sums.errors(), shift[whole], np.nan_to_num(draws.errors[whole]))
+        shift, errors = shift[whole], np.nan_to_num(draws.errors[whole])
+        return cls(sums.means(), sums.errors(), shift, errors, np.abs(_over(shift, errors)))
 
     @property
     def start(self) -> tuple[float, float]:
@@ -138,7 +140,7 @@ class ResampledNull:
             nothing = np.zeros((1, len(self.d)))
             return Statistics(nothing[0], nothing, nothing, nothing + np.inf)
         near, far = (_over(self.shift + step, self.errors) for step in careful(self.d - value, self.error))
-        return Statistics(_over(self.d - value, self.error), near, far, np.abs(_over(self.shift, self.errors)))
+        return Statistics(_over(self.d - value, self.error), near, far, self.plain)
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,8 @@ class FlippedNull:
 
 def _over(value: Array, error: Array) -> Array:
     """Studentised; 0 / 0 is 0, otherwise no spread is infinite."""
+    if (error > 0).all():
+        return np.asarray(value / error)
     wide = np.broadcast_to(error, value.shape)
     filled = np.where(value == 0, 0.0, np.copysign(np.inf, value))
     ratio: Array = np.divide(value, wide, out=filled, where=wide > 0)
