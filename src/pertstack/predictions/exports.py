@@ -6,6 +6,7 @@ Held-out treated values leave only when the caller hands in the truth store, whi
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,25 +97,43 @@ def export_npz(
     """One model: predictions, sample_ids, gene_names, fold_assignments (-1 = test) and the preprocessing card (JSON),
     as ``pertstack add`` reads them back. Genes that the model predicts nowhere are left out."""
     path = Path(path)
+    path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
     blocks = [b for b in _blocks(store, role) if store.status(b, _models(store, [model])[0]) == "committed"]
-    values = np.concatenate([*_chunks(store, blocks, model, None), np.empty((0, store.facts.n_genes), DTYPE)])
     ids = [i for b in blocks for i in store.sample_ids(b)]
     folds = [-1 if b.fold is None else b.fold for b in blocks for _ in range(store.n_samples(b))]
-    path.parent.mkdir(parents=True, exist_ok=True)
     gaps = [set(store.record(b, model).missing_genes) for b in blocks]
     nowhere = set.intersection(*gaps) if gaps else set()
-    genes = [str(g) for g in store.gene_names]
-    if nowhere:
-        values = values[:, [g not in nowhere for g in genes]]
+    there = np.array([str(g) not in nowhere for g in store.gene_names], dtype=bool)
     arrays: dict[str, Any] = {
-        "predictions": np.ascontiguousarray(values), "sample_ids": np.array(ids, dtype=str),
-        "fold_assignments": np.array(folds), "gene_names": np.array([g for g in genes if g not in nowhere], dtype=str),
+        "sample_ids": np.array(ids, dtype=str), "fold_assignments": np.array(folds),
+        "gene_names": np.array([str(g) for g in store.gene_names], dtype=str)[there],
         "plan_digest": np.array(store.plan_digest or ""),
     }  # fmt: skip
     if card is not None:
         arrays["card"] = np.array(json.dumps(dict(card)))
-    np.savez(path, **arrays)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (len(ids), int(there.sum()))
+    rows = (values if there.all() else values[:, there] for values in _chunks(store, blocks, model, None))
+    _write_npz(path, shape, rows, arrays)
     return path
+
+
+def _write_npz(path: Path, shape: tuple[int, int], rows: Iterator[Float32], others: Mapping[str, Any]) -> None:
+    """An npz as ``np.savez`` writes it, its ``predictions`` a few rows at a time; there whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    header = {"descr": DTYPE.str, "fortran_order": False, "shape": shape}
+    try:
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+            with archive.open("predictions.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array_header_1_0(stream, header)
+                for values in rows:
+                    stream.write(np.ascontiguousarray(values, dtype=DTYPE).data)
+            for name, array in others.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                    np.lib.format.write_array(stream, array, allow_pickle=False)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def cell_eval_pair(

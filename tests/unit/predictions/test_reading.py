@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import zarr
 
 from pertstack._base.errors import CorruptionError, InputError, LeakError, UnknownNameError
 from pertstack.design.blocks import Block
+from pertstack.design.provenance import FittedOn
 from pertstack.predictions import PredictionStore
 from pertstack.predictions.exports import cell_eval_pair, export_anndata, export_npz
 from pertstack.predictions.importers import add_predictions
@@ -133,6 +135,26 @@ def test_exported_shuffled_split_and_added_again_is_the_same(tmp_path: Path) -> 
     for block in MANY:
         assert world.store.record(block, "again").digest == world.store.record(block, "m").digest
     add_predictions(world.store, "npz", tmp_path / "m.npz", fitted_on="plan", scale="treated")
+
+
+def test_an_npz_is_written_a_few_rows_at_a_time(tmp_path: Path) -> None:
+    """One block of 12 MB; the writer may hold 512 of its 6,000 rows (1 MB), a copy, and the names."""
+    store = PredictionStore.create(tmp_path / "store", [f"g{i}" for i in range(500)], "p")
+    obs = pd.DataFrame({"perturbation": "a"}, index=[f"s{i}" for i in range(6000)])
+    store.add_block(LINE, obs)
+    values = np.random.default_rng(0).normal(size=(6000, 500)).astype(np.float32)
+    store.commit(LINE, "m", values[:, 3:], sample_ids=obs.index, gene_names=store.gene_names[3:],
+                 missing_genes=store.gene_names[:3], fitted_on=FittedOn.fold_of_plan("p", LINE.fold))  # fmt: skip
+    tracemalloc.start()
+    path = export_npz(store, tmp_path / "m", "m", role="all")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < values.nbytes / 2, peak
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["m.npz"] == [path.name]
+    with np.load(path, allow_pickle=False) as file:
+        np.testing.assert_array_equal(file["predictions"], values[:, 3:])
+        assert file["sample_ids"].tolist() == obs.index.tolist()
+        assert file["gene_names"].tolist() == list(store.gene_names[3:])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
