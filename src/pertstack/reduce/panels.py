@@ -21,12 +21,14 @@ MATCHED_FULL: tuple[str, ...] = (
 def panel(references: References, *, full: bool = False) -> tuple[str, ...]:
     """Metrics to compute, each once: the out-of-fold panel, or with ``full`` everything, as for the held-out test.
 
-    Landmark variants stand for own and pooled control and for all but the set-level metrics.
+    Landmark variants stand for own and pooled control, for the top 20 and all genes, and for all but the set-level
+    metrics. Every further one is computed when it is named.
     """
     wanted = [*(FULL_PANEL if full else DEFAULT_PANEL)]
     if not references.plates.reason:
         wanted += MATCHED_FULL if full else MATCHED
     if full and references.landmarks is not None:
-        names = [m for m in metric_names() if m not in SET_LEVEL]
-        wanted += [f"{m}_landmark@{r}" for r in ("own", "pooled") for m in names]
+        names = [m for m in metric_names(tops=(20,)) if m not in SET_LEVEL]
+        wanted += [f"{m}_landmark@own" for m in names]
+        wanted += [f"{m}_landmark@pooled" for m in names if m not in ("rmse_all", "mae_all")]  # the reference cancels
     return tuple(dict.fromkeys(parse_metric(m).name for m in wanted))
