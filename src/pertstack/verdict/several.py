@@ -105,7 +105,7 @@ def _simultaneous(scores: Scores, best_single: str, resampling: SeveralResamplin
     names = [n for n, kept in zip(compared.names, some, strict=True) if kept]
     ranked = sorted(zip(names, found, strict=True), key=lambda x: (-scores.sign * x[1].value, x[0]))
     rows = [{"name": n, "difference": e.value, "ci": None if e.ci is None else list(e.ci), "p": e.p} for n, e in ranked]
-    return {"against": best_single, "level": found[0].level, "rows": rows}
+    return {"against": best_single, "level": found[0].level, "more_is_better": scores.sign == 1, "rows": rows}
 
 
 def _best_of(scores: Scores, split: str, resampling: SeveralResampling) -> dict[str, Any] | None:
@@ -134,10 +134,13 @@ def several_in_words(facts: Mapping[str, Any]) -> list[str]:
         )
     found = facts.get("simultaneous")
     if found:
-        who = [r["name"] for r in found["rows"] if r["p"] is not None and r["p"] <= 1 - found["level"]]
+        shown = [r for r in found["rows"] if r["p"] is not None and r["p"] <= 1 - found["level"]]
+        gains = [r["name"] for r in shown if (r["difference"] > 0) == found["more_is_better"]]
+        losses = len(shown) - len(gains)
         lines.append(
             f"All {len(found['rows'])} combinations and references tested at once against {found['against']}: "
-            + (f"a difference is shown for {_listed(who)}." if who else "no difference is shown.")
+            + (f"a gain is shown for {_listed(gains)}" if gains else "no gain is shown")
+            + (f"; a loss for {losses:,}." if losses else ".")
         )
     found = facts.get("best_of")
     if found:
