@@ -17,7 +17,7 @@ import numpy as np
 from pertstack._base.digests import digest_json
 from pertstack._base.errors import InputError, IntegrityError, MisalignedError, first_few
 from pertstack._base.findings import Finding
-from pertstack._base.progress import track
+from pertstack._base.progress import progress_bar, track
 from pertstack.data import Card
 from pertstack.design.blocks import Block
 from pertstack.predictions.align import Take, likely_cause, match
@@ -105,45 +105,52 @@ def add_predictions(
     _check_names(files, places)
     missing_genes = _missing_genes(files, own_genes, missing)
     fitted = FittedOnBlocks(fitted_on, store)
-    for file in files:
-        if file.folds is not None and fitted.by_plan:
-            own_folds = [places[s].block.fold for s in file.sample_ids]
-            check_file_folds(np.asarray(file.folds), file.sample_ids, own_folds, file.path)
+    _check_folds(files, places, fitted)
     blocks = sorted({places[s].block for f in files for s in f.sample_ids})
     gone = _missing_samples(store, files, blocks, missing)
-    facts = {
-        **_file_meta(files),
-        "scale": scale,
-        **({} if transform is None else {"transform": transform}),
-        **dict(meta or {}),
-    }
+    mapped = {} if transform is None else {"transform": transform}
+    facts = {**_file_meta(files), "scale": scale, **mapped, **dict(meta or {})}
     with ExitStack() as stack:
-        writers: dict[Block, RowWriter] = {}
         gaps = set(missing_genes)
         predicted_genes = [g for g in own_genes if g not in gaps]
-        for block in blocks:
-            writers[block] = stack.enter_context(
+        writers = {
+            block: stack.enter_context(
                 store.writer(
                     block, name, gene_names=predicted_genes, fitted_on=fitted.of(block), meta=facts,
                     missing_samples=gone.get(block, ()), missing_genes=missing_genes,
                 )
-            )  # fmt: skip
+            )
+            for block in blocks
+        }  # fmt: skip
         sampled, empty = _stream(store, files, places, own_genes, missing_genes, writers, scale, missing, n_rows)
         all_ids = [s for f in files for s in f.sample_ids]
         findings = _judge(store, sampled, all_ids, places, scale, name)
-        for writer in writers.values():
+        for writer in track(writers.values(), f"Checking {name}", len(writers)):
             writer.prepare()
-        records = tuple(writers[block].commit() for block in track(blocks, f"Committing {name}"))
+        records = tuple(writers[block].commit() for block in track(blocks, f"Committing {name}", len(blocks)))
     for block, names in empty.items():
         gone[block] = (*gone.get(block, ()), *names)
-    findings = [*on_cards, *findings, *_in_sample(records, store)]
-    uncovered = tuple(b for b in store.blocks() if b not in writers and store.status(b, name) != "committed")
-    if uncovered:
-        findings.append(_uncovered(name, uncovered))
-    return AddReport(
-        name, records, {b.id: tuple(s) for b, s in sorted(gone.items()) if s}, tuple(missing_genes), uncovered,
-        tuple(findings),
-    )  # fmt: skip
+    return _report(store, name, records, gone, missing_genes, [*on_cards, *findings])
+
+
+def _report(
+    store: PredictionStore, name: str, records: tuple[Record, ...], gone: Mapping[Block, tuple[str, ...]],
+    missing_genes: list[str], findings: list[Finding],
+) -> AddReport:  # fmt: skip
+    """What came in, what did not, and what is to be said of it."""
+    written = {r.block for r in records}
+    uncovered = tuple(b for b in store.blocks() if b not in written and store.status(b, name) != "committed")
+    said = [*findings, *_in_sample(records, store), *([_uncovered(name, uncovered)] if uncovered else [])]
+    lost = {b.id: tuple(s) for b, s in sorted(gone.items()) if s}
+    return AddReport(name, records, lost, tuple(missing_genes), uncovered, tuple(said))
+
+
+def _check_folds(files: list[PredictionFile], places: Mapping[str, Place], fitted: FittedOnBlocks) -> None:
+    """Folds that a file names must part the samples as the plan does, where it claims to follow the plan."""
+    for file in files:
+        if file.folds is not None and fitted.by_plan:
+            own_folds = [places[s].block.fold for s in file.sample_ids]
+            check_file_folds(np.asarray(file.folds), file.sample_ids, own_folds, file.path)
 
 
 def _check_options(name: str, scale: str, missing: str) -> None:
@@ -258,12 +265,14 @@ def _stream(
     empty: dict[Block, list[str]] = {}
     for file in files:
         columns = match("gene", file.gene_names, own_genes, missing=missing_genes, where=str(file.path))
-        total = len(file.sample_ids)
-        for chunk in track(file.chunks(n_rows), f"Reading {file.path.name}", total=None if n_rows is None else total):
-            if missing == "record":
-                chunk = _without_empty(chunk, places, writers, empty)
-            sampler.see(chunk, columns)
-            _place_chunk(store, chunk, columns, places, writers, scale)
+        with progress_bar() as bar:
+            task = bar.add_task(f"Reading {file.path.name}", total=len(file.sample_ids))
+            for chunk in file.chunks(n_rows):
+                bar.advance(task, len(chunk.sample_ids))
+                if missing == "record":
+                    chunk = _without_empty(chunk, places, writers, empty)
+                sampler.see(chunk, columns)
+                _place_chunk(store, chunk, columns, places, writers, scale)
     return sampler.done(), empty
 
 
