@@ -136,9 +136,9 @@ class CommonFrame:
 def _refuse_unaligned(model: str, fit: RowEmbeddings, anchor_ids: str) -> None:
     if fit.anchors is None:
         raise MisalignedError(
-            f"The embeddings of {model!r} were never aligned: its fits embedded no common rows (fitted before anchors were "
-            f"kept, per cell line, or by an external program), so the same coordinate means another thing in every fold. "
-            f"Fit again in a new study, pooled over cell lines, or hand in anchors with the arrays."
+            f"The embeddings of {model!r} were never aligned: its fits embedded no common rows (fitted before anchors "
+            f"were kept, per cell line, or by an external program), so the same coordinate means another thing in "
+            f"every fold. Fit again in a new study, pooled over cell lines, or hand in anchors with the arrays."
         )
     if fit.anchor_ids != anchor_ids:
         raise MisalignedError(
