@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from pertstack import stack
 from pertstack._base.errors import MisalignedError, UnknownNameError
-from pertstack.data.side import PerturbationFeatures
+from pertstack.data.side import PerturbationFeatures, SideInformation
 from pertstack.design.blocks import Block
 from pertstack.predictions.array_source import ArraySource
 from pertstack.predictions.store_source import StoreSource
@@ -17,6 +20,7 @@ from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles
 from pertstack.reduce.references import References
 from pertstack.reduce.score import score
+from pertstack.shipping import _with_distance
 from pertstack.stack.evidence import Evidence
 from pertstack.stack.feature_weighted_sample import expanded_over_samples
 from pertstack.stack.registry import make_combiner
@@ -220,3 +224,19 @@ def test_a_store_measures_every_row_against_its_own_fit(tmp_path):
             alike = [*(both / (all_ - both) for both, all_ in common), float(name in trained)]
             assert value == pytest.approx(1 - max(alike), abs=1e-6), (label, fold, name)
     assert "training_distance" not in StoreSource(store, None, "all").obs(Block("A", 0))
+
+
+def test_new_samples_are_measured_against_all_development_rows():
+    """Known perturbations by the study's features, others by what the new file says (here nothing)."""
+    table = replace(features(), kind="user")
+    distance = TrainingDistance(table, {0: ("p00", "p01"), 1: ("p02", "p03")})
+    obs = pd.DataFrame({"perturbation": ["p07", "new", "p01"], "cell_line": "A"}, index=["x", "y", "z"])
+    folder = SimpleNamespace(
+        training_distance=distance, side=SideInformation({"user": table}), gene_names=np.array(["g0", "g1"])
+    )
+    file = SimpleNamespace(obs=obs, uns={})
+    found = _with_distance(folder, file)["training_distance"]
+    assert found["x"] == pytest.approx(loop_distance(table, "p07", ["p00", "p01", "p02", "p03"]), abs=1e-6)
+    assert np.isnan(found["y"]) and found["z"] == 0.0
+    plain = SimpleNamespace(training_distance=None, side=SideInformation(), gene_names=folder.gene_names)
+    assert _with_distance(plain, file) is obs
