@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import queue
 import shutil
 import subprocess
 import sys
@@ -74,18 +75,23 @@ def copy_tree(target: Path, whole: Path = ROOT) -> Path:
     return target
 
 
-def run_tests(tree: Path, tests: tuple[str, ...]) -> tuple[int, str]:
-    """Exit code of pytest on tests of a tree, and its last line."""
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def run_tests(tree: Path, tests: tuple[str, ...]) -> tuple[int, list[str]]:
+    """Exit code of pytest on tests of a tree, and the node ids that failed (its last line when none did)."""
     nodes = [f"tests/pitfalls/{t}" for t in tests]
     inherited = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    environment = {**inherited, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "", *nodes]
+    environment = {**inherited, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", "-m", "", *nodes]
     done = subprocess.run(
         command, cwd=tree, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
     )
     lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or [""]
-    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-    return done.returncode, (failed or lines)[-1]
+    failed = [line.split(" ")[1] for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    return done.returncode, failed or lines[-1:]
 
 
 def imports_the_copy(tree: Path) -> bool:
@@ -98,22 +104,24 @@ def imports_the_copy(tree: Path) -> bool:
     return Path(done.stdout.strip()).resolve().is_relative_to(tree.resolve())
 
 
-def try_mutant(mutant: Mutant, whole: Path) -> str:
-    """``red`` when every named test failed with the guard off in a copy of ``whole``; else what happened."""
-    tree = copy_tree(Path(tempfile.mkdtemp(dir=whole.parent)), whole)
+def try_mutant(mutant: Mutant, trees: queue.SimpleQueue[Path]) -> str:
+    """``red`` when every named test failed with the guard off in one of the trees, which is put back; else what
+    happened. A tree is used again, so that what Python and numba compiled for it is."""
+    tree = trees.get()
+    path = tree / "src" / "pertstack" / mutant.file
+    text = path.read_text(encoding="utf-8")
     try:
-        path = tree / "src" / "pertstack" / mutant.file
-        path.write_text(mutant.applied(path.read_text(encoding="utf-8")), encoding="utf-8")
-        outcomes = []
-        for test in mutant.tests:
-            code, line = run_tests(tree, (test,))
-            word = {0: "GREEN", 1: "red"}.get(code, f"pytest ended with {code}")
-            outcomes.append(word if word == "red" else f"{word}: {test} ({line[:120]})")
-        return "red" if set(outcomes) == {"red"} else "; ".join(o for o in outcomes if o != "red")
+        path.write_text(mutant.applied(text), encoding="utf-8")
+        code, failed = run_tests(tree, mutant.tests)
     except subprocess.TimeoutExpired:
         return f"no answer within {LIMIT} s"
     finally:
-        shutil.rmtree(tree, ignore_errors=True)
+        path.write_text(text, encoding="utf-8")
+        trees.put(tree)
+    if code not in (0, 1):
+        return f"pytest ended with {code}: {failed[-1][:150]}"
+    green = [t for t in mutant.tests if not any(f.startswith(f"tests/pitfalls/{t}") for f in failed)]
+    return "red" if not green else f"GREEN: {', '.join(green)}"
 
 
 def main() -> int:
@@ -127,19 +135,22 @@ def main() -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants.") as folder:
         work = Path(folder)
-        (work / "whole").mkdir()
-        tree = copy_tree(work / "whole")  # as it is now: others may go on working in the repository
+        tree = copy_tree(_made(work / "whole"))  # as it is now: others may go on working in the repository
         if not imports_the_copy(tree):
             print("Python imports pertstack from elsewhere than the copy, so nothing would be tested.")
             return 1
         tests = tuple(sorted({t for m in mutants for t in m.tests}))
-        code, line = run_tests(tree, tests)
-        print(f"without any change: {'green' if code == 0 else 'RED'} ({len(tests)} tests; {line[:150]})", flush=True)
+        code, said = run_tests(tree, tests)
+        print(
+            f"without any change: {'green' if code == 0 else 'RED'} ({len(tests)} tests; {said[-1][:150]})", flush=True
+        )
         if code:
             return 1
-        survived = 0
+        survived, trees = 0, queue.SimpleQueue[Path]()
+        for i in range(given.jobs):
+            trees.put(tree if i == 0 else copy_tree(_made(work / f"tree{i}"), tree))
         with ThreadPoolExecutor(given.jobs) as pool:
-            for mutant, outcome in zip(mutants, pool.map(lambda m: try_mutant(m, tree), mutants), strict=True):
+            for mutant, outcome in zip(mutants, pool.map(lambda m: try_mutant(m, trees), mutants), strict=True):
                 survived += outcome != "red"
                 print(f"{outcome:5} {mutant.name}  ({mutant.file})", flush=True)
     minutes = (time.monotonic() - started) / 60

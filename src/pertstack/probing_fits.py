@@ -29,13 +29,13 @@ from pertstack.reduce.references import References
 from pertstack.reduce.score import score
 from pertstack.stack.nested import fit_nested
 from pertstack.verdict.probes import not_applicable
-from pertstack.verdict.probes_folds import oof_against_fit, permuted_truth
+from pertstack.verdict.probes_folds import exchange, oof_against_fit, permuted_truth
 
 Array = np.ndarray[Any, Any]
 LEAST_ROWS = 20
 PERMUTED = ("simplex", "global_ridge", "gene_ridge")
 """Combiners on moments alone: a stiff one, a signed one, and one with weights per gene, the first to show a leak."""
-PERMUTATIONS = 8
+PERMUTATIONS = 12
 METRIC = "rmse_all@own"
 
 
@@ -155,8 +155,8 @@ def _of_this_package(source: StoreSource, model: str) -> bool:
 def permuted_study(folder: StudyFolder, models: Sequence[str], *, accept_unverified: bool) -> list[Finding]:
     """The stack step of ``PERMUTED`` on truths exchanged within cell line and fold, ``PERMUTATIONS`` times.
 
-    Fold means stay what they are, so that weights which read them out of the predictions (decision 0005) gain too, and
-    are found. The baseline is the mean treated profile of the other folds, cell line by cell line.
+    Whoever is scored on rows it learned from errs less on the exchanged truth it learned than on another exchange of
+    the same rows. Models and weights that know no more than means of folds or cell lines do not.
     """
     seed = folder.analysis_plan.seed
     source = StoreSource(
@@ -176,11 +176,10 @@ def permuted_study(folder: StudyFolder, models: Sequence[str], *, accept_unverif
 
         return gain
 
-    strata = np.char.add(np.char.add(world.lines.astype(str), "|"), world.folds.astype(str))
     found = []
     for name in PERMUTED:
         rng = np.random.default_rng([seed, 7])  # the same orders for all, so that each is computed once
-        found.append(permuted_truth(gain_of(name), strata, rng=rng, permutations=PERMUTATIONS, name=name))
+        found.append(permuted_truth(gain_of(name), world.strata, rng=rng, permutations=PERMUTATIONS, name=name))
     return found
 
 
@@ -201,6 +200,12 @@ class _World:
     def lines(self) -> Array:
         lines: Array = self.sampled.samples["cell_line"].to_numpy().astype(str)
         return lines
+
+    @property
+    def strata(self) -> Array:
+        """(n,) cell line and fold: truths are exchanged within these."""
+        joined: Array = np.char.add(np.char.add(self.lines, "|"), self.folds.astype(str))
+        return joined
 
     @classmethod
     def of(cls, folder: StudyFolder, source: StoreSource, seed: int) -> _World:
@@ -230,9 +235,15 @@ class _World:
         return cls(sampled, layers(source, source.models), without)
 
     def gains(self, order: Array, seed: int) -> dict[str, float]:
-        """Share of the baseline's error that each combiner takes away, learned anew on the exchanged truth."""
+        """How much less each combiner errs, as a share, on the exchanged truth than on the same exchanged once more.
+
+        It learns from the first; the rows of a fold change places within the fold only, so that for weights learned
+        without the fold the two are alike, whatever they learned: the expectation is 0 exactly.
+        """
         treated = self.sampled.treated[order]
-        source = self._source(self.predictions, treated, np.ones(len(order), dtype=bool))
+        again = treated[exchange(self.strata, np.random.default_rng([seed, 8]))]
+        everywhere = np.ones(len(order), dtype=bool)
+        source, other = (self._source(self.predictions, truth, everywhere) for truth in (treated, again))
         references = References.collect(source)
         level = {}
         for k, predictions in self.level_one.items():
@@ -242,11 +253,11 @@ class _World:
             list(PERMUTED), reduce_blocks(source, references, k=20), source=source, references=references, seed=seed,
             level_one=level or None,
         )  # fmt: skip
-        table = score(source, nested.combines(), references, metrics=[METRIC], base_models=False)
-        base = self._baseline(treated, references)
-        return {
-            name: 1.0 - float(np.nanmean(table.values(name, METRIC))) / base for name in PERMUTED if name in table.names
-        }
+        own, new = (
+            score(truth, nested.combines(), references, metrics=[METRIC], base_models=False)
+            for truth in (source, other)
+        )
+        return {n: 1.0 - own.mean(n, METRIC).value / new.mean(n, METRIC).value for n in PERMUTED if n in own.names}
 
     def _source(self, predictions: Mapping[str, Array], treated: Array, rows: Array) -> ArraySource:
         samples = self.sampled.samples[rows]
@@ -256,23 +267,3 @@ class _World:
             cell_line=samples["cell_line"].to_numpy().astype(str), group=samples["group"].to_numpy().astype(str),
             sample_ids=list(samples.index),
         )  # fmt: skip
-
-    def _baseline(self, treated: Array, references: References) -> float:
-        """Root mean squared error without any model, mean over rows; the better of two means over the other folds:
-        of the cell line, or of all lines after taking out each line's mean control."""
-        control = np.stack([references.pooled(line) for line in self.lines])
-        own, pooled = np.empty(len(treated)), np.empty(len(treated))
-        for fold in np.unique(self.folds):
-            here, others = self.folds == fold, self.folds != fold
-            shift = (treated[others] - control[others]).mean(axis=0, dtype=np.float64)
-            pooled[here] = _rmse(treated[here], control[here] + shift)
-            for line in np.unique(self.lines[here]):
-                rows, same = here & (self.lines == line), others & (self.lines == line)
-                mean = treated[same].mean(axis=0, dtype=np.float64) if same.any() else control[rows] + shift
-                own[rows] = _rmse(treated[rows], mean)
-        return min(float(own.mean()), float(pooled.mean()))
-
-
-def _rmse(rows: Array, answer: Array) -> Array:
-    found: Array = np.sqrt(((rows - answer) ** 2).mean(axis=1))
-    return found

