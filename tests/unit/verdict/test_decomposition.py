@@ -44,7 +44,11 @@ def world(primary="r2_top20@pooled", noise=0.01, strata=None, **shift):
         ({"own": 0.02, "pooled": 0.018, "centroid": 0.01, "rmse": -0.01}, "win", "a real gain"),
         ({"own": 0.0, "pooled": 0.012, "centroid": 0.01}, "win", "a real gain"),
         ({"own": 0.016, "pooled": 0.005}, "win", "most of the number on own control is control noise"),
-        ({"own": 0.016, "pooled": 0.001}, "control_noise", "remains without the shared control, within noise: mostly control noise"),
+        (
+            {"own": 0.016, "pooled": 0.001},
+            "control_noise",
+            "remains without the shared control, within noise: mostly control noise",
+        ),
         ({"own": 0.05, "pooled": -0.16, "centroid": -0.14, "rmse": 0.07}, "artefact", "artefact of the shared control"),
         ({"own": 0.05, "pooled": 0.0, "rmse": 0.07}, "artefact", "artefact of the shared control (RMSE"),
         ({"own": 0.001, "pooled": 0.001}, "within_noise", "within noise, so no gain is shown (60 groups)"),
@@ -91,6 +95,21 @@ def test_one_control_for_all_samples_is_said_and_never_called_a_remainder():
     assert supported.headline.endswith(": a real gain.")
     apart = decompose("simplex", "biolord", {**level, "r2_top20": (gain + 0.01, best)}, **args)
     assert not apart.one_control and "without the shared control" in apart.headline
+
+
+def test_a_gain_that_the_plate_makes_is_not_called_a_win():
+    """Gained against own and pooled control, lost against the other controls of the plate."""
+    rng = np.random.default_rng(1)
+    best = rng.uniform(0.2, 0.8, N)
+    noise = rng.normal(0, 0.01, N // PER_GROUP)[GROUPS]
+    scores = {"r2_top20": (best + 0.03 + noise, best), "r2_top20@pooled": (best + 0.02 + noise, best)}
+    args = {"primary": "r2_top20@pooled", "groups": GROUPS, "compare": compare}
+    assert decompose("simplex", "biolord", scores, **args).reading == "win"
+    found = decompose("simplex", "biolord", {**scores, "r2_top20@matched": (best - 0.02 + noise, best)}, **args)
+    assert found.reading == "mixed" and "R² Top-20, matched control −0.02" in found.headline
+    assert [p.view for p in found.parts] == ["own", "pooled", "matched"]
+    lost = {**scores, "r2_top20@pooled": (best + noise, best), "r2_top20@matched": (best - 0.02 + noise, best)}
+    assert decompose("simplex", "biolord", lost, **args).reading == "artefact"
 
 
 def test_a_combination_that_is_the_best_single_model_in_disguise_has_no_gain_to_judge():
