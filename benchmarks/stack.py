@@ -95,9 +95,12 @@ def at_full_size(genes: int) -> list[Claim]:
     wall = time.perf_counter() - start
     simplex, _ = cpu(lambda: gene_simplex_weights(whole.error_gram(), whole.available, global_error_gram(whole), 0.0))
     bayes, _ = cpu(lambda: empirical_bayes(whole, 1.0))
-    rest = f"{wall:.2f} s wall; simplex per gene {simplex:.2f} s CPU, empirical Bayes {bayes:.2f} s CPU"
     what = f"ridge per gene from moments, {genes:,} genes, {len(STRENGTHS)} penalties, {FOLDS} folds"
-    return [Claim(what, used, "{:.2f} s CPU", 3.0, least=False, remark=rest)]
+    rest = f"simplex per gene {simplex:.2f} s, empirical Bayes {bayes:.2f} s CPU"
+    return [
+        Claim(f"{what}: CPU time", used, "{:.2f} s", 3.0, least=False, remark=rest),
+        Claim(f"{what}: wall time", wall, "{:.2f} s", 3.0, least=False),
+    ]
 
 
 def _moments_of_size(rng: np.random.Generator, genes: int) -> list[GeneMoments]:
