@@ -59,7 +59,7 @@ calibration: $(STAMP)
 mutants: $(STAMP)
 	$(BIN)/python benchmarks/mutants.py
 
-judges: $(STAMP)
+judges:
 	$(PYTHON) -m venv .venv-judges
 	.venv-judges/bin/python -m pip install --quiet --upgrade pip
 	.venv-judges/bin/python -m pip install --quiet --editable . pytest cell-eval==0.8.2 cell-eval2==0.20.0
