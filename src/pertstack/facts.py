@@ -10,6 +10,7 @@ import pandas as pd
 
 from pertstack._base.files import read_json
 from pertstack.folder import StudyFolder
+from pertstack.probing import accused, stored_probes
 from pertstack.verdict.checks import Facts
 from pertstack.verdict.judge import Verdict
 
@@ -33,6 +34,7 @@ def check_facts(folder: StudyFolder, combiners: Mapping[str, Any], verdict: Verd
         judged_cell_lines=frozenset(map(str, roles.get("test", ()))),
         in_sample={name: gap["in_sample"] for name, gap in oof["gaps"].items()},
         coverage=read_json(coverage)["coverage"] if coverage.exists() else None,
+        accused=accused(stored_probes(folder)) if (folder.results / "probes.json").exists() else None,
     )
 
 

@@ -96,8 +96,11 @@ def test_a_model_that_reads_what_it_was_not_handed_is_accused_and_an_honest_memo
     said = {r.name: " ".join(r.cautions) for r in board.rows if r.split == "test"}
     assert "loses" in said["opens_the_drawer"] and "a probe accuses: opens_the_drawer" in said["mean"]
     assert "loses" not in said["remembers"]
-    checks = json.loads((fitted.folder.results / "probes.json").read_text())["findings"]
-    assert "oof_like_fit" in {f["code"] for f in checks}
+    probes = json.loads((fitted.folder.results / "probes.json").read_text())["findings"]
+    assert "oof_like_fit" in {f["code"] for f in probes}
+    checks = json.loads((fitted.folder.results / "checks.json").read_text())["checks"]
+    found = next(c for c in checks if c["code"] == "suspicious_models")
+    assert found["status"] == "issue" and "opens_the_drawer" in found["numbers"]["accused"]
     assert "of what it learned" in fitted.report().read_text()
 
 

@@ -6,7 +6,7 @@ could not run says so: that is not the same as passed. What to do about each is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -65,6 +65,7 @@ class Facts:
     in_sample: Mapping[str, float] | None = None  # primary score of combiners on rows their weights saw
     coverage: float | None = None
     nominal_coverage: float = 0.9
+    accused: Mapping[str, Sequence[str]] | None = None  # base model -> what probes accuse it of; None before they ran
 
     @property
     def board(self) -> Leaderboard:
@@ -342,6 +343,18 @@ def shipped_loses(facts: Facts) -> Answer:
     return "passed", f"{said}; it loses on no view beyond noise.", numbers
 
 
+def suspicious_models(facts: Facts) -> Answer:
+    """Probes of the stack step that accuse a model of knowing rows it says it did not see."""
+    if facts.accused is None:
+        return _na("The probes did not run; they run with the stack step.")
+    numbers = {"accused": {model: list(words) for model, words in sorted(facts.accused.items())}}
+    if facts.accused:
+        first = next(iter(numbers["accused"].values()))[0]
+        said = f"{count_of(len(facts.accused), 'model')} accused by a probe: {', '.join(numbers['accused'])}. {first}"
+        return "issue", said, numbers
+    return "passed", "No probe accuses a model, which is no proof of innocence.", numbers
+
+
 CHECKS: tuple[tuple[str, str, Callable[[Facts], Answer]], ...] = (
     ("dominant_model", "One model dominates", dominant_model),
     ("redundancy", "Near-copies among the models", redundancy),
@@ -358,6 +371,7 @@ CHECKS: tuple[tuple[str, str, Callable[[Facts], Answer]], ...] = (
     ("few_groups", "Few groups behind the intervals", few_groups),
     ("interval_coverage", "Prediction intervals keep their promise", interval_coverage),
     ("shipped_loses", "What ships loses on the test", shipped_loses),
+    ("suspicious_models", "A model knows what it should not", suspicious_models),
 )
 """Numbered from 1 in this order; new checks go to the end, so that numbers stay."""
 

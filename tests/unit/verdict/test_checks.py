@@ -135,3 +135,11 @@ def test_file_is_strict_json_with_counts(tmp_path):
         value["format"] == 1 and sum(value["counts"].values()) == len(CHECKS) and set(value["counts"]) == set(STATUSES)
     )
     assert value["checks"][7]["status"] == "issue"
+
+
+def test_a_model_that_a_probe_accuses_is_an_issue_with_its_words():
+    assert status("suspicious_models").status == "not applicable"
+    assert status("suspicious_models", accused={}).status == "passed"
+    found = status("suspicious_models", accused={"mlp": ["mlp knows the noise."], "knn": ["knn too."]})
+    assert found.status == "issue" and found.number == 16
+    assert "knn, mlp" in found.message and found.numbers["accused"]["mlp"] == ["mlp knows the noise."]
