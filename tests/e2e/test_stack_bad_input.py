@@ -226,8 +226,8 @@ def test_fewer_rows_than_models(run, tmp_path):
     [
         ("r2_top20", "r2_top20@pooled", "loud"),
         ("rmse_all", "rmse_all@pooled", "quiet"),
-        ("pearson_all@centroid", "pearson_all@centroid", "loud"),
-        ("cod_all", "cod_all@pooled", "quiet"),
+        pytest.param("pearson_all@centroid", "pearson_all@centroid", "loud", marks=pytest.mark.slow),
+        pytest.param("cod_all", "cod_all@pooled", "quiet", marks=pytest.mark.slow),
     ],
 )
 def test_the_primary_metric_is_obeyed_to_the_end(primary, metric, best, run, study, bare):
