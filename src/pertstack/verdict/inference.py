@@ -1,6 +1,7 @@
 """How sure is a mean, and how sure is a difference? Intervals over whole groups, for the verdict.
 
-More than ``FEW`` groups: cluster bootstrap, studentised and symmetric. Fewer: exact sign flips of groups. "Minus the
+More than ``FEW`` groups: cluster bootstrap, studentised and symmetric. Fewer: exact sign flips of groups; the
+wild cluster bootstrap (``inference_wild.py``) is there by name. "Minus the
 best single model" is a difference to whichever model is best, which is not known: ``difference_to_best`` bounds it
 against all of them (intersection bounds), because a bootstrap that merely picks the best model inside each resample
 covers far too rarely when models are close (docs/calibration.md has the numbers of both). Questions about several

@@ -11,7 +11,7 @@ the selection of moments of Andrews and Soares (2010, Econometrica 78:119). The 
 worlds have the distance seen less ``NEARER`` standard errors; the lower end errs most with one dominant model, so its
 worlds have the distance seen and ``FARTHER`` standard errors more. The two numbers were set in the normal limit with
 known covariance, as Andrews and Barwick (2012, Econometrica 80:2805) set theirs, for 2 to 12 models of many gaps
-(benchmarks/calibration_limit.py), not in the worlds of docs/calibration.md.
+(benchmarks/calibration_limit.py); docs/calibration.md says how the form of the guess came about.
 
 That is test inversion for a smallest mean (also Chernozhukov, Lee and Rosen 2013, Econometrica 81:667), with the error
 of both ends together set in bootstrap worlds (Beran 1987, Biometrika 74:457). Near-ties cannot be told from ties, so

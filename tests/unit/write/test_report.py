@@ -213,3 +213,19 @@ def test_what_may_not_ship_is_folded_away_with_its_reason():
     page = render(full_input(ladder=ladder))
     assert "1 that may not ship, and why" in page
     assert page.index("best of 2 left") < page.index("1 that may not ship") < page.index("loses beyond noise on own")
+
+
+def test_all_competitors_at_once_stand_in_the_report():
+    content = full_input()
+    page, facts = render(content), content.verdict.leaderboard.several
+    assert "<h3>All at once</h3>" in page and "Cannot be told from the best (95 % confidence set" in page
+    kept = {r["name"]: r["included"] for r in facts["confidence_set"]["rows"]}
+    for name, included in kept.items():
+        answer = "yes" if included else "no"
+        assert f'<tr><td class="name">{name}</td><td>{answer}</td>' in page
+    assert set(kept.values()) == {True, False}
+    assert f"without {facts['leave_cell_line_out'][0]['left_out']}" in page
+    bare = dataclasses.replace(content.verdict.leaderboard, several={})
+    assert "All at once" not in render(
+        dataclasses.replace(content, verdict=dataclasses.replace(content.verdict, leaderboard=bare))
+    )
