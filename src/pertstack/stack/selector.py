@@ -113,8 +113,9 @@ class Selector(Combiner):
     """The base model with the highest R2 Top-k predicted by ridge from the sample's features (methods F17).
 
     Features: size of each model's prediction, its agreement with the others, disagreement in all, cell line, dose,
-    time, distance to the training perturbations. Learned from out-of-fold rows that every model predicts. A model that lacks the row or some gene counts as
-    unknown in the features, and where the selected model is missing the next best expected one answers.
+    time, distance to the training perturbations. Learned from out-of-fold rows that every model predicts. A model that
+    lacks the row or some gene counts as unknown in the features, and where the selected model is missing the next best
+    expected one answers.
     """
 
     name: ClassVar[str] = "selector"
