@@ -275,7 +275,9 @@ def work(home: Path, options: argparse.Namespace) -> None:
         predict_new(home, study, options, step)
     print(f"study: {sum(f.stat().st_size for f in study.rglob('*') if f.is_file()) / 1e9:.2f} GB; "
           f"report.html: {(study / 'report.html').stat().st_size / 1e6:.2f} MB; largest files beside the store:")  # fmt: skip
-    beside = [f for f in study.rglob("*") if f.is_file() and f.relative_to(study).parts[0] not in ("store", "test_truth")]
+    beside = [
+        f for f in study.rglob("*") if f.is_file() and f.relative_to(study).parts[0] not in ("store", "test_truth")
+    ]
     for found in sorted(beside, key=lambda f: -f.stat().st_size)[:6]:
         print(f"  {found.relative_to(study)}: {found.stat().st_size / 1e6:.1f} MB")
 

@@ -107,11 +107,14 @@ def _table_rows(table: pd.DataFrame) -> tuple[list[str], list[str]]:
     return [f"{int(d) & 0xFFFFFFFF:08x}" for d in digests], labels
 
 
-def _array_rows(raw: bytes) -> tuple[list[str], list[str]]:
-    digests, labels = [], []
+def _array_rows(raw: bytes) -> tuple[list[str], list[str]] | None:
+    digests: list[str] = []
+    labels: list[str] = []
     with np.load(io.BytesIO(raw), allow_pickle=False) as file:
         for name in sorted(file.files):
             array = file[name]
+            if len(digests) + (len(array) if array.ndim else 1) > MOST_ROWS:
+                return None  # before any is made: each costs some hundred bytes
             digests.append(_short(f"{name}{array.shape}{array.dtype.str}".encode()))
             labels.append(f"shape of {name}")
             if array.ndim:

@@ -1,0 +1,32 @@
+"""A file with more rows than are told apart is recognised as a whole, without a digest of each row being made first."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pertstack._base import fingerprints
+from pertstack._base.fingerprints import change, fingerprint
+
+
+def test_an_npz_of_many_entries_costs_its_bytes_and_is_still_recognised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "scores.npz"
+    text = np.zeros(100_000, dtype=np.uint8)  # as score tables keep their samples
+    np.savez(path, meta=np.arange(3), samples=text)
+    assert len(fingerprint(path)["rows"]) >= 8 * 100_000
+    monkeypatch.setattr(fingerprints, "MOST_ROWS", 50_000)
+    tracemalloc.start()
+    facts = fingerprint(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "rows" not in facts and peak < 10 * path.stat().st_size, peak
+    assert change(path, facts) is None
+    text[7] = 1
+    np.savez(path, meta=np.arange(3), samples=text)
+    differs = change(path, facts)
+    assert differs is not None and differs.rows == ()
