@@ -63,7 +63,7 @@ class World:
         self.obs = self._metadata(np.random.default_rng([self.seed, self.part]))
 
     def _metadata(self, rng: np.random.Generator) -> pd.DataFrame:
-        """Conditions (compound, line, dose, time) in three replicates on three plates, a control well drawn for each."""
+        """Conditions (compound, line, dose, time) in three replicates on three plates, each with a control well."""
         n = -(-self.n_samples // REPLICATES)
         line = np.sort(rng.integers(0, 9, n))
         compound = (rng.power(0.7, n) * self.compounds).astype(int)
@@ -273,12 +273,16 @@ def work(home: Path, options: argparse.Namespace) -> None:
         step(name, name.split()[0], str(study), *more)
     if options.predict:
         predict_new(home, study, options, step)
-    print(f"study: {sum(f.stat().st_size for f in study.rglob('*') if f.is_file()) / 1e9:.2f} GB; "
-          f"report.html: {(study / 'report.html').stat().st_size / 1e6:.2f} MB; largest files beside the store:")  # fmt: skip
-    beside = [
-        f for f in study.rglob("*") if f.is_file() and f.relative_to(study).parts[0] not in ("store", "test_truth")
-    ]
-    for found in sorted(beside, key=lambda f: -f.stat().st_size)[:6]:
+    say_sizes(study)
+
+
+def say_sizes(study: Path) -> None:
+    """Size of the study, of its report, and of the largest files beside the arrays."""
+    files = [f for f in study.rglob("*") if f.is_file()]
+    report = (study / "report.html").stat().st_size / 1e6
+    print(f"study: {sum(f.stat().st_size for f in files) / 1e9:.2f} GB; report.html: {report:.2f} MB; largest others:")
+    others = [f for f in files if f.relative_to(study).parts[0] not in ("store", "test_truth")]
+    for found in sorted(others, key=lambda f: -f.stat().st_size)[:6]:
         print(f"  {found.relative_to(study)}: {found.stat().st_size / 1e6:.1f} MB")
 
 
