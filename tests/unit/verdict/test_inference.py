@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from typing import Any
 
 import numpy as np
@@ -356,3 +357,13 @@ def test_corrected_resampled_t_by_hand() -> None:
     assert found.hi - found.value == pytest.approx(stats.t.ppf(0.975, 2) * np.sqrt(5 / 6))
     with pytest.raises(InputError, match="two or more"):
         corrected_resampled_t(np.array([1.0]), test_to_train=0.5)
+
+
+def test_max_t_is_unbounded_and_silent_where_many_resamples_have_no_spread() -> None:
+    """Two of six groups differ at all: a resample without them has no error, and its statistic is infinite."""
+    values = np.zeros((3, 6))
+    values[:, :2] = rng(0).normal(size=(3, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = max_t(values, np.arange(6), rng=rng(1))
+    assert all(e.lo == -np.inf and e.hi == np.inf and e.cautions for e in found)
