@@ -68,14 +68,18 @@ def studentised(draws: Draws, value: Array) -> Array:
     return filled
 
 
+def quantile_of(values: Array, level: float) -> float:
+    """A quantile of values that may be infinite, between which there is nothing to interpolate."""
+    if np.isfinite(values).all():
+        return float(np.quantile(values, level))
+    return float(np.quantile(values, level, method="higher"))
+
+
 def bootstrap_t(value: float, error: float, t: Array, level: float) -> tuple[float, float, float]:
     """Symmetric studentised interval and p-value."""
     known = np.abs(t[~np.isnan(t)])
     if error == 0 or known.size == 0:
         return value, value, 1.0 if value == 0 else 1 / (len(t) + 1)
-    if np.isfinite(known).all():
-        wide = error * float(np.quantile(known, level))
-    else:  # between infinite values there is nothing to interpolate
-        wide = error * float(np.quantile(known, level, method="higher"))
+    wide = error * quantile_of(known, level)
     p = (1 + int((known >= abs(value) / error).sum())) / (1 + known.size)
     return value - wide, value + wide, p

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from pertstack._base.errors import InputError
-from pertstack.verdict.inference_core import RESAMPLES, Estimate, cautions_of, check_choices, studentised
+from pertstack.verdict.inference_core import RESAMPLES, Estimate, cautions_of, check_choices, quantile_of, studentised
 from pertstack.verdict.inference_sums import GroupSums, draw_counts, resample
 
 Array = np.ndarray[Any, Any]
@@ -50,8 +50,7 @@ def max_t(
         ]
     t = np.abs(studentised(resample(sums, resamples, rng), d)[:, usable])
     largest = np.nanmax(t, axis=1)
-    known = "linear" if np.isfinite(largest).all() else "higher"  # no line is drawn between a number and infinity
-    wide = float(np.quantile(largest, level, method=known))
+    wide = quantile_of(largest, level)
     found = []
     for row in range(sums.n_rows):
         lo, hi, p = -np.inf, np.inf, None
