@@ -11,7 +11,7 @@ import pandas as pd
 from pertstack._base.files import read_json
 from pertstack.folder import StudyFolder
 from pertstack.probing import accused, stored_probes
-from pertstack.verdict.checks import Facts
+from pertstack.verdict.checks_facts import Facts
 from pertstack.verdict.judge import Verdict
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from pertstack._base.findings import Finding
-from pertstack.verdict.checks import Check
+from pertstack.verdict.checks_facts import Check
 from pertstack.verdict.judge import Verdict
 
 QUESTIONS: dict[str, str] = {

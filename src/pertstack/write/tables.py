@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pertstack.verdict.board import Leaderboard
-from pertstack.verdict.checks import Check
+from pertstack.verdict.checks_facts import Check
 from pertstack.verdict.decomposition import Decomposition
 from pertstack.verdict.words import interval, metric_label, number
 

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pertstack.verdict.checks import CHECKS, STATUSES, Facts, run_checks, write_checks
+from pertstack.verdict.checks import CHECKS, run_checks, write_checks
+from pertstack.verdict.checks_facts import STATUSES, Facts
 from pertstack.verdict.judge import Setting, judge
 from references.judged_world import KINDS, shifts, world
 from references.plain_resampling import PlainResampling

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from pertstack._base.findings import Finding
-from pertstack.verdict.checks import Facts, run_checks
+from pertstack.verdict.checks import run_checks
+from pertstack.verdict.checks_facts import Facts
 from pertstack.verdict.judge import Setting, judge
 from pertstack.verdict.words import number
 from pertstack.write.colours import VARIABLES, to_svg

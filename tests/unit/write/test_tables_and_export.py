@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from pertstack._base.errors import InputError, MisalignedError, StorageError
-from pertstack.verdict.checks import Facts, run_checks
+from pertstack.verdict.checks import run_checks
+from pertstack.verdict.checks_facts import Facts
 from pertstack.verdict.judge import Setting, judge
 from pertstack.verdict.words import interval, number
 from pertstack.write.export import predictions_to_h5ad

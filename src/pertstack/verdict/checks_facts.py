@@ -1,0 +1,86 @@
+"""What the checks look at and what one of them answers.
+
+Facts are gathered by the callers; the checks themselves are in ``checks_of_models.py`` and ``checks_of_gains.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pandas as pd
+
+from pertstack.verdict.board import Leaderboard, Split
+from pertstack.verdict.judge import BEST_SINGLE, Verdict
+from pertstack.verdict.words import direction
+
+Status = Literal["issue", "tip", "passed", "not applicable"]
+STATUSES: tuple[Status, ...] = ("issue", "tip", "passed", "not applicable")
+Answer = tuple[Status, str, dict[str, Any]]
+"""Status, what is said, the numbers behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The answer of one check. ``code`` is stable, for scripts and for the section in docs/checks.md."""
+
+    number: int
+    code: str
+    title: str
+    status: Status
+    message: str
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "number": self.number, "code": self.code, "title": self.title, "status": self.status,
+            "message": self.message, "numbers": dict(self.numbers),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the checks look at; anything left None makes the checks that need it not applicable.
+
+    ``prediction_correlation`` and ``error_correlation`` are square frames by base model. ``weights`` maps a combiner to
+    its weight per base model; ``condition`` maps it to the worst condition number met; ``slopes`` maps a base model to
+    the slope of truth on its prediction over out-of-fold rows. ``coverage`` is the share of values inside intervals
+    that promise ``nominal_coverage``.
+    """
+
+    verdict: Verdict
+    prediction_correlation: pd.DataFrame | None = None
+    error_correlation: pd.DataFrame | None = None
+    weights: Mapping[str, Mapping[str, float]] | None = None
+    condition: Mapping[str, float] | None = None
+    slopes: Mapping[str, float] | None = None
+    fit_cell_lines: frozenset[str] | None = None
+    judged_cell_lines: frozenset[str] | None = None
+    mean_name: str = "mean"
+    in_sample: Mapping[str, float] | None = None  # primary score of combiners on rows their weights saw
+    coverage: float | None = None
+    nominal_coverage: float = 0.9
+    accused: Mapping[str, Sequence[str]] | None = None  # base model -> what probes accuse it of; None before they ran
+
+    @property
+    def board(self) -> Leaderboard:
+        return self.verdict.leaderboard
+
+    def value(self, name: str | None, split: Split | None = None) -> float | None:
+        """Primary score of a row, turned so that more is better; None when there is none."""
+        here = {r.name: r for r in self.board.ranked(split)}
+        cell = here[name].score(self.board.primary) if name in here else None
+        return None if cell is None or cell.value is None else direction(self.board.primary) * cell.value
+
+
+def not_applicable(why: str) -> Answer:
+    """The answer of a check that could not run, and why; that is not the same as passed."""
+    return "not applicable", why, {}
+
+
+def ships_alone(facts: Facts) -> bool:
+    """What ships is one base model, by its own name or through the reference that picks it."""
+    chosen = facts.board.chosen
+    return chosen in (None, BEST_SINGLE) or any(r.name == chosen and r.kind == "base" for r in facts.board.rows)
