@@ -1,7 +1,8 @@
 """The leaderboard: every base model, reference and combiner with its scores, intervals and doubts.
 
 Plain facts, written byte for byte the same for the same inputs (sorted keys, 12 significant digits, no times). How the
-numbers come about is the business of ``judge.py``; how they are drawn, of ``write/``.
+numbers come about is the business of ``judge.py``; how they read as text, of ``board_text.py``; how they are drawn, of
+``write/``.
 """
 
 from __future__ import annotations
@@ -10,31 +11,19 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from html import escape
 from importlib.resources import files
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
-from rich.text import Text
 
 from pertstack._base.errors import InputError, unknown_name
 from pertstack._base.files import read_json, write_atomic
-from pertstack.verdict.several import several_in_words
-from pertstack.verdict.words import (
-    count_of,
-    count_units,
-    direction,
-    find_metric,
-    interval,
-    metric_label,
-    number,
-    split_metric,
-)
+from pertstack.verdict import board_text
+from pertstack.verdict.words import direction, find_metric, split_metric
 
 Kind = Literal["base", "combiner", "reference", "ceiling"]
 Split = Literal["oof", "test"]
@@ -218,95 +207,24 @@ class Leaderboard:
 
     def table(self, split: Split | None = None) -> tuple[list[str], list[list[str]]]:
         """Header and lines of the short table, as text."""
-        shown = self.shown_metrics()
-        header = [
-            "",
-            "name",
-            "kind",
-            *(metric_label(m) for m in shown),
-            "gain over best single",
-            "n valid / n",
-            "cautions",
-        ]
-        lines = []
-        for row in self.ranked(split):
-            cells = [row.score(m) for m in shown]
-            versus, main = row.versus(self.primary), row.score(self.primary)
-            lines.append([
-                "▸" if row.name == self.chosen else "", row.name, row.kind,
-                *(_cell_text(c, main) for c in cells),
-                "(best single)" if row.name == self.best_single else
-                f"{number(versus.difference, sign=True)} {interval(versus.ci, sign=True)}".strip() if versus else "",
-                f"{main.n_valid:,} / {main.n:,}" if main else "—", str(len(row.cautions) or ""),
-            ])  # fmt: skip
-        return header, lines
+        return board_text.table(self, split)
 
     def footer(self, split: Split | None = None) -> str:
         """What must be said under every table: split, deciding metric, intervals, looks."""
-        shown = split or self.split
-        where = "held-out test" if shown == "test" else "out-of-fold rows"
-        parts = [f"Split: {where}. Decided on {metric_label(self.primary)}."]
-        if self.interval:
-            units = self.interval.get("n_units", {}).get(shown)
-            unit = str(self.interval.get("unit", "group"))
-            level = f"{100 * float(self.interval.get('level', 0.95)):.0f} %"
-            parts.append(f"Intervals: {level}, resampling {count_units(units, unit) if units else 'whole groups'}.")
-        parts.append(f"The test has been opened {count_of(self.test_looks, 'time')}.")
-        if self.exploratory:
-            parts.append("EXPLORATORY: the plan was changed after the first look.")
-        return " ".join(parts)
-
-    def __repr__(self) -> str:
-        header, lines = self.table()
-        widths = [max(len(x[i]) for x in [header, *lines]) for i in range(len(header))]
-        text = ["  ".join(c.ljust(w) for c, w in zip(x, widths, strict=True)).rstrip() for x in [header, *lines]]
-        return "\n".join([*([self.headline] if self.headline else []), *text, self.footer()])
-
-    def _repr_html_(self) -> str:
-        header, lines = self.table()
-        head = "".join(f"<th style='text-align:left'>{escape(h)}</th>" for h in header)
-        body = "".join(
-            "<tr>" + "".join(f"<td style='text-align:left'>{escape(c)}</td>" for c in x) + "</tr>" for x in lines
-        )
-        top = f"<p><b>{escape(self.headline)}</b></p>" if self.headline else ""
-        return f"{top}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{escape(self.footer())}</p>"
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        if self.headline:
-            yield Text(self.headline, style="bold")
-        yield self.rich_table(narrow=options.max_width < 130)
-        for line in several_in_words(self.several):
-            yield Text(line)
-        yield Text(self.footer(), style="dim")
+        return board_text.footer(self, split)
 
     def rich_table(self, split: Split | None = None, *, narrow: bool = False) -> Table:
         """The table for a terminal. Narrow (80 columns): intervals, kind, counts and cautions on a second line."""
-        header, lines = self.table(split)
-        n_shown = len(self.shown_metrics())
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-        if narrow:
-            header = ["name", *header[3 : 4 + n_shown]]
-            lines = [_narrow(line, n_shown) for line in lines]
-        for title in header:
-            table.add_column(title, no_wrap=title == "name")
-        for row, line in zip(self.ranked(split), lines, strict=True):
-            style = "bold" if row.name == self.chosen else "dim" if row.kind in ("reference", "ceiling") else ""
-            table.add_row(*map(Text, line), style=style)
-        return table
+        return board_text.rich_table(self, split, narrow=narrow)
 
+    def __repr__(self) -> str:
+        return board_text.plain(self)
 
-def _cell_text(cell: ScoreCell | None, main: ScoreCell | None) -> str:
-    """Score and interval; the count too where it is not that of the deciding metric, which has a column of its own."""
-    if cell is None:
-        return "—"
-    other = main is not None and cell.n_valid != main.n_valid
-    return f"{number(cell.value)} {interval(cell.ci)}".strip() + (f" (n {cell.n_valid:,})" if other else "")
+    def _repr_html_(self) -> str:
+        return board_text.html(self)
 
-
-def _narrow(line: list[str], n_shown: int) -> list[str]:
-    mark, name, kind, *cells, n, cautions = line
-    second = f"{kind}, n {n.replace(' ', '')}" + (f", ⚠ {cautions}" if cautions else "")
-    return [f"{mark} {name}".strip() + f"\n{second}", *(c.replace(" [", "\n[", 1) for c in cells[: n_shown + 1])]
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        return board_text.for_console(self, options)
 
 
 _LONG_COLUMNS = [

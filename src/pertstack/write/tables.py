@@ -1,6 +1,7 @@
 """Tables for the terminal: leaderboard, checks, gain decomposition, as rich ``Table`` objects.
 
-The same words and numbers as in the report; the leaderboard's own short table lives with it in ``verdict/board.py``.
+The same words and numbers as in the report; the leaderboard's own short table lives beside it, in
+``verdict/board_text.py``.
 """
 
 from __future__ import annotations
