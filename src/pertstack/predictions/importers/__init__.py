@@ -1,6 +1,7 @@
 """Predictions made elsewhere: readers for their files, and the checks at the door."""
 
-from pertstack.predictions.importers.add import AddReport, add_predictions
+from pertstack.predictions.importers.add import add_predictions
+from pertstack.predictions.importers.add_report import AddReport
 from pertstack.predictions.importers.files import NamedChunk, PredictionFile
 from pertstack.predictions.importers.opening import open_file, open_predictions
 
