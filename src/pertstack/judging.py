@@ -39,9 +39,10 @@ from pertstack.stacking import (
 from pertstack.verdict.board import Kind, Leaderboard
 from pertstack.verdict.checks import run_checks, write_checks
 from pertstack.verdict.intervals import check_coverage
-from pertstack.verdict.judge import Setting, Verdict, judge
+from pertstack.verdict.judge import Verdict, judge
 from pertstack.verdict.replicates import ReplicatePredictor
 from pertstack.verdict.resampling import GroupResampling
+from pertstack.verdict.setting import Setting
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from pertstack.folder import StudyFolder
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.verdict.board import Comparison, LeaderboardRow, ScoreCell
-from pertstack.verdict.judge import Setting, Verdict
+from pertstack.verdict.judge import Verdict
 from pertstack.verdict.looks import Ladder, Thresholdout
+from pertstack.verdict.setting import Setting
 
 PUBLISHED = "look_published"
 Array = np.ndarray[Any, Any]

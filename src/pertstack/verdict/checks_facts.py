@@ -12,7 +12,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from pertstack.verdict.board import Leaderboard, Split
-from pertstack.verdict.judge import BEST_SINGLE, Verdict
+from pertstack.verdict.judge import Verdict
+from pertstack.verdict.setting import BEST_SINGLE
 from pertstack.verdict.words import direction
 
 Status = Literal["issue", "tip", "passed", "not applicable"]

@@ -6,7 +6,7 @@ Each takes ``Facts`` and gives an ``Answer``; what is asked of the base models a
 from __future__ import annotations
 
 from pertstack.verdict.checks_facts import Answer, Facts, Status, not_applicable, ships_alone
-from pertstack.verdict.judge import FEW_GROUPS
+from pertstack.verdict.setting import FEW_GROUPS
 from pertstack.verdict.words import count_units, direction, metric_label, number
 
 

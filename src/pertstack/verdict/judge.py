@@ -1,85 +1,27 @@
 """From scores per sample to the verdict: leaderboard, gain decomposition, views and one headline.
 
 Everything is computed from a ``ScoreTable`` of the held-out test and one of the out-of-fold rows; both go through the
-same code. Resampling is the business of ``inference.py``, reached by ``resampling.py``; checks are in ``checks.py``.
+same code, that of ``competitors.py``. Resampling is the business of ``inference.py``, reached by ``resampling.py``;
+checks are in ``checks.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError
 from pertstack.reduce.score_table import ScoreTable
-from pertstack.verdict.board import Comparison, Kind, Leaderboard, LeaderboardRow, ScoreCell, Split, plain_json
-from pertstack.verdict.decomposition import Array, Decomposition, Difference, decompose, effect_quartiles
+from pertstack.verdict.board import Leaderboard, LeaderboardRow, Split, plain_json
+from pertstack.verdict.competitors import best_single_of, decompositions_of, matrix, rows_of, views_of
+from pertstack.verdict.decomposition import Decomposition
 from pertstack.verdict.looks import looks_in_words
-from pertstack.verdict.several import Scores, SeveralResampling, several
-from pertstack.verdict.views import leave_cell_line_out, nan_mean, per_cell_line, scaled_scores
-from pertstack.verdict.words import count_units, direction, find_metric, need_metric, split_metric
-
-BEST_SINGLE = "best_single"
-"""The reference that picks the best base model on the rows it may learn from (``stack/best_single.py``)."""
-NO_DRUG = (
-    "no_change", "mean_shift", "mean_shift_cell_line", "mean_treated", "mean_treated_cell_line", "per_gene_linear",
-)  # fmt: skip
-"""Base models that never see the perturbation; the best of them is the floor of the scaled score."""
-FEW_GROUPS = 20
-"""Below this many groups an interval is called a rough guide."""
-
-
-class Resampling(SeveralResampling, Protocol):
-    """How intervals are made: whole groups are drawn, never single samples."""
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """level, resamples, method: printed under the table."""
-        ...
-
-    def intervals(self, values: Array, groups: Array) -> list[tuple[float, float] | None]:
-        """One interval per row of ``values`` (n_names, n) for its mean over valid samples."""
-        ...
-
-    def compare(self, first: Array, second: Array, groups: Array) -> Difference:
-        """Paired difference of two rows (n,)."""
-        ...
-
-    def differences(self, values: Array, second: Array, groups: Array) -> list[Difference]:
-        """Paired differences of every row of ``values`` (n_names, n) to one row (n,)."""
-        ...
-
-    def versus_best(self, values: Array, candidates: Array, groups: Array, sign: int) -> list[Difference]:
-        """Every row minus the best row among ``candidates`` (mask over rows), whichever of them that is."""
-        ...
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What the study knows and the scores do not say.
-
-    ``kinds`` maps every scored name to base / combiner / reference / ceiling. ``seen`` lists perturbations that also
-    occur in the fit rows (None: not known). ``no_drug`` names baselines that never see the perturbation; ``replicate``
-    names the replicate predictor where there is one.
-    """
-
-    kinds: Mapping[str, Kind]
-    primary: str = "r2_top20@pooled"
-    chosen: str | None = None
-    unit: str = "perturbation"
-    plan_digest: str = ""
-    test_looks: int = 0
-    exploratory: bool = False
-    versions: Mapping[str, str] = field(default_factory=dict)
-    cautions: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by row name
-    seen: frozenset[str] | None = None
-    no_drug: tuple[str, ...] = NO_DRUG
-    replicate: str | None = "replicate"
-    alone: str | None = None  # the base model that ships when ``chosen`` is the reference best_single
-    planned_looks: int = 1
+from pertstack.verdict.setting import BEST_SINGLE, FEW_GROUPS, Resampling, Setting
+from pertstack.verdict.several import Scores, several
+from pertstack.verdict.words import count_units, direction, need_metric
 
 
 @dataclass(frozen=True)
@@ -146,14 +88,14 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, res
     rows: list[LeaderboardRow] = []
     n_units: dict[str, int] = {}
     for which, table in tables.items():
-        rows += _rows(which, table, setting, resampling)
+        rows += rows_of(which, table, setting, resampling)
         n_units[which] = int(table.samples["group"].nunique())
     table = tables[split]
-    best = _best_single(table, setting)
-    decompositions = _decompositions(table, setting, resampling, best)
+    best = best_single_of(table, setting)
+    decompositions = decompositions_of(table, setting, resampling, best)
     chosen = None if _ships_alone(setting, best) else decompositions.get(setting.chosen or "")
     marked = tuple(_marked(r, split, decompositions) for r in rows)
-    views = _views(table, setting, resampling, best)
+    views = views_of(table, setting, resampling, best)
     tried: Split = "oof" if oof is not None else "test"
     together = several(
         _scores(table, setting), _scores(tables[tried], setting), tried, best, views[1], resampling,
@@ -172,130 +114,6 @@ def _scores(table: ScoreTable, setting: Setting) -> Scores:
     """The deciding metric of a table."""
     groups = table.samples["group"].to_numpy()
     return Scores(table.names, setting.kinds, matrix(table, setting.primary), groups, direction(setting.primary))
-
-
-def matrix(table: ScoreTable, metric: str) -> Array:
-    """(n_names, n) float64 values of one metric under any spelling; NaN where undefined."""
-    column = table.metrics.index(need_metric(table.metrics, metric))
-    values: Array = table.values_by_name[:, column].astype(np.float64)
-    return values
-
-
-def _rows(split: Split, table: ScoreTable, setting: Setting, resampling: Resampling) -> list[LeaderboardRow]:
-    """Every name of a table with its scores on every metric."""
-    missing = [n for n in table.names if n not in setting.kinds]
-    if missing:
-        raise InputError(f"No kind is given for {missing}; every scored name is base, combiner, reference or ceiling.")
-    primary = need_metric(table.metrics, setting.primary)
-    groups, n = table.samples["group"].to_numpy(), len(table.samples)
-    best = table.names.index(_best_single(table, setting))
-    bases = np.array([setting.kinds[name] == "base" for name in table.names])
-    scores: dict[str, dict[str, ScoreCell]] = {name: {} for name in table.names}
-    versus: dict[str, dict[str, Comparison]] = {name: {} for name in table.names}
-    for metric in table.metrics:
-        values = matrix(table, metric)
-        if metric == primary:
-            differences = resampling.versus_best(values, bases, groups, direction(metric))
-        else:
-            differences = resampling.differences(values, values[best], groups)
-        cis = resampling.intervals(values, groups)
-        for i, name in enumerate(table.names):
-            mean = table.mean(name, metric)
-            value = mean.value if mean.n_valid or table.predicted[i].any() else None
-            scores[name][metric] = ScoreCell(value, cis[i] if mean.n_valid else None, mean.n_valid, n)
-            d = differences[i]
-            if i != best and d.value is not None:
-                versus[name][metric] = Comparison(d.value, d.ci, d.p)
-    return [
-        LeaderboardRow(
-            name, setting.kinds[name], split, scores[name], versus[name],
-            (*setting.cautions.get(name, ()), *_row_cautions(scores[name][primary], setting.kinds[name])),
-        )
-        for name in table.names
-    ]  # fmt: skip
-
-
-def _row_cautions(cell: ScoreCell, kind: Kind) -> list[str]:
-    if cell.value is None:
-        return [f"did not predict any of the {cell.n:,} samples"]
-    if cell.n_valid == 0:
-        return [f"undefined on all {cell.n:,} samples, which counts as 0"]
-    if cell.n_valid < 0.95 * cell.n and kind != "ceiling":
-        return [f"scored on {cell.n_valid:,} of {cell.n:,} samples: abstaining can raise a mean; see the strict metric"]
-    return []
-
-
-def _best_single(table: ScoreTable, setting: Setting) -> str:
-    """The base model with the best primary mean; ties go to the first by name, so that the answer is always one."""
-    values = matrix(table, setting.primary)
-    sign = direction(setting.primary)
-    means = [(nan_mean(row), name) for row, name in zip(values, table.names, strict=True)]
-    known = [(-sign * m, name) for m, name in means if m is not None and setting.kinds.get(name) == "base"]
-    if not known:
-        raise InputError(
-            "No base model has a defined score on the primary metric, so there is no best single model to beat. "
-            f"Scored names: {', '.join(table.names)}."
-        )
-    return min(known)[1]
-
-
-def _decompositions(table: ScoreTable, setting: Setting, resampling: Resampling, best: str) -> dict[str, Decomposition]:
-    """Every combiner and reference against the best single model; strata for the chosen one only."""
-    where = {name: i for i, name in enumerate(table.names)}
-    primary = need_metric(table.metrics, setting.primary)
-    groups = table.samples["group"].to_numpy()
-    stem = split_metric(primary)[0]
-    wanted = (
-        f"{stem}@own",
-        f"{stem}@pooled",
-        f"{stem}@matched",
-        f"{stem}@centroid",
-        primary,
-        "pearson_all@centroid",
-        "rmse_all",
-        "rmse_top20",
-    )
-    used = [m for m in table.metrics if any(find_metric([m], w) for w in wanted)]
-    values = {m: matrix(table, m) for m in used}
-    bases = np.array([setting.kinds[n] == "base" for n in table.names])
-    inside = resampling.versus_best(values[primary], bases, groups, direction(primary))
-    found = {}
-    for name in table.names:
-        if name != setting.chosen and setting.kinds[name] not in ("combiner", "reference"):
-            continue
-        pairs = {m: (v[where[name]], v[where[best]]) for m, v in values.items()}
-        found[name] = decompose(
-            name, best, pairs, primary=primary, groups=groups, compare=resampling.compare,
-            strata=_strata(table, setting) if name == setting.chosen else None, primary_difference=inside[where[name]],
-        )  # fmt: skip
-    return found
-
-
-def _strata(table: ScoreTable, setting: Setting) -> dict[str, list[str | None]]:
-    """Effect-size quartiles, cell lines, seen / unseen perturbations, where known and where there are several."""
-    strata: dict[str, list[str | None]] = {}
-    if "effect_rms" in table.samples:
-        strata["effect quartile"] = effect_quartiles(table.samples["effect_rms"].to_numpy(dtype=np.float64))
-    strata["cell line"] = [str(x) for x in table.samples["cell_line"]]
-    if setting.seen is not None:
-        strata["perturbation"] = ["seen" if str(p) in setting.seen else "unseen" for p in table.samples["perturbation"]]
-    return {view: levels for view, levels in strata.items() if len({x for x in levels if x is not None}) > 1}
-
-
-def _views(
-    table: ScoreTable, setting: Setting, resampling: Resampling, best: str
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
-    primary = need_metric(table.metrics, setting.primary)
-    values = matrix(table, primary)
-    where = {name: i for i, name in enumerate(table.names)}
-    lines, groups = table.samples["cell_line"].to_numpy(), table.samples["group"].to_numpy()
-    by_line = per_cell_line(table.names, values, lines)
-    judged = where.get(setting.chosen or "", where[best])
-    left_out = leave_cell_line_out(
-        values[judged], values[where[best]], cell_lines=lines, groups=groups, compare=resampling.compare
-    )
-    scaled, reason = scaled_scores(table.names, values, primary, no_drug=setting.no_drug, replicate=setting.replicate)
-    return by_line, left_out, scaled, reason
 
 
 def _marked(row: LeaderboardRow, split: Split, decompositions: Mapping[str, Decomposition]) -> LeaderboardRow:

@@ -1,4 +1,4 @@
-"""The verdict's inference in the shape ``judge.py`` asks for: one seed, one level, whole groups drawn.
+"""The verdict's inference in the shape ``setting.py`` asks for: one seed, one level, whole groups drawn.
 
 Every call starts from the same seed, so all rows and metrics meet the same resamples and nothing depends on the order
 of calls. The statistics are in ``inference.py``.

@@ -13,7 +13,8 @@ import pytest
 
 from pertstack.verdict.checks import CHECKS, run_checks, write_checks
 from pertstack.verdict.checks_facts import STATUSES, Facts
-from pertstack.verdict.judge import Setting, judge
+from pertstack.verdict.judge import judge
+from pertstack.verdict.setting import Setting
 from references.judged_world import KINDS, shifts, world
 from references.plain_resampling import PlainResampling
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pertstack._base.errors import InputError, UnknownNameError
-from pertstack.verdict.judge import Setting, judge
+from pertstack.verdict.judge import judge
+from pertstack.verdict.setting import Setting
 from pertstack.verdict.views import leave_cell_line_out, per_cell_line, scaled_scores
 from references.judged_world import KINDS, shifts, world
 from references.plain_resampling import PlainResampling

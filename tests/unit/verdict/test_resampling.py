@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pertstack.verdict.judge import Setting, judge
+from pertstack.verdict.judge import judge
 from pertstack.verdict.resampling import GroupResampling
+from pertstack.verdict.setting import Setting
 from references.judged_world import KINDS, world
 from references.plain_resampling import PlainResampling
 

@@ -12,8 +12,9 @@ from rich.console import Console
 
 from pertstack.verdict.board import Leaderboard, schema
 from pertstack.verdict.inference_many import bbc, max_t, model_confidence_set
-from pertstack.verdict.judge import Setting, judge
+from pertstack.verdict.judge import judge
 from pertstack.verdict.resampling import GroupResampling
+from pertstack.verdict.setting import Setting
 from pertstack.verdict.several import several_in_words
 from pertstack.write.together_table import together_table
 from references.judged_world import KINDS, world

@@ -14,7 +14,8 @@ import pytest
 from pertstack._base.findings import Finding
 from pertstack.verdict.checks import run_checks
 from pertstack.verdict.checks_facts import Facts
-from pertstack.verdict.judge import Setting, judge
+from pertstack.verdict.judge import judge
+from pertstack.verdict.setting import Setting
 from pertstack.verdict.words import number
 from pertstack.write.colours import VARIABLES, to_svg
 from pertstack.write.figures import leaderboard_figure

@@ -11,7 +11,8 @@ from rich.console import Console
 from pertstack._base.errors import InputError, MisalignedError, StorageError
 from pertstack.verdict.checks import run_checks
 from pertstack.verdict.checks_facts import Facts
-from pertstack.verdict.judge import Setting, judge
+from pertstack.verdict.judge import judge
+from pertstack.verdict.setting import Setting
 from pertstack.verdict.words import interval, number
 from pertstack.write.export import predictions_to_h5ad
 from pertstack.write.tables import checks_table, decomposition_table, facts_table, leaderboard_table

@@ -1,0 +1,73 @@
+"""What the judge is handed beside the scores: what the study knows, and how intervals are made.
+
+Facts and a protocol only; they are put to use in ``judge.py`` and ``competitors.py``, and ``resampling.py`` draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pertstack.verdict.board import Kind
+from pertstack.verdict.decomposition import Array, Difference
+from pertstack.verdict.several import SeveralResampling
+
+BEST_SINGLE = "best_single"
+"""The reference that picks the best base model on the rows it may learn from (``stack/best_single.py``)."""
+NO_DRUG = (
+    "no_change", "mean_shift", "mean_shift_cell_line", "mean_treated", "mean_treated_cell_line", "per_gene_linear",
+)  # fmt: skip
+"""Base models that never see the perturbation; the best of them is the floor of the scaled score."""
+FEW_GROUPS = 20
+"""Below this many groups an interval is called a rough guide."""
+
+
+class Resampling(SeveralResampling, Protocol):
+    """How intervals are made: whole groups are drawn, never single samples."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """level, resamples, method: printed under the table."""
+        ...
+
+    def intervals(self, values: Array, groups: Array) -> list[tuple[float, float] | None]:
+        """One interval per row of ``values`` (n_names, n) for its mean over valid samples."""
+        ...
+
+    def compare(self, first: Array, second: Array, groups: Array) -> Difference:
+        """Paired difference of two rows (n,)."""
+        ...
+
+    def differences(self, values: Array, second: Array, groups: Array) -> list[Difference]:
+        """Paired differences of every row of ``values`` (n_names, n) to one row (n,)."""
+        ...
+
+    def versus_best(self, values: Array, candidates: Array, groups: Array, sign: int) -> list[Difference]:
+        """Every row minus the best row among ``candidates`` (mask over rows), whichever of them that is."""
+        ...
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the study knows and the scores do not say.
+
+    ``kinds`` maps every scored name to base / combiner / reference / ceiling. ``seen`` lists perturbations that also
+    occur in the fit rows (None: not known). ``no_drug`` names baselines that never see the perturbation; ``replicate``
+    names the replicate predictor where there is one.
+    """
+
+    kinds: Mapping[str, Kind]
+    primary: str = "r2_top20@pooled"
+    chosen: str | None = None
+    unit: str = "perturbation"
+    plan_digest: str = ""
+    test_looks: int = 0
+    exploratory: bool = False
+    versions: Mapping[str, str] = field(default_factory=dict)
+    cautions: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by row name
+    seen: frozenset[str] | None = None
+    no_drug: tuple[str, ...] = NO_DRUG
+    replicate: str | None = "replicate"
+    alone: str | None = None  # the base model that ships when ``chosen`` is the reference best_single
+    planned_looks: int = 1
