@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -11,6 +10,8 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
+
+from interrupts import interrupt, start
 
 from .conftest import PERTSTACK, pertstack
 
@@ -112,11 +113,11 @@ def test_an_interrupted_fit_keeps_what_is_done(world: Path, tmp_path: Path):
     """Ctrl-C: one sentence, exit 130, no worker left; the same command goes on from there."""
     assert pertstack("init", tmp_path / "s", "--data", world).returncode == 0
     words = [str(PERTSTACK), "fit", str(tmp_path / "s"), "--models", "ridge,mlp,perturbation_knn", "--workers", "1"]
-    running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = start(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "s" / "jobs").glob("*/*/job.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    running.send_signal(signal.SIGINT)
+    interrupt(running)
     _, said = running.communicate(timeout=120)
     assert running.returncode == 130 and "Interrupted" in said and "Traceback" not in said, said
     again = pertstack("fit", tmp_path / "s", "--models", "ridge,mlp,perturbation_knn")

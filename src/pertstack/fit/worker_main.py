@@ -11,26 +11,30 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
+GONE = (EOFError, ConnectionResetError, BrokenPipeError)
+"""The other end of the pipe is closed: the run ended or was interrupted, and nobody listens any more."""
+
 
 def main(descriptor: int) -> None:
     """Serve jobs. First message: import path; second: the setting; then jobs, each answered by its result."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     pipe = Connection(descriptor)
-    sys.path[:] = pipe.recv()
-    from pertstack.fit.worker import run_job
+    try:
+        sys.path[:] = pipe.recv()
+        setting = pipe.recv()
+        from pertstack.fit.worker import run_job
 
-    setting = pipe.recv()
-    pipe.send("ready")
+        pipe.send("ready")
+        job = pipe.recv()
+    except GONE:
+        return
     while True:
-        try:
-            job = pipe.recv()
-        except EOFError:
-            return
         result = run_job(job, setting, own_process=True)
         try:
             pipe.send(result)
-        except BrokenPipeError:
-            return  # nobody listens any more
+            job = pipe.recv()
+        except GONE:
+            return
 
 
 if __name__ == "__main__":

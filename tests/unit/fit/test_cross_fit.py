@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from double_models import Committer, Loader
 
+from interrupts import interrupt, start
 from pertstack._base.digests import digest_names
 from pertstack._base.errors import FoldPlanMismatchError, InputError, LeakError, StorageError, UnknownNameError
 from pertstack.fit import Job, cross_fit, plan_jobs
@@ -176,14 +176,14 @@ def test_ctrl_c_leaves_committed_work_and_no_workers(tmp_path):
         "          log_dir=root / 'jobs', seed=0)\n"
     )
     path = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-    process = subprocess.Popen([sys.executable, str(script), str(tmp_path), *path], stderr=subprocess.PIPE)
+    process = start([sys.executable, str(script), str(tmp_path), *path], stderr=subprocess.PIPE)
     log = tmp_path / "jobs" / "sleeps" / "pooled.f0" / "log.txt"
     deadline = time.monotonic() + 60
     while not log.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     workers = children.read_text().split() if children.exists() else []
-    process.send_signal(signal.SIGINT)
+    interrupt(process)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode != 0 and b"KeyboardInterrupt" in stderr
     assert len(list((tmp_path / "out" / "noise").rglob("*.npz"))) == 2
