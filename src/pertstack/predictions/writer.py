@@ -26,14 +26,14 @@ from pertstack.predictions.commit import check_finite, same_or_conflict, stamped
 from pertstack.predictions.record import Record
 
 if TYPE_CHECKING:
-    from pertstack.predictions.store import PredictionStore
+    from pertstack.predictions.store_commits import StoreCommits
 
 
 class RowWriter:
     """Made by ``PredictionStore.writer``. Use as a context manager: leaving without ``commit()`` leaves nothing
     behind."""
 
-    def __init__(self, store: PredictionStore, draft: Record, n_columns: int, columns: Take | None) -> None:
+    def __init__(self, store: StoreCommits, draft: Record, n_columns: int, columns: Take | None) -> None:
         self._store, self._draft, self._n_columns, self._columns = store, draft, n_columns, columns
         self._order = {s: i for i, s in enumerate(store.sample_ids(draft.block))}
         self._gone = np.zeros(draft.grid.n, dtype=bool)
