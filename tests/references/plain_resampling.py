@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pertstack.verdict.decomposition import Difference
+from pertstack.verdict.gain_parts import Difference
 from pertstack.verdict.inference_many import bbc, max_t, model_confidence_set
 
 

@@ -1,7 +1,7 @@
 """The competitors of one score table: their rows on the board, their gains taken apart, the views of the chosen one.
 
 Out-of-fold rows and held-out test go through the same code. What is said of it all is decided in ``judge.py``; how a
-gain is read, in ``decomposition.py``.
+gain is taken apart, in ``decomposition.py``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import pandas as pd
 from pertstack._base.errors import InputError
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.verdict.board import Comparison, Kind, LeaderboardRow, ScoreCell, Split
-from pertstack.verdict.decomposition import Array, Decomposition, decompose, effect_quartiles
+from pertstack.verdict.decomposition import decompose, effect_quartiles
+from pertstack.verdict.gain_parts import Array, Decomposition
 from pertstack.verdict.setting import Resampling, Setting
 from pertstack.verdict.views import leave_cell_line_out, nan_mean, per_cell_line, scaled_scores
 from pertstack.verdict.words import direction, find_metric, need_metric, split_metric

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pertstack.verdict.decomposition import Array, Difference
+from pertstack.verdict.gain_parts import Array, Difference
 from pertstack.verdict.inference import RESAMPLES, Estimate, difference_to_best, intervals
 from pertstack.verdict.inference_many import ConfidenceSet, bbc, max_t, model_confidence_set
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pertstack.verdict.board import Kind
-from pertstack.verdict.decomposition import Array, Difference
+from pertstack.verdict.gain_parts import Array, Difference
 from pertstack.verdict.several import SeveralResampling
 
 BEST_SINGLE = "best_single"

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from pertstack.verdict.decomposition import Array
+from pertstack.verdict.gain_parts import Array
 from pertstack.verdict.inference_core import Estimate
 from pertstack.verdict.inference_many import ConfidenceSet
 from pertstack.verdict.views import nan_mean

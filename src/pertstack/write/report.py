@@ -15,7 +15,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from pertstack._base.files import write_atomic
-from pertstack.verdict.decomposition import MEANINGS, Decomposition
+from pertstack.verdict.gain_in_words import MEANINGS
+from pertstack.verdict.gain_parts import Decomposition
 from pertstack.verdict.words import interval, metric_label, number
 from pertstack.write import figures
 from pertstack.write.board_table import main_table

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from pertstack.verdict.board import Leaderboard
 from pertstack.verdict.checks_facts import Check
-from pertstack.verdict.decomposition import Decomposition
+from pertstack.verdict.gain_parts import Decomposition
 from pertstack.verdict.words import interval, metric_label, number
 
 _STATUS_STYLE = {"issue": "bold red", "tip": "yellow", "passed": "green", "not applicable": "dim"}
