@@ -75,7 +75,7 @@ def headline(parts: Decomposition, reading: Reading) -> str:
     begin = [f"{_said(own)} on own control"] if own is not None and own.difference.value is not None else []
     pooled = parts.part("pooled")
     if parts.one_control:
-        begin = [f"{_said(main)} on own control, which all samples share, so that pooled is the same"]
+        begin = [f"{_said(main)} on own control, which the samples of a cell line share, so that pooled is the same"]
     elif pooled is not None and pooled.difference.value is not None:
         begin.append(_remaining(own, pooled))
     if reference not in ("own", "pooled"):
