@@ -47,8 +47,8 @@ def decompose(
         model that may be the best, which a pair of rows cannot say.
 
     Limit cases: a combiner that is the best single model, or scores the same everywhere, reads ``none``; a stratum with
-    no sample valid for both has a difference of None; where the samples of a cell line share one control, own and pooled are one view
-    and the sentence says so.
+    no sample valid for both has a difference of None; where the samples of a cell line share one control, own and
+    pooled are one view and the sentence says so.
     """
     parts = []
     for view, metric in panel_metrics(scores, primary).items():
@@ -78,7 +78,7 @@ def _hollow(metric: str, values: Array) -> bool:
 
 
 def _one_control(scores: Mapping[str, tuple[Array, Array]], primary: str) -> bool:
-    """Whether own and pooled control give the same scores, as when the samples of a cell line share the mean of its vehicle wells."""
+    """Whether own and pooled control give the same scores: one control per cell line, such as its mean vehicle well."""
     stem = split_metric(primary)[0]
     found = [find_metric(scores, f"{stem}@{reference}") for reference in ("own", "pooled")]
     if None in found:
