@@ -1,29 +1,28 @@
 """Audit of a store: is everything there, whole, where it belongs, and what its record says?
 
-Names the exact file of each fault. Repairs nothing; ``gc`` and ``retract`` do.
+Names the exact file of each fault; what is wrong inside a chunk file is found in ``verify_chunks.py``. Repairs nothing;
+``gc`` and ``retract`` do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import crc32c
 import pandas as pd
-import xxhash
 
 from pertstack._base.digests import OWN, digest_json, digest_names, own_digest_fits
-from pertstack._base.errors import StackingError, first_few
+from pertstack._base.errors import StackingError
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
 from pertstack.design.blocks import Block
 from pertstack.predictions import durable, layout, skeleton
 from pertstack.predictions.anchors import damaged_anchors
-from pertstack.predictions.chunks import DTYPE, PIECE, array_metadata
+from pertstack.predictions.chunks import array_metadata
 from pertstack.predictions.names import EMBEDDING_PREFIX, decode_name, encode_name
-from pertstack.predictions.record import ATTRIBUTE, Kind, Record
+from pertstack.predictions.record import ATTRIBUTE, Kind
+from pertstack.predictions.verify_chunks import Affected, chunk_faults
 
 if TYPE_CHECKING:
     from pertstack.predictions.reader import StoreReader
@@ -48,7 +47,7 @@ def verify_store(store: StoreReader, *, deep: bool = False) -> list[Finding]:
     return findings
 
 
-def _error(code: str, where: Path, message: str, rows: _Where | None = None) -> Finding:
+def _error(code: str, where: Path, message: str, rows: Affected | None = None) -> Finding:
     if rows is None or not rows.rows:
         return Finding("error", code, message, examples=(str(where),), where=str(where))
     numbers = {"rows": list(rows.rows[:10])}
@@ -85,8 +84,7 @@ def _consolidated(path: Path) -> Iterator[Finding]:
         yield _error(
             "consolidated_metadata", path,
             f"{path} holds consolidated metadata: AnnData and xarray will not see models committed since. Something "
-            f"wrote "
-            f"or consolidated a live block. Delete the key 'consolidated_metadata' from that file.",
+            f"wrote or consolidated a live block. Delete the key 'consolidated_metadata' from that file.",
         )  # fmt: skip
 
 
@@ -129,8 +127,7 @@ def _arrays(store: StoreReader, block: Block, folder: Path, kind: Kind, deep: bo
             yield _error(
                 "record_missing", path / "zarr.json",
                 f"{path / 'zarr.json'} is missing: {path.name} holds data without a commit record, so nobody can say "
-                f"what they "
-                f"are. Restore the record from a copy, or move the folder out and predict again.",
+                f"what they are. Restore the record from a copy, or move the folder out and predict again.",
             )  # fmt: skip
         else:
             yield from _array(store, block, name, kind, path, deep)
@@ -148,8 +145,7 @@ def _array(store: StoreReader, block: Block, name: str, kind: Kind, path: Path, 
         yield _error(
             "other_fold_plan", path / "zarr.json",
             f"{name!r} in block {block.id} was fitted on fold plan {(fitted.plan_digest or 'none')[:12]}, but this "
-            f"store holds "
-            f"{(store.plan_digest or 'none')[:12]}: it may have seen what it predicts. Withdraw it.",
+            f"store holds {(store.plan_digest or 'none')[:12]}: it may have seen what it predicts. Withdraw it.",
         )  # fmt: skip
     names = ("sample", "gene") if kind == "layer" else ("sample", f"{name}_dimension")
     written = read_json(path / "zarr.json")
@@ -165,87 +161,12 @@ def _array(store: StoreReader, block: Block, name: str, kind: Kind, path: Path, 
     for file in sorted(path.rglob("*")):
         if file.is_file() and file not in expected:
             yield _unknown(file)
-    yield from _chunks(store, path, record, deep)
+    yield from (_error(*fault) for fault in chunk_faults(store, path, record, deep))
 
 
 def _differing(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     """Keys of a zarr.json whose values are not the expected ones."""
     return sorted(k for k in {*found, *expected} if found.get(k) != expected.get(k))
-
-
-def _chunks(store: StoreReader, path: Path, record: Record, deep: bool) -> Iterator[Finding]:
-    what = f"part of {record.model!r} in block {record.block.id}; withdraw and predict again, or restore the file."
-    for index, chunk in enumerate(record.chunks):
-        file = path / chunk.key
-        if not file.is_file():
-            where = _rows_from(store, record, index, 0)
-            yield _error("chunk_missing", file, f"{file} is missing{where.said}; other readers take its rows for NaN. "
-                                                f"It is {what}", where)  # fmt: skip
-        elif file.stat().st_size != chunk.size:
-            size = file.stat().st_size
-            kept = size // (record.grid.width * DTYPE.itemsize)
-            where = _rows_from(store, record, index, kept)
-            said = f"{file} has {size:,} bytes, not the {chunk.size:,} committed{where.said}. It is {what}"
-            yield _error("chunk_size", file, said, where)
-        elif deep and not _same_bytes(file, chunk.crc32c, chunk.xxh3_128):
-            where = _changed_rows(store, record, index, file)
-            said = f"{file} does not hold the bytes that were committed{where.said}. It is {what}"
-            yield _error("chunk_changed", file, said, where)
-
-
-@dataclass(frozen=True)
-class _Where:
-    """Rows of an array that are affected, and the samples they belong to."""
-
-    said: str = ""
-    rows: tuple[int, ...] = ()
-    samples: tuple[str, ...] = ()
-
-
-def _rows_from(store: StoreReader, record: Record, index: int, kept: int) -> _Where:
-    """Rows of a chunk from the ``kept``-th on: what a missing or shortened file no longer holds."""
-    low, high = record.grid.span(index)
-    ids = store.sample_ids(record.block)
-    first = min(low + kept, high)
-    if first == high:
-        return _Where(": its rows are there, what follows them is not")
-    said = f": rows {first} to {high - 1} (samples {ids[first]} to {ids[high - 1]}) are gone"
-    return _Where(said, tuple(range(first, high)), tuple(ids[first:high]))
-
-
-def _changed_rows(store: StoreReader, record: Record, index: int, file: Path) -> _Where:
-    """Rows of a chunk whose checksum is not the recorded one; records of early stores hold none."""
-    low, high = record.grid.span(index)
-    wanted = record.chunks[index].row_crc32c
-    if len(wanted) != 8 * (high - low):
-        return _Where(f": among rows {low} to {high - 1}")
-    row_bytes = record.grid.width * DTYPE.itemsize
-    ids, rows, found = store.sample_ids(record.block), [], []
-    with file.open("rb") as stream:
-        for i in range(high - low):
-            found.append(f"{crc32c.crc32c(stream.read(row_bytes)):08x}")
-            if found[i] != wanted[8 * i : 8 * i + 8]:
-                rows.append(low + i)
-    if not rows:
-        return _Where(": its rows are whole, its padding or checksum is not")
-    moved = sorted(found) == sorted(wanted[i : i + 8] for i in range(0, len(wanted), 8))
-    named = first_few([f"{r} (sample {ids[r]})" for r in rows], 5)
-    what = "stand in another order" if moved else "differ"
-    return _Where(f": {len(rows):,} rows {what}, {named}", tuple(rows), tuple(ids[r] for r in rows))
-
-
-def _same_bytes(file: Path, crc_hex: str, xxh_hex: str) -> bool:
-    digest, crc, left = xxhash.xxh3_128(), 0, file.stat().st_size - 4
-    with file.open("rb", buffering=0) as stream:
-        while left > 0:
-            piece = stream.read(min(PIECE, left))
-            if not piece:
-                return False
-            crc = crc32c.crc32c(piece, crc)
-            digest.update(piece)
-            left -= len(piece)
-        trailer = int.from_bytes(stream.read(4), "little")
-    return digest.hexdigest() == xxh_hex and f"{crc:08x}" == crc_hex and trailer == crc
 
 
 def _staging(store: StoreReader) -> Iterator[Finding]:
