@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 from scipy.spatial import distance as scipy_distance
 
 from pertstack._base.errors import InputError, UnknownNameError
@@ -40,6 +41,14 @@ def test_together_they_give_what_each_gives_alone():
     together, _ = score_rows(prediction, treated, references, PER_SAMPLE)
     for j, metric in enumerate(PER_SAMPLE):
         np.testing.assert_array_equal(together[j], score_rows(prediction, treated, references, [metric])[0][0])
+
+
+def test_spearman_of_tied_values_matches_scipy_over_several_pieces_of_rows():
+    prediction, treated, control = (np.round(a) for a in rows(n=70, n_genes=50))
+    for reference in (control, np.round(control.mean(axis=0))):
+        ours = score_rows(prediction, treated, {"own": reference}, parse_metrics(["spearman_all"]))[0][0]
+        pairs = zip(prediction - reference, treated - reference, strict=True)
+        np.testing.assert_allclose(ours, [scipy.stats.spearmanr(p, t).statistic for p, t in pairs], atol=1e-12)
 
 
 def one(metric, prediction, treated, control, **more):

@@ -62,37 +62,34 @@ def gene_set_sums(prediction, treated, reference, top, ks, with_all, start, stop
 
 
 @kernel
-def _ranks(values, out):  # type: ignore[no-untyped-def]
-    """Ranks from 1, ties sharing their mean rank."""
-    order = np.argsort(values)
-    n, i = values.shape[0], 0
-    while i < n:
-        j = i
-        while j + 1 < n and values[order[j + 1]] == values[order[i]]:
-            j += 1
-        for q in range(i, j + 1):
-            out[order[q]] = 0.5 * (i + j) + 1.0
-        i = j + 1
+def mean_ranks(values, order, out):  # type: ignore[no-untyped-def]
+    """Ranks from 1 of each row of values (n, n_genes), ties sharing their mean rank; ``order`` sorts the row.
+
+    ``out`` is float32: half integers up to 2 ** 23 are exact in it.
+    """
+    n = values.shape[1]
+    for row in range(values.shape[0]):
+        v, o, i = values[row], order[row], 0
+        while i < n:
+            j = i
+            while j + 1 < n and v[o[j + 1]] == v[o[i]]:
+                j += 1
+            for q in range(i, j + 1):
+                out[row, o[q]] = 0.5 * (i + j) + 1.0
+            i = j + 1
 
 
 @kernel
-def spearman_rows(prediction, treated, reference, start, stop, out):  # type: ignore[no-untyped-def]
-    """Spearman correlation over all genes for rows [start, stop); 0 where either side is constant in rank."""
-    n_genes = prediction.shape[1]
+def spearman_of_ranks(truth, prediction, out):  # type: ignore[no-untyped-def]
+    """Correlation of ranks (n, n_genes) row by row, into out (n,); 0 where either side is constant in rank."""
+    n_genes = truth.shape[1]
     t = np.empty(n_genes, dtype=np.float64)
     p = np.empty(n_genes, dtype=np.float64)
-    rt = np.empty(n_genes, dtype=np.float64)
-    rp = np.empty(n_genes, dtype=np.float64)
     sums = np.empty(N_SUMS, dtype=np.float64)
-    shared = reference.shape[0] == 1
-    for i in range(start, stop):
-        ref = reference[0 if shared else i]
+    for i in range(truth.shape[0]):
         for g in range(n_genes):
-            t[g] = np.float64(treated[i, g]) - np.float64(ref[g])
-            p[g] = np.float64(prediction[i, g]) - np.float64(ref[g])
-        _ranks(t, rt)
-        _ranks(p, rp)
-        _sums_of(rt, rp, n_genes, sums)
+            t[g], p[g] = truth[i, g], prediction[i, g]
+        _sums_of(t, p, n_genes, sums)
         scale = np.sqrt(sums[S_TT] * sums[S_PP])
         out[i] = sums[S_TP] / scale if scale > 0.0 else 0.0
 
