@@ -19,7 +19,7 @@ from pertstack.data import FitRows
 from pertstack.data.rows import Float32, PredictRows
 from pertstack.fit.torch.biolord import Biolord, BiolordNetwork
 from pertstack.fit.torch.inputs import Batch, Encoder
-from pertstack.fit.torch.model import Sizes, update
+from pertstack.fit.torch.network import Sizes, update
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from pertstack._base.errors import InputError, MisalignedError
 from pertstack.data.side import PerturbationFeatures, SideInformation
 from pertstack.fit.torch.inputs import Encoder
-from pertstack.fit.torch.model import hide
+from pertstack.fit.torch.network import hide
 from pertstack.fit.torch.scaling import GeneScaler
 from pertstack.fit.torch.settings import Settings
 from references.fit_world import make_rows, split_by_perturbation, with_obs

@@ -17,7 +17,7 @@ from pertstack.fit.profiles import profile
 from pertstack.fit.registry import get_model
 from pertstack.fit.torch.chemcpa import adversary_classes
 from pertstack.fit.torch.inputs import Encoder
-from pertstack.fit.torch.model import Sizes
+from pertstack.fit.torch.network import Sizes
 from pertstack.fit.torch.scgen import learn_differences
 from pertstack.fit.torch.settings import SETTINGS
 from references.fit_world import make_rows, split_by_perturbation, with_control, with_obs

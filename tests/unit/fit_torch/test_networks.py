@@ -13,8 +13,8 @@ from pertstack.fit.torch.chemcpa_supervised import SupervisedNetwork
 from pertstack.fit.torch.chemoe import CheMoENetwork
 from pertstack.fit.torch.inputs import Batch
 from pertstack.fit.torch.layers import Gate, GeneHead, mix, mlp
-from pertstack.fit.torch.model import Sizes
 from pertstack.fit.torch.multidcp import ExpertHead, PlainHead
+from pertstack.fit.torch.network import Sizes
 from pertstack.fit.torch.pdgrapher import PDGrapherNetwork, neighbours
 from pertstack.fit.torch.scgen import ScGenNetwork
 from pertstack.fit.torch.settings import (

@@ -20,7 +20,8 @@ import numpy as np
 from pertstack.data.rows import FitRows
 from pertstack.fit.torch.framework import Tensor, nn, torch
 from pertstack.fit.torch.inputs import Batch, Encoder, Index, Table
-from pertstack.fit.torch.model import PREDICT_ROWS, Network, Sizes, TorchModel, autocast
+from pertstack.fit.torch.model import PREDICT_ROWS, TorchModel
+from pertstack.fit.torch.network import Network, Sizes, autocast
 from pertstack.fit.torch.settings import BiolordSettings
 
 LOG_VARIANCE = (-6.0, 6.0)

@@ -20,7 +20,8 @@ from pertstack.data.rows import FitRows
 from pertstack.fit.torch.framework import Tensor, nn, torch
 from pertstack.fit.torch.inputs import Batch, Encoder, Table
 from pertstack.fit.torch.layers import mlp
-from pertstack.fit.torch.model import Network, Sizes, TorchModel, autocast, update
+from pertstack.fit.torch.model import TorchModel
+from pertstack.fit.torch.network import Network, Sizes, autocast, update
 from pertstack.fit.torch.settings import ChemCPASettings
 
 VARIANCE = (1e-3, 1e2)

@@ -13,7 +13,8 @@ from pertstack.data.rows import FitRows
 from pertstack.fit.torch.framework import Tensor, nn, torch
 from pertstack.fit.torch.inputs import Batch, Encoder
 from pertstack.fit.torch.layers import mlp
-from pertstack.fit.torch.model import Network, Sizes, TorchModel
+from pertstack.fit.torch.model import TorchModel
+from pertstack.fit.torch.network import Network, Sizes
 from pertstack.fit.torch.settings import ChemCPASupervisedSettings
 
 

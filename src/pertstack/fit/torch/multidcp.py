@@ -17,7 +17,8 @@ from pertstack.data.rows import FitRows
 from pertstack.fit.torch.framework import Tensor, nn, torch
 from pertstack.fit.torch.inputs import Batch, Encoder
 from pertstack.fit.torch.layers import Gate, GeneHead, PerGeneResidual, mix, mlp
-from pertstack.fit.torch.model import Network, Sizes, TorchModel
+from pertstack.fit.torch.model import TorchModel
+from pertstack.fit.torch.network import Network, Sizes
 from pertstack.fit.torch.settings import MultiDCPCheMoESettings, MultiDCPSettings
 
 

@@ -20,7 +20,8 @@ from pertstack.data.rows import FitRows, Float32
 from pertstack.data.side import GeneGraph
 from pertstack.fit.torch.framework import Tensor, nn, torch
 from pertstack.fit.torch.inputs import Batch, Encoder
-from pertstack.fit.torch.model import Network, Sizes, TorchModel
+from pertstack.fit.torch.model import TorchModel
+from pertstack.fit.torch.network import Network, Sizes
 from pertstack.fit.torch.settings import PDGrapherSettings
 
 Edges = np.ndarray[Any, np.dtype[np.int64]]

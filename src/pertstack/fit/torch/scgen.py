@@ -18,7 +18,8 @@ from pertstack.data.rows import FitRows, PredictRows
 from pertstack.fit.torch.framework import Tensor, nn, torch
 from pertstack.fit.torch.inputs import Batch, Encoder, Index, Table
 from pertstack.fit.torch.layers import mlp
-from pertstack.fit.torch.model import PREDICT_ROWS, Network, Sizes, TorchModel
+from pertstack.fit.torch.model import PREDICT_ROWS, TorchModel
+from pertstack.fit.torch.network import Network, Sizes
 from pertstack.fit.torch.settings import ScGenSettings
 from pertstack.fit.torch.transigen import Gaussian, draw, kl
 
