@@ -11,15 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy.stats
 
 from pertstack.data.rows import Float32
+from pertstack.reduce.metrics.kernels import mean_ranks
 from pertstack.reduce.tile import Tile
 from pertstack.stack.combiner import Combiner, Family, FittedCombiner, Need
 from pertstack.stack.evidence import Evidence
 from pertstack.stack.sums import Array, Mask, Reference
-
-_rankdata: Any = scipy.stats.rankdata
 
 
 def place_and_profile(delta: Float32, n_genes: int) -> tuple[Array, Array]:
@@ -34,13 +32,9 @@ def place_and_profile(delta: Float32, n_genes: int) -> tuple[Array, Array]:
         One model's deltas of n samples, q >= 1 genes, delta units.
     """
     n, q = delta.shape
-    order = np.argsort(delta, axis=1)
-    profile = np.take_along_axis(delta, order, axis=1).astype(np.float64)
+    profile = np.sort(delta, axis=1).astype(np.float64)
     ranks = np.empty((n, q), dtype=np.float64)
-    np.put_along_axis(ranks, order, np.broadcast_to(np.arange(1.0, q + 1), (n, q)), axis=1)
-    tied = (profile[:, 1:] == profile[:, :-1]).any(axis=1)
-    if tied.any():
-        ranks[tied] = _rankdata(delta[tied], method="average", axis=1)
+    mean_ranks(delta, np.argsort(delta, axis=1), ranks)
     if q != n_genes:
         wanted = np.broadcast_to((np.arange(n_genes) + 0.5) / n_genes, (n, n_genes))
         profile = value_at(profile, wanted)

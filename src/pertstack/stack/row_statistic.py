@@ -19,6 +19,25 @@ Statistic = Callable[[Float32, Any], Float32]
 """(predictions sorted along models with missing ones last, number of available models) -> combined."""
 
 
+_FEW = 8  # models up to which comparing whole layers beats sorting each gene of each sample
+
+
+def sorted_over_models(values: Float32) -> Float32:
+    """Values (M, n, n_genes) sorted along models, NaN last: ``np.sort(values, axis=0)``, for few models much faster.
+
+    Neighbouring layers are compared and exchanged M times over (odd-even transposition sort: Knuth, The Art of Computer
+    Programming 3, section 5.3.4), each time for all samples and genes at once.
+    """
+    if len(values) > _FEW or np.isnan(values).any():
+        return np.sort(values, axis=0)
+    layers = list(values)
+    for turn in range(len(layers)):
+        for i in range(turn % 2, len(layers) - 1, 2):
+            low, high = layers[i], layers[i + 1]
+            layers[i], layers[i + 1] = np.minimum(low, high), np.maximum(low, high)
+    return np.stack(layers)
+
+
 @dataclass(frozen=True)
 class RowStatistic(FittedCombiner):
     """A statistic over the available models of each sample and gene; NaN where no model predicts."""
@@ -39,7 +58,7 @@ class RowStatistic(FittedCombiner):
         else:
             predictions = np.where(there, predictions, np.inf)
             count = there.sum(axis=0)
-        combined = self.statistic(np.sort(predictions, axis=0), np.maximum(count, 1))
+        combined = self.statistic(sorted_over_models(predictions), np.maximum(count, 1))
         return np.asarray(np.where(np.asarray(count) > 0, combined, np.nan), dtype=np.float32)
 
     def weights(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pertstack.reduce.read_tiles import iter_tiles
 from pertstack.stack.evidence import Evidence
 from pertstack.stack.rank_average import rank_average
 from pertstack.stack.registry import make_combiner
+from pertstack.stack.row_statistic import sorted_over_models
 from pertstack.stack.winsorised_mean import DrawnIn
 from references.robust_loops import loop_rank_average
 from references.small_world import as_source, small_world
@@ -93,3 +94,12 @@ def test_standardised_mean_leaves_out_a_model_that_says_nothing():
     fitted = make_combiner("standardised_mean").fit(evidence)
     assert fitted.facts["scales"][4] == 0.0 and fitted.coefficients[4] == 0.0
     np.testing.assert_allclose(fitted.coefficients[:4] * 4, fitted.facts["scales"][:4])
+
+
+@pytest.mark.parametrize("n_models", range(1, 11))
+def test_layers_compared_pairwise_are_sorted_along_models(n_models):
+    values = np.round(np.random.default_rng(n_models).normal(size=(n_models, 20, 30)), 1).astype(np.float32)
+    values[0, 0, :3] = np.inf
+    np.testing.assert_array_equal(sorted_over_models(values), np.sort(values, axis=0))
+    values[0, 1] = np.nan
+    np.testing.assert_array_equal(sorted_over_models(values), np.sort(values, axis=0))

@@ -65,7 +65,7 @@ def gene_set_sums(prediction, treated, reference, top, ks, with_all, start, stop
 def mean_ranks(values, order, out):  # type: ignore[no-untyped-def]
     """Ranks from 1 of each row of values (n, n_genes), ties sharing their mean rank; ``order`` sorts the row.
 
-    ``out`` is float32: half integers up to 2 ** 23 are exact in it.
+    ``out`` may be float32: half integers up to 2 ** 23 are exact in it.
     """
     n = values.shape[1]
     for row in range(values.shape[0]):
