@@ -102,16 +102,17 @@ def test_a_model_that_is_nowhere_predicted_in_one_fold_is_not_taken_for_zero():
     holes = {k: p.copy() for k, p in world["predictions"].items()}
     fold = np.asarray(world["folds"])
     holes["m0"][fold == 1] = np.nan
-    fit = stacked(world, ["mean", "simplex"], predictions=holes)
+    fit = stacked(world, ["mean", "median", "simplex"], predictions=holes)
     n = int((fold != 1).sum())
     assert int(np.isfinite(fit.scores.values("m0", "r2_top20@pooled")).sum()) == n
-    assert np.isfinite(fit.scores.values("mean", "r2_top20@pooled")).all()
-    rest = stacked(world, ["mean"], predictions={k: holes[k] for k in ("m1", "m2")})
+    rest = stacked(world, ["mean", "median"], predictions={k: holes[k] for k in ("m1", "m2")})
     in_fold = fit.scores.samples["fold"].to_numpy() == 1
-    np.testing.assert_allclose(
-        fit.scores.values("mean", "r2_top20@pooled")[in_fold],
-        rest.scores.values("mean", "r2_top20@pooled")[rest.scores.samples["fold"].to_numpy() == 1], atol=1e-5,
-    )  # fmt: skip
+    for name in ("mean", "median"):
+        ours, theirs = (f.scores.values(name, "r2_top20@pooled") for f in (fit, rest))
+        assert np.isfinite(ours).all()
+        np.testing.assert_allclose(
+            ours[in_fold], theirs[rest.scores.samples["fold"].to_numpy() == 1], atol=1e-5, err_msg=name
+        )
 
 
 def test_near_copies_are_named_and_do_not_blow_up_weights():

@@ -178,7 +178,7 @@ def test_pooled_controls_come_from_development_rows_alone():
         treated = world["treated"] + np.float32(shift) * np.isnan(folds)[:, None]
         source = ArraySource(
             world["predictions"], treated, control, folds=folds, perturbation=world["perturbation"],
-            cell_line=world["cell_line"],
+            cell_line=world["cell_line"], role="all",
         )  # fmt: skip
         return References.collect(source).pooled("line0")
 
