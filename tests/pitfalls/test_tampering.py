@@ -100,6 +100,7 @@ def test_a_record_swapped_between_blocks(judged):
     said = " ".join(e["where"] + e["message"] for e in errors)
     for folder in (first, second):
         assert str(folder.relative_to(judged.folder.path("store"))) in said, errors
+    assert said.count("does not belong here") >= 2, "the record itself says so, not only the files around it"
 
 
 def test_the_fold_table_edited(judged):
