@@ -7,13 +7,15 @@ EXTRAS := models,dask,external,dev
 
 export MPLBACKEND := Agg
 
-.PHONY: help setup demo test test-all lint types bench worlds zoo judges calibration mutants clean
+.PHONY: help setup demo test test-all laws processors lint types bench worlds zoo judges calibration mutants clean
 
 help:
 	@echo "make setup     the environment alone; .venv/bin/pertstack works afterwards"
-	@echo "make demo      simulate a study, train, stack, judge; writes demo/report.html"
+	@echo "make demo      simulate a study, train, stack, judge; writes demo/study/report.html"
 	@echo "make test      lint, types, tests, README commands, a small study (under 20 minutes on 2 cores)"
 	@echo "make test-all  also the slow tests (faults, external environments)"
+	@echo "make laws      every law on 2,000 new random examples (LAW_EXAMPLES=N); before an issue is called done"
+	@echo "make processors  the tests that hang on rounding, with other vector units, kernels and thread counts"
 	@echo "make bench | worlds | zoo | judges | calibration | mutants    what stands behind the docs"
 
 setup: $(STAMP)
@@ -42,6 +44,12 @@ test: lint types
 
 test-all: lint types
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+laws: $(STAMP)
+	HYPOTHESIS_PROFILE=laws LAW_EXAMPLES=$(or $(LAW_EXAMPLES),2000) $(BIN)/python -m pytest -n 2 -q -m "not slow" $(shell grep -rl "import.*given" tests)
+
+processors: $(STAMP)
+	$(BIN)/python tests/processors.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/store.py

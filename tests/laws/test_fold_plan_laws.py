@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pertstack._base.errors import InputError
 from pertstack.design.assign import dealt_places, place_groups, salt_of
 from pertstack.design.folds import FoldPlan
 
+letters = st.characters(exclude_categories=("Cc", "Cs"))
 names = st.lists(
-    st.text(min_size=1, max_size=6).filter(lambda s: s.strip() != ""), min_size=8, max_size=80, unique=True
+    st.text(letters, min_size=1, max_size=6).filter(lambda s: s.strip() != ""), min_size=8, max_size=80, unique=True
 )
 
 
@@ -34,6 +37,17 @@ def test_row_order_does_not_matter_and_groups_stay_whole(
     assert (plan.table.groupby("group")["fold"].nunique(dropna=False) == 1).all()
     assert (plan.table["fold"].dropna() < n_folds).all()
     assert min(part["groups"] for part in plan.describe()["parts"] if part["fold"] is not None) >= 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(groups=names, odd=st.sampled_from("\0\t\n\r\x1b\x7f"), at=st.integers(0, 6), seed=st.integers(0, 10**6))
+def test_a_name_with_a_control_character_is_refused(groups: list[str], odd: str, at: int, seed: int) -> None:
+    """numpy and pandas cut text at NUL: '0' and '0\\0' would be one group on both sides of a fold."""
+    obs = design([*groups, groups[0][:at] + odd + groups[0][at:]], seed)
+    with pytest.raises(InputError, match="control characters"):
+        FoldPlan.make(obs, n_folds=2, seed=seed)
+    with pytest.raises(InputError, match="control characters"):
+        FoldPlan.make(design(groups, seed, prefix=f"s{odd}"), n_folds=2, seed=seed)
 
 
 @settings(max_examples=40, deadline=None)

@@ -15,6 +15,7 @@ import pandas as pd
 from pertstack._base.errors import first_few
 from pertstack._base.findings import Finding
 from pertstack._base.memory import rows_per_tile
+from pertstack._base.names import unusable_in_words, unusable_names
 from pertstack._base.progress import track
 from pertstack.data.card import Card
 from pertstack.data.census import Census
@@ -56,6 +57,11 @@ def examine(file: DataFile) -> Examination:
         *file.notes,
         *_names(file.obs.index, "sample id", "sample", file.path),
         *_names(file.var.index, "gene name", "gene", file.path),
+        *(
+            f
+            for c in ("perturbation", "cell_line")
+            for f in _control_characters(file.obs[c].dropna().unique(), f"values of {c}", c, file.path)
+        ),
         *_values(file, census),
         *_scale(file, census),
         *pairing_findings(file, census, pairing),
@@ -87,7 +93,12 @@ def _names(index: pd.Index[Any], what: str, noun: str, where: str) -> list[Findi
             f"{len(empty):,} {what}s are empty (positions {first_few(empty)}). "
             f"Give every {noun} a name.", empty, where,
         ))  # fmt: skip
-    return found
+    return [*found, *_control_characters(index, f"{what}s", f"{noun}_names", where)]
+
+
+def _control_characters(names: Iterable[object], what: str, code: str, where: str) -> list[Finding]:
+    bad = unusable_names(names)
+    return [_finding("error", f"unusable_{code}", unusable_in_words(bad, what), bad, where)] if bad else []
 
 
 def _values(file: DataFile, census: Census) -> list[Finding]:

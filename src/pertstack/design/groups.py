@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
+from pertstack._base.names import refuse_unusable_names
 
 STRUCTURE = "smiles"
 SAMPLE = "sample"
@@ -66,7 +67,8 @@ def group_ids(obs: pd.DataFrame, group_by: str) -> pd.Series[str]:
     UnknownNameError
         A column is not there.
     InputError
-        A sample has no value in it: it would have to be guessed which group it belongs to.
+        A sample has no value in it: it would have to be guessed which group it belongs to. Or a value holds control
+        characters.
     """
     check_sample_ids(obs)
     parts = split_columns(group_by)
@@ -78,12 +80,14 @@ def group_ids(obs: pd.DataFrame, group_by: str) -> pd.Series[str]:
         joined = escaped[0]
         for column in escaped[1:]:
             joined = joined + "|" + column
+    refuse_unusable_names(joined.unique(), f"values of {group_by}")
     return joined.rename("group")
 
 
 def check_sample_ids(obs: pd.DataFrame) -> None:
-    """Sample ids are the index of obs: present, and each once."""
+    """Sample ids are the index of obs: present, each once, without control characters."""
     ids = obs.index
+    refuse_unusable_names(ids, "sample ids")
     if ids.hasnans:
         raise InputError(
             f"{int(np.count_nonzero(ids.isna())):,} samples have no sample id. Give every sample an id of its own."

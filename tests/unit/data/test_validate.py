@@ -29,6 +29,22 @@ def test_duplicate_names(tmp_path) -> None:
     assert codes["duplicate_genes"].examples == ("G1",)
 
 
+@pytest.mark.parametrize("odd", ["d0\0", "two\nlines", "tab\tbed", "\x1b[31mred"])
+def test_names_with_control_characters_are_refused_wherever_they_stand(tmp_path, odd: str) -> None:
+    """numpy and pandas cut text at NUL, and genes are stored one a line: two names would become one."""
+    path = write(tmp_path, small())
+    for code in ("sample_names", "gene_names", "perturbation", "cell_line"):
+        file = open_data(path)
+        if code == "sample_names":
+            file.obs.index = [odd, *file.obs.index[1:]]
+        elif code == "gene_names":
+            file.var.index = [odd, *file.var.index[1:]]
+        else:
+            file.obs[code] = [odd, *file.obs[code].astype(str)[1:]]
+        codes = {f.code: f for f in validate(file)}
+        assert codes[f"unusable_{code}"].severity == "error" and repr(odd) in codes[f"unusable_{code}"].message
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -666.0])
 def test_unusable_values_are_named_by_sample_and_gene(tmp_path, value: float) -> None:
     data = small()

@@ -192,7 +192,8 @@ def test_cut_edges_shield_a_target_from_its_neighbours_and_nothing_else():
         flags[:, 1] = target
         rows = Batch(rows.row, x1, rows.features, rows.known, rows.dose, rows.cell, flags)
         out = net.predict(rows)
-        assert ((out[0] - out[1]).abs() > 1e-9).tolist() == reached
+        rounding = 8 * torch.finfo(out.dtype).eps * out.abs().max()  # other processors sum in another order
+        assert ((out[0] - out[1]).abs() > rounding).tolist() == reached
 
 
 def test_gradients_pass_the_sparse_product():

@@ -1,0 +1,44 @@
+"""Which names may be used: text that files, tables and other libraries keep as it is.
+
+numpy drops trailing NUL characters, pandas compares text up to the first one, and lists of names are stored one a line.
+So ``'0'`` and ``'0\\0'`` would become one group, half of it on each side of a fold. Such names are refused at the door.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from pertstack._base.errors import InputError, first_few
+
+_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, halves of surrogate pairs
+
+
+def unusable_names(names: Iterable[object]) -> list[str]:
+    r"""The distinct names that hold a control character (NUL, tab, line break, ...) or text that is no UTF-8.
+
+    >>> unusable_names(["vorinostat", "0\0", "two\nlines"])
+    ['0\x00', 'two\nlines']
+    """
+    return [name for name in dict.fromkeys(map(str, names)) if _CONTROL.search(name)]
+
+
+def refuse_unusable_names(names: Iterable[object], what: str) -> None:
+    """Refuse names with control characters; ``what`` says in the plural what the names are.
+
+    Raises
+    ------
+    InputError
+        Shows the first of them, escaped.
+    """
+    if found := unusable_names(names):
+        raise InputError(unusable_in_words(found, what))
+
+
+def unusable_in_words(found: list[str], what: str) -> str:
+    """The sentence for names that ``unusable_names`` found."""
+    return (
+        f"{len(found):,} {what} hold control characters (NUL, tab, line break) or broken text: {first_few(found)}. "
+        f"Other libraries cut names there, so two names could become one. Remove these characters from the file, with "
+        r"pandas for example: names.str.replace(r'[\x00-\x1f\x7f]', '', regex=True)."
+    )
