@@ -18,8 +18,10 @@ from pertstack.data.simulate_config import SimulationConfig
 from pertstack.data.simulate_layout import Layout
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
+Float64 = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 BLOCK = 256  # rows that share one random stream
+GRID = 2.0**12  # profiles are rounded to this many steps per log2 unit
 N_NOISE = 12  # directions in which plates differ
 
 
@@ -73,44 +75,54 @@ def make_truth(config: SimulationConfig, features: Float32, basal: Float32, rng:
 def effects(truth: Truth, config: SimulationConfig, layout: Layout, rows: Ints) -> Float32:
     """Noise-free effect (n, G) of samples: treated minus true basal."""
     p, c = layout.perturbation[rows], layout.cell_line[rows]
+    loadings, network = truth.loadings.astype(np.float64), truth.network.astype(np.float64)
     own = 1 - config.observable_share - config.network_share
     hidden = np.sqrt(0.6) * truth.hidden[p] + np.sqrt(0.4) * truth.hidden_by_line[c, p]
-    activity = np.sqrt(config.observable_share) * truth.observable[p] + np.sqrt(own) * hidden
-    out = (activity * truth.response[c]) @ truth.loadings / np.sqrt(np.float32(truth.loadings.shape[0]))
+    activity = np.sqrt(config.observable_share) * truth.observable[p].astype(np.float64) + np.sqrt(own) * hidden
+    out = (activity * truth.response[c]) @ loadings / np.sqrt(len(loadings))
     where = {int(g): i for i, g in enumerate(truth.target_genes)}
     hit = sp.lil_matrix((len(rows), len(truth.target_genes)), dtype=np.float32)
     for i, q in enumerate(p):
         for gene in truth.targets[q]:
             hit[i, where[gene]] = 1.0
-    out += np.float32(np.sqrt(config.network_share)) * (hit.tocsr() @ truth.network)
+    out += np.sqrt(config.network_share) * (hit.tocsr() @ network)
     dose = 10.0 ** (1.0 * (np.log10(layout.dose[rows]) - truth.log10_ec50[p]))
     saturation = dose / (1 + dose)
     duration = np.where(layout.time_h[rows] < 12, 0.7, 1.0)
-    out *= (config.effect_sd * truth.strength[p] * saturation * duration).astype(np.float32)[:, None]
-    out += truth.common * (0.5 + 0.5 * saturation).astype(np.float32)[:, None]
-    return np.asarray(out, dtype=np.float32)
+    out *= (config.effect_sd * truth.strength[p] * saturation * duration)[:, None]
+    out += truth.common * (0.5 + 0.5 * saturation)[:, None]
+    return on_grid(out)
 
 
-def noise(truth: Truth, config: SimulationConfig, plate: Ints, rng: np.random.Generator) -> Float32:
+def on_grid(values: np.ndarray[Any, Any]) -> Float32:
+    """Values rounded to ``GRID`` steps per unit, exact in float32: the same on every processor."""
+    return np.asarray(np.rint(np.asarray(values, dtype=np.float64) * GRID) / GRID, dtype=np.float32)
+
+
+def noise(truth: Truth, config: SimulationConfig, plate: Ints, rng: np.random.Generator) -> Float64:
     """Plate and well noise (n, G) of wells: the well part comes from ``rng``, the plate part from the plate."""
-    out = config.well_sd * rng.standard_normal((len(plate), len(truth.common)), dtype=np.float32)
-    out *= np.exp(0.25 * rng.standard_normal((len(plate), 1), dtype=np.float32))  # some wells are worse than others
-    copied = out[:, truth.landmark] @ truth.inference
-    out[:, ~truth.landmark] = 0.75 * copied + np.float32(np.sqrt(1 - 0.75**2)) * out[:, ~truth.landmark]
+    drawn = rng.standard_normal((len(plate), len(truth.common)), dtype=np.float32)
+    out = config.well_sd * drawn.astype(np.float64)
+    out *= np.exp(
+        0.25 * rng.standard_normal((len(plate), 1), dtype=np.float32).astype(np.float64)
+    )  # some wells are worse than others
+    copied = out[:, truth.landmark] @ truth.inference.astype(np.float64)
+    out[:, ~truth.landmark] = 0.75 * copied + np.sqrt(1 - 0.75**2) * out[:, ~truth.landmark]
     plates, inverse = np.unique(plate, return_inverse=True)
     scores = np.stack([np.random.default_rng([config.seed, 2, int(q)]).normal(size=N_NOISE) for q in plates])
-    return out + np.float32(config.plate_sd) * (scores.astype(np.float32) @ truth.plate_loadings)[inverse]
+    shared: Float64 = out + config.plate_sd * (scores @ truth.plate_loadings.astype(np.float64))[inverse]
+    return shared
 
 
 def sample_rows(truth: Truth, config: SimulationConfig, layout: Layout, block: int) -> tuple[Float32, Float32, Float32]:
     """(control, treated, effect) of the ``block``-th ``BLOCK`` samples, each (n, G)."""
     rows = np.arange(block * BLOCK, min((block + 1) * BLOCK, layout.n_samples), dtype=np.int64)
     rng = np.random.default_rng([config.seed, 3, block])
-    basal = truth.basal[layout.cell_line[rows]]
+    basal = truth.basal[layout.cell_line[rows]].astype(np.float64)
     effect = effects(truth, config, layout, rows)
-    treated = basal + effect + noise(truth, config, layout.plate[rows], rng)
+    treated = on_grid(basal + effect + noise(truth, config, layout.plate[rows], rng))
     if config.pairing == "own":
-        return basal + noise(truth, config, layout.plate[rows], rng), treated, effect
+        return on_grid(basal + noise(truth, config, layout.plate[rows], rng)), treated, effect
     wells, inverse = np.unique(layout.control_well[rows], return_inverse=True)
     vehicle = np.stack([_vehicle(truth, config, layout, int(well)) for well in wells])
     return vehicle[inverse], treated, effect
@@ -122,7 +134,7 @@ def _vehicle(truth: Truth, config: SimulationConfig, layout: Layout, well: int) 
     plate, wells = (well // n, [well]) if config.pairing == "random" else (well, list(range(well * n, (well + 1) * n)))
     where = np.array([plate], dtype=np.int64)
     rows = [noise(truth, config, where, np.random.default_rng([config.seed, 4, w]))[0] for w in wells]
-    return np.asarray(truth.basal[layout.plate_cell_line[plate]] + np.mean(rows, axis=0), dtype=np.float32)
+    return on_grid(truth.basal[layout.plate_cell_line[plate]].astype(np.float64) + np.mean(rows, axis=0))
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Float32:
@@ -138,14 +150,16 @@ def _loadings(p: int, n_genes: int, share: float, rng: np.random.Generator) -> F
 
 def _responses(basal: Float32, p: int, modifier: float, rng: np.random.Generator) -> Float32:
     """Gain (C, P) of each programme in each cell line, read off its untreated profile so that controls inform."""
-    centred = basal - basal.mean(0)
+    exact = basal.astype(np.float64)
+    centred = exact - exact.mean(0)
     scores = centred @ rng.normal(size=(basal.shape[1], p)) / (np.sqrt((centred**2).sum(1, keepdims=True)) + 1e-6)
     return np.asarray(1 + modifier * np.clip(scores, -1.8, 1.8), dtype=np.float32)
 
 
 def _observable(features: Float32, p: int, rng: np.random.Generator) -> Float32:
     """Activities (D, P) from features: a linear part and one of pairs of features; each programme has variance 1."""
-    centred = features - features.mean(0)
+    exact = features.astype(np.float64)
+    centred = exact - exact.mean(0)
     linear = centred @ rng.normal(size=(features.shape[1], p))
     left, right = (np.tanh(centred @ rng.normal(size=(features.shape[1], 2 * p))) for _ in range(2))
     pairs = (left * right) @ rng.normal(size=(2 * p, p))
@@ -174,14 +188,14 @@ def _graph(loadings: Float32, rng: np.random.Generator) -> Ints:
 def _propagate(edges: Ints, target_genes: Ints, n_genes: int, keep: float = 0.6) -> Float32:
     """Effect (n_targets, G) of inhibiting each target: restart walk over the graph, the target itself goes down."""
     rows, cols = np.concatenate([edges, edges[:, ::-1]]).T
-    adjacency = sp.csr_matrix((np.ones(len(rows), np.float32), (rows, cols)), shape=(n_genes, n_genes))
+    adjacency = sp.csr_matrix((np.ones(len(rows)), (rows, cols)), shape=(n_genes, n_genes))
     degree = np.maximum(np.asarray(adjacency.sum(1)).ravel(), 1)
     walk = sp.diags(1 / np.sqrt(degree)) @ adjacency @ sp.diags(1 / np.sqrt(degree))
-    start = np.zeros((len(target_genes), n_genes), dtype=np.float32)
+    start = np.zeros((len(target_genes), n_genes))
     start[np.arange(len(target_genes)), target_genes] = -1
     state = start
     for _ in range(4):
-        state = start + keep * np.asarray((walk @ state.T).T, dtype=np.float32)
+        state = start + keep * np.asarray((walk @ state.T).T)
     return np.asarray(state / np.sqrt(np.mean(state**2, axis=1, keepdims=True)), dtype=np.float32)
 
 

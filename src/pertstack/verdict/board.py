@@ -23,6 +23,7 @@ from rich.table import Table
 from pertstack._base.errors import InputError, unknown_name
 from pertstack._base.files import read_json, write_atomic
 from pertstack.verdict import board_text
+from pertstack.verdict.decision import Decision
 from pertstack.verdict.words import direction, find_metric, split_metric
 
 Kind = Literal["base", "combiner", "reference", "ceiling"]
@@ -93,6 +94,7 @@ class Leaderboard:
     headline: str = ""
     cautions: tuple[str, ...] = ()
     several: Mapping[str, Any] = field(default_factory=dict)  # all competitors at once, as ``several.py`` gives it
+    decision: Decision | None = None  # what to do, whose text is the headline; None in files written before it existed
 
     @property
     def primary_metric(self) -> str:
@@ -140,6 +142,7 @@ class Leaderboard:
             "versions": dict(self.versions), "interval": dict(self.interval), "exploratory": self.exploratory,
             "headline": self.headline, "cautions": list(self.cautions), "rows": [_row_to_dict(r) for r in rows],
             **({"several": dict(self.several)} if self.several else {}),
+            **({"decision": self.decision.to_json()} if self.decision else {}),
         }  # fmt: skip
 
     def to_json(self, path: Path | str | None = None) -> str:
@@ -191,6 +194,7 @@ class Leaderboard:
             value["chosen"], value["best_single"], value["test_looks"], value["plan_digest"], value["versions"],
             value.get("interval", {}), value.get("exploratory", False), value.get("headline", ""),
             tuple(value.get("cautions", ())), value.get("several", {}),
+            Decision.from_json(value["decision"]) if value.get("decision") else None,
         )  # fmt: skip
 
     @classmethod

@@ -11,16 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.verdict.board import Leaderboard, LeaderboardRow, Split, plain_json
 from pertstack.verdict.competitors import best_single_of, decompositions_of, matrix, rows_of, views_of
+from pertstack.verdict.decision import Case, Decision, decide
 from pertstack.verdict.gain_parts import Decomposition
 from pertstack.verdict.looks import looks_in_words
 from pertstack.verdict.setting import BEST_SINGLE, FEW_GROUPS, Resampling, Setting
-from pertstack.verdict.several import Scores, several
+from pertstack.verdict.several import Scores, gains_shown, several
 from pertstack.verdict.words import count_units, direction, need_metric
 
 
@@ -40,6 +42,11 @@ class Verdict:
     @property
     def headline(self) -> str:
         return self.leaderboard.headline
+
+    @property
+    def decision(self) -> Decision:
+        """What to do, and what must be known before doing it."""
+        return self.leaderboard.decision or Decision("amber", "look", self.leaderboard.headline)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values of everything but the leaderboard, which has a file of its own."""
@@ -89,7 +96,7 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, res
     n_units: dict[str, int] = {}
     for which, table in tables.items():
         rows += rows_of(which, table, setting, resampling)
-        n_units[which] = int(table.samples["group"].nunique())
+        n_units[which] = _scored_groups(table, setting)
     table = tables[split]
     best = best_single_of(table, setting)
     decompositions = decompositions_of(table, setting, resampling, best)
@@ -100,12 +107,13 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, res
     together = several(
         _scores(table, setting), _scores(tables[tried], setting), tried, best, views[1], resampling,
     )  # fmt: skip
+    decision = decide(_case(setting, best, chosen, split, table, together))
     board = Leaderboard(
         marked, need_metric(table.metrics, setting.primary), setting.chosen, best, setting.test_looks,
         setting.plan_digest, dict(setting.versions),
         {**resampling.facts, "unit": setting.unit, "n_units": n_units}, setting.exploratory,
-        _headline(setting, best, chosen, split),
-        _board_cautions(setting, n_units[split], split, _error(marked, setting, best)), together,
+        decision.text, _board_cautions(setting, n_units[split], split, _error(marked, setting, best)), together,
+        decision,
     )  # fmt: skip
     return Verdict(board, chosen, decompositions, *views, split)
 
@@ -151,12 +159,27 @@ def _ships_alone(setting: Setting, best: str) -> bool:
     return setting.chosen in (best, BEST_SINGLE) or setting.kinds.get(setting.chosen or "") == "base"
 
 
-def _headline(setting: Setting, best: str, chosen: Decomposition | None, split: Split) -> str:
-    """One sentence a person can take home; says on which rows it was seen."""
-    where = "Held-out test" if split == "test" else "Out-of-fold rows"
-    if setting.chosen is None:
-        return f"{where}: no combination is shipped, because none beat the best single model, {best}."
-    if chosen is None:
-        who = best if setting.chosen == best else setting.alone or "the best single model out of fold"
-        return f"{where}: {who} ships alone; no combination was shown to beat the best single model."
-    return f"{where}: {chosen.headline}"
+def _scored_groups(table: ScoreTable, setting: Setting) -> int:
+    """Groups with a sample on which anyone has a score on the deciding metric: what is resampled."""
+    scored = np.flatnonzero(np.isfinite(matrix(table, setting.primary)).any(axis=0))
+    return int(table.samples["group"].iloc[scored].nunique())
+
+
+def _case(
+    setting: Setting,
+    best: str,
+    chosen: Decomposition | None,
+    split: Split,
+    table: ScoreTable,
+    together: Mapping[str, Any],
+) -> Case:
+    """What the decision hangs on, of everything that was computed."""
+    at_once = together.get("simultaneous")
+    shown = gains_shown(at_once) if at_once else []
+    alone = setting.chosen if setting.kinds.get(setting.chosen or "") == "base" else setting.alone
+    return Case(
+        setting.chosen, alone or best, chosen, split, need_metric(table.metrics, setting.primary), setting.unit,
+        _scored_groups(table, setting), FEW_GROUPS, setting.exploratory, setting.test_looks,
+        setting.planned_looks, setting.accused, setting.accused_gravely, frozenset(setting.no_drug),
+        (shown, len(at_once["rows"])) if at_once else None, setting.simulated,
+    )  # fmt: skip

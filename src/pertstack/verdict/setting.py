@@ -71,3 +71,6 @@ class Setting:
     replicate: str | None = "replicate"
     alone: str | None = None  # the base model that ships when ``chosen`` is the reference best_single
     planned_looks: int = 1
+    accused: Mapping[str, Sequence[str]] = field(default_factory=dict)  # model of the stack -> what a probe says of it
+    accused_gravely: frozenset[str] = frozenset()  # of these, the ones a probe accuses with severity "error"
+    simulated: bool = False

@@ -52,6 +52,11 @@ class Scores:
         rows = [i for i, n in enumerate(self.names) if self.kinds[n] in kinds and np.isfinite(self.values[i]).any()]
         return Scores([self.names[i] for i in rows], self.kinds, self.values[rows], self.groups, self.sign)
 
+    def scored(self) -> Scores:
+        """Without the samples on which no name has a score: groups that were not scored are not counted."""
+        some = np.isfinite(self.values).any(axis=0)
+        return Scores(self.names, self.kinds, self.values[:, some], self.groups[some], self.sign)
+
 
 def several(
     read: Scores, tried: Scores, tried_split: str, best_single: str, left_out: pd.DataFrame,
@@ -69,9 +74,9 @@ def several(
         From ``views.leave_cell_line_out``.
     """
     return {
-        "confidence_set": _confidence_set(read.only(("base", "combiner", "reference")), resampling),
-        "simultaneous": _simultaneous(read, best_single, resampling),
-        "best_of": _best_of(tried.only(("combiner", "reference")), tried_split, resampling),
+        "confidence_set": _confidence_set(read.only(("base", "combiner", "reference")).scored(), resampling),
+        "simultaneous": _simultaneous(read.scored(), best_single, resampling),
+        "best_of": _best_of(tried.only(("combiner", "reference")).scored(), tried_split, resampling),
         "leave_cell_line_out": [
             {"left_out": r["left_out"], "difference": _known(r["difference"]), "n": int(r["n"]),
              "ci": None if _known(r["ci_lo"]) is None else [float(r["ci_lo"]), float(r["ci_hi"])]}
@@ -134,30 +139,40 @@ def several_in_words(facts: Mapping[str, Any]) -> list[str]:
         )
     found = facts.get("simultaneous")
     if found:
-        shown = [r for r in found["rows"] if r["p"] is not None and r["p"] <= 1 - found["level"]]
-        gains = [r["name"] for r in shown if (r["difference"] > 0) == found["more_is_better"]]
-        losses = len(shown) - len(gains)
+        gains = gains_shown(found)
+        losses = len(_significant(found)) - len(gains)
         lines.append(
-            f"All {len(found['rows'])} combinations and references tested at once against {found['against']}: "
-            + (f"a gain is shown for {_listed(gains)}" if gains else "no gain is shown")
-            + (f"; a loss for {losses:,}." if losses else ".")
+            f"Asked of all {len(found['rows'])} combinations and references at once, which takes stronger evidence "
+            f"than asking of one named beforehand, a gain over {found['against']} is shown for "
+            + (_listed(gains) if gains else "none")
+            + (f", a loss for {losses:,}." if losses else ".")
         )
     found = facts.get("best_of")
     if found:
         where = "out of fold" if found["split"] == "oof" else "on the test"
         lines.append(
-            f"Best of {found['n_candidates']} tried {where}: {found['best']} at {number(found['seen'])}; free of the "
-            f"luck of being chosen {number(found['value'])} {interval(_pair(found['ci']))} (BBC-CV)."
+            f"Best of {found['n_candidates']} tried {where}: {found['best']} at {number(found['seen'])}; corrected "
+            f"for selection {number(found['value'])} {interval(_pair(found['ci']))} (BBC-CV)."
         )
     known = [r for r in facts.get("leave_cell_line_out", ()) if r["difference"] is not None]
     if known:
         low, high = min(known, key=lambda r: r["difference"]), max(known, key=lambda r: r["difference"])
-        lines.append(
-            f"Difference with each of {count_of(len(known), 'cell line')} left out: "
-            f"{number(low['difference'], sign=True)} (without {low['left_out']}) to "
-            f"{number(high['difference'], sign=True)} (without {high['left_out']})."
-        )
+        if number(low["difference"]) != number(high["difference"]):
+            lines.append(
+                f"Difference with each of {count_of(len(known), 'cell line')} left out: "
+                f"{number(low['difference'], sign=True)} (without {low['left_out']}) to "
+                f"{number(high['difference'], sign=True)} (without {high['left_out']})."
+            )
     return lines
+
+
+def gains_shown(found: Mapping[str, Any]) -> list[str]:
+    """Names whose gain stands when all are tested at once, of the facts under ``simultaneous``."""
+    return [r["name"] for r in _significant(found) if (r["difference"] > 0) == found["more_is_better"]]
+
+
+def _significant(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [r for r in found["rows"] if r["p"] is not None and r["p"] <= 1 - found["level"]]
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -189,3 +190,24 @@ def test_the_picture_of_the_docs_on_a_fixed_seed() -> None:
     assert ridge["pooled R2 Top-20"] > mean["pooled R2 Top-20"] + 0.05
     assert 0.1 < ridge["centroid Pearson"] < truth["centroid Pearson"] - 0.2
     assert truth["own R2 Top-20"] > ridge["own R2 Top-20"] + 0.15
+
+
+def test_other_vector_units_and_kernels_give_the_same_bits() -> None:
+    """As on another processor: numpy without its fast units, OpenBLAS with older kernels. Networks amplify last bits."""
+    import numpy._core._multiarray_umath as umath
+
+    code = (
+        "import hashlib, numpy as np; from pertstack.data import SimulationConfig, simulate\n"
+        "w = simulate(SimulationConfig(samples=300, genes=120, cell_lines=2, perturbations=40, seed=5))\n"
+        "for x in (w.X, w.layers['control'], w.layers['effect']):\n"
+        "    print(hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest())"
+    )
+    units = " ".join(u for u in umath.__cpu_dispatch__ if umath.__cpu_features__.get(u))
+    other = {"NPY_DISABLE_CPU_FEATURES": units, "OPENBLAS_CORETYPE": "Nehalem", "OPENBLAS_NUM_THREADS": "1"}
+    answers = [
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **env}, check=True
+        ).stdout
+        for env in ({}, other)
+    ]
+    assert answers[0] == answers[1] and len(answers[0].split()) == 3

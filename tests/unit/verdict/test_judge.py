@@ -34,7 +34,8 @@ def test_best_single_chosen_gain_and_artefact_come_out_as_built(verdict):
     assert verdict.decompositions["direct_own"].reading == "artefact"
     assert any("artefact" in c for c in board.row("direct_own").cautions)
     assert not board.row("direct_pooled").cautions
-    assert board.headline.startswith("Held-out test: direct_pooled against mlp")
+    assert board.headline.startswith("Ship direct_pooled: it beats mlp by 0.025 [")
+    assert "and the gain is not the control's or the constant's." in board.headline and board.decision.light == "green"
 
 
 def test_scores_are_means_over_valid_samples_in_a_plain_loop(verdict):
@@ -64,35 +65,38 @@ def test_abstaining_on_some_samples_is_cautioned():
 def test_the_test_is_read_when_there_is_one_else_oof(verdict):
     assert verdict.split == "test" and {r.split for r in verdict.leaderboard.rows} == {"test", "oof"}
     only = judge(None, world(), dataclasses.replace(SETTING, test_looks=0), RESAMPLING)
-    assert only.split == "oof" and only.headline.startswith("Out-of-fold rows: ")
+    assert only.split == "oof" and only.headline.startswith(
+        "Not decided yet: out of fold direct_pooled leads mlp by 0.02"
+    )
     assert any("has not been opened" in c for c in only.leaderboard.cautions)
 
 
 @pytest.mark.parametrize(
-    ("chosen", "shift", "words"),
+    ("chosen", "shift", "light", "words"),
     [
-        ("direct_pooled", {"own": 0.016, "pooled": 0.0005, "centroid": 0.0, "rmse": 0.0}, "mostly control noise"),
-        ("direct_pooled", {"own": 0.0, "pooled": 0.0, "centroid": 0.0, "rmse": 0.0}, "no gain"),
-        (
-            "direct_pooled",
-            {"own": -0.03, "pooled": -0.04, "centroid": 0.0, "rmse": 0.0},
-            "worse than the best single model",
-        ),
-        ("mlp", {}, "mlp ships alone"),
-        ("ridge", {}, "the best single model out of fold ships alone"),
-        (None, {}, "no combination is shipped"),
+        ("direct_pooled", {"own": 0.016, "pooled": 0.0005, "centroid": 0.0, "rmse": 0.0}, "red",
+         "Do not ship direct_pooled: most of its gain is noise of the shared control"),
+        ("direct_pooled", {"own": 0.05, "pooled": -0.1}, "red", "an artefact of the shared control"),
+        ("direct_pooled", {"own": 0.0, "pooled": 0.0, "centroid": 0.0, "rmse": 0.0}, "amber",
+         "Ship mlp alone: no combination was shown to beat it. direct_pooled, chosen out of fold, differs from it by"),
+        ("direct_pooled", {"own": -0.03, "pooled": -0.04, "centroid": 0.0, "rmse": 0.0}, "red",
+         "Do not ship direct_pooled: it is worse than mlp by 0.040 ["),
+        ("mlp", {}, "amber", "Ship mlp alone: no combination was shown to beat it in 60 held-out perturbations."),
+        ("ridge", {}, "amber", "Ship ridge alone"),
+        (None, {}, "amber", "Ship mlp alone"),
     ],
-)
-def test_headlines(chosen, shift, words):
+)  # fmt: skip
+def test_headlines(chosen, shift, light, words):
     setting = dataclasses.replace(SETTING, chosen=chosen)
-    assert words in judge(world(by_name=shifts(**shift)), None, setting, RESAMPLING).headline
+    found = judge(world(by_name=shifts(**shift)), None, setting, RESAMPLING)
+    assert words in found.headline and found.decision.light == light, found.headline
 
 
 def test_shipping_the_reference_that_picks_a_single_model_is_no_combination():
     by_name = shifts() | {"best_single": {"own": -0.02, "pooled": -0.02}}
     setting = dataclasses.replace(SETTING, kinds=KINDS | {"best_single": "reference"}, chosen="best_single")
     found = judge(world(by_name=by_name), None, setting, RESAMPLING)
-    assert found.decomposition is None and "ships alone" in found.headline and found.decompositions["best_single"]
+    assert found.decomposition is None and "Ship mlp alone" in found.headline and found.decompositions["best_single"]
 
 
 def test_strata_follow_effect_size_cell_line_and_seen_perturbations():

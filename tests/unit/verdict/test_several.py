@@ -86,7 +86,7 @@ def test_the_screen_the_repr_of_words_and_the_report_say_it(board):
     lines = several_in_words(board.several)
     assert len(lines) == 4 and all(line in screen.getvalue() for line in lines)
     assert lines[0].startswith("Cannot be told from the best (95 % confidence set, ")
-    assert "a gain is shown for direct_pooled" in lines[1] and "a loss for 1." in lines[1] and "BBC-CV" in lines[2]
+    assert "over mlp is shown for direct_pooled" in lines[1] and "a loss for 1." in lines[1] and "BBC-CV" in lines[2]
     assert lines[3].startswith("Difference with each of 3 cell lines left out: +0.02")
     table = together_table(board.several)
     best = next(r for r in table["rows"] if r["name"] == "direct_pooled")
@@ -108,6 +108,7 @@ def test_one_group_gives_no_set_and_no_words_about_it():
     assert (found["confidence_set"], found["best_of"], found["leave_cell_line_out"]) == (None, None, [])
     assert all(r["ci"] is None and r["p"] is None for r in found["simultaneous"]["rows"])
     assert several_in_words(found) == [
-        "All 4 combinations and references tested at once against mlp: no gain is shown."
+        "Asked of all 4 combinations and references at once, which takes stronger evidence than asking of one named "
+        "beforehand, a gain over mlp is shown for none."
     ]
     assert several_in_words({}) == []

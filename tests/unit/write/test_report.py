@@ -154,7 +154,8 @@ def test_missing_parts_are_left_out_with_a_reason():
     )
     text = render(ReportInput("bare", verdict, why_missing={"checks": "The checks were skipped on request."}))
     Tags(text)
-    for sentence in ("no combination is shipped", "No combiner with linear weights was fitted.", "only one cell line",
+    assert "Not decided yet: out of fold no combination was shown to beat mlp" in text
+    for sentence in ("No combiner with linear weights was fitted.", "only one cell line",
                      "The checks were skipped on request.", "No prediction intervals were computed.",
                      "cannot be listed", "The leak checks of plan against data were not run.", "opened 0 times",
                      "Correlations between models were not computed"):  # fmt: skip

@@ -1,0 +1,231 @@
+"""What to do, in words a biologist repeats: ship a combination, ship one model alone, or do not trust the study.
+
+One reconciled answer. The reading of the gain, accusations of probes, the number of groups, looks and changed plans all
+meet here and nowhere else, so that no line under the headline contradicts it. Facts come from ``judge.py``; the report,
+the terminal and the notebook print what stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pertstack.verdict.gain_parts import Decomposition, Part
+from pertstack.verdict.words import count_units, interval, metric_label, number
+
+Light = Literal["green", "amber", "red"]
+Action = Literal["ship", "alone", "distrust", "look"]
+IN_WORDS: Mapping[Light, str] = {
+    "green": "A gain is shown",
+    "amber": "No gain is shown, or read on before you act",
+    "red": "Do not act on this",
+}
+"""What each light means, printed beside it: colour alone says nothing in print or to colour-blind eyes."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The answer of a study.
+
+    ``sentence`` says what to do and why in one breath. ``reasons`` are what must be known before acting on it: where
+    there are any the light is not green. ``notes`` explain and take nothing away.
+    """
+
+    light: Light
+    action: Action
+    sentence: str
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Sentence and reasons in one line: the ``headline`` of a leaderboard."""
+        return " ".join([self.sentence, *self.reasons])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "light": self.light, "action": self.action, "sentence": self.sentence, "reasons": list(self.reasons),
+            "notes": list(self.notes),
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Decision:
+        return cls(
+            value["light"], value["action"], value["sentence"], tuple(value["reasons"]), tuple(value.get("notes", ()))
+        )
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a decision hangs on.
+
+    Parameters
+    ----------
+    chosen : what the plan's rule chose out of fold; None or a base model when a model ships alone.
+    alone : the base model that ships when no combination does.
+    gain : the gain of the chosen combination over the best single model; None when a model ships alone.
+    split : "test", or "oof" while the held-out test is closed.
+    primary, unit, n_groups : deciding metric; what is resampled and how many of them were scored.
+    accused : model -> what a probe says of it, for models that take part.
+    at_once : names whose gain stands when all competitors are tested at once, and how many those are.
+    """
+
+    chosen: str | None
+    alone: str
+    gain: Decomposition | None
+    split: Literal["test", "oof"]
+    primary: str
+    unit: str = "perturbation"
+    n_groups: int = 0
+    few_groups: int = 20
+    exploratory: bool = False
+    looks: int = 1
+    planned_looks: int = 1
+    accused: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    accused_gravely: frozenset[str] = frozenset()
+    constants: frozenset[str] = frozenset()  # models that predict one profile whatever was done
+    at_once: tuple[Sequence[str], int] | None = None
+    simulated: bool = False
+
+
+def decide(case: Case) -> Decision:
+    """The decision of a case; see ``docs/reading-a-verdict.md`` for every sentence and its light."""
+    light, action, sentence = _answer(case)
+    reasons, notes = _reasons(case, action), _notes(case, action)
+    if case.accused_gravely:
+        who = ", ".join(sorted(case.accused_gravely))
+        first = case.accused[sorted(case.accused_gravely)[0]][0].rstrip(".")
+        held = "Do not trust this study" + (": " if case.split == "test" else " yet: ")
+        sentence = (
+            f"{held}{who} may have seen the rows it predicts ({first}). Ask how it was fitted, or withdraw it and "
+            f"stack again."
+        )
+        return Decision(
+            "red", "distrust", sentence, reasons, (f"Without that doubt it would read: {_answer(case)[2]}", *notes)
+        )
+    if light == "green" and reasons:
+        light = "amber"
+    return Decision(light, action, sentence, reasons, notes)
+
+
+def _answer(case: Case) -> tuple[Light, Action, str]:
+    """Light, action and sentence as if nothing cast doubt on the study."""
+    if case.split == "oof":
+        return "amber", "look", _out_of_fold(case)
+    if case.gain is None:
+        return "amber", "alone", f"Ship {case.alone} alone: no combination was shown to beat it{_where(case)}."
+    gain, main = case.gain, _main(case.gain)
+    if main is None or main.gain is None:
+        return "amber", "alone", f"Ship {gain.best_single} alone: {gain.name} and it are defined on no common sample."
+    single, size, on = gain.best_single, _size(main), f"on {metric_label(gain.primary)}{_where(case)}"
+    if gain.reading == "win":
+        return "green", "ship", f"Ship {gain.name}: it beats {single} by {size} {on}{_not_made_of(gain)}."
+    if gain.reading in _NEVER:
+        why = _NEVER[gain.reading].format(single=single, size=size, on=on)
+        return "red", "alone", f"Do not ship {gain.name}: {why}. Ship {single} alone."
+    if gain.reading == "mixed":
+        found = f"the measures disagree about {gain.name} ({size} {on}{_disagree(gain)})"
+        return "amber", "alone", f"Ship {single} alone, or decide what counts: {found}."
+    found = f"{gain.name}, chosen out of fold, differs from it by {size} {on}"
+    return "amber", "alone", f"Ship {single} alone: no combination was shown to beat it. {found}."
+
+
+_NEVER = {
+    "artefact": "its gain is an artefact of the shared control and is lost without it ({size} {on})",
+    "control_noise": "most of its gain is noise of the shared control ({size} {on})",
+    "harm": "it is worse than {single} by {size} {on}",
+}
+"""Readings of a gain that forbid to ship it, in words."""
+
+
+def _out_of_fold(case: Case) -> str:
+    if case.gain is None:
+        found = f"no combination was shown to beat {case.alone}"
+    else:
+        main = _main(case.gain)
+        size = "an unknown amount" if main is None or main.gain is None else _size(main)
+        found = f"{case.gain.name} leads {case.gain.best_single} by {size} on {metric_label(case.gain.primary)}"
+    return f"Not decided yet: out of fold {found}. Open the held-out test with `pertstack verdict`."
+
+
+def _main(gain: Decomposition) -> Part | None:
+    return gain.part(gain.primary.partition("@")[2] or "own")
+
+
+def _size(part: Part) -> str:
+    """The gain with its interval, more being better whatever the metric."""
+    ci = None if part.difference.ci is None else tuple(sorted(part.better * b for b in part.difference.ci))
+    signed = part.sign <= 0
+    value = number(part.gain, sign=signed) if part.sign >= 0 else number(-(part.gain or 0.0))
+    if ci is None:
+        return value
+    low, high = (ci[0], ci[1]) if part.sign >= 0 else (-ci[1], -ci[0])
+    return f"{value} {interval((low, high), sign=signed and part.sign == 0)}".strip()
+
+
+def _where(case: Case) -> str:
+    return f" in {count_units(case.n_groups, 'held-out ' + case.unit)}" if case.n_groups else ""
+
+
+_MADE_OF = {"pooled": "the control's", "within_plate": "the plate's", "centroid": "the constant's"}
+"""What a gain could be made of, by the view that would show it: only views that were measured are named."""
+
+
+def _not_made_of(gain: Decomposition) -> str:
+    """``, and the gain is not the control's or the constant's``: for the views in which the gain was shown."""
+    shown = [words for view, words in _MADE_OF.items() if _shows(gain, view)]
+    if not shown:
+        return ""
+    return f", and the gain is not {', '.join(shown[:-1])}{' or ' if len(shown) > 1 else ''}{shown[-1]}"
+
+
+def _shows(gain: Decomposition, view: str) -> bool:
+    part = gain.part(view)
+    return part is not None and part.sign == 1 and not (view == "pooled" and gain.one_control)
+
+
+def _disagree(gain: Decomposition) -> str:
+    lost = [metric_label(p.metric) for p in gain.parts if not p.level and p.sign == -1]
+    won = [metric_label(p.metric) for p in gain.parts if not p.level and p.sign == 1]
+    return (f"; better on {'; '.join(won)}" if won else "") + (f"; worse on {'; '.join(lost)}" if lost else "")
+
+
+def _reasons(case: Case, action: Action) -> tuple[str, ...]:
+    """What takes certainty away, gravest first."""
+    said = [
+        f"A probe doubts {model}: {words[0].rstrip('.')}."
+        for model, words in sorted(case.accused.items()) if model not in case.accused_gravely
+    ]  # fmt: skip
+    if 0 < case.n_groups < case.few_groups:
+        said.append(
+            f"Scored on {count_units(case.n_groups, case.unit)} only: the interval is a rough guide, and a repeat with "
+            f"others may say something else."
+        )
+    if case.exploratory:
+        said.append("The analysis plan was changed after the test had been seen: this is exploration, not proof.")
+    if case.looks > case.planned_looks:
+        said.append(f"The test was opened {case.looks} times; {case.planned_looks} planned.")
+    gain = case.gain
+    if gain is not None and gain.one_control and gain.reading == "win" and not _shows(gain, "centroid"):
+        said.append("All samples of a cell line share one control, so nothing tells this gain from control noise.")
+    shipped = case.alone if action == "alone" else None
+    if shipped in case.constants:
+        said.append(f"{shipped} predicts one profile whatever was done: it says nothing about any perturbation.")
+    return tuple(said)
+
+
+def _notes(case: Case, action: Action) -> tuple[str, ...]:
+    """What explains the answer."""
+    said = []
+    if case.simulated:
+        said.append("The data are simulated: this says how the tool works, nothing about biology.")
+    if case.at_once is not None and case.split == "test" and action == "ship" and case.gain is not None:
+        names, n = case.at_once
+        if case.gain.name not in names:
+            said.append(
+                f"{case.gain.name} was named before the test was opened, so its own interval counts. Asked of all "
+                f"{n} competitors at once, a harder question, its gain would not stand alone."
+            )
+    return tuple(said)

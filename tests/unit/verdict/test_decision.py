@@ -1,0 +1,99 @@
+"""One reconciled answer: every state of the headline, and that nothing beside it says otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jsonschema
+import pytest
+
+from pertstack.verdict.board import Leaderboard, schema
+from pertstack.verdict.decision import IN_WORDS, Case, Decision, decide
+from pertstack.verdict.judge import judge
+from pertstack.verdict.resampling import GroupResampling
+from pertstack.verdict.setting import Setting
+from references.judged_world import KINDS, shifts, world
+from references.plain_resampling import PlainResampling
+
+RESAMPLING = PlainResampling(60)
+SETTING = Setting(kinds=KINDS, chosen="direct_pooled", test_looks=1, plan_digest="p1")
+
+
+def board(setting=SETTING, n=60, **shift):
+    return judge(world(n, by_name=shifts(**shift)), None, setting, RESAMPLING).leaderboard
+
+
+def changed(**changes):
+    return dataclasses.replace(SETTING, **changes)
+
+
+def test_a_shown_gain_is_green_and_says_only_what_was_measured():
+    found = board()
+    assert found.decision.light == "green" and found.decision.action == "ship" and not found.decision.reasons
+    assert found.headline.startswith("Ship direct_pooled: it beats mlp by 0.025 [0.0")
+    assert "R² Top-20, pooled control in 60 held-out perturbations" in found.headline
+    assert "the gain is not the control's or the constant's" in found.headline
+    assert "plate" not in found.headline, "no view without the plates was computed"
+    weaker = board(centroid=0.0)
+    assert "the gain is not the control's." in weaker.headline and "constant" not in weaker.headline
+
+
+def test_few_groups_stand_in_the_headline_itself_and_take_the_green_away():
+    found = board(n=8)
+    assert found.decision.light == "amber" and "Scored on 8 perturbations only" in found.headline
+
+
+def test_only_scored_groups_are_counted():
+    """All scored samples of one perturbation are one group, however many the test holds."""
+    table = world(60)
+    table.values_by_name[:, :, (table.samples["group"] != "cpd000").to_numpy()] = float("nan")
+    found = judge(table, None, SETTING, GroupResampling(resamples=200)).leaderboard
+    assert found.interval["n_units"] == {"test": 1} and found.several["best_of"] is None
+    assert "Scored on 1 perturbation only" in found.headline
+
+
+def test_a_planted_leak_never_leaves_the_headline_green():
+    words = ("knn knows the noise of the rows it predicts (z = 104).",)
+    found = board(changed(accused={"knn": words}, accused_gravely=frozenset({"knn"})))
+    assert found.decision.light == "red" and found.decision.action == "distrust"
+    assert found.headline.startswith("Do not trust this study: knn may have seen the rows it predicts")
+    assert "z = 104" in found.headline and any("Ship direct_pooled" in note for note in found.decision.notes)
+    warned = board(changed(accused={"knn": words}))
+    assert warned.decision.light == "amber" and "A probe doubts knn: knn knows the noise" in warned.headline
+
+
+def test_exploration_and_unplanned_looks_are_said():
+    found = board(changed(exploratory=True, test_looks=3))
+    assert found.decision.light == "amber"
+    assert "exploration, not proof" in found.headline and "opened 3 times; 1 planned" in found.headline
+
+
+def test_a_gain_that_does_not_stand_at_once_is_explained_rather_than_contradicted():
+    gain = judge(world(), None, SETTING, RESAMPLING).decomposition
+    case = Case("direct_pooled", "mlp", gain, "test", gain.primary, n_groups=60, at_once=((), 28))
+    found = decide(case)
+    assert found.light == "green" and "named before the test was opened" in found.notes[0]
+    assert not decide(dataclasses.replace(case, at_once=(("direct_pooled",), 28))).notes
+
+
+def test_a_constant_that_ships_and_simulated_data_are_named():
+    found = board(changed(chosen="mean_treated", simulated=True))
+    assert "mean_treated predicts one profile whatever was done" in found.headline
+    assert "The data are simulated" in found.decision.notes[0]
+
+
+@pytest.mark.parametrize("light", list(IN_WORDS))
+def test_a_light_always_comes_with_words(light):
+    assert len(IN_WORDS[light]) > 10
+
+
+def test_the_decision_is_in_the_file_and_comes_back(tmp_path):
+    found = board()
+    text = found.to_json(tmp_path / "b.json")
+    jsonschema.Draft202012Validator(schema()).validate(json.loads(text))
+    again = Leaderboard.from_json(tmp_path / "b.json")
+    assert again.decision == found.decision and again.headline == found.decision.text
+    old = {k: v for k, v in json.loads(text).items() if k != "decision"}
+    assert Leaderboard.from_dict(old).decision is None
+    assert Decision.from_json(found.decision.to_json()) == found.decision
