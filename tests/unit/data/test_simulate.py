@@ -193,7 +193,7 @@ def test_the_picture_of_the_docs_on_a_fixed_seed() -> None:
 
 
 def test_other_vector_units_and_kernels_give_the_same_bits() -> None:
-    """As on another processor: numpy without its fast units, OpenBLAS with older kernels. Networks amplify last bits."""
+    """As on another processor: numpy without its fast units, older OpenBLAS kernels. Networks amplify last bits."""
     import numpy._core._multiarray_umath as umath
 
     code = (
