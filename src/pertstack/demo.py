@@ -1,9 +1,9 @@
 """The demo: a simulated LINCS-like study, and everything pertstack does, on it.
 
 The world and the models are fixed by the seed, so a second run finds every job done and ends in seconds. Networks are
-trained with the plainest kernels, so that another processor of the same family gives the same demo (``PLAIN``). One model is
-left out on purpose: ``ridge_treated`` comes close to how this world is made, and next to it no combination helps (try
-``pertstack fit demo/study --models ridge_treated``).
+trained with the plainest kernels, so that another processor of the same family gives the same demo (``PLAIN``). One
+model is left out on purpose: ``ridge_treated`` comes close to how this world is made, and next to it no combination
+helps (try ``pertstack fit demo/study --models ridge_treated``).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pertstack._base.errors import InputError
@@ -70,7 +70,7 @@ def test_extension_changes_nothing_and_batches_do_not_matter(groups: list[str], 
 def test_hashed_places_do_not_depend_on_who_else_is_there(n: int, extra: int, seed: int) -> None:
     few, rule = place_groups([f"g{i}" for i in range(n)], salt=salt_of(seed), n_folds=2, test_share=0.2)
     more, rule_more = place_groups([f"g{i}" for i in range(n + extra)], salt=salt_of(seed), n_folds=2, test_share=0.2)
-    assert (rule, rule_more) == ("hashed", "hashed")
+    assume((rule, rule_more) == ("hashed", "hashed"))  # few groups may be dealt out instead
     assert all(more[g] == place for g, place in few.items())
 
 

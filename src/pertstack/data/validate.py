@@ -60,7 +60,7 @@ def examine(file: DataFile) -> Examination:
         *(
             f
             for c in ("perturbation", "cell_line")
-            for f in _control_characters(file.obs[c].dropna().unique(), f"values of {c}", c, file.path)
+            for f in _control_characters(file.obs[c].dropna(), f"values of {c}", c, file.path)
         ),
         *_values(file, census),
         *_scale(file, census),

@@ -80,7 +80,7 @@ def group_ids(obs: pd.DataFrame, group_by: str) -> pd.Series[str]:
         joined = escaped[0]
         for column in escaped[1:]:
             joined = joined + "|" + column
-    refuse_unusable_names(joined.unique(), f"values of {group_by}")
+    refuse_unusable_names(joined, f"values of {group_by}")
     return joined.rename("group")
 
 

@@ -29,7 +29,7 @@ def test_duplicate_names(tmp_path) -> None:
     assert codes["duplicate_genes"].examples == ("G1",)
 
 
-@pytest.mark.parametrize("odd", ["d0\0", "two\nlines", "tab\tbed", "\x1b[31mred"])
+@pytest.mark.parametrize("odd", ["p1\0", "two\nlines", "tab\tbed", "\x1b[31mred"])
 def test_names_with_control_characters_are_refused_wherever_they_stand(tmp_path, odd: str) -> None:
     """numpy and pandas cut text at NUL, and genes are stored one a line: two names would become one."""
     path = write(tmp_path, small())
