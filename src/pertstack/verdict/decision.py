@@ -119,7 +119,7 @@ def _answer(case: Case) -> tuple[Light, Action, str]:
     gain, main = case.gain, _main(case.gain)
     if main is None or main.gain is None:
         return "amber", "alone", f"Ship {gain.best_single} alone: {gain.name} and it are defined on no common sample."
-    single, size, on = gain.best_single, _size(main), f"on {metric_label(gain.primary)}{_where(case)}"
+    single, size, on = gain.best_single, _size(main), f"on {_metric(gain.primary)}{_where(case)}"
     if gain.reading == "win":
         return "green", "ship", f"Ship {gain.name}: it beats {single} by {size} {on}{_not_made_of(gain)}."
     if gain.reading in _NEVER:
@@ -146,7 +146,7 @@ def _out_of_fold(case: Case) -> str:
     else:
         main = _main(case.gain)
         size = "an unknown amount" if main is None or main.gain is None else _size(main)
-        found = f"{case.gain.name} leads {case.gain.best_single} by {size} on {metric_label(case.gain.primary)}"
+        found = f"{case.gain.name} leads {case.gain.best_single} by {size} on {_metric(case.gain.primary)}"
     return f"Not decided yet: out of fold {found}. Open the held-out test with `pertstack verdict`."
 
 
@@ -165,8 +165,14 @@ def _size(part: Part) -> str:
     return f"{value} {interval((low, high), sign=signed and part.sign == 0)}".strip()
 
 
+def _metric(name: str) -> str:
+    """A metric in words, its reference in brackets: ``R² Top-20 (pooled control)``."""
+    bare, full = metric_label(name, reference=False), metric_label(name)
+    return bare if bare == full else f"{bare} ({full.removeprefix(bare).lstrip(', ')})"
+
+
 def _where(case: Case) -> str:
-    return f" in {count_units(case.n_groups, 'held-out ' + case.unit)}" if case.n_groups else ""
+    return f", in {count_units(case.n_groups, 'held-out ' + case.unit)}" if case.n_groups else ""
 
 
 _MADE_OF = {"pooled": "the control's", "within_plate": "the plate's", "centroid": "the constant's"}

@@ -13,7 +13,7 @@ from typing import Any, cast
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-INK, MUTED, GRID, PAPER = "#1d2126", "#67707b", "#d8dce2", "#fefefd"
+INK, MUTED, GRID, PAPER = "#1d2126", "#5d6671", "#d8dce2", "#fefefd"
 BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#b0669a"
 VARIABLES: dict[str, str] = {
     INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper",

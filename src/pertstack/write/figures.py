@@ -196,3 +196,17 @@ def coverage_figure(table: pd.DataFrame, nominal: float) -> Figure:
         axes.set_xlabel(f"share of measured values inside {nominal:.0%} intervals (dashed: promised)")
         axes.grid(axis="x")
     return figure
+
+
+def slopes_figure(slopes: Mapping[str, float]) -> Figure:
+    """Slope of the measured on each model's predicted change; the dashed line is a well calibrated model."""
+    ordered = sorted(slopes.items(), key=lambda x: (x[1], x[0]))
+    with figure_style():
+        figure = Figure(figsize=(WIDTH * 0.7, 0.9 + 0.26 * len(ordered)), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([v for _, v in ordered], range(len(ordered)), "o", color=BLUE, ms=6.5)
+        axes.axvline(1, color=MUTED, lw=1, ls=(0, (2, 3)))
+        axes.set_yticks(range(len(ordered)), [m for m, _ in ordered])
+        axes.set_xlabel("slope (dashed: well calibrated)")
+        axes.grid(axis="x")
+    return figure

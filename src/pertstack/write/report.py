@@ -15,12 +15,16 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from pertstack._base.files import write_atomic
+from pertstack.verdict.board import Leaderboard
+from pertstack.verdict.decision import IN_WORDS
 from pertstack.verdict.gain_in_words import MEANINGS
 from pertstack.verdict.gain_parts import Decomposition
 from pertstack.verdict.words import interval, metric_label, number
 from pertstack.write import figures
 from pertstack.write.board_table import main_table
 from pertstack.write.colours import to_svg
+from pertstack.write.explain import explain
+from pertstack.write.forest import forest
 from pertstack.write.probe_table import probe_table
 from pertstack.write.report_input import CITATIONS, ReportInput, question_of
 from pertstack.write.together_table import together_table
@@ -45,16 +49,34 @@ def render(content: ReportInput) -> str:
         c=content, board=board, verdict=content.verdict, question=question_of(content.group_by), tiles=_tiles(content),
         main=main_table(content), every=_every_metric(content), figures=_figures(content), citations=CITATIONS,
         looks=[e for e in content.ledger or () if "look" in str(e.get("kind", ""))], facts=_facts,
-        strata=_strata_lines(content.verdict.decomposition), tone=_tone(content.verdict.decomposition),
-        probes=probe_table(content.probes or ()), together=together_table(board.several),
+        strata=_strata_lines(content.verdict.decomposition), probes=probe_table(content.probes or ()),
+        together=together_table(board.several), decision=content.verdict.decision,
+        light_words=IN_WORDS[content.verdict.decision.light], forest=forest(board), words=explain(_first_met(content)),
+        negatives=negative_weights(content.weights or {}, board.chosen), level=_level(board),
     )  # fmt: skip
 
 
-def _tone(found: Decomposition | None) -> str:
-    """How the headline is set: good, bad or plain."""
-    reading = found.reading if found is not None else "none"
-    return {"win": "good", "artefact": "bad", "harm": "bad", "mixed": "bad", "control_noise": "bad"}.get(
-        reading, "plain"
+def _first_met(content: ReportInput) -> list[str]:
+    """Metrics in the order in which the page shows them, the deciding one first."""
+    board = content.verdict.leaderboard
+    return list(dict.fromkeys([board.primary, *main_table(content)["metrics"]]))
+
+
+def _level(board: Leaderboard) -> str:
+    return f"{100 * float(board.interval.get('level', 0.95)):.0f} %"
+
+
+def negative_weights(weights: Mapping[str, Mapping[str, float]], chosen: str | None) -> str:
+    """What negative weights mean, with those that are there: the chosen combination's first."""
+    below = {name: {m: w for m, w in found.items() if w < -0.005} for name, found in weights.items()}
+    name = chosen if below.get(chosen or "") else next((n for n, found in below.items() if found), None)
+    if name is None:
+        return "No model is subtracted: every weight is zero or above."
+    said = ", ".join(f"{m} {number(w, 2, sign=True)}" for m, w in sorted(below[name].items(), key=lambda x: x[1]))
+    return (
+        f"A negative weight subtracts a model ({name}: {said}). It does not mean that the model is bad or that genes "
+        f"go the other way: two models that share an error are combined by taking one and removing what they share. "
+        f"Such weights count on the models behaving as they did here."
     )
 
 
@@ -148,6 +170,11 @@ def _figures(content: ReportInput) -> dict[str, Markup]:
         drawn["lines"] = (
             figures.cell_line_figure(verdict.per_cell_line, names, board.primary),
             "Scores by cell line of " + ", ".join(names),
+        )
+    if content.slopes:
+        drawn["slopes"] = (
+            figures.slopes_figure(content.slopes),
+            "Calibration slopes: " + ", ".join(f"{m} {number(v, 2)}" for m, v in content.slopes.items()),
         )
     if content.coverage is not None and len(content.coverage):
         drawn["coverage"] = (

@@ -47,6 +47,12 @@ class ReportInput:
         Models that failed or were withdrawn or refused: mappings with name, reason.
     coverage
         Frame with cell_line, coverage, width; for intervals that promise ``nominal_coverage``.
+    slopes
+        Model -> slope of the measured on its predicted change, out of fold: 1 is well calibrated.
+    made
+        What stands under the headline: date of the look, run time, version, command.
+    simulated
+        The data come from a simulation.
     why_missing
         Part -> sentence, in place of the stock sentence for a missing part.
     """
@@ -69,6 +75,9 @@ class ReportInput:
     nominal_coverage: float = 0.9
     mean_name: str = "mean"
     probes: Sequence[Finding] | None = None
+    slopes: Mapping[str, float] = field(default_factory=dict)
+    made: Mapping[str, str] = field(default_factory=dict)
+    simulated: bool = False
     why_missing: Mapping[str, str] = field(default_factory=dict)
 
     def why(self, part: str) -> str:

@@ -32,7 +32,7 @@ def test_a_shown_gain_is_green_and_says_only_what_was_measured():
     found = board()
     assert found.decision.light == "green" and found.decision.action == "ship" and not found.decision.reasons
     assert found.headline.startswith("Ship direct_pooled: it beats mlp by 0.025 [0.0")
-    assert "R² Top-20, pooled control in 60 held-out perturbations" in found.headline
+    assert "R² Top-20 (pooled control), in 60 held-out perturbations" in found.headline
     assert "the gain is not the control's or the constant's" in found.headline
     assert "plate" not in found.headline, "no view without the plates was computed"
     weaker = board(centroid=0.0)

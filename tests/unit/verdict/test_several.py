@@ -84,10 +84,13 @@ def test_the_screen_the_repr_of_words_and_the_report_say_it(board):
     screen = io.StringIO()
     Console(file=screen, width=400).print(board)
     lines = several_in_words(board.several)
-    assert len(lines) == 4 and all(line in screen.getvalue() for line in lines)
+    assert len(lines) == 3 and all(line in screen.getvalue() for line in lines)
     assert lines[0].startswith("Cannot be told from the best (95 % confidence set, ")
     assert "over mlp is shown for direct_pooled" in lines[1] and "a loss for 1." in lines[1] and "BBC-CV" in lines[2]
-    assert lines[3].startswith("Difference with each of 3 cell lines left out: +0.02")
+    out = [{"left_out": "A", "difference": 0.02}, {"left_out": "B", "difference": 0.05}]
+    assert several_in_words({"leave_cell_line_out": out}) == [
+        "Difference with each of 2 cell lines left out: +0.020 (without A) to +0.050 (without B)."
+    ]
     table = together_table(board.several)
     best = next(r for r in table["rows"] if r["name"] == "direct_pooled")
     assert table["lines"] == lines and best["included"] == "yes" and best["difference"].startswith("+0.02")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from html import unescape
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -14,6 +15,7 @@ import pytest
 from pertstack._base.findings import Finding
 from pertstack.verdict.checks import run_checks
 from pertstack.verdict.checks_facts import Facts
+from pertstack.verdict.decision import IN_WORDS
 from pertstack.verdict.judge import judge
 from pertstack.verdict.setting import Setting
 from pertstack.verdict.words import number
@@ -100,8 +102,8 @@ def test_ids_are_unique_and_links_lead_somewhere(page):
 
 def test_headline_comes_first_and_numbers_of_the_verdict_are_on_the_page(page):
     board = full_input().verdict.leaderboard
-    text = re.sub(r"<(script|style|svg).*?</\1>", "", page, flags=re.S)
-    assert text.index(board.headline) < text.index("What was asked") < text.index("Leaderboard</h2>")
+    text = unescape(re.sub(r"<(script|style|svg).*?</\1>", "", page, flags=re.S))
+    assert text.index(board.decision.sentence) < text.index("What was asked") < text.index("Leaderboard</h2>")
     for row in board.ranked():
         for metric in ("r2_top20@own", "r2_top20@pooled", "rmse_all@own"):
             assert number(row.score(metric).value) in text
@@ -117,7 +119,7 @@ def test_text_of_the_user_is_escaped(page):
 
 
 def test_every_figure_has_an_alt_text_and_follows_light_and_dark(page):
-    figures = re.findall(r"<svg .*?</svg>", page, flags=re.S)
+    figures = re.findall(r"<svg .*?</svg>", page.split("<script>")[0], flags=re.S)
     assert len(figures) == 7
     for figure in figures:
         root = ElementTree.fromstring(figure)
@@ -152,7 +154,7 @@ def test_missing_parts_are_left_out_with_a_reason():
     verdict = judge(
         None, world(20, ("A375",)), dataclasses.replace(SETTING, chosen=None, test_looks=0), PlainResampling(9)
     )
-    text = render(ReportInput("bare", verdict, why_missing={"checks": "The checks were skipped on request."}))
+    text = unescape(render(ReportInput("bare", verdict, why_missing={"checks": "The checks were skipped on request."})))
     Tags(text)
     assert "Not decided yet: out of fold no combination was shown to beat mlp" in text
     for sentence in ("No combiner with linear weights was fitted.", "only one cell line",
@@ -174,11 +176,17 @@ def test_a_look_under_a_changed_plan_is_marked():
 
 
 @pytest.mark.parametrize(
-    ("shift", "tone"), [({}, "good"), ({"own": 0.05, "pooled": -0.1}, "bad"), ({"own": 0.0, "pooled": 0.0}, "plain")]
+    ("shift", "light"),
+    [
+        ({}, "green"),
+        ({"own": 0.05, "pooled": -0.1, "centroid": -0.05, "rmse": 0.05}, "red"),
+        ({"own": 0.0, "pooled": 0.0, "centroid": 0.0, "rmse": 0.0}, "amber"),
+    ],
 )
-def test_the_headline_is_not_set_in_green_unless_the_gain_is_real(shift, tone):
+def test_the_headline_is_not_set_in_green_unless_the_gain_is_real(shift, light):
     verdict = judge(world(by_name=shifts(**shift)), None, SETTING, PlainResampling(20))
-    assert f'class="headline {tone}"' in render(ReportInput("t", verdict))
+    page = render(ReportInput("t", verdict))
+    assert f'class="decision {light}"' in page and IN_WORDS[light] in page
 
 
 def test_svg_uses_variables_for_every_palette_colour():
@@ -227,7 +235,6 @@ def test_all_competitors_at_once_stand_in_the_report():
         answer = "yes" if included else "no"
         assert f'<tr><td class="name">{name}</td><td>{answer}</td>' in page
     assert set(kept.values()) == {True, False}
-    assert f"without {facts['leave_cell_line_out'][0]['left_out']}" in page
     bare = dataclasses.replace(content.verdict.leaderboard, several={})
     assert "All at once" not in render(
         dataclasses.replace(content, verdict=dataclasses.replace(content.verdict, leaderboard=bare))
