@@ -24,8 +24,8 @@ from pertstack.predictions.source import BlockSource
 from pertstack.reduce.matched import MatchedControls, PlateGather, grouping_of
 
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
-Reference = Literal["own", "pooled", "centroid", "matched"]
-REFERENCES: tuple[Reference, ...] = ("own", "pooled", "centroid", "matched")
+Reference = Literal["own", "pooled", "centroid", "matched", "others", "plate", "halves"]
+REFERENCES: tuple[Reference, ...] = ("own", "pooled", "centroid", "matched", "others", "plate", "halves")
 SLICED: tuple[Reference, ...] = ("own", "pooled", "centroid")
 """References against which the one pass cuts top-gene slices; nobody learns weights against the matched one."""
 

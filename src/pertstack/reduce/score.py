@@ -16,9 +16,11 @@ import numpy as np
 from pertstack._base.errors import InputError, first_few
 from pertstack.data.rows import Float32
 from pertstack.predictions.source import BlockSource
+from pertstack.reduce.metrics.effect_level import effect_level_values
 from pertstack.reduce.metrics.names import DEFAULT_PANEL, Metric, parse_metrics
 from pertstack.reduce.metrics.rows import TruthRows
 from pertstack.reduce.metrics.set_level import set_level_values
+from pertstack.reduce.metrics.two_sided import two_sided_values
 from pertstack.reduce.read_tiles import iter_tiles, no_change, samples_of, single
 from pertstack.reduce.references import Reference, References
 from pertstack.reduce.score_table import ScoreTable
@@ -27,6 +29,8 @@ from pertstack.reduce.tile import Combine, Tile
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Combines = Mapping[str, Combine | Mapping[Any, Combine]]
 NO_CHANGE = "no_change"
+_BEYOND_SAMPLES = {"set": set_level_values, "effect": effect_level_values, "sides": two_sided_values}
+"""Metrics that need more than one sample at a time read the rows again."""
 
 
 def score(
@@ -78,24 +82,26 @@ def score(
     values = np.full((len(named), len(chosen), n), np.nan, dtype=np.float32)
     predicted = np.zeros((len(named), n), dtype=bool)
     effect = np.zeros(n)
-    per_sample = [j for j, m in enumerate(chosen) if not m.set_level]
+    per_sample = [j for j, m in enumerate(chosen) if m.scope == "sample"]
     at = 0
     with ThreadPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
         for tile, treated in iter_tiles(source, references, memory):
             rows = slice(at, at + tile.n)
             at += tile.n
-            truth = TruthRows(treated, _profiles(tile, references, chosen), chosen, landmarks, pool)
+            truth = TruthRows(
+                treated, _profiles(tile, references, chosen), [chosen[j] for j in per_sample], landmarks, pool
+            )
             effect[rows] = np.sqrt(np.mean((treated.astype(np.float64) - tile.pooled) ** 2, axis=1))
             for i, (name, combine) in enumerate(named.items()):
                 prediction = _combined(name, combine, tile)
                 values[i, per_sample, rows], predicted[i, rows] = truth.score(prediction)
             if on_rows is not None:
                 on_rows(tile.n)
-        if len(per_sample) < len(chosen):
-            whole = [j for j, m in enumerate(chosen) if m.set_level]
-            pick = {name: _picker(name, combine) for name, combine in named.items()}
-            wanted = [chosen[j] for j in whole]
-            values[:, whole] = set_level_values(source, pick, references, wanted, memory=memory, pool=pool)
+        pick = {name: _picker(name, combine) for name, combine in named.items()}
+        for scope, values_of in _BEYOND_SAMPLES.items():
+            if whole := [j for j, m in enumerate(chosen) if m.scope == scope]:
+                wanted = [chosen[j] for j in whole]
+                values[:, whole] = values_of(source, pick, references, wanted, memory=memory, pool=pool)
     samples = samples.assign(effect_rms=effect)
     return ScoreTable(samples, tuple(named), tuple(m.name for m in chosen), values, predicted)
 
@@ -116,7 +122,7 @@ def _named(source: BlockSource, combines: Combines, base_models: bool) -> dict[s
 
 def _profiles(tile: Tile, references: References, metrics: Sequence[Metric]) -> dict[Reference, Float32]:
     """The profiles to subtract, only those some metric uses."""
-    used = {m.reference for m in metrics}
+    used = {m.reference for m in metrics if m.scope == "sample"}
     profiles: dict[Reference, Float32] = {"own": tile.control, "pooled": tile.pooled[None]}
     if "centroid" in used:
         profiles["centroid"] = references.centroid(tile.block.cell_line).astype(np.float32)[None]

@@ -1,7 +1,9 @@
 """How a metric is written and read: ``r2_top20@pooled``. The formulas live in ``definitions.py``.
 
-Grammar: ``<kind>_<all|topK>[_strict][_landmark][@own|pooled|centroid|matched]``, or a set-level metric: ``pds_l1``,
-``pds_cosine``, ``centroid_accuracy``. Without a reference it means own, the canonical one.
+Grammar: ``<kind>_<all|topK>[_strict][_landmark][@reference]``; set-level: ``pds_l1``, ``pds_cosine``,
+``centroid_accuracy`` (also spelled ``nir``, ``pds_l2``), each with ``_offtarget``; effect-level, weighed by the
+measured effect: ``<mse|pearson|cod>_<exp1|exp2|exp4|tK|degs|hegK>``, ``<..>_all_offtarget``, ``mse_all_corrected`` and
+``de_*``. Without a reference it means own, the canonical one.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from pertstack._base.errors import InputError, unknown_name
 from pertstack.reduce.references import REFERENCES, Reference
@@ -16,7 +19,21 @@ from pertstack.reduce.references import REFERENCES, Reference
 KINDS_TOP = ("r2", "pearson", "cod", "sign_acc", "rmse", "mae")
 KINDS_ALL = ("r2", "pearson", "cod", "sign_acc", "rmse", "mae", "spearman", "cosine")
 SET_LEVEL = ("pds_l1", "pds_cosine", "centroid_accuracy")
+DE_LEVEL = ("de_direction", "de_jaccard", "de_auprc", "de_lfc_error")
+ALIASES = {"nir": "centroid_accuracy", "pds_l2": "centroid_accuracy"}
+"""Names that peers use for a number of ours."""
+Scope = Literal["sample", "sides", "set", "effect"]
+TWO_SIDED: tuple[Reference, ...] = ("plate", "halves")
+"""References that are not the same profile for truth and prediction."""
+_ALLOWED: dict[Scope, tuple[Reference, ...]] = {
+    "sample": ("own", "pooled", "centroid", "matched"),
+    "set": ("own", "pooled", "centroid", "matched"),
+    "effect": ("own", "pooled", "centroid", "others"),
+}
 
+_EFFECT = re.compile(
+    r"(?P<kind>mse|pearson|cod)_(?P<weighting>exp[124]|t[0-9]+|degs|heg[0-9]+|all)(?P<off>_offtarget)?(?P<less>_corrected)?"
+)
 _PATTERN = re.compile(r"(?P<kind>[a-z0-9_]+?)_(?:all|top(?P<k>[0-9]+))(?P<strict>_strict)?(?P<landmark>_landmark)?")
 
 
@@ -31,12 +48,18 @@ class Metric:
     strict: bool = False
     landmark: bool = False
     reference: Reference = "own"
+    weighting: str | None = None  # effect-level: what weighs the genes, "exp2", "t50", "degs", "heg1000", "all"
+    off_target: bool = False  # genes that the perturbation names are left out
+    corrected: bool = False  # the noise of the measured mean is taken out
 
     @property
     def base(self) -> str:
         """Name without the reference."""
-        if self.set_level:
-            return self.kind
+        off = "_offtarget" if self.off_target else ""
+        if self.kind in SET_LEVEL or self.kind in DE_LEVEL:
+            return f"{self.kind}{off}"
+        if self.weighting is not None:
+            return f"{self.kind}_{self.weighting}{off}{'_corrected' if self.corrected else ''}"
         genes = "all" if self.top is None else f"top{self.top}"
         return f"{self.kind}_{genes}{'_strict' if self.strict else ''}{'_landmark' if self.landmark else ''}"
 
@@ -46,13 +69,24 @@ class Metric:
         return f"{self.base}@{self.reference}"
 
     @property
-    def set_level(self) -> bool:
-        """Needs all perturbations of a cell line at once."""
-        return self.kind in SET_LEVEL
+    def scope(self) -> Scope:
+        """What is looked at: a sample against one profile, truth and prediction each against its own, all perturbations
+        of a cell line at once, or a perturbation with its replicates.
+        """
+        if self.kind in SET_LEVEL:
+            return "set"
+        if self.weighting is not None or self.kind in DE_LEVEL:
+            return "effect"
+        return "sides" if self.reference in TWO_SIDED else "sample"
 
     @property
     def higher_is_better(self) -> bool:
-        return self.kind not in ("rmse", "mae")
+        return self.kind not in ("rmse", "mae", "mse", "de_lfc_error")
+
+    @property
+    def perfect(self) -> float:
+        """Value of a flawless prediction: 0 for errors, else 1."""
+        return 1.0 if self.higher_is_better else 0.0
 
     @property
     def null_level(self) -> float | None:
@@ -86,20 +120,47 @@ def parse_metric(text: str | Metric) -> Metric:
     if at and reference not in REFERENCES:
         raise unknown_name("reference", reference, REFERENCES)
     chosen: Reference = next((r for r in REFERENCES if r == reference), "own")
-    if base in SET_LEVEL:
-        return Metric(base, reference=chosen)
-    match = _PATTERN.fullmatch(base)
+    metric = _other_level(base, chosen) or _sample_level(text, base, chosen)
+    allowed = (*_ALLOWED["sample"], *TWO_SIDED) if metric.scope in ("sample", "sides") else _ALLOWED[metric.scope]
+    if metric.reference not in allowed or (metric.landmark and metric.scope == "sides"):
+        raise InputError(
+            f"{text!r} asks for the reference {reference!r}, which {metric.base} does not have. Write one of "
+            f"{', '.join(f'{metric.base}@{r}' for r in allowed)}."
+        )
+    return metric
+
+
+def _other_level(base: str, reference: Reference) -> Metric | None:
+    """A set-level or effect-level metric, or None."""
+    stem, off = base.removesuffix("_offtarget"), base.endswith("_offtarget")
+    stem = ALIASES.get(stem, stem)
+    if stem in SET_LEVEL:
+        return Metric(stem, reference=reference, off_target=off)
+    if base in DE_LEVEL:
+        return Metric(base, reference=reference)
+    match = _EFFECT.fullmatch(base)
     if match is None:
-        raise unknown_name("metric", base, metric_names())
+        return None
+    off, less = match["off"] is not None, match["less"] is not None
+    if (match["weighting"] == "all" and not (off or less)) or (less and base != "mse_all_corrected"):
+        return None
+    return Metric(match["kind"], reference=reference, weighting=match["weighting"], off_target=off, corrected=less)
+
+
+def _sample_level(text: str, base: str, reference: Reference) -> Metric:
+    match = _PATTERN.fullmatch(base)
+    known = (*metric_names(), *effect_names(), *ALIASES)
+    if match is None:
+        raise unknown_name("metric", base, known)
     kind, top = match["kind"], int(match["k"]) if match["k"] else None
     strict = match["strict"] is not None
     if kind not in (KINDS_ALL if top is None else KINDS_TOP) or (strict and kind != "r2"):
-        raise unknown_name("metric", base, metric_names())
+        raise unknown_name("metric", base, known)
     if top is not None and top < 2:
         raise InputError(
             f"{text!r} asks for the top {top} genes; a correlation needs at least 2. Write for example r2_top20."
         )
-    return Metric(kind, top, strict, match["landmark"] is not None, chosen)
+    return Metric(kind, top, strict, match["landmark"] is not None, reference)
 
 
 def parse_metrics(texts: Iterable[str | Metric]) -> tuple[Metric, ...]:
@@ -112,6 +173,12 @@ def metric_names(tops: Iterable[int] = (20, 40, 80)) -> tuple[str, ...]:
     names = [f"{kind}_top{k}" for kind in KINDS_TOP for k in tops] + [f"{kind}_all" for kind in KINDS_ALL]
     names += [f"r2_top{k}_strict" for k in tops] + ["r2_all_strict"]
     return (*names, *SET_LEVEL)
+
+
+def effect_names() -> tuple[str, ...]:
+    """The usual effect-level metrics, without references."""
+    weightings = ("exp1", "exp2", "exp4", "t50", "degs", "heg1000", "all_offtarget")
+    return (*(f"{kind}_{w}" for kind in ("mse", "pearson", "cod") for w in weightings), "mse_all_corrected", *DE_LEVEL)
 
 
 DEFAULT_PANEL: tuple[str, ...] = (

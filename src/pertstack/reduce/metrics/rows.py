@@ -42,7 +42,7 @@ class TruthRows:
         landmarks: Mask | None = None,
         pool: ThreadPoolExecutor | None = None,
     ) -> None:
-        self.metrics = tuple(m for m in metrics if not m.set_level)
+        self.metrics = tuple(metrics)
         self.n, self.pool, self.landmarks = len(treated), pool, landmarks
         self.sets: dict[tuple[Reference, bool], _GeneSets] = {}
         self.unknown: dict[Reference, Mask] = {}

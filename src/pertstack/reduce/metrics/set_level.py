@@ -18,13 +18,15 @@ import pandas as pd
 
 from pertstack._base.digests import keyed_hash64
 from pertstack.predictions.source import BlockSource
+from pertstack.reduce.metrics.effect_level import named_genes
 from pertstack.reduce.metrics.kernels import profile_distances
 from pertstack.reduce.metrics.names import Metric
 from pertstack.reduce.read_tiles import iter_tiles, ordered_blocks, samples_of
 from pertstack.reduce.references import Float64, Reference, References
 from pertstack.reduce.tile import Combine, Tile
 
-MOST_PERTURBATIONS = 250
+MOST_PERTURBATIONS = 4000
+"""Beyond this many in one cell line, distances to all others take too long (they grow with the square)."""
 _ROWS = 8
 _DISTANCE = {"pds_l1": "l1", "pds_cosine": "cosine", "centroid_accuracy": "l2"}
 
@@ -54,21 +56,26 @@ def _mid_ranks(t: Float64, p: Float64, distances: Sequence[str], pool: ThreadPoo
     known = np.isfinite(p).all(axis=1)
     if n < 2 or not known.any():
         return answer
-    sums = np.zeros((n, n, 3))  # prediction, truth, (l1, l2, dot)
-    cuts = range(0, n, _ROWS)
-    if pool is None:
-        profile_distances(t, p, 0, n, sums)
-    else:
-        for done in [pool.submit(profile_distances, t, p, a, min(n, a + _ROWS), sums) for a in cuts]:
-            done.result()
     size = [np.sqrt((v * v).sum(axis=1)) for v in (p, t)]
-    scale = size[0][:, None] * size[1][None, :]
-    cosine = np.divide(sums[:, :, 2], scale, out=np.zeros((n, n)), where=scale > 0)
-    for j, name in enumerate(distances):
-        d = {"l1": sums[:, :, 0], "l2": sums[:, :, 1], "cosine": 1.0 - cosine}[name]
-        own = np.diag(d)[:, None]
-        closer, equal = (d < own).sum(axis=1), (d == own).sum(axis=1)
-        answer[j] = np.where(known, 1.0 - (closer + (equal - 1) / 2) / (n - 1), np.nan)
+
+    def ranked(a: int, b: int) -> None:
+        sums = np.zeros((b - a, n, 3))  # prediction, truth, (l1, l2, dot)
+        profile_distances(t, p[a:b], 0, b - a, sums)
+        scale = size[0][a:b, None] * size[1][None, :]
+        cosine = np.divide(sums[:, :, 2], scale, out=np.zeros((b - a, n)), where=scale > 0)
+        for j, name in enumerate(distances):
+            d = {"l1": sums[:, :, 0], "l2": sums[:, :, 1], "cosine": 1.0 - cosine}[name]
+            own = d[np.arange(b - a), np.arange(a, b)][:, None]
+            closer, equal = (d < own).sum(axis=1), (d == own).sum(axis=1)
+            answer[j, a:b] = np.where(known[a:b], 1.0 - (closer + (equal - 1) / 2) / (n - 1), np.nan)
+
+    cuts = [(a, min(n, a + _ROWS)) for a in range(0, n, _ROWS)]
+    if pool is None:
+        for a, b in cuts:
+            ranked(a, b)
+    else:
+        for done in [pool.submit(ranked, a, b) for a, b in cuts]:
+            done.result()
     return answer
 
 
@@ -94,13 +101,17 @@ def set_level_values(
     values = np.full((len(combines), len(metrics), len(samples)), np.nan)
     names = list(combines)
     used: list[Reference] = sorted({m.reference for m in metrics})
+    genes: dict[bool, Any] = {False: slice(None)}
+    if any(m.off_target for m in metrics):
+        named = named_genes(samples["perturbation"], source.gene_names)
+        genes[True] = np.setdiff1d(np.arange(len(source.gene_names)), [g for some in named.values() for g in some])
     for line, where in place.items():
         each = 16 * len(where) * len(used) * len(source.gene_names)
         step = max(1, memory // 2 // each - 1)
         for a in range(0, len(names), step):
             some = {name: combines[name] for name in names[a : a + step]}
             means = _LineMeans(source, references, line, where, some, used, memory)
-            values[a : a + step, :, (samples["cell_line"] == line).to_numpy()] = means.scores(metrics, pool)
+            values[a : a + step, :, (samples["cell_line"] == line).to_numpy()] = means.scores(metrics, genes, pool)
     return values
 
 
@@ -138,20 +149,26 @@ class _LineMeans:
         with np.errstate(invalid="ignore"):
             self.means /= counts[..., None]
 
-    def scores(self, metrics: Sequence[Metric], pool: ThreadPoolExecutor | None) -> Float64:
-        """(n_names, n_metrics, n rows of the line)."""
+    def scores(self, metrics: Sequence[Metric], genes: Mapping[bool, Any], pool: ThreadPoolExecutor | None) -> Float64:
+        """(n_names, n_metrics, n rows of the line); ``genes`` are those looked at with target genes and without."""
         n_names = len(self.means) - 1
         answer = np.full((n_names, len(metrics), len(self.rows)), np.nan)
         for i in range(n_names):
             ok = (self.rows >= 0) & self.predicted[i]
             for r, reference in enumerate(self.used):
                 mine = [j for j, m in enumerate(metrics) if m.reference == reference]
-                kinds = [_DISTANCE[metrics[j].kind] for j in mine]
-                truth, got = self.means[0, r], np.full((len(kinds), len(self.means[0, r])), np.nan)
-                known = np.isfinite(truth).all(axis=1)  # some row has the reference
-                got[:, known] = _mid_ranks(truth[known], self.means[i + 1, r][known], kinds, pool)
-                answer[i, np.array(mine)[:, None], np.flatnonzero(ok)] = got[:, self.rows[ok]]
+                for off in sorted({metrics[j].off_target for j in mine}):
+                    some = [j for j in mine if metrics[j].off_target == off]
+                    got = self._ranks(i, r, [_DISTANCE[metrics[j].kind] for j in some], genes[off], pool)
+                    answer[i, np.array(some)[:, None], np.flatnonzero(ok)] = got[:, self.rows[ok]]
         return answer
+
+    def _ranks(self, i: int, r: int, kinds: Sequence[str], genes: Any, pool: ThreadPoolExecutor | None) -> Float64:
+        """(n_kinds, n_perturbations) of prediction i against reference r, on the genes chosen."""
+        truth, got = self.means[0, r][:, genes], np.full((len(kinds), len(self.means[0, r])), np.nan)
+        known = np.isfinite(truth).all(axis=1)  # some row has the reference
+        got[:, known] = _mid_ranks(truth[known], self.means[i + 1, r][known][:, genes], kinds, pool)
+        return got
 
 
 def _add_rows(sums: Float64, where: Any, rows: Any) -> None:

@@ -1,0 +1,191 @@
+"""Effect-level metrics: a perturbation with all its samples, genes weighed by the measured effect.
+
+Within a cell line, profiles are means over the samples of a perturbation; the effect is tested by its samples against
+those of all other perturbations. Each sample gets the value of its perturbation, so that these numbers can be resampled
+by group like any other. The formulas are in ``effect_weights.py``.
+
+Against ``others`` truth and prediction lose the mean of all other perturbations' means (leave one out: what peers write
+``_pert``), against ``pooled`` the mean control (``_ctrl``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import InputError, first_few
+from pertstack.predictions.source import BlockSource
+from pertstack.reduce.metrics import effect_weights as ew
+from pertstack.reduce.metrics.names import Metric
+from pertstack.reduce.read_tiles import iter_tiles, ordered_blocks, samples_of
+from pertstack.reduce.references import Float64, Reference, References
+from pertstack.reduce.tile import Combine
+
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
+_MEASURES = {"mse": ew.weighted_mse, "pearson": ew.weighted_pearson, "cod": ew.weighted_cod}
+_RECOVERY = {
+    "de_direction": ew.direction_of_degs, "de_jaccard": ew.jaccard_of_degs, "de_auprc": ew.auprc_of_degs,
+    "de_lfc_error": ew.lfc_error_of_degs,
+}  # fmt: skip
+
+
+def effect_level_values(
+    source: BlockSource,
+    combines: Mapping[str, Combine],
+    references: References,
+    metrics: Sequence[Metric],
+    *,
+    memory: int = 10**9,
+    pool: ThreadPoolExecutor | None = None,
+) -> Float64:
+    """Values (n_names, n_metrics, n_samples), cell line by cell line; as ``set_level_values``.
+
+    NaN: rows a name did not predict, lines with a single perturbation, perturbations without a significant gene (on
+    metrics over significant genes) or measured once (``mse_all_corrected``).
+    """
+    del pool  # a few matrix products: nothing to share out
+    samples = samples_of(source)
+    values = np.full((len(combines), len(metrics), len(samples)), np.nan)
+    names = list(combines)
+    targets = named_genes(samples["perturbation"], source.gene_names) if any(m.off_target for m in metrics) else {}
+    for line, part in samples.groupby("cell_line", sort=True):
+        here = (samples["cell_line"] == line).to_numpy()
+        drugs = sorted(set(part["perturbation"]))
+        step = max(1, memory // 2 // (8 * len(drugs) * len(source.gene_names)) - 6)
+        for a in range(0, len(names), step):
+            some = {name: combines[name] for name in names[a : a + step]}
+            line_values = _Line(source, references, str(line), drugs, some, memory).scores(metrics, targets)
+            values[a : a + step, :, here] = line_values
+    return values
+
+
+def named_genes(perturbations: Sequence[str] | pd.Series[str], gene_names: Any) -> dict[str, list[int]]:
+    """Positions of the genes that a perturbation names (``A+B`` names two); {} entries for those that name none.
+
+    Raises
+    ------
+    InputError
+        No perturbation names a gene of the data: then there is nothing to leave out.
+    """
+    at = {str(g): i for i, g in enumerate(gene_names)}
+    names = sorted({str(p) for p in perturbations})
+    found = {p: [at[g.strip()] for g in p.split("+") if g.strip() in at] for p in names}
+    if not any(found.values()):
+        raise InputError(
+            f"No perturbation names a gene of the data (perturbations such as {first_few(names)}; genes such as "
+            f"{first_few(list(at))}), so no target genes can be left out. Leave out metrics that end in _offtarget, "
+            "or name genetic perturbations by the genes of var."
+        )
+    return found
+
+
+class _Line:
+    """Means, variances and counts of the perturbations of one cell line, and means of some predictions."""
+
+    def __init__(
+        self, source: BlockSource, references: References, line: str, drugs: list[str],
+        combines: Mapping[str, Combine], memory: int,
+    ) -> None:  # fmt: skip
+        self.drugs, self.genes, place = drugs, source.gene_names, {p: i for i, p in enumerate(drugs)}
+        shape = (len(drugs), len(source.gene_names))
+        self.n = np.zeros(len(drugs))
+        first: Float64 | None = None
+        total, square, control = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        self.predicted_means = np.zeros((len(combines), *shape))
+        counts = np.zeros((len(combines), len(drugs)))
+        codes, predicted = [], []
+        blocks = [b for b in ordered_blocks(source) if b.cell_line == line]
+        for tile, treated in iter_tiles(source, references, memory // 2, blocks=blocks):
+            drug = np.array([place[p] for p in tile.obs["perturbation"]], dtype=np.int64)
+            first = treated[0].astype(np.float64) if first is None else first  # shifted sums: no digits are lost
+            shifted = treated.astype(np.float64) - first
+            layers = [np.asarray(c(tile), dtype=np.float32) for c in combines.values()]
+            finite = [np.isfinite(layer).all(axis=1) for layer in layers]
+            np.add.at(self.n, drug, 1)
+            for i, d in enumerate(drug):
+                total[d] += shifted[i]
+                square[d] += shifted[i] ** 2
+                control[d] += tile.control[i]
+                for j, layer in enumerate(layers):
+                    if finite[j][i]:
+                        self.predicted_means[j, d] += layer[i]
+                        counts[j, d] += 1
+            codes.append(drug)
+            predicted.append(np.stack(finite) if finite else np.zeros((0, len(drug)), dtype=bool))
+        assert first is not None
+        n = self.n[:, None]
+        with np.errstate(invalid="ignore"):
+            self.predicted_means /= counts[..., None]
+        self.mean, self.control = first + total / n, control / n
+        self.variance = np.maximum(square - total**2 / n, 0.0) / np.maximum(n - 1, 1)
+        self.total, self.square, self.first = total, square, first
+        self.codes, self.predicted = np.concatenate(codes), np.concatenate(predicted, axis=1)
+        self.pooled, self.centroid = references.pooled(line), references.centroid(line)
+
+    def test(self) -> ew.EffectTest:
+        """Every perturbation's samples against those of all others."""
+        n = self.n.sum() - self.n
+        rest, squares = self.total.sum(axis=0) - self.total, self.square.sum(axis=0) - self.square
+        mean = rest / n[:, None]
+        variance = np.maximum(squares / n[:, None] - mean**2, 0.0) * (n / np.maximum(n - 1, 1))[:, None]
+        return ew.welch_test(self.mean, self.variance, self.n, self.first + mean, variance, n)
+
+    def subtracted(self, reference: Reference) -> Float64:
+        """(n_perturbations, n_genes) what truth and prediction lose."""
+        if reference == "others":
+            answer: Float64 = (self.mean.sum(axis=0) - self.mean) / (len(self.mean) - 1)
+            return answer
+        known = {"own": self.control, "pooled": self.pooled, "centroid": self.centroid}
+        return np.broadcast_to(known[reference], self.mean.shape)
+
+    def scores(self, metrics: Sequence[Metric], targets: Mapping[str, list[int]]) -> Float64:
+        """(n_names, n_metrics, n rows of the line)."""
+        n_names = len(self.predicted_means)
+        answer = np.full((n_names, len(metrics), len(self.codes)), np.nan)
+        if len(self.drugs) < 2:
+            return answer
+        test = self.test()
+        off = np.zeros(self.mean.shape, dtype=bool)
+        for i, drug in enumerate(self.drugs):
+            off[i, targets.get(drug, [])] = True
+        for j, metric in enumerate(metrics):
+            weights = None if metric.kind in _RECOVERY else self._weights(metric, test, off)
+            for i in range(n_names):
+                value = self._score(metric, self.predicted_means[i], test, weights)
+                rows = self.predicted[i]
+                answer[i, j, rows] = value[self.codes[rows]]
+        return answer
+
+    def _score(self, metric: Metric, prediction: Float64, test: ew.EffectTest, weights: Float64 | None) -> Float64:
+        value = np.full(len(self.drugs), np.nan)
+        some = np.isfinite(prediction).all(axis=1)
+        less = self.subtracted(metric.reference)[some]
+        t, p = self.mean[some] - less, prediction[some] - less
+        if metric.kind in _RECOVERY:
+            part = ew.EffectTest(t, test.t[some], test.p[some], test.p_adjusted[some])
+            value[some] = _RECOVERY[metric.kind](part, p)
+        elif metric.corrected:
+            value[some] = ew.corrected_mse(t, p, self.variance[some], self.n[some])
+        else:
+            assert weights is not None
+            value[some] = _MEASURES[metric.kind](t, p, weights[some])
+        return value
+
+    def _weights(self, metric: Metric, test: ew.EffectTest, off: Flags) -> Float64:
+        how = str(metric.weighting)
+        n, n_genes = self.mean.shape
+        if how.startswith("exp"):
+            weights = ew.effect_weights(test.t, float(how[3:]))
+        elif how == "degs":
+            weights = ew.significant(test.p_adjusted)
+        elif how.startswith("heg"):
+            weights = ew.most_expressed(self.pooled, int(how[3:]), n)
+        elif how == "all":
+            weights = np.full((n, n_genes), 1.0 / n_genes)
+        else:
+            weights = ew.top_by_t(test.t, int(how[1:]))
+        return ew.without(weights, off) if metric.off_target else weights
