@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pertstack._base.errors import unknown_name
+from pertstack.stack.best_informed import BestInformed
 from pertstack.stack.best_single import BestSingle
 from pertstack.stack.calibrated import Calibrated
 from pertstack.stack.cell_line_shrunken import CellLineShrunken
@@ -39,6 +40,7 @@ from pertstack.stack.winsorised_mean import WinsorisedMean
 
 _CLASSES: tuple[type[Combiner], ...] = (
     BestSingle,
+    BestInformed,
     Mean,
     Median,
     TrimmedMean,
