@@ -3,8 +3,8 @@
     python benchmarks/user_splits.py DATA_FOLDER WORK_FOLDER --seeds 10
 
 Four files, perturbations (pairs: cell lines) held out, a fifth of the groups as test, three folds; each base model once
-without each fold, once without each pair of folds, once on all development rows. A split that is in WORK_FOLDER already is
-left as it is. The seeds, 700 to 709, were fixed before anything was looked at.
+without each fold, once without each pair of folds, once on all development rows. A split that is in WORK_FOLDER already
+is left as it is. The seeds, 700 to 709, were fixed before anything was looked at.
 """
 
 from __future__ import annotations

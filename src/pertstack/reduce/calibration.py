@@ -23,6 +23,11 @@ from pertstack._stats.group_sums import GroupSums
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.references import Float64
 
+AUTO_ORDER: tuple[str, ...] = (
+    "r2_top20@pooled", "pearson_all@pooled", "pearson_exp2@others", "pearson_all@centroid", "centroid_accuracy@pooled",
+)  # fmt: skip
+"""Declared order in which a primary metric is looked for: the founding number without the shared control, correlation
+of all changes, Vollenweider and Buehlmann's weighted correlation, agreement beyond the mean response, retrieval."""
 CHANCE = 0.5
 """Share of conditions in which a metric that tells nothing lets the positive control win."""
 _EPSILON = 1e-6  # in the denominator, as in the tools that people compare with
@@ -53,6 +58,11 @@ class Calibration:
         return self.bds_ci is not None and self.drf is not None and self.bds_ci[0] > CHANCE and self.drf > 0
 
     @property
+    def range(self) -> float | None:
+        """Distance from the negative control to a perfect score; None where the negative control is undefined."""
+        return None if self.negative is None else abs(parse_metric(self.metric).perfect - self.negative)
+
+    @property
     def known(self) -> bool:
         """Whether there was anything to calibrate with."""
         return self.bds is not None
@@ -65,7 +75,7 @@ class Calibration:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Calibration:
         """What ``to_json`` wrote."""
-        facts = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k != "passes"}
+        facts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k != "passes"}
         return cls(**facts)
 
 
@@ -105,7 +115,8 @@ def calibrate(metric: str, positive: Float64, negative: Float64, conditions: Any
     each = each.dropna(subset=["p"])
     n_groups = int(each["g"].nunique())
     if len(each) == 0:
-        return Calibration(parsed.name, 0, 0, None, None, None, None, None, None)
+        known = frame["n"].mean()
+        return Calibration(parsed.name, 0, 0, None, float(known) if np.isfinite(known) else None, *[None] * 4)
     pos, neg = each["p"].to_numpy(np.float64), each["n"].to_numpy(np.float64)
     drf = dynamic_range_fraction(pos, neg, parsed.perfect, higher=parsed.higher_is_better)
     won = bound_discrimination(pos, neg, higher=parsed.higher_is_better)

@@ -32,7 +32,7 @@ def constant_models(reduction: Reduction) -> tuple[str, ...]:
     for reference in ("pooled", "own"):
         predicted, measured = np.zeros(len(reduction.models)), 0.0
         for block in reduction.blocks:
-            sums = regression_sums(reduction.gene[block], reference)  # type: ignore[arg-type]
+            sums = regression_sums(reduction.gene[block], reference)
             predicted += np.einsum("gmm->m", sums.xx)
             measured += float(sums.tt.sum())
         smallest = np.minimum(smallest, predicted / measured if measured > 0 else np.inf)

@@ -6,24 +6,13 @@ won.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import pandas as pd
 
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.predictions.source import BlockSource
+from pertstack.reduce.controls import condition_codes
 from pertstack.reduce.tile import Tile
-
-CONDITION = ("perturbation", "cell_line", "log10_dose", "time_h")
-
-
-def condition_codes(obs: pd.DataFrame) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
-    """Code (n,) of each row's condition (perturbation, cell line, dose, time; unknown equals unknown), and how many."""
-    columns = [c for c in CONDITION if c in obs]
-    codes = obs.groupby(columns, dropna=False, sort=True, observed=True).ngroup().to_numpy(dtype=np.int64)
-    return np.asarray(codes, dtype=np.int64), int(codes.max(initial=-1)) + 1
 
 
 class ReplicatePredictor:

@@ -104,7 +104,7 @@ class _Line:
             first = treated[0].astype(np.float64) if first is None else first  # shifted sums: no digits are lost
             shifted = treated.astype(np.float64) - first
             layers = [np.asarray(c(tile), dtype=np.float32) for c in combines.values()]
-            finite = [np.isfinite(layer).all(axis=1) for layer in layers]
+            finite = [np.asarray(np.isfinite(layer).all(axis=1)) for layer in layers]
             np.add.at(self.n, drug, 1)
             for i, d in enumerate(drug):
                 total[d] += shifted[i]

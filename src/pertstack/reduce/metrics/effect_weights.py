@@ -173,7 +173,7 @@ def auprc_of_degs(test: EffectTest, prediction: Float64) -> Float64:
     """Area under precision and recall (n,) of finding significant genes by |predicted change|; NaN where none or all
     genes are significant."""
     degs = test.p_adjusted < SIGNIFICANT
-    some = degs.any(axis=1) & ~degs.all(axis=1)
+    some = np.asarray(degs.any(axis=1) & ~degs.all(axis=1))
     scored = [
         float(average_precision_score(d, np.abs(p))) if s else np.nan
         for d, p, s in zip(degs, prediction, some, strict=True)

@@ -53,7 +53,7 @@ def _mid_ranks(t: Float64, p: Float64, distances: Sequence[str], pool: ThreadPoo
     """Discrimination for each distance, (n_distances, n)."""
     n = len(t)
     answer: Float64 = np.full((len(distances), n), np.nan)
-    known = np.isfinite(p).all(axis=1)
+    known = np.asarray(np.isfinite(p).all(axis=1))
     if n < 2 or not known.any():
         return answer
     size = [np.sqrt((v * v).sum(axis=1)) for v in (p, t)]

@@ -1,0 +1,201 @@
+"""Positive and negative control of a metric, made from development rows alone and scored like any prediction.
+
+Rows of a condition that was measured more than once are cut in two: the first half is the truth, the mean of the second
+half is the positive control. The negative control is the mean treated profile of the cell line outside the row's fold.
+So neither control shares a row with the truth it is scored on. What the scores say is in ``calibration.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack.data.rows import Float32, Names
+from pertstack.design.blocks import Block
+from pertstack.predictions.source import BlockSource, Mask
+from pertstack.reduce.calibration import Calibration, calibrate
+from pertstack.reduce.metrics.names import parse_metrics
+from pertstack.reduce.read_tiles import ordered_blocks
+from pertstack.reduce.references import Float64, References
+from pertstack.reduce.score import score
+from pertstack.reduce.tile import Combine, Tile
+
+CONDITION = ("perturbation", "cell_line", "log10_dose", "time_h")
+POSITIVE, NEGATIVE = "measured again", "mean of the others"
+Codes = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def condition_codes(obs: pd.DataFrame) -> tuple[Codes, int]:
+    """Code (n,) of each row's condition, and how many: the column ``condition`` where rows have one, else perturbation,
+    cell line, dose and time (unknown equals unknown)."""
+    columns = ["condition"] if "condition" in obs else [c for c in CONDITION if c in obs]
+    codes = obs.groupby(columns, dropna=False, sort=True, observed=True).ngroup().to_numpy(dtype=np.int64)
+    return np.asarray(codes, dtype=np.int64), int(codes.max(initial=-1)) + 1
+
+
+def second_half(codes: Codes) -> Mask:
+    """(n,) rows that serve as the condition measured again: of k rows of a condition the last k - k // 2, if k > 1."""
+    order = np.argsort(codes, kind="stable")
+    ordered = codes[order]
+    first = np.searchsorted(ordered, ordered, side="left")
+    rank, size = np.empty(len(codes), dtype=np.int64), np.bincount(codes, minlength=int(codes.max(initial=-1)) + 1)
+    rank[order] = np.arange(len(codes)) - first
+    return np.asarray((size[codes] > 1) & (rank >= size[codes] // 2))
+
+
+@dataclass(frozen=True)
+class TruthHalf:
+    """The rows of a source that are not the condition measured again; no models."""
+
+    source: BlockSource
+    kept: dict[Block, Codes]
+    blocks_shown: tuple[Block, ...] | None = None
+
+    @classmethod
+    def of(cls, source: BlockSource) -> TruthHalf:
+        codes = {block: condition_codes(source.obs(block))[0] for block in ordered_blocks(source)}
+        return cls(source, {block: np.flatnonzero(~second_half(c)) for block, c in codes.items()})
+
+    @property
+    def gene_names(self) -> Names:
+        return self.source.gene_names
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return ()
+
+    def blocks(self) -> list[Block]:
+        if self.blocks_shown is not None:
+            return list(self.blocks_shown)
+        return [b for b in self.source.blocks() if b.role == "development"]
+
+    def obs(self, block: Block) -> pd.DataFrame:
+        return self.source.obs(block).iloc[self.kept[block]]
+
+    def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32:
+        at = self.kept[block][start:stop]
+        if len(at) == 0:
+            return np.empty((0, len(self.gene_names)), np.float32)
+        rows = np.asarray(self.source.read(block, layer, int(at[0]), int(at[-1]) + 1))[at - at[0]]
+        if out is not None:
+            out[...] = rows
+        return rows if out is None else out
+
+    def sound(self, block: Block, model: str) -> Mask:
+        return np.asarray(self.source.sound(block, model)[self.kept[block]])
+
+    def genes_of(self, block: Block, model: str) -> Mask:
+        return self.source.genes_of(block, model)
+
+    def layer_digest(self, block: Block, layer: str) -> str:
+        return self.source.layer_digest(block, layer)
+
+
+class MeasuredAgain:
+    """A ``Combine``: mean of the second half of each row's condition; NaN where it was measured once."""
+
+    def __init__(self, source: BlockSource) -> None:
+        self.source = source
+        self._block: Block | None = None
+
+    def __call__(self, tile: Tile) -> Float32:
+        if tile.block != self._block:
+            self._load(tile.block)
+        return np.asarray(self._means[[self._code[str(s)] for s in tile.obs.index]])
+
+    def _load(self, block: Block) -> None:
+        obs = self.source.obs(block)
+        codes, n_conditions = condition_codes(obs)
+        again = second_half(codes)
+        total, count = np.zeros((n_conditions, len(self.source.gene_names))), np.zeros(n_conditions)
+        for start in range(0, len(obs), 256):
+            rows = self.source.read(block, "treated", start, min(start + 256, len(obs)))
+            for i in np.flatnonzero(again[start : start + len(rows)]):
+                total[codes[start + i]] += rows[i]
+                count[codes[start + i]] += 1
+        with np.errstate(invalid="ignore"):
+            self._means = (total / count[:, None]).astype(np.float32)
+        self._code = dict(zip(map(str, obs.index), codes.tolist(), strict=True))
+        self._block = block
+
+
+class MeanOfOthers:
+    """A ``Combine``: mean treated profile of the row's cell line outside its fold; every other line's mean change from
+    control, added to the line's mean control, where the line is in no other fold."""
+
+    def __init__(self, source: BlockSource, references: References) -> None:
+        self.references = references
+        self.total: dict[str, dict[int | None, tuple[Float64, int]]] = {}
+        for block in ordered_blocks(source):
+            n = len(source.obs(block))
+            total = np.zeros(len(source.gene_names))
+            for start in range(0, n, 256):
+                total += source.read(block, "treated", start, min(n, start + 256)).sum(axis=0, dtype=np.float64)
+            folds = self.total.setdefault(block.cell_line, {})
+            before, count = folds.get(block.fold, (0.0, 0))
+            folds[block.fold] = (before + total, count + n)
+
+    def __call__(self, tile: Tile) -> Float32:
+        profile = self.profile(tile.block.cell_line, tile.block.fold).astype(np.float32)
+        return np.repeat(profile[None], tile.n, axis=0)
+
+    def profile(self, line: str, fold: int | None) -> Float64:
+        """(n_genes,)"""
+        mine = _outside(self.total.get(line, {}), fold)
+        if mine is not None:
+            return mine
+        shifts = [
+            found - self.references.pooled(other)
+            for other, folds in sorted(self.total.items())
+            if (found := _outside(folds, fold)) is not None
+        ]
+        shift: Float64 = np.mean(shifts, axis=0) if shifts else np.zeros(len(self.references.gene_names))
+        return self.references.pooled(line) + shift
+
+
+def _outside(folds: dict[int | None, tuple[Float64, int]], fold: int | None) -> Float64 | None:
+    parts = [found for k, found in sorted(folds.items(), key=str) if k != fold]
+    n = sum(count for _, count in parts)
+    return np.sum([total for total, _ in parts], axis=0) / n if n else None
+
+
+def calibrate_source(
+    source: BlockSource, references: References, metrics: Sequence[str], *, memory: int = 10**9, workers: int = 1
+) -> dict[str, Calibration]:
+    """Calibration of every metric on the development rows of a source, by full name.
+
+    Where no condition was measured twice the positive control is unknown everywhere; the mean of the negative control
+    is given all the same, so that the range of the metric is known.
+    """
+    half, others = TruthHalf.of(source), MeanOfOthers(source, references)
+    controls: dict[str, Combine] = {POSITIVE: MeasuredAgain(source), NEGATIVE: others}
+    chosen = parse_metrics(metrics)
+    options: dict[str, Any] = {"base_models": False, "memory": memory, "workers": workers}
+    table = score(half, controls, references, metrics=[m for m in chosen if m.reference != "centroid"], **options)
+    values = {m.name: (table.values(POSITIVE, m), table.values(NEGATIVE, m)) for m in chosen if m.name in table.metrics}
+    centred = [m for m in chosen if m.reference == "centroid"]
+    parts = []
+    for fold in sorted({b.fold for b in half.blocks()}, key=str) if centred else []:
+        rows = np.stack([others.profile(line, fold) for line in references.cell_lines])
+        only = replace(half, blocks_shown=tuple(b for b in half.blocks() if b.fold == fold))
+        parts.append(score(only, controls, replace(references, mean_treated=rows), metrics=centred, **options))
+    order = {s: i for i, s in enumerate(table.samples["sample_id"])}
+    for m in centred:
+        both = np.full((2, table.n), np.nan)
+        for part in parts:
+            at = [order[s] for s in part.samples["sample_id"]]
+            both[:, at] = part.values(POSITIVE, m), part.values(NEGATIVE, m)
+        values[m.name] = (both[0], both[1])
+    conditions = np.concatenate(
+        [
+            np.char.add(f"{block.id}:", condition_codes(half.obs(block))[0].astype(str))
+            for block in ordered_blocks(half)
+            if len(half.obs(block))
+        ]
+    )
+    groups = table.samples["group"].to_numpy()
+    return {name: calibrate(name, *both, conditions, groups) for name, both in values.items()}
