@@ -24,10 +24,11 @@ from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.references import Float64
 
 AUTO_ORDER: tuple[str, ...] = (
-    "r2_top20@pooled", "pearson_all@pooled", "pearson_exp2@others", "pearson_all@centroid", "centroid_accuracy@pooled",
+    "r2_top20@pooled", "pearson_all@pooled", "pearson_all@centroid", "pearson_exp2@others", "centroid_accuracy@pooled",
 )  # fmt: skip
 """Declared order in which a primary metric is looked for: the founding number without the shared control, correlation
-of all changes, Vollenweider and Buehlmann's weighted correlation, agreement beyond the mean response, retrieval."""
+of all changes, agreement beyond the mean response, the weighted correlation of Vollenweider and Buehlmann, retrieval.
+"""
 CHANCE = 0.5
 """Share of conditions in which a metric that tells nothing lets the positive control win."""
 _EPSILON = 1e-6  # in the denominator, as in the tools that people compare with

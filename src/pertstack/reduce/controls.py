@@ -169,7 +169,8 @@ def calibrate_source(
     """Calibration of every metric on the development rows of a source, by full name.
 
     Where no condition was measured twice the positive control is unknown everywhere; the mean of the negative control
-    is given all the same, so that the range of the metric is known.
+    is given all the same, so that the range of the metric is known. The centroid is that of the other folds; truth and
+    positive control share its noise, worth a correlation of one over the number of its samples.
     """
     half, others = TruthHalf.of(source), MeanOfOthers(source, references)
     controls: dict[str, Combine] = {POSITIVE: MeasuredAgain(source), NEGATIVE: others}
