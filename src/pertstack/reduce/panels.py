@@ -11,6 +11,8 @@ from pertstack.reduce.references import References
 
 MATCHED: tuple[str, ...] = ("r2_top20@matched", "pearson_all@matched")
 """Beside the default panel, where plates are known."""
+WITHIN_PLATE = "pearson_all@plate"
+"""Beside either panel, where rows say on which plate they were."""
 MATCHED_FULL: tuple[str, ...] = (
     *MATCHED, "r2_top40@matched", "r2_top80@matched", "r2_top20_strict@matched", "pearson_top20@matched",
     "cod_all@matched", "sign_acc_top20@matched", "spearman_all@matched", "cosine_all@matched", "pds_l1@matched",
@@ -27,6 +29,8 @@ def panel(references: References, *, full: bool = False) -> tuple[str, ...]:
     wanted = [*(FULL_PANEL if full else DEFAULT_PANEL)]
     if not references.plates.reason:
         wanted += MATCHED_FULL if full else MATCHED
+    if references.plates.by == "plate":
+        wanted += [WITHIN_PLATE, "r2_top20@plate"] if full else [WITHIN_PLATE]
     if full and references.landmarks is not None:
         names = [m for m in metric_names(tops=(20,)) if m not in SET_LEVEL]
         wanted += [f"{m}_landmark@own" for m in names]

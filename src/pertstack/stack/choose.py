@@ -17,6 +17,7 @@ import numpy as np
 
 from pertstack._base.errors import InputError, unknown_name
 from pertstack.reduce.metrics.names import parse_metric
+from pertstack.reduce.panels import WITHIN_PLATE
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stack.combiner import FLEXIBLE, Family
 from pertstack.stack.constants import is_constant
@@ -100,7 +101,8 @@ def choose(
     ----------
     table : scores of out-of-fold rows, from ``score(source, nested.combines(), ...)``.
     primary : metric to choose by; default that of the nested fits.
-    no_harm : metrics that must not lose beyond noise; those the table lacks are named in the reasons.
+    no_harm : metrics that must not lose beyond noise; those the table lacks are named in the reasons. Where the table
+        holds correlations within plates, they belong to them.
     level : one-sided level of every bound. n_draws, seed : of the sign flips of groups.
     tolerance : share of a metric's range that counts as equal. Paired differences of similar answers are known so
         exactly that without it a loss of 0.001 on one metric would outweigh any gain on the primary one.
@@ -124,6 +126,7 @@ def choose(
         raise unknown_name("choice rule", rule, get_args(Rule))
     primary = parse_metric(primary or str(nested.settings["primary"])).name
     there = [m for m in no_harm if parse_metric(m).name in table.metrics]
+    there += [WITHIN_PLATE] if WITHIN_PLATE in table.metrics and WITHIN_PLATE not in there else []
     candidates = [c.name for c in nested.combiners if c.candidate and c.name in table.names]
     panel = Panel.of(table, candidates, BEST_SINGLE, [primary, *there], level=level, tolerance=tolerance, ranges=ranges)
     harmful = {

@@ -93,7 +93,7 @@ def decompositions_of(
     groups = table.samples["group"].to_numpy()
     stem = split_metric(primary)[0]
     views = [f"{stem}@{reference}" for reference in ("own", "pooled", "matched", "centroid")]
-    wanted = (*views, primary, "pearson_all@centroid", "rmse_all", "rmse_top20")
+    wanted = (*views, primary, "pearson_all@centroid", "pearson_all@plate", "rmse_all", "rmse_top20")
     used = [m for m in table.metrics if any(find_metric([m], w) for w in wanted)]
     values = {m: matrix(table, m) for m in used}
     bases = np.array([setting.kinds[n] == "base" for n in table.names])

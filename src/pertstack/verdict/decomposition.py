@@ -52,6 +52,8 @@ def decompose(
     """
     parts = []
     for view, metric in panel_metrics(scores, primary).items():
+        if view == "plate" and not np.isfinite(scores[metric][0] - scores[metric][1]).any():
+            continue  # no plate held enough perturbations
         given = primary_difference if metric == primary else None
         difference = compare(*scores[metric], groups) if given is None else given
         parts.append(Part(view, "", metric, difference, direction(metric), _hollow(metric, scores[metric][0])))
@@ -88,12 +90,13 @@ def _one_control(scores: Mapping[str, tuple[Array, Array]], primary: str) -> boo
 
 
 def panel_metrics(known: Iterable[str], primary: str) -> dict[str, str]:
-    """Which metric stands for own, pooled, matched, centroid, rmse; views that were not computed are left out."""
+    """The metric of each view: own, pooled, matched, plate, centroid, rmse. Views not computed are left out."""
     listed, (metric, reference) = list(known), split_metric(primary)
     wanted = {
         "own": [f"{metric}@own"],
         "pooled": [f"{metric}@pooled"],
         "matched": [f"{metric}@matched"],
+        "plate": ["pearson_all@plate"],
         "centroid": ["pearson_all@centroid", f"{metric}@centroid"],
         "rmse": ["rmse_all", "rmse_all@pooled", "rmse_top20"],
     }

@@ -10,6 +10,7 @@ from pertstack.verdict.words import count_of, interval, metric_label, number, sp
 
 MEANINGS: dict[Reading, str] = {
     "win": "a real gain",
+    "plate": "a gain that is not seen within plates, so it may be the plate's and not the perturbation's",
     "control_noise": "mostly control noise",
     "artefact": "an artefact of the shared control",
     "mixed": "the measures disagree",
@@ -25,7 +26,8 @@ def read(parts: Decomposition) -> Reading:
 
     Own control is the coupled view: a gain there alone is worth nothing. An artefact gains on own control, loses on
     some uncoupled view and gains on none of the others; where uncoupled views point both ways, the measures disagree
-    and the reading says so rather than taking sides.
+    and the reading says so rather than taking sides. Where plates are known, a win has to be seen within them too: what
+    is read off a plate gains on every other view.
     """
     signs = {p.view: p.sign for p in parts.parts if not p.level}
     reference = split_metric(parts.primary)[1]
@@ -49,7 +51,7 @@ def read(parts: Decomposition) -> Reading:
     if own == 1 and little_kept and not supported:
         return "control_noise"
     if main.sign == 1:
-        return "win"
+        return "win" if signs.get("plate", 1) == 1 else "plate"
     if -1 in [*others, own] and 1 in others:
         return "mixed"
     return "within_noise" if main.gain > 0 and number(main.gain) != number(0.0) else "no_gain"
@@ -98,6 +100,8 @@ def _meaning(parts: Decomposition, reading: Reading, main: Part) -> str:
     other = [p for p in parts.parts if not p.level and p.view not in ("own", "pooled") and p is not main]
     shown = [p for p in other if p.sign != 0]
     also = "; ".join(f"{_view_words(p)} {_said(p)}, {'better' if p.sign == 1 else 'worse'}" for p in shown)
+    if reading == "plate" and (plate := parts.part("plate")) is not None:
+        return f"{MEANINGS[reading]} ({_view_words(plate)} {_said(plate)})"
     if reading in ("artefact", "mixed", "harm"):
         return MEANINGS[reading] + (f" ({also})" if also else "")
     kept = kept_share(parts)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 Array = np.ndarray[Any, Any]
-Reading = Literal["win", "control_noise", "artefact", "mixed", "within_noise", "no_gain", "harm", "none"]
+Reading = Literal["win", "plate", "control_noise", "artefact", "mixed", "within_noise", "no_gain", "harm", "none"]
 """What the parts say together, in one word; told in words by ``gain_in_words.MEANINGS``."""
 
 
@@ -36,7 +36,7 @@ Compare = Callable[[Array, Array, Array], Difference]
 class Part:
     """One line of the decomposition. ``sign`` is +1 / -1 when the interval shows a gain / a loss, else 0."""
 
-    view: str  # "own", "pooled", "matched", "centroid", "rmse", or a stratum such as "effect quartile"
+    view: str  # "own", "pooled", "matched", "plate", "centroid", "rmse", or a stratum such as "effect quartile"
     level: str  # "" for the whole, else "Q1", "A375", "seen"
     metric: str
     difference: Difference
@@ -80,6 +80,7 @@ class Decomposition:
             "artefact": "artefact: gains on own control, loses without the shared control",
             "control_noise": "most of the gain on own control is control noise",
             "mixed": "the measures disagree: some gain, others lose",
+            "plate": "the gain is not seen within plates",
         }
         return marks.get(self.reading)
 

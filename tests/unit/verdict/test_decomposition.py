@@ -11,7 +11,7 @@ from pertstack.verdict.words import interval
 
 N, PER_GROUP = 240, 4
 GROUPS = np.repeat(np.arange(N // PER_GROUP), PER_GROUP)
-METRICS = ("r2_top20", "r2_top20@pooled", "pearson_all@centroid", "rmse_all")
+METRICS = ("r2_top20", "r2_top20@pooled", "pearson_all@centroid", "rmse_all", "pearson_all@plate")
 
 
 def compare(a, b, groups):
@@ -32,7 +32,9 @@ def world(primary="r2_top20@pooled", noise=0.01, strata=None, **shift):
     """Scores of two competitors that differ by a known shift per metric and by noise shared within groups."""
     rng = np.random.default_rng(3)
     scores = {}
-    for metric, key in zip(METRICS, ("own", "pooled", "centroid", "rmse"), strict=True):
+    for metric, key in zip(METRICS, ("own", "pooled", "centroid", "rmse", "plate"), strict=True):
+        if key == "plate" and key not in shift:
+            continue
         best = rng.uniform(0.2, 0.8, N)
         bump = rng.normal(0, noise, N // PER_GROUP)
         scores[metric] = (best + (bump - bump.mean())[GROUPS] + shift.get(key, 0.0), best)
@@ -63,6 +65,13 @@ def world(primary="r2_top20@pooled", noise=0.01, strata=None, **shift):
         ({"own": 0.0, "pooled": -0.02, "centroid": 0.2}, "mixed", "better)"),
         ({"own": 0.02, "pooled": 0.001, "rmse": -0.02}, "within_noise", "though other measures move (RMSE"),
         ({"own": 0.0, "pooled": 0.0, "centroid": 0.1, "rmse": 0.1}, "mixed", "the measures disagree"),
+        ({"own": 0.02, "pooled": 0.02, "centroid": 0.02, "rmse": -0.01, "plate": 0.02}, "win", "a real gain"),
+        (
+            {"own": 0.02, "pooled": 0.02, "centroid": 0.02, "rmse": -0.01, "plate": 0.0},
+            "plate",
+            "not seen within plates",
+        ),
+        ({"own": 0.02, "pooled": 0.02, "centroid": 0.02, "plate": -0.02}, "mixed", "the measures disagree"),
     ],
 )
 def test_reading_of_known_worlds(shift, reading, words):
@@ -178,7 +187,7 @@ def test_few_groups_give_no_interval_and_no_claim():
 
 
 def test_panel_prefers_pearson_for_the_centroid_and_takes_what_there_is():
-    assert panel_metrics(METRICS, "r2_top20@pooled") == {
+    assert panel_metrics(METRICS[:4], "r2_top20@pooled") == {
         "own": "r2_top20", "pooled": "r2_top20@pooled", "centroid": "pearson_all@centroid", "rmse": "rmse_all",
     }  # fmt: skip
     assert panel_metrics(["r2_top40@matched"], "r2_top40@matched") == {"matched": "r2_top40@matched"}
