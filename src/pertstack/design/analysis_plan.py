@@ -23,16 +23,20 @@ from pertstack._base.files import write_atomic
 from pertstack.design.ledger import LOOK, Ledger
 
 Reference = Literal["own", "pooled", "centroid", "matched"]
-ChoiceRule = Literal["no_harm_ladder", "best"]
+ChoiceRule = Literal["safe_gain", "no_harm_ladder", "best"]
 LooksRule = Literal["plain", "ladder", "thresholdout"]
+AUTO = "auto"
+"""Primary metric that the development rows settle: the first of a declared order that is calibrated."""
 LOCKED, CHANGED, EXTRA_LOOK = "plan_locked", "plan_changed", "look_beyond_plan"
 _COMMENTS = {
-    "primary": "the metric that decides; metric@reference, without a reference the sample's own control (canonical)",
+    "primary": "the metric that decides, as metric@reference; auto: the first that tells a replicate from a constant",
+    "settled": "what auto was settled on, from development rows; written by `pertstack calibrate` and `stack`",
+    "settled_by": "the numbers behind it",
     "reference": "control reference of choosing: own, pooled, matched or centroid; weights learn on own or pooled",
     "k": "number of top genes where the primary metric does not say it",
     "grouping": "what whole groups are held out and resampled",
     "combiners": "candidates; an empty list stands for all of them",
-    "choice_rule": "no_harm_ladder: the simplest that nothing richer beats beyond noise; best: the highest score",
+    "choice_rule": "safe_gain: proven gain, else gain shown not to harm; no_harm_ladder: proven only; best: top score",
     "no_harm_level": "one-sided level at which a richer combiner must gain",
     "looks": "how often the held-out test will be opened",
     "looks_rule": "what a look gives away: plain (everything), or by the ladder or thresholdout mechanism one number",
@@ -44,16 +48,18 @@ _COMMENTS = {
 class AnalysisPlan:
     """What was promised. Equal content gives an equal digest, however the file is written."""
 
-    primary: str = "r2_top20"
+    primary: str = AUTO
     reference: Reference = "pooled"
     k: int = 20
     grouping: str = "perturbation"
     combiners: tuple[str, ...] = ()
-    choice_rule: ChoiceRule = "no_harm_ladder"
+    choice_rule: ChoiceRule = "safe_gain"
     no_harm_level: float = 0.05
     looks: int = 1
     seed: int = 0
     looks_rule: LooksRule = "plain"
+    settled: str = ""
+    settled_by: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "combiners", tuple(self.combiners))
@@ -79,15 +85,30 @@ class AnalysisPlan:
         """Digest of the content. An entry added later does not change the digest of plans that leave it at its
         default."""
         content = self.to_json()
-        return digest_json({k: v for k, v in content.items() if (k, v) != ("looks_rule", "plain")})
+        later = {("looks_rule", "plain"), ("settled", ""), ("settled_by", "")}
+        return digest_json({k: v for k, v in content.items() if not isinstance(v, str) or (k, v) not in later})
 
     @property
     def choice_metric(self) -> str:
         """Metric on out-of-fold rows by which models and combiners are chosen, as ``r2_top20@pooled``.
 
         The primary metric; where it is against the sample's own control (or says no reference), against the plan's
-        ``reference`` instead. A primary that names the pooled or matched control or the centroid means it.
+        ``reference`` instead. A primary that names the pooled or matched control or the centroid means it. ``auto`` is
+        what it was settled on.
+
+        Raises
+        ------
+        InputError
+            The primary is ``auto`` and not settled yet.
         """
+        if self.primary == AUTO:
+            if not self.settled:
+                raise InputError(
+                    "The primary metric of the analysis plan is 'auto' and is not settled yet, so nothing can be "
+                    "chosen by it. Run `pertstack calibrate STUDY` (`pertstack stack STUDY` does so too), or name a metric: "
+                    "`pertstack plan STUDY --primary r2_top20@pooled`."
+                )
+            return self.settled
         stem, _, named = self.primary.partition("@")
         return f"{stem}@{self.reference if named in ('', 'own') else named}"
 
@@ -114,8 +135,9 @@ class AnalysisPlan:
         return cls(**{**value, "combiners": tuple(map(str, value.get("combiners", ())))})
 
     def changed(self, **changes: Any) -> AnalysisPlan:
-        """The plan with other values."""
-        return AnalysisPlan.from_json({**self.to_json(), **changes})
+        """The plan with other values. Another primary forgets what ``auto`` was settled on."""
+        forgotten = {"settled": "", "settled_by": ""} if changes.get("primary", self.primary) != self.primary else {}
+        return AnalysisPlan.from_json({**self.to_json(), **forgotten, **changes})
 
     def differences(self, other: AnalysisPlan) -> dict[str, list[Any]]:
         """Entries that differ, as [here, there]."""
