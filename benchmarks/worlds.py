@@ -103,7 +103,7 @@ def judge_world(world: World, learned: Learned) -> pd.DataFrame:
     combines = {name: fit.combine for name, fit in learned.final.items() if name != "no_change"}
     table = score(source, combines, learned.references, metrics=SHOWN)
     names = [n for n in table.names if n != "no_change"]
-    panel = Panel.of(table, names, "best_single", [PRIMARY], level=0.05, n_draws=300, seed=0)
+    panel = Panel.of(table, names, "best_single", [PRIMARY], level=0.05)
     truth = _truth_agreement(world, learned, test)
     rows = []
     for name in names:

@@ -48,7 +48,7 @@ _COMMENTS = {
 class AnalysisPlan:
     """What was promised. Equal content gives an equal digest, however the file is written."""
 
-    primary: str = AUTO
+    primary: str = "r2_top20"
     reference: Reference = "pooled"
     k: int = 20
     grouping: str = "perturbation"
@@ -105,8 +105,8 @@ class AnalysisPlan:
             if not self.settled:
                 raise InputError(
                     "The primary metric of the analysis plan is 'auto' and is not settled yet, so nothing can be "
-                    "chosen by it. Run `pertstack calibrate STUDY` (`pertstack stack STUDY` does so too), or name a metric: "
-                    "`pertstack plan STUDY --primary r2_top20@pooled`."
+                    "chosen by it. Run `pertstack calibrate STUDY` (`pertstack stack STUDY` does so too), or name a "
+                    "metric: `pertstack plan STUDY --primary r2_top20@pooled`."
                 )
             return self.settled
         stem, _, named = self.primary.partition("@")

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from pertstack._stats.group_sums import GroupSums
+from pertstack.reduce.group_means import GroupMeans
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.references import Float64
 
@@ -130,14 +130,14 @@ def calibrate(metric: str, positive: Float64, negative: Float64, conditions: Any
 
 def mean_interval(values: Float64, groups: Any, level: float = 0.95) -> tuple[float | None, Interval | None]:
     """Mean of defined values and its t interval, from the spread between groups; None below one value, two groups."""
-    sums = GroupSums.of(np.asarray(values)[None], np.asarray(groups))
-    n_groups = int(sums.n_groups[0])
+    found = GroupMeans.of(values, groups)
+    n_groups = int(found.n_groups[0])
     if n_groups == 0:
         return None, None
-    mean = float(sums.means()[0])
+    mean = float(found.means[0])
     if n_groups < 2:
         return mean, None
-    reach = float(stats.t.ppf(0.5 + level / 2, n_groups - 1) * sums.errors()[0])
+    reach = float(stats.t.ppf(0.5 + level / 2, n_groups - 1) * found.errors[0])
     return mean, (mean - reach, mean + reach)
 
 
@@ -149,8 +149,8 @@ def share_interval(won: Float64, groups: Any, level: float = 0.95) -> tuple[floa
     spread is seen: then it is the exact one for as many conditions as groups. Wilson (1927) JASA 22:209; Clopper and
     Pearson (1934) Biometrika 26:404.
     """
-    sums = GroupSums.of(np.asarray(won)[None], np.asarray(groups))
-    share, n_groups, error = float(sums.means()[0]), int(sums.n_groups[0]), float(sums.errors()[0])
+    found = GroupMeans.of(won, groups)
+    share, n_groups, error = float(found.means[0]), int(found.n_groups[0]), float(found.errors[0])
     if n_groups < 2:
         return share, None
     if error <= 1e-12:

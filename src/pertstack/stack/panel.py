@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from pertstack._base.errors import InputError, unknown_name
-from pertstack._stats.group_sums import GroupSums
+from pertstack.reduce.group_means import GroupMeans, standard_errors
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stack.sums import Array
@@ -107,12 +107,11 @@ class Panel:
         for j, metric in enumerate(spelled):
             parsed = parse_metric(metric)
             sign = 1.0 if parsed.higher_is_better else -1.0
-            sums = GroupSums.of(table.values_by_name[rows, table.column(metric)], groups)
-            means = sign * np.nan_to_num(sums.means())
-            pull = sign * _pull(sums)
+            found = GroupMeans.of(table.values_by_name[rows, table.column(metric)], groups)
+            means, pull = sign * np.nan_to_num(found.means), sign * found.pull
             width = (ranges or {}).get(metric, abs(parsed.perfect - sign * means[at]))
             slack = tolerance * width
-            error = _error(pull - pull[at])
+            error = standard_errors(pull - pull[at], n_groups)
             reach = _quantile(level, n_groups) * error
             for i, name in enumerate(names):
                 gain = means[i] - means[at]
@@ -130,7 +129,7 @@ class Panel:
     def se_between(self, first: str, second: str) -> float:
         """Standard error of the difference of two primary scores."""
         a, b = self.names.index(first), self.names.index(second)
-        return float(_error((self.pull[a] - self.pull[b])[None])[0])
+        return float(standard_errors(self.pull[a] - self.pull[b], self.n_groups))
 
     def losses(self, name: str) -> list[Gain]:
         """Metrics beside the primary on which this name loses beyond noise."""
@@ -158,19 +157,6 @@ class Panel:
         error = np.sqrt(np.maximum(square - total**2 / n, 0.0) * n / (n - 1))
         t = np.divide(total, error, out=np.zeros_like(total), where=error > 1e-12 * np.sqrt(square + 1e-300))
         return float(max(alone, np.quantile(t.max(axis=1), 1 - level)))
-
-
-def _pull(sums: GroupSums) -> Array:
-    """(n_rows, n_groups) what each group adds to a row's mean beyond it; zero where nothing is defined."""
-    count = sums.count.sum(axis=1, keepdims=True)
-    rest = sums.total - np.nan_to_num(sums.means())[:, None] * sums.count
-    return np.asarray(np.divide(rest, count, out=np.zeros_like(rest), where=count > 0))
-
-
-def _error(pull: Array) -> Array:
-    """(n_rows,) standard errors; zero with one group, where the quantile is infinite."""
-    n = pull.shape[1]
-    return np.asarray(np.sqrt((pull**2).sum(axis=1) * (n / max(n - 1, 1))))
 
 
 def _quantile(level: float, n_groups: int) -> float:

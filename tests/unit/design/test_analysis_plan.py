@@ -60,9 +60,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_choice_metric_takes_the_plans_reference() -> None:
     assert AnalysisPlan(primary="r2_top20").choice_metric == "r2_top20@pooled"
     with pytest.raises(InputError, match="pertstack calibrate"):
-        _ = AnalysisPlan().choice_metric
-    settled = AnalysisPlan(settled="pearson_all@centroid", settled_by="BDS 0.8")
-    assert settled.choice_metric == "pearson_all@centroid" and settled.digest != AnalysisPlan().digest
+        _ = AnalysisPlan(primary="auto").choice_metric
+    settled = AnalysisPlan(primary="auto", settled="pearson_all@centroid", settled_by="BDS 0.8")
+    assert settled.choice_metric == "pearson_all@centroid" and settled.digest != AnalysisPlan(primary="auto").digest
     assert settled.changed(seed=3).settled and not settled.changed(primary="rmse_all").settled
     assert AnalysisPlan(primary="r2_top40@own", reference="own").choice_metric == "r2_top40@own"
     assert AnalysisPlan(primary="r2_top40@own").choice_metric == "r2_top40@pooled"
@@ -80,7 +80,7 @@ def test_a_locked_plan_cannot_be_edited_quietly(ledger: Ledger) -> None:
     lock(plan, ledger)
     assert len(ledger.of_kind("plan_locked")) == 1
     assert require_unlocked_or_same(AnalysisPlan(), ledger) is False
-    with pytest.raises(PlanLockedError, match="primary: 'auto' -> 'pearson_all'"):
+    with pytest.raises(PlanLockedError, match="primary: 'r2_top20' -> 'pearson_all'"):
         require_unlocked_or_same(plan.changed(primary="pearson_all"), ledger)
     assert not is_exploratory(ledger)
 

@@ -1,0 +1,50 @@
+"""Means over samples with whole groups as the unit: the mean, and what each group adds to it beyond itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pertstack.reduce.references import Float64
+
+
+@dataclass(frozen=True)
+class GroupMeans:
+    """Means of several rows of values, linearised in groups.
+
+    A standard error is the square root of the sum of squares of ``pull`` times n / (n - 1); so is that of a difference,
+    with the difference of two rows of ``pull``.
+    """
+
+    means: Float64  # (n_rows,) over defined values; NaN where there is none
+    pull: Float64  # (n_rows, n_groups) what each group adds to a mean beyond it; 0 where nothing is defined
+    n_groups: Any  # (n_rows,) groups with a defined value
+
+    @classmethod
+    def of(cls, values: Any, groups: Any) -> GroupMeans:
+        """Of ``values`` (n_rows, n) with NaN where undefined and the group of every sample (n,)."""
+        values = np.atleast_2d(np.asarray(values, dtype=np.float64))
+        labels, code = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+        valid = ~np.isnan(values)
+        total, count = np.zeros((len(values), len(labels))), np.zeros((len(values), len(labels)))
+        for row in range(len(values)):
+            total[row] = np.bincount(code, np.where(valid[row], values[row], 0.0), len(labels))
+            count[row] = np.bincount(code, valid[row], len(labels))
+        n = count.sum(axis=1)
+        means = np.divide(total.sum(axis=1), n, out=np.full(len(values), np.nan), where=n > 0)
+        rest = total - np.nan_to_num(means)[:, None] * count
+        pull = np.divide(rest, n[:, None], out=np.zeros_like(rest), where=n[:, None] > 0)
+        return cls(means, pull, (count > 0).sum(axis=1))
+
+    @property
+    def errors(self) -> Float64:
+        """(n_rows,) standard errors of the means; 0 with one group."""
+        return standard_errors(self.pull, self.n_groups)
+
+
+def standard_errors(pull: Float64, n_groups: Any) -> Float64:
+    """(n_rows,) from what each group adds (n_rows, n_groups)."""
+    n = np.asarray(n_groups)
+    return np.asarray(np.sqrt((pull**2).sum(axis=-1) * n / np.maximum(n - 1, 1)), dtype=np.float64)
