@@ -35,11 +35,11 @@ from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
 from pertstack.reduce.score import score
-from pertstack.stacking.choose import choose
-from pertstack.stacking.constants import constant_models
-from pertstack.stacking.nested import fit_nested
-from pertstack.stacking.panel import NO_HARM, Panel
-from pertstack.stacking.registry import COMBINERS
+from pertstack.stack.choose import choose
+from pertstack.stack.constants import constant_models
+from pertstack.stack.nested import fit_nested
+from pertstack.stack.panel import NO_HARM, Panel
+from pertstack.stack.registry import COMBINERS
 
 POOLED = "r2_top20@pooled"
 SHOWN = (POOLED, "pearson_all@centroid", "rmse_all@own")

@@ -110,7 +110,8 @@ def test_metrics_against_it_are_the_loop_and_undefined_where_the_plate_is_not_kn
     reference = np.stack([expected[i] for b in sorted(source.tables) for i in source.tables[b].index])
     reference[3] = np.nan
     treated, p = (np.concatenate([source.layers[(b, x)] for b in sorted(source.tables)]) for x in ("treated", "m1"))
-    metrics = [m for m in parse_metrics([*MATCHED_FULL, "rmse_all@matched", "sign_acc_all@matched"]) if m.scope == "sample"]
+    every = parse_metrics([*MATCHED_FULL, "rmse_all@matched", "sign_acc_all@matched"])
+    metrics = [m for m in every if m.scope == "sample"]
     table = score(source, {}, refs, metrics=metrics, memory=100_000)
     known = np.isfinite(reference).all(axis=1)
     for metric in metrics:

@@ -22,7 +22,7 @@ def rows(n=30, n_genes=200, seed=0):
     return tuple(a.astype(np.float32) for a in (prediction, treated, control))
 
 
-PER_SAMPLE = [m for m in parse_metrics(FULL_PANEL) if not m.set_level]
+PER_SAMPLE = [m for m in parse_metrics(FULL_PANEL) if m.scope == "sample"]
 
 
 @pytest.mark.parametrize("metric", PER_SAMPLE, ids=str)
