@@ -131,6 +131,7 @@
     scroll.parentNode.insertBefore(tools, scroll);
     var show = table.classList.contains("board") ? fold(function () { return Array.from(body.rows); }, tools) : function () {};
     each("th", function (head, column) {
+      if (!head.textContent.trim()) { return; }
       var b = document.createElement("button");
       b.type = "button";
       while (head.firstChild) { b.appendChild(head.firstChild); }
