@@ -146,14 +146,23 @@ def _commit_for_ever(world: World, worker: int) -> None:
 
 
 def kill_at_random(world: World, kills: int, seed: int) -> None:
+    """Each writer is killed after none, one or two commits, at a random moment of the next, however fast we are."""
     rng = np.random.default_rng(seed)
+    world.commit(LINE, "first.0", seed=0)  # loads what a commit needs
+    began = time.perf_counter()
+    world.commit(LINE, "second.0", seed=0)
+    step = time.perf_counter() - began
     for kill in range(kills):
+        wanted, patience = int(rng.integers(0, 3)), time.monotonic() + 60
         pid = os.fork()
         if pid == 0:
             os.setpgrp()
             _commit_for_ever(world, kill)
             os._exit(0)
-        time.sleep(float(rng.uniform(0.01, 0.25)))
+        while wanted and f"w{kill}.{wanted - 1}" not in PredictionStore.open(world.store.root).models():
+            assert time.monotonic() < patience, "a writer does not get on"
+            time.sleep(step / 10)
+        time.sleep(float(rng.uniform(0, 1.5 * step)))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     store = PredictionStore.open(world.store.root)
