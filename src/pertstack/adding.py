@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pertstack._base.errors import InputError, MissingFileError
+from pertstack._base.findings import Finding
 from pertstack.folder import StudyFolder
 from pertstack.predictions.importers import AddReport, add_predictions
 from pertstack.predictions.importers.cards import read_card
+from pertstack.predictions.nested_source import has_nested
 from pertstack.stack.registry import COMBINERS
 
 RESERVED = frozenset({*COMBINERS, "oracle", "replicate", "ensemble"})
@@ -34,7 +37,7 @@ def refuse_reserved(name: str) -> None:
 
 def add_model(
     folder: StudyFolder, name: str, files: Sequence[Path], *, fitted_on: Any, scale: str, missing: str = "refuse",
-    card: Path | str | Mapping[str, Any] | None = None, transform: str | None = None,
+    card: Path | str | Mapping[str, Any] | None = None, transform: str | None = None, without: int | None = None,
 ) -> AddReport:  # fmt: skip
     """Add predictions by sample id and gene name; see ``predictions.importers.add_predictions``.
 
@@ -44,6 +47,7 @@ def add_model(
         with ids (one per line, or a column ``sample_id``) or with columns ``fold`` and ``sample_id``.
     card : preprocessing card (file or mapping) of the data the model was fitted on, for files that carry none.
     transform : named map to the study's scale: log2, log2p1, exp2, ln_to_log2, minmax_inverse:LOW:HIGH.
+    without : the files are nested predictions, by fits that also left out this fold (docs/howto/nested-predictions.md).
 
     Raises
     ------
@@ -56,15 +60,29 @@ def add_model(
     report = add_predictions(
         folder.store, name, list(files), fitted_on=spec, scale=scale, missing=missing, truth=truth,  # type: ignore[arg-type]
         meta={"kind": "added", "files": [str(f) for f in files]}, own_card=folder.card, card=_given_card(card),
-        transform=transform,
+        transform=transform, without=without,
     )  # fmt: skip
     said = fitted_on if isinstance(fitted_on, str) else type(fitted_on).__name__
     folder.ledger.append(
         "model_added", model=name, files=[f.name for f in files], scale=scale, fitted_on=said,
-        transform=transform, cards=_on_cards(report),
+        transform=transform, cards=_on_cards(report), without=without,
         blocks={r.block.id: r.digest for r in report.committed},
     )  # fmt: skip
-    return report
+    return report if without is not None else replace(report, findings=(*report.findings, *nesting(folder, name)))
+
+
+def nesting(folder: StudyFolder, name: str) -> list[Finding]:
+    """What it costs that an added model has no nested predictions, and how to bring them; nothing where it has."""
+    if has_nested(folder.store, name) or not any(
+        folder.store.status(b, name) == "committed" for b in folder.store.blocks("development")
+    ):
+        return []
+    folds = ", ".join(map(str, range(folder.plan.n_folds)))
+    return [Finding("warning", "no_nested_predictions", (
+        f"{name} has no nested predictions, so combinations with many weights (by gene, by cell line, networks) cannot "
+        f"be scored honestly beside it and may not ship: often most of the gain. To bring them, for each fold K of "
+        f"{folds} predict the other folds by fits that also leave out fold K, and run: pertstack add {folder.root} "
+        f"{name} FILE --fitted-on plan --scale treated --without K"), where=name)]  # fmt: skip
 
 
 def _given_card(card: Path | str | Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -30,8 +30,11 @@ from pertstack.runs import anchor_ids, anchor_rows, fit_rows
 ROWS = 512
 
 
-def open_new(folder: StudyFolder, new: Path) -> DataFile:
+def open_new(folder: StudyFolder, new: Path, reading: Mapping[str, Any] | None = None) -> DataFile:
     """The file of new samples, checked against the study: genes, sample ids, values of the controls.
+
+    ``reading`` says how this file differs from the study's (``mapping``, ``control_layer``, ``control``, ``metadata``,
+    ``controls``, ``control_label``); what it leaves out is read as the study's data were.
 
     Raises
     ------
@@ -39,11 +42,15 @@ def open_new(folder: StudyFolder, new: Path) -> DataFile:
         Genes are missing; samples are not new; controls were preprocessed in another way.
     """
     choices = folder.choices
-    file = open_data(
-        new, mapping=choices["map"], control_layer=choices.get("control_layer", "control"), delta=choices["delta"],
-        treated_optional=True, controls=choices.get("controls", "plate_mean"),
-        control_label=choices.get("control_label"), seed=choices["seed"],
-    )  # fmt: skip
+    usual = {
+        "mapping": choices["map"], "control_layer": choices.get("control_layer", "control"),
+        "controls": choices.get("controls", "plate_mean"), "control_label": choices.get("control_label"),
+    }  # fmt: skip
+    given = {name: value for name, value in (reading or {}).items() if value is not None}
+    if "mapping" in given:
+        given["mapping"] = {**choices["map"], **given["mapping"]}
+    options = {**usual, **given}
+    file = open_data(new, delta=choices["delta"], treated_optional=True, seed=choices["seed"], **options)
     theirs, ours = set(file.gene_names), set(folder.gene_names)
     if ours - theirs:
         raise MisalignedError(

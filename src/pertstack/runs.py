@@ -17,6 +17,7 @@ import pandas as pd
 
 from pertstack._base.digests import keyed_hash64
 from pertstack._base.errors import ConflictError, InputError, first_few
+from pertstack._base.files import read_json, write_json
 from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.design.blocks import Block
 from pertstack.design.folds import FoldPlan
@@ -204,6 +205,7 @@ def cross_fit_study(
         An unknown model; near names are shown.
     """
     jobs = study_jobs(folder, models, params=params, scope=scope, nested=nested)
+    note_planned(folder, jobs, scope)
     return cross_fit(
         jobs,
         rows_for=StudyRows(folder.root),
@@ -218,6 +220,13 @@ def cross_fit_study(
         time_limit=time_limit,
         plan_digest=folder.plan.digest,
     )
+
+
+def note_planned(folder: StudyFolder, jobs: Sequence[Job], scope: str) -> None:
+    """Write down which jobs were asked for, beside those asked for before: an interrupted fit is then known as such."""
+    path = folder.path("jobs", "planned.json")
+    before = read_json(path)["jobs"] if path.exists() else {}
+    write_json(path, {"format": 1, "scope": scope, "jobs": {**before, **{job.folder: job.model for job in jobs}}})
 
 
 def study_jobs(

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pertstack._base.errors import InputError, first_few
+from pertstack._base.errors import InputError, IntegrityError, first_few
+from pertstack._base.files import read_json
 from pertstack.data import DataFile
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.folder import StudyFolder
-from pertstack.judging import final_fits, stored_stack
+from pertstack.judging import Stored, final_fits, stored_stack
 from pertstack.predictions.align import match
 from pertstack.predictions.embedding import RowEmbeddings
 from pertstack.predictions.importers import open_file
@@ -35,23 +36,28 @@ from pertstack.write.export import predictions_to_h5ad
 
 
 def predict_new(
-    folder: StudyFolder, new: Path, out: Path, *, predictions: Sequence[str], workers: int
-) -> tuple[int, int]:
+    folder: StudyFolder, new: Path, out: Path, *, predictions: Sequence[str], workers: int,
+    reading: Mapping[str, Any] | None = None,
+) -> tuple[int, int]:  # fmt: skip
     """Predict the samples of a file with the shipped ensemble; writes an h5ad and returns its shape.
 
     Parameters
     ----------
     new : as the study's data, with a control layer (unless the study is differential); treated values are not read.
     predictions : ``NAME=FILE`` for models that were added to the study rather than fitted in it.
+    reading : how the file differs from the study's own; see ``refit.open_new``.
 
     Raises
     ------
     InputError, MisalignedError
         Other genes, another preprocessing, or a model without predictions for the new samples.
+    IntegrityError
+        The study was stacked again after its verdict, so nobody has judged what would be shipped.
     """
     stored = stored_stack(folder)
+    refuse_unjudged(folder, stored)
     fitted = final_fits(folder, stored, workers=workers, memory="1 GB")[stored.chosen]
-    file = open_new(folder, new)
+    file = open_new(folder, new, reading)
     needed = models_with_weight(fitted)
     given = _given(predictions, needed)
     with tempfile.TemporaryDirectory(prefix="pertstack-predict-") as scratch:
@@ -72,6 +78,19 @@ def predict_new(
             uns={"pertstack": facts, "pertstack_card": json.dumps(folder.card.to_json())},
         )  # fmt: skip
         return combined.shape[0], combined.shape[1]
+
+
+def refuse_unjudged(folder: StudyFolder, stored: Stored) -> None:
+    """What ships is what the verdict judged; a study without a verdict ships what was chosen out of fold."""
+    path = folder.results / "verdict.json"
+    if not path.exists() or read_json(path)["key"] == stored.key:
+        return
+    judged = read_json(folder.results / "leaderboard.json")["chosen"]
+    raise IntegrityError(
+        f"The verdict of {folder.root} judged {judged!r}; since then the study was stacked again, and "
+        f"{stored.chosen!r}, which it would ship now, was never judged. `pertstack verdict {folder.root}` judges it (a new look at the "
+        f"test, written in the ledger); `pertstack status {folder.root}` shows what changed."
+    )
 
 
 def models_with_weight(fitted: FittedCombiner) -> tuple[str, ...]:

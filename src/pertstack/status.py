@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,22 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from pertstack._base.files import read_json
 from pertstack.folder import StudyFolder
+from pertstack.predictions.nested_source import has_nested
 
 MARKS = {"committed": "●", "partial": "◐", "absent": "○", "missing": "·"}
+
+
+@dataclass(frozen=True)
+class JobCount:
+    """Jobs that were asked for here: how many, how many are done or failed, and the models that wait for some."""
+
+    planned: int = 0
+    done: int = 0
+    failed: int = 0
+    waiting: tuple[str, ...] = ()
+    scope: str = "pooled"
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,9 @@ class Status:
     reasons: dict[str, str]  # "model block" -> why absent
     steps: dict[str, bool]
     next_step: str
+    stale: dict[str, str] = field(default_factory=dict)  # step -> why what it wrote no longer holds
+    nested: dict[str, bool] = field(default_factory=dict)  # model -> has it nested predictions
+    jobs: JobCount = field(default_factory=JobCount)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON: facts of the study, steps done, counts and states per model."""
@@ -36,6 +52,9 @@ class Status:
             **self.facts,
             "n_blocks": len(self.blocks),
             "steps": self.steps,
+            "stale": self.stale,
+            "nested": self.nested,
+            "jobs": {"planned": self.jobs.planned, "done": self.jobs.done, "failed": self.jobs.failed},
             "next": self.next_step,
             "models": {
                 name: {state: sum(s == state for s in states.values()) for state in MARKS} | {"blocks": states}
@@ -48,7 +67,11 @@ class Status:
         """Facts, steps, and a model x block matrix for the terminal."""
         lines = [f"{key.replace('_', ' ')}: {value:,}" if isinstance(value, int) and not isinstance(value, bool)
                  else f"{key.replace('_', ' ')}: {value}" for key, value in self.facts.items()]  # fmt: skip
-        steps = "  ".join(f"{'✓' if done else '–'} {name}" for name, done in self.steps.items())
+        marks = {name: "!" if name in self.stale else "✓" if done else "–" for name, done in self.steps.items()}
+        steps = "  ".join(f"{mark} {name}{' (stale)' if mark == '!' else ''}" for name, mark in marks.items())
+        if self.jobs.waiting:
+            steps += f"\nfit: {self.jobs.done:,} of {self.jobs.planned:,} jobs done, {self.jobs.failed:,} failed"
+        steps += "".join(f"\n! {name} is stale: {why}" for name, why in self.stale.items())
         table = Table(title="Models by block", title_justify="left")
         table.add_column("model")
         if len(self.blocks) <= 6:
@@ -63,6 +86,9 @@ class Status:
             for name, states in self.matrix.items():
                 table.add_row(name, *(_counted(states, part) for part in parts))
         legend = "  ".join(f"{mark} {state}" for state, mark in MARKS.items())
+        without = [name for name, there in self.nested.items() if not there]
+        if without:
+            legend += f"\nwithout nested predictions: {', '.join(without)}"
         return Group(Text("\n".join(lines)), Text(steps), table, Text(legend), Text(f"Next: {self.next_step}"))
 
 
@@ -91,7 +117,7 @@ def study_status(folder: StudyFolder) -> Status:
             matrix[model][block.id] = state
     steps = {
         "init": True,
-        "fit": bool(matrix),
+        "fit": bool(matrix) and not count_jobs(folder).waiting,
         "stack": (folder.results / "weights.json").exists(),
         "verdict": (folder.results / "leaderboard.json").exists(),
         "report": folder.report.exists(),
@@ -108,10 +134,51 @@ def study_status(folder: StudyFolder) -> Status:
         "test_looks": folder.ledger.looks(),
         "plan_digest": plan.digest[:12],
     }
-    return Status(folder.root, facts, tuple(b.id for b in blocks), matrix, reasons, steps, _next(folder.root, steps))
+    stale, nested = stale_steps(folder), {model: has_nested(store, model) for model in matrix}
+    jobs = count_jobs(folder)
+    blocks_of = tuple(b.id for b in blocks)
+    following = _next(folder.root, steps, stale, jobs)
+    return Status(folder.root, facts, blocks_of, matrix, reasons, steps, following, stale, nested, jobs)
 
 
-def _next(root: Path, steps: dict[str, bool]) -> str:
+def stale_steps(folder: StudyFolder) -> dict[str, str]:
+    """Steps whose results no longer belong to what is there, with the reason: a later ``stack`` un-judges a verdict."""
+    weights, verdict = folder.results / "weights.json", folder.results / "verdict.json"
+    found: dict[str, str] = {}
+    if verdict.exists() and weights.exists() and read_json(verdict)["key"] != read_json(weights)["key"]:
+        found["verdict"] = "it judged another stack; `pertstack verdict` would be a new look at the test"
+    last = {step: i for i, step in enumerate(e.facts["step"] for e in folder.ledger.of_kind("sealed"))}
+    if folder.report.exists() and last.get("report", -1) < max(last.get("stack", -1), last.get("verdict", -1)):
+        found["report"] = "it was written before the last stack or verdict"
+    return found
+
+
+def count_jobs(folder: StudyFolder) -> JobCount:
+    """The fits this study was asked for (``jobs/planned.json``) against those with an answer."""
+    path = folder.path("jobs", "planned.json")
+    if not path.exists():
+        return JobCount()
+    value, gone = read_json(path), folder.withdrawn()
+    planned = {job: model for job, model in value["jobs"].items() if model.removesuffix(".by_cell_line") not in gone}
+    states = {}
+    for job in planned:
+        record = folder.path("jobs", job, "job.json")
+        states[job] = read_json(record)["status"] if record.exists() else "waiting"
+    waiting = tuple(dict.fromkeys(m for job, m in planned.items() if states[job] == "waiting"))
+    count = Counter(states.values())
+    done = count["done"] + count["present"]
+    return JobCount(len(planned), done, len(planned) - done - count["waiting"], waiting, value["scope"])
+
+
+def _next(root: Path, steps: dict[str, bool], stale: dict[str, str], jobs: JobCount) -> str:
+    if jobs.waiting and not steps["stack"]:
+        names = ",".join(dict.fromkeys(m.removesuffix(".by_cell_line") for m in jobs.waiting))
+        scope = "" if jobs.scope == "pooled" else f" --scope {jobs.scope}"
+        left = jobs.planned - jobs.done - jobs.failed
+        return (
+            f"pertstack fit {root} --models {names}{scope}    ({left:,} of {jobs.planned:,} jobs are still to be done)"
+        )
+    steps = {name: done and name not in stale for name, done in steps.items()}
     commands = {
         "fit": f"pertstack fit {root} --models mean_treated,per_gene_linear,ridge",
         "stack": f"pertstack stack {root}",

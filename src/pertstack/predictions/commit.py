@@ -17,6 +17,7 @@ import numpy as np
 from pertstack._base.errors import ConflictError, InputError, first_few
 from pertstack._base.files import fsync_directory, storage_error
 from pertstack.data.rows import Float32
+from pertstack.design.provenance import FittedOn
 from pertstack.predictions import durable
 from pertstack.predictions.align import Take
 from pertstack.predictions.chunks import DTYPE, ChunkFacts, Grid, array_metadata, hash_chunk, write_chunk
@@ -153,14 +154,23 @@ def same_or_conflict(found: Record, ours: Record, target: Path) -> Record:
             f"scored can change. If they are wrong, withdraw them with a reason and add these again; or use another "
             f"name."
         )
-    if found.fitted_on != ours.fitted_on:
+    if not same_claim(found.fitted_on, ours.fitted_on):
         raise ConflictError(
             f"The same values of {what} are already committed, but as fitted on {describe_fitted(found)}; now they "
             f"are said "
-            f"to be fitted on {describe_fitted(ours)}. One of the two is wrong. Withdraw the model to declare it anew."
+            f"to be fitted on {describe_fitted(ours)}. One of the two is wrong. Withdraw the model to declare it anew: "
+            f'pertstack withdraw STUDY {ours.model} --why "..."'
         )
     fsync_directory(target.parent)  # the winner may not have come to this yet
     return found
+
+
+def same_claim(first: FittedOn | None, second: FittedOn | None) -> bool:
+    """Whether two provenances say the same: the same fold of the same plan, also where only one lists the fit rows."""
+    if first is None or second is None or first.kind != "plan":
+        return first == second
+    listed = None in (first.ids_digest, second.ids_digest) or first.ids_digest == second.ids_digest
+    return listed and replace(first, ids_digest=None) == replace(second, ids_digest=None)
 
 
 def describe_fitted(record: Record) -> str:
@@ -170,7 +180,9 @@ def describe_fitted(record: Record) -> str:
         return "nothing (measured values)"
     if fitted.kind == "plan":
         fold = "all development rows" if fitted.held_out_fold is None else f"all folds but {fitted.held_out_fold}"
-        return f"plan {(fitted.plan_digest or '')[:12]}, {fold}"
+        also = "" if fitted.also_held_out is None else f" and {fitted.also_held_out}"
+        rows = "" if fitted.ids_digest is None else f", fit rows {fitted.ids_digest[:12]}"
+        return f"plan {(fitted.plan_digest or '')[:12]}, {fold}{also}{rows}"
     if fitted.kind == "ids":
         return f"{len(fitted.fit_ids):,} listed samples ({(fitted.ids_digest or '')[:12]})"
     return "unknown rows"

@@ -36,7 +36,7 @@ from pertstack.predictions.importers.sampled import Place, Sampled, measured_row
 from pertstack.predictions.importers.scale import Scale, check_scale
 from pertstack.predictions.importers.shift import check_shift
 from pertstack.predictions.importers.streaming import stream_into
-from pertstack.predictions.names import NESTED_PREFIX, TRUTH_LAYERS, encode_name
+from pertstack.predictions.names import NESTED_PREFIX, TRUTH_LAYERS, encode_name, nested_name
 from pertstack.predictions.store import PredictionStore
 
 
@@ -45,6 +45,7 @@ def add_predictions(
     missing: Missing = "refuse", truth: PredictionStore | None = None, layer: str | None = None,
     meta: Mapping[str, Any] | None = None, n_rows: int | None = None,
     own_card: Card | None = None, card: Mapping[str, Any] | None = None, transform: str | None = None,
+    without: int | None = None,
 ) -> AddReport:  # fmt: skip
     """Admit one model's predictions into a store.
 
@@ -66,6 +67,9 @@ def add_predictions(
         card for all files, where they carry none themselves (in the file, or as ``<file>.card.json``).
     transform
         A named map of the values as handed in to the study's scale; see ``cards.named_transform``.
+    without
+        The files hold nested predictions: of every fold but this one, by fits that left out both that row's fold and
+        this one (docs/howto/nested-predictions.md). ``fitted_on`` must be the plan.
 
     Raises
     ------
@@ -84,6 +88,9 @@ def add_predictions(
     missing_genes = genes_not_predicted(files, own_genes, missing)
     fitted = FittedOnBlocks(fitted_on, store)
     check_folds(files, places, fitted)
+    if without is not None:
+        fitted = fitted.without(without, places, [s for f in files for s in f.sample_ids])
+        name = nested_name(name, without)
     blocks = sorted({places[s].block for f in files for s in f.sample_ids})
     gone = samples_not_predicted(store, files, blocks, missing)
     mapped = {} if transform is None else {"transform": transform}

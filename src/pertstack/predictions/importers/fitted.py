@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -30,6 +31,7 @@ class FittedOnBlocks:
     """
 
     def __init__(self, spec: Any, store: StoreReader) -> None:
+        self._store, self._also = store, None  # type: StoreReader, int | None
         self._fixed: FittedOn | None = None
         self._plan: str | None = None
         self._by_fold: dict[int | None, FittedOn] = {}
@@ -71,8 +73,36 @@ class FittedOnBlocks:
         """Whether a fold plan is what the user vouches by; folds written in the files must then agree with it."""
         return self._plan is not None or (self._fixed is not None and self._fixed.kind == "plan")
 
+    def without(self, fold: int, places: Mapping[str, Any], sample_ids: Sequence[str]) -> FittedOnBlocks:
+        """The same for nested predictions: every fit also left out ``fold``.
+
+        Raises
+        ------
+        InputError
+            Not by the plan, an unknown fold, or rows of that fold or of the test among the predictions.
+        """
+        folds = sorted({p.block.fold for p in places.values() if p.block.fold is not None})
+        if self._plan is None:
+            raise InputError("Nested predictions follow the study's plan. Use --fitted-on plan with --without.")
+        if fold not in folds:
+            raise InputError(f"--without {fold}: this plan has the folds {', '.join(map(str, folds))}.")
+        wrong = [s for s in sample_ids if places[s].block.fold in (None, fold)]
+        if wrong:
+            raise InputError(
+                f"--without {fold}: {len(wrong):,} predicted rows lie in fold {fold} or in the test "
+                f"({first_few(wrong)}). Nested predictions are of the other folds only, each by a fit that left out "
+                f"its own fold and fold {fold}. Take these rows out of the files."
+            )
+        nested = FittedOnBlocks(self._plan, self._store)
+        nested._also = fold
+        return nested
+
     def of(self, block: Block) -> FittedOn:
         """Provenance of this block's predictions."""
+        found = self._of(block)
+        return found if self._also is None else replace(found, also_held_out=self._also)
+
+    def _of(self, block: Block) -> FittedOn:
         if self._fixed is not None:
             return self._fixed
         if self._plan is not None:
