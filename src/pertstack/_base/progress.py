@@ -1,30 +1,77 @@
-"""Progress on standard error: a bar where a person watches, silence where nobody does."""
+"""Progress on standard error: a bar for a terminal, a line every ten seconds where the output goes elsewhere."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 T = TypeVar("T")
+EVERY = 10.0
+"""Seconds between two lines where nobody watches a bar."""
 _enabled = False
 
 
 def show_progress(on: bool) -> None:
-    """Switch bars on (the command line does) or off (the default: importing and calling the library stay silent)."""
+    """Switch progress on (the command line does) or off (the default: the library is silent)."""
     global _enabled
     _enabled = on
 
 
+class _Lines(Progress):
+    """A progress bar without a bar: while it advances, a line every ``EVERY`` seconds to standard error."""
+
+    def __init__(self, *columns: Any, **options: Any) -> None:
+        super().__init__(*columns, **options)
+        self._began = self._said = time.monotonic()
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        now = time.monotonic()
+        if now - self._said >= EVERY:
+            self._said = now
+            task = self.tasks[self.task_ids.index(task_id)]
+            print(line(task.description, task.completed, task.total, now - self._began), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def line(what: str, done: float, total: float | None, seconds: float) -> str:
+    """One line of progress for a log.
+
+    >>> line("fitting combiners", 21, 84, 35)
+    'fitting combiners: 21 of 84 (25 %), 0:35 gone, about 1:45 left'
+    """
+    if not total:
+        return f"{what}: {done:,.0f}, {_clock(seconds)} gone"
+    left = f", about {_clock(seconds * (total - done) / done)} left" if done else ""
+    return f"{what}: {done:,.0f} of {total:,.0f} ({100 * done / total:.0f} %), {_clock(seconds)} gone{left}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 def progress_bar() -> Progress:
-    """A rich progress bar on stderr; invisible unless switched on and watched by a terminal."""
-    console = Console(stderr=True)
-    return Progress(
+    """A rich progress bar on stderr; lines every ten seconds where stderr is no terminal; silent unless switched on."""
+    watched = sys.stderr.isatty()
+    kind = _Lines if _enabled and not watched else Progress
+    return kind(
         TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TimeRemainingColumn(), console=console, disable=not (_enabled and sys.stderr.isatty()), transient=True,
+        TimeRemainingColumn(), console=Console(stderr=True), disable=not (_enabled and watched), transient=True,
+        auto_refresh=watched,
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ class DrawnIn:
         total = np.where(keep, ordered, np.float32(0)).sum(axis=0, dtype=np.float64)
         lowest = np.take_along_axis(ordered, drop[None], axis=0)[0].astype(np.float64)
         highest = np.take_along_axis(ordered, (n_there - 1 - drop)[None], axis=0)[0].astype(np.float64)
-        ends = np.where(drop > 0, drop * (lowest + highest), 0.0)
+        ends = drop * np.where(drop > 0, lowest + highest, 0.0)  # rows without any model are infinite here
         return np.asarray((total + ends) / n_there, dtype=np.float32)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 
 from pertstack._base.errors import InputError, unknown_name
@@ -217,9 +217,9 @@ class Leaderboard:
         """What must be said under every table: split, deciding metric, intervals, looks."""
         return board_text.footer(self, split)
 
-    def rich_table(self, split: Split | None = None, *, narrow: bool = False) -> Table:
-        """The table for a terminal. Narrow (80 columns): intervals, kind, counts and cautions on a second line."""
-        return board_text.rich_table(self, split, narrow=narrow)
+    def short_table(self, *, width: int = 80, every: bool = False, split: Split | None = None) -> Group | Table:
+        """The best ten rows for a terminal of ``width`` columns, or all of them."""
+        return board_text.short_table(self, width=width, every=every, split=split)
 
     def __repr__(self) -> str:
         return board_text.plain(self)

@@ -5,19 +5,21 @@ What stands on the board, and in which order, is the business of ``board.py``; t
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from html import escape
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
-from rich.console import ConsoleOptions, RenderResult
+from rich.console import ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from pertstack.verdict.decision import IN_WORDS
 from pertstack.verdict.several import several_in_words
 from pertstack.verdict.words import count_of, count_units, interval, metric_label, number
 
 if TYPE_CHECKING:
-    from pertstack.verdict.board import Leaderboard, ScoreCell, Split
+    from pertstack.verdict.board import Leaderboard, LeaderboardRow, ScoreCell, Split
 
 
 def table(board: Leaderboard, split: Split | None = None) -> tuple[list[str], list[list[str]]]:
@@ -74,30 +76,99 @@ def html(board: Leaderboard) -> str:
     return f"{top}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{escape(footer(board))}</p>"
 
 
+FIRST = 10
+"""Rows that a terminal shows before "--all"."""
+WIDE = 130
+"""Columns from which the whole table fits into one line a row."""
+
+
 def for_console(board: Leaderboard, options: ConsoleOptions) -> RenderResult:
-    """The same for a terminal, in two lines a row where it is narrow."""
-    if board.headline:
-        yield Text(board.headline, style="bold")
-    yield rich_table(board, narrow=options.max_width < 130)
+    """The best rows for a terminal, in two lines a row where it is narrow, and what is said of all of them."""
+    yield from answer(board)
+    yield short_table(board, width=options.max_width)
     for line in several_in_words(board.several):
         yield Text(line)
     yield Text(footer(board), style="dim")
 
 
-def rich_table(board: Leaderboard, split: Split | None = None, *, narrow: bool = False) -> Table:
-    """The table for a terminal. Narrow (80 columns): intervals, kind, counts and cautions on a second line."""
+_STYLES = {"green": "bold green", "amber": "bold yellow", "red": "bold red"}
+
+
+def answer(board: Leaderboard) -> list[Text]:
+    """The decision with its light, in words and in colour; the bare headline of a board that has none."""
+    if board.decision is None:
+        return [Text(board.headline, style="bold")] if board.headline else []
+    found = board.decision
+    lines = [Text(f"{IN_WORDS[found.light]}.", style=_STYLES[found.light]), Text(found.sentence, style="bold")]
+    return lines + [Text(f"! {reason}") for reason in found.reasons] + [Text(note, style="dim") for note in found.notes]
+
+
+def short_table(board: Leaderboard, *, width: int, every: bool = False, split: Split | None = None) -> Group | Table:
+    """The best ten rows, what was chosen, the best single model; all of them with ``every``.
+
+    Narrower than ``WIDE`` each row takes two lines, names are never cut and numbers never broken.
+    """
+    ranked = board.ranked(split)
+    kept = {r.name for r in ranked if r.kind != "ceiling"} if every else {r.name for r in ranked[:FIRST]}
+    kept |= {n for n in (board.chosen, board.best_single) if n} | ({r.name for r in ranked} if every else set())
+    drawn = rich_table(board, split, only=kept) if width >= WIDE else Group(*_narrow(board, split, kept, width))
+    left = len(ranked) - sum(r.name in kept for r in ranked)
+    if not left:
+        return drawn
+    return Group(drawn, Text(f"{left} more rows: pertstack verdict STUDY --all, or the report.", style="dim"))
+
+
+def rich_table(board: Leaderboard, split: Split | None = None, *, only: Collection[str] | None = None) -> Table:
+    """The table for a wide terminal, one line a row."""
     header, lines = table(board, split)
-    n_shown = len(board.shown_metrics())
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    if narrow:
-        header = ["name", *header[3 : 4 + n_shown]]
-        lines = [_narrow(line, n_shown) for line in lines]
     for title in header:
         drawn.add_column(title, no_wrap=title == "name")
     for row, line in zip(board.ranked(split), lines, strict=True):
-        style = "bold" if row.name == board.chosen else "dim" if row.kind in ("reference", "ceiling") else ""
-        drawn.add_row(*map(Text, line), style=style)
+        if only is None or row.name in only:
+            drawn.add_row(*map(Text, line), style=_style(board, row))
     return drawn
+
+
+def _style(board: Leaderboard, row: LeaderboardRow) -> str:
+    return "bold" if row.name == board.chosen else "dim" if row.kind in ("reference", "ceiling") else ""
+
+
+def _narrow(board: Leaderboard, split: Split | None, kept: Collection[str], width: int) -> list[Text]:
+    """Header, then name and values on one line, kind and intervals on the next; a long name has a line to itself."""
+    header, lines = table(board, split)
+    n_shown = len(board.shown_metrics())
+    most = max(1, (width - 24) // 18 - 1)  # columns of scores that fit beside the gain
+    main = 3 + min(n_shown - 1, 1)  # the deciding metric is the second where there are two
+    columns = [*dict.fromkeys([3, main] if most > 1 else [main]), 3 + n_shown]
+    name_width = max(16, width - 18 * len(columns) - 1)
+    titles = [_two_lines(header[c]) for c in columns]
+    out = [Text(f"{'' if i else '  name':<{name_width}}" + "".join(f"{t[i]:>18}" for t in titles)) for i in (0, 1)]
+    out.append(Text("─" * min(width, name_width + 18 * len(columns)), style="dim"))
+    for row, line in zip(board.ranked(split), lines, strict=True):
+        if row.name not in kept:
+            continue
+        cells = [line[c].replace(" [", "\n[", 1).replace(" (n ", "\n(n ", 1).split("\n")[:2] for c in columns]
+        cells = [[*c, ""][:2] for c in cells]
+        first, n, cautions = f"{line[0] or ' '} {row.name}", line[-2].replace(" ", ""), line[-1]
+        counts = "" if len(set(n.split("/"))) == 1 else f", n {n}"  # where some samples have no score
+        second = f"    {row.kind}{counts}" + (f", ⚠ {cautions}" if cautions else "")
+        if len(first) >= name_width:
+            out.append(Text(first, style=_style(board, row)))
+            first = ""
+        for left, i in ((first, 0), (second, 1)):
+            words = left if len(left) < name_width else left[: name_width - 1]
+            out.append(Text(f"{words:<{name_width}}" + "".join(f"{c[i]:>18}" for c in cells), style=_style(board, row)))
+    return out
+
+
+def _two_lines(title: str) -> tuple[str, str]:
+    """A column title over two lines of at most 17 characters: ``R² Top-20`` and ``pooled control``."""
+    first, _, rest = title.partition(", ")
+    if not rest and len(title) > 17:
+        words = title.split(" ")
+        first, rest = " ".join(words[:-2]), " ".join(words[-2:])
+    return first[:17], rest.rsplit(", ", 1)[-1][:17]
 
 
 def _cell_text(cell: ScoreCell | None, main: ScoreCell | None) -> str:
@@ -106,9 +177,3 @@ def _cell_text(cell: ScoreCell | None, main: ScoreCell | None) -> str:
         return "—"
     other = main is not None and cell.n_valid != main.n_valid
     return f"{number(cell.value)} {interval(cell.ci)}".strip() + (f" (n {cell.n_valid:,})" if other else "")
-
-
-def _narrow(line: list[str], n_shown: int) -> list[str]:
-    mark, name, kind, *cells, n, cautions = line
-    second = f"{kind}, n {n.replace(' ', '')}" + (f", ⚠ {cautions}" if cautions else "")
-    return [f"{mark} {name}".strip() + f"\n{second}", *(c.replace(" [", "\n[", 1) for c in cells[: n_shown + 1])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -13,19 +14,54 @@ from pertstack.verdict.words import metric_label, number
 SHOWN = ("r2_top20@own", "r2_top20@pooled", "pearson_all@centroid", "rmse_all@own")
 
 
-def oof_table(oof: ScoreTable, choice: Choice) -> Table:
-    """Names by nested out-of-fold score on the deciding metric, best first."""
-    shown = [m for m in dict.fromkeys([choice.primary, *SHOWN]) if m in oof.metrics]
+FIRST = 10
+"""Rows shown before "--all"."""
+
+
+def oof_table(oof: ScoreTable, choice: Choice, *, every: bool = False, width: int = 80) -> Group:
+    """Names by nested out-of-fold score on the deciding metric: the best ten and what was chosen, or ``every`` one.
+
+    Names are never cut; as many metrics are shown as fit into ``width``.
+    """
     sign = 1.0 if parse_metric(choice.primary).higher_is_better else -1.0
+    ranked = sorted(oof.names, key=lambda n: (-sign * oof.mean(n, choice.primary).value, n))
+    kept = [n for i, n in enumerate(ranked) if every or i < FIRST or n in (choice.chosen, choice.best_single)]
+    remarks = {n: _remark(n, choice) for n in kept}
+    free = width - max(map(len, kept)) - max(map(len, remarks.values())) - 6
+    shown = [m for m in dict.fromkeys([choice.primary, *SHOWN]) if m in oof.metrics][: max(1, free // 14)]
     table = Table(title="Out-of-fold scores (weights learned without the scored fold)", title_justify="left")
-    for column in ("", "name", *(metric_label(m) for m in shown), "n valid / n", ""):
-        table.add_column(column, justify="left" if column in ("", "name") else "right")
-    for name in sorted(oof.names, key=lambda n: (-sign * oof.mean(n, choice.primary).value, n)):
-        main = oof.mean(name, choice.primary)
-        chosen = name == choice.chosen or (choice.chosen == "best_single" and name == choice.best_single)
-        remark = "ships" if chosen else "ceiling" if name == "oracle" else "harms" if name in choice.marked else ""
+    for column in ("", "name", *(metric_label(m) for m in shown), ""):
+        table.add_column(column, justify="left" if column in ("", "name") else "right", no_wrap=column == "name")
+    for name in kept:
+        chosen = remarks[name] == "ships"
         table.add_row(
             "▸" if chosen else "", Text(name, style="bold" if chosen else ""),
-            *(number(oof.mean(name, m).value) for m in shown), f"{main.n_valid:,} / {main.n:,}", remark,
+            *(number(oof.mean(name, m).value) for m in shown), remarks[name],
         )  # fmt: skip
-    return table
+    left = len(ranked) - len(kept)
+    more = [Text(f"{left} more rows: pertstack stack STUDY --all, or the report.", style="dim")] if left else []
+    return Group(table, *more)
+
+
+def _remark(name: str, choice: Choice) -> str:
+    """ships, ceiling, or why a row may not ship: it loses on some view, or its score cannot be believed."""
+    if name == choice.chosen or (choice.chosen == "best_single" and name == choice.best_single):
+        return "ships"
+    if name == "oracle":
+        return "ceiling"
+    if name not in choice.marked:
+        return ""
+    why = choice.marked[name]
+    return "loses on " + why.rsplit(" on ", 1)[-1].rstrip(".") if "loses" in why else "barred: no nested fits"
+
+
+def barred_in_words(choice: Choice) -> str | None:
+    """One line where flexible combinations were barred and one of them leads: what it would take to let them ship."""
+    barred = [n for n, why in choice.marked.items() if "loses" not in why]
+    if not barred:
+        return None
+    return (
+        f"{len(barred)} combinations with many weights are barred, because some model has no nested predictions "
+        f"(`pertstack status` names it; docs: how to bring nested predictions): {', '.join(barred[:4])}"
+        + (f" and {len(barred) - 4} more." if len(barred) > 4 else ".")
+    )

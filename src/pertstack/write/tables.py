@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from shutil import get_terminal_size
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -20,12 +21,12 @@ from pertstack.verdict.words import interval, metric_label, number
 _STATUS_STYLE = {"issue": "bold red", "tip": "yellow", "passed": "green", "not applicable": "dim"}
 
 
-def leaderboard_table(board: Leaderboard, *, width: int | None = None) -> Table:
-    """The short leaderboard: canonical and deciding metric with intervals, gain over the best single model.
+def leaderboard_table(board: Leaderboard, *, width: int | None = None, every: bool = False) -> Group | Table:
+    """The best ten rows (all with ``every``): canonical and deciding metric with intervals, gain over the best single.
 
     ``width`` in characters (default: the terminal's); below 130 each row takes two lines, so that nothing is cut off.
     """
-    return board.rich_table(narrow=(width or get_terminal_size().columns) < 130)
+    return board.short_table(width=width or get_terminal_size().columns, every=every)
 
 
 def checks_table(checks: Iterable[Check], *, all_of_them: bool = False) -> Table:

@@ -103,3 +103,12 @@ def test_layers_compared_pairwise_are_sorted_along_models(n_models):
     np.testing.assert_array_equal(sorted_over_models(values), np.sort(values, axis=0))
     values[0, 1] = np.nan
     np.testing.assert_array_equal(sorted_over_models(values), np.sort(values, axis=0))
+
+
+@pytest.mark.filterwarnings("error")
+def test_rows_that_no_model_predicts_make_no_noise():
+    """A row without any model is infinite on the way; nothing is multiplied by it (20 RuntimeWarnings once)."""
+    ordered = np.full((3, 2), np.inf, dtype=np.float32)
+    ordered[:, 1] = [1.0, 2.0, 9.0]
+    found = DrawnIn(0.34)(ordered, np.array([1, 3]))
+    assert found[1] == 2.0

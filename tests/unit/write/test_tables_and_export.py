@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import re
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -16,7 +19,7 @@ from pertstack.verdict.setting import Setting
 from pertstack.verdict.words import interval, number
 from pertstack.write.export import predictions_to_h5ad
 from pertstack.write.tables import checks_table, decomposition_table, facts_table, leaderboard_table
-from references.judged_world import KINDS, world
+from references.judged_world import KINDS, shifts, world
 from references.plain_resampling import PlainResampling
 
 
@@ -45,7 +48,33 @@ def test_leaderboard_fits_into_80_columns_without_losing_a_number(verdict):
     for row in verdict.leaderboard.ranked():
         cell = row.score("r2_top20@pooled")
         assert row.name in text and number(cell.value) in text and interval(cell.ci) in text
-    assert "combiner, n 180/180, ⚠ 1" in text and "+0.025" in text
+    assert "combiner, ⚠ 1" in text and "+0.025" in text
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_the_board_shows_the_best_ten_whole_names_and_unbroken_numbers(width):
+    more = {f"a_combiner_with_quite_a_long_name_{i:02d}": {"own": -0.001 * i, "pooled": -0.001 * i} for i in range(12)}
+    setting = Setting(KINDS | dict.fromkeys(more, "combiner"), chosen="direct_pooled", test_looks=1)
+    board = judge(world(24, by_name=shifts() | more), None, setting, PlainResampling(10)).leaderboard
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(board.short_table(width=width))
+    lines = console.export_text().splitlines()
+    short = "\n".join(lines)
+    assert max(map(len, lines)) <= width and "…" not in short
+    shown = [r.name for r in board.ranked() if re.search(rf"(?<!\w){r.name}(?!\w)", short)]
+    assert len(shown) == 10 and {"direct_pooled", "mlp"} <= set(shown) and "12 more rows" in short
+    for name in shown:
+        assert interval(board.row(name).score("r2_top20@pooled").ci) in short
+    console.print(board.short_table(width=width, every=True))
+    every = console.export_text()
+    assert all(r.name in every for r in board.ranked()) and "more rows" not in every
+
+
+def test_the_answer_stands_in_colour_and_in_words(verdict):
+    console = Console(width=80, record=True, file=io.StringIO(), force_terminal=True, color_system="standard")
+    console.print(verdict.leaderboard)
+    coloured = console.export_text(styles=True)
+    assert "\x1b[1;32mA gain is shown." in coloured
 
 
 def test_checks_table_shows_what_needs_a_look_and_counts_the_rest(verdict):
