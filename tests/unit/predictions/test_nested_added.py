@@ -9,7 +9,7 @@ import pytest
 
 import pertstack as ps
 from pertstack._base.errors import ConflictError, InputError
-from pertstack.adding import nesting
+from pertstack.adding import add_model, nesting
 from pertstack.data import SimulationConfig, simulate_to_file
 from pertstack.predictions.nested_source import has_nested
 
@@ -47,7 +47,7 @@ def test_an_added_model_gets_its_nested_predictions_and_the_warning_goes(study, 
     for k in range(3):
         assert not has_nested(study.predictions, "mine")
         others = predictions(study, world, tmp_path / f"without_{k}.h5ad", {0, 1, 2} - {k}, seed=k)
-        study.add("mine", others, fitted_on="plan", scale="treated", without=k)
+        add_model(study.folder, "mine", [others], fitted_on="plan", scale="treated", without=k)
     assert has_nested(study.predictions, "mine") and nesting(study.folder, "mine") == []
     assert list(study.predictions.models()) == ["mine"]
     block = study.predictions.blocks("development")[0]
@@ -63,7 +63,7 @@ def test_an_added_model_gets_its_nested_predictions_and_the_warning_goes(study, 
 def test_rows_that_are_not_nested_are_refused(study, world, tmp_path, folds, without, fitted_on, words):
     file = predictions(study, world, tmp_path / "x.h5ad", folds)
     with pytest.raises(InputError, match=words):
-        study.add("mine", file, fitted_on=fitted_on, scale="treated", without=without)
+        add_model(study.folder, "mine", [file], fitted_on=fitted_on, scale="treated", without=without)
     assert not study.predictions.models()
 
 
