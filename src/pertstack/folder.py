@@ -6,6 +6,8 @@ Nothing is computed here. What the files mean is written in ``docs/formats.md``;
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +21,8 @@ from tomlkit.exceptions import TOMLKitError
 from pertstack._base.digests import digest_names
 from pertstack._base.errors import CorruptionError, InputError, MissingFileError
 from pertstack._base.files import read_json, write_atomic
+from pertstack._base.locks import exclusive
+from pertstack._base.progress import remark
 from pertstack.data import Card, SideInformation, load_side
 from pertstack.design.analysis_plan import AnalysisPlan
 from pertstack.design.folds import FoldPlan
@@ -28,6 +32,7 @@ from pertstack.predictions.training_distance import TrainingDistance
 from pertstack.reduce.references import References
 
 FORMAT = 1
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,21 @@ class StudyFolder:
 
     @cached_property
     def ledger(self) -> Ledger:
-        return Ledger(self.root / "ledger.jsonl")
+        return Ledger(self.root / "ledger.jsonl", self.root / "seals" / "head.json")
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Held by every step that writes: one at a time, and only on a ledger that is whole. Readers need it not.
+
+        Raises
+        ------
+        CorruptionError
+            The ledger was changed or cut: a step that went on would hide it.
+        """
+        said = f"Another command is working on {self.root}. Waiting until it has ended (Ctrl-C gives up)."
+        with exclusive(self.root / LOCK, on_wait=lambda: remark(said)):
+            self.ledger.require_whole()
+            yield
 
     @cached_property
     def samples(self) -> pd.DataFrame:

@@ -79,3 +79,10 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
     """Iterate with a progress bar."""
     with progress_bar() as bar:
         yield from bar.track(items, description=description, total=total)
+
+
+def remark(text: str) -> None:
+    """One line to standard error, when progress is shown."""
+    if _enabled:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()

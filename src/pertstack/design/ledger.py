@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pertstack._base.digests import digest_json
-from pertstack._base.errors import CorruptionError, InputError
-from pertstack._base.files import fsync_directory, storage_error
+from pertstack._base.digests import digest_json, own_digest_fits, with_own_digest
+from pertstack._base.errors import CorruptionError, InputError, StackingError
+from pertstack._base.files import fsync_directory, read_json, storage_error, write_json
 from pertstack._base.findings import Finding
 
 START = "0" * 64
@@ -58,9 +58,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The ledger in one file of JSON lines; a file that does not exist yet is an empty ledger."""
+    """The ledger in one file of JSON lines; a file that does not exist yet is an empty ledger.
+
+    ``witness`` is a small file beside it that holds the last digest. It is written with every entry and asked before
+    the next one, so that a ledger that was cut cannot be continued.
+    """
 
     path: Path
+    witness: Path | None = None
 
     def append(self, kind: str, *, time: datetime | None = None, who: str | None = None, **facts: Any) -> Entry:
         """Add an entry; it is on the disk when this returns. Facts are plain JSON values.
@@ -70,7 +75,8 @@ class Ledger:
         Raises
         ------
         CorruptionError
-            The chain does not hold up to here: adding to a broken ledger would hide the break.
+            The chain does not hold up to here, or its end is not the one that was remembered: adding to a broken
+            ledger would hide the break.
         StorageError
             The disk refuses.
         """
@@ -81,10 +87,7 @@ class Ledger:
             path.parent.mkdir(parents=True, exist_ok=True)
             with _locked(path) as fd:
                 lines, torn = _split(path.read_bytes())
-                problems = [f for f in _check(path, lines) if f.severity == "error"]
-                if problems:
-                    raise CorruptionError(problems[0].message)
-                entries = [e for e in map(_parse, lines) if e is not None]
+                entries = self._sound(lines)
                 stamp = _stamp(time)
                 by = _who() if who is None else who
                 addition = b""
@@ -99,13 +102,15 @@ class Ledger:
                     addition += _line(entries[-1])
                 entry = Entry.make(len(entries), stamp, by, kind, facts, _head(entries))
                 _write(fd, addition + _line(entry))
-            fsync_directory(path.parent)
+                fsync_directory(path.parent)
+                if self.witness is not None:
+                    write_json(self.witness, with_own_digest({"format": 1, "ledger_head": entry.digest}))
         except OSError as error:
             raise storage_error(error, path) from error
         return entry
 
     def entries(self) -> tuple[Entry, ...]:
-        """All whole entries in order (a torn line is none: ``verify`` reports it).
+        """All whole entries in order (a torn line is none: ``verify`` reports it). The end is not asked for here.
 
         Raises
         ------
@@ -113,10 +118,45 @@ class Ledger:
             The chain is broken; names the line.
         """
         lines, _ = _split(self._bytes())
-        problems = [f for f in _check(Path(self.path), lines) if f.severity == "error"]
-        if problems:
-            raise CorruptionError(problems[0].message)
-        return tuple(e for e in map(_parse, lines) if e is not None)
+        return _entries(Path(self.path), lines)
+
+    def require_whole(self) -> None:
+        """Refuse to go on with a ledger whose chain or end is broken.
+
+        Raises
+        ------
+        CorruptionError
+            A line was changed, or the end that was remembered is gone.
+        """
+        lines, _ = _split(self._bytes())
+        self._sound(lines)
+
+    def _sound(self, lines: list[bytes]) -> list[Entry]:
+        """Entries of a chain that holds and has the end that was remembered."""
+        entries = list(_entries(Path(self.path), lines))
+        if self.witness is None or (len(entries) == 1 and not self.witness.exists()):
+            return entries  # the first entry of a study, whose witness is written with it or with the next one
+        head = self._remembered()
+        if head not in {e.digest for e in entries}:
+            raise CorruptionError(
+                f"{self.path} has no entry {head[:12]}, with which it ended before: entries were removed from its end, "
+                f"or it was replaced. Going on would hide that, so nothing was changed. Restore {self.path} from a "
+                "copy."
+            )
+        return entries
+
+    def _remembered(self) -> str:
+        assert self.witness is not None
+        try:
+            value = read_json(self.witness)
+            if isinstance(value, dict) and own_digest_fits(value):
+                return str(value["ledger_head"])
+        except (StackingError, KeyError):
+            pass
+        raise CorruptionError(
+            f"{self.witness} is gone or damaged. It remembers the end of {self.path}, so that a ledger that was cut "
+            "is not continued. Restore it from a copy."
+        )
 
     def of_kind(self, kind: str) -> tuple[Entry, ...]:
         """Entries of one kind, in order."""
@@ -168,6 +208,14 @@ class Ledger:
     def _bytes(self) -> bytes:
         path = Path(self.path)
         return path.read_bytes() if path.exists() else b""
+
+
+def _entries(path: Path, lines: list[bytes]) -> tuple[Entry, ...]:
+    """The entries of lines that form a chain; the first break is an error."""
+    problems = [f for f in _check(path, lines) if f.severity == "error"]
+    if problems:
+        raise CorruptionError(problems[0].message)
+    return tuple(e for e in map(_parse, lines) if e is not None)
 
 
 def _split(raw: bytes) -> tuple[list[bytes], bytes]:

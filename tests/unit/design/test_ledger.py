@@ -127,3 +127,44 @@ def test_threads_do_not_fork_the_chain(tmp_path: Path) -> None:
         list(pool.map(lambda n: book.append("note", n=n), range(40)))
     assert book.verify() == []
     assert sorted(e.facts["n"] for e in book.entries()) == list(range(40))
+
+
+# -- the end that is remembered ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def witnessed(tmp_path: Path) -> Ledger:
+    book = Ledger(tmp_path / "ledger.jsonl", tmp_path / "seals" / "head.json")
+    Ledger(book.path).append("study_created", who="ada")
+    for i in range(4):
+        book.append("look", who="ada", n=i)
+    return book
+
+
+@pytest.mark.parametrize("keep", [0, 1, 3, 4])
+def test_a_cut_ledger_is_not_continued(witnessed: Ledger, keep: int) -> None:
+    """The attack: cut before the look, then let an ordinary command write the next line and the new end."""
+    witnessed.path.write_text("".join(f"{line}\n" for line in lines_of(witnessed)[:keep]))
+    before = (witnessed.path.read_bytes(), witnessed.witness.read_bytes())
+    for call in (witnessed.require_whole, lambda: witnessed.append("note")):
+        with pytest.raises(CorruptionError, match="with which it ended before"):
+            call()
+    assert (witnessed.path.read_bytes(), witnessed.witness.read_bytes()) == before
+
+
+@pytest.mark.parametrize("keep", [0, 2, 5])
+def test_nor_without_its_witness(witnessed: Ledger, keep: int) -> None:
+    witnessed.path.write_text("".join(f"{line}\n" for line in lines_of(witnessed)[:keep]))
+    for harm in (lambda p: p.write_text("{}"), lambda p: p.unlink()):
+        harm(witnessed.witness)
+        with pytest.raises(CorruptionError, match=r"head.json is gone or damaged"):
+            witnessed.append("note")
+
+
+def test_a_crash_between_the_line_and_its_witness_is_no_cut(witnessed: Ledger) -> None:
+    """The witness lags one line behind then; the chain holds it still."""
+    before = witnessed.witness.read_bytes()
+    witnessed.append("note")
+    witnessed.witness.write_bytes(before)
+    witnessed.append("note")
+    assert len(witnessed.entries()) == 7 and witnessed.head in witnessed.witness.read_text()
