@@ -74,6 +74,17 @@ def seen_rows(source: StoreSource) -> dict[str, int]:
     return out
 
 
+def sandboxes(folder: StudyFolder) -> dict[str, str]:
+    """The box in which each external model's program ran, in words; no entry for our own models and for files."""
+    out: dict[str, str] = {}
+    for model in folder.store.models():
+        records = (folder.store.find(b, model) for b in folder.store.blocks())
+        boxes = {str(r.meta.get("notes", {}).get("sandbox")) for r in records if r is not None}
+        if boxes - {"None"}:
+            out[model] = max(boxes - {"None"}, key=lambda box: box.startswith("limits"))  # the weakest of them
+    return out
+
+
 def stack_facts(folder: StudyFolder) -> dict[str, Any]:
     """``left_out``, ``unverified`` and ``rows_seen`` of the stack step on disk; empty before it."""
     path = folder.results / "oof.json"
@@ -95,6 +106,8 @@ def doubts(folder: StudyFolder, combiners: list[str]) -> dict[str, tuple[str, ..
     out: dict[str, list[str]] = {}
     for model in facts["unverified"]:
         out.setdefault(model, []).append("unverified: nobody can say which samples it was fitted on")
+    for model, box in sandboxes(folder).items():
+        out.setdefault(model, []).append(f"its program ran in a sandbox ({box})")
     for model, n in facts["rows_seen"].items():
         out.setdefault(model, []).append(f"was fitted on {n:,} of the rows it predicts; they take no part")
     for model, words in suspects.items():

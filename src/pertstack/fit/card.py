@@ -22,7 +22,8 @@ CARDS = Path(__file__).parent / "cards"
 Scale = Literal["treated", "delta"]
 Files = Literal["h5ad", "csv"]
 _TOP = ("format", "name", "summary", "licence", "citation", "run", "needs", "params")
-_RUN = ("script", "command", "requirements", "interpreter", "python_version", "scale", "time_limit", "files")
+_RUN = ("script", "command", "requirements", "interpreter", "python_version", "scale", "time_limit", "files", "memory",
+        "file_size")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class ModelCard:
     scale: Scale = "treated"  # of what it predicts
     files: Files = "h5ad"  # form of the exchange folder
     time_limit: float = 3600.0  # seconds per fit and prediction
+    memory: int | None = None  # bytes its processes may each hold; None: what the machine has
+    file_size: int = 64 * 2**30  # bytes of the largest file it may write
     needs: Needs = field(default_factory=Needs)
     params: Mapping[str, Any] = field(default_factory=dict)  # hyper-parameters with their defaults
 
@@ -132,6 +135,11 @@ def _check_run(path: Path, content: Mapping[str, Any], run: Mapping[str, Any]) -
     if ("script" in run) == ("command" in run):
         raise InputError(
             f"{path}: [run] needs exactly one of 'script' (a Python file) and 'command' (a list of words)."
+        )
+    if "script" in run and not (path.parent / run["script"]).resolve().is_relative_to(path.parent.resolve()):
+        raise InputError(
+            f"{path} runs {run['script']!r}, which lies outside the card's folder: its digest could not vouch for it. "
+            "Put the script beside the card."
         )
     if "script" in run and not (path.parent / run["script"]).is_file():
         raise MissingFileError(f"{path} runs {run['script']!r}, which does not stand beside it.")

@@ -24,6 +24,7 @@ from pertstack.data.rows import FitRows, Float32, Names, PredictRows
 from pertstack.data.side import FeatureKind, PerturbationFeatures
 from pertstack.fit import exchange_csv
 from pertstack.fit.card import ModelCard
+from pertstack.fit.sandbox import plain_file
 
 OUTPUTS = ("predictions.h5ad", "predictions.npz", exchange_csv.OUTPUT)
 FAR = 5.0  # standard deviations by which a typical gene's mean may differ from the fit rows before it is another scale
@@ -125,6 +126,14 @@ def read_answer(folder: Path, card: ModelCard, fit: FitRows, predict: PredictRow
 
 
 def _read(folder: Path, card: ModelCard) -> tuple[Any, list[str], list[str], Any]:
+    linked = [
+        name for name in (*OUTPUTS, exchange_csv.EMBEDDING) if (p := folder / name).exists() and not plain_file(p)
+    ]
+    if linked:
+        raise ModelFailedError(
+            f"{card.name} left {first_few(linked)} as a link to another place, which is not followed. Write the file "
+            "itself."
+        )
     path = next((folder / name for name in OUTPUTS if (folder / name).is_file()), None)
     if path is None:
         raise ModelFailedError(

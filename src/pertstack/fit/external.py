@@ -7,7 +7,6 @@ none.
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -21,10 +20,13 @@ import pandas as pd
 
 from pertstack._base.errors import ConflictError, InputError, ModelFailedError, unknown_name
 from pertstack.data.rows import FitRows, Float32, PredictRows
+from pertstack.fit import sandbox
 from pertstack.fit.base import Needs
 from pertstack.fit.card import ModelCard, load_card
-from pertstack.fit.environment import clean_environment, interpreter_for, last_lines
+from pertstack.fit.environment import interpreter_for, last_lines
 from pertstack.fit.exchange import Answer, read_answer, write_task
+
+PARTS_OF_A_STUDY = ("jobs", "plan", "reduced", "results", "seals", "store", "test_truth")
 
 
 class ExternalModel:
@@ -54,6 +56,7 @@ class ExternalModel:
         self._rows: FitRows | None = None
         self._seed = 0
         self._embeddings: dict[str, Float32] = {}
+        self.notes = {"sandbox": sandbox.kind()}
 
     def params(self) -> dict[str, Any]:
         """Card, its digest, and every hyper-parameter."""
@@ -91,19 +94,24 @@ class ExternalModel:
         return np.stack(known) if known and len(known) == len(found) else None
 
     def _ask(self, fit: FitRows, predict: PredictRows) -> Answer:
-        own = self.folder is None
-        folder = Path(tempfile.mkdtemp(prefix="pertstack-")) if self.folder is None else self.folder / "exchange"
-        log = folder.parent / "external.log" if not own else folder / "external.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
+        box = Path(tempfile.mkdtemp(prefix="pertstack-"))  # outside the study: the program must not find its truth
+        folder, place = box / "exchange", self.folder or box
+        log = place / "external.log"
+        place.mkdir(parents=True, exist_ok=True)
         log.write_text("", encoding="utf-8")
         python = interpreter_for(self.card, log)
         write_task(folder, self.card, fit, predict, seed=self._seed, params=self._chosen)
-        run_program(self.card, python, folder, log)
         try:
+            run_program(self.card, python, folder, log)
             answer = read_answer(folder, self.card, fit, predict)
         except ModelFailedError as error:
-            raise ModelFailedError(f"{error} Nothing of it was kept. Files: {folder}. Log: {log}") from error
-        shutil.rmtree(folder)
+            kept = sandbox.keep(folder, self.folder / "exchange") if self.folder else folder
+            raise ModelFailedError(f"{error} Nothing of it was kept. Files: {kept}. Log: {log}") from error
+        finally:
+            if self.folder:
+                shutil.rmtree(box, ignore_errors=True)
+        if not self.folder:
+            shutil.rmtree(folder)
         return answer
 
 
@@ -113,35 +121,36 @@ def run_program(card: ModelCard, python: str, folder: Path, log: Path) -> None:
     Raises
     ------
     ModelFailedError
-        It cannot be started, ends with another code than 0, or is over its time limit (it is then killed with all it
-        started).
+        It cannot be started, ends with another code than 0, or is over one of its limits (it is then killed with all
+        it started).
     """
     command = _command(card, python, folder)
     with log.open("ab") as stream:
         stream.write(f"$ {' '.join(command)}\n".encode())
-        stream.flush()
-        try:
-            process = subprocess.Popen(
-                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=clean_environment(),
-                start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise ModelFailedError(
-                f"{card.name}: {command[0]!r} cannot be started ({error}). See its card {card.path}."
-            ) from error
-        try:
-            code = process.wait(timeout=card.time_limit)
-        except subprocess.TimeoutExpired as error:
-            raise ModelFailedError(
-                f"{card.name} did not end within its time limit of {card.time_limit:g} s and was stopped. "
-                f"{last_lines(log)} Raise time_limit in its card, or give it less to do. Log: {log}"
-            ) from error
-        finally:
-            _end(process)
-    if code != 0:
+    limits = sandbox.Limits(card.time_limit, card.memory, card.file_size)
+    studies = [p for p in log.resolve().parents if (p / "study.toml").is_file()]
+    hidden = [p for study in studies for p in sorted(study.iterdir()) if p.is_dir() and p.name in PARTS_OF_A_STUDY]
+    try:
+        code = sandbox.run(command, folder, log, limits=limits, hidden=hidden)
+    except OSError as error:
         raise ModelFailedError(
-            f"{card.name} failed with exit code {code}. {last_lines(log)} Log: {log}. Files: {folder}"
-        )
+            f"{card.name}: {command[0]!r} cannot be started ({error}). See its card {card.path}."
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise ModelFailedError(
+            f"{card.name} did not end within its time limit of {card.time_limit:g} s and was stopped. "
+            f"{last_lines(log)} Raise time_limit in its card, or give it less to do."
+        ) from error
+    if code != 0:
+        raise ModelFailedError(f"{card.name} failed with exit code {code}{_signal(code)}. {last_lines(log)}")
+
+
+def _signal(code: int) -> str:
+    """What a kill by one of the limits means, for the message."""
+    return {
+        -signal.SIGXFSZ: " (a file larger than file_size of its card)",
+        -signal.SIGKILL: " (killed, perhaps for lack of memory)",
+    }.get(code, "")  # fmt: skip
 
 
 def _command(card: ModelCard, python: str, folder: Path) -> list[str]:
@@ -156,16 +165,6 @@ def _fill(word: str, words: dict[str, str]) -> str:
     for key, value in words.items():
         word = word.replace(f"{{{key}}}", value)
     return word
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of the program and of all it started; runs also when the job itself is being stopped."""
-    if process.poll() is None or os.name == "posix":
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-    process.wait()
 
 
 def _join(parts: Sequence[PredictRows]) -> PredictRows:
