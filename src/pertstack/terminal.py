@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
+from rich.segment import Segment
 
 from pertstack._base.findings import Finding
+from pertstack._base.shown import shown, spelt_out
 from pertstack.fit.jobs import JobResult
 
 app = typer.Typer(
@@ -30,14 +33,26 @@ USAGE_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "
 """The class of all usage errors: click's own, or the copy that newer versions of typer carry."""
 
 
+@dataclass(frozen=True)
+class _Harmless:
+    """What ``inside`` shows, without control characters that came with its text."""
+
+    inside: Any
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self.inside, options):
+            yield segment if segment.control else Segment(shown(segment.text), segment.style)
+
+
 def out(value: Any) -> None:
     """A result, to standard output."""
-    Console(soft_wrap=isinstance(value, str)).print(value, markup=not isinstance(value, str), highlight=False)
+    text = isinstance(value, str)
+    Console(soft_wrap=text).print(shown(value) if text else _Harmless(value), markup=not text, highlight=False)
 
 
 def say(text: str) -> None:
     """A remark, to standard error."""
-    Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False)
+    Console(stderr=True, soft_wrap=True).print(shown(text), markup=False, highlight=False)
 
 
 def say_findings(findings: Sequence[Finding]) -> None:
@@ -56,7 +71,7 @@ def say_stacked(study: Any) -> None:
 
 
 def out_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
+    typer.echo(spelt_out(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)))  # the same JSON
 
 
 def show_board(study: Any) -> None:

@@ -106,7 +106,8 @@ def load_card(card: str | Path) -> ModelCard:
     code = (path.parent / script).read_text(encoding="utf-8") if script else ""
     text_of = {key: str(content.get(key, "")) for key in ("summary", "licence", "citation")}
     return ModelCard(
-        content["name"], path, digest_json([text, code])[:16], **text_of,
+        content["name"], path, digest_json([text, code])[:16],
+        summary=text_of["summary"], licence=text_of["licence"], citation=text_of["citation"],
         script=script, command=tuple(run.get("command", ())), requirements=tuple(run.get("requirements", ())),
         interpreter=run.get("interpreter"), python_version=run.get("python_version"),
         scale=run.get("scale", "treated"), files=run.get("files", "h5ad"),

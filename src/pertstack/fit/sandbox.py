@@ -78,10 +78,11 @@ def run(command: Sequence[str], folder: Path, log: Path, *, limits: Limits, hidd
     reader = threading.Thread(target=_keep_log, args=(process.stdout, log), daemon=True)
     reader.start()
     try:
-        return process.wait(timeout=limits.seconds)
+        code = process.wait(timeout=limits.seconds)
     finally:
         _end(process)
         reader.join(timeout=5)
+    return 128 - code if code > 128 and _bubblewrap() else code  # bubblewrap tells a signal as 128 + its number
 
 
 def plain_file(path: Path) -> bool:

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from pertstack._base.errors import InputError, unknown_name
 from pertstack._base.files import read_json, write_atomic
+from pertstack._base.shown import shown, spreadsheet_cell
 from pertstack.verdict import board_text
 from pertstack.verdict.decision import Decision
 from pertstack.verdict.words import direction, find_metric, split_metric
@@ -155,8 +156,13 @@ class Leaderboard:
         return text
 
     def to_csv(self, path: Path | str | None = None) -> str:
-        """Long table (one line per name, split and metric) as CSV text, also written to ``path`` when given."""
-        text = str(self.to_frame(form="long").to_csv(index=False, float_format="%.12g", lineterminator="\n"))
+        """Long table (one line per name, split and metric) as CSV text, also written to ``path`` when given.
+
+        Texts that a spreadsheet would take for a formula get an apostrophe in front, and very long ones are cut;
+        ``to_json`` keeps them exactly.
+        """
+        table = self.to_frame(form="long").map(lambda v: spreadsheet_cell(shown(v)) if isinstance(v, str) else v)
+        text = str(table.to_csv(index=False, float_format="%.12g", lineterminator="\n"))
         if path is not None:
             write_atomic(Path(path), text.encode())
         return text

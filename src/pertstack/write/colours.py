@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from matplotlib import rc_context
+from matplotlib.category import StrCategoryFormatter
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter, FuncFormatter
 
+from pertstack._base.shown import shown
+
+LABEL = 60
+"""Characters of one word of a figure's text."""
 INK, MUTED, GRID, PAPER = "#1d2126", "#5d6671", "#d8dce2", "#fefefd"
 BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#b0669a"
 VARIABLES: dict[str, str] = {
@@ -31,6 +40,7 @@ _STYLE: dict[str, Any] = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "xtick.major.size": 0,
     "ytick.major.size": 0, "axes.grid": False, "grid.color": GRID, "grid.linewidth": 0.8, "axes.axisbelow": True,
     "figure.facecolor": "none", "axes.facecolor": "none", "legend.frameon": False, "legend.fontsize": 9,
+    "text.parse_math": False,
 }  # fmt: skip
 
 
@@ -46,6 +56,7 @@ def to_svg(figure: Figure, *, name: str, alt: str) -> str:
     """
     buffer = io.StringIO()
     with figure_style():
+        _show_harmlessly(figure)
         figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.03,
                        metadata={"Date": None, "Creator": None})  # fmt: skip
     text = buffer.getvalue()
@@ -62,5 +73,20 @@ def to_svg(figure: Figure, *, name: str, alt: str) -> str:
     return text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(alt)}" ', 1)
 
 
+def _show_harmlessly(figure: Figure) -> None:
+    """Every text of a figure without control characters and of bearable length; a ``$`` in a name is a ``$``."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            written = axis.get_major_formatter()
+            if isinstance(written, FixedFormatter | FuncFormatter | StrCategoryFormatter):
+                axis.set_major_formatter(FuncFormatter(partial(_shown_by, written)))
+    for label in figure.findobj(Text):
+        label.set_text(shown(label.get_text(), longest=LABEL))
+
+
+def _shown_by(written: Callable[[float, int | None], str], x: float, pos: int | None) -> str:
+    return shown(written(x, pos), longest=LABEL)
+
+
 def _attribute(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
+    return shown(text).replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from pertstack._base.files import write_atomic
+from pertstack._base.shown import shown
 from pertstack.verdict.board import Leaderboard
 from pertstack.verdict.decision import IN_WORDS
 from pertstack.verdict.gain_in_words import MEANINGS
@@ -40,7 +41,7 @@ def render(content: ReportInput) -> str:
     """The report as HTML text."""
     environment = Environment(
         loader=PackageLoader("pertstack.write"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, finalize=_harmless,
     )  # fmt: skip
     environment.filters["num"] = number
     environment.filters["label"] = metric_label
@@ -54,6 +55,11 @@ def render(content: ReportInput) -> str:
         light_words=IN_WORDS[content.verdict.decision.light], forest=forest(board), words=explain(_first_met(content)),
         negatives=negative_weights(content.weights or {}, board.chosen), level=_level(board),
     )  # fmt: skip
+
+
+def _harmless(value: Any) -> Any:
+    """Texts of the study as they may be shown; our own markup (figures, templates) as it is."""
+    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _first_met(content: ReportInput) -> list[str]:

@@ -1,0 +1,45 @@
+"""Text of strangers made harmless to look at. Data keep it exactly; only what a person sees goes through here.
+
+A name may hold escape sequences that move a terminal's cursor, characters that turn the reading direction round
+(Boucher and Anderson 2021, "Trojan Source"), a megabyte of letters, or a formula for a spreadsheet.
+"""
+
+from __future__ import annotations
+
+import re
+
+LONGEST = 200
+"""Characters of one word that are shown; no real name is as long."""
+
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def shown(text: str, *, longest: int = LONGEST) -> str:
+    r"""Text to look at: what moves a cursor or turns the direction is spelt out, words of great length are cut.
+
+    >>> print(shown("gene\x1b[2J\u202e"))
+    gene\u001b[2J\u202e
+    >>> shown("A" * 1000, longest=5)
+    'AAAAA... (1,000 characters)'
+    """
+    text = spelt_out(text)
+    if len(text) <= longest:
+        return text
+    return re.sub(rf"\S{{{longest + 1},}}", lambda m: f"{m[0][:longest]}... ({len(m[0]):,} characters)", text)
+
+
+def spelt_out(text: str) -> str:
+    r"""Control characters (but for line ends and tabs) and direction marks, spelt as in JSON: ``\u202e``."""
+    return _UNSEEN.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
+
+
+def spreadsheet_cell(text: str) -> str:
+    """A text that a spreadsheet takes for text: one that would start a formula gets an apostrophe in front.
+
+    >>> spreadsheet_cell("=1+1")
+    "'=1+1"
+    """
+    return f"'{text}" if text.startswith(_FORMULA) else text
