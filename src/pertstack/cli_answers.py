@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from pertstack._base.findings import worst
-from pertstack.terminal import AsJson, StudyPath, Workers, app, out, out_json, split_names
+from pertstack.data.vehicles import ControlChoice
+from pertstack.terminal import AsJson, StudyPath, Workers, app, out, out_json, parse_mapping, say, split_names
 
 
 @app.command()
@@ -20,14 +21,29 @@ def predict(
         list[str] | None, typer.Option(help="NAME=FILE for models that were added, not fitted.")
     ] = None,
     workers: Workers = 1,
-) -> None:
-    """Predict new samples with the shipped ensemble.
+    map_: Annotated[str | None, typer.Option("--map", help="Columns of this file: cell_line=cell_id,...")] = None,
+    control_layer: Annotated[str | None, typer.Option(help="Layer with each sample's control.")] = None,
+    control: Annotated[Path | None, typer.Option(help="Separate control file of parquet / CSV data.")] = None,
+    metadata: Annotated[Path | None, typer.Option(help="Sample table of GCTX data.")] = None,
+    controls: Annotated[ControlChoice | None, typer.Option(help="How to assign a control to each sample when "
+                                                                "controls are rows of the same file.")] = None,
+    control_label: Annotated[str | None, typer.Option(help="The perturbation that is the control.")] = None,
+) -> None:  # fmt: skip
+    """Predict new samples with the ensemble that was judged. The file is read as the study's data were, unless told.
 
     Example:  pertstack predict my-study new.h5ad predicted.h5ad
     """
+    from pertstack.shipping import predict_new
     from pertstack.study import Study
 
-    shape = Study.open(study).predict(new, out_path, predictions=predictions or [], workers=workers)
+    folder = Study.open(study).folder
+    reading = {
+        "mapping": parse_mapping(map_) or None, "control_layer": control_layer, "control": control,
+        "metadata": metadata, "controls": controls, "control_label": control_label,
+    }  # fmt: skip
+    shape = predict_new(folder, new, out_path, predictions=predictions or [], workers=workers, reading=reading)
+    if not (folder.results / "verdict.json").exists():
+        say(f"warning: no verdict has judged this ensemble yet: pertstack verdict {folder.root}")
     out(f"{out_path}: {shape[0]:,} samples, {shape[1]:,} genes")
 
 

@@ -7,9 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from pertstack import __version__
 from pertstack._base.errors import InputError
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
+from pertstack.design.ledger import LOOK
+from pertstack.estimate import roughly
 from pertstack.facts import check_facts, mean_weights
 from pertstack.folder import StudyFolder
 from pertstack.judging import Stored, recall_verdict, stored_stack
@@ -60,8 +63,29 @@ def report_input(folder: StudyFolder) -> ReportInput:
         probes=stored_probes(folder),
         absent=_absent(folder, oof),
         coverage=_coverage(folder),
+        slopes={m: float(v) for m, v in oof.get("slopes", {}).items()},
+        made=_made(folder),
+        simulated=is_simulated(folder),
         why_missing={"coverage": "Prediction intervals are computed by the verdict."},
     )
+
+
+def is_simulated(folder: StudyFolder) -> bool:
+    """Whether the study's data were simulated: they then hold the noise-free effect, which no measurement knows."""
+    store = folder.store
+    return any(store.status(block, "effect") == "committed" for block in store.blocks()[:1])
+
+
+def _made(folder: StudyFolder) -> dict[str, str]:
+    """What stands under the headline. Read off records, so that the same study gives the same page."""
+    looks = folder.ledger.of_kind(LOOK)
+    seconds = sum(float(read_json(p)["seconds"]) for p in folder.path("jobs").glob("*/*/job.json"))
+    return {
+        **({"test opened": looks[-1].time[:16].replace("T", " ") + " UTC"} if looks else {}),
+        **({"fitting took": roughly(seconds).removeprefix("about ")} if seconds else {}),
+        "pertstack": __version__,
+        "command": f"pertstack report {folder.root.resolve().name}",
+    }
 
 
 def _data_facts(folder: StudyFolder) -> dict[str, Any]:

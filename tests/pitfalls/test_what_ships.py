@@ -1,0 +1,75 @@
+"""What ships is what was judged: a later stack makes the verdict stale, and nothing unjudged goes out in silence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import anndata
+import pytest
+
+from pertstack._base.errors import IntegrityError
+from pertstack.refit import open_new
+
+
+def new_samples(study, world_file, path):
+    """Five test samples as they would be handed in: control and metadata, no treated values."""
+    data = anndata.read_h5ad(world_file)[study.plan.sample_ids("test")[:5]].copy()
+    data.X = None
+    data.write_h5ad(path)
+    return path
+
+
+def test_a_stack_after_the_verdict_makes_it_stale_and_predict_refuses(judged, world_file, tmp_path):
+    new = new_samples(judged, world_file, tmp_path / "new.h5ad")
+    assert judged.predict(new, tmp_path / "a.h5ad") == (5, 40)
+    assert judged.status().stale == {}
+    assert judged.cross_fit(["mean_treated_cell_line"], engine="inline")[0].ok
+    judged.stack(["mean", "simplex"])
+    status = judged.status()
+    assert "judged another stack" in status.stale["verdict"] and status.next_step.startswith("pertstack verdict")
+    assert status.to_json()["stale"] and "(stale)" in _printed(status)
+    with pytest.raises(IntegrityError, match="was never judged") as told:
+        judged.predict(new, tmp_path / "b.h5ad")
+    assert told.value.exit_code == 3 and not (tmp_path / "b.h5ad").exists()
+
+
+def _printed(status) -> str:
+    import io
+
+    from rich.console import Console
+
+    screen = io.StringIO()
+    Console(file=screen, width=100).print(status.to_rich())
+    return screen.getvalue()
+
+
+def test_a_report_older_than_the_verdict_is_stale(judged):
+    judged.report()
+    assert judged.status().stale == {}
+    judged.stack(["mean", "simplex", "global_ridge"])
+    assert set(judged.status().stale) == {"verdict", "report"}
+
+
+def test_an_interrupted_fit_is_gone_on_with_before_anything_is_stacked(fitted):
+    """Two of seven jobs done is no fitted model: the next step is the rest of the fit."""
+    planned = fitted.folder.path("jobs", "planned.json")
+    assert fitted.status().next_step.startswith("pertstack stack")
+    gone = sorted(fitted.folder.path("jobs", "ridge").iterdir())[2:]
+    for job in gone:
+        shutil.rmtree(job)
+    status = fitted.status()
+    assert not status.steps["fit"] and status.next_step.startswith("pertstack fit") and "ridge" in status.next_step
+    assert f"{len(gone)} of {len(json.loads(planned.read_text())['jobs'])} jobs" in status.next_step
+
+
+def test_new_samples_may_come_under_other_names(judged, world_file, tmp_path):
+    """What a message recommends, predict takes: --map, --control-layer and their like."""
+    path = new_samples(judged, world_file, tmp_path / "new.h5ad")
+    data = anndata.read_h5ad(path)
+    data.obs = data.obs.rename(columns={"perturbation": "treatment_x", "cell_line": "where_from"})
+    data.layers["dmso"] = data.layers.pop("control")
+    data.write_h5ad(tmp_path / "other.h5ad")
+    mapping = {"perturbation": "treatment_x", "cell_line": "where_from"}
+    file = open_new(judged.folder, tmp_path / "other.h5ad", {"mapping": mapping, "control_layer": "dmso"})
+    assert list(file.obs["cell_line"]) == list(open_new(judged.folder, path).obs["cell_line"])
