@@ -255,9 +255,13 @@ def main() -> None:
     if args.merge:
         print(tables(pd.concat([pd.read_csv(p) for p in args.merge], ignore_index=True)))
         return
-    started, rows = time.perf_counter(), list[dict[str, Any]]()
+    started = time.perf_counter()
+    rows = pd.read_csv(args.out).to_dict("records") if args.out.exists() else []  # what is there is not run again
+    done = {r["split"] for r in rows}
     splits = real_splits(args.splits) if args.splits else simulated(args.first, args.worlds)
     for split in splits:
+        if split.name in done:
+            continue
         if time.perf_counter() - started > 60 * args.minutes:
             print(f"stopped before {split.name}: {args.minutes} minutes are over", flush=True)
             break

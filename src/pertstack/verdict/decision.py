@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pertstack.verdict.gain_parts import Decomposition, Part
+from pertstack.verdict.gain_parts import Decomposition, Difference, Part
 from pertstack.verdict.words import count_units, interval, metric_label, number
 
 Light = Literal["green", "amber", "red"]
@@ -69,7 +69,10 @@ class Case:
     split : "test", or "oof" while the held-out test is closed.
     primary, unit, n_groups : deciding metric; what is resampled and how many of them were scored.
     accused : model -> what a probe says of it, for models that take part.
-    at_once : names whose gain stands when all competitors are tested at once, and how many those are.
+    metric_doubt : why the deciding metric may not be able to decide; see ``reduce.calibration``.
+    unproven : the chosen combination ships without a proven gain out of fold, by the rule ``safe_gain``.
+    over_alone : the chosen combination less ``alone``, what would have shipped without it; ``better`` is the metric's
+    sign. at_once : names whose gain stands when all competitors are tested at once, and how many those are.
     """
 
     chosen: str | None
@@ -88,6 +91,10 @@ class Case:
     constants: frozenset[str] = frozenset()  # models that predict one profile whatever was done
     at_once: tuple[Sequence[str], int] | None = None
     simulated: bool = False
+    metric_doubt: str = ""
+    unproven: bool = False
+    over_alone: Difference | None = None
+    better: int = 1
 
 
 def decide(case: Case) -> Decision:
@@ -128,6 +135,12 @@ def _answer(case: Case) -> tuple[Light, Action, str]:
     if gain.reading == "mixed":
         found = f"the measures disagree about {gain.name} ({size} {on}{_disagree(gain)})"
         return "amber", "alone", f"Ship {single} alone, or decide what counts: {found}."
+    if gain.reading == "plate":
+        found = f"{gain.name} gains {size} {on}, and none of it is shown within plates: it may be the plate's"
+        return "amber", "alone", f"Ship {single} alone, or measure on other plates: {found}."
+    if case.unproven:
+        found = f"differs from {single} by {size} {on}: no gain is shown"
+        return "amber", "ship", f"{gain.name} ships as a safe bet (not worse on any measure out of fold); it {found}."
     found = f"{gain.name}, chosen out of fold, differs from it by {size} {on}"
     return "amber", "alone", f"Ship {single} alone: no combination was shown to beat it. {found}."
 
@@ -175,7 +188,7 @@ def _where(case: Case) -> str:
     return f", in {count_units(case.n_groups, 'held-out ' + case.unit)}" if case.n_groups else ""
 
 
-_MADE_OF = {"pooled": "the control's", "within_plate": "the plate's", "centroid": "the constant's"}
+_MADE_OF = {"pooled": "the control's", "plate": "the plate's", "centroid": "the constant's"}
 """What a gain could be made of, by the view that would show it: only views that were measured are named."""
 
 
@@ -204,6 +217,8 @@ def _reasons(case: Case, action: Action) -> tuple[str, ...]:
         f"A probe doubts {model}: {words[0].rstrip('.')}."
         for model, words in sorted(case.accused.items()) if model not in case.accused_gravely
     ]  # fmt: skip
+    if case.metric_doubt:
+        said.append(case.metric_doubt)
     if 0 < case.n_groups < case.few_groups:
         said.append(
             f"Scored on {count_units(case.n_groups, case.unit)} only: the interval is a rough guide, and a repeat with "
@@ -227,6 +242,12 @@ def _notes(case: Case, action: Action) -> tuple[str, ...]:
     said = []
     if case.simulated:
         said.append("The data are simulated: this says how the tool works, nothing about biology.")
+    if case.over_alone is not None and case.gain is not None and case.over_alone.value is not None:
+        part = Part("alone", "", case.primary, case.over_alone, case.better)
+        said.append(
+            f"Against {case.alone}, which would have shipped without a combination, {case.gain.name} differs by "
+            f"{_size(part) if part.sign <= 0 else '+' + _size(part)}."
+        )
     if case.at_once is not None and case.split == "test" and action == "ship" and case.gain is not None:
         names, n = case.at_once
         if case.gain.name not in names:

@@ -8,7 +8,7 @@ checks are in ``checks.py``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from pertstack.reduce.score_table import ScoreTable
 from pertstack.verdict.board import Leaderboard, LeaderboardRow, Split, plain_json
 from pertstack.verdict.competitors import best_single_of, decompositions_of, matrix, rows_of, views_of
 from pertstack.verdict.decision import Case, Decision, decide
-from pertstack.verdict.gain_parts import Decomposition
+from pertstack.verdict.gain_parts import Decomposition, Difference
 from pertstack.verdict.looks import looks_in_words
 from pertstack.verdict.setting import BEST_SINGLE, FEW_GROUPS, Resampling, Setting
 from pertstack.verdict.several import Scores, gains_shown, several
@@ -38,6 +38,7 @@ class Verdict:
     scaled: pd.DataFrame
     scaled_reason: str
     split: Split
+    over_alone: Difference | None = None  # what ships less what would have shipped: the best single model out of fold
 
     @property
     def headline(self) -> str:
@@ -56,6 +57,7 @@ class Verdict:
             "per_cell_line": self.per_cell_line.to_dict("records"),
             "leave_cell_line_out": self.leave_line_out.to_dict("records"),
             "scaled": self.scaled.to_dict("records"), "scaled_reason": self.scaled_reason,
+            "over_best_out_of_fold": None if self.over_alone is None else asdict(self.over_alone),
         }  # fmt: skip
         plain: dict[str, Any] = plain_json(facts)
         return plain
@@ -107,7 +109,8 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, res
     together = several(
         _scores(table, setting), _scores(tables[tried], setting), tried, best, views[1], resampling,
     )  # fmt: skip
-    decision = decide(_case(setting, best, chosen, split, table, together))
+    over_alone = None if chosen is None else _over_alone(setting, table, resampling)
+    decision = decide(_case(setting, best, chosen, split, table, together, over_alone))
     board = Leaderboard(
         marked, need_metric(table.metrics, setting.primary), setting.chosen, best, setting.test_looks,
         setting.plan_digest, dict(setting.versions),
@@ -115,7 +118,17 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, res
         decision.text, _board_cautions(setting, n_units[split], split, _error(marked, setting, best)), together,
         decision,
     )  # fmt: skip
-    return Verdict(board, chosen, decompositions, *views, split)
+    return Verdict(board, chosen, decompositions, *views, split, over_alone)
+
+
+def _over_alone(setting: Setting, table: ScoreTable, resampling: Resampling) -> Difference | None:
+    """The chosen combination less the best single model out of fold: what would have shipped without it."""
+    names = table.names
+    if setting.chosen not in names or setting.alone not in names:
+        return None
+    values = matrix(table, setting.primary)
+    chosen, alone = (values[names.index(str(n))] for n in (setting.chosen, setting.alone))
+    return resampling.compare(chosen, alone, table.samples["group"].to_numpy())
 
 
 def _scores(table: ScoreTable, setting: Setting) -> Scores:
@@ -172,6 +185,7 @@ def _case(
     split: Split,
     table: ScoreTable,
     together: Mapping[str, Any],
+    over_alone: Difference | None,
 ) -> Case:
     """What the decision hangs on, of everything that was computed."""
     at_once = together.get("simultaneous")
@@ -181,5 +195,6 @@ def _case(
         setting.chosen, alone or best, chosen, split, need_metric(table.metrics, setting.primary), setting.unit,
         _scored_groups(table, setting), FEW_GROUPS, setting.exploratory, setting.test_looks,
         setting.planned_looks, setting.accused, setting.accused_gravely, frozenset(setting.no_drug),
-        (shown, len(at_once["rows"])) if at_once else None, setting.simulated,
+        (shown, len(at_once["rows"])) if at_once else None, setting.simulated, setting.metric_doubt, setting.unproven,
+        over_alone, direction(setting.primary),
     )  # fmt: skip

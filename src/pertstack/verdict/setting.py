@@ -74,3 +74,5 @@ class Setting:
     accused: Mapping[str, Sequence[str]] = field(default_factory=dict)  # model of the stack -> what a probe says of it
     accused_gravely: frozenset[str] = frozenset()  # of these, the ones a probe accuses with severity "error"
     simulated: bool = False
+    metric_doubt: str = ""  # why the deciding metric may not be able to decide; empty where it is calibrated
+    unproven: bool = False  # the chosen combination ships without a proven gain: by the rule safe_gain

@@ -97,3 +97,25 @@ def test_the_decision_is_in_the_file_and_comes_back(tmp_path):
     old = {k: v for k, v in json.loads(text).items() if k != "decision"}
     assert Leaderboard.from_dict(old).decision is None
     assert Decision.from_json(found.decision.to_json()) == found.decision
+
+
+def test_a_metric_that_cannot_decide_takes_the_green_away():
+    doubt = "R² Top-20 cannot tell a replicate from a constant here (BDS 0.18)."
+    found = board(changed(metric_doubt=doubt))
+    assert found.decision.light == "amber" and doubt in found.headline
+
+
+def test_both_gains_are_printed():
+    """Over the best on the test, and over what would have shipped: the best single model out of fold."""
+    verdict = judge(world(60, by_name=shifts()), None, changed(alone="ridge"), RESAMPLING)
+    assert any(note.startswith("Against ridge, which would have shipped") for note in verdict.decision.notes)
+    values = {r.name: r.score("r2_top20@pooled").value for r in verdict.leaderboard.ranked()}
+    assert verdict.over_alone.value == pytest.approx(values["direct_pooled"] - values["ridge"], abs=1e-6)
+    assert verdict.to_json()["over_best_out_of_fold"]["value"] == pytest.approx(verdict.over_alone.value)
+
+
+def test_a_safe_bet_says_that_no_gain_is_shown():
+    none = shifts(own=0.0005, pooled=0.0005, centroid=0.0, rmse=0.0)
+    found = judge(world(60, by_name=none), None, changed(unproven=True), RESAMPLING).decision
+    assert (found.light, found.action) == ("amber", "ship")
+    assert "safe bet" in found.sentence and "no gain is shown" in found.sentence
