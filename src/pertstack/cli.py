@@ -241,9 +241,30 @@ def stack(
 
 
 @app.command()
+def calibrate(study: StudyPath, as_json: AsJson = False, workers: Workers = 1, memory: Memory = "1 GB") -> None:
+    """Which metrics tell the same condition measured again from a constant. Development rows only; no model is needed.
+
+    Example:  pertstack calibrate my-study
+    """
+    from pertstack.study import Study
+    from pertstack.write.calibration_table import calibration_lines
+
+    found = Study.open(study).calibrate(workers=workers, memory=memory)
+    if as_json:
+        out_json(found.to_json())
+        return
+    for line in calibration_lines(found.metrics.values(), found.primary):
+        out(line)
+    if found.doubt:
+        say(f"warning: {found.doubt}")
+
+
+@app.command()
 def plan(
     study: StudyPath,
-    primary: Annotated[str | None, typer.Option(help="Primary metric, such as r2_top20.")] = None,
+    primary: Annotated[
+        str | None, typer.Option(help="Primary metric, such as r2_top20@pooled; auto settles it.")
+    ] = None,
     reference: Annotated[str | None, typer.Option(help="Learn and choose against: pooled or own.")] = None,
     combiners: Annotated[str | None, typer.Option(help="Candidate combiners.")] = None,
     looks: Annotated[int | None, typer.Option(min=1, help="Planned looks at the held-out test.")] = None,

@@ -14,6 +14,7 @@ from pertstack._base.errors import CorruptionError, InputError
 from pertstack._base.files import read_json, write_json
 from pertstack._base.memory import parse_bytes
 from pertstack._base.progress import progress_bar
+from pertstack.calibrating import stored_calibration
 from pertstack.design.analysis_plan import is_exploratory, permit_look
 from pertstack.design.ledger import LOOK
 from pertstack.facts import check_facts
@@ -219,7 +220,7 @@ def kinds_of(stored: Stored) -> dict[str, Kind]:
 
 
 def _setting(folder: StudyFolder, stored: Stored, looks: int, exploratory: bool) -> Setting:
-    plan = folder.analysis_plan
+    plan, calibrated = folder.analysis_plan, stored_calibration(folder)
     oof = read_json(folder.results / "oof.json")
     cautions = {name: tuple(c) for name, c in oof["cautions"].items()}
     for name, why in oof["choice"]["marked"].items():
@@ -232,6 +233,8 @@ def _setting(folder: StudyFolder, stored: Stored, looks: int, exploratory: bool)
         exploratory, versions(), cautions, seen=frozenset(map(str, developed["perturbation"])),
         alone=oof["choice"]["best_single"],
         planned_looks=plan.looks,
+        metric_doubt="" if calibrated is None else calibrated.doubt,
+        unproven=any(r["name"] == stored.chosen and r["passed"] and r["bound"] <= 0 for r in oof["choice"]["ladder"]),
     )  # fmt: skip
 
 

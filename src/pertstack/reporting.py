@@ -11,6 +11,7 @@ from pertstack import __version__
 from pertstack._base.errors import InputError
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
+from pertstack.calibrating import stored_calibration
 from pertstack.design.ledger import LOOK
 from pertstack.estimate import roughly
 from pertstack.facts import check_facts, mean_weights
@@ -66,6 +67,7 @@ def report_input(folder: StudyFolder) -> ReportInput:
         slopes={m: float(v) for m, v in oof.get("slopes", {}).items()},
         made=_made(folder),
         simulated=is_simulated(folder),
+        calibration=None if (found := stored_calibration(folder)) is None else list(found.metrics.values()),
         why_missing={"coverage": "Prediction intervals are computed by the verdict."},
     )
 

@@ -26,7 +26,15 @@ Step = Literal["init", "stack", "verdict", "report"]
 STEPS: tuple[Step, ...] = ("init", "stack", "verdict", "report")
 SEALED = "sealed"
 FORMAT = 1
-STACK_RESULTS = ("weights.json", "weights.npz", "oof.json", "oof_scores.npz", "diversity.json", "probes.json")
+STACK_RESULTS = (
+    "calibration.json",
+    "weights.json",
+    "weights.npz",
+    "oof.json",
+    "oof_scores.npz",
+    "diversity.json",
+    "probes.json",
+)
 VERDICT_RESULTS = (
     "leaderboard.json", "leaderboard.csv", "checks.json", "verdict.json", "test_scores.npz", "coverage.json",
 )  # fmt: skip

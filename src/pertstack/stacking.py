@@ -17,7 +17,8 @@ from pertstack._base.files import read_json, write_atomic, write_json
 from pertstack._base.findings import Finding
 from pertstack._base.memory import parse_bytes
 from pertstack._base.progress import progress_bar
-from pertstack.design.analysis_plan import AnalysisPlan
+from pertstack.calibrating import calibrate_study
+from pertstack.design.analysis_plan import AUTO, AnalysisPlan
 from pertstack.folder import StudyFolder
 from pertstack.members import left_out_models, seen_rows, stackable_models, unverified_models
 from pertstack.predictions.names import nested_name
@@ -32,7 +33,8 @@ from pertstack.reduce.reduction import Reduction
 from pertstack.reduce.references import References
 from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
-from pertstack.stack.choose import Choice, choose
+from pertstack.stack.choose import BEST_INFORMED, Choice, choose
+from pertstack.stack.constants import constant_models
 from pertstack.stack.nested import NestedFits, fit_nested
 from pertstack.stack.registry import make_combiner, make_combiners
 from pertstack.stack.sums import merge_within, regression_sums
@@ -61,7 +63,12 @@ class Stacked:
         chosen, single = self.choice.chosen, self.choice.best_single
         if chosen == "best_single":
             return f"No combination is shown to beat {single} out of fold, so {single} ships alone. Next: the verdict."
-        rung = self.choice.ladder[-1]
+        rung = next(r for r in self.choice.ladder if r.name == chosen and r.passed)
+        if rung.bound <= 0:
+            return (
+                f"No gain is proven. {chosen} ships as a safe bet: {rung.gain.value:+.4f} over {single} on "
+                f"{self.choice.primary} out of fold, and shown not to be worse on any measure. Next: the verdict."
+            )
         return (
             f"{chosen} is chosen: {rung.gain.value:+.4f} over {single} on {self.choice.primary} out of fold, lower "
             f"bound {rung.bound:+.4f}. Next: the verdict on the held-out test."
@@ -131,12 +138,16 @@ def stack_study(
     folder: StudyFolder, combiners: Sequence[str] | None, *, accept_unverified: bool, workers: int, memory: str
 ) -> Stacked:
     """Learn, score and choose on out-of-fold rows; writes weights, diversity, scores and choice to ``results/``."""
+    calibrated = calibrate_study(folder, workers=workers, memory=memory)
     plan = folder.analysis_plan
     wanted = combiners if combiners is not None else (list(plan.combiners) or None)
     chosen = make_combiners(wanted)
     models = stackable_models(folder, accept_unverified=accept_unverified)
     source = development_source(folder, models, accept_unverified=accept_unverified)
     reduction = reduce_study(folder, models, accept_unverified=accept_unverified, workers=workers, memory=memory)
+    constants = constant_models(reduction)
+    if constants and BEST_INFORMED not in {c.name for c in chosen}:
+        chosen = (*chosen, make_combiner(BEST_INFORMED))
     with progress_bar() as bar:
         task = bar.add_task("fitting combiners", total=len(chosen) * (folder.plan.n_folds + 1))
         nested = fit_nested(
@@ -151,7 +162,10 @@ def stack_study(
             on_done=lambda _: bar.advance(task),
         )
     oof, in_sample = _scores(folder, source, nested, plan, workers=workers, memory=memory)
-    choice = _choose(oof, nested, plan)
+    choice = choose(
+        oof, nested, primary=plan.choice_metric, level=plan.no_harm_level, ranges=calibrated.ranges,
+        constants=constants, seed=plan.seed, rule=plan.choice_rule,
+    )  # fmt: skip
     fitted = {name: nested.combiner(name).get_params() for name in nested.names}
     key = evidence_key(source, plan, fitted, accept_unverified=accept_unverified)
     stacked = Stacked(
@@ -184,7 +198,7 @@ def learning_reference(plan: AnalysisPlan) -> Any:
 
 def panel_metrics(plan: AnalysisPlan, references: References, *, full: bool = False) -> tuple[str, ...]:
     """The panel that the data allow, and the plan's own metrics where they are not in it."""
-    extra = [parse_metric(m).name for m in (plan.primary, plan.choice_metric)]
+    extra = [parse_metric(m).name for m in (plan.primary, plan.choice_metric) if m != AUTO]
     return tuple(dict.fromkeys([*panel(references, full=full), *extra]))
 
 
@@ -205,12 +219,6 @@ def _scores(
             memory=budget, workers=workers, on_rows=lambda n: bar.advance(task, n),
         )  # fmt: skip
     return oof.with_oracle(plan.choice_metric, source.models), in_sample
-
-
-def _choose(oof: ScoreTable, nested: NestedFits, plan: AnalysisPlan) -> Choice:
-    return choose(
-        oof, nested, primary=plan.choice_metric, level=plan.no_harm_level, seed=plan.seed, rule=plan.choice_rule
-    )
 
 
 def _write(folder: StudyFolder, stacked: Stacked, accept_unverified: bool) -> None:

@@ -13,9 +13,17 @@ from pertstack._base.errors import InputError, MissingFileError, unknown_name
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
 from pertstack.auditing import audit_study
+from pertstack.calibrating import Calibrated, calibrate_study
 from pertstack.create import StudyChoices, create_study
 from pertstack.data.vehicles import ControlChoice
-from pertstack.design.analysis_plan import AnalysisPlan, is_exploratory, lock, locked_plan, require_unlocked_or_same
+from pertstack.design.analysis_plan import (
+    AUTO,
+    AnalysisPlan,
+    is_exploratory,
+    lock,
+    locked_plan,
+    require_unlocked_or_same,
+)
 from pertstack.design.folds import FoldPlan
 from pertstack.fit.jobs import JobResult
 from pertstack.fit.profiles import file_profile, hyper_parameters, load_models_toml
@@ -154,7 +162,7 @@ class Study:
         plan = self.folder.analysis_plan
         if not changes:
             return plan
-        if "primary" in changes:
+        if changes.get("primary", AUTO) != AUTO:
             parse_metric(str(changes["primary"]))
         for name in changes.get("combiners", ()):
             make_combiner(name)
@@ -164,7 +172,8 @@ class Study:
         return changed
 
     def lock_plan(self) -> None:
-        """Lock the analysis plan now."""
+        """Lock the analysis plan now; a primary ``auto`` is settled first."""
+        calibrate_study(self.folder)
         lock(self.folder.analysis_plan, self.folder.ledger)
 
     def describe_plan(self) -> str:
@@ -244,6 +253,10 @@ class Study:
         """The one pass over development rows."""
         models = stackable_models(self.folder, accept_unverified=False)
         return reduce_study(self.folder, models, accept_unverified=False, workers=workers, memory=memory)
+
+    def calibrate(self, *, workers: int = 1, memory: str = "1 GB") -> Calibrated:
+        """Which metrics tell the same condition measured again from a constant; settles a plan that says ``auto``."""
+        return calibrate_study(self.folder, workers=workers, memory=memory)
 
     def stack(
         self, combiners: Sequence[str] | None = None, *, accept_unverified: bool = False, workers: int = 1,

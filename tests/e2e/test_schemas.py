@@ -13,6 +13,7 @@ FILES = {
     "leaderboard": "results/leaderboard.json",
     "weights": "results/weights.json",
     "diversity": "results/diversity.json",
+    "calibration": "results/calibration.json",
     "checks": "results/checks.json",
     "plan": "plan/plan.json",
 }

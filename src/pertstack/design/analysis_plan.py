@@ -48,7 +48,7 @@ _COMMENTS = {
 class AnalysisPlan:
     """What was promised. Equal content gives an equal digest, however the file is written."""
 
-    primary: str = "r2_top20"
+    primary: str = AUTO
     reference: Reference = "pooled"
     k: int = 20
     grouping: str = "perturbation"

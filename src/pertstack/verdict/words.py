@@ -17,16 +17,23 @@ REFERENCES: dict[str, str] = {
     "pooled": "pooled control",
     "matched": "matched control",
     "centroid": "centroid",
+    "others": "mean of the others",
+    "plate": "within plates",
+    "halves": "control halves",
 }
 _STEMS: dict[str, str] = {
     "r2": "R²", "pearson": "Pearson r", "cod": "determination", "sign_acc": "sign accuracy", "rmse": "RMSE",
-    "mae": "MAE", "spearman": "Spearman", "cosine": "cosine",
+    "mae": "MAE", "mse": "MSE", "spearman": "Spearman", "cosine": "cosine",
     "pds": "PDS", "pds_l1": "PDS (L1)", "pds_cosine": "PDS (cosine)",
     "centroid_accuracy": "centroid accuracy", "slope": "slope",
     "effect_pearson": "agreement with the noise-free effect",
 }  # fmt: skip
-_LOWER_IS_BETTER = ("rmse", "mae", "mse")
-_REFERENCE_FREE = ("rmse_all", "mae_all")  # prediction minus treated: the reference cancels
+_DE: dict[str, str] = {
+    "de_direction": "direction of significant genes", "de_jaccard": "overlap of significant genes",
+    "de_auprc": "AUPRC of significant genes", "de_lfc_error": "error on significant genes",
+}  # fmt: skip
+_LOWER_IS_BETTER = ("rmse", "mae", "mse", "de_lfc_error")
+_REFERENCE_FREE = ("rmse_all", "mae_all", "mse_")  # prediction minus treated: the reference cancels
 
 
 def split_metric(name: str) -> tuple[str, str]:
@@ -75,6 +82,9 @@ def metric_label(name: str, *, reference: bool = True) -> str:
     ('R² Top-20, pooled control', 'R² Top-20 strict, own control', 'RMSE, all genes')
     """
     metric, against = split_metric(name)
+    words = _effect_words(metric)
+    if words is not None:
+        return words if not reference or metric.startswith("mse_") else f"{words}, {REFERENCES.get(against, against)}"
     parts = re.fullmatch(r"(?P<stem>.+?)(?:_(?P<span>top\d+|all))?(?P<strict>_strict)?(?P<rest>_landmarks?)?", metric)
     assert parts is not None  # the stem takes whatever is left
     words = _STEMS.get(parts["stem"], parts["stem"].replace("_", " "))
@@ -84,6 +94,28 @@ def metric_label(name: str, *, reference: bool = True) -> str:
     if not reference or metric.startswith(_REFERENCE_FREE):
         return words
     return f"{words}, {REFERENCES.get(against, against)}"
+
+
+def _effect_words(metric: str) -> str | None:
+    """An effect-level or off-target metric in words; None for any other.
+
+    >>> _effect_words("cod_exp2"), _effect_words("mse_t50"), _effect_words("pds_l1_offtarget")
+    ('determination, weights |t|^2', 'MSE, top 50 by |t|', 'PDS (L1), target genes left out')
+    """
+    stem, off = metric.removesuffix("_offtarget"), metric.endswith("_offtarget")
+    tail = ", target genes left out" if off else ""
+    if stem in _DE:
+        return _DE[stem]
+    if off and stem in _STEMS:
+        return _STEMS[stem] + tail
+    found = re.fullmatch(r"(mse|pearson|cod)_(exp|t|heg|degs|all)([0-9]*)(_corrected)?", stem)
+    if found is None or (found[2] == "all" and not (off or found[4])):
+        return None
+    how = {
+        "exp": f"weights |t|^{found[3]}", "t": f"top {found[3]} by |t|", "heg": f"{found[3]} most expressed genes",
+        "degs": "significant genes", "all": "noise taken out" if found[4] else "all genes",
+    }[found[2]]  # fmt: skip
+    return f"{_STEMS[found[1]]}, {how}{tail}"
 
 
 def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:

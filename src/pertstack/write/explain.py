@@ -37,8 +37,7 @@ AGAINST: dict[str, str] = {
     "matched": "Matched control: the mean of the other controls of the sample's plate is subtracted",
     "centroid": "Centroid: the mean of all treated profiles is subtracted, so what every perturbation does counts for "
     "nothing",
-    "plate": "Within plate: plate means are removed from truth and prediction, so reading the plate counts for "
-    "nothing",
+    "plate": "Within plate: plate means are removed from truth and prediction, so reading the plate counts for nothing",
 }
 
 

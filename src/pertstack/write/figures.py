@@ -65,7 +65,9 @@ def _legend(figure: Figure, kinds: Sequence[str]) -> None:
 
 def gain_figure(decompositions: Sequence[Decomposition]) -> Figure:
     """Gain over the best single model under each view, several combiners side by side; right of zero is better."""
-    views = [v for v in ("own", "pooled", "matched", "centroid", "rmse") if any(d.part(v) for d in decompositions)]
+    views = [
+        v for v in ("own", "pooled", "matched", "plate", "centroid", "rmse") if any(d.part(v) for d in decompositions)
+    ]
     with figure_style():
         figure = Figure(figsize=(WIDTH, 1.1 + 0.32 * len(decompositions)), layout="constrained")
         panels = np.atleast_1d(np.asarray(figure.subplots(1, max(1, len(views)), sharey=True)))

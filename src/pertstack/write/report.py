@@ -23,6 +23,7 @@ from pertstack.verdict.gain_parts import Decomposition
 from pertstack.verdict.words import interval, metric_label, number
 from pertstack.write import figures
 from pertstack.write.board_table import main_table
+from pertstack.write.calibration_table import calibration_figure, calibration_rows
 from pertstack.write.colours import to_svg
 from pertstack.write.explain import explain
 from pertstack.write.forest import forest
@@ -53,6 +54,7 @@ def render(content: ReportInput) -> str:
         strata=_strata_lines(content.verdict.decomposition), probes=probe_table(content.probes or ()),
         together=together_table(board.several), decision=content.verdict.decision,
         light_words=IN_WORDS[content.verdict.decision.light], forest=forest(board), words=explain(_first_met(content)),
+        calibration=calibration_rows(content.calibration or (), board.primary),
         negatives=negative_weights(content.weights or {}, board.chosen), level=_level(board),
     )  # fmt: skip
 
@@ -182,6 +184,9 @@ def _figures(content: ReportInput) -> dict[str, Markup]:
             figures.slopes_figure(content.slopes),
             "Calibration slopes: " + ", ".join(f"{m} {number(v, 2)}" for m, v in content.slopes.items()),
         )
+    picture = calibration_figure(content.calibration or (), board.primary)
+    if picture is not None:
+        drawn["calibration"] = (picture, "Share of conditions in which a replicate beats a constant, by metric.")
     if content.coverage is not None and len(content.coverage):
         drawn["coverage"] = (
             figures.coverage_figure(content.coverage, content.nominal_coverage),

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from pertstack._base.findings import Finding
+from pertstack.reduce.calibration import Calibration
 from pertstack.verdict.checks_facts import Check
 from pertstack.verdict.judge import Verdict
 
@@ -43,6 +44,8 @@ class ReportInput:
         How the shipped combiner was chosen: mappings with name, outcome, reason.
     findings, probes
         Of the leak checks of plan against data; of the leak probes of every model (``where`` names the model).
+    calibration
+        Of every metric: can it tell the same condition measured again from a constant?
     absent
         Models that failed or were withdrawn or refused: mappings with name, reason.
     coverage
@@ -75,6 +78,7 @@ class ReportInput:
     nominal_coverage: float = 0.9
     mean_name: str = "mean"
     probes: Sequence[Finding] | None = None
+    calibration: Sequence[Calibration] | None = None
     slopes: Mapping[str, float] = field(default_factory=dict)
     made: Mapping[str, str] = field(default_factory=dict)
     simulated: bool = False
@@ -87,6 +91,7 @@ class ReportInput:
             "ledger": "No ledger was handed to this report, so looks at the test cannot be listed.",
             "weights": "No combiner with linear weights was fitted.",
             "diversity": "Correlations between models were not computed (fewer than two models, or not asked for).",
+            "calibration": "Metrics were not calibrated. Run `pertstack stack` again.",
             "checks": "The numbered checks were not run.",
             "findings": "The leak checks of plan against data were not run.",
             "probes": "The predictions were not probed for leaks.",

@@ -80,7 +80,7 @@ def test_a_locked_plan_cannot_be_edited_quietly(ledger: Ledger) -> None:
     lock(plan, ledger)
     assert len(ledger.of_kind("plan_locked")) == 1
     assert require_unlocked_or_same(AnalysisPlan(), ledger) is False
-    with pytest.raises(PlanLockedError, match="primary: 'r2_top20' -> 'pearson_all'"):
+    with pytest.raises(PlanLockedError, match="primary: 'auto' -> 'pearson_all'"):
         require_unlocked_or_same(plan.changed(primary="pearson_all"), ledger)
     assert not is_exploratory(ledger)
 
