@@ -88,7 +88,7 @@ class Case:
     planned_looks: int = 1
     accused: Mapping[str, Sequence[str]] = field(default_factory=dict)
     accused_gravely: frozenset[str] = frozenset()
-    constants: frozenset[str] = frozenset()  # models that predict one profile whatever was done
+    constants: frozenset[str] = frozenset()  # models that never see the perturbation
     at_once: tuple[Sequence[str], int] | None = None
     simulated: bool = False
     metric_doubt: str = ""
@@ -233,7 +233,7 @@ def _reasons(case: Case, action: Action) -> tuple[str, ...]:
         said.append("All samples of a cell line share one control, so nothing tells this gain from control noise.")
     shipped = case.alone if action == "alone" else None
     if shipped in case.constants:
-        said.append(f"{shipped} predicts one profile whatever was done: it says nothing about any perturbation.")
+        said.append(f"{shipped} never sees what was done: it says nothing about any perturbation.")
     return tuple(said)
 
 

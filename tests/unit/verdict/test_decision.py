@@ -79,7 +79,7 @@ def test_a_gain_that_does_not_stand_at_once_is_explained_rather_than_contradicte
 
 def test_a_constant_that_ships_and_simulated_data_are_named():
     found = board(changed(chosen="mean_treated", simulated=True))
-    assert "mean_treated predicts one profile whatever was done" in found.headline
+    assert "mean_treated never sees what was done" in found.headline
     assert "The data are simulated" in found.decision.notes[0]
 
 
