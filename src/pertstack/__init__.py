@@ -1,4 +1,4 @@
-"""Ensembles of perturbation-response models that honestly beat the best of them, or the numbers that say why none can.
+"""Ensembles of perturbation-response models that honestly beat the best of them, or the numbers that none was shown to.
 
 >>> import pertstack as ps
 >>> sorted(ps.__all__)
