@@ -3,24 +3,29 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup-stamp
-EXTRAS := models,dask,external,dev
+EXTRAS := models,dask,external,docs,dev
+AXE    := $(VENV)/axe/node_modules/axe-core/axe.min.js
 
 export MPLBACKEND := Agg
 
-.PHONY: help setup demo test test-all laws processors lint types bench worlds zoo judges calibration mutants clean
+.PHONY: help setup demo test test-all laws processors docs axe package matrix lint types bench worlds zoo judges calibration mutants clean
 
 help:
 	@echo "make setup     the environment alone; .venv/bin/pertstack works afterwards"
 	@echo "make demo      simulate a study, train, stack, judge; writes demo/study/report.html"
-	@echo "make test      lint, types, tests, README commands, a small study (under 20 minutes on 2 cores)"
+	@echo "make test      lint, types, tests, README commands, a small study, the report in a browser"
 	@echo "make test-all  also the slow tests (faults, external environments)"
 	@echo "make laws      every law on 2,000 new random examples (LAW_EXAMPLES=N); before an issue is called done"
 	@echo "make processors  the tests that hang on rounding, with other vector units, kernels and thread counts"
+	@echo "make docs      the documentation site in docs/_build; warnings are errors"
+	@echo "make package   wheel and sdist, built and installed alone in an empty folder"
+	@echo "make matrix    the quick tests under every Python from 3.11 to 3.14 that is here"
 	@echo "make bench | worlds | zoo | judges | calibration | mutants    what stands behind the docs"
 
 setup: $(STAMP)
 
 $(STAMP): constraints.txt pyproject.toml
+	@echo "== environment in $(VENV) (once; again only when pyproject.toml or constraints.txt change)"
 	@test -n "$(PYTHON)" || { echo "No python3 found. Install Python 3.11 or newer, or run: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11. Run: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
@@ -33,14 +38,32 @@ demo: $(STAMP)
 	$(BIN)/pertstack demo demo
 
 lint: $(STAMP)
+	@echo "== lint"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 types: $(STAMP)
+	@echo "== types"
 	$(BIN)/mypy
 
-test: lint types
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" -q
+# axe-core (MPL-2.0) checks the report for accessibility; it lives in the test environment only.
+axe: $(STAMP)
+	@test -f $(AXE) || { command -v npm >/dev/null && npm install --silent --no-fund --no-audit --prefix $(VENV)/axe axe-core@4.14.1 >/dev/null 2>&1; } \
+	  || echo "== axe-core was not installed (no npm, or no registry): accessibility tests will be skipped"
+
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+package: $(STAMP)
+	$(BIN)/python -m pytest -q -m slow tests/e2e/test_package.py
+
+matrix:
+	$(PYTHON) tests/matrix.py
+
+test: lint types axe
+	@echo "== tests (the slow ones are in make test-all); the slowest ten are listed at the end"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" -q --durations=10 --tb=short
 
 test-all: lint types
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q

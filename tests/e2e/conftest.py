@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +19,36 @@ MODELS = "mean_treated,mean_treated_cell_line,per_gene_linear,perturbation_knn,r
 
 
 def pertstack(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the installed command as a user would."""
+    """The command as a user runs it, in this process: its entry point, exit code and both streams.
+
+    A process of its own takes seconds to load what is loaded here already; ``fresh_pertstack`` starts one.
+    """
+    from pertstack._base.progress import show_progress
+    from pertstack.cli import main
+
+    out, err, before = io.StringIO(), io.StringIO(), (sys.argv, Path.cwd())
+    code: object = 0
+    try:
+        sys.argv = ["pertstack", *map(str, words)]
+        if cwd is not None:
+            os.chdir(cwd)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as left:
+                code = left.code
+            except Exception:  # noqa: BLE001  (a defect is what the test must see, as the shell would)
+                traceback.print_exc()
+                code = 1
+    finally:
+        sys.argv = before[0]
+        os.chdir(before[1])
+        show_progress(False)
+    return subprocess.CompletedProcess(words, int(code or 0), out.getvalue(), err.getvalue())
+
+
+def fresh_pertstack(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The installed command in a process of its own."""
     return subprocess.run(
         [str(PERTSTACK), *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=600, check=False
     )

@@ -38,6 +38,10 @@ AGAINST: dict[str, str] = {
     "centroid": "Centroid: the mean of all treated profiles is subtracted, so what every perturbation does counts for "
     "nothing",
     "plate": "Within plate: plate means are removed from truth and prediction, so reading the plate counts for nothing",
+    "halves": "Control halves: one half of the controls is subtracted from the truth, the other from the prediction, "
+    "so they share no noise",
+    "others": "Other perturbations: the mean of all others is subtracted, so what every perturbation does counts for "
+    "nothing",
 }
 
 

@@ -1,0 +1,69 @@
+"""The examples of CONTRIBUTING.md run as printed, and the notebooks of the documentation cell by cell."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+import types
+from pathlib import Path
+
+import pytest
+
+from .conftest import ok
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = re.findall(r"## (Add [^\n]*)\n.*?```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.S)
+NOTEBOOKS = sorted(p for p in (ROOT / "docs" / "tutorials").glob("*.md") if p.name != "index.md")
+
+
+@pytest.mark.parametrize(("title", "code"), EXAMPLES, ids=[title for title, _ in EXAMPLES])
+def test_an_example_for_contributors_runs(title: str, code: str, monkeypatch: pytest.MonkeyPatch):
+    import pertstack.fit.registry as registry
+
+    monkeypatch.setattr(registry, "_registered", {})
+    module = types.ModuleType("contributed")
+    monkeypatch.setitem(sys.modules, "contributed", module)
+    names = vars(module)
+    exec(compile(code, title, "exec"), names)
+    if "HalfShift" in names:
+        assert "half_shift" in [row.name for row in registry.list_models()]
+
+
+def test_there_is_an_example_for_each_kind():
+    assert [title for title, _ in EXAMPLES] == ["Add a base model", "Add a combiner", "Add a metric"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=[p.stem for p in NOTEBOOKS])
+def test_a_tutorial_runs_cell_by_cell(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    cells = re.findall(r"```\{code-cell\} python\n(.*?)```", path.read_text(), flags=re.S)
+    assert len(cells) >= 4
+    names: dict[str, object] = {"__name__": "notebook"}
+    for i, cell in enumerate(cells):
+        exec(compile(cell, f"{path.name}, cell {i + 1}", "exec"), names)
+    for line in re.findall(r"^pertstack [^\n]+", path.read_text(), flags=re.M):
+        ok(line.split()[1], "--help")
+
+
+def test_what_describes_the_package_agrees_with_it():
+    import yaml
+
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    recipe = yaml.safe_load((ROOT / "packaging" / "conda" / "recipe.yaml").read_text())
+    assert citation["version"] == recipe["context"]["version"] == version and citation["cff-version"] == "1.2.0"
+    assert json.loads((ROOT / ".zenodo.json").read_text())["license"].lower() == citation["license"].lower()
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.split(r"[ >=<]", line)[0].replace("matplotlib-base", "matplotlib").removeprefix("python-") for line in
+             recipe["requirements"]["run"]}  # fmt: skip
+    assert {re.split(r"[ >=<\[]", line)[0] for line in wanted} <= names | {"xxhash"}
+
+
+def test_git_keeps_what_the_package_needs():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    if not tracked:
+        pytest.skip("not a git checkout")
+    assert {"CITATION.cff", "CONTRIBUTING.md", ".zenodo.json", "Dockerfile", ".pre-commit-config.yaml"} <= set(tracked)
