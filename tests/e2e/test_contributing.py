@@ -36,7 +36,12 @@ def test_there_is_an_example_for_each_kind():
     assert [title for title, _ in EXAMPLES] == ["Add a base model", "Add a combiner", "Add a metric"]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=[p.stem for p in NOTEBOOKS])
+SLOW = ("simulated-study", "outside-models")  # a whole study each; `make test-all` runs them
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in SLOW)) for p in NOTEBOOKS]
+)
 def test_a_tutorial_runs_cell_by_cell(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     cells = re.findall(r"```\{code-cell\} python\n(.*?)```", path.read_text(), flags=re.S)
