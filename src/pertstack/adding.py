@@ -80,9 +80,9 @@ def nesting(folder: StudyFolder, name: str) -> list[Finding]:
     folds = ", ".join(map(str, range(folder.plan.n_folds)))
     return [Finding("warning", "no_nested_predictions", (
         f"{name} has no nested predictions, so combinations with many weights (by gene, by cell line, networks) cannot "
-        f"be scored honestly beside it and may not ship: often most of the gain. To bring them, for each fold K of "
-        f"{folds} predict the other folds by fits that also leave out fold K, and run: pertstack add {folder.root} "
-        f"{name} FILE --fitted-on plan --scale treated --without K"), where=name)]  # fmt: skip
+        f"be scored honestly beside it and may not ship: often most of the gain. To bring them, for each fold k of "
+        f"{folds} predict the other folds by fits that also leave out fold k, and add these files with without=k "
+        f"(docs/howto/nested-predictions.md has the lines to copy)."), where=name)]  # fmt: skip
 
 
 def _given_card(card: Path | str | Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -43,7 +43,7 @@ def test_an_added_model_gets_its_nested_predictions_and_the_warning_goes(study, 
     report = study.add("mine", predictions(study, world, tmp_path / "all.h5ad", (0, 1, 2, None)), fitted_on="plan",
                        scale="treated")  # fmt: skip
     warned = [f for f in report.findings if f.code == "no_nested_predictions"]
-    assert len(warned) == 1 and "--without K" in warned[0].message and "may not ship" in warned[0].message
+    assert len(warned) == 1 and "without=k" in warned[0].message and "may not ship" in warned[0].message
     for k in range(3):
         assert not has_nested(study.predictions, "mine")
         others = predictions(study, world, tmp_path / f"without_{k}.h5ad", {0, 1, 2} - {k}, seed=k)
