@@ -12,6 +12,7 @@ import pandas as pd
 from pertstack._base.errors import InputError, MissingFileError
 from pertstack._base.findings import Finding
 from pertstack.folder import StudyFolder
+from pertstack.held_out import row_marks
 from pertstack.predictions.importers import AddReport, add_predictions
 from pertstack.predictions.importers.cards import read_card
 from pertstack.predictions.nested_source import has_nested
@@ -56,9 +57,8 @@ def add_model(
     """
     refuse_reserved(name)
     spec = read_fitted_on(fitted_on) if isinstance(fitted_on, str | Path) else fitted_on
-    truth = folder.open_test_truth()  # only to recognise MERGE-style rows that carry no ids
     report = add_predictions(
-        folder.store, name, list(files), fitted_on=spec, scale=scale, missing=missing, truth=truth,  # type: ignore[arg-type]
+        folder.store, name, list(files), fitted_on=spec, scale=scale, missing=missing, marks=lambda: row_marks(folder),  # type: ignore[arg-type]
         meta={"kind": "added", "files": [str(f) for f in files]}, own_card=folder.card, card=_given_card(card),
         transform=transform, without=without,
     )  # fmt: skip

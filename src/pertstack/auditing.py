@@ -19,6 +19,7 @@ from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
 from pertstack.audit_tables import jobs_as_run, plan_as_locked, samples_as_laid_out, stale_results, sums_as_reduced
 from pertstack.folder import StudyFolder
+from pertstack.held_out import HeldOutTruth, UnreadTruth, look_findings
 from pertstack.judging import stored_stack
 from pertstack.predictions.store import PredictionStore
 from pertstack.probing import stored_probes
@@ -51,6 +52,7 @@ def audit_study(folder: StudyFolder, *, deep: bool, clean: bool) -> list[Finding
     ask(folder.path("ledger.jsonl"), lambda: _ledger(folder))
     ask(folder.path("study.toml"), lambda: _readable(folder))
     ask(folder.path("seals"), lambda: broken_seals(folder))
+    ask(folder.path("ledger.jsonl"), lambda: look_findings(folder))
     ask(folder.path("plan", "folds.parquet"), lambda: _fold_plan(folder))
     for name in ("store", "test_truth"):
         ask(folder.path(name), lambda name=name: _store(folder, name, deep=deep, clean=clean))  # type: ignore[misc]
@@ -96,8 +98,9 @@ def _fold_plan(folder: StudyFolder) -> list[Finding]:
 def _store(folder: StudyFolder, name: str, *, deep: bool, clean: bool) -> Iterable[Finding]:
     """A store as a whole: opened against the plan where there is one, verified in any case."""
     findings: list[Finding] = []
+    store: PredictionStore | UnreadTruth
     try:
-        store = folder.store if name == "store" else folder.open_test_truth()
+        store = folder.store if name == "store" else HeldOutTruth(folder).unread()
         findings += _blocks_against_plan(folder, name, store)
     except DAMAGED as error:
         findings.append(Finding("error", f"{name}_unusable", str(error), where=str(folder.path(name))))

@@ -108,6 +108,10 @@ def export(
     ],
     to: Annotated[str, typer.Option(help="h5ad, zarr, npz or cell-eval; default: from the name.")] = "auto",
     models: Annotated[str | None, typer.Option(help="Which models; default all.")] = None,
+    with_truth: Annotated[
+        bool,
+        typer.Option("--with-truth", help="Also the test's treated values before the last look; noted."),
+    ] = False,
 ) -> None:
     """Write aligned predictions for other tools.
 
@@ -115,6 +119,6 @@ def export(
     """
     from pertstack.study import Study
 
-    written = Study.open(study).export(path, to=to, models=split_names(models))
+    written = Study.open(study).export(path, to=to, models=split_names(models), with_truth=with_truth)
     for item in written:
         out(str(item))

@@ -30,7 +30,8 @@ from pertstack.design.blocks import Block
 from pertstack.design.folds import FoldPlan
 from pertstack.design.leakage import check_plan
 from pertstack.design.ledger import Ledger
-from pertstack.folder import FORMAT, StudyFolder, write_choices
+from pertstack.folder import FORMAT, MARKS, StudyFolder, write_choices
+from pertstack.predictions.importers.merge import fingerprints, save_marks
 from pertstack.predictions.store import PredictionStore
 from pertstack.predictions.store_source import StoreSource
 from pertstack.predictions.writer import RowWriter
@@ -184,7 +185,8 @@ def _lay_out_blocks(root: Path, file: DataFile, plan: FoldPlan, obs: pd.DataFram
         for block, ids in track(blocks.items(), "making blocks", len(blocks)):
             block_of[file.positions(ids)] = len(layouts)
             layouts.append(_Layout.of(block, obs.loc[ids], store, truth, file, stack))
-        _pour(file, block_of, layouts)
+        marks = _pour(file, block_of, layouts)
+    save_marks(root / "plan" / MARKS, [marks[at] for at in file.positions(list(obs.index))])
     references = References.collect(StoreSource(store, role="development", models=(), groups=plan.groups))
     references = references.with_controls_of(StoreSource(store, role="test", models=(), groups=plan.groups))
     references.with_landmarks(landmarks_of(file.var)).save(root / "plan" / "references.npz")
@@ -225,8 +227,12 @@ class _Layout:
                 writer.commit()
 
 
-def _pour(file: DataFile, block_of: np.ndarray, layouts: Sequence[_Layout]) -> None:
-    """One pass from the front of the file to its end, whatever the order of its rows; each row goes to its block."""
+def _pour(file: DataFile, block_of: np.ndarray, layouts: Sequence[_Layout]) -> list[bytes]:
+    """One pass from the front of the file to its end, whatever the order of its rows; each row goes to its block.
+
+    Returns the fingerprint of every row, in the order of the file.
+    """
+    marks: list[bytes] = []
     rows = rows_per_tile(file.n_genes, 6, POUR_BYTES)  # three layers, and the part of them that a block takes
     for chunk in track(file.chunks(rows), "laying out blocks", total=-(-file.n_samples // rows)):
         ids, at = file.sample_ids[chunk.start : chunk.stop], block_of[chunk.start : chunk.stop]
@@ -236,6 +242,8 @@ def _pour(file: DataFile, block_of: np.ndarray, layouts: Sequence[_Layout]) -> N
         for number in np.unique(at):
             mine = at == number
             layouts[number].take({name: v if mine.all() else v[mine] for name, v in values.items()}, ids[mine])
+        marks += fingerprints(chunk.control, chunk.treated)
+    return marks
 
 
 def _facts(data: Path, file: DataFile, plan: FoldPlan, choices: StudyChoices) -> dict[str, object]:

@@ -1,4 +1,7 @@
-"""Aligned predictions of a study for other tools, with the shipped ensemble once the test was judged."""
+"""Aligned predictions of a study for other tools, with the shipped ensemble once the test was judged.
+
+Treated values of the test go along when nothing is left to be protected, or on the user's word (``with_truth``).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from pertstack._base.errors import InputError
 from pertstack._base.memory import parse_bytes
 from pertstack.data.rows import Float32
 from pertstack.folder import StudyFolder
+from pertstack.held_out import HeldOutTruth
 from pertstack.judging import final_fits, stored_stack
 from pertstack.predictions.exports import cell_eval_pair, export_anndata, export_npz
 from pertstack.predictions.names import encode_name
@@ -23,14 +27,19 @@ KINDS = {".h5ad": "h5ad", ".zarr": "zarr", ".npz": "npz", "": "cell-eval"}
 ENSEMBLE = "ensemble"
 
 
-def export_study(folder: StudyFolder, path: Path, *, to: str, models: Sequence[str] | None) -> list[Path]:
-    """Write predictions of all blocks, aligned by name; treated values of the test only after the verdict.
+def export_study(
+    folder: StudyFolder, path: Path, *, to: str, models: Sequence[str] | None, with_truth: bool = False
+) -> list[Path]:
+    """Write predictions of all blocks, aligned by name; treated values of the test only after the last planned look.
 
     Parameters
     ----------
     to : h5ad or zarr (one file: control, treated, every model and, after the verdict, ``ensemble`` on the test rows),
         npz (one model, or a folder with one file for each), cell-eval (a folder with real and predicted profiles), or
         auto (from the name of ``path``). Model names in file names are percent-encoded as in the store.
+
+    with_truth : also the treated values of the test before that, or under a rule of looks; the ledger says so and every
+        later result is marked.
 
     Raises
     ------
@@ -55,7 +64,8 @@ def export_study(folder: StudyFolder, path: Path, *, to: str, models: Sequence[s
             export_npz(folder.store, target, name, role="all", card=folder.card.to_json())
             for target, name in targets.items()
         ]
-    truth = folder.open_test_truth() if judged else None
+    door = HeldOutTruth(folder)
+    truth = door.open("export", to=path.name, form=kind) if with_truth or (judged and door.is_spent) else None
     if kind == "cell-eval":
         return [p for name in names for p in _cell_eval(folder, path, name, truth)]
     card = folder.card.to_json()

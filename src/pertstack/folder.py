@@ -33,6 +33,8 @@ from pertstack.reduce.references import References
 
 FORMAT = 1
 LOCK = ".lock"
+MARKS = "row_marks.npz"
+"""Fingerprints of all rows, below ``plan/``: with them rows without ids are recognised and no truth is opened."""
 
 
 @dataclass(frozen=True)
@@ -146,13 +148,10 @@ class StudyFolder:
     @cached_property
     def store(self) -> PredictionStore:
         """The prediction store; refused when it belongs to another fold plan."""
-        return self._open_store("store")
+        return self.open_store("store")
 
-    def open_test_truth(self) -> PredictionStore:
-        """The held-out treated values. Called by the verdict (and by audit, which only verifies bytes)."""
-        return self._open_store("test_truth")
-
-    def _open_store(self, name: str) -> PredictionStore:
+    def open_store(self, name: str) -> PredictionStore:
+        """A store of this study by the name of its folder; refused when it belongs to another fold plan."""
         store = PredictionStore.open(self.root / name)
         if store.plan_digest is None or not self.plan.accepts(store.plan_digest):
             raise CorruptionError(

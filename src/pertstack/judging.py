@@ -1,7 +1,7 @@
-"""The verdict step of a study: the one place that opens the held-out test.
+"""The verdict step of a study: the held-out test is opened through ``HeldOutTruth`` and judged.
 
 The look is in the ledger before the first truth is read. The same predictions and the same plan give the board that is
-there already, without another look.
+there already, without another look; a look that was interrupted is finished.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pertstack._base.digests import canonical_json
+from pertstack._base.digests import canonical_json, digest_json
 from pertstack._base.errors import CorruptionError, InputError
 from pertstack._base.files import read_json, write_json
 from pertstack._base.memory import parse_bytes
 from pertstack._base.progress import progress_bar
 from pertstack.calibrating import stored_calibration
-from pertstack.design.analysis_plan import is_exploratory, permit_look
-from pertstack.design.ledger import LOOK
+from pertstack.design.analysis_plan import is_exploratory
 from pertstack.facts import check_facts
 from pertstack.fit.jobs import versions
 from pertstack.folder import StudyFolder
+from pertstack.held_out import HeldOutTruth, require_sealed_verdict, unfinished_look
 from pertstack.looking import last_published, publish_look, with_published
 from pertstack.members import doubts
+from pertstack.predictions.store import PredictionStore
 from pertstack.predictions.store_source import StoreSource
 from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
@@ -127,25 +128,30 @@ def judge_study(folder: StudyFolder, *, exploratory: bool, workers: int, memory:
     stored = stored_stack(folder)
     plan = folder.analysis_plan
     done = folder.results / "verdict.json"
-    if done.exists() and read_json(done)["key"] == stored.key:
+    if unfinished_look(folder) is None and done.exists() and read_json(done)["key"] == stored.key:
+        require_sealed_verdict(folder)
         return Leaderboard.from_json(folder.results / "leaderboard.json")
     fits = final_fits(folder, stored, workers=workers, memory=memory)
-    permit = permit_look(plan, folder.ledger, exploratory=exploratory)
-    folder.ledger.append(
-        LOOK, number=permit.number, planned=permit.planned, exploratory=permit.exploratory, key=stored.key,
-        plan_digest=folder.plan.digest, analysis_plan_digest=plan.digest, models=list(stored.models),
-        chosen=stored.chosen,
-    )  # fmt: skip
-    test = _score_test(folder, stored, fits, workers=workers, memory=memory)
+    look, truth = HeldOutTruth(folder).look(_intent(folder, stored), exploratory=exploratory)
+    source = _test_source(folder, stored, truth)
+    test = _score_test(folder, stored, fits, source, workers=workers, memory=memory)
     oof = ScoreTable.load(folder.results / "oof_scores.npz")
     if plan.looks_rule == "plain":
-        write_json(folder.results / "coverage.json", _coverage(folder, stored, workers=workers, memory=memory))
+        write_json(folder.results / "coverage.json", _coverage(folder, stored, source, workers=workers, memory=memory))
         test.save(folder.results / "test_scores.npz")
     else:
-        publish_look(folder, stored.chosen, _best_single(folder), oof, test)
-    verdict = _verdict(folder, stored, oof, test, permit.number, permit.exploratory)
+        publish_look(folder, look.entry, stored.chosen, _best_single(folder), oof, test)
+    verdict = _verdict(folder, stored, oof, test, look.number, look.exploratory)
     _write(folder, stored, verdict)
     return verdict.leaderboard
+
+
+def _intent(folder: StudyFolder, stored: Stored) -> dict[str, Any]:
+    """What a look is about to judge: by its digest an interrupted look is known again."""
+    return {
+        "key": stored.key, "plan_digest": folder.plan.digest, "analysis_plan_digest": folder.analysis_plan.digest,
+        "models": list(stored.models), "chosen": stored.chosen, "weights": digest_json(stored.combiners),
+    }  # fmt: skip
 
 
 def _verdict(
@@ -165,10 +171,10 @@ def _best_single(folder: StudyFolder) -> str:
 
 
 def _score_test(
-    folder: StudyFolder, stored: Stored, fits: dict[str, FittedCombiner], *, workers: int, memory: str
-) -> ScoreTable:
+    folder: StudyFolder, stored: Stored, fits: dict[str, FittedCombiner], source: StoreSource, *, workers: int,
+    memory: str,
+) -> ScoreTable:  # fmt: skip
     plan = folder.analysis_plan
-    source = _test_source(folder, stored)
     combines: dict[str, Any] = {name: fit.combine for name, fit in fits.items() if name != "no_change"}
     replicates = ReplicatePredictor(source)
     if replicates.exists:
@@ -184,15 +190,15 @@ def _score_test(
     return table.with_oracle(plan.choice_metric, stored.models)
 
 
-def _test_source(folder: StudyFolder, stored: Stored) -> StoreSource:
+def _test_source(folder: StudyFolder, stored: Stored, truth: PredictionStore) -> StoreSource:
     """Test rows with their truth: only this module makes one."""
     return StoreSource(
-        folder.store, folder.open_test_truth(), "test", stored.models, groups=folder.plan.groups,
+        folder.store, truth, "test", stored.models, groups=folder.plan.groups,
         accept_unverified=stored.accept_unverified, distance=folder.training_distance,
     )  # fmt: skip
 
 
-def _coverage(folder: StudyFolder, stored: Stored, *, workers: int, memory: str) -> dict[str, Any]:
+def _coverage(folder: StudyFolder, stored: Stored, test: StoreSource, *, workers: int, memory: str) -> dict[str, Any]:
     """How often 90 % prediction intervals of the shipped combination hold the truth of the test, by cell line."""
     plan, accept = folder.analysis_plan, stored.accept_unverified
     development = development_source(folder, stored.models, accept_unverified=accept)
@@ -204,7 +210,7 @@ def _coverage(folder: StudyFolder, stored: Stored, *, workers: int, memory: str)
         level_one=level_one(folder, stored.models, workers=workers, memory=memory),
     )  # fmt: skip
     return check_coverage(
-        development, nested.combines(without=())[stored.chosen], _test_source(folder, stored),
+        development, nested.combines(without=())[stored.chosen], test,
         nested.final[stored.chosen].combine, folder.references, seed=plan.seed, memory=parse_bytes(memory),
     )  # fmt: skip
 
@@ -255,6 +261,8 @@ def recall_verdict(folder: StudyFolder) -> Verdict:
     done = folder.results / "verdict.json"
     facts = read_json(done) if done.exists() else {}
     current = facts.get("key") == stored.key
+    if current:
+        require_sealed_verdict(folder)
     shown = current and folder.analysis_plan.looks_rule == "plain"
     test = ScoreTable.load(folder.results / "test_scores.npz") if shown else None
     looks = int(facts["looks"]) if current else folder.ledger.looks()

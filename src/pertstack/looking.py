@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pertstack.design.ledger import Ledger
+from pertstack.design.ledger import Entry, Ledger
 from pertstack.folder import StudyFolder
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.score_table import ScoreTable
@@ -27,7 +27,7 @@ PUBLISHED = "look_published"
 Array = np.ndarray[Any, Any]
 
 
-def publish_look(folder: StudyFolder, chosen: str, single: str, oof: ScoreTable, test: ScoreTable) -> None:
+def publish_look(folder: StudyFolder, look: Entry, chosen: str, single: str, oof: ScoreTable, test: ScoreTable) -> None:
     """Ask the rule of the plan what this look may give away, and write that into the ledger.
 
     ``single`` is the best single model as chosen out of fold; the gain is against it.
@@ -38,11 +38,14 @@ def publish_look(folder: StudyFolder, chosen: str, single: str, oof: ScoreTable,
         The budget of Thresholdout is spent.
     """
     plan = folder.analysis_plan
+    published = folder.ledger.of_kind(PUBLISHED)
+    if any(e.index > look.index for e in published):
+        return  # by this look, before it was interrupted
     before = last_published(folder.ledger, plan.looks_rule)
     if plan.looks_rule == "ladder":
         facts = _ladder(before, chosen, single, test, plan.choice_metric)
     else:
-        noise = np.random.default_rng(int(folder.ledger.head[:16], 16))  # nobody knows it before the look is written
+        noise = np.random.default_rng(int(look.digest[:16], 16))  # nobody knows it before the look is written
         facts = _thresholdout(before, chosen, single, oof, test, plan.choice_metric, 2 * plan.looks, noise)
     folder.ledger.append(PUBLISHED, rule=plan.looks_rule, metric=plan.choice_metric, n=test.n, **facts)
 

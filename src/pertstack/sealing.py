@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pertstack._base.digests import own_digest_fits, with_own_digest
+from pertstack._base.digests import own_digest_fits
 from pertstack._base.errors import StackingError
 from pertstack._base.files import read_json, write_json
 from pertstack._base.findings import Finding
 from pertstack._base.fingerprints import Change, change, fingerprint
-from pertstack.design.ledger import Entry
+from pertstack.design.ledger import LOOK, Entry
 from pertstack.folder import StudyFolder
 
 Step = Literal["init", "stack", "verdict", "report"]
@@ -196,7 +196,7 @@ def _seal(folder: StudyFolder, step: Step, files: Iterable[Path]) -> None:
     results = {n: f["sha256"] for n, f in there.items() if n.startswith(("results/", "report"))}
     manifest = hashlib.sha256(path.read_bytes()).hexdigest()
     before = [e for e in folder.ledger.of_kind(SEALED) if e.facts["step"] == step]
-    if before and before[-1].facts["manifest"] == manifest:
+    looked = max((e.index for e in folder.ledger.of_kind(LOOK)), default=-1) if step == "verdict" else -1
+    if before and before[-1].facts["manifest"] == manifest and before[-1].index > looked:
         return
-    entry = folder.ledger.append(SEALED, step=step, manifest=manifest, files=results, n_files=len(there))
-    write_json(folder.path("seals", "head.json"), with_own_digest({"format": FORMAT, "ledger_head": entry.digest}))
+    folder.ledger.append(SEALED, step=step, manifest=manifest, files=results, n_files=len(there))

@@ -5,9 +5,10 @@ The work is done in the rooms; the files are described in ``docs/formats.md``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from pertstack._base.errors import InputError, MissingFileError, unknown_name
 from pertstack._base.files import read_json
@@ -29,9 +30,9 @@ from pertstack.fit.jobs import JobResult
 from pertstack.fit.profiles import file_profile, hyper_parameters, load_models_toml
 from pertstack.fit.registry import available, get_row
 from pertstack.folder import StudyFolder
+from pertstack.held_out import require_sealed_verdict, unfinished_look
 from pertstack.judging import judge_study, stored_stack
 from pertstack.members import stackable_models
-from pertstack.predictions.names import nested_name
 from pertstack.predictions.store import PredictionStore
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.reduction import Reduction
@@ -41,7 +42,10 @@ from pertstack.stack.registry import make_combiner
 from pertstack.stacking import Stacked, reduce_study, stack_study, stored_key
 from pertstack.status import Status, study_status
 from pertstack.verdict.board import Leaderboard
+from pertstack.withdrawing import finish_withdrawals, withdrawn_blocks
 
+P = ParamSpec("P")
+T = TypeVar("T")
 DEFAULT_MODELS = (
     "mean_treated",
     "mean_treated_cell_line",
@@ -51,6 +55,18 @@ DEFAULT_MODELS = (
     "ridge_treated",
     "low_rank",
 )
+
+
+def _writes(step: Callable[Concatenate[Study, P], T]) -> Callable[Concatenate[Study, P], T]:
+    """A step that writes into the study: one at a time, on a ledger that is whole, after unfinished withdrawals."""
+
+    @wraps(step)
+    def held(self: Study, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.folder.writing():
+            finish_withdrawals(self.folder)
+            return step(self, *args, **kwargs)
+
+    return held
 
 
 class Study:
@@ -157,6 +173,7 @@ class Study:
 
     # -- the analysis plan -------------------------------------------------------------------------------------------
 
+    @_writes
     def change_plan(self, changes: Mapping[str, Any], *, exploratory: bool = False) -> AnalysisPlan:
         """Change entries of the analysis plan; refused once it is locked, unless exploratory."""
         plan = self.folder.analysis_plan
@@ -171,6 +188,7 @@ class Study:
         changed.save(self.folder.analysis_plan_file)
         return changed
 
+    @_writes
     def lock_plan(self) -> None:
         """Lock the analysis plan now; a primary ``auto`` is settled first."""
         calibrate_study(self.folder)
@@ -186,6 +204,7 @@ class Study:
 
     # -- fitting -----------------------------------------------------------------------------------------------------
 
+    @_writes
     def cross_fit(
         self, models: Sequence[str], *, scope: str = "pooled", nested: bool = True, workers: int = 1,
         engine: str = "local", address: str | None = None, time_limit: float | None = None, profile: str | None = None,
@@ -218,6 +237,7 @@ class Study:
         own = load_models_toml(path)
         return {get_row(m).name: own.get(get_row(m).name, hyper_parameters(m, name=file_profile(path))) for m in models}
 
+    @_writes
     def add(
         self, name: str, *files: Path | str, fitted_on: Any, scale: str, missing: str = "refuse",
         card: Path | str | Mapping[str, Any] | None = None, transform: str | None = None,
@@ -230,34 +250,35 @@ class Study:
             self.folder, name, paths, fitted_on=fitted_on, scale=scale, missing=missing, card=card, transform=transform
         )
 
+    @_writes
     def withdraw(self, model: str, why: str) -> int:
         """Take a model out: its predictions are set aside, the reason goes into the ledger. Returns the block count."""
         store = self.folder.store
+        if model in self.folder.withdrawn() and model not in store.models():
+            return withdrawn_blocks(self.folder, model)
         if model not in store.models():
             raise unknown_name("model of this study", model, store.models())
         if not why.strip():
             raise InputError("A model is withdrawn with a reason: it is what a reader of the ledger will ask for.")
         blocks = [b for b in store.blocks() if store.status(b, model) == "committed"]
         self.folder.ledger.append("model_withdrawn", model=model, reason=why, blocks=len(blocks))
-        for block in blocks:
-            store.retract(block, model, why)
-        for block in store.blocks("development"):
-            for nested in (nested_name(model, fold) for fold in range(self.plan.n_folds)):
-                if store.status(block, nested) == "committed":
-                    store.retract(block, nested, why)
+        finish_withdrawals(self.folder)
         return len(blocks)
 
     # -- combining and judging ---------------------------------------------------------------------------------------
 
+    @_writes
     def reduce(self, *, workers: int = 1, memory: str = "1 GB") -> Reduction:
         """The one pass over development rows."""
         models = stackable_models(self.folder, accept_unverified=False)
         return reduce_study(self.folder, models, accept_unverified=False, workers=workers, memory=memory)
 
+    @_writes
     def calibrate(self, *, workers: int = 1, memory: str = "1 GB") -> Calibrated:
         """Which metrics tell the same condition measured again from a constant; settles a plan that says ``auto``."""
         return calibrate_study(self.folder, workers=workers, memory=memory)
 
+    @_writes
     def stack(
         self, combiners: Sequence[str] | None = None, *, accept_unverified: bool = False, workers: int = 1,
         memory: str = "1 GB",
@@ -269,11 +290,11 @@ class Study:
         seal_stack(self.folder)
         return stacked
 
+    @_writes
     def verdict(self, *, exploratory: bool = False, workers: int = 1, memory: str = "1 GB") -> Leaderboard:
         """Open the held-out test (once; the look is in the ledger) and return the leaderboard."""
-        looks = self.folder.ledger.looks()
         board = judge_study(self.folder, exploratory=exploratory, workers=workers, memory=memory)
-        if self.folder.ledger.looks() > looks:
+        if unfinished_look(self.folder) is not None:
             seal_verdict(self.folder)
         return board
 
@@ -284,12 +305,14 @@ class Study:
             raise MissingFileError(
                 f"{self.folder.root} has no leaderboard yet. Run `pertstack verdict {self.folder.root}`."
             )
+        require_sealed_verdict(self.folder)
         return Leaderboard.from_json(path)
 
     def headline(self) -> str:
         """The verdict in one sentence."""
         return self.leaderboard().headline
 
+    @_writes
     def report(self) -> Path:
         """Write ``report.html`` and return its path."""
         from pertstack.reporting import write_report
@@ -298,6 +321,7 @@ class Study:
         seal_report(self.folder)
         return path
 
+    @_writes
     def run(
         self, models: Sequence[str] | None = None, *, scope: str = "pooled", workers: int = 1, memory: str = "1 GB",
         profile: str | None = None,
@@ -335,8 +359,15 @@ class Study:
 
         return predict_new(self.folder, Path(new), Path(out), predictions=predictions, workers=workers)
 
-    def export(self, path: Path | str, *, to: str = "auto", models: Sequence[str] | None = None) -> list[Path]:
-        """Write aligned predictions for other tools; see ``exporting.export_study``."""
+    def export(
+        self, path: Path | str, *, to: str = "auto", models: Sequence[str] | None = None,
+        with_truth: bool = False,
+    ) -> list[Path]:  # fmt: skip
+        """Write aligned predictions for other tools; see ``exporting.export_study``.
+
+        ``with_truth`` also writes the treated values of the test before all planned looks are made; the ledger says so
+        and every later result is marked.
+        """
         from pertstack.exporting import export_study
 
-        return export_study(self.folder, Path(path), to=to, models=models)
+        return export_study(self.folder, Path(path), to=to, models=models, with_truth=with_truth)

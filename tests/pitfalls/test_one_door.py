@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import anndata
+import numpy as np
 import pytest
 
-from pertstack._base.errors import CorruptionError
+import pertstack as ps
+from faults import run_with_fault
+from pertstack._base.errors import CorruptionError, InputError, PlanLockedError
+from pertstack.predictions.store import PredictionStore
 
 
 def cut_before(study, kind: str) -> None:
@@ -32,3 +42,173 @@ def test_a_cut_ledger_is_not_laundered_by_ordinary_commands(judged, kind):
             step()
         assert book.read_bytes() == before, name
     assert any(f.code == "ledger_cut_short" for f in judged.audit())
+
+
+# -- a look that is interrupted ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stacked_study(fitted_study, tmp_path_factory):
+    root = shutil.copytree(fitted_study.folder.root, tmp_path_factory.mktemp("stacked") / "study")
+    study = ps.Study.open(root)
+    study.stack(["mean"])
+    return study
+
+
+@pytest.fixture
+def stacked(stacked_study, tmp_path):
+    return ps.Study.open(shutil.copytree(stacked_study.folder.root, tmp_path / "stacked"))
+
+
+@pytest.fixture(scope="module")
+def whole(stacked_study, tmp_path_factory):
+    """The board of a verdict that nothing disturbed, and the number of file-system calls it took."""
+    root = shutil.copytree(stacked_study.folder.root, tmp_path_factory.mktemp("whole") / "stacked")
+    n = run_with_fault(lambda: ps.Study.open(root).verdict(), root, at=None)
+    assert n > 20
+    return json.loads((root / "results" / "leaderboard.json").read_text()), n
+
+
+def points(n: int, every: bool) -> list[int]:
+    return list(range(1, n + 1)) if every else [n // 4, n - 4]
+
+
+def disturbed(study, whole, at: int, fault) -> None:
+    """The verdict is stopped at a call; the next one gives the same board, and the ledger holds one look."""
+    root = study.folder.root
+    run_with_fault(lambda: ps.Study.open(root).verdict(), root, at=at, fault=fault)
+    again = ps.Study.open(root)
+    errors = {f.code for f in again.audit() if f.severity == "error"}
+    assert errors <= {"look_unfinished", "results_edited", "results_removed"}, (at, errors)
+    board = again.verdict()
+    assert again.folder.ledger.looks() == 1 and board.test_looks == 1 and not board.exploratory, at
+    assert json.loads((root / "results" / "leaderboard.json").read_text()) == whole[0], at
+    assert not [f for f in again.audit(deep=True) if f.severity == "error"], at
+
+
+@pytest.mark.parametrize("fault", ["kill", "full"])
+def test_a_look_survives_a_crash_and_a_full_disk(stacked_study, whole, tmp_path, fault):
+    for at in points(whole[1], every=False):
+        root = shutil.copytree(stacked_study.folder.root, tmp_path / f"{fault}{at}" / "stacked")
+        disturbed(ps.Study.open(root), whole, at, fault)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["kill", "full"])
+def test_a_look_survives_a_fault_at_every_call(stacked_study, whole, tmp_path, fault):
+    for at in points(whole[1], every=True):
+        root = shutil.copytree(stacked_study.folder.root, tmp_path / "stacked")
+        disturbed(ps.Study.open(root), whole, at, fault)
+        shutil.rmtree(root)
+
+
+def stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_unsealed_board_is_refused_and_edits_to_it_do_not_last(stacked, whole, monkeypatch):
+    root = stacked.folder.root
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("pertstack.study.seal_verdict", stop)
+        stacked.verdict()
+    path = root / "results" / "leaderboard.json"
+    path.write_text(path.read_text().replace('"value": 0.', '"value": 0.99'))
+    study = ps.Study.open(root)
+    for read in (study.leaderboard, study.report):
+        with pytest.raises(InputError, match=r"interrupted before its results were sealed.*pertstack verdict"):
+            read()
+    assert any(f.code == "look_unfinished" and f.severity == "error" for f in study.audit())
+    study.verdict()
+    assert json.loads(path.read_text()) == whole[0] and study.folder.ledger.looks() == 1
+
+
+def test_an_interrupted_look_with_other_weights_is_a_second_look(stacked, monkeypatch):
+    study = stacked
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("pertstack.judging._score_test", stop)
+        study.verdict()
+    assert study.folder.ledger.looks() == 1
+    study.stack(["simplex", "mean"])
+    with pytest.raises(PlanLockedError, match="opened 1 times and the locked plan allows 1"):
+        study.verdict()
+    study.stack(["mean"])  # back to what the intent named: the same look
+    assert study.verdict().test_looks == 1
+
+
+def test_a_board_edited_after_its_seal_is_refused_by_its_readers(judged):
+    path = judged.folder.results / "leaderboard.json"
+    path.write_text(path.read_text().replace('"value": 0.', '"value": 0.9', 1))
+    for read in (judged.leaderboard, judged.report, judged.verdict):
+        with pytest.raises(CorruptionError, match="changed after the verdict had sealed them"):
+            read()
+
+
+# -- withdrawal, and two commands at once ------------------------------------------------------------------------------
+
+
+def test_a_withdrawal_that_was_killed_is_finished_by_the_next_command(fitted):
+    root = fitted.folder.root
+    copy = shutil.copytree(root, root.with_name("count"))
+    n = run_with_fault(lambda: ps.Study.open(copy).withdraw("ridge", "stopped"), copy, at=None)
+    for at in (n // 3, n):
+        each = shutil.copytree(root, root.with_name(f"at{at}"))
+        assert run_with_fault(lambda each=each: ps.Study.open(each).withdraw("ridge", "stopped"), each, at=at) == -1
+        study = ps.Study.open(each)
+        if study.folder.withdrawn():
+            study.change_plan({})
+            assert not [m for m in study.folder.store.models() if "ridge" in m], at
+        assert study.withdraw("ridge", "stopped") == 8 and "ridge" in study.folder.withdrawn(), at
+        assert not [f for f in study.audit() if f.severity == "error"], at
+
+
+def test_two_verdicts_at_once_are_one_look(stacked):
+    root = stacked.folder.root
+    with ThreadPoolExecutor(2) as pool:
+        boards = list(pool.map(lambda _: ps.Study.open(root).verdict().to_dict(), range(2)))
+    assert boards[0] == boards[1]
+    assert [e.facts["number"] for e in ps.Study.open(root).folder.ledger.of_kind("look")] == [1]
+
+
+# -- one place opens the truth -----------------------------------------------------------------------------------------
+
+
+def test_an_export_gives_no_truth_while_looks_are_to_come(stacked, tmp_path):
+    stacked.change_plan({"looks": 3, "looks_rule": "ladder"})
+    stacked.stack(["mean"])
+    stacked.verdict()
+    stacked.export(tmp_path / "out.h5ad", models=["ridge"])
+    test = stacked.folder.samples.query("role == 'test'").index
+    out = anndata.read_h5ad(tmp_path / "out.h5ad")
+    assert np.isnan(out[test].layers["treated"]).all() and not stacked.folder.ledger.of_kind("test_opened")
+    stacked.export(tmp_path / "more.h5ad", models=["ridge"], with_truth=True)
+    assert np.isfinite(anndata.read_h5ad(tmp_path / "more.h5ad")[test].layers["treated"]).all()
+    (opened,) = stacked.folder.ledger.of_kind("test_opened")
+    assert opened.facts["early"] and "exploratory" in stacked.describe_plan().casefold()
+
+
+def test_after_the_last_planned_look_an_export_gives_the_truth_and_says_so(judged, tmp_path):
+    judged.export(tmp_path / "out.h5ad", models=["ridge"])
+    test = judged.folder.samples.query("role == 'test'").index
+    assert np.isfinite(anndata.read_h5ad(tmp_path / "out.h5ad")[test].layers["treated"]).all()
+    (opened,) = judged.folder.ledger.of_kind("test_opened")
+    assert not opened.facts["early"] and opened.facts["reason"] == "export"
+
+
+def test_rows_without_ids_are_recognised_without_opening_the_truth(fitted, tmp_path):
+    store, block = fitted.folder.store, next(b for b in fitted.folder.store.blocks() if b.role == "test")
+    treated = PredictionStore.open(fitted.folder.path("test_truth")).read(block, "treated")
+    control = store.read(block, "control")
+    np.savez(tmp_path / "merge.npz", predictions=control, treated_test=treated, diseased_test=control)
+    shutil.move(fitted.folder.path("test_truth"), tmp_path / "elsewhere")
+    fitted.add("theirs", tmp_path / "merge.npz", fitted_on="unknown", scale="treated")
+    np.testing.assert_array_equal(store.read(block, "theirs"), control)
+    assert not fitted.folder.ledger.of_kind("test_opened")
+
+
+def test_only_these_modules_name_the_files_of_the_truth():
+    """Who may touch ``test_truth``: init lays it out, the door opens it, seals and audit name it to check bytes."""
+    allowed = {"held_out.py", "create.py", "sealing.py", "auditing.py", "external.py"}
+    root = Path(ps.__file__).parent
+    named = {p.name for p in root.rglob("*.py") if "test_truth" in p.read_text() or "open_store(" in p.read_text()}
+    assert named - {"folder.py"} <= allowed
+    assert '"test_truth"' not in (root / "folder.py").read_text()

@@ -27,7 +27,7 @@ ChoiceRule = Literal["safe_gain", "no_harm_ladder", "best"]
 LooksRule = Literal["plain", "ladder", "thresholdout"]
 AUTO = "auto"
 """Primary metric that the development rows settle: the first of a declared order that is calibrated."""
-LOCKED, CHANGED, EXTRA_LOOK = "plan_locked", "plan_changed", "look_beyond_plan"
+LOCKED, CHANGED, EXTRA_LOOK, OPENED = "plan_locked", "plan_changed", "look_beyond_plan", "test_opened"
 _COMMENTS = {
     "primary": "the metric that decides, as metric@reference; auto: the first that tells a replicate from a constant",
     "settled": "what auto was settled on, from development rows; written by `pertstack calibrate` and `stack`",
@@ -188,8 +188,9 @@ def locked_plan(ledger: Ledger) -> AnalysisPlan | None:
 
 
 def is_exploratory(ledger: Ledger) -> bool:
-    """Whether results of this study are marked: the plan was changed after its lock, or a look went beyond it."""
-    return any(e.kind in (CHANGED, EXTRA_LOOK) for e in ledger.entries())
+    """Whether results of this study are marked: the plan was changed after its lock, a look went beyond it, or the
+    truth of the test was exported before the last planned look."""
+    return any(e.kind in (CHANGED, EXTRA_LOOK) or (e.kind == OPENED and e.facts["early"]) for e in ledger.entries())
 
 
 def lock(plan: AnalysisPlan, ledger: Ledger, **facts: Any) -> None:

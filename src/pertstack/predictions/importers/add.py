@@ -30,7 +30,7 @@ from pertstack.predictions.importers.by_name import (
 from pertstack.predictions.importers.cards import NamedTransform, check_cards, named_transform, sidecar
 from pertstack.predictions.importers.files import PredictionFile
 from pertstack.predictions.importers.fitted import FittedOnBlocks
-from pertstack.predictions.importers.merge import is_merge_file, open_merge_predictions
+from pertstack.predictions.importers.merge import Marks, is_merge_file, open_merge_predictions
 from pertstack.predictions.importers.opening import as_paths, open_file, refuse_repeats
 from pertstack.predictions.importers.sampled import Place, Sampled, measured_rows
 from pertstack.predictions.importers.scale import Scale, check_scale
@@ -42,7 +42,7 @@ from pertstack.predictions.store import PredictionStore
 
 def add_predictions(
     store: PredictionStore, name: str, paths: str | Path | Iterable[str | Path], *, fitted_on: Any, scale: Scale,
-    missing: Missing = "refuse", truth: PredictionStore | None = None, layer: str | None = None,
+    missing: Missing = "refuse", marks: Marks | None = None, layer: str | None = None,
     meta: Mapping[str, Any] | None = None, n_rows: int | None = None,
     own_card: Card | None = None, card: Mapping[str, Any] | None = None, transform: str | None = None,
     without: int | None = None,
@@ -60,8 +60,9 @@ def add_predictions(
         'treated', or 'delta' (the stored control is added).
     missing
         'refuse' rows and genes that a covered block lacks, or 'record' them as not predicted.
-    truth
-        Store of held-out treated values, used only to recognise MERGE-style rows without ids.
+    marks
+        Gives the fingerprints of all rows of the study, by which MERGE-style rows without ids are recognised; without
+        it those of the test are not. Asked only for such files.
     own_card, card
         The study's preprocessing card, with which the files' cards must agree (None: they are not looked at), and a
         card for all files, where they carry none themselves (in the file, or as ``<file>.card.json``).
@@ -78,7 +79,7 @@ def add_predictions(
     """
     _check_options(name, scale, missing)
     mapping = None if transform is None else named_transform(transform, scale)
-    files = _open(paths, store, truth, layer)
+    files = _open(paths, store, marks, layer)
     on_cards = _on_cards(files, own_card, card, scale, mapping, name)
     if mapping is not None:
         files = [_mapped(f, mapping) for f in files]
@@ -133,12 +134,12 @@ def _check_options(name: str, scale: str, missing: str) -> None:
 
 
 def _open(
-    paths: str | Path | Iterable[str | Path], store: PredictionStore, truth: PredictionStore | None, layer: str | None
+    paths: str | Path | Iterable[str | Path], store: PredictionStore, marks: Marks | None, layer: str | None
 ) -> list[PredictionFile]:
     files = []
     for path in as_paths(paths):
         if path.name.casefold().endswith(".npz") and is_merge_file(path):
-            files.append(open_merge_predictions(path, store, truth))
+            files.append(open_merge_predictions(path, store, marks))
         else:
             files.append(open_file(path, layer=layer))
     refuse_repeats(files)

@@ -6,20 +6,24 @@ is refused rather than guessed. ``test_indices`` are positions in somebody else'
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xxhash
 
-from pertstack._base.errors import MisalignedError, first_few
+from pertstack._base.errors import CorruptionError, MisalignedError, first_few
+from pertstack._base.files import write_atomic
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.predictions.importers.files import PredictionFile
 from pertstack.predictions.importers.npz import Archive
 from pertstack.predictions.reader import StoreReader
 
+Marks = Callable[[], Mapping[bytes, list[str]]]
+"""Sample ids of a study by the fingerprint of their measured rows."""
 PARTS = ("predictions", "treated_test", "diseased_test")
 ROWS = 256
 
@@ -30,11 +34,10 @@ def is_merge_file(path: Path) -> bool:
     return all(part in names for part in PARTS) and "sample_ids" not in names
 
 
-def open_merge_predictions(path: Path, store: StoreReader, truth: StoreReader | None = None) -> PredictionFile:
+def open_merge_predictions(path: Path, store: StoreReader, marks: Marks | None = None) -> PredictionFile:
     """Names recovered from the study; the gene order is the study's, which the byte-wise match proves.
 
-    ``truth`` is the store of held-out treated values; with it test rows can be recognised too. It is used for nothing
-    else.
+    ``marks`` gives the fingerprints of all rows of the study; without it those of the held-out test are unknown.
 
     Raises
     ------
@@ -49,7 +52,7 @@ def open_merge_predictions(path: Path, store: StoreReader, truth: StoreReader | 
             f"Without gene "
             f"names only the full gene list of the study, in its order, can be recognised. Save gene_names in the file."
         )
-    known = study_fingerprints(store, truth)
+    known = marks() if marks is not None else study_fingerprints(store, None)
     ids: list[str] = []
     strangers: list[int] = []
     doubtful: list[int] = []
@@ -64,7 +67,7 @@ def open_merge_predictions(path: Path, store: StoreReader, truth: StoreReader | 
             elif len(match) > 1:
                 doubtful.append(row)
     if strangers or doubtful:
-        raise MisalignedError(_why(path, len(ids), strangers, doubtful, truth is not None))
+        raise MisalignedError(_why(path, len(ids), strangers, doubtful, marks is not None))
     return PredictionFile(
         path, ids, [str(g) for g in store.gene_names], lambda n: archive.rows("predictions", n),
         meta={"recognised_by": "control and treated rows"},
@@ -109,8 +112,33 @@ def study_fingerprints(store: StoreReader, truth: StoreReader | None) -> dict[by
     return known
 
 
+def save_marks(path: Path, marks: Sequence[bytes]) -> None:
+    """Fingerprints of all rows, in the order of the study's samples: (n_samples, 16) bytes in an .npz."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, marks=np.frombuffer(b"".join(marks), np.uint8).reshape(-1, 16))
+    write_atomic(path, buffer.getvalue())
+
+
+def load_marks(path: Path, sample_ids: Sequence[str]) -> dict[bytes, list[str]]:
+    """What ``save_marks`` wrote, as sample ids by fingerprint.
+
+    Raises
+    ------
+    CorruptionError
+        The file cannot be read, or has another number of rows.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            marks = np.asarray(found["marks"], np.uint8)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise CorruptionError(f"{path} cannot be read ({error}). Restore it from a copy.") from error
+    if marks.shape != (len(sample_ids), 16):
+        raise CorruptionError(f"{path} holds {marks.shape} for {len(sample_ids):,} samples. Restore it from a copy.")
+    known: dict[bytes, list[str]] = {}
+    for name, mark in zip(sample_ids, marks, strict=True):
+        known.setdefault(mark.tobytes(), []).append(str(name))
+    return known
+
+
 def _has(store: StoreReader, block: Block, layer: str) -> bool:
     return store.status(block, layer) == "committed"
-
-
-__all__: list[Any] = ["fingerprints", "is_merge_file", "open_merge_predictions", "study_fingerprints"]
