@@ -35,7 +35,7 @@ def test_weights_do_not_change_when_the_truth_of_the_test_does(fitted, judged):
 
 def test_choosing_again_after_the_look_is_refused_and_marked_when_insisted_on(judged):
     """The primary metric is changed to one that looks better on the test."""
-    with pytest.raises(PlanLockedError, match=r"primary: 'r2_top20' -> 'pearson_all'"):
+    with pytest.raises(PlanLockedError, match=r"primary: 'auto' -> 'pearson_all'"):
         judged.change_plan({"primary": "pearson_all"})
     judged.change_plan({"primary": "pearson_all"}, exploratory=True)
     judged.stack(["mean"])

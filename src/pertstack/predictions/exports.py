@@ -1,6 +1,6 @@
 """Predictions for others: one AnnData file with every layer, npz with ids, pairs for cell-eval.
 
-Held-out treated values leave only when the caller hands in the truth store, which the verdict alone does.
+Held-out treated values leave only when the caller passes the truth store, which ``HeldOutTruth`` alone opens.
 """
 
 from __future__ import annotations
