@@ -122,7 +122,7 @@ def judge(split: Split) -> list[dict[str, Any]]:
     metrics = tuple(dict.fromkeys(parse_metric(m).name for m in (primary, *NO_HARM)))
     table = score(source, nested.combines(), references, metrics=metrics)
     table = fold_clean(table, split, nested, references, source)
-    choice = choose(table, nested, ranges=ranges, constants=constants)
+    choice = choose(table, nested, ranges=ranges, constants=constants, rule="safe_gain")
     strict = choose(table, nested, ranges=ranges, constants=constants, rule="no_harm_ladder")
     return test_rows(split, references, nested, choice, strict, primary, calibration, started)
 

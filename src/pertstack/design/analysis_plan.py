@@ -36,7 +36,7 @@ _COMMENTS = {
     "k": "number of top genes where the primary metric does not say it",
     "grouping": "what whole groups are held out and resampled",
     "combiners": "candidates; an empty list stands for all of them",
-    "choice_rule": "safe_gain: proven gain, else gain shown not to harm; no_harm_ladder: proven only; best: top score",
+    "choice_rule": "no_harm_ladder: proven gain only; safe_gain: else a gain shown not to harm; best: the top score",
     "no_harm_level": "one-sided level at which a richer combiner must gain",
     "looks": "how often the held-out test will be opened",
     "looks_rule": "what a look gives away: plain (everything), or by the ladder or thresholdout mechanism one number",
@@ -53,7 +53,7 @@ class AnalysisPlan:
     k: int = 20
     grouping: str = "perturbation"
     combiners: tuple[str, ...] = ()
-    choice_rule: ChoiceRule = "safe_gain"
+    choice_rule: ChoiceRule = "no_harm_ladder"
     no_harm_level: float = 0.05
     looks: int = 1
     seed: int = 0

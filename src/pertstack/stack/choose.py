@@ -2,8 +2,9 @@
 
 First the ladder: within one standard error of the highest primary score the simplest is tried, then what is simpler
 still; it ships when its gain over the best single model is above zero, corrected once for everything tried, and the
-panel does not lose beyond noise. Where nothing is proven, the best plain or global combination that is shown not to be
-worse on any metric of the panel ships (docs/decisions/0011); else the best single model. The held-out test plays no
+panel does not lose beyond noise. Where nothing is proven the best single model ships, unless it is a constant and an
+answer that is none is shown to be as good; by the rule "safe_gain", the best plain or global combination that is shown
+not to be worse on any metric of the panel comes before it (docs/decisions/0011). The held-out test plays no
 part.
 """
 
@@ -93,7 +94,7 @@ def choose(
     n_draws: int = 2000,
     seed: int = 0,
     trust_partial: bool = False,
-    rule: Rule = "safe_gain",
+    rule: Rule = "no_harm_ladder",
 ) -> Choice:
     """Choose a combiner from nested out-of-fold scores.
 
@@ -110,8 +111,8 @@ def choose(
     constants : base models that say the same for every perturbation; a combination of them alone is one too.
     trust_partial : let flexible combiners ship although the nesting is partial (see ``untrusted``): only for
         predictions whose base models never met the other folds at all.
-    rule : "safe_gain" (the default): the ladder, else what is shown not to be worse and gains in expectation;
-        "no_harm_ladder": the ladder alone; "best": whatever scores highest, harm or not; what would not have shipped
+    rule : "no_harm_ladder" (the default): the ladder alone; "safe_gain": the ladder, else what is shown not to be worse
+        and gains in expectation; "best": whatever scores highest, harm or not; what would not have shipped
         is still marked. Combiners whose score cannot be believed (partial nesting) stay out under any.
 
     Raises
@@ -145,7 +146,7 @@ def choose(
         ladder += _safe_gain(panel, nested, eligible, critical)
     chosen = next((r.name for r in ladder if r.passed), BEST_SINGLE)
     constant = {n for n in candidates if is_constant(nested.final[n], constants)}
-    if rule == "safe_gain" and chosen in constant:
+    if rule != "best" and chosen in constant:
         ladder += (
             instead := _not_constant(panel, nested, [n for n in candidates if n not in {*out, *constant}], critical)
         )
