@@ -37,7 +37,7 @@ def folder_to_audit(root: Path | str) -> StudyFolder:
     return StudyFolder(Path(root)) if (Path(root) / "ledger.jsonl").is_file() else StudyFolder.open(root)
 
 
-def audit_study(folder: StudyFolder, *, deep: bool, clean: bool) -> list[Finding]:
+def audit_study(folder: StudyFolder, *, deep: bool, clean: bool, expect_head: str | None = None) -> list[Finding]:
     """Every check of what is on disk: plan, ledger, stores, jobs, results. ``clean`` first removes leftovers of the
     dead. Each finding stands once, gravest first, in the order of the work."""
     findings: list[Finding] = []
@@ -50,6 +50,7 @@ def audit_study(folder: StudyFolder, *, deep: bool, clean: bool) -> list[Finding
             findings.append(Finding("error", "unreadable", text, where=str(where)))
 
     ask(folder.path("ledger.jsonl"), lambda: _ledger(folder))
+    ask(folder.path("ledger.jsonl"), lambda: folder.ledger.expected(expect_head) if expect_head else ())
     ask(folder.path("study.toml"), lambda: _readable(folder))
     ask(folder.path("seals"), lambda: broken_seals(folder))
     ask(folder.path("ledger.jsonl"), lambda: look_findings(folder))

@@ -65,6 +65,9 @@ def audit(
     as_json: AsJson = False,
     deep: Annotated[bool, typer.Option("--deep", help="Read every byte again.")] = False,
     clean: Annotated[bool, typer.Option("--clean", help="Remove what crashed writers left behind.")] = False,
+    expect_head: Annotated[
+        str | None, typer.Option("--expect-head", help="A digest of the ledger that was noted elsewhere.")
+    ] = None,
 ) -> None:
     """All checks of files, records, ledger and plan. Exit 3 when anything is wrong.
 
@@ -72,7 +75,7 @@ def audit(
     """
     from pertstack.auditing import audit_study, folder_to_audit
 
-    findings = audit_study(folder_to_audit(study), deep=deep, clean=clean)
+    findings = audit_study(folder_to_audit(study), deep=deep, clean=clean, expect_head=expect_head)
     if as_json:
         facts = {"format": 1, "study": str(study), "deep": deep, "worst": worst(findings)}
         out_json({**facts, "findings": [f.to_json() for f in findings]})

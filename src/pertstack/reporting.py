@@ -19,7 +19,7 @@ from pertstack.folder import StudyFolder
 from pertstack.judging import Stored, recall_verdict, stored_stack
 from pertstack.members import stack_facts
 from pertstack.probing import stored_probes
-from pertstack.sealing import SEALED
+from pertstack.sealing import SEALED, sealed_verdict
 from pertstack.verdict.checks import run_checks
 from pertstack.write.report import report
 from pertstack.write.report_input import ReportInput
@@ -104,6 +104,7 @@ def _data_facts(folder: StudyFolder) -> dict[str, Any]:
         "folds": plan.n_folds,
         "control": folder.card.to_json().get("pairing", "unknown"),
         "data": Path(choices["data"]).name,
+        "ledger digest of the verdict, to be registered elsewhere": sealed_verdict(folder) or "no verdict yet",
     }
 
 

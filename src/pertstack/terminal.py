@@ -76,6 +76,7 @@ def out_json(value: Any) -> None:
 
 def show_board(study: Any) -> None:
     """Leaderboard, what is said of all competitors at once, footer, and the verdict in one sentence."""
+    from pertstack.sealing import sealed_verdict
     from pertstack.verdict.several import several_in_words
     from pertstack.write.tables import leaderboard_table
 
@@ -85,6 +86,11 @@ def show_board(study: Any) -> None:
         out(line)
     out(board.footer())
     out(board.headline)
+    if head := sealed_verdict(study.folder):
+        out(
+            f"Ledger: {head}. Register this digest outside of the study (a preprint, a tag, a time stamp); "
+            f"`pertstack audit {study.folder.root} --expect-head {head[:12]}` then proves that the record is the same."
+        )
 
 
 def parse_mapping(text: str | None) -> dict[str, str]:

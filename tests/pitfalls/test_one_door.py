@@ -212,3 +212,15 @@ def test_only_these_modules_name_the_files_of_the_truth():
     named = {p.name for p in root.rglob("*.py") if "test_truth" in p.read_text() or "open_store(" in p.read_text()}
     assert named - {"folder.py"} <= allowed
     assert '"test_truth"' not in (root / "folder.py").read_text()
+
+
+def test_a_study_put_back_as_a_whole_is_found_by_a_digest_noted_elsewhere(judged, stacked):
+    """Older copies are consistent in themselves; only what was registered outside of them tells."""
+    from pertstack.auditing import audit_study
+    from pertstack.sealing import sealed_verdict
+
+    noted = sealed_verdict(judged.folder)
+    assert noted in {e.digest for e in judged.folder.ledger.entries()}
+    for study, codes in ((judged, set()), (stacked, {"ledger_not_as_noted"})):
+        found = audit_study(study.folder, deep=False, clean=False, expect_head=noted[:12])
+        assert {f.code for f in found if f.severity == "error"} == codes
