@@ -209,9 +209,7 @@ class Ledger:
         """A finding when a digest that was written down elsewhere (at least its first 12 characters) is in no entry."""
         wanted = head.strip().casefold()
         if len(wanted) < 12:
-            raise InputError(
-                f"{head!r} is too short. Give at least the first 12 characters of a digest of the ledger."
-            )
+            raise InputError(f"{head!r} is too short. Give at least the first 12 characters of a digest of the ledger.")
         if any(e.digest.startswith(wanted) for e in self.entries()):
             return []
         text = f"{self.path} has no entry {wanted[:12]}, which was noted as its end: the study is an older copy, was "
