@@ -74,23 +74,19 @@ def out_json(value: Any) -> None:
     typer.echo(spelt_out(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)))  # the same JSON
 
 
-def show_board(study: Any) -> None:
-    """Leaderboard, what is said of all competitors at once, footer, and the verdict in one sentence."""
-    from pertstack.sealing import sealed_verdict
+def show_board(study: Any, *, every: bool = False) -> None:
+    """Leaderboard (the best ten or every row), what is said of all at once, footer, and the decision."""
+    from pertstack.verdict.board_text import answer
     from pertstack.verdict.several import several_in_words
     from pertstack.write.tables import leaderboard_table
 
     board = study.leaderboard()
-    out(leaderboard_table(board))
+    out(leaderboard_table(board, every=every))
     for line in several_in_words(board.several):
         out(line)
     out(board.footer())
-    out(board.headline)
-    if head := sealed_verdict(study.folder):
-        out(
-            f"Ledger: {head}. Register this digest outside of the study (a preprint, a tag, a time stamp); "
-            f"`pertstack audit {study.folder.root} --expect-head {head[:12]}` then proves that the record is the same."
-        )
+    for text in answer(board):
+        out(text)
 
 
 def parse_mapping(text: str | None) -> dict[str, str]:

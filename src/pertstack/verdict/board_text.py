@@ -115,7 +115,7 @@ def short_table(board: Leaderboard, *, width: int, every: bool = False, split: S
     left = len(ranked) - sum(r.name in kept for r in ranked)
     if not left:
         return drawn
-    return Group(drawn, Text(f"{left} more rows: pertstack verdict STUDY --all, or the report.", style="dim"))
+    return Group(drawn, Text(f"{left} more rows are in the report (pertstack report STUDY).", style="dim"))
 
 
 def rich_table(board: Leaderboard, split: Split | None = None, *, only: Collection[str] | None = None) -> Table:

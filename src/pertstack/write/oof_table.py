@@ -15,7 +15,7 @@ SHOWN = ("r2_top20@own", "r2_top20@pooled", "pearson_all@centroid", "rmse_all@ow
 
 
 FIRST = 10
-"""Rows shown before "--all"."""
+"""Rows shown at first."""
 
 
 def oof_table(oof: ScoreTable, choice: Choice, *, every: bool = False, width: int = 80) -> Group:
@@ -39,7 +39,7 @@ def oof_table(oof: ScoreTable, choice: Choice, *, every: bool = False, width: in
             *(number(oof.mean(name, m).value) for m in shown), remarks[name],
         )  # fmt: skip
     left = len(ranked) - len(kept)
-    more = [Text(f"{left} more rows: pertstack stack STUDY --all, or the report.", style="dim")] if left else []
+    more = [Text(f"{left} more rows are in the report (pertstack report STUDY).", style="dim")] if left else []
     return Group(table, *more)
 
 
