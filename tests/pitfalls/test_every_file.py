@@ -44,6 +44,7 @@ FILES = {
     "results/verdict.json": "text", "results/weights.json": "text", "results/weights.npz": "bytes",
     "results/oof.json": "text", "results/oof_scores.npz": "bytes", "results/test_scores.npz": "bytes",
     "results/diversity.json": "text", "results/probes.json": "text", "results/coverage.json": "text",
+    "results/calibration.json": "text",
     "report.html": "text", "reduced/*/part.json": "file", "reduced/*/sample_mean.npy": "file",
 }  # fmt: skip
 """What a flipped byte must name: ``text`` the line, ``chunk`` the row and its sample, ``bytes`` and ``file`` the file.
