@@ -69,6 +69,8 @@ def run(command: Sequence[str], folder: Path, log: Path, *, limits: Limits, hidd
     OSError
         It cannot be started.
     """
+    if shutil.which(command[0], path=os.environ.get("PATH")) is None:
+        raise FileNotFoundError(2, "no such program", command[0])
     process = subprocess.Popen(
         _boxed(command, folder, hidden), cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, env=environment(folder), start_new_session=True,
