@@ -9,6 +9,7 @@ import errno
 import sys
 import traceback
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Annotated
 
 import typer
@@ -191,6 +192,8 @@ def add(
     card: Annotated[Path | None, typer.Option(help="Preprocessing card (card.json) for files that carry none.")] = None,
     transform: Annotated[str | None, typer.Option(help="Map the values to the study's scale: log2, log2p1, exp2, "
                                                        "ln_to_log2, minmax_inverse:LOW:HIGH.")] = None,
+    without: Annotated[int | None, typer.Option(help="The files are nested predictions: their fits also left out this "
+                                                     "fold.")] = None,
 ) -> None:  # fmt: skip
     """Admit predictions made elsewhere, matched by sample id and gene name.
 
@@ -199,8 +202,9 @@ def add(
     from pertstack.study import Study
 
     report = Study.open(study).add(
-        name, *files, fitted_on=fitted_on, scale=scale, missing=missing, card=card, transform=transform
-    )
+        name, *files, fitted_on=fitted_on, scale=scale, missing=missing, card=card, transform=transform,
+        without=without,
+    )  # fmt: skip
     say_findings(report.findings)
     out(str(report))
 
@@ -224,6 +228,7 @@ def stack(
     accept_unverified: Annotated[bool, typer.Option("--accept-unverified")] = False,
     workers: Workers = 1,
     memory: Memory = "1 GB",
+    every: Annotated[bool, typer.Option("--all", help="Show every row, not the best ten.")] = False,
 ) -> None:
     """Learn and score combiners on out-of-fold rows, choose one.
 
@@ -233,10 +238,12 @@ def stack(
 
     opened = Study.open(study)
     result = opened.stack(split_names(combiners), accept_unverified=accept_unverified, workers=workers, memory=memory)
-    from pertstack.write.oof_table import oof_table
+    from pertstack.write.oof_table import barred_in_words, oof_table
 
     say_stacked(opened)
-    out(oof_table(result.oof, result.choice))
+    out(oof_table(result.oof, result.choice, every=every, width=get_terminal_size().columns))
+    if barred := barred_in_words(result.choice):
+        out(barred)
     out(result.headline)
 
 
@@ -300,6 +307,7 @@ def verdict(
     ] = False,
     workers: Workers = 1,
     memory: Memory = "1 GB",
+    every: Annotated[bool, typer.Option("--all", help="Show every row, not the best ten.")] = False,
 ) -> None:
     """Open the held-out test, write the look in the ledger, print the leaderboard.
 
@@ -312,7 +320,7 @@ def verdict(
     if as_json:
         out_json(board.to_dict())
     else:
-        show_board(opened)
+        show_board(opened, every=every)
 
 
 @app.command()

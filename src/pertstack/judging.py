@@ -21,9 +21,10 @@ from pertstack.fit.jobs import versions
 from pertstack.folder import StudyFolder
 from pertstack.held_out import HeldOutTruth, require_sealed_verdict, unfinished_look
 from pertstack.looking import last_published, publish_look, with_published
-from pertstack.members import doubts
+from pertstack.members import doubts, is_simulated
 from pertstack.predictions.store import PredictionStore
 from pertstack.predictions.store_source import StoreSource
+from pertstack.probing import accused, stored_probes
 from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stack.combiner import FittedCombiner
@@ -131,6 +132,12 @@ def judge_study(folder: StudyFolder, *, exploratory: bool, workers: int, memory:
     if unfinished_look(folder) is None and done.exists() and read_json(done)["key"] == stored.key:
         require_sealed_verdict(folder)
         return Leaderboard.from_json(folder.results / "leaderboard.json")
+    if not (folder.plan.table["role"] == "test").any():
+        raise InputError(
+            f"{folder.root} holds out no test (it was made with --test 0), so there is nothing to judge, and no look "
+            f"was recorded. Its out-of-fold scores: pertstack stack {folder.root}. For a verdict make the study again "
+            f"with --test 0.2."
+        )
     fits = final_fits(folder, stored, workers=workers, memory=memory)
     look, truth = HeldOutTruth(folder).look(_intent(folder, stored), exploratory=exploratory)
     source = _test_source(folder, stored, truth)
@@ -233,12 +240,18 @@ def _setting(folder: StudyFolder, stored: Stored, looks: int, exploratory: bool)
         cautions[name] = (*cautions.get(name, ()), why)
     for name, words in doubts(folder, [n for n in stored.combiners if n != "no_change"]).items():
         cautions[name] = (*cautions.get(name, ()), *words)
+    suspects = accused(stored_probes(folder))
     developed = folder.samples.query("role == 'development'")
     return Setting(
         kinds_of(stored), plan.choice_metric, stored.chosen, folder.plan.group_by, folder.plan.digest, looks,
         exploratory, versions(), cautions, seen=frozenset(map(str, developed["perturbation"])),
         alone=oof["choice"]["best_single"],
         planned_looks=plan.looks,
+        accused={m: tuple(w) for m, w in suspects.items() if m in stored.models},
+        accused_gravely=frozenset(
+            f.where for f in stored_probes(folder) if f.severity == "error" and f.where in stored.models
+        ),
+        simulated=is_simulated(folder),
         metric_doubt="" if calibrated is None else calibrated.doubt,
         unproven=any(r["name"] == stored.chosen and r["passed"] and r["bound"] <= 0 for r in oof["choice"]["ladder"]),
     )  # fmt: skip

@@ -135,3 +135,9 @@ def stack_warnings(folder: StudyFolder) -> list[str]:
         for model, n in facts["rows_seen"].items()
     ]
     return said + [text for words in accused(stored_probes(folder)).values() for text in words]
+
+
+def is_simulated(folder: StudyFolder) -> bool:
+    """Whether the study's data were simulated: they then hold the noise-free effect, which no measurement knows."""
+    store = folder.store
+    return any(store.status(block, "effect") == "committed" for block in store.blocks()[:1])

@@ -17,7 +17,7 @@ from pertstack.estimate import roughly
 from pertstack.facts import check_facts, mean_weights
 from pertstack.folder import StudyFolder
 from pertstack.judging import Stored, recall_verdict, stored_stack
-from pertstack.members import stack_facts
+from pertstack.members import is_simulated, stack_facts
 from pertstack.probing import stored_probes
 from pertstack.sealing import SEALED, sealed_verdict
 from pertstack.verdict.checks import run_checks
@@ -70,12 +70,6 @@ def report_input(folder: StudyFolder) -> ReportInput:
         calibration=None if (found := stored_calibration(folder)) is None else list(found.metrics.values()),
         why_missing={"coverage": "Prediction intervals are computed by the verdict."},
     )
-
-
-def is_simulated(folder: StudyFolder) -> bool:
-    """Whether the study's data were simulated: they then hold the noise-free effect, which no measurement knows."""
-    store = folder.store
-    return any(store.status(block, "effect") == "committed" for block in store.blocks()[:1])
 
 
 def _made(folder: StudyFolder) -> dict[str, str]:

@@ -10,7 +10,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from pertstack._base.errors import InputError, MissingFileError, unknown_name
+from pertstack._base.errors import InputError, MissingFileError, PlanLockedError, unknown_name
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
 from pertstack.auditing import audit_study
@@ -40,7 +40,7 @@ from pertstack.runs import cross_fit_study
 from pertstack.sealing import seal_report, seal_stack, seal_verdict
 from pertstack.stack.registry import make_combiner
 from pertstack.stacking import Stacked, reduce_study, stack_study, stored_key
-from pertstack.status import Status, study_status
+from pertstack.status import Status, count_jobs, study_status
 from pertstack.verdict.board import Leaderboard
 from pertstack.withdrawing import finish_withdrawals, withdrawn_blocks
 
@@ -81,6 +81,13 @@ class Study:
             f"Study({str(self.folder.root)!r}: {choices['n_samples']:,} samples x {choices['n_genes']:,} genes, "
             f"{self.folder.plan.n_folds} folds by {self.folder.plan.group_by})"
         )
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook, with the steps done."""
+        from html import escape
+
+        steps = ", ".join(name for name, done in self.status().steps.items() if done)
+        return f"<p><b>{escape(repr(self))}</b><br>Question: {escape(self.plan.question)}<br>done: {steps}</p>"
 
     # -- making and opening ------------------------------------------------------------------------------------------
 
@@ -240,15 +247,16 @@ class Study:
     @_writes
     def add(
         self, name: str, *files: Path | str, fitted_on: Any, scale: str, missing: str = "refuse",
-        card: Path | str | Mapping[str, Any] | None = None, transform: str | None = None,
+        card: Path | str | Mapping[str, Any] | None = None, transform: str | None = None, without: int | None = None,
     ) -> Any:  # fmt: skip
         """Admit predictions made elsewhere; see ``adding.add_model``."""
         from pertstack.adding import add_model
 
         paths = [Path(f) for f in files]
         return add_model(
-            self.folder, name, paths, fitted_on=fitted_on, scale=scale, missing=missing, card=card, transform=transform
-        )
+            self.folder, name, paths, fitted_on=fitted_on, scale=scale, missing=missing, card=card,
+            transform=transform, without=without,
+        )  # fmt: skip
 
     @_writes
     def withdraw(self, model: str, why: str) -> int:
@@ -327,13 +335,37 @@ class Study:
         profile: str | None = None,
     ) -> list[JobResult]:  # fmt: skip
         """Everything that is still missing, in order. Returns the jobs that failed; the rest of the study goes on."""
-        wanted = list(models) if models else self._runnable_defaults()
-        results = self.cross_fit(wanted, scope=scope, workers=workers, profile=profile)
+        if self._judged() and not models:
+            self.report()  # nothing is missing: what was judged stays as it is
+            return []
+        wanted = list(models) if models else self._unfinished()
+        self._refuse_undoing(wanted)
+        results = self.cross_fit(wanted, scope=scope, workers=workers, profile=profile) if wanted else []
         if not self._up_to_date():
             self.stack(workers=workers, memory=memory)
         self.verdict(workers=workers, memory=memory)
         self.report()
         return [r for r in results if not r.ok]
+
+    def _judged(self) -> bool:
+        """Whether a verdict judged the stack that is on disk."""
+        path = self.folder.results / "verdict.json"
+        return path.exists() and read_json(path)["key"] == stored_key(self.folder)
+
+    def _refuse_undoing(self, wanted: Sequence[str]) -> None:
+        """New models on a judged study change what ships: that takes ``fit`` and ``stack``, not ``run``."""
+        new = [get_row(m).name for m in wanted if get_row(m).name not in self.folder.store.models()]
+        if new and self._judged():
+            raise PlanLockedError(
+                f"{self.folder.root} was judged; with {', '.join(new)} another stack would ship, which no verdict has "
+                f"judged, so `run` leaves it as it is. To go on all the same: pertstack fit {self.folder.root} "
+                f"--models {','.join(new)}, then stack, then verdict (a new look at the test)."
+            )
+
+    def _unfinished(self) -> list[str]:
+        """Models whose fits were begun and not finished; the default ones where the study has no model at all."""
+        waiting = [m.removesuffix(".by_cell_line") for m in count_jobs(self.folder).waiting]
+        return list(dict.fromkeys(waiting)) if self.folder.store.models() else self._runnable_defaults()
 
     def _runnable_defaults(self) -> list[str]:
         """The default models whose needs this study meets; those that are there already when models were added."""

@@ -8,7 +8,8 @@ import shutil
 import anndata
 import pytest
 
-from pertstack._base.errors import IntegrityError
+import pertstack as ps
+from pertstack._base.errors import InputError, IntegrityError
 from pertstack.refit import open_new
 
 
@@ -73,3 +74,34 @@ def test_new_samples_may_come_under_other_names(judged, world_file, tmp_path):
     mapping = {"perturbation": "treatment_x", "cell_line": "where_from"}
     file = open_new(judged.folder, tmp_path / "other.h5ad", {"mapping": mapping, "control_layer": "dmso"})
     assert list(file.obs["cell_line"]) == list(open_new(judged.folder, path).obs["cell_line"])
+
+
+def test_run_never_undoes_a_judged_study(judged):
+    before = (judged.folder.results / "leaderboard.json").read_bytes()
+    models = list(judged.predictions.models())
+    assert judged.run() == [] and list(judged.predictions.models()) == models
+    assert (judged.folder.results / "leaderboard.json").read_bytes() == before and judged.status().stale == {}
+    with pytest.raises(IntegrityError, match="another stack would ship"):
+        judged.run(["mean_treated_cell_line"])
+    assert list(judged.predictions.models()) == models and judged.folder.ledger.looks() == 1
+
+
+def test_a_study_without_a_test_has_no_verdict_and_no_look(world_file, tmp_path):
+    study = ps.Study.create(tmp_path / "study", data=world_file, seed=1, test=0)
+    study.cross_fit(["mean_treated", "ridge"], engine="inline")
+    study.stack(["mean", "simplex"])
+    with pytest.raises(InputError, match="holds out no test"):
+        study.verdict()
+    assert study.folder.ledger.looks() == 0
+
+
+def test_an_accusation_of_the_probes_is_in_the_headline(fitted):
+    fitted.stack(["mean", "simplex"])
+    path = fitted.folder.results / "probes.json"
+    value = json.loads(path.read_text())
+    told = {"severity": "error", "code": "too_good", "message": "ridge is too good: z = 104.", "count": 1,
+            "examples": [], "where": "ridge", "numbers": {}}  # fmt: skip
+    path.write_text(json.dumps({**value, "findings": [*value["findings"], told]}))
+    board = fitted.verdict()
+    assert board.decision.light == "red" and board.headline.startswith("Do not trust this study: ridge")
+    assert "z = 104" in board.headline and any("simulated" in note for note in board.decision.notes)
