@@ -75,7 +75,8 @@ def out_json(value: Any) -> None:
 
 
 def show_board(study: Any, *, every: bool = False) -> None:
-    """Leaderboard (the best ten or every row), what is said of all at once, footer, and the decision."""
+    """Leaderboard (the best ten or every row), what is said of all at once, footer, decision, and what to note."""
+    from pertstack.sealing import sealed_verdict
     from pertstack.verdict.board_text import answer
     from pertstack.verdict.several import several_in_words
     from pertstack.write.tables import leaderboard_table
@@ -87,6 +88,11 @@ def show_board(study: Any, *, every: bool = False) -> None:
     out(board.footer())
     for text in answer(board):
         out(text)
+    if head := sealed_verdict(study.folder):
+        out(
+            f"Ledger: {head}. Register this digest outside the study (a preprint, a tag, a time stamp): "
+            f"`pertstack audit {study.folder.root} --expect-head {head}` then fails if the ledger was replaced."
+        )
 
 
 def parse_mapping(text: str | None) -> dict[str, str]:

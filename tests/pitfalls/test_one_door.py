@@ -214,6 +214,17 @@ def test_only_these_modules_name_the_files_of_the_truth():
     assert '"test_truth"' not in (root / "folder.py").read_text()
 
 
+def test_the_digest_to_note_elsewhere_is_printed_and_reported_whole(judged, capsys):
+    """Twelve characters are enough to look an entry up; against somebody who writes the ledger anew all are needed."""
+    from pertstack.sealing import sealed_verdict
+    from pertstack.terminal import show_board
+
+    noted = sealed_verdict(judged.folder)
+    show_board(judged)
+    assert noted in "".join(capsys.readouterr().out.split())
+    assert noted in judged.report().read_text()
+
+
 def test_a_study_put_back_as_a_whole_is_found_by_a_digest_noted_elsewhere(judged, stacked):
     """Older copies are consistent in themselves; only what was registered outside of them tells."""
     from pertstack.auditing import audit_study

@@ -143,14 +143,17 @@ def test_treated_values_declared_as_deltas_are_refused(tmp_path, in_process):
 
 def test_a_program_that_hangs_is_stopped_with_all_it_started(tmp_path, monkeypatch):
     monkeypatch.setattr("pertstack.fit.sandbox._bubblewrap", lambda: None)  # in it a process id is another's outside
-    middle = (
-        "import subprocess, time\n"
+    program = (  # no import that takes seconds on a busy machine: it must get to the word within its limit
+        "import pathlib, subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        "(folder / 'child').write_text(str(child.pid)); print('waiting', flush=True); time.sleep(60)\n"
+        "(pathlib.Path(sys.argv[1]) / 'child').write_text(str(child.pid)); print('waiting', flush=True)\n"
+        "time.sleep(60)\n"
     )
+    card = make_card(tmp_path, run="time_limit = 4")
+    (tmp_path / "model.py").write_text(program)
     start = time.monotonic()
     with pytest.raises(ModelFailedError, match=r"time limit of 4 s.*waiting"):
-        ask(make_card(tmp_path, middle, run="time_limit = 4"))
+        ask(card)
     assert time.monotonic() - start < 20
     child = Path("/proc") / (tmp_path / "job" / "exchange" / "child").read_text()
     deadline = time.monotonic() + 5
