@@ -83,11 +83,12 @@ def test_memory_does_not_follow_the_number_of_samples(tmp_path: Path, monkeypatc
     monkeypatch.setattr(create, "POUR_BYTES", 50 * 6 * 4 * GENES)
     peaks, pour = [], create._pour
 
-    def watched(*arguments: Any) -> None:
+    def watched(*arguments: Any) -> list[bytes]:
         tracemalloc.start()
-        pour(*arguments)
+        marks = pour(*arguments)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
+        return marks
 
     monkeypatch.setattr(create, "_pour", watched)
     for n in (600, 2400):

@@ -102,7 +102,7 @@ def test_a_look_survives_a_fault_at_every_call(stacked_study, whole, tmp_path, f
         shutil.rmtree(root)
 
 
-def stop(*_: object) -> None:
+def stop(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 

@@ -59,7 +59,7 @@ def truth_of(study: ps.Study) -> pd.DataFrame:
     """Every treated profile, the test's from the store that only the verdict opens."""
     parts = []
     for block in study.folder.store.blocks():
-        store = study.folder.store if block.role == "development" else study.folder.open_test_truth()
+        store = study.folder.store if block.role == "development" else study.folder.open_store("test_truth")
         parts.append(pd.DataFrame(store.read(block, "treated"), index=store.sample_ids(block)))
     return pd.concat(parts)
 

@@ -211,7 +211,9 @@ def test_new_samples_get_the_answer_of_the_final_fit(network, world_file, tmp_pa
     got = anndata.read_h5ad(out)
     fitted = final_fits(folder, stored_stack(folder), workers=1, memory="1 GB")[WHOLE.name]
     assert fitted.facts["rank"] > 0
-    source = StoreSource(folder.store, folder.open_test_truth(), "test", fitted.models, groups=folder.plan.groups)
+    source = StoreSource(
+        folder.store, folder.open_store("test_truth"), "test", fitted.models, groups=folder.plan.groups
+    )
     for tile, _ in iter_tiles(source, folder.references):
         table = got[list(tile.obs.index), list(folder.gene_names)]
         np.testing.assert_allclose(np.asarray(table.X), fitted.combine(tile), atol=1e-4)
