@@ -6,6 +6,7 @@ checks are in ``sealing.py``, ``audit_tables.py``, ``predictions/verify.py`` and
 
 from __future__ import annotations
 
+import shutil
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -21,6 +22,8 @@ from pertstack.audit_tables import jobs_as_run, plan_as_locked, samples_as_laid_
 from pertstack.folder import StudyFolder
 from pertstack.held_out import HeldOutTruth, UnreadTruth, look_findings
 from pertstack.judging import stored_stack
+from pertstack.predictions.durable import LEASE_SECONDS
+from pertstack.predictions.lifecycle import gc
 from pertstack.predictions.store import PredictionStore
 from pertstack.probing import stored_probes
 from pertstack.probing_fits import permuted_study
@@ -39,7 +42,12 @@ def folder_to_audit(root: Path | str) -> StudyFolder:
 
 def audit_study(folder: StudyFolder, *, deep: bool, clean: bool, expect_head: str | None = None) -> list[Finding]:
     """Every check of what is on disk: plan, ledger, stores, jobs, results. ``clean`` first removes leftovers of the
-    dead. Each finding stands once, gravest first, in the order of the work."""
+    dead, while no other command works on the study. Each finding stands once, gravest first, in the order of the work.
+    """
+    if clean:
+        with folder.alone():
+            remove_leftovers(folder)
+            return audit_study(folder, deep=deep, clean=False, expect_head=expect_head)
     findings: list[Finding] = []
 
     def ask(where: Path, check: Check) -> None:
@@ -56,7 +64,7 @@ def audit_study(folder: StudyFolder, *, deep: bool, clean: bool, expect_head: st
     ask(folder.path("ledger.jsonl"), lambda: look_findings(folder))
     ask(folder.path("plan", "folds.parquet"), lambda: _fold_plan(folder))
     for name in ("store", "test_truth"):
-        ask(folder.path(name), lambda name=name: _store(folder, name, deep=deep, clean=clean))  # type: ignore[misc]
+        ask(folder.path(name), lambda name=name: _store(folder, name, deep=deep))  # type: ignore[misc]
     ask(folder.results / "leaderboard.json", lambda: _results_against_plan(folder))
     ask(folder.path("plan", "samples.parquet"), lambda: samples_as_laid_out(folder))
     ask(folder.analysis_plan_file, lambda: plan_as_locked(folder))
@@ -67,6 +75,21 @@ def audit_study(folder: StudyFolder, *, deep: bool, clean: bool, expect_head: st
     ask(folder.results / "weights.json", lambda: _exchanged_truths(folder) if deep else ())
     rank = {"error": 0, "warning": 1, "note": 2}
     return sorted(findings, key=lambda f: rank[f.severity])
+
+
+def remove_leftovers(folder: StudyFolder) -> list[Path]:
+    """Remove what writers left that were killed: staged blocks, and files and folders that were written aside.
+
+    Call it while holding the lock: whoever writes aside in these places holds it too.
+    """
+    gone: list[Path] = []
+    for name in ("store", "test_truth"):
+        gone += gc(folder.path(name), LEASE_SECONDS)
+    for place in ("", "plan", "seals", "results", "reduced"):
+        for path in sorted(folder.path(place).glob(".*.part")):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            gone.append(path)
+    return gone
 
 
 def _ledger(folder: StudyFolder) -> list[Finding]:
@@ -96,7 +119,7 @@ def _fold_plan(folder: StudyFolder) -> list[Finding]:
     return []
 
 
-def _store(folder: StudyFolder, name: str, *, deep: bool, clean: bool) -> Iterable[Finding]:
+def _store(folder: StudyFolder, name: str, *, deep: bool) -> Iterable[Finding]:
     """A store as a whole: opened against the plan where there is one, verified in any case."""
     findings: list[Finding] = []
     store: PredictionStore | UnreadTruth
@@ -106,8 +129,6 @@ def _store(folder: StudyFolder, name: str, *, deep: bool, clean: bool) -> Iterab
     except DAMAGED as error:
         findings.append(Finding("error", f"{name}_unusable", str(error), where=str(folder.path(name))))
         store = PredictionStore.open(folder.path(name))
-    if clean:
-        store.gc()
     return [*findings, *store.verify(deep=deep)]
 
 

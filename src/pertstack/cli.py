@@ -19,6 +19,7 @@ from pertstack import __version__
 from pertstack._base.errors import StackingError
 from pertstack._base.files import storage_error
 from pertstack._base.progress import show_progress
+from pertstack._base.shown import count_of
 from pertstack.data.simulate_config import Pairing
 from pertstack.data.vehicles import ControlChoice
 from pertstack.terminal import (
@@ -175,7 +176,7 @@ def fit(
     )
     failed = say_failures(results)
     counts = {s: sum(r.status == s for r in results) for s in ("done", "present")}
-    out(f"{counts['done']} jobs done, {counts['present']} already there, {len(failed)} failed")
+    out(f"{count_of(counts['done'], 'job')} done, {counts['present']} already there, {len(failed)} failed")
     if failed:
         raise typer.Exit(2)
 
@@ -218,7 +219,10 @@ def reduce(study: StudyPath, workers: Workers = 1, memory: Memory = "1 GB") -> N
     from pertstack.study import Study
 
     reduction = Study.open(study).reduce(workers=workers, memory=memory)
-    out(f"{len(reduction.models)} base models, {len(reduction.gene_names):,} genes, {len(reduction.samples):,} samples")
+    out(
+        f"{count_of(len(reduction.models), 'base model')}, {count_of(len(reduction.gene_names), 'gene')}, "
+        f"{count_of(len(reduction.samples), 'sample')}"
+    )
 
 
 @app.command()

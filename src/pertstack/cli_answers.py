@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pertstack._base.findings import worst
+from pertstack._base.shown import count_of
 from pertstack.data.vehicles import ControlChoice
 from pertstack.terminal import AsJson, StudyPath, Workers, app, out, out_json, parse_mapping, say, split_names
 
@@ -44,7 +45,7 @@ def predict(
     shape = predict_new(folder, new, out_path, predictions=predictions or [], workers=workers, reading=reading)
     if not (folder.results / "verdict.json").exists():
         say(f"warning: no verdict has judged this ensemble yet: pertstack verdict {folder.root}")
-    out(f"{out_path}: {shape[0]:,} samples, {shape[1]:,} genes")
+    out(f"{out_path}: {count_of(shape[0], 'sample')}, {count_of(shape[1], 'gene')}")
 
 
 @app.command()
@@ -82,7 +83,10 @@ def audit(
     else:
         for finding in findings:
             out(f"{finding.severity}: {finding.message}")
-        out(f"{sum(f.severity == 'error' for f in findings)} errors, {len(findings)} findings in all")
+        out(
+            f"{count_of(sum(f.severity == 'error' for f in findings), 'error')}, "
+            f"{count_of(len(findings), 'finding')} in all"
+        )
     if worst(findings) == "error":
         raise typer.Exit(3)
 
@@ -100,7 +104,7 @@ def withdraw(
     from pertstack.study import Study
 
     n = Study.open(study).withdraw(model, why)
-    out(f"{model}: {n} blocks withdrawn; the files are kept under store/retracted")
+    out(f"{model}: {count_of(n, 'block')} withdrawn; the files are kept under store/retracted")
 
 
 @app.command()

@@ -6,6 +6,7 @@ Nothing is computed here. What the files mean is written in ``docs/formats.md``;
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,8 +116,25 @@ class StudyFolder:
         CorruptionError
             The ledger was changed or cut: a step that went on would hide it.
         """
+        with self.alone():
+            self.ledger.require_whole()
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """The lock by itself, for the audit, which also looks at a study whose ledger is broken."""
         said = f"Another command is working on {self.root}. Waiting until it has ended (Ctrl-C gives up)."
         with exclusive(self.root / LOCK, on_wait=lambda: remark(said)):
+            yield
+
+    @contextmanager
+    def taking_away(self) -> Iterator[None]:
+        """Held while answers are taken out of a study: sums that are missing are written, so others wait. In a place
+        where nothing can be written (a study handed on read-only) nobody else can write either."""
+        if os.access(self.root, os.W_OK):
+            with self.writing():
+                yield
+        else:
             self.ledger.require_whole()
             yield
 

@@ -105,9 +105,6 @@ class UnreadTruth:
     def verify(self, *, deep: bool) -> list[Finding]:
         return list(self._open().verify(deep=deep))
 
-    def gc(self) -> list[Path]:
-        return list(self._open().gc())
-
 
 def row_marks(folder: StudyFolder) -> dict[bytes, list[str]]:
     """Sample ids by the fingerprint of their measured rows, from ``init``; a study made before there were any has its

@@ -11,6 +11,7 @@ from pertstack import __version__
 from pertstack._base.errors import InputError
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
+from pertstack._base.shown import count_of
 from pertstack.calibrating import stored_calibration
 from pertstack.design.ledger import LOOK
 from pertstack.estimate import roughly
@@ -93,8 +94,8 @@ def _data_facts(folder: StudyFolder) -> dict[str, Any]:
         "genes": choices["n_genes"],
         "cell lines": int(samples["cell_line"].nunique()),
         "perturbations": int(samples["perturbation"].nunique()),
-        "held-out test": f"{int(roles.get('test', 0)):,} samples in "
-        f"{int(plan.table.loc[plan.table['role'] == 'test', 'group'].nunique()):,} groups",
+        "held-out test": f"{count_of(int(roles.get('test', 0)), 'sample')} in "
+        f"{count_of(int(plan.table.loc[plan.table['role'] == 'test', 'group'].nunique()), 'group')}",
         "folds": plan.n_folds,
         "control": folder.card.to_json().get("pairing", "unknown"),
         "data": Path(choices["data"]).name,

@@ -54,9 +54,10 @@ def predict_new(
     IntegrityError
         The study was stacked again after its verdict, so nobody has judged what would be shipped.
     """
-    stored = stored_stack(folder)
-    refuse_unjudged(folder, stored)
-    fitted = final_fits(folder, stored, workers=workers, memory="1 GB")[stored.chosen]
+    with folder.taking_away():
+        stored = stored_stack(folder)
+        refuse_unjudged(folder, stored)
+        fitted = final_fits(folder, stored, workers=workers, memory="1 GB")[stored.chosen]
     file = open_new(folder, new, reading)
     needed = models_with_weight(fitted)
     given = _given(predictions, needed)

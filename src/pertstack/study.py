@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from pertstack._base.errors import InputError, MissingFileError, PlanLockedError, unknown_name
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
+from pertstack._base.shown import count_of
 from pertstack.auditing import audit_study
 from pertstack.calibrating import Calibrated, calibrate_study
 from pertstack.create import StudyChoices, create_study
@@ -165,7 +166,7 @@ class Study:
         facts = self.plan.describe()
         names = ["test" if p["fold"] is None else f"fold {p['fold']}" for p in facts["parts"]]
         parts = "; ".join(
-            f"{name}: {p['samples']:,} samples in {p['groups']:,} groups"
+            f"{name}: {count_of(p['samples'], 'sample')} in {count_of(p['groups'], 'group')}"
             for name, p in zip(names, facts["parts"], strict=True)
         )
         return f"{self!r}\nQuestion: {self.plan.question}\n{parts}"
@@ -402,4 +403,5 @@ class Study:
         """
         from pertstack.exporting import export_study
 
-        return export_study(self.folder, Path(path), to=to, models=models, with_truth=with_truth)
+        with self.folder.taking_away():
+            return export_study(self.folder, Path(path), to=to, models=models, with_truth=with_truth)

@@ -49,7 +49,7 @@ def test_a_second_look_with_new_weights_is_refused(judged):
     """The plan is the same, the weights are not: still a second look at the same test."""
     judged.withdraw("ridge", "did not like it")
     judged.stack(["mean", "simplex"])
-    with pytest.raises(PlanLockedError, match="opened 1 times and the locked plan allows 1"):
+    with pytest.raises(PlanLockedError, match="opened 1 time and the locked plan allows 1"):
         judged.verdict()
     assert judged.folder.ledger.looks() == 1
 

@@ -129,7 +129,7 @@ def test_an_interrupted_look_with_other_weights_is_a_second_look(stacked, monkey
         study.verdict()
     assert study.folder.ledger.looks() == 1
     study.stack(["simplex", "mean"])
-    with pytest.raises(PlanLockedError, match="opened 1 times and the locked plan allows 1"):
+    with pytest.raises(PlanLockedError, match="opened 1 time and the locked plan allows 1"):
         study.verdict()
     study.stack(["mean"])  # back to what the intent named: the same look
     assert study.verdict().test_looks == 1

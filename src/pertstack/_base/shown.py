@@ -43,3 +43,12 @@ def spreadsheet_cell(text: str) -> str:
     "'=1+1"
     """
     return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def count_of(n: int, one: str, many: str | None = None) -> str:
+    """A count with its noun.
+
+    >>> count_of(1, "perturbation"), count_of(1200, "cell line")
+    ('1 perturbation', '1,200 cell lines')
+    """
+    return f"{n:,} {one if n == 1 else (many or one + 's')}"

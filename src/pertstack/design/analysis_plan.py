@@ -20,6 +20,7 @@ from tomlkit.exceptions import TOMLKitError
 from pertstack._base.digests import digest_json
 from pertstack._base.errors import CorruptionError, InputError, MissingFileError, PlanLockedError, unknown_name
 from pertstack._base.files import write_atomic
+from pertstack._base.shown import count_of
 from pertstack.design.ledger import LOOK, Ledger
 
 Reference = Literal["own", "pooled", "centroid", "matched"]
@@ -252,10 +253,10 @@ def permit_look(plan: AnalysisPlan, ledger: Ledger, *, exploratory: bool = False
     if number > promised.looks and not marked:
         if not exploratory:
             raise PlanLockedError(
-                f"The held-out test was opened {number - 1} times and the locked plan allows {promised.looks}. Each "
-                "look that steers a choice makes the test a little less held out. Read results/leaderboard.json of "
-                "the last look, or look again with --exploratory: then this and every later result of the study is "
-                "marked."
+                f"The held-out test was opened {count_of(number - 1, 'time')} and the locked plan allows "
+                f"{promised.looks}. Each look that steers a choice makes the test a little less held out. Read "
+                "results/leaderboard.json of the last look, or look again with --exploratory: then this and every "
+                "later result of the study is marked."
             )
         ledger.append(EXTRA_LOOK, number=number, planned=promised.looks)
         marked = True

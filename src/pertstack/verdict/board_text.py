@@ -14,9 +14,10 @@ from rich.console import ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from pertstack._base.shown import count_of
 from pertstack.verdict.decision import IN_WORDS
 from pertstack.verdict.several import several_in_words
-from pertstack.verdict.words import count_of, count_units, interval, metric_label, number
+from pertstack.verdict.words import count_units, interval, metric_label, number
 
 if TYPE_CHECKING:
     from pertstack.verdict.board import Leaderboard, LeaderboardRow, ScoreCell, Split

@@ -8,8 +8,9 @@ from __future__ import annotations
 from itertools import combinations
 
 from pertstack._base.errors import first_few
+from pertstack._base.shown import count_of
 from pertstack.verdict.checks_facts import Answer, Facts, not_applicable, ships_alone
-from pertstack.verdict.words import count_of, metric_label, number
+from pertstack.verdict.words import metric_label, number
 
 
 def dominant_model(facts: Facts) -> Answer:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pertstack._base.shown import count_of
 from pertstack.verdict.gain_parts import Decomposition, Difference, Part
 from pertstack.verdict.words import count_units, interval, metric_label, number
 
@@ -227,7 +228,7 @@ def _reasons(case: Case, action: Action) -> tuple[str, ...]:
     if case.exploratory:
         said.append("The analysis plan was changed after the test had been seen: this is exploration, not proof.")
     if case.looks > case.planned_looks:
-        said.append(f"The test was opened {case.looks} times; {case.planned_looks} planned.")
+        said.append(f"The test was opened {count_of(case.looks, 'time')}; {case.planned_looks} planned.")
     gain = case.gain
     if gain is not None and gain.one_control and gain.reading == "win" and not _shows(gain, "centroid"):
         said.append("All samples of a cell line share one control, so nothing tells this gain from control noise.")

@@ -5,8 +5,9 @@ The parts are found in ``decomposition.py``.
 
 from __future__ import annotations
 
+from pertstack._base.shown import count_of
 from pertstack.verdict.gain_parts import Decomposition, Part, Reading
-from pertstack.verdict.words import count_of, interval, metric_label, number, split_metric
+from pertstack.verdict.words import interval, metric_label, number, split_metric
 
 MEANINGS: dict[Reading, str] = {
     "win": "a real gain",

@@ -14,11 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from pertstack._base.shown import count_of
 from pertstack.verdict.gain_parts import Array
 from pertstack.verdict.inference_core import Estimate
 from pertstack.verdict.inference_many import ConfidenceSet
 from pertstack.verdict.views import nan_mean
-from pertstack.verdict.words import count_of, interval, number
+from pertstack.verdict.words import interval, number
 
 
 class SeveralResampling(Protocol):

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 
 from pertstack._base.errors import unknown_name
+from pertstack._base.shown import count_of
 
 REFERENCES: dict[str, str] = {
     "own": "own control",
@@ -166,12 +167,3 @@ def count_units(n: int, unit: str) -> str:
     """
     one = unit_words(unit)
     return count_of(n, one, one.replace("pair of", "pairs of") if one.startswith("pair of") else None)
-
-
-def count_of(n: int, one: str, many: str | None = None) -> str:
-    """A count with its noun.
-
-    >>> count_of(1, "perturbation"), count_of(1200, "cell line")
-    ('1 perturbation', '1,200 cell lines')
-    """
-    return f"{n:,} {one if n == 1 else (many or one + 's')}"
