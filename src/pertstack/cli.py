@@ -97,10 +97,12 @@ def simulate(
 def init(
     study: Annotated[Path, typer.Argument(metavar="STUDY", help="Folder to make.")],
     data: Annotated[Path, typer.Option(help="Profiles: .h5ad, .zarr, .parquet, .csv, .gctx, .pt")],
-    group: Annotated[str, typer.Option(help="What is held out whole: perturbation, sample, cell_line, control_id, "
-                                            "perturbation+cell_line, or a column.")] = "perturbation",
-    folds: Annotated[int, typer.Option(min=2)] = 3,
-    test: Annotated[float, typer.Option(help="Share of the groups held out as the test.")] = 0.2,
+    group: Annotated[str | None, typer.Option(help="What is held out whole: perturbation (the default), sample, "
+                                                   "cell_line, control_id, perturbation+cell_line, or a column, also "
+                                                   "one of the table given with --plan.")] = None,
+    folds: Annotated[int | None, typer.Option(min=2, help="Number of folds; 3, or those of the --plan table.")] = None,
+    test: Annotated[float | None, typer.Option(help="Share of the groups held out as the test; 0.2, or the test of the "
+                                                    "--plan table.")] = None,
     seed: int = 0,
     plan: Annotated[Path | None, typer.Option(help="An explicit fold table instead (sample_id, role, fold).")] = None,
     control_layer: Annotated[str, typer.Option(help="Layer with each sample's control.")] = "control",

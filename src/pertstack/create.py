@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pertstack._base.errors import InputError, LeakError, MissingFileError, StackingError
+from pertstack._base.errors import InputError, LeakError, StackingError
 from pertstack._base.files import write_json
 from pertstack._base.findings import Finding
 from pertstack._base.memory import rows_per_tile
@@ -39,15 +39,16 @@ from pertstack.reduce.references import References
 from pertstack.sealing import seal_init
 
 POUR_BYTES = 128 * 10**6
+TEST_SHARE = 0.2
 
 
 @dataclass(frozen=True)
 class StudyChoices:
     """What the user chooses once, when a study is made."""
 
-    group: str = "perturbation"
-    folds: int = 3
-    test: float = 0.2
+    group: str | None = None  # perturbation, or the groups of an explicit fold table
+    folds: int | None = None  # 3, or those of an explicit fold table
+    test: float | None = None  # TEST_SHARE, or the test of an explicit fold table
     seed: int = 0
     control_layer: str = "control"
     treated_layer: str | None = None
@@ -147,25 +148,17 @@ def _stop_on_errors(findings: Sequence[Finding], what: str, kind: type[StackingE
 
 
 def _make_plan(file: DataFile, choices: StudyChoices) -> FoldPlan:
-    if choices.plan is not None:
-        return FoldPlan.from_table(_read_table(choices.plan), file.obs, seed=choices.seed)
-    return FoldPlan.make(
-        file.obs, group_by=choices.group, n_folds=choices.folds, test_share=choices.test, seed=choices.seed
-    )
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    """An explicit fold table, parquet or CSV."""
-    if not Path(path).is_file():
-        raise MissingFileError(f"The fold table {path} does not exist. Check the path given with --plan.")
-    try:
-        return (
-            pd.read_parquet(path) if Path(path).suffix == ".parquet" else pd.read_csv(path, sep=None, engine="python")
-        )
-    except (ValueError, OSError) as error:
+    if choices.plan is None:
+        return FoldPlan.make(
+            file.obs, group_by=choices.group or "perturbation", n_folds=3 if choices.folds is None else choices.folds,
+            test_share=TEST_SHARE if choices.test is None else choices.test, seed=choices.seed,
+        )  # fmt: skip
+    if choices.test is not None:
         raise InputError(
-            f"{path} cannot be read as a table ({error}). Give parquet or CSV with sample_id and fold."
-        ) from error
+            f"--test {choices.test} and --plan {choices.plan} contradict each other: the table says which samples are "
+            "the test. Leave --test out, or leave --plan out."
+        )
+    return FoldPlan.from_file(choices.plan, file.obs, group_by=choices.group, n_folds=choices.folds, seed=choices.seed)
 
 
 def _named_chunks(file: DataFile) -> Iterator[tuple[np.ndarray, Float32, Float32]]:
@@ -252,7 +245,7 @@ def _facts(data: Path, file: DataFile, plan: FoldPlan, choices: StudyChoices) ->
         "data": str(data),
         "group": plan.group_by,
         "folds": plan.n_folds,
-        "test": choices.test,
+        "test": plan.test_share,
         "seed": choices.seed,
         "control_layer": None if choices.delta else choices.control_layer,
         "controls": choices.controls,

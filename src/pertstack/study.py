@@ -94,9 +94,9 @@ class Study:
 
     @classmethod
     def create(
-        cls, root: Path | str, *, data: Path | str, group: str = "perturbation", folds: int = 3, test: float = 0.2,
-        seed: int = 0, plan: Path | str | None = None, control_layer: str = "control", treated_layer: str | None = None,
-        control: Path | str | None = None, metadata: Path | str | None = None,
+        cls, root: Path | str, *, data: Path | str, group: str | None = None, folds: int | None = None,
+        test: float | None = None, seed: int = 0, plan: Path | str | None = None, control_layer: str = "control",
+        treated_layer: str | None = None, control: Path | str | None = None, metadata: Path | str | None = None,
         controls: ControlChoice = "plate_mean", delta: bool = False, mapping: Mapping[str, str] | None = None,
         features: Path | str | None = None, targets: Path | str | None = None, graph: Path | str | None = None,
         graph_names: Path | str | None = None, graph_min_score: float | None = None, control_label: str | None = None,
@@ -106,9 +106,11 @@ class Study:
         Parameters
         ----------
         data : treated and control profiles, as ``docs/formats-data.md`` describes.
-        group : what is held out whole (perturbation, sample, cell_line, control_id, a column, several joined by '+').
-        folds, test, seed : number of folds, share of groups held out as the test, seed of plan and fits.
-        plan : an explicit fold table instead of the rule.
+        group : what is held out whole (perturbation, the default; sample, cell_line, control_id, a column, several
+            joined by '+').
+        folds, test, seed : number of folds (3), share of groups held out as the test (0.2), seed of plan and fits.
+        plan : an explicit fold table instead of the rule. It decides folds and test; ``group`` still says what whole
+            groups are, by which the split is checked and intervals are made.
         delta : the values already are differential; there is no control.
         mapping : canonical column -> your column.
         graph, graph_names, graph_min_score : gene-gene edges, a table of protein ids and gene names where the edges
@@ -169,7 +171,9 @@ class Study:
             f"{name}: {count_of(p['samples'], 'sample')} in {count_of(p['groups'], 'group')}"
             for name, p in zip(names, facts["parts"], strict=True)
         )
-        return f"{self!r}\nQuestion: {self.plan.question}\n{parts}"
+        whose = " Folds and test come from an explicit table." if facts["rule"] == "table" else ""
+        grouped = f"Groups: {facts['n_groups']:,}, by {self.plan.group_by}; they are held out whole.{whose}"
+        return f"{self!r}\nQuestion: {self.plan.question}\n{grouped}\n{parts}"
 
     def status(self) -> Status:
         """Where the study stands."""

@@ -62,7 +62,7 @@ def _groups(frame: pd.DataFrame, group_by: str) -> list[Finding]:
                     "error", code,
                     f"{len(values):,} groups ({group_by}) with {n:,} samples are {where}: {', '.join(values[:10])}. "
                     f"The plan claims to answer '{question(group_by)}', but models have met these groups. Keep whole "
-                    "groups together, or state the grouping that was used (for random rows: sample).",
+                    f"groups together, or state the grouping that was used: {_kept_whole(frame, group_by)}.",
                     len(values), tuple(values[:10]), numbers={"groups": len(values), "samples": n},
                 )
             )  # fmt: skip
@@ -81,6 +81,18 @@ def _groups(frame: pd.DataFrame, group_by: str) -> list[Finding]:
             )
         )  # fmt: skip
     return found
+
+
+def _kept_whole(frame: pd.DataFrame, group_by: str) -> str:
+    """The groupings that this split does keep whole, as options with the question each one asks."""
+    kept = []
+    for other in ("perturbation", "cell_line", "perturbation+cell_line", "plate"):
+        if other == group_by or not set(split_columns(other)) <= set(frame.columns):
+            continue
+        key = frame[list(split_columns(other))].astype(str).agg("|".join, axis=1)
+        if key.nunique() > 1 and not any(across(key, frame["place"])):
+            kept.append(other)
+    return "; or ".join(f"--group {other} ({question(other)})" for other in [*kept, "sample"])
 
 
 def _expects(group_by: str) -> tuple[bool, bool]:

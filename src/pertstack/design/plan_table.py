@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pandas as pd
@@ -16,20 +17,23 @@ ROLES = ("development", "test")
 
 
 def load_table(path: Path) -> pd.DataFrame:
-    """The table in a parquet, CSV or TSV file, sample ids as text.
+    """The table in a parquet, CSV or TSV file (comma, semicolon or tab), sample ids as text.
 
     Raises
     ------
     MissingFileError, InputError
         It is not there, or is none of these.
     """
-    if not path.exists():
-        raise MissingFileError(f"{path} does not exist. Give the table of folds as parquet, CSV or TSV.")
+    if not path.is_file():
+        raise MissingFileError(
+            f"The fold table {path} does not exist or is no file. Give a parquet, CSV or TSV file with --plan."
+        )
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype={"sample_id": str})
-    except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        # every cell is text, and only an empty one is missing: ids keep their leading zeros
+        return pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False, na_values=[""])
+    except (pa.ArrowException, ValueError, csv.Error, OSError) as error:
         raise InputError(
             f"{path} cannot be read as a table ({error}). Give a parquet, CSV or TSV file with the columns sample_id "
             "and fold."
@@ -49,9 +53,10 @@ def read_table(
     obs : DataFrame, optional
         The samples of the study, index = sample ids. The table must name exactly these.
     group_by : str, optional
-        What whole groups are, taken from ``obs``; needed for intervals and leak checks. Without it the table's
-        ``group`` column is used, else every sample is a group of its own. A table that splits a group is read as it
-        is; the leak checks report it.
+        What whole groups are, from columns of ``obs`` or else of the table. Intervals and leak checks go by it. Without
+        it groups are perturbations, as in a plan of our own, or the table's ``group`` column where that holds several
+        perturbations together (scaffolds, pathways). A table that splits a group is read as it is; the leak checks
+        report it.
     n_folds : int, optional
         Only with a table that has no folds: development samples get one from the hash of their group (3 when not
         given).
@@ -101,14 +106,23 @@ def _match(table: pd.DataFrame, obs: pd.DataFrame) -> pd.DataFrame:
 
 def _groups(table: pd.DataFrame, obs: pd.DataFrame | None, group_by: str | None) -> tuple[pd.Series[str], str]:
     """Group of every row, and its name."""
-    if group_by is not None and obs is not None:
-        return group_ids(obs, group_by), group_by
-    named = table.set_index("sample_id")
-    if "group" in table.columns:
-        return group_ids(named, "group"), group_by or "group"
-    if group_by is not None:
-        return group_ids(named, group_by), group_by
-    return group_ids(named, SAMPLE), SAMPLE
+    known = table.set_index("sample_id")
+    if obs is not None:
+        extra = known[[c for c in known.columns if c not in obs.columns]]
+        known = obs.set_axis(obs.index.astype(str)).join(extra)
+    group_by = _default_grouping(known) if group_by is None else group_by
+    return group_ids(known, group_by), group_by
+
+
+def _default_grouping(known: pd.DataFrame) -> str:
+    """Perturbations, or groups of the table that hold whole perturbations together."""
+    if "perturbation" not in known.columns:
+        return "group" if "group" in known.columns else SAMPLE
+    if "group" not in known.columns:
+        return "perturbation"
+    pairs = known[["perturbation", "group"]].astype(str).drop_duplicates()
+    coarser = pairs["perturbation"].is_unique and not pairs["group"].is_unique
+    return "group" if coarser else "perturbation"
 
 
 def _folds_and_roles(table: pd.DataFrame) -> tuple[pd.Series[int] | None, pd.Series[str]]:
