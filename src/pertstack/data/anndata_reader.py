@@ -64,7 +64,7 @@ def open_anndata(
     source_dtype = str(treated.dtype) if isinstance(treated, StoredRows) else "float32"
     uns_reader, notes = _UnsReader(path, kind), _by_columns(path, root, layers)
     if rows is not None:
-        handed = hand_out(treated, obs, rows, mapping, choice=controls, seed=seed, where=path.name)
+        handed = hand_out(treated, obs, ~rows, rows, mapping, choice=controls, seed=seed, where=path.name)
         return DataFile(
             path=str(path), obs=handed.obs, var=_genes(var), treated=SubsetRows(treated, handed.at),
             control=handed.control, control_reference=handed.reference, source_dtype=source_dtype,

@@ -110,6 +110,30 @@ def source_column(obs: pd.DataFrame, mapping: Mapping[str, str] | None, name: st
     return None if source is None or source.startswith("const:") else source
 
 
+def sample_ids(obs: pd.DataFrame, mapping: Mapping[str, str] | None = None) -> np.ndarray[Any, np.dtype[Any]]:
+    """The id of every row, as text."""
+    return np.asarray(_sample_ids(obs, _sources(obs, dict(mapping or {}), "the data")), dtype=object)
+
+
+def canonical_text(
+    obs: pd.DataFrame, mapping: Mapping[str, str] | None, name: str, *, where: str = "the data"
+) -> np.ndarray[Any, np.dtype[Any]] | None:
+    """One canonical column of text (n_rows,), None in empty cells; None where the table has no such column.
+
+    Raises
+    ------
+    InputError
+        A column that every sample needs is not found or is empty in some rows.
+    """
+    sources = _sources(obs, dict(mapping or {}), where)
+    if name in NEEDED:
+        return _needed_text(obs, sources, name, where)
+    if name not in sources:
+        return None
+    values = _text(_column(obs, sources[name]))
+    return None if all(v is None for v in values) else values
+
+
 def _sample_ids(obs: pd.DataFrame, sources: Mapping[str, str]) -> pd.Index[Any]:
     ids = obs[sources["sample_id"]] if "sample_id" in sources else obs.index
     return pd.Index([str(i) for i in ids], name="sample_id", dtype=object)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
-from pertstack.data.columns import canonical_obs, source_column
+from pertstack.data.columns import canonical_obs, canonical_text, sample_ids, source_column
 from pertstack.data.matrices import Positions, RowSource
 from pertstack.data.vehicles import ControlChoice, pair_controls
 
@@ -70,42 +70,43 @@ def control_rows(obs: pd.DataFrame, mapping: Mapping[str, str] | None, label: st
 def hand_out(
     values: RowSource,
     obs: pd.DataFrame,
-    is_control: Mask,
+    treated: Mask,
+    controls: Mask,
     mapping: Mapping[str, str] | None,
     *,
     choice: ControlChoice = "plate_mean",
     seed: int = 0,
+    what: str = "control row",
     where: str = "the data",
 ) -> Handed:
-    """A control for every treated row, from the control rows of its plate, or of its cell line where no plate is known.
+    """A control for every treated row, from the control rows of its cell line and plate (see ``pair_controls``).
 
     Raises
     ------
     InputError
-        No treated row, or a plate / cell line with treated rows and no control row.
+        No treated row, a row without cell line, or a cell line with treated rows and no control row.
     """
-    if is_control.all():
+    if not treated.any():
         raise InputError(f"{where}: all {len(obs):,} rows are controls. There is no treated sample to predict.")
-    table, notes = canonical_obs(_named(obs, is_control, mapping), mapping, where=where)
-    at, controls = np.flatnonzero(~is_control), np.flatnonzero(is_control)
-    by_line = choice.startswith("plate") and "plate" not in table
-    used: ControlChoice = choice
-    if by_line:
-        used = "line_mean" if choice == "plate_mean" else "line_random"
-    line = table["cell_line"].to_numpy(dtype=object)
-    plate = table["plate"].to_numpy(dtype=object) if "plate" in table else line
-    control, ids, reference = pair_controls(
-        values, at, controls, plate, line, np.asarray(table.index, dtype=object), choice=used, seed=seed,
-        what="control row",
+    at = np.flatnonzero(treated).astype(np.int64)
+    table, notes = canonical_obs(obs.iloc[at], mapping, where=where)
+    used = obs.iloc[np.flatnonzero(treated | controls)]
+    line, plate = (np.full(len(obs), None, dtype=object) for _ in range(2))
+    line[treated | controls] = canonical_text(used, mapping, "cell_line", where=where)
+    known = canonical_text(used, mapping, "plate", where=where)
+    if known is not None:
+        plate[treated | controls] = known
+    paired = pair_controls(
+        values, at, np.flatnonzero(controls), line, None if known is None else plate, sample_ids(obs, mapping),
+        choice=choice, seed=seed, what=what, where=where,
     )  # fmt: skip
-    treated = table.iloc[at].copy()
-    treated["control_id"] = ids
+    table["control_id"] = paired.control_ids
     said = (
-        f"{len(controls):,} control rows serve {len(at):,} samples: {reference}"
-        f"{' (no plate is known)' if by_line else ''}."
+        f"{int(controls.sum()):,} {what}s serve {len(at):,} samples: {paired.reference}"
+        f"{' (no plate is known)' if known is None and choice.startswith('plate') else ''}."
     )
-    notes.append(Finding("note", "controls_from_rows", said, len(controls), where=where))
-    return Handed(treated, at.astype(np.int64), control, reference, notes)
+    notes += [Finding("note", "controls_from_rows", said, int(controls.sum()), where=where), *paired.notes]
+    return Handed(table, at, paired.rows, paired.reference, notes)
 
 
 def _flagged(column: pd.Series[Any]) -> Mask | None:
@@ -115,16 +116,6 @@ def _flagged(column: pd.Series[Any]) -> Mask | None:
         return None
     mask = texts.isin({"true", "1", "1.0"}).to_numpy(dtype=bool)
     return mask if mask.any() and not mask.all() else None
-
-
-def _named(obs: pd.DataFrame, is_control: Mask, mapping: Mapping[str, str] | None) -> pd.DataFrame:
-    """The table with a perturbation name in every control row, which may have been left empty there."""
-    column = source_column(obs, mapping, "perturbation")
-    if column is None:
-        return obs
-    names = obs[column].astype(object).to_numpy(copy=True)
-    names[is_control] = "control"
-    return obs.assign(**{column: names})
 
 
 def no_control_rows(obs: pd.DataFrame, mapping: Mapping[str, str] | None) -> str:

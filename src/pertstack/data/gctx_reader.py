@@ -16,14 +16,14 @@ import pandas as pd
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack.data.columns import canonical_obs
+from pertstack.data.control_rows import Mask, hand_out
 from pertstack.data.file import DataFile
 from pertstack.data.matrices import ArrayRows, RepeatedRow, RowSource, StoredRows, SubsetRows
 from pertstack.data.side_files import read_table
-from pertstack.data.vehicles import ControlChoice, pair_controls, treated_rows, vehicle_rows
+from pertstack.data.vehicles import ControlChoice, treated_rows, vehicle_rows
 
 _ID_COLUMNS = ("sample_id", "inst_id", "distil_id", "sig_id", "id", "cid")
 _PLATES = ("rna_plate", "det_plate", "plate", "plate_id")
-_LINES = ("cell_iname", "cell_mfc_name", "cell_id", "cell_line")
 
 
 def open_gctx(
@@ -38,51 +38,54 @@ def open_gctx(
     """Open a .gctx or .gct file; see ``open_data``."""
     values, ids, columns, var = _read_gct(path) if path.suffix == ".gct" else _read_gctx(path)
     table = _metadata(path, metadata, ids, columns)
-    plate = _first(table, _PLATES, fallback=np.array([str(i).split(":")[0] for i in ids], dtype=object))
-    if "plate" not in (mapping or {}) and not set(_PLATES) & set(table.columns):
-        table["plate"] = plate
-    notes: list[Finding] = []
-    if delta:
-        at = np.flatnonzero(treated_rows(table["pert_type"])) if "pert_type" in table else np.arange(len(ids))
-        control: RowSource = RepeatedRow(np.zeros(values.shape[1], dtype=np.float32), len(at))
-        reference = "zero (differential values)"
-    else:
-        at, vehicles = _roles(table, path)
-        line = _first(table, _LINES, fallback=np.full(len(ids), "", dtype=object))
-        control, control_ids, reference = pair_controls(
-            values, at, vehicles, plate, line, ids, choice=controls, seed=seed
-        )
-        served = f"{len(vehicles):,} vehicle wells serve {len(at):,} treated wells: {reference}."
-        notes.append(Finding("note", "controls_from_vehicles", served, len(vehicles), where=str(path)))
-    left = len(ids) - len(at)
-    if left:
-        message = f"{left:,} of {len(ids):,} columns of {path.name} are controls, not samples."
-        notes.append(Finding("note", "not_treated", message, left, where=str(path)))
-    obs, found = canonical_obs(table.iloc[at], mapping, where=path.name)
+    named = "plate" in (mapping or {}) or set(_PLATES) & set(table.columns)
+    if not named and all(":" in str(i) for i in ids):
+        table["plate"] = [str(i).split(":")[0] for i in ids]  # LINCS ids begin with the plate
+    left = [_not_treated(path, table)]
     if not delta:
-        obs["control_id"] = control_ids
+        is_treated, vehicles = _roles(table, path)
+        handed = hand_out(
+            values, table, is_treated, vehicles, mapping, choice=controls, seed=seed, what="vehicle well",
+            where=path.name,
+        )  # fmt: skip
+        return DataFile(
+            path=str(path), obs=handed.obs, var=var, treated=SubsetRows(values, handed.at), control=handed.control,
+            control_reference=handed.reference, notes=[*handed.notes, *filter(None, left)],
+        )  # fmt: skip
+    at = np.flatnonzero(treated_rows(table["pert_type"])) if "pert_type" in table else np.arange(len(ids))
+    obs, found = canonical_obs(table.iloc[at], mapping, where=path.name)
     return DataFile(
-        path=str(path), obs=obs, var=var, treated=SubsetRows(values, at.astype(np.int64)), control=control, delta=delta,
-        control_reference=reference, notes=[*found, *notes],
+        path=str(path), obs=obs, var=var, treated=SubsetRows(values, at.astype(np.int64)), delta=True,
+        control=RepeatedRow(np.zeros(values.shape[1], dtype=np.float32), len(at)),
+        control_reference="zero (differential values)", notes=[*found, *filter(None, left)],
     )  # fmt: skip
 
 
-def _roles(table: pd.DataFrame, path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _not_treated(path: Path, table: pd.DataFrame) -> Finding | None:
+    """How many columns of the file are controls, where any is."""
+    left = int((~treated_rows(table["pert_type"])).sum()) if "pert_type" in table else 0
+    if not left:
+        return None
+    message = f"{left:,} of {len(table):,} columns of {path.name} are controls, not samples."
+    return Finding("note", "not_treated", message, left, where=str(path))
+
+
+def _roles(table: pd.DataFrame, path: Path) -> tuple[Mask, Mask]:
+    """Which columns are treated samples and which are their vehicle controls."""
     if "pert_type" not in table:
         raise InputError(
             f"{path}: nothing says which columns are vehicle controls. Give the siginfo / instinfo table with "
             f"--metadata FILE (it has "
             f"pert_type), or say --delta when the values already are differences (levels 4 and 5)."
         )
-    at, vehicles = np.flatnonzero(treated_rows(table["pert_type"])), np.flatnonzero(vehicle_rows(table["pert_type"]))
-    if not len(vehicles) or not len(at):
+    treated, vehicles = treated_rows(table["pert_type"]), vehicle_rows(table["pert_type"])
+    if not vehicles.any() or not treated.any():
         kinds = table["pert_type"].value_counts().head(8).to_dict()
         raise InputError(
-            f"{path} has {len(at):,} treated and {len(vehicles):,} vehicle columns by pert_type ({kinds}). Both are "
-            f"needed for level 3; for "
-            f"level 4 or 5 say --delta."
+            f"{path} has {int(treated.sum()):,} treated and {int(vehicles.sum()):,} vehicle columns by pert_type "
+            f"({kinds}). Both are needed for level 3; for level 4 or 5 say --delta."
         )
-    return at, vehicles
+    return treated, vehicles
 
 
 def _read_gctx(path: Path) -> tuple[RowSource, np.ndarray[Any, Any], pd.DataFrame, pd.DataFrame]:
@@ -166,8 +169,3 @@ def _metadata(path: Path, metadata: Path | None, ids: np.ndarray[Any, Any], colu
         )
     chosen: pd.DataFrame = table.loc[index].rename_axis("sample_id")
     return chosen
-
-
-def _first(table: pd.DataFrame, names: tuple[str, ...], *, fallback: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    found = next((n for n in names if n in table.columns), None)
-    return fallback if found is None else table[found].astype(str).to_numpy(dtype=object)

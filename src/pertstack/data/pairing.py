@@ -78,7 +78,7 @@ def _unit(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def pairing_findings(file: DataFile, census: Census, pairing: Pairing) -> list[Finding]:
     """What the user should know about the controls."""
-    found = []
+    found = [] if file.delta else _across_lines(file, census)
     if pairing.word in ("random", "unknown") and not file.delta:
         found.append(Finding(
             "warning", "controls_random" if pairing.word == "random" else "controls_unknown",
@@ -106,3 +106,20 @@ def pairing_findings(file: DataFile, census: Census, pairing: Pairing) -> list[F
             tuple(str(c) for c in contradicted[:10]), file.path,
         ))  # fmt: skip
     return found
+
+
+def _across_lines(file: DataFile, census: Census) -> list[Finding]:
+    """A warning where one control profile serves samples of several cell lines."""
+    lines = file.obs["cell_line"].to_numpy(dtype=object)
+    table = pd.DataFrame({"control": census.control_digest, "line": lines}, index=file.obs.index)
+    several = table["control"].map(table.groupby("control")["line"].nunique() > 1).to_numpy(dtype=bool)
+    if not several.any():
+        return []
+    samples, names = table.index[several], sorted({str(line) for line in lines[several]})
+    return [Finding(
+        "warning", "control_of_several_cell_lines",
+        f"{int(several.sum()):,} samples share their control profile with samples of another cell line "
+        f"({first_few(names)}): {first_few(samples)}. The difference between the lines is then in their effects. Give "
+        f"every sample a control of its own cell line.",
+        int(several.sum()), tuple(str(s) for s in samples[:10]), file.path,
+    )]  # fmt: skip

@@ -17,11 +17,12 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
-from pertstack.data.columns import ALIASES, canonical_obs
+from pertstack.data.columns import ALIASES, canonical_obs, source_column
 from pertstack.data.file import DataFile
 from pertstack.data.matrices import IndexedRows, RepeatedRow, RowSource
 from pertstack.data.spill import header, pour
 
+Names = np.ndarray[Any, Any]
 _ID_COLUMNS = ("sample_id", "index", "Unnamed: 0", "__index_level_0__")
 _KNOWN = {"sample_id", "control_id", "log10_dose", *_ID_COLUMNS, *(a for names in ALIASES.values() for a in names)}
 
@@ -56,12 +57,13 @@ def open_tables(
     keep = [c for c in first.columns if str(c) not in genes]
     treated, table = pour(path, ordered, keep)
     obs_source = _indexed(table, path)
+    obs, notes = canonical_obs(obs_source, mapping, where=path.name)
     if delta:
         controls: RowSource = RepeatedRow(np.zeros(len(ordered), dtype=np.float32), len(table))
     else:
         assert control is not None
-        controls = _controls(control, ordered, obs_source)
-    obs, notes = canonical_obs(obs_source, mapping, where=path.name)
+        line = source_column(obs_source, mapping, "cell_line")
+        controls = _controls(control, ordered, obs_source, line)
     notes.append(_gene_note(path, ordered, keep))
     if one_sided:
         notes.append(_one_sided_note(path, sorted(one_sided)))
@@ -96,7 +98,7 @@ def _indexed(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     return named
 
 
-def _controls(path: Path, genes: list[str], obs: pd.DataFrame) -> RowSource:
+def _controls(path: Path, genes: list[str], obs: pd.DataFrame, line: str | None) -> RowSource:
     columns = header(path).columns
     by_control = "control_id" in columns and "control_id" in obs
     key = "control_id" if by_control else next((c for c in _ID_COLUMNS if c in columns), None)
@@ -106,7 +108,8 @@ def _controls(path: Path, genes: list[str], obs: pd.DataFrame) -> RowSource:
             f"controls cannot be "
             f"matched to samples. Its columns: {first_few(columns, 20)}."
         )
-    values, table = pour(path, genes, [key])
+    stated = line if line in columns else None
+    values, table = pour(path, genes, [key] if stated is None else [key, stated])
     ids = pd.Index(table[key].astype(str))
     if ids.has_duplicates:
         raise InputError(
@@ -121,7 +124,21 @@ def _controls(path: Path, genes: list[str], obs: pd.DataFrame) -> RowSource:
             f"{first_few(missing)} is not in it "
             f"(it has {first_few(ids[:3])})."
         )
+    if stated is not None:
+        _need_own_line(path, wanted, table[stated].astype(str).to_numpy()[at], obs[stated].astype(str).to_numpy())
     return IndexedRows(values.values, at.astype(np.int64))
+
+
+def _need_own_line(path: Path, control_ids: pd.Index[Any], of_control: Names, of_sample: Names) -> None:
+    """Refuse a control table that says itself that a control is of another cell line than its sample."""
+    other = np.flatnonzero(of_control != of_sample)
+    if len(other):
+        i = other[0]
+        raise InputError(
+            f"{path}: {len(other):,} of {len(of_sample):,} samples name a control of another cell line: {of_sample[i]} "
+            f"was given {control_ids[i]!r} of {of_control[i]}. The difference between the lines would be in the "
+            f"effect. Correct control_id in the treated table."
+        )
 
 
 def _one_sided_note(path: Path, columns: list[str]) -> Finding:

@@ -1,18 +1,24 @@
-"""Controls that stand in the same table as treated samples (vehicle wells): who they are, and which sample gets which.
+"""Controls that are rows of the same table as treated samples: who they are, and which sample gets which.
 
-The choice is written into ``control_reference``, because it decides what an own-control score means (``pairing.py``).
+A control never serves another cell line: plates and batches often hold several. The choice is written into
+``control_reference``, because it decides what an own-control score means (``pairing.py``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
+from pertstack._base.findings import Finding
 from pertstack.data.matrices import Float32, IndexedRows, Positions, RowSource, SubsetRows, take
 
+Names = np.ndarray[Any, Any]
+Key = tuple[Any, Any]  # cell line, plate (None: any, or not known)
 ControlChoice = Literal["plate_mean", "plate_random", "line_mean", "line_random"]
 _VEHICLE_TYPES = {"ctl_vehicle", "ctl_vehicle.cns", "ctl_untrt", "ctl_untrt.cns", "vehicle", "control"}
 _OTHER_CONTROLS = {"ctl_vector", "ctl_vector.cns", "ctl_pos"}
@@ -31,76 +37,122 @@ def treated_rows(pert_type: pd.Series[Any]) -> np.ndarray[Any, np.dtype[np.bool_
     return ~kind.isin(_VEHICLE_TYPES | _OTHER_CONTROLS).to_numpy(dtype=bool)
 
 
+@dataclass(frozen=True)
+class Paired:
+    """The control of every treated row."""
+
+    rows: RowSource
+    control_ids: list[str]
+    reference: str  # how they were given, in words
+    notes: list[Finding]
+
+
 def pair_controls(
     values: RowSource,
     treated: Positions,
-    vehicles: Positions,
-    plate: np.ndarray[Any, Any],
-    line: np.ndarray[Any, Any],
-    ids: np.ndarray[Any, Any],
+    controls: Positions,
+    line: Names,
+    plate: Names | None,
+    ids: Names,
     *,
     choice: ControlChoice = "plate_mean",
     seed: int = 0,
     what: str = "vehicle well",
-) -> tuple[RowSource, list[str], str]:
-    """A control for every treated row.
+    where: str = "",
+) -> Paired:
+    """A control for every treated row, always of its own cell line.
 
     Parameters
     ----------
     values
-        All rows of the file, treated and vehicle.
-    treated, vehicles
+        All rows of the file, treated and control.
+    treated, controls
         Their positions.
-    plate, line, ids
-        Plate, cell line and id of every row of the file.
+    line, plate, ids
+        Cell line, plate (None where unknown; None altogether where the file knows no plates) and id of every row.
     choice
-        ``plate_mean`` (mean vehicle of the plate), ``plate_random`` (one vehicle well of the plate), and the same per
-        cell line.
+        ``plate_mean`` (mean control of the cell line on the plate), ``plate_random`` (one of them), ``line_mean`` and
+        ``line_random`` (of the cell line, wherever it is). A sample whose plate holds no control of its cell line, or
+        whose plate is not known, gets the mean (or one) of its cell line; a warning says which.
     what
         What a control is called in messages.
-
-    Returns
-    -------
-    The controls as rows, the control id of every treated row, and a sentence for ``control_reference``.
 
     Raises
     ------
     InputError
-        A plate (or cell line) with treated samples has no control.
+        A cell line with treated samples has no control at all.
     """
     if choice not in get_args(ControlChoice):
         raise InputError(
             f"The choice of controls {choice!r} is not known. Use one of {', '.join(get_args(ControlChoice))}."
         )
-    by_plate = choice.startswith("plate")
-    where = plate if by_plate else line
-    unit = "plate" if by_plate else "cell line"
-    pools = {str(w): vehicles[where[vehicles].astype(str) == str(w)] for w in np.unique(where[treated].astype(str))}
-    empty = [w for w, pool in pools.items() if not len(pool)]
-    if empty:
-        raise InputError(
-            f"{len(empty):,} {unit}s have treated samples but no {what}: {first_few(empty)}. "
-            + ("Take controls from the whole cell line (--controls line_mean), or leave" if by_plate else "Leave")
-            + f" these {unit}s out."
-        )
-    names = where[treated].astype(str)
+    by_plate = plate if choice.startswith("plate") else None
+    of_line = _pools(controls, [(name, None) for name in line[controls]])
+    of_plate = {} if by_plate is None else _pools(controls, _keys(line, by_plate, controls))
+    pools = of_plate | of_line  # (line, None) is the whole line, not its controls of unknown plates
+    wanted = [] if by_plate is None else _keys(line, by_plate, treated)
+    keys = [key if key in pools else (key[0], None) for key in wanted] or [(name, None) for name in line[treated]]
+    _need_controls(line[treated], of_line, what)
+    place = "cell line" if by_plate is None else "cell line on the plate"
+    notes = [] if by_plate is None else _elsewhere(wanted, keys, ids[treated], what, where)
+    if notes:
+        place += ", or of the cell line where the plate has none"
     if choice.endswith("mean"):
-        units = sorted(pools)
-        means = np.stack([_mean(values, pools[u]) for u in units])
-        at = {u: i for i, u in enumerate(units)}
-        index = np.array([at[w] for w in names], dtype=np.int64)
-        return (
-            IndexedRows(means, index),
-            [f"{w}:{what.split()[0]}_mean" for w in names],
-            f"mean of the {what}s of the {unit}",
+        units = sorted(set(keys), key=str)
+        at = {key: i for i, key in enumerate(units)}
+        means = np.stack([_mean(values, pools[key]) for key in units])
+        rows: RowSource = IndexedRows(means, np.array([at[key] for key in keys], dtype=np.int64))
+        named = {key: f"{_in_words(key)}:{what.split()[0]}_mean" for key in units}
+        return Paired(rows, [named[key] for key in keys], f"mean of the {what}s of the {place}", notes)
+    rng, chosen = np.random.default_rng(seed), np.empty(len(treated), dtype=np.int64)
+    for key, members in sorted(_pools(np.arange(len(keys)), keys).items(), key=lambda item: str(item[0])):
+        chosen[members] = rng.choice(pools[key], size=len(members))
+    drawn = f"one {what} of the {place}, drawn at random (seed {seed})"
+    return Paired(SubsetRows(values, chosen), [str(i) for i in ids[chosen]], drawn, notes)
+
+
+def _keys(line: Names, plate: Names, rows: Positions) -> list[Key]:
+    return list(zip(line[rows], plate[rows], strict=True))
+
+
+def _pools(positions: Positions, keys: Sequence[Key]) -> dict[Key, Positions]:
+    """Positions by cell line and plate."""
+    found: dict[Key, list[int]] = {}
+    for position, key in zip(positions, keys, strict=True):
+        found.setdefault(key, []).append(int(position))
+    return {key: np.array(rows, dtype=np.int64) for key, rows in found.items()}
+
+
+def _need_controls(lines: Names, of_line: Mapping[Key, Positions], what: str) -> None:
+    without = sorted({str(name) for name in lines if (name, None) not in of_line})
+    if without:
+        raise InputError(
+            f"{len(without):,} cell lines have treated samples but no {what}: {first_few(without)}. A control of "
+            f"another cell line would put the difference between the lines into every effect. Add controls of these "
+            f"lines, or leave the lines out."
         )
-    rng = np.random.default_rng(seed)
-    chosen = np.empty(len(treated), dtype=np.int64)
-    for w in sorted(pools):
-        members = np.flatnonzero(names == w)
-        chosen[members] = rng.choice(pools[w], size=len(members))
-    control_ids = [str(i) for i in ids[chosen]]
-    return SubsetRows(values, chosen), control_ids, f"one {what} of the {unit}, drawn at random (seed {seed})"
+
+
+def _elsewhere(
+    wanted: Sequence[Key], keys: Sequence[Key], ids: Names, what: str, where: str
+) -> list[Finding]:  # fmt: skip
+    """A warning where samples got the control of their cell line because their plate has none of it."""
+    at = [i for i, got in enumerate(keys) if got[1] is None]
+    if not at:
+        return []
+    units = sorted({_in_words((line, plate or "an unknown plate")) for line, plate in (wanted[i] for i in at)})
+    return [Finding(
+        "warning", "controls_from_other_plates",
+        f"{len(at):,} of {len(wanted):,} samples have no {what} of their cell line on their plate "
+        f"({first_few(units)}). They are given those of the cell line on its other plates, so the difference between "
+        f"plates is in their effects. Leave them out, or treat all samples alike with --controls line_mean.",
+        len(at), tuple(str(ids[i]) for i in at[:10]), where, {"n_samples": len(at), "n_places": len(units)},
+    )]  # fmt: skip
+
+
+def _in_words(key: Key) -> str:
+    line, plate = key
+    return str(line) if plate is None else f"{line} on {plate}"
 
 
 def _mean(values: RowSource, positions: Positions, at_once: int = 1024) -> Float32:

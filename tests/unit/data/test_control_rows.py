@@ -68,12 +68,6 @@ def test_a_label_names_an_unusual_control_and_an_unknown_one_is_refused_with_nea
         open_data(path, control_label="AAVS1")
 
 
-def test_a_plate_without_a_control_is_refused_with_its_name(tmp_path):
-    path, _ = cells(tmp_path, plate=np.repeat(["p1", "p2", "p3", "p4", "p5", "p6"], 2))
-    with pytest.raises(InputError, match=r"p1.*--controls line_mean"):
-        open_data(path)
-
-
 def test_label_beside_a_control_layer_is_refused(tmp_path):
     path, x = cells(tmp_path)
     data = anndata.read_h5ad(path)
