@@ -20,6 +20,7 @@ from pertstack._base.errors import StackingError
 from pertstack._base.files import storage_error
 from pertstack._base.progress import show_progress
 from pertstack._base.shown import count_of
+from pertstack.data.cells import Normalise
 from pertstack.data.simulate_config import Pairing
 from pertstack.data.vehicles import ControlChoice
 from pertstack.terminal import (
@@ -112,6 +113,14 @@ def init(
                                                          "the same file.")] = "plate_mean",
     control_label: Annotated[str | None, typer.Option(help="The perturbation that is the control, where controls are "
                                                            "rows (common names are known).")] = None,
+    treated_layer: Annotated[str | None, typer.Option(help="Layer with treated profiles or counts; default X.")] = None,
+    by: Annotated[str | None, typer.Option(help="Cells: what else tells samples apart: guide, dose, donor, or "
+                                                "a column.")] = None,
+    normalise: Annotated[Normalise | None, typer.Option(help="Cells: cp10k or 5e4 (log1p of counts per 10,000 or "
+                                                             "50,000), mean_log1p, sum.")] = None,
+    min_cells: Annotated[int, typer.Option(min=1, help="Cells: samples of fewer are left out.")] = 10,
+    cells_as_samples: Annotated[bool, typer.Option("--cells-as-samples", help="Every row is a sample, also if "
+                                                                              "rows look like cells.")] = False,
     delta: Annotated[bool, typer.Option("--delta", help="Values already are differential: no control.")] = False,
     map_: Annotated[str | None, typer.Option("--map", help="Your columns: cell_line=cell_id,perturbation=drug")] = None,
     features: Annotated[Path | None, typer.Option(help="Feature matrix keyed by perturbation.")] = None,
@@ -131,7 +140,8 @@ def init(
         study, data=data, group=group, folds=folds, test=test, seed=seed, plan=plan, control_layer=control_layer,
         control=control, metadata=metadata, controls=controls, control_label=control_label, delta=delta,
         mapping=parse_mapping(map_), features=features, targets=targets, graph=graph,
-        graph_names=graph_names, graph_min_score=graph_min_score,
+        graph_names=graph_names, graph_min_score=graph_min_score, treated_layer=treated_layer,
+        by=split_names(by) or [], normalise=normalise, min_cells=min_cells, cells_as_samples=cells_as_samples,
     )  # fmt: skip
     say_findings(made.findings())
     out(made.describe())

@@ -22,6 +22,7 @@ from pertstack._base.findings import Finding
 from pertstack._base.memory import rows_per_tile
 from pertstack._base.progress import track
 from pertstack.data import DataFile, build_side, open_data, save_side, validate
+from pertstack.data.cells import CellChoice
 from pertstack.data.landmarks import landmarks_of
 from pertstack.data.rows import Float32
 from pertstack.data.vehicles import ControlChoice
@@ -64,6 +65,7 @@ class StudyChoices:
     graph_names: Path | None = None
     graph_min_score: float | None = None
     plan: Path | None = None  # explicit fold table
+    cells: CellChoice = field(default_factory=CellChoice)  # how rows that are cells become samples
 
 
 def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
@@ -89,6 +91,7 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
         controls=choices.controls,
         control_label=choices.control_label,
         seed=choices.seed,
+        cells=choices.cells,
     )
     findings = validate(file)
     _stop_on_errors(findings, f"{data} cannot be used as it is", InputError)
@@ -251,6 +254,8 @@ def _facts(data: Path, file: DataFile, plan: FoldPlan, choices: StudyChoices) ->
         "controls": choices.controls,
         "control_label": choices.control_label,
         "delta": choices.delta,
+        "made": file.made or None,
+        "cells": choices.cells.to_json() if file.made or choices.cells.as_samples else None,
         "map": choices.mapping,
         "n_samples": file.n_samples,
         "n_genes": file.n_genes,

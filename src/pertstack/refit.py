@@ -18,6 +18,7 @@ import pandas as pd
 from pertstack._base.digests import digest_names
 from pertstack._base.errors import InputError, IntegrityError, MisalignedError, ModelFailedError, first_few
 from pertstack.data import DataFile, SideInformation, build_side, load_side, open_data, save_side
+from pertstack.data.cells import CellChoice
 from pertstack.data.rows import Float32, PredictRows
 from pertstack.data.side import PerturbationFeatures
 from pertstack.design.blocks import Block
@@ -49,6 +50,8 @@ def open_new(folder: StudyFolder, new: Path, reading: Mapping[str, Any] | None =
     given = {name: value for name, value in (reading or {}).items() if value is not None}
     if "mapping" in given:
         given["mapping"] = {**choices["map"], **given["mapping"]}
+    if "cells" in choices:
+        usual["cells"] = CellChoice.from_json(choices["cells"])
     options = {**usual, **given}
     file = open_data(new, delta=choices["delta"], treated_optional=True, seed=choices["seed"], **options)
     theirs, ours = set(file.gene_names), set(folder.gene_names)

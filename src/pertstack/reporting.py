@@ -91,6 +91,7 @@ def _data_facts(folder: StudyFolder) -> dict[str, Any]:
     samples = folder.samples
     return {
         "samples": choices["n_samples"],
+        **({"made of": folder.card.made} if folder.card.made else {}),
         "genes": choices["n_genes"],
         "cell lines": int(samples["cell_line"].nunique()),
         "perturbations": int(samples["perturbation"].nunique()),

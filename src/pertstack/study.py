@@ -17,6 +17,7 @@ from pertstack._base.shown import count_of
 from pertstack.auditing import audit_study
 from pertstack.calibrating import Calibrated, calibrate_study
 from pertstack.create import StudyChoices, create_study
+from pertstack.data.cells import CellChoice, Normalise
 from pertstack.data.vehicles import ControlChoice
 from pertstack.design.analysis_plan import (
     AUTO,
@@ -100,6 +101,7 @@ class Study:
         controls: ControlChoice = "plate_mean", delta: bool = False, mapping: Mapping[str, str] | None = None,
         features: Path | str | None = None, targets: Path | str | None = None, graph: Path | str | None = None,
         graph_names: Path | str | None = None, graph_min_score: float | None = None, control_label: str | None = None,
+        by: Sequence[str] = (), normalise: Normalise | None = None, min_cells: int = 10, cells_as_samples: bool = False,
     ) -> Study:  # fmt: skip
         """Read and validate a data file, fix the fold plan, lay out the study.
 
@@ -117,6 +119,8 @@ class Study:
             hold ids (STRING), and the least score of an edge that counts.
         controls, control_label : where controls are wells or rows of the same file, how samples get theirs, and the
             perturbation that is the control (common names are known).
+        by, normalise, min_cells, cells_as_samples : where rows are cells: what else tells samples apart, how sums of
+            cells become profiles, how many cells a sample has at least, and whether every cell is a sample.
 
         Raises
         ------
@@ -137,7 +141,7 @@ class Study:
         choices = StudyChoices(
             group=group, folds=folds, test=test, seed=seed, control_layer=control_layer, treated_layer=treated_layer,
             controls=controls, control_label=control_label, delta=delta, mapping=dict(mapping or {}),
-            graph_min_score=graph_min_score,
+            graph_min_score=graph_min_score, cells=CellChoice(tuple(by), normalise, min_cells, cells_as_samples),
             **{name: None if path is None else Path(path) for name, path in paths.items()},
         )  # fmt: skip
         return cls(create_study(Path(root), Path(data), choices))
@@ -173,7 +177,8 @@ class Study:
         )
         whose = " Folds and test come from an explicit table." if facts["rule"] == "table" else ""
         grouped = f"Groups: {facts['n_groups']:,}, by {self.plan.group_by}; they are held out whole.{whose}"
-        return f"{self!r}\nQuestion: {self.plan.question}\n{grouped}\n{parts}"
+        made = f"\n{self.folder.card.made}." if self.folder.card.made else ""
+        return f"{self!r}{made}\nQuestion: {self.plan.question}\n{grouped}\n{parts}"
 
     def status(self) -> Status:
         """Where the study stands."""

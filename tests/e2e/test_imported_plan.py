@@ -7,10 +7,11 @@ import json
 import anndata
 import pandas as pd
 import pytest
-from .conftest import ok, pertstack
 
 from pertstack.design.folds import FoldPlan
 from pertstack.study import Study
+
+from .conftest import ok, pertstack
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
+from pertstack.data.cells.choice import CellChoice
+from pertstack.data.cells.entry import look_at_cells, made_of_cells
 from pertstack.data.columns import canonical_obs
 from pertstack.data.control_rows import control_rows, hand_out, no_control_rows
 from pertstack.data.file import DataFile
@@ -35,6 +37,7 @@ def open_anndata(
     control_label: str | None = None,
     controls: ControlChoice = "plate_mean",
     seed: int = 0,
+    cells: CellChoice | None = None,
 ) -> DataFile:
     """Open an .h5ad file or .zarr folder; see ``open_data``."""
     kind: Kind = "zarr" if path.is_dir() else "hdf5"
@@ -58,11 +61,20 @@ def open_anndata(
         raise InputError(
             f"{path}: --control-label {control_label} names control rows, but {what}. Give one of the two."
         )
-    rows = None
+    rows, cells = None, cells or CellChoice()
     if not delta and "X" in root and "control" not in layers and control_layer == "control":
         rows = control_rows(obs, mapping, control_label)
     source_dtype = str(treated.dtype) if isinstance(treated, StoredRows) else "float32"
-    uns_reader, notes = _UnsReader(path, kind), _by_columns(path, root, layers)
+    look = None if delta or isinstance(treated, RepeatedRow) else look_at_cells(treated, obs, rows, mapping, cells)
+    if look is not None and look.summed and control_layer not in layers:
+        made = made_of_cells(treated, obs, rows, mapping, look, cells, controls=controls, where=path.name)
+        return DataFile(
+            path=str(path), obs=made.obs, var=_genes(var), treated=made.treated, control=made.control,
+            control_reference=made.reference, source_dtype=source_dtype, uns_reader=_UnsReader(path, kind),
+            notes=[*made.notes, *_by_columns(path, root, layers)], made=made.made, counts_meant=made.counts,
+        )  # fmt: skip
+    uns_reader = _UnsReader(path, kind)
+    notes = [*_by_columns(path, root, layers), *([] if look is None else look.notes(path.name, cells))]
     if rows is not None:
         handed = hand_out(treated, obs, ~rows, rows, mapping, choice=controls, seed=seed, where=path.name)
         return DataFile(

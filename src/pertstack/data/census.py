@@ -147,7 +147,7 @@ class Census:
             transform=self.transform,
             value_min=self.low, value_max=self.high, value_mean=mean, value_sd=float(np.sqrt(spread)),
             control_reference=self.file.control_reference, pairing=pairing.word, n_controls=pairing.n_controls,
-            pairing_excess=pairing.excess,
+            pairing_excess=pairing.excess, made=self.file.made,
         )  # fmt: skip
 
 

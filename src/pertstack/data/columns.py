@@ -8,7 +8,7 @@ with ``--map``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -23,21 +23,32 @@ NEEDED = ("perturbation", "cell_line")
 ALIASES: dict[str, tuple[str, ...]] = {
     "perturbation": (
         "perturbation", "pert_id", "cmap_name", "pert_iname", "sm_name", "condition", "compound", "drug", "drug_name",
-        "perturbagen", "perturbagen_name", "treatment", "target", "gene", "guide_identity",
+        "drugname_drugconc", "perturbagen", "perturbagen_name", "treatment", "target_gene", "gene_target",
+        "target_gene_name", "perturbed_gene", "target", "gene", "guide_identity",
     ),
     "cell_line": (
         "cell_line", "cell_iname", "cell_mfc_name", "cell_id", "cell_type", "cell_line_name", "cell_name", "cell",
+        "cellline", "cell_line_id", "context",
     ),
     "smiles": ("smiles", "SMILES", "canonical_smiles", "Smiles", "pert_smiles"),
     "dose": ("dose", "pert_dose", "dose_uM", "pert_idose", "dose_val", "dose_value", "concentration"),
     "dose_unit": ("dose_unit", "pert_dose_unit", "dose_units", "concentration_unit"),
     "time": ("time_h", "time", "pert_time", "pert_itime", "timepoint_hr", "timepoint", "time_hr"),
     "time_unit": ("time_unit", "pert_time_unit", "time_units"),
-    "plate": ("plate", "rna_plate", "det_plate", "plate_id", "plate_name", "batch", "library_id"),
+    "plate": ("plate", "rna_plate", "det_plate", "plate_id", "plate_name", "batch", "gem_group",
+              "library_id", "batch_id", "gemgroup", "batch_var"),
     "replicate": ("replicate", "rep", "replicate_id", "bio_rep", "pert_replicate"),
     "control_id": ("control_id", "paired_control_id", "ctrl_id", "control_sample"),
 }  # fmt: skip
+CELL_EXTRAS: dict[str, tuple[str, ...]] = {
+    "guide": ("guide", "guide_id", "guide_identity", "guide_ids", "sgrna", "sgRNA", "sgRNA_ID", "sgID_AB"),
+    "donor": ("donor", "donor_id", "patient", "patient_id", "individual"),
+}
+"""What else may tell samples made of cells apart, by the names it has in files."""
 _CONTEXT = ("plate", "replicate", "control_id")
+_BARCODES = {"cell_id", "cell_name", "cell"}
+LEAST_ROWS = 20
+"""Rows below which such a column may hold another cell line in every row."""
 _UNIT_IN_NAME = {"dose_uM": "uM", "timepoint_hr": "h", "time_h": "h", "time_hr": "h"}
 _EMPTY = {"", "nan", "none", "na", "<na>", "-666", "null"}
 
@@ -99,9 +110,20 @@ def _sources(obs: pd.DataFrame, mapping: dict[str, str], where: str) -> dict[str
                 f"{first_few(obs.columns, 40)}. "
                 f"(Write const:VALUE for one value in every row, or none to do without.)"
             )
-    found = {name: next((a for a in aliases if a in obs.columns), None) for name, aliases in ALIASES.items()}
+    found = {name: alias_of([c for c in obs.columns if _may_be(obs[c], name)], name) for name in ALIASES}
     sources = {name: source for name, source in found.items() if source is not None and name not in wanted}
     return sources | {name: source for name, source in wanted.items() if source != "none"}
+
+
+def alias_of(columns: Iterable[str], name: str) -> str | None:
+    """The first name of a canonical column among some columns; None where there is none."""
+    there = set(columns)
+    return next((a for a in ALIASES[name] if a in there), None)
+
+
+def _may_be(column: pd.Series[Any], name: str) -> bool:
+    """Whether a column may be the canonical one: ``cell_id`` with a value of its own in every row is a barcode."""
+    return name != "cell_line" or column.name not in _BARCODES or len(column) < LEAST_ROWS or not column.is_unique
 
 
 def source_column(obs: pd.DataFrame, mapping: Mapping[str, str] | None, name: str) -> str | None:

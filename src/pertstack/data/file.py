@@ -58,6 +58,8 @@ class DataFile:
     source_dtype: str = "float32"
     uns_reader: Callable[[], dict[str, Any]] | None = None
     notes: list[Finding] = field(default_factory=list)  # found while reading
+    made: str = ""  # how samples were made of cells, in words; empty where rows of the file are samples
+    counts_meant: bool = False  # values are sums of counts because the user asked for them
 
     def __post_init__(self) -> None:
         shape = (len(self.obs), len(self.var))

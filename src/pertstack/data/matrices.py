@@ -115,6 +115,11 @@ class StoredRows:
             self._open = element
         return self._open
 
+    def sparse(self) -> Any | None:
+        """anndata's view of a sparse matrix (``format``; ``group``: data, indices, indptr); None for a dense one."""
+        matrix = self._matrix()
+        return matrix if self._sparse else None
+
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "kind": self.kind, "key": self.key, "_open": None, "_sparse": False,
                 "_band": (-1, None)}  # fmt: skip

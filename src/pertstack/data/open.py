@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pertstack._base.errors import InputError
 from pertstack._base.files import missing_file
+from pertstack.data.cells.choice import CellChoice
 from pertstack.data.file import DataFile
 from pertstack.data.vehicles import ControlChoice
 
@@ -24,6 +25,7 @@ def open_data(
     controls: ControlChoice = "plate_mean",
     seed: int = 0,
     control_label: str | None = None,
+    cells: CellChoice | None = None,
 ) -> DataFile:
     """Open a data file for reading in chunks.
 
@@ -53,6 +55,8 @@ def open_data(
         them become the control of a sample, and the seed where they are drawn.
     control_label
         AnnData without a control layer: the perturbation that is the control; common names are known.
+    cells
+        AnnData whose rows are cells: how they become samples.
 
     Raises
     ------
@@ -73,6 +77,7 @@ def open_data(
         return open_anndata(
             path, mapping=mapping, control_layer=control_layer, treated_layer=treated_layer, delta=delta,
             treated_optional=treated_optional, control_label=control_label, controls=controls, seed=seed,
+            cells=cells,
         )  # fmt: skip
     if kind == "gctx":
         from pertstack.data.gctx_reader import open_gctx

@@ -148,6 +148,12 @@ def _values(file: DataFile, census: Census) -> list[Finding]:
 
 def _scale(file: DataFile, census: Census) -> list[Finding]:
     transform, low, high = census.transform, census.low, census.high
+    if transform == "counts" and file.counts_meant:
+        return [Finding(
+            "warning", "summed_counts",
+            f"Values are sums of counts, up to {high:g}, as asked: errors and deltas are ruled by a few highly "
+            f"expressed genes and by the number of cells. --normalise cp10k ends both.", where=file.path,
+        )]  # fmt: skip
     if transform == "counts":
         return [Finding(
             "error", "raw_counts",

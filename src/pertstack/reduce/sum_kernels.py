@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pertstack.reduce._numba import kernel
+from pertstack._base.compiled import kernel
 
 GENES = 256  # genes of a strip: long enough for sums over genes to run in vector lanes
 ROWS = 8  # rows of a strip; a tile starts at a multiple of it

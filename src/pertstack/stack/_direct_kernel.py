@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pertstack.reduce._numba import kernel
+from pertstack._base.compiled import kernel
 
 
 @kernel

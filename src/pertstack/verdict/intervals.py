@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertstack._base.compiled import kernel
 from pertstack._base.errors import InputError
 from pertstack.data.rows import Float32
 from pertstack.predictions.source import BlockSource
-from pertstack.reduce._numba import kernel
 from pertstack.reduce.read_tiles import iter_tiles, samples_of
 from pertstack.reduce.references import References
 from pertstack.reduce.tile import Combine, Tile

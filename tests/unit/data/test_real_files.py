@@ -8,6 +8,7 @@ import pytest
 
 from pertstack._base.errors import InputError
 from pertstack.data import build_side, open_data, validate
+from pertstack.data.cells import CellChoice
 from realdata import real_data
 
 FILES = {
@@ -74,10 +75,17 @@ def test_files_without_controls_are_refused_with_a_mend() -> None:
         open_data(real_data("l1000_multicell/basal_lines.h5ad"))
 
 
-def test_control_cells_among_the_samples_become_the_control_of_every_perturbed_cell() -> None:
+def test_cells_become_the_pseudobulk_that_was_made_of_them_elsewhere() -> None:
     file = open_data(real_data("norman_doubles/cells.h5ad"))
-    pseudobulk = open_data(real_data("norman_doubles/pseudobulk.h5ad"))  # control layer of the same cells
+    pseudobulk = open_data(real_data("norman_doubles/pseudobulk.h5ad"))  # means and control layer of the same cells
+    assert (file.n_samples, file.n_genes) == (176, 1000)
+    at = pseudobulk.positions(i.split("|")[0] for i in file.sample_ids)
+    for ours, theirs in zip(file.read(slice(None)), pseudobulk.read(at), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_cells_as_samples_have_the_control_cells_as_their_control() -> None:
+    file = open_data(real_data("norman_doubles/cells.h5ad"), cells=CellChoice(as_samples=True))
+    pseudobulk = open_data(real_data("norman_doubles/pseudobulk.h5ad"))
     assert (file.n_samples, file.n_genes) == (7040, 1000)
-    ours, _ = file.read(slice(0, 2))
-    theirs, _ = pseudobulk.read(slice(0, 2))
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    np.testing.assert_allclose(file.read_control([0, 1]), pseudobulk.read_control([0, 1]), atol=1e-5)

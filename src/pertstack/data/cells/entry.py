@@ -1,0 +1,96 @@
+"""Where a reader of files asks about cells: are these rows cells, and if so, the samples they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import InputError
+from pertstack._base.findings import Finding
+from pertstack.data.cells.choice import CellChoice
+from pertstack.data.cells.groups import Mask, Sources, rows_per_condition
+from pertstack.data.cells.pseudobulk import Pseudobulk, pseudobulk
+from pertstack.data.cells.recognise import ALREADY, MANY, Look, look_at
+from pertstack.data.columns import alias_of
+from pertstack.data.control_rows import no_control_rows
+from pertstack.data.matrices import RowSource
+from pertstack.data.vehicles import ControlChoice
+
+
+@dataclass(frozen=True)
+class CellLook:
+    """What rows look like, and what is done with them."""
+
+    sources: Sources
+    look: Look
+    rows: float  # of one condition, in the median
+    summed: bool
+
+    def notes(self, where: str, choice: CellChoice) -> list[Finding]:
+        """A warning where rows that may be cells are taken as samples."""
+        like_cells = self.look.zeros >= 0.01 or self.look.kind == "other"
+        if self.summed or self.rows < MANY or not like_cells:
+            return []
+        asked = ", as asked" if choice.as_samples else ""
+        mend = "" if choice.as_samples else " Are they cells? --by and --normalise sum them to samples."
+        return [Finding(
+            "warning", "cells_as_samples",
+            f"{where}: {self.rows:,.0f} rows say the same perturbation, cell line and batch (in the median), and every "
+            f"row is a sample{asked}. If they are cells, scores are correlations with single cells, which are low "
+            f"whatever the model.{mend}", where=where,
+        )]  # fmt: skip
+
+
+def look_at_cells(
+    matrix: RowSource, obs: pd.DataFrame, is_control: Mask | None, mapping: Mapping[str, str] | None,
+    choice: CellChoice,
+) -> CellLook | None:  # fmt: skip
+    """What the rows of a file look like; None where no column says the perturbation, or rows are sums already."""
+    if any(c in obs.columns for c in ALREADY) and not choice.asked:
+        return None
+    sources = Sources.find(obs, mapping, choice.by, "the data")
+    if sources is None or not len(obs):
+        return None
+    controls = np.zeros(len(obs), dtype=bool) if is_control is None else is_control
+    finer = [alias_of(map(str, obs.columns), name) for name in ("dose", "time")]
+    columns = dict.fromkeys([*sources.key, *(c for c in finer if c is not None)])
+    rows = rows_per_condition(obs, controls, list(columns))
+    look = look_at(matrix)
+    return CellLook(sources, look, rows, choice.asked or (not choice.as_samples and look.are_cells(rows)))
+
+
+def made_of_cells(
+    matrix: RowSource, obs: pd.DataFrame, is_control: Mask | None, mapping: Mapping[str, str] | None, found: CellLook,
+    choice: CellChoice, *, controls: ControlChoice, where: str,
+) -> Pseudobulk:  # fmt: skip
+    """Samples made of the cells of a file.
+
+    Raises
+    ------
+    InputError
+        There is no control cell, or something else is wrong; see ``pseudobulk``.
+    """
+    if is_control is None:
+        raise InputError(
+            f"{where}: rows are cells ({found.rows:,.0f} of one perturbation, cell line and batch), and no control is "
+            f"known. {no_control_rows(obs, mapping)}"
+        )
+    if controls.endswith("random"):
+        raise InputError(
+            f"{where}: --controls {controls} takes one row as the control, and rows are cells: a single cell is no "
+            f"control. Use --controls {controls.replace('random', 'mean')}."
+        )
+    made = pseudobulk(
+        matrix, obs, is_control, found.sources, mapping, found.look.kind, choice,
+        by_batch=controls == "plate_mean", where=where,
+    )  # fmt: skip
+    if found.sources.cell_line is None:
+        made.notes.append(Finding(
+            "warning", "one_cell_line",
+            f"No column of {where} says the cell line, so all cells are taken as one line. Name it with --map "
+            f"cell_line=const:NAME, or the column with --map cell_line=COLUMN.", where=where,
+        ))  # fmt: skip
+    return made

@@ -1,0 +1,177 @@
+"""Which cell goes into which sample: groups of perturbation, cell line and batch, and the controls of each batch.
+
+Only metadata are looked at. The values are summed by ``sums.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import InputError, first_few, unknown_name
+from pertstack.data.cells.sums import Int64
+from pertstack.data.columns import CELL_EXTRAS, source_column
+
+ONE_LINE = "all_cells"
+"""The cell line where no column says it."""
+CONTEXT = ("donor",)
+"""What a control shares with the cells it serves, beside cell line and batch, where samples are split by it."""
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Source columns: of perturbation, cell line and batch (None where there is none), and what splits samples."""
+
+    perturbation: str
+    cell_line: str | None
+    batch: str | None
+    by: dict[str, str]  # name as said -> column
+
+    @classmethod
+    def find(
+        cls, obs: pd.DataFrame, mapping: Mapping[str, str] | None, by: Sequence[str], where: str
+    ) -> Sources | None:
+        """None where no column says the perturbation."""
+        perturbation = source_column(obs, mapping, "perturbation")
+        if perturbation is None:
+            return None
+        found: dict[str, str] = {}
+        for name in by:
+            column = next((c for c in CELL_EXTRAS.get(name, ()) if c in obs.columns), None)
+            column = column or (source_column(obs, mapping, name) if name not in obs.columns else name)
+            if column is None:
+                raise unknown_name(f"--by column of {where}", name, map(str, obs.columns))
+            found[name] = column
+        line = source_column(obs, mapping, "cell_line")
+        return cls(perturbation, line, source_column(obs, mapping, "plate"), found)
+
+    @property
+    def context(self) -> list[str]:
+        """Columns that a control shares with the cells it serves."""
+        found = [self.cell_line, self.batch, *(self.by[c] for c in CONTEXT if c in self.by)]
+        return [c for c in found if c is not None]
+
+    @property
+    def key(self) -> list[str]:
+        """Columns whose values make a sample."""
+        return list(dict.fromkeys([self.perturbation, *self.context, *self.by.values()]))
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of cells: first the samples, then the controls of each context.
+
+    ``of_cell`` has the group of every cell, ``half`` whether a cell is in the first half of its group (equal halves,
+    by a hash of the cell's name, whatever the order of the cells).
+    """
+
+    of_cell: Int64  # (n_cells,)
+    half: Mask  # (n_cells,)
+    size: Int64  # (n_groups,)
+    obs: pd.DataFrame  # one row per group: key columns and whatever all cells of every group share
+    n_samples: int
+    mixed: tuple[str, ...]  # columns that differ within samples
+
+    @property
+    def n_groups(self) -> int:
+        return len(self.size)
+
+
+def group_cells(obs: pd.DataFrame, is_control: Mask, sources: Sources, where: str) -> Groups:
+    """Groups of the cells of a table.
+
+    Raises
+    ------
+    InputError
+        A key column is empty for some cells.
+    """
+    codes = {name: _codes(obs[name], name, obs.index, where, is_control) for name in sources.key}
+    treated = _combined([codes[c] for c in sources.key], ~is_control)
+    controls = _combined([codes[c] for c in sources.context], is_control)
+    n_samples = int(treated.max(initial=-1)) + 1
+    of_cell = np.where(is_control, controls + n_samples, treated)
+    size = np.bincount(of_cell, minlength=n_samples)
+    first = np.full(len(size), -1, dtype=np.int64)
+    first[of_cell[::-1]] = np.arange(len(obs) - 1, -1, -1)
+    kept, mixed = _shared(obs, of_cell, first, n_samples, sources)
+    table = obs.iloc[first][kept]
+    return Groups(of_cell, halves(obs.index, of_cell), size, table, n_samples, tuple(mixed))
+
+
+def halves(names: pd.Index[Any], of_cell: Int64) -> Mask:
+    """(n,) cells of the first half of their group; of an odd number, the first half has one less.
+
+    The order within a group is that of a hash of the cell's name, so it depends on no file and no neighbour.
+    """
+    keys = pd.util.hash_array(np.asarray(names.astype(str), dtype=object), categorize=False)
+    order = np.lexsort((keys, of_cell))
+    ordered = of_cell[order]
+    begins = np.searchsorted(ordered, ordered, side="left")
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order)) - begins
+    size = np.bincount(of_cell)
+    return np.asarray(rank < size[of_cell] // 2)
+
+
+def rows_per_condition(obs: pd.DataFrame, is_control: Mask, columns: Sequence[str]) -> float:
+    """Median number of rows that say the same in all columns, over treated rows; 0 where there are none."""
+    keep = ~is_control
+    if not keep.any():
+        return 0.0
+    codes = [pd.factorize(obs[c], use_na_sentinel=False)[0].astype(np.int64) for c in columns]
+    return float(np.median(np.bincount(_combined(codes, keep)[keep])))
+
+
+def _codes(
+    column: pd.Series[Any], name: str, index: pd.Index[Any], where: str, is_control: Mask
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Code of each cell's value, as text; the perturbation of a control may be empty."""
+    codes, values = pd.factorize(column)
+    texts = [str(v).strip() for v in values]
+    small, merged = pd.factorize(pd.Index(texts, dtype=object), sort=True)
+    found = np.where(codes < 0, -1, small[codes] if len(texts) else -1)
+    empty = np.isin(found, [i for i, v in enumerate(merged) if v.casefold() in {"", "nan", "<na>"}]) | (found < 0)
+    lacking = empty & ~is_control
+    if lacking.any():
+        raise InputError(
+            f"{where}: column {name!r} is empty for {int(lacking.sum()):,} of {len(index):,} cells: "
+            f"{first_few(index[lacking])}. Every cell belongs to one sample. Remove these cells "
+            f"(data = data[data.obs[{name!r}].notna()]), or name another column with --map."
+        )
+    return found.astype(np.int64)
+
+
+def _combined(parts: Sequence[Int64], keep: Mask) -> Int64:
+    """One code for the combination of several, 0, 1, ... in the order of the values; -1 where not ``keep``."""
+    code = np.zeros(int(keep.sum()), dtype=np.int64)
+    for part in parts:
+        mine = part[keep]
+        low = int(mine.min(initial=0))
+        code = code * (int(mine.max(initial=0)) - low + 1) + (mine - low)
+        code = np.unique(code, return_inverse=True)[1].astype(np.int64).reshape(-1)
+    out = np.full(len(keep), -1, dtype=np.int64)
+    out[keep] = code
+    return out
+
+
+def _shared(
+    obs: pd.DataFrame, of_cell: Int64, first: Int64, n_samples: int, sources: Sources
+) -> tuple[list[str], list[str]]:
+    """Columns in which all cells of every sample agree, and the others."""
+    treated = of_cell < n_samples
+    at = first[of_cell[treated]]
+    kept: list[str] = []
+    mixed: list[str] = []
+    for name in obs.columns:
+        if name in sources.key:
+            kept.append(name)
+            continue
+        codes = pd.factorize(obs[name], use_na_sentinel=False)[0]
+        (kept if (codes[treated] == codes[at]).all() else mixed).append(name)
+    return kept, mixed

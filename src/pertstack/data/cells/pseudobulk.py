@@ -1,0 +1,319 @@
+"""Cells to pseudobulk samples: one pass over the cells, and a data file of the profiles that come of it.
+
+A sample is a perturbation in a cell line and batch (and whatever else ``CellChoice.by`` names); its control is that of
+the cells' own line and batch, or of the whole line where the batch has none. The cells are read once and never held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import InputError, first_few
+from pertstack._base.findings import Finding
+from pertstack._base.progress import track
+from pertstack.data.cells.choice import IN_WORDS, CellChoice, Kind, Normalise
+from pertstack.data.cells.groups import ONE_LINE, Groups, Mask, Sources, group_cells
+from pertstack.data.cells.profiles import Profiles, profile
+from pertstack.data.cells.reading import blocks, n_blocks
+from pertstack.data.cells.sums import SUM, BadCell, GroupSums, Int64, Space
+from pertstack.data.columns import CELL_EXTRAS, alias_of, canonical_obs
+from pertstack.data.matrices import IndexedRows, RowSource
+
+_RAW = "Sum counts if the file has them (--treated-layer counts), or take logarithms first: sc.pp.log1p(data)."
+
+
+@dataclass(frozen=True)
+class Pseudobulk:
+    """Samples made of cells."""
+
+    obs: pd.DataFrame  # canonical, one row per sample, with n_cells
+    treated: Profiles
+    control: RowSource
+    reference: str  # where controls came from, in words
+    made: str  # "360,000 cells -> 900 pseudobulk samples ..."
+    counts: bool  # the values are sums of counts, as asked
+    notes: list[Finding]
+
+
+def sum_cells(
+    matrix: RowSource, groups: Groups, kind: Kind, normalise: Normalise, names: pd.Index[Any], where: str
+) -> GroupSums:
+    """One pass over the cells.
+
+    Raises
+    ------
+    InputError
+        A cell has values of another kind than the others, or values that cannot be used.
+    """
+    counting = kind in ("counts", "log1p_counts")
+    space: Space = "log1p" if normalise == "mean_log1p" else "counts"
+    sums = GroupSums.empty(groups.n_groups, matrix.shape[1], space)
+    for block in track(blocks(matrix), "summing cells", n_blocks(matrix)):
+        rows = block.rows
+        if kind == "log1p_counts":
+            rows = replace(rows, data=np.rint(np.expm1(rows.data.astype(np.float64))))
+        cells = slice(block.start, block.stop)
+        try:
+            sums.add(rows, groups.of_cell[cells], groups.half[cells], log=counting)
+        except BadCell as bad:
+            ends = rows.indptr[bad.row : bad.row + 2]
+            raise _unusable(names[block.start + bad.row], block.rows.data[ends[0] : ends[1]], kind, where) from None
+    sums.require_exact()
+    return sums
+
+
+def pseudobulk(
+    matrix: RowSource,
+    obs: pd.DataFrame,
+    is_control: Mask,
+    sources: Sources,
+    mapping: Mapping[str, str] | None,
+    kind: Kind,
+    choice: CellChoice,
+    *,
+    by_batch: bool = True,
+    where: str = "the data",
+) -> Pseudobulk:
+    """Samples of a table of cells.
+
+    Parameters
+    ----------
+    matrix : values of the cells, (n_cells, n_genes).
+    obs : one row per cell.
+    is_control : (n_cells,) bool
+    sources : which columns say what.
+    kind : what the values are.
+    by_batch : controls of the cells' batch, where it has any; else those of the cell line.
+
+    Raises
+    ------
+    InputError
+        Values that cannot be summed, a key that is empty for some cells, no control, no sample with enough cells.
+    """
+    normalise = _space(kind, choice, where)
+    if is_control.all():
+        raise InputError(f"{where}: all {len(obs):,} cells are controls. There is no perturbation to predict.")
+    groups = group_cells(obs, is_control, sources, where)
+    kept = np.flatnonzero(groups.size[: groups.n_samples] >= choice.min_cells)
+    if not len(kept):
+        raise InputError(
+            f"{where}: no sample has {choice.min_cells} cells; the largest of {groups.n_samples:,} has "
+            f"{int(groups.size[: groups.n_samples].max())}. If rows are cells, take fewer with --min-cells "
+            f"{max(1, int(np.median(groups.size[: groups.n_samples])))}; if they are replicates, keep them apart with "
+            f"--cells-as-samples."
+        )
+    serving = _Serving.find(groups, kept, sources, by_batch, where)
+    sums = sum_cells(matrix, groups, kind, normalise, obs.index, where)
+    table, notes = _sample_table(groups, kept, sources, mapping, serving, where)
+    notes += _left_out(groups, kept, sources, choice)
+    notes += serving.notes(choice)
+    notes += _mixed(groups, sources, choice, where)
+    n_cells, n_controls = int(groups.size[kept].sum()), int(is_control.sum())
+    made = (
+        f"{len(obs):,} cells -> {len(kept):,} pseudobulk samples ({', '.join(_key_in_words(sources))}): "
+        f"{IN_WORDS[normalise]}; {n_cells:,} cells in samples, {n_controls:,} control cells, "
+        f"{len(obs) - n_cells - n_controls:,} left out"
+    )
+    notes.insert(0, Finding("note", "pseudobulk", f"{made}.", len(kept), where=where, numbers={
+        "cells": len(obs), "samples": len(kept), "cells_in_samples": n_cells, "control_cells": n_controls,
+        "normalise": normalise, "min_cells": choice.min_cells, "values": kind,
+    }))  # fmt: skip
+    control = IndexedRows(serving.profiles(sums, normalise), serving.of_sample)
+    return Pseudobulk(
+        table, Profiles(sums, normalise, kept), control, serving.reference, made, normalise == "sum", notes
+    )
+
+
+def _space(kind: Kind, choice: CellChoice, where: str) -> Normalise:
+    """How sums become profiles; InputError where the values allow nothing or not what was asked."""
+    if kind == "mixed":
+        raise InputError(
+            f"{where}: some cells hold counts (whole numbers) and others logarithms. They cannot be summed together. "
+            f"Put all cells on one scale, or name the layer of counts with --treated-layer."
+        )
+    if kind in ("linear", "other"):
+        raise InputError(f"{where}: the values of the cells are neither counts nor logarithms. {_RAW}")
+    if kind == "log":
+        if choice.normalise not in (None, "mean_log1p"):
+            raise InputError(
+                f"{where}: --normalise {choice.normalise} sums counts, and the values of the cells are logarithms "
+                f"of something else. Name the layer of counts with --treated-layer, or average the logarithms: "
+                f"--normalise mean_log1p."
+            )
+        return "mean_log1p"
+    return choice.normalise or "cp10k"
+
+
+def _unusable(name: object, values: np.ndarray[Any, Any], kind: Kind, where: str) -> InputError:
+    odd = values[~(np.isfinite(values) & (values >= 0))]
+    if len(odd):
+        return InputError(
+            f"{where}: cell {str(name)!r} has the value {odd[0]:g}, which is no expression. Remove such cells, or "
+            f"name the layer of counts with --treated-layer."
+        )
+    if kind in ("counts", "log1p_counts"):
+        part = values[values != np.rint(values)]
+        said = f"{part[0]:g}" if len(part) else f"{values.max(initial=0):g}"
+        return InputError(
+            f"{where}: cell {str(name)!r} has the value {said}, while the other cells hold counts: counts and "
+            f"logarithms are mixed, or the file is damaged. Put all cells on one scale first."
+        )
+    return InputError(
+        f"{where}: cell {str(name)!r} has the value {values.max(initial=0):g}, while the other cells hold logarithms: "
+        f"counts and logarithms are mixed, or the file is damaged. Put all cells on one scale first."
+    )
+
+
+def _key_in_words(sources: Sources) -> list[str]:
+    parts = ["perturbation", "cell line"] if sources.cell_line is not None else ["perturbation"]
+    return parts + (["batch"] if sources.batch is not None else []) + list(sources.by)
+
+
+@dataclass(frozen=True)
+class _Serving:
+    """Which control groups serve which sample: ``pools[of_sample[i]]`` are those of sample i."""
+
+    pools: list[Int64]  # groups of control cells
+    of_sample: Int64  # (n_samples,)
+    ids: list[str]  # (n_samples,) control ids
+    cells: list[int]  # control cells of each pool
+    names: list[str]  # of the pools
+    fallen: list[str]  # batches without control cells of their own
+    by_batch: bool
+
+    @classmethod
+    def find(cls, groups: Groups, kept: Int64, sources: Sources, by_batch: bool, where: str) -> _Serving:
+        table = groups.obs[sources.context].astype(str).apply(lambda c: c.str.strip())
+        lines = table[sources.cell_line].to_numpy(dtype=object) if sources.cell_line else np.full(len(table), ONE_LINE)
+        own = np.array(["|".join(row) for row in table.to_numpy(dtype=object)], dtype=object)
+        controls = np.arange(groups.n_samples, groups.n_groups)
+        lacking = sorted({str(line) for line in lines[kept]} - {str(line) for line in lines[controls]})
+        if lacking:
+            raise InputError(
+                f"{where}: {len(lacking):,} cell lines have perturbed cells and no control cell: {first_few(lacking)}. "
+                f"Without a control there is no change to predict. Leave these lines out, or name the control with "
+                f"--control-label NAME."
+            )
+        batched = by_batch and sources.context != [sources.cell_line]
+        of_own = {str(own[g]): g for g in controls} if batched else {}
+        pools: dict[str, Int64] = {}
+        fallen, ids = set(), []
+        for g in kept:
+            name, line = str(own[g]), str(lines[g])
+            if name in of_own:
+                pools.setdefault(name, np.array([of_own[name]]))
+                ids.append(name)
+            else:
+                if batched:
+                    fallen.add(name)
+                pools.setdefault(f"{line}: whole line" if batched else line, controls[lines[controls] == line])
+                ids.append(f"{line}: whole line" if batched else line)
+        names = sorted(pools)
+        at = {name: i for i, name in enumerate(names)}
+        cells = [int(groups.size[pools[name]].sum()) for name in names]
+        index = np.array([at[i] for i in ids], dtype=np.int64)
+        return cls(
+            [pools[n] for n in names], index, [f"{i}:control" for i in ids], cells, names, sorted(fallen), batched
+        )
+
+    @property
+    def reference(self) -> str:
+        unit = "cell line and batch" if self.by_batch else "cell line"
+        return f"control cells of the {unit}"
+
+    def profiles(self, sums: GroupSums, normalise: Normalise) -> Any:
+        """(n_pools, n_genes) float32"""
+        out = np.empty((len(self.pools), sums.n_genes), dtype=np.float32)
+        for i, pool in enumerate(self.pools):
+            total = sums.take(pool)[..., SUM].sum(axis=0, keepdims=True)
+            n, depth = sums.n_cells[pool].sum(keepdims=True), sums.depth[pool, 0].sum(keepdims=True)
+            out[i] = profile(total, n, depth, normalise, sums.space)[0]
+        return out
+
+    def notes(self, choice: CellChoice) -> list[Finding]:
+        found = []
+        if self.fallen:
+            found.append(Finding(
+                "warning", "controls_of_the_line",
+                f"{len(self.fallen):,} batches have no control cell of their own: {first_few(self.fallen)}. Their "
+                f"samples are compared with the control cells of the whole cell line, so what is particular to the "
+                f"batch looks like an effect.", len(self.fallen), tuple(self.fallen[:10]),
+            ))  # fmt: skip
+        small = [n for n, c in zip(self.names, self.cells, strict=True) if c < choice.min_cells]
+        if small:
+            found.append(Finding(
+                "warning", "few_control_cells",
+                f"{len(small):,} controls are made of fewer than {choice.min_cells} cells: {first_few(small)}. Their "
+                f"noise is in every sample they serve; --controls line_mean takes the whole cell line's.",
+                len(small), tuple(small[:10]),
+            ))  # fmt: skip
+        return found
+
+
+def _sample_table(
+    groups: Groups, kept: Int64, sources: Sources, mapping: Mapping[str, str] | None, serving: _Serving, where: str
+) -> tuple[pd.DataFrame, list[Finding]]:
+    """Canonical metadata of the samples, and notes of what was taken for what."""
+    table = groups.obs.iloc[kept].copy()
+    chosen = {"perturbation": sources.perturbation, "cell_line": sources.cell_line or f"const:{ONE_LINE}"}
+    if sources.batch is not None:
+        chosen["plate"] = sources.batch
+    said = {
+        name: source if source in table or source.startswith("const:") else "none"
+        for name, source in (mapping or {}).items()
+        if name != "sample_id"
+    }
+    for column in sources.key:
+        table[column] = [str(v).strip() for v in table[column]]
+    table.index = pd.Index(["|".join(row) for row in table[sources.key].to_numpy(dtype=object)])
+    out, notes = canonical_obs(table, {**said, **chosen}, where=where)
+    out["n_cells"] = groups.size[kept]
+    out["control_id"] = serving.ids
+    return out, notes
+
+
+def _left_out(groups: Groups, kept: Int64, sources: Sources, choice: CellChoice) -> list[Finding]:
+    out = np.setdiff1d(np.arange(groups.n_samples), kept)
+    if not len(out):
+        return []
+    table = groups.obs.iloc[out]
+    names = ["|".join(str(v) for v in row) for row in table[sources.key].to_numpy(dtype=object)]
+    gone = set(table[sources.perturbation].astype(str)) - set(groups.obs.iloc[kept][sources.perturbation].astype(str))
+    whole = f" {len(gone):,} perturbations are lost altogether: {first_few(sorted(gone))}." if gone else ""
+    return [Finding(
+        "warning", "few_cells",
+        f"{len(out):,} of {groups.n_samples:,} samples have fewer than {choice.min_cells} cells and were left out, "
+        f"with {int(groups.size[out].sum()):,} cells: {first_few(names)}.{whole} --min-cells changes the limit.",
+        len(out), tuple(names[:10]), numbers={"cells": int(groups.size[out].sum()), "perturbations_lost": len(gone)},
+    )]  # fmt: skip
+
+
+def _mixed(groups: Groups, sources: Sources, choice: CellChoice, where: str) -> list[Finding]:
+    """A warning where cells of different doses, times, guides or donors were summed."""
+
+    found = []
+    for name, why in (
+        ("dose", "a weak and a strong dose are then one sample without a dose"),
+        ("time", "early and late responses are then one sample without a time"),
+    ):
+        column = alias_of(groups.mixed, name)
+        if column is not None and column not in sources.key:
+            found.append(Finding(
+                "warning", f"mixed_{name}",
+                f"{where}: cells of several values of {column!r} were summed into one sample; {why}. --by {name} keeps "
+                f"them apart.", where=where,
+            ))  # fmt: skip
+    for name in CELL_EXTRAS:
+        column = next((c for c in CELL_EXTRAS[name] if c in groups.mixed), None)
+        if column is not None and column not in sources.key:
+            found.append(Finding(
+                "note", f"mixed_{name}",
+                f"{where}: cells of several values of {column!r} were summed into one sample; --by {name} keeps them "
+                f"apart.", where=where,
+            ))  # fmt: skip
+    return found

@@ -1,0 +1,77 @@
+"""Are the rows of a file cells, and what are their values? A few hundred rows and the metadata tell.
+
+Cells are many rows of one perturbation in one cell line and batch, most of them with genes at zero. Replicate wells are
+few, and have none. What becomes of cells is said by ``pseudobulk.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pertstack.data.cells.choice import Kind
+from pertstack.data.matrices import RowSource
+
+LOOKED_AT, RUNS = 512, 16
+"""Rows looked at, in this many runs spread over the file."""
+MANY = 10
+"""Rows of one condition that replicate wells do not reach."""
+SOME = 3
+"""Rows of one condition that are cells when their values are those of cells."""
+HIGHEST_LOG = 30.0
+ALREADY = ("n_cells", "psbulk_n_cells", "psbulk_cells", "pseudobulk_n_cells", "n_obs_aggregated")
+"""Columns by which a file says that its rows are sums or means over cells."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What some rows of a file show."""
+
+    kind: Kind
+    zeros: float  # share of values that are zero
+    n_rows: int
+
+    def are_cells(self, rows_per_condition: float) -> bool:
+        """Whether rows of which so many belong to one condition are cells."""
+        if self.kind == "other":
+            return False
+        if self.kind in ("counts", "log1p_counts", "mixed"):
+            return rows_per_condition >= SOME
+        if rows_per_condition >= MANY:
+            return self.zeros >= 0.01
+        return rows_per_condition >= SOME and self.zeros >= 0.5
+
+
+def look_at(matrix: RowSource) -> Look:
+    """Kind of values and share of zeros, from runs of rows spread over the file."""
+    n = matrix.shape[0]
+    run = max(1, LOOKED_AT // RUNS)
+    starts = np.unique(np.linspace(0, max(0, n - run), min(RUNS, -(-n // run))).astype(np.int64))
+    parts = [matrix.rows(int(s), min(n, int(s) + run)) for s in starts]
+    values = np.concatenate(parts) if parts else np.empty((0, matrix.shape[1]), dtype=np.float32)
+    return Look(kind_of(values), float(np.mean(values == 0)) if values.size else 0.0, len(values))
+
+
+def kind_of(values: np.ndarray[Any, Any]) -> Kind:
+    """What the values of some cells are."""
+    good = values[np.isfinite(values)].astype(np.float64)
+    if not good.size or good.min() < 0 or good.max() == 0:
+        return "other"
+    whole = (np.rint(values) == values).all(axis=1)
+    counting = whole & (values.max(axis=1) > 0)
+    some = (values > 0).any(axis=1)
+    if counting[some].all():
+        return "counts"
+    if counting.any() and (values[counting].max() > 2 or counting[some].mean() > 0.2):
+        return "mixed"
+    if good.max() > HIGHEST_LOG:
+        return "linear"
+    return "log1p_counts" if _logs_of_whole(good) else "log"
+
+
+def _logs_of_whole(values: np.ndarray[Any, Any]) -> bool:
+    """Whether expm1 gives whole numbers, as exactly as float32 can."""
+    counts = np.expm1(values)
+    return bool((np.abs(counts - np.rint(counts)) <= 1e-3 + 2e-6 * counts).all())

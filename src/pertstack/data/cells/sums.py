@@ -1,0 +1,270 @@
+"""Sums over cells, group by group: what pseudobulk profiles, their standard errors and their two halves come from.
+
+Everything is summed as whole numbers (counts as they are, logarithms in steps of 2^-30), so parts of the data can be
+summed anywhere, in any order and any size, and merge to the same bits. Which cell belongs to which group is said by
+``groups.py``; what becomes of the sums by ``profiles.py``.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from pertstack._base.compiled import kernel
+from pertstack._base.errors import InputError
+
+Space = Literal["counts", "log1p"]
+Int64 = np.ndarray[Any, np.dtype[np.int64]]
+
+SUM, SQUARE, PRODUCT, HALF = range(4)
+"""What is summed for each group and gene: the value, its square, value x depth of the cell, and the value over the
+cells of the first half."""
+STEP = 2.0**-30  # of a logarithm; float32 values from 2^-6 up are whole multiples of it
+SQUARE_STEP = 2.0**-24
+IN_MEMORY = 10**9
+"""Sums of more bytes than this lie in a nameless temporary file."""
+_LIMIT = 2.0**62
+_FINE, _UNUSABLE, _UNSORTED = 0, 1, 2
+
+
+@dataclass
+class GroupSums:
+    """Sums over the cells of each group; ``merge`` adds those of other cells.
+
+    ``space`` says what was summed: counts, or log1p values in steps of ``STEP`` (squares of ``SQUARE_STEP``).
+    """
+
+    space: Space
+    values: Int64  # (n_groups, n_genes, 4): SUM, SQUARE, PRODUCT, HALF
+    n_cells: Int64  # (n_groups,)
+    n_half: Int64  # (n_groups,) cells of the first half
+    depth: Int64  # (n_groups, 3): sum of depths, of their squares, of the depths of the first half
+    highest: float = 0.0  # value and depth of a cell, to know that no sum ran over
+    deepest: float = 0.0
+
+    @classmethod
+    def empty(cls, n_groups: int, n_genes: int, space: Space) -> GroupSums:
+        """No cell yet. Large sums lie in a temporary file, so memory stays bounded."""
+        shape = (n_groups, n_genes, 4)
+        zeros: Int64
+        if n_groups * n_genes * 4 * 8 > IN_MEMORY:
+            stream = tempfile.TemporaryFile(prefix="pertstack-cells-")  # noqa: SIM115 (lives as long as the map)
+            stream.truncate(n_groups * n_genes * 4 * 8)
+            zeros = np.memmap(stream, dtype=np.int64, mode="r+", shape=shape)
+        else:
+            zeros = np.zeros(shape, dtype=np.int64)
+        count = np.zeros(n_groups, dtype=np.int64)
+        return cls(space, zeros, count, count.copy(), np.zeros((n_groups, 3), dtype=np.int64))
+
+    @property
+    def n_groups(self) -> int:
+        return int(self.values.shape[0])
+
+    @property
+    def n_genes(self) -> int:
+        return int(self.values.shape[1])
+
+    def add(self, rows: Rows, group: Int64, half: np.ndarray[Any, np.dtype[np.bool_]], *, log: bool = False) -> None:
+        """Add cells.
+
+        Parameters
+        ----------
+        rows : the values of some cells, sparse.
+        group : array, shape (n_cells,)
+            Group of each cell; a negative number leaves it out.
+        half : array, shape (n_cells,), bool
+            Cells of the first half of their group.
+        log : sum log1p of counts per 10,000 of each cell instead of its counts (``space`` "log1p" only).
+
+        Raises
+        ------
+        BadCell
+            A value is missing, infinite or negative, no whole number where counts are summed, or too large for a
+            logarithm. Nothing can be done with the sums then.
+        """
+        into = (self.n_genes, group, half, self.values, self.n_cells, self.n_half, self.depth)
+        if self.space == "counts":
+            at, why, highest, deepest = _add_counts(*rows.parts, *into)
+        else:
+            at, why, highest, deepest = _add_logs(*rows.parts, *into, log)
+        self.highest, self.deepest = max(self.highest, highest), max(self.deepest, deepest)
+        if why == _UNSORTED:
+            self.add(rows.sorted_from(at, self.n_genes), group[at:], half[at:], log=log)
+        elif why != _FINE:
+            raise BadCell(int(at))
+
+    def merge(self, other: GroupSums) -> GroupSums:
+        """Sums over the cells of both; the same bits in any order. Both must have the same groups, genes and space."""
+        if self.space != other.space or self.values.shape != other.values.shape:
+            raise ValueError(
+                f"Sums of {self.values.shape[:2]} groups and genes ({self.space}) cannot be merged with "
+                f"{other.values.shape[:2]} ({other.space})."
+            )
+        return GroupSums(
+            self.space, self.values + other.values, self.n_cells + other.n_cells, self.n_half + other.n_half,
+            self.depth + other.depth, max(self.highest, other.highest), max(self.deepest, other.deepest),
+        )  # fmt: skip
+
+    def require_exact(self) -> None:
+        """That no sum ran over 64 bits.
+
+        Raises
+        ------
+        InputError
+            One may have: the group is too large for its values.
+        """
+        most = float(self.n_cells.max(initial=0))
+        largest = max(self.highest**2, self.highest * self.deepest, self.deepest**2)
+        if self.space == "log1p":
+            largest = max(self.highest / STEP, self.highest**2 / SQUARE_STEP)
+        if most * largest > _LIMIT:
+            raise InputError(
+                f"A group of {most:,.0f} cells with values up to {self.highest:,.0f} and up to {self.deepest:,.0f} "
+                f"counts in a cell is too large to be summed exactly. Split it with --by, for example by donor or "
+                f"batch."
+            )
+
+    def take(self, groups: Int64) -> Int64:
+        """(n, n_genes, 4) sums of some groups, in the order asked for."""
+        return np.asarray(self.values[groups])
+
+    def save(self, path: Path) -> None:
+        """Write the sums to one ``.npz`` file, so that they can be merged elsewhere."""
+        with path.open("wb") as stream:
+            np.savez(
+                stream, space=np.str_(self.space), values=self.values, n_cells=self.n_cells, n_half=self.n_half,
+                depth=self.depth, most=np.array([self.highest, self.deepest]),
+            )  # fmt: skip
+
+    @classmethod
+    def load(cls, path: Path) -> GroupSums:
+        """What ``save`` wrote."""
+        with np.load(path) as z:
+            space: Space = "counts" if str(z["space"]) == "counts" else "log1p"
+            highest, deepest = z["most"].tolist()
+            return cls(space, z["values"], z["n_cells"], z["n_half"], z["depth"], highest, deepest)
+
+
+class BadCell(ValueError):
+    """A cell whose values cannot be summed; ``row`` is its position among the rows that were handed over."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(f"row {row} cannot be summed")
+        self.row = row
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a sparse matrix: row i has ``data[indptr[i]:indptr[i+1]]`` in the columns ``indices[...]``."""
+
+    indptr: Int64
+    indices: np.ndarray[Any, Any]
+    data: np.ndarray[Any, Any]
+
+    @classmethod
+    def of_dense(cls, values: np.ndarray[Any, Any]) -> Rows:
+        """Rows of an ordinary array; NaN counts as a value."""
+        row, column = np.nonzero(values)
+        indptr = np.zeros(len(values) + 1, dtype=np.int64)
+        np.cumsum(np.bincount(row, minlength=len(values)), out=indptr[1:])
+        return cls(indptr, column.astype(np.int32), values[row, column])
+
+    def sorted_from(self, row: int, n_genes: int) -> Rows:
+        """The rows from ``row`` on, each column once and in order (an entry may be stored in several parts)."""
+        from scipy.sparse import csr_array
+
+        first = self.indptr[row]
+        shape = (len(self.indptr) - 1 - row, n_genes)
+        rest = csr_array((self.data[first:], self.indices[first:], self.indptr[row:] - first), shape=shape, copy=True)
+        rest.sum_duplicates()
+        return Rows(rest.indptr.astype(np.int64), rest.indices, rest.data)
+
+    @property
+    def parts(self) -> tuple[Int64, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """indptr, indices, data in one of the two pairs of types that the loops are compiled for."""
+        if self.data.dtype == np.float32 and self.indices.dtype == np.int32:
+            return self.indptr, self.indices, self.data
+        return self.indptr, self.indices.astype(np.int64), self.data.astype(np.float64)
+
+
+@kernel
+def _row(indices: Any, data: Any, first: int, last: int, n_genes: int, whole: bool) -> Any:
+    """Whether a row can be used as it is, and its sum."""
+    total, before = 0.0, -1
+    for k in range(first, last):
+        x = np.float64(data[k])
+        if not (x >= 0.0 and x < 4e15) or indices[k] < 0 or indices[k] >= n_genes or (whole and x != np.floor(x)):
+            return 1, 0.0
+        if indices[k] <= before:
+            return 2, 0.0
+        before = indices[k]
+        total += x
+    return 0, total
+
+
+@kernel
+def _add_counts(
+    indptr: Any, indices: Any, data: Any, n_genes: int, group: Any, half: Any, values: Any, n_cells: Any,
+    n_half: Any, depth: Any,
+) -> Any:  # fmt: skip
+    highest, deepest = 0.0, 0.0
+    for r in range(len(group)):
+        g = group[r]
+        if g < 0:
+            continue
+        why, total = _row(indices, data, indptr[r], indptr[r + 1], n_genes, True)
+        if why > 0:
+            return r, why, highest, deepest
+        d, first = np.int64(total), half[r]
+        for k in range(indptr[r], indptr[r + 1]):
+            c, j = np.int64(data[k]), indices[k]
+            highest = max(highest, np.float64(c))
+            values[g, j, 0] += c
+            values[g, j, 1] += c * c
+            values[g, j, 2] += c * d
+            if first:
+                values[g, j, 3] += c
+        n_cells[g] += 1
+        depth[g, 0] += d
+        depth[g, 1] += d * d
+        deepest = max(deepest, total)
+        if first:
+            n_half[g] += 1
+            depth[g, 2] += d
+    return 0, 0, highest, deepest
+
+
+@kernel
+def _add_logs(
+    indptr: Any, indices: Any, data: Any, n_genes: int, group: Any, half: Any, values: Any, n_cells: Any,
+    n_half: Any, depth: Any, take_log: bool,
+) -> Any:  # fmt: skip
+    highest = 0.0
+    for r in range(len(group)):
+        g = group[r]
+        if g < 0:
+            continue
+        why, total = _row(indices, data, indptr[r], indptr[r + 1], n_genes, take_log)
+        if why > 0:
+            return r, why, highest, 0.0
+        scale, first = 1e4 / max(total, 1.0), half[r]
+        for k in range(indptr[r], indptr[r + 1]):
+            x, j = np.float64(data[k]), indices[k]
+            if take_log:
+                x = np.log1p(x * scale)
+            if x > 64.0:
+                return r, 1, highest, 0.0
+            highest = max(highest, x)
+            v = np.int64(np.rint(x * 1073741824.0))  # 1 / STEP
+            values[g, j, 0] += v
+            values[g, j, 1] += np.int64(np.rint(x * x * 16777216.0))  # 1 / SQUARE_STEP
+            if first:
+                values[g, j, 3] += v
+        n_cells[g] += 1
+        if first:
+            n_half[g] += 1
+    return 0, 0, highest, 0.0
