@@ -28,18 +28,18 @@ from user_splits import N_FOLDS, SETS
 from worlds import markdown
 from worlds_make import KINDS, STRESS, make_world
 
-from pertstack.predictions.array_source import ArraySource
+from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.calibration import AUTO_ORDER, first_that_passes
 from pertstack.reduce.controls import MeanOfOthers, calibrate_source
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
 from pertstack.reduce.score import score
-from pertstack.stack.choose import choose
-from pertstack.stack.constants import constant_models
-from pertstack.stack.nested import fit_nested
-from pertstack.stack.panel import NO_HARM, Panel
-from pertstack.stack.registry import COMBINERS
+from pertstack.stacking.choose import choose
+from pertstack.stacking.constants import constant_models
+from pertstack.stacking.nested import fit_nested
+from pertstack.stacking.panel import NO_HARM, Panel
+from pertstack.stacking.registry import COMBINERS
 
 POOLED = "r2_top20@pooled"
 SHOWN = (POOLED, "pearson_all@centroid", "rmse_all@own")

@@ -19,9 +19,9 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from pertstack.verdict.inference import difference_to_best, difference_to_fixed
-from pertstack.verdict.inference_core import Method
-from pertstack.verdict.inference_sums import GroupSums, resample
+from pertstack._stats.estimate import Method
+from pertstack._stats.group_sums import GroupSums, resample
+from pertstack._stats.intervals import difference_to_best, difference_to_fixed
 
 Array = np.ndarray[Any, Any]
 Noise = Literal["plain", "heavy", "skewed"]

@@ -1,4 +1,4 @@
-"""The normal limit of ``verdict/inference_null.py``: error of both ends when the covariance is known.
+"""The normal limit of ``_stats/versus_best_null.py``: error of both ends when the covariance is known.
 
 M differences are normal with unit variance and equal correlation; the smallest expectation is the target. This is where
 ``NEARER`` and ``FARTHER`` were set: with ties the two ends together should miss in at most about 7 % of worlds, next to
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from pertstack.verdict.inference_null import FARTHER, NEARER
+from pertstack._stats.versus_best_null import FARTHER, NEARER
 
 Array = np.ndarray[Any, Any]
 LEVEL = 0.95

@@ -25,9 +25,9 @@ import numpy as np
 
 import pertstack as ps
 from pertstack.reduce.metrics import parse_metrics, score_rows
-from pertstack.stack.direct import DirectOwn
-from pertstack.stack.registry import make_combiner
-from pertstack.verdict.decomposition import decompose
+from pertstack.stacking.combiners.direct import DirectOwn
+from pertstack.stacking.registry import make_combiner
+from pertstack.verdict.gain.decompose import decompose
 from pertstack.verdict.resampling import GroupResampling
 
 Array = np.ndarray[Any, Any]

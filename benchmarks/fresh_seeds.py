@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pertstack.demo import run_demo
+from pertstack.cli.demo import run_demo
 from pertstack.reduce.metrics.names import parse_metric
-from pertstack.study import Study
+from pertstack.study.study import Study
 from pertstack.verdict.words import interval, metric_label, number
 
 SHOWN = ("r2_top20@own", "r2_top20@pooled", "pearson_all@centroid", "rmse_all@own")

@@ -22,8 +22,8 @@ import numpy as np
 from claims import Claim, cpu, machine, table
 
 from pertstack.reduce.slices import TopSlices
-from pertstack.stack.greedy_r2 import greedy_r2_counts
-from pertstack.stack.top_gene import top_gene_sums
+from pertstack.stacking.combiners.greedy_r2 import greedy_r2_counts
+from pertstack.stacking.solvers.top_gene import top_gene_sums
 
 MODELS, TOP, ROUNDS = 10, 20, 50
 

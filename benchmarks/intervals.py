@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from pertstack.predictions.array_source import ArraySource
+from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.read_tiles import single
 from pertstack.reduce.references import References
-from pertstack.verdict.intervals import collect_residuals, guaranteed_coverage, measured_coverage
+from pertstack.verdict.coverage import collect_residuals, guaranteed_coverage, measured_coverage
 
 Array = np.ndarray[Any, Any]
 GROUPS, REPLICATES, GENES, FOLDS = 120, 3, 30, 3

@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from pertstack.predictions.array_source import ArraySource
+from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
 from pertstack.reduce.score import score
-from pertstack.stack.combine_arrays import combine_arrays
-from pertstack.stack.nested import fit_nested
+from pertstack.stacking.combine_arrays import combine_arrays
+from pertstack.stacking.nested import fit_nested
 from pertstack.verdict.competitors import best_single_of, decompositions_of
 from pertstack.verdict.resampling import GroupResampling
 from pertstack.verdict.setting import Setting

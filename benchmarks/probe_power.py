@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pertstack.verdict.probes import replicate_noise, too_good
-from pertstack.verdict.probes_folds import fold_fingerprint, oof_against_fit, permuted_truth
+from pertstack.verdict.probes.of_folds import fold_fingerprint, oof_against_fit, permuted_truth
+from pertstack.verdict.probes.of_noise import replicate_noise, too_good
 
 N_GENES, N_FEATURES, N_FOLDS = 150, 20, 3
 SHARES = (0.0, 0.1, 0.5, 1.0)

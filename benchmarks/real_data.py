@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pertstack._base.errors import StackingError
 from pertstack.fit.registry import available, get_row
-from pertstack.study import Study
+from pertstack.study.study import Study
 from pertstack.verdict.words import interval, metric_label, number
 
 BASELINES = (

@@ -25,8 +25,8 @@ from scipy import stats
 
 from pertstack.design.blocks import Block
 from pertstack.design.provenance import FittedOn
-from pertstack.predictions.store import PredictionStore
-from pertstack.predictions.store_source import StoreSource
+from pertstack.predictions.sources.store_source import StoreSource
+from pertstack.predictions.store.store import PredictionStore
 from pertstack.reduce import References, parse_metrics, reduce_blocks
 from pertstack.reduce.metrics import TruthRows
 

@@ -14,7 +14,7 @@ import json
 import numpy as np
 
 from pertstack.data import SimulationConfig, simulate
-from pertstack.data.structures import morgan_features
+from pertstack.data.side.structures import morgan_features
 
 
 def top_r2(truth: np.ndarray, predicted: np.ndarray, k: int = 20) -> float:

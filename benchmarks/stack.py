@@ -26,15 +26,15 @@ from claims import Claim, best_cpu, cpu, machine, table
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import PredefinedSplit
 
-from pertstack.predictions.array_source import ArraySource
+from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce import References, gene_moments, reduce_blocks
 from pertstack.reduce.moments import GeneMoments
-from pertstack.stack.gene_eb import empirical_bayes
-from pertstack.stack.gene_ridge import choose_strengths
-from pertstack.stack.gene_simplex import gene_simplex_weights
-from pertstack.stack.ridge_path import STRENGTHS, cross_validated_error, penalty_scale, pick, ridge_path
-from pertstack.stack.simplex import global_error_gram
-from pertstack.stack.sums import Sums, merge_sums, regression_sums
+from pertstack.stacking.combiners.gene_eb import empirical_bayes
+from pertstack.stacking.combiners.gene_ridge import choose_strengths
+from pertstack.stacking.combiners.gene_simplex import gene_simplex_weights
+from pertstack.stacking.combiners.simplex import global_error_gram
+from pertstack.stacking.solvers.ridge_path import STRENGTHS, cross_validated_error, penalty_scale, pick, ridge_path
+from pertstack.stacking.sums import Sums, merge_sums, regression_sums
 
 MODELS, FOLDS = 10, 3
 

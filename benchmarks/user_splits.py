@@ -19,7 +19,7 @@ import numpy as np
 
 from pertstack.data import build_side, open_data
 from pertstack.data.rows import FitRows
-from pertstack.design.folds import FoldPlan
+from pertstack.design.plan.folds import FoldPlan
 from pertstack.fit.registry import available, build, get_row, load_target
 
 FIRST_SEED, N_FOLDS = 700, 3

@@ -23,18 +23,18 @@ import numpy as np
 import pandas as pd
 from worlds_make import KINDS, N_FOLDS, STRESS, World, make_world
 
-from pertstack.predictions.array_source import ArraySource
+from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
 from pertstack.reduce.score import score
-from pertstack.stack.choose import Choice, choose
-from pertstack.stack.combine_arrays import combine_arrays
-from pertstack.stack.combiner import FLEXIBLE, FittedCombiner
-from pertstack.stack.evidence import Evidence
-from pertstack.stack.nested import NestedFits, fit_nested
-from pertstack.stack.panel import NO_HARM, Panel
-from pertstack.stack.registry import COMBINERS, make_combiner
+from pertstack.stacking.choose import Choice, choose
+from pertstack.stacking.combine_arrays import combine_arrays
+from pertstack.stacking.combiner import FLEXIBLE, FittedCombiner
+from pertstack.stacking.evidence import Evidence
+from pertstack.stacking.nested import NestedFits, fit_nested
+from pertstack.stacking.panel import NO_HARM, Panel
+from pertstack.stacking.registry import COMBINERS, make_combiner
 
 PRIMARY = "r2_top20@pooled"
 SHOWN = (PRIMARY, "r2_top20@own", "pearson_all@centroid", "rmse_all@own")

@@ -26,7 +26,7 @@ from pertstack._base.progress import show_progress
 from pertstack.data import SimulationConfig, simulate_to_file
 from pertstack.fit.jobs import JobResult
 from pertstack.fit.torch import ROWS
-from pertstack.study import Study
+from pertstack.study.study import Study
 
 BASELINES = ("mean_treated", "mean_treated_cell_line", "mean_shift", "per_gene_linear", "perturbation_knn", "ridge",
              "low_rank")  # fmt: skip

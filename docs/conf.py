@@ -57,7 +57,7 @@ def write_cli_page(app: Sphinx) -> None:
         sys.executable,
         "-m",
         "typer",
-        "pertstack.cli",
+        "pertstack.cli.steps",
         "utils",
         "docs",
         "--name",

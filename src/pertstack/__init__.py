@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pertstack._base.errors import StackingError
     from pertstack.arrays import StackFit, stack
-    from pertstack.study import Study
+    from pertstack.study.study import Study
     from pertstack.verdict.board import Leaderboard
 
 __version__ = "0.1.0"
@@ -25,7 +25,7 @@ _HOMES = {
     "Leaderboard": "pertstack.verdict.board",
     "StackFit": "pertstack.arrays",
     "StackingError": "pertstack._base.errors",
-    "Study": "pertstack.study",
+    "Study": "pertstack.study.study",
     "stack": "pertstack.arrays",
 }
 

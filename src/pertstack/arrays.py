@@ -17,20 +17,20 @@ import pandas as pd
 from pertstack._base.errors import MisalignedError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack.data.rows import Float32
-from pertstack.predictions.array_source import ArraySource
-from pertstack.predictions.embedding import ArrayEmbedding
-from pertstack.probing import accused, probe_model
-from pertstack.probing_rows import sample_rows
+from pertstack.predictions.sources.array_source import ArraySource
+from pertstack.predictions.sources.embedding import ArrayEmbedding
 from pertstack.reduce.metrics.names import DEFAULT_PANEL, parse_metric
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
 from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
-from pertstack.stack.choose import Choice, choose
-from pertstack.stack.combine_arrays import combine_arrays, sample_table
-from pertstack.stack.combiner import Combiner
-from pertstack.stack.nested import NestedFits, fit_nested
-from pertstack.stack.sums import Reference
+from pertstack.stacking.choose import Choice, choose
+from pertstack.stacking.combine_arrays import combine_arrays, sample_table
+from pertstack.stacking.combiner import Combiner
+from pertstack.stacking.nested import NestedFits, fit_nested
+from pertstack.stacking.sums import Reference
+from pertstack.study.audit.probes import accused, probe_model
+from pertstack.verdict.probes.rows import sample_rows
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def stack(
     trust_partial : let combiners with weights per gene, condition or sample ship. Arrays carry no nested fits, and base
         models cross-fitted on these folds tell such weights the means of the scored fold
         (docs/decisions/0005-true-nesting.md). Say True only when the models were fitted on other data altogether.
-    embeddings : {model: ArrayEmbedding(values, anchors)} of ``pertstack.predictions.embedding``, for the combiner
+    embeddings : {model: ArrayEmbedding(values, anchors)} of ``pertstack.predictions.sources.embedding``, for the combiner
         ``embedding_ridge``; anchors are the same rows embedded by the fit of every fold, without which vectors of two
         folds cannot be compared.
     features : {"log10_dose" | "time_h" | "training_distance": array (n,)}

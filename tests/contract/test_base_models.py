@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from pertstack._base.errors import InputError, StackingError
-from pertstack.data.side import SideInformation
+from pertstack.data.side.side import SideInformation
 from pertstack.design.blocks import Block
 from pertstack.fit import Job, JobRows, available, cross_fit, get_model, get_row, list_models
 from pertstack.fit.baselines import MODELS

@@ -9,13 +9,13 @@ import pytest
 from sklearn.base import clone
 
 from pertstack._base.errors import MisalignedError, UnknownNameError
-from pertstack.predictions.embedding import ArrayEmbedding
+from pertstack.predictions.sources.embedding import ArrayEmbedding
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles
-from pertstack.stack.combiner import Combiner
-from pertstack.stack.estimator import CombinerEstimator
-from pertstack.stack.evidence import Evidence
-from pertstack.stack.registry import ALWAYS, COMBINERS, make_combiner, make_combiners
+from pertstack.stacking.combiner import Combiner
+from pertstack.stacking.estimator import CombinerEstimator
+from pertstack.stacking.evidence import Evidence
+from pertstack.stacking.registry import ALWAYS, COMBINERS, make_combiner, make_combiners
 from references.small_world import as_source, small_world, turned_embeddings
 
 NAMES = sorted(COMBINERS)

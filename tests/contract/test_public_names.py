@@ -39,7 +39,7 @@ class Blocked:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Blocked())
-import pertstack, pertstack.cli
+import pertstack, pertstack.cli.steps
 pertstack.Study, pertstack.stack
 from pertstack.fit.registry import list_models
 assert len(list_models()) > 8
@@ -51,7 +51,7 @@ assert len(list_models()) > 8
 
 def test_importing_does_not_import_the_heavy_extras():
     code = (
-        "import sys, pertstack, pertstack.cli\n"
+        "import sys, pertstack, pertstack.cli.steps\n"
         "heavy = [m for m in ('torch', 'rdkit', 'dask', 'matplotlib.pyplot', 'anndata') if m in sys.modules]\n"
         "assert not heavy, heavy"
     )

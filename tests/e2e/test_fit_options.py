@@ -13,7 +13,7 @@ import pytest
 
 from pertstack.data import load_side
 from pertstack.fit.profiles import profile
-from pertstack.study import Study
+from pertstack.study.study import Study
 
 from .conftest import ok, pertstack
 

@@ -8,8 +8,8 @@ import anndata
 import pandas as pd
 import pytest
 
-from pertstack.design.folds import FoldPlan
-from pertstack.study import Study
+from pertstack.design.plan.folds import FoldPlan
+from pertstack.study.study import Study
 
 from .conftest import ok, pertstack
 

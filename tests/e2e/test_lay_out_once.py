@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pertstack import create
-from pertstack.create import StudyChoices, _make_plan
 from pertstack.data import DataFile, open_data
-from pertstack.data.matrices import Float32, RowSource
-from pertstack.predictions.store import PredictionStore
+from pertstack.data.readers.matrices import Float32, RowSource
+from pertstack.predictions.store.store import PredictionStore
+from pertstack.study.steps import init as create
+from pertstack.study.steps.init import StudyChoices, _make_plan
 
 GENES = 300
 

@@ -12,7 +12,7 @@ import anndata
 import numpy as np
 import pytest
 
-from pertstack.study import Study
+from pertstack.study.study import Study
 
 from .conftest import PERTSTACK, ok, pertstack
 

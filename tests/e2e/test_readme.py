@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pertstack.cli import app
+from pertstack.cli.steps import app
 
 from .conftest import pertstack
 

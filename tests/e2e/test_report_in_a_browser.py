@@ -11,8 +11,8 @@ import pytest
 
 import browser
 from pertstack._base.findings import Finding
-from pertstack.verdict.checks import run_checks
-from pertstack.verdict.checks_facts import Facts
+from pertstack.verdict.checks.checks import run_checks
+from pertstack.verdict.checks.facts import Facts
 from pertstack.verdict.judge import judge
 from pertstack.verdict.setting import Setting
 from pertstack.write.report import render

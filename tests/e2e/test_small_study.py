@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import pearsonr
 
-from pertstack.shipping import read_aligned
+from pertstack.study.steps.predict import read_aligned
 
 from .conftest import make_study, ok, pertstack
 

@@ -17,8 +17,8 @@ import pandas as pd
 import pytest
 
 import pertstack as ps
-from pertstack.cli import main
-from pertstack.study import Study
+from pertstack.cli.steps import main
+from pertstack.study.study import Study
 
 N_DRUGS, GENES = 40, [f"g{i:02d}" for i in range(30)]
 Command = Callable[..., tuple[int, str, str]]

@@ -7,9 +7,9 @@ import pytest
 
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles
-from pertstack.stack.evidence import Evidence
-from pertstack.stack.nested import fit_nested
-from pertstack.stack.registry import COMBINERS, make_combiner
+from pertstack.stacking.evidence import Evidence
+from pertstack.stacking.nested import fit_nested
+from pertstack.stacking.registry import COMBINERS, make_combiner
 from references.small_world import as_source, small_world
 
 NAMES = sorted(COMBINERS)

@@ -9,8 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pertstack._base.errors import InputError
-from pertstack.design.assign import dealt_places, place_groups, salt_of
-from pertstack.design.folds import FoldPlan
+from pertstack.design.plan.assign import dealt_places, place_groups, salt_of
+from pertstack.design.plan.folds import FoldPlan
 
 letters = st.characters(exclude_categories=("Cc", "Cs"))
 names = st.lists(

@@ -12,11 +12,11 @@ import pytest
 import pertstack as ps
 from pertstack._base.errors import ConflictError, FoldPlanMismatchError, IntegrityError, MisalignedError
 from pertstack.design.blocks import Block
-from pertstack.design.folds import FoldPlan
+from pertstack.design.plan.folds import FoldPlan
 from pertstack.design.provenance import FittedOn
 from pertstack.predictions import StoreSource
-from pertstack.predictions.array_source import ArraySource
 from pertstack.predictions.importers import add_predictions
+from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.references import References
 from pertstack.reduce.score import score
 from references.small_store import World, make_world

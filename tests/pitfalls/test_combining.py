@@ -9,13 +9,13 @@ import pytest
 from scipy.optimize import minimize
 
 import pertstack as ps
-from pertstack.predictions.array_source import ArraySource
+from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
-from pertstack.stack.combiner import Combiner
-from pertstack.stack.evidence import Evidence
-from pertstack.stack.nested import fit_nested
-from pertstack.stack.registry import make_combiner
+from pertstack.stacking.combiner import Combiner
+from pertstack.stacking.evidence import Evidence
+from pertstack.stacking.nested import fit_nested
+from pertstack.stacking.registry import make_combiner
 from references.small_world import as_source, small_world
 
 
@@ -144,7 +144,7 @@ def test_models_on_other_scales_do_not_decide_the_mixture():
     lost = quiet - shouted
     assert lost["mean"] > 0.05
     assert lost["standardised_mean"] < 0.3 * lost["mean"] and lost["rank_average"] < 0.3 * lost["mean"], lost
-    from pertstack.stacking import slopes_of
+    from pertstack.study.steps.stack import slopes_of
 
     slopes = slopes_of(evidence_of(world, predictions=loud).reduction)
     assert slopes["m2"] == pytest.approx(slopes_of(evidence_of(world).reduction)["m2"] / 10, rel=0.05)

@@ -13,14 +13,14 @@ import pytest
 
 import pertstack as ps
 from pertstack._base.errors import InputError, LeakError
-from pertstack.data.side import SideInformation
+from pertstack.data.side.side import SideInformation
 from pertstack.design.blocks import Block
-from pertstack.design.folds import FoldPlan
-from pertstack.design.leakage import check_plan
+from pertstack.design.leaks.check_plan import check_plan
+from pertstack.design.plan.folds import FoldPlan
 from pertstack.fit import Job, JobRows, cross_fit
 from pertstack.fit.inner_split import inner_split
 from pertstack.fit.registry import available, get_model, get_row
-from pertstack.predictions.array_source import ArraySource
+from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.references import References
 from references.data_worlds import small, write
 from references.fit_world import make_rows, split_by_perturbation, with_obs

@@ -24,9 +24,9 @@ from pertstack._base.digests import with_own_digest
 from pertstack._base.files import read_json, write_json
 from pertstack._base.findings import Finding
 from pertstack._base.fingerprints import fingerprint
-from pertstack.auditing import audit_study, folder_to_audit
-from pertstack.cli import app
+from pertstack.cli.steps import app
 from pertstack.data import SimulationConfig, simulate_to_file
+from pertstack.study.audit.audit import audit_study, folder_to_audit
 
 BLOCK = "store/blocks/LINE01.f0.s000.zarr"
 FILES = {

@@ -10,8 +10,8 @@ import pytest
 
 import pertstack as ps
 from pertstack._base.errors import InputError, LeakError, PlanLockedError
-from pertstack.looking import PUBLISHED
-from pertstack.predictions.store_source import StoreSource
+from pertstack.predictions.sources.store_source import StoreSource
+from pertstack.study.looks import PUBLISHED
 
 
 def test_the_truth_of_the_test_is_out_of_reach_of_fitting_and_stacking(fitted):
@@ -130,7 +130,7 @@ def add_unknown(study: ps.Study, tmp_path) -> None:
 
 
 def test_unknown_provenance_is_never_stacked_in_silence(fitted, tmp_path):
-    from pertstack.members import stack_warnings
+    from pertstack.study.members import stack_warnings
 
     add_unknown(fitted, tmp_path)
     result = fitted.stack(["mean", "simplex"])

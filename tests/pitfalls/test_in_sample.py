@@ -15,11 +15,11 @@ from pertstack.design.blocks import Block
 from pertstack.design.provenance import FittedOn
 from pertstack.fit import Job, JobRows, cross_fit
 from pertstack.predictions import StoreSource
-from pertstack.predictions.array_source import ArraySource
+from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
 from pertstack.reduce.score import score
-from pertstack.stack.nested import fit_nested
+from pertstack.stacking.nested import fit_nested
 from references.fit_world import make_rows
 from references.small_store import PLAN, World, make_world
 from references.small_world import as_source, small_world
@@ -256,7 +256,7 @@ def test_flexible_weights_do_not_ship_on_partial_nesting():
 
 
 def test_a_study_nests_fully_and_level_one_rows_of_the_scored_fold_are_refused(fitted):
-    from pertstack.stacking import development_source, level_one, reduce_study
+    from pertstack.study.steps.stack import development_source, level_one, reduce_study
 
     models = ("mean_treated", "perturbation_knn", "ridge")
     rows = level_one(fitted.folder, models, workers=1, memory="100 MB")

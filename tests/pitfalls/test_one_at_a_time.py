@@ -9,10 +9,10 @@ import anndata
 import pytest
 
 import pertstack as ps
-import pertstack.folder
+import pertstack.study.folder
 from pertstack._base.errors import CorruptionError
-from pertstack.auditing import audit_study
 from pertstack.data import SimulationConfig, simulate_to_file
+from pertstack.study.audit.audit import audit_study
 
 FORK = multiprocessing.get_context("fork")
 
@@ -22,7 +22,7 @@ def first_said(study, command) -> str:
     told, answer = FORK.Pipe(duplex=False)
 
     def go() -> None:
-        pertstack.folder.remark = lambda _: answer.send("waits")
+        pertstack.study.folder.remark = lambda _: answer.send("waits")
         command()
         answer.send("ends")
 

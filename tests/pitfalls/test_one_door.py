@@ -14,7 +14,7 @@ import pytest
 import pertstack as ps
 from faults import run_with_fault
 from pertstack._base.errors import CorruptionError, InputError, PlanLockedError
-from pertstack.predictions.store import PredictionStore
+from pertstack.predictions.store.store import PredictionStore
 
 
 def cut_before(study, kind: str) -> None:
@@ -109,7 +109,7 @@ def stop(*_: object, **__: object) -> None:
 def test_an_unsealed_board_is_refused_and_edits_to_it_do_not_last(stacked, whole, monkeypatch):
     root = stacked.folder.root
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("pertstack.study.seal_verdict", stop)
+        patch.setattr("pertstack.study.study.seal_verdict", stop)
         stacked.verdict()
     path = root / "results" / "leaderboard.json"
     path.write_text(path.read_text().replace('"value": 0.', '"value": 0.99'))
@@ -125,7 +125,7 @@ def test_an_unsealed_board_is_refused_and_edits_to_it_do_not_last(stacked, whole
 def test_an_interrupted_look_with_other_weights_is_a_second_look(stacked, monkeypatch):
     study = stacked
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("pertstack.judging._score_test", stop)
+        patch.setattr("pertstack.study.steps.verdict._score_test", stop)
         study.verdict()
     assert study.folder.ledger.looks() == 1
     study.stack(["simplex", "mean"])
@@ -216,8 +216,8 @@ def test_only_these_modules_name_the_files_of_the_truth():
 
 def test_the_digest_to_note_elsewhere_is_printed_and_reported_whole(judged, capsys):
     """Twelve characters are enough to look an entry up; against somebody who writes the ledger anew all are needed."""
-    from pertstack.sealing import sealed_verdict
-    from pertstack.terminal import show_board
+    from pertstack.cli.terminal import show_board
+    from pertstack.study.seals import sealed_verdict
 
     noted = sealed_verdict(judged.folder)
     show_board(judged)
@@ -227,8 +227,8 @@ def test_the_digest_to_note_elsewhere_is_printed_and_reported_whole(judged, caps
 
 def test_a_study_put_back_as_a_whole_is_found_by_a_digest_noted_elsewhere(judged, stacked):
     """Older copies are consistent in themselves; only what was registered outside of them tells."""
-    from pertstack.auditing import audit_study
-    from pertstack.sealing import sealed_verdict
+    from pertstack.study.audit.audit import audit_study
+    from pertstack.study.seals import sealed_verdict
 
     noted = sealed_verdict(judged.folder)
     assert noted in {e.digest for e in judged.folder.ledger.entries()}

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 import pertstack as ps
-from pertstack.auditing import audit_study, folder_to_audit
 from pertstack.fit import registry
 from pertstack.fit.registry import Needs
-from pertstack.probing_fits import PERMUTATIONS, PERMUTED, permuted_study
+from pertstack.study.audit.audit import audit_study, folder_to_audit
+from pertstack.study.audit.probes_refitted import PERMUTATIONS, PERMUTED, permuted_study
 
 
 @dataclass
@@ -149,7 +149,7 @@ def test_an_honest_stack_step_gains_nothing_on_exchanged_truths(judged):
 
 def test_a_fold_loop_that_learns_from_what_it_scores_is_accused(judged, monkeypatch):
     """The mistake of L8 and L12, made in our own loop: weights per gene know which exchanged truth they learned."""
-    import pertstack.stack.nested as nested
+    import pertstack.stacking.nested as nested
 
     monkeypatch.setattr(nested, "_without", lambda reduction, *_: reduction)
     monkeypatch.setattr(nested, "_level_one", lambda level_one, fold, plain: plain)

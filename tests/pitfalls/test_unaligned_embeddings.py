@@ -16,21 +16,21 @@ import pytest
 from sklearn.linear_model import RidgeCV
 
 import pertstack as ps
-from pertstack import shipping
 from pertstack._base.errors import CorruptionError, LeakError, MisalignedError
 from pertstack.fit.jobs import Job, JobRows
 from pertstack.fit.profiles import hyper_parameters
 from pertstack.fit.worker import Setting, run_job
-from pertstack.judging import final_fits, stored_stack
-from pertstack.predictions.anchors import anchor_file, fit_of
-from pertstack.predictions.embedding import RowEmbeddings
-from pertstack.predictions.store_source import StoreSource
+from pertstack.predictions.sources.embedding import RowEmbeddings
+from pertstack.predictions.sources.store_source import StoreSource
+from pertstack.predictions.store.anchors import anchor_file, fit_of
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles
-from pertstack.runs import ANCHORS, StudyAnchors, StudyRows, anchor_ids, cross_fit_study, fit_rows
-from pertstack.stack.embedding_ridge import EmbeddingRidge
-from pertstack.stack.evidence import Evidence
-from pertstack.stack.frames import CommonFrame
+from pertstack.stacking.combiners.embedding_ridge import EmbeddingRidge
+from pertstack.stacking.evidence import Evidence
+from pertstack.stacking.solvers.frames import CommonFrame
+from pertstack.study.steps import predict as shipping
+from pertstack.study.steps.fit import ANCHORS, StudyAnchors, StudyRows, anchor_ids, cross_fit_study, fit_rows
+from pertstack.study.steps.verdict import final_fits, stored_stack
 from references.embedding_world import embeddings_of, knowing_world
 from references.small_world import as_source
 

@@ -10,7 +10,7 @@ import pytest
 
 import pertstack as ps
 from pertstack._base.errors import InputError, IntegrityError
-from pertstack.refit import open_new
+from pertstack.study.steps.refit import open_new
 
 
 def new_samples(study, world_file, path):

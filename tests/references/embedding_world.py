@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pertstack.predictions.embedding import ArrayEmbedding
+from pertstack.predictions.sources.embedding import ArrayEmbedding
 from references.small_world import small_world
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack.data.rows import FitRows, PredictRows
-from pertstack.data.side import GeneGraph, PerturbationFeatures, SideInformation
+from pertstack.data.side.side import GeneGraph, PerturbationFeatures, SideInformation
 
 
 def make_rows(

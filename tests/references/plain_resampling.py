@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pertstack.verdict.gain_parts import Difference
-from pertstack.verdict.inference_many import bbc, max_t, model_confidence_set
+from pertstack._stats.multiple import bbc, max_t, model_confidence_set
+from pertstack.verdict.gain.parts import Difference
 
 
 class PlainResampling:

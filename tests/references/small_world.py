@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pertstack.predictions.array_source import ArraySource
-from pertstack.predictions.embedding import ArrayEmbedding
+from pertstack.predictions.sources.array_source import ArraySource
+from pertstack.predictions.sources.embedding import ArrayEmbedding
 from pertstack.reduce.references import References
 
 

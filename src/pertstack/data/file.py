@@ -16,11 +16,11 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
-from pertstack.data.matrices import Float32, Positions, RowSource, take
+from pertstack.data.readers.matrices import Float32, Positions, RowSource, take
 
 if TYPE_CHECKING:
     from pertstack.data.card import Card
-    from pertstack.data.validate import Examination
+    from pertstack.data.checks.validate import Examination
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class DataFile:
     @cached_property
     def examination(self) -> Examination:
         """What one pass over the values found: findings and card. Kept, so the pass is made once."""
-        from pertstack.data.validate import examine
+        from pertstack.data.checks.validate import examine
 
         return examine(self)
 

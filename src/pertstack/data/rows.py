@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pertstack.data.side import SideInformation
+from pertstack.data.side.side import SideInformation
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 Names = np.ndarray[Any, np.dtype[Any]]

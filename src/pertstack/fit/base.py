@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from pertstack.data.rows import FitRows, Float32, PredictRows
-from pertstack.data.side import FeatureKind
+from pertstack.data.side.side import FeatureKind
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from pertstack._base.errors import InputError, first_few
 from pertstack.data.rows import FitRows, PredictRows
-from pertstack.data.side import FEATURE_KINDS, FeatureKind, PerturbationFeatures, SideInformation
+from pertstack.data.side.side import FEATURE_KINDS, FeatureKind, PerturbationFeatures, SideInformation
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]

@@ -21,7 +21,7 @@ import pandas as pd
 from pertstack._base.errors import ModelFailedError, first_few
 from pertstack._base.files import write_json
 from pertstack.data.rows import FitRows, Float32, Names, PredictRows
-from pertstack.data.side import FeatureKind, PerturbationFeatures
+from pertstack.data.side.side import FeatureKind, PerturbationFeatures
 from pertstack.fit import exchange_csv
 from pertstack.fit.card import ModelCard
 from pertstack.fit.sandbox import plain_file

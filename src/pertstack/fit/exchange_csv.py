@@ -17,7 +17,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError
 from pertstack.data.rows import FitRows, Float32, Names, PredictRows
-from pertstack.data.side import PerturbationFeatures
+from pertstack.data.side.side import PerturbationFeatures
 
 INPUTS = ("fit_control.csv", "fit_treated.csv", "fit_samples.csv", "predict_control.csv", "predict_samples.csv")
 OUTPUT, EMBEDDING = "predictions.csv", "embedding.csv"

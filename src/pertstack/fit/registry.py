@@ -18,7 +18,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from pertstack._base.errors import ConflictError, InputError, NeedsExtraError, first_few, unknown_name
-from pertstack.data.side import FEATURE_KINDS, SideInformation
+from pertstack.data.side.side import FEATURE_KINDS, SideInformation
 from pertstack.fit.base import BaseModel, Needs
 
 ModelKind = Literal["baseline", "linear", "network", "external", "plugin"]

@@ -20,8 +20,8 @@ from anndata.io import write_elem
 from pertstack._base.errors import InputError, LeakError, unknown_name
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block, Role
-from pertstack.predictions.chunks import DTYPE
-from pertstack.predictions.reader import StoreReader
+from pertstack.predictions.store.chunks import DTYPE
+from pertstack.predictions.store.reader import StoreReader
 
 Which = Role | Literal["all"]
 

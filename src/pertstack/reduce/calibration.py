@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from pertstack.reduce.group_means import GroupMeans
+from pertstack._stats.group_means import GroupMeans
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.references import Float64
 

@@ -15,8 +15,8 @@ import pandas as pd
 from pertstack._base.memory import rows_per_tile
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
-from pertstack.predictions.embedding import EmbeddingSource, RowEmbeddings
 from pertstack.predictions.source import BlockSource, ReadsAhead
+from pertstack.predictions.sources.embedding import EmbeddingSource, RowEmbeddings
 from pertstack.reduce.references import References
 from pertstack.reduce.tile import Combine, Tile
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from pertstack.data.rows import Float32, Names
 from pertstack.design.blocks import Block
-from pertstack.predictions.embedding import RowEmbeddings
+from pertstack.predictions.sources.embedding import RowEmbeddings
 
 
 @dataclass(frozen=True)

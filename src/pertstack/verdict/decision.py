@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pertstack._base.shown import count_of
-from pertstack.verdict.gain_parts import Decomposition, Difference, Part
+from pertstack.verdict.gain.parts import Decomposition, Difference, Part
 from pertstack.verdict.words import count_units, interval, metric_label, number
 
 Light = Literal["green", "amber", "red"]

@@ -19,7 +19,7 @@ from pertstack.reduce.score_table import ScoreTable
 from pertstack.verdict.board import Leaderboard, LeaderboardRow, Split, plain_json
 from pertstack.verdict.competitors import best_single_of, decompositions_of, matrix, rows_of, views_of
 from pertstack.verdict.decision import Case, Decision, decide
-from pertstack.verdict.gain_parts import Decomposition, Difference
+from pertstack.verdict.gain.parts import Decomposition, Difference
 from pertstack.verdict.looks import looks_in_words
 from pertstack.verdict.setting import BEST_SINGLE, FEW_GROUPS, Resampling, Setting
 from pertstack.verdict.several import Scores, gains_shown, several

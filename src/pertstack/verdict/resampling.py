@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from pertstack.verdict.gain_parts import Array, Difference
-from pertstack.verdict.inference import RESAMPLES, Estimate, difference_to_best, intervals
-from pertstack.verdict.inference_many import ConfidenceSet, bbc, max_t, model_confidence_set
+from pertstack._stats.intervals import RESAMPLES, Estimate, difference_to_best, intervals
+from pertstack._stats.multiple import ConfidenceSet, bbc, max_t, model_confidence_set
+from pertstack.verdict.gain.parts import Array, Difference
 
 
 @dataclass(frozen=True)

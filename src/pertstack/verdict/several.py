@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.shown import count_of
-from pertstack.verdict.gain_parts import Array
-from pertstack.verdict.inference_core import Estimate
-from pertstack.verdict.inference_many import ConfidenceSet
+from pertstack._stats.estimate import Estimate
+from pertstack._stats.multiple import ConfidenceSet
+from pertstack.verdict.gain.parts import Array
 from pertstack.verdict.views import nan_mean
 from pertstack.verdict.words import interval, number
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pertstack.verdict.gain_parts import Array, Compare
+from pertstack.verdict.gain.parts import Array, Compare
 from pertstack.verdict.words import direction
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pertstack.verdict.board import LeaderboardRow, ScoreCell
-from pertstack.verdict.gain_in_words import MEANINGS
+from pertstack.verdict.gain.in_words import MEANINGS
 from pertstack.verdict.words import find_metric, interval, number
 from pertstack.write.report_input import ReportInput
 

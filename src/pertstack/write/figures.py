@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pertstack.verdict.board import Leaderboard, LeaderboardRow
-from pertstack.verdict.gain_parts import Decomposition, Part
+from pertstack.verdict.gain.parts import Decomposition, Part
 from pertstack.verdict.words import metric_label, number
 from pertstack.write.colours import BLUE, GREEN, GRID, INK, KIND_STYLE, MUTED, ORANGE, figure_style
 

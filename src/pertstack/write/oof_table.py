@@ -8,7 +8,7 @@ from rich.text import Text
 
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.score_table import ScoreTable
-from pertstack.stack.choose import Choice
+from pertstack.stacking.choose import Choice
 from pertstack.verdict.words import metric_label, number
 
 SHOWN = ("r2_top20@own", "r2_top20@pooled", "pearson_all@centroid", "rmse_all@own")

@@ -18,8 +18,8 @@ from pertstack._base.files import write_atomic
 from pertstack._base.shown import shown
 from pertstack.verdict.board import Leaderboard
 from pertstack.verdict.decision import IN_WORDS
-from pertstack.verdict.gain_in_words import MEANINGS
-from pertstack.verdict.gain_parts import Decomposition
+from pertstack.verdict.gain.in_words import MEANINGS
+from pertstack.verdict.gain.parts import Decomposition
 from pertstack.verdict.words import interval, metric_label, number
 from pertstack.write import figures
 from pertstack.write.board_table import main_table

@@ -10,7 +10,7 @@ import pandas as pd
 
 from pertstack._base.findings import Finding
 from pertstack.reduce.calibration import Calibration
-from pertstack.verdict.checks_facts import Check
+from pertstack.verdict.checks.facts import Check
 from pertstack.verdict.judge import Verdict
 
 QUESTIONS: dict[str, str] = {

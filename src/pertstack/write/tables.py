@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pertstack.verdict.board import Leaderboard
-from pertstack.verdict.checks_facts import Check
-from pertstack.verdict.gain_parts import Decomposition
+from pertstack.verdict.checks.facts import Check
+from pertstack.verdict.gain.parts import Decomposition
 from pertstack.verdict.words import interval, metric_label, number
 
 _STATUS_STYLE = {"issue": "bold red", "tip": "yellow", "passed": "green", "not applicable": "dim"}

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pertstack.data import matrices
-from pertstack.data.matrices import StoredRows
+from pertstack.data.readers import matrices
+from pertstack.data.readers.matrices import StoredRows
 
 VALUES = np.random.default_rng(0).normal(size=(53, 6)).astype(np.float32)
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pertstack._base.errors import InputError, UnknownNameError
-from pertstack.data.open import open_data
+from pertstack.data.readers.open import open_data
 
 
 def cells(tmp_path, *, plates=True, name="ctrl", **columns):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pertstack._base.errors import InputError, MissingFileError
 from pertstack.data import open_data
-from pertstack.data.matrices import ArrayRows, take
+from pertstack.data.readers.matrices import ArrayRows, take
 from references.data_worlds import small, write
 
 

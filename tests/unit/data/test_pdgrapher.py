@@ -11,7 +11,7 @@ import pytest
 
 from pertstack._base.errors import InputError
 from pertstack.data import build_side, open_data, validate
-from pertstack.data.pdgrapher import fold_table, read_splits, split_findings
+from pertstack.data.readers.pdgrapher import fold_table, read_splits, split_findings
 
 torch = pytest.importorskip("torch")
 N, G = 14, 6

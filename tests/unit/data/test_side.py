@@ -10,7 +10,7 @@ import pytest
 
 from pertstack._base.errors import CorruptionError, InputError, MissingFileError
 from pertstack.data import build_side, canonical_smiles, inchi_key, load_side, save_side
-from pertstack.data.targets import genes_of
+from pertstack.data.side.targets import genes_of
 
 GENES = ["TP53", "EGFR", "MYC", "KLF1", "CEBPA"]
 DRUGS = pd.DataFrame(
@@ -46,7 +46,7 @@ def test_fingerprints_equal_rdkit_and_unknown_structures_are_masked() -> None:
 
 
 def test_without_rdkit_the_finding_says_so(monkeypatch) -> None:
-    monkeypatch.setattr("pertstack.data.side_build.has_rdkit", lambda: False)
+    monkeypatch.setattr("pertstack.data.side.build.has_rdkit", lambda: False)
     side, findings = build_side(DRUGS, GENES)
     assert "structure" not in side.features
     assert "pip install" in next(f for f in findings if f.code == "no_rdkit").message

@@ -14,7 +14,7 @@ import pytest
 
 from pertstack._base.errors import InputError
 from pertstack.data import SimulationConfig, build_side, open_data, simulate, simulate_to_file, validate
-from pertstack.data.molecules import make_molecules, most_molecules
+from pertstack.data.simulation.molecules import make_molecules, most_molecules
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks"))
 

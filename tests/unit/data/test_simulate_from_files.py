@@ -11,7 +11,7 @@ import pytest
 
 from pertstack._base.errors import InputError
 from pertstack.data import SimulationConfig, simulate
-from pertstack.data.molecules import make_molecules
+from pertstack.data.simulation.molecules import make_molecules
 from realdata import real_data
 
 pytest.importorskip("rdkit")

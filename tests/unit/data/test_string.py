@@ -12,7 +12,7 @@ import pytest
 
 from pertstack._base.errors import InputError, MissingFileError
 from pertstack.data import build_side
-from pertstack.data.gene_names import names_beside
+from pertstack.data.side.gene_names import names_beside
 
 GENES = tuple(f"GENE{i}" for i in range(12))
 OBS = pd.DataFrame({"perturbation": ["a", "b"], "cell_line": ["X", "X"]}, index=["s0", "s1"])

@@ -125,7 +125,7 @@ def test_offenders_are_counted_and_the_first_ten_named(tmp_path) -> None:
 
 def test_chunk_size_changes_nothing(tmp_path) -> None:
     """One pass, whatever the cut: the card and the digests are those of the whole file."""
-    from pertstack.data.census import Census
+    from pertstack.data.checks.census import Census
 
     data = small(n=40)
     data.X[17, 3] = np.nan
@@ -197,7 +197,7 @@ def test_how_controls_were_paired_is_told_from_the_values(tmp_path) -> None:
 
 
 def test_a_shuffled_pairing_shows_no_excess_and_an_own_one_does() -> None:
-    from pertstack.data.pairing import pairing_excess
+    from pertstack.data.checks.pairing import pairing_excess
 
     rng = np.random.default_rng(2)
     shared, lines = rng.normal(size=(80, 30)), np.array(["A", "B"] * 40, dtype=object)

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pertstack._base.errors import ConflictError, CorruptionError, InputError, MissingFileError, UnknownNameError
-from pertstack.design.assign import dealt_places, hashed_place, salt_of
 from pertstack.design.blocks import Block
-from pertstack.design.folds import FoldPlan
-from pertstack.design.groups import group_ids, question
+from pertstack.design.plan.assign import dealt_places, hashed_place, salt_of
+from pertstack.design.plan.folds import FoldPlan
+from pertstack.design.plan.groups import group_ids, question
 from realdata import real_data
 
 FIRST_RELEASE = {"d0": 1, "d1": None, "d2": None, "d3": 1, "d4": 0, "d5": 0, "d6": None, "d7": None}
@@ -73,7 +73,7 @@ def test_known_assignments_stay_what_they_were_in_the_first_release() -> None:
 
 def test_another_process_with_another_hash_seed_makes_the_same_plan() -> None:
     code = (
-        "import pandas as pd; from pertstack.design.folds import FoldPlan;"
+        "import pandas as pd; from pertstack.design.plan.folds import FoldPlan;"
         "print(FoldPlan.make(pd.DataFrame({'perturbation': [f'd{i//2}' for i in range(90)]},"
         " index=[f's{i}' for i in range(90)])).digest)"
     )

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from pertstack._base.findings import Finding
-from pertstack.design.folds import FoldPlan
-from pertstack.design.leakage import check_plan
+from pertstack.design.leaks.check_plan import check_plan
+from pertstack.design.plan.folds import FoldPlan
 
 N_GENES = 30
 CODES = {"scaling_fitted_on_all_rows", "test_scaled_by_itself", "scaled_on_development_rows", "scaled_min_max"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from pertstack.design.folds import FoldPlan
-from pertstack.design.leak_structures import structure_findings
-from pertstack.design.leakage import check_plan, placed
+from pertstack.design.leaks.check_plan import check_plan, placed
+from pertstack.design.leaks.structures import structure_findings
+from pertstack.design.plan.folds import FoldPlan
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 
 from pertstack._base.errors import InputError
 from pertstack._base.findings import Finding
-from pertstack.design.folds import FoldPlan
-from pertstack.design.leak_near import candidates, exact_correlations
-from pertstack.design.leak_rows import RowScan
-from pertstack.design.leakage import check_plan, placed
+from pertstack.design.leaks.check_plan import check_plan, placed
+from pertstack.design.leaks.near import candidates, exact_correlations
+from pertstack.design.leaks.rows import RowScan
+from pertstack.design.plan.folds import FoldPlan
 
 LINES = ("A549", "MCF7", "PC3")
 N_GENES = 60

@@ -11,7 +11,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.linear_model import Ridge as SklearnRidge
 
 from pertstack._base.errors import InputError
-from pertstack.data.side import PerturbationFeatures, SideInformation
+from pertstack.data.side.side import PerturbationFeatures, SideInformation
 from pertstack.fit import get_model
 from pertstack.fit.baselines.additive import additive_effects
 from pertstack.fit.baselines.low_rank import bilinear_middle, gene_scores, principal_axes

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pertstack._base.errors import ConflictError, InputError, NeedsExtraError, UnknownNameError
 from pertstack.data.rows import FitRows
-from pertstack.data.side import SideInformation
+from pertstack.data.side.side import SideInformation
 from pertstack.fit import Needs, RegistryRow, available, get_model, get_row, inner_split, list_models, register
 from pertstack.fit import registry as module
 from pertstack.fit.encoders import RowEncoder

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from sklearn.preprocessing import StandardScaler
 
 from pertstack._base.errors import InputError, MisalignedError
-from pertstack.data.side import PerturbationFeatures, SideInformation
+from pertstack.data.side.side import PerturbationFeatures, SideInformation
 from pertstack.fit.torch.inputs import Encoder
 from pertstack.fit.torch.network import hide
 from pertstack.fit.torch.scaling import GeneScaler

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from pertstack._base.errors import InputError
 from pertstack.data.rows import FitRows
-from pertstack.data.side import GeneGraph, PerturbationFeatures, SideInformation
+from pertstack.data.side.side import GeneGraph, PerturbationFeatures, SideInformation
 from pertstack.fit.profiles import profile
 from pertstack.fit.registry import get_model
 from pertstack.fit.torch.chemcpa import adversary_classes

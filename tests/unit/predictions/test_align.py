@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pertstack._base.errors import MisalignedError
-from pertstack.predictions.align import likely_cause, match
+from pertstack.predictions.store.align import likely_cause, match
 
 OWN = [f"ENSG{i:011d}" for i in range(30)]
 

@@ -9,9 +9,9 @@ import pytest
 
 import pertstack as ps
 from pertstack._base.errors import ConflictError, InputError
-from pertstack.adding import add_model, nesting
 from pertstack.data import SimulationConfig, simulate_to_file
-from pertstack.predictions.nested_source import has_nested
+from pertstack.predictions.sources.nested_source import has_nested
+from pertstack.study.steps.add import add_model, nesting
 
 
 @pytest.fixture(scope="module")

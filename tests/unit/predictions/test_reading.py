@@ -20,7 +20,7 @@ from pertstack.design.provenance import FittedOn
 from pertstack.predictions import PredictionStore
 from pertstack.predictions.exports import cell_eval_pair, export_anndata, export_npz
 from pertstack.predictions.importers import add_predictions
-from pertstack.predictions.reading import read_block
+from pertstack.predictions.store.views import read_block
 from references.small_store import World, make_world
 
 LINE, OTHER, ODD, TEST = Block("A375", 0), Block("A375", 1), Block("HT 29/x.y", 0), Block("A375", None)

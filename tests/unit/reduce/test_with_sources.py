@@ -7,9 +7,9 @@ import pandas as pd
 
 from pertstack.design.blocks import Block
 from pertstack.design.provenance import FittedOn
-from pertstack.predictions.array_source import ArraySource
-from pertstack.predictions.store import PredictionStore
-from pertstack.predictions.store_source import StoreSource
+from pertstack.predictions.sources.array_source import ArraySource
+from pertstack.predictions.sources.store_source import StoreSource
+from pertstack.predictions.store.store import PredictionStore
 from pertstack.reduce import References, reduce_blocks, score
 from references.memory_source import world
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pertstack.verdict.checks import CHECKS, run_checks, write_checks
-from pertstack.verdict.checks_facts import STATUSES, Facts
+from pertstack.verdict.checks.checks import CHECKS, run_checks, write_checks
+from pertstack.verdict.checks.facts import STATUSES, Facts
 from pertstack.verdict.judge import judge
 from pertstack.verdict.setting import Setting
 from references.judged_world import KINDS, shifts, world

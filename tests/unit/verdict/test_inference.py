@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pertstack._base.errors import InputError, UnknownNameError
-from pertstack.verdict.inference import difference_to_best, difference_to_fixed, interval, intervals
-from pertstack.verdict.inference_flips import flip_interval, flip_p
-from pertstack.verdict.inference_many import bbc, corrected_resampled_t, max_t, model_confidence_set
-from pertstack.verdict.inference_sums import GroupSums, resample
+from pertstack._stats.group_sums import GroupSums, resample
+from pertstack._stats.intervals import difference_to_best, difference_to_fixed, interval, intervals
+from pertstack._stats.multiple import bbc, corrected_resampled_t, max_t, model_confidence_set
+from pertstack._stats.sign_flips import flip_interval, flip_p
 
 Array = np.ndarray[Any, Any]
 

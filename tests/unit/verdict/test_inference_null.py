@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pertstack.verdict.inference import difference_to_best, interval
-from pertstack.verdict.inference_flips import flip_interval, flip_p
-from pertstack.verdict.inference_null import (
+from pertstack._stats.group_sums import GroupSums, resample
+from pertstack._stats.intervals import difference_to_best, interval
+from pertstack._stats.sign_flips import flip_interval, flip_p
+from pertstack._stats.versus_best_null import (
     FARTHER,
     NEARER,
     FlippedNull,
@@ -19,7 +20,6 @@ from pertstack.verdict.inference_null import (
     null_p,
     upper_end,
 )
-from pertstack.verdict.inference_sums import GroupSums, resample
 
 Array = np.ndarray[Any, Any]
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pertstack._base.errors import UnknownNameError
-from pertstack.verdict.inference import difference_to_fixed, interval
-from pertstack.verdict.inference_flips import flip_interval, flip_p
-from pertstack.verdict.inference_wild import wild_interval, wild_p, wild_weights
+from pertstack._stats.intervals import difference_to_fixed, interval
+from pertstack._stats.sign_flips import flip_interval, flip_p
+from pertstack._stats.wild_bootstrap import wild_interval, wild_p, wild_weights
 
 Array = np.ndarray[Any, Any]
 

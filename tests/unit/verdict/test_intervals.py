@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pertstack._base.errors import InputError
-from pertstack.predictions.array_source import ArraySource
+from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.read_tiles import single
 from pertstack.reduce.references import References
-from pertstack.verdict.intervals import (
+from pertstack.verdict.coverage import (
     CrossConformal,
     SortedResiduals,
     check_coverage,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from pertstack._base.errors import InputError
-from pertstack.design.folds import FoldPlan
-from pertstack.verdict.probes import replicate_noise, too_good
-from pertstack.verdict.probes_folds import fold_fingerprint, oof_against_fit, permuted_truth
+from pertstack.design.plan.folds import FoldPlan
+from pertstack.verdict.probes.of_folds import fold_fingerprint, oof_against_fit, permuted_truth
+from pertstack.verdict.probes.of_noise import replicate_noise, too_good
 from realdata import real_data
 
 Array = np.ndarray[Any, Any]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pertstack import terminal
 from pertstack._base.shown import shown
+from pertstack.cli import terminal
 from pertstack.write.colours import figure_style, to_svg
 from pertstack.write.report import render
 from unit.write.test_report import full_input

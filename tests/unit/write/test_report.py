@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from pertstack._base.findings import Finding
-from pertstack.verdict.checks import run_checks
-from pertstack.verdict.checks_facts import Facts
+from pertstack.verdict.checks.checks import run_checks
+from pertstack.verdict.checks.facts import Facts
 from pertstack.verdict.decision import IN_WORDS
 from pertstack.verdict.judge import judge
 from pertstack.verdict.setting import Setting

@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from pertstack._base.errors import InputError, MisalignedError, StorageError
-from pertstack.verdict.checks import run_checks
-from pertstack.verdict.checks_facts import Facts
+from pertstack.verdict.checks.checks import run_checks
+from pertstack.verdict.checks.facts import Facts
 from pertstack.verdict.judge import judge
 from pertstack.verdict.setting import Setting
 from pertstack.verdict.words import interval, number

@@ -10,7 +10,7 @@ import numpy as np
 
 from pertstack.data.cells.choice import Normalise
 from pertstack.data.cells.sums import HALF, PRODUCT, SQUARE, SQUARE_STEP, STEP, SUM, GroupSums, Int64
-from pertstack.data.matrices import Float32
+from pertstack.data.readers.matrices import Float32
 
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
 PER: dict[str, float] = {"cp10k": 1e4, "5e4": 5e4}

@@ -21,8 +21,8 @@ from pertstack.data.cells.groups import ONE_LINE, Groups, Mask, Sources, group_c
 from pertstack.data.cells.profiles import Profiles, profile
 from pertstack.data.cells.reading import blocks, n_blocks
 from pertstack.data.cells.sums import SUM, BadCell, GroupSums, Int64, Space
-from pertstack.data.columns import CELL_EXTRAS, alias_of, canonical_obs
-from pertstack.data.matrices import IndexedRows, RowSource
+from pertstack.data.readers.columns import CELL_EXTRAS, alias_of, canonical_obs
+from pertstack.data.readers.matrices import IndexedRows, RowSource
 
 _RAW = "Sum counts if the file has them (--treated-layer counts), or take logarithms first: sc.pp.log1p(data)."
 

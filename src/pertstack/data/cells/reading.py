@@ -11,7 +11,7 @@ import numpy as np
 
 from pertstack._base.errors import InputError
 from pertstack.data.cells.sums import Int64, Rows
-from pertstack.data.matrices import RowSource, StoredRows
+from pertstack.data.readers.matrices import RowSource, StoredRows
 
 ENTRIES = 4_000_000
 """Stored entries that are read at once (48 MB of float32 with their columns)."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pertstack.data.cells.choice import Kind
-from pertstack.data.matrices import RowSource
+from pertstack.data.readers.matrices import RowSource
 
 LOOKED_AT, RUNS = 512, 16
 """Rows looked at, in this many runs spread over the file."""

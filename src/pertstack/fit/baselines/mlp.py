@@ -9,7 +9,7 @@ import numpy as np
 
 from pertstack._base.errors import InputError, ModelFailedError
 from pertstack.data.rows import FitRows, Float32, PredictRows
-from pertstack.data.side import PerturbationFeatures
+from pertstack.data.side.side import PerturbationFeatures
 from pertstack.fit.base import Needs
 from pertstack.fit.baselines.low_rank import principal_axes
 from pertstack.fit.baselines.model import Baseline

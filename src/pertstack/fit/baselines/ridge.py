@@ -14,7 +14,7 @@ import numpy as np
 
 from pertstack._base.errors import InputError
 from pertstack.data.rows import FitRows, Float32, PredictRows
-from pertstack.data.side import PerturbationFeatures
+from pertstack.data.side.side import PerturbationFeatures
 from pertstack.fit.base import Needs
 from pertstack.fit.baselines.model import Baseline
 from pertstack.fit.baselines.start import Start, StartingPoint

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pertstack.data.side import FeatureKind
+from pertstack.data.side.side import FeatureKind
 from pertstack.fit.base import Needs
 from pertstack.fit.registry import RegistryRow
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from pertstack._base.errors import InputError, MisalignedError, first_few
 from pertstack.data.rows import FitRows, Float32, Names, PredictRows
-from pertstack.data.side import FeatureKind, PerturbationFeatures, SideInformation
+from pertstack.data.side.side import FeatureKind, PerturbationFeatures, SideInformation
 from pertstack.fit.torch.framework import Tensor, torch
 from pertstack.fit.torch.scaling import GeneScaler
 from pertstack.fit.torch.settings import Settings

@@ -17,7 +17,7 @@ import numpy as np
 
 from pertstack._base.errors import InputError, first_few
 from pertstack.data.rows import FitRows, Float32
-from pertstack.data.side import GeneGraph
+from pertstack.data.side.side import GeneGraph
 from pertstack.fit.torch.framework import Tensor, nn, torch
 from pertstack.fit.torch.inputs import Batch, Encoder
 from pertstack.fit.torch.model import TorchModel

@@ -36,8 +36,8 @@ from pertstack.predictions.importers.sampled import Place, Sampled, measured_row
 from pertstack.predictions.importers.scale import Scale, check_scale
 from pertstack.predictions.importers.shift import check_shift
 from pertstack.predictions.importers.streaming import stream_into
-from pertstack.predictions.names import NESTED_PREFIX, TRUTH_LAYERS, encode_name, nested_name
-from pertstack.predictions.store import PredictionStore
+from pertstack.predictions.store.names import NESTED_PREFIX, TRUTH_LAYERS, encode_name, nested_name
+from pertstack.predictions.store.store import PredictionStore
 
 
 def add_predictions(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pertstack._base.errors import InputError, first_few, unknown_name
-from pertstack.data.matrices import StoredRows, open_root
+from pertstack.data.readers.matrices import StoredRows, open_root
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.cards import CARD_KEYS, read_card
 from pertstack.predictions.importers.files import PredictionFile, check_shape, names_of

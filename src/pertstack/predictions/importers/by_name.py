@@ -12,11 +12,11 @@ import numpy as np
 
 from pertstack._base.errors import MisalignedError, first_few
 from pertstack.design.blocks import Block
-from pertstack.predictions.align import likely_cause, match
 from pertstack.predictions.importers.files import PredictionFile
 from pertstack.predictions.importers.fitted import FittedOnBlocks, check_file_folds
 from pertstack.predictions.importers.sampled import Place
-from pertstack.predictions.store import PredictionStore
+from pertstack.predictions.store.align import likely_cause, match
+from pertstack.predictions.store.store import PredictionStore
 
 Missing = Literal["refuse", "record"]
 """What becomes of rows and genes that a covered block lacks: the addition is refused, or they are recorded as such."""

@@ -15,7 +15,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, MisalignedError, first_few
 from pertstack.data.rows import Float32
-from pertstack.predictions.align import names_index
+from pertstack.predictions.store.align import names_index
 
 Rows = Callable[[int], Iterator[Float32]]
 """From a number of rows per chunk to the chunks, in the file's order."""

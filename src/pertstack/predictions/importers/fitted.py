@@ -12,7 +12,7 @@ import pandas as pd
 from pertstack._base.errors import FoldPlanMismatchError, InputError, first_few
 from pertstack.design.blocks import Block
 from pertstack.design.provenance import FittedOn
-from pertstack.predictions.reader import StoreReader
+from pertstack.predictions.store.reader import StoreReader
 
 
 @runtime_checkable

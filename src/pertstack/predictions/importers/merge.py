@@ -20,7 +20,7 @@ from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.predictions.importers.files import PredictionFile
 from pertstack.predictions.importers.npz import Archive
-from pertstack.predictions.reader import StoreReader
+from pertstack.predictions.store.reader import StoreReader
 
 Marks = Callable[[], Mapping[bytes, list[str]]]
 """Sample ids of a study by the fingerprint of their measured rows."""

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pertstack._base.errors import InputError, MisalignedError, MissingFileError, first_few
-from pertstack.predictions.align import names_index
 from pertstack.predictions.importers.anndata_files import open_anndata_predictions
 from pertstack.predictions.importers.files import NamedChunk, PredictionFile
 from pertstack.predictions.importers.npz import open_npz_predictions
@@ -16,6 +15,7 @@ from pertstack.predictions.importers.tables import (
     open_csv_predictions,
     open_parquet_predictions,
 )
+from pertstack.predictions.store.align import names_index
 
 FORMATS = ".h5ad, .zarr, .npz, .parquet, .csv, .tsv (also .gz), .arrow, .feather, .pkl"
 

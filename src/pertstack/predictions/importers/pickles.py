@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
+from pertstack.data.readers.unpickle import load_pickle
 from pertstack.data.rows import Float32
-from pertstack.data.unpickle import load_pickle
 from pertstack.predictions.importers.anndata_files import plain
 from pertstack.predictions.importers.cards import CARD_KEYS, read_card
 from pertstack.predictions.importers.files import PredictionFile, check_shape, names_of

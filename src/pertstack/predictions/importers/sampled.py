@@ -10,9 +10,9 @@ import numpy as np
 
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
-from pertstack.predictions.align import Take
 from pertstack.predictions.importers.files import NamedChunk
-from pertstack.predictions.reader import StoreReader
+from pertstack.predictions.store.align import Take
+from pertstack.predictions.store.reader import StoreReader
 
 SAMPLED_ROWS = 400
 SAMPLED_GENES = 2000

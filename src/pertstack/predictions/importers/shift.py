@@ -15,7 +15,7 @@ import numpy as np
 from pertstack._base.findings import Finding
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.sampled import Place, Sampled, measured_rows
-from pertstack.predictions.reader import StoreReader
+from pertstack.predictions.store.reader import StoreReader
 
 STEPS = (-2, -1, 1, 2)
 FEWEST_PAIRS = 12

@@ -1,0 +1,85 @@
+"""What every kind of inference shares: the estimate it returns, studentised resamples, the symmetric bootstrap-t.
+
+Hall (1988) Annals of Statistics 16:927.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from pertstack._base.errors import InputError, unknown_name
+from pertstack._stats.group_sums import Draws
+
+Array = np.ndarray[Any, Any]
+Method = Literal["auto", "bootstrap_t", "percentile", "bca", "sign_flips", "wild_rademacher", "wild_webb"]
+FEW = 12
+"""Up to this many groups signs are flipped exactly; above, groups are resampled."""
+ROUGH = 20
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean or a difference of means with its interval. Unknown ends are infinite; ``ci`` is None then."""
+
+    value: float  # NaN where nothing is defined
+    lo: float
+    hi: float
+    p: float | None  # two-sided, of the value being 0; None where it makes no sense or cannot be had
+    n_clusters: int
+    n: int  # valid samples
+    method: str
+    level: float = 0.95
+    cautions: tuple[str, ...] = ()
+
+    @property
+    def ci(self) -> tuple[float, float] | None:
+        """(lo, hi) when both ends are known."""
+        return (self.lo, self.hi) if np.isfinite([self.lo, self.hi]).all() else None
+
+
+def check_choices(level: float, resamples: int, method: str) -> None:
+    if not 0.5 < level < 1:
+        raise InputError(f"The level of an interval is {level}; give one between 0.5 and 1, such as 0.95.")
+    if resamples < 100:
+        raise InputError(f"{resamples} resamples are too few for the ends of an interval; take 1,000 or more.")
+    if method not in get_args(Method):
+        raise unknown_name("method of inference", method, get_args(Method))
+
+
+def cautions_of(n_groups: int, lo: float, hi: float) -> tuple[str, ...]:
+    """What to say of an interval from so few groups."""
+    if n_groups <= 1:
+        return ("one group: no interval can be had",) if n_groups else ("no defined sample",)
+    if not np.isfinite([lo, hi]).all():
+        return (f"{n_groups} groups are too few for an interval at this level",)
+    return (f"{n_groups} groups: the interval is a rough guide",) if n_groups < ROUGH else ()
+
+
+def studentised(draws: Draws, value: Array) -> Array:
+    """(resamples, n_rows) (mean - value) / error of each resample; 0 / 0 is 0, otherwise no spread is infinite."""
+    shift = draws.means - value
+    t = np.divide(shift, draws.errors, out=np.copysign(np.inf, shift), where=draws.errors > 0)
+    still = np.abs(shift) <= 1e-12 * (1 + np.abs(value))
+    filled: Array = np.where(still, 0.0, t)
+    return filled
+
+
+def quantile_of(values: Array, level: float) -> float:
+    """A quantile of values that may be infinite, between which there is nothing to interpolate."""
+    if np.isfinite(values).all():
+        return float(np.quantile(values, level))
+    return float(np.quantile(values, level, method="higher"))
+
+
+def bootstrap_t(value: float, error: float, t: Array, level: float) -> tuple[float, float, float]:
+    """Symmetric studentised interval and p-value."""
+    known = np.abs(t[~np.isnan(t)])
+    if error == 0 or known.size == 0:
+        return value, value, 1.0 if value == 0 else 1 / (len(t) + 1)
+    wide = error * quantile_of(known, level)
+    p = (1 + int((known >= abs(value) / error).sum())) / (1 + known.size)
+    return value - wide, value + wide, p

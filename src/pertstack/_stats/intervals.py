@@ -1,0 +1,183 @@
+"""How sure is a mean, and how sure is a difference? Intervals over whole groups, for the verdict.
+
+More than ``FEW`` groups: cluster bootstrap, studentised and symmetric. Fewer: exact sign flips of groups; the
+wild cluster bootstrap (``inference_wild.py``) is there by name. "Minus the
+best single model" is a difference to whichever model is best, which is not known: ``difference_to_best`` bounds it
+against all of them (intersection bounds), because a bootstrap that merely picks the best model inside each resample
+covers far too rarely when models are close (docs/calibration.md has the numbers of both). Questions about several
+combiners at once are in ``inference_many.py``; what is compared with what is decided by ``competitors.py``.
+
+References: Cameron, Gelbach and Miller (2008) Rev. Econ. Stat. 90:414; Hall (1988) Ann. Stat. 16:927 (symmetric
+bootstrap-t); Efron (1987) JASA 82:171 (BCa); Chernozhukov, Lee and Rosen (2013) Econometrica 81:667 (bounds on a
+minimum of means).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from pertstack._base.errors import InputError
+from pertstack._stats.estimate import (
+    FEW,
+    RESAMPLES,
+    ROUGH,
+    Estimate,
+    Method,
+    bootstrap_t,
+    cautions_of,
+    check_choices,
+    studentised,
+)
+from pertstack._stats.group_sums import Draws, GroupSums, resample
+from pertstack._stats.sign_flips import flip_interval, flip_p
+from pertstack._stats.versus_best import bounds_to_best
+from pertstack._stats.wild_bootstrap import WildWeights, wild_interval, wild_p, wild_weights
+
+Array = np.ndarray[Any, Any]
+__all__ = [
+    "FEW",
+    "RESAMPLES",
+    "ROUGH",
+    "Estimate",
+    "Method",
+    "difference_to_best",
+    "difference_to_fixed",
+    "interval",
+    "intervals",
+]
+
+
+def interval(
+    values: Array, groups: Array, *, rng: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES,
+    method: Method = "auto",
+) -> Estimate:  # fmt: skip
+    """Mean over valid samples of one row (n,) of values (NaN: undefined), resampling whole groups (n,).
+
+    ``p`` is of the mean being 0; read it for differences only.
+    """
+    return intervals(np.asarray(values)[None, :], groups, rng=rng, level=level, resamples=resamples, method=method)[0]
+
+
+def intervals(
+    values: Array, groups: Array, *, rng: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES,
+    method: Method = "auto",
+) -> list[Estimate]:  # fmt: skip
+    """One estimate per row of ``values`` (n_rows, n); all rows see the same resamples.
+
+    Raises
+    ------
+    InputError, UnknownNameError
+        A level outside (0.5, 1), fewer than 100 resamples, shapes that differ, an unknown method.
+    """
+    check_choices(level, resamples, method)
+    sums = GroupSums.of(values, groups)
+    if method == "wild_rademacher" or method == "wild_webb":
+        kind: WildWeights = "webb" if method == "wild_webb" else "rademacher"
+        weights = wild_weights(kind, sums.total.shape[1], resamples, rng)
+        return [_wild(sums.take([row]), weights, level, method) for row in range(sums.n_rows)]
+    draws = resample(sums, resamples, rng) if _needs_draws(sums, method) else None
+    return [_one(sums.take([row]), _column(draws, row), level, method) for row in range(sums.n_rows)]
+
+
+def difference_to_fixed(
+    first: Array, second: Array, groups: Array, *, rng: np.random.Generator, level: float = 0.95,
+    resamples: int = RESAMPLES, method: Method = "auto",
+) -> Estimate:  # fmt: skip
+    """Paired mean of ``first - second`` (n,) over the samples on which both are defined.
+
+    For a competitor that was named without looking at these values: the mean, or the model that was best out of fold.
+    """
+    paired = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    return interval(paired, groups, rng=rng, level=level, resamples=resamples, method=method)
+
+
+def _needs_draws(sums: GroupSums, method: Method) -> bool:
+    few = sums.total.shape[1] <= FEW
+    return sums.total.shape[1] > 1 and method != "sign_flips" and not (method == "auto" and few)
+
+
+def _column(draws: Draws | None, row: int) -> Draws | None:
+    return None if draws is None else Draws(draws.means[:, [row]], draws.errors[:, [row]])
+
+
+def _one(sums: GroupSums, draws: Draws | None, level: float, method: Method) -> Estimate:
+    """Estimate of a single row."""
+    value, n_groups, n = float(sums.means()[0]), int(sums.n_groups[0]), int(sums.count.sum())
+    chosen = method if method != "auto" else "sign_flips" if n_groups <= FEW else "bootstrap_t"
+    if n_groups < 2:
+        return Estimate(
+            value, -np.inf, np.inf, None, n_groups, n, chosen, level, cautions_of(n_groups, -np.inf, np.inf)
+        )
+    lo, hi, p = -np.inf, np.inf, None
+    if chosen == "sign_flips":
+        total, count = sums.total[0], sums.count[0]
+        lo, hi = flip_interval(total, count, level)
+        p = flip_p(total, count)
+    elif draws is not None:
+        error = float(sums.errors()[0])
+        means = draws.means[:, 0]
+        if chosen == "bootstrap_t":
+            lo, hi, p = bootstrap_t(value, error, studentised(draws, np.array([value]))[:, 0], level)
+        else:
+            tails = _tails(sums, means, value, level) if chosen == "bca" else ((1 - level) / 2, (1 + level) / 2)
+            lo, hi = (float(q) for q in np.nanquantile(means, tails))
+            below = float(np.nanmean(means <= 0))
+            p = min(1.0, 2 * max(min(below, 1 - below), 1 / (len(means) + 1)))
+    return Estimate(value, lo, hi, p, n_groups, n, chosen, level, cautions_of(n_groups, lo, hi))
+
+
+def _wild(sums: GroupSums, weights: Array, level: float, method: str) -> Estimate:
+    """Estimate of a single row by the wild cluster bootstrap."""
+    value, n_groups, n = float(sums.means()[0]), int(sums.n_groups[0]), int(sums.count.sum())
+    lo, hi, p = -np.inf, np.inf, None
+    if n_groups >= 2:
+        lo, hi = wild_interval(sums.total[0], sums.count[0], weights, level)
+        p = wild_p(sums.total[0], sums.count[0], weights)
+    return Estimate(value, lo, hi, p, n_groups, n, method, level, cautions_of(n_groups, lo, hi))
+
+
+def _tails(sums: GroupSums, means: Array, value: float, level: float) -> tuple[float, float]:
+    """Quantiles that BCa reads: bias from the resamples, acceleration from leaving out one group at a time."""
+    total, count = sums.total[0], sums.count[0]
+    rest = count.sum() - count
+    left_out = np.divide(total.sum() - total, rest, out=np.full_like(total, np.nan), where=rest > 0)
+    spread = np.nanmean(left_out) - left_out
+    scale = float(np.nansum(spread**2)) ** 1.5
+    acceleration = float(np.nansum(spread**3)) / (6 * scale) if scale > 0 else 0.0
+    share = float(np.clip(np.nanmean(means < value), 1 / len(means), 1 - 1 / len(means)))
+    bias, ends = stats.norm.ppf(share), stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
+    share_at = np.asarray(stats.norm.cdf(bias + (bias + ends) / (1 - acceleration * (bias + ends))))
+    return float(share_at[0]), float(share_at[1])
+
+
+def difference_to_best(
+    values: Array, candidates: Array, groups: Array, *, rng: np.random.Generator, better: int = 1, level: float = 0.95,
+    resamples: int = RESAMPLES, rows: Sequence[int] | None = None,
+) -> list[Estimate]:  # fmt: skip
+    """Every row minus the best row among ``candidates``, whichever that is. See ``inference_best.py``.
+
+    Parameters
+    ----------
+    values : array, shape (n_rows, n)
+        Per-sample values, NaN where undefined. A difference is taken over the samples on which both rows are defined.
+    candidates : bool array, shape (n_rows,)
+        The rows the best is chosen from.
+    better : {1, -1}
+        1 when more is better.
+    rows : indices, optional
+        Rows to compare (all when not given); the answer has one estimate for each.
+    """
+    check_choices(level, resamples, "auto")
+    values = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    pool = np.flatnonzero(np.asarray(candidates, dtype=bool))
+    if len(pool) == 0:
+        raise InputError("There is no candidate for the best single model; mark at least one row.")
+    wanted = range(len(values)) if rows is None else rows
+    found = bounds_to_best(better * values, pool, np.asarray(groups), wanted, rng, level, resamples)
+    if better == 1:
+        return found
+    return [Estimate(-e.value, -e.hi, -e.lo, e.p, e.n_clusters, e.n, e.method, e.level, e.cautions) for e in found]

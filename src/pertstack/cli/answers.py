@@ -1,0 +1,131 @@
+"""Commands that look at a finished study or take its answers away: predict, status, audit, withdraw, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pertstack._base.findings import worst
+from pertstack._base.shown import count_of
+from pertstack.cli.terminal import AsJson, StudyPath, Workers, app, out, out_json, parse_mapping, say, split_names
+from pertstack.data.readers.vehicles import ControlChoice
+
+
+@app.command()
+def predict(
+    study: StudyPath,
+    new: Annotated[Path, typer.Argument(metavar="NEW.h5ad", help="New samples: a control layer and metadata.")],
+    out_path: Annotated[Path, typer.Argument(metavar="OUT.h5ad")],
+    predictions: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE for models that were added, not fitted.")
+    ] = None,
+    workers: Workers = 1,
+    map_: Annotated[str | None, typer.Option("--map", help="Columns of this file: cell_line=cell_id,...")] = None,
+    control_layer: Annotated[str | None, typer.Option(help="Layer with each sample's control.")] = None,
+    control: Annotated[Path | None, typer.Option(help="Separate control file of parquet / CSV data.")] = None,
+    metadata: Annotated[Path | None, typer.Option(help="Sample table of GCTX data.")] = None,
+    controls: Annotated[ControlChoice | None, typer.Option(help="How to assign a control to each sample when "
+                                                                "controls are rows of the same file.")] = None,
+    control_label: Annotated[str | None, typer.Option(help="The perturbation that is the control.")] = None,
+) -> None:  # fmt: skip
+    """Predict new samples with the ensemble that was judged. The file is read as the study's data were, unless told.
+
+    Example:  pertstack predict my-study new.h5ad predicted.h5ad
+    """
+    from pertstack.study.steps.predict import predict_new
+    from pertstack.study.study import Study
+
+    folder = Study.open(study).folder
+    reading = {
+        "mapping": parse_mapping(map_) or None, "control_layer": control_layer, "control": control,
+        "metadata": metadata, "controls": controls, "control_label": control_label,
+    }  # fmt: skip
+    shape = predict_new(folder, new, out_path, predictions=predictions or [], workers=workers, reading=reading)
+    if not (folder.results / "verdict.json").exists():
+        say(f"warning: no verdict has judged this ensemble yet: pertstack verdict {folder.root}")
+    out(f"{out_path}: {count_of(shape[0], 'sample')}, {count_of(shape[1], 'gene')}")
+
+
+@app.command()
+def status(study: StudyPath, as_json: AsJson = False) -> None:
+    """Where the study stands: steps done, models by block.
+
+    Example:  pertstack status my-study
+    """
+    from pertstack.study.study import Study
+
+    found = Study.open(study).status()
+    out_json(found.to_json()) if as_json else out(found.to_rich())
+
+
+@app.command()
+def audit(
+    study: StudyPath,
+    as_json: AsJson = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every byte again.")] = False,
+    clean: Annotated[bool, typer.Option("--clean", help="Remove what crashed writers left behind.")] = False,
+    expect_head: Annotated[
+        str | None, typer.Option("--expect-head", help="A digest of the ledger that was noted elsewhere.")
+    ] = None,
+) -> None:
+    """All checks of files, records, ledger and plan. Exit 3 when anything is wrong.
+
+    Example:  pertstack audit my-study --deep
+    """
+    from pertstack.study.audit.audit import audit_study, folder_to_audit
+
+    findings = audit_study(folder_to_audit(study), deep=deep, clean=clean, expect_head=expect_head)
+    if as_json:
+        facts = {"format": 1, "study": str(study), "deep": deep, "worst": worst(findings)}
+        out_json({**facts, "findings": [f.to_json() for f in findings]})
+    else:
+        for finding in findings:
+            out(f"{finding.severity}: {finding.message}")
+        out(
+            f"{count_of(sum(f.severity == 'error' for f in findings), 'error')}, "
+            f"{count_of(len(findings), 'finding')} in all"
+        )
+    if worst(findings) == "error":
+        raise typer.Exit(3)
+
+
+@app.command()
+def withdraw(
+    study: StudyPath,
+    model: str,
+    why: Annotated[str, typer.Option(help="The reason, kept in the ledger.")],
+) -> None:
+    """Take a model out of the study, with a reason.
+
+    Example:  pertstack withdraw my-study biolord --why "trained on the test set"
+    """
+    from pertstack.study.study import Study
+
+    n = Study.open(study).withdraw(model, why)
+    out(f"{model}: {count_of(n, 'block')} withdrawn; the files are kept under store/retracted")
+
+
+@app.command()
+def export(
+    study: StudyPath,
+    path: Annotated[
+        Path, typer.Argument(metavar="OUT", help="OUT.h5ad, OUT.zarr, OUT.npz, or a folder for cell-eval.")
+    ],
+    to: Annotated[str, typer.Option(help="h5ad, zarr, npz or cell-eval; default: from the name.")] = "auto",
+    models: Annotated[str | None, typer.Option(help="Which models; default all.")] = None,
+    with_truth: Annotated[
+        bool,
+        typer.Option("--with-truth", help="Also the test's treated values before the last look; noted."),
+    ] = False,
+) -> None:
+    """Write aligned predictions for other tools.
+
+    Example:  pertstack export my-study predictions.h5ad
+    """
+    from pertstack.study.study import Study
+
+    written = Study.open(study).export(path, to=to, models=split_names(models), with_truth=with_truth)
+    for item in written:
+        out(str(item))

@@ -1,0 +1,119 @@
+"""How commands speak: results on standard output, remarks on standard error, options in the forms people write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, ConsoleOptions
+from rich.segment import Segment
+
+from pertstack._base.findings import Finding
+from pertstack._base.shown import shown, spelt_out
+from pertstack.fit.jobs import JobResult
+
+app = typer.Typer(
+    name="pertstack",
+    help="Combine perturbation-response models, and find out honestly whether it helps.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="A study made by `pertstack init`.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes (or threads) that work side by side.")]
+Memory = Annotated[str, typer.Option(help="Memory for tiles, such as '500 MB'.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+USAGE_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+"""The class of all usage errors: click's own, or the copy that newer versions of typer carry."""
+
+
+@dataclass(frozen=True)
+class _Harmless:
+    """What ``inside`` shows, without control characters that came with its text."""
+
+    inside: Any
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self.inside, options):
+            yield segment if segment.control else Segment(shown(segment.text), segment.style)
+
+
+def out(value: Any) -> None:
+    """A result, to standard output."""
+    text = isinstance(value, str)
+    Console(soft_wrap=text).print(shown(value) if text else _Harmless(value), markup=not text, highlight=False)
+
+
+def say(text: str) -> None:
+    """A remark, to standard error."""
+    Console(stderr=True, soft_wrap=True).print(shown(text), markup=False, highlight=False)
+
+
+def say_findings(findings: Sequence[Finding]) -> None:
+    """Errors and warnings, to standard error; notes stay in the report."""
+    for finding in findings:
+        if finding.severity != "note":
+            say(f"{finding.severity}: {finding.message}")
+
+
+def say_stacked(study: Any) -> None:
+    """What a reader of the stack step must not miss, to standard error."""
+    from pertstack.study.members import stack_warnings
+
+    for text in stack_warnings(study.folder):
+        say(f"warning: {text}")
+
+
+def out_json(value: Any) -> None:
+    typer.echo(spelt_out(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)))  # the same JSON
+
+
+def show_board(study: Any, *, every: bool = False) -> None:
+    """Leaderboard (the best ten or every row), what is said of all at once, footer, decision, and what to note."""
+    from pertstack.study.seals import sealed_verdict
+    from pertstack.verdict.board_text import answer
+    from pertstack.verdict.several import several_in_words
+    from pertstack.write.tables import leaderboard_table
+
+    board = study.leaderboard()
+    out(leaderboard_table(board, every=every))
+    for line in several_in_words(board.several):
+        out(line)
+    out(board.footer())
+    for text in answer(board):
+        out(text)
+    if head := sealed_verdict(study.folder):
+        out(
+            f"Ledger: {head}. Register this digest outside the study (a preprint, a tag, a time stamp): "
+            f"`pertstack audit {study.folder.root} --expect-head {head}` then fails if the ledger was replaced."
+        )
+
+
+def parse_mapping(text: str | None) -> dict[str, str]:
+    """``cell_line=cell_id,perturbation=drug`` as a dict.
+
+    >>> parse_mapping("cell_line=cell_id")
+    {'cell_line': 'cell_id'}
+    """
+    pairs = [part.split("=", 1) for part in (text or "").split(",") if part.strip()]
+    if bad := ["=".join(pair) for pair in pairs if len(pair) != 2 or not pair[0].strip() or not pair[1].strip()]:
+        raise typer.BadParameter(f"{bad[0]!r} is not NAME=COLUMN. Write for example --map cell_line=cell_id,dose=conc.")
+    return {ours.strip(): theirs.strip() for ours, theirs in pairs}
+
+
+def split_names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def say_failures(results: Sequence[JobResult]) -> list[JobResult]:
+    """Jobs that failed, each with its reason and log, to standard error; returns them."""
+    failed = [r for r in results if not r.ok]
+    for result in failed:
+        say(f"{result.status}: {result.job}: {result.error} Log: {result.log}")
+    return failed

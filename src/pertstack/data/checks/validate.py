@@ -1,0 +1,253 @@
+"""What is wrong with a data file, found in one streamed pass; the preprocessing card comes from the same pass.
+
+Errors stop the work, warnings go on to the report. Leaks between folds are the business of ``design/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import first_few
+from pertstack._base.findings import Finding
+from pertstack._base.memory import rows_per_tile
+from pertstack._base.names import unusable_in_words, unusable_names
+from pertstack._base.progress import track
+from pertstack.data.card import Card
+from pertstack.data.checks.census import Census
+from pertstack.data.checks.pairing import judge_pairing, pairing_findings
+
+if TYPE_CHECKING:
+    from pertstack.data.file import DataFile
+
+
+@dataclass(frozen=True)
+class Examination:
+    """The outcome of one pass over a data file."""
+
+    findings: tuple[Finding, ...]
+    card: Card
+    control_digest: np.ndarray[Any, np.dtype[np.uint64]]  # (n_samples,) equal where controls are bytewise equal
+    treated_digest: np.ndarray[Any, np.dtype[np.uint64]]  # (n_samples,)
+
+
+def validate(file: DataFile) -> list[Finding]:
+    """Findings about a data file, gravest first; [] when nothing is worth saying.
+
+    Errors: duplicate sample ids or gene names, missing or non-finite values, controls identical to treated, raw
+    counts. Warnings: constant genes, duplicate profiles, values on a linear or min-max scale, missing structures or
+    doses, control ids that contradict the controls. The file is read once, in chunks; a second call is a look-up.
+    """
+    order = {"error": 0, "warning": 1, "note": 2}
+    return sorted(file.examination.findings, key=lambda f: order[f.severity])
+
+
+def examine(file: DataFile) -> Examination:
+    """One pass over the values: findings, card, digests of rows."""
+    census = Census(file)
+    rows = rows_per_tile(file.n_genes, 8, 64 * 10**6)  # control, treated, and what is computed from them
+    for chunk in track(file.chunks(rows), "checking the data", total=-(-file.n_samples // rows)):
+        census.add(chunk)
+    pairing = judge_pairing(file, census)
+    findings = [
+        *file.notes,
+        *_names(file.obs.index, "sample id", "sample", file.path),
+        *_names(file.var.index, "gene name", "gene", file.path),
+        *(
+            f
+            for c in ("perturbation", "cell_line")
+            for f in _control_characters(file.obs[c].dropna(), f"values of {c}", c, file.path)
+        ),
+        *_values(file, census),
+        *_scale(file, census),
+        *pairing_findings(file, census, pairing),
+        *_metadata(file),
+    ]
+    return Examination(tuple(findings), census.card(pairing), census.control_digest, census.treated_digest)
+
+
+def _finding(severity: Any, code: str, message: str, offenders: Iterable[object], where: str) -> Finding:
+    names = [str(o) for o in offenders]
+    return Finding(severity, code, message, len(names), tuple(names[:10]), where)
+
+
+def _names(index: pd.Index[Any], what: str, noun: str, where: str) -> list[Finding]:
+    repeated = index[index.duplicated()].unique()
+    found = []
+    if len(repeated):
+        found.append(_finding(
+            "error", f"duplicate_{noun}s",
+            f"{len(repeated):,} {what}s occur more than once: {first_few(repeated)}. Rows and columns are matched by "
+            f"name, so every name "
+            f"must be unique. Rename them" + (", or average the probes of one gene." if noun == "gene" else "."),
+            repeated, where,
+        ))  # fmt: skip
+    empty = [i for i, name in enumerate(index) if not str(name).strip() or str(name) == "nan"]
+    if empty:
+        found.append(_finding(
+            "error", f"empty_{noun}_names",
+            f"{len(empty):,} {what}s are empty (positions {first_few(empty)}). "
+            f"Give every {noun} a name.", empty, where,
+        ))  # fmt: skip
+    return [*found, *_control_characters(index, f"{what}s", f"{noun}_names", where)]
+
+
+def _control_characters(names: Iterable[object], what: str, code: str, where: str) -> list[Finding]:
+    bad = unusable_names(names)
+    return [_finding("error", f"unusable_{code}", unusable_in_words(bad, what), bad, where)] if bad else []
+
+
+def _values(file: DataFile, census: Census) -> list[Finding]:
+    ids, genes, found = file.obs.index, file.gene_names, []
+    for layer, bad in (("treated", census.bad_treated), ("control", census.bad_control)):
+        if bad.n == 0:
+            continue
+        rows, columns = ids[bad.rows], genes[bad.columns]
+        found.append(_finding(
+            "error", f"non_finite_{layer}",
+            f"{bad.n:,} {layer} values are missing, infinite or the marker -666, in {len(rows):,} samples "
+            f"({first_few(rows)}) and "
+            f"{len(columns):,} genes ({first_few(columns)}). No score can be computed with them. Remove these genes "
+            f"or samples, or fill "
+            f"them in by a method you can defend before pertstack sees the data.", rows, file.path,
+        ))  # fmt: skip
+    same = ids[census.same_as_control]
+    if len(same) and not file.delta:
+        every = len(same) == file.n_samples
+        found.append(_finding(
+            "error", "control_is_treated",
+            ("The control is identical to the treated profile in all samples" if every else
+             f"{len(same):,} of {file.n_samples:,} samples have a control identical to their treated profile: "
+             f"{first_few(same)}") +
+            ". Their delta is zero by construction. " + ("Name the right layer with --control-layer." if every else
+            "Remove untreated samples from the table: controls belong in the control layer only."), same, file.path,
+        ))  # fmt: skip
+    constant = genes[census.constant_genes]
+    if len(constant):
+        found.append(_finding(
+            "warning", "constant_genes",
+            f"{len(constant):,} of {file.n_genes:,} genes have one value in all treated samples: "
+            f"{first_few(constant)}. They carry no "
+            f"information and weaken no score, but a model that scales by spread must not divide by it.",
+            constant, file.path,
+        ))  # fmt: skip
+    repeated = ids[census.repeated_treated()]
+    if len(repeated):
+        found.append(_finding(
+            "warning", "duplicate_profiles",
+            f"{len(repeated):,} samples have a treated profile that another sample has too, value by value: "
+            f"{first_few(repeated)}. In "
+            f"different folds they would leak; the fold plan is checked for it.", repeated, file.path,
+        ))  # fmt: skip
+    return found
+
+
+def _scale(file: DataFile, census: Census) -> list[Finding]:
+    transform, low, high = census.transform, census.low, census.high
+    if transform == "counts" and file.counts_meant:
+        return [Finding(
+            "warning", "summed_counts",
+            f"Values are sums of counts, up to {high:g}, as asked: errors and deltas are ruled by a few highly "
+            f"expressed genes and by the number of cells. --normalise cp10k ends both.", where=file.path,
+        )]  # fmt: skip
+    if transform == "counts":
+        return [Finding(
+            "error", "raw_counts",
+            f"All values are whole numbers from {low:g} to {high:g}: these look like raw counts. Errors and deltas "
+            f"would be ruled by a "
+            f"few highly expressed genes. Normalise for depth and take log2(x + 1) (or log1p), controls alike, then "
+            f"start again.",
+            where=file.path,
+        )]  # fmt: skip
+    if transform == "linear":
+        return [Finding(
+            "warning", "linear_scale",
+            f"Values run from {low:g} to {high:g}: they do not look like log expression (usually 0 to 20). Deltas on "
+            f"a linear scale are "
+            f"ruled by highly expressed genes; take logarithms of treated and control first unless this is meant.",
+            where=file.path,
+        )]  # fmt: skip
+    if transform == "min-max":
+        return [Finding(
+            "warning", "min_max_scaled",
+            f"{census.n_unit_genes:,} of {file.n_genes:,} genes run from exactly 0 to exactly 1 over all rows: they "
+            f"were min-max scaled on "
+            f"the whole table, held-out rows included, which is a mild leak and a scale no new data will have. Start "
+            f"from unscaled "
+            f"values if you can.", census.n_unit_genes, where=file.path,
+        )]  # fmt: skip
+    return []
+
+
+_UNTREATED = {"dmso", "control", "ctrl", "vehicle", "untreated", "non-targeting", "mock", "unperturbed", "ctl_vehicle"}
+
+
+def _untreated(file: DataFile) -> list[Finding]:
+    """Samples that are controls by name, in a table of treated samples."""
+    names = file.obs["perturbation"].astype(str).str.casefold().str.strip()
+    rows = file.obs.index[names.isin(_UNTREATED).to_numpy(dtype=bool)]
+    if not len(rows):
+        return []
+    return [_finding(
+        "warning", "untreated_samples",
+        f"{len(rows):,} samples are controls by name ({first_few(sorted(set(file.obs['perturbation'][rows])))}): "
+        f"{first_few(rows)}. They "
+        f"would be fitted and scored as if they were a perturbation. Remove them from the table, or keep them if that "
+        f"is meant.",
+        rows, file.path,
+    )]  # fmt: skip
+
+
+def _metadata(file: DataFile) -> list[Finding]:
+    found, obs = _untreated(file), file.obs
+    genetic = _looks_genetic(file)
+    perts = obs.groupby("perturbation", sort=True, observed=True)
+    if "smiles" in obs and not genetic:
+        known = perts["smiles"].count()
+        lacking = known.index[known == 0]
+        if len(lacking):
+            found.append(_finding(
+                "warning", "structures_missing",
+                f"{len(lacking):,} of {len(known):,} perturbations have no SMILES: {first_few(lacking)}. Models that "
+                f"read structures see them "
+                f"as unknown; nothing is put in their place.", lacking, file.path,
+            ))  # fmt: skip
+        spellings = perts["smiles"].nunique()
+        several = spellings.index[spellings > 1]
+        if len(several):
+            found.append(_finding(
+                "warning", "structures_differ",
+                f"{len(several):,} perturbations come with more than one SMILES: {first_few(several)}. Salts or "
+                f"spellings may differ; the first "
+                f"one (sorted) is used for features.", several, file.path,
+            ))  # fmt: skip
+    elif not genetic:
+        found.append(Finding("warning", "no_structures", (
+            "No SMILES are known, so models that read chemical structures are not available. Name the column with "
+            "--map smiles=COLUMN, or give any features with --features FILE."), where=file.path))  # fmt: skip
+    if "log10_dose" in obs and obs["log10_dose"].isna().any():
+        lacking = obs.index[obs["log10_dose"].isna()]
+        found.append(_finding(
+            "warning", "doses_missing",
+            f"{len(lacking):,} of {len(obs):,} samples have no usable dose: {first_few(lacking)}.",
+            lacking, file.path,
+        ))  # fmt: skip
+    elif "log10_dose" not in obs and not genetic:
+        found.append(Finding("warning", "no_doses", (
+            "No doses are known; samples of one perturbation at different doses cannot be told apart. Name the column "
+            "with "
+            "--map dose=COLUMN if there is one."), where=file.path))  # fmt: skip
+    return found
+
+
+def _looks_genetic(file: DataFile) -> bool:
+    """Whether perturbations are genes of this file (``A+ctrl``, ``A+B``), so that structures are not to be expected."""
+    from pertstack.data.side.targets import genes_of
+
+    genes, names = set(file.gene_names), sorted(set(file.obs["perturbation"]))
+    hits = sum(bool(set(genes_of(name)) & genes) for name in names[:200])
+    return hits > 0.5 * len(names[:200])

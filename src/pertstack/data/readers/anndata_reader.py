@@ -1,0 +1,206 @@
+"""AnnData files (.h5ad, .zarr): metadata read at once, matrices row by row.
+
+Treated profiles stand in X (or a named layer), the control of each sample in a layer of the same shape, or controls are
+rows among the samples (``control_rows.py``). Reading never loads a matrix whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import InputError, first_few, unknown_name
+from pertstack._base.findings import Finding
+from pertstack.data.cells.choice import CellChoice
+from pertstack.data.cells.entry import look_at_cells, made_of_cells
+from pertstack.data.file import DataFile
+from pertstack.data.readers.columns import canonical_obs
+from pertstack.data.readers.control_rows import control_rows, hand_out, no_control_rows
+from pertstack.data.readers.matrices import RepeatedRow, RowSource, StoredRows, SubsetRows, open_root
+from pertstack.data.readers.vehicles import ControlChoice
+
+Kind = Literal["hdf5", "zarr"]
+
+
+def open_anndata(
+    path: Path,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    control_layer: str = "control",
+    treated_layer: str | None = None,
+    delta: bool = False,
+    treated_optional: bool = False,
+    control_label: str | None = None,
+    controls: ControlChoice = "plate_mean",
+    seed: int = 0,
+    cells: CellChoice | None = None,
+) -> DataFile:
+    """Open an .h5ad file or .zarr folder; see ``open_data``."""
+    kind: Kind = "zarr" if path.is_dir() else "hdf5"
+    root = _open(path, kind)
+    obs, var = _table(root, "obs", path), _table(root, "var", path)
+    layers = sorted(root["layers"].keys()) if "layers" in root else []
+    treated: RowSource
+    if treated_optional and ("X" not in root or control_layer == "X"):
+        treated = RepeatedRow(np.full(len(var), np.nan, dtype=np.float32), len(obs))
+    else:
+        treated = _matrix(path, kind, root, treated_layer, layers, "--treated-layer")
+    shape = treated.shape
+    if (len(obs), len(var)) != shape:
+        raise InputError(
+            f"{path}: the values have shape {shape}, but obs describes {len(obs):,} samples and var {len(var):,} "
+            f"genes. "
+            f"The file is damaged or was cut; write it again with anndata."
+        )
+    if control_label is not None and (delta or control_layer in layers):
+        what = "--delta says there is no control" if delta else f"there is a layer {control_layer!r} with every control"
+        raise InputError(
+            f"{path}: --control-label {control_label} names control rows, but {what}. Give one of the two."
+        )
+    rows, cells = None, cells or CellChoice()
+    if not delta and "X" in root and "control" not in layers and control_layer == "control":
+        rows = control_rows(obs, mapping, control_label)
+    source_dtype = str(treated.dtype) if isinstance(treated, StoredRows) else "float32"
+    look = None if delta or isinstance(treated, RepeatedRow) else look_at_cells(treated, obs, rows, mapping, cells)
+    if look is not None and look.summed and control_layer not in layers:
+        made = made_of_cells(treated, obs, rows, mapping, look, cells, controls=controls, where=path.name)
+        return DataFile(
+            path=str(path), obs=made.obs, var=_genes(var), treated=made.treated, control=made.control,
+            control_reference=made.reference, source_dtype=source_dtype, uns_reader=_UnsReader(path, kind),
+            notes=[*made.notes, *_by_columns(path, root, layers)], made=made.made, counts_meant=made.counts,
+        )  # fmt: skip
+    uns_reader = _UnsReader(path, kind)
+    notes = [*_by_columns(path, root, layers), *([] if look is None else look.notes(path.name, cells))]
+    if rows is not None:
+        handed = hand_out(treated, obs, ~rows, rows, mapping, choice=controls, seed=seed, where=path.name)
+        return DataFile(
+            path=str(path), obs=handed.obs, var=_genes(var), treated=SubsetRows(treated, handed.at),
+            control=handed.control, control_reference=handed.reference, source_dtype=source_dtype,
+            uns_reader=uns_reader, notes=[*handed.notes, *notes],
+        )  # fmt: skip
+    control: RowSource
+    if delta:
+        control = RepeatedRow(np.zeros(shape[1], dtype=np.float32), shape[0])
+        _refuse_delta_with_control(path, layers, control_layer)
+    else:
+        control = _control(path, kind, root, control_layer, layers, no_control_rows(obs, mapping))
+    effect = StoredRows(path, kind, "layers/effect") if "effect" in layers else None
+    if not delta and control_layer in obs.columns and "control_id" not in obs.columns:
+        mapping = {"control_id": control_layer} | dict(
+            mapping or {}
+        )  # a column named like the layer says who the control is
+    table, found = canonical_obs(obs, mapping, where=str(path.name))
+    return DataFile(
+        path=str(path), obs=table, var=_genes(var), treated=treated, control=control, effect=effect, delta=delta,
+        control_reference="zero (differential values)" if delta else f"layer {control_layer!r}",
+        source_dtype=source_dtype, uns_reader=uns_reader, notes=[*found, *notes],
+    )  # fmt: skip
+
+
+def _genes(var: pd.DataFrame) -> pd.DataFrame:
+    """The gene table with names as plain text."""
+    names = np.array([str(g) for g in var.index], dtype=object)
+    return var.set_axis(pd.Index(names, name=var.index.name or "gene"))
+
+
+def _by_columns(path: Path, root: Any, layers: list[str]) -> list[Finding]:
+    """A warning for matrices stored by columns (CSC): every chunk of rows then costs a pass over the whole matrix."""
+    keys = [k for k in ("X", *(f"layers/{name}" for name in layers)) if k in root]
+    slow = [k for k in keys if root[k].attrs.get("encoding-type") == "csc_matrix"]
+    if not slow:
+        return []
+    message = (
+        f"{first_few(slow)} of {path.name} are stored by columns (CSC), so reading rows is slow and needs much "
+        f"memory. Convert them once: "
+        f"data.X = data.X.tocsr()."
+    )
+    return [Finding("warning", "stored_by_columns", message, len(slow), tuple(slow), str(path))]
+
+
+class _UnsReader:
+    """Reads ``uns`` when asked; can be handed to another process."""
+
+    def __init__(self, path: Path, kind: Kind) -> None:
+        self.path, self.kind = path, kind
+
+    def __call__(self) -> dict[str, Any]:
+        from anndata.io import read_elem
+
+        root = open_root(self.path, self.kind)
+        return dict(read_elem(root["uns"])) if "uns" in root else {}
+
+
+def _open(path: Path, kind: Kind) -> Any:
+    hint = "Is it a complete AnnData file? Try `python -c \"import anndata; print(anndata.read_h5ad('FILE'))\"`."
+    try:
+        root = open_root(path, kind)
+        names = set(root.keys())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = "an HDF5 (.h5ad) file" if kind == "hdf5" else "a zarr group"
+        raise InputError(f"{path} cannot be read as {what}: {error}. {hint}") from error
+    missing = {"X", "obs", "var"} - names
+    if missing - {"X"}:
+        raise InputError(
+            f"{path} is no AnnData file: it lacks {first_few(sorted(missing))} and has {first_few(sorted(names))}."
+        )
+    return root
+
+
+def _table(root: Any, name: str, path: Path) -> pd.DataFrame:
+    from anndata.io import read_elem
+
+    try:
+        table = read_elem(root[name])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise InputError(
+            f"{path}: the table {name!r} cannot be read: {error}. Write the file again with a current anndata."
+        ) from error
+    if not isinstance(table, pd.DataFrame):
+        raise InputError(f"{path}: {name!r} is no table but {type(table).__name__}.")
+    return table
+
+
+def _matrix(path: Path, kind: Kind, root: Any, layer: str | None, layers: list[str], option: str) -> StoredRows:
+    if layer is None:
+        if "X" not in root:
+            raise InputError(
+                f"{path} has no X. Treated profiles stand in X, or in a layer named with {option} "
+                f"(layers here: {first_few(layers) if layers else 'none'})."
+            )
+        return StoredRows(path, kind, "X")
+    if layer not in layers:
+        raise _no_layer(path, layer, layers)
+    return StoredRows(path, kind, f"layers/{layer}")
+
+
+def _no_layer(path: Path, layer: str, layers: list[str]) -> InputError:
+    said = (
+        str(unknown_name("layer", layer, layers)) if layers else f"Unknown layer {layer!r}: there are no layers at all."
+    )
+    return InputError(f"{path}: {said}")
+
+
+def _control(path: Path, kind: Kind, root: Any, layer: str, layers: list[str], rows: str) -> RowSource:
+    if layer == "X":
+        return _matrix(path, kind, root, None, layers, "--control-layer")
+    if layer in layers:
+        return StoredRows(path, kind, f"layers/{layer}")
+    raise InputError(
+        f"{_no_layer(path, layer, layers)} Every treated sample needs its control profile in a layer of the same "
+        f"shape, because "
+        f"models start from it and scores compare with it. Name the layer with --control-layer, or, when the values "
+        f"already are differences (z-scores, log fold changes), say --delta. {rows}"
+    )
+
+
+def _refuse_delta_with_control(path: Path, layers: list[str], control_layer: str) -> None:
+    if control_layer in layers:
+        raise InputError(
+            f"{path} was opened with --delta (values are differences), but it has a layer {control_layer!r}. Drop "
+            f"--delta to use the "
+            f"control, or give --control-layer '' when X really holds differences."
+        )

@@ -1,0 +1,279 @@
+"""Metadata columns as found in the wild, brought to one spelling.
+
+Canonical columns: perturbation, cell_line (both needed); smiles, dose, dose_unit, log10_dose (micromolar), time_h,
+plate, replicate, control_id (where known: a column that is empty throughout is left out). Every other column of the
+source is kept as it is. What was taken for what is noted as a finding, so that a wrong guess can be seen and mended
+with ``--map``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import InputError, first_few, unknown_name
+from pertstack._base.findings import Finding
+from pertstack.data.readers.units import hours_per, micromolar_per, split_quantities, to_unit
+
+NEEDED = ("perturbation", "cell_line")
+ALIASES: dict[str, tuple[str, ...]] = {
+    "perturbation": (
+        "perturbation", "pert_id", "cmap_name", "pert_iname", "sm_name", "condition", "compound", "drug", "drug_name",
+        "drugname_drugconc", "perturbagen", "perturbagen_name", "treatment", "target_gene", "gene_target",
+        "target_gene_name", "perturbed_gene", "target", "gene", "guide_identity",
+    ),
+    "cell_line": (
+        "cell_line", "cell_iname", "cell_mfc_name", "cell_id", "cell_type", "cell_line_name", "cell_name", "cell",
+        "cellline", "cell_line_id", "context",
+    ),
+    "smiles": ("smiles", "SMILES", "canonical_smiles", "Smiles", "pert_smiles"),
+    "dose": ("dose", "pert_dose", "dose_uM", "pert_idose", "dose_val", "dose_value", "concentration"),
+    "dose_unit": ("dose_unit", "pert_dose_unit", "dose_units", "concentration_unit"),
+    "time": ("time_h", "time", "pert_time", "pert_itime", "timepoint_hr", "timepoint", "time_hr"),
+    "time_unit": ("time_unit", "pert_time_unit", "time_units"),
+    "plate": ("plate", "rna_plate", "det_plate", "plate_id", "plate_name", "batch", "gem_group",
+              "library_id", "batch_id", "gemgroup", "batch_var"),
+    "replicate": ("replicate", "rep", "replicate_id", "bio_rep", "pert_replicate"),
+    "control_id": ("control_id", "paired_control_id", "ctrl_id", "control_sample"),
+}  # fmt: skip
+CELL_EXTRAS: dict[str, tuple[str, ...]] = {
+    "guide": ("guide", "guide_id", "guide_identity", "guide_ids", "sgrna", "sgRNA", "sgRNA_ID", "sgID_AB"),
+    "donor": ("donor", "donor_id", "patient", "patient_id", "individual"),
+}
+"""What else may tell samples made of cells apart, by the names it has in files."""
+_CONTEXT = ("plate", "replicate", "control_id")
+_BARCODES = {"cell_id", "cell_name", "cell"}
+LEAST_ROWS = 20
+"""Rows below which such a column may hold another cell line in every row."""
+_UNIT_IN_NAME = {"dose_uM": "uM", "timepoint_hr": "h", "time_h": "h", "time_hr": "h"}
+_EMPTY = {"", "nan", "none", "na", "<na>", "-666", "null"}
+
+
+def canonical_obs(
+    obs: pd.DataFrame, mapping: Mapping[str, str] | None = None, *, where: str = "the data"
+) -> tuple[pd.DataFrame, list[Finding]]:
+    """Metadata with canonical columns, and notes of what was taken for what.
+
+    Parameters
+    ----------
+    obs
+        One row per sample; the index holds sample ids unless ``mapping`` names a ``sample_id`` column.
+    mapping
+        Canonical name -> source column, ``const:VALUE`` (one value for all rows) or ``none`` (do not use this).
+    where
+        The file, for messages.
+
+    Raises
+    ------
+    InputError
+        Perturbation or cell line cannot be found or is empty in some rows; a unit is not known; a mapped column does
+        not exist.
+    """
+    sources = _sources(obs, dict(mapping or {}), where)
+    out = pd.DataFrame(index=_sample_ids(obs, sources))
+    notes: list[Finding] = []
+    for name in NEEDED:
+        out[name] = _needed_text(obs, sources, name, where)
+    if "smiles" in sources:
+        out["smiles"] = _text(_column(obs, sources["smiles"]))
+    notes += _add_dose(out, obs, sources)
+    _add_time(out, obs, sources)
+    for name in _CONTEXT:
+        if name in sources:
+            out[name] = _text(_column(obs, sources[name]))
+    for name in ("smiles", *_CONTEXT):
+        if name in out and out[name].isna().all():
+            out = out.drop(columns=name)
+    canonical = {*NEEDED, "smiles", "dose", "dose_unit", "time_h", *_CONTEXT}
+    for column in obs.columns:
+        if str(column) not in out.columns and str(column) not in canonical:
+            out[str(column)] = _storable(obs[column])
+    return out, notes + _notes(sources, where)
+
+
+def _sources(obs: pd.DataFrame, mapping: dict[str, str], where: str) -> dict[str, str]:
+    """Canonical name -> source column or ``const:VALUE``; names that are not there or not wanted are absent."""
+    wanted = {"time" if name == "time_h" else name: source for name, source in mapping.items()}
+    known = {"sample_id", *ALIASES}
+    for name, source in wanted.items():
+        if name not in known:
+            raise unknown_name("canonical column", name, known)
+        if source not in obs.columns and source != "none" and not source.startswith("const:"):
+            near = get_close_matches(source, [str(c) for c in obs.columns], n=3, cutoff=0.5)
+            hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise InputError(
+                f"--map {name}={source}: {where} has no column {source!r}.{hint} Its columns: "
+                f"{first_few(obs.columns, 40)}. "
+                f"(Write const:VALUE for one value in every row, or none to do without.)"
+            )
+    found = {name: alias_of([c for c in obs.columns if _may_be(obs[c], name)], name) for name in ALIASES}
+    sources = {name: source for name, source in found.items() if source is not None and name not in wanted}
+    return sources | {name: source for name, source in wanted.items() if source != "none"}
+
+
+def alias_of(columns: Iterable[str], name: str) -> str | None:
+    """The first name of a canonical column among some columns; None where there is none."""
+    there = set(columns)
+    return next((a for a in ALIASES[name] if a in there), None)
+
+
+def _may_be(column: pd.Series[Any], name: str) -> bool:
+    """Whether a column may be the canonical one: ``cell_id`` with a value of its own in every row is a barcode."""
+    return name != "cell_line" or column.name not in _BARCODES or len(column) < LEAST_ROWS or not column.is_unique
+
+
+def source_column(obs: pd.DataFrame, mapping: Mapping[str, str] | None, name: str) -> str | None:
+    """The column of the source that is taken for a canonical one; None where there is none, or it is a constant."""
+    source = _sources(obs, dict(mapping or {}), "the data").get(name)
+    return None if source is None or source.startswith("const:") else source
+
+
+def sample_ids(obs: pd.DataFrame, mapping: Mapping[str, str] | None = None) -> np.ndarray[Any, np.dtype[Any]]:
+    """The id of every row, as text."""
+    return np.asarray(_sample_ids(obs, _sources(obs, dict(mapping or {}), "the data")), dtype=object)
+
+
+def canonical_text(
+    obs: pd.DataFrame, mapping: Mapping[str, str] | None, name: str, *, where: str = "the data"
+) -> np.ndarray[Any, np.dtype[Any]] | None:
+    """One canonical column of text (n_rows,), None in empty cells; None where the table has no such column.
+
+    Raises
+    ------
+    InputError
+        A column that every sample needs is not found or is empty in some rows.
+    """
+    sources = _sources(obs, dict(mapping or {}), where)
+    if name in NEEDED:
+        return _needed_text(obs, sources, name, where)
+    if name not in sources:
+        return None
+    values = _text(_column(obs, sources[name]))
+    return None if all(v is None for v in values) else values
+
+
+def _sample_ids(obs: pd.DataFrame, sources: Mapping[str, str]) -> pd.Index[Any]:
+    ids = obs[sources["sample_id"]] if "sample_id" in sources else obs.index
+    return pd.Index([str(i) for i in ids], name="sample_id", dtype=object)
+
+
+def _column(obs: pd.DataFrame, source: str) -> pd.Series[Any]:
+    if source.startswith("const:"):
+        return pd.Series([source.removeprefix("const:")] * len(obs), index=obs.index, dtype=object)
+    return obs[source]
+
+
+def _text(values: pd.Series[Any]) -> np.ndarray[Any, np.dtype[Any]]:
+    """Texts as an object array, None where empty."""
+    plain = [None if v is None or v is pd.NA or v != v else str(v).strip() for v in values.astype(object)]
+    return np.array([None if v is None or v.casefold() in _EMPTY else v for v in plain], dtype=object)
+
+
+def _needed_text(
+    obs: pd.DataFrame, sources: Mapping[str, str], name: str, where: str
+) -> np.ndarray[Any, np.dtype[Any]]:
+    if name not in sources:
+        near = get_close_matches(name, [str(c) for c in obs.columns], n=3, cutoff=0.4)
+        hint = f" Perhaps {' or '.join(map(repr, near))}?" if near else ""
+        other = f", or --map {name}=const:NAME when all samples share one" if name == "cell_line" else ""
+        raise InputError(
+            f"{where} has no column that says the {name.replace('_', ' ')} of each sample.{hint} "
+            f"Its columns: {first_few(obs.columns, 40)}. Name it with --map {name}=COLUMN{other}."
+        )
+    source = sources[name]
+    plain = [None if v is None or v is pd.NA or v != v else str(v).strip() for v in _column(obs, source).astype(object)]
+    empty = [str(i) for i, v in zip(obs.index, plain, strict=True) if not v]
+    if empty:
+        raise InputError(
+            f"{where}: column {source!r} ({name}) is empty for {len(empty):,} of {len(obs):,} samples: "
+            f"{first_few(empty)}. "
+            f"Every sample needs one, because folds and scores are made by it. Fill them in or remove these samples."
+        )
+    return np.array(plain, dtype=object)
+
+
+def _add_dose(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) -> list[Finding]:
+    """Columns dose, dose_unit and log10_dose (log10 micromolar, NaN where unknown); nothing when there are no doses."""
+    if "dose" not in sources:
+        return []
+    numbers, own = split_quantities(_column(obs, sources["dose"]), "dose")
+    numbers[numbers == -666] = np.nan
+    if np.isnan(numbers).all():
+        return []
+    if (numbers < 0).any():
+        bad = [str(i) for i in obs.index[numbers < 0]]
+        raise InputError(
+            f"{len(bad):,} samples have a negative dose: {first_few(bad)}. Correct them or use --map dose=none."
+        )
+    implied = _UNIT_IN_NAME.get(sources["dose"], "")
+    column = (
+        _text(_column(obs, sources["dose_unit"])) if "dose_unit" in sources else np.full(len(obs), None, dtype=object)
+    )
+    units = to_unit(numbers, own, np.array([implied if u is None else u for u in column], dtype=object))
+    without = (units == "") & (numbers > 0)
+    if without.any():
+        raise InputError(
+            f"{int(without.sum()):,} samples have a dose without a unit, such as {numbers[without][0]:g} for "
+            f"{str(obs.index[without][0])!r}: 10 uM and 10 nM are not the same. Name the unit column with "
+            f"--map dose_unit=COLUMN, give one unit with --map dose_unit=const:uM, or do without doses: --map "
+            f"dose=none."
+        )
+    scale = {u: micromolar_per(u) for u in sorted(set(units) - {""})}
+    factor = np.array([scale.get(u) or np.nan for u in units], dtype=np.float64)
+    micromolar = numbers * factor
+    out["dose"], out["dose_unit"] = numbers, np.array([u or None for u in units], dtype=object)
+    out["log10_dose"] = np.log10(micromolar, out=np.full(len(obs), np.nan), where=micromolar > 0)
+    other = np.isin(units, [u for u, f in scale.items() if f is None])
+    if not other.any():
+        return []
+    return [Finding(
+        "warning", "dose_not_molar",
+        f"{int(other.sum()):,} samples have doses in {first_few(sorted(set(units[other])))}, which cannot be put on a "
+        f"molar "
+        f"scale; their log10_dose is unknown (NaN).", int(other.sum()), tuple(str(i) for i in obs.index[other][:10]),
+    )]  # fmt: skip
+
+
+def _add_time(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) -> None:
+    """Column time_h, NaN where unknown; a number without unit is hours, as in LINCS."""
+    if "time" not in sources:
+        return
+    numbers, own = split_quantities(_column(obs, sources["time"]), "time")
+    numbers[numbers == -666] = np.nan
+    if np.isnan(numbers).all():
+        return
+    unit = sources.get("time_unit")
+    column = (
+        _text(_column(obs, unit)) if unit and sources["time"] != "time_h" else np.full(len(obs), None, dtype=object)
+    )
+    units = to_unit(numbers, own, np.array(["h" if u is None else u for u in column], dtype=object))
+    factor = {u: hours_per(u) for u in sorted(set(units) - {""})}
+    out["time_h"] = numbers * np.array([factor.get(u, np.nan) for u in units], dtype=np.float64)
+
+
+def _storable(values: pd.Series[Any]) -> np.ndarray[Any, np.dtype[Any]]:
+    """A column of the source as one type, as parquet needs it: numbers and dates as they are, the rest as text."""
+    if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_datetime64_any_dtype(values):
+        return np.asarray(values.to_numpy())
+    return np.array(
+        [None if v is None or v is pd.NA or v != v else str(v) for v in values.astype(object)], dtype=object
+    )
+
+
+def _notes(sources: Mapping[str, str], where: str) -> list[Finding]:
+    renamed = [
+        f"{name} = {source}"
+        for name, source in sources.items()
+        if name != source and (name, source) != ("time", "time_h")
+    ]
+    if not renamed:
+        return []
+    return [Finding(
+        "note", "columns_taken",
+        f"Columns of {where} were taken as: {', '.join(renamed)}. Change it with --map NAME=COLUMN.",
+        len(renamed), tuple(renamed[:10]),
+    )]  # fmt: skip

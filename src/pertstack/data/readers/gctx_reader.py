@@ -1,0 +1,171 @@
+"""GCTX and GCT 1.3 files of the Connectivity Map, read with h5py; metadata from a siginfo / instinfo table.
+
+Level 3 (single wells): vehicle wells are the controls of the treated wells of their plate. Level 4 and 5 (already
+differential): say ``delta``. Missing numbers (-666) are left for the validation to find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import InputError, first_few
+from pertstack._base.findings import Finding
+from pertstack.data.file import DataFile
+from pertstack.data.readers.columns import canonical_obs
+from pertstack.data.readers.control_rows import Mask, hand_out
+from pertstack.data.readers.matrices import ArrayRows, RepeatedRow, RowSource, StoredRows, SubsetRows
+from pertstack.data.readers.vehicles import ControlChoice, treated_rows, vehicle_rows
+from pertstack.data.side.files import read_table
+
+_ID_COLUMNS = ("sample_id", "inst_id", "distil_id", "sig_id", "id", "cid")
+_PLATES = ("rna_plate", "det_plate", "plate", "plate_id")
+
+
+def open_gctx(
+    path: Path,
+    *,
+    metadata: Path | None = None,
+    mapping: Mapping[str, str] | None = None,
+    delta: bool = False,
+    controls: ControlChoice = "plate_mean",
+    seed: int = 0,
+) -> DataFile:
+    """Open a .gctx or .gct file; see ``open_data``."""
+    values, ids, columns, var = _read_gct(path) if path.suffix == ".gct" else _read_gctx(path)
+    table = _metadata(path, metadata, ids, columns)
+    named = "plate" in (mapping or {}) or set(_PLATES) & set(table.columns)
+    if not named and all(":" in str(i) for i in ids):
+        table["plate"] = [str(i).split(":")[0] for i in ids]  # LINCS ids begin with the plate
+    left = [_not_treated(path, table)]
+    if not delta:
+        is_treated, vehicles = _roles(table, path)
+        handed = hand_out(
+            values, table, is_treated, vehicles, mapping, choice=controls, seed=seed, what="vehicle well",
+            where=path.name,
+        )  # fmt: skip
+        return DataFile(
+            path=str(path), obs=handed.obs, var=var, treated=SubsetRows(values, handed.at), control=handed.control,
+            control_reference=handed.reference, notes=[*handed.notes, *filter(None, left)],
+        )  # fmt: skip
+    at = np.flatnonzero(treated_rows(table["pert_type"])) if "pert_type" in table else np.arange(len(ids))
+    obs, found = canonical_obs(table.iloc[at], mapping, where=path.name)
+    return DataFile(
+        path=str(path), obs=obs, var=var, treated=SubsetRows(values, at.astype(np.int64)), delta=True,
+        control=RepeatedRow(np.zeros(values.shape[1], dtype=np.float32), len(at)),
+        control_reference="zero (differential values)", notes=[*found, *filter(None, left)],
+    )  # fmt: skip
+
+
+def _not_treated(path: Path, table: pd.DataFrame) -> Finding | None:
+    """How many columns of the file are controls, where any is."""
+    left = int((~treated_rows(table["pert_type"])).sum()) if "pert_type" in table else 0
+    if not left:
+        return None
+    message = f"{left:,} of {len(table):,} columns of {path.name} are controls, not samples."
+    return Finding("note", "not_treated", message, left, where=str(path))
+
+
+def _roles(table: pd.DataFrame, path: Path) -> tuple[Mask, Mask]:
+    """Which columns are treated samples and which are their vehicle controls."""
+    if "pert_type" not in table:
+        raise InputError(
+            f"{path}: nothing says which columns are vehicle controls. Give the siginfo / instinfo table with "
+            f"--metadata FILE (it has "
+            f"pert_type), or say --delta when the values already are differences (levels 4 and 5)."
+        )
+    treated, vehicles = treated_rows(table["pert_type"]), vehicle_rows(table["pert_type"])
+    if not vehicles.any() or not treated.any():
+        kinds = table["pert_type"].value_counts().head(8).to_dict()
+        raise InputError(
+            f"{path} has {int(treated.sum()):,} treated and {int(vehicles.sum()):,} vehicle columns by pert_type "
+            f"({kinds}). Both are needed for level 3; for level 4 or 5 say --delta."
+        )
+    return treated, vehicles
+
+
+def _read_gctx(path: Path) -> tuple[RowSource, np.ndarray[Any, Any], pd.DataFrame, pd.DataFrame]:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            shape = file["0/DATA/0/matrix"].shape
+            rows, columns = _meta(file["0/META/ROW"]), _meta(file["0/META/COL"])
+    except (OSError, KeyError) as error:
+        raise InputError(f"{path} cannot be read as GCTX (HDF5 with /0/DATA/0/matrix): {error}.") from error
+    if shape != (len(columns), len(rows)):
+        raise InputError(
+            f"{path}: the matrix has shape {shape}, but {len(columns):,} columns and {len(rows):,} rows are named."
+        )
+    ids = np.array(columns.pop("id"), dtype=object)
+    var = rows.set_index(pd.Index(np.array(rows.pop("id"), dtype=object), name="gene"))
+    return StoredRows(path, "hdf5", "0/DATA/0/matrix"), ids, columns, var
+
+
+def _meta(group: Any) -> pd.DataFrame:
+    return pd.DataFrame({name: _texts(group[name][()]) for name in ["id", *sorted(set(group) - {"id"})]})
+
+
+def _texts(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if values.dtype.kind not in "SO":
+        return values
+    return np.array([v.decode("utf-8").strip("\0 ") if isinstance(v, bytes) else str(v) for v in values], dtype=object)
+
+
+def _read_gct(path: Path) -> tuple[RowSource, np.ndarray[Any, Any], pd.DataFrame, pd.DataFrame]:
+    """GCT 1.3: two header lines, a line of ids, column metadata lines, then genes as lines."""
+    try:
+        with path.open(encoding="utf-8") as stream:
+            version, sizes = stream.readline().strip(), stream.readline().split()
+        if version != "#1.3" or len(sizes) != 4:
+            raise InputError(
+                f"{path} is not GCT 1.3 (first lines: {version!r}, {sizes}). Convert it with cmapPy, or give the .gctx."
+            )
+        n_genes, n_samples, n_row_meta, n_col_meta = (int(s) for s in sizes)
+        raw = pd.read_csv(path, sep="\t", skiprows=2, header=0, dtype=str, keep_default_na=False, na_values=[])
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
+        raise InputError(f"{path} cannot be read as GCT: {error}.") from error
+    if raw.shape != (n_genes + n_col_meta, 1 + n_row_meta + n_samples):
+        raise InputError(
+            f"{path}: its second line promises {sizes}, but the table is {raw.shape}. The file was cut or edited."
+        )
+    ids = np.array(raw.columns[1 + n_row_meta :], dtype=object)
+    meta = raw.iloc[:n_col_meta, 1 + n_row_meta :].T.reset_index(drop=True)
+    meta.columns = pd.Index(raw.iloc[:n_col_meta, 0].astype(str))
+    body = raw.iloc[n_col_meta:]
+    var = body.iloc[:, 1 : 1 + n_row_meta].set_index(pd.Index(body.iloc[:, 0].to_numpy(dtype=object), name="gene"))
+    try:
+        numbers = (
+            body.iloc[:, 1 + n_row_meta :].replace({"": "nan", "na": "nan", "NA": "nan"}).to_numpy(dtype=np.float32)
+        )
+    except ValueError as error:
+        raise InputError(f"{path}: a value of the matrix is not a number ({error}).") from error
+    return ArrayRows(np.ascontiguousarray(numbers.T)), ids, meta, var
+
+
+def _metadata(path: Path, metadata: Path | None, ids: np.ndarray[Any, Any], columns: pd.DataFrame) -> pd.DataFrame:
+    """Metadata of every column of the file, in its order: from the table given, else from the file itself."""
+    index = pd.Index(ids, name="sample_id")
+    if metadata is None:
+        return columns.set_index(index)
+    table = read_table(metadata)
+    wanted = set(ids[: min(len(ids), 1000)])
+    share = {c: len(wanted & set(table[c].astype(str))) for c in _ID_COLUMNS if c in table.columns}
+    key = max(share, key=lambda c: share[c], default=None)
+    if key is None or not share[key]:
+        raise InputError(
+            f"{metadata} does not name the columns of {path.name}: none of {', '.join(_ID_COLUMNS)} holds ids such as "
+            f"{first_few(ids[:3])}. Its columns: {first_few(table.columns, 20)}."
+        )
+    table = table.drop_duplicates(key).set_index(table.drop_duplicates(key)[key].astype(str))
+    missing = index.difference(table.index)
+    if len(missing):
+        raise InputError(
+            f"{metadata} has no line for {len(missing):,} of {len(ids):,} columns of {path.name}: {first_few(missing)}."
+        )
+    chosen: pd.DataFrame = table.loc[index].rename_axis("sample_id")
+    return chosen

@@ -1,0 +1,122 @@
+"""One door for every format: ``open_data`` looks at the path and hands over to the reader that knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pertstack._base.errors import InputError
+from pertstack._base.files import missing_file
+from pertstack.data.cells.choice import CellChoice
+from pertstack.data.file import DataFile
+from pertstack.data.readers.vehicles import ControlChoice
+
+
+def open_data(
+    path: str | Path,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    control_layer: str = "control",
+    treated_layer: str | None = None,
+    delta: bool = False,
+    treated_optional: bool = False,
+    control: str | Path | None = None,
+    metadata: str | Path | None = None,
+    controls: ControlChoice = "plate_mean",
+    seed: int = 0,
+    control_label: str | None = None,
+    cells: CellChoice | None = None,
+) -> DataFile:
+    """Open a data file for reading in chunks.
+
+    Parameters
+    ----------
+    path
+        ``.h5ad`` file or ``.zarr`` folder (AnnData); ``.parquet`` / ``.csv`` / ``.tsv`` table; ``.gctx`` / ``.gct``;
+        PDGrapher's ``.pt`` or the folder of them; ``.pkl`` tables of the founding study. Layouts:
+        ``docs/formats-data.md``.
+    mapping
+        Canonical column -> source column (``{"cell_line": "cell_id"}``), ``const:VALUE`` or ``none``.
+    control_layer
+        AnnData: layer with the control profile of every sample.
+    treated_layer
+        AnnData: layer with the treated profiles; None is X.
+    delta
+        The values already are differences to control: the control is zero.
+    treated_optional
+        AnnData: the file may lack treated profiles (samples to predict); they then read as NaN. With
+        ``control_layer="X"`` X holds the controls.
+    control
+        Tables and pickles: the file with the controls.
+    metadata
+        GCTX: the siginfo / instinfo table.
+    controls, seed
+        Where controls are wells or rows of the same file (GCTX level 3, AnnData without a control layer): which of
+        them become the control of a sample, and the seed where they are drawn.
+    control_label
+        AnnData without a control layer: the perturbation that is the control; common names are known.
+    cells
+        AnnData whose rows are cells: how they become samples.
+
+    Raises
+    ------
+    MissingFileError
+        Nothing lies at ``path``; near names in the same folder are shown.
+    InputError
+        The file cannot be read, lacks a layer or column, or holds units nobody knows.
+    """
+    path = Path(path)
+    control, metadata = (None if p is None else Path(p) for p in (control, metadata))
+    for named in (path, control, metadata):
+        if named is not None and not named.exists():
+            raise missing_file(named)
+    kind = _kind(path)
+    if kind == "anndata":
+        from pertstack.data.readers.anndata_reader import open_anndata
+
+        return open_anndata(
+            path, mapping=mapping, control_layer=control_layer, treated_layer=treated_layer, delta=delta,
+            treated_optional=treated_optional, control_label=control_label, controls=controls, seed=seed,
+            cells=cells,
+        )  # fmt: skip
+    if kind == "gctx":
+        from pertstack.data.readers.gctx_reader import open_gctx
+
+        return open_gctx(path, metadata=metadata, mapping=mapping, delta=delta, controls=controls, seed=seed)
+    return _open_pair(kind, path, control, mapping, delta)
+
+
+def _open_pair(kind: str, path: Path, control: Path | None, mapping: Mapping[str, str] | None, delta: bool) -> DataFile:
+    """Formats whose controls lie in a file of their own, or within the export."""
+    if kind == "table":
+        from pertstack.data.readers.tables_reader import open_tables
+
+        return open_tables(path, control, mapping=mapping, delta=delta)
+    if kind == "pdgrapher":
+        from pertstack.data.readers.pdgrapher import open_pdgrapher
+
+        return open_pdgrapher(path)
+    from pertstack.data.readers.merge import open_merge
+
+    if control is None:
+        raise InputError(f"{path}: the table of controls is missing. Name it with --control FILE.")
+    return open_merge(path, control, mapping=mapping)
+
+
+_KINDS = {
+    ".h5ad": "anndata", ".zarr": "anndata", ".parquet": "table", ".pq": "table", ".csv": "table", ".tsv": "table",
+    ".txt": "table",
+    ".gctx": "gctx", ".gct": "gctx", ".pt": "pdgrapher", ".pkl": "merge", ".pickle": "merge",
+}  # fmt: skip
+
+
+def _kind(path: Path) -> str:
+    if path.is_dir() and path.suffix != ".zarr":
+        return "pdgrapher" if any(path.glob("data_backward_*.pt")) else "anndata"
+    suffixes = [s.casefold() for s in path.suffixes]
+    last = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else (suffixes[-1] if suffixes else "")
+    if last not in _KINDS:
+        raise InputError(
+            f"{path}: files of kind {last or 'without suffix'!r} are not known. Known: {', '.join(sorted(_KINDS))}."
+        )
+    return _KINDS[last]

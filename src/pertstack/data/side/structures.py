@@ -1,0 +1,101 @@
+"""Chemical structures: canonical SMILES and Morgan fingerprints, when rdkit is there.
+
+A structure that is missing or cannot be parsed is marked unknown; no other molecule is put in its place (pitfalls P9,
+P10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from pertstack._base.errors import NeedsExtraError
+from pertstack.data.side.side import PerturbationFeatures
+
+N_BITS, RADIUS = 2048, 2
+
+
+def has_rdkit() -> bool:
+    """Whether structures can be read here, without importing rdkit."""
+    return find_spec("rdkit") is not None
+
+
+def _chem() -> Any:
+    if not has_rdkit():
+        raise NeedsExtraError(
+            "Reading chemical structures needs rdkit. Install it with: pip install 'pertstack[lincs]'"
+        )
+    from rdkit import Chem
+
+    return Chem
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep rdkit from writing to stderr about molecules that we report ourselves."""
+    from rdkit import rdBase
+
+    block = rdBase.BlockLogs()
+    try:
+        yield
+    finally:
+        del block
+
+
+@lru_cache(maxsize=100_000)
+def canonical_smiles(smiles: str) -> str | None:
+    """The one spelling rdkit gives a molecule, stereo included; None when it cannot be parsed.
+
+    Two names with equal canonical SMILES are one compound, and must not stand in different folds. Salts are kept.
+
+    Raises
+    ------
+    NeedsExtraError
+        rdkit is not installed.
+    """
+    chem = _chem()
+    with _quiet():
+        molecule = chem.MolFromSmiles(str(smiles).strip()) if str(smiles).strip() else None
+        return None if molecule is None else str(chem.MolToSmiles(molecule))
+
+
+@lru_cache(maxsize=100_000)
+def inchi_key(smiles: str) -> str | None:
+    """Standard InChIKey (tautomers that InChI knows of fall together); None when it cannot be made."""
+    chem = _chem()
+    with _quiet():
+        molecule = chem.MolFromSmiles(str(smiles).strip()) if str(smiles).strip() else None
+        key = None if molecule is None else chem.MolToInchiKey(molecule)
+    return str(key) if key else None
+
+
+def morgan_features(smiles: Mapping[str, str | None]) -> tuple[PerturbationFeatures, list[str]]:
+    """Morgan fingerprints (radius 2, 2048 bits, 0 or 1) per perturbation, and perturbations whose SMILES cannot be
+    parsed.
+
+    ``smiles`` maps every perturbation to its SMILES, or None where there is none; those rows are unknown (mask False).
+    Source: Rogers and Hahn 2010 (extended-connectivity fingerprints), as implemented by rdkit's
+    ``rdFingerprintGenerator``.
+    """
+    chem = _chem()
+    from rdkit.Chem import rdFingerprintGenerator
+
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=N_BITS)
+    names = tuple(sorted(smiles))
+    matrix, known, unreadable = np.zeros((len(names), N_BITS), np.float32), np.zeros(len(names), bool), []
+    with _quiet():
+        for i, name in enumerate(names):
+            text = (smiles[name] or "").strip()
+            molecule = chem.MolFromSmiles(text) if text else None
+            if molecule is None or molecule.GetNumAtoms() == 0:
+                unreadable += [name] if text else []
+                continue
+            matrix[i] = generator.GetFingerprintAsNumPy(molecule)
+            known[i] = True
+    columns = tuple(f"morgan_{bit:04d}" for bit in range(N_BITS))
+    return PerturbationFeatures("structure", names, columns, matrix, known), unreadable

@@ -1,0 +1,152 @@
+"""Leak checks that read the rows once: identical profiles, shared controls.
+
+``RowScan`` keeps two digests and one short sketch per row, and sums and extremes per gene: a few hundred bytes a row,
+however many genes there are. Near-duplicates are made of the sketches by ``leak_near.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xxhash
+
+from pertstack._base.findings import Finding
+from pertstack.design.leaks.metadata import across, control_finding
+from pertstack.design.leaks.scaling import ScaleScan, scaling_findings
+
+Array = np.ndarray[Any, Any]
+SKETCH = 128
+LEAST_OF_LINE = 10
+"""Cell lines with fewer rows are centred by the mean of all rows."""
+
+
+@dataclass
+class RowScan:
+    """What is kept of the rows. Row numbers are those of the frame."""
+
+    seen: Array  # (n,) bool
+    treated_digest: Array  # (n,) object, str
+    control_digest: Array  # (n,) object, str
+    sketch: Array  # (n, SKETCH) float32: random projections of treated - shift
+    row_mean: Array  # (n,) float64 mean over genes of treated - shift
+    line: Array  # (n,) int: centring class
+    development: Array  # (n,) bool
+    n_lines: int
+    shift: Array | None = None  # (G,) mean of the first chunk: only for precision
+    signs: Array | None = None  # (G, SKETCH) float32
+    line_sum: Array = field(default_factory=lambda: np.zeros((0, 0)))  # (n_lines, G) sums of treated - shift
+    scale: ScaleScan | None = None
+    control_is_zero: bool = True
+
+    @classmethod
+    def empty(cls, frame: pd.DataFrame) -> RowScan:
+        """Nothing seen yet."""
+        n = len(frame)
+        lines = frame["cell_line"].astype(str) if "cell_line" in frame else pd.Series("", index=frame.index)
+        counts = lines.value_counts()
+        large = sorted(counts.index[counts >= LEAST_OF_LINE])
+        line = lines.map({name: i for i, name in enumerate(large)}).fillna(len(large)).astype(int).to_numpy()
+        return cls(
+            np.zeros(n, dtype=bool), np.full(n, "", dtype=object), np.full(n, "", dtype=object),
+            np.zeros((n, SKETCH), dtype=np.float32), np.zeros(n), line, (frame["place"] >= 0).to_numpy(),
+            len(large) + 1,
+        )  # fmt: skip
+
+    def add(self, at: Array, control: Array, treated: Array) -> None:
+        """Rows ``at`` (n_rows,) with control and treated (n_rows, G)."""
+        treated = np.ascontiguousarray(treated, dtype=np.float32) + np.float32(0)  # -0.0 becomes 0.0
+        control = np.ascontiguousarray(control, dtype=np.float32) + np.float32(0)
+        if self.shift is None:
+            n_genes = treated.shape[1]
+            self.shift = treated.mean(axis=0, dtype=np.float64).astype(np.float32)
+            draw = np.random.default_rng(20_210_417).integers(0, 2, size=(n_genes, SKETCH), dtype=np.int8)
+            self.signs = (2 * draw - 1).astype(np.float32)
+            self.line_sum = np.zeros((self.n_lines, n_genes))
+            self.scale = ScaleScan(self.development, self.line, self.n_lines)
+        assert self.signs is not None and self.scale is not None
+        self.treated_digest[at] = [xxhash.xxh3_128_hexdigest(row.data) for row in treated]
+        self.control_digest[at] = [xxhash.xxh3_128_hexdigest(row.data) for row in control]
+        self.control_is_zero &= not control.any()
+        self.scale.add(at, control, treated)
+        moved = treated - self.shift
+        self.sketch[at] = moved @ self.signs
+        self.row_mean[at] = moved.mean(axis=1, dtype=np.float64)
+        for line in np.unique(self.line[at]):
+            self.line_sum[line] += moved[self.line[at] == line].sum(axis=0, dtype=np.float64)
+        self.seen[at] = True
+
+    def centres(self) -> Array:
+        """(n_lines, G) what each class is centred by, less ``shift``: its line's mean; the last by that of all rows."""
+        count = np.bincount(self.line, minlength=self.n_lines)
+        means: Array = self.line_sum / np.maximum(count, 1)[:, None]
+        means[-1] = self.line_sum.sum(axis=0) / max(1, len(self.line))
+        return means
+
+    def directions(self) -> Array:
+        """(n, SKETCH) unit vectors: sketches of the profiles centred per gene and per row; 0 where nothing is left."""
+        assert self.signs is not None
+        centres = self.centres()
+        rows = self.sketch - (centres @ self.signs)[self.line].astype(np.float32)
+        left = self.row_mean - centres.mean(axis=1)[self.line]
+        rows -= np.outer(left, self.signs.sum(axis=0)).astype(np.float32)
+        length = np.linalg.norm(rows, axis=1, keepdims=True)
+        unit: Array = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+        return unit
+
+
+def row_findings(scan: RowScan, frame: pd.DataFrame, group_by: str) -> list[Finding]:
+    """Identical treated rows, shared control rows, scaling."""
+    scaled = [] if scan.scale is None else scaling_findings(scan.scale)
+    return [*_identical(scan, frame), *_control_rows(scan, frame), *scaled]
+
+
+def _identical(scan: RowScan, frame: pd.DataFrame) -> list[Finding]:
+    digest = pd.Series(list(map(str, scan.treated_digest)), index=frame.index)
+    repeated = digest[digest.duplicated(keep=False)]
+    if repeated.empty:
+        return []
+    roles, folds = across(repeated, frame.loc[repeated.index, "place"])
+    crossing = sorted({*roles, *folds})
+    found: list[Finding] = []
+    if crossing:
+        members = repeated[repeated.isin(crossing)]
+        pairs = [members.index[members == d][:2] for d in crossing[:10]]
+        examples = tuple(" = ".join(map(str, pair)) for pair in pairs)
+        found.append(
+            Finding(
+                "error", "identical_rows_across",
+                f"{len(crossing):,} treated profiles occur more than once on both sides of the plan ({len(members):,} "
+                f"samples, {len(roles):,} profiles in development and test): {'; '.join(examples)}. Who saw one has "
+                "seen the other. Remove the copies, or group so that they stay together.",
+                len(crossing), examples,
+                numbers={"profiles": len(crossing), "samples": len(members), "in_test": len(roles)},
+            )
+        )  # fmt: skip
+    inside = repeated[~repeated.isin(crossing)]
+    if len(inside):
+        found.append(
+            Finding(
+                "note", "identical_rows_inside",
+                f"{inside.nunique():,} treated profiles occur more than once within one fold or within the test "
+                f"({len(inside):,} samples). They count as several samples in every mean.",
+                int(inside.nunique()), tuple(map(str, inside.index[:10])), numbers={"samples": len(inside)},
+            )
+        )  # fmt: skip
+    return found
+
+
+def _control_rows(scan: RowScan, frame: pd.DataFrame) -> list[Finding]:
+    if scan.control_is_zero:
+        return [
+            Finding(
+                "note", "no_controls", "All control values are 0 (differential data): shared controls cannot be seen."
+            )
+        ]
+    if "control_id" in frame and frame["control_id"].notna().all():
+        return []  # already reported by name
+    digest = pd.Series(list(map(str, scan.control_digest)), index=frame.index)
+    roles, _ = across(digest, frame["place"])
+    return [control_finding(roles, digest, frame["place"], "equal values")] if roles else []

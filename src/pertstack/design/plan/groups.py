@@ -1,0 +1,162 @@
+"""Which samples must stay together, and what question that answers.
+
+``group_ids`` turns a choice such as ``perturbation`` or ``perturbation+cell_line`` into one group name per sample;
+``question`` says in plain words what a score on such held-out groups means. Where a group goes is the business of
+``assign.py``; whether other things leak between groups, of ``leakage.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import InputError, first_few, unknown_name
+from pertstack._base.names import refuse_unusable_names
+
+STRUCTURE = "smiles"
+SAMPLE = "sample"
+_QUESTIONS = {
+    "perturbation": "new perturbations in known cell lines",
+    STRUCTURE: "new chemical structures in known cell lines",
+    "cell_line": "known perturbations in new cell lines",
+    "perturbation+cell_line": "new pairs of a known perturbation and a known cell line",
+    "control_id": "new controls: samples whose control profile no model was fitted with",
+    "plate": "new plates: samples measured apart from every plate a model was fitted on",
+    SAMPLE: "new samples of known perturbations in known cell lines (replicates may be on both sides)",
+}  # fmt: skip
+
+
+def question(group_by: str) -> str:
+    """The scientific question that held-out groups of this kind answer, in plain words.
+
+    >>> question("perturbation")
+    'new perturbations in known cell lines'
+    """
+    parts = split_columns(group_by)
+    ordered = "+".join(sorted(parts, key=lambda p: (p != "perturbation", p)))
+    if ordered in _QUESTIONS:
+        return _QUESTIONS[ordered]
+    return f"new values of {group_by}" if len(parts) == 1 else f"new combinations of {', '.join(parts)}"
+
+
+def split_columns(group_by: str) -> tuple[str, ...]:
+    """The columns of a choice such as ``perturbation+cell_line``."""
+    parts = tuple(part.strip() for part in group_by.split("+"))
+    if not all(parts):
+        raise InputError(
+            f"group_by is {group_by!r}, which names an empty column. Write one column, or several joined by '+', "
+            f"such as 'perturbation' or 'perturbation+cell_line'."
+        )
+    return parts
+
+
+def group_ids(obs: pd.DataFrame, group_by: str) -> pd.Series[str]:
+    """One group name per sample, in the order of ``obs``.
+
+    Parameters
+    ----------
+    obs : DataFrame
+        Index = sample ids (unique, not missing); columns as named by ``group_by``.
+    group_by : str
+        ``sample``, ``smiles`` (the canonical structure), a column of ``obs``, or several joined by ``+``.
+
+    Raises
+    ------
+    UnknownNameError
+        A column is not there.
+    InputError
+        A sample has no value in it: it would have to be guessed which group it belongs to. Or a value holds control
+        characters.
+    """
+    check_sample_ids(obs)
+    parts = split_columns(group_by)
+    columns = [_one(obs, part) for part in parts]
+    if len(columns) == 1:
+        joined = columns[0]
+    else:
+        escaped = [c.str.replace("\\", "\\\\", regex=False).str.replace("|", "\\|", regex=False) for c in columns]
+        joined = escaped[0]
+        for column in escaped[1:]:
+            joined = joined + "|" + column
+    refuse_unusable_names(joined, f"values of {group_by}")
+    return joined.rename("group")
+
+
+def check_sample_ids(obs: pd.DataFrame) -> None:
+    """Sample ids are the index of obs: present, each once, without control characters."""
+    ids = obs.index
+    refuse_unusable_names(ids, "sample ids")
+    if ids.hasnans:
+        raise InputError(
+            f"{int(np.count_nonzero(ids.isna())):,} samples have no sample id. Give every sample an id of its own."
+        )
+    if not ids.is_unique:
+        twice = ids[ids.duplicated()].unique()
+        raise InputError(
+            f"{len(twice):,} sample ids occur more than once: {first_few(twice)}. A fold plan matches samples by id, "
+            "so each sample needs an id of its own."
+        )
+
+
+def _one(obs: pd.DataFrame, column: str) -> pd.Series[str]:
+    """Group names from one column, as strings; refuses missing values."""
+    if column in (SAMPLE, "sample_id"):
+        return pd.Series(obs.index.astype(str), index=obs.index, dtype=object)
+    if column == STRUCTURE:
+        return structure_ids(obs)
+    if column not in obs.columns:
+        raise unknown_name("column to group by", column, [*map(str, obs.columns), SAMPLE])
+    values = obs[column]
+    missing = values.isna() | (values.astype(str).str.strip() == "")
+    if missing.any():
+        raise InputError(
+            f"{int(missing.sum()):,} of {len(obs):,} samples have no {column}: {first_few(obs.index[missing])}. A "
+            "sample without a group could land on both sides of a fold. Fill in the column, or group by another one."
+        )
+    return values.astype(str).astype(object)
+
+
+def structure_ids(obs: pd.DataFrame) -> pd.Series[str]:
+    """Canonical structure per sample; a sample without one is grouped by its perturbation (``name:...``).
+
+    A sample without a structure, whose perturbation has a structure elsewhere in the data, takes that one (the first in
+    the alphabet where there are several). Without rdkit structures are compared as they are written.
+    """
+    for needed in (STRUCTURE, "perturbation"):
+        if needed not in obs.columns:
+            raise unknown_name("column to group by", needed, map(str, obs.columns))
+    canonical, _ = canonical_structures(obs[STRUCTURE])
+    known = pd.DataFrame({"perturbation": obs["perturbation"].astype(str), "structure": canonical})
+    of_name = known.dropna().groupby("perturbation")["structure"].min()
+    by_name = known["perturbation"].map(of_name)
+    return canonical.where(canonical.notna(), by_name).where(
+        canonical.notna() | by_name.notna(), "name:" + known["perturbation"]
+    )
+
+
+def canonical_structures(smiles: pd.Series[str]) -> tuple[pd.Series[str], bool]:
+    """Canonical SMILES (None where missing or unreadable), and whether rdkit was there to make them canonical."""
+    from pertstack.data.side.structures import canonical_smiles, has_rdkit
+
+    made = has_rdkit()
+    return _map_structures(smiles, canonical_smiles if made else str), made
+
+
+def compound_keys(smiles: pd.Series[str]) -> tuple[pd.Series[str], str]:
+    """What equal compounds share, and its name: the InChIKey (tautomers fall together), else the canonical SMILES."""
+    from pertstack.data.side.structures import canonical_smiles, has_rdkit, inchi_key
+
+    if not has_rdkit():
+        how = "SMILES as written; rdkit is not installed, so other spellings were not seen"
+        return _map_structures(smiles, str), how
+    return _map_structures(smiles, lambda text: inchi_key(text) or canonical_smiles(text)), "InChIKey"
+
+
+def _map_structures(smiles: pd.Series[str], key: Callable[[str], str | None]) -> pd.Series[str]:
+    """A key for every structure that is written down; None where nothing is."""
+    written = smiles.where(smiles.notna() & (smiles.astype(str).str.strip() != ""))
+    table = {text: key(text) for text in {str(text).strip() for text in written.dropna()}}
+    result = written.map(lambda text: None if pd.isna(text) else table[str(text).strip()]).astype(object)
+    return result.where(result.notna(), None)

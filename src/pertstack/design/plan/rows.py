@@ -1,0 +1,50 @@
+"""Rows of a fold plan: how they are laid out, counted and digested."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pandas as pd
+
+from pertstack._base.digests import digest_json, digest_names
+from pertstack.design.plan.assign import Place
+
+FORMAT = 1
+COLUMNS = ("sample_id", "group", "role", "fold", "segment")
+
+
+def digest_of(table: pd.DataFrame, group_by: str, n_folds: int) -> str:
+    """Digest of assignments: sample id, group, role, fold, in order of sample id, and the grouping they stand for."""
+    ordered = table.sort_values("sample_id", kind="stable")
+    fold = ordered["fold"].astype("Int64").astype(object).where(ordered["fold"].notna(), "")
+    columns = {"sample_id": ordered["sample_id"], "group": ordered["group"], "role": ordered["role"], "fold": fold}
+    names = {name: digest_names(map(str, values)) for name, values in columns.items()}
+    return digest_json({"format": FORMAT, "group_by": group_by, "n_folds": n_folds, **names})
+
+
+def make_rows(groups: pd.Series[str], places: dict[str, Place], segment: int) -> pd.DataFrame:
+    """Rows of the plan for samples with their groups, in their order."""
+    fold = groups.map(places).astype("Int64")
+    return pd.DataFrame({
+        "sample_id": groups.index.astype(str).to_numpy(dtype=object),
+        "group": groups.to_numpy(dtype=object),
+        "role": fold.isna().map({True: "test", False: "development"}).to_numpy(dtype=object),
+        "fold": fold.to_numpy(),
+        "segment": segment,
+    }).astype({"fold": "Int64", "segment": "int64"})  # fmt: skip
+
+
+def groups_per_place(table: pd.DataFrame) -> Counter[Place]:
+    """Number of groups in every fold and (key None) in the test."""
+    pairs = table[["group", "fold"]].drop_duplicates()
+    return Counter(places_of(pairs))
+
+
+def places_of(table: pd.DataFrame) -> list[Place]:
+    """Fold of every row, None for the test."""
+    numbers = table["fold"].fillna(-1).astype("int64")
+    return [None if number < 0 else int(number) for number in numbers]
+
+
+def counts_of(part: pd.DataFrame) -> dict[str, int]:
+    return {"samples": len(part), "groups": int(part["group"].nunique())}

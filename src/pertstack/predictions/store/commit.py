@@ -1,0 +1,199 @@
+"""One commit: chunk files and record into private staging, flushed, then renamed into the block.
+
+Nothing is written before names and finiteness are checked, and nothing is visible before everything is on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pertstack._base.errors import ConflictError, InputError, first_few
+from pertstack._base.files import fsync_directory, storage_error
+from pertstack.data.rows import Float32
+from pertstack.design.provenance import FittedOn
+from pertstack.predictions.store import durable
+from pertstack.predictions.store.align import Take
+from pertstack.predictions.store.chunks import DTYPE, ChunkFacts, Grid, array_metadata, hash_chunk, write_chunk
+from pertstack.predictions.store.record import ATTRIBUTE, Record
+
+ChunkValues = Callable[[int, int], Float32]
+"""From [start, stop) to those rows in the block's order, C-contiguous float32, NaN where announced as missing."""
+
+
+def ordered_chunks(
+    values: Any, rows: Take | None, columns: Take | None, missing_rows: np.ndarray[Any, Any], what: str
+) -> ChunkValues:
+    """Rows and columns of ``values`` in the block's order; announced gaps become NaN, anything else must be finite."""
+    drop_columns = None if columns is None or (columns >= 0).all() else columns < 0
+
+    def chunk(start: int, stop: int) -> Float32:
+        if rows is None:
+            part = np.asarray(values[start:stop])
+        else:
+            part = np.asarray(values)[np.maximum(rows[start:stop], 0)]
+        if columns is not None:
+            part = np.take(part, np.maximum(columns, 0), axis=1)
+        with np.errstate(over="ignore"):  # what does not fit into float32 becomes Inf and is refused below
+            part = np.ascontiguousarray(part, dtype=DTYPE)
+        gone = missing_rows[start:stop]
+        if gone.any() or drop_columns is not None:
+            part = part.copy() if np.shares_memory(part, np.asarray(values)) else part
+            _refuse_announced_values(part, rows, start, stop, gone, what)
+            part[gone] = np.nan
+            if drop_columns is not None:
+                part[:, drop_columns] = np.nan
+        check_finite(part, start, gone, drop_columns, what)
+        return part
+
+    return chunk
+
+
+def _refuse_announced_values(
+    part: Float32, rows: Take | None, start: int, stop: int, gone: np.ndarray[Any, Any], what: str
+) -> None:
+    """A row announced as missing may be handed over only as NaN: numbers in it would be lost silently."""
+    given = gone if rows is None else gone & (rows[start:stop] >= 0)
+    if given.any() and np.isfinite(part[given]).any():
+        raise InputError(f"{what}: rows announced as missing hold numbers. Leave them out, or do not announce them.")
+
+
+def check_finite(
+    part: Float32, start: int, gone: np.ndarray[Any, Any] | None, drop: np.ndarray[Any, Any] | None, what: str
+) -> None:
+    """Refuse NaN and Inf that nobody announced: one cheap sum, and the exact test only when that is not finite."""
+    announced = drop is not None or (gone is not None and bool(gone.any()))
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not announced and np.isfinite(part.sum(dtype=np.float64)):
+            return
+    bad = ~np.isfinite(part)
+    if gone is not None:
+        bad[gone] = False
+    if drop is not None:
+        bad[:, drop] = False
+    if not bad.any():
+        return
+    first_rows, first_columns = np.nonzero(bad)
+    places = [
+        f"row {start + r}, column {c}: {part[r, c]}" for r, c in zip(first_rows[:10], first_columns[:10], strict=True)
+    ]
+    whole = int(bad.all(axis=1).sum())
+    raise InputError(
+        f"{what}: {int(bad.sum()):,} values are NaN or infinite ({whole:,} whole rows): {first_few(places, 3)}. A "
+        f"missing "
+        f"prediction must be announced, so that it is never mistaken for a value. Name the rows in missing_samples= "
+        f"or the "
+        f"genes in missing_genes=, or mend the model."
+    )
+
+
+def stage_chunks(folder: Path, grid: Grid, chunk: ChunkValues) -> tuple[ChunkFacts, ...]:
+    """Write every chunk file of an array; each is flushed by a second thread while the next is made."""
+    facts, flushing = [], []
+    with ThreadPoolExecutor(1, thread_name_prefix="pertstack-flush") as pool:
+        for i in range(grid.count):
+            facts.append(write_chunk(folder, grid, i, chunk(*grid.span(i))))
+            if i + 1 < grid.count:  # the last one is flushed with the record
+                flushing.append(pool.submit(durable.flush_file, folder / grid.key(i)))
+    for flushed in flushing:
+        flushed.result()
+    return tuple(facts)
+
+
+def hash_chunks(grid: Grid, chunk: ChunkValues) -> tuple[ChunkFacts, ...]:
+    """The facts that ``stage_chunks`` would record, without writing."""
+    return tuple(hash_chunk(grid, i, chunk(*grid.span(i))) for i in range(grid.count))
+
+
+def seal(folder: Path, record: Record) -> None:
+    """Write the record beside the chunks and flush the whole folder to the disk."""
+    names = ("sample", "gene") if record.kind == "layer" else ("sample", f"{record.model}_dimension")
+    meta = array_metadata(record.grid, names, {ATTRIBUTE: record.to_json()})
+    text = json.dumps(meta, ensure_ascii=False, allow_nan=False)
+    durable.write_new(folder / "zarr.json", text.encode())
+    durable.flush_tree(folder)
+
+
+def publish_record(staged: Path, target: Path, record: Record, look: Callable[[], Record | None]) -> Record:
+    """Rename into place; when somebody was first, same content is success and other content a conflict."""
+    try:
+        if durable.publish(staged, target):
+            return record
+    except OSError as error:
+        found = look()  # on network file systems the answer to a rename can be lost
+        if found is None or found.attempt != record.attempt:
+            raise storage_error(error, target) from error
+        fsync_directory(target.parent)
+        return found
+    found = look()
+    if found is None:
+        raise ConflictError(
+            f"{target} exists but holds no record. Run the audit, then move that folder out of the store."
+        )
+    if found.attempt == record.attempt:
+        fsync_directory(target.parent)
+        return found
+    return same_or_conflict(found, record, target)
+
+
+def same_or_conflict(found: Record, ours: Record, target: Path) -> Record:
+    """The committed record when ours says the same; ConflictError when it does not. The first one always stays."""
+    what = f"{ours.model!r} in block {ours.block.id}"
+    if found.digest != ours.digest:
+        raise ConflictError(
+            f"Other predictions of {what} were already committed (content {found.digest[:12]}, at {found.time} by "
+            f"process "
+            f"{found.pid} on {found.host}); these have content {ours.digest[:12]}. The first stays, so that nothing "
+            f"that was "
+            f"scored can change. If they are wrong, withdraw them with a reason and add these again; or use another "
+            f"name."
+        )
+    if not same_claim(found.fitted_on, ours.fitted_on):
+        raise ConflictError(
+            f"The same values of {what} are already committed, but as fitted on {describe_fitted(found)}; now they "
+            f"are said "
+            f"to be fitted on {describe_fitted(ours)}. One of the two is wrong. Withdraw the model to declare it anew: "
+            f'pertstack withdraw STUDY {ours.model} --why "..."'
+        )
+    fsync_directory(target.parent)  # the winner may not have come to this yet
+    return found
+
+
+def same_claim(first: FittedOn | None, second: FittedOn | None) -> bool:
+    """Whether two provenances say the same: the same fold of the same plan, also where only one lists the fit rows."""
+    if first is None or second is None or first.kind != "plan":
+        return first == second
+    listed = None in (first.ids_digest, second.ids_digest) or first.ids_digest == second.ids_digest
+    return listed and replace(first, ids_digest=None) == replace(second, ids_digest=None)
+
+
+def describe_fitted(record: Record) -> str:
+    """Provenance in a few words."""
+    fitted = record.fitted_on
+    if fitted is None:
+        return "nothing (measured values)"
+    if fitted.kind == "plan":
+        fold = "all development rows" if fitted.held_out_fold is None else f"all folds but {fitted.held_out_fold}"
+        also = "" if fitted.also_held_out is None else f" and {fitted.also_held_out}"
+        rows = "" if fitted.ids_digest is None else f", fit rows {fitted.ids_digest[:12]}"
+        return f"plan {(fitted.plan_digest or '')[:12]}, {fold}{also}{rows}"
+    if fitted.kind == "ids":
+        return f"{len(fitted.fit_ids):,} listed samples ({(fitted.ids_digest or '')[:12]})"
+    return "unknown rows"
+
+
+def stamped(record: Record, attempt: str) -> Record:
+    """The record with who, where and when."""
+    import os
+
+    from pertstack.predictions.store.record import software_versions, utc_now
+
+    return replace(
+        record, attempt=attempt, host=durable.host_name(), pid=os.getpid(), time=utc_now(), software=software_versions()
+    )

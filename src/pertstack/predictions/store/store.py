@@ -1,0 +1,134 @@
+"""The prediction store: every model's predictions beside control and treated, block by block, aligned by identity.
+
+A store is a plain directory of AnnData-on-Zarr-v3 blocks (``docs/formats.md``). Writers hand over names with the
+values; a commit is seen whole or not at all, and the first one stays. Which rows may be used for learning is the
+business of ``store_source``; reading files made elsewhere that of ``importers``. How values are committed is told in
+``store_commits``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from pertstack._base.digests import digest_names
+from pertstack._base.errors import ConflictError, StorageError, first_few
+from pertstack._base.files import storage_error
+from pertstack.design.blocks import Block
+from pertstack.predictions.store import durable, layout, lifecycle, skeleton
+from pertstack.predictions.store.align import as_names
+from pertstack.predictions.store.commits import StoreCommits
+from pertstack.predictions.store.names import TRUTH_LAYERS
+from pertstack.predictions.store.record import Kind
+
+
+class PredictionStore(StoreCommits):
+    """Predictions, control and treated of one fold plan and one gene list. Make one with ``create`` or ``open``."""
+
+    # -- making and opening ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, root: str | Path, gene_names: Iterable[object], plan_digest: str | None = None) -> PredictionStore:
+        """A new, empty store.
+
+        Raises
+        ------
+        ConflictError
+            There is a store already.
+        InputError
+            Gene names are empty or not unique.
+        StorageError
+            Not writable, or a file system on which commits would not be safe.
+        """
+        root = Path(root)
+        if (root / "zarr.json").exists():
+            raise ConflictError(f"{root} already holds a store. Open it, or choose another folder.")
+        genes = as_names(gene_names)
+        try:
+            facts = layout.create_root(root, genes, plan_digest)
+        except OSError as error:
+            raise error if isinstance(error, StorageError) else storage_error(error, root) from error
+        durable.probe_rename(root)
+        return cls(root, facts, genes, read_only=False)
+
+    def extend_plan(self, new_digest: str) -> None:
+        """Move to a plan that only appended samples to the present one; what was committed under the old one stays
+        valid.
+
+        That the new plan truly extends the old is the caller's word (``FoldPlan.extend`` gives no other).
+        """
+        self._writable()
+        self.facts = lifecycle.extend_plan(self.root, self.facts, new_digest)
+
+    # -- blocks ------------------------------------------------------------------------------------------------------
+
+    def add_block(self, block: Block, obs: pd.DataFrame) -> bool:
+        """Register a block: its samples in the plan's order (index of ``obs`` = sample ids). For ever; one process
+        does this.
+
+        Returns False for an empty ``obs`` (empty blocks are not registered) and True otherwise, also when the same
+        block was there before.
+
+        Raises
+        ------
+        ConflictError
+            The block exists with other samples, or a sample stands in another block.
+        """
+        self._writable()
+        ids = skeleton.check_obs(block, obs)
+        if not ids:
+            return False
+        target = layout.block_folder(self.root, block)
+        if not target.exists():
+            self._refuse_known_samples(block, ids)
+            with durable.staging(self.root) as folder:
+                try:
+                    staged = skeleton.write_skeleton(folder, block, obs, self._genes)
+                    durable.flush_tree(staged)
+                    durable.publish(staged, target)
+                except OSError as error:
+                    raise storage_error(error, target) from error
+        if self.block_facts(block)["samples_sha256"] != digest_names(ids):
+            raise ConflictError(
+                f"Block {block.id} is already registered with {self.n_samples(block):,} other samples (or in another "
+                f"order) than these {len(ids):,}. Rows of a block never change; new samples go into a new segment."
+            )
+        return True
+
+    def _refuse_known_samples(self, block: Block, ids: list[str]) -> None:
+        new = set(ids)
+        for other in self.blocks():
+            twice = new.intersection(self.sample_ids(other))
+            if twice:
+                raise ConflictError(
+                    f"Block {block.id}: {len(twice):,} samples already stand in block {other.id}: "
+                    f"{first_few(sorted(twice))}. A sample belongs to one block only."
+                )
+
+    # -- life of what was committed ----------------------------------------------------------------------------------
+
+    def mark_absent(self, block: Block, model: str, reason: str) -> None:
+        """Say that a model will not come for a block, and why."""
+        self._writable()
+        if self.status(block, model) == "committed":
+            raise ConflictError(f"{model!r} is committed in block {block.id}; it cannot be absent. Withdraw it first.")
+        lifecycle.mark_absent(self.root, block, model, reason)
+
+    def retract(self, block: Block, model: str, reason: str, kind: Kind = "layer") -> Path:
+        """Take a committed array out of sight by one rename; it stays under ``retracted/`` with the reason."""
+        self._writable()
+        self.record(block, model, kind)
+        return lifecycle.retract(self.root, block, model, reason, kind)
+
+    def snapshot(self, models: Sequence[str] | None = None) -> str:
+        """Pin which content an evaluation used; returns the sha256 that belongs into its results."""
+        self._writable()
+        records = [r for r in self.records() if models is None or r.model in models or r.model in TRUTH_LAYERS]
+        return lifecycle.write_snapshot(self.root, records)
+
+    def gc(self, *, lease_seconds: float = durable.LEASE_SECONDS) -> list[Path]:
+        """Remove staging folders of writers that are gone; returns what was removed."""
+        self._writable()
+        return lifecycle.gc(self.root, lease_seconds)

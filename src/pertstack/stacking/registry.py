@@ -1,0 +1,112 @@
+"""All combiners by name. A new combiner is one file and one line here; the contract tests pick it up by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pertstack._base.errors import unknown_name
+from pertstack.stacking.combiner import Combiner
+from pertstack.stacking.combiners.best_informed import BestInformed
+from pertstack.stacking.combiners.best_single import BestSingle
+from pertstack.stacking.combiners.calibrated import Calibrated
+from pertstack.stacking.combiners.cell_line_shrunken import CellLineShrunken
+from pertstack.stacking.combiners.direct import DirectOwn, DirectPooled, DirectSigned
+from pertstack.stacking.combiners.direct_cell_line import DirectCellLine
+from pertstack.stacking.combiners.direct_gene import DirectGene
+from pertstack.stacking.combiners.embedding_ridge import EmbeddingRidge
+from pertstack.stacking.combiners.feature_weighted import FeatureWeighted
+from pertstack.stacking.combiners.feature_weighted_sample import FeatureWeightedSample
+from pertstack.stacking.combiners.gene_eb import GeneEb
+from pertstack.stacking.combiners.gene_groups import GeneGroups
+from pertstack.stacking.combiners.gene_ridge import GeneRidge, GeneShrunken
+from pertstack.stacking.combiners.gene_simplex import GeneSimplex
+from pertstack.stacking.combiners.greedy import GreedyMse
+from pertstack.stacking.combiners.greedy_r2 import GreedyR2
+from pertstack.stacking.combiners.inverse_mse import GeneInverseMse, InverseMse
+from pertstack.stacking.combiners.mean import Mean
+from pertstack.stacking.combiners.median import Median
+from pertstack.stacking.combiners.no_change import NoChange
+from pertstack.stacking.combiners.nonneg import Nonneg
+from pertstack.stacking.combiners.rank_average import RankAverage
+from pertstack.stacking.combiners.ridge import Ridge
+from pertstack.stacking.combiners.selector import Selector
+from pertstack.stacking.combiners.shared_mlp import SharedMlp
+from pertstack.stacking.combiners.simplex import Simplex
+from pertstack.stacking.combiners.soft_gate import SoftGate
+from pertstack.stacking.combiners.standardised_mean import StandardisedMean
+from pertstack.stacking.combiners.trimmed_mean import TrimmedMean
+from pertstack.stacking.combiners.winsorised_mean import WinsorisedMean
+
+_CLASSES: tuple[type[Combiner], ...] = (
+    BestSingle,
+    BestInformed,
+    Mean,
+    Median,
+    TrimmedMean,
+    WinsorisedMean,
+    RankAverage,
+    StandardisedMean,
+    NoChange,
+    InverseMse,
+    Simplex,
+    GreedyMse,
+    GreedyR2,
+    Nonneg,
+    Ridge,
+    GeneInverseMse,
+    DirectPooled,
+    DirectOwn,
+    DirectSigned,
+    DirectCellLine,
+    DirectGene,
+    CellLineShrunken,
+    FeatureWeighted,
+    GeneGroups,
+    GeneSimplex,
+    GeneShrunken,
+    GeneEb,
+    GeneRidge,
+    Calibrated,
+    Selector,
+    SoftGate,
+    FeatureWeightedSample,
+    SharedMlp,
+    EmbeddingRidge,
+)
+COMBINERS: dict[str, type[Combiner]] = {c.name: c for c in _CLASSES}
+ALWAYS: tuple[str, ...] = (
+    "best_single", "mean", "median", "trimmed_mean", "winsorised_mean", "rank_average", "standardised_mean",
+    "no_change",
+)  # fmt: skip
+"""References that stand on every board, asked for or not."""
+
+
+def make_combiner(name: str, **params: Any) -> Combiner:
+    """A combiner by name, with hyper-parameters.
+
+    Raises
+    ------
+    UnknownNameError
+        No combiner, or no parameter of it, has this name; the message shows near ones.
+    """
+    if name not in COMBINERS:
+        raise unknown_name("combiner", name, COMBINERS)
+    return COMBINERS[name]().with_params(**params)
+
+
+def make_combiners(chosen: Iterable[str | Combiner] | None = None) -> tuple[Combiner, ...]:
+    """The chosen combiners, with the references that always stand on the board first.
+
+    Default: every combiner whose class says ``default``. Those that are slow, or that vary another one, are asked for
+    by name, so that a default run stays quick and fewer candidates compete to look best by chance.
+    """
+    wanted = [name for name, c in COMBINERS.items() if c.default] if chosen is None else list(chosen)
+    made = [make_combiner(c) if isinstance(c, str) else c for c in wanted]
+    names = {c.name for c in made}
+    first = [make_combiner(name) for name in ALWAYS if name not in names]
+    return tuple(sorted([*first, *made], key=lambda c: _place(c.name)))
+
+
+def _place(name: str) -> int:
+    return ALWAYS.index(name) if name in ALWAYS else len(ALWAYS)

@@ -1,0 +1,60 @@
+"""What the numbered checks look at, gathered from the results of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.files import read_json
+from pertstack.study.audit.probes import accused, stored_probes
+from pertstack.study.folder import StudyFolder
+from pertstack.verdict.checks.facts import Facts
+from pertstack.verdict.judge import Verdict
+
+
+def check_facts(folder: StudyFolder, combiners: Mapping[str, Any], verdict: Verdict) -> Facts:
+    """Facts for ``run_checks``; what a study has not computed stays None and the check says so."""
+    diversity = read_json(folder.results / "diversity.json")
+    oof = read_json(folder.results / "oof.json")
+    roles = folder.samples.groupby("role")["cell_line"].unique()
+    coverage = folder.results / "coverage.json"
+    weights = {name: w for name, f in combiners.items() if (w := mean_weights(f["weights"])) is not None}
+    condition = {name: c for name, f in combiners.items() if (c := _condition(f["weights"])) is not None}
+    return Facts(
+        verdict,
+        prediction_correlation=correlation_frame(diversity, "predictions"),
+        error_correlation=correlation_frame(diversity, "errors"),
+        weights=weights,
+        condition=condition or None,
+        slopes=oof.get("slopes"),
+        fit_cell_lines=frozenset(map(str, roles.get("development", ()))),
+        judged_cell_lines=frozenset(map(str, roles.get("test", ()))),
+        in_sample={name: gap["in_sample"] for name, gap in oof["gaps"].items()},
+        coverage=read_json(coverage)["coverage"] if coverage.exists() else None,
+        accused=accused(stored_probes(folder)) if (folder.results / "probes.json").exists() else None,
+    )
+
+
+def mean_weights(found: Mapping[str, Any]) -> dict[str, float] | None:
+    """Weight per base model, mean over genes; None for combiners without linear weights."""
+    models, mean = found.get("models"), found.get("mean")
+    if not isinstance(models, list) or not isinstance(mean, list) or len(models) != len(mean):
+        return None
+    return dict(zip(models, mean, strict=True))
+
+
+def correlation_frame(diversity: Mapping[str, Any], name: str) -> pd.DataFrame:
+    """A square frame by base model, of "predictions" or "errors"; undefined correlations are NaN."""
+    table = diversity["correlation"][name]
+    values = np.array([[np.nan if v is None else v for v in row] for row in table], dtype=np.float64)
+    return pd.DataFrame(values, index=diversity["models"], columns=diversity["models"])
+
+
+def _condition(found: Mapping[str, Any]) -> float | None:
+    facts = found.get("facts", {}).get("condition") if isinstance(found.get("facts"), dict) else None
+    if isinstance(facts, dict):
+        facts = facts.get("largest")
+    return float(facts) if isinstance(facts, int | float) else None

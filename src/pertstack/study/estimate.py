@@ -1,0 +1,82 @@
+"""Time and size of a step, told before it begins: what it will read and write, and roughly how long it takes.
+
+Seconds per value were read off ``docs/founding-size.md`` (two virtual cores, one worker); a fit is judged by the fits
+of the same model that are done in this study, and where there are none nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pertstack._base.files import read_json
+from pertstack.fit.jobs import Job
+from pertstack.study.folder import StudyFolder
+
+PASS_SECONDS, COMBINER_SECONDS = 2.2e-7, 1.6e-8
+"""Per row x model x gene: of the pass and the scores, and of each combiner (146,000 x 4 x 978 with 3 combiners took
+156 CPU seconds, 4,000 x 4 x 10,716 with 28 took 116)."""
+VERDICT = 1.15
+"""The verdict learns the combiners again and scores the test: 133 CPU seconds where the stack took 116."""
+
+
+def sizes(folder: StudyFolder, role: str) -> tuple[int, int]:
+    """Rows of a role, and genes."""
+    return int((folder.plan.table["role"] == role).sum()), int(folder.choices["n_genes"])
+
+
+def of_stack(folder: StudyFolder, n_models: int, n_combiners: int, *, verdict: bool = False) -> str:
+    """One line before ``stack`` or ``verdict``."""
+    rows, genes = sizes(folder, "development")
+    values = rows * n_models * genes
+    seconds = 4 + values * (PASS_SECONDS + COMBINER_SECONDS * n_combiners) * (VERDICT if verdict else 1.0)
+    nested = folder.plan.n_folds if folder.plan.n_folds > 2 else 0
+    what = f"{rows:,} rows x {n_models} models x {genes:,} genes, {n_combiners} combiners"
+    read = 4 * rows * genes * (n_models + 2) * (1 + (nested - 1 if nested else 0))
+    return f"{what}: reads about {in_bytes(read)}, takes {roughly(seconds)} with one worker."
+
+
+def of_fit(folder: StudyFolder, jobs: Sequence[Job], workers: int) -> str:
+    """One line before ``fit``: jobs still to be done, what they write, and the time where it is known."""
+    rows, genes = sizes(folder, "development")
+    test, _ = sizes(folder, "test")
+    records = {job.folder: folder.path("jobs", job.folder, "job.json") for job in jobs}
+    known: dict[str, list[float]] = {}
+    for path in folder.path("jobs").glob("*/*/job.json"):
+        value = read_json(path)
+        if value["status"] == "done":
+            known.setdefault(value["job"]["model"], []).append(float(value["seconds"]))
+    left = [j for j in jobs if not records[j.folder].exists()]
+    said = f"{len(left):,} of {len(jobs):,} jobs to do, on up to {rows:,} rows x {genes:,} genes"
+    if not left:
+        return f"{said}."
+    models = {j.model for j in left}
+    nested = any(j.also is not None for j in jobs)
+    written = 4 * genes * len(models) * (test + rows * (folder.plan.n_folds if nested else 1))
+    said += f"; writes about {in_bytes(written)}"
+    new = sorted(models - set(known))
+    seconds = sum(sum(known[j.model]) / len(known[j.model]) for j in left if j.model in known) / max(1, workers)
+    if new:
+        return f"{said}. How long {', '.join(new[:4])}{' and others' if len(new) > 4 else ''} takes is not known yet."
+    return f"{said}, takes {roughly(seconds)}."
+
+
+def roughly(seconds: float) -> str:
+    """A time in words that promise no more than they know.
+
+    >>> roughly(3), roughly(100), roughly(5000)
+    ('a few seconds', 'about 2 minutes', 'about 1.4 hours')
+    """
+    if seconds < 20:
+        return "a few seconds"
+    if seconds < 90:
+        return "about a minute"
+    return f"about {seconds / 60:.0f} minutes" if seconds < 4800 else f"about {seconds / 3600:.1f} hours"
+
+
+def in_bytes(n: float) -> str:
+    """A size in words.
+
+    >>> in_bytes(2_400_000), in_bytes(31e9)
+    ('2 MB', '31.0 GB')
+    """
+    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{max(1, n / 1e6):.0f} MB"

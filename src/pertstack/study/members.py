@@ -1,0 +1,143 @@
+"""Which models of a study take part in the stack, which do not, and why: nothing is left out in silence.
+
+A model of unknown provenance is stacked only on the user's explicit word, and then everything learned beside it says
+so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pertstack._base.errors import InputError
+from pertstack._base.files import read_json
+from pertstack.predictions.sources.store_source import StoreSource
+from pertstack.study.audit.probes import accused, stored_probes
+from pertstack.study.folder import StudyFolder
+
+
+def stackable_models(folder: StudyFolder, *, accept_unverified: bool) -> tuple[str, ...]:
+    """Models with predictions on development rows, sorted; unverified ones only when they are accepted.
+
+    Raises
+    ------
+    InputError
+        No model has predictions yet, or none that may be stacked; says which were left out and why.
+    """
+    out = left_out_models(folder, accept_unverified=accept_unverified)
+    found = tuple(m for m in folder.store.models() if m not in out)
+    if not found:
+        why = "".join(f"\n  - {model}: {reason}" for model, reason in out.items())
+        raise InputError(
+            f"{folder.root} has no model with out-of-fold predictions yet. Fit some with "
+            f"`pertstack fit {folder.root} --models mean_treated,per_gene_linear,ridge`, or add your own with "
+            f"`pertstack add`.{why}"
+        )
+    return found
+
+
+def left_out_models(folder: StudyFolder, *, accept_unverified: bool) -> dict[str, str]:
+    """Models of the study that are not stacked, with the reason."""
+    out: dict[str, str] = {}
+    unverified = unverified_models(folder)
+    for model in folder.store.models():
+        if not any(folder.store.status(b, model) == "committed" for b in folder.store.blocks("development")):
+            out[model] = "has no predictions on development rows, so no weight can be learned for it"
+        elif model in unverified and not accept_unverified:
+            out[model] = (
+                "nobody can say what it was fitted on; add it again with its folds or fit rows, or say "
+                "--accept-unverified and bear the caution"
+            )
+    return out
+
+
+def unverified_models(folder: StudyFolder) -> tuple[str, ...]:
+    """Models with a block of unknown provenance, sorted."""
+    store = folder.store
+    records = ((m, store.find(b, m)) for m in store.models() for b in store.blocks())
+    unknown = {m for m, r in records if r is not None and r.fitted_on is not None and r.fitted_on.kind == "unknown"}
+    return tuple(sorted(unknown))
+
+
+def seen_rows(source: StoreSource) -> dict[str, int]:
+    """Per model, the predicted rows that take no part because it was fitted on them; models without any are left
+    out."""
+    out = {}
+    for model in source.models:
+        seen = 0
+        for block in source.blocks():
+            record = source.store.find(block, model)
+            if record is not None and record.fitted_on is not None:
+                saw = record.fitted_on.saw(block, source.store.sample_ids(block))
+                seen += 0 if saw is None else int(saw.sum())
+        if seen:
+            out[model] = seen
+    return out
+
+
+def sandboxes(folder: StudyFolder) -> dict[str, str]:
+    """The box in which each external model's program ran, in words; no entry for our own models and for files."""
+    out: dict[str, str] = {}
+    for model in folder.store.models():
+        records = (folder.store.find(b, model) for b in folder.store.blocks())
+        boxes = {str(r.meta.get("notes", {}).get("sandbox")) for r in records if r is not None}
+        if boxes - {"None"}:
+            out[model] = max(boxes - {"None"}, key=lambda box: box.startswith("limits"))  # the weakest of them
+    return out
+
+
+def stack_facts(folder: StudyFolder) -> dict[str, Any]:
+    """``left_out``, ``unverified`` and ``rows_seen`` of the stack step on disk; empty before it."""
+    path = folder.results / "oof.json"
+    value = read_json(path) if path.exists() else {}
+    return {
+        "left_out": value.get("left_out", {}),
+        "unverified": value.get("unverified", []),
+        "rows_seen": value.get("rows_seen", {}),
+    }
+
+
+def doubts(folder: StudyFolder, combiners: list[str]) -> dict[str, tuple[str, ...]]:
+    """Cautions by row of the board: unverified models, rows a model was fitted on, what the probes found.
+
+    A combiner that learned beside an unverified or accused model carries that doubt too, whatever its weights: the
+    choice of weights saw the suspicious predictions.
+    """
+    facts, suspects = stack_facts(folder), accused(stored_probes(folder))
+    out: dict[str, list[str]] = {}
+    for model in facts["unverified"]:
+        out.setdefault(model, []).append("unverified: nobody can say which samples it was fitted on")
+    for model, box in sandboxes(folder).items():
+        out.setdefault(model, []).append(f"its program ran in a sandbox ({box})")
+    for model, n in facts["rows_seen"].items():
+        out.setdefault(model, []).append(f"was fitted on {n:,} of the rows it predicts; they take no part")
+    for model, words in suspects.items():
+        out.setdefault(model, []).extend(words)
+    for name in combiners:
+        if facts["unverified"]:
+            out.setdefault(name, []).append(f"learned beside unverified models: {', '.join(facts['unverified'])}")
+        if suspects:
+            out.setdefault(name, []).append(
+                f"learned beside models that a probe accuses: {', '.join(sorted(suspects))}"
+            )
+    return {name: tuple(words) for name, words in out.items()}
+
+
+def stack_warnings(folder: StudyFolder) -> list[str]:
+    """What a reader of the stack step must not miss, one sentence each."""
+    facts = stack_facts(folder)
+    said = [f"{model} is not stacked: {why}." for model, why in facts["left_out"].items()]
+    said += [
+        f"{model} is stacked unverified: nobody can say what it was fitted on. Every score with it may be a leak."
+        for model in facts["unverified"]
+    ]
+    said += [
+        f"{model} was fitted on {n:,} of the rows it predicts; they take no part."
+        for model, n in facts["rows_seen"].items()
+    ]
+    return said + [text for words in accused(stored_probes(folder)).values() for text in words]
+
+
+def is_simulated(folder: StudyFolder) -> bool:
+    """Whether the study's data were simulated: they then hold the noise-free effect, which no measurement knows."""
+    store = folder.store
+    return any(store.status(block, "effect") == "committed" for block in store.blocks()[:1])

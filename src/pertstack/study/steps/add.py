@@ -1,0 +1,123 @@
+"""Admitting predictions made elsewhere into a study: what is said of their fit rows is read, checked, written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pertstack._base.errors import InputError, MissingFileError
+from pertstack._base.findings import Finding
+from pertstack.predictions.importers import AddReport, add_predictions
+from pertstack.predictions.importers.cards import read_card
+from pertstack.predictions.sources.nested_source import has_nested
+from pertstack.stacking.registry import COMBINERS
+from pertstack.study.folder import StudyFolder
+from pertstack.study.held_out import row_marks
+
+RESERVED = frozenset({*COMBINERS, "oracle", "replicate", "ensemble"})
+
+
+def refuse_reserved(name: str) -> None:
+    """A model must not be called like a row of the leaderboard that is not a model.
+
+    Raises
+    ------
+    InputError
+        The name is taken.
+    """
+    if name in RESERVED:
+        raise InputError(
+            f"{name!r} is the name of a combiner or reference, so the leaderboard could not tell the two apart. Choose "
+            f"another name, such as '{name}_model'."
+        )
+
+
+def add_model(
+    folder: StudyFolder, name: str, files: Sequence[Path], *, fitted_on: Any, scale: str, missing: str = "refuse",
+    card: Path | str | Mapping[str, Any] | None = None, transform: str | None = None, without: int | None = None,
+) -> AddReport:  # fmt: skip
+    """Add predictions by sample id and gene name; see ``predictions.importers.add_predictions``.
+
+    Parameters
+    ----------
+    fitted_on : 'plan', a plan digest, 'unknown', a fold plan, a list of ids, a table fold -> ids; or the path of a file
+        with ids (one per line, or a column ``sample_id``) or with columns ``fold`` and ``sample_id``.
+    card : preprocessing card (file or mapping) of the data the model was fitted on, for files that carry none.
+    transform : named map to the study's scale: log2, log2p1, exp2, ln_to_log2, minmax_inverse:LOW:HIGH.
+    without : the files are nested predictions, by fits that also left out this fold (docs/howto/nested-predictions.md).
+
+    Raises
+    ------
+    InputError, IntegrityError
+        Nothing was admitted.
+    """
+    refuse_reserved(name)
+    spec = read_fitted_on(fitted_on) if isinstance(fitted_on, str | Path) else fitted_on
+    report = add_predictions(
+        folder.store, name, list(files), fitted_on=spec, scale=scale, missing=missing, marks=lambda: row_marks(folder),  # type: ignore[arg-type]
+        meta={"kind": "added", "files": [str(f) for f in files]}, own_card=folder.card, card=_given_card(card),
+        transform=transform, without=without,
+    )  # fmt: skip
+    said = fitted_on if isinstance(fitted_on, str) else type(fitted_on).__name__
+    folder.ledger.append(
+        "model_added", model=name, files=[f.name for f in files], scale=scale, fitted_on=said,
+        transform=transform, cards=_on_cards(report), without=without,
+        blocks={r.block.id: r.digest for r in report.committed},
+    )  # fmt: skip
+    return report if without is not None else replace(report, findings=(*report.findings, *nesting(folder, name)))
+
+
+def nesting(folder: StudyFolder, name: str) -> list[Finding]:
+    """What it costs that an added model has no nested predictions, and how to bring them; nothing where it has."""
+    if has_nested(folder.store, name) or not any(
+        folder.store.status(b, name) == "committed" for b in folder.store.blocks("development")
+    ):
+        return []
+    folds = ", ".join(map(str, range(folder.plan.n_folds)))
+    return [Finding("warning", "no_nested_predictions", (
+        f"{name} has no nested predictions, so combinations with many weights (by gene, by cell line, networks) cannot "
+        f"be scored honestly beside it and may not ship: often most of the gain. To bring them, for each fold k of "
+        f"{folds} predict the other folds by fits that also leave out fold k, and add these files with without=k "
+        f"(docs/howto/nested-predictions.md has the lines to copy)."), where=name)]  # fmt: skip
+
+
+def _given_card(card: Path | str | Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if card is None or isinstance(card, Mapping):
+        return None if card is None else read_card(card, "card")
+    if not Path(card).is_file():
+        raise MissingFileError(
+            f"--card names {card}, which does not exist. Give the card.json of the study it is from."
+        )
+    return read_card(Path(card).read_text(encoding="utf-8"), card)
+
+
+def _on_cards(report: AddReport) -> list[str]:
+    """Codes of what was found on the preprocessing cards: no_card, card_incomplete, card_matches."""
+    return sorted({f.code for f in report.findings if f.code in ("no_card", "card_incomplete", "card_matches")})
+
+
+def read_fitted_on(text: str | Path) -> Any:
+    """What ``--fitted-on`` means: a word, a digest, or the content of a file of ids or of folds and ids."""
+    path = Path(text)
+    if not path.is_file():
+        if path.suffix or "/" in str(text):
+            raise InputError(
+                f"--fitted-on names the file {text}, which does not exist. Give a file of sample ids, a table with "
+                f"columns fold and sample_id, or one of the words plan and unknown."
+            )
+        return str(text)
+    if path.suffix == ".parquet":
+        table = pd.read_parquet(path)
+    elif path.suffix in {".csv", ".tsv"}:
+        table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype=str)
+    else:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if {"fold", "sample_id"} <= set(table.columns):
+        table["fold"] = pd.to_numeric(table["fold"], errors="coerce").astype("Int64")
+        return table
+    column = "sample_id" if "sample_id" in table.columns else table.columns[0]
+    return table[column].astype(str).tolist()

@@ -1,0 +1,163 @@
+"""The calibrate step: which metric tells the same condition measured again from a constant, and which one will decide.
+
+Development rows only, and no model. ``results/calibration.json`` keeps every metric's numbers; a plan whose primary is
+``auto`` is settled on the first metric of the declared order that passes, and plan.toml says so with the numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from pertstack._base.digests import digest_json
+from pertstack._base.errors import InputError
+from pertstack._base.files import read_json, write_json
+from pertstack._base.memory import parse_bytes
+from pertstack.design.analysis_plan import AUTO, AnalysisPlan, locked_plan, require_unlocked_or_same
+from pertstack.predictions.sources.store_source import StoreSource
+from pertstack.reduce.calibration import AUTO_ORDER, Calibration, first_that_passes
+from pertstack.reduce.controls import calibrate_source
+from pertstack.reduce.metrics.names import parse_metric
+from pertstack.reduce.panels import panel
+from pertstack.study.folder import StudyFolder
+
+FILE = "calibration.json"
+BESIDE: tuple[str, ...] = (
+    "pearson_top20@pooled", "mse_exp2", "pearson_exp2@pooled", "cod_exp2@pooled", "cod_exp2@others",
+    "pearson_t50@others", "pds_l1@pooled", "pds_cosine@pooled",
+)  # fmt: skip
+"""Calibrated beside the panel and the declared order, because people are asked for them."""
+_RULE = 1  # of the calibration: another rule, another key
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Every metric's calibration, and what the plan's primary is (settled on)."""
+
+    key: str
+    primary: str
+    metrics: dict[str, Calibration]
+
+    @property
+    def known(self) -> bool:
+        """Whether some condition was measured twice."""
+        return any(c.known for c in self.metrics.values())
+
+    @property
+    def ranges(self) -> dict[str, float]:
+        """Metric -> distance from the mean of the others to a perfect score."""
+        return {name: c.range for name, c in self.metrics.items() if c.range is not None}
+
+    @property
+    def doubt(self) -> str:
+        """Why the primary metric may not be able to decide; empty where it passes."""
+        found = self.metrics.get(self.primary)
+        return "" if found is None or found.passes else doubt(found)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per metric: conditions, both controls, DRF and BDS with intervals, whether it passes."""
+        rows = [{"metric": name, **_flat(c)} for name, c in self.metrics.items()]
+        return pd.DataFrame(rows).set_index("metric")
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": 1, "key": self.key, "order": list(AUTO_ORDER), "primary": self.primary,
+            "positive": "the condition measured again: the second half of its samples",
+            "negative": "the mean treated profile of the cell line outside the sample's fold",
+            "metrics": [c.to_json() for c in self.metrics.values()],
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Calibrated:
+        found = [Calibration.from_json(c) for c in value["metrics"]]
+        return cls(value["key"], value["primary"], {c.metric: c for c in found})
+
+
+def _flat(c: Calibration) -> dict[str, Any]:
+    low, high = c.bds_ci or (None, None)
+    least, most = c.drf_ci or (None, None)
+    return {
+        "conditions": c.n, "groups": c.n_groups, "replicate": c.positive, "constant": c.negative, "drf": c.drf,
+        "drf_lo": least, "drf_hi": most, "bds": c.bds, "bds_lo": low, "bds_hi": high, "passes": c.passes,
+    }  # fmt: skip
+
+
+def doubt(found: Calibration) -> str:
+    """A metric that does not pass, in one sentence."""
+    if not found.known:
+        return (
+            f"{found.metric} is not calibrated: no condition of the development rows was measured twice, so whether it "
+            "tells a replicate from a constant is not known."
+        )
+    return f"{found.metric} cannot tell a replicate from a constant here ({in_numbers(found)})."
+
+
+def in_numbers(found: Calibration) -> str:
+    """BDS, DRF and how many conditions, for people."""
+    ci = "" if found.bds_ci is None else f" [{found.bds_ci[0]:.2f}, {found.bds_ci[1]:.2f}]"
+    return f"BDS {found.bds:.2f}{ci}, DRF {found.drf:+.2f}, {found.n:,} conditions"
+
+
+def calibrate_study(folder: StudyFolder, *, workers: int = 1, memory: str = "1GB") -> Calibrated:
+    """Calibrate every metric on development rows, settle a plan that says ``auto``, write ``results/calibration.json``.
+
+    What is there already for the same rows and plan is read back.
+
+    Raises
+    ------
+    InputError
+        There are no development rows.
+    UnknownNameError
+        The plan names a metric that does not exist.
+    """
+    plan = folder.analysis_plan
+    named = [] if plan.primary == AUTO else [parse_metric(plan.primary).name, parse_metric(plan.choice_metric).name]
+    wanted = tuple(
+        dict.fromkeys(parse_metric(m).name for m in (*AUTO_ORDER, *named, *panel(folder.references), *BESIDE))
+    )
+    source = StoreSource(folder.store, None, "development", (), groups=folder.plan.groups)
+    layers = [[b.id, layer, source.layer_digest(b, layer)] for b in source.blocks() for layer in ("control", "treated")]
+    if not layers:
+        raise InputError(f"{folder.root} has no development rows to calibrate metrics on.")
+    key = digest_json([_RULE, folder.plan.digest, layers, wanted])
+    path = folder.results / FILE
+    before = Calibrated.from_json(read_json(path)) if path.exists() else None
+    if before is not None and before.key == key:
+        found = before.metrics
+    else:
+        found = calibrate_source(
+            source, folder.references, wanted, memory=parse_bytes(memory), workers=workers
+        )  # fmt: skip
+    settled = settle(folder, plan, found)
+    calibrated = Calibrated(key, parse_metric(settled.choice_metric).name, found)
+    if calibrated != before:
+        write_json(path, calibrated.to_json())
+    return calibrated
+
+
+def settle(folder: StudyFolder, plan: AnalysisPlan, found: dict[str, Calibration]) -> AnalysisPlan:
+    """The plan with ``auto`` settled and written down; any other plan as it is. A locked plan is never touched."""
+    if plan.primary != AUTO or plan.settled:
+        return plan
+    if locked_plan(folder.ledger) is not None:
+        require_unlocked_or_same(plan, folder.ledger)
+    passed = first_that_passes(AUTO_ORDER, found)
+    metric = passed or AUTO_ORDER[0]
+    if passed is not None:
+        tried = [parse_metric(m).name for m in AUTO_ORDER[: AUTO_ORDER.index(passed)]]
+        words = in_numbers(found[metric]) + "".join(f"; before it {m}: {in_numbers(found[m])}" for m in tried)
+    elif not any(c.known for c in found.values()):
+        words = "not calibrated: no condition of the development rows was measured twice"
+    else:
+        words = "no metric of the order passes; the first: " + in_numbers(found[metric])
+    settled = plan.changed(settled=metric, settled_by=words)
+    settled.save(folder.analysis_plan_file)
+    return settled
+
+
+def stored_calibration(folder: StudyFolder) -> Calibrated | None:
+    """What the step wrote, or None."""
+    path = folder.results / FILE
+    return Calibrated.from_json(read_json(path)) if path.exists() else None

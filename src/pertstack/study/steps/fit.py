@@ -1,0 +1,260 @@
+"""Cross-fitting runs of a study: which rows a job gets, where its predictions go, what is already done.
+
+The callables here travel to worker processes, so they carry only the path of the study. Rows to predict come without
+treated values; those of the test are not even in the store these functions open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.digests import keyed_hash64
+from pertstack._base.errors import ConflictError, InputError, first_few
+from pertstack._base.files import read_json, write_json
+from pertstack.data.rows import FitRows, Float32, PredictRows
+from pertstack.design.blocks import Block
+from pertstack.design.plan.folds import FoldPlan
+from pertstack.design.provenance import FittedOn
+from pertstack.fit.cross_fit import cross_fit
+from pertstack.fit.jobs import Job, JobRecord, JobResult, JobRows, Scope, plan_jobs
+from pertstack.fit.registry import available, get_row, model_class
+from pertstack.predictions.store.names import nested_name
+from pertstack.predictions.store.store import PredictionStore
+from pertstack.study.folder import StudyFolder
+
+ANCHORS = 256
+"""Rows that every fit embeds besides those it predicts (docs/decisions/0007-aligned-embeddings.md)."""
+
+
+@dataclass(frozen=True)
+class _OfStudy:
+    """A callable of a study that can be sent to another process."""
+
+    root: Path
+
+    @cached_property
+    def folder(self) -> StudyFolder:
+        return StudyFolder.open(self.root)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.root,)
+
+
+class StudyRows(_OfStudy):
+    """Fit rows of a job, and its blocks to predict."""
+
+    def __call__(self, job: Job) -> JobRows:
+        anchors = anchor_rows(self.folder) if job.scope == "pooled" else None
+        return JobRows(fit_rows(self.folder, job), self._blocks(job), anchors)
+
+    def _blocks(self, job: Job) -> Iterator[tuple[Block, PredictRows]]:
+        store = self.folder.store
+        for block in predicted_blocks(store, job):
+            yield block, predict_rows(self.folder, block)
+
+
+class StudyCommit(_OfStudy):
+    """Commits a predicted block with the facts of the job that made it."""
+
+    def __call__(
+        self, job: Job, block: Block, predicted: Float32, embedding: Float32 | None, record: JobRecord
+    ) -> None:
+        store = self.folder.store
+        fitted_on = FittedOn(
+            "plan", self.folder.plan.digest, job.fold, ids_digest=record.fit_ids_digest, also_held_out=job.also
+        )
+        name = layer_name(job, block)
+        facts = {**record.to_json(), "kind": "cross_fit", "scale": "treated"}
+        ids = store.sample_ids(block)
+        if embedding is not None:
+            store.commit_embedding(block, name, embedding, sample_ids=ids, fitted_on=fitted_on, meta=facts)
+        store.commit(
+            block, name, predicted, sample_ids=ids, gene_names=store.gene_names, fitted_on=fitted_on, meta=facts
+        )
+
+
+class StudyAnchors(_OfStudy):
+    """Keeps the anchor rows as a fit embeds them beside the study's predictions."""
+
+    def __call__(self, job: Job, anchors: PredictRows, embedded: Float32, record: JobRecord) -> None:
+        self.folder.store.commit_anchors(
+            job.model, embedded, sample_ids=anchors.sample_ids, job_digest=job.digest,
+            fit_ids_digest=record.fit_ids_digest,
+        )  # fmt: skip
+
+
+class StudyDone(_OfStudy):
+    """Whether every block of a job is committed; refuses a job whose name holds other parameters."""
+
+    def __call__(self, job: Job) -> bool:
+        store = self.folder.store
+        blocks = predicted_blocks(store, job)
+        there = [b for b in blocks if store.status(b, layer_name(job, b)) == "committed"]
+        for block in there:
+            found = store.record(block, layer_name(job, block)).meta.get("job_digest")
+            if found != job.digest:
+                raise ConflictError(
+                    f"{job.model!r} is already in this study with other parameters or of another kind ({block.id}). "
+                    f"Predictions are never overwritten: take it out first with "
+                    f'`pertstack withdraw {self.root} {job.model} --why "..."`, or use another name.'
+                )
+        return len(there) == len(blocks)
+
+
+def predicted_blocks(store: PredictionStore, job: Job) -> list[Block]:
+    """Blocks a job predicts: its fold (both of a nested fit, the test of a final one), of its cell line."""
+    folds = (job.fold,) if job.also is None else (job.fold, job.also)
+    return [b for b in store.blocks() if b.fold in folds and job.cell_line in (None, b.cell_line)]
+
+
+def layer_name(job: Job, block: Block) -> str:
+    """Where a job's predictions of a block are kept: under the model, or, for a nested fit, beside it."""
+    if job.also is None:
+        return job.model
+    assert job.fold is not None
+    return nested_name(job.model, job.also if block.fold == job.fold else job.fold)
+
+
+def predict_rows(folder: StudyFolder, block: Block) -> PredictRows:
+    """A block as a model sees it: control and metadata."""
+    store = folder.store
+    return PredictRows(folder.gene_names, store.read(block, "control"), store.obs(block), folder.side)
+
+
+def anchor_ids(plan: FoldPlan) -> list[str]:
+    """The development samples that every fit embeds: those of the smallest keyed hash, at most ``ANCHORS``, sorted."""
+    key = plan.salt.encode()
+    ids = plan.sample_ids("development")
+    return sorted(sorted(ids, key=lambda s: (keyed_hash64(s, key, b"pertstack.anchor"), s))[:ANCHORS])
+
+
+def anchor_rows(folder: StudyFolder) -> PredictRows:
+    """The anchor rows as a model sees them: control and metadata, nothing treated.
+
+    Fits of one cell line alone embed none: their frames would be tied by rows of other lines, which they never met.
+    """
+    store, ids = folder.store, anchor_ids(folder.plan)
+    place = {s: (b, i) for b in store.blocks("development") for i, s in enumerate(store.sample_ids(b))}
+    control = np.empty((len(ids), len(folder.gene_names)), np.float32)
+    obs = []
+    for k, sample in enumerate(ids):
+        block, row = place[sample]
+        store.read(block, "control", row, row + 1, out=control[k : k + 1])
+    for block in sorted({place[s][0] for s in ids}):
+        obs.append(store.obs(block))
+    return PredictRows(folder.gene_names, control, pd.concat(obs).loc[ids], folder.side)
+
+
+def fit_rows(folder: StudyFolder, job: Job) -> FitRows:
+    """Development rows outside the job's folds (all of them for a final fit), of its cell line where it has one.
+
+    Raises
+    ------
+    InputError
+        There are none, as for a cell line whose rows all stand in one fold.
+    """
+    store = folder.store
+    left_out = (job.fold, job.also)
+    blocks = [b for b in store.blocks("development") if b.fold not in left_out and job.cell_line in (None, b.cell_line)]
+    if not blocks:
+        raise InputError(
+            f"There are no rows to fit {job} on: {'the study' if job.cell_line is None else job.cell_line} has no "
+            f"development samples outside the folds left out. Use --scope pooled, which learns from all cell lines, or "
+            f"make the study with 3 or more folds."
+        )
+    total, n_genes = sum(store.n_samples(b) for b in blocks), len(folder.gene_names)
+    control = np.empty((total, n_genes), np.float32)
+    treated = np.empty((total, n_genes), np.float32)
+    start = 0
+    for block in blocks:
+        stop = start + store.n_samples(block)
+        store.read(block, "control", out=control[start:stop])
+        store.read(block, "treated", out=treated[start:stop])
+        start = stop
+    obs = pd.concat([store.obs(b) for b in blocks])
+    group = folder.plan.groups.reindex(obs.index).to_numpy(dtype=object)
+    return FitRows(folder.gene_names, control, obs, folder.side, treated, group)
+
+
+def cross_fit_study(
+    folder: StudyFolder,
+    models: Sequence[str],
+    *,
+    params: Mapping[str, Mapping[str, Any]],
+    scope: str = "pooled",
+    nested: bool = True,
+    workers: int = 1,
+    engine: str = "local",
+    address: str | None = None,
+    time_limit: float | None = None,
+) -> list[JobResult]:
+    """Cross-fit models on every fold and once on all development rows.
+
+    Raises
+    ------
+    InputError
+        No model named, an unknown scope, or a model whose needs the study does not meet (all are listed).
+    UnknownNameError
+        An unknown model; near names are shown.
+    """
+    jobs = study_jobs(folder, models, params=params, scope=scope, nested=nested)
+    note_planned(folder, jobs, scope)
+    return cross_fit(
+        jobs,
+        rows_for=StudyRows(folder.root),
+        commit=StudyCommit(folder.root),
+        commit_anchors=StudyAnchors(folder.root),
+        done=StudyDone(folder.root),
+        log_dir=folder.path("jobs"),
+        seed=int(folder.choices["seed"]),
+        workers=workers,
+        engine=engine,  # type: ignore[arg-type]
+        address=address,
+        time_limit=time_limit,
+        plan_digest=folder.plan.digest,
+    )
+
+
+def note_planned(folder: StudyFolder, jobs: Sequence[Job], scope: str) -> None:
+    """Write down which jobs were asked for, beside those asked for before: an interrupted fit is then known as such."""
+    path = folder.path("jobs", "planned.json")
+    before = read_json(path)["jobs"] if path.exists() else {}
+    write_json(path, {"format": 1, "scope": scope, "jobs": {**before, **{job.folder: job.model for job in jobs}}})
+
+
+def study_jobs(
+    folder: StudyFolder, models: Sequence[str], *, params: Mapping[str, Mapping[str, Any]], scope: str, nested: bool
+) -> list[Job]:
+    """Jobs of models, fold by fold, those whose needs are not met refused together."""
+    if scope not in get_args(Scope):
+        raise InputError(
+            f"scope is {scope!r}; use 'pooled' (one model for all cell lines) or 'cell_line' (one for each)."
+        )
+    if not models:
+        raise InputError("No base model was named. See `pertstack models`, then name some with --models A,B,C.")
+    rows = [get_row(name) for name in models]
+    lacking = {r.name: why for r in rows if (why := available(r, folder.side, folder.samples)) is not None}
+    if lacking:
+        listed = "\n".join(f"  - {name} {why}" for name, why in lacking.items())
+        raise InputError(f"{len(lacking)} of {len(rows)} models cannot run on this study:\n{listed}\nLeave them out or "
+                         f"make the study again with what they need.")  # fmt: skip
+    withdrawn = sorted(set(folder.withdrawn()) & {r.name for r in rows})
+    if withdrawn:
+        raise InputError(f"{first_few(withdrawn)} was withdrawn from this study; the reason stands in the ledger.")
+    jobs: list[Job] = []
+    lines = sorted({b.cell_line for b in folder.store.blocks("development")})
+    for row in rows:
+        model_class(row)  # says now, not in a worker, that a framework is missing
+        alias = None if scope == "pooled" else f"{row.name}.by_cell_line"
+        jobs += plan_jobs(
+            row.name, params.get(row.name, {}), n_folds=folder.plan.n_folds, scope=cast(Scope, scope),
+            cell_lines=lines, alias=alias, nested=nested and folder.plan.n_folds > 2,
+        )  # fmt: skip
+    return jobs

@@ -1,0 +1,264 @@
+"""Making a study: read and validate the data, fix the fold plan, lay the profiles into blocks.
+
+Everything is prepared in a folder beside the target and renamed into place at the end, so that an interrupted or
+refused ``init`` leaves nothing behind. The data file is not needed afterwards.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import InputError, LeakError, StackingError
+from pertstack._base.files import write_json
+from pertstack._base.findings import Finding
+from pertstack._base.memory import rows_per_tile
+from pertstack._base.progress import track
+from pertstack.data import DataFile, build_side, open_data, save_side, validate
+from pertstack.data.cells import CellChoice
+from pertstack.data.landmarks import landmarks_of
+from pertstack.data.readers.vehicles import ControlChoice
+from pertstack.data.rows import Float32
+from pertstack.design.analysis_plan import AnalysisPlan
+from pertstack.design.blocks import Block
+from pertstack.design.leaks.check_plan import check_plan
+from pertstack.design.ledger import Ledger
+from pertstack.design.plan.folds import FoldPlan
+from pertstack.predictions.importers.merge import fingerprints, save_marks
+from pertstack.predictions.sources.store_source import StoreSource
+from pertstack.predictions.store.store import PredictionStore
+from pertstack.predictions.store.writer import RowWriter
+from pertstack.reduce.references import References
+from pertstack.study.folder import FORMAT, MARKS, StudyFolder, write_choices
+from pertstack.study.seals import seal_init
+
+POUR_BYTES = 128 * 10**6
+TEST_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class StudyChoices:
+    """What the user chooses once, when a study is made."""
+
+    group: str | None = None  # perturbation, or the groups of an explicit fold table
+    folds: int | None = None  # 3, or those of an explicit fold table
+    test: float | None = None  # TEST_SHARE, or the test of an explicit fold table
+    seed: int = 0
+    control_layer: str = "control"
+    treated_layer: str | None = None
+    delta: bool = False
+    control: Path | None = None  # separate control file of parquet / CSV pairs
+    metadata: Path | None = None  # sample table of GCTX data
+    controls: ControlChoice = "plate_mean"  # how control wells or rows are handed out
+    control_label: str | None = None  # the perturbation that is the control, where controls are rows
+    mapping: dict[str, str] = field(default_factory=dict)
+    features: Path | None = None
+    targets: Path | None = None
+    graph: Path | None = None
+    graph_names: Path | None = None
+    graph_min_score: float | None = None
+    plan: Path | None = None  # explicit fold table
+    cells: CellChoice = field(default_factory=CellChoice)  # how rows that are cells become samples
+
+
+def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
+    """Make a study from a data file; findings that do not stop it are kept in ``plan/findings.json``.
+
+    Raises
+    ------
+    InputError
+        The target exists, the file cannot be used, or validation found errors (all are listed).
+    LeakError
+        The fold plan would let development rows see test rows.
+    """
+    root = Path(root)
+    _require_free(root)
+    file = open_data(
+        data,
+        mapping=choices.mapping,
+        control_layer=choices.control_layer,
+        treated_layer=choices.treated_layer,
+        delta=choices.delta,
+        control=choices.control,
+        metadata=choices.metadata,
+        controls=choices.controls,
+        control_label=choices.control_label,
+        seed=choices.seed,
+        cells=choices.cells,
+    )
+    findings = validate(file)
+    _stop_on_errors(findings, f"{data} cannot be used as it is", InputError)
+    side, side_findings = build_side(
+        file.obs,
+        file.gene_names,
+        features=choices.features,
+        targets=choices.targets,
+        graph=choices.graph,
+        graph_names=choices.graph_names,
+        graph_min_score=choices.graph_min_score,
+        uns=file.uns,
+    )
+    findings += side_findings
+    _stop_on_errors(side_findings, "The side information cannot be used as it is", InputError)
+    plan = _make_plan(file, choices)
+    plan_findings = check_plan(plan, file.obs, lambda: _named_chunks(file))
+    findings += plan_findings
+    _stop_on_errors(plan_findings, "The fold plan leaks", LeakError)
+
+    root.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".part", dir=root.parent))
+    try:
+        (staging / "plan").mkdir()
+        plan.save(staging / "plan")
+        obs = file.obs.loc[plan.table["sample_id"]]
+        obs.to_parquet(staging / "plan" / "samples.parquet")
+        write_json(staging / "plan" / "findings.json", [f.to_json() for f in findings])
+        write_json(staging / "card.json", file.card.to_json())
+        save_side(staging / "side", side)
+        _lay_out_blocks(staging, file, plan, obs)
+        AnalysisPlan(grouping=plan.group_by, seed=choices.seed).save(staging / "plan.toml")
+        write_choices(staging, _facts(data, file, plan, choices))
+        Ledger(staging / "ledger.jsonl").append("study_created", plan_digest=plan.digest, n_samples=len(obs))
+        seal_init(StudyFolder(staging))
+        staging.chmod(0o755)
+        staging.rename(root)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return StudyFolder.open(root)
+
+
+def _require_free(root: Path) -> None:
+    if (root / "study.toml").exists():
+        raise InputError(
+            f"{root} already is a study. Continue it with `pertstack run {root}`, or choose another folder."
+        )
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise InputError(f"{root} exists and is not an empty folder. Choose a new folder for the study.")
+
+
+def _stop_on_errors(findings: Sequence[Finding], what: str, kind: type[StackingError]) -> None:
+    errors = [f for f in findings if f.severity == "error"]
+    if errors:
+        raise kind(f"{what}:\n" + "\n".join(f"  - {f.message}" for f in errors))
+
+
+def _make_plan(file: DataFile, choices: StudyChoices) -> FoldPlan:
+    if choices.plan is None:
+        return FoldPlan.make(
+            file.obs, group_by=choices.group or "perturbation", n_folds=3 if choices.folds is None else choices.folds,
+            test_share=TEST_SHARE if choices.test is None else choices.test, seed=choices.seed,
+        )  # fmt: skip
+    if choices.test is not None:
+        raise InputError(
+            f"--test {choices.test} and --plan {choices.plan} contradict each other: the table says which samples are "
+            "the test. Leave --test out, or leave --plan out."
+        )
+    return FoldPlan.from_file(choices.plan, file.obs, group_by=choices.group, n_folds=choices.folds, seed=choices.seed)
+
+
+def _named_chunks(file: DataFile) -> Iterator[tuple[np.ndarray, Float32, Float32]]:
+    ids = np.asarray(file.obs.index, dtype=object)
+    for chunk in file.chunks():
+        yield ids[chunk.start : chunk.stop], chunk.control, chunk.treated
+
+
+def _lay_out_blocks(root: Path, file: DataFile, plan: FoldPlan, obs: pd.DataFrame) -> None:
+    """Controls of every block to ``store/``; treated values to ``store/`` or, for the test, to ``test_truth/``."""
+    store = PredictionStore.create(root / "store", file.gene_names, plan_digest=plan.digest)
+    truth = PredictionStore.create(root / "test_truth", file.gene_names, plan_digest=plan.digest)
+    blocks = plan.blocks(obs)
+    block_of = np.full(file.n_samples, -1, dtype=np.int64)
+    with ExitStack() as stack:
+        layouts: list[_Layout] = []
+        for block, ids in track(blocks.items(), "making blocks", len(blocks)):
+            block_of[file.positions(ids)] = len(layouts)
+            layouts.append(_Layout.of(block, obs.loc[ids], store, truth, file, stack))
+        marks = _pour(file, block_of, layouts)
+    save_marks(root / "plan" / MARKS, [marks[at] for at in file.positions(list(obs.index))])
+    references = References.collect(StoreSource(store, role="development", models=(), groups=plan.groups))
+    references = references.with_controls_of(StoreSource(store, role="test", models=(), groups=plan.groups))
+    references.with_landmarks(landmarks_of(file.var)).save(root / "plan" / "references.npz")
+
+
+@dataclass
+class _Layout:
+    """A block being laid out: a writer for each of its layers, and the rows that are still to come."""
+
+    writers: dict[str, RowWriter]
+    rows_left: int
+
+    @classmethod
+    def of(
+        cls, block: Block, obs: pd.DataFrame, store: PredictionStore, truth: PredictionStore, file: DataFile,
+        stack: ExitStack,
+    ) -> _Layout:  # fmt: skip
+        """Registers the block and reserves room for its layers, so that a full disk shows before anything is read."""
+        into = store if block.role == "development" else truth
+        for each in {id(s): s for s in (store, into)}.values():
+            each.add_block(block, obs)
+        layers = {"control": store, "treated": into} | ({"effect": into} if file.has_effect else {})
+        return cls(
+            {
+                name: stack.enter_context(to.writer(block, name, gene_names=file.gene_names, fitted_on=None))
+                for name, to in layers.items()
+            },
+            len(obs),
+        )
+
+    def take(self, values: dict[str, Float32], ids: np.ndarray) -> None:
+        """Rows of the block with their names; after the last of them the block is committed."""
+        for name, writer in self.writers.items():
+            writer.append(values[name], ids)
+        self.rows_left -= len(ids)
+        if not self.rows_left:
+            for writer in self.writers.values():
+                writer.commit()
+
+
+def _pour(file: DataFile, block_of: np.ndarray, layouts: Sequence[_Layout]) -> list[bytes]:
+    """One pass from the front of the file to its end, whatever the order of its rows; each row goes to its block.
+
+    Returns the fingerprint of every row, in the order of the file.
+    """
+    marks: list[bytes] = []
+    rows = rows_per_tile(file.n_genes, 6, POUR_BYTES)  # three layers, and the part of them that a block takes
+    for chunk in track(file.chunks(rows), "laying out blocks", total=-(-file.n_samples // rows)):
+        ids, at = file.sample_ids[chunk.start : chunk.stop], block_of[chunk.start : chunk.stop]
+        values = {"control": chunk.control, "treated": chunk.treated}
+        if chunk.effect is not None:
+            values["effect"] = chunk.effect
+        for number in np.unique(at):
+            mine = at == number
+            layouts[number].take({name: v if mine.all() else v[mine] for name, v in values.items()}, ids[mine])
+        marks += fingerprints(chunk.control, chunk.treated)
+    return marks
+
+
+def _facts(data: Path, file: DataFile, plan: FoldPlan, choices: StudyChoices) -> dict[str, object]:
+    return {
+        "format": FORMAT,
+        "data": str(data),
+        "group": plan.group_by,
+        "folds": plan.n_folds,
+        "test": plan.test_share,
+        "seed": choices.seed,
+        "control_layer": None if choices.delta else choices.control_layer,
+        "controls": choices.controls,
+        "control_label": choices.control_label,
+        "delta": choices.delta,
+        "made": file.made or None,
+        "cells": choices.cells.to_json() if file.made or choices.cells.as_samples else None,
+        "map": choices.mapping,
+        "n_samples": file.n_samples,
+        "n_genes": file.n_genes,
+        "has_effect": file.has_effect,
+        "plan_digest": plan.digest,
+    }

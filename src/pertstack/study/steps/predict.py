@@ -1,0 +1,201 @@
+"""Taking answers away: the shipped ensemble on new samples, and aligned predictions for other tools.
+
+``predict`` fits the models that carry weight again, on all development rows with their recorded seeds, and combines
+them with the weights of the stack step; why it does not load fitted models is told in
+``docs/decisions/0004-predict-refits.md``.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import InputError, IntegrityError, first_few
+from pertstack._base.files import read_json
+from pertstack.data import DataFile
+from pertstack.data.rows import Float32
+from pertstack.design.blocks import Block
+from pertstack.predictions.importers import open_file
+from pertstack.predictions.sources.embedding import RowEmbeddings
+from pertstack.predictions.sources.training_distance import COLUMN
+from pertstack.predictions.store.align import match
+from pertstack.reduce.tile import Tile
+from pertstack.stacking.combiner import FittedCombiner
+from pertstack.study.folder import StudyFolder
+from pertstack.study.steps.refit import ROWS, merged_side, new_embeddings, open_new, refit_and_predict
+from pertstack.study.steps.verdict import Stored, final_fits, stored_stack
+from pertstack.write.export import predictions_to_h5ad
+
+
+def predict_new(
+    folder: StudyFolder, new: Path, out: Path, *, predictions: Sequence[str], workers: int,
+    reading: Mapping[str, Any] | None = None,
+) -> tuple[int, int]:  # fmt: skip
+    """Predict the samples of a file with the shipped ensemble; writes an h5ad and returns its shape.
+
+    Parameters
+    ----------
+    new : as the study's data, with a control layer (unless the study is differential); treated values are not read.
+    predictions : ``NAME=FILE`` for models that were added to the study rather than fitted in it.
+    reading : how the file differs from the study's own; see ``refit.open_new``.
+
+    Raises
+    ------
+    InputError, MisalignedError
+        Other genes, another preprocessing, or a model without predictions for the new samples.
+    IntegrityError
+        The study was stacked again after its verdict, so nobody has judged what would be shipped.
+    """
+    with folder.taking_away():
+        stored = stored_stack(folder)
+        refuse_unjudged(folder, stored)
+        fitted = final_fits(folder, stored, workers=workers, memory="1 GB")[stored.chosen]
+    file = open_new(folder, new, reading)
+    needed = models_with_weight(fitted)
+    given = _given(predictions, needed)
+    with tempfile.TemporaryDirectory(prefix="pertstack-predict-") as scratch:
+        place = Path(scratch)
+        arrays = {
+            name: read_aligned(path, list(file.obs.index), list(folder.gene_names), place / f"given_{i}.npy")
+            for i, (name, path) in enumerate(given.items())
+        }
+        again = [m for m in needed if m not in given]
+        arrays |= refit_and_predict(folder, again, file, place, workers)
+        vectors = new_embeddings(folder, again, file, place)
+        combined = _combine(folder, stored.models, fitted, file, arrays, vectors, place / "combined.npy")
+        facts = {
+            "ensemble": stored.chosen, "models": list(needed), "key": stored.key, "plan_digest": folder.plan.digest
+        }  # fmt: skip
+        predictions_to_h5ad(
+            out, list(file.obs.index), list(folder.gene_names), combined, obs=file.obs,
+            uns={"pertstack": facts, "pertstack_card": json.dumps(folder.card.to_json())},
+        )  # fmt: skip
+        return combined.shape[0], combined.shape[1]
+
+
+def refuse_unjudged(folder: StudyFolder, stored: Stored) -> None:
+    """What ships is what the verdict judged; a study without a verdict ships what was chosen out of fold."""
+    path = folder.results / "verdict.json"
+    if not path.exists() or read_json(path)["key"] == stored.key:
+        return
+    judged = read_json(folder.results / "leaderboard.json")["chosen"]
+    raise IntegrityError(
+        f"The verdict of {folder.root} judged {judged!r}; since then the study was stacked again, and "
+        f"{stored.chosen!r}, which it would ship now, was never judged. `pertstack verdict {folder.root}` judges it (a "
+        f"new look at the test, written in the ledger); `pertstack status {folder.root}` shows what changed."
+    )
+
+
+def models_with_weight(fitted: FittedCombiner) -> tuple[str, ...]:
+    """Models a combiner cannot do without: those of non-zero weight for linear ones, all for others."""
+    found = fitted.weights()
+    mean, spread = found.get("mean"), found.get("spread")
+    if not isinstance(mean, list) or not isinstance(spread, list) or found.get("cell_lines"):
+        return fitted.models
+    kept = tuple(m for m, w, s in zip(fitted.models, mean, spread, strict=True) if w != 0 or s != 0)
+    return kept or fitted.models
+
+
+def _given(pairs: Sequence[str], needed: Sequence[str]) -> dict[str, Path]:
+    given: dict[str, Path] = {}
+    for pair in pairs:
+        name, equals, path = pair.partition("=")
+        if not equals or name not in needed:
+            raise InputError(
+                f"--predictions {pair!r} is not NAME=FILE for one of the models in use ({first_few(needed)})."
+            )
+        given[name] = Path(path)
+    return given
+
+
+def read_aligned(path: Path, sample_ids: Sequence[str], gene_names: Sequence[str], to: Path) -> Float32:
+    """Predictions of a file for exactly these samples and genes, in this order, memory-mapped at ``to``.
+
+    Raises
+    ------
+    MisalignedError
+        Names are missing or foreign; the first of them are shown.
+    """
+    file = open_file(path)
+    rows = match("sample", file.sample_ids, list(map(str, sample_ids)), where=str(path))
+    columns = match("gene", file.gene_names, list(map(str, gene_names)), where=str(path))
+    place = np.arange(len(sample_ids))
+    if rows is not None:
+        place[rows] = np.arange(len(sample_ids))  # row i of the file belongs to sample place[i]
+    out = np.lib.format.open_memmap(to, mode="w+", dtype=np.float32, shape=(len(sample_ids), len(gene_names)))
+    start = 0
+    for chunk in file.chunks():
+        stop = start + len(chunk.values)
+        out[place[start:stop]] = chunk.values if columns is None else chunk.values[:, columns]
+        start = stop
+    return out
+
+
+def _combine(
+    folder: StudyFolder, models: Sequence[str], fitted: FittedCombiner, file: DataFile, arrays: dict[str, Float32],
+    vectors: Mapping[str, RowEmbeddings], to: Path,
+) -> Float32:  # fmt: skip
+    """Combine all rows, a few hundred of one cell line at a time, into an array memory-mapped at ``to``.
+
+    Models without weight are not there, and the combiner does not ask.
+    """
+    genes = folder.gene_names
+    order = file.var.index.get_indexer(pd.Index(genes))
+    lines = file.obs["cell_line"].astype(str).to_numpy()
+    out = np.lib.format.open_memmap(to, mode="w+", dtype=np.float32, shape=(file.n_samples, len(genes)))
+    known = np.array([[m in arrays] * len(genes) for m in models])
+    references, answered = folder.references, np.zeros(file.n_samples, dtype=bool)
+    obs = _with_distance(folder, file)
+    for line in sorted(set(lines)):
+        mine = np.flatnonzero(lines == line)
+        if line not in references.cell_lines and line not in references.controls:
+            total = np.zeros(len(genes))
+            for rows in _pieces(mine):
+                total += file.read_control(rows)[:, order].sum(axis=0, dtype=np.float64)
+            references = references.add_controls(line, total / len(mine))
+        for rows in _pieces(mine):
+            values = np.full((len(models), len(rows), len(genes)), np.nan, np.float32)
+            for i, model in enumerate(models):
+                if model in arrays:
+                    values[i] = arrays[model][rows]
+            there = np.asarray(np.isfinite(values).all(axis=2))
+            tile = Tile(
+                Block(line, None), tuple(models), genes, obs.iloc[rows], values,
+                np.ascontiguousarray(file.read_control(rows)[:, order]), references.pooled(line).astype(np.float32),
+                there, known, partial(_embedding, vectors, rows),
+            )  # fmt: skip
+            combined = fitted.combine(tile)
+            out[rows], answered[rows] = combined, np.isfinite(combined).all(axis=1)
+    if not answered.all():
+        raise InputError(
+            f"The ensemble has no answer for {int((~answered).sum()):,} of {len(out):,} new samples "
+            f"({first_few(file.obs.index[~answered])}): no model with weight predicts them."
+        )
+    return out
+
+
+def _with_distance(folder: StudyFolder, file: DataFile) -> pd.DataFrame:
+    """Metadata of the new samples, with the distance of each perturbation to those of the study's development rows."""
+    distance = folder.training_distance
+    features = None if distance is None else merged_side(folder.side, file, folder.gene_names).best()
+    if distance is None or features is None:
+        return file.obs
+    return file.obs.assign(**{COLUMN: distance.with_features(features).of(file.obs["perturbation"])})
+
+
+def _embedding(vectors: Mapping[str, RowEmbeddings], rows: np.ndarray[Any, Any], model: str) -> RowEmbeddings | None:
+    found = vectors.get(model)
+    return None if found is None else replace(found, values=found.values[rows])
+
+
+def _pieces(rows: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
+    """``ROWS`` at a time, so that memory does not grow with the file."""
+    return (rows[first : first + ROWS] for first in range(0, len(rows), ROWS))

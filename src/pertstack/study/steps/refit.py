@@ -1,0 +1,275 @@
+"""Fitting the final models of a study again, to predict samples it has never seen.
+
+The jobs are those recorded with the predictions: same rows, parameters and seed, hence the same model. Predictions go
+to arrays in a scratch folder, rows by position in the new file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.digests import digest_names
+from pertstack._base.errors import InputError, IntegrityError, MisalignedError, ModelFailedError, first_few
+from pertstack.data import DataFile, SideInformation, build_side, load_side, open_data, save_side
+from pertstack.data.cells import CellChoice
+from pertstack.data.rows import Float32, PredictRows
+from pertstack.data.side.side import PerturbationFeatures
+from pertstack.design.blocks import Block
+from pertstack.fit.cross_fit import cross_fit
+from pertstack.fit.jobs import Job, JobRecord, JobRows
+from pertstack.predictions.sources.embedding import RowEmbeddings
+from pertstack.study.folder import StudyFolder
+from pertstack.study.steps.fit import anchor_ids, anchor_rows, fit_rows
+
+ROWS = 512
+
+
+def open_new(folder: StudyFolder, new: Path, reading: Mapping[str, Any] | None = None) -> DataFile:
+    """The file of new samples, checked against the study: genes, sample ids, values of the controls.
+
+    ``reading`` says how this file differs from the study's (``mapping``, ``control_layer``, ``control``, ``metadata``,
+    ``controls``, ``control_label``); what it leaves out is read as the study's data were.
+
+    Raises
+    ------
+    MisalignedError, InputError, IntegrityError
+        Genes are missing; samples are not new; controls were preprocessed in another way.
+    """
+    choices = folder.choices
+    usual = {
+        "mapping": choices["map"], "control_layer": choices.get("control_layer", "control"),
+        "controls": choices.get("controls", "plate_mean"), "control_label": choices.get("control_label"),
+    }  # fmt: skip
+    given = {name: value for name, value in (reading or {}).items() if value is not None}
+    if "mapping" in given:
+        given["mapping"] = {**choices["map"], **given["mapping"]}
+    if "cells" in choices:
+        usual["cells"] = CellChoice.from_json(choices["cells"])
+    options = {**usual, **given}
+    file = open_data(new, delta=choices["delta"], treated_optional=True, seed=choices["seed"], **options)
+    theirs, ours = set(file.gene_names), set(folder.gene_names)
+    if ours - theirs:
+        raise MisalignedError(
+            f"{new} lacks {len(ours - theirs):,} of the study's {len(ours):,} genes "
+            f"({first_few(sorted(ours - theirs))}). The ensemble was learned with them; "
+            f"hand in profiles processed in the same way."
+        )
+    _refuse_known_samples(folder, file, new)
+    _refuse_other_values(folder, file, new)
+    return file
+
+
+def _refuse_known_samples(folder: StudyFolder, file: DataFile, new: Path) -> None:
+    """New samples must be new: models were fitted on the development samples, and would repeat what they saw."""
+    table = folder.plan.table
+    fitted = file.obs.index.intersection(pd.Index(table.loc[table["role"] == "development", "sample_id"]))
+    if len(fitted):
+        raise InputError(
+            f"{len(fitted):,} of {file.n_samples:,} samples of {new} are development samples of this study "
+            f"({first_few(fitted)}): the models were fitted on them, so their answers would be those of memory. Leave "
+            f"them out; out-of-fold predictions of theirs are in `pertstack export`."
+        )
+
+
+def _refuse_other_values(folder: StudyFolder, file: DataFile, new: Path) -> None:
+    """Controls of new samples must have the values of the study's data: range and spread, on up to 512 of them.
+
+    Raises
+    ------
+    IntegrityError
+        They run far outside the study's range, or vary less than half or more than twice as much.
+    """
+    card = folder.card
+    if folder.choices["delta"]:
+        return
+    rows = np.unique(np.linspace(0, file.n_samples - 1, min(512, file.n_samples)).astype(int))
+    order = file.var.index.get_indexer(pd.Index(folder.gene_names))
+    control = np.asarray(file.read_control(rows), dtype=np.float64)[:, order]
+    low, high, spread = float(control.min()), float(control.max()), float(control.std())
+    width = max(card.value_max - card.value_min, 1e-12)
+    outside = low < card.value_min - 0.25 * width or high > card.value_max + 0.25 * width
+    ratio = spread / max(card.value_sd, 1e-12)
+    if outside or not 0.5 <= ratio <= 2:
+        raise IntegrityError(
+            f"Controls of {new} run from {low:.3g} to {high:.3g} (standard deviation {spread:.3g}), and the study's "
+            f"values from {card.value_min:.3g} to {card.value_max:.3g} ({card.value_sd:.3g}): they were "
+            f"preprocessed in another way (transform, scaling). Predictions would be meaningless; hand in "
+            "values as in the study."
+        )
+
+
+def merged_side(known: SideInformation, file: DataFile, gene_names: Any) -> SideInformation:
+    """The study's side information, extended by the perturbations that only the new file has.
+
+    New perturbations get structures or perturbed genes from the file; where it has none they stay unknown, and models
+    say what they do then.
+    """
+    side, _ = build_side(file.obs, gene_names, uns=file.uns)
+    features = {}
+    for kind, table in known.features.items():
+        other = side.features.get(kind)
+        features[kind] = table if other is None or other.columns != table.columns else _extended(table, other)
+    return SideInformation(features, known.graph)
+
+
+def _extended(table: PerturbationFeatures, other: PerturbationFeatures) -> PerturbationFeatures:
+    new = [p for p in other.perturbations if p not in set(table.perturbations)]
+    names = sorted([*table.perturbations, *new])
+    values, known = table.rows(names)
+    more, more_known = other.rows(names)
+    take = np.isin(np.asarray(names, dtype=object), new)
+    return replace(
+        table, perturbations=tuple(names), matrix=np.where(take[:, None], more, values),
+        known=np.where(take, more_known, known),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NewSamples:
+    """Rows of final jobs that predict a new file, a few hundred at a time; travels to workers as paths."""
+
+    root: Path
+    new: Path
+    place: Path
+
+    @cached_property
+    def folder(self) -> StudyFolder:
+        return StudyFolder.open(self.root)
+
+    @cached_property
+    def file(self) -> DataFile:
+        return open_new(self.folder, self.new)
+
+    def positions(self, job: Job) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Rows of the new file that a job predicts: all, or those of its cell line."""
+        lines = self.file.obs["cell_line"].astype(str).to_numpy()
+        mine = np.ones(len(lines), dtype=bool) if job.cell_line is None else lines == job.cell_line
+        return np.flatnonzero(mine).astype(np.int64)
+
+    def part(self, job: Job, number: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        return self.positions(job)[number * ROWS : (number + 1) * ROWS]
+
+    def __call__(self, job: Job) -> JobRows:
+        anchors = anchor_rows(self.folder) if job.scope == "pooled" else None
+        return JobRows(fit_rows(self.folder, job), self._blocks(job), anchors)
+
+    def _blocks(self, job: Job) -> Iterator[tuple[Block, PredictRows]]:
+        side, order = load_side(self.place / "side"), self.file.var.index.get_indexer(pd.Index(self.folder.gene_names))
+        for number in range(-(-len(self.positions(job)) // ROWS)):
+            rows = self.part(job, number)
+            control = np.ascontiguousarray(self.file.read_control(rows)[:, order])
+            yield (
+                Block("new", None, number),
+                PredictRows(self.folder.gene_names, control, self.file.obs.iloc[rows], side),
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.root, self.new, self.place)
+
+
+@dataclass(frozen=True)
+class KeepArrays:
+    """Writes predicted rows into the model's array under the scratch folder."""
+
+    rows: NewSamples
+    models: tuple[str, ...]
+
+    def path(self, model: str) -> Path:
+        return self.rows.place / f"model_{self.models.index(model)}.npy"
+
+    def embedding_path(self, model: str, part: int | str) -> Path:
+        """Where the embeddings of a part of the new rows are kept, or those of the ``anchors``."""
+        return self.rows.place / f"embedding_{self.models.index(model)}_{part}.npy"
+
+    def __call__(
+        self, job: Job, block: Block, predicted: Float32, embedding: Float32 | None, record: JobRecord
+    ) -> None:
+        del record
+        if embedding is not None and job.scope == "pooled":
+            np.save(self.embedding_path(job.model, block.segment), embedding)
+        array = np.load(self.path(job.model), mmap_mode="r+")
+        array[self.rows.part(job, block.segment)] = predicted
+        array.flush()
+
+
+@dataclass(frozen=True)
+class KeepAnchors:
+    """Keeps the anchor rows as a fit embeds them, beside the predicted rows."""
+
+    keep: KeepArrays
+
+    def __call__(self, job: Job, anchors: PredictRows, embedded: Float32, record: JobRecord) -> None:
+        del anchors, record
+        np.save(self.keep.embedding_path(job.model, "anchors"), embedded)
+
+
+def new_embeddings(folder: StudyFolder, models: Sequence[str], file: DataFile, place: Path) -> dict[str, RowEmbeddings]:
+    """Embeddings of the new file's rows by every model that was fitted again and gave them, with its anchors."""
+    keep = KeepArrays(NewSamples(folder.root, Path(file.path), place), tuple(models))
+    names = digest_names(anchor_ids(folder.plan))
+    found = {}
+    for model in keep.models:
+        if keep.embedding_path(model, "anchors").is_file():
+            parts = range(-(-file.n_samples // ROWS))
+            values = np.concatenate([np.load(keep.embedding_path(model, part)) for part in parts])
+            anchors = np.load(keep.embedding_path(model, "anchors"))
+            found[model] = RowEmbeddings(values, anchors, names, f"final {model}")
+    return found
+
+
+def refit_and_predict(
+    folder: StudyFolder, models: Sequence[str], file: DataFile, place: Path, workers: int
+) -> dict[str, Float32]:
+    """Predictions (n_samples, n_genes) of each model for the new file, memory-mapped; NaN where a model has no answer.
+    Their embeddings lie in ``place`` too (``new_embeddings``).
+
+    Raises
+    ------
+    InputError
+        A model was added, not fitted here.
+    ModelFailedError
+        A fit that succeeded before fails now.
+    """
+    jobs = [job for model in models for job in final_jobs(folder, model)]
+    save_side(place / "side", merged_side(folder.side, file, folder.gene_names))
+    keep = KeepArrays(NewSamples(folder.root, Path(file.path), place), tuple(models))
+    for model in models:
+        np.save(keep.path(model), np.full((file.n_samples, len(folder.gene_names)), np.nan, np.float32))
+    results = cross_fit(
+        jobs, rows_for=keep.rows, commit=keep, done=_never, log_dir=place / "jobs", seed=int(folder.choices["seed"]),
+        workers=workers, plan_digest=folder.plan.digest, commit_anchors=KeepAnchors(keep),
+    )  # fmt: skip
+    failed = [r for r in results if not r.ok]
+    if failed:
+        raise ModelFailedError(f"{failed[0].job} could not be fitted again: {failed[0].error}")
+    return {model: np.load(keep.path(model), mmap_mode="r") for model in models}
+
+
+def _never(job: Job) -> bool:
+    del job
+    return False
+
+
+def final_jobs(folder: StudyFolder, model: str) -> list[Job]:
+    """The final jobs of a model, as recorded with its predictions of the test."""
+    store, found = folder.store, {}
+    for block in store.blocks("test"):
+        if store.status(block, model) == "committed":
+            facts = store.record(block, model).meta.get("job")
+            if facts is None:
+                raise InputError(
+                    f"{model!r} was added to the study, so it cannot be fitted here. Hand in its predictions for the "
+                    f"new samples: --predictions {model}=FILE."
+                )
+            job = Job(**facts)
+            found[job.folder] = job
+    if not found:
+        raise InputError(f"{model!r} has no final fit (no predictions of the test). Run `pertstack fit` for it again.")
+    return list(found.values())

@@ -1,0 +1,274 @@
+"""The stack step of a study: one pass, every combiner without each fold, honest scores, one choice.
+
+Reads development rows only. What comes out lies under ``results/``; the held-out test is opened in ``judging.py``.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pertstack._base.digests import digest_json
+from pertstack._base.files import read_json, write_atomic, write_json
+from pertstack._base.findings import Finding
+from pertstack._base.memory import parse_bytes
+from pertstack._base.progress import progress_bar
+from pertstack.design.analysis_plan import AUTO, AnalysisPlan
+from pertstack.predictions.sources.nested_source import WithoutFold, has_nested
+from pertstack.predictions.sources.store_source import StoreSource
+from pertstack.predictions.store.names import nested_name
+from pertstack.reduce.diversity import Diversity
+from pertstack.reduce.metrics.names import parse_metric
+from pertstack.reduce.one_pass import reduce_blocks
+from pertstack.reduce.panels import panel
+from pertstack.reduce.reduction import Reduction
+from pertstack.reduce.references import References
+from pertstack.reduce.score import score
+from pertstack.reduce.score_table import ScoreTable
+from pertstack.stacking.choose import BEST_INFORMED, Choice, choose
+from pertstack.stacking.constants import constant_models
+from pertstack.stacking.nested import NestedFits, fit_nested
+from pertstack.stacking.registry import make_combiner, make_combiners
+from pertstack.stacking.sums import merge_within, regression_sums
+from pertstack.study.audit.probes import probe_study
+from pertstack.study.folder import StudyFolder
+from pertstack.study.members import left_out_models, seen_rows, stackable_models, unverified_models
+from pertstack.study.steps.calibrate import calibrate_study
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """What the stack step found. ``key`` recognises the inputs: predictions, plans, combiners."""
+
+    key: str
+    models: tuple[str, ...]
+    nested: NestedFits
+    oof: ScoreTable
+    in_sample: ScoreTable
+    choice: Choice
+    diversity: Diversity
+    slopes: dict[str, float]
+    left_out: dict[str, str]  # model -> why it takes no part
+    unverified: tuple[str, ...]  # models that take part although nobody can say what they were fitted on
+    rows_seen: dict[str, int]  # model -> predicted rows that take no part, because it was fitted on them
+    probes: tuple[Finding, ...]
+
+    @property
+    def headline(self) -> str:
+        """The choice in one sentence, and what is still to be seen."""
+        chosen, single = self.choice.chosen, self.choice.best_single
+        if chosen == "best_single":
+            return f"No combination is shown to beat {single} out of fold, so {single} ships alone. Next: the verdict."
+        rung = next(r for r in self.choice.ladder if r.name == chosen and r.passed)
+        if rung.bound <= 0:
+            return (
+                f"No gain is proven. {chosen} ships as a safe bet: {rung.gain.value:+.4f} over {single} on "
+                f"{self.choice.primary} out of fold, and shown not to be worse on any measure. Next: the verdict."
+            )
+        return (
+            f"{chosen} is chosen: {rung.gain.value:+.4f} over {single} on {self.choice.primary} out of fold, lower "
+            f"bound {rung.bound:+.4f}. Next: the verdict on the held-out test."
+        )
+
+
+def development_source(folder: StudyFolder, models: Sequence[str], *, accept_unverified: bool) -> StoreSource:
+    """Development rows with the given models."""
+    return StoreSource(
+        folder.store, None, "development", models, groups=folder.plan.groups, accept_unverified=accept_unverified,
+        distance=folder.training_distance,
+    )  # fmt: skip
+
+
+def evidence_key(
+    source: StoreSource, plan: AnalysisPlan, combiners: Mapping[str, Mapping[str, Any]], *, accept_unverified: bool
+) -> str:
+    """Digest of everything the stack step depends on; ``combiners`` maps each combiner to its hyper-parameters."""
+    layers = [
+        [block.id, layer, source.layer_digest(block, layer)]
+        for block in source.blocks()
+        for layer in ("control", "treated", *source.models)
+    ]
+    nested = [
+        [block.id, model, k, record.digest]
+        for block in source.blocks()
+        for model in source.models
+        for k in sorted({b.fold for b in source.blocks() if b.fold is not None})
+        if (record := source.store.find(block, nested_name(model, k))) is not None
+    ]
+    chosen = {name: dict(params) for name, params in combiners.items()}
+    facts = [2, source.store.plan_digest, plan.digest, accept_unverified, chosen, layers, nested]
+    if any("embeddings" in make_combiner(name).needs for name in combiners):
+        facts.append([[b.id, m, source.embedding_digest(b, m)] for b in source.blocks() for m in source.models])
+    if source.distance is not None:
+        facts.append(source.distance.digest)
+    return digest_json(facts)
+
+
+def reduce_study(
+    folder: StudyFolder, models: Sequence[str], *, accept_unverified: bool, workers: int, memory: str
+) -> Reduction:
+    """The one pass over development rows; sums that are there already are read back."""
+    source = development_source(folder, models, accept_unverified=accept_unverified)
+    return reduce_blocks(
+        source, folder.references, memory=parse_bytes(memory), workers=workers, cache=folder.path("reduced")
+    )
+
+
+def level_one(
+    folder: StudyFolder, models: Sequence[str], *, workers: int, memory: str
+) -> dict[int, tuple[Reduction, WithoutFold]] | None:
+    """Per fold, level-one rows by base models that never saw it; None when some model has no nested fits."""
+    if folder.plan.n_folds < 3 or not all(has_nested(folder.store, m) for m in models):
+        return None
+    found = {}
+    for fold in range(folder.plan.n_folds):
+        source = WithoutFold(folder.store, models, fold, folder.plan.groups, folder.training_distance)
+        reduction = reduce_blocks(
+            source, folder.references, memory=parse_bytes(memory), workers=workers, cache=folder.path("reduced")
+        )
+        found[fold] = (reduction, source)
+    return found
+
+
+def stack_study(
+    folder: StudyFolder, combiners: Sequence[str] | None, *, accept_unverified: bool, workers: int, memory: str
+) -> Stacked:
+    """Learn, score and choose on out-of-fold rows; writes weights, diversity, scores and choice to ``results/``."""
+    calibrated = calibrate_study(folder, workers=workers, memory=memory)
+    plan = folder.analysis_plan
+    wanted = combiners if combiners is not None else (list(plan.combiners) or None)
+    chosen = make_combiners(wanted)
+    models = stackable_models(folder, accept_unverified=accept_unverified)
+    source = development_source(folder, models, accept_unverified=accept_unverified)
+    reduction = reduce_study(folder, models, accept_unverified=accept_unverified, workers=workers, memory=memory)
+    constants = constant_models(reduction)
+    if constants and BEST_INFORMED not in {c.name for c in chosen}:
+        chosen = (*chosen, make_combiner(BEST_INFORMED))
+    with progress_bar() as bar:
+        task = bar.add_task("fitting combiners", total=len(chosen) * (folder.plan.n_folds + 1))
+        nested = fit_nested(
+            chosen,
+            reduction,
+            source=source,
+            references=folder.references,
+            reference=learning_reference(plan),
+            primary=plan.choice_metric,
+            seed=plan.seed,
+            level_one=level_one(folder, models, workers=workers, memory=memory),
+            on_done=lambda _: bar.advance(task),
+        )
+    oof, in_sample = _scores(folder, source, nested, plan, workers=workers, memory=memory)
+    choice = choose(
+        oof, nested, primary=plan.choice_metric, level=plan.no_harm_level, ranges=calibrated.ranges,
+        constants=constants, seed=plan.seed, rule=plan.choice_rule,
+    )  # fmt: skip
+    fitted = {name: nested.combiner(name).get_params() for name in nested.names}
+    key = evidence_key(source, plan, fitted, accept_unverified=accept_unverified)
+    stacked = Stacked(
+        key, models, nested, oof, in_sample, choice, Diversity.of(reduction), slopes_of(reduction),
+        left_out_models(folder, accept_unverified=accept_unverified),
+        tuple(m for m in unverified_models(folder) if m in models), seen_rows(source),
+        tuple(probe_study(folder, source, key)),
+    )  # fmt: skip
+    _write(folder, stacked, accept_unverified)
+    return stacked
+
+
+def slopes_of(reduction: Reduction) -> dict[str, float]:
+    """Slope of the measured on each model's predicted delta, within genes and folds, over out-of-fold rows.
+
+    1 is well calibrated; below 1 the model is too bold, above 1 too timid. A model whose deltas hardly vary (less than
+    a thousandth of the measured variance) is left out. Within folds, because fold means of cross-fitted predictions
+    move against the truth (``stack.sums.merge_within``).
+    """
+    folds = sorted({b.fold for b in reduction.blocks if b.fold is not None})
+    sums = merge_within([regression_sums(reduction.select(folds=[k]).moments(), "own") for k in folds])
+    spread, together, least = np.einsum("gmm->m", sums.xx), sums.xt.sum(axis=0), 1e-3 * float(sums.tt.sum())
+    return {m: float(t / s) for m, s, t in zip(reduction.models, spread, together, strict=True) if s > least}
+
+
+def learning_reference(plan: AnalysisPlan) -> Any:
+    """Weights are learned against the pooled or own control; a plan that chooses on the centroid learns on pooled."""
+    return "own" if plan.reference == "own" else "pooled"
+
+
+def panel_metrics(plan: AnalysisPlan, references: References, *, full: bool = False) -> tuple[str, ...]:
+    """The panel that the data allow, and the plan's own metrics where they are not in it."""
+    extra = [parse_metric(m).name for m in (plan.primary, plan.choice_metric) if m != AUTO]
+    return tuple(dict.fromkeys([*panel(references, full=full), *extra]))
+
+
+def _scores(
+    folder: StudyFolder, source: StoreSource, nested: NestedFits, plan: AnalysisPlan, *, workers: int, memory: str
+) -> tuple[ScoreTable, ScoreTable]:
+    """Out-of-fold scores of everything, and the final fits on the rows they were learned from (for the gap only)."""
+    n_rows = sum(source.store.n_samples(b) for b in source.blocks())
+    budget = parse_bytes(memory)
+    with progress_bar() as bar:
+        task = bar.add_task("scoring out of fold", total=2 * n_rows)
+        oof = score(
+            source, nested.combines(), folder.references, metrics=panel_metrics(plan, folder.references),
+            memory=budget, workers=workers, on_rows=lambda n: bar.advance(task, n),
+        )  # fmt: skip
+        in_sample = score(
+            source, nested.final_combines(), folder.references, metrics=(plan.choice_metric,), base_models=False,
+            memory=budget, workers=workers, on_rows=lambda n: bar.advance(task, n),
+        )  # fmt: skip
+    return oof.with_oracle(plan.choice_metric, source.models), in_sample
+
+
+def _write(folder: StudyFolder, stacked: Stacked, accept_unverified: bool) -> None:
+    results = folder.results
+    nested = stacked.nested
+    stacked.oof.save(results / "oof_scores.npz")
+    write_json(results / "diversity.json", {"format": 1, **stacked.diversity.to_json()})
+    arrays = {f"{name}/{key}": a for name in nested.names for key, a in nested.final[name].arrays().items()}
+    buffer = io.BytesIO()
+    arrays["gene_names"] = np.asarray(folder.gene_names, dtype=str)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_atomic(results / "weights.npz", buffer.getvalue())
+    write_json(
+        results / "weights.json",
+        {
+            "format": 1,
+            "key": stacked.key,
+            "chosen": stacked.choice.chosen,
+            "models": list(stacked.models),
+            "accept_unverified": accept_unverified,
+            "combiners": {
+                name: {"params": nested.combiner(name).get_params(), "weights": nested.final[name].weights()}
+                for name in nested.names
+            },
+        },
+    )
+    write_json(results / "oof.json", {"format": 1, "key": stacked.key, **oof_summary(stacked)})
+
+
+def oof_summary(stacked: Stacked) -> dict[str, Any]:
+    """The choice and its reasons, the overfitting gap of every combiner, failures, cautions."""
+    metric = stacked.choice.primary
+    gaps: dict[str, dict[str, float]] = {}
+    for name in stacked.in_sample.names:
+        inside, outside = stacked.in_sample.mean(name, metric).value, stacked.oof.mean(name, metric).value
+        gaps[name] = {"in_sample": inside, "out_of_fold": outside, "gap": inside - outside}
+    return {
+        "choice": stacked.choice.to_json(),
+        "gaps": gaps,
+        "nesting": stacked.nested.settings["nesting"],
+        "left_out": stacked.left_out,
+        "unverified": list(stacked.unverified),
+        "rows_seen": stacked.rows_seen,
+        "slopes": stacked.slopes,
+        "failures": [str(f) for f in stacked.nested.failures],
+        "cautions": {name: list(c) for name, c in stacked.nested.cautions().items()},
+    }
+
+
+def stored_key(folder: StudyFolder) -> str | None:
+    """Key of the stack step that is on disk, or None."""
+    path = folder.results / "oof.json"
+    return str(read_json(path)["key"]) if path.exists() else None

@@ -1,0 +1,416 @@
+"""A study, from data file to leaderboard: one method per step, each as thin as its command.
+
+The work is done in the rooms; the files are described in ``docs/formats.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from pertstack._base.errors import InputError, MissingFileError, PlanLockedError, unknown_name
+from pertstack._base.files import read_json
+from pertstack._base.findings import Finding
+from pertstack._base.shown import count_of
+from pertstack.data.cells import CellChoice, Normalise
+from pertstack.data.readers.vehicles import ControlChoice
+from pertstack.design.analysis_plan import (
+    AUTO,
+    AnalysisPlan,
+    is_exploratory,
+    lock,
+    locked_plan,
+    require_unlocked_or_same,
+)
+from pertstack.design.plan.folds import FoldPlan
+from pertstack.fit.jobs import JobResult
+from pertstack.fit.profiles import file_profile, hyper_parameters, load_models_toml
+from pertstack.fit.registry import available, get_row
+from pertstack.predictions.store.store import PredictionStore
+from pertstack.reduce.metrics.names import parse_metric
+from pertstack.reduce.reduction import Reduction
+from pertstack.stacking.registry import make_combiner
+from pertstack.study.audit.audit import audit_study
+from pertstack.study.folder import StudyFolder
+from pertstack.study.held_out import require_sealed_verdict, unfinished_look
+from pertstack.study.members import stackable_models
+from pertstack.study.seals import seal_report, seal_stack, seal_verdict
+from pertstack.study.status import Status, count_jobs, study_status
+from pertstack.study.steps.calibrate import Calibrated, calibrate_study
+from pertstack.study.steps.fit import cross_fit_study
+from pertstack.study.steps.init import StudyChoices, create_study
+from pertstack.study.steps.stack import Stacked, reduce_study, stack_study, stored_key
+from pertstack.study.steps.verdict import judge_study, stored_stack
+from pertstack.study.steps.withdraw import finish_withdrawals, withdrawn_blocks
+from pertstack.verdict.board import Leaderboard
+
+P = ParamSpec("P")
+T = TypeVar("T")
+DEFAULT_MODELS = (
+    "mean_treated",
+    "mean_treated_cell_line",
+    "per_gene_linear",
+    "perturbation_knn",
+    "ridge",
+    "ridge_treated",
+    "low_rank",
+)
+
+
+def _writes(step: Callable[Concatenate[Study, P], T]) -> Callable[Concatenate[Study, P], T]:
+    """A step that writes into the study: one at a time, on a ledger that is whole, after unfinished withdrawals."""
+
+    @wraps(step)
+    def held(self: Study, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.folder.writing():
+            finish_withdrawals(self.folder)
+            return step(self, *args, **kwargs)
+
+    return held
+
+
+class Study:
+    """A study on disk. Make one with ``Study.create`` or open one with ``Study.open``."""
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self.folder = folder
+
+    def __repr__(self) -> str:
+        choices = self.folder.choices
+        return (
+            f"Study({str(self.folder.root)!r}: {choices['n_samples']:,} samples x {choices['n_genes']:,} genes, "
+            f"{self.folder.plan.n_folds} folds by {self.folder.plan.group_by})"
+        )
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook, with the steps done."""
+        from html import escape
+
+        steps = ", ".join(name for name, done in self.status().steps.items() if done)
+        return f"<p><b>{escape(repr(self))}</b><br>Question: {escape(self.plan.question)}<br>done: {steps}</p>"
+
+    # -- making and opening ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls, root: Path | str, *, data: Path | str, group: str | None = None, folds: int | None = None,
+        test: float | None = None, seed: int = 0, plan: Path | str | None = None, control_layer: str = "control",
+        treated_layer: str | None = None, control: Path | str | None = None, metadata: Path | str | None = None,
+        controls: ControlChoice = "plate_mean", delta: bool = False, mapping: Mapping[str, str] | None = None,
+        features: Path | str | None = None, targets: Path | str | None = None, graph: Path | str | None = None,
+        graph_names: Path | str | None = None, graph_min_score: float | None = None, control_label: str | None = None,
+        by: Sequence[str] = (), normalise: Normalise | None = None, min_cells: int = 10, cells_as_samples: bool = False,
+    ) -> Study:  # fmt: skip
+        """Read and validate a data file, fix the fold plan, lay out the study.
+
+        Parameters
+        ----------
+        data : treated and control profiles, as ``docs/formats-data.md`` describes.
+        group : what is held out whole (perturbation, the default; sample, cell_line, control_id, a column, several
+            joined by '+').
+        folds, test, seed : number of folds (3), share of groups held out as the test (0.2), seed of plan and fits.
+        plan : an explicit fold table instead of the rule. It decides folds and test; ``group`` still says what whole
+            groups are, by which the split is checked and intervals are made.
+        delta : the values already are differential; there is no control.
+        mapping : canonical column -> your column.
+        graph, graph_names, graph_min_score : gene-gene edges, a table of protein ids and gene names where the edges
+            hold ids (STRING), and the least score of an edge that counts.
+        controls, control_label : where controls are wells or rows of the same file, how samples get theirs, and the
+            perturbation that is the control (common names are known).
+        by, normalise, min_cells, cells_as_samples : where rows are cells: what else tells samples apart, how sums of
+            cells become profiles, how many cells a sample has at least, and whether every cell is a sample.
+
+        Raises
+        ------
+        InputError, MissingFileError
+            The data cannot be used; everything wrong is listed and nothing is left on disk.
+        LeakError
+            The fold plan contradicts the data.
+        """
+        paths = {
+            "features": features,
+            "targets": targets,
+            "graph": graph,
+            "graph_names": graph_names,
+            "plan": plan,
+            "control": control,
+            "metadata": metadata,
+        }
+        choices = StudyChoices(
+            group=group, folds=folds, test=test, seed=seed, control_layer=control_layer, treated_layer=treated_layer,
+            controls=controls, control_label=control_label, delta=delta, mapping=dict(mapping or {}),
+            graph_min_score=graph_min_score, cells=CellChoice(tuple(by), normalise, min_cells, cells_as_samples),
+            **{name: None if path is None else Path(path) for name, path in paths.items()},
+        )  # fmt: skip
+        return cls(create_study(Path(root), Path(data), choices))
+
+    @classmethod
+    def open(cls, root: Path | str) -> Study:
+        """An existing study."""
+        return cls(StudyFolder.open(root))
+
+    # -- what it is --------------------------------------------------------------------------------------------------
+
+    @property
+    def plan(self) -> FoldPlan:
+        """The fold plan."""
+        return self.folder.plan
+
+    @property
+    def predictions(self) -> PredictionStore:
+        """The prediction store: ``to_anndata``, ``tile``, ``rows``, ``gene``, ``models``, ``status``."""
+        return self.folder.store
+
+    def findings(self) -> list[Finding]:
+        """What the checks of data and plan found when the study was made."""
+        return [Finding.from_json(f) for f in read_json(self.folder.path("plan", "findings.json"))]
+
+    def describe(self) -> str:
+        """Size, fold plan and the question it answers, in a few lines."""
+        facts = self.plan.describe()
+        names = ["test" if p["fold"] is None else f"fold {p['fold']}" for p in facts["parts"]]
+        parts = "; ".join(
+            f"{name}: {count_of(p['samples'], 'sample')} in {count_of(p['groups'], 'group')}"
+            for name, p in zip(names, facts["parts"], strict=True)
+        )
+        whose = " Folds and test come from an explicit table." if facts["rule"] == "table" else ""
+        grouped = f"Groups: {facts['n_groups']:,}, by {self.plan.group_by}; they are held out whole.{whose}"
+        made = f"\n{self.folder.card.made}." if self.folder.card.made else ""
+        return f"{self!r}{made}\nQuestion: {self.plan.question}\n{grouped}\n{parts}"
+
+    def status(self) -> Status:
+        """Where the study stands."""
+        return study_status(self.folder)
+
+    def audit(self, *, deep: bool = False, clean: bool = False) -> list[Finding]:
+        """All checks of plan, ledger, stores and results."""
+        return audit_study(self.folder, deep=deep, clean=clean)
+
+    # -- the analysis plan -------------------------------------------------------------------------------------------
+
+    @_writes
+    def change_plan(self, changes: Mapping[str, Any], *, exploratory: bool = False) -> AnalysisPlan:
+        """Change entries of the analysis plan; refused once it is locked, unless exploratory."""
+        plan = self.folder.analysis_plan
+        if not changes:
+            return plan
+        if changes.get("primary", AUTO) != AUTO:
+            parse_metric(str(changes["primary"]))
+        for name in changes.get("combiners", ()):
+            make_combiner(name)
+        changed = plan.changed(**changes)
+        require_unlocked_or_same(changed, self.folder.ledger, exploratory=exploratory)
+        changed.save(self.folder.analysis_plan_file)
+        return changed
+
+    @_writes
+    def lock_plan(self) -> None:
+        """Lock the analysis plan now; a primary ``auto`` is settled first."""
+        calibrate_study(self.folder)
+        lock(self.folder.analysis_plan, self.folder.ledger)
+
+    def describe_plan(self) -> str:
+        """The analysis plan and its state, for people."""
+        plan, ledger = self.folder.analysis_plan, self.folder.ledger
+        lines = [f"{key}: {', '.join(v) if isinstance(v, list) else v}" for key, v in plan.to_json().items()]
+        state = "locked" if locked_plan(ledger) else "open: the first look at the test locks it"
+        marked = "; results are marked EXPLORATORY" if is_exploratory(ledger) else ""
+        return "\n".join([*lines, f"digest: {plan.digest[:12]}", f"state: {state}{marked}", f"looks: {ledger.looks()}"])
+
+    # -- fitting -----------------------------------------------------------------------------------------------------
+
+    @_writes
+    def cross_fit(
+        self, models: Sequence[str], *, scope: str = "pooled", nested: bool = True, workers: int = 1,
+        engine: str = "local", address: str | None = None, time_limit: float | None = None, profile: str | None = None,
+    ) -> list[JobResult]:  # fmt: skip
+        """Cross-fit base models: every fold and the final fit; finished jobs are look-ups.
+
+        ``nested`` adds fits without each pair of folds, by which combiners are scored honestly (decision 0005).
+        Hyper-parameters come from ``models.toml`` in the study folder where there is one, else from ``profile``
+        ("paper", "default" or "fast").
+
+        Returns
+        -------
+        list of JobResult
+            One per job; a failed job says why and where its log is, the others are done.
+        """
+        chosen = self._hyper_parameters(models, profile)
+        return cross_fit_study(
+            self.folder, models, params=chosen, scope=scope, nested=nested, workers=workers, engine=engine,
+            address=address, time_limit=time_limit,
+        )  # fmt: skip
+
+    def _hyper_parameters(self, models: Sequence[str], profile: str | None) -> dict[str, dict[str, Any]]:
+        path = self.folder.path("models.toml")
+        if not path.exists():
+            return {get_row(m).name: hyper_parameters(m, name=profile or "default") for m in models}
+        if profile is not None and profile != file_profile(path):
+            raise InputError(
+                f"{path} names profile {file_profile(path)!r}; change it there instead of asking for {profile!r}."
+            )
+        own = load_models_toml(path)
+        return {get_row(m).name: own.get(get_row(m).name, hyper_parameters(m, name=file_profile(path))) for m in models}
+
+    @_writes
+    def add(
+        self, name: str, *files: Path | str, fitted_on: Any, scale: str, missing: str = "refuse",
+        card: Path | str | Mapping[str, Any] | None = None, transform: str | None = None, without: int | None = None,
+    ) -> Any:  # fmt: skip
+        """Admit predictions made elsewhere; see ``adding.add_model``."""
+        from pertstack.study.steps.add import add_model
+
+        paths = [Path(f) for f in files]
+        return add_model(
+            self.folder, name, paths, fitted_on=fitted_on, scale=scale, missing=missing, card=card,
+            transform=transform, without=without,
+        )  # fmt: skip
+
+    @_writes
+    def withdraw(self, model: str, why: str) -> int:
+        """Take a model out: its predictions are set aside, the reason goes into the ledger. Returns the block count."""
+        store = self.folder.store
+        if model in self.folder.withdrawn() and model not in store.models():
+            return withdrawn_blocks(self.folder, model)
+        if model not in store.models():
+            raise unknown_name("model of this study", model, store.models())
+        if not why.strip():
+            raise InputError("A model is withdrawn with a reason: it is what a reader of the ledger will ask for.")
+        blocks = [b for b in store.blocks() if store.status(b, model) == "committed"]
+        self.folder.ledger.append("model_withdrawn", model=model, reason=why, blocks=len(blocks))
+        finish_withdrawals(self.folder)
+        return len(blocks)
+
+    # -- combining and judging ---------------------------------------------------------------------------------------
+
+    @_writes
+    def reduce(self, *, workers: int = 1, memory: str = "1 GB") -> Reduction:
+        """The one pass over development rows."""
+        models = stackable_models(self.folder, accept_unverified=False)
+        return reduce_study(self.folder, models, accept_unverified=False, workers=workers, memory=memory)
+
+    @_writes
+    def calibrate(self, *, workers: int = 1, memory: str = "1 GB") -> Calibrated:
+        """Which metrics tell the same condition measured again from a constant; settles a plan that says ``auto``."""
+        return calibrate_study(self.folder, workers=workers, memory=memory)
+
+    @_writes
+    def stack(
+        self, combiners: Sequence[str] | None = None, *, accept_unverified: bool = False, workers: int = 1,
+        memory: str = "1 GB",
+    ) -> Stacked:  # fmt: skip
+        """Learn and score combiners on out-of-fold rows and choose one by the plan's rule."""
+        stacked = stack_study(
+            self.folder, combiners, accept_unverified=accept_unverified, workers=workers, memory=memory
+        )
+        seal_stack(self.folder)
+        return stacked
+
+    @_writes
+    def verdict(self, *, exploratory: bool = False, workers: int = 1, memory: str = "1 GB") -> Leaderboard:
+        """Open the held-out test (once; the look is in the ledger) and return the leaderboard."""
+        board = judge_study(self.folder, exploratory=exploratory, workers=workers, memory=memory)
+        if unfinished_look(self.folder) is not None:
+            seal_verdict(self.folder)
+        return board
+
+    def leaderboard(self) -> Leaderboard:
+        """The leaderboard of the last verdict."""
+        path = self.folder.results / "leaderboard.json"
+        if not path.exists():
+            raise MissingFileError(
+                f"{self.folder.root} has no leaderboard yet. Run `pertstack verdict {self.folder.root}`."
+            )
+        require_sealed_verdict(self.folder)
+        return Leaderboard.from_json(path)
+
+    def headline(self) -> str:
+        """The verdict in one sentence."""
+        return self.leaderboard().headline
+
+    @_writes
+    def report(self) -> Path:
+        """Write ``report.html`` and return its path."""
+        from pertstack.study.steps.report import write_report
+
+        path = write_report(self.folder)
+        seal_report(self.folder)
+        return path
+
+    @_writes
+    def run(
+        self, models: Sequence[str] | None = None, *, scope: str = "pooled", workers: int = 1, memory: str = "1 GB",
+        profile: str | None = None,
+    ) -> list[JobResult]:  # fmt: skip
+        """Everything that is still missing, in order. Returns the jobs that failed; the rest of the study goes on."""
+        if self._judged() and not models:
+            self.report()  # nothing is missing: what was judged stays as it is
+            return []
+        wanted = list(models) if models else self._unfinished()
+        self._refuse_undoing(wanted)
+        results = self.cross_fit(wanted, scope=scope, workers=workers, profile=profile) if wanted else []
+        if not self._up_to_date():
+            self.stack(workers=workers, memory=memory)
+        self.verdict(workers=workers, memory=memory)
+        self.report()
+        return [r for r in results if not r.ok]
+
+    def _judged(self) -> bool:
+        """Whether a verdict judged the stack that is on disk."""
+        path = self.folder.results / "verdict.json"
+        return path.exists() and read_json(path)["key"] == stored_key(self.folder)
+
+    def _refuse_undoing(self, wanted: Sequence[str]) -> None:
+        """New models on a judged study change what ships: that takes ``fit`` and ``stack``, not ``run``."""
+        new = [get_row(m).name for m in wanted if get_row(m).name not in self.folder.store.models()]
+        if new and self._judged():
+            raise PlanLockedError(
+                f"{self.folder.root} was judged; with {', '.join(new)} another stack would ship, which no verdict has "
+                f"judged, so `run` leaves it as it is. To go on all the same: pertstack fit {self.folder.root} "
+                f"--models {','.join(new)}, then stack, then verdict (a new look at the test)."
+            )
+
+    def _unfinished(self) -> list[str]:
+        """Models whose fits were begun and not finished; the default ones where the study has no model at all."""
+        waiting = [m.removesuffix(".by_cell_line") for m in count_jobs(self.folder).waiting]
+        return list(dict.fromkeys(waiting)) if self.folder.store.models() else self._runnable_defaults()
+
+    def _runnable_defaults(self) -> list[str]:
+        """The default models whose needs this study meets; those that are there already when models were added."""
+        rows = [get_row(m) for m in DEFAULT_MODELS]
+        return [r.name for r in rows if available(r, self.folder.side, self.folder.samples) is None]
+
+    def _up_to_date(self) -> bool:
+        if stored_key(self.folder) is None:
+            return False
+        models = stackable_models(self.folder, accept_unverified=False)
+        try:
+            return stored_stack(self.folder).models == models
+        except InputError:
+            return False
+
+    # -- taking away -------------------------------------------------------------------------------------------------
+
+    def predict(
+        self, new: Path | str, out: Path | str, *, predictions: Sequence[str] = (), workers: int = 1
+    ) -> tuple[int, int]:
+        """Predict new samples with the shipped ensemble; see ``shipping.predict_new``."""
+        from pertstack.study.steps.predict import predict_new
+
+        return predict_new(self.folder, Path(new), Path(out), predictions=predictions, workers=workers)
+
+    def export(
+        self, path: Path | str, *, to: str = "auto", models: Sequence[str] | None = None,
+        with_truth: bool = False,
+    ) -> list[Path]:  # fmt: skip
+        """Write aligned predictions for other tools; see ``exporting.export_study``.
+
+        ``with_truth`` also writes the treated values of the test before all planned looks are made; the ledger says so
+        and every later result is marked.
+        """
+        from pertstack.study.steps.export import export_study
+
+        with self.folder.taking_away():
+            return export_study(self.folder, Path(path), to=to, models=models, with_truth=with_truth)

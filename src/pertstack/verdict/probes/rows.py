@@ -1,0 +1,68 @@
+"""The rows that probes look at: a sample of whole groups, so that the cost does not grow with the study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack.predictions.source import BlockSource
+from pertstack.verdict.probes.of_noise import control_batches
+
+Array = np.ndarray[Any, Any]
+ROWS, GENES = 3000, 1000
+"""Most rows and genes that are looked at: about 12 MB a layer, whatever the size of the study."""
+CONDITION = ("perturbation", "cell_line", "log10_dose", "dose", "time_h")
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Out-of-fold rows that are looked at, of whole groups. Profiles (n, n_genes) float32 in the treated scale."""
+
+    samples: pd.DataFrame  # index = sample ids; metadata, group, fold
+    genes: Array  # positions of the genes looked at
+    treated: Array
+    control: Array
+
+    @property
+    def conditions(self) -> Array:
+        """(n,) names; rows of one condition are replicates. A column ``condition`` says so itself."""
+        columns = ["condition"] if "condition" in self.samples else [c for c in CONDITION if c in self.samples]
+        joined: Array = self.samples[columns].astype(str).agg("|".join, axis=1).to_numpy(dtype=str)
+        return joined
+
+    @property
+    def batches(self) -> Array:
+        """(n,) plates where they are known, else rows with the same control."""
+        if "plate" in self.samples:
+            return self.samples["plate"].to_numpy().astype(str)
+        return control_batches(self.control)
+
+
+def sample_rows(source: BlockSource, rng: np.random.Generator) -> Sampled:
+    """Whole groups, drawn until ``ROWS`` rows are together (at least four groups a fold, however large they are)."""
+    blocks = source.blocks()
+    tables = [source.obs(b).assign(fold=b.fold) for b in blocks]
+    size = pd.concat(tables)["group"].astype(str).value_counts().sort_index()
+    order = rng.permutation(len(size))
+    running = np.cumsum(size.to_numpy()[order])
+    least = 4 * len({b.fold for b in blocks})
+    kept = set(size.index[order[: max(least, int((running <= ROWS).sum()))]])
+    genes = np.sort(rng.permutation(len(source.gene_names))[:GENES])
+    parts = [(t["group"].astype(str).isin(kept)).to_numpy() for t in tables]
+    layers = [read_rows(source, blocks, parts, layer, genes) for layer in ("treated", "control")]
+    return Sampled(pd.concat([t[p] for t, p in zip(tables, parts, strict=True)]), genes, *layers)
+
+
+def read_rows(source: BlockSource, blocks: Sequence[Any], parts: Sequence[Array], layer: str, genes: Array) -> Array:
+    """(n, n_genes) of the chosen rows, 256 rows of a block at a time."""
+    found = [np.zeros((0, len(genes)), dtype=np.float32)]
+    for block, part in zip(blocks, parts, strict=True):
+        for start in range(0, len(part), 256):
+            inside = part[start : start + 256]
+            if inside.any():
+                found.append(source.read(block, layer, start, start + len(inside))[inside][:, genes])
+    return np.concatenate(found)
