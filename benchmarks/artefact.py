@@ -42,7 +42,7 @@ def experiment(
         raise SystemExit(f"{failed[0].job} failed: {failed[0].error}")
     study.stack(list(COMBINERS))
     board = study.verdict()
-    from pertstack.study.steps.verdict import recall_verdict
+    from pertstack.study.judged import recall_verdict
 
     readings = {name: d.reading for name, d in recall_verdict(study.folder).decompositions.items()}
     rows = []

@@ -7,10 +7,10 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from pertstack._base.version import __version__
 
 if TYPE_CHECKING:
     from pertstack._base.errors import StackingError
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pertstack.study.study import Study
     from pertstack.verdict.board import Leaderboard
 
-__version__ = "0.1.0"
 __all__ = ["Leaderboard", "StackFit", "StackingError", "Study", "__version__", "stack"]
 
 _HOMES = {
@@ -39,22 +38,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Callable(ModuleType):
-    """The folder ``pertstack.stack``, which shares its name with the function ``stack`` and can be called like it."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return import_module(_HOMES["stack"]).stack(*args, **kwargs)
-
-
-class _Package(ModuleType):
-    """Importing the folder ``stack`` sets an attribute of that name here; the function must not be lost by it."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "stack" and type(value) is ModuleType:
-            value.__class__ = _Callable
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

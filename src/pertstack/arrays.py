@@ -29,8 +29,8 @@ from pertstack.stacking.combine_arrays import combine_arrays, sample_table
 from pertstack.stacking.combiner import Combiner
 from pertstack.stacking.nested import NestedFits, fit_nested
 from pertstack.stacking.sums import Reference
-from pertstack.study.audit.probes import accused, probe_model
 from pertstack.verdict.probes.rows import sample_rows
+from pertstack.verdict.probes.run import accused, probe_model
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,9 @@ def stack(
     trust_partial : let combiners with weights per gene, condition or sample ship. Arrays carry no nested fits, and base
         models cross-fitted on these folds tell such weights the means of the scored fold
         (docs/decisions/0005-true-nesting.md). Say True only when the models were fitted on other data altogether.
-    embeddings : {model: ArrayEmbedding(values, anchors)} of ``pertstack.predictions.sources.embedding``, for the combiner
-        ``embedding_ridge``; anchors are the same rows embedded by the fit of every fold, without which vectors of two
-        folds cannot be compared.
+    embeddings : {model: ArrayEmbedding(values, anchors)} of ``pertstack.predictions.sources.embedding``, for the
+        combiner ``embedding_ridge``; anchors are the same rows embedded by the fit of every fold, without which
+        vectors of two folds cannot be compared.
     features : {"log10_dose" | "time_h" | "training_distance": array (n,)}
         What is known of every sample at prediction time, for combiners that weigh per sample; NaN where unknown. The
         distance of a row to the training perturbations is taken to those outside its fold.

@@ -40,7 +40,7 @@ class Blocked:
 
 sys.meta_path.insert(0, Blocked())
 import pertstack, pertstack.cli.steps
-pertstack.Study, pertstack.stack
+pertstack.Study, pertstack.stacking
 from pertstack.fit.registry import list_models
 assert len(list_models()) > 8
 """

@@ -1,6 +1,6 @@
 """Awkward and bad input of the stack step, through the command line: the right answer, or a clear error.
 
-The same list through ``ps.stack`` is in ``tests/unit/stack/test_awkward_input.py``.
+The same list through ``ps.stack`` is in ``tests/unit/stacking/test_awkward_input.py``.
 """
 
 from __future__ import annotations

@@ -256,7 +256,7 @@ def test_flexible_weights_do_not_ship_on_partial_nesting():
 
 
 def test_a_study_nests_fully_and_level_one_rows_of_the_scored_fold_are_refused(fitted):
-    from pertstack.study.steps.stack import development_source, level_one, reduce_study
+    from pertstack.study.rows import development_source, level_one, reduce_study
 
     models = ("mean_treated", "perturbation_knn", "ridge")
     rows = level_one(fitted.folder, models, workers=1, memory="100 MB")

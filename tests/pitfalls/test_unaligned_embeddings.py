@@ -28,9 +28,9 @@ from pertstack.reduce.read_tiles import iter_tiles
 from pertstack.stacking.combiners.embedding_ridge import EmbeddingRidge
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.solvers.frames import CommonFrame
+from pertstack.study.learned import final_fits, stored_stack
 from pertstack.study.steps import predict as shipping
 from pertstack.study.steps.fit import ANCHORS, StudyAnchors, StudyRows, anchor_ids, cross_fit_study, fit_rows
-from pertstack.study.steps.verdict import final_fits, stored_stack
 from references.embedding_world import embeddings_of, knowing_world
 from references.small_world import as_source
 

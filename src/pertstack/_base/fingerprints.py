@@ -1,7 +1,7 @@
 """Fingerprints of files: a digest of all bytes, and a short one of each row, so that a change can be named.
 
 A row is a line of a text file, a row of a parquet table, or an entry along the first axis of an array in an npz. Files
-of any other kind have bytes only. Who keeps fingerprints, and what a change means, is left to ``sealing.py`` and
+of any other kind have bytes only. Who keeps fingerprints, and what a change means, is left to ``study/seals.py`` and
 ``fit/``.
 """
 

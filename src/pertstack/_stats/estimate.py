@@ -6,14 +6,14 @@ Hall (1988) Annals of Statistics 16:927.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
+from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError, unknown_name
 from pertstack._stats.group_sums import Draws
 
-Array = np.ndarray[Any, Any]
 Method = Literal["auto", "bootstrap_t", "percentile", "bca", "sign_flips", "wild_rademacher", "wild_webb"]
 FEW = 12
 """Up to this many groups signs are flipped exactly; above, groups are resampled."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pertstack.reduce.references import Float64
+from pertstack._base.arrays import Float64
 
 
 @dataclass(frozen=True)

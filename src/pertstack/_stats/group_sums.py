@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError
 
-Array = np.ndarray[Any, Any]
 _CELLS = 4_000_000
 """Draws held at once: resamples x groups."""
 

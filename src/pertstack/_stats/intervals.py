@@ -1,11 +1,11 @@
 """How sure is a mean, and how sure is a difference? Intervals over whole groups, for the verdict.
 
 More than ``FEW`` groups: cluster bootstrap, studentised and symmetric. Fewer: exact sign flips of groups; the
-wild cluster bootstrap (``inference_wild.py``) is there by name. "Minus the
+wild cluster bootstrap (``_stats/wild_bootstrap.py``) is there by name. "Minus the
 best single model" is a difference to whichever model is best, which is not known: ``difference_to_best`` bounds it
 against all of them (intersection bounds), because a bootstrap that merely picks the best model inside each resample
 covers far too rarely when models are close (docs/calibration.md has the numbers of both). Questions about several
-combiners at once are in ``inference_many.py``; what is compared with what is decided by ``competitors.py``.
+combiners at once are in ``_stats/multiple.py``; what is compared with what is decided by ``competitors.py``.
 
 References: Cameron, Gelbach and Miller (2008) Rev. Econ. Stat. 90:414; Hall (1988) Ann. Stat. 16:927 (symmetric
 bootstrap-t); Efron (1987) JASA 82:171 (BCa); Chernozhukov, Lee and Rosen (2013) Econometrica 81:667 (bounds on a
@@ -15,11 +15,11 @@ minimum of means).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError
 from pertstack._stats.estimate import (
     FEW,
@@ -37,7 +37,6 @@ from pertstack._stats.sign_flips import flip_interval, flip_p
 from pertstack._stats.versus_best import bounds_to_best
 from pertstack._stats.wild_bootstrap import WildWeights, wild_interval, wild_p, wild_weights
 
-Array = np.ndarray[Any, Any]
 __all__ = [
     "FEW",
     "RESAMPLES",
@@ -158,7 +157,7 @@ def difference_to_best(
     values: Array, candidates: Array, groups: Array, *, rng: np.random.Generator, better: int = 1, level: float = 0.95,
     resamples: int = RESAMPLES, rows: Sequence[int] | None = None,
 ) -> list[Estimate]:  # fmt: skip
-    """Every row minus the best row among ``candidates``, whichever that is. See ``inference_best.py``.
+    """Every row minus the best row among ``candidates``, whichever that is. See ``_stats/versus_best.py``.
 
     Parameters
     ----------

@@ -8,16 +8,14 @@ that overlap.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError
 from pertstack._stats.estimate import RESAMPLES, Estimate, cautions_of, check_choices, quantile_of, studentised
 from pertstack._stats.group_sums import GroupSums, draw_counts, resample
-
-Array = np.ndarray[Any, Any]
 
 
 def max_t(

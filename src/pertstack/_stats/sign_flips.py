@@ -8,11 +8,10 @@ halves. So p(t) is a count over splits, and the interval its level set, without 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from pertstack._base.arrays import Array
+
 MOST_GROUPS = 16
 
 

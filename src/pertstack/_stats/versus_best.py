@@ -3,23 +3,21 @@
 With d_m the mean difference to model m, the target is the smallest expectation among the d_m. A lower bound holds if
 it holds against every model, so it is the smallest of their lower bounds (Berger 1982, Technometrics 24:295); no bound
 that holds whichever model is best can be much higher. Where several models are close it errs far less often than it
-may. The upper end, read from the tests of ``inference_null.py``, spends what the lower one leaves of ``1 - level``.
+may. The upper end, read from the tests of ``versus_best_null.py``, spends what the lower one leaves of ``1 - level``.
 With one dominant model both ends are its ordinary ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
+from pertstack._base.arrays import Array
 from pertstack._stats.estimate import FEW, Estimate, bootstrap_t, cautions_of, studentised
 from pertstack._stats.group_sums import Draws, GroupSums, resample
 from pertstack._stats.sign_flips import flip_interval, flip_p
 from pertstack._stats.versus_best_null import FlippedNull, Null, ResampledNull, null_p, upper_end
-
-Array = np.ndarray[Any, Any]
 
 
 def bounds_to_best(

@@ -21,13 +21,13 @@ the error is not exactly ``1 - level`` there; docs/calibration.md has the number
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from pertstack._base.arrays import Array
 from pertstack._stats.group_sums import Draws, GroupSums
 
-Array = np.ndarray[Any, Any]
 NEARER, FARTHER = 0.5, 1.0
 _HALVINGS = 22
 _SAME = 1e-9

@@ -3,19 +3,19 @@
 The null is imposed: residuals are taken around the value under test, and each draw is studentised with its own
 cluster-robust error (Cameron, Gelbach and Miller 2008, Rev. Econ. Stat. 90:414; MacKinnon and Webb 2018, Econometrics
 J. 21:114). Rademacher weights are signs: with all patterns and groups of one size it is the sign-flip test of
-``inference_flips.py``. Webb's six weights (Webb 2023, Canadian J. Economics 56:839) give six to the power of the number
+``sign_flips.py``. Webb's six weights (Webb 2023, Canadian J. Economics 56:839) give six to the power of the number
 of groups different draws, for when 2^C signs are too few.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
+from pertstack._base.arrays import Array
 from pertstack._base.errors import unknown_name
 
-Array = np.ndarray[Any, Any]
 WildWeights = Literal["rademacher", "webb"]
 _DOUBLINGS = 40
 _SAME = 1e-9

@@ -1,1 +1,8 @@
-"""x"""
+"""The command line: its commands, what they print, the demo."""
+
+
+def main() -> None:
+    """Run ``pertstack``; the console script calls this."""
+    from pertstack.cli.steps import main as run
+
+    run()

@@ -15,11 +15,11 @@ from typing import Annotated
 import typer
 
 import pertstack._base.allocator
-from pertstack import __version__
 from pertstack._base.errors import StackingError
 from pertstack._base.files import storage_error
 from pertstack._base.progress import show_progress
 from pertstack._base.shown import count_of
+from pertstack._base.version import __version__
 from pertstack.cli.terminal import (
     USAGE_ERROR,
     AsJson,

@@ -1,7 +1,7 @@
 """The preprocessing card: on what scale values are, against which controls, over which genes.
 
 It travels with data, predictions and shipped ensembles; ``compare`` says in words what differs, and the caller decides
-what is refused (pitfall 11). It is filled in by ``validate.py``.
+what is refused (pitfall 11). It is filled in by ``data/checks/validate.py``.
 """
 
 from __future__ import annotations

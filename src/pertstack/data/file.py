@@ -1,7 +1,7 @@
 """A data file as everyone else sees it: samples with canonical metadata, genes, and rows read when they are needed.
 
 Nothing here loads a whole matrix. Who reads which format is in ``anndata_reader.py`` and its siblings; what is wrong
-with the values is found by ``validate.py``.
+with the values is found by ``data/checks/validate.py``.
 """
 
 from __future__ import annotations

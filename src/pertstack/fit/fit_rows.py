@@ -1,7 +1,7 @@
 """How well a fit answers on rows it was fitted on: a few of them, kept beside ``job.json`` as ``fit_errors.json``.
 
 The errors are no scores: they are held against the out-of-fold errors of the same samples, since a model whose
-out-of-fold rows are as good as its fit rows is rare (``probing_fits.py``).
+out-of-fold rows are as good as its fit rows is rare (``study/audit/probes_refitted.py``).
 """
 
 from __future__ import annotations

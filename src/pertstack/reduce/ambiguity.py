@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from pertstack._base.arrays import Float64
 from pertstack._base.errors import InputError
 from pertstack.reduce.moments import GeneMoments
-from pertstack.reduce.references import Float64
 
 
 @dataclass(frozen=True, slots=True)

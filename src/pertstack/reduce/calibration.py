@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from pertstack._base.arrays import Float64
 from pertstack._stats.group_means import GroupMeans
 from pertstack.reduce.metrics.names import parse_metric
-from pertstack.reduce.references import Float64
 
 AUTO_ORDER: tuple[str, ...] = (
     "r2_top20@pooled", "pearson_all@pooled", "pearson_all@centroid", "pearson_exp2@others", "centroid_accuracy@pooled",

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertstack._base.arrays import Float64
 from pertstack.data.rows import Float32, Names
 from pertstack.design.blocks import Block
 from pertstack.predictions.source import BlockSource, Mask
 from pertstack.reduce.calibration import Calibration, calibrate
 from pertstack.reduce.metrics.names import parse_metrics
 from pertstack.reduce.read_tiles import ordered_blocks
-from pertstack.reduce.references import Float64, References
+from pertstack.reduce.references import References
 from pertstack.reduce.score import score
 from pertstack.reduce.tile import Combine, Tile
 

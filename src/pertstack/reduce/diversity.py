@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from pertstack._base.arrays import Float64
 from pertstack._base.errors import InputError
 from pertstack.reduce.ambiguity import Ambiguity, EffectiveNumber, ambiguity, effective_number
 from pertstack.reduce.moments import GeneMoments
 from pertstack.reduce.reduction import Reduction
-from pertstack.reduce.references import Float64
 from pertstack.reduce.sample_moments import SampleMoments
 
 REDUNDANT = 0.95

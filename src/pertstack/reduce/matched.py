@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertstack._base.arrays import Float64
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.predictions.source import BlockSource
 
-Float64 = np.ndarray[Any, np.dtype[np.float64]]
 Group = tuple[str, str]  # cell line, plate or control group
 LEAST_OTHERS = 4
 """Fewer other controls than this are no mean: their own noise would be shared by truth and prediction."""

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from pertstack._base.arrays import Float64
 from pertstack._base.errors import InputError, MissingFileError
 from pertstack._base.files import write_atomic
-from pertstack.reduce.references import Float64
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 

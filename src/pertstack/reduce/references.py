@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pertstack._base.arrays import Float64
 from pertstack._base.digests import digest_array, digest_json, digest_names
 from pertstack._base.errors import CorruptionError, InputError, MissingFileError, first_few
 from pertstack._base.files import write_atomic
@@ -23,7 +24,6 @@ from pertstack.design.blocks import Block
 from pertstack.predictions.source import BlockSource
 from pertstack.reduce.matched import MatchedControls, PlateGather, grouping_of
 
-Float64 = np.ndarray[Any, np.dtype[np.float64]]
 Reference = Literal["own", "pooled", "centroid", "matched", "others", "plate", "halves"]
 REFERENCES: tuple[Reference, ...] = ("own", "pooled", "centroid", "matched", "others", "plate", "halves")
 SLICED: tuple[Reference, ...] = ("own", "pooled", "centroid")

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertstack._base.arrays import Float64
 from pertstack._base.errors import InputError, MissingFileError, unknown_name
 from pertstack._base.files import write_atomic
 from pertstack.reduce.metrics.names import Metric, parse_metric
-from pertstack.reduce.references import Float64
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 

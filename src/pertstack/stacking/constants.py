@@ -1,7 +1,7 @@
 """Which base models say the same whatever was done: their predictions hardly vary within a cell line and fold.
 
 Such a model is a fair benchmark and a poor thing to ship: it answers no question about a perturbation. What is made of
-it is decided in ``choose.py`` and ``best_informed.py``.
+it is decided in ``stacking/choose.py`` and ``stacking/combiners/best_informed.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The no-harm panel: a combiner's gains over the best single model on several metrics, with their noise.
 
 The primary metric must gain; the others must not lose beyond noise, or must be shown not to be worse. Which combiner is
-then chosen is decided in ``choose.py``.
+then chosen is decided in ``stacking/choose.py``.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""x"""
+"""A study folder and everything that works on one."""

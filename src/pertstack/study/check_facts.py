@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.files import read_json
-from pertstack.study.audit.probes import accused, stored_probes
+from pertstack.study.audit.probes import stored_probes
 from pertstack.study.folder import StudyFolder
 from pertstack.verdict.checks.facts import Facts
 from pertstack.verdict.judge import Verdict
+from pertstack.verdict.probes.run import accused
 
 
 def check_facts(folder: StudyFolder, combiners: Mapping[str, Any], verdict: Verdict) -> Facts:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pertstack._base.arrays import Array
 from pertstack.design.ledger import Entry, Ledger
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.score_table import ScoreTable
@@ -24,7 +25,6 @@ from pertstack.verdict.looks import Ladder, Thresholdout
 from pertstack.verdict.setting import Setting
 
 PUBLISHED = "look_published"
-Array = np.ndarray[Any, Any]
 
 
 def publish_look(folder: StudyFolder, look: Entry, chosen: str, single: str, oof: ScoreTable, test: ScoreTable) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 from pertstack._base.errors import InputError
 from pertstack._base.files import read_json
 from pertstack.predictions.sources.store_source import StoreSource
-from pertstack.study.audit.probes import accused, stored_probes
+from pertstack.study.audit.probes import stored_probes
 from pertstack.study.folder import StudyFolder
+from pertstack.verdict.probes.run import accused
 
 
 def stackable_models(folder: StudyFolder, *, accept_unverified: bool) -> tuple[str, ...]:

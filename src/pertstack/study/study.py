@@ -35,14 +35,16 @@ from pertstack.stacking.registry import make_combiner
 from pertstack.study.audit.audit import audit_study
 from pertstack.study.folder import StudyFolder
 from pertstack.study.held_out import require_sealed_verdict, unfinished_look
+from pertstack.study.learned import stored_stack
 from pertstack.study.members import stackable_models
+from pertstack.study.rows import reduce_study
 from pertstack.study.seals import seal_report, seal_stack, seal_verdict
 from pertstack.study.status import Status, count_jobs, study_status
 from pertstack.study.steps.calibrate import Calibrated, calibrate_study
 from pertstack.study.steps.fit import cross_fit_study
 from pertstack.study.steps.init import StudyChoices, create_study
-from pertstack.study.steps.stack import Stacked, reduce_study, stack_study, stored_key
-from pertstack.study.steps.verdict import judge_study, stored_stack
+from pertstack.study.steps.stack import Stacked, stack_study, stored_key
+from pertstack.study.steps.verdict import judge_study
 from pertstack.study.steps.withdraw import finish_withdrawals, withdrawn_blocks
 from pertstack.verdict.board import Leaderboard
 

@@ -1,7 +1,7 @@
 """The competitors of one score table: their rows on the board, their gains taken apart, the views of the chosen one.
 
 Out-of-fold rows and held-out test go through the same code. What is said of it all is decided in ``judge.py``; how a
-gain is taken apart, in ``decomposition.py``.
+gain is taken apart, in ``verdict/gain/decompose.py``.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.verdict.board import Comparison, Kind, LeaderboardRow, ScoreCell, Split
 from pertstack.verdict.gain.decompose import decompose, effect_quartiles
-from pertstack.verdict.gain.parts import Array, Decomposition
+from pertstack.verdict.gain.parts import Decomposition
 from pertstack.verdict.setting import Resampling, Setting
 from pertstack.verdict.views import leave_cell_line_out, nan_mean, per_cell_line, scaled_scores
 from pertstack.verdict.words import direction, find_metric, need_metric, split_metric

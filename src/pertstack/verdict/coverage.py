@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertstack._base.arrays import Array
 from pertstack._base.compiled import kernel
 from pertstack._base.errors import InputError
 from pertstack.data.rows import Float32
@@ -26,7 +27,6 @@ from pertstack.reduce.references import References
 from pertstack.reduce.tile import Combine, Tile
 from pertstack.verdict.board import plain_json
 
-Array = np.ndarray[Any, Any]
 KEEP = 512
 
 

@@ -1,8 +1,8 @@
 """From scores per sample to the verdict: leaderboard, gain decomposition, views and one headline.
 
 Everything is computed from a ``ScoreTable`` of the held-out test and one of the out-of-fold rows; both go through the
-same code, that of ``competitors.py``. Resampling is the business of ``inference.py``, reached by ``resampling.py``;
-checks are in ``checks.py``.
+same code, that of ``competitors.py``. Resampling is the business of ``intervals.py``, reached by ``resampling.py``;
+checks are in ``verdict/checks/checks.py``.
 """
 
 from __future__ import annotations

@@ -16,9 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy import integrate, stats
 
+from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError, PlanLockedError
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The verdict's inference in the shape ``setting.py`` asks for: one seed, one level, whole groups drawn.
 
 Every call starts from the same seed, so all rows and metrics meet the same resamples and nothing depends on the order
-of calls. The statistics are in ``inference.py``.
+of calls. The statistics are in ``_stats/intervals.py``.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from pertstack._base.arrays import Array
 from pertstack._stats.intervals import RESAMPLES, Estimate, difference_to_best, intervals
 from pertstack._stats.multiple import ConfidenceSet, bbc, max_t, model_confidence_set
-from pertstack.verdict.gain.parts import Array, Difference
+from pertstack.verdict.gain.parts import Difference
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from pertstack._base.arrays import Array
 from pertstack.verdict.board import Kind
-from pertstack.verdict.gain.parts import Array, Difference
+from pertstack.verdict.gain.parts import Difference
 from pertstack.verdict.several import SeveralResampling
 
 BEST_SINGLE = "best_single"
-"""The reference that picks the best base model on the rows it may learn from (``stacking/combiners/best_single.py``)."""
+"""The reference that picks the best base model on the rows it may learn from (``best_single.py``)."""
 NO_DRUG = (
     "no_change", "mean_shift", "mean_shift_cell_line", "mean_treated", "mean_treated_cell_line", "per_gene_linear",
 )  # fmt: skip

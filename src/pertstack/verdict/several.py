@@ -1,7 +1,7 @@
 """All competitors at once: who cannot be told from the best, which gains stand when all are tested, what having chosen
 among many is worth, and whether the gain hangs on one cell line.
 
-Facts for ``leaderboard.json`` (``several``), the report and the terminal. The statistics are in ``inference_many.py``,
+Facts for ``leaderboard.json`` (``several``), the report and the terminal. The statistics are in ``_stats/multiple.py``,
 reached through ``Resampling``; everything is on the deciding metric.
 """
 
@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from pertstack._base.arrays import Array
 from pertstack._base.shown import count_of
 from pertstack._stats.estimate import Estimate
 from pertstack._stats.multiple import ConfidenceSet
-from pertstack.verdict.gain.parts import Array
 from pertstack.verdict.views import nan_mean
 from pertstack.verdict.words import interval, number
 

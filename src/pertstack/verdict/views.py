@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pertstack.verdict.gain.parts import Array, Compare
+from pertstack._base.arrays import Array
+from pertstack.verdict.gain.parts import Compare
 from pertstack.verdict.words import direction
 
 

@@ -1,1 +1,1 @@
-"""x"""
+"""What is checked when a data file comes in."""

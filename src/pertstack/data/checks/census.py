@@ -1,7 +1,7 @@
 """Sums over one pass of a data file: ranges, offenders, row digests, and a few rows kept for a closer look.
 
 Memory is bounded by a chunk, a few numbers per gene, 16 bytes per sample and the kept rows. What the numbers mean is
-said in ``validate.py`` and ``pairing.py``.
+said in ``data/checks/validate.py`` and ``data/checks/pairing.py``.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""x"""
+"""From the files people have to a DataFile: containers, columns, controls, units."""

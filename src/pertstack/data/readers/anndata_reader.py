@@ -1,7 +1,7 @@
 """AnnData files (.h5ad, .zarr): metadata read at once, matrices row by row.
 
 Treated profiles stand in X (or a named layer), the control of each sample in a layer of the same shape, or controls are
-rows among the samples (``control_rows.py``). Reading never loads a matrix whole.
+rows among the samples (``data/readers/control_rows.py``). Reading never loads a matrix whole.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Controls that are rows among the samples, as in most single-cell files: who they are, and which sample gets which.
 
-How they are handed out is the business of ``vehicles.py``, the same for wells of a plate and for cells.
+How they are handed out is the business of ``data/readers/vehicles.py``, the same for wells of a plate and for cells.
 """
 
 from __future__ import annotations

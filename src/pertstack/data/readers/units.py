@@ -1,7 +1,7 @@
 """Doses and times in words, turned into micromolar and hours. A unit nobody knows is an error, never a guess.
 
 ``"500 nM"`` is 0.5 micromolar, ``"10 uM"`` is 10: a number without its unit is not a dose. Which column holds what is
-the business of ``columns.py``.
+the business of ``data/readers/columns.py``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertstack._base.arrays import Float64
 from pertstack._base.errors import InputError, first_few
-
-Float64 = np.ndarray[Any, np.dtype[np.float64]]
 
 _NUMBER = re.compile(r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*$")
 _MISSING = {"", "nan", "none", "na", "n/a", "null", "-666", "-666.0", "-666 -666", "<na>"}

@@ -1,1 +1,1 @@
-"""x"""
+"""Side information: features of perturbations, targets, graphs, structures, gene names."""

@@ -1,6 +1,6 @@
 """Side information gathered for a study: structures, the user's own matrix, perturbed genes, targets, gene graph.
 
-Whatever is missing is marked and counted in a finding. Reading the files is the business of ``side_files.py``.
+Whatever is missing is marked and counted in a finding. Reading the files is the business of ``data/side/files.py``.
 """
 
 from __future__ import annotations

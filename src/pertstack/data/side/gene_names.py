@@ -1,7 +1,7 @@
 """Protein identifiers to gene names: STRING's ``protein.info`` and ``protein.aliases`` tables, or any two columns.
 
 STRING names a protein by species and Ensembl protein id (``9606.ENSP00000269305``); studies name genes. Reading the
-edges themselves is the business of ``side_files.py``.
+edges themselves is the business of ``data/side/files.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The choices that make a simulated world, checked in one place. What they do is in ``simulate_world.py``."""
+"""The choices that make a simulated world, checked in one place. What they do is in ``data/simulation/world.py``."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Conditions (perturbation, cell line, dose, time) are uneven as in LINCS: few cell lines and perturbations have most of
 them. Replicates lie on sister plates with the same layout (X1, X2, ...). Profiles are the business of
-``simulate_world.py``.
+``data/simulation/world.py``.
 """
 
 from __future__ import annotations

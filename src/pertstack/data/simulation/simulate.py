@@ -1,7 +1,7 @@
 """LINCS-like worlds with known truth: as an AnnData in memory, or streamed to an .h5ad of any size.
 
 X holds treated profiles, layer ``control`` the control paired with each, layer ``effect`` the noise-free effect, so
-that agreement with the truth can be scored. How a world is made is in ``simulate_world.py``; how the defaults were
+that agreement with the truth can be scored. How a world is made is in ``world.py``; how the defaults were
 chosen in ``docs/simulation.md``.
 """
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from pertstack._base.arrays import Float64
 from pertstack.data.simulation.config import SimulationConfig
 from pertstack.data.simulation.layout import Layout
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
-Float64 = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 BLOCK = 256  # rows that share one random stream
 GRID = 2.0**12  # profiles are rounded to this many steps per log2 unit

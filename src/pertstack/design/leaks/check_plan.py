@@ -1,20 +1,20 @@
 """Does the fold plan keep apart what it promises to keep apart? Plan against data, before anything is fitted.
 
-``check_plan`` puts together what the metadata say (``leak_metadata.py``, ``leak_structures.py``), what the rows say
-(``leak_rows.py``, ``leak_scaling.py``, ``leak_near.py``) and whether folds are large enough. Errors stop a study,
+``check_plan`` puts together what the metadata say (``metadata.py``, ``structures.py``), what the rows say
+(``rows.py``, ``scaling.py``, ``near.py``) and whether folds are large enough. Errors stop a study,
 warnings go to the report, notes complete the picture. Whether a *model* saw what it should not is the business of
-``probes.py``.
+``verdict/probes/of_noise.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack.design.leaks.metadata import metadata_findings
@@ -25,7 +25,6 @@ from pertstack.design.plan.folds import FoldPlan
 from pertstack.design.plan.groups import check_sample_ids, question
 from pertstack.design.plan.rows import places_of
 
-Array = np.ndarray[Any, Any]
 NamedRows = tuple[Iterable[str], Array, Array]
 Chunks = Iterable[NamedRows] | Callable[[], Iterable[NamedRows]]
 

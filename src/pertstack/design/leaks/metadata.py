@@ -1,6 +1,6 @@
 """Leak checks that need the metadata alone: groups, perturbations, replicates, plates, cell lines, fold sizes.
 
-Compounds under several names are found by ``leak_structures.py``.
+Compounds under several names are found by ``design/leaks/structures.py``.
 
 A frame here is metadata in plan order with ``group`` and ``place`` (fold number, -1 for the held-out test).
 """

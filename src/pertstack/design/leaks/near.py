@@ -8,16 +8,15 @@ gene by cell line first, else every two samples of a cell line would look alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
+from pertstack._base.arrays import Array
 from pertstack._base.findings import Finding
 from pertstack.design.leaks.rows import SKETCH, RowScan
 
-Array = np.ndarray[Any, Any]
 Again = Callable[[], Iterable[tuple[Array, Array, Array]]]
 SLACK = 2.0
 """1 - cos of the sketches of a pair at the threshold stays within this factor: its relative s.d. is 0.125."""

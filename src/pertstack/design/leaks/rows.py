@@ -1,23 +1,22 @@
 """Leak checks that read the rows once: identical profiles, shared controls.
 
 ``RowScan`` keeps two digests and one short sketch per row, and sums and extremes per gene: a few hundred bytes a row,
-however many genes there are. Near-duplicates are made of the sketches by ``leak_near.py``.
+however many genes there are. Near-duplicates are made of the sketches by ``design/leaks/near.py``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import xxhash
 
+from pertstack._base.arrays import Array
 from pertstack._base.findings import Finding
 from pertstack.design.leaks.metadata import across, control_finding
 from pertstack.design.leaks.scaling import ScaleScan, scaling_findings
 
-Array = np.ndarray[Any, Any]
 SKETCH = 128
 LEAST_OF_LINE = 10
 """Cell lines with fewer rows are centred by the mean of all rows."""

@@ -11,13 +11,13 @@ Sets: all rows, development, test; treated and control values together or apart;
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from pertstack._base.arrays import Array
 from pertstack._base.findings import Finding
 
-Array = np.ndarray[Any, Any]
 Part = Literal["all rows", "development rows", "test rows"]
 CLOSE = 1e-6
 """An end of a min-max scaling is met to this."""

@@ -1,1 +1,1 @@
-"""x"""
+"""The fold plan: groups, their assignment to folds and test, its files."""

@@ -2,7 +2,7 @@
 
 A plan is made once, before anything is fitted. Roles (development or held-out test) first, folds second, both from a
 keyed hash of the group, so whole groups move together and nothing in the data steers them. Whether the data agree with
-the plan is checked by ``leakage.py``; which models were fitted on what is ``provenance.py``.
+the plan is checked by ``check_plan.py``; which models were fitted on what is ``provenance.py``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 ``group_ids`` turns a choice such as ``perturbation`` or ``perturbation+cell_line`` into one group name per sample;
 ``question`` says in plain words what a score on such held-out groups means. Where a group goes is the business of
-``assign.py``; whether other things leak between groups, of ``leakage.py``.
+``design/plan/assign.py``; whether other things leak between groups, of ``design/leaks/check_plan.py``.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""x"""
+"""Where predictions are read from: a store, nested fits, arrays."""

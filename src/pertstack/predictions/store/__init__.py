@@ -1,1 +1,1 @@
-"""x"""
+"""The prediction store: layout, commits, reading, verification."""

@@ -1,7 +1,7 @@
 """Committing into a store: names are matched, values staged, hashed and published; seen whole or not at all.
 
 One array of one block at a time. The steps on disk are in ``commit.py`` and ``durable.py``, rows that come a few at a
-time in ``writer.py``; blocks and the life of what was committed are the business of ``store.py``.
+time in ``predictions/store/writer.py``; blocks and the life of what was committed are the business of ``store.py``.
 """
 
 from __future__ import annotations

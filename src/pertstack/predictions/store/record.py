@@ -129,7 +129,7 @@ def read_record(path: Path) -> tuple[dict[str, Any], Grid]:
 @cache
 def software_versions() -> dict[str, str]:
     """Versions that a commit record carries."""
-    from pertstack import __version__
+    from pertstack._base.version import __version__
 
     return {
         "pertstack": __version__, "python": platform.python_version(), "numpy": np.__version__,

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from pertstack.reduce.references import Float64
+from pertstack._base.arrays import Float64
 
 SIGNIFICANT = 0.05
 """Adjusted p below which a gene counts as differentially expressed."""

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from pertstack._base.arrays import Float64
 from pertstack.data.rows import Float32
 from pertstack.reduce.metrics.definitions import from_sums
 from pertstack.reduce.metrics.kernels import N_SUMS, gene_set_sums, mean_ranks, spearman_of_ranks
 from pertstack.reduce.metrics.names import Metric
-from pertstack.reduce.references import Float64, Reference
+from pertstack.reduce.references import Reference
 from pertstack.reduce.top_kernels import top_genes
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]

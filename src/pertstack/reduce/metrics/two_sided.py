@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertstack._base.arrays import Float64
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.predictions.source import BlockSource
@@ -27,7 +28,7 @@ from pertstack.reduce.matched import LEAST_OTHERS
 from pertstack.reduce.metrics.names import Metric
 from pertstack.reduce.metrics.rows import TruthRows
 from pertstack.reduce.read_tiles import iter_tiles, ordered_blocks, samples_of
-from pertstack.reduce.references import Float64, References
+from pertstack.reduce.references import References
 from pertstack.reduce.tile import Combine, Tile
 
 PLATE = "plate"

@@ -1,1 +1,1 @@
-"""x"""
+"""One file per combiner, and what several of them share."""

@@ -3,7 +3,7 @@
 Squared error does not see what the metric sees. Against the own control part of the gain is fake (treated and
 prediction share the control's noise), so ``direct_own`` is for comparison; ``direct_pooled`` is the honest one (design
 section 8). How far to go from the simplex of least squared error towards the metric's own optimum is chosen by leaving
-folds out. The value, its gradient and the sign rule live in ``top_gene.py``.
+folds out. The value, its gradient and the sign rule live in ``stacking/solvers/top_gene.py``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A gene counts only in the samples where it is among the top k, so rarely appearing genes have little to say for
 themselves and stay with the global weights. The search for those is in ``direct.py``, the gradient in
-``_direct_kernel.py``.
+``stacking/solvers/_direct_kernel.py``.
 
 Shown, never shipped: R2 Top-k looks only at genes picked for their large measured effect, so a profile that is the
 same for every sample gains when each gene is scaled to what it does *when it is picked*. On a real plate

@@ -1,7 +1,7 @@
 """Embedding stacking: what base models know of a row, beyond what they predict, corrects the mixture of predictions.
 
 Reads rows once and keeps sums. Frames are aligned in ``frames.py``, sums made in ``embedding_sums.py``, slopes solved
-in ``reduced_rank.py``.
+in ``stacking/solvers/reduced_rank.py``.
 """
 
 from __future__ import annotations

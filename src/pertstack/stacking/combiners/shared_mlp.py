@@ -1,7 +1,7 @@
 """Shared MLP: one small network for all genes corrects the simplex mixture, seeing the models' deltas and the context.
 
 Reads rows: a bounded sample of the evidence's blocks, whatever their size. The network and its training are in
-``small_net.py``.
+``stacking/solvers/small_net.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Soft gate: mixture weights that move with the sample, softmax of what is known at prediction time.
 
 Mixture of experts in its plainest form (Jacobs et al. 1991, Neural Computation 3:79; Yao et al. 2022, Bayesian
-Analysis 17:1043), fitted to R2 Top-k through the quadratic forms of ``top_gene.py``.
+Analysis 17:1043), fitted to R2 Top-k through the quadratic forms of ``stacking/solvers/top_gene.py``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LEAST = 0.02  # weight, shared by all models, that the start lends to those of 
 def gate_value_and_gradient(sums: TopGeneSums, features: Array, table: Array) -> tuple[float, Array]:
     """Mean of r |r| over samples with weights ``softmax(features @ table)``, and its derivative (J, M).
 
-    features (n, J) of the samples of ``sums``; dr/dw as in ``top_gene.py``, dw/dz of the softmax.
+    features (n, J) of the samples of ``sums``; dr/dw as in ``stacking/solvers/top_gene.py``, dw/dz of the softmax.
     """
     if not sums.n:
         return 0.0, np.zeros_like(table)

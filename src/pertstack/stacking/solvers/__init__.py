@@ -1,1 +1,1 @@
-"""x"""
+"""Solvers behind the combiners: they see sums, never rows."""

@@ -1,6 +1,6 @@
 """Numba kernel: the simplex problem of every gene, by a primal active-set walk on small dense matrices.
 
-Its answers are checked against exact support enumeration (``convex.py``) in the tests.
+Its answers are checked against exact support enumeration (``stacking/solvers/convex.py``) in the tests.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reduced-rank ridge regression of many targets on some features, from sums alone, and its error on held-out sums.
 
-Pure functions. Where the sums come from is the business of ``embedding_sums.py``.
+Pure functions. Where the sums come from is the business of ``stacking/solvers/embedding_sums.py``.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""x"""
+"""The audit of a study: its files, its models, its fits."""

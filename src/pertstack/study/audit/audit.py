@@ -1,7 +1,7 @@
 """The audit of a study: every check of what is on disk, each by itself, so that one fault never hides another.
 
 Findings name the file in ``where`` and, for files with rows, the rows in ``examples`` and ``numbers["rows"]``. The
-checks are in ``sealing.py``, ``audit_tables.py``, ``predictions/store/verify.py`` and ``design/ledger.py``.
+checks are in ``study/seals.py``, ``study/audit/tables.py``, ``predictions/store/verify.py`` and ``design/ledger.py``.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from pertstack.study.audit.tables import (
 )
 from pertstack.study.folder import StudyFolder
 from pertstack.study.held_out import HeldOutTruth, UnreadTruth, look_findings
+from pertstack.study.learned import stored_stack
 from pertstack.study.seals import broken_seals, heads
-from pertstack.study.steps.verdict import stored_stack
 
 DAMAGED = (StackingError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, RuntimeError,
            zlib.error, pa.ArrowException)  # fmt: skip

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from pertstack._base.arrays import Array
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
 from pertstack.fit.fit_rows import FILE
@@ -31,7 +32,6 @@ from pertstack.verdict.probes.of_folds import exchange, oof_against_fit, permute
 from pertstack.verdict.probes.of_noise import not_applicable
 from pertstack.verdict.probes.rows import Sampled, read_rows, sample_rows
 
-Array = np.ndarray[Any, Any]
 LEAST_ROWS = 20
 PERMUTED = ("simplex", "global_ridge", "gene_ridge")
 """Combiners on moments alone: a stiff one, a signed one, and one with weights per gene, the first to show a leak."""

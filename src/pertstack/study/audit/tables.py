@@ -1,7 +1,7 @@
 """What the audit asks of tables, plans, jobs and sums: that they agree with each other and with what was promised.
 
 Bytes of predictions are the business of the store, the chain of the ledger that of the ledger; whether a file is what
-its step wrote is asked of the seals (``sealing.py``). ``auditing.py`` puts all of it together.
+its step wrote is asked of the seals (``study/seals.py``). ``study/audit/audit.py`` puts all of it together.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pertstack.predictions.store.record import Record
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.reduce.part_files import load_part
 from pertstack.study.folder import StudyFolder
-from pertstack.study.steps.verdict import stored_stack
+from pertstack.study.learned import stored_stack
 
 
 def stale_results(folder: StudyFolder) -> list[Finding]:

@@ -1,1 +1,1 @@
-"""x"""
+"""One file per command: the step of a study that the command runs."""

@@ -21,7 +21,7 @@ from pertstack.predictions.store.names import encode_name
 from pertstack.reduce.read_tiles import ordered_blocks, read_tile
 from pertstack.study.folder import StudyFolder
 from pertstack.study.held_out import HeldOutTruth
-from pertstack.study.steps.verdict import final_fits, stored_stack
+from pertstack.study.learned import final_fits, stored_stack
 
 KINDS = {".h5ad": "h5ad", ".zarr": "zarr", ".npz": "npz", "": "cell-eval"}
 ENSEMBLE = "ensemble"

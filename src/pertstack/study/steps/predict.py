@@ -30,8 +30,8 @@ from pertstack.predictions.store.align import match
 from pertstack.reduce.tile import Tile
 from pertstack.stacking.combiner import FittedCombiner
 from pertstack.study.folder import StudyFolder
+from pertstack.study.learned import Stored, final_fits, stored_stack
 from pertstack.study.steps.refit import ROWS, merged_side, new_embeddings, open_new, refit_and_predict
-from pertstack.study.steps.verdict import Stored, final_fits, stored_stack
 from pertstack.write.export import predictions_to_h5ad
 
 

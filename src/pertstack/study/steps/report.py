@@ -7,20 +7,21 @@ from typing import Any
 
 import pandas as pd
 
-from pertstack import __version__
 from pertstack._base.errors import InputError
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
 from pertstack._base.shown import count_of
+from pertstack._base.version import __version__
 from pertstack.design.ledger import LOOK
 from pertstack.study.audit.probes import stored_probes
 from pertstack.study.check_facts import check_facts, mean_weights
 from pertstack.study.estimate import roughly
 from pertstack.study.folder import StudyFolder
+from pertstack.study.judged import recall_verdict
+from pertstack.study.learned import Stored, stored_stack
 from pertstack.study.members import is_simulated, stack_facts
 from pertstack.study.seals import SEALED, sealed_verdict
 from pertstack.study.steps.calibrate import stored_calibration
-from pertstack.study.steps.verdict import Stored, recall_verdict, stored_stack
 from pertstack.verdict.checks.checks import run_checks
 from pertstack.write.report import report
 from pertstack.write.report_input import ReportInput

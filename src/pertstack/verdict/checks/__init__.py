@@ -1,1 +1,1 @@
-"""x"""
+"""The numbered checks of a verdict."""

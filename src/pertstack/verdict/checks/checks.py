@@ -2,7 +2,7 @@
 
 Each looks at facts already computed and answers issue, tip, passed or not applicable, with its numbers. A check that
 could not run says so: that is not the same as passed. What to do about each is told in ``docs/checks.md``; the checks
-themselves are in ``checks_of_models.py`` and ``checks_of_gains.py``.
+themselves are in ``verdict/checks/of_models.py`` and ``verdict/checks/of_gains.py``.
 """
 
 from __future__ import annotations

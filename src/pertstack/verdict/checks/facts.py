@@ -1,6 +1,6 @@
 """What the checks look at and what one of them answers.
 
-Facts are gathered by the callers; the checks themselves are in ``checks_of_models.py`` and ``checks_of_gains.py``.
+Facts are gathered by the callers; the checks themselves are in ``of_models.py`` and ``of_gains.py``.
 """
 
 from __future__ import annotations

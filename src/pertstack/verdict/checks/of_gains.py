@@ -1,6 +1,6 @@
 """Checks of the gain: is it real, does it last on rows the weights never saw, and how firmly is it known.
 
-Each takes ``Facts`` and gives an ``Answer``; what is asked of the base models alone is in ``checks_of_models.py``.
+Each takes ``Facts`` and gives an ``Answer``; what is asked of the base models alone is in ``of_models.py``.
 """
 
 from __future__ import annotations

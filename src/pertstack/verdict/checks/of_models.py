@@ -1,6 +1,6 @@
 """Checks of the base models and the weights they got: near-copies, shared errors, scale, reach, what probes found.
 
-Each takes ``Facts`` and gives an ``Answer``; whether the combination gains is asked in ``checks_of_gains.py``.
+Each takes ``Facts`` and gives an ``Answer``; whether the combination gains is asked in ``verdict/checks/of_gains.py``.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""x"""
+"""Where a gain comes from: its parts, in numbers and in words."""

@@ -2,7 +2,7 @@
 
 A sample's own control sits on both sides of the canonical metric, so a combiner can gain there by predicting control
 noise. The same paired difference is therefore taken on every reference, on RMSE and on strata, and read into one plain
-sentence, in ``gain_in_words.py``. How an interval is made is the business of ``inference.py``: a ``Compare`` is handed
+sentence, in ``in_words.py``. How an interval is made is the business of ``intervals.py``: a ``Compare`` is handed
 in.
 """
 
@@ -14,8 +14,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from pertstack._base.arrays import Array
 from pertstack.verdict.gain.in_words import headline, read
-from pertstack.verdict.gain.parts import Array, Compare, Decomposition, Difference, Part
+from pertstack.verdict.gain.parts import Compare, Decomposition, Difference, Part
 from pertstack.verdict.words import direction, find_metric, split_metric
 
 

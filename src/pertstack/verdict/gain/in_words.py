@@ -1,6 +1,6 @@
 """What the parts of a gain say together: one reading, and one plain sentence.
 
-The parts are found in ``decomposition.py``.
+The parts are found in ``verdict/gain/decompose.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The parts a gain is taken into: paired differences by view and stratum, and what all of them together are read as.
 
-Facts only: how they are found is told in ``decomposition.py``, how they are read, in ``gain_in_words.py``.
+Facts only: how they are found is told in ``decompose.py``, how they are read, in ``in_words.py``.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
-Array = np.ndarray[Any, Any]
+from pertstack._base.arrays import Array
+
 Reading = Literal["win", "plate", "control_noise", "artefact", "mixed", "within_noise", "no_gain", "harm", "none"]
 """What the parts say together, in one word; told in words by ``gain_in_words.MEANINGS``."""
 

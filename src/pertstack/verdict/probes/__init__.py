@@ -1,1 +1,1 @@
-"""x"""
+"""Probes of a model: has it seen the rows it is scored on?"""

@@ -1,6 +1,6 @@
 """Probes of claims about folds and procedures: fold fingerprints, errors on seen rows, exchanged truths.
 
-Probes that read single measurements are in ``probes.py``; how often each notices a leak is measured in docs/probes.md.
+Probes that read single measurements are in ``of_noise.py``; detection rates are in docs/probes.md.
 
 Ojala and Garriga (2010) JMLR 11:1833 (permutation tests).
 """
@@ -8,16 +8,15 @@ Ojala and Garriga (2010) JMLR 11:1833 (permutation tests).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError
 from pertstack._base.findings import Finding, Severity
 from pertstack._stats.group_sums import GroupSums, resample
 from pertstack.verdict.probes.of_noise import ALPHA, not_applicable
 
-Array = np.ndarray[Any, Any]
 UNCLEAR = 0.1
 """A mark with a p-value between ALPHA and this is neither found nor missing."""
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from pertstack._base.arrays import Array
 from pertstack._base.findings import Finding
 from pertstack._stats.intervals import interval
 
-Array = np.ndarray[Any, Any]
 ALPHA = 0.01
 """Error rate of a probe: they are many, and an accusation is grave."""
 LEAST_EXTREME = 3

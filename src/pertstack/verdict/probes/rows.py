@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertstack._base.arrays import Array
 from pertstack.predictions.source import BlockSource
 from pertstack.verdict.probes.of_noise import control_batches
 
-Array = np.ndarray[Any, Any]
 ROWS, GENES = 3000, 1000
 """Most rows and genes that are looked at: about 12 MB a layer, whatever the size of the study."""
 CONDITION = ("perturbation", "cell_line", "log10_dose", "dose", "time_h")

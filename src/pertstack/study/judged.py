@@ -1,0 +1,71 @@
+"""A verdict from the scores on disk; no truth is read here."""
+
+from __future__ import annotations
+
+from pertstack._base.files import read_json
+from pertstack.design.analysis_plan import is_exploratory
+from pertstack.fit.jobs import versions
+from pertstack.reduce.score_table import ScoreTable
+from pertstack.study.audit.probes import stored_probes
+from pertstack.study.folder import StudyFolder
+from pertstack.study.held_out import require_sealed_verdict
+from pertstack.study.learned import Stored, kinds_of, stored_stack
+from pertstack.study.looks import last_published, with_published
+from pertstack.study.members import doubts, is_simulated
+from pertstack.study.steps.calibrate import stored_calibration
+from pertstack.verdict.judge import Verdict, judge
+from pertstack.verdict.probes.run import accused
+from pertstack.verdict.resampling import GroupResampling
+from pertstack.verdict.setting import Setting
+
+
+def verdict_of(
+    folder: StudyFolder, stored: Stored, oof: ScoreTable, test: ScoreTable | None, looks: int, exploratory: bool
+) -> Verdict:
+    """Judged on the test, or out of fold with the one row that the plan's rule of looks gave away."""
+    plan, setting = folder.analysis_plan, _setting(folder, stored, looks, exploratory)
+    if plan.looks_rule == "plain":
+        return judge(test, oof, setting, GroupResampling(plan.seed))
+    found = last_published(folder.ledger, plan.looks_rule)
+    return with_published(judge(None, oof, setting, GroupResampling(plan.seed)), found, setting)
+
+
+def _setting(folder: StudyFolder, stored: Stored, looks: int, exploratory: bool) -> Setting:
+    plan, calibrated = folder.analysis_plan, stored_calibration(folder)
+    oof = read_json(folder.results / "oof.json")
+    cautions = {name: tuple(c) for name, c in oof["cautions"].items()}
+    for name, why in oof["choice"]["marked"].items():
+        cautions[name] = (*cautions.get(name, ()), why)
+    for name, words in doubts(folder, [n for n in stored.combiners if n != "no_change"]).items():
+        cautions[name] = (*cautions.get(name, ()), *words)
+    suspects = accused(stored_probes(folder))
+    developed = folder.samples.query("role == 'development'")
+    return Setting(
+        kinds_of(stored), plan.choice_metric, stored.chosen, folder.plan.group_by, folder.plan.digest, looks,
+        exploratory, versions(), cautions, seen=frozenset(map(str, developed["perturbation"])),
+        alone=oof["choice"]["best_single"],
+        planned_looks=plan.looks,
+        accused={m: tuple(w) for m, w in suspects.items() if m in stored.models},
+        accused_gravely=frozenset(
+            f.where for f in stored_probes(folder) if f.severity == "error" and f.where in stored.models
+        ),
+        simulated=is_simulated(folder),
+        metric_doubt="" if calibrated is None else calibrated.doubt,
+        unproven=any(r["name"] == stored.chosen and r["passed"] and r["bound"] <= 0 for r in oof["choice"]["ladder"]),
+    )  # fmt: skip
+
+
+def recall_verdict(folder: StudyFolder) -> Verdict:
+    """The verdict again from the scores on disk; no truth is read. Before the first look it speaks of OOF rows only."""
+    stored = stored_stack(folder)
+    oof = ScoreTable.load(folder.results / "oof_scores.npz")
+    done = folder.results / "verdict.json"
+    facts = read_json(done) if done.exists() else {}
+    current = facts.get("key") == stored.key
+    if current:
+        require_sealed_verdict(folder)
+    shown = current and folder.analysis_plan.looks_rule == "plain"
+    test = ScoreTable.load(folder.results / "test_scores.npz") if shown else None
+    looks = int(facts["looks"]) if current else folder.ledger.looks()
+    exploratory = bool(facts["exploratory"]) if current else is_exploratory(folder.ledger)
+    return verdict_of(folder, stored, oof, test, looks, exploratory)

@@ -1,0 +1,99 @@
+"""What the stack step wrote, read again: its key, its choice, its combiners."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pertstack._base.digests import canonical_json
+from pertstack._base.errors import CorruptionError, InputError
+from pertstack._base.files import read_json
+from pertstack.stacking.combiner import FittedCombiner
+from pertstack.stacking.evidence import Evidence
+from pertstack.stacking.registry import make_combiner
+from pertstack.study.folder import StudyFolder
+from pertstack.study.rows import (
+    development_source,
+    evidence_key,
+    learning_reference,
+    reduce_study,
+)
+from pertstack.verdict.board import Kind
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The stack step as it lies on disk."""
+
+    key: str
+    chosen: str
+    models: tuple[str, ...]
+    combiners: dict[str, Any]
+    accept_unverified: bool
+
+
+def stored_stack(folder: StudyFolder) -> Stored:
+    """What `pertstack stack` wrote; refused when predictions or plan changed since.
+
+    Raises
+    ------
+    InputError
+        There is none, or it is out of date.
+    """
+    path = folder.results / "weights.json"
+    if not path.exists():
+        first = "" if folder.store.models() else f" (after `pertstack fit {folder.root} --models ...`)"
+        raise InputError(
+            f"{folder.root} has no weights yet. Run `pertstack stack {folder.root}`{first}, then the verdict."
+        )
+    value = read_json(path)
+    stored = Stored(
+        value["key"], value["chosen"], tuple(value["models"]), value["combiners"], value["accept_unverified"]
+    )
+    gone = [m for m in stored.models if m not in folder.store.models()]
+    now = None
+    if not gone:
+        source = development_source(folder, stored.models, accept_unverified=stored.accept_unverified)
+        combiners = {name: facts["params"] for name, facts in stored.combiners.items()}
+        now = evidence_key(source, folder.analysis_plan, combiners, accept_unverified=stored.accept_unverified)
+    if now != stored.key:
+        raise InputError(
+            f"The predictions or the analysis plan changed since the weights were learned"
+            f"{' (gone: ' + ', '.join(gone) + ')' if gone else ''}. Run `pertstack stack {folder.root}` again."
+        )
+    return stored
+
+
+def final_fits(folder: StudyFolder, stored: Stored, *, workers: int, memory: str) -> dict[str, FittedCombiner]:
+    """The combiners fitted on all development rows, learned again from the stored sums (they are deterministic).
+
+    Raises
+    ------
+    CorruptionError
+        They differ from ``weights.json``.
+    """
+    plan = folder.analysis_plan
+    accept = stored.accept_unverified
+    source = development_source(folder, stored.models, accept_unverified=accept)
+    reduction = reduce_study(folder, stored.models, accept_unverified=accept, workers=workers, memory=memory)
+    evidence = Evidence(reduction, learning_reference(plan), plan.choice_metric, plan.seed, source, folder.references)
+    fits = {}
+    for name, facts in stored.combiners.items():
+        fits[name] = make_combiner(name, **facts.get("params", {})).fit(evidence)
+        if canonical_json(fits[name].weights()) != canonical_json(facts["weights"]):
+            raise CorruptionError(
+                f"Combiner {name!r} learned again from the same sums does not give the weights of "
+                f"{folder.results / 'weights.json'}: the file was edited, or pertstack changed since. "
+                f"Run `pertstack stack {folder.root}` again."
+            )
+    return fits
+
+
+def kinds_of(stored: Stored) -> dict[str, Kind]:
+    """base, combiner, reference or ceiling for every name on the board."""
+    kinds: dict[str, Kind] = {}
+    for name in stored.combiners:
+        kinds[name] = "reference" if make_combiner(name).family == "reference" else "combiner"
+    kinds.update({"no_change": "reference", "oracle": "ceiling", "replicate": "ceiling"})
+    kinds.update({model: "base" for model in stored.models if model != "no_change"})
+    return kinds
