@@ -117,7 +117,7 @@ def test_a_batch_without_control_cells_takes_those_of_the_line(tmp_path):
         batch = i.split("|")[2]
         expected = line if batch == "2" else own.loc[f"non-targeting|K562|{batch}"]
         np.testing.assert_allclose(row, expected, rtol=0, atol=1e-6)
-    assert "controls_of_the_line" in [n.code for n in file.notes]
+    assert "controls_from_other_plates" in [n.code for n in file.notes]
 
 
 def test_a_line_without_control_cells_is_refused(tmp_path):
@@ -133,7 +133,7 @@ def test_counts_and_logs_in_one_file_are_refused_wherever_they_lie(tmp_path):
     x = worlds.counts_of(obs, "target_gene", None)
     x[401] = worlds.lognormal(x[401:402])
     with pytest.raises(InputError, match=f"{obs.index[401]}.*mixed"):
-        open_data(worlds.write(tmp_path / "late.h5ad", obs, x))
+        read(open_data(worlds.write(tmp_path / "late.h5ad", obs, x)))
     x[::2] = worlds.lognormal(x[::2])
     with pytest.raises(InputError, match="others logarithms"):
         open_data(worlds.write(tmp_path / "half.h5ad", obs, x))

@@ -10,7 +10,7 @@ import sys
 import traceback
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -121,6 +121,7 @@ def init(
     min_cells: Annotated[int, typer.Option(min=1, help="Cells: samples of fewer are left out.")] = 10,
     cells_as_samples: Annotated[bool, typer.Option("--cells-as-samples", help="Every row is a sample, also if "
                                                                               "rows look like cells.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is taken for what; write nothing.")] = False,
     delta: Annotated[bool, typer.Option("--delta", help="Values already are differential: no control.")] = False,
     map_: Annotated[str | None, typer.Option("--map", help="Your columns: cell_line=cell_id,perturbation=drug")] = None,
     features: Annotated[Path | None, typer.Option(help="Feature matrix keyed by perturbation.")] = None,
@@ -134,15 +135,26 @@ def init(
 
     Example:  pertstack init my-study --data lincs.h5ad --group perturbation --folds 3 --test 0.2
     """
+    from pertstack.study.steps.init import StudyChoices, preview_study
     from pertstack.study.study import Study
+    from pertstack.write.tables import taken_table
 
-    made = Study.create(
-        study, data=data, group=group, folds=folds, test=test, seed=seed, plan=plan, control_layer=control_layer,
-        control=control, metadata=metadata, controls=controls, control_label=control_label, delta=delta,
-        mapping=parse_mapping(map_), features=features, targets=targets, graph=graph,
-        graph_names=graph_names, graph_min_score=graph_min_score, treated_layer=treated_layer,
-        by=split_names(by) or [], normalise=normalise, min_cells=min_cells, cells_as_samples=cells_as_samples,
-    )  # fmt: skip
+    options: dict[str, Any] = {
+        "group": group, "folds": folds, "test": test, "seed": seed, "plan": plan, "control_layer": control_layer,
+        "control": control, "metadata": metadata, "controls": controls, "control_label": control_label, "delta": delta,
+        "mapping": parse_mapping(map_), "features": features, "targets": targets, "graph": graph,
+        "graph_names": graph_names, "graph_min_score": graph_min_score, "treated_layer": treated_layer,
+        "by": split_names(by) or [], "normalise": normalise, "min_cells": min_cells,
+        "cells_as_samples": cells_as_samples,
+    }  # fmt: skip
+    if dry_run:
+        seen = preview_study(study, data, StudyChoices.of(**options))
+        out(taken_table(seen.taken))
+        say_findings(seen.findings)
+        out(f"{seen.plan}\nDry run: nothing was written, and values were looked at in part only.")
+        return
+    made = Study.create(study, data=data, **options)
+    out(taken_table(made.taken()))
     say_findings(made.findings())
     out(made.describe())
 

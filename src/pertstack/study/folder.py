@@ -34,6 +34,8 @@ from pertstack.reduce.references import References
 
 FORMAT = 1
 LOCK = ".lock"
+OTHER_NAMES = "gene_names.json"
+"""Second names of genes and what they are called in the study, below ``plan/``; absent where genes have one name."""
 MARKS = "row_marks.npz"
 """Fingerprints of all rows, below ``plan/``: with them rows without ids are recognised and no truth is opened."""
 
@@ -158,6 +160,12 @@ class StudyFolder:
     @cached_property
     def card(self) -> Card:
         return Card.from_json(read_json(self.root / "card.json"))
+
+    @cached_property
+    def other_gene_names(self) -> dict[str, str]:
+        """Second name of a gene -> its name in the study; empty where the data gave one name."""
+        path = self.root / "plan" / OTHER_NAMES
+        return dict(read_json(path)) if path.exists() else {}
 
     @cached_property
     def references(self) -> References:

@@ -13,9 +13,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from pertstack._base.errors import InputError, MissingFileError, PlanLockedError, unknown_name
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
-from pertstack._base.shown import count_of
-from pertstack.data.cells import CellChoice, Normalise
+from pertstack.data.cells import Normalise
 from pertstack.data.readers.vehicles import ControlChoice
+from pertstack.data.taken import Taken
 from pertstack.design.analysis_plan import (
     AUTO,
     AnalysisPlan,
@@ -42,7 +42,7 @@ from pertstack.study.seals import seal_report, seal_stack, seal_verdict
 from pertstack.study.status import Status, count_jobs, study_status
 from pertstack.study.steps.calibrate import Calibrated, calibrate_study
 from pertstack.study.steps.fit import cross_fit_study
-from pertstack.study.steps.init import StudyChoices, create_study
+from pertstack.study.steps.init import StudyChoices, create_study, plan_in_words
 from pertstack.study.steps.stack import Stacked, stack_study, stored_key
 from pertstack.study.steps.verdict import judge_study
 from pertstack.study.steps.withdraw import finish_withdrawals, withdrawn_blocks
@@ -131,20 +131,12 @@ class Study:
         LeakError
             The fold plan contradicts the data.
         """
-        paths = {
-            "features": features,
-            "targets": targets,
-            "graph": graph,
-            "graph_names": graph_names,
-            "plan": plan,
-            "control": control,
-            "metadata": metadata,
-        }
-        choices = StudyChoices(
+        choices = StudyChoices.of(
             group=group, folds=folds, test=test, seed=seed, control_layer=control_layer, treated_layer=treated_layer,
-            controls=controls, control_label=control_label, delta=delta, mapping=dict(mapping or {}),
-            graph_min_score=graph_min_score, cells=CellChoice(tuple(by), normalise, min_cells, cells_as_samples),
-            **{name: None if path is None else Path(path) for name, path in paths.items()},
+            controls=controls, control_label=control_label, delta=delta, mapping=mapping, features=features,
+            targets=targets, graph=graph, graph_names=graph_names, graph_min_score=graph_min_score, plan=plan,
+            control=control, metadata=metadata, by=by, normalise=normalise, min_cells=min_cells,
+            cells_as_samples=cells_as_samples,
         )  # fmt: skip
         return cls(create_study(Path(root), Path(data), choices))
 
@@ -169,18 +161,15 @@ class Study:
         """What the checks of data and plan found when the study was made."""
         return [Finding.from_json(f) for f in read_json(self.folder.path("plan", "findings.json"))]
 
+    def taken(self) -> list[Taken]:
+        """What was taken for what when the data were read; empty for studies made before this was kept."""
+        path = self.folder.path("plan", "taken.json")
+        return [Taken(**line) for line in read_json(path)] if path.exists() else []
+
     def describe(self) -> str:
         """Size, fold plan and the question it answers, in a few lines."""
-        facts = self.plan.describe()
-        names = ["test" if p["fold"] is None else f"fold {p['fold']}" for p in facts["parts"]]
-        parts = "; ".join(
-            f"{name}: {count_of(p['samples'], 'sample')} in {count_of(p['groups'], 'group')}"
-            for name, p in zip(names, facts["parts"], strict=True)
-        )
-        whose = " Folds and test come from an explicit table." if facts["rule"] == "table" else ""
-        grouped = f"Groups: {facts['n_groups']:,}, by {self.plan.group_by}; they are held out whole.{whose}"
         made = f"\n{self.folder.card.made}." if self.folder.card.made else ""
-        return f"{self!r}{made}\nQuestion: {self.plan.question}\n{grouped}\n{parts}"
+        return f"{self!r}{made}\n{plan_in_words(self.plan)}"
 
     def status(self) -> Status:
         """Where the study stands."""

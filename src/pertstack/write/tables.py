@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from pertstack.data.taken import Taken
 from pertstack.verdict.board import Leaderboard
 from pertstack.verdict.checks.facts import Check
 from pertstack.verdict.gain.parts import Decomposition
@@ -27,6 +28,16 @@ def leaderboard_table(board: Leaderboard, *, width: int | None = None, every: bo
     ``width`` in characters (default: the terminal's); below 130 each row takes two lines, so that nothing is cut off.
     """
     return board.short_table(width=width or get_terminal_size().columns, every=every)
+
+
+def taken_table(lines: Iterable[Taken]) -> Table:
+    """What was taken for what, and the option that changes each line."""
+    table = Table(title="Taken from the data", title_justify="left")
+    for column in ("what", "from", "shows", "to change it"):
+        table.add_column(column, overflow="fold")
+    for line in lines:
+        table.add_row(*(Text(t) for t in (line.what, line.source, line.shows, line.mend)))
+    return table
 
 
 def checks_table(checks: Iterable[Check], *, all_of_them: bool = False) -> Table:

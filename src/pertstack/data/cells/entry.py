@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,12 +46,15 @@ class CellLook:
 
 def look_at_cells(
     matrix: RowSource, obs: pd.DataFrame, is_control: Mask | None, mapping: Mapping[str, str] | None,
-    choice: CellChoice,
+    choice: CellChoice, more: Sequence[str] = (),
 ) -> CellLook | None:  # fmt: skip
-    """What the rows of a file look like; None where no column says the perturbation, or rows are sums already."""
+    """What the rows of a file look like; None where no column says the perturbation, or rows are sums already.
+
+    ``more`` are columns that are part of what was done, beside the perturbation (the dose in its label).
+    """
     if any(c in obs.columns for c in ALREADY) and not choice.asked:
         return None
-    sources = Sources.find(obs, mapping, choice.by, "the data")
+    sources = Sources.find(obs, mapping, (*choice.by, *more), "the data")
     if sources is None or not len(obs):
         return None
     controls = np.zeros(len(obs), dtype=bool) if is_control is None else is_control

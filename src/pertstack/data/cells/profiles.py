@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,6 +16,16 @@ Float64 = np.ndarray[Any, np.dtype[np.float64]]
 PER: dict[str, float] = {"cp10k": 1e4, "5e4": 5e4}
 
 
+class SumSource(Protocol):
+    """Sums that may still have to be made: ``sums`` makes them when first asked for."""
+
+    @property
+    def n_genes(self) -> int: ...
+
+    @property
+    def sums(self) -> GroupSums: ...
+
+
 @dataclass(frozen=True)
 class Profiles:
     """Profiles of groups of cells, made from their sums when asked for. A ``RowSource``; row i is group ``at[i]``.
@@ -23,24 +33,25 @@ class Profiles:
     ``part`` says of which cells: all, the first or the second half of each group.
     """
 
-    sums: GroupSums
+    source: SumSource
     normalise: Normalise
     at: Int64
     part: str = "all"
 
     @property
     def shape(self) -> tuple[int, int]:
-        return len(self.at), self.sums.n_genes
+        return len(self.at), self.source.n_genes
 
     def rows(self, start: int, stop: int) -> Float32:
         """Rows start..stop, float32."""
         groups = self.at[start:stop]
         values, n, depth = self._of_part(groups)
-        return profile(values, n, depth, self.normalise, self.sums.space).astype(np.float32)
+        return profile(values, n, depth, self.normalise).astype(np.float32)
 
     def _of_part(self, groups: Int64) -> tuple[Int64, Int64, Int64]:
         """Sums, cells and depths (n, ...) of all cells or of a half."""
-        s, taken = self.sums, self.sums.take(groups)
+        s = self.source.sums
+        taken = s.take(groups)
         whole = taken[..., SUM], s.n_cells[groups], s.depth[groups, 0]
         first = taken[..., HALF], s.n_half[groups], s.depth[groups, 2]
         if self.part == "all":
@@ -52,30 +63,30 @@ class Profiles:
     @cached_property
     def error(self) -> StandardErrors:
         """Standard errors of the same rows."""
-        return StandardErrors(self.sums, self.normalise, self.at)
+        return StandardErrors(self.source, self.normalise, self.at)
 
 
 @dataclass(frozen=True)
 class StandardErrors:
     """Standard error of every value of ``Profiles``, over the cells of the group. A ``RowSource``."""
 
-    sums: GroupSums
+    source: SumSource
     normalise: Normalise
     at: Int64
 
     @property
     def shape(self) -> tuple[int, int]:
-        return len(self.at), self.sums.n_genes
+        return len(self.at), self.source.n_genes
 
     def rows(self, start: int, stop: int) -> Float32:
         """Rows start..stop, float32; NaN for groups of one cell."""
         groups = self.at[start:stop]
-        s, taken = self.sums, self.sums.take(groups)
-        found = standard_error(taken, s.n_cells[groups], s.depth[groups], self.normalise, s.space)
+        s = self.source.sums
+        found = standard_error(s.take(groups), s.n_cells[groups], s.depth[groups], self.normalise)
         return found.astype(np.float32)
 
 
-def profile(total: Int64, n_cells: Int64, depth: Int64, normalise: Normalise, space: str = "counts") -> Float64:
+def profile(total: Int64, n_cells: Int64, depth: Int64, normalise: Normalise) -> Float64:
     """Pseudobulk profiles, (n, n_genes).
 
     Parameters
@@ -95,7 +106,7 @@ def profile(total: Int64, n_cells: Int64, depth: Int64, normalise: Normalise, sp
     return np.asarray(np.log1p(PER[normalise] * (total / np.maximum(depth, 1)[:, None])))
 
 
-def standard_error(values: Int64, n_cells: Int64, depth: Int64, normalise: Normalise, space: str) -> Float64:
+def standard_error(values: Int64, n_cells: Int64, depth: Int64, normalise: Normalise) -> Float64:
     """Standard error of each value of a profile over the cells of its group, (n, n_genes); NaN for one cell.
 
     A mean has the spread of its cells over the root of their number. The share ``r = sum(c) / sum(d)`` of a gene in the

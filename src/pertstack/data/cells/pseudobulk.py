@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from pertstack.data.cells.profiles import Profiles, profile
 from pertstack.data.cells.reading import blocks, n_blocks
 from pertstack.data.cells.sums import SUM, BadCell, GroupSums, Int64, Space
 from pertstack.data.readers.columns import CELL_EXTRAS, alias_of, canonical_obs
-from pertstack.data.readers.matrices import IndexedRows, RowSource
+from pertstack.data.readers.matrices import Float32, RowSource
 
 _RAW = "Sum counts if the file has them (--treated-layer counts), or take logarithms first: sc.pp.log1p(data)."
 
@@ -38,6 +39,55 @@ class Pseudobulk:
     made: str  # "360,000 cells -> 900 pseudobulk samples ..."
     counts: bool  # the values are sums of counts, as asked
     notes: list[Finding]
+
+
+@dataclass(frozen=True)
+class CellSums:
+    """Sums over the cells of a file, made in one pass when first asked for."""
+
+    matrix: RowSource
+    groups: Groups
+    kind: Kind
+    normalise: Normalise
+    names: pd.Index[Any]  # of the cells
+    where: str
+
+    @property
+    def n_genes(self) -> int:
+        return self.matrix.shape[1]
+
+    @cached_property
+    def sums(self) -> GroupSums:
+        """One pass over the cells; InputError where a cell cannot be summed."""
+        return sum_cells(self.matrix, self.groups, self.kind, self.normalise, self.names, self.where)
+
+
+@dataclass(frozen=True)
+class Served:
+    """The control of every sample: the profile of a pool of control groups. A ``RowSource``."""
+
+    source: CellSums
+    pools: list[Int64]
+    of_sample: Int64
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.of_sample), self.source.n_genes
+
+    def rows(self, start: int, stop: int) -> Float32:
+        """Rows start..stop, float32."""
+        return np.asarray(self.profiles[self.of_sample[start:stop]])
+
+    @cached_property
+    def profiles(self) -> Float32:
+        """(n_pools, n_genes)"""
+        sums = self.source.sums
+        out = np.empty((len(self.pools), sums.n_genes), dtype=np.float32)
+        for i, pool in enumerate(self.pools):
+            total = sums.take(pool)[..., SUM].sum(axis=0, keepdims=True)
+            n, depth = sums.n_cells[pool].sum(keepdims=True), sums.depth[pool, 0].sum(keepdims=True)
+            out[i] = profile(total, n, depth, self.source.normalise)[0]
+        return out
 
 
 def sum_cells(
@@ -79,7 +129,7 @@ def pseudobulk(
     by_batch: bool = True,
     where: str = "the data",
 ) -> Pseudobulk:
-    """Samples of a table of cells.
+    """Samples of a table of cells. The cells are read when a value is first asked for.
 
     Parameters
     ----------
@@ -93,7 +143,7 @@ def pseudobulk(
     Raises
     ------
     InputError
-        Values that cannot be summed, a key that is empty for some cells, no control, no sample with enough cells.
+        A key that is empty for some cells, no control, no sample with enough cells.
     """
     normalise = _space(kind, choice, where)
     if is_control.all():
@@ -108,7 +158,7 @@ def pseudobulk(
             f"--cells-as-samples."
         )
     serving = _Serving.find(groups, kept, sources, by_batch, where)
-    sums = sum_cells(matrix, groups, kind, normalise, obs.index, where)
+    source = CellSums(matrix, groups, kind, normalise, obs.index, where)
     table, notes = _sample_table(groups, kept, sources, mapping, serving, where)
     notes += _left_out(groups, kept, sources, choice)
     notes += serving.notes(choice)
@@ -123,9 +173,9 @@ def pseudobulk(
         "cells": len(obs), "samples": len(kept), "cells_in_samples": n_cells, "control_cells": n_controls,
         "normalise": normalise, "min_cells": choice.min_cells, "values": kind,
     }))  # fmt: skip
-    control = IndexedRows(serving.profiles(sums, normalise), serving.of_sample)
+    control = Served(source, serving.pools, serving.of_sample)
     return Pseudobulk(
-        table, Profiles(sums, normalise, kept), control, serving.reference, made, normalise == "sum", notes
+        table, Profiles(source, normalise, kept), control, serving.reference, made, normalise == "sum", notes
     )
 
 
@@ -226,20 +276,11 @@ class _Serving:
         unit = "cell line and batch" if self.by_batch else "cell line"
         return f"control cells of the {unit}"
 
-    def profiles(self, sums: GroupSums, normalise: Normalise) -> Any:
-        """(n_pools, n_genes) float32"""
-        out = np.empty((len(self.pools), sums.n_genes), dtype=np.float32)
-        for i, pool in enumerate(self.pools):
-            total = sums.take(pool)[..., SUM].sum(axis=0, keepdims=True)
-            n, depth = sums.n_cells[pool].sum(keepdims=True), sums.depth[pool, 0].sum(keepdims=True)
-            out[i] = profile(total, n, depth, normalise, sums.space)[0]
-        return out
-
     def notes(self, choice: CellChoice) -> list[Finding]:
         found = []
         if self.fallen:
             found.append(Finding(
-                "warning", "controls_of_the_line",
+                "warning", "controls_from_other_plates",
                 f"{len(self.fallen):,} batches have no control cell of their own: {first_few(self.fallen)}. Their "
                 f"samples are compared with the control cells of the whole cell line, so what is particular to the "
                 f"batch looks like an effect.", len(self.fallen), tuple(self.fallen[:10]),

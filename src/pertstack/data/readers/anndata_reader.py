@@ -18,9 +18,11 @@ from pertstack._base.findings import Finding
 from pertstack.data.cells.choice import CellChoice
 from pertstack.data.cells.entry import look_at_cells, made_of_cells
 from pertstack.data.file import DataFile
-from pertstack.data.readers.columns import canonical_obs
-from pertstack.data.readers.control_rows import control_rows, hand_out, no_control_rows
+from pertstack.data.readers.columns import canonical_obs, source_column
+from pertstack.data.readers.control_rows import control_names, control_rows, hand_out, no_control_rows
+from pertstack.data.readers.genes import named_genes
 from pertstack.data.readers.matrices import RepeatedRow, RowSource, StoredRows, SubsetRows, open_root
+from pertstack.data.readers.tuple_labels import part_labels, says_dose
 from pertstack.data.readers.vehicles import ControlChoice
 
 Kind = Literal["hdf5", "zarr"]
@@ -43,6 +45,8 @@ def open_anndata(
     kind: Kind = "zarr" if path.is_dir() else "hdf5"
     root = _open(path, kind)
     obs, var = _table(root, "obs", path), _table(root, "var", path)
+    obs, parted = part_labels(obs, source_column(obs, mapping, "perturbation"), path.name)
+    doses = ("dose",) if says_dose(parted) and "dose" in obs else ()
     layers = sorted(root["layers"].keys()) if "layers" in root else []
     treated: RowSource
     if treated_optional and ("X" not in root or control_layer == "X"):
@@ -64,21 +68,27 @@ def open_anndata(
     rows, cells = None, cells or CellChoice()
     if not delta and "X" in root and "control" not in layers and control_layer == "control":
         rows = control_rows(obs, mapping, control_label)
+    if rows is not None:
+        parted.append(control_names(obs, mapping, rows, path.name))
+    genes, named = named_genes(var, _perturbations(obs, mapping), mapping, path.name)
     source_dtype = str(treated.dtype) if isinstance(treated, StoredRows) else "float32"
-    look = None if delta or isinstance(treated, RepeatedRow) else look_at_cells(treated, obs, rows, mapping, cells)
+    look = (
+        None if delta or isinstance(treated, RepeatedRow) else look_at_cells(treated, obs, rows, mapping, cells, doses)
+    )
     if look is not None and look.summed and control_layer not in layers:
         made = made_of_cells(treated, obs, rows, mapping, look, cells, controls=controls, where=path.name)
         return DataFile(
-            path=str(path), obs=made.obs, var=_genes(var), treated=made.treated, control=made.control,
+            path=str(path), obs=made.obs, var=genes, treated=made.treated, control=made.control,
             control_reference=made.reference, source_dtype=source_dtype, uns_reader=_UnsReader(path, kind),
-            notes=[*made.notes, *_by_columns(path, root, layers)], made=made.made, counts_meant=made.counts,
+            notes=[*made.notes, *parted, *named, *_by_columns(path, root, layers)], made=made.made,
+            counts_meant=made.counts,
         )  # fmt: skip
     uns_reader = _UnsReader(path, kind)
-    notes = [*_by_columns(path, root, layers), *([] if look is None else look.notes(path.name, cells))]
+    notes = [*parted, *named, *_by_columns(path, root, layers), *([] if look is None else look.notes(path.name, cells))]
     if rows is not None:
         handed = hand_out(treated, obs, ~rows, rows, mapping, choice=controls, seed=seed, where=path.name)
         return DataFile(
-            path=str(path), obs=handed.obs, var=_genes(var), treated=SubsetRows(treated, handed.at),
+            path=str(path), obs=handed.obs, var=genes, treated=SubsetRows(treated, handed.at),
             control=handed.control, control_reference=handed.reference, source_dtype=source_dtype,
             uns_reader=uns_reader, notes=[*handed.notes, *notes],
         )  # fmt: skip
@@ -95,16 +105,16 @@ def open_anndata(
         )  # a column named like the layer says who the control is
     table, found = canonical_obs(obs, mapping, where=str(path.name))
     return DataFile(
-        path=str(path), obs=table, var=_genes(var), treated=treated, control=control, effect=effect, delta=delta,
+        path=str(path), obs=table, var=genes, treated=treated, control=control, effect=effect, delta=delta,
         control_reference="zero (differential values)" if delta else f"layer {control_layer!r}",
         source_dtype=source_dtype, uns_reader=uns_reader, notes=[*found, *notes],
     )  # fmt: skip
 
 
-def _genes(var: pd.DataFrame) -> pd.DataFrame:
-    """The gene table with names as plain text."""
-    names = np.array([str(g) for g in var.index], dtype=object)
-    return var.set_axis(pd.Index(names, name=var.index.name or "gene"))
+def _perturbations(obs: pd.DataFrame, mapping: Mapping[str, str] | None) -> list[object]:
+    """The names of perturbations in a table, as they stand there."""
+    column = source_column(obs, mapping, "perturbation")
+    return [] if column is None else list(obs[column].unique())
 
 
 def _by_columns(path: Path, root: Any, layers: list[str]) -> list[Finding]:

@@ -97,7 +97,7 @@ def canonical_obs(
 
 def _sources(obs: pd.DataFrame, mapping: dict[str, str], where: str) -> dict[str, str]:
     """Canonical name -> source column or ``const:VALUE``; names that are not there or not wanted are absent."""
-    wanted = {"time" if name == "time_h" else name: source for name, source in mapping.items()}
+    wanted = {"time" if name == "time_h" else name: source for name, source in mapping.items() if name != "gene"}
     known = {"sample_id", *ALIASES}
     for name, source in wanted.items():
         if name not in known:
@@ -275,5 +275,5 @@ def _notes(sources: Mapping[str, str], where: str) -> list[Finding]:
     return [Finding(
         "note", "columns_taken",
         f"Columns of {where} were taken as: {', '.join(renamed)}. Change it with --map NAME=COLUMN.",
-        len(renamed), tuple(renamed[:10]),
+        len(renamed), tuple(renamed[:10]), numbers={"sources": dict(sources)},
     )]  # fmt: skip

@@ -67,6 +67,19 @@ def control_rows(obs: pd.DataFrame, mapping: Mapping[str, str] | None, label: st
     return mask if mask.any() else None
 
 
+def control_names(obs: pd.DataFrame, mapping: Mapping[str, str] | None, is_control: Mask, where: str) -> Finding:
+    """A note of every name that was taken for a control, with its rows."""
+    column = source_column(obs, mapping, "perturbation")
+    names = pd.Series("marked rows", index=range(len(obs))) if column is None else obs[column].astype(str).str.strip()
+    count = names[is_control].value_counts()
+    shows = ", ".join(f"{name!r} ({n:,} rows)" for name, n in count.head(6).items())
+    shows += f" and {len(count) - 6:,} more names" if len(count) > 6 else ""
+    text = f"Controls of {where} are {int(is_control.sum()):,} rows: {shows}."
+    return Finding(
+        "note", "control_names", text, int(is_control.sum()), tuple(map(str, count.index[:10])), where, {"shows": shows}
+    )
+
+
 def hand_out(
     values: RowSource,
     obs: pd.DataFrame,

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,11 +22,14 @@ from pertstack._base.files import write_json
 from pertstack._base.findings import Finding
 from pertstack._base.memory import rows_per_tile
 from pertstack._base.progress import track
+from pertstack._base.shown import count_of
 from pertstack.data import DataFile, build_side, open_data, save_side, validate
-from pertstack.data.cells import CellChoice
+from pertstack.data.cells import CellChoice, Normalise
 from pertstack.data.landmarks import landmarks_of
+from pertstack.data.readers.genes import other_names
 from pertstack.data.readers.vehicles import ControlChoice
 from pertstack.data.rows import Float32
+from pertstack.data.taken import Taken, taken
 from pertstack.design.analysis_plan import AnalysisPlan
 from pertstack.design.blocks import Block
 from pertstack.design.leaks.check_plan import check_plan
@@ -36,7 +40,7 @@ from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.predictions.store.writer import RowWriter
 from pertstack.reduce.references import References
-from pertstack.study.folder import FORMAT, MARKS, StudyFolder, write_choices
+from pertstack.study.folder import FORMAT, MARKS, OTHER_NAMES, StudyFolder, write_choices
 from pertstack.study.seals import seal_init
 
 POUR_BYTES = 128 * 10**6
@@ -67,6 +71,69 @@ class StudyChoices:
     plan: Path | None = None  # explicit fold table
     cells: CellChoice = field(default_factory=CellChoice)  # how rows that are cells become samples
 
+    @classmethod
+    def of(
+        cls, *, mapping: Mapping[str, str] | None = None, by: Sequence[str] = (), normalise: Normalise | None = None,
+        min_cells: int = 10, cells_as_samples: bool = False, **options: Any,
+    ) -> StudyChoices:  # fmt: skip
+        """The choices as ``Study.create`` and ``pertstack init`` are given them; paths may be text."""
+        files = ("control", "metadata", "features", "targets", "graph", "graph_names", "plan")
+        paths = {name: Path(options.pop(name)) for name in files if options.get(name) is not None}
+        cells = CellChoice(tuple(by), normalise, min_cells, cells_as_samples)
+        return cls(mapping=dict(mapping or {}), cells=cells, **{**options, **paths})
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What ``init`` would take for what, and the plan it would make. Values were looked at in part only."""
+
+    taken: list[Taken]
+    findings: list[Finding]
+    plan: str
+
+
+def preview_study(root: Path, data: Path, choices: StudyChoices) -> Preview:
+    """What a study of these data would be made of; nothing is written and no value is checked.
+
+    Raises
+    ------
+    InputError
+        As ``create_study``, as far as metadata tell.
+    """
+    _require_free(Path(root))
+    file = _open(data, choices)
+    plan = _make_plan(file, choices)
+    return Preview(taken(file), list(file.notes), plan_in_words(plan))
+
+
+def plan_in_words(plan: FoldPlan) -> str:
+    """The question of a plan and the size of its parts."""
+    facts = plan.describe()
+    names = ["test" if p["fold"] is None else f"fold {p['fold']}" for p in facts["parts"]]
+    parts = "; ".join(
+        f"{name}: {count_of(p['samples'], 'sample')} in {count_of(p['groups'], 'group')}"
+        for name, p in zip(names, facts["parts"], strict=True)
+    )
+    whose = " Folds and test come from an explicit table." if facts["rule"] == "table" else ""
+    grouped = f"Groups: {facts['n_groups']:,}, by {plan.group_by}; they are held out whole.{whose}"
+    return f"Question: {plan.question}\n{grouped}\n{parts}"
+
+
+def _open(data: Path, choices: StudyChoices) -> DataFile:
+    return open_data(
+        data,
+        mapping=choices.mapping,
+        control_layer=choices.control_layer,
+        treated_layer=choices.treated_layer,
+        delta=choices.delta,
+        control=choices.control,
+        metadata=choices.metadata,
+        controls=choices.controls,
+        control_label=choices.control_label,
+        seed=choices.seed,
+        cells=choices.cells,
+    )
+
 
 def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
     """Make a study from a data file; findings that do not stop it are kept in ``plan/findings.json``.
@@ -80,19 +147,7 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
     """
     root = Path(root)
     _require_free(root)
-    file = open_data(
-        data,
-        mapping=choices.mapping,
-        control_layer=choices.control_layer,
-        treated_layer=choices.treated_layer,
-        delta=choices.delta,
-        control=choices.control,
-        metadata=choices.metadata,
-        controls=choices.controls,
-        control_label=choices.control_label,
-        seed=choices.seed,
-        cells=choices.cells,
-    )
+    file = _open(data, choices)
     findings = validate(file)
     _stop_on_errors(findings, f"{data} cannot be used as it is", InputError)
     side, side_findings = build_side(
@@ -120,6 +175,9 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
         obs = file.obs.loc[plan.table["sample_id"]]
         obs.to_parquet(staging / "plan" / "samples.parquet")
         write_json(staging / "plan" / "findings.json", [f.to_json() for f in findings])
+        write_json(staging / "plan" / "taken.json", [t.to_json() for t in taken(file)])
+        if others := other_names(file.var):
+            write_json(staging / "plan" / OTHER_NAMES, others)
         write_json(staging / "card.json", file.card.to_json())
         save_side(staging / "side", side)
         _lay_out_blocks(staging, file, plan, obs)
