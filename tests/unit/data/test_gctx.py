@@ -141,8 +141,8 @@ def test_what_is_missing_is_named(tmp_path) -> None:
     (tmp_path / "bad.gctx").write_bytes(b"no")
     with pytest.raises(InputError, match="GCTX"):
         open_data(tmp_path / "bad.gctx")
-    (tmp_path / "old.gct").write_text("#1.2\n1\t1\n")
-    with pytest.raises(InputError, match=r"GCT 1\.3"):
+    (tmp_path / "old.gct").write_text("#1.1\n1\t1\n")
+    with pytest.raises(InputError, match=r"neither GCT 1\.3 nor 1\.2"):
         open_data(tmp_path / "old.gct")
     text = write_gct(tmp_path / "cut.gct", values, table).read_text().splitlines()
     (tmp_path / "cut.gct").write_text("\n".join(text[:-1]))

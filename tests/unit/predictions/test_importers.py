@@ -365,7 +365,7 @@ def test_damaged_and_unfit_files_are_named(world: World, tmp_path: Path) -> None
     for name, words in [
         ("cut.npz", "cannot be read as .npz"), ("object.npz", "pickled"), ("noids.npz", "lacks 'sample_ids'"),
         ("rows.parquet", "no sample ids"), ("words.parquet", "columns without numbers: 'cell'"),
-        ("p.h5ad", "cannot be read as AnnData"), ("p.csv", "must hold numbers"), ("p.docx", "format of .* not known"),
+        ("p.h5ad", "cannot be read as AnnData"), ("p.csv", "'x' in column 'g2'"), ("p.docx", "format of .* not known"),
     ]:  # fmt: skip
         with pytest.raises(InputError, match=words) as caught:
             list(open_predictions(tmp_path / name))

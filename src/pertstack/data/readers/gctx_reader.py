@@ -1,4 +1,4 @@
-"""GCTX and GCT 1.3 files of the Connectivity Map, read with h5py; metadata from a siginfo / instinfo table.
+"""GCTX and GCT (1.2 and 1.3) files of the Connectivity Map, read with h5py; metadata from a siginfo / instinfo table.
 
 Level 3 (single wells): vehicle wells are the controls of the treated wells of their plate. Level 4 and 5 (already
 differential): say ``delta``. Missing numbers (-666) are left for the validation to find.
@@ -6,6 +6,7 @@ differential): say ``delta``. Missing numbers (-666) are left for the validation
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,17 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
+from pertstack._base.tables import as_names, frame, read_table, with_numbers
+from pertstack._base.text_tables import BROKEN, MISSING, TextTable, damaged, encoding_of, open_bytes
 from pertstack.data.file import DataFile
-from pertstack.data.readers.columns import canonical_obs
+from pertstack.data.readers.columns import ALIASES, canonical_obs
 from pertstack.data.readers.control_rows import Mask, hand_out
 from pertstack.data.readers.matrices import ArrayRows, RepeatedRow, RowSource, StoredRows, SubsetRows
 from pertstack.data.readers.vehicles import ControlChoice, treated_rows, vehicle_rows
-from pertstack.data.side.files import read_table
 
 _ID_COLUMNS = ("sample_id", "inst_id", "distil_id", "sig_id", "id", "cid")
 _PLATES = ("rna_plate", "det_plate", "plate", "plate_id")
+_NAMES = frozenset(_ID_COLUMNS).union(*(ALIASES[n] for n in ALIASES if n not in ("dose", "time")))
 
 
 def open_gctx(
@@ -36,7 +39,8 @@ def open_gctx(
     seed: int = 0,
 ) -> DataFile:
     """Open a .gctx or .gct file; see ``open_data``."""
-    values, ids, columns, var = _read_gct(path) if path.suffix == ".gct" else _read_gctx(path)
+    gctx = path.suffix.casefold() == ".gctx"
+    values, ids, columns, var = _read_gctx(path) if gctx else _read_gct(path)
     table = _metadata(path, metadata, ids, columns)
     named = "plate" in (mapping or {}) or set(_PLATES) & set(table.columns)
     if not named and all(":" in str(i) for i in ids):
@@ -113,38 +117,64 @@ def _meta(group: Any) -> pd.DataFrame:
 def _texts(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if values.dtype.kind not in "SO":
         return values
-    return np.array([v.decode("utf-8").strip("\0 ") if isinstance(v, bytes) else str(v) for v in values], dtype=object)
+    return np.array([_text(v).strip("\0 ") if isinstance(v, bytes) else str(v) for v in values], dtype=object)
+
+
+def _text(raw: bytes) -> str:
+    """HDF5 does not say how fixed-length texts are encoded: UTF-8 where they can be, else Windows-1252 or Latin-1."""
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return raw.decode("latin-1")
 
 
 def _read_gct(path: Path) -> tuple[RowSource, np.ndarray[Any, Any], pd.DataFrame, pd.DataFrame]:
-    """GCT 1.3: two header lines, a line of ids, column metadata lines, then genes as lines."""
+    """GCT 1.3: two header lines, a line of ids, column metadata lines, then genes as lines. GCT 1.2: no metadata."""
+    encoding = encoding_of(path)
     try:
-        with path.open(encoding="utf-8") as stream:
+        with open_bytes(path) as raw, io.TextIOWrapper(raw, encoding=encoding) as stream:
             version, sizes = stream.readline().strip(), stream.readline().split()
-        if version != "#1.3" or len(sizes) != 4:
-            raise InputError(
-                f"{path} is not GCT 1.3 (first lines: {version!r}, {sizes}). Convert it with cmapPy, or give the .gctx."
-            )
-        n_genes, n_samples, n_row_meta, n_col_meta = (int(s) for s in sizes)
-        raw = pd.read_csv(path, sep="\t", skiprows=2, header=0, dtype=str, keep_default_na=False, na_values=[])
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise InputError(f"{path} cannot be read as GCT: {error}.") from error
-    if raw.shape != (n_genes + n_col_meta, 1 + n_row_meta + n_samples):
+            names = tuple(stream.readline().rstrip("\r\n").split("\t"))
+    except BROKEN as error:
+        raise damaged(path, error) from error
+    wanted = {"#1.3": 4, "#1.2": 2}.get(version)
+    if len(sizes) != wanted or not all(s.isdigit() for s in sizes):
         raise InputError(
-            f"{path}: its second line promises {sizes}, but the table is {raw.shape}. The file was cut or edited."
+            f"{path} is neither GCT 1.3 nor 1.2 (first lines: {version!r}, {sizes}). Convert it with cmapPy, or give "
+            f"the .gctx."
         )
-    ids = np.array(raw.columns[1 + n_row_meta :], dtype=object)
-    meta = raw.iloc[:n_col_meta, 1 + n_row_meta :].T.reset_index(drop=True)
-    meta.columns = pd.Index(raw.iloc[:n_col_meta, 0].astype(str))
-    body = raw.iloc[n_col_meta:]
-    var = body.iloc[:, 1 : 1 + n_row_meta].set_index(pd.Index(body.iloc[:, 0].to_numpy(dtype=object), name="gene"))
+    n_genes, n_samples, n_row_meta, n_col_meta = [int(s) for s in sizes] + [1, 0][: 4 - len(sizes)]
+    ids = np.array(names[1 + n_row_meta :], dtype=object)
+    _refuse_repeats(path, "column ids", ids)
+    names = tuple(str(i) for i in range(len(names)))  # by place: metadata of rows may be called like a sample
+    raw_table = frame(TextTable(path, encoding, "\t", ".", names, skip=3))
+    if raw_table.shape != (n_genes + n_col_meta, 1 + n_row_meta + n_samples):
+        raise InputError(
+            f"{path}: its second line promises {sizes}, but the table is {raw_table.shape}. The file was cut or edited."
+        )
+    meta = raw_table.iloc[:n_col_meta, 1 + n_row_meta :].T.reset_index(drop=True)
+    meta.columns = pd.Index(raw_table.iloc[:n_col_meta, 0].astype(str))
+    body = raw_table.iloc[n_col_meta:]
+    genes = body.iloc[:, 0].to_numpy(dtype=object)
+    _refuse_repeats(path, "metadata rows", np.asarray(meta.columns, dtype=object))
     try:
-        numbers = (
-            body.iloc[:, 1 + n_row_meta :].replace({"": "nan", "na": "nan", "NA": "nan"}).to_numpy(dtype=np.float32)
-        )
+        numbers = body.iloc[:, 1 + n_row_meta :].replace(list(MISSING), "nan").to_numpy(dtype=np.float32)
     except ValueError as error:
         raise InputError(f"{path}: a value of the matrix is not a number ({error}).") from error
-    return ArrayRows(np.ascontiguousarray(numbers.T)), ids, meta, var
+    var = body.iloc[:, 1 : 1 + n_row_meta].set_index(pd.Index(genes, name="gene"))
+    return ArrayRows(np.ascontiguousarray(numbers.T)), ids, with_numbers(meta, _NAMES), var
+
+
+def _refuse_repeats(path: Path, what: str, names: np.ndarray[Any, Any]) -> None:
+    index = pd.Index(names)
+    if index.has_duplicates:
+        twice = index[index.duplicated()].unique()
+        raise InputError(
+            f"{path}: {len(twice):,} {what} occur more than once: {first_few(twice)}. Which one is which cannot be "
+            f"known. Make them unique where the file was made."
+        )
 
 
 def _metadata(path: Path, metadata: Path | None, ids: np.ndarray[Any, Any], columns: pd.DataFrame) -> pd.DataFrame:
@@ -153,6 +183,8 @@ def _metadata(path: Path, metadata: Path | None, ids: np.ndarray[Any, Any], colu
     if metadata is None:
         return columns.set_index(index)
     table = read_table(metadata)
+    for column in set(_ID_COLUMNS) & set(table.columns):
+        table[column] = as_names(table[column])
     wanted = set(ids[: min(len(ids), 1000)])
     share = {c: len(wanted & set(table[c].astype(str))) for c in _ID_COLUMNS if c in table.columns}
     key = max(share, key=lambda c: share[c], default=None)
@@ -161,11 +193,13 @@ def _metadata(path: Path, metadata: Path | None, ids: np.ndarray[Any, Any], colu
             f"{metadata} does not name the columns of {path.name}: none of {', '.join(_ID_COLUMNS)} holds ids such as "
             f"{first_few(ids[:3])}. Its columns: {first_few(table.columns, 20)}."
         )
-    table = table.drop_duplicates(key).set_index(table.drop_duplicates(key)[key].astype(str))
+    table = table[table[key].astype(str).isin(set(index))].drop_duplicates()
+    table = table.set_index(table[key].astype(str))
+    _refuse_repeats(metadata, f"ids in column {key!r} (with lines that differ)", table.index.to_numpy(object))
     missing = index.difference(table.index)
     if len(missing):
         raise InputError(
             f"{metadata} has no line for {len(missing):,} of {len(ids):,} columns of {path.name}: {first_few(missing)}."
         )
     chosen: pd.DataFrame = table.loc[index].rename_axis("sample_id")
-    return chosen
+    return with_numbers(chosen, _NAMES)

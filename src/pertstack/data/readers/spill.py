@@ -7,7 +7,7 @@ So memory stays bounded whatever the size of the table; the file vanishes with t
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,54 +16,51 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, StorageError, first_few
 from pertstack._base.files import storage_error
+from pertstack._base.tables import counts_rows, is_padded, is_parquet, parquet_batches, with_numbers
+from pertstack._base.text_tables import MISSING, UNNAMED, is_number, text_table
 from pertstack.data.readers.matrices import ArrayRows, Float32
 
-BATCH = 1024  # rows poured at a time
+
+class Table:
+    """A table of profiles, opened once: how it is written, its columns, and which of them hold numbers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.text = None if is_parquet(path) else text_table(path)
+        first = next(iter(self._first()), None)
+        if first is None or not len(first):
+            raise InputError(f"{path} has no rows.")
+        self.columns = [str(c) for c in first.columns]
+        self.numeric = {c for c in self.columns if self._holds_numbers(first[c])}
+        self.counts_rows = self.columns[0] == UNNAMED and counts_rows(first[UNNAMED].astype(str).tolist())
+
+    def _first(self) -> Iterator[pd.DataFrame]:
+        return parquet_batches(self.path) if self.text is None else (t.to_pandas() for t in self.text.batches())
+
+    def _holds_numbers(self, values: pd.Series[Any]) -> bool:
+        """Whether a column is meant as numbers: most cells are (a word among them is then refused where it stands)."""
+        if self.text is None:
+            return bool(pd.api.types.is_numeric_dtype(values) and values.dtype.kind != "b")
+        cells = [c for c in values if c not in MISSING]
+        found = sum(is_number(c, self.text.decimal) for c in cells)
+        return 2 * found >= len(cells) and not any(is_padded(c) for c in cells)
+
+    def batches(self, columns: list[str], genes: list[str]) -> Iterator[pd.DataFrame]:
+        """The rows of some columns, in order, a batch at a time; in text, all but ``genes`` are texts."""
+        if self.text is None:
+            return parquet_batches(self.path, columns)
+        return (t.to_pandas() for t in self.text.batches(columns, numbers=genes))
 
 
-def table_kind(path: Path) -> str:
-    """``parquet`` or ``csv``, by the suffix (.gz allowed for text)."""
-    suffixes = {s.casefold() for s in path.suffixes}
-    if suffixes & {".parquet", ".pq"}:
-        return "parquet"
-    if suffixes & {".csv", ".tsv", ".tab", ".txt"}:
-        return "csv"
-    raise InputError(f"{path}: tables are .parquet, .csv, .tsv or .txt (perhaps .gz).")
-
-
-def batches(path: Path, columns: list[str] | None = None) -> Iterator[pd.DataFrame]:
-    """The rows of a table, in order, a batch at a time."""
-    try:
-        if table_kind(path) == "parquet":
-            import pyarrow.parquet as pq
-
-            file = pq.ParquetFile(path)
-            for batch in file.iter_batches(batch_size=BATCH, columns=columns):
-                yield batch.to_pandas(ignore_metadata=True)  # an index stays a column
-            return
-        separator = "\t" if {".tsv", ".tab"} & set(path.suffixes) else ","
-        yield from pd.read_csv(path, sep=separator, usecols=columns, chunksize=BATCH, low_memory=False)
-    except (OSError, ValueError, UnicodeDecodeError) as error:
-        if isinstance(error, InputError | StorageError):
-            raise
-        raise InputError(f"{path} cannot be read as a table: {error}.") from error
-
-
-def header(path: Path) -> pd.DataFrame:
-    """The first batch of a table, to learn its columns and their types."""
-    for batch in batches(path):
-        return batch
-    raise InputError(f"{path} has no rows.")
-
-
-def pour(path: Path, genes: list[str], keep: list[str]) -> tuple[ArrayRows, pd.DataFrame]:
-    """Genes of a table as mapped rows (n, n_genes) float32, and the columns to keep as a table."""
+def pour(table: Table, genes: list[str], keep: list[str], names: Collection[str]) -> tuple[ArrayRows, pd.DataFrame]:
+    """Genes of a table as mapped rows (n, n_genes) float32, and the columns to keep as a table; ``names`` are text."""
+    path = table.path
     parts: list[pd.DataFrame] = []
     stream = tempfile.TemporaryFile(prefix="pertstack-")  # noqa: SIM115 (lives as long as the map)
     n = 0
     columns = list(dict.fromkeys([*keep, *genes]))
     try:
-        for batch in batches(path, columns):
+        for batch in table.batches(columns, genes):
             stream.write(_numbers(batch, genes, path, n).tobytes())
             parts.append(batch[keep].set_axis(range(n, n + len(batch)), axis=0))
             n += len(batch)
@@ -75,7 +72,8 @@ def pour(path: Path, genes: list[str], keep: list[str]) -> tuple[ArrayRows, pd.D
     if n == 0:
         raise InputError(f"{path} has no rows.")
     values = np.memmap(stream, dtype=np.float32, mode="r", shape=(n, len(genes)))
-    return ArrayRows(values), pd.concat(parts)
+    decimal = "." if table.text is None else table.text.decimal
+    return ArrayRows(values), with_numbers(pd.concat(parts), names, decimal)
 
 
 def _numbers(batch: pd.DataFrame, genes: list[str], path: Path, start: int) -> Float32:

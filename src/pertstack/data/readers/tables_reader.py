@@ -17,13 +17,14 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
+from pertstack._base.text_tables import UNNAMED
 from pertstack.data.file import DataFile
 from pertstack.data.readers.columns import ALIASES, canonical_obs, source_column
 from pertstack.data.readers.matrices import IndexedRows, RepeatedRow, RowSource
-from pertstack.data.readers.spill import header, pour
+from pertstack.data.readers.spill import Table, pour
 
 Names = np.ndarray[Any, Any]
-_ID_COLUMNS = ("sample_id", "index", "Unnamed: 0", "__index_level_0__")
+_ID_COLUMNS = ("sample_id", "index", UNNAMED, "__index_level_0__", "id")
 _KNOWN = {"sample_id", "control_id", "log10_dose", *_ID_COLUMNS, *(a for names in ALIASES.values() for a in names)}
 
 
@@ -31,21 +32,22 @@ def open_tables(
     path: Path, control: Path | None, *, mapping: Mapping[str, str] | None = None, delta: bool = False
 ) -> DataFile:
     """Open a treated table and its control table; with ``delta`` no control table is needed. See ``open_data``."""
-    first = header(path)
+    first = Table(path)
+    other = None if control is None else Table(control)
     one_sided: set[str] = set()
+    taken = _KNOWN | {str(v) for v in (mapping or {}).values()}
     if delta:
-        genes = _numeric(first) - _taken(mapping)
+        genes = first.numeric - taken
         source = "no control file (differential values)"
-    elif control is None:
+    elif other is None:
         raise InputError(
             f"{path} is a table of treated profiles; the controls are missing. Name their table with --control FILE "
             f"(a row per "
             f"sample_id, or per control_id), or say --delta when the values already are differences."
         )
     else:
-        other = header(control)
-        genes = (_numeric(first) & _numeric(other)) - _taken(mapping)
-        one_sided = (_numeric(first) ^ _numeric(other)) - _taken(mapping)
+        genes = (first.numeric & other.numeric) - taken
+        one_sided = (first.numeric ^ other.numeric) - taken
         source = str(control)
         if not genes:
             raise InputError(
@@ -53,18 +55,22 @@ def open_tables(
                 f"{first_few(first.columns, 8)}, the "
                 f"second {first_few(other.columns, 8)}. Give genes the same names in both."
             )
-    ordered = [str(c) for c in first.columns if str(c) in genes]
-    keep = [c for c in first.columns if str(c) not in genes]
-    treated, table = pour(path, ordered, keep)
-    obs_source = _indexed(table, path)
+    ordered = [c for c in first.columns if c in genes]
+    keep = [c for c in first.columns if c not in genes]
+    treated, table = pour(first, ordered, keep, _names(mapping))
+    column = _id_column(first, mapping)
+    obs_source = _indexed(table, column, path)
+    if column == (mapping or {}).get("sample_id"):
+        mapping = {k: v for k, v in (mapping or {}).items() if k != "sample_id"}  # is the index now
     obs, notes = canonical_obs(obs_source, mapping, where=path.name)
     if delta:
         controls: RowSource = RepeatedRow(np.zeros(len(ordered), dtype=np.float32), len(table))
     else:
-        assert control is not None
-        line = source_column(obs_source, mapping, "cell_line")
-        controls = _controls(control, ordered, obs_source, line)
+        assert other is not None
+        controls = _controls(other, ordered, obs_source, mapping, column)
     notes.append(_gene_note(path, ordered, keep))
+    if column == UNNAMED and first.counts_rows:
+        notes.append(_row_numbers(path, len(obs)))
     if one_sided:
         notes.append(_one_sided_note(path, sorted(one_sided)))
     var = pd.DataFrame(index=pd.Index(np.array(ordered, dtype=object), name="gene"))
@@ -74,34 +80,45 @@ def open_tables(
     )  # fmt: skip
 
 
-def _taken(mapping: Mapping[str, str] | None) -> set[str]:
-    return {str(v) for v in (mapping or {}).values()}
+def _names(mapping: Mapping[str, str] | None) -> set[str]:
+    """Columns whose cells are names, so text whatever they look like: all known ones but doses and times."""
+    amounts = {*ALIASES["dose"], *ALIASES["time"], *((mapping or {}).get(n, "") for n in ("dose", "time", "time_h"))}
+    return (_KNOWN | {str(v) for v in (mapping or {}).values()}) - amounts - {"log10_dose"}
 
 
-def _numeric(table: pd.DataFrame) -> set[str]:
-    return {str(c) for c in table.columns if pd.api.types.is_numeric_dtype(table[c]) and str(c) not in _KNOWN}
+def _id_column(table: Table, mapping: Mapping[str, str] | None) -> str | None:
+    """The mapped column, else the first known one; an unnamed column that counts the rows is the last resort."""
+    asked = (mapping or {}).get("sample_id")
+    if asked in table.columns:
+        return asked
+    known = [c for c in _ID_COLUMNS if c in table.columns]
+    better = [c for c in known if c != UNNAMED or not table.counts_rows]
+    return next(iter([*better, *known]), None)
 
 
-def _id_column(table: pd.DataFrame) -> Any:
-    return next((c for c in _ID_COLUMNS if c in table.columns), None)
-
-
-def _indexed(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The metadata with sample ids as index: column sample_id, else the first unnamed column."""
-    column = _id_column(table)
+def _indexed(table: pd.DataFrame, column: str | None, path: Path) -> pd.DataFrame:
+    """The metadata with sample ids as index."""
     if column is None:
         raise InputError(
             f"{path} has no column of sample ids. Add one named sample_id: rows are matched by id, never by position. "
             f"Its other columns: {first_few(table.columns, 20)}."
         )
+    empty = table.index[table[column].isna()]
+    if len(empty):
+        raise InputError(
+            f"{path}: column {column!r} has no sample id in {len(empty):,} rows (the first is row {empty[0] + 1:,}). "
+            f"Give every row its id, or remove these rows."
+        )
     named: pd.DataFrame = table.set_index(table[column].astype(str)).drop(columns=column).rename_axis("sample_id")
     return named
 
 
-def _controls(path: Path, genes: list[str], obs: pd.DataFrame, line: str | None) -> RowSource:
-    columns = header(path).columns
+def _controls(
+    given: Table, genes: list[str], obs: pd.DataFrame, mapping: Mapping[str, str] | None, ids_in: str | None
+) -> RowSource:
+    path, columns, line = given.path, given.columns, source_column(obs, mapping, "cell_line")
     by_control = "control_id" in columns and "control_id" in obs
-    key = "control_id" if by_control else next((c for c in _ID_COLUMNS if c in columns), None)
+    key = "control_id" if by_control else _id_column(given, {"sample_id": ids_in or ""})
     if key is None:
         raise InputError(
             f"{path} has neither a column sample_id nor control_id (with control_id in the treated table too), so "
@@ -109,7 +126,8 @@ def _controls(path: Path, genes: list[str], obs: pd.DataFrame, line: str | None)
             f"matched to samples. Its columns: {first_few(columns, 20)}."
         )
     stated = line if line in columns else None
-    values, table = pour(path, genes, [key] if stated is None else [key, stated])
+    kept = [key] if stated is None else [key, stated]
+    values, table = pour(given, genes, kept, kept)
     ids = pd.Index(table[key].astype(str))
     if ids.has_duplicates:
         raise InputError(
@@ -148,6 +166,15 @@ def _one_sided_note(path: Path, columns: list[str]) -> Finding:
         f"genes, give both tables the same gene names; if they are metadata, all is well."
     )
     return Finding("warning", "columns_in_one_table", message, len(columns), tuple(columns[:10]), str(path))
+
+
+def _row_numbers(path: Path, n: int) -> Finding:
+    message = (
+        f"{path.name} has no sample ids but numbers of rows (0, 1, 2, ...), so its {n:,} rows are matched to their "
+        f"controls by position in their files. If the two tables were sorted differently, every control is wrong. "
+        f"Write both tables with a column sample_id."
+    )
+    return Finding("warning", "row_numbers_as_ids", message, n, where=str(path))
 
 
 def _gene_note(path: Path, genes: list[str], keep: list[Any]) -> Finding:

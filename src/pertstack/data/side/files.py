@@ -14,9 +14,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from pertstack._base.errors import CorruptionError, InputError, MissingFileError, first_few
-from pertstack._base.files import missing_file, write_atomic
+from pertstack._base.files import write_atomic
+from pertstack._base.tables import as_names, counts_rows, is_text, read_table
+from pertstack._base.text_tables import UNNAMED, text_table
 from pertstack.data.side.gene_names import Names, is_string, names_beside, names_of_table, read_string, translate
 from pertstack.data.side.side import FEATURE_KINDS, FeatureKind, GeneGraph, PerturbationFeatures, SideInformation
 
@@ -78,50 +81,40 @@ def _load_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray[Any, Any
         ) from error
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A parquet, feather, CSV, TSV or whitespace-separated table, perhaps gzipped; all columns as they are."""
-    if not path.exists():
-        raise missing_file(path)
-    suffixes = [s.casefold() for s in path.suffixes]
-    try:
-        if suffixes and suffixes[-1] in {".parquet", ".pq"}:
-            return pd.read_parquet(path)
-        if suffixes and suffixes[-1] in {".feather", ".arrow"}:
-            return pd.read_feather(path)
-        separator = "\t" if {".tsv", ".tab"} & set(suffixes) else _separator(path)
-        return pd.read_csv(path, sep=separator, low_memory=False)
-    except (OSError, ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise InputError(f"{path} cannot be read as a table: {error}. Known: parquet, feather, CSV, TSV.") from error
-
-
-def _separator(path: Path) -> str:
-    import gzip
-
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8", errors="replace") as stream:
-        first = stream.readline()
-    counts = {sep: first.count(sep) for sep in (",", "\t", ";")}
-    best = max(counts, key=lambda sep: counts[sep])
-    return best if counts[best] else r"\s+"
-
-
 def read_features(path: Path) -> pd.DataFrame:
     """Numbers keyed by perturbation: index perturbation (str, unique), columns features, float32."""
     if path.suffix == ".npz":
         return _features_npz(path)
+    if is_text(path):
+        return _features_text(path)
     table = read_table(path)
     column = next((c for c in _NAME_COLUMNS if c in table.columns), None)
     if column is not None or isinstance(table.index, pd.RangeIndex):
-        table = table.set_index(column if column is not None else table.columns[0])
+        column = column if column is not None else table.columns[0]
+        table = table.set_index(as_names(table[column])).drop(columns=column)
     table.index = table.index.astype(str)
     words = [str(c) for c in table.columns if not pd.api.types.is_numeric_dtype(table[c])]
     if words:
         raise InputError(
             f"{path}: the columns {first_few(words)} are not numbers. Features are numbers in every column but the "
-            f"first "
-            f"(the perturbation); encode words first."
+            f"first (the perturbation); encode words first."
         )
     return _unique(table, path)
+
+
+def _features_text(path: Path) -> pd.DataFrame:
+    """The perturbation stands in a column known by its name, else in the first that does not count the rows."""
+    table = text_table(path)
+    columns = list(table.columns)
+    if columns[0] == UNNAMED and len(columns) > 2:
+        counted = [c for part in table.batches([UNNAMED]) for c in part.column(0).to_pylist()]
+        columns = columns[1:] if counts_rows(counted) else columns
+    column = next((c for c in _NAME_COLUMNS if c in columns), columns[0])
+    rest = [c for c in columns if c != column]
+    parts = [part.to_pandas() for part in table.batches([column, *rest], numbers=rest, kind=pa.float64())]
+    if not parts or not rest:
+        raise InputError(f"{path} has {len(parts) and len(parts[0])} rows and {len(rest)} columns of numbers.")
+    return _unique(pd.concat(parts).set_index(column), path)
 
 
 def _features_npz(path: Path) -> pd.DataFrame:
@@ -180,7 +173,7 @@ def targets_of(value: Any, where: str) -> dict[str, tuple[str, ...]]:
             raise InputError(
                 f"{where} has columns {first_few(value.columns)}, but needs 'perturbation' and 'gene'. Rename them."
             )
-        pairs = list(zip(value[name].astype(str), value[gene], strict=True))
+        pairs = list(zip(as_names(value[name]).astype(str), value[gene], strict=True))
     elif isinstance(value, Mapping):
         pairs = [(str(k), v) for k, v in value.items()]
     else:

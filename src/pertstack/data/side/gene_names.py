@@ -6,14 +6,14 @@ edges themselves is the business of ``data/side/files.py``.
 
 from __future__ import annotations
 
-import csv
-import gzip
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
+from pertstack._base.tables import frame
+from pertstack._base.text_tables import BROKEN, open_bytes, text_table
 
 Names = Mapping[str, tuple[str, ...]]
 
@@ -35,18 +35,16 @@ def names_beside(edges: Path) -> Path | None:
 def is_string(path: Path) -> bool:
     """Whether a file begins as STRING's tables of proteins do."""
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
+        with open_bytes(path) as stream:
             return bytes(stream.read(18)) == b"#string_protein_id"
-    except OSError:
+    except BROKEN:
         return False
 
 
 def read_string(path: Path) -> pd.DataFrame:
     """The first two columns, as texts. STRING does not quote: a ``"`` in an annotation is a character like others."""
-    try:
-        return pd.read_csv(path, sep="\t", usecols=[0, 1], dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a protein table of STRING ({error}). Download it again.") from error
+    table = text_table(path, blanks=False, quotes=False)
+    return frame(table, table.columns[:2])
 
 
 def names_of_table(table: pd.DataFrame, genes: tuple[str, ...], where: str) -> Names:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
-from pertstack.data.side.files import read_table
+from pertstack._base.tables import read_table
 from pertstack.data.side.structures import morgan_features
 from pertstack.data.simulation.config import SimulationConfig
 from pertstack.data.simulation.layout import DOSE_SHARES, DOSES, TIME_SHARES, TIMES
@@ -53,7 +53,7 @@ def read_design(config: SimulationConfig, rng: np.random.Generator) -> Design:
         raise InputError(
             f"{config.design} lacks the columns {first_few(sorted(lacking))}; it has {first_few(table.columns)}."
         )
-    table = table[["cell_line", "smiles"]].dropna().astype(str)
+    table = table[["cell_line", "smiles"]].replace("", None).dropna().astype(str)
     lines = tuple(
         table["cell_line"].value_counts(sort=True).sort_index().sort_values(ascending=False, kind="stable").index
     )

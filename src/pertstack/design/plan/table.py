@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 
+from pertstack._base import tables
 from pertstack._base.errors import InputError, MissingFileError, first_few, unknown_name
+from pertstack._base.tables import as_names, without_row_numbers
+from pertstack._base.text_tables import UNNAMED
 from pertstack.design.plan.assign import LEAST_PER_FOLD, place_groups, too_few_groups
 from pertstack.design.plan.groups import SAMPLE, check_sample_ids, group_ids
 from pertstack.design.plan.rows import groups_per_place
@@ -28,16 +29,8 @@ def load_table(path: Path) -> pd.DataFrame:
         raise MissingFileError(
             f"The fold table {path} does not exist or is no file. Give a parquet, CSV or TSV file with --plan."
         )
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        # every cell is text, and only an empty one is missing: ids keep their leading zeros
-        return pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False, na_values=[""])
-    except (pa.ArrowException, ValueError, csv.Error, OSError) as error:
-        raise InputError(
-            f"{path} cannot be read as a table ({error}). Give a parquet, CSV or TSV file with the columns sample_id "
-            "and fold."
-        ) from error
+    table = without_row_numbers(tables.read_table(path))
+    return table.where(table != "", None) if tables.is_text(path) else table  # only an empty cell is missing
 
 
 def read_table(
@@ -67,8 +60,12 @@ def read_table(
         Ids that do not match the data (the first ten are shown), folds that are not 0, 1, 2, ..., roles that contradict
         folds, or fewer than two groups per fold.
     """
-    table = table if "sample_id" in table.columns else table.reset_index(names="sample_id")
-    table = table.assign(sample_id=table["sample_id"].astype(str))
+    named = next((c for c in ("sample_id", "id", "index", UNNAMED) if c in table.columns), None)
+    if named == "sample_id" or (named is not None and isinstance(table.index, pd.RangeIndex)):
+        table = table.rename(columns={named: "sample_id"})
+    else:
+        table = table.reset_index(names="sample_id")
+    table = table.assign(sample_id=as_names(table["sample_id"]).astype(str))
     check_sample_ids(table.set_index("sample_id"))
     if obs is not None:
         table = _match(table, obs)

@@ -6,7 +6,6 @@ Column-wise files are turned into rows through a scratch file, a slab of columns
 
 from __future__ import annotations
 
-import csv
 import json
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,17 +14,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.feather
 import pyarrow.ipc
 import pyarrow.parquet
 
 from pertstack._base.errors import InputError, first_few
+from pertstack._base.tables import counts_rows
+from pertstack._base.text_tables import UNNAMED, TextTable, is_number, text_table
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.files import PredictionFile, names_of
 
 SLAB_BYTES = 24_000_000
-CSV_BLOCK = 4_000_000  # bytes of text parsed at once; more is faster and takes more memory
 ReadColumns = Callable[[list[str]], Any]  # -> pyarrow.Table
 
 
@@ -140,62 +139,28 @@ def _read(stream: Any, n_bytes: int) -> bytes:
 
 
 def open_csv_predictions(path: Path) -> PredictionFile:
-    """A CSV or TSV file (also .gz) with ids in the first column and gene names in the first line."""
-    with pa.input_stream(str(path), compression="detect") as stream:
-        head = stream.read(1 << 22).split(b"\n", 1)[0].decode("utf-8-sig").rstrip("\r")
-    delimiter = max(",\t;", key=head.count)
-    if delimiter not in head:
-        raise InputError(f"{path}: the first line holds no comma, tab or semicolon: {head[:60]!r}. Is this a table?")
-    header = next(csv.reader([head], delimiter=delimiter))
-    gene_names = header[1:]
-    if len(set(header)) != len(header):
-        PredictionFile(path, ["-"], gene_names, lambda n_rows: iter(()))  # says which names occur twice
-
-    def tables(columns: list[str] | None) -> Iterator[Any]:
-        return _csv_batches(path, header, delimiter, columns)
-
-    ids = [str(i) for batch in tables([header[0]]) for i in batch.column(0).to_pylist()]
+    """A text table with ids in the first column (behind a column that only counts rows) and a column per gene."""
+    table = text_table(path, blanks=False)
+    columns = list(table.columns)
+    if len(columns) < 2:
+        raise InputError(
+            f"{path}: the first line holds no comma, tab or semicolon: {' '.join(columns)[:60]!r}. Is this a table?"
+        )
+    ids = _texts(table, columns[0])
+    if columns[0] == UNNAMED and len(columns) > 2 and counts_rows(ids):
+        second = _texts(table, columns[1])
+        if not all(is_number(i, table.decimal) for i in second):
+            columns, ids = columns[1:], second
+    gene_names = columns[1:]
 
     def rows(n_rows: int) -> Iterator[Float32]:
-        for batch in tables(None):
+        for batch in table.batches(gene_names, numbers=gene_names):
             for start in range(0, batch.num_rows, n_rows):
                 part = batch.slice(start, n_rows)
-                yield _slab(part.select(gene_names), gene_names, part.num_rows)
+                yield _slab(part, gene_names, part.num_rows)
 
     return PredictionFile(path, ids, gene_names, rows)
 
 
-def _csv_batches(path: Path, header: list[str], delimiter: str, columns: list[str] | None) -> Iterator[Any]:
-    """Some lines at a time. Arrow's own streaming reader holds 32 blocks ahead, which are too many for wide tables."""
-    convert = pa.csv.ConvertOptions(
-        column_types={header[0]: pa.string(), **{g: pa.float32() for g in header[1:]}}, include_columns=columns,
-        null_values=["", "NA", "NaN", "nan", "NULL"], strings_can_be_null=False,
-    )  # fmt: skip
-    done = 0
-    for lines in _whole_lines(path):
-        options = pa.csv.ReadOptions(use_threads=False, block_size=len(lines) + 1, column_names=header, encoding="utf8")
-        parse = pa.csv.ParseOptions(delimiter=delimiter)
-        try:
-            table = pa.csv.read_csv(pa.BufferReader(lines), options, parse, convert)
-        except pa.ArrowInvalid as error:
-            raise InputError(
-                f"{path}, after {done:,} rows: {error}. Every column but the first must hold numbers, one per gene."
-            ) from error
-        done += table.num_rows
-        yield table
-
-
-def _whole_lines(path: Path) -> Iterator[bytes]:
-    """The bytes behind the first line, cut where lines end; nothing that is blank."""
-    rest, first = b"", True
-    with pa.input_stream(str(path), compression="detect") as stream:
-        while piece := stream.read(CSV_BLOCK):
-            rest += piece
-            if first and b"\n" in rest:
-                rest, first = rest[rest.index(b"\n") + 1 :], False
-            cut = 0 if first else rest.rfind(b"\n") + 1
-            if rest[:cut].strip():
-                yield rest[:cut]
-            rest = rest[cut:]
-    if rest.strip() and not first:
-        yield rest
+def _texts(table: TextTable, column: str) -> list[str]:
+    return [str(i) for batch in table.batches([column]) for i in batch.column(0).to_pylist()]

@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from pertstack._base.errors import InputError, MissingFileError
 from pertstack._base.findings import Finding
 from pertstack.predictions.importers import AddReport, add_predictions
 from pertstack.predictions.importers.cards import read_card
+from pertstack.predictions.importers.fitted_file import read_fitted_on
 from pertstack.predictions.sources.nested_source import has_nested
 from pertstack.stacking.registry import COMBINERS
 from pertstack.study.folder import StudyFolder
@@ -98,26 +97,3 @@ def _given_card(card: Path | str | Mapping[str, Any] | None) -> dict[str, Any] |
 def _on_cards(report: AddReport) -> list[str]:
     """Codes of what was found on the preprocessing cards: no_card, card_incomplete, card_matches."""
     return sorted({f.code for f in report.findings if f.code in ("no_card", "card_incomplete", "card_matches")})
-
-
-def read_fitted_on(text: str | Path) -> Any:
-    """What ``--fitted-on`` means: a word, a digest, or the content of a file of ids or of folds and ids."""
-    path = Path(text)
-    if not path.is_file():
-        if path.suffix or "/" in str(text):
-            raise InputError(
-                f"--fitted-on names the file {text}, which does not exist. Give a file of sample ids, a table with "
-                f"columns fold and sample_id, or one of the words plan and unknown."
-            )
-        return str(text)
-    if path.suffix == ".parquet":
-        table = pd.read_parquet(path)
-    elif path.suffix in {".csv", ".tsv"}:
-        table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype=str)
-    else:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if {"fold", "sample_id"} <= set(table.columns):
-        table["fold"] = pd.to_numeric(table["fold"], errors="coerce").astype("Int64")
-        return table
-    column = "sample_id" if "sample_id" in table.columns else table.columns[0]
-    return table[column].astype(str).tolist()
