@@ -30,7 +30,7 @@ from worlds_make import KINDS, STRESS, make_world
 
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.calibration import AUTO_ORDER, first_that_passes
-from pertstack.reduce.controls import MeanOfOthers, calibrate_source
+from pertstack.reduce.controls import calibrate_source
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
@@ -121,25 +121,9 @@ def judge(split: Split) -> list[dict[str, Any]]:
     nested = fit_nested(names, reduction, source=source, references=references, primary=primary, level_one=level_one)
     metrics = tuple(dict.fromkeys(parse_metric(m).name for m in (primary, *NO_HARM)))
     table = score(source, nested.combines(), references, metrics=metrics)
-    table = fold_clean(table, split, nested, references, source)
     choice = choose(table, nested, ranges=ranges, constants=constants, rule="safe_gain")
     strict = choose(table, nested, ranges=ranges, constants=constants, rule="no_harm_ladder")
     return test_rows(split, references, nested, choice, strict, primary, calibration, started)
-
-
-def fold_clean(table, split, nested, references, source):  # type: ignore[no-untyped-def]
-    """The table with correlations against the centroid of the other folds: one that holds the scored fold punishes
-    whatever predicts the level of a fold."""
-    others, values = MeanOfOthers(source, references), table.values_by_name.copy()
-    column, order = table.column("pearson_all@centroid"), {s: i for i, s in enumerate(table.samples["sample_id"])}
-    for k in range(N_FOLDS):
-        part = split.source(split.predictions, split.folds == k)
-        rows = np.stack([others.profile(line, k) for line in references.cell_lines])
-        clean = replace(references, mean_treated=rows)
-        found = score(part, nested.combines(), clean, metrics=["pearson_all@centroid"])
-        at = [order[s] for s in found.samples["sample_id"]]
-        values[:, column, at] = found.values_by_name[[found.names.index(n) for n in table.names], 0]
-    return replace(table, values_by_name=values)
 
 
 def test_rows(split, references, nested, choice, strict, primary, calibration, started):  # type: ignore[no-untyped-def]

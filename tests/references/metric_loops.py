@@ -59,3 +59,12 @@ def discrimination_loop(truth, prediction, distance):
         others = [1.0 if d[q] > d[i] else 0.5 if d[q] == d[i] else 0.0 for q in range(len(truth)) if q != i]
         out.append(np.mean(others))
     return np.array(out)
+
+
+def centroid_loop(source, line, fold):
+    """Mean treated profile of a line, a row at a time, over development rows that are not in the fold."""
+    rows = []
+    for block, table in source.tables.items():
+        if block.cell_line == line and block.fold is not None and block.fold != fold:
+            rows += [source.layers[(block, "treated")][i].astype(float) for i in range(len(table))]
+    return sum(rows) / len(rows)

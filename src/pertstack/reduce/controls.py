@@ -8,7 +8,7 @@ So neither control shares a row with the truth it is scored on. What the scores 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,6 @@ class TruthHalf:
 
     source: BlockSource
     kept: dict[Block, Codes]
-    blocks_shown: tuple[Block, ...] | None = None
 
     @classmethod
     def of(cls, source: BlockSource) -> TruthHalf:
@@ -70,8 +69,6 @@ class TruthHalf:
         return ()
 
     def blocks(self) -> list[Block]:
-        if self.blocks_shown is not None:
-            return list(self.blocks_shown)
         return [b for b in self.source.blocks() if b.role == "development"]
 
     def obs(self, block: Block) -> pd.DataFrame:
@@ -124,44 +121,14 @@ class MeasuredAgain:
         self._block = block
 
 
-class MeanOfOthers:
-    """A ``Combine``: mean treated profile of the row's cell line outside its fold; every other line's mean change from
-    control, added to the line's mean control, where the line is in no other fold."""
+def mean_of_others(references: References) -> Combine:
+    """The centroid outside the row's fold (``References.centroid``) as a prediction."""
 
-    def __init__(self, source: BlockSource, references: References) -> None:
-        self.references = references
-        self.total: dict[str, dict[int | None, tuple[Float64, int]]] = {}
-        for block in ordered_blocks(source):
-            n = len(source.obs(block))
-            total = np.zeros(len(source.gene_names))
-            for start in range(0, n, 256):
-                total += source.read(block, "treated", start, min(n, start + 256)).sum(axis=0, dtype=np.float64)
-            folds = self.total.setdefault(block.cell_line, {})
-            before, count = folds.get(block.fold, (0.0, 0))
-            folds[block.fold] = (before + total, count + n)
-
-    def __call__(self, tile: Tile) -> Float32:
-        profile = self.profile(tile.block.cell_line, tile.block.fold).astype(np.float32)
+    def combine(tile: Tile) -> Float32:
+        profile = references.centroid(tile.block.cell_line, tile.block.fold).astype(np.float32)
         return np.repeat(profile[None], tile.n, axis=0)
 
-    def profile(self, line: str, fold: int | None) -> Float64:
-        """(n_genes,)"""
-        mine = _outside(self.total.get(line, {}), fold)
-        if mine is not None:
-            return mine
-        shifts = [
-            found - self.references.pooled(other)
-            for other, folds in sorted(self.total.items())
-            if (found := _outside(folds, fold)) is not None
-        ]
-        shift: Float64 = np.mean(shifts, axis=0) if shifts else np.zeros(len(self.references.gene_names))
-        return self.references.pooled(line) + shift
-
-
-def _outside(folds: dict[int | None, tuple[Float64, int]], fold: int | None) -> Float64 | None:
-    parts = [found for k, found in sorted(folds.items(), key=str) if k != fold]
-    n = sum(count for _, count in parts)
-    return np.sum([total for total, _ in parts], axis=0) / n if n else None
+    return combine
 
 
 def calibrate_source(
@@ -173,25 +140,12 @@ def calibrate_source(
     is given all the same, so that the range of the metric is known. The centroid is that of the other folds; truth and
     positive control share its noise, worth a correlation of one over the number of its samples.
     """
-    half, others = TruthHalf.of(source), MeanOfOthers(source, references)
-    controls: dict[str, Combine] = {POSITIVE: MeasuredAgain(source), NEGATIVE: others}
-    chosen = parse_metrics(metrics)
-    options: dict[str, Any] = {"base_models": False, "memory": memory, "workers": workers}
-    table = score(half, controls, references, metrics=[m for m in chosen if m.reference != "centroid"], **options)
-    values = {m.name: (table.values(POSITIVE, m), table.values(NEGATIVE, m)) for m in chosen if m.name in table.metrics}
-    centred = [m for m in chosen if m.reference == "centroid"]
-    parts = []
-    for fold in sorted({b.fold for b in half.blocks()}, key=str) if centred else []:
-        rows = np.stack([others.profile(line, fold) for line in references.cell_lines])
-        only = replace(half, blocks_shown=tuple(b for b in half.blocks() if b.fold == fold))
-        parts.append(score(only, controls, replace(references, mean_treated=rows), metrics=centred, **options))
-    order = {s: i for i, s in enumerate(table.samples["sample_id"])}
-    for m in centred:
-        both = np.full((2, table.n), np.nan)
-        for part in parts:
-            at = [order[s] for s in part.samples["sample_id"]]
-            both[:, at] = part.values(POSITIVE, m), part.values(NEGATIVE, m)
-        values[m.name] = (both[0], both[1])
+    half = TruthHalf.of(source)
+    controls: dict[str, Combine] = {POSITIVE: MeasuredAgain(source), NEGATIVE: mean_of_others(references)}
+    table = score(
+        half, controls, references, metrics=parse_metrics(metrics), base_models=False, memory=memory, workers=workers
+    )
+    values = {m: (table.values(POSITIVE, m), table.values(NEGATIVE, m)) for m in table.metrics}
     conditions = np.concatenate(
         [
             np.char.add(f"{block.id}:", condition_codes(half.obs(block))[0].astype(str))

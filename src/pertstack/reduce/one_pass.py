@@ -144,7 +144,8 @@ def part_key(source: BlockSource, references: References, block: Block, k: int) 
         for m in source.models
     ]
     truth = [source.layer_digest(block, layer) for layer in ("treated", "control")]
-    profiles = [digest_array(references.pooled(block.cell_line)), digest_array(references.centroid(block.cell_line))]
+    pooled, centroid = references.pooled(block.cell_line), references.centroid(block.cell_line, block.fold)
+    profiles = [digest_array(pooled), digest_array(centroid)]
     genes = digest_names(map(str, source.gene_names))
     return digest_json([FORMAT, block.id, k, len(source.obs(block)), genes, truth, models, profiles])
 
@@ -233,7 +234,7 @@ def rows_of_tile(n_genes: int, n_layers: int, memory: int) -> int:
 
 def _profiles(references: References, block: Block) -> dict[Reference, Float32]:
     """What slices are cut against, float32: (1, n_genes), or no row for the own control."""
-    pooled, centroid = references.pooled(block.cell_line), references.centroid(block.cell_line)
+    pooled, centroid = references.pooled(block.cell_line), references.centroid(block.cell_line, block.fold)
     own = np.zeros((0, len(pooled)), dtype=np.float32)
     made = {"own": own, "pooled": pooled.astype(np.float32)[None], "centroid": centroid.astype(np.float32)[None]}
     return {r: made[r] for r in SLICED}

@@ -2,7 +2,8 @@
 
 ``own`` is the sample's control; ``pooled`` the mean control and ``centroid`` the mean treated profile of its cell
 line, both over development rows only, so that nothing of the held-out truth enters; ``matched`` the mean of the other
-controls of its plate (``matched.py``). Which reference a number uses is for callers to choose.
+controls of its plate (``matched.py``). Rows of a fold meet the centroid of the other folds: a mean that contains the
+rows it is compared with makes every fitted level look wrong. Which reference a number uses is for callers to choose.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ class References:
     counts: np.ndarray[Any, np.dtype[np.int64]]  # (n_lines,) development rows
     mean_control: Float64  # (n_lines, n_genes)
     mean_treated: Float64  # (n_lines, n_genes)
+    folds: tuple[int, ...] = ()
+    fold_counts: np.ndarray[Any, np.dtype[np.int64]] | None = None  # (n_lines, n_folds) development rows
+    fold_treated: Float64 | None = None  # (n_lines, n_folds, n_genes) mean treated; 0 where there are no rows
     controls: Mapping[str, Float64] = field(default_factory=dict)
     plates: MatchedControls = field(default_factory=MatchedControls)
     landmarks: np.ndarray[Any, np.dtype[np.bool_]] | None = None  # (n_genes,)
@@ -62,6 +66,7 @@ class References:
             The source has no development rows.
         """
         sums: dict[str, list[Any]] = {}
+        by_fold: dict[tuple[str, int | None], tuple[int, Float64]] = {}
         blocks = sorted(b for b in source.blocks() if b.role == "development")
         plates = PlateGather(grouping_of(source, blocks))
         for block in blocks:
@@ -73,6 +78,8 @@ class References:
             have[0] += n
             have[1] += control
             have[2] += treated
+            before, total = by_fold.get((block.cell_line, block.fold), (0, 0.0))
+            by_fold[block.cell_line, block.fold] = (before + n, total + treated)
         if not sums:
             raise InputError(
                 "There are no development rows to take reference profiles from. Collect references from a source "
@@ -82,7 +89,15 @@ class References:
         counts = np.array([sums[line][0] for line in lines], dtype=np.int64)
         control = np.stack([sums[line][1] for line in lines]) / counts[:, None]
         treated = np.stack([sums[line][2] for line in lines]) / counts[:, None]
-        return cls(np.asarray(source.gene_names), lines, counts, control, treated, plates=plates.finish())
+        folds = tuple(sorted({fold for _, fold in by_fold if fold is not None}))
+        fold_counts = np.zeros((len(lines), len(folds)), dtype=np.int64)
+        fold_treated = np.zeros((len(lines), len(folds), len(source.gene_names)))
+        for (line, fold), (n, total) in by_fold.items():
+            if fold is not None:
+                at = lines.index(line), folds.index(fold)
+                fold_counts[at], fold_treated[at] = n, total / n
+        means = (counts, control, treated, folds, fold_counts, fold_treated)
+        return cls(np.asarray(source.gene_names), lines, *means, plates=plates.finish())
 
     def pooled(self, cell_line: str) -> Float64:
         """Mean control of a cell line over its development rows, (n_genes,).
@@ -104,16 +119,41 @@ class References:
             "controls are inputs."
         )
 
-    def centroid(self, cell_line: str) -> Float64:
-        """Mean treated profile of a cell line over its development rows, (n_genes,).
+    def centroid(self, cell_line: str, fold: int | None = None) -> Float64:
+        """Mean treated profile of a cell line over its development rows outside ``fold``, (n_genes,).
 
-        A line without development rows: its pooled control plus the mean over known lines of (centroid - pooled),
-        each line counting once.
+        Rows of a fold are compared with the mean of the other folds, rows of the test (``fold`` None) with that of all
+        folds: the profile never contains a row it is compared with. A line without development rows there: its pooled
+        control plus the mean over the other lines of (centroid - pooled), each line counting once.
         """
-        if cell_line in self.cell_lines:
-            return self._row(self.mean_treated, cell_line)
-        shift: Float64 = (self.mean_treated - self.mean_control).mean(axis=0)
+        mine = self._outside(cell_line, fold)
+        if mine is not None:
+            return mine
+        others = [(line, self._outside(line, fold)) for line in self.cell_lines]
+        shifts = [profile - self._row(self.mean_control, line) for line, profile in others if profile is not None]
+        if not shifts:
+            raise InputError(f"No development row is outside fold {fold}, so there is no centroid for its rows.")
+        shift: Float64 = np.mean(shifts, axis=0)
         return self.pooled(cell_line) + shift
+
+    def _outside(self, cell_line: str, fold: int | None) -> Float64 | None:
+        """Mean treated profile of a line outside a fold; None where it has no such rows."""
+        if cell_line not in self.cell_lines:
+            return None
+        if fold is None:
+            return self._row(self.mean_treated, cell_line)
+        if self.fold_counts is None or self.fold_treated is None:
+            raise InputError(
+                "The references of this study were collected by an older version, which did not keep the centroid of "
+                "each fold: out of fold its centroid contains the rows it is compared with. Make the study again with "
+                "`pertstack init`."
+            )
+        at = self.cell_lines.index(cell_line)
+        n = np.where(np.array(self.folds) == fold, 0, self.fold_counts[at])
+        if not n.sum():
+            return None
+        answer: Float64 = n @ self.fold_treated[at] / n.sum()
+        return answer
 
     def _row(self, profiles: Float64, cell_line: str) -> Float64:
         row: Float64 = profiles[self.cell_lines.index(cell_line)]
@@ -167,6 +207,8 @@ class References:
         """Content digest: reductions made with other references are not reused."""
         extra = {line: digest_array(np.asarray(v)) for line, v in self.controls.items()}
         main = [digest_array(self.counts), digest_array(self.mean_control), digest_array(self.mean_treated)]
+        if self.fold_treated is not None:
+            main += [digest_array(np.asarray(self.fold_counts)), digest_array(self.fold_treated)]
         more = {k: digest_array(np.asarray(v)) for k, v in self.plates.to_arrays().items() if v.dtype.kind in "fi"}
         names = [digest_names(map(str, self.gene_names)), list(self.cell_lines)]
         return digest_json([*names, main, extra, more] if self.plates.by else [*names, main, extra])
@@ -175,6 +217,7 @@ class References:
         """Write to one npz file, seen whole or not at all."""
         extra = sorted(self.controls)
         empty = np.zeros((0, len(self.gene_names)))
+        by_fold: dict[str, Any] = {"fold_counts": self.fold_counts, "fold_treated": self.fold_treated}
         buffer = io.BytesIO()
         np.savez(
             buffer, format=np.int64(1), gene_names=np.asarray(self.gene_names, dtype=str),
@@ -182,6 +225,7 @@ class References:
             mean_treated=self.mean_treated, control_lines=np.asarray(extra, dtype=str),
             controls=np.stack([self.controls[line] for line in extra]) if extra else empty,
             landmarks=np.zeros(0, dtype=bool) if self.landmarks is None else self.landmarks, **self.plates.to_arrays(),
+            folds=np.asarray(self.folds, dtype=np.int64), **{k: v for k, v in by_fold.items() if v is not None},
         )  # fmt: skip
         write_atomic(Path(path), buffer.getvalue())
 
@@ -197,8 +241,14 @@ class References:
                 lines = tuple(z["cell_lines"].tolist())
                 names = z["gene_names"].astype(object)
                 marks = z["landmarks"] if "landmarks" in z and len(z["landmarks"]) else None
-                means = (z["mean_control"], z["mean_treated"])
-                return cls(names, lines, z["counts"], *means, extra, MatchedControls.from_arrays(z), marks)
+                means = (z["counts"], z["mean_control"], z["mean_treated"])
+                found = cls(
+                    names, lines, *means, controls=extra, plates=MatchedControls.from_arrays(z), landmarks=marks
+                )
+                if "folds" not in z:
+                    return found  # of an older version
+                folds = tuple(z["folds"].tolist())
+                return replace(found, folds=folds, fold_counts=z["fold_counts"], fold_treated=z["fold_treated"])
         except (ValueError, KeyError, OSError) as error:
             raise CorruptionError(f"{path} is not a references file written by pertstack ({error}).") from error
 

@@ -125,7 +125,7 @@ def _profiles(tile: Tile, references: References, metrics: Sequence[Metric]) -> 
     used = {m.reference for m in metrics if m.scope == "sample"}
     profiles: dict[Reference, Float32] = {"own": tile.control, "pooled": tile.pooled[None]}
     if "centroid" in used:
-        profiles["centroid"] = references.centroid(tile.block.cell_line).astype(np.float32)[None]
+        profiles["centroid"] = references.centroid(tile.block.cell_line, tile.block.fold).astype(np.float32)[None]
     if "matched" in used:
         matched = references.plates.profiles(tile.obs, tile.block.cell_line, tile.control)
         profiles["matched"] = matched.astype(np.float32)

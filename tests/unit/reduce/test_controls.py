@@ -8,11 +8,11 @@ import pytest
 from pertstack.design.blocks import Block
 from pertstack.reduce import References, iter_tiles
 from pertstack.reduce.controls import (
-    MeanOfOthers,
     MeasuredAgain,
     TruthHalf,
     calibrate_source,
     condition_codes,
+    mean_of_others,
     second_half,
 )
 from references.memory_source import world
@@ -28,7 +28,7 @@ def test_halves_of_a_condition_share_no_row():
 def test_controls_are_made_of_other_rows():
     source = world(n=30, n_drugs=8, seed=2)
     half, references = TruthHalf.of(source), References.collect(source)
-    again, others = MeasuredAgain(source), MeanOfOthers(source, references)
+    again, others = MeasuredAgain(source), mean_of_others(references)
     block = Block("A375", 1)
     treated, drug = source.layers[(block, "treated")], source.tables[block]["perturbation"].to_numpy()
     codes = condition_codes(source.tables[block])[0]
@@ -50,7 +50,7 @@ def test_a_line_in_one_fold_alone_borrows_the_change_of_the_others():
     for block in [b for b in source.tables if b == Block("A375", 1)]:
         del source.tables[block]
     references = References.collect(source)
-    found = MeanOfOthers(source, references).profile("A375", 0)
+    found = references.centroid("A375", 0)
     other = source.layers[(Block("MCF7", 1), "treated")].mean(axis=0) - references.pooled("MCF7")
     np.testing.assert_allclose(found, references.pooled("A375") + other, rtol=1e-5)
 

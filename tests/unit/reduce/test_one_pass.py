@@ -14,7 +14,7 @@ from pertstack.reduce import gene_moments as gene_moments_alone
 from pertstack.reduce.metrics import parse_metric
 from pertstack.reduce.moments import merge_moments
 from references.memory_source import MemorySource, world
-from references.metric_loops import metric_loop
+from references.metric_loops import centroid_loop, metric_loop
 from references.moment_loops import columns, gene_moments, sample_moments, top_genes
 
 REFERENCES = ("own", "pooled", "centroid")
@@ -68,7 +68,11 @@ def test_slices_hold_the_top_genes_and_what_stands_on_them():
     reduction = reduce_blocks(source, refs, k=20)
     for b, block in enumerate(reduction.blocks):
         control, treated = (source.layers[(block, x)].astype(float) for x in ("control", "treated"))
-        base = {"own": control, "pooled": refs.pooled(block.cell_line), "centroid": refs.centroid(block.cell_line)}
+        base = {
+            "own": control,
+            "pooled": refs.pooled(block.cell_line),
+            "centroid": centroid_loop(source, block.cell_line, block.fold),
+        }
         for r in REFERENCES:
             profile = np.asarray(base[r], dtype=np.float32).astype(float)
             part = reduction.slices[r].take(slice(15 * b, 15 * b + 15))
@@ -101,7 +105,7 @@ def test_slices_give_the_row_path_r2_of_any_weighting(reference, per_gene):
             base = {
                 "own": layer["control"],
                 "pooled": refs.pooled(block.cell_line),
-                "centroid": refs.centroid(block.cell_line),
+                "centroid": centroid_loop(source, block.cell_line, block.fold),
             }
             base = np.asarray(base[reference], dtype=np.float32).astype(float)
             p = base + sum(w[:, m] * (layer[name] - base) for m, name in enumerate(source.models))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cityblock, cosine, euclidean
 
 from pertstack._base.errors import CorruptionError, InputError, MissingFileError, UnknownNameError
 from pertstack.design.blocks import Block
 from pertstack.reduce import References, ScoreTable, iter_tiles, samples_of, score
 from references.memory_source import world
-from references.metric_loops import discrimination_loop, metric_loop
+from references.metric_loops import centroid_loop, discrimination_loop, metric_loop
 
 
 def stacked(source, layer, blocks=None):
@@ -23,7 +24,79 @@ def test_references_are_means_over_development_rows_only():
         blocks = [Block(line, 0), Block(line, 1)]
         np.testing.assert_allclose(refs.pooled(line), stacked(source, "control", blocks).mean(axis=0), rtol=1e-12)
         np.testing.assert_allclose(refs.centroid(line), stacked(source, "treated", blocks).mean(axis=0), rtol=1e-12)
+        for fold in (0, 1):
+            np.testing.assert_allclose(refs.centroid(line, fold), centroid_loop(source, line, fold), rtol=1e-12)
     assert not any(block.fold is None for block, _ in source.reads)
+
+
+def test_a_fold_is_compared_with_the_centroid_of_the_others():
+    """A constant per line, fitted outside the fold, scores 0 out of fold and on the test: nothing is left of it.
+
+    Against a centroid that holds the scored fold it would be (others - fold) / n_folds, which anti-correlates with the
+    fold's truth: -0.05 to -0.155 was printed in twelve of twelve studies.
+    """
+    rng = np.random.default_rng(0)
+    source = world(n=12, n_genes=200, folds=(0, 1, 2), test=True, seed=4)
+    for block in source.tables:
+        shift = rng.normal(0, 1.0, 200)  # folds differ in level, as few perturbations make them
+        source.layers[(block, "treated")] = (source.layers[(block, "treated")] + shift).astype(np.float32)
+    for block in source.tables:
+        level = centroid_loop(source, block.cell_line, block.fold)
+        source.layers[(block, "m0")] = np.repeat(level[None], 12, axis=0).astype(np.float32)
+    refs = References.collect(source)
+    table = score(source, {}, refs, metrics=["pearson_all@centroid"])
+    values, fold = table.values("m0", "pearson_all@centroid"), table.samples["fold"].to_numpy()
+    assert abs(np.mean(values)) < 0.03 and {0, 1, 2} <= set(fold)
+    blocks = sorted(b for b in source.tables if b.fold is not None)
+    p, t = (np.concatenate([source.layers[(b, layer)] for b in blocks]) for layer in ("m0", "treated"))
+    whole = np.concatenate([np.repeat(refs.centroid(b.cell_line)[None], 12, axis=0) for b in blocks])
+    old = metric_loop("pearson", None, p, t, whole)
+    assert np.mean(old) < -0.1  # the centroid of all folds: what was printed
+
+
+DISTANCES = {"pds_l1": cityblock, "pds_cosine": cosine, "centroid_accuracy": euclidean}
+
+
+@pytest.mark.parametrize("kind", ["pds_l1", "pds_cosine", "centroid_accuracy"])
+def test_retrieval_against_the_centroid_takes_one_profile_from_everything(kind):
+    """Truths that are told apart lose the centroid of the row that asks, not each its own."""
+    source = world(n=18, n_genes=40, n_drugs=60, folds=(0, 1, 2), lines=("A375",), seed=8)
+    for block, table in source.tables.items():  # two rows a perturbation, whole perturbations in a fold
+        table["perturbation"] = [f"d{block.fold}.{i // 2}" for i in range(18)]
+        source.layers[(block, "treated")] += np.float32(block.fold)
+    got = score(source, {}, References.collect(source), metrics=[f"{kind}@centroid"]).values("m1", f"{kind}@centroid")
+    blocks = sorted(source.tables)
+    means = {x: np.concatenate([source.layers[(b, x)].astype(float).reshape(9, 2, 40).mean(axis=1) for b in blocks])
+             for x in ("treated", "m1")}  # fmt: skip
+    for i in range(27):
+        less = centroid_loop(source, "A375", i // 9)
+        expected = discrimination_loop(means["treated"] - less, means["m1"] - less, DISTANCES[kind])[i]
+        np.testing.assert_allclose(got[2 * i : 2 * i + 2], expected, atol=1e-6)
+
+
+def test_effect_level_scores_lose_the_centroid_of_the_other_folds():
+    source = world(n=18, n_genes=40, n_drugs=60, folds=(0, 1, 2), lines=("A375",), seed=9)
+    for block, table in source.tables.items():
+        table["perturbation"] = [f"d{block.fold}.{i // 2}" for i in range(18)]
+    name = "cod_heg40@centroid"  # all genes, equal weights
+    got = score(source, {}, References.collect(source), metrics=[name]).values("m1", name)
+    for b, block in enumerate(sorted(source.tables)):
+        less = centroid_loop(source, "A375", block.fold)
+        for i in range(0, 18, 2):
+            t, p = (source.layers[(block, x)][i : i + 2].astype(float).mean(axis=0) - less for x in ("treated", "m1"))
+            expected = 1 - ((t - p) ** 2).sum() / ((t - t.mean()) ** 2).sum()
+            np.testing.assert_allclose(got[18 * b + i], expected, rtol=1e-4)
+
+
+def test_references_of_an_older_version_give_no_centroid_of_a_fold(tmp_path):
+    refs = References.collect(world())
+    refs.save(tmp_path / "new.npz")
+    with np.load(tmp_path / "new.npz") as z:
+        np.savez(tmp_path / "old.npz", **{k: z[k] for k in z.files if not k.startswith("fold")})
+    old = References.load(tmp_path / "old.npz")
+    np.testing.assert_array_equal(old.centroid("A375"), refs.centroid("A375"))
+    with pytest.raises(InputError, match=r"older version.*pertstack init"):
+        old.centroid("A375", 0)
 
 
 def test_references_do_not_depend_on_block_order():
@@ -109,7 +182,7 @@ def test_scores_match_loops_for_models_combiners_and_no_change():
     mean = np.mean([stacked(source, m) for m in source.models], axis=0)
     line = np.repeat(["A375", "MCF7", "A375", "MCF7"], 15)
     pooled = np.stack([refs.pooled(x) for x in line])
-    centroid = np.stack([refs.centroid(x) for x in line])
+    centroid = np.stack([centroid_loop(source, x, k) for x, k in zip(line, np.repeat([0, 0, 1, 1], 15), strict=True)])
     for name, values in {"m1": stacked(source, "m1"), "mean": mean}.items():
         args = (values, treated)
         expected = metric_loop("r2", 20, *args, stacked(source, "control"))

@@ -95,7 +95,7 @@ class _Line:
         shape = (len(drugs), len(source.gene_names))
         self.n = np.zeros(len(drugs))
         first: Float64 | None = None
-        total, square, control = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        total, square, control, centroid = np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape)
         self.predicted_means = np.zeros((len(combines), *shape))
         counts = np.zeros((len(combines), len(drugs)))
         codes, predicted = [], []
@@ -107,6 +107,7 @@ class _Line:
             layers = [np.asarray(c(tile), dtype=np.float32) for c in combines.values()]
             finite = [np.asarray(np.isfinite(layer).all(axis=1)) for layer in layers]
             np.add.at(self.n, drug, 1)
+            centroid += np.outer(np.bincount(drug, minlength=len(drugs)), references.centroid(line, tile.block.fold))
             for i, d in enumerate(drug):
                 total[d] += shifted[i]
                 square[d] += shifted[i] ** 2
@@ -125,7 +126,7 @@ class _Line:
         self.variance = np.maximum(square - total**2 / n, 0.0) / np.maximum(n - 1, 1)
         self.total, self.square, self.first = total, square, first
         self.codes, self.predicted = np.concatenate(codes), np.concatenate(predicted, axis=1)
-        self.pooled, self.centroid = references.pooled(line), references.centroid(line)
+        self.pooled, self.centroid = references.pooled(line), centroid / n
 
     def test(self) -> ew.EffectTest:
         """Every perturbation's samples against those of all others."""

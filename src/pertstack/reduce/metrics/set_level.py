@@ -132,9 +132,13 @@ class _LineMeans:
         blocks = [b for b in ordered_blocks(source) if b.cell_line == line]
         shape = (len(combines) + 1, len(used), len(where), len(source.gene_names))
         self.used, self.means, counts = used, np.zeros(shape), np.zeros(shape[:3])
+        self.folds = {k: references.centroid(line, k) for k in {b.fold for b in blocks}} if "centroid" in used else {}
+        self.in_fold = {fold: np.zeros(len(where)) for fold in self.folds}  # rows of each perturbation
         rows, predicted = [], []
         for tile, treated in iter_tiles(source, references, memory // 2, blocks=blocks):
             drug = np.array([where.get(p, -1) for p in tile.obs["perturbation"]])
+            if self.folds:
+                self.in_fold[tile.block.fold] += np.bincount(drug[drug >= 0], minlength=len(where))
             rows.append(drug)
             layers = [treated, *(np.asarray(c(tile), dtype=np.float32) for c in combines.values())]
             finite = np.stack([np.isfinite(layer).all(axis=1) for layer in layers])
@@ -166,9 +170,27 @@ class _LineMeans:
 
     def _ranks(self, i: int, r: int, kinds: Sequence[str], genes: Any, pool: ThreadPoolExecutor | None) -> Float64:
         """(n_kinds, n_perturbations) of prediction i against reference r, on the genes chosen."""
+        if self.used[r] == "centroid":
+            return self._centred_ranks(i, r, kinds, genes, pool)
         truth, got = self.means[0, r][:, genes], np.full((len(kinds), len(self.means[0, r])), np.nan)
         known = np.isfinite(truth).all(axis=1)  # some row has the reference
         got[:, known] = _mid_ranks(truth[known], self.means[i + 1, r][known][:, genes], kinds, pool)
+        return got
+
+    def _centred_ranks(
+        self, i: int, r: int, kinds: Sequence[str], genes: Any, pool: ThreadPoolExecutor | None
+    ) -> Float64:
+        """Ranks against the centroid outside each perturbation's own folds, which truth and prediction and all that
+        it is told apart from lose alike."""
+        truth, predicted = self.means[0, r][:, genes], self.means[i + 1, r][:, genes]
+        share = np.stack([self.in_fold[fold] for fold in self.folds], axis=1)  # (n_perturbations, n_folds)
+        kinds_of_share, which = np.unique(share / share.sum(axis=1, keepdims=True), axis=0, return_inverse=True)
+        got = np.full((len(kinds), len(truth)), np.nan)
+        for turn, weights in enumerate(kinds_of_share):
+            centroid = (weights @ np.stack(list(self.folds.values())))[genes]
+            mine = which.ravel() == turn
+            some = np.where(mine[:, None], predicted, np.nan)
+            got[:, mine] = _mid_ranks(truth - centroid, some - centroid, kinds, pool)[:, mine]
         return got
 
 
@@ -183,7 +205,9 @@ def _profile(tile: Tile, references: References, reference: Reference) -> Any:
         return tile.control.astype(np.float64)
     if reference == "matched":
         return references.plates.profiles(tile.obs, tile.block.cell_line, tile.control)
-    return tile.pooled if reference == "pooled" else references.centroid(tile.block.cell_line)
+    if reference == "centroid":  # subtracted in ``_LineMeans._centred_ranks``: every perturbation has one of its own
+        return np.zeros(len(tile.pooled))
+    return tile.pooled
 
 
 def _chosen(samples: pd.DataFrame, most: int) -> dict[str, dict[str, int]]:

@@ -131,13 +131,11 @@ def _errors_of(
     predicted, treated = (read_rows(source, blocks, parts, layer, genes) for layer in (model, "treated"))
     ids = np.concatenate([t.index.to_numpy(dtype=object)[p] for t, p in zip(tables, parts, strict=True)])
     groups = np.concatenate([t["group"].to_numpy().astype(str)[p] for t, p in zip(tables, parts, strict=True)])
-    lines = np.concatenate(
-        [np.full(int(p.sum()), b.cell_line, dtype=object) for b, p in zip(blocks, parts, strict=True)]
-    )
+    count = [int(p.sum()) for p in parts]
     known = np.isfinite(predicted).all(axis=0)
     if not len(ids) or not known.any():
         return ids[:0], np.zeros(0), np.zeros(0), groups[:0]
-    mean = np.stack([folder.references.centroid(line) for line in lines])
+    mean = np.repeat(np.stack([folder.references.centroid(b.cell_line, b.fold) for b in blocks]), count, axis=0)
     errors = ((predicted[:, known].astype(np.float64) - treated[:, known]) ** 2).mean(axis=1)
     base = ((mean[:, known] - treated[:, known]) ** 2).mean(axis=1)
     return ids, errors, base, groups
