@@ -130,8 +130,9 @@ def stack(
     features : {"log10_dose" | "time_h" | "training_distance": array (n,)}
         What is known of every sample at prediction time, for combiners that weigh per sample; NaN where unknown. The
         distance of a row to the training perturbations is taken to those outside its fold.
-    condition : one name per row, equal for replicates (same perturbation, cell line, dose and time). With it models are
-        probed for knowing the noise of single measurements, which only in-sample predictions do.
+    condition : one name per row, equal for replicates (same perturbation, cell line, dose and time). Models are probed
+        for knowing the noise of single measurements, which only in-sample predictions do. Without it rows of one
+        perturbation and cell line (and dose and time, where ``features`` have them) are taken for replicates.
 
     Warns (``UserWarning``) when a probe accuses a model; ``StackFit.findings`` has the numbers.
 
@@ -146,7 +147,7 @@ def stack(
         gene_names=gene_names, group=group, obs=sample_table(features, np.shape(treated), condition=condition),
         embeddings=embeddings,
     )  # fmt: skip
-    findings = _probes(source, seed, claims_folds=not trust_partial, replicates=condition is not None)
+    findings = _probes(source, seed, claims_folds=not trust_partial, assumed=condition is None)
     references = References.collect(source)
     k = min(max(80, wanted.top or 0), len(source.gene_names))
     reduction = reduce_blocks(source, references, k=k)
@@ -159,14 +160,14 @@ def stack(
     return StackFit(table, nested, choice, references, findings)
 
 
-def _probes(source: ArraySource, seed: int, *, claims_folds: bool, replicates: bool) -> tuple[Finding, ...]:
+def _probes(source: ArraySource, seed: int, *, claims_folds: bool, assumed: bool) -> tuple[Finding, ...]:
     """The caller's word that predictions are out of fold, checked as far as arrays allow."""
     sampled = sample_rows(source, np.random.default_rng([seed, 5]))
     found = [
         finding
         for model in source.models
         for finding in probe_model(
-            source, sampled, model, seed, claims_folds=claims_folds, replicates=replicates
+            source, sampled, model, seed, claims_folds=claims_folds, assumed=assumed
         )
     ]  # fmt: skip
     for words in accused(found).values():

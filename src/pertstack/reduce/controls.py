@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pertstack._base.arrays import Float64
 from pertstack.data.rows import Float32, Names
 from pertstack.design.blocks import Block
 from pertstack.predictions.source import BlockSource, Mask

@@ -25,8 +25,7 @@ def probe_study(folder: StudyFolder, source: StoreSource, key: str) -> list[Find
     sampled = sample_rows(source, np.random.default_rng([seed, 5]))
     findings = []
     for model in source.models:
-        claims, ours = _claims_folds(source, model), not _was_added(source, model)
-        findings += probe_model(source, sampled, model, seed, claims_folds=claims, ours=ours)
+        findings += probe_model(source, sampled, model, seed, claims_folds=_claims_folds(source, model))
         findings.append(fit_row_probe(folder, source, model, seed))
     facts = {"rows": len(sampled.samples), "genes": len(sampled.genes)}
     write_json(
@@ -46,9 +45,3 @@ def _claims_folds(source: StoreSource, model: str) -> bool:
     """Whether the model says that it was fitted anew for every fold: by a plan, or on other rows for each fold."""
     fitted = [r.fitted_on for b in source.blocks() if (r := source.store.find(b, model)) is not None and r.fitted_on]
     return any(f.kind == "plan" for f in fitted) or len({f.ids_digest for f in fitted if f.kind == "ids"}) > 1
-
-
-def _was_added(source: StoreSource, model: str) -> bool:
-    """Whether somebody else fitted the model: its folds are a claim then, not a fact of our own jobs."""
-    records = (source.store.find(b, model) for b in source.blocks())
-    return any(r is not None and r.meta.get("kind") != "cross_fit" for r in records)

@@ -36,8 +36,9 @@ def fold_fingerprint(
 
     A model fitted without a fold has, in its level, the mean of the other folds: where a fold's truth is high, its
     out-of-fold predictions are a little low. The covariance of fold means of truth and prediction is therefore lower
-    at the true folds than at folds made by shuffling whole groups. A model fitted on all rows, or on other folds,
-    lacks the mark. Models without any fitted level (no change) lack it too: then the finding means nothing.
+    at the true folds than at folds made by shuffling whole groups. A mark that is seen supports the claim. One that is
+    not seen accuses nobody: a model fitted on all rows, or on other folds, lacks it, but so does one without a fitted
+    level, and in the predictions of honest flexible models it drowns (42 to 80 % of them were accused once).
     """
     lines = np.zeros(len(folds), dtype=object) if cell_lines is None else np.asarray(cell_lines)
     _, group = np.unique(np.asarray(groups).astype(str), return_inverse=True)
@@ -70,13 +71,8 @@ def fold_fingerprint(
         code = "fold_fingerprint_found" if clear else "fold_fingerprint_unclear"
         message = f"The predictions {'carry' if clear else 'may carry'} the mark of the claimed folds (z = {z:.1f})."
         return Finding("note", code, message, where=model, numbers=numbers)
-    return Finding(
-        "warning", "fold_fingerprint_missing",
-        f"{model or 'The model'} claims to be cross-fitted, but its predictions carry no mark of the claimed folds (z "
-        f"= {z:.1f}, p = {p:.2f}): it was fitted on all rows, on other folds, or it has no fitted level. Compare its "
-        "fold table with the plan.",
-        where=model, numbers=numbers,
-    )  # fmt: skip
+    message = f"The mark of the claimed folds was not seen (z = {z:.1f}, p = {p:.2f})."
+    return Finding("note", "fold_fingerprint_missing", message, where=model, numbers=numbers)
 
 
 def oof_against_fit(

@@ -22,8 +22,10 @@ ALPHA = 0.01
 """Error rate of a probe: they are many, and an accusation is grave."""
 LEAST_EXTREME = 3
 """Fewer extreme pairs are no evidence: on real plates one pair in 235 stood out for models that saw nothing."""
-LEAST_OF_BATCH = 10
-"""Smaller batches have no mean worth taking out."""
+LEAST_OF_BATCH = 4
+"""Rows of a batch (plate) from which its effect is estimated."""
+DIRECTIONS = 5
+"""Main directions of control differences whose effect is taken out of replicates, with at least ten pairs for each."""
 
 
 def too_good(
@@ -74,19 +76,26 @@ def replicate_noise(
     """Does the model know in which direction two replicates differ?
 
     For pairs of samples of one condition, the difference of predictions is correlated over genes with the difference of
-    truths, after taking out what an honest model may know: the mean of the batch (plate), and what the difference of
-    the controls explains. Honest models give correlations around 0. Judged against pairs matched at random, on the mean
-    and on the number of extreme pairs, so that a few memorised rows show as well.
+    truths, after taking out what an honest model may know: the effects of batches (plates), and what the difference of
+    the controls explains. Both are fitted to the differences within conditions, where the effects of perturbations have
+    cancelled: the mean of a plate would hold the mean effect of its perturbations, which honest models predict. Honest
+    models then give correlations around 0. Judged against pairs matched at random, on the mean and on the number of
+    extreme pairs, so that a few memorised rows show as well.
 
     ``batches`` (n,): plates, where known; by default samples with the same control row are a batch, since a control
     that is the mean of a plate names the plate.
     """
-    first, second = _pairs(conditions)
+    named = batches is not None
+    batch = np.asarray(batches).astype(str) if named else control_batches(control)
+    first, second, kinds = _comparable(*_pairs(conditions, batch), batch, named)
     if len(first) < 5:
         return not_applicable("replicate_noise", f"{len(first)} pairs of replicates, at least 5 are needed", model)
-    batch = control_batches(control) if batches is None else np.asarray(batches).astype(str)
-    y, p = (less_batch_mean(np.asarray(a, dtype=np.float64), batch) for a in (truth, predictions))
-    y, p, c = (a[first] - a[second] for a in (y, p, np.asarray(control, dtype=np.float64)))
+    y, p, c = (np.asarray(a[first], dtype=np.float64) - a[second] for a in (truth, predictions, control))
+    known = _basis(np.hstack([kinds, _main_directions(c)]))
+    if len(first) - known.shape[1] < max(5, len(first) // 3):
+        why = f"{len(first)} pairs of replicates are on too many plates to tell their noise from the plates' effects"
+        return not_applicable("replicate_noise", why, model)
+    y, p, c = (a - known @ (known.T @ a) for a in (y, p, c))
     p = _without(p, c)
     told_apart = np.linalg.norm(p, axis=1) > 1e-5 * (1 + np.linalg.norm(y, axis=1))
     if told_apart.sum() < 5:
@@ -140,28 +149,84 @@ def control_batches(control: Array) -> Array:
     return np.array([xxhash.xxh3_128_hexdigest(row.data) for row in rows])
 
 
-def less_batch_mean(rows: Array, batch: Array) -> Array:
-    """Rows less the mean of their batch; batches under ``LEAST_OF_BATCH`` rows stay as they are."""
-    left = rows.copy()
-    names, code, size = np.unique(batch, return_inverse=True, return_counts=True)
-    for i in range(len(names)):
-        if size[i] >= LEAST_OF_BATCH:
-            left[code == i] -= rows[code == i].mean(axis=0)
-    return left
+def batch_effects(rows: Array, conditions: Array, batch: Array) -> Array:
+    """What every row owes to its batch, (n, n_genes), told by samples of one condition in different batches.
+
+    Least squares on rows less the mean of their condition, so that the effects of perturbations do not enter. Batches
+    under ``LEAST_OF_BATCH`` such rows, and those never compared with another, owe nothing.
+    """
+    within, code, size = _replicated(conditions)
+    effect = np.zeros(np.shape(rows))
+    kept = [name for name, n in zip(*np.unique(batch[within], return_counts=True), strict=True) if n >= LEAST_OF_BATCH]
+    if len(kept) < 2:
+        return effect
+    inside = np.stack([batch == name for name in kept], axis=1).astype(np.float64)
+    y, z = np.asarray(rows[within], dtype=np.float64), inside[within]
+    y, z = (a - (np.stack([np.bincount(code, w) for w in a.T], axis=1) / size[:, None])[code] for a in (y, z))
+    effect[:] = inside @ np.linalg.lstsq(z, y, rcond=None)[0]
+    return effect
 
 
-def _pairs(conditions: Array) -> tuple[Array, Array]:
-    """Disjoint pairs of rows of the same condition, in order."""
+def _pairs(conditions: Array, batch: Array) -> tuple[Array, Array]:
+    """Disjoint pairs of rows of the same condition; of the same batch first, where there are such."""
     _, code = np.unique(np.asarray(conditions).astype(str), return_inverse=True)
-    order = np.argsort(code, kind="stable")
-    first, second, i = [], [], 0
-    while i + 1 < len(order):
-        same = code[order[i]] == code[order[i + 1]]
-        if same:
-            first.append(order[i])
-            second.append(order[i + 1])
-        i += 2 if same else 1
-    return np.array(first, dtype=np.int64), np.array(second, dtype=np.int64)
+    first, second = [], []
+    left = np.ones(len(code), dtype=bool)
+    for key in (np.unique(np.stack([code, np.unique(batch, return_inverse=True)[1]]), axis=1, return_inverse=True)[1],
+                code):  # fmt: skip
+        rows = np.flatnonzero(left)
+        order, i = rows[np.argsort(key.ravel()[rows], kind="stable")], 0
+        while i + 1 < len(order):
+            same = key.ravel()[order[i]] == key.ravel()[order[i + 1]]
+            if same:
+                first.append(order[i])
+                second.append(order[i + 1])
+                left[[order[i], order[i + 1]]] = False
+            i += 2 if same else 1
+    order = np.argsort(first, kind="stable")
+    return np.array(first, dtype=np.int64)[order], np.array(second, dtype=np.int64)[order]
+
+
+def _comparable(first: Array, second: Array, batch: Array, named: bool) -> tuple[Array, Array, Array]:
+    """Pairs whose batches can be taken out, and which batches they differ by, (n_pairs, n_batches) of 1, -1 and 0.
+
+    A pair on two plates one of which is in fewer than ``LEAST_OF_BATCH`` pairs is left out: its plates cannot be told
+    from its noise. Where batches are told by controls, one that no other sample has is a well and no plate.
+    """
+    apart = batch[first] != batch[second]
+    names, n = np.unique(np.concatenate([batch[first][apart], batch[second][apart]]), return_counts=True)
+    kept = names[n >= LEAST_OF_BATCH]
+    both = np.isin(batch[first], kept) & np.isin(batch[second], kept)
+    well = np.zeros(len(first), dtype=bool)
+    if not named:
+        all_names, size = np.unique(batch, return_counts=True)
+        wells = all_names[size < LEAST_OF_BATCH]
+        well = np.isin(batch[first], wells) & np.isin(batch[second], wells)
+    use = ~apart | both | well
+    a, b = first[use], second[use]
+    kinds = (
+        np.stack([(batch[a] == k).astype(np.float64) - (batch[b] == k) for k in kept], axis=1) if len(kept) else None
+    )
+    return a, b, np.zeros((len(a), 0)) if kinds is None else kinds
+
+
+def _main_directions(c: Array) -> Array:
+    """(n_pairs, at most ``DIRECTIONS``) scores of the differences of controls: an honest model may follow them with any
+    pattern of genes, as plates that nobody named."""
+    n = min(DIRECTIONS, len(c) // 10)
+    if n == 0 or not np.any(c):
+        return np.zeros((len(c), 0))
+    scores: Array = np.linalg.svd(c, full_matrices=False)[0][:, :n]
+    return scores
+
+
+def _basis(design: Array) -> Array:
+    """Orthonormal columns that span those of a design."""
+    if design.shape[1] == 0:
+        return design
+    u, size, _ = np.linalg.svd(design, full_matrices=False)
+    basis: Array = u[:, size > 1e-9 * max(size.max(), 1e-300)]
+    return basis
 
 
 def _shifts(n: int, rng: np.random.Generator) -> Array:

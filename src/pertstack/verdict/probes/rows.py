@@ -35,11 +35,16 @@ class Sampled:
         return joined
 
     @property
+    def plates_known(self) -> bool:
+        return "plate" in self.samples and bool(self.samples["plate"].notna().all())
+
+    @property
     def batches(self) -> Array:
-        """(n,) plates where they are known, else rows with the same control."""
-        if "plate" in self.samples:
-            return self.samples["plate"].to_numpy().astype(str)
-        return control_batches(self.control)
+        """(n,) plates of a cell line where they are known, else rows with the same control."""
+        if not self.plates_known:
+            return control_batches(self.control)
+        named: Array = (self.samples["plate"].astype(str) + "|" + self.samples["cell_line"].astype(str)).to_numpy(str)
+        return named
 
 
 def sample_rows(source: BlockSource, rng: np.random.Generator) -> Sampled:

@@ -11,7 +11,7 @@ from pertstack._base.arrays import Array
 from pertstack._base.findings import Finding
 from pertstack.predictions.source import BlockSource
 from pertstack.verdict.probes.of_folds import fold_fingerprint
-from pertstack.verdict.probes.of_noise import less_batch_mean, not_applicable, replicate_noise, too_good
+from pertstack.verdict.probes.of_noise import batch_effects, not_applicable, replicate_noise, too_good
 from pertstack.verdict.probes.rows import Sampled, read_rows
 
 
@@ -25,13 +25,12 @@ def accused(findings: Sequence[Finding]) -> dict[str, list[str]]:
 
 
 def probe_model(
-    source: BlockSource, sampled: Sampled, model: str, seed: int, *, claims_folds: bool = True, ours: bool = False,
-    replicates: bool = True,
-) -> list[Finding]:  # fmt: skip
+    source: BlockSource, sampled: Sampled, model: str, seed: int, *, claims_folds: bool = True, assumed: bool = False
+) -> list[Finding]:
     """The probes of one model, on the rows and genes it predicted and claims not to have seen.
 
-    ``claims_folds``: it says it was cross-fitted on these folds; ``ours``: our own jobs withheld them;
-    ``replicates``: conditions are known well enough to call their rows replicates.
+    ``claims_folds``: it says it was cross-fitted on these folds; ``assumed``: rows of one perturbation and cell line
+    are taken for replicates although nobody said so, which makes an accusation a warning.
     """
     samples, blocks = sampled.samples, source.blocks()
     parts = [source.obs(b).index.isin(samples.index) for b in blocks]
@@ -42,51 +41,50 @@ def probe_model(
         return []
     here = samples[rows]
     p, y, c = (a[rows][:, genes] for a in (predicted, sampled.treated, sampled.control))
-    known = _knowable(y, c, sampled.conditions[rows], sampled.batches[rows])
-    groups, conditions = here["group"].to_numpy().astype(str), sampled.conditions[rows]
-    plates = sampled.batches[rows] if "plate" in samples else None
+    conditions, batches = sampled.conditions[rows], sampled.batches[rows]
+    known, groups = _knowable(y, c, conditions, batches), here["group"].to_numpy().astype(str)
 
     def draws(probe: int) -> np.random.Generator:
         return np.random.default_rng([seed, probe])
 
-    mark = not_applicable("fold_fingerprint", "the model does not claim to be cross-fitted", model)
-    if claims_folds:
-        mark = fold_fingerprint(
-            p, y, here["fold"].to_numpy(), groups, cell_lines=here["cell_line"].to_numpy(), rng=draws(3), model=model
-        )
-    mark = _our_own(mark) if ours else mark
-    if not replicates:
-        return [mark]
-    return [
+    found = [
         too_good(p - known, y - known, conditions, groups, rng=draws(1), model=model),
         replicate_noise(
-            p, y, c, conditions, rng=draws(2), batches=plates, model=model, sample_ids=here.index.to_numpy()
+            p, y, c, conditions, rng=draws(2), batches=batches if sampled.plates_known else None, model=model,
+            sample_ids=here.index.to_numpy(),
         ),
-        mark,
+    ]  # fmt: skip
+    found = [_if_replicates(f) for f in found] if assumed else found
+    if not claims_folds:
+        return [*found, not_applicable("fold_fingerprint", "the model does not claim to be cross-fitted", model)]
+    lines = here["cell_line"].to_numpy()
+    return [
+        *found,
+        fold_fingerprint(p, y, here["fold"].to_numpy(), groups, cell_lines=lines, rng=draws(3), model=model),
     ]
 
 
+def _if_replicates(finding: Finding) -> Finding:
+    if finding.severity == "note":
+        return finding
+    words = "Rows of one perturbation and cell line were taken for replicates: if they differ in dose or time, say so "
+    words += "with condition= (one name per row), or the difference may be an effect."
+    return replace(finding, severity="warning", message=f"{finding.message} {words}")
+
+
 def _knowable(treated: Array, control: Array, conditions: Array, batches: Array) -> Array:
-    """What an honest model may know of the noise of a sample: the mean of its batch, and what its control tells.
+    """What an honest model may know of the noise of a sample: the effect of its batch, and what its control tells.
 
     Taken from truth and prediction alike it leaves the error as it is, and from the variance between replicates it
     takes the part that can be predicted.
     """
     y, c = np.asarray(treated, dtype=np.float64), np.asarray(control, dtype=np.float64)
-    batch_mean = y - less_batch_mean(y, batches)
-    y, c = y - batch_mean, less_batch_mean(c, batches)
+    effect = batch_effects(y, conditions, batches)
+    y, c = y - effect, c - batch_effects(c, conditions, batches)
     _, code = np.unique(conditions, return_inverse=True)
     size = np.bincount(code)[:, None]
     y_in, c_in = (a - (np.stack([np.bincount(code, w) for w in a.T], axis=1) / size)[code] for a in (y, c))
     spread = float((c_in**2).sum())
     slope = float((y_in * c_in).sum()) / spread if spread > 0 else 0.0
-    known: Array = batch_mean + slope * c
+    known: Array = effect + slope * c
     return known
-
-
-def _our_own(mark: Finding) -> Finding:
-    """A missing mark accuses nobody where our own jobs withheld the fold: the model then has no fitted level."""
-    if mark.severity == "note":
-        return mark
-    words = f"{mark.where} was fitted here without the fold it predicts, so the missing mark means no fitted level."
-    return replace(mark, severity="note", message=words)
