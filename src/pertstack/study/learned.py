@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from pertstack._base.digests import canonical_json
 from pertstack._base.errors import CorruptionError, InputError
@@ -11,6 +14,7 @@ from pertstack._base.files import read_json
 from pertstack.stacking.combiner import FittedCombiner
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.registry import make_combiner
+from pertstack.stacking.saved import load_fitted
 from pertstack.study.folder import StudyFolder
 from pertstack.study.rows import (
     development_source,
@@ -18,6 +22,7 @@ from pertstack.study.rows import (
     learning_reference,
     reduce_study,
 )
+from pertstack.study.seals import is_sealed
 from pertstack.verdict.board import Kind
 
 
@@ -65,28 +70,42 @@ def stored_stack(folder: StudyFolder) -> Stored:
 
 
 def final_fits(folder: StudyFolder, stored: Stored, *, workers: int, memory: str) -> dict[str, FittedCombiner]:
-    """The combiners fitted on all development rows, learned again from the stored sums (they are deterministic).
+    """The combiners fitted on all development rows, as ``weights.npz`` keeps them under the seal of the stack step.
+
+    Without a whole seal, and for combiners of a plug-in that keeps no state, they are learned again from the stored
+    sums: they are deterministic.
 
     Raises
     ------
     CorruptionError
-        They differ from ``weights.json``.
+        ``weights.npz`` or ``weights.json`` is not what the stack step wrote.
     """
-    plan = folder.analysis_plan
-    accept = stored.accept_unverified
+    path = folder.results / "weights.npz"
+    fits: dict[str, FittedCombiner] = {}
+    if is_sealed(folder, "stack", path):
+        with np.load(path, allow_pickle=False) as file:
+            fits = load_fitted(dict(file))
+    rest = [name for name in stored.combiners if name not in fits]
+    if rest:
+        fits |= learn_again(folder, stored, rest, workers=workers, memory=memory)
+    for name, facts in stored.combiners.items():
+        if canonical_json(fits[name].weights()) != canonical_json(facts["weights"]):
+            raise CorruptionError(
+                f"The weights of combiner {name!r} in {folder.results / 'weights.json'} are not those it learned: the "
+                f"file was edited, or pertstack changed since. Run `pertstack stack {folder.root}` again."
+            )
+    return {name: fits[name] for name in stored.combiners}
+
+
+def learn_again(
+    folder: StudyFolder, stored: Stored, names: Sequence[str], *, workers: int, memory: str
+) -> dict[str, FittedCombiner]:
+    """Combiners learned from the stored sums as the stack step did it."""
+    plan, accept = folder.analysis_plan, stored.accept_unverified
     source = development_source(folder, stored.models, accept_unverified=accept)
     reduction = reduce_study(folder, stored.models, accept_unverified=accept, workers=workers, memory=memory)
     evidence = Evidence(reduction, learning_reference(plan), plan.choice_metric, plan.seed, source, folder.references)
-    fits = {}
-    for name, facts in stored.combiners.items():
-        fits[name] = make_combiner(name, **facts.get("params", {})).fit(evidence)
-        if canonical_json(fits[name].weights()) != canonical_json(facts["weights"]):
-            raise CorruptionError(
-                f"Combiner {name!r} learned again from the same sums does not give the weights of "
-                f"{folder.results / 'weights.json'}: the file was edited, or pertstack changed since. "
-                f"Run `pertstack stack {folder.root}` again."
-            )
-    return fits
+    return {name: make_combiner(name, **stored.combiners[name].get("params", {})).fit(evidence) for name in names}
 
 
 def kinds_of(stored: Stored) -> dict[str, Kind]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pertstack._base.digests import own_digest_fits
-from pertstack._base.errors import StackingError
+from pertstack._base.errors import CorruptionError, StackingError
 from pertstack._base.files import read_json, write_json
 from pertstack._base.findings import Finding
 from pertstack._base.fingerprints import Change, change, fingerprint
@@ -61,6 +61,31 @@ def seal_verdict(folder: StudyFolder) -> None:
 def seal_report(folder: StudyFolder) -> None:
     """The page that people read."""
     _seal(folder, "report", [folder.report])
+
+
+def is_sealed(folder: StudyFolder, step: Step, file: Path) -> bool:
+    """Whether a step sealed this file and the ledger holds that seal.
+
+    Raises
+    ------
+    CorruptionError
+        It did, and the file is not what the step wrote.
+    """
+    manifest = folder.path("seals", f"{step}.json")
+    entries = [e for e in folder.ledger.of_kind(SEALED) if e.facts["step"] == step]
+    if not manifest.exists() or not entries:
+        return False
+    if hashlib.sha256(manifest.read_bytes()).hexdigest() != entries[-1].facts["manifest"]:
+        return False
+    facts = read_json(manifest)["files"].get(file.relative_to(folder.root).as_posix())
+    if facts is None:
+        return False
+    if (differs := change(file, facts)) is not None:
+        raise CorruptionError(
+            f"{file} is not what the {step} step wrote on {entries[-1].time}: it {differs.said}. Restore it from a "
+            f"copy, or run `pertstack {step} {folder.root}` again."
+        )
+    return True
 
 
 def sealed_verdict(folder: StudyFolder) -> str | None:

@@ -29,6 +29,7 @@ from pertstack.study.audit.tables import (
     samples_as_laid_out,
     stale_results,
     sums_as_reduced,
+    weights_as_learned,
 )
 from pertstack.study.folder import StudyFolder
 from pertstack.study.held_out import HeldOutTruth, UnreadTruth, look_findings
@@ -77,6 +78,7 @@ def audit_study(folder: StudyFolder, *, deep: bool, clean: bool, expect_head: st
     ask(folder.path("jobs"), lambda: jobs_as_run(folder))
     ask(folder.path("reduced"), lambda: sums_as_reduced(folder) if deep else ())
     ask(folder.results / "weights.json", lambda: stale_results(folder))
+    ask(folder.results / "weights.npz", lambda: weights_as_learned(folder) if deep else ())
     ask(folder.results / "probes.json", lambda: _probes(folder))
     ask(folder.results / "weights.json", lambda: _exchanged_truths(folder) if deep else ())
     rank = {"error": 0, "warning": 1, "note": 2}

@@ -26,7 +26,7 @@ from pertstack.predictions.store.record import Record
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.reduce.part_files import load_part
 from pertstack.study.folder import StudyFolder
-from pertstack.study.learned import stored_stack
+from pertstack.study.learned import learn_again, stored_stack
 
 
 def stale_results(folder: StudyFolder) -> list[Finding]:
@@ -43,6 +43,29 @@ def stale_results(folder: StudyFolder) -> list[Finding]:
         text = f"{board} speaks of other weights than {weights.name}: the study was stacked again after the verdict."
         found.append(Finding("warning", "results_stale", text, where=str(board)))
     return found
+
+
+def weights_as_learned(folder: StudyFolder) -> Iterator[Finding]:
+    """Every combiner learned again from the stored sums against what ``weights.npz`` holds, to one part in a million.
+
+    Bits may differ on another machine; weights that were edited together with their seal differ by more.
+    """
+    path = folder.results / "weights.npz"
+    try:
+        stored = stored_stack(folder)
+    except InputError:
+        return
+    with np.load(path, allow_pickle=False) as file:
+        kept = dict(file)
+    for name, fit in learn_again(folder, stored, list(stored.combiners), workers=1, memory="1 GB").items():
+        for key, value in fit.arrays().items():
+            there = kept.get(f"{name}/{key}")
+            if there is None or there.shape != value.shape or not np.allclose(there, value, rtol=1e-6, atol=1e-9):
+                text = (
+                    f"{path}: {key} of combiner {name!r} is not what it learns from the stored predictions. The file "
+                    f"was edited, or pertstack changed since. Run `pertstack stack {folder.root}` again."
+                )
+                yield Finding("error", "weights_not_learned", text, where=str(path))
 
 
 def samples_as_laid_out(folder: StudyFolder) -> list[Finding]:

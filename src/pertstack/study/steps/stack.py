@@ -26,6 +26,7 @@ from pertstack.stacking.choose import BEST_INFORMED, Choice, choose
 from pertstack.stacking.constants import constant_models
 from pertstack.stacking.nested import NestedFits, fit_nested
 from pertstack.stacking.registry import make_combiner, make_combiners
+from pertstack.stacking.saved import save_fitted
 from pertstack.stacking.sums import merge_within, regression_sums
 from pertstack.study.audit.probes import probe_study
 from pertstack.study.folder import StudyFolder
@@ -157,7 +158,7 @@ def _write(folder: StudyFolder, stacked: Stacked, accept_unverified: bool) -> No
     nested = stacked.nested
     stacked.oof.save(results / "oof_scores.npz")
     write_json(results / "diversity.json", {"format": 1, **stacked.diversity.to_json()})
-    arrays = {f"{name}/{key}": a for name in nested.names for key, a in nested.final[name].arrays().items()}
+    arrays = save_fitted({name: nested.final[name] for name in nested.names})
     buffer = io.BytesIO()
     arrays["gene_names"] = np.asarray(folder.gene_names, dtype=str)
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
