@@ -6,10 +6,15 @@ import json
 import shutil
 
 import anndata
+import numpy as np
 import pytest
 
 import pertstack as ps
-from pertstack._base.errors import InputError, IntegrityError
+from pertstack._base.errors import InputError, IntegrityError, UnknownNameError
+from pertstack.study.learned import stored_stack
+from pertstack.study.seals import seal_verdict
+from pertstack.study.shipped import shipped
+from pertstack.study.steps.predict import predict_new
 from pertstack.study.steps.refit import open_new
 
 
@@ -105,3 +110,85 @@ def test_an_accusation_of_the_probes_is_in_the_headline(fitted):
     board = fitted.verdict()
     assert board.decision.light == "red" and board.headline.startswith("Do not trust this study: ridge")
     assert "z = 104" in board.headline and any("simulated" in note for note in board.decision.notes)
+
+
+# -- the headline and `predict` name the same --------------------------------------------------------------------------
+
+
+def predicted(study, new, path, **options):
+    study.predict(new, path, **options)
+    found = anndata.read_h5ad(path)
+    return np.asarray(found.X), found.uns["pertstack"]
+
+
+def of_stored(study, name, ids):
+    """What the study itself predicted for test rows: by a base model, or the plain mean of all."""
+    store, rows = study.predictions, {}
+    for block in store.blocks("test"):
+        models = [name] if name in store.models() else [m for m in store.models() if not m.startswith("nested.")]
+        values = np.mean([store.read(block, m) for m in models], axis=0)
+        rows |= dict(zip(map(str, store.sample_ids(block)), values, strict=True))
+    return np.array([rows[i] for i in ids])
+
+
+def decide_so(study, **decision):
+    """The same study with another outcome of the test: the board as the verdict would have written and sealed it."""
+    path = study.folder.results / "leaderboard.json"
+    value = json.loads(path.read_text())
+    value["decision"] |= decision
+    path.write_text(json.dumps(value))
+    seal_verdict(study.folder)
+    return value["decision"]
+
+
+def test_predict_and_export_use_what_the_headline_names(judged, world_file, tmp_path):
+    """One study, both outcomes of its test: where no gain is shown the single model goes out, not the combination."""
+    new = new_samples(judged, world_file, tmp_path / "new.h5ad")
+    ids = judged.plan.sample_ids("test")[:5]
+    board = judged.leaderboard()
+    single = json.loads((judged.folder.results / "oof.json").read_text())["choice"]["best_single"]
+    assert board.ships == (board.chosen if board.decision.action == "ship" else single)
+    for action, ships in (("ship", "mean"), ("alone", single)):
+        decide_so(judged, action=action, ships=ships)
+        judged.export(tmp_path / f"all_{action}.h5ad")
+        out = anndata.read_h5ad(tmp_path / f"all_{action}.h5ad")
+        np.testing.assert_allclose(out[ids].layers["ensemble"], of_stored(judged, ships, ids), atol=2e-4)
+    values, said = predicted(judged, new, tmp_path / "alone.h5ad")
+    assert said["ensemble"] == single and said["shipped"]
+    np.testing.assert_allclose(values, of_stored(judged, single, ids), atol=2e-4)
+    with pytest.raises(UnknownNameError, match="Did you mean"):
+        judged.predict(new, tmp_path / "no.h5ad", use="rigde")
+
+
+def test_nothing_goes_out_of_a_study_that_is_not_to_be_trusted(judged, world_file, tmp_path):
+    new = new_samples(judged, world_file, tmp_path / "new.h5ad")
+    decide_so(judged, light="red", action="distrust", ships=None)
+    with pytest.raises(IntegrityError, match=r"Nothing ships from .* --use "):
+        judged.predict(new, tmp_path / "out.h5ad")
+    assert not (tmp_path / "out.h5ad").exists()
+    judged.export(tmp_path / "all.h5ad")
+    assert "ensemble" not in anndata.read_h5ad(tmp_path / "all.h5ad").layers
+
+
+def test_a_board_written_before_it_named_what_ships_is_read_again_from_its_scores(judged):
+    path, ships = judged.folder.results / "leaderboard.json", judged.leaderboard().ships
+    value = json.loads(path.read_text())
+    del value["decision"]
+    path.write_text(json.dumps(value))
+    seal_verdict(judged.folder)
+    assert shipped(judged.folder, stored_stack(judged.folder)) == ships
+
+
+def test_new_samples_under_other_names_are_predicted_too_and_by_what_the_user_names(judged, world_file, tmp_path):
+    """Also in the fits: the file is opened there once more."""
+    path = new_samples(judged, world_file, tmp_path / "new.h5ad")
+    data = anndata.read_h5ad(path)
+    data.obs = data.obs.rename(columns={"perturbation": "treatment_x", "cell_line": "where_from"})
+    data.write_h5ad(path)
+    reading = {"mapping": {"perturbation": "treatment_x", "cell_line": "where_from"}}
+    predict_new(
+        judged.folder, path, tmp_path / "out.h5ad", predictions=(), workers=1, reading=reading, use="ridge"
+    )  # fmt: skip
+    found = anndata.read_h5ad(tmp_path / "out.h5ad")
+    assert found.uns["pertstack"]["ensemble"] == "ridge" and not found.uns["pertstack"]["shipped"]
+    np.testing.assert_allclose(found.X, of_stored(judged, "ridge", list(found.obs.index)), atol=2e-4)

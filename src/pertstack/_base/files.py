@@ -5,23 +5,28 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import shutil
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pertstack._base.errors import CorruptionError, MissingFileError, StorageError
+from pertstack._base.errors import CorruptionError, MissingFileError, StackingError, StorageError
+from pertstack._base.hosts import alive, host_name
+
+LEASE_SECONDS = 7 * 24 * 3600.0
+"""What an unknown or unreachable writer has begun is left alone for a week."""
 
 
 def fsync_directory(path: Path) -> None:
     """Make the names in a directory durable, where the platform can."""
     if os.name != "posix":
         return
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    _fsync(path)
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -52,14 +57,83 @@ def write_atomic(path: Path, content: bytes) -> None:
             Path(part).unlink(missing_ok=True)
 
 
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` for a file or folder to be written under; at the end it takes its place at ``path``.
+
+    So ``path`` holds everything or is not there. What killed processes left beside it is removed first.
+
+    Raises
+    ------
+    StorageError
+        Disk full or not writable; nothing was left behind.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{host_name()}-{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in leftovers(path.parent):
+            remove(left)
+        yield part
+        for file in [part, *part.rglob("*")] if part.is_dir() else [part]:
+            _fsync(file)
+        part.replace(path)
+        fsync_directory(path.parent)
+    except StackingError:
+        raise
+    except OSError as error:
+        number = error.errno or int((re.findall(r"[Ee]rrno =? ?(\d+)", str(error)) or [0])[0])  # h5py says it in words
+        if number not in _REFUSALS:
+            raise
+        raise storage_error(OSError(number, str(error)), path) from error
+    finally:
+        remove(part)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What writers that are gone have left in a folder under the names that ``whole`` gives."""
+    found = []
+    for path in sorted(folder.glob(".*-*.part")):
+        host, _, pid = path.name.removesuffix(".part").rpartition(".")[2].rpartition("-")
+        if "_" in host and is_dead(path, host, pid, now=time.time()):
+            found.append(path)
+    return found
+
+
+def is_dead(path: Path, host: str, pid: str, *, now: float, lease_seconds: float = LEASE_SECONDS) -> bool:
+    """Whether the writer of what lies at ``path`` is gone: dead on this host, or silent for longer than the lease."""
+    if host == host_name() and pid.isdigit() and not alive(int(pid)):
+        return True
+    return now - path.stat().st_mtime > lease_seconds
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all it holds, if it is there; a link goes and not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+_REFUSALS = {
+    errno.ENOSPC: "the disk is full. Free some space and run the same command again: finished work is kept.",
+    errno.EDQUOT: "the disk quota is used up. Free some space and run the command again: finished work is kept.",
+    errno.EROFS: "the file system is read-only. Copy the study to a place you can write to.",
+    errno.EACCES: "permission is denied. Check who owns the folder.",
+}
+
+
 def storage_error(error: OSError, path: Path) -> StorageError:
     """The disk's refusal in words a user can act on."""
-    why = {
-        errno.ENOSPC: "the disk is full. Free some space and run the same command again: finished work is kept.",
-        errno.EDQUOT: "the disk quota is used up. Free some space and run the command again: finished work is kept.",
-        errno.EROFS: "the file system is read-only. Copy the study to a place you can write to.",
-        errno.EACCES: "permission is denied. Check who owns the folder.",
-    }.get(error.errno or 0, f"{error.strerror or error}.")
+    why = _REFUSALS.get(error.errno or 0, f"{error.strerror or error}.")
     return StorageError(error.errno or 0, f"Cannot write {path}: {why}")
 
 

@@ -29,8 +29,9 @@ def predict(
     controls: Annotated[ControlChoice | None, typer.Option(help="How to assign a control to each sample when "
                                                                 "controls are rows of the same file.")] = None,
     control_label: Annotated[str | None, typer.Option(help="The perturbation that is the control.")] = None,
+    use: Annotated[str | None, typer.Option(help="A combination or model to use instead of what ships.")] = None,
 ) -> None:  # fmt: skip
-    """Predict new samples with the ensemble that was judged. The file is read as the study's data were, unless told.
+    """Predict new samples with what the headline says ships. The file is read as the study's data were, unless told.
 
     Example:  pertstack predict my-study new.h5ad predicted.h5ad
     """
@@ -42,7 +43,7 @@ def predict(
         "mapping": parse_mapping(map_) or None, "control_layer": control_layer, "control": control,
         "metadata": metadata, "controls": controls, "control_label": control_label,
     }  # fmt: skip
-    shape = predict_new(folder, new, out_path, predictions=predictions or [], workers=workers, reading=reading)
+    shape = predict_new(folder, new, out_path, predictions=predictions or [], workers=workers, reading=reading, use=use)
     if not (folder.results / "verdict.json").exists():
         say(f"warning: no verdict has judged this ensemble yet: pertstack verdict {folder.root}")
     out(f"{out_path}: {count_of(shape[0], 'sample')}, {count_of(shape[1], 'gene')}")

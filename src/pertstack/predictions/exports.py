@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ import pandas as pd
 from anndata.io import write_elem
 
 from pertstack._base.errors import InputError, LeakError, unknown_name
+from pertstack._base.files import whole
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block, Role
 from pertstack.predictions.store.chunks import DTYPE
@@ -29,12 +30,13 @@ Which = Role | Literal["all"]
 def export_anndata(
     store: StoreReader, path: str | Path, *, models: Sequence[str] | None = None, role: Which = "development",
     truth: StoreReader | None = None, card: Mapping[str, Any] | None = None,
+    more: Mapping[str, Iterable[Float32]] | None = None,
 ) -> Path:  # fmt: skip
     """One .h5ad or .zarr: X absent, layers control, treated and every model; NaN where not predicted. Written by
-    chunks.
+    chunks, and there whole or not at all.
 
     Treated values of test rows are NaN unless ``truth`` is handed in. ``card`` (the study's preprocessing card) goes
-    into ``uns["pertstack_card"]`` as JSON.
+    into ``uns["pertstack_card"]`` as JSON. ``more``: further layers, all their rows in order, some at a time.
 
     Raises
     ------
@@ -53,20 +55,19 @@ def export_anndata(
         n = sum(store.n_samples(b) for b in blocks)
         for name in ("control", "treated", *names):
             key = name if "/" not in name else name.replace("/", "∕")  # a slash would make a group
-            _write_layer(root["layers"], key, n, store, blocks, name, truth)
+            _write_layer(root["layers"], key, (n, store.facts.n_genes), _chunks(store, blocks, name, truth))
+        for name, rows in (more or {}).items():
+            _write_layer(root["layers"], name, (n, store.facts.n_genes), rows)
     return path
 
 
-def _write_layer(
-    layers: Any, key: str, n: int, store: StoreReader, blocks: Sequence[Block], name: str, truth: StoreReader | None
-) -> None:
-    n_genes = store.facts.n_genes
-    rows = max(1, min(512, n))
+def _write_layer(layers: Any, key: str, shape: tuple[int, int], chunks: Iterable[Float32]) -> None:
+    size = (max(1, min(512, shape[0])), shape[1])
     create = getattr(layers, "create_array", None) or layers.create_dataset
-    array = create(key, shape=(n, n_genes), dtype="float32", chunks=(rows, n_genes))
+    array = create(key, shape=shape, dtype="float32", chunks=size)
     array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
     at = 0
-    for values in _chunks(store, blocks, name, truth):
+    for values in chunks:
         array[at : at + len(values)] = values
         at += len(values)
 
@@ -75,19 +76,19 @@ def _write_layer(
 def _new_anndata(path: Path) -> Iterator[Any]:
     if path.exists():
         raise InputError(f"{path} exists. Choose another name, or remove it first.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".h5ad":
-        import h5py
-
-        with h5py.File(path, "w") as file:
-            yield file
-    elif path.suffix == ".zarr":
-        import zarr
-
-        yield zarr.open_group(str(path), mode="w", zarr_format=3)
-        zarr.consolidate_metadata(str(path))
-    else:
+    if path.suffix not in (".h5ad", ".zarr"):
         raise InputError(f"{path}: AnnData files end in .h5ad or .zarr. Name it so.")
+    with whole(path) as part:
+        if path.suffix == ".h5ad":
+            import h5py
+
+            with h5py.File(part, "w") as file:
+                yield file
+        else:
+            import zarr
+
+            yield zarr.open_group(str(part), mode="w", zarr_format=3)
+            zarr.consolidate_metadata(str(part))
 
 
 def export_npz(
@@ -111,7 +112,6 @@ def export_npz(
     }  # fmt: skip
     if card is not None:
         arrays["card"] = np.array(json.dumps(dict(card)))
-    path.parent.mkdir(parents=True, exist_ok=True)
     shape = (len(ids), int(there.sum()))
     rows = (values if there.all() else values[:, there] for values in _chunks(store, blocks, model, None))
     _write_npz(path, shape, rows, arrays)
@@ -120,20 +120,15 @@ def export_npz(
 
 def _write_npz(path: Path, shape: tuple[int, int], rows: Iterator[Float32], others: Mapping[str, Any]) -> None:
     """An npz as ``np.savez`` writes it, its ``predictions`` a few rows at a time; there whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
     header = {"descr": DTYPE.str, "fortran_order": False, "shape": shape}
-    try:
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
-            with archive.open("predictions.npy", "w", force_zip64=True) as stream:
-                np.lib.format.write_array_header_1_0(stream, header)
-                for values in rows:
-                    stream.write(np.ascontiguousarray(values, dtype=DTYPE).data)
-            for name, array in others.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
-                    np.lib.format.write_array(stream, array, allow_pickle=False)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open("predictions.npy", "w", force_zip64=True) as stream:
+            np.lib.format.write_array_header_1_0(stream, header)
+            for values in rows:
+                stream.write(np.ascontiguousarray(values, dtype=DTYPE).data)
+        for name, array in others.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, array, allow_pickle=False)
 
 
 def cell_eval_pair(

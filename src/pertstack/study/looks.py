@@ -75,9 +75,9 @@ def with_published(verdict: Verdict, facts: Mapping[str, Any], setting: Setting)
         f"{facts['gain']:+.4f} against {facts['single']}. Only this was given away by the test."
     )
     cautions = tuple(c for c in board.cautions if "has not been opened" not in c)
-    return replace(
-        verdict, leaderboard=replace(board, rows=(*board.rows, row), headline=said, cautions=(*cautions, *words))
-    )
+    decision = replace(verdict.decision, sentence=said)
+    board = replace(board, rows=(*board.rows, row), headline=decision.text, cautions=(*cautions, *words))
+    return replace(verdict, leaderboard=replace(board, decision=decision))
 
 
 def group_values(table: ScoreTable, name: str, metric: str) -> Array:

@@ -385,12 +385,13 @@ class Study:
     # -- taking away -------------------------------------------------------------------------------------------------
 
     def predict(
-        self, new: Path | str, out: Path | str, *, predictions: Sequence[str] = (), workers: int = 1
-    ) -> tuple[int, int]:
-        """Predict new samples with the shipped ensemble; see ``shipping.predict_new``."""
+        self, new: Path | str, out: Path | str, *, predictions: Sequence[str] = (), workers: int = 1,
+        use: str | None = None,
+    ) -> tuple[int, int]:  # fmt: skip
+        """Predict new samples with what the headline says ships, or ``use``; see ``shipping.predict_new``."""
         from pertstack.study.steps.predict import predict_new
 
-        return predict_new(self.folder, Path(new), Path(out), predictions=predictions, workers=workers)
+        return predict_new(self.folder, Path(new), Path(out), predictions=predictions, workers=workers, use=use)
 
     def export(
         self, path: Path | str, *, to: str = "auto", models: Sequence[str] | None = None,

@@ -106,6 +106,13 @@ class Leaderboard:
         return split_metric(self.primary)[1]
 
     @property
+    def ships(self) -> str | None:
+        """The row that `predict` uses and the headline names; ``chosen`` is what the out-of-fold rows alone chose."""
+        if self.decision is None or (self.decision.ships is None and self.decision.action != "distrust"):
+            return self.chosen
+        return self.decision.ships
+
+    @property
     def split(self) -> Split:
         """The split a reader should look at: the test once it was opened, else out-of-fold."""
         return "test" if any(r.split == "test" for r in self.rows) else "oof"

@@ -33,7 +33,7 @@ def table(board: Leaderboard, split: Split | None = None) -> tuple[list[str], li
         cells = [row.score(m) for m in shown]
         versus, main = row.versus(board.primary), row.score(board.primary)
         lines.append([
-            "▸" if row.name == board.chosen else "", row.name, row.kind,
+            "▸" if row.name == board.ships else "", row.name, row.kind,
             *(_cell_text(c, main) for c in cells),
             "(best single)" if row.name == board.best_single else
             f"{number(versus.difference, sign=True)} {interval(versus.ci, sign=True)}".strip() if versus else "",
@@ -111,7 +111,8 @@ def short_table(board: Leaderboard, *, width: int, every: bool = False, split: S
     """
     ranked = board.ranked(split)
     kept = {r.name for r in ranked if r.kind != "ceiling"} if every else {r.name for r in ranked[:FIRST]}
-    kept |= {n for n in (board.chosen, board.best_single) if n} | ({r.name for r in ranked} if every else set())
+    kept |= {n for n in (board.ships, board.chosen, board.best_single) if n}
+    kept |= {r.name for r in ranked} if every else set()
     drawn = rich_table(board, split, only=kept) if width >= WIDE else Group(*_narrow(board, split, kept, width))
     left = len(ranked) - sum(r.name in kept for r in ranked)
     if not left:
@@ -132,7 +133,7 @@ def rich_table(board: Leaderboard, split: Split | None = None, *, only: Collecti
 
 
 def _style(board: Leaderboard, row: LeaderboardRow) -> str:
-    return "bold" if row.name == board.chosen else "dim" if row.kind in ("reference", "ceiling") else ""
+    return "bold" if row.name == board.ships else "dim" if row.kind in ("reference", "ceiling") else ""
 
 
 def _narrow(board: Leaderboard, split: Split | None, kept: Collection[str], width: int) -> list[Text]:

@@ -30,7 +30,8 @@ class Decision:
     """The answer of a study.
 
     ``sentence`` says what to do and why in one breath. ``reasons`` are what must be known before acting on it: where
-    there are any the light is not green. ``notes`` explain and take nothing away.
+    there are any the light is not green. ``notes`` explain and take nothing away. ``ships`` is the combination or base
+    model that `predict` uses, the one the sentence names; None where nothing should be used.
     """
 
     light: Light
@@ -38,6 +39,7 @@ class Decision:
     sentence: str
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    ships: str | None = None
 
     @property
     def text(self) -> str:
@@ -48,14 +50,15 @@ class Decision:
         """Plain JSON values."""
         return {
             "light": self.light, "action": self.action, "sentence": self.sentence, "reasons": list(self.reasons),
-            "notes": list(self.notes),
+            "notes": list(self.notes), "ships": self.ships,
         }  # fmt: skip
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Decision:
         return cls(
-            value["light"], value["action"], value["sentence"], tuple(value["reasons"]), tuple(value.get("notes", ()))
-        )
+            value["light"], value["action"], value["sentence"], tuple(value["reasons"]),
+            tuple(value.get("notes", ())), value.get("ships"),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Case:
     Parameters
     ----------
     chosen : what the plan's rule chose out of fold; None or a base model when a model ships alone.
-    alone : the base model that ships when no combination does.
+    alone : the base model that ships when no combination does: the best out of fold, whatever the test says of others.
     gain : the gain of the chosen combination over the best single model; None when a model ships alone.
     split : "test", or "oof" while the held-out test is closed.
     primary, unit, n_groups : deciding metric; what is resampled and how many of them were scored.
@@ -115,7 +118,8 @@ def decide(case: Case) -> Decision:
         )
     if light == "green" and reasons:
         light = "amber"
-    return Decision(light, action, sentence, reasons, notes)
+    ships = case.alone if action == "alone" or case.gain is None else case.chosen
+    return Decision(light, action, sentence, reasons, notes, ships)
 
 
 def _answer(case: Case) -> tuple[Light, Action, str]:
@@ -126,24 +130,36 @@ def _answer(case: Case) -> tuple[Light, Action, str]:
         return "amber", "alone", f"Ship {case.alone} alone: no combination was shown to beat it{_where(case)}."
     gain, main = case.gain, _main(case.gain)
     if main is None or main.gain is None:
-        return "amber", "alone", f"Ship {gain.best_single} alone: {gain.name} and it are defined on no common sample."
+        found = f"{gain.name} and {gain.best_single} are defined on no common sample"
+        return "amber", "alone", f"Ship {case.alone} alone: {found}."
+    alone = f"Ship {case.alone} alone"
     single, size, on = gain.best_single, _size(main), f"on {_metric(gain.primary)}{_where(case)}"
     if gain.reading == "win":
         return "green", "ship", f"Ship {gain.name}: it beats {single} by {size} {on}{_not_made_of(gain)}."
     if gain.reading in _NEVER:
         why = _NEVER[gain.reading].format(single=single, size=size, on=on)
-        return "red", "alone", f"Do not ship {gain.name}: {why}. Ship {single} alone."
+        return "red", "alone", f"Do not ship {gain.name}: {why}. {alone}{_not_the_best(case)}."
     if gain.reading == "mixed":
         found = f"the measures disagree about {gain.name} ({size} {on}{_disagree(gain)})"
-        return "amber", "alone", f"Ship {single} alone, or decide what counts: {found}."
+        return "amber", "alone", f"{alone}{_not_the_best(case)}, or decide what counts: {found}."
     if gain.reading == "plate":
         found = f"{gain.name} gains {size} {on}, and none of it is shown within plates: it may be the plate's"
-        return "amber", "alone", f"Ship {single} alone, or measure on other plates: {found}."
+        return "amber", "alone", f"{alone}{_not_the_best(case)}, or measure on other plates: {found}."
     if case.unproven:
         found = f"differs from {single} by {size} {on}: no gain is shown"
         return "amber", "ship", f"{gain.name} ships as a safe bet (not worse on any measure out of fold); it {found}."
-    found = f"{gain.name}, chosen out of fold, differs from it by {size} {on}"
-    return "amber", "alone", f"Ship {single} alone: no combination was shown to beat it. {found}."
+    if single == case.alone:
+        found = f"{gain.name}, chosen out of fold, differs from it by {size} {on}"
+        return "amber", "alone", f"{alone}: no combination was shown to beat it. {found}."
+    found = f"{gain.name}, chosen out of fold, differs from {single} by {size} {on}"
+    shown = f"no combination was shown to beat {single}, the best single model on the test"
+    return "amber", "alone", f"{alone}, the best single model out of fold: {shown}. {found}."
+
+
+def _not_the_best(case: Case) -> str:
+    """Which best single model ships, where the test and the out-of-fold rows name different ones."""
+    same = case.gain is None or case.gain.best_single == case.alone
+    return "" if same else " (the best single model out of fold)"
 
 
 _NEVER = {

@@ -28,7 +28,7 @@ def main_table(content: ReportInput) -> dict[str, Any]:
         main = row.score(board.primary)
         shipped, cautions = _cautions(row, content)
         lines.append({
-            "row": row, "chosen": row.name == board.chosen, "best": row.name == board.best_single,
+            "row": row, "chosen": row.name == board.ships, "best": row.name == board.best_single,
             "cells": [_cell(row.score(m), main) for m in metrics], "scaled": scaled.get(row.name),
             "n": f"{main.n_valid:,} / {main.n:,}" if main else "—", "reading": _reading(row, content),
             "not_shipped": shipped, "cautions": cautions,

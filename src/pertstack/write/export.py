@@ -5,7 +5,6 @@ Which predictions go in is the caller's choice; nothing is dropped or filled her
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, MisalignedError, first_few
-from pertstack._base.files import fsync_directory, storage_error
+from pertstack._base.files import whole
 from pertstack.data.rows import Float32
 
 
@@ -73,19 +72,6 @@ def predictions_to_h5ad(
         X=np.asarray(treated, dtype=np.float32), obs=table, var=pd.DataFrame(index=pd.Index([str(g) for g in genes])),
         uns=dict(uns or {}), layers={k: np.asarray(v, dtype=np.float32) for k, v in (layers or {}).items()},
     )  # fmt: skip
-    _write_whole(data, path)
-    return path
-
-
-def _write_whole(data: ad.AnnData, path: Path) -> None:
-    """Readers see the old file or the new one."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part:
         data.write_h5ad(part, compression="gzip")
-        part.replace(path)
-        fsync_directory(path.parent)
-    except OSError as error:
-        raise storage_error(error, path) from error
-    finally:
-        part.unlink(missing_ok=True)
+    return path

@@ -29,7 +29,7 @@ def leaderboard_figure(board: Leaderboard) -> Figure:
         panels = np.atleast_1d(np.asarray(figure.subplots(1, max(1, len(metrics)), sharey=True)))
         for axes, metric in zip(panels, metrics, strict=False):
             for y, row in enumerate(rows):
-                _dot(axes, y, row, metric, chosen=row.name == board.chosen)
+                _dot(axes, y, row, metric, chosen=row.name == board.ships)
             best = next((r for r in rows if r.name == board.best_single), None)
             cell = best.score(metric) if best else None
             if cell is not None and cell.value is not None:
@@ -39,7 +39,7 @@ def leaderboard_figure(board: Leaderboard) -> Figure:
         panels[0].set_yticks(range(len(rows)), [r.name for r in rows])
         panels[0].set_ylim(-0.6, len(rows) - 0.4)
         for label, row in zip(panels[0].get_yticklabels(), rows, strict=True):
-            label.set_fontweight("bold" if row.name == board.chosen else "normal")
+            label.set_fontweight("bold" if row.name == board.ships else "normal")
         _legend(figure, sorted({r.kind for r in rows}, key=list(KIND_STYLE).index))
     return figure
 

@@ -92,7 +92,7 @@ def _tiles(content: ReportInput) -> list[tuple[str, str, str]]:
     """The three numbers a reader wants first: caption, number, what it is."""
     board, tiles = content.verdict.leaderboard, []
     metric, level = board.primary, f"{100 * float(board.interval.get('level', 0.95)):.0f} %"
-    for caption, name in (("best single model", board.best_single), ("shipped", board.chosen)):
+    for caption, name in (("best single model", board.best_single), ("shipped", board.ships)):
         row = next((r for r in board.ranked() if r.name == name), None)
         cell = row.score(metric) if row else None
         if row is not None and cell is not None:
@@ -107,7 +107,10 @@ def _tiles(content: ReportInput) -> list[tuple[str, str, str]]:
 
 
 def _shown_name(content: ReportInput, name: str) -> str:
-    """The base model behind the reference ``best_single``, where the choice named it."""
+    """What ships, a base model with "alone"; the base model behind the reference ``best_single``, where it is named."""
+    board = content.verdict.leaderboard
+    if name == board.ships and any(r.name == name and r.kind == "base" for r in board.rows):
+        return f"{name} alone"
     alone = next((str(r["name"]) for r in content.ladder or () if r.get("outcome") == "ships alone"), None)
     return f"{alone} alone" if name == "best_single" and alone else name
 

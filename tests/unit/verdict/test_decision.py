@@ -119,3 +119,33 @@ def test_a_safe_bet_says_that_no_gain_is_shown():
     found = judge(world(60, by_name=none), None, changed(unproven=True), RESAMPLING).decision
     assert (found.light, found.action) == ("amber", "ship")
     assert "safe bet" in found.sentence and "no gain is shown" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "shift", "action", "ships"),
+    [
+        ({}, {}, "ship", "direct_pooled"),
+        ({}, {"own": 0.0005, "pooled": 0.0005, "centroid": 0.0, "rmse": 0.0}, "alone", "mlp"),
+        ({"unproven": True}, {"own": 0.0005, "pooled": 0.0005, "centroid": 0.0, "rmse": 0.0}, "ship", "direct_pooled"),
+        ({"chosen": "best_single", "alone": "mlp"}, {}, "alone", "mlp"),
+        ({"chosen": "ridge"}, {}, "alone", "ridge"),
+        ({"accused_gravely": frozenset({"knn"}), "accused": {"knn": ("it knows",)}}, {}, "distrust", None),
+    ],
+)
+def test_the_sentence_names_what_ships(changes, shift, action, ships):
+    found = board(changed(**changes), **shift)
+    assert (found.decision.action, found.ships) == (action, ships)
+    if ships is not None:
+        assert ships in found.decision.sentence.split(":")[0]
+
+
+@pytest.mark.parametrize("shift", [
+    {"own": 0.0005, "pooled": 0.0005, "centroid": 0.0, "rmse": 0.0},  # within noise
+    {"own": -0.03, "pooled": -0.03, "centroid": -0.05, "rmse": 0.05},  # worse
+])  # fmt: skip
+def test_alone_ships_the_best_out_of_fold_though_luck_made_another_best_on_the_test(shift):
+    """The test names the model to be beaten; it does not pick the one that ships."""
+    found = board(changed(alone="ridge"), **shift)
+    assert found.best_single == "mlp" and found.ships == "ridge"
+    assert "hip ridge alone" in found.headline and "hip mlp" not in found.headline and "mlp" in found.headline
+    assert "best single model out of fold" in found.headline

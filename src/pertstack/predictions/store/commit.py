@@ -16,6 +16,7 @@ import numpy as np
 
 from pertstack._base.errors import ConflictError, InputError, first_few
 from pertstack._base.files import fsync_directory, storage_error
+from pertstack._base.hosts import host_name
 from pertstack.data.rows import Float32
 from pertstack.design.provenance import FittedOn
 from pertstack.predictions.store import durable
@@ -195,5 +196,5 @@ def stamped(record: Record, attempt: str) -> Record:
     from pertstack.predictions.store.record import software_versions, utc_now
 
     return replace(
-        record, attempt=attempt, host=durable.host_name(), pid=os.getpid(), time=utc_now(), software=software_versions()
+        record, attempt=attempt, host=host_name(), pid=os.getpid(), time=utc_now(), software=software_versions()
     )

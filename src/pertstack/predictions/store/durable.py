@@ -7,11 +7,8 @@ else.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import platform
 import shutil
-import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,22 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pertstack._base.errors import StorageError
-from pertstack._base.files import fsync_directory, storage_error
-
-LEASE_SECONDS = 7 * 24 * 3600.0
-"""Staging of an unknown or unreachable writer is left alone for a week."""
-
-
-def host_name() -> str:
-    """This host as staging folders name it: the boot and the process namespace count, so containers are told apart."""
-    facts = [socket.gethostname(), platform.node()]
-    for source in ("/proc/sys/kernel/random/boot_id",):
-        if Path(source).exists():
-            facts.append(Path(source).read_text(encoding="ascii").strip())
-    if os.path.exists("/proc/self/ns/pid"):  # noqa: PTH110 (a magic link)
-        facts.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115
-    short = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:8]
-    return f"{socket.gethostname().split('.')[0][:40].replace('-', '_') or 'host'}_{short}"
+from pertstack._base.files import LEASE_SECONDS, fsync_directory, is_dead, storage_error
+from pertstack._base.hosts import host_name
 
 
 def new_attempt() -> str:
@@ -150,21 +133,9 @@ def dead_staging(root: Path, *, now: float | None = None, lease_seconds: float =
     if not folder.is_dir():
         return []
     now = time.time() if now is None else now
-    here, dead = host_name(), []
+    found = []
     for path in sorted(folder.iterdir()):
-        parts = path.name.rsplit("-", 2)
-        age = now - path.stat().st_mtime
-        ours = len(parts) == 3 and parts[0] == here and parts[1].isdigit()
-        if (ours and not _alive(int(parts[1]))) or age > lease_seconds:
-            dead.append(path)
-    return dead
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        host, _, pid = path.name.rpartition("-")[0].rpartition("-")
+        if is_dead(path, host, pid, now=now, lease_seconds=lease_seconds):
+            found.append(path)
+    return found

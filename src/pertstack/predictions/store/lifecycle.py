@@ -19,6 +19,7 @@ import pandas as pd
 from pertstack._base.digests import digest_json, with_own_digest
 from pertstack._base.errors import CorruptionError, unknown_name
 from pertstack._base.files import fsync_directory, storage_error, write_atomic, write_json
+from pertstack._base.hosts import host_name
 from pertstack.design.blocks import Block
 from pertstack.predictions.store import durable, layout
 from pertstack.predictions.store.names import TRUTH_LAYERS, decode_name, encode_name
@@ -85,9 +86,7 @@ def status_table(root: Path, blocks: Sequence[Block], models: Sequence[str] | No
 def mark_absent(root: Path, block: Block, model: str, reason: str) -> None:
     write_json(
         layout.absent_file(root, block, model),
-        with_own_digest(
-            {"block": block.id, "model": model, "reason": reason, "host": durable.host_name(), "time": utc_now()}
-        ),
+        with_own_digest({"block": block.id, "model": model, "reason": reason, "host": host_name(), "time": utc_now()}),
     )
 
 
@@ -98,7 +97,7 @@ def retract(root: Path, block: Block, model: str, reason: str, kind: Kind) -> Pa
     write_json(
         folder / "retraction.json",
         with_own_digest({
-            "block": block.id, "model": model, "kind": kind, "reason": reason, "host": durable.host_name(),
+            "block": block.id, "model": model, "kind": kind, "reason": reason, "host": host_name(),
             "pid": os.getpid(), "time": utc_now(),
         }),
     )  # fmt: skip

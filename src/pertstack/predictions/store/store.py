@@ -15,7 +15,7 @@ import pandas as pd
 
 from pertstack._base.digests import digest_names
 from pertstack._base.errors import ConflictError, StorageError, first_few
-from pertstack._base.files import storage_error
+from pertstack._base.files import LEASE_SECONDS, storage_error
 from pertstack.design.blocks import Block
 from pertstack.predictions.store import durable, layout, lifecycle, skeleton
 from pertstack.predictions.store.align import as_names
@@ -128,7 +128,7 @@ class PredictionStore(StoreCommits):
         records = [r for r in self.records() if models is None or r.model in models or r.model in TRUTH_LAYERS]
         return lifecycle.write_snapshot(self.root, records)
 
-    def gc(self, *, lease_seconds: float = durable.LEASE_SECONDS) -> list[Path]:
+    def gc(self, *, lease_seconds: float = LEASE_SECONDS) -> list[Path]:
         """Remove staging folders of writers that are gone; returns what was removed."""
         self._writable()
         return lifecycle.gc(self.root, lease_seconds)

@@ -6,7 +6,6 @@ checks are in ``study/seals.py``, ``study/audit/tables.py``, ``predictions/store
 
 from __future__ import annotations
 
-import shutil
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -16,9 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from pertstack._base.errors import InputError, StackingError
-from pertstack._base.files import read_json
+from pertstack._base.files import LEASE_SECONDS, leftovers, read_json, remove
 from pertstack._base.findings import Finding
-from pertstack.predictions.store.durable import LEASE_SECONDS
 from pertstack.predictions.store.lifecycle import gc
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.study.audit.probes import stored_probes
@@ -95,8 +93,11 @@ def remove_leftovers(folder: StudyFolder) -> list[Path]:
         gone += gc(folder.path(name), LEASE_SECONDS)
     for place in ("", "plan", "seals", "results", "reduced"):
         for path in sorted(folder.path(place).glob(".*.part")):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            remove(path)
             gone.append(path)
+    for path in leftovers(folder.root.parent):
+        remove(path)
+        gone.append(path)
     return gone
 
 

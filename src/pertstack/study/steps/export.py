@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 
 from pertstack._base.errors import InputError
+from pertstack._base.files import whole
 from pertstack._base.memory import parse_bytes
 from pertstack.data.rows import Float32
 from pertstack.predictions.exports import cell_eval_pair, export_anndata, export_npz
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.names import encode_name
 from pertstack.reduce.read_tiles import ordered_blocks, read_tile
+from pertstack.stacking.combiner import FittedCombiner
 from pertstack.study.folder import StudyFolder
 from pertstack.study.held_out import HeldOutTruth
-from pertstack.study.learned import final_fits, stored_stack
+from pertstack.study.learned import Stored, stored_stack
+from pertstack.study.shipped import fit_named, refuse_unjudged, what_ships
 
 KINDS = {".h5ad": "h5ad", ".zarr": "zarr", ".npz": "npz", "": "cell-eval"}
 ENSEMBLE = "ensemble"
@@ -55,24 +58,33 @@ def export_study(
     if path.exists():
         raise InputError(f"{path} exists already. Remove it, or choose another name.")
     judged = (folder.results / "verdict.json").exists()
+    ensemble = _what_ships(folder) if judged and models is None and kind in ("h5ad", "zarr") else None
     names = list(models) if models is not None else folder.store.models()
     if kind == "npz":
-        targets = (
-            {path: names[0]} if len(names) == 1 else {path.with_suffix("") / f"{encode_name(n)}.npz": n for n in names}
-        )
-        return [
-            export_npz(folder.store, target, name, role="all", card=folder.card.to_json())
-            for target, name in targets.items()
-        ]
+        return _npz(folder, path, names)
     door = HeldOutTruth(folder)
     truth = door.open("export", to=path.name, form=kind) if with_truth or (judged and door.is_spent) else None
     if kind == "cell-eval":
-        return [p for name in names for p in _cell_eval(folder, path, name, truth)]
+        with whole(path) as part:
+            written = [p.name for name in names for p in _cell_eval(folder, part, name, truth)]
+        return [path / name for name in written]
     card = folder.card.to_json()
-    written = export_anndata(folder.store, path, models=names, role="all", truth=truth, card=card)
-    if judged and models is None:
-        _append_ensemble(folder, written)
-    return [written]
+    more = {} if ensemble is None else {ENSEMBLE: _ensemble_rows(folder, *ensemble)}
+    return [export_anndata(folder.store, path, models=names, role="all", truth=truth, card=card, more=more)]
+
+
+def _npz(folder: StudyFolder, path: Path, names: Sequence[str]) -> list[Path]:
+    """One file for one model, else a folder with a file for each."""
+    card = folder.card.to_json()
+    if len(names) == 1:
+        return [export_npz(folder.store, path, names[0], role="all", card=card)]
+    place = path.with_suffix("")
+    if place.exists():
+        raise InputError(f"{place} exists already. Remove it, or choose another name.")
+    with whole(place) as part:
+        for name in names:
+            export_npz(folder.store, part / f"{encode_name(name)}.npz", name, role="all", card=card)
+    return [place / f"{encode_name(name)}.npz" for name in names]
 
 
 def _cell_eval(folder: StudyFolder, path: Path, name: str, truth: Any) -> list[Path]:
@@ -87,36 +99,17 @@ def _cell_eval(folder: StudyFolder, path: Path, name: str, truth: Any) -> list[P
     return targets
 
 
-def _append_ensemble(folder: StudyFolder, path: Path) -> None:
-    """Layer ``ensemble``: the shipped combination on test rows; NaN on development rows, on which its weights were
-    learned."""
-    shape = (len(folder.samples), len(folder.gene_names))
-    if path.suffix == ".h5ad":
-        import h5py
-
-        with h5py.File(path, "r+") as root:
-            _fill(root["layers"], shape, _ensemble_rows(folder))
-    else:
-        import zarr
-
-        _fill(zarr.open_group(str(path), mode="r+", use_consolidated=False)["layers"], shape, _ensemble_rows(folder))
-        zarr.consolidate_metadata(str(path))
-
-
-def _fill(layers: Any, shape: tuple[int, int], rows: Iterator[Float32]) -> None:
-    create = getattr(layers, "create_array", None) or layers.create_dataset
-    array = create(ENSEMBLE, shape=shape, dtype="float32", chunks=(max(1, min(512, shape[0])), shape[1]))
-    array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-    at = 0
-    for values in rows:
-        array[at : at + len(values)] = values
-        at += len(values)
-
-
-def _ensemble_rows(folder: StudyFolder) -> Iterator[Float32]:
-    """Rows of every block in the store's order."""
+def _what_ships(folder: StudyFolder) -> tuple[Stored, FittedCombiner] | None:
+    """The stack and the fit that the headline names; None where the verdict says that nothing should be used."""
     stored = stored_stack(folder)
-    fitted = final_fits(folder, stored, workers=1, memory="1 GB")[stored.chosen]
+    refuse_unjudged(folder, stored)
+    name = what_ships(folder, stored)
+    return None if name is None else (stored, fit_named(folder, stored, name, workers=1))
+
+
+def _ensemble_rows(folder: StudyFolder, stored: Stored, fitted: FittedCombiner) -> Iterator[Float32]:
+    """What ships, on the rows of every test block in the store's order; NaN on development rows, on which the weights
+    were learned."""
     source = StoreSource(
         folder.store, None, "all", stored.models, groups=folder.plan.groups,
         accept_unverified=stored.accept_unverified, distance=folder.training_distance,

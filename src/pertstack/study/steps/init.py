@@ -6,8 +6,6 @@ refused ``init`` leaves nothing behind. The data file is not needed afterwards.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, LeakError, StackingError
-from pertstack._base.files import write_json
+from pertstack._base.files import whole, write_json
 from pertstack._base.findings import Finding
 from pertstack._base.memory import rows_per_tile
 from pertstack._base.progress import track
@@ -167,10 +165,8 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
     findings += plan_findings
     _stop_on_errors(plan_findings, "The fold plan leaks", LeakError)
 
-    root.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".part", dir=root.parent))
-    try:
-        (staging / "plan").mkdir()
+    with whole(root) as staging:
+        (staging / "plan").mkdir(parents=True)
         plan.save(staging / "plan")
         obs = file.obs.loc[plan.table["sample_id"]]
         obs.to_parquet(staging / "plan" / "samples.parquet")
@@ -185,11 +181,6 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
         write_choices(staging, _facts(data, file, plan, choices))
         Ledger(staging / "ledger.jsonl").append("study_created", plan_digest=plan.digest, n_samples=len(obs))
         seal_init(StudyFolder(staging))
-        staging.chmod(0o755)
-        staging.rename(root)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
     return StudyFolder.open(root)
 
 

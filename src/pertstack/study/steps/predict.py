@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pertstack._base.errors import InputError, IntegrityError, first_few
-from pertstack._base.files import read_json
+from pertstack._base.errors import InputError, first_few
 from pertstack.data import DataFile
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
@@ -30,34 +29,37 @@ from pertstack.predictions.store.align import match
 from pertstack.reduce.tile import Tile
 from pertstack.stacking.combiner import FittedCombiner
 from pertstack.study.folder import StudyFolder
-from pertstack.study.learned import Stored, final_fits, stored_stack
+from pertstack.study.learned import stored_stack
+from pertstack.study.shipped import fit_named, shipped
 from pertstack.study.steps.refit import ROWS, merged_side, new_embeddings, open_new, refit_and_predict
 from pertstack.write.export import predictions_to_h5ad
 
 
 def predict_new(
     folder: StudyFolder, new: Path, out: Path, *, predictions: Sequence[str], workers: int,
-    reading: Mapping[str, Any] | None = None,
+    reading: Mapping[str, Any] | None = None, use: str | None = None,
 ) -> tuple[int, int]:  # fmt: skip
-    """Predict the samples of a file with the shipped ensemble; writes an h5ad and returns its shape.
+    """Predict the samples of a file with what the headline says ships; writes an h5ad and returns its shape.
 
     Parameters
     ----------
     new : as the study's data, with a control layer (unless the study is differential); treated values are not read.
     predictions : ``NAME=FILE`` for models that were added to the study rather than fitted in it.
     reading : how the file differs from the study's own; see ``refit.open_new``.
+    use : a combination or base model to predict with instead of what ships.
 
     Raises
     ------
     InputError, MisalignedError
         Other genes, another preprocessing, or a model without predictions for the new samples.
     IntegrityError
-        The study was stacked again after its verdict, so nobody has judged what would be shipped.
+        The study was stacked again after its verdict, so nobody has judged what would be shipped; or the verdict says
+        that nothing should be.
     """
     with folder.taking_away():
         stored = stored_stack(folder)
-        refuse_unjudged(folder, stored)
-        fitted = final_fits(folder, stored, workers=workers, memory="1 GB")[stored.chosen]
+        name = use or shipped(folder, stored)
+        fitted = fit_named(folder, stored, name, workers=workers)
     file = open_new(folder, new, reading)
     needed = models_with_weight(fitted)
     given = _given(predictions, needed)
@@ -68,30 +70,18 @@ def predict_new(
             for i, (name, path) in enumerate(given.items())
         }
         again = [m for m in needed if m not in given]
-        arrays |= refit_and_predict(folder, again, file, place, workers)
+        arrays |= refit_and_predict(folder, again, file, place, workers, reading)
         vectors = new_embeddings(folder, again, file, place)
         combined = _combine(folder, stored.models, fitted, file, arrays, vectors, place / "combined.npy")
         facts = {
-            "ensemble": stored.chosen, "models": list(needed), "key": stored.key, "plan_digest": folder.plan.digest
+            "ensemble": name, "shipped": use is None, "models": list(needed), "key": stored.key,
+            "plan_digest": folder.plan.digest,
         }  # fmt: skip
         predictions_to_h5ad(
             out, list(file.obs.index), list(folder.gene_names), combined, obs=file.obs,
             uns={"pertstack": facts, "pertstack_card": json.dumps(folder.card.to_json())},
         )  # fmt: skip
         return combined.shape[0], combined.shape[1]
-
-
-def refuse_unjudged(folder: StudyFolder, stored: Stored) -> None:
-    """What ships is what the verdict judged; a study without a verdict ships what was chosen out of fold."""
-    path = folder.results / "verdict.json"
-    if not path.exists() or read_json(path)["key"] == stored.key:
-        return
-    judged = read_json(folder.results / "leaderboard.json")["chosen"]
-    raise IntegrityError(
-        f"The verdict of {folder.root} judged {judged!r}; since then the study was stacked again, and "
-        f"{stored.chosen!r}, which it would ship now, was never judged. `pertstack verdict {folder.root}` judges it (a "
-        f"new look at the test, written in the ledger); `pertstack status {folder.root}` shows what changed."
-    )
 
 
 def models_with_weight(fitted: FittedCombiner) -> tuple[str, ...]:

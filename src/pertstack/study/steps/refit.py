@@ -138,6 +138,7 @@ class NewSamples:
     root: Path
     new: Path
     place: Path
+    reading: Mapping[str, Any] | None = None
 
     @cached_property
     def folder(self) -> StudyFolder:
@@ -145,7 +146,7 @@ class NewSamples:
 
     @cached_property
     def file(self) -> DataFile:
-        return open_new(self.folder, self.new)
+        return open_new(self.folder, self.new, self.reading)
 
     def positions(self, job: Job) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Rows of the new file that a job predicts: all, or those of its cell line."""
@@ -171,7 +172,7 @@ class NewSamples:
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.root, self.new, self.place)
+        return type(self), (self.root, self.new, self.place, self.reading)
 
 
 @dataclass(frozen=True)
@@ -225,8 +226,9 @@ def new_embeddings(folder: StudyFolder, models: Sequence[str], file: DataFile, p
 
 
 def refit_and_predict(
-    folder: StudyFolder, models: Sequence[str], file: DataFile, place: Path, workers: int
-) -> dict[str, Float32]:
+    folder: StudyFolder, models: Sequence[str], file: DataFile, place: Path, workers: int,
+    reading: Mapping[str, Any] | None = None,
+) -> dict[str, Float32]:  # fmt: skip
     """Predictions (n_samples, n_genes) of each model for the new file, memory-mapped; NaN where a model has no answer.
     Their embeddings lie in ``place`` too (``new_embeddings``).
 
@@ -239,7 +241,7 @@ def refit_and_predict(
     """
     jobs = [job for model in models for job in final_jobs(folder, model)]
     save_side(place / "side", merged_side(folder.side, file, folder.gene_names))
-    keep = KeepArrays(NewSamples(folder.root, Path(file.path), place), tuple(models))
+    keep = KeepArrays(NewSamples(folder.root, Path(file.path), place, reading), tuple(models))
     for model in models:
         np.save(keep.path(model), np.full((file.n_samples, len(folder.gene_names)), np.nan, np.float32))
     results = cross_fit(

@@ -1,0 +1,82 @@
+"""What ships from a study: the combination or base model that the headline names, and its final fit.
+
+Why the headline decides, and between which two, is told in ``docs/decisions/0012``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from pertstack._base.errors import IntegrityError, unknown_name
+from pertstack._base.files import read_json
+from pertstack.stacking.choose import BEST_SINGLE
+from pertstack.stacking.combiner import FittedCombiner
+from pertstack.stacking.combiners.linear_weights import LinearWeights
+from pertstack.study.folder import StudyFolder
+from pertstack.study.held_out import require_sealed_verdict
+from pertstack.study.judged import recall_verdict
+from pertstack.study.learned import Stored, final_fits
+from pertstack.verdict.board import Leaderboard
+
+
+def shipped(folder: StudyFolder, stored: Stored) -> str:
+    """Name of what ships: the combination or base model that the headline names (docs/decisions/0012).
+
+    Raises
+    ------
+    IntegrityError
+        Nobody has judged what was stacked last, or the verdict says that nothing should be used.
+    """
+    refuse_unjudged(folder, stored)
+    name = what_ships(folder, stored)
+    if name is None:
+        raise IntegrityError(
+            f"Nothing ships from {folder.root}. {Leaderboard.from_json(folder.results / 'leaderboard.json').headline} "
+            f"To predict all the same, name a combination or model: --use {stored.chosen}."
+        )
+    return name
+
+
+def what_ships(folder: StudyFolder, stored: Stored) -> str | None:
+    """As the headline says; before a verdict what was chosen out of fold. None: nothing should be used."""
+    if not (folder.results / "verdict.json").exists():
+        return stored.chosen
+    require_sealed_verdict(folder)
+    decision = Leaderboard.from_json(folder.results / "leaderboard.json").decision
+    if decision is None or (decision.ships is None and decision.action != "distrust"):
+        decision = recall_verdict(folder).decision  # judged before boards named what ships
+    return decision.ships
+
+
+def fit_named(folder: StudyFolder, stored: Stored, name: str, *, workers: int) -> FittedCombiner:
+    """The final fit of a combination, or a base model by itself.
+
+    Raises
+    ------
+    UnknownNameError
+        It is neither among the combiners of the stack step nor among its models.
+    """
+    if name not in (*stored.combiners, *stored.models):
+        raise unknown_name("combination or model of this study", name, [*stored.combiners, *stored.models])
+    fits = final_fits(folder, stored, workers=workers, memory="1 GB")
+    if name in fits:
+        return fits[name]
+    single = fits[BEST_SINGLE]
+    assert isinstance(single, LinearWeights)
+    alone = np.asarray([m == name for m in single.models], dtype=np.float64)
+    return replace(single, coefficients=alone, facts={**single.facts, "chosen": name})
+
+
+def refuse_unjudged(folder: StudyFolder, stored: Stored) -> None:
+    """What ships is what the verdict judged; a study without a verdict ships what was chosen out of fold."""
+    path = folder.results / "verdict.json"
+    if not path.exists() or read_json(path)["key"] == stored.key:
+        return
+    judged = read_json(folder.results / "leaderboard.json")["chosen"]
+    raise IntegrityError(
+        f"The verdict of {folder.root} judged {judged!r}; since then the study was stacked again, and "
+        f"{stored.chosen!r}, which it would ship now, was never judged. `pertstack verdict {folder.root}` judges it (a "
+        f"new look at the test, written in the ledger); `pertstack status {folder.root}` shows what changed."
+    )

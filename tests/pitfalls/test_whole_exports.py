@@ -1,0 +1,122 @@
+"""What is written for others is there whole or not at all, and what a killed command left is removed by the next."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+
+import anndata
+import pytest
+
+import pertstack as ps
+import pertstack.study.steps.init
+from faults import run_with_fault
+from pertstack._base.errors import InputError, StorageError
+from pertstack._base.files import leftovers, whole
+
+KINDS = {"h5ad": "out.h5ad", "zarr": "out.zarr", "npz": "preds.npz", "cell-eval": "pairs"}
+
+
+def test_a_folder_or_file_appears_at_the_end_and_never_when_something_went_wrong(tmp_path):
+    place = tmp_path / "deep" / "out"
+    with whole(place) as part:
+        part.mkdir()
+        (part / "a").write_text("1")
+        assert not place.exists()
+    assert [p.name for p in place.parent.iterdir()] == ["out"] and (place / "a").read_text() == "1"
+    with pytest.raises(StorageError, match="disk is full"), whole(tmp_path / "b") as part:
+        part.write_text("half")
+        raise OSError(28, "No space left on device")
+    with pytest.raises(StorageError, match="disk is full"), whole(tmp_path / "b") as part:  # as h5py says it
+        part.write_text("half")
+        raise OSError("Can't write data (file write failed: errno = 28, error message = 'No space left on device')")
+    with pytest.raises(KeyError), whole(tmp_path / "b") as part:
+        part.write_text("half")
+        raise KeyError("b")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["deep"]
+
+
+def killed_within(path):
+    child = os.fork()
+    if child == 0:
+        with whole(path) as part:
+            part.mkdir()
+            (part / "truth").write_text("secret")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_and_what_a_living_one_writes_is_not(tmp_path):
+    killed_within(tmp_path / "S")
+    (left,) = leftovers(tmp_path)
+    (tmp_path / ".S.notes.part").write_text("the user's own")
+    (tmp_path / ".my-file.part").write_text("the user's own")
+    with whole(tmp_path / "T") as mine, whole(tmp_path / "S") as part:
+        mine.write_text("x")
+        assert not left.exists() and mine.exists()
+        part.write_text("y")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".S.notes.part", ".my-file.part", "S", "T"]
+
+
+def test_what_a_killed_init_leaves_can_hold_the_truth_and_is_known_as_left_by_the_dead(world_file, tmp_path):
+    child = os.fork()
+    if child == 0:
+        pertstack.study.steps.init.seal_init = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        ps.Study.create(tmp_path / "S", data=world_file, seed=1)
+    os.waitpid(child, 0)
+    (left,) = tmp_path.iterdir()
+    assert (left / "test_truth").is_dir() and leftovers(tmp_path) == [left]
+
+
+def export_killed(study, place, kind: str, at: int | None, fault="kill") -> int:
+    root, out = study.folder.root, place / KINDS[kind]
+    models = ["ridge", "mean_treated"] if kind == "npz" else None
+    to = kind if kind == "cell-eval" else "auto"
+    return run_with_fault(lambda: ps.Study.open(root).export(out, to=to, models=models), place, at=at, fault=fault)
+
+
+def content(path):
+    return {p.relative_to(path).as_posix(): p.stat().st_size for p in path.rglob("*") if p.is_file()} if path.is_dir() \
+        else path.stat().st_size  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["zarr", "cell-eval"])
+def test_an_export_that_was_killed_is_not_there_and_the_next_one_is_whole(judged, tmp_path, kind):
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    n = export_killed(judged, tmp_path / "whole", kind, None)
+    place = KINDS[kind] if kind != "npz" else "preds"
+    for at in (n // 2, n):
+        assert export_killed(judged, tmp_path / "cut", kind, at) == -1
+        assert not (tmp_path / "cut" / place).exists(), at
+    assert export_killed(judged, tmp_path / "cut", kind, None) > 0
+    assert [p.name for p in (tmp_path / "cut").iterdir()] == [place]
+    assert content(tmp_path / "cut" / place).keys() == content(tmp_path / "whole" / place).keys()
+    if kind == "zarr":
+        anndata.read_zarr(tmp_path / "cut" / place)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["kill", "full"])
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_an_export_survives_a_fault_at_every_call(judged, tmp_path, kind, fault):
+    (tmp_path / "whole").mkdir()
+    n = export_killed(judged, tmp_path / "whole", kind, None)
+    place = KINDS[kind] if kind != "npz" else "preds"
+    for at in range(1, n + 1):
+        cut = tmp_path / "cut"
+        cut.mkdir()
+        export_killed(judged, cut, kind, at, fault)
+        if (cut / place).exists():  # the fault came after the last rename: what is there is whole
+            assert content(cut / place) == content(tmp_path / "whole" / place), at
+        else:
+            assert export_killed(judged, cut, kind, None) > 0, at
+        assert [p for p in cut.iterdir() if p not in leftovers(cut)] == [cut / place], at
+        shutil.rmtree(cut)
+
+
+def test_npz_of_several_models_do_not_fall_into_a_folder_that_is_there(judged, tmp_path):
+    (tmp_path / "preds").mkdir()
+    with pytest.raises(InputError, match="exists already"):
+        judged.export(tmp_path / "preds.npz")
