@@ -105,7 +105,8 @@ def init(
     test: Annotated[float | None, typer.Option(help="Share of the groups held out as the test; 0.2, or the test of the "
                                                     "--plan table.")] = None,
     seed: int = 0,
-    plan: Annotated[Path | None, typer.Option(help="An explicit fold table instead (sample_id, role, fold).")] = None,
+    plan: Annotated[Path | None, typer.Option(help="An explicit fold table, or a split of other software "
+                                                   "(TOML, pickle, JSON, CSV).")] = None,
     control_layer: Annotated[str, typer.Option(help="Layer with each sample's control.")] = "control",
     control: Annotated[Path | None, typer.Option(help="Separate control file of parquet / CSV data.")] = None,
     metadata: Annotated[Path | None, typer.Option(help="Sample table of GCTX data (siginfo / instinfo).")] = None,

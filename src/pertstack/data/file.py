@@ -7,7 +7,7 @@ with the values is found by ``data/checks/validate.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
-from pertstack.data.readers.matrices import Float32, Positions, RowSource, take
+from pertstack.data.readers.matrices import Float32, Positions, RowSource, SubsetRows, take
 
 if TYPE_CHECKING:
     from pertstack.data.card import Card
@@ -60,6 +60,7 @@ class DataFile:
     notes: list[Finding] = field(default_factory=list)  # found while reading
     made: str = ""  # how samples were made of cells, in words; empty where rows of the file are samples
     counts_meant: bool = False  # values are sums of counts because the user asked for them
+    cells: pd.Series[Any] | None = None  # sample id by name of the cell (None: of no sample), where cells were summed
 
     def __post_init__(self) -> None:
         shape = (len(self.obs), len(self.var))
@@ -133,6 +134,14 @@ class DataFile:
         if self.effect is None:
             raise InputError(f"{self.path} has no noise-free effect: only simulated data have one (layer 'effect').")
         return take(self.effect, self._positions(rows))
+
+    def only(self, sample_ids: Sequence[str], notes: Sequence[Finding] = ()) -> DataFile:
+        """The file with some of its samples, and more notes; the values are read from where they are."""
+        at = self.positions(sample_ids)
+        treated, control = SubsetRows(self.treated, at), SubsetRows(self.control, at)
+        effect = None if self.effect is None else SubsetRows(self.effect, at)
+        obs = self.obs.iloc[at]
+        return replace(self, obs=obs, treated=treated, control=control, effect=effect, notes=[*self.notes, *notes])
 
     def positions(self, sample_ids: Iterable[str]) -> Positions:
         """Row positions of sample ids; InputError names ids the file does not have."""

@@ -38,6 +38,7 @@ class Pseudobulk:
     reference: str  # where controls came from, in words
     made: str  # "360,000 cells -> 900 pseudobulk samples ..."
     counts: bool  # the values are sums of counts, as asked
+    cells: pd.Series[Any]  # sample id by name of the cell; None for controls and cells left out
     notes: list[Finding]
 
 
@@ -175,8 +176,16 @@ def pseudobulk(
     }))  # fmt: skip
     control = Served(source, serving.pools, serving.of_sample)
     return Pseudobulk(
-        table, Profiles(source, normalise, kept), control, serving.reference, made, normalise == "sum", notes
-    )
+        table, Profiles(source, normalise, kept), control, serving.reference, made, normalise == "sum",
+        _cells(obs.index, groups, kept, table.index), notes,
+    )  # fmt: skip
+
+
+def _cells(names: pd.Index[Any], groups: Groups, kept: Int64, ids: pd.Index[Any]) -> pd.Series[Any]:
+    """The sample of every cell."""
+    sample = np.full(groups.n_groups, None, dtype=object)
+    sample[kept] = ids.to_numpy(dtype=object)
+    return pd.Series(sample[groups.of_cell], index=names.astype(str), dtype=object)
 
 
 def _space(kind: Kind, choice: CellChoice, where: str) -> Normalise:

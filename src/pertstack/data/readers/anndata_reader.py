@@ -81,7 +81,7 @@ def open_anndata(
             path=str(path), obs=made.obs, var=genes, treated=made.treated, control=made.control,
             control_reference=made.reference, source_dtype=source_dtype, uns_reader=_UnsReader(path, kind),
             notes=[*made.notes, *parted, *named, *_by_columns(path, root, layers)], made=made.made,
-            counts_meant=made.counts,
+            counts_meant=made.counts, cells=made.cells,
         )  # fmt: skip
     uns_reader = _UnsReader(path, kind)
     notes = [*parted, *named, *_by_columns(path, root, layers), *([] if look is None else look.notes(path.name, cells))]

@@ -33,6 +33,7 @@ from pertstack.design.blocks import Block
 from pertstack.design.leaks.check_plan import check_plan
 from pertstack.design.ledger import Ledger
 from pertstack.design.plan.folds import FoldPlan
+from pertstack.design.plan.foreign import ForeignSplit, read_split
 from pertstack.predictions.importers.merge import fingerprints, save_marks
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.store import PredictionStore
@@ -99,8 +100,8 @@ def preview_study(root: Path, data: Path, choices: StudyChoices) -> Preview:
         As ``create_study``, as far as metadata tell.
     """
     _require_free(Path(root))
-    file = _open(data, choices)
-    plan = _make_plan(file, choices)
+    file, split = _placed(_open(data, choices), choices)
+    plan = _make_plan(file, choices, split)
     return Preview(taken(file), list(file.notes), plan_in_words(plan))
 
 
@@ -145,7 +146,7 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
     """
     root = Path(root)
     _require_free(root)
-    file = _open(data, choices)
+    file, split = _placed(_open(data, choices), choices)
     findings = validate(file)
     _stop_on_errors(findings, f"{data} cannot be used as it is", InputError)
     side, side_findings = build_side(
@@ -160,7 +161,7 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
     )
     findings += side_findings
     _stop_on_errors(side_findings, "The side information cannot be used as it is", InputError)
-    plan = _make_plan(file, choices)
+    plan = _make_plan(file, choices, split)
     plan_findings = check_plan(plan, file.obs, lambda: _named_chunks(file))
     findings += plan_findings
     _stop_on_errors(plan_findings, "The fold plan leaks", LeakError)
@@ -199,7 +200,16 @@ def _stop_on_errors(findings: Sequence[Finding], what: str, kind: type[StackingE
         raise kind(f"{what}:\n" + "\n".join(f"  - {f.message}" for f in errors))
 
 
-def _make_plan(file: DataFile, choices: StudyChoices) -> FoldPlan:
+def _placed(file: DataFile, choices: StudyChoices) -> tuple[DataFile, ForeignSplit | None]:
+    """The samples that a split of other software places, and the split; the file as it is where there is none."""
+    split = None if choices.plan is None else read_split(choices.plan, file.obs, file.cells)
+    if split is None:
+        return file, None
+    known = set(split.table["sample_id"])
+    return file.only([s for s in file.sample_ids if s in known], split.findings), split
+
+
+def _make_plan(file: DataFile, choices: StudyChoices, split: ForeignSplit | None) -> FoldPlan:
     if choices.plan is None:
         return FoldPlan.make(
             file.obs, group_by=choices.group or "perturbation", n_folds=3 if choices.folds is None else choices.folds,
@@ -210,6 +220,9 @@ def _make_plan(file: DataFile, choices: StudyChoices) -> FoldPlan:
             f"--test {choices.test} and --plan {choices.plan} contradict each other: the table says which samples are "
             "the test. Leave --test out, or leave --plan out."
         )
+    if split is not None:
+        group = choices.group or split.group_by
+        return FoldPlan.from_table(split.table, file.obs, group_by=group, n_folds=choices.folds, seed=choices.seed)
     return FoldPlan.from_file(choices.plan, file.obs, group_by=choices.group, n_folds=choices.folds, seed=choices.seed)
 
 

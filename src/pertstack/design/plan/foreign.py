@@ -1,0 +1,388 @@
+"""Splits as other software writes them, read as the places of our samples.
+
+cell-load's TOML, GEARS' pickles, ``kfold_splits.json`` and tables of cells or perturbations with train, val and test.
+Validation rows were seen (early stopping), so they are development like training rows. A split that cuts once has no
+folds: those are then drawn here, and models trained elsewhere on that split can only be judged, not combined.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pertstack._base.errors import InputError, MissingFileError, first_few
+from pertstack._base.findings import Finding
+from pertstack.data.readers.unpickle import load_pickle
+from pertstack.data.side.targets import genes_of
+
+WORDS = {
+    "train": "development", "training": "development", "val": "development", "valid": "development",
+    "validation": "development", "dev": "development", "test": "test", "testing": "test", "held-out": "test",
+    "heldout": "test", "holdout": "test",
+}  # fmt: skip
+"""What a split calls a part, and its role here."""
+_NATIVE = {"sample_id", "role", "fold"}
+_BY_PAIR, _BY_LINE = "perturbation+cell_line", "cell_line"
+
+
+@dataclass(frozen=True)
+class ForeignSplit:
+    """Places of the samples that a split names: role or fold by sample id. Others have no place and are left out."""
+
+    table: pd.DataFrame  # sample_id, and role or fold
+    group_by: str | None  # what whole groups are, where the split decides it
+    findings: tuple[Finding, ...]
+
+
+def read_split(path: Path, obs: pd.DataFrame, cells: pd.Series[Any] | None = None) -> ForeignSplit | None:
+    """The places a foreign split gives to the samples of a study; None where the file is a table of our own.
+
+    Parameters
+    ----------
+    path : the split.
+    obs : canonical metadata, index = sample ids.
+    cells : sample id by name of the cell, where samples were made of cells; None for cells in no sample.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        It is not there, cannot be read, names nothing of the data, or puts one sample on both sides.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"The split {path} does not exist or is no file. Check the path given with --plan.")
+    suffix = path.suffix.casefold()
+    if suffix == ".toml":
+        return _cell_load(path, obs)
+    if suffix in (".pkl", ".pickle"):
+        return _parts(path, _plain(load_pickle(path)), obs, cells)
+    if suffix == ".json":
+        try:
+            return _parts(path, json.loads(path.read_text(encoding="utf-8")), obs, cells)
+        except (ValueError, OSError) as error:
+            raise InputError(f"{path} cannot be read as JSON ({error}). Write the split again.") from error
+    if suffix in (".csv", ".tsv", ".txt"):
+        return _table(path, obs, cells)
+    return None
+
+
+# -- lists of names in each part -------------------------------------------------------------------------------------
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and sets as lists, so that pickles and JSON read alike."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(v) for v in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _parts(path: Path, value: Any, obs: pd.DataFrame, cells: pd.Series[Any] | None) -> ForeignSplit:
+    """A split that lists names under train, val and test, once or once per fold."""
+    for wrapper in ("splits", "folds", "kfold_splits"):
+        if isinstance(value, Mapping) and isinstance(value.get(wrapper), Mapping | list):
+            value = value[wrapper]
+    if _is_one(value):
+        roles: dict[str, set[str]] = {}
+        for part, names in value.items():
+            if part.casefold() in WORDS:
+                for name in _names(names, part, path):
+                    roles.setdefault(name, set()).add(WORDS[part.casefold()])
+        return _one_cut(path, roles, obs, cells)
+    folds = value if isinstance(value, Mapping) else dict(enumerate(value)) if isinstance(value, list) else {}
+    if len(folds) < 2 or not all(_is_one(v) for v in folds.values()):
+        known = first_few(list(folds), 6) if folds else type(value).__name__
+        more = " Give the file without _subgroup in its name." if "test_subgroup" in folds else ""
+        raise InputError(
+            f"{path} is no split that is known here: expected train and test (and val) with lists of names, or such a "
+            f"part for each fold; it holds {known}.{more}"
+        )
+    return _k_folds(path, {str(k): v for k, v in folds.items()}, obs, cells)
+
+
+def _is_one(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    parts = [str(k).casefold() for k, v in value.items() if isinstance(v, list)]
+    return "test" in parts and any(WORDS.get(p) == "development" for p in parts)
+
+
+def _names(value: Any, part: str, path: Path) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(v, str | int) for v in value):
+        raise InputError(f"{path}: {part!r} is no list of names.")
+    return [str(v) for v in value]
+
+
+def _one_cut(
+    path: Path, roles: Mapping[str, set[str]], obs: pd.DataFrame, cells: pd.Series[Any] | None, by: str | None = None
+) -> ForeignSplit:
+    both = sorted(name for name, found in roles.items() if len(found) > 1)
+    if both:
+        raise InputError(
+            f"{path}: {len(both):,} names are in training (or validation) and in the test: {first_few(both)}. A score "
+            f"on them would be that of memory. Keep each on one side."
+        )
+    places, findings = _place(path, {name: next(iter(found)) for name, found in roles.items()}, obs, cells, by)
+    table = pd.DataFrame({"sample_id": list(places), "role": list(places.values())})
+    return ForeignSplit(table, None, (*findings, _said_once(path, table)))
+
+
+def _said_once(path: Path, table: pd.DataFrame) -> Finding:
+    """A split without folds, in words."""
+    count = table["role"].value_counts()
+    n, m = int(count.get("development", 0)), int(count.get("test", 0))
+    if not n or not m:
+        lacking = "training" if not n else "test"
+        raise InputError(
+            f"{path}: no sample of the data is in its {lacking} part, so there is nothing to "
+            f"{'learn from' if not n else 'judge on'}. Check that data and split belong together."
+        )
+    return Finding(
+        "warning", "split_without_folds",
+        f"{path.name} cuts once: {n:,} samples to train and validate on, {m:,} to test on, and no folds. Folds of "
+        f"the {n:,} were drawn here, so models that are fitted here are cross-fitted and combined as ever. Models "
+        f"trained elsewhere on this split have seen all {n:,}: nothing can be learned from their predictions there, "
+        f"so they are judged on the test alone (`pertstack evaluate`).", n, where=str(path),
+    )  # fmt: skip
+
+
+def _k_folds(path: Path, folds: Mapping[str, Any], obs: pd.DataFrame, cells: pd.Series[Any] | None) -> ForeignSplit:
+    order = sorted(folds, key=lambda k: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", k)])
+    at: dict[str, int] = {}
+    for number, name in enumerate(order):
+        parts = {str(k).casefold(): v for k, v in folds[name].items()}
+        held_out = _names(parts["test"], "test", path)
+        seen = {n for p, v in parts.items() if WORDS.get(p) == "development" for n in _names(v, p, path)}
+        if memory := sorted(seen.intersection(held_out)):
+            raise InputError(
+                f"{path}: {name} trains or validates on {len(memory):,} names of its own test: {first_few(memory)}."
+            )
+        for held in held_out:
+            if at.setdefault(held, number) != number:
+                raise InputError(
+                    f"{path}: {held!r} is in the test of {order[at[held]]} and of {name}. Each name is predicted "
+                    f"out of fold once."
+                )
+    places, findings = _place(path, at, obs, cells)
+    table = pd.DataFrame({"sample_id": list(places), "fold": list(places.values())})
+    named = ", ".join(f"{name} = fold {i}" for i, name in enumerate(order))
+    said = Finding(
+        "warning", "folds_without_test",
+        f"{path.name} has {len(order)} folds ({named}) and no test beside them: combinations are learned and scored "
+        f"out of fold, and no verdict on a held-out test can be had. For one, keep some perturbations out of all "
+        f"folds and name them in a test of their own.", len(order), where=str(path),
+    )  # fmt: skip
+    return ForeignSplit(table, None, (*findings, said))
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def _table(path: Path, obs: pd.DataFrame, cells: pd.Series[Any] | None) -> ForeignSplit | None:
+    """A table of names and parts, with a header or without; None where it is a table of our own."""
+    try:
+        raw = pd.read_csv(path, header=None, sep=None, engine="python", dtype=str, keep_default_na=False)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} cannot be read as a table ({error}). Give a CSV of names and parts.") from error
+    head, body = [str(c).strip() for c in raw.iloc[0]], raw.iloc[1:]
+    if "sample_id" in head and {"role", "fold"}.intersection(head):
+        return None
+    if any(h.casefold() in WORDS for h in head):
+        head, body = [f"column {i + 1}" for i in range(len(head))], raw
+    parts = [i for i in range(len(head)) if len(body) and _all_parts(body.iloc[:, i])]
+    if not parts:
+        return None
+    if len(parts) > 1:
+        raise InputError(
+            f"{path} has {len(parts)} columns that say train or test: {first_few([head[i] for i in parts])}. Keep one."
+        )
+    others = [i for i in range(len(head)) if i != parts[0]]
+    if not others:
+        raise InputError(f"{path} has no column of names beside {head[parts[0]]!r}.")
+    known = _known(obs, cells)
+    best = max(others, key=lambda i: max(sum(v.strip() in k for v in body.iloc[:, i]) for k in known.values()))
+    roles: dict[str, set[str]] = {}
+    for name, part in zip(body.iloc[:, best], body.iloc[:, parts[0]], strict=True):
+        roles.setdefault(name.strip(), set()).add(WORDS[part.strip().casefold()])
+    return _one_cut(path, roles, obs, cells, _kind_of(roles, obs, cells))
+
+
+def _all_parts(column: pd.Series[Any]) -> bool:
+    found = {str(v).strip().casefold() for v in column}
+    return found <= set(WORDS) and "test" in found
+
+
+# -- names to samples --------------------------------------------------------------------------------------------------
+
+
+def _known(obs: pd.DataFrame, cells: pd.Series[Any] | None) -> dict[str, set[str]]:
+    """Names a split may use, by kind."""
+    found = {"sample": set(map(str, obs.index)), "perturbation": set(obs["perturbation"].astype(str))}
+    return found if cells is None else {**found, "cell": set(map(str, cells.index))}
+
+
+def _kind_of(names: Iterable[str], obs: pd.DataFrame, cells: pd.Series[Any] | None) -> str:
+    """Whether names are samples, cells or perturbations: what most of them are."""
+    listed = list(names)
+    by_kind = {k: sum(n in v for n in listed) for k, v in _known(obs, cells).items()}
+    by_kind["perturbation"] = len(_spelt(listed, obs["perturbation"].astype(str)))
+    return max(by_kind, key=lambda k: by_kind[k])
+
+
+def _key(name: str) -> tuple[str, ...]:
+    """Equal for ``A+B``, ``B+A``, and for ``A``, ``A+ctrl``."""
+    return tuple(sorted(genes_of(name))) or (name,)
+
+
+def _spelt(names: Iterable[str], among: Iterable[str]) -> dict[str, str]:
+    """Name -> perturbation of the data, whatever the order of its parts."""
+    there = set(among)
+    by_key = {_key(p): p for p in sorted(there, reverse=True)}
+    found = {n: n if n in there else by_key.get(_key(n)) for n in names}
+    return {n: p for n, p in found.items() if p is not None}
+
+
+def _place(
+    path: Path, place: Mapping[str, Any], obs: pd.DataFrame, cells: pd.Series[Any] | None, kind: str | None = None
+) -> tuple[dict[str, Any], list[Finding]]:
+    """Place of each sample that the split names, and what has none."""
+    kind = kind or _kind_of(place, obs, cells)
+    if kind == "cell":
+        assert cells is not None
+        found = _by_cell(path, place, cells)
+        names_found = set(place) & set(map(str, cells.index))
+    elif kind == "sample":
+        found = {str(s): place[str(s)] for s in obs.index if str(s) in place}
+        names_found = set(found)
+    else:
+        spelt = _spelt(place, obs["perturbation"].astype(str))
+        mine: dict[str, Any] = {}
+        for name, own in spelt.items():
+            if mine.setdefault(own, place[name]) != place[name]:
+                raise InputError(
+                    f"{path}: {name!r} and another spelling of {own!r} have different places. Keep one of them."
+                )
+        perturbation = obs["perturbation"].astype(str)
+        found = {str(s): mine[p] for s, p in zip(obs.index, perturbation, strict=True) if p in mine}
+        names_found = set(spelt)
+    if not found:
+        raise InputError(
+            f"{path}: none of its {len(place):,} names ({first_few(list(place), 3)}) is a perturbation "
+            f"({first_few(sorted(set(obs['perturbation'].astype(str))), 3)}), a sample ({first_few(obs.index[:3])})"
+            f"{'' if cells is None else ' or a cell (' + first_few(cells.index[:3]) + ')'} of the data. Check that "
+            f"split and data belong together."
+        )
+    strange = sorted(n for n in place if n not in names_found and genes_of(n))
+    return found, [*_strange(path, strange, kind), *_lost(path, obs, found)]
+
+
+def _by_cell(path: Path, place: Mapping[str, Any], cells: pd.Series[Any]) -> dict[str, Any]:
+    table = pd.DataFrame({"sample": cells.to_numpy(object), "place": [place.get(str(c)) for c in cells.index]})
+    table = table.dropna()
+    count = table.groupby("sample")["place"].nunique()
+    cut = sorted(count.index[count > 1])
+    if cut:
+        some = table[table["sample"] == cut[0]]["place"].value_counts()
+        words = ", ".join(f"{n:,} cells in {p}" for p, n in some.items())
+        raise InputError(
+            f"{path} cuts through samples: {len(cut):,} of {len(count):,} have cells on both sides, such as {cut[0]!r} "
+            f"({words}). A model that saw some cells of a perturbation has seen it. Use a split by perturbation; or, "
+            f"to judge single cells all the same, --cells-as-samples."
+        )
+    return {str(s): p for s, p in table.groupby("sample")["place"].first().items()}
+
+
+def _strange(path: Path, names: Sequence[str], kind: str) -> list[Finding]:
+    if not names:
+        return []
+    return [Finding(
+        "warning", "split_names_unknown",
+        f"{path.name}: {len(names):,} {kind}s of the split are not among the samples (left out, or of other data): "
+        f"{first_few(names)}.", len(names), tuple(names[:10]), str(path),
+    )]  # fmt: skip
+
+
+def _lost(path: Path, obs: pd.DataFrame, found: Mapping[str, Any]) -> list[Finding]:
+    lost = [str(s) for s in obs.index if str(s) not in found]
+    if not lost:
+        return []
+    gone = sorted(set(obs["perturbation"].loc[lost].astype(str)))
+    return [Finding(
+        "warning", "samples_without_place",
+        f"{path.name} gives no place to {len(lost):,} of {len(obs):,} samples, in {len(gone):,} perturbations: "
+        f"{first_few(gone)}. They are left out of the study: in training or test they could be either.",
+        len(lost), tuple(lost[:10]), str(path),
+    )]  # fmt: skip
+
+
+# -- cell-load ---------------------------------------------------------------------------------------------------------
+
+
+def _cell_load(path: Path, obs: pd.DataFrame) -> ForeignSplit:
+    """cell-load: whole cell lines (zeroshot) or perturbations in a line (fewshot) to val or test, the rest to train.
+
+    A perturbation in val and test of a line is test, as cell-load has it.
+    """
+    try:
+        value = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML ({error}).") from error
+    if not {"training", "zeroshot", "fewshot"}.intersection(value):
+        raise InputError(f"{path} is no split of cell-load: it has no [training], [zeroshot] or [fewshot].")
+    sets = [*map(str, value.get("datasets", {})), *map(str, value.get("training", {}))]
+    lines = obs["cell_line"].astype(str)
+    whole = {_line(k, sets): _role(v, path) for k, v in value.get("zeroshot", {}).items()}
+    few = {_line(k, sets): _few(v, k, path) for k, v in value.get("fewshot", {}).items()}
+    named = sorted({*whole, *few})
+    if named and not set(lines).intersection(named):
+        raise InputError(
+            f"{path} speaks of the cell lines {first_few(named)}, and the data have {first_few(sorted(set(lines)))}. "
+            f"Check that split and data belong together, or name the column with --map cell_line=COLUMN."
+        )
+    perturbation = obs["perturbation"].astype(str)
+    spelt = {line: _spelt(parts, perturbation) for line, parts in few.items()}
+    role: dict[tuple[str, str], str] = {}
+    for line, parts in few.items():
+        for name, own in spelt[line].items():
+            if role.get((line, own)) != "test":
+                role[line, own] = parts[name]
+    places = [
+        role.get((line, p)) or whole.get(line) or ("development" if value.get("training") or line in few else None)
+        for line, p in zip(lines, perturbation, strict=True)
+    ]
+    found = {str(s): p for s, p in zip(obs.index, places, strict=True) if p is not None}
+    table = pd.DataFrame({"sample_id": list(found), "role": list(found.values())})
+    strange = sorted({n for line, parts in few.items() for n in parts if n not in spelt[line]})
+    findings = [*_strange(path, strange, "perturbation"), *_lost(path, obs, found), _said_once(path, table)]
+    by = _BY_PAIR if any("test" in parts.values() for parts in few.values()) else _BY_LINE
+    learned = lines[[p == "development" for p in places]].nunique()
+    return ForeignSplit(table, by if by == _BY_PAIR or learned >= 6 else _BY_PAIR, tuple(findings))
+
+
+def _line(key: str, sets: Iterable[str]) -> str:
+    """The cell line of ``dataset.line``."""
+    own = max((s for s in sets if key.startswith(f"{s}.")), key=len, default=None)
+    return key.removeprefix(f"{own}.") if own is not None else key.partition(".")[2] or key
+
+
+def _role(word: Any, path: Path) -> str:
+    if str(word).casefold() not in WORDS:
+        raise InputError(f"{path}: {word!r} is no part of a split; cell-load knows train, val and test.")
+    return WORDS[str(word).casefold()]
+
+
+def _few(value: Any, key: str, path: Path) -> dict[str, str]:
+    """Role by perturbation of one line; test over val."""
+    if not isinstance(value, Mapping):
+        raise InputError(f'{path}: [fewshot."{key}"] holds no lists. Write val = [...] and test = [...].')
+    out: dict[str, str] = {}
+    for part in sorted(value, key=lambda p: WORDS.get(str(p).casefold()) == "test"):
+        out |= dict.fromkeys(_names(value[part], str(part), path), _role(part, path))
+    return out

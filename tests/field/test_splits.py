@@ -1,0 +1,204 @@
+"""Splits as the field writes them, for ``init --plan``: every sample where the file puts it, or a refusal."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pertstack._base.errors import InputError
+from pertstack._base.findings import Finding
+from pertstack.data import DataFile
+from pertstack.data.readers.open import open_data
+from pertstack.design.plan.folds import FoldPlan
+from pertstack.design.plan.foreign import read_split
+from pertstack.study.study import Study
+from references import cell_worlds as worlds
+
+GENES = worlds.GENES[:14]
+SINGLES = [f"{g}+ctrl" for g in GENES]
+DOUBLES = ["GENE00+GENE01", "GENE02+GENE03"]
+TRAIN, VAL, TEST = [*SINGLES[:8], "GENE01+GENE00", "ctrl"], SINGLES[8:10], [*SINGLES[10:], DOUBLES[1]]
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory) -> tuple[Path, pd.DataFrame]:
+    """GEARS-like: two lines, conditions ``A+ctrl`` and ``A+B``, ten cells each."""
+    obs = worlds.design([*SINGLES, *DOUBLES], lines=("K562", "RPE1"), batches=("1",), n=10, control="ctrl",
+                        names=("condition", "cell_type", None))  # fmt: skip
+    path = tmp_path_factory.mktemp("splits") / "cells.h5ad"
+    worlds.write(path, obs, worlds.lognormal(worlds.counts_of(obs, "condition", "cell_type")))
+    return path, obs
+
+
+@pytest.fixture(scope="module")
+def file(cells) -> DataFile:
+    return open_data(cells[0])
+
+
+def planned(file, path, folds=2) -> tuple[FoldPlan, dict[str, Finding]]:
+    """The plan of the samples that a split places, and what was found, by code."""
+    split = read_split(path, file.obs, file.cells)
+    assert split is not None
+    kept = file.only(list(split.table["sample_id"]))
+    plan = FoldPlan.from_table(split.table, kept.obs, group_by=split.group_by, n_folds=folds)
+    return plan, {f.code: f for f in split.findings}
+
+
+def roles(plan: FoldPlan) -> dict[str, str]:
+    return dict(zip(plan.table["sample_id"], plan.table["role"], strict=True))
+
+
+def expected(test=TEST, lines=("K562", "RPE1")) -> dict[str, str]:
+    return {f"{p}|{line}": "test" if p in test and line in lines else "development"
+            for p in [*SINGLES, *DOUBLES] for line in ("K562", "RPE1")}  # fmt: skip
+
+
+def test_a_split_of_gears_in_a_pickle_makes_a_study(tmp_path, cells):
+    path = tmp_path / "norman_simulation_1_0.75.pkl"
+    path.write_bytes(pickle.dumps({"train": np.array(TRAIN), "val": VAL, "test": TEST}))
+    study = Study.create(tmp_path / "study", data=cells[0], plan=path, folds=2)
+    assert roles(study.plan) == expected()
+    said = next(f for f in study.findings() if f.code == "split_without_folds")
+    assert "22 samples to train and validate on, 10 to test on" in said.message
+
+
+def test_a_pickle_that_would_run_something_is_refused(tmp_path, file):
+    class Program:
+        def __reduce__(self):
+            return (print, ("run",))
+
+    path = tmp_path / "split.pkl"
+    path.write_bytes(pickle.dumps({"train": [Program()], "test": TEST}))
+    with pytest.raises(InputError, match=r"print"):
+        planned(file, path)
+
+
+@pytest.mark.parametrize("shape", ["dict", "list", "wrapped"])
+def test_folds_of_scperteval_keep_their_places(tmp_path, file, shape):
+    every = [*SINGLES, *DOUBLES]
+    tests = [every[i::4] for i in range(4)]
+    folds = [{"train": [p for p in every if p not in t][2:], "val": [p for p in every if p not in t][:2], "test": t}
+             for t in tests]  # fmt: skip
+    named = {f"fold_{i + 1}": fold for i, fold in enumerate(folds)}
+    value = {"dict": named, "list": folds, "wrapped": {"n_folds": 4, "splits": named}}[shape]
+    path = tmp_path / "kfold_splits.json"
+    path.write_text(json.dumps(value))
+    plan, said = planned(file, path, None)
+    table = plan.table
+    fold = {s.split("|")[0]: int(f) for s, f in zip(table["sample_id"], table["fold"], strict=True)}
+    assert fold == {p: i for i, t in enumerate(tests) for p in t}
+    assert "folds_without_test" in said
+
+
+def test_a_name_in_two_tests_or_in_its_own_training_is_refused(tmp_path, file):
+    path = tmp_path / "kfold_splits.json"
+    path.write_text(
+        json.dumps([{"train": SINGLES[:3], "test": SINGLES[3:]}, {"train": SINGLES[5:], "test": SINGLES[:5]}])
+    )
+    with pytest.raises(InputError, match=r"in the test of 0 and of 1"):
+        planned(file, path)
+    path.write_text(json.dumps({"train": TRAIN, "val": TEST[:1], "test": TEST}))
+    with pytest.raises(InputError, match=r"1 names are in training \(or validation\) and in the test"):
+        planned(file, path)
+
+
+@pytest.mark.parametrize("header", ["perturbation,split", "condition,set", None])
+def test_a_table_of_perturbations(tmp_path, file, header):
+    path = tmp_path / "split.csv"
+    rows = [*((p, "train") for p in TRAIN), *((p, "val") for p in VAL), *((p, "test") for p in TEST)]
+    lines = [f"{p},{part}" for p, part in rows]
+    path.write_text("\n".join(([header] if header else []) + lines) + "\n")
+    assert roles(planned(file, path)[0]) == expected()
+
+
+@pytest.mark.parametrize("header", [",split", "cell_id,split", None])
+def test_a_table_of_cells(tmp_path, file, cells, header):
+    path = tmp_path / "split.csv"
+    part = ["test" if c in TEST else "val" if c in VAL else "train" for c in cells[1]["condition"]]
+    lines = [f"{name},{p}" for name, p in zip(cells[1].index, part, strict=True)]
+    path.write_text("\n".join(([header] if header else []) + lines) + "\n")
+    assert roles(planned(file, path)[0]) == expected()
+
+
+def test_a_table_of_samples(tmp_path, file):
+    path = tmp_path / "split.csv"
+    path.write_text(
+        "sample,split\n" + "".join(f"{s},{r.replace('development', 'train')}\n" for s, r in expected().items())
+    )
+    assert roles(planned(file, path)[0]) == expected()
+
+
+def test_a_table_that_cuts_through_samples_is_refused(tmp_path, file, cells):
+    path = tmp_path / "split.csv"
+    rng = np.random.default_rng(0)
+    path.write_text("cell_id,split\n" + "".join(f"{c},{rng.choice(['train', 'test'])}\n" for c in cells[1].index))
+    with pytest.raises(InputError, match=r"cells on both sides.*--cells-as-samples"):
+        planned(file, path)
+
+
+def test_two_columns_of_parts_are_one_too_many(tmp_path, file):
+    path = tmp_path / "split.csv"
+    path.write_text("perturbation,seed1,seed2\n" + "".join(f"{p},train,test\n" for p in TRAIN) + "x,test,train\n")
+    with pytest.raises(InputError, match=r"'seed1', 'seed2'.*Keep one"):
+        planned(file, path)
+
+
+FEWSHOT = """
+[datasets]
+norman = "/data/norman"
+[training]
+norman = "train"
+[zeroshot]
+[fewshot]
+[fewshot."norman.K562"]
+val = ["GENE08+ctrl", "GENE10+ctrl"]
+test = ["GENE10+ctrl", "GENE11+ctrl", "GENE12+ctrl"]
+"""
+
+
+def test_cell_load_holds_out_perturbations_of_a_line(tmp_path, file):
+    path = tmp_path / "fewshot.toml"
+    path.write_text(FEWSHOT)
+    plan, _ = planned(file, path)
+    assert roles(plan) == expected(["GENE10+ctrl", "GENE11+ctrl", "GENE12+ctrl"], ("K562",))
+    assert plan.group_by == "perturbation+cell_line"
+
+
+def test_cell_load_holds_out_a_line(tmp_path, file):
+    path = tmp_path / "zeroshot.toml"
+    path.write_text('[datasets]\nnorman = "x"\n[training]\nnorman = "train"\n[zeroshot]\n"norman.RPE1" = "test"\n')
+    assert roles(planned(file, path)[0]) == expected([*SINGLES, *DOUBLES], ("RPE1",))
+
+
+def test_cell_load_of_other_lines_is_refused(tmp_path, file):
+    path = tmp_path / "zeroshot.toml"
+    path.write_text('[training]\nnorman = "train"\n[zeroshot]\n"norman.HepG2" = "test"\n')
+    with pytest.raises(InputError, match=r"HepG2.*K562.*--map cell_line"):
+        planned(file, path)
+
+
+def test_perturbations_without_a_place_are_left_out_and_counted(tmp_path, file):
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"train": [*TRAIN, "GENE99+ctrl"], "test": TEST}))
+    plan, said = planned(file, path)
+    assert len(plan.table) == 28
+    assert said["samples_without_place"].count == 4 and "GENE08+ctrl" in said["samples_without_place"].message
+    assert said["split_names_unknown"].count == 1
+
+
+def test_a_split_of_other_data_is_refused(tmp_path, file):
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"train": ["aspirin", "imatinib"], "test": ["ibuprofen"]}))
+    with pytest.raises(InputError, match=r"none of its 3 names"):
+        planned(file, path)
+
+
+def test_a_table_of_our_own_stays_one(tmp_path, file):
+    path = tmp_path / "folds.csv"
+    pd.DataFrame({"sample_id": list(expected()), "role": list(expected().values())}).to_csv(path, index=False)
+    assert read_split(path, file.obs) is None
