@@ -2,7 +2,7 @@
 
 >>> import pertstack as ps
 >>> sorted(ps.__all__)
-['Leaderboard', 'StackFit', 'StackingError', 'Study', '__version__', 'stack']
+['Evaluation', 'Leaderboard', 'StackFit', 'StackingError', 'Study', '__version__', 'evaluate', 'stack']
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from pertstack._base.version import __version__
 if TYPE_CHECKING:
     from pertstack._base.errors import StackingError
     from pertstack.arrays import StackFit, stack
+    from pertstack.study.steps.evaluate import Evaluation, evaluate
     from pertstack.study.study import Study
     from pertstack.verdict.board import Leaderboard
 
-__all__ = ["Leaderboard", "StackFit", "StackingError", "Study", "__version__", "stack"]
+__all__ = ["Evaluation", "Leaderboard", "StackFit", "StackingError", "Study", "__version__", "evaluate", "stack"]
 
 _HOMES = {
+    "Evaluation": "pertstack.study.steps.evaluate",
     "Leaderboard": "pertstack.verdict.board",
     "StackFit": "pertstack.arrays",
     "StackingError": "pertstack._base.errors",
     "Study": "pertstack.study.study",
+    "evaluate": "pertstack.study.steps.evaluate",
     "stack": "pertstack.arrays",
 }
 

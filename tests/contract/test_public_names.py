@@ -8,11 +8,13 @@ import sys
 import pertstack
 
 PUBLIC = {
+    "Evaluation",
     "Leaderboard",
     "Study",
     "StackFit",
     "StackingError",
     "__version__",
+    "evaluate",
     "stack",
 }
 

@@ -216,12 +216,15 @@ def add(
     scale: Annotated[str, typer.Option(help="treated (expression) or delta (treated - control).")],
     missing: Annotated[str, typer.Option(help="refuse, or record rows without predictions.")] = "refuse",
     card: Annotated[Path | None, typer.Option(help="Preprocessing card (card.json) for files that carry none.")] = None,
-    transform: Annotated[str | None, typer.Option(help="Map the values to the study's scale: log2, log2p1, exp2, "
-                                                       "ln_to_log2, minmax_inverse:LOW:HIGH.")] = None,
+    transform: Annotated[str | None, typer.Option(help="Map the values to the study's scale: log1p_cp10k, log2, "
+                                                       "log2p1, exp2, ln_to_log2, minmax_inverse:LOW:HIGH.")] = None,
     without: Annotated[int | None, typer.Option(help="The files are nested predictions: their fits also left out this "
                                                      "fold.")] = None,
+    map_: Annotated[str | None, typer.Option("--map", help="Columns of the files, where rows are no samples: "
+                                             "perturbation=drug,cell_line=cell_id")] = None,
+    genes: Annotated[Path | None, typer.Option(help="Gene names in order, for files whose columns have none.")] = None,
 ) -> None:  # fmt: skip
-    """Admit predictions made elsewhere, matched by sample id and gene name.
+    """Admit predictions made elsewhere, matched by sample id, or by perturbation and cell line, and by gene name.
 
     Example:  pertstack add my-study biolord oof.h5ad test.h5ad --fitted-on plan --scale treated
     """
@@ -229,7 +232,7 @@ def add(
 
     report = Study.open(study).add(
         name, *files, fitted_on=fitted_on, scale=scale, missing=missing, card=card, transform=transform,
-        without=without,
+        without=without, mapping=parse_mapping(map_) or None, genes=genes,
     )  # fmt: skip
     say_findings(report.findings)
     out(str(report))
@@ -384,7 +387,8 @@ def run(
     out(f"Report: {opened.folder.report}")
 
 
-import pertstack.cli.answers  # noqa: E402, F401  (its commands stand after these)
+import pertstack.cli.answers  # noqa: E402  (its commands stand after these)
+import pertstack.cli.evaluate  # noqa: E402, F401
 
 
 def main() -> None:

@@ -249,6 +249,7 @@ class Study:
     def add(
         self, name: str, *files: Path | str, fitted_on: Any, scale: str, missing: str = "refuse",
         card: Path | str | Mapping[str, Any] | None = None, transform: str | None = None, without: int | None = None,
+        mapping: Mapping[str, str] | None = None, genes: Path | str | None = None,
     ) -> Any:  # fmt: skip
         """Admit predictions made elsewhere; see ``adding.add_model``."""
         from pertstack.study.steps.add import add_model
@@ -256,7 +257,7 @@ class Study:
         paths = [Path(f) for f in files]
         return add_model(
             self.folder, name, paths, fitted_on=fitted_on, scale=scale, missing=missing, card=card,
-            transform=transform, without=without,
+            transform=transform, without=without, mapping=mapping, genes=genes,
         )  # fmt: skip
 
     @_writes

@@ -98,6 +98,11 @@ class Leaderboard:
     decision: Decision | None = None  # what to do, whose text is the headline; None in files written before it existed
 
     @property
+    def evaluated(self) -> bool:
+        """Whether it ranks predictions that nobody cross-fitted here, rather than the candidates of a study."""
+        return self.decision is not None and self.decision.action == "rank"
+
+    @property
     def primary_metric(self) -> str:
         return split_metric(self.primary)[0]
 

@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from pertstack._base.shown import count_of
-from pertstack.verdict.decision import IN_WORDS
 from pertstack.verdict.several import several_in_words
 from pertstack.verdict.words import count_units, interval, metric_label, number
 
@@ -46,12 +45,16 @@ def footer(board: Leaderboard, split: Split | None = None) -> str:
     """What must be said under every table: split, deciding metric, intervals, looks."""
     shown = split or board.split
     where = "held-out test" if shown == "test" else "out-of-fold rows"
-    parts = [f"Split: {where}. Decided on {metric_label(board.primary)}."]
+    split_words = "" if board.evaluated else f"Split: {where}. "
+    parts = [f"{split_words}Decided on {metric_label(board.primary)}."]
     if board.interval:
         units = board.interval.get("n_units", {}).get(shown)
         unit = str(board.interval.get("unit", "group"))
         level = f"{100 * float(board.interval.get('level', 0.95)):.0f} %"
         parts.append(f"Intervals: {level}, resampling {count_units(units, unit) if units else 'whole groups'}.")
+    if board.evaluated:
+        parts.append("Nothing was fitted, held out or chosen here.")
+        return " ".join(parts)
     parts.append(f"The test has been opened {count_of(board.test_looks, 'time')}.")
     if board.exploratory:
         parts.append("EXPLORATORY: the plan was changed after the first look.")
@@ -100,7 +103,7 @@ def answer(board: Leaderboard) -> list[Text]:
     if board.decision is None:
         return [Text(board.headline, style="bold")] if board.headline else []
     found = board.decision
-    lines = [Text(f"{IN_WORDS[found.light]}.", style=_STYLES[found.light]), Text(found.sentence, style="bold")]
+    lines = [Text(f"{found.light_words}.", style=_STYLES[found.light]), Text(found.sentence, style="bold")]
     return lines + [Text(f"! {reason}") for reason in found.reasons] + [Text(note, style="dim") for note in found.notes]
 
 
@@ -117,7 +120,8 @@ def short_table(board: Leaderboard, *, width: int, every: bool = False, split: S
     left = len(ranked) - sum(r.name in kept for r in ranked)
     if not left:
         return drawn
-    return Group(drawn, Text(f"{left} more rows are in the report (pertstack report STUDY).", style="dim"))
+    where = "" if board.evaluated else " (pertstack report STUDY)"
+    return Group(drawn, Text(f"{left} more rows are in the report{where}.", style="dim"))
 
 
 def rich_table(board: Leaderboard, split: Split | None = None, *, only: Collection[str] | None = None) -> Table:

@@ -16,13 +16,19 @@ from pertstack.verdict.gain.parts import Decomposition, Difference, Part
 from pertstack.verdict.words import count_units, interval, metric_label, number
 
 Light = Literal["green", "amber", "red"]
-Action = Literal["ship", "alone", "distrust", "look"]
+Action = Literal["ship", "alone", "distrust", "look", "rank"]
 IN_WORDS: Mapping[Light, str] = {
     "green": "A gain is shown",
     "amber": "No gain is shown, or read on before you act",
     "red": "Do not act on this",
 }
 """What each light means, printed beside it: colour alone says nothing in print or to colour-blind eyes."""
+RANKED: Mapping[Light, str] = {
+    "green": "A best model is shown",
+    "amber": "No best model is shown, or read on before you act",
+    "red": "Do not act on this",
+}
+"""The same where models were only evaluated."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,11 @@ class Decision:
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     ships: str | None = None
+
+    @property
+    def light_words(self) -> str:
+        """What the light means."""
+        return (RANKED if self.action == "rank" else IN_WORDS)[self.light]
 
     @property
     def text(self) -> str:

@@ -21,6 +21,7 @@ from pertstack.verdict.competitors import best_single_of, decompositions_of, mat
 from pertstack.verdict.decision import Case, Decision, decide
 from pertstack.verdict.gain.parts import Decomposition, Difference
 from pertstack.verdict.looks import looks_in_words
+from pertstack.verdict.ranking import rank
 from pertstack.verdict.setting import BEST_SINGLE, FEW_GROUPS, Resampling, Setting
 from pertstack.verdict.several import Scores, gains_shown, several
 from pertstack.verdict.words import count_units, direction, need_metric
@@ -110,7 +111,11 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, res
         _scores(table, setting), _scores(tables[tried], setting), tried, best, views[1], resampling,
     )  # fmt: skip
     over_alone = None if chosen is None else _over_alone(setting, table, resampling)
-    decision = decide(_case(setting, best, chosen, split, table, together, over_alone))
+    if setting.evaluated:
+        together = {k: v for k, v in together.items() if k in ("confidence_set", "leave_cell_line_out")}
+        decision = rank(table, setting, resampling, best, n_units[split])
+    else:
+        decision = decide(_case(setting, best, chosen, split, table, together, over_alone))
     board = Leaderboard(
         marked, need_metric(table.metrics, setting.primary), setting.chosen, best, setting.test_looks,
         setting.plan_digest, dict(setting.versions),

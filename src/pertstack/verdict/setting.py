@@ -76,4 +76,5 @@ class Setting:
     accused_gravely: frozenset[str] = frozenset()  # of these, the ones a probe accuses with severity "error"
     simulated: bool = False
     metric_doubt: str = ""  # why the deciding metric may not be able to decide; empty where it is calibrated
+    evaluated: bool = False  # predictions of a test that the user had: nothing was held out, learned or chosen by us
     unproven: bool = False  # the chosen combination ships without a proven gain: by the rule safe_gain

@@ -48,7 +48,7 @@ def _reading(row: LeaderboardRow, content: ReportInput) -> str:
     """One line of the leaderboard in words."""
     board = content.verdict.leaderboard
     if row.name == board.best_single:
-        return "the best single model, which a combination has to beat"
+        return "the best model" if board.evaluated else "the best single model, which a combination has to beat"
     versus = row.versus(board.primary)
     if row.kind == "ceiling":
         return "a ceiling: it looks at the truth and cannot be shipped"

@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from pertstack._base.files import write_atomic
 from pertstack._base.shown import shown
 from pertstack.verdict.board import Leaderboard
-from pertstack.verdict.decision import IN_WORDS
 from pertstack.verdict.gain.in_words import MEANINGS
 from pertstack.verdict.gain.parts import Decomposition
 from pertstack.verdict.words import interval, metric_label, number
@@ -38,8 +37,8 @@ def report(content: ReportInput, path: Path | str) -> Path:
     return Path(path)
 
 
-def render(content: ReportInput) -> str:
-    """The report as HTML text."""
+def render(content: ReportInput, *, template: str = "report.html.j2", **more: Any) -> str:
+    """The report as HTML text; another template extends it and may ask for ``more``."""
     environment = Environment(
         loader=PackageLoader("pertstack.write"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=_harmless,
@@ -47,15 +46,15 @@ def render(content: ReportInput) -> str:
     environment.filters["num"] = number
     environment.filters["label"] = metric_label
     board = content.verdict.leaderboard
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template(template).render(
         c=content, board=board, verdict=content.verdict, question=question_of(content.group_by), tiles=_tiles(content),
         main=main_table(content), every=_every_metric(content), figures=_figures(content), citations=CITATIONS,
         looks=[e for e in content.ledger or () if "look" in str(e.get("kind", ""))], facts=_facts,
         strata=_strata_lines(content.verdict.decomposition), probes=probe_table(content.probes or ()),
         together=together_table(board.several), decision=content.verdict.decision,
-        light_words=IN_WORDS[content.verdict.decision.light], forest=forest(board), words=explain(_first_met(content)),
+        light_words=content.verdict.decision.light_words, forest=forest(board), words=explain(_first_met(content)),
         calibration=calibration_rows(content.calibration or (), board.primary),
-        negatives=negative_weights(content.weights or {}, board.chosen), level=_level(board),
+        negatives=negative_weights(content.weights or {}, board.chosen), level=_level(board), **more,
     )  # fmt: skip
 
 

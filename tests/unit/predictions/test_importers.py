@@ -235,7 +235,6 @@ def test_a_single_nan_is_refused_even_when_gaps_are_recorded(world: World, tmp_p
 def test_names_that_do_not_match_say_why(world: World, tmp_path: Path) -> None:
     frame = table(world)
     for bad, words in [
-        (frame.rename(columns=lambda g: f"{g}.7"), "version suffix"),
         (frame.rename(columns=str.lower), "upper and lower"),
         (frame.rename(index=lambda i: f"{i}-1"), "concatenation"),
         (frame.rename(index=lambda i: f"other {i}"), "not in this study"),
@@ -244,6 +243,16 @@ def test_names_that_do_not_match_say_why(world: World, tmp_path: Path) -> None:
         with pytest.raises(MisalignedError, match=words) as caught:
             add_predictions(world.store, "m", parquet(tmp_path, bad), fitted_on="plan", scale="treated")
         assert "p.parquet" in str(caught.value)
+
+
+def test_ensembl_versions_are_cut(world: World, tmp_path: Path) -> None:
+    versions = table(world).rename(columns=lambda g: f"{g}.7")
+    report = add_predictions(world.store, "m", parquet(tmp_path, versions), fitted_on="plan", scale="treated")
+    assert "without Ensembl versions" in next(f for f in report.findings if f.code == "genes_by_second_name").message
+    add_predictions(world.store, "plain", parquet(tmp_path, table(world)), fitted_on="plan", scale="treated")
+    for block in world.obs:
+        a, b = (world.store.read(block, m, 0, world.store.n_samples(block)) for m in ("m", "plain"))
+        np.testing.assert_array_equal(a, b)
 
 
 def test_provenance_takes_every_form(world: World, tmp_path: Path) -> None:

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pertstack._base.digests import digest_json
-from pertstack._base.errors import InputError, IntegrityError, MisalignedError
+from pertstack._base.errors import InputError, IntegrityError, LeakError, MisalignedError
 from pertstack._base.findings import Finding
 from pertstack._base.progress import track
 from pertstack.data import Card
+from pertstack.data.cells.choice import Normalise
 from pertstack.predictions.importers.add_report import AddReport, report_on
+from pertstack.predictions.importers.by_key import KeyMatch, by_id_or_key
 from pertstack.predictions.importers.by_name import (
     Missing,
     check_folds,
@@ -27,15 +30,17 @@ from pertstack.predictions.importers.by_name import (
     genes_not_predicted,
     samples_not_predicted,
 )
-from pertstack.predictions.importers.cards import NamedTransform, check_cards, named_transform, sidecar
+from pertstack.predictions.importers.cards import NamedTransform, check_cards, mapped_file, named_transform, sidecar
 from pertstack.predictions.importers.files import PredictionFile
 from pertstack.predictions.importers.fitted import FittedOnBlocks
+from pertstack.predictions.importers.gene_lists import with_genes
 from pertstack.predictions.importers.merge import Marks, is_merge_file, open_merge_predictions
 from pertstack.predictions.importers.opening import as_paths, open_file, refuse_repeats
 from pertstack.predictions.importers.sampled import Place, Sampled, measured_rows
 from pertstack.predictions.importers.scale import Scale, check_scale
 from pertstack.predictions.importers.shift import check_shift
 from pertstack.predictions.importers.streaming import stream_into
+from pertstack.predictions.importers.value_checks import check_copy
 from pertstack.predictions.store.names import NESTED_PREFIX, TRUTH_LAYERS, encode_name, nested_name
 from pertstack.predictions.store.store import PredictionStore
 
@@ -45,7 +50,8 @@ def add_predictions(
     missing: Missing = "refuse", marks: Marks | None = None, layer: str | None = None,
     meta: Mapping[str, Any] | None = None, n_rows: int | None = None,
     own_card: Card | None = None, card: Mapping[str, Any] | None = None, transform: str | None = None,
-    without: int | None = None,
+    without: int | None = None, samples: pd.DataFrame | None = None, columns: Mapping[str, str] | None = None,
+    genes: Path | None = None, other_names: Mapping[str, str] | None = None, space: Normalise | None = None,
 ) -> AddReport:  # fmt: skip
     """Admit one model's predictions into a store.
 
@@ -71,6 +77,15 @@ def add_predictions(
     without
         The files hold nested predictions: of every fold but this one, by fits that left out both that row's fold and
         this one (docs/howto/nested-predictions.md). ``fitted_on`` must be the plan.
+    genes
+        A list of gene names for files whose columns have none.
+    other_names
+        Second name of a gene -> its name in the study.
+    space
+        How the samples of the study were made of cells, where they were: predicted cells are averaged likewise.
+    samples, columns
+        The study's sample table, and which columns of the files say what: rows whose ids are no samples of the study
+        are then matched by what was done (``by_key.py``).
 
     Raises
     ------
@@ -82,13 +97,17 @@ def add_predictions(
     files = _open(paths, store, marks, layer)
     on_cards = _on_cards(files, own_card, card, scale, mapping, name)
     if mapping is not None:
-        files = [_mapped(f, mapping) for f in files]
+        files = [mapped_file(f, mapping) for f in files]
     places = {s: Place(b, i) for b in store.blocks() for i, s in enumerate(store.sample_ids(b))}
+    known = None if samples is None else samples[samples.index.isin(list(places))]
+    named = [with_genes(f, [str(g) for g in store.gene_names], genes, other_names) for f in files]
+    files, matches = _matched([f for f, _ in named], known, columns, space, len(store.gene_names))
     own_genes = [str(g) for g in store.gene_names]
     check_names(files, places)
     missing_genes = genes_not_predicted(files, own_genes, missing)
     fitted = FittedOnBlocks(fitted_on, store)
     check_folds(files, places, fitted)
+    _refuse_straddling(matches, places, fitted)
     if without is not None:
         fitted = fitted.without(without, places, [s for f in files for s in f.sample_ids])
         name = nested_name(name, without)
@@ -116,7 +135,18 @@ def add_predictions(
         records = tuple(writers[block].commit() for block in track(blocks, f"Committing {name}", len(blocks)))
     for block, names in empty.items():
         gone[block] = (*gone.get(block, ()), *names)
-    return report_on(store, name, records, gone, missing_genes, [*on_cards, *findings])
+    return report_on(
+        store,
+        name,
+        records,
+        gone,
+        missing_genes,
+        [*on_cards, *_of_names(named), *_of_matches(matches, name), *findings],
+    )
+
+
+def _fold_words(fold: int | None) -> str:
+    return "the held-out test" if fold is None else f"fold {fold}"
 
 
 def _check_options(name: str, scale: str, missing: str) -> None:
@@ -142,8 +172,53 @@ def _open(
             files.append(open_merge_predictions(path, store, marks))
         else:
             files.append(open_file(path, layer=layer))
-    refuse_repeats(files)
     return files
+
+
+def _matched(
+    files: list[PredictionFile],
+    samples: pd.DataFrame | None,
+    columns: Mapping[str, str] | None,
+    space: Normalise | None,
+    n_genes: int,
+) -> tuple[list[PredictionFile], list[KeyMatch]]:
+    """Files with the study's sample ids; rows that go by another name are matched by what was done."""
+    found = [None if samples is None else by_id_or_key(f, samples, columns, space, n_genes) for f in files]
+    files = [f if m is None else m.file for f, m in zip(files, found, strict=True)]
+    refuse_repeats(files)
+    return files, [m for m in found if m is not None]
+
+
+def _of_names(named: list[tuple[PredictionFile, list[Finding]]]) -> list[Finding]:
+    return [finding for _, said in named for finding in said]
+
+
+def _of_matches(matches: list[KeyMatch], name: str) -> list[Finding]:
+    return [replace(f, where=name) for m in matches for f in m.findings]
+
+
+def _refuse_straddling(matches: list[KeyMatch], places: Mapping[str, Place], fitted: FittedOnBlocks) -> None:
+    """One prediction for samples of two folds comes from one fit, which cannot have left out both as the plan does.
+
+    Raises
+    ------
+    LeakError
+        With the first of them.
+    """
+    if not fitted.by_plan:
+        return
+    for match in matches:
+        fold: dict[int, tuple[str, int | None]] = {}
+        for sample, row in zip(match.file.sample_ids, match.row_of.tolist(), strict=True):
+            own = places[sample].block.fold
+            other, there = fold.setdefault(row, (sample, own))
+            if there != own:
+                raise LeakError(
+                    f"{match.file.path}: one prediction serves {other!r} in {_fold_words(there)} and {sample!r} in "
+                    f"{_fold_words(own)}. One fit made it, and the plan asks for two, each without its own fold: one "
+                    f"of them was in-sample. Say what the model was fitted on with --fitted-on FILE, or give the "
+                    f"samples their own rows, named by sample id."
+                )
 
 
 def _on_cards(
@@ -157,10 +232,6 @@ def _on_cards(
         str(f.path): next((c for c in (f.card, sidecar(f.path), given) if c is not None), None) for f in files
     }
     return check_cards(own, cards, scale=scale, transform=mapping, name=name)
-
-
-def _mapped(file: PredictionFile, mapping: NamedTransform) -> PredictionFile:
-    return replace(file, rows=lambda n_rows: (mapping(values, file.path) for values in file.rows(n_rows)))
 
 
 def _file_meta(files: list[PredictionFile]) -> dict[str, Any]:
@@ -190,6 +261,8 @@ def _judge(
     if scale == "delta":
         own = [places[s] for s in sampled.ids]
         values = values + measured_rows(store, "control", own, sampled.genes)
+    for finding in check_copy(values[development][rows], treated[rows], name):
+        raise IntegrityError(finding.message)
     shifts = check_shift(store, replace(sampled, values=values), all_ids, places, name)
     for finding in shifts:
         if finding.severity == "error":

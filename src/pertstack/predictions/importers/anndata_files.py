@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
+
+import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack.data.readers.matrices import StoredRows, open_root
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.cards import CARD_KEYS, read_card
 from pertstack.predictions.importers.files import PredictionFile, check_shape, names_of
+from pertstack.predictions.importers.gene_lists import SECOND
+from pertstack.predictions.importers.vcc import unpacked
 
 PREFERRED = "prediction"
 META_KEYS = ("model_version", "training_params", "timestamp", "scale", "fitted_on")
+
+
+def open_packed_predictions(path: Path, layer: str | None = None) -> PredictionFile:
+    """A ``.vcc`` or ``.h5ad.zst``: unpacked to a scratch file that lives as long as its reader."""
+    scratch = unpacked(path)
+    file = open_anndata_predictions(Path(scratch.name), layer)
+
+    def rows(n_rows: int, kept: Any = scratch) -> Iterator[Float32]:
+        return file.rows(n_rows)
+
+    return replace(file, path=path, rows=rows)
 
 
 def open_anndata_predictions(path: Path, layer: str | None = None) -> PredictionFile:
@@ -52,14 +68,47 @@ def open_anndata_predictions(path: Path, layer: str | None = None) -> Prediction
         for start in range(0, len(sample_ids), n_rows):
             yield stored.rows(start, min(start + n_rows, len(sample_ids)))
 
-    folds = _folds(root["obs"])
-    return PredictionFile(path, sample_ids, gene_names, rows, folds, _meta(root, keys), _card(root, keys, path))
+    folds, obs = _folds(root["obs"]), _obs(root["obs"], path)
+    return PredictionFile(
+        path, sample_ids, gene_names, rows, folds, _meta(root, keys), _card(root, keys, path), obs,
+        _second_names(root["var"], len(gene_names)),
+    )  # fmt: skip
+
+
+def _second_names(var: Any, n: int) -> dict[str, list[str]]:
+    """Columns of ``var`` that name the genes otherwise."""
+    from anndata.io import read_elem
+
+    found = {c: read_elem(var[c]) for c in SECOND if c in var}
+    return {c: [str(v) for v in values] for c, values in found.items() if len(values) == n}
+
+
+def anndata_columns(path: Path) -> list[str] | None:
+    """Names of the columns of ``obs``, or None where the path is no AnnData file."""
+    if not path.exists():
+        return None
+    try:
+        root = open_root(path, "zarr" if path.is_dir() else "hdf5")
+        return sorted(root["obs"].keys())
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _index(group: Any, part: str, path: Path) -> list[str]:
     from anndata.io import read_elem
 
     return names_of(read_elem(group[group.attrs["_index"]]), f"{part} names", path)
+
+
+def _obs(group: Any, path: Path) -> pd.DataFrame | None:
+    """The table of rows; None where it holds nothing but their names."""
+    from anndata.io import read_elem
+
+    try:
+        table = read_elem(group)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise InputError(f"{path}: the table of rows (obs) cannot be read: {error}. Write it again.") from error
+    return table if isinstance(table, pd.DataFrame) and len(table.columns) else None
 
 
 def _folds(obs: Any) -> Any:

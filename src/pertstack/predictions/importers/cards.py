@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pertstack._base.errors import InputError, IntegrityError, first_few, unknow
 from pertstack._base.findings import Finding
 from pertstack.data import Card
 from pertstack.data.rows import Float32
+from pertstack.predictions.importers.files import PredictionFile
 
 CARD_KEYS = ("pertstack_card", "card")
 LN2 = float(np.log(2.0))
@@ -51,16 +53,29 @@ class NamedTransform:
         return np.asarray(self.function(values.astype(np.float64)), dtype=np.float32)
 
 
+def _per_depth(values: Any, per: float) -> Any:
+    """log1p of counts per ``per`` of each row."""
+    return np.log1p(values / np.maximum(values.sum(axis=1, keepdims=True), 1e-300) * per)
+
+
 TRANSFORMS: dict[str, NamedTransform] = {
     "log2": NamedTransform("log2", ("linear", "counts"), "log", np.log2, 0.0),
     "log2p1": NamedTransform("log2p1", ("linear", "counts"), "log", lambda x: np.log2(x + 1), -1.0),
+    "log1p_cp10k": NamedTransform("log1p_cp10k", ("counts", "linear"), "log", partial(_per_depth, per=1e4), -1e-9),
+    "log1p_5e4": NamedTransform("log1p_5e4", ("counts", "linear"), "log", partial(_per_depth, per=5e4), -1e-9),
     "exp2": NamedTransform("exp2", ("log",), "linear", np.exp2),
     "ln_to_log2": NamedTransform("ln_to_log2", ("log",), "log", lambda x: x / LN2, factor=1 / LN2),
 }
 
 
+def mapped_file(file: PredictionFile, mapping: NamedTransform) -> PredictionFile:
+    """The file with every row mapped as it is read."""
+    return replace(file, rows=lambda n_rows: (mapping(values, file.path) for values in file.rows(n_rows)))
+
+
 def named_transform(name: str, scale: str) -> NamedTransform:
-    """``log2``, ``log2p1`` (log2(x + 1)), ``exp2``, ``ln_to_log2`` (also from ln(x + 1) to log2(x + 1)), or
+    """``log1p_cp10k`` (log1p of counts per 10,000 of each row), ``log1p_5e4``,
+    ``log2``, ``log2p1`` (log2(x + 1)), ``exp2``, ``ln_to_log2`` (also from ln(x + 1) to log2(x + 1)), or
     ``minmax_inverse:LOW:HIGH`` (x * (HIGH - LOW) + LOW).
 
     Raises

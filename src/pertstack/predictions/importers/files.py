@@ -45,9 +45,12 @@ class PredictionFile:
     folds: np.ndarray[Any, Any] | None = None  # (n,) fold of each row as the file says, if it does
     meta: dict[str, Any] = field(default_factory=dict)  # model_version, training_params, timestamp, ...
     card: dict[str, Any] | None = None  # the preprocessing card in the file, if there is one
+    obs: pd.DataFrame | None = field(default=None, repr=False)  # what else the file says of its rows
+    second_names: dict[str, list[str]] = field(default_factory=dict, repr=False)  # other names of the genes
 
     def __post_init__(self) -> None:
-        for kind, names in (("sample", self.sample_ids), ("gene", self.gene_names)):
+        named = () if self.obs is not None else (("sample", self.sample_ids),)  # rows may be known by what was done
+        for kind, names in (*named, ("gene", self.gene_names)):
             index = names_index(names)
             if not index.is_unique:
                 twice = index[index.duplicated()].unique()

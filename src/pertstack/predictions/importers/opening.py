@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pertstack._base.errors import InputError, MisalignedError, MissingFileError, first_few
-from pertstack.predictions.importers.anndata_files import open_anndata_predictions
+from pertstack.predictions.importers.anndata_files import open_anndata_predictions, open_packed_predictions
+from pertstack.predictions.importers.dicts import open_json_predictions
 from pertstack.predictions.importers.files import NamedChunk, PredictionFile
+from pertstack.predictions.importers.named_files import prediction_files
 from pertstack.predictions.importers.npz import open_npz_predictions
 from pertstack.predictions.importers.pickles import open_pickle_predictions
 from pertstack.predictions.importers.tables import (
@@ -17,12 +19,13 @@ from pertstack.predictions.importers.tables import (
 )
 from pertstack.predictions.store.align import names_index
 
-FORMATS = ".h5ad, .zarr, .npz, .parquet, .csv, .tsv (also .gz), .arrow, .feather, .pkl"
+FORMATS = ".h5ad, .zarr, .npz, .parquet, .csv, .tsv (also .gz), .arrow, .feather, .pkl, .json, .vcc, .h5ad.zst"
 
 
 def as_paths(paths: str | Path | Iterable[str | Path]) -> list[Path]:
-    """One path or several; each must exist."""
-    listed = [Path(paths)] if isinstance(paths, str | Path) else [Path(p) for p in paths]
+    """One path or several; each must exist. A folder stands for the predictions in it."""
+    named = [Path(paths)] if isinstance(paths, str | Path) else [Path(p) for p in paths]
+    listed = [file for path in named for file in (prediction_files(path) if path.is_dir() else [path])]
     if not listed:
         raise InputError("No file was named. Give one or more files of predictions.")
     for path in listed:
@@ -43,6 +46,10 @@ def open_file(path: str | Path, *, layer: str | None = None) -> PredictionFile:
     name = path.name.casefold().removesuffix(".gz")
     if name.endswith((".h5ad", ".h5", ".zarr")) or (path.is_dir() and (path / "zarr.json").exists()):
         return open_anndata_predictions(path, layer)
+    if name.endswith((".vcc", ".h5ad.zst")):
+        return open_packed_predictions(path, layer)
+    if name.endswith(".json"):
+        return open_json_predictions(path)
     if name.endswith(".npz"):
         return open_npz_predictions(path)
     if name.endswith((".parquet", ".pq")):

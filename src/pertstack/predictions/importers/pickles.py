@@ -17,6 +17,7 @@ from pertstack.data.readers.unpickle import load_pickle
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.anndata_files import plain
 from pertstack.predictions.importers.cards import CARD_KEYS, read_card
+from pertstack.predictions.importers.dicts import from_dict, is_profiles
 from pertstack.predictions.importers.files import PredictionFile, check_shape, names_of
 from pertstack.predictions.importers.npz import META_KEYS
 
@@ -26,11 +27,14 @@ def open_pickle_predictions(path: Path) -> PredictionFile:
     content = load_pickle(path)
     if isinstance(content, pd.DataFrame):
         content = {"predictions": content.to_numpy(), "sample_ids": content.index, "gene_names": content.columns}
+    if is_profiles(content) and not {"sample_ids", "gene_names"} <= set(content):
+        return from_dict(content, path)
     if not isinstance(content, Mapping) or not {"predictions", "sample_ids", "gene_names"} <= set(content):
         held = first_few(content) if isinstance(content, Mapping) else type(content).__name__
         raise InputError(
-            f"{path} holds {held}; a table with ids as index, or a dict with predictions, sample_ids and gene_names is "
-            f"expected."
+            f"{path} holds {held}; a table with ids as index, a dict from perturbation to profile, or a dict with "
+            f"predictions, sample_ids and gene_names is expected. Objects such as AnnData are not unpickled, because "
+            f"that can run any program: write them with write_h5ad."
         )
     values = np.asarray(content["predictions"])
     if values.dtype.kind not in "fiu" or values.ndim != 2:

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pertstack._base.errors import InputError, MissingFileError
+from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
+from pertstack.data.cells.choice import Normalise
 from pertstack.predictions.importers import AddReport, add_predictions
 from pertstack.predictions.importers.cards import read_card
 from pertstack.predictions.importers.fitted_file import read_fitted_on
+from pertstack.predictions.importers.space import space_of
 from pertstack.predictions.sources.nested_source import has_nested
 from pertstack.stacking.registry import COMBINERS
 from pertstack.study.folder import StudyFolder
@@ -38,8 +41,9 @@ def refuse_reserved(name: str) -> None:
 def add_model(
     folder: StudyFolder, name: str, files: Sequence[Path], *, fitted_on: Any, scale: str, missing: str = "refuse",
     card: Path | str | Mapping[str, Any] | None = None, transform: str | None = None, without: int | None = None,
+    mapping: Mapping[str, str] | None = None, genes: Path | str | None = None,
 ) -> AddReport:  # fmt: skip
-    """Add predictions by sample id and gene name; see ``predictions.importers.add_predictions``.
+    """Add predictions by sample id, or by what was done, and gene name; see ``predictions.importers.add_predictions``.
 
     Parameters
     ----------
@@ -47,6 +51,8 @@ def add_model(
         with ids (one per line, or a column ``sample_id``) or with columns ``fold`` and ``sample_id``.
     card : preprocessing card (file or mapping) of the data the model was fitted on, for files that carry none.
     transform : named map to the study's scale: log2, log2p1, exp2, ln_to_log2, minmax_inverse:LOW:HIGH.
+    mapping : canonical column -> column of the files, where rows are matched by what was done.
+    genes : a list of gene names for files whose columns have none.
     without : the files are nested predictions, by fits that also left out this fold (docs/howto/nested-predictions.md).
 
     Raises
@@ -59,7 +65,9 @@ def add_model(
     report = add_predictions(
         folder.store, name, list(files), fitted_on=spec, scale=scale, missing=missing, marks=lambda: row_marks(folder),  # type: ignore[arg-type]
         meta={"kind": "added", "files": [str(f) for f in files]}, own_card=folder.card, card=_given_card(card),
-        transform=transform, without=without,
+        transform=transform, without=without, samples=folder.samples, columns=mapping,
+        space=_space(folder), other_names=folder.other_gene_names,
+        genes=None if genes is None else Path(genes),
     )  # fmt: skip
     said = fitted_on if isinstance(fitted_on, str) else type(fitted_on).__name__
     folder.ledger.append(
@@ -68,6 +76,12 @@ def add_model(
         blocks={r.block.id: r.digest for r in report.committed},
     )  # fmt: skip
     return report if without is not None else replace(report, findings=(*report.findings, *nesting(folder, name)))
+
+
+def _space(folder: StudyFolder) -> Normalise | None:
+    """How the samples of the study were made of cells, where they were."""
+    path = folder.path("plan", "findings.json")
+    return space_of(Finding.from_json(f) for f in read_json(path)) if path.exists() else None
 
 
 def nesting(folder: StudyFolder, name: str) -> list[Finding]:

@@ -1,0 +1,358 @@
+"""Predictions matched by what was done: one for a perturbation in a cell line serves every sample of that pair.
+
+Most files of the field name no sample: their rows are cells, or one profile a pair. Where ids do not fit, rows are
+matched by perturbation and cell line, and by dose, time and plate where both sides know them. Rows of one key are
+averaged. The result is a ``PredictionFile`` with the ids of the samples, which then meets every other check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import InputError, MisalignedError, first_few
+from pertstack._base.findings import Finding
+from pertstack.data.cells.choice import Normalise
+from pertstack.data.readers.columns import canonical_obs, source_column
+from pertstack.data.readers.control_rows import control_rows
+from pertstack.data.readers.tuple_labels import part_labels
+from pertstack.data.rows import Float32
+from pertstack.predictions.importers.files import PredictionFile
+from pertstack.predictions.importers.labels import Labels
+from pertstack.predictions.importers.space import Averaging, averaging
+from pertstack.predictions.store.align import names_index
+
+FINER = ("log10_dose", "time_h", "plate")
+"""Parts of a key beyond perturbation and cell line, used where file and samples both have them."""
+STATUS = ("status", "state", "kind", "origin", "source", "data_type", "type", "split", "set")
+"""Columns that may say which rows of a file are predictions."""
+PREDICTED = frozenset({"predicted", "prediction", "predictions", "pred", "generated", "imputed"})
+SAME = 1e-4
+"""Two predictions of one key that differ by less are one and the same."""
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Codes = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class KeyMatch:
+    """A file whose rows now carry the ids of samples, and what the matching found.
+
+    ``missing`` and ``left_over`` are keys in words: samples without a prediction, predictions without a sample.
+    """
+
+    file: PredictionFile
+    key: tuple[str, ...]
+    n_rows: int  # of the file, without controls
+    n_keys: int  # of them that serve a sample
+    n_controls: int
+    missing: tuple[str, ...]
+    left_over: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    row_of: Codes  # (n,) which prediction serves each sample of ``file``
+
+
+def columns_of(mapping: Mapping[str, str] | None, columns: Iterable[object]) -> dict[str, str]:
+    """The part of a mapping that speaks of columns of one file: others name columns of the truth or of other files."""
+    there = set(map(str, columns))
+    return {k: v for k, v in (mapping or {}).items() if v in there or v == "none" or v.startswith("const:")}
+
+
+def by_id_or_key(
+    file: PredictionFile, samples: pd.DataFrame, mapping: Mapping[str, str] | None = None,
+    space: Normalise | None = None, own_genes: int = 0,
+) -> KeyMatch | None:  # fmt: skip
+    """None where the ids of the file are those of the samples; else the match by what was done.
+
+    ``samples``: index = sample ids; perturbation, cell_line, and log10_dose, time_h, plate where known. ``space``: how
+    the samples were made of cells, where they were; ``own_genes``: how many genes they have.
+
+    Raises
+    ------
+    MisalignedError
+        No id fits and no column says what was done, or nothing agrees.
+    """
+    file = _labelled(file, samples)
+    if file.obs is None:
+        return None
+    mapping = columns_of(mapping, file.obs.columns)
+    if source_column(file.obs, mapping, "perturbation") is None:
+        return None
+    if _ids_fit(file, samples, mapping):
+        return None
+    return match_by_key(file, samples, mapping, space, own_genes)
+
+
+def _labelled(file: PredictionFile, samples: pd.DataFrame) -> PredictionFile:
+    """A file that says nothing of its rows but their names: where these are perturbations, that is what they say."""
+    if file.obs is not None or samples.index.isin(file.sample_ids).any():
+        return file
+    labels = Labels.of(samples["perturbation"].astype(str))
+    own = {labels.key(p) for p in labels.whole}
+    if not any(labels.key(i) in own for i in file.sample_ids):
+        return file
+    obs = pd.DataFrame({"perturbation": file.sample_ids}, index=pd.Index(file.sample_ids, dtype=object))
+    return replace(file, obs=obs)
+
+
+def _predictions_only(obs: pd.DataFrame) -> Mask:
+    """Rows that are predictions, where a column says which of measured and predicted a row is; else all."""
+    for name in STATUS:
+        if name in obs.columns:
+            words = obs[name].astype(str).str.strip().str.casefold()
+            found = words.isin(PREDICTED).to_numpy(dtype=bool)
+            if found.any() and not found.all():
+                return np.asarray(found)
+    return np.ones(len(obs), dtype=bool)
+
+
+def _ids_fit(file: PredictionFile, samples: pd.DataFrame, mapping: Mapping[str, str] | None) -> bool:
+    """Whether most ids are samples of the study, each once, and mean the same perturbation there.
+
+    Numbers from 0 up are the names anndata gives to rows without names: such ids fit only by accident.
+    """
+    index = names_index(file.sample_ids)
+    if not index.is_unique:
+        return False
+    at = samples.index.get_indexer(index)
+    known = at >= 0
+    if known.mean() < 0.5:
+        return False
+    column = source_column(file.obs, mapping, "perturbation") if file.obs is not None else None
+    if column is None:
+        return True
+    assert file.obs is not None
+    said = file.obs[column].astype(str).to_numpy()[known]
+    own = samples["perturbation"].astype(str).to_numpy()[at[known]]
+    labels = Labels.of(own)
+    return bool(np.mean([labels.key(a) == labels.key(b) for a, b in zip(said, own, strict=True)]) > 0.999)
+
+
+def match_by_key(
+    file: PredictionFile, samples: pd.DataFrame, mapping: Mapping[str, str] | None = None,
+    space: Normalise | None = None, own_genes: int = 0,
+) -> KeyMatch:  # fmt: skip
+    """Rows of a file averaged by key, one row for every sample of the key.
+
+    Raises
+    ------
+    MisalignedError
+        No key of the file is one of the samples; or a pair has two different predictions where others have one.
+    InputError
+        The samples lie in several cell lines and the file does not say which it predicts.
+    """
+    assert file.obs is not None
+    obs, notes_of_labels = part_labels(file.obs, source_column(file.obs, mapping, "perturbation"), str(file.path))
+    file = replace(file, obs=obs)
+    controls = control_rows(obs, mapping, None)
+    foretold = _predictions_only(obs)
+    treated = foretold.copy() if controls is None else foretold & ~controls
+    if not treated.any():
+        raise InputError(f"{file.path}: all {len(treated):,} rows are controls, so there is nothing to evaluate.")
+    given, notes = _given(file, treated, samples, mapping)
+    notes += notes_of_labels
+    labels = Labels.of(samples["perturbation"].astype(str))
+    columns = _shared(given, samples, labels, notes, file)
+    of_file, of_samples = _keys(given, columns, labels), _keys(samples, columns, labels)
+    wanted = {key: i for i, key in enumerate(dict.fromkeys(of_samples))}
+    codes = np.full(len(treated), -1, dtype=np.int64)
+    codes[treated] = [wanted.get(key, -1) for key in of_file]
+    if (codes < 0).all():
+        raise MisalignedError(_nothing_fits(file, given, samples, columns))
+    count = np.bincount(codes[codes >= 0], minlength=len(wanted))
+    _refuse_doubles(file, codes, count, list(wanted))
+    there = np.flatnonzero(count)
+    keys = list(wanted)
+    at = {keys[j]: i for i, j in enumerate(there)}
+    serves = [(sample, at[key]) for sample, key in zip(map(str, samples.index), of_samples, strict=True) if key in at]
+    position = np.full(len(wanted), -1, dtype=np.int64)
+    position[there] = np.arange(len(there))
+    codes = np.where(codes >= 0, position[codes], -1)
+    order = np.array([i for _, i in serves], dtype=np.int64)
+    missing = tuple(_in_words(k) for k, n in zip(wanted, count, strict=True) if n == 0)
+    left = tuple(_in_words(k) for k in dict.fromkeys(of_file) if k not in wanted)
+    how, said = averaging(file, space, float(np.median(count[there])), own_genes)
+    notes += said
+    matched = replace(
+        file, sample_ids=[s for s, _ in serves], obs=None, folds=None,
+        rows=lambda n_rows: _expanded(_means(file, codes, count[there], how), order, n_rows),
+    )  # fmt: skip
+    n_rows, n_controls = int(treated.sum()), 0 if controls is None else int(controls.sum())
+    if n_other := len(treated) - n_rows - n_controls:
+        text = f"{file.path}: {n_other:,} rows are not predictions, as a column of the file says, and are not used."
+        notes.append(Finding("note", "rows_not_predicted", text, n_other, where=str(file.path)))
+    found = _findings(file, columns, n_rows, len(there), len(serves), n_controls, missing, left)
+    return KeyMatch(matched, columns, n_rows, len(there), n_controls, missing, left, (*notes, *found), order)
+
+
+def _given(
+    file: PredictionFile, treated: np.ndarray[Any, Any], samples: pd.DataFrame, mapping: Mapping[str, str] | None
+) -> tuple[pd.DataFrame, list[Finding]]:
+    """Canonical columns of the predicted rows; the cell line of the samples where the file has none."""
+    assert file.obs is not None
+    obs, notes = file.obs.loc[treated], []
+    lines = sorted(set(samples["cell_line"].astype(str)))
+    own = dict(mapping or {})
+    column = source_column(obs, own, "cell_line")
+    if column is None and not own.get("cell_line", "").startswith("const:"):
+        if len(lines) > 1:
+            raise InputError(
+                f"{file.path} does not say which cell line its {len(obs):,} rows are of, and the samples lie in "
+                f"{len(lines)}: {first_few(lines)}. Name the column with --map cell_line=COLUMN, or the line with "
+                f"--map cell_line=const:{lines[0]}."
+            )
+        own["cell_line"] = f"const:{lines[0]}"
+    obs = obs.set_axis(pd.RangeIndex(len(obs)).astype(str))
+    found, _ = canonical_obs(obs, own, where=file.path.name)
+    theirs = set(found["cell_line"].astype(str))
+    if len(lines) == 1 and len(theirs) == 1 and theirs != set(lines):
+        text = f"{file.path}: cell line {theirs.pop()!r} is taken for {lines[0]!r}, the only one on either side."
+        notes.append(Finding("warning", "cell_line_renamed", text, where=str(file.path)))
+        found["cell_line"] = lines[0]
+    return found, notes
+
+
+def _shared(
+    given: pd.DataFrame, samples: pd.DataFrame, labels: Labels, notes: list[Finding], file: PredictionFile
+) -> tuple[str, ...]:
+    """Columns of the key: a finer one is used where the file then still predicts as many samples."""
+    key: tuple[str, ...] = ("perturbation", "cell_line")
+    reached = _n_served(given, samples, key, labels)
+    for name in FINER:
+        if name not in given or name not in samples or given[name].isna().all() or samples[name].isna().all():
+            continue
+        n = _n_served(given, samples, (*key, name), labels)
+        if name == "plate":
+            key, reached = ((*key, name), n) if n == reached else (key, reached)
+        elif n:
+            key, reached = (*key, name), n
+        elif reached:
+            word = "dose" if name == "log10_dose" else "time"
+            raise MisalignedError(
+                f"{file.path}: no prediction has the {word} of a sample of its perturbation and cell line "
+                f"({first_few(_few(given[name]))} in the file, {first_few(_few(samples[name]))} in the truth"
+                f"{', as log10 of micromolar' if word == 'dose' else ', in hours'}). Say the unit with --map "
+                f"{word}_unit=const:{'uM' if word == 'dose' else 'h'}, or match without it: --map {word}=none."
+            )
+    return key
+
+
+def _few(values: pd.Series[Any]) -> list[str]:
+    return [f"{v:g}" for v in sorted(set(values.dropna()))[:4]]
+
+
+def _n_served(given: pd.DataFrame, samples: pd.DataFrame, columns: tuple[str, ...], labels: Labels) -> int:
+    there = set(_keys(given, columns, labels))
+    return sum(key in there for key in _keys(samples, columns, labels))
+
+
+def _keys(table: pd.DataFrame, columns: Sequence[str], labels: Labels) -> list[tuple[str, ...]]:
+    """One tuple of texts per row."""
+    parts = []
+    for name in columns:
+        codes, values = pd.factorize(table[name].astype(object))
+        if name == "perturbation":
+            texts = [labels.key(str(v)) for v in values]
+        elif name in ("log10_dose", "time_h"):
+            texts = [f"{float(v) + 0.0:.5f}" for v in values]
+        else:
+            texts = [str(v) for v in values]
+        texts = [*texts, ""]  # code -1: unknown
+        parts.append([texts[c] for c in codes])
+    return list(zip(*parts, strict=True))
+
+
+def _in_words(key: tuple[str, ...]) -> str:
+    return " / ".join(part for part in key if part)
+
+
+def _refuse_doubles(file: PredictionFile, codes: Codes, count: Codes, keys: list[tuple[str, ...]]) -> None:
+    """A few keys twice in a file of one row a key, with different values: which of them counts cannot be known."""
+    often = count[count > 0]
+    if np.median(often) > 1 or often.max() == 1:
+        return
+    first: dict[int, Float32] = {}
+    differing: dict[int, float] = {}
+    twice = set(np.flatnonzero(count > 1).tolist())
+    at = 0
+    for chunk in file.chunks():
+        for row in chunk.values:
+            code = int(codes[at])
+            at += 1
+            if code not in twice:
+                continue
+            if code in first:
+                gap = float(np.nanmax(np.abs(row - first[code]), initial=0.0))
+                if gap > SAME:
+                    differing[code] = max(gap, differing.get(code, 0.0))
+            else:
+                first[code] = row.copy()
+    if differing:
+        words = [f"{_in_words(keys[c])} (up to {gap:.3g} apart)" for c, gap in differing.items()]
+        raise MisalignedError(
+            f"{file.path}: {len(differing):,} of {len(often):,} keys are predicted more than once, with different "
+            f"values, while the others are predicted once: {first_few(words, 5)}. Which of them counts cannot be "
+            f"known. Keep one row of each."
+        )
+
+
+def _means(file: PredictionFile, codes: Codes, count: Codes, how: Averaging) -> Any:
+    """Profile of the rows of each key, (n_keys, n_genes) float32; every value is read once."""
+    total = np.zeros((len(count), len(file.gene_names)))
+    at = 0
+    for chunk in file.chunks():
+        here = codes[at : at + len(chunk.values)]
+        at += len(here)
+        kept = here >= 0
+        values = how.lift(chunk.values[kept])
+        order = np.argsort(here[kept], kind="stable")
+        ordered = here[kept][order]
+        if not len(ordered):
+            continue
+        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+        total[ordered[starts]] += np.add.reduceat(values[order], starts, axis=0)
+    return how.finish(total, count).astype(np.float32)
+
+
+def _expanded(means: Float32, order: Codes, n_rows: int) -> Iterator[Float32]:
+    for start in range(0, len(order), n_rows):
+        yield means[order[start : start + n_rows]]
+
+
+def _findings(
+    file: PredictionFile, columns: tuple[str, ...], n_rows: int, n_keys: int, n_samples: int, n_controls: int,
+    missing: tuple[str, ...], left: tuple[str, ...],
+) -> list[Finding]:  # fmt: skip
+    """What was matched and how; what was not, with its count."""
+    where = str(file.path)
+    how = " and ".join({"log10_dose": "dose", "time_h": "time"}.get(c, c.replace("_", " ")) for c in columns)
+    averaged = (
+        f", averaged over {n_rows / max(1, n_keys + len(left)):,.0f} rows each" if n_rows > n_keys + len(left) else ""
+    )
+    control = f"; {n_controls:,} control rows are not used" if n_controls else ""
+    text = f"{where}: matched by {how}: {n_keys:,} predictions{averaged} serve {n_samples:,} samples{control}."
+    found = [Finding("note", "matched_by_key", text, n_samples, where=where, numbers={"rows": n_rows, "keys": n_keys})]
+    if missing:
+        text = (
+            f"{where}: no prediction for {len(missing):,} of {len(missing) + n_keys:,} keys: {first_few(missing, 5)}."
+        )
+        found.append(Finding("warning", "keys_missing", text, len(missing), missing[:10], where))
+    if left:
+        text = f"{where}: {len(left):,} predicted keys have no sample and are not used: {first_few(left, 5)}."
+        found.append(Finding("warning", "keys_left_over", text, len(left), left[:10], where))
+    return found
+
+
+def _nothing_fits(file: PredictionFile, given: pd.DataFrame, samples: pd.DataFrame, columns: tuple[str, ...]) -> str:
+    """Both sides, so that the difference is seen."""
+    sides = []
+    for name in columns[:2]:
+        theirs, own = (sorted(set(t[name].astype(str))) for t in (given, samples))
+        sides.append(f"{name.replace('_', ' ')} {first_few(theirs, 3)} in the file, {first_few(own, 3)} in the truth")
+    return (
+        f"{file.path}: none of its rows is a perturbation and cell line of the truth: {'; '.join(sides)}. Name the "
+        f"columns that say both with --map perturbation=COLUMN,cell_line=COLUMN."
+    )

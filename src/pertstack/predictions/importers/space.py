@@ -1,0 +1,121 @@
+"""Rows of one pair are averaged in the space of the truth: a mean of logarithms is not the logarithm of a mean.
+
+Where the truth was made of cells, it says how (``data/cells``); predicted cells are then summed in the same way. Where
+its rows are samples, predicted rows are averaged as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+
+from pertstack._base.errors import InputError
+from pertstack._base.findings import Finding
+from pertstack.data.cells.choice import IN_WORDS, Kind, Normalise
+from pertstack.data.cells.profiles import PER
+from pertstack.data.cells.recognise import kind_of
+from pertstack.predictions.importers.files import PredictionFile
+
+LOOKED_AT = 512
+LEAST_GENES = 0.99
+"""Share of the genes of the truth that a file must have for its rows to be brought to a depth."""
+
+
+def space_of(findings: Iterable[Finding]) -> Normalise | None:
+    """How the samples of a truth were made of cells, as its reader noted; None where they were not."""
+    found = next((f.numbers.get("normalise") for f in findings if f.code == "pseudobulk"), None)
+    return found if found in get_args(Normalise) else None
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """What is summed over the rows of a key (``lift``), and the profile that comes of the sum (``finish``)."""
+
+    kind: Kind
+    space: Normalise | None
+    depth: float | None  # counts to which a sum is brought; None: a plain mean
+    whole_genes: bool
+    where: str
+
+    def lift(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """(k, n_genes) float64, to be added up."""
+        plain = np.asarray(values, dtype=np.float64)
+        if self.depth is None:
+            return plain
+        if self.kind == "counts":
+            if not (np.rint(plain) == plain).all():
+                odd = plain[np.rint(plain) != plain].flat[0]
+                raise InputError(
+                    f"{self.where}: some rows hold counts (whole numbers) and others do not ({odd:.4g}). Counts and "
+                    f"logarithms cannot be averaged together. Put all rows on one scale."
+                )
+            return plain
+        counts = np.expm1(plain)
+        return np.asarray(np.rint(counts) if self.kind == "log1p_counts" else counts)
+
+    def finish(self, total: np.ndarray[Any, Any], n: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """(n_keys, n_genes) profiles of sums over ``n`` rows."""
+        if self.depth is None:
+            return np.asarray(total / n[:, None])
+        if not self.whole_genes:
+            return np.asarray(np.log1p(total / n[:, None]))
+        all_counts = np.maximum(total.sum(axis=1, keepdims=True), 1e-300)
+        return np.asarray(np.log1p(self.depth * total / all_counts))
+
+
+def averaging(
+    file: PredictionFile, space: Normalise | None, rows_per_key: float, own_genes: int
+) -> tuple[Averaging, list[Finding]]:
+    """How the rows of a file are averaged for a truth in ``space``.
+
+    Raises
+    ------
+    InputError
+        Counts for a truth of logarithms, or counts of a part of the genes.
+    """
+    kind = _kind(file)
+    whole = len(file.gene_names) >= LEAST_GENES * own_genes
+    where = str(file.path)
+    plain = Averaging(kind, space, None, whole, where)
+    if kind == "mixed" and (space is not None or rows_per_key > 1):
+        raise InputError(
+            f"{where}: some rows hold counts (whole numbers) and others logarithms. Counts and logarithms cannot be "
+            f"averaged together. Put all rows on one scale."
+        )
+    counting = kind in ("counts", "log1p_counts")
+    if space is None or (not counting and (space == "mean_log1p" or rows_per_key <= 1)):
+        return plain, []
+    if space not in PER:
+        truth = IN_WORDS[space]
+        if not counting:
+            raise InputError(
+                f"{where}: the truth is a {truth} and the predictions are logarithms. Make the truth with "
+                f"--normalise cp10k."
+            )
+        raise InputError(
+            f"{where}: the predictions are counts and the truth is a {truth}. Say how they become logarithms: "
+            f"--transform log1p_cp10k (log1p of counts per 10,000 of each row)."
+        )
+    if counting and not whole:
+        raise InputError(
+            f"{where} holds counts of {len(file.gene_names):,} of {own_genes:,} genes of the truth. The depth of a "
+            f"cell is that of all its genes, so they cannot be brought to the scale of the truth. Predict all genes, "
+            f"or write log1p values."
+        )
+    found = []
+    if not counting:
+        text = (
+            f"{where}: logarithms of single cells are averaged as expression and logged again, because the truth is "
+            f"{IN_WORDS[space]}. Every cell weighs the same there; in the truth, by its counts."
+        )
+        found.append(Finding("warning", "averaged_as_expression", text, where=where))
+    return Averaging(kind, space, PER[space], whole, where), found
+
+
+def _kind(file: PredictionFile) -> Kind:
+    """What the first rows of a file are."""
+    first = next(iter(file.rows(LOOKED_AT)), None)
+    return "other" if first is None or not first.size else kind_of(first)

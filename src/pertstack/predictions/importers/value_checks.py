@@ -1,0 +1,114 @@
+"""Are the values of predictions on the scale of the truth, on the right rows, and not the truth itself?
+
+For predictions in memory; ``add`` asks the same of rows in a store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.findings import Finding
+from pertstack.data.rows import Float32
+from pertstack.design.blocks import Block
+from pertstack.predictions.importers.sampled import SAMPLED_GENES, SAMPLED_ROWS, Place, Sampled
+from pertstack.predictions.importers.scale import FEWEST_ROWS, Scale, check_scale
+from pertstack.predictions.importers.shift import check_shift
+
+ONE = Block("all", 0)
+SAME_GENES = 0.5
+"""Correlation over genes of predicted and measured means below which columns are in another order."""
+COPIED = 1e-3
+"""Share of the spread of the truth below which the distance to it is that of a copy."""
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Truth and control in memory, in the shape that the checks of a store ask for: one block."""
+
+    layers: dict[str, Float32]
+
+    @property
+    def facts(self) -> Any:
+        return SimpleNamespace(n_genes=self.layers["treated"].shape[1])
+
+    def status(self, block: Block, layer: str) -> str:
+        return "committed" if layer in self.layers else "missing"
+
+    def n_samples(self, block: Block) -> int:
+        return len(self.layers["treated"])
+
+    def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32:
+        rows = self.layers[layer][start:stop]
+        if out is None:
+            return np.array(rows)
+        out[...] = rows
+        return out
+
+
+def check_values(
+    model: str, values: Float32, treated: Float32, control: Float32, samples: pd.DataFrame, rows: Sequence[int],
+    scale: Scale, *, ids_in_file: bool, genes_by_list: bool = False,
+) -> list[Finding]:  # fmt: skip
+    """Findings on the predicted ``rows`` of a model; an error says that they must not be scored like this.
+
+    ``values`` as handed in, (n_samples, n_genes). Where rows were matched by what was done (``ids_in_file`` False)
+    nothing could be shifted against ids, so that is not asked. ``genes_by_list``: the columns had no names.
+    """
+    if not len(rows):
+        return []
+    at = np.asarray(rows)[np.linspace(0, len(rows) - 1, min(SAMPLED_ROWS, len(rows))).round().astype(int)]
+    n_genes = values.shape[1]
+    genes = np.linspace(0, n_genes - 1, min(SAMPLED_GENES, n_genes)).round().astype(np.intp)
+    p, y, c = (np.asarray(a[at][:, genes]) for a in (values, treated, control))
+    found = check_scale(p, y, c, scale, model)
+    as_treated = p if scale == "treated" else p + c
+    found += check_copy(as_treated, y, model)
+    if genes_by_list and scale == "treated":
+        found += check_gene_order(as_treated, y, model)
+    if ids_in_file:
+        names = [str(s) for s in samples.index]
+        places = {name: Place(ONE, i) for i, name in enumerate(names)}
+        order = {int(r): i for i, r in enumerate(rows)}
+        sampled = Sampled(tuple(names[i] for i in at), tuple(order[int(i)] for i in at), genes, as_treated)
+        store: Any = InMemory({"treated": treated, "control": control})
+        found += check_shift(store, sampled, [names[i] for i in rows], places, model)
+    return found
+
+
+def check_copy(values: Float32, treated: Float32, model: str) -> list[Finding]:
+    """An error where predictions are the measured values themselves."""
+    if len(treated) < FEWEST_ROWS or not np.isfinite(values).all():
+        return []
+    y = treated.astype(np.float64)
+    rms = float(np.sqrt(np.mean((values.astype(np.float64) - y) ** 2)))
+    spread = float(np.sqrt(np.mean((y - y.mean(axis=0)) ** 2)))
+    if spread <= 0 or rms > COPIED * spread:
+        return []
+    text = (
+        f"{model}: its values are the measured ones (they differ by {rms:.2g}, root mean square, where measured values "
+        f"spread by {spread:.2g}). That is the truth, not a prediction: the wrong file, or the wrong layer of it."
+    )
+    numbers = {"rms": rms, "spread": spread}
+    return [Finding("error", "is_the_truth", text, where=model, numbers=numbers)]
+
+
+def check_gene_order(values: Float32, treated: Float32, model: str) -> list[Finding]:
+    """An error where the mean of every gene is not that of the gene whose name it was given by position."""
+    p, y = values.mean(axis=0, dtype=np.float64), treated.mean(axis=0, dtype=np.float64)
+    if p.std() <= 0 or y.std() <= 0:
+        return []
+    r = float(np.corrcoef(p, y)[0, 1])
+    if r >= SAME_GENES:
+        return []
+    text = (
+        f"{model}: its columns have no names, and under the names of the list their means do not follow the measured "
+        f"ones (correlation over genes {r:.2f}; above 0.9 is usual). The list is in another order, or of another "
+        f"data set. Give the genes in the order the model was trained on, with --genes FILE."
+    )
+    return [Finding("error", "gene_order", text, where=model, numbers={"r": r})]

@@ -1,0 +1,232 @@
+"""Predictions of a test set that somebody already has, judged in one step: no folds, no fitting, no study on disk.
+
+The readers and the matching are those of ``add``, the metrics, the judge and the page those of a study. What the models
+were fitted on cannot be known here; every answer says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.files import write_json
+from pertstack._base.findings import Finding
+from pertstack._base.memory import parse_bytes
+from pertstack._base.version import __version__
+from pertstack.data.rows import Float32
+from pertstack.predictions.importers.named_files import Paths
+from pertstack.predictions.importers.scale import Scale
+from pertstack.predictions.sources.array_source import ArraySource
+from pertstack.reduce.calibration import AUTO_ORDER, Calibration, first_that_passes
+from pertstack.reduce.controls import calibrate_source
+from pertstack.reduce.diversity import Diversity
+from pertstack.reduce.metrics.names import parse_metric
+from pertstack.reduce.one_pass import reduce_blocks
+from pertstack.reduce.others import MeanOfOtherPerturbations
+from pertstack.reduce.panels import panel
+from pertstack.reduce.references import References
+from pertstack.reduce.score import score
+from pertstack.reduce.score_table import ScoreTable
+from pertstack.reduce.tile import Combine, Tile
+from pertstack.study.check_facts import correlation_frame
+from pertstack.study.evaluation_rows import Matched, matched_values
+from pertstack.study.steps.stack import slopes_of
+from pertstack.verdict.board import Kind, Leaderboard
+from pertstack.verdict.judge import Verdict, judge
+from pertstack.verdict.probes.rows import sample_rows
+from pertstack.verdict.probes.run import accused, probe_model
+from pertstack.verdict.replicates import ReplicatePredictor
+from pertstack.verdict.resampling import GroupResampling
+from pertstack.verdict.setting import Setting
+
+if TYPE_CHECKING:
+    from pertstack.write.report_input import ReportInput
+
+AUTO = "auto"
+PARTS = 5
+"""Perturbations are parted, so that a constant for the calibration can be made of the other parts."""
+FLOOR, MEAN = "mean_of_others", "mean"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out: the board with its decision, scores per sample, the calibration, and everything to be said."""
+
+    verdict: Verdict
+    scores: ScoreTable
+    calibration: Mapping[str, Calibration]
+    findings: tuple[Finding, ...]  # of reading, matching and value checks
+    probes: tuple[Finding, ...]
+    diversity: Diversity | None
+    slopes: Mapping[str, float]  # of the measured on each model's predicted change
+    models: Sequence[Mapping[str, Any]]  # model, files, how, samples, genes
+    facts: Mapping[str, Any]  # what was evaluated, in words and numbers
+
+    @property
+    def leaderboard(self) -> Leaderboard:
+        return self.verdict.leaderboard
+
+    def save(self, folder: str | Path) -> Path:
+        """Write leaderboard.json and .csv, scores.npz, calibration.json, findings.json, report.html; gives the page."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.leaderboard.to_json(folder / "leaderboard.json")
+        self.leaderboard.to_csv(folder / "leaderboard.csv")
+        self.scores.save(folder / "scores.npz")
+        found = [c.to_json() for c in self.calibration.values()]
+        write_json(folder / "calibration.json", {"format": 1, "metrics": found})
+        said = [f.to_json() for f in (*self.findings, *self.probes)]
+        write_json(folder / "findings.json", {"format": 1, "findings": said})
+        return self.report(folder / "report.html")
+
+    def report(self, path: str | Path) -> Path:
+        """One self-contained page."""
+        from pertstack.write.evaluation_page import evaluation_page
+
+        return evaluation_page(self._shown(), self.models, Path(path))
+
+    def _shown(self) -> ReportInput:
+        """What the page is made of."""
+        from pertstack.write.report_input import ReportInput
+
+        correlation = {} if self.diversity is None else self.diversity.to_json()
+        frames = {k: correlation_frame(correlation, k) for k in ("predictions", "errors") if correlation}
+        return ReportInput(
+            f"Evaluation: {self.facts['truth']}", self.verdict, data=self.facts,
+            prediction_correlation=frames.get("predictions"), error_correlation=frames.get("errors"),
+            findings=[f for f in self.findings if f.severity != "note" or f.code == "matched_by_key"],
+            probes=self.probes, calibration=list(self.calibration.values()), slopes=self.slopes,
+            made={"pertstack": __version__},
+        )  # fmt: skip
+
+
+def evaluate(
+    truth: str | Path, predictions: Paths, *, primary: str = AUTO, scale: Scale = "treated",
+    mapping: Mapping[str, str] | None = None, control_layer: str = "control", control_label: str | None = None,
+    delta: bool = False, layer: str | None = None, genes: str | Path | None = None, transform: str | None = None,
+    seed: int = 0, workers: int = 1, memory: str = "1 GB",
+) -> Evaluation:  # fmt: skip
+    """Judge predictions of a test set.
+
+    Parameters
+    ----------
+    truth : file
+        Measured profiles with their controls, in any form that ``Study.create`` takes.
+    predictions : {name: file or files}, a list of files, or one
+        Names are taken from files where none are given. Rows are matched by sample id, or by what was done:
+        perturbation and cell line, and dose, time and plate where both sides know them. Several rows of one pair are
+        averaged; a prediction of a pair serves all its samples.
+    primary : metric that decides; ``auto`` takes the first that can tell a replicate from a constant.
+    scale : ``treated`` (what is measured) or ``delta`` (treated - control) of the predicted values.
+    mapping : canonical column -> column of the files (``{"cell_line": "cell_id"}``), for truth and predictions.
+    control_layer, control_label, delta : where the controls of the truth are; see ``Study.create``.
+    genes : a list of gene names for prediction files whose columns have none; else one beside the file is taken.
+    transform : a named map of the predicted values to the scale of the truth: log1p_cp10k, log2, ln_to_log2, ...
+    layer : of the prediction files; default ``layers["prediction"]`` where there is one, else X.
+
+    Raises
+    ------
+    InputError, MisalignedError, IntegrityError
+        A file cannot be read, matched or believed; nothing is scored.
+
+    Example
+    -------
+    >>> found = evaluate("truth.h5ad", {"gears": "gears.h5ad", "state": "state.h5ad"})  # doctest: +SKIP
+    >>> found.leaderboard, found.report("evaluation.html")  # doctest: +SKIP
+    """
+    found = matched_values(
+        truth, predictions, scale=scale, mapping=mapping, control_layer=control_layer, control_label=control_label,
+        delta=delta, layer=layer, genes=genes, transform=transform,
+    )  # fmt: skip
+    samples = found.samples
+    source = ArraySource(
+        found.values, found.treated, None if delta else found.control, folds=_parts(samples["perturbation"]),
+        sample_ids=samples.index, perturbation=samples["perturbation"], cell_line=samples["cell_line"],
+        gene_names=found.genes, obs=samples,
+    )  # fmt: skip
+    facts = {"truth": Path(truth).name, "control": found.control_reference}
+    return judged(source, found, facts, primary=primary, seed=seed, workers=workers, memory=parse_bytes(memory))
+
+
+def judged(
+    source: ArraySource, matched: Matched, facts: Mapping[str, Any], *, primary: str, seed: int, workers: int,
+    memory: int,
+) -> Evaluation:  # fmt: skip
+    """Score, calibrate, probe and rank the models of a source."""
+    references = References.collect(source)
+    wanted = [] if primary == AUTO else [parse_metric(primary).name]
+    options: dict[str, Any] = {"memory": memory, "workers": workers}
+    asked = tuple(dict.fromkeys([*AUTO_ORDER, *wanted, *panel(references)]))
+    calibration = calibrate_source(source, references, asked, **options)
+    decides = wanted[0] if wanted else (first_that_passes(AUTO_ORDER, calibration) or AUTO_ORDER[0])
+    combines: dict[str, Combine] = {FLOOR: MeanOfOtherPerturbations(source)}
+    if len(source.models) > 1:
+        combines[MEAN] = _mean
+    if (replicates := ReplicatePredictor(source)).exists:
+        combines["replicate"] = replicates
+    scored = tuple(dict.fromkeys([*panel(references), parse_metric(decides).name, *asked]))
+    table = score(source, combines, references, metrics=scored, **options)
+    if len(source.models) > 1:
+        table = table.with_oracle(decides, source.models)
+    rows = sample_rows(source, np.random.default_rng([seed, 5]))
+    probes = tuple(
+        f for m in source.models for f in probe_model(source, rows, m, seed, claims_folds=False)
+    )  # fmt: skip
+    reduction = reduce_blocks(source, references, k=min(80, len(source.gene_names)))
+    diversity = Diversity.of(reduction) if len(source.models) > 1 else None
+    setting = _setting(source, table, decides, calibration, matched.findings, probes)
+    verdict = judge(table, None, setting, GroupResampling(seed))
+    known = {**facts, **_counts(table, source)}
+    slopes = slopes_of(reduction)
+    return Evaluation(
+        verdict, table, calibration, matched.findings, probes, diversity, slopes, matched.shown(), known
+    )  # fmt: skip
+
+
+def _setting(
+    source: ArraySource, table: ScoreTable, primary: str, calibration: Mapping[str, Calibration],
+    said: Sequence[Finding], probes: Sequence[Finding],
+) -> Setting:  # fmt: skip
+    from pertstack.study.steps.calibrate import doubt
+
+    kinds: dict[str, Kind] = dict.fromkeys(source.models, "base")
+    kinds |= {FLOOR: "reference", MEAN: "reference", "no_change": "reference", "oracle": "ceiling"}
+    kinds |= {"replicate": "ceiling"}
+    cautions: dict[str, list[str]] = {}
+    for f in (*said, *probes):
+        if f.severity != "note" and f.where in source.models:
+            cautions.setdefault(f.where, []).append(f.message)
+    found = calibration.get(parse_metric(primary).name)
+    suspects = {m: tuple(w) for m, w in accused(probes).items() if m in source.models}
+    return Setting(
+        {n: kinds[n] for n in table.names}, parse_metric(primary).name, None, "perturbation",
+        versions={"pertstack": __version__, "numpy": np.__version__, "pandas": pd.__version__},
+        cautions=cautions, no_drug=(FLOOR, "no_change"), accused=suspects,
+        accused_gravely=frozenset(f.where for f in probes if f.severity == "error"),
+        metric_doubt="" if found is None or found.passes else doubt(found).replace("development rows", "samples"),
+        evaluated=True,
+    )  # fmt: skip
+
+
+def _mean(tile: Tile) -> Float32:
+    """Plain mean of the models."""
+    return np.asarray(tile.predictions.mean(axis=0), dtype=np.float32)
+
+
+def _parts(perturbation: Any) -> np.ndarray[Any, Any]:
+    """A part for every row; whole perturbations stay together."""
+    names, codes = np.unique(np.asarray(perturbation, dtype=str), return_inverse=True)
+    return np.asarray(codes % max(1, min(PARTS, len(names))))
+
+
+def _counts(table: ScoreTable, source: ArraySource) -> dict[str, int]:
+    rows = table.samples
+    return {
+        "samples scored": len(rows), "genes scored": len(source.gene_names),
+        "perturbations": int(rows["perturbation"].nunique()), "cell lines": int(rows["cell_line"].nunique()),
+    }  # fmt: skip

@@ -1,0 +1,109 @@
+"""``pertstack add`` of files that name no sample: matched by what was done, checked like any other addition."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from pertstack._base.errors import IntegrityError, LeakError, MisalignedError
+from pertstack.study.study import Study
+from references import prediction_files as files
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("truth")
+    data = files.truth(folder)
+    study = Study.create(folder / "study", data=folder / "truth.h5ad", folds=2, test=0.2, seed=1)
+    return folder, study, files.profiles(data)
+
+
+def stored(study, model):
+    """Every stored prediction by sample id."""
+    store = study.folder.store
+    parts = [
+        pd.DataFrame(store.read(b, model, 0, store.n_samples(b)), store.sample_ids(b), store.gene_names)
+        for b in store.blocks()
+    ]
+    return pd.concat(parts)
+
+
+def test_a_dict_of_pairs_serves_every_sample_of_the_study(world, tmp_path):
+    _, study, profiles = world
+    report = study.add("gears", files.gears_json(tmp_path / "run", profiles) / "all_predictions.json",
+                       fitted_on="plan", scale="treated")  # fmt: skip
+    assert report.n_samples == 36
+    ours = stored(study, "gears")
+    theirs = profiles.loc[study.folder.samples.loc[ours.index, "perturbation"].to_numpy(), ours.columns]
+    np.testing.assert_allclose(ours.to_numpy(), theirs.to_numpy(), rtol=0, atol=1e-6)
+    codes = {f.code for f in report.findings}
+    assert {"matched_by_key", "genes_by_list"} <= codes
+    assert {f.where for f in report.findings if f.code == "matched_by_key"} == {"gears"}
+
+
+def test_changes_are_added_to_the_control_of_every_sample(world, tmp_path):
+    _, study, profiles = world
+    change = profiles - profiles.mean()
+    study.add("change", files.gears_pickle(tmp_path / "change.pkl", change), fitted_on="plan", scale="delta")
+    ours, store = stored(study, "change"), study.folder.store
+    control = stored(study, "control")
+    done = study.folder.samples.loc[ours.index, "perturbation"].to_numpy()
+    theirs = control.loc[ours.index].to_numpy() + change.loc[done, list(store.gene_names)].to_numpy()
+    np.testing.assert_allclose(ours.to_numpy(), theirs, rtol=0, atol=1e-5)
+
+
+def test_pairs_that_are_not_predicted_are_refused_or_recorded(world, tmp_path):
+    _, study, profiles = world
+    path = files.gears_pickle(tmp_path / "some.pkl", profiles.iloc[3:])
+    with pytest.raises(MisalignedError, match="are not predicted"):
+        study.add("some", path, fitted_on="plan", scale="treated")
+    report = study.add("some", path, fitted_on="plan", scale="treated", missing="record")
+    assert report.n_samples == 30
+    assert next(f for f in report.findings if f.code == "keys_missing").count == 3
+
+
+def test_a_pair_in_two_folds_cannot_be_out_of_fold_for_both(world, tmp_path):
+    """Split by sample: both replicates of a pair get one prediction, of one fit."""
+    folder, _, profiles = world
+    study = Study.create(tmp_path / "by_sample", data=folder / "truth.h5ad", folds=2, test=0.0, seed=1, group="sample")
+    path = files.gears_pickle(tmp_path / "gears.pkl", profiles)
+    with pytest.raises(LeakError, match=r"one prediction serves 'sample_\d+' in fold \d and 'sample_\d+' in fold \d"):
+        study.add("gears", path, fitted_on="plan", scale="treated")
+    assert study.folder.store.models() == []
+    study.add("gears", path, fitted_on="unknown", scale="treated")
+
+
+def test_the_truth_itself_is_no_prediction(world, tmp_path):
+    """The measured rows of one batch, handed in as a prediction of their pairs."""
+    folder, study, _ = world
+    data = anndata.read_h5ad(folder / "truth.h5ad")
+    one = data[(data.obs["batch"] == "1") & (data.obs["condition"] != "ctrl")]
+    both = data[data.obs["condition"] != "ctrl"]
+    with pytest.raises(IntegrityError, match="its values are the measured ones"):
+        study.add("copy", files.h5ad(tmp_path / "copy.h5ad", both.X, both.obs[[]], files.GENES), fitted_on="unknown",
+                  scale="treated")  # fmt: skip
+    obs = one.obs[["condition"]].set_axis([f"r{i}" for i in range(len(one))])
+    report = study.add("half", files.h5ad(tmp_path / "half.h5ad", one.X, obs, files.GENES), fitted_on="unknown",
+                       scale="treated")  # fmt: skip
+    assert report.n_samples == 36
+
+
+def test_a_folder_of_folds_is_added_as_one_model(world, tmp_path):
+    """Rows are numbered from 0 in every file; what they are is said by ``perturbation``."""
+    _, study, profiles = world
+    folder = tmp_path / "sclambda"
+    folder.mkdir()
+    for i in range(3):
+        part = profiles.iloc[i::3]
+        obs = pd.DataFrame({"perturbation": part.index}, index=[str(k) for k in range(len(part))])
+        files.h5ad(folder / f"fold_{i}.h5ad", part, obs, files.GENES)
+    assert study.add("sclambda", folder, fitted_on="unknown", scale="treated").n_samples == 36
+
+
+def test_values_of_another_scale_are_refused_after_a_match_by_key_too(world, tmp_path):
+    _, study, profiles = world
+    with pytest.raises(IntegrityError, match="another scale"):
+        study.add("exp", files.gears_pickle(tmp_path / "exp.pkl", np.expm1(profiles) * 50), fitted_on="plan",
+                  scale="treated")  # fmt: skip
