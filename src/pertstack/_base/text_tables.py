@@ -27,6 +27,7 @@ from pertstack._base.errors import InputError, first_few
 
 BLOCK = 4_000_000  # bytes of text parsed at once; more is faster and takes more memory
 MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NAN", "-nan", "-NaN", "NULL", "null", "na", "n/a", "None", "<NA>")
+PACKED = (".gz", ".bz2", ".xz")
 UNNAMED = "Unnamed: 0"  # a first column without a name, as pandas calls it
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what damaged compressed files raise
 
@@ -271,6 +272,16 @@ def _of_bytes(stream: BinaryIO, piece: bytes) -> str:
     return "latin-1" if odd else "cp1252"
 
 
+def text_of_bytes(raw: bytes) -> str:
+    """HDF5 does not say how fixed-length texts are encoded: UTF-8 where they can be, else Windows-1252 or Latin-1."""
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return raw.decode("latin-1")
+
+
 def is_number(word: str, decimal: str = ".") -> bool:
     """Whether a cell is one number with this decimal mark, infinity included."""
     found = _NUMBER.fullmatch(word)
@@ -373,5 +384,6 @@ def _refuse_repeats(path: Path, header: Sequence[str]) -> None:
 
 
 __all__ = [
-    "BROKEN", "MISSING", "UNNAMED", "TextTable", "damaged", "encoding_of", "is_number", "open_bytes", "text_table",
+    "BROKEN", "MISSING", "PACKED", "UNNAMED", "TextTable", "damaged", "encoding_of", "is_number", "open_bytes",
+    "text_of_bytes", "text_table",
 ]  # fmt: skip

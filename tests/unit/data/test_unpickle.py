@@ -166,3 +166,54 @@ def test_a_tensor_may_not_reach_beyond_its_storage(tmp_path) -> None:
     ):
         with pytest.raises(pickle.UnpicklingError):
             StoredTensor(storage, offset, shape, stride)
+
+
+class _Says:
+    """A pickle that says exactly this."""
+
+    def __init__(self, *reduced: object) -> None:
+        self.reduced = reduced
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self.reduced
+
+
+def test_a_type_with_forged_flags_makes_no_array_of_pointers(tmp_path) -> None:
+    """A type of objects whose flags say "plain numbers" made numpy follow addresses written in the file."""
+    from numpy._core.multiarray import _reconstruct
+
+    forged = _Says(np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 0))
+    array = _Says(_reconstruct, (np.ndarray, (0,), b"b"), (1, (2,), forged, False, b"\x41" * 16))
+    (tmp_path / "v.pkl").write_bytes(pickle.dumps(array))
+    with pytest.raises(InputError, match="do not fill its shape"):
+        load_pickle(tmp_path / "v.pkl")
+    array = _Says(_reconstruct, (np.ndarray, (0,), b"b"), (1, (9,), np.dtype("f8"), False, b"\0" * 16))
+    (tmp_path / "v.pkl").write_bytes(pickle.dumps(array))
+    with pytest.raises(InputError, match="do not fill its shape"):
+        load_pickle(tmp_path / "v.pkl")
+
+
+def test_a_state_never_reaches_a_class(tmp_path) -> None:
+    """BUILD on pandas.Index replaced its ``tolist`` for the whole process."""
+    before = pd.Index.tolist
+    raw = b"\x80\x02cpandas.core.indexes.base\nIndex\nN}X\x06\x00\x00\x00tolistX\x01\x00\x00\x00xs\x86b."
+    (tmp_path / "v.pkl").write_bytes(raw)
+    with pytest.raises(InputError, match="changes"):
+        load_pickle(tmp_path / "v.pkl")
+    assert pd.Index.tolist is before
+
+
+@pytest.mark.parametrize("spec", ["V8", "i8,i4", "datetime64[as]x", ("i4", 2)])
+def test_only_numbers_and_texts_are_types(tmp_path, spec) -> None:
+    (tmp_path / "v.pkl").write_bytes(pickle.dumps(_Says(np.dtype, (spec, False, True))))
+    with pytest.raises(InputError, match="none of numbers and texts"):
+        load_pickle(tmp_path / "v.pkl")
+
+
+def test_times_and_byte_orders_come_back(tmp_path) -> None:
+    value = {"t": np.array(["2020-01-01"], "datetime64[ns]"), "big": np.arange(3, dtype=">f4"), "u": np.array(["a"])}
+    (tmp_path / "v.pkl").write_bytes(pickle.dumps(value))
+    back = load_pickle(tmp_path / "v.pkl")
+    for name, array in value.items():
+        np.testing.assert_array_equal(back[name], array)
+        assert back[name].dtype.kind == array.dtype.kind and type(back[name]) is np.ndarray

@@ -355,6 +355,21 @@ def test_a_conflict_in_the_last_block_leaves_the_others_untouched(world: World, 
     assert [world.store.status(b, "m") for b in SIZES] == ["missing", "missing", "missing", "committed"]
 
 
+@pytest.mark.parametrize("how", ["objects", "texts", "bytes"])
+def test_names_in_npz_as_people_save_them(world: World, tmp_path: Path, how: str) -> None:
+    """``sample_ids=adata.obs_names.values`` is an array of Python objects, which numpy pickles."""
+    frame = table(world)
+    kind = {"texts": str, "bytes": "S"}.get(how, object)
+    np.savez(
+        tmp_path / "p.npz", predictions=frame.to_numpy(), sample_ids=np.array(frame.index, dtype=kind),
+        gene_names=np.array(frame.columns, dtype=kind),
+    )  # fmt: skip
+    chunks = list(open_predictions(tmp_path / "p.npz"))
+    assert [i for c in chunks for i in c.sample_ids] == list(frame.index)
+    assert chunks[0].gene_names == list(frame.columns)
+    np.testing.assert_array_equal(np.concatenate([c.values for c in chunks]), frame.to_numpy(np.float32))
+
+
 def test_damaged_and_unfit_files_are_named(world: World, tmp_path: Path) -> None:
     frame = table(world)
     whole = npz(tmp_path, frame).read_bytes()
@@ -362,7 +377,7 @@ def test_damaged_and_unfit_files_are_named(world: World, tmp_path: Path) -> None
     np.savez(
         tmp_path / "object.npz",
         predictions=frame.to_numpy(),
-        sample_ids=np.array(frame.index, object),
+        sample_ids=np.array([{i} for i in frame.index], object),
         gene_names=["g"],
     )
     np.savez(tmp_path / "noids.npz", predictions=frame.to_numpy())
@@ -372,7 +387,8 @@ def test_damaged_and_unfit_files_are_named(world: World, tmp_path: Path) -> None
     (tmp_path / "p.csv").write_text("id,g1,g2\na,1,x\n")
     (tmp_path / "p.docx").write_bytes(b"?")
     for name, words in [
-        ("cut.npz", "cannot be read as .npz"), ("object.npz", "pickled"), ("noids.npz", "lacks 'sample_ids'"),
+        ("cut.npz", "cannot be read as .npz"), ("object.npz", "other Python objects"),
+        ("noids.npz", "lacks 'sample_ids'"),
         ("rows.parquet", "no sample ids"), ("words.parquet", "columns without numbers: 'cell'"),
         ("p.h5ad", "cannot be read as AnnData"), ("p.csv", "'x' in column 'g2'"), ("p.docx", "format of .* not known"),
     ]:  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,14 +18,13 @@ from pertstack._base.findings import Finding
 from pertstack.data.cells.choice import CellChoice
 from pertstack.data.cells.entry import look_at_cells, made_of_cells
 from pertstack.data.file import DataFile
+from pertstack.data.readers.anndata_tables import Kind, open_anndata_file, read_frame
 from pertstack.data.readers.columns import canonical_obs, source_column
 from pertstack.data.readers.control_rows import control_names, control_rows, hand_out, no_control_rows
 from pertstack.data.readers.genes import named_genes
 from pertstack.data.readers.matrices import RepeatedRow, RowSource, StoredRows, SubsetRows, open_root
 from pertstack.data.readers.tuple_labels import part_labels, says_dose
 from pertstack.data.readers.vehicles import ControlChoice
-
-Kind = Literal["hdf5", "zarr"]
 
 
 def open_anndata(
@@ -42,9 +41,8 @@ def open_anndata(
     cells: CellChoice | None = None,
 ) -> DataFile:
     """Open an .h5ad file or .zarr folder; see ``open_data``."""
-    kind: Kind = "zarr" if path.is_dir() else "hdf5"
-    root = _open(path, kind)
-    obs, var = _table(root, "obs", path), _table(root, "var", path)
+    kind, root = open_anndata_file(path)
+    obs, var = read_frame(root, "obs", path), read_frame(root, "var", path)
     obs, parted = part_labels(obs, source_column(obs, mapping, "perturbation"), path.name)
     doses = ("dose",) if says_dose(parted) and "dose" in obs else ()
     layers = sorted(root["layers"].keys()) if "layers" in root else []
@@ -142,36 +140,6 @@ class _UnsReader:
 
         root = open_root(self.path, self.kind)
         return dict(read_elem(root["uns"])) if "uns" in root else {}
-
-
-def _open(path: Path, kind: Kind) -> Any:
-    hint = "Is it a complete AnnData file? Try `python -c \"import anndata; print(anndata.read_h5ad('FILE'))\"`."
-    try:
-        root = open_root(path, kind)
-        names = set(root.keys())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = "an HDF5 (.h5ad) file" if kind == "hdf5" else "a zarr group"
-        raise InputError(f"{path} cannot be read as {what}: {error}. {hint}") from error
-    missing = {"X", "obs", "var"} - names
-    if missing - {"X"}:
-        raise InputError(
-            f"{path} is no AnnData file: it lacks {first_few(sorted(missing))} and has {first_few(sorted(names))}."
-        )
-    return root
-
-
-def _table(root: Any, name: str, path: Path) -> pd.DataFrame:
-    from anndata.io import read_elem
-
-    try:
-        table = read_elem(root[name])
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise InputError(
-            f"{path}: the table {name!r} cannot be read: {error}. Write the file again with a current anndata."
-        ) from error
-    if not isinstance(table, pd.DataFrame):
-        raise InputError(f"{path}: {name!r} is no table but {type(table).__name__}.")
-    return table
 
 
 def _matrix(path: Path, kind: Kind, root: Any, layer: str | None, layers: list[str], option: str) -> StoredRows:

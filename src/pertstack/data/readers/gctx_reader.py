@@ -17,8 +17,9 @@ import pandas as pd
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack._base.tables import as_names, frame, read_table, with_numbers
-from pertstack._base.text_tables import BROKEN, MISSING, TextTable, damaged, encoding_of, open_bytes
+from pertstack._base.text_tables import BROKEN, MISSING, TextTable, damaged, encoding_of, open_bytes, text_of_bytes
 from pertstack.data.file import DataFile
+from pertstack.data.readers.anndata_tables import is_locked, locked
 from pertstack.data.readers.columns import ALIASES, canonical_obs
 from pertstack.data.readers.control_rows import Mask, hand_out
 from pertstack.data.readers.matrices import ArrayRows, RepeatedRow, RowSource, StoredRows, SubsetRows
@@ -99,7 +100,11 @@ def _read_gctx(path: Path) -> tuple[RowSource, np.ndarray[Any, Any], pd.DataFram
         with h5py.File(path, "r") as file:
             shape = file["0/DATA/0/matrix"].shape
             rows, columns = _meta(file["0/META/ROW"]), _meta(file["0/META/COL"])
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
+        if is_locked(error):
+            raise locked(path) from error
         raise InputError(f"{path} cannot be read as GCTX (HDF5 with /0/DATA/0/matrix): {error}.") from error
     if shape != (len(columns), len(rows)):
         raise InputError(
@@ -117,17 +122,7 @@ def _meta(group: Any) -> pd.DataFrame:
 def _texts(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if values.dtype.kind not in "SO":
         return values
-    return np.array([_text(v).strip("\0 ") if isinstance(v, bytes) else str(v) for v in values], dtype=object)
-
-
-def _text(raw: bytes) -> str:
-    """HDF5 does not say how fixed-length texts are encoded: UTF-8 where they can be, else Windows-1252 or Latin-1."""
-    for encoding in ("utf-8", "cp1252"):
-        try:
-            return raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    return raw.decode("latin-1")
+    return np.array([text_of_bytes(v).strip("\0 ") if isinstance(v, bytes) else str(v) for v in values], dtype=object)
 
 
 def _read_gct(path: Path) -> tuple[RowSource, np.ndarray[Any, Any], pd.DataFrame, pd.DataFrame]:

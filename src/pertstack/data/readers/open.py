@@ -7,8 +7,10 @@ from pathlib import Path
 
 from pertstack._base.errors import InputError
 from pertstack._base.files import missing_file
+from pertstack._base.text_tables import PACKED
 from pertstack.data.cells.choice import CellChoice
 from pertstack.data.file import DataFile
+from pertstack.data.readers.anndata_tables import refuse_packed
 from pertstack.data.readers.vehicles import ControlChoice
 
 
@@ -70,6 +72,7 @@ def open_data(
     for named in (path, control, metadata):
         if named is not None and not named.exists():
             raise missing_file(named)
+    refuse_packed(path)
     kind = _kind(path)
     if kind == "anndata":
         from pertstack.data.readers.anndata_reader import open_anndata
@@ -104,8 +107,9 @@ def _open_pair(kind: str, path: Path, control: Path | None, mapping: Mapping[str
 
 
 _KINDS = {
-    ".h5ad": "anndata", ".zarr": "anndata", ".parquet": "table", ".pq": "table", ".csv": "table", ".tsv": "table",
-    ".txt": "table",
+    ".h5ad": "anndata", ".h5": "anndata", ".zarr": "anndata", ".parquet": "table", ".pq": "table", ".csv": "table",
+    ".tsv": "table",
+    ".txt": "table", ".tab": "table",
     ".gctx": "gctx", ".gct": "gctx", ".pt": "pdgrapher", ".pkl": "merge", ".pickle": "merge",
 }  # fmt: skip
 
@@ -114,7 +118,7 @@ def _kind(path: Path) -> str:
     if path.is_dir() and path.suffix != ".zarr":
         return "pdgrapher" if any(path.glob("data_backward_*.pt")) else "anndata"
     suffixes = [s.casefold() for s in path.suffixes]
-    last = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else (suffixes[-1] if suffixes else "")
+    last = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in PACKED else (suffixes[-1] if suffixes else "")
     if last not in _KINDS:
         raise InputError(
             f"{path}: files of kind {last or 'without suffix'!r} are not known. Known: {', '.join(sorted(_KINDS))}."

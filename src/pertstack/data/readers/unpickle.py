@@ -11,11 +11,15 @@ import collections
 import copyreg
 import gzip
 import io
+import math
 import pickle
+import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -26,6 +30,7 @@ _STORAGES = {
     "ShortStorage": "i2",
     "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?",
 }  # fmt: skip
+_DTYPES = re.compile(r"[|<>=]?(?:[?bBhHiIlLqQefdgFDGO]|[biufc]\d{1,2}|[SU]\d{1,7}|O8|[mM]8(?:\[\w+\])?)")
 _BAGS = {
     ("torch_geometric.data.data", "Data"), ("torch_geometric.data.storage", "GlobalStorage"),
     ("torch_geometric.data.storage", "BaseStorage"), ("torch_geometric.data", "Data"), ("argparse", "Namespace"),
@@ -120,13 +125,116 @@ def _refuse(module: str, name: str, path: Path) -> pickle.UnpicklingError:
     )
 
 
-class _Restricted(pickle.Unpickler):
-    """An unpickler that knows a short list of names."""
+class _Dtype:
+    """The type of numbers an array holds, from a short list of words: nothing of a pickle's own makes it."""
+
+    def __init__(self, spec: Any, *_: Any) -> None:
+        if not isinstance(spec, str) or not _DTYPES.fullmatch(spec):
+            raise pickle.UnpicklingError(f"it holds an array of the type {spec!r}, which is none of numbers and texts")
+        self.real = np.dtype(spec)
+
+    def __setstate__(self, state: Any) -> None:
+        """Byte order, and the unit of times; what else a state may say (flags, sizes) is not believed."""
+        if not isinstance(state, tuple) or len(state) < 5 or state[1] not in "<>=|" or state[2:5] != (None,) * 3:
+            raise pickle.UnpicklingError("it holds an array of a type with fields, which is none of numbers and texts")
+        if self.real.kind in "mM" and len(state) > 8:
+            self.real = np.dtype(f"{self.real.kind}8[{state[8][1][0].decode('ascii')}]")
+        self.real = self.real.newbyteorder(state[1])
+
+
+class _Array(np.ndarray):
+    """An array on its way out of a pickle: its bytes are taken only when they fit its shape and type."""
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        real = dtype.real if isinstance(dtype, _Dtype) else None
+        if real is None or not isinstance(shape, tuple) or not all(isinstance(n, int) and n >= 0 for n in shape):
+            raise pickle.UnpicklingError("it holds an array without a type or shape")
+        data = data.encode("latin1") if isinstance(data, str) else data
+        held = len(data) if isinstance(data, list) else len(data) // max(1, real.itemsize)
+        if isinstance(data, list) != real.hasobject or held != math.prod(shape):
+            raise pickle.UnpicklingError(f"it holds an array whose values do not fill its shape {shape}")
+        super().__setstate__((1, shape, real, bool(fortran), data))  # type: ignore[arg-type]
+
+
+def _reconstruct_array(*_: Any) -> _Array:
+    return np.ndarray.__new__(_Array, (0,), np.dtype("i1"))
+
+
+def _scalar(dtype: Any, raw: Any = b"") -> Any:
+    if not isinstance(dtype, _Dtype) or dtype.real.hasobject or not isinstance(raw, bytes | str):
+        raise pickle.UnpicklingError("it holds a number of an unknown type")
+    return np.frombuffer(raw if isinstance(raw, bytes) else raw.encode("latin1"), dtype.real, count=1)[0]
+
+
+def _bare(value: Any, depth: int = 0) -> Any:
+    """Plain numpy in the place of what stood for it on the way."""
+    if isinstance(value, _Array):
+        return value.view(np.ndarray)
+    if isinstance(value, _Dtype):
+        return value.real
+    if depth > 20:
+        return value
+    if type(value) in (list, tuple, set, frozenset):
+        return type(value)(_bare(v, depth + 1) for v in value)
+    if type(value) in (dict, collections.OrderedDict):
+        return type(value)((k, _bare(v, depth + 1)) for k, v in value.items())
+    return value
+
+
+_InPython: Any = pickle._Unpickler  # every call and every state can be looked at
+
+
+class _Restricted(_InPython):  # type: ignore[misc]
+    """An unpickler that knows a short list of names, and lets them build nothing but data."""
+
+    dispatch: ClassVar[dict[int, Any]] = dict(_InPython.dispatch)
 
     def __init__(self, stream: BinaryIO, path: Path, archive: TorchArchive | None, lazy: bool) -> None:
         super().__init__(stream, encoding="latin1" if archive is None else "utf-8")
         self._path, self._archive, self._lazy = path, archive, lazy
         self._names = _allowed()
+
+    def load_build(self) -> None:
+        """A state goes to an instance, never to a class or function, and brings no function with it."""
+        instance, state = self.stack[-2], self.stack[-1]
+        if isinstance(instance, type) or (callable(instance) and not isinstance(instance, Bag)):
+            raise pickle.UnpicklingError(f"{self._path} changes {instance!r}, which is no data. It is not read.")
+        if not isinstance(instance, _Array | _Dtype):
+            state = self.stack[-1] = _bare(state)
+            parts = state if isinstance(state, tuple) else (state,)
+            if any(isinstance(p, dict) and any(map(callable, p.values())) for p in parts):
+                raise pickle.UnpicklingError(f"{self._path} brings functions among its data. It is not read.")
+        super().load_build()
+
+    def _refuse_array(self, kind: Any) -> None:
+        if kind is _Array:
+            raise pickle.UnpicklingError(f"{self._path} builds an array in an unknown way. It is not read.")
+
+    def load_reduce(self) -> None:
+        function = self.stack[-2]
+        self._refuse_array(function)
+        if function not in (_scalar, _frombuffer, _reconstruct_array, self._tensor):
+            self.stack[-1] = _bare(self.stack[-1])
+        super().load_reduce()
+
+    def load_newobj(self) -> None:
+        self._refuse_array(self.stack[-2])
+        self.stack[-1] = _bare(self.stack[-1])
+        super().load_newobj()
+
+    def load_newobj_ex(self) -> None:
+        self._refuse_array(self.stack[-3])
+        super().load_newobj_ex()
+
+    def _instantiate(self, kind: Any, args: Any) -> None:  # of protocols 0 and 1
+        self._refuse_array(kind)
+        super()._instantiate(kind, _bare(args))
+
+    dispatch[pickle.NEWOBJ_EX[0]] = load_newobj_ex
+    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.REDUCE[0]] = load_reduce
+    dispatch[pickle.NEWOBJ[0]] = load_newobj
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch._utils" and name == "_rebuild_tensor_v2":
@@ -169,9 +277,6 @@ class _Restricted(pickle.Unpickler):
 def _allowed() -> dict[tuple[str, str], Callable[[], Any]]:
     """(module, name) -> what it becomes; looked up on use, so pandas is touched only when a pickle needs it."""
 
-    def numpy_core(name: str) -> Callable[[], Any]:
-        return lambda: getattr(np._core.multiarray if hasattr(np, "_core") else np.core.multiarray, name)  # type: ignore[attr-defined]
-
     names: dict[tuple[str, str], Callable[[], Any]] = {
         ("collections", "OrderedDict"): lambda: collections.OrderedDict,
         ("collections", "defaultdict"): lambda: collections.defaultdict,
@@ -183,11 +288,11 @@ def _allowed() -> dict[tuple[str, str], Callable[[], Any]]:
         ("__builtin__", "slice"): lambda: slice, ("__builtin__", "set"): lambda: set,
         ("__builtin__", "object"): lambda: object,
         ("_codecs", "encode"): lambda: _encode, ("copyreg", "__newobj__"): lambda: copyreg.__newobj__,  # type: ignore[attr-defined]
-        ("numpy", "ndarray"): lambda: np.ndarray, ("numpy", "dtype"): lambda: np.dtype,
+        ("numpy", "ndarray"): lambda: _Array, ("numpy", "dtype"): lambda: _Dtype,
         ("torch", "Size"): lambda: tuple,
     }  # fmt: skip
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        names |= {(module, name): numpy_core(name) for name in ("_reconstruct", "scalar")}
+        names[module, "_reconstruct"], names[module, "scalar"] = lambda: _reconstruct_array, lambda: _scalar
     for module in ("numpy.core.numeric", "numpy._core.numeric"):
         names[module, "_frombuffer"] = lambda: _frombuffer
     return names | _pandas_names()
@@ -197,8 +302,10 @@ def _encode(text: str, encoding: str = "latin1", errors: str = "strict") -> byte
     return text.encode(encoding if encoding in {"latin1", "latin-1", "utf-8", "ascii"} else "latin1", errors)
 
 
-def _frombuffer(buffer: Any, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any, axis_order: Any = None) -> Any:
-    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order).copy()
+def _frombuffer(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any, axis_order: Any = None) -> Any:
+    if not isinstance(dtype, _Dtype) or dtype.real.hasobject:
+        raise pickle.UnpicklingError("it holds an array without a plain type")
+    return np.frombuffer(buffer, dtype=dtype.real).reshape(shape, order=order).copy()
 
 
 def _pandas_names() -> dict[tuple[str, str], Callable[[], Any]]:
@@ -251,6 +358,11 @@ def load_torch(path: str | Path, *, lazy: bool = False) -> Any:
     return _load(io.BytesIO(archive.member("data.pkl")), path, archive, lazy)
 
 
+def load_object_array(stream: BinaryIO, path: Path) -> Any:
+    """The pickle behind the header of an ``.npy`` of Python objects (texts, mostly), read as ``load_pickle`` reads."""
+    return _load(stream, path, None, False)
+
+
 def _existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.exists():
@@ -260,12 +372,13 @@ def _existing(path: str | Path) -> Path:
 
 def _load(stream: Any, path: Path, archive: TorchArchive | None, lazy: bool) -> Any:
     try:
-        return _Restricted(stream, path, archive, lazy).load()
+        return _bare(_Restricted(stream, path, archive, lazy).load())
     except pickle.UnpicklingError as error:
         raise InputError(
             str(error) if str(path) in str(error) else f"{path} cannot be read as a pickle: {error}."
         ) from error
-    except (EOFError, ValueError, TypeError, AttributeError, KeyError, IndexError, ImportError, MemoryError) as error:
+    except (EOFError, ValueError, TypeError, AttributeError, KeyError, IndexError, ImportError, MemoryError,
+            AssertionError, OverflowError, RecursionError, struct.error, OSError, zlib.error) as error:  # fmt: skip
         raise InputError(
             f"{path} cannot be read as a pickle ({type(error).__name__}: {error}). It is damaged, or written by a "
             f"version of pandas or "

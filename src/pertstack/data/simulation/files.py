@@ -96,14 +96,12 @@ def read_basal(
     Cell lines are matched by name; made-up line names (or lines the file does not have) take profiles of other lines
     of the file, in a drawn order, and made-up names become the names of those.
     """
-    from anndata.io import read_elem
-
-    from pertstack.data.readers.anndata_reader import _open
+    from pertstack.data.readers.anndata_tables import open_anndata_file, read_frame
 
     assert config.basal is not None
     path = Path(config.basal)
-    root = _open(path, "hdf5")
-    obs, var = read_elem(root["obs"]), read_elem(root["var"])
+    _, root = open_anndata_file(path)
+    obs, var = read_frame(root, "obs", path), read_frame(root, "var", path)
     names = [str(n) for n in obs.get("cell_line", obs.index)]
     values = np.asarray(root["X"][()], dtype=np.float32)
     if len(names) < len(line_names) or values.shape[1] < config.genes:

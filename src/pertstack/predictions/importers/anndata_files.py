@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
+from pertstack.data.readers.anndata_tables import open_anndata_file, read_frame
 from pertstack.data.readers.matrices import StoredRows, open_root
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.cards import CARD_KEYS, read_card
@@ -41,16 +42,8 @@ def open_anndata_predictions(path: Path, layer: str | None = None) -> Prediction
     InputError
         Not AnnData, no values, or the layer is not there.
     """
-    kind: Literal["hdf5", "zarr"] = "zarr" if path.is_dir() else "hdf5"
-    try:
-        root = open_root(path, kind)
-        keys = set(root.keys())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read as AnnData: {error}. Write it again with anndata.") from error
-    if not {"obs", "var"} <= keys:
-        raise InputError(
-            f"{path} is no AnnData file: it has {first_few(sorted(keys))}, but obs and var are needed for names."
-        )
+    kind, root = open_anndata_file(path)
+    keys = set(root.keys())
     layers = sorted(root["layers"].keys()) if "layers" in keys else []
     if layer is None and PREFERRED in layers:
         layer = PREFERRED
@@ -60,7 +53,7 @@ def open_anndata_predictions(path: Path, layer: str | None = None) -> Prediction
         raise InputError(
             f"{path} has neither X nor layers['prediction']. Layers here: {first_few(layers)}; name one of them."
         )
-    sample_ids, gene_names = (_index(root[part], part, path) for part in ("obs", "var"))
+    sample_ids, gene_names = (_index(root, part, path) for part in ("obs", "var"))
     stored = StoredRows(path, kind, "X" if layer is None else f"layers/{layer}")
     check_shape(path, stored.shape, sample_ids, gene_names)
 
@@ -94,10 +87,20 @@ def anndata_columns(path: Path) -> list[str] | None:
         return None
 
 
-def _index(group: Any, part: str, path: Path) -> list[str]:
+def _index(root: Any, part: str, path: Path) -> list[str]:
     from anndata.io import read_elem
 
-    return names_of(read_elem(group[group.attrs["_index"]]), f"{part} names", path)
+    group = root[part]
+    if "_index" not in group.attrs:  # written by an anndata before 0.7
+        return names_of(read_frame(root, part, path).index, f"{part} names", path)
+    try:
+        return names_of(read_elem(group[group.attrs["_index"]]), f"{part} names", path)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path}: the names in {part} cannot be read ({error}). Write the file again with a current anndata."
+        ) from error
 
 
 def _obs(group: Any, path: Path) -> pd.DataFrame | None:
@@ -114,6 +117,8 @@ def _obs(group: Any, path: Path) -> pd.DataFrame | None:
 def _folds(obs: Any) -> Any:
     from anndata.io import read_elem
 
+    if getattr(getattr(obs, "dtype", None), "names", None):  # records of an anndata before 0.7
+        return obs["fold_assignments"] if "fold_assignments" in obs.dtype.names else None
     return None if "fold_assignments" not in obs else read_elem(obs["fold_assignments"])
 
 

@@ -1,12 +1,13 @@
 """Predictions in .npz files: ``predictions`` with ``sample_ids`` and ``gene_names``, streamed straight out of the
 archive.
 
-Files without ids (the MERGE style) are recovered in ``merge``. Pickled arrays are never unpickled.
+Files without ids (the MERGE style) are recovered in ``merge``. Python objects are read by the restricted unpickler.
 """
 
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from typing import Any
 import numpy as np
 
 from pertstack._base.errors import InputError, first_few
+from pertstack.data.readers.unpickle import load_object_array
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.anndata_files import plain
 from pertstack.predictions.importers.cards import CARD_KEYS, read_card
 from pertstack.predictions.importers.files import PredictionFile, check_shape, names_of
 
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, RuntimeError, NotImplementedError, MemoryError, OverflowError,
+           zipfile.BadZipFile, zlib.error)  # fmt: skip
 META_KEYS = ("model_version", "training_params", "timestamp")
 
 
@@ -30,24 +34,47 @@ class Archive:
         try:
             with zipfile.ZipFile(path) as archive:
                 self.names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
-        except (OSError, zipfile.BadZipFile) as error:
+        except _DAMAGE as error:
             raise InputError(f"{path} cannot be read as .npz: {error}. Write it with numpy.savez.") from error
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
-        """One array, whole."""
+        """One array, whole; texts that numpy saved as Python objects are read without running any code."""
         try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as stream:
+                shape, _, dtype = _npy_header(stream, self.path, name)
+                if dtype.hasobject:
+                    return self._objects(load_object_array(stream, self.path), name, shape)  # type: ignore[arg-type]
             with np.load(self.path, allow_pickle=False) as archive:
                 return np.asarray(archive[name])
-        except ValueError as error:
+        except _DAMAGE as error:
+            if isinstance(error, InputError):
+                raise
+            raise self._damaged(name, error) from error
+
+    def _objects(self, found: Any, name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        kinds = (str, int, float, bool, type(None), np.generic)
+        if (
+            not isinstance(found, np.ndarray)
+            or found.shape != shape
+            or not all(isinstance(v, kinds) for v in found.flat)
+        ):
             raise InputError(
-                f"{self.path}: {name!r} is a pickled (object) array, which could run any code when read. Save it as "
-                f"plain text: "
-                f"np.savez(..., {name}=np.asarray(list({name}), dtype=str))."
-            ) from error
+                f"{self.path}: {name!r} holds other Python objects than texts and numbers. Save it as "
+                f"np.asarray(list({name}), dtype=str)."
+            )
+        return found
+
+    def _damaged(self, name: str, error: BaseException) -> InputError:
+        return InputError(f"{self.path}: {name!r} cannot be read ({error}). It is damaged; copy or write it again.")
 
     def shape(self, name: str) -> tuple[int, ...]:
-        with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as stream:
-            return _header(stream, self.path, name)[0]
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as stream:
+                return _header(stream, self.path, name)[0]
+        except _DAMAGE as error:
+            if isinstance(error, InputError):
+                raise
+            raise self._damaged(name, error) from error
 
     def rows(self, name: str, n_rows: int) -> Iterator[Float32]:
         """Rows of a two-dimensional array as float32, read forward once."""
@@ -66,13 +93,18 @@ class Archive:
                     yield np.frombuffer(raw, dtype).reshape(n, shape[1]).astype(np.float32)
 
 
-def _header(stream: Any, path: Path, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _npy_header(stream: Any, path: Path, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     try:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(stream)
-    except ValueError as error:
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         raise InputError(f"{path}: {name!r} is not a numpy array: {error}.") from error
+    return shape, fortran, dtype
+
+
+def _header(stream: Any, path: Path, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    shape, fortran, dtype = _npy_header(stream, path, name)
     if dtype.hasobject or dtype.kind not in "fiu" or len(shape) != 2:
         raise InputError(f"{path}: {name!r} is {dtype} {shape}; numbers, samples × genes, are expected.")
     return shape, fortran, dtype
@@ -81,7 +113,10 @@ def _header(stream: Any, path: Path, name: str) -> tuple[tuple[int, ...], bool, 
 def _read_exactly(stream: Any, n_bytes: int, path: Path) -> bytes:
     pieces, left = [], n_bytes
     while left:
-        piece = stream.read(left)
+        try:
+            piece = stream.read(min(left, 1 << 26))
+        except _DAMAGE as error:
+            raise InputError(f"{path} is damaged: {error}. Copy or write it again.") from error
         if not piece:
             raise InputError(f"{path} ends early: it was not written completely. Copy or write it again.")
         pieces.append(piece)
@@ -95,7 +130,7 @@ def open_npz_predictions(path: Path) -> PredictionFile:
     Raises
     ------
     InputError
-        ``predictions``, ``sample_ids`` or ``gene_names`` is not there, or an array is pickled.
+        ``predictions``, ``sample_ids`` or ``gene_names`` is not there, or an array holds other objects than texts.
     """
     archive = Archive(path)
     missing = [n for n in ("predictions", "sample_ids", "gene_names") if n not in archive.names]

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pertstack._base.errors import InputError, MisalignedError, MissingFileError, first_few
+from pertstack._base.text_tables import PACKED
+from pertstack.data.readers.anndata_tables import is_zarr_folder, refuse_packed
 from pertstack.predictions.importers.anndata_files import open_anndata_predictions, open_packed_predictions
 from pertstack.predictions.importers.dicts import open_json_predictions
 from pertstack.predictions.importers.files import NamedChunk, PredictionFile
@@ -43,8 +45,10 @@ def open_file(path: str | Path, *, layer: str | None = None) -> PredictionFile:
         It is not there, its format is not known, or it is damaged.
     """
     path = as_paths(path)[0]
-    name = path.name.casefold().removesuffix(".gz")
-    if name.endswith((".h5ad", ".h5", ".zarr")) or (path.is_dir() and (path / "zarr.json").exists()):
+    refuse_packed(path)
+    name = path.name.casefold()
+    name = name.removesuffix(next((p for p in PACKED if name.endswith(p)), ""))
+    if name.endswith((".h5ad", ".h5", ".zarr")) or is_zarr_folder(path):
         return open_anndata_predictions(path, layer)
     if name.endswith((".vcc", ".h5ad.zst")):
         return open_packed_predictions(path, layer)
@@ -54,7 +58,7 @@ def open_file(path: str | Path, *, layer: str | None = None) -> PredictionFile:
         return open_npz_predictions(path)
     if name.endswith((".parquet", ".pq")):
         return open_parquet_predictions(path)
-    if name.endswith((".csv", ".tsv", ".txt")):
+    if name.endswith((".csv", ".tsv", ".tab", ".txt")):
         return open_csv_predictions(path)
     if name.endswith((".arrow", ".feather", ".ipc")):
         return open_arrow_predictions(path)
