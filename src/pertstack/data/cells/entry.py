@@ -28,6 +28,7 @@ class CellLook:
     look: Look
     rows: float  # of one condition, in the median
     summed: bool
+    already: str | None = None  # the column that says of how many cells a row is the sum
 
     def notes(self, where: str, choice: CellChoice) -> list[Finding]:
         """A warning where rows that may be cells are taken as samples."""
@@ -52,8 +53,7 @@ def look_at_cells(
 
     ``more`` are columns that are part of what was done, beside the perturbation (the dose in its label).
     """
-    if any(c in obs.columns for c in ALREADY) and not choice.asked:
-        return None
+    already = next((c for c in ALREADY if c in obs.columns), None)
     sources = Sources.find(obs, mapping, (*choice.by, *more), "the data")
     if sources is None or not len(obs):
         return None
@@ -62,6 +62,9 @@ def look_at_cells(
     columns = dict.fromkeys([*sources.key, *(c for c in finer if c is not None)])
     rows = rows_per_condition(obs, controls, list(columns))
     look = look_at(matrix)
+    if already is not None:  # sums of counts still have to be made profiles; anything else is a profile
+        summed = choice.asked or (look.kind == "counts" and not choice.as_samples)
+        return CellLook(sources, look, rows, True, already) if summed else None
     return CellLook(sources, look, rows, choice.asked or (not choice.as_samples and look.are_cells(rows)))
 
 
@@ -88,7 +91,7 @@ def made_of_cells(
         )
     made = pseudobulk(
         matrix, obs, is_control, found.sources, mapping, found.look.kind, choice,
-        by_batch=controls == "plate_mean", where=where,
+        by_batch=controls == "plate_mean", already=found.already, where=where,
     )  # fmt: skip
     if found.sources.cell_line is None:
         made.notes.append(Finding(

@@ -83,8 +83,10 @@ class Groups:
         return len(self.size)
 
 
-def group_cells(obs: pd.DataFrame, is_control: Mask, sources: Sources, where: str) -> Groups:
-    """Groups of the cells of a table.
+def group_cells(
+    obs: pd.DataFrame, is_control: Mask, sources: Sources, where: str, already: str | None = None
+) -> Groups:
+    """Groups of the cells of a table. ``already`` is the column that says of how many cells each row is the sum.
 
     Raises
     ------
@@ -96,7 +98,8 @@ def group_cells(obs: pd.DataFrame, is_control: Mask, sources: Sources, where: st
     controls = _combined([codes[c] for c in sources.context], is_control)
     n_samples = int(treated.max(initial=-1)) + 1
     of_cell = np.where(is_control, controls + n_samples, treated)
-    size = np.bincount(of_cell, minlength=n_samples)
+    each = np.ones(len(obs)) if already is None else pd.to_numeric(obs[already], errors="coerce").fillna(0).to_numpy()
+    size = np.bincount(of_cell, weights=each, minlength=n_samples).astype(np.int64)
     first = np.full(len(size), -1, dtype=np.int64)
     first[of_cell[::-1]] = np.arange(len(obs) - 1, -1, -1)
     kept, mixed = _shared(obs, of_cell, first, n_samples, sources)

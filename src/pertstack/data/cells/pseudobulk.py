@@ -128,6 +128,7 @@ def pseudobulk(
     choice: CellChoice,
     *,
     by_batch: bool = True,
+    already: str | None = None,
     where: str = "the data",
 ) -> Pseudobulk:
     """Samples of a table of cells. The cells are read when a value is first asked for.
@@ -140,6 +141,7 @@ def pseudobulk(
     sources : which columns say what.
     kind : what the values are.
     by_batch : controls of the cells' batch, where it has any; else those of the cell line.
+    already : a column that says of how many cells a row is the sum already; None where rows are cells.
 
     Raises
     ------
@@ -149,7 +151,7 @@ def pseudobulk(
     normalise = _space(kind, choice, where)
     if is_control.all():
         raise InputError(f"{where}: all {len(obs):,} cells are controls. There is no perturbation to predict.")
-    groups = group_cells(obs, is_control, sources, where)
+    groups = group_cells(obs, is_control, sources, where, already)
     kept = np.flatnonzero(groups.size[: groups.n_samples] >= choice.min_cells)
     if not len(kept):
         raise InputError(
@@ -164,11 +166,12 @@ def pseudobulk(
     notes += _left_out(groups, kept, sources, choice)
     notes += serving.notes(choice)
     notes += _mixed(groups, sources, choice, where)
-    n_cells, n_controls = int(groups.size[kept].sum()), int(is_control.sum())
+    n_cells, n_controls = int(groups.size[kept].sum()), int(groups.size[groups.n_samples :].sum())
+    n_left = int(groups.size.sum()) - n_cells - n_controls
+    rows = "cells" if already is None else "sums of cells"
     made = (
-        f"{len(obs):,} cells -> {len(kept):,} pseudobulk samples ({', '.join(_key_in_words(sources))}): "
-        f"{IN_WORDS[normalise]}; {n_cells:,} cells in samples, {n_controls:,} control cells, "
-        f"{len(obs) - n_cells - n_controls:,} left out"
+        f"{len(obs):,} {rows} -> {len(kept):,} pseudobulk samples ({', '.join(_key_in_words(sources))}): "
+        f"{IN_WORDS[normalise]}; {n_cells:,} cells in samples, {n_controls:,} control cells, {n_left:,} left out"
     )
     notes.insert(0, Finding("note", "pseudobulk", f"{made}.", len(kept), where=where, numbers={
         "cells": len(obs), "samples": len(kept), "cells_in_samples": n_cells, "control_cells": n_controls,

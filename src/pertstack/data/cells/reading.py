@@ -72,7 +72,8 @@ def _sparse(stored: Any, entries: int, matrix: RowSource) -> Iterator[Block]:
         ends: Int64 = np.asarray(group["indptr"][at : min(n, at + 1_000_000) + 1], dtype=np.int64)
         if len(ends) < 2 or (np.diff(ends) < 0).any() or ends[0] < 0 or ends[-1] > n_stored:
             raise InputError(
-                f"{matrix} is damaged: its row ends do not fit its {n_stored:,} stored values. Copy the file again."
+                f"{getattr(matrix, 'path', 'The file')} is damaged: the ends of its rows do not fit its {n_stored:,} "
+                f"stored values. Copy the file again."
             )
         row = 0
         while row < len(ends) - 1:

@@ -64,7 +64,8 @@ def open_anndata(
             f"{path}: --control-label {control_label} names control rows, but {what}. Give one of the two."
         )
     rows, cells = None, cells or CellChoice()
-    if not delta and "X" in root and "control" not in layers and control_layer == "control":
+    _refuse_predicted(obs, mapping, path)
+    if not delta and ("X" in root or treated_layer) and "control" not in layers and control_layer == "control":
         rows = control_rows(obs, mapping, control_label)
     if rows is not None:
         parted.append(control_names(obs, mapping, rows, path.name))
@@ -107,6 +108,22 @@ def open_anndata(
         control_reference="zero (differential values)" if delta else f"layer {control_layer!r}",
         source_dtype=source_dtype, uns_reader=uns_reader, notes=[*found, *notes],
     )  # fmt: skip
+
+
+_PREDICTED = {"predicted", "prediction", "predictions", "pred", "generated", "imputed"}
+
+
+def _refuse_predicted(obs: pd.DataFrame, mapping: Mapping[str, str] | None, path: Path) -> None:
+    """Some benchmarks keep control, measured and predicted cells in one file: the last are no measurement."""
+    names = {str(v) for v in _perturbations(obs, mapping) if str(v).strip().casefold() in _PREDICTED}
+    if names:
+        column = source_column(obs, mapping, "perturbation")
+        n = int(obs[column].astype(str).isin(names).sum())
+        raise InputError(
+            f"{path}: {n:,} rows are predictions by their name ({first_few(sorted(names))} in {column!r}), and data "
+            f"are measured. Leave them out here; `pertstack add` takes predictions. If it is the name of a "
+            f"perturbation, rename it."
+        )
 
 
 def _perturbations(obs: pd.DataFrame, mapping: Mapping[str, str] | None) -> list[object]:

@@ -122,7 +122,10 @@ def alias_of(columns: Iterable[str], name: str) -> str | None:
 
 
 def _may_be(column: pd.Series[Any], name: str) -> bool:
-    """Whether a column may be the canonical one: ``cell_id`` with a value of its own in every row is a barcode."""
+    """Whether a column may be the canonical one: ``cell_id`` with a value of its own in every row is a barcode, and
+    ``1+1`` (GEARS' ``dose_val``) counts genes and is no dose."""
+    if name == "dose" and not pd.api.types.is_numeric_dtype(column):
+        return not any("+" in str(v).strip("+") and "e+" not in str(v).casefold() for v in column.unique())
     return name != "cell_line" or column.name not in _BARCODES or len(column) < LEAST_ROWS or not column.is_unique
 
 

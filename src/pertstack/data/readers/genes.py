@@ -126,6 +126,13 @@ def _notes(
     source: str, index: list[str], own: list[str], shared: pd.Series[Any], n_lacking: int, where: str
 ) -> list[Finding]:
     found: list[Finding] = []
+    if source == INDEX and index == [str(i) for i in range(len(index))]:
+        found.append(Finding(
+            "warning", "genes_without_names",
+            f"Genes of {where} have no names but their positions (0, 1, 2, ...). Predictions can then be matched by "
+            f"position only, and nothing is known of perturbed genes. Write the names into the file: data.var_names = "
+            f"names; data.write_h5ad(...).", len(index), where=where,
+        ))  # fmt: skip
     if own != index:
         n = sum(a != b for a, b in zip(own, index, strict=True))
         found.append(Finding("note", "versions_cut", f"Ensembl versions of {n:,} gene names of {where} were cut.", n))

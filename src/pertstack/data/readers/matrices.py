@@ -11,6 +11,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from pertstack._base.errors import InputError
+
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 BAND_BYTES = 64 * 10**6
@@ -137,7 +139,7 @@ class StoredRows:
     def rows(self, start: int, stop: int) -> Float32:
         matrix = self._matrix()
         if self._sparse:
-            return np.array(matrix[start:stop].toarray(), dtype=np.float32)
+            return self._of_sparse(matrix, start, stop)
         step = self._band_rows()
         if not step:
             return np.array(matrix[start:stop], dtype=np.float32)
@@ -149,6 +151,18 @@ class StoredRows:
             low, high = max(start, first), min(stop, first + step)
             out[low - start : high - start] = self._band[1][low - first : high - first]
         return out
+
+    def _of_sparse(self, matrix: Any, start: int, stop: int) -> Float32:
+        try:
+            part = matrix[start:stop]
+            if (
+                part.indices.size
+                and not 0 <= part.indices.min() <= part.indices.max() < part.shape[part.format == "csr"]
+            ):
+                raise ValueError("an entry lies outside the matrix")
+        except (ValueError, IndexError, OSError) as error:
+            raise InputError(f"{self.path}: {self.key} is damaged ({error}). Copy the file again.") from error
+        return np.array(part.toarray(), dtype=np.float32)
 
     def _band_rows(self) -> int:
         """Rows in one row of chunks, kept so that compressed chunks are opened once; 0 where that does not pay."""
