@@ -184,3 +184,40 @@ def test_init_says_how_many_samples_were_made_of_how_many_cells(tmp_path, capsys
     study = Study.open(tmp_path / "study")
     assert study.folder.card.made.startswith("480 cells -> 36") and study.folder.choices["cells"]["min_cells"] == 10
     assert "pseudobulk" in [f.code for f in study.findings()]
+
+
+def test_halves_of_cells_calibrate_metrics_where_nothing_was_measured_twice(tmp_path):
+    """Against plain numpy: correlation of the changes of two disjoint halves of the cells of each sample."""
+    from pertstack.data.cells.groups import halves
+
+    obs = worlds.design(worlds.TARGETS, batches=("1",), n=20, names=("target_gene", "cell_line", None))
+    logs = worlds.lognormal(worlds.counts_of(obs, "target_gene", "cell_line"))
+    path = worlds.write(tmp_path / "cells.h5ad", obs, logs)
+    study = Study.create(tmp_path / "study", data=path, folds=2)
+    found = study.calibrate()
+    assert "second half of the cells" in found.positive
+    group = obs["target_gene"].to_numpy()
+    first = halves(obs.index, pd.factorize(group)[0])
+    control = logs[group == "non-targeting"].astype(np.float64).mean(axis=0)
+    table = study.plan.table
+    development = [s.split("|")[0] for s in table["sample_id"][table["role"] == "development"]]
+    expected = [
+        np.corrcoef(*(logs[(group == p) & half].astype(np.float64).mean(axis=0) - control for half in (first, ~first)))
+        for p in development
+    ]
+    value = found.metrics["pearson_all@pooled"]
+    assert value.n == len(development)
+    np.testing.assert_allclose(value.positive, np.mean([c[0, 1] for c in expected]), rtol=1e-5)
+
+
+def test_halves_of_the_test_stay_behind_the_door_of_its_truth(tmp_path):
+    from pertstack._base.errors import LeakError
+    from pertstack.predictions.sources.store_source import StoreSource
+
+    path, _, _ = perturb_seq(tmp_path)
+    folder = Study.create(tmp_path / "study", data=path, folds=2).folder
+    source = StoreSource(folder.store, None, "test", (), groups=folder.plan.groups)
+    for block in source.blocks():
+        assert not {"treated", "half_a", "half_b"} & set(folder.store.layers(block))
+        with pytest.raises(LeakError):
+            source.read(block, "half_a", 0, 1)

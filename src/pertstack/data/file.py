@@ -32,6 +32,7 @@ class Chunk:
     control: Float32
     treated: Float32
     effect: Float32 | None = None  # noise-free treated minus true basal, where a simulation wrote it
+    halves: tuple[Float32, Float32] | None = None  # treated, of two disjoint halves of the cells
 
     @property
     def delta(self) -> Float32:
@@ -53,6 +54,7 @@ class DataFile:
     treated: RowSource
     control: RowSource
     effect: RowSource | None = None
+    halves: tuple[RowSource, RowSource] | None = None  # treated profiles of two disjoint halves of each sample's cells
     delta: bool = False
     control_reference: str = ""  # which layer, file or wells the control came from
     source_dtype: str = "float32"
@@ -115,7 +117,10 @@ class DataFile:
         for start in range(0, self.n_samples, rows):
             stop = min(start + rows, self.n_samples)
             effect = None if self.effect is None else self.effect.rows(start, stop)
-            yield Chunk(start, stop, self.control.rows(start, stop), self.treated.rows(start, stop), effect)
+            halves = None
+            if self.halves is not None:
+                halves = self.halves[0].rows(start, stop), self.halves[1].rows(start, stop)
+            yield Chunk(start, stop, self.control.rows(start, stop), self.treated.rows(start, stop), effect, halves)
 
     def read(self, rows: Sequence[int] | Positions | slice) -> tuple[Float32, Float32]:
         """(control, treated) of chosen rows, each (n, n_genes) float32, in the order asked for.
@@ -140,8 +145,12 @@ class DataFile:
         at = self.positions(sample_ids)
         treated, control = SubsetRows(self.treated, at), SubsetRows(self.control, at)
         effect = None if self.effect is None else SubsetRows(self.effect, at)
-        obs = self.obs.iloc[at]
-        return replace(self, obs=obs, treated=treated, control=control, effect=effect, notes=[*self.notes, *notes])
+        a, b = self.halves or (None, None)
+        halves = None if a is None or b is None else (SubsetRows(a, at), SubsetRows(b, at))
+        return replace(
+            self, obs=self.obs.iloc[at], treated=treated, control=control, effect=effect, halves=halves,
+            notes=[*self.notes, *notes],
+        )  # fmt: skip
 
     def positions(self, sample_ids: Iterable[str]) -> Positions:
         """Row positions of sample ids; InputError names ids the file does not have."""

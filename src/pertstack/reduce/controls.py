@@ -2,7 +2,8 @@
 
 Rows of a condition that was measured more than once are cut in two: the first half is the truth, the mean of the second
 half is the positive control. The negative control is the mean treated profile of the cell line outside the row's fold.
-So neither control shares a row with the truth it is scored on. What the scores say is in ``calibration.py``.
+Where every condition is one sample made of cells, its two halves of cells take their place. So neither control shares a
+row, or a cell, with the truth it is scored on. What the scores say is in ``calibration.py``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pandas as pd
 from pertstack.data.rows import Float32, Names
 from pertstack.design.blocks import Block
 from pertstack.predictions.source import BlockSource, Mask
+from pertstack.predictions.store.names import HALVES
 from pertstack.reduce.calibration import Calibration, calibrate
 from pertstack.reduce.metrics.names import parse_metrics
 from pertstack.reduce.read_tiles import ordered_blocks
@@ -130,17 +132,78 @@ def mean_of_others(references: References) -> Combine:
     return combine
 
 
+@dataclass(frozen=True)
+class FirstHalves:
+    """A source whose treated profiles are those of the first half of each sample's cells; no models."""
+
+    source: BlockSource
+
+    @property
+    def gene_names(self) -> Names:
+        return self.source.gene_names
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return ()
+
+    def blocks(self) -> list[Block]:
+        return [b for b in self.source.blocks() if b.role == "development"]
+
+    def obs(self, block: Block) -> pd.DataFrame:
+        return self.source.obs(block)
+
+    def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32:
+        return self.source.read(block, HALVES[0] if layer == "treated" else layer, start, stop, out)
+
+    def sound(self, block: Block, model: str) -> Mask:
+        return self.source.sound(block, model)
+
+    def genes_of(self, block: Block, model: str) -> Mask:
+        return self.source.genes_of(block, model)
+
+    def layer_digest(self, block: Block, layer: str) -> str:
+        return self.source.layer_digest(block, HALVES[0] if layer == "treated" else layer)
+
+
+class SecondHalves:
+    """A ``Combine``: the profile of the second half of each sample's cells."""
+
+    def __init__(self, source: BlockSource) -> None:
+        self.source = source
+        self._at: dict[Block, dict[str, int]] = {}
+
+    def __call__(self, tile: Tile) -> Float32:
+        if tile.block not in self._at:
+            self._at = {tile.block: {str(s): i for i, s in enumerate(self.source.obs(tile.block).index)}}
+        rows = np.array([self._at[tile.block][str(s)] for s in tile.obs.index])
+        low = int(rows.min())
+        return np.asarray(self.source.read(tile.block, HALVES[1], low, int(rows.max()) + 1)[rows - low])
+
+
+def measured_twice(source: BlockSource) -> bool:
+    """Whether some condition has two rows in a block."""
+    return any(second_half(condition_codes(source.obs(b))[0]).any() for b in ordered_blocks(source))
+
+
 def calibrate_source(
-    source: BlockSource, references: References, metrics: Sequence[str], *, memory: int = 10**9, workers: int = 1
+    source: BlockSource,
+    references: References,
+    metrics: Sequence[str],
+    *,
+    memory: int = 10**9,
+    workers: int = 1,
+    halves: bool = False,
 ) -> dict[str, Calibration]:
     """Calibration of every metric on the development rows of a source, by full name.
 
     Where no condition was measured twice the positive control is unknown everywhere; the mean of the negative control
     is given all the same, so that the range of the metric is known. The centroid is that of the other folds; truth and
-    positive control share its noise, worth a correlation of one over the number of its samples.
+    positive control share its noise, worth a correlation of one over the number of its samples. ``halves``: the second
+    half of each sample's cells is the condition measured again, the first half the truth.
     """
-    half = TruthHalf.of(source)
-    controls: dict[str, Combine] = {POSITIVE: MeasuredAgain(source), NEGATIVE: mean_of_others(references)}
+    half: TruthHalf | FirstHalves = FirstHalves(source) if halves else TruthHalf.of(source)
+    again: Combine = SecondHalves(source) if halves else MeasuredAgain(source)
+    controls: dict[str, Combine] = {POSITIVE: again, NEGATIVE: mean_of_others(references)}
     table = score(
         half, controls, references, metrics=parse_metrics(metrics), base_models=False, memory=memory, workers=workers
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -37,6 +37,7 @@ class Profiles:
     normalise: Normalise
     at: Int64
     part: str = "all"
+    divisible: bool = True  # whether every group has two cells at least
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -59,6 +60,13 @@ class Profiles:
         if self.part == "first":
             return first
         return whole[0] - first[0], whole[1] - first[1], whole[2] - first[2]
+
+    @property
+    def halves(self) -> tuple[Profiles, Profiles] | None:
+        """Profiles of two disjoint halves of the cells of each group; None where a group has one cell."""
+        if not self.divisible:
+            return None
+        return replace(self, part="first"), replace(self, part="second")
 
     @cached_property
     def error(self) -> StandardErrors:

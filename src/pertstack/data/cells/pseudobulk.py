@@ -177,10 +177,11 @@ def pseudobulk(
         "cells": len(obs), "samples": len(kept), "cells_in_samples": n_cells, "control_cells": n_controls,
         "normalise": normalise, "min_cells": choice.min_cells, "values": kind,
     }))  # fmt: skip
+    divisible = already is None and bool((groups.size[kept] > 1).all())  # sums made elsewhere have no cells to part
     control = Served(source, serving.pools, serving.of_sample)
     return Pseudobulk(
-        table, Profiles(source, normalise, kept), control, serving.reference, made, normalise == "sum",
-        _cells(obs.index, groups, kept, table.index), notes,
+        table, Profiles(source, normalise, kept, divisible=divisible), control, serving.reference, made,
+        normalise == "sum", _cells(obs.index, groups, kept, table.index), notes,
     )  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def open_anndata(
             path=str(path), obs=made.obs, var=genes, treated=made.treated, control=made.control,
             control_reference=made.reference, source_dtype=source_dtype, uns_reader=_UnsReader(path, kind),
             notes=[*made.notes, *parted, *named, *_by_columns(path, root, layers)], made=made.made,
-            counts_meant=made.counts, cells=made.cells,
+            counts_meant=made.counts, cells=made.cells, halves=made.treated.halves,
         )  # fmt: skip
     uns_reader = _UnsReader(path, kind)
     notes = [*parted, *named, *_by_columns(path, root, layers), *([] if look is None else look.notes(path.name, cells))]
@@ -98,13 +98,17 @@ def open_anndata(
     else:
         control = _control(path, kind, root, control_layer, layers, no_control_rows(obs, mapping))
     effect = StoredRows(path, kind, "layers/effect") if "effect" in layers else None
+    halves = None
+    if not delta and {"half_a", "half_b"} <= set(layers):
+        halves = StoredRows(path, kind, "layers/half_a"), StoredRows(path, kind, "layers/half_b")
     if not delta and control_layer in obs.columns and "control_id" not in obs.columns:
         mapping = {"control_id": control_layer} | dict(
             mapping or {}
         )  # a column named like the layer says who the control is
     table, found = canonical_obs(obs, mapping, where=str(path.name))
     return DataFile(
-        path=str(path), obs=table, var=genes, treated=treated, control=control, effect=effect, delta=delta,
+        path=str(path), obs=table, var=genes, treated=treated, control=control, effect=effect, halves=halves,
+        delta=delta,
         control_reference="zero (differential values)" if delta else f"layer {control_layer!r}",
         source_dtype=source_dtype, uns_reader=uns_reader, notes=[*found, *notes],
     )  # fmt: skip

@@ -106,7 +106,7 @@ class StoreSource:
     def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32:
         """Rows [start, stop) of a layer; a model that did not predict this block reads as NaN (``sound`` says so
         exactly)."""
-        if layer in ("treated", "effect") and block.fold is None:
+        if layer in TRUTH_LAYERS and layer != "control" and block.fold is None:
             return self._truth_of(block).read(block, layer, start, stop, out)
         if layer not in TRUTH_LAYERS and self.store.find(block, layer) is None:
             self._known(layer)
@@ -117,7 +117,7 @@ class StoreSource:
 
     def prefetch(self, block: Block, layer: str, start: int, stop: int) -> None:
         """Ask the disk for rows that are read soon; treated values of the test only where ``truth`` was handed in."""
-        if layer in ("treated", "effect") and block.fold is None:
+        if layer in TRUTH_LAYERS and layer != "control" and block.fold is None:
             if self.truth is not None:
                 self.truth.prefetch(block, layer, start, stop)
             return
@@ -219,7 +219,7 @@ class StoreSource:
 
     def layer_digest(self, block: Block, layer: str) -> str:
         """Content digest of a layer; 'missing' where the model did not predict the block."""
-        if layer in ("treated", "effect") and block.fold is None:
+        if layer in TRUTH_LAYERS and layer != "control" and block.fold is None:
             return self._truth_of(block).record(block, layer).digest
         record = self.store.find(block, layer)
         if record is None:

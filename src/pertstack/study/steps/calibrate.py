@@ -17,13 +17,18 @@ from pertstack._base.files import read_json, write_json
 from pertstack._base.memory import parse_bytes
 from pertstack.design.analysis_plan import AUTO, AnalysisPlan, locked_plan, require_unlocked_or_same
 from pertstack.predictions.sources.store_source import StoreSource
+from pertstack.predictions.store.names import HALVES
 from pertstack.reduce.calibration import AUTO_ORDER, Calibration, first_that_passes
-from pertstack.reduce.controls import calibrate_source
+from pertstack.reduce.controls import calibrate_source, measured_twice
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.panels import panel
 from pertstack.study.folder import StudyFolder
 
 FILE = "calibration.json"
+AGAIN = {
+    False: "the condition measured again: the second half of its samples",
+    True: "the condition measured again: the second half of the cells of each sample, against the first",
+}
 BESIDE: tuple[str, ...] = (
     "pearson_top20@pooled", "mse_exp2", "pearson_exp2@pooled", "cod_exp2@pooled", "cod_exp2@others",
     "pearson_t50@others", "pds_l1@pooled", "pds_cosine@pooled",
@@ -39,6 +44,7 @@ class Calibrated:
     key: str
     primary: str
     metrics: dict[str, Calibration]
+    positive: str = AGAIN[False]  # what served as the condition measured again
 
     @property
     def known(self) -> bool:
@@ -64,7 +70,7 @@ class Calibrated:
     def to_json(self) -> dict[str, Any]:
         return {
             "format": 1, "key": self.key, "order": list(AUTO_ORDER), "primary": self.primary,
-            "positive": "the condition measured again: the second half of its samples",
+            "positive": self.positive,
             "negative": "the mean treated profile of the cell line outside the sample's fold",
             "metrics": [c.to_json() for c in self.metrics.values()],
         }  # fmt: skip
@@ -72,7 +78,7 @@ class Calibrated:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Calibrated:
         found = [Calibration.from_json(c) for c in value["metrics"]]
-        return cls(value["key"], value["primary"], {c.metric: c for c in found})
+        return cls(value["key"], value["primary"], {c.metric: c for c in found}, value["positive"])
 
 
 def _flat(c: Calibration) -> dict[str, Any]:
@@ -121,20 +127,27 @@ def calibrate_study(folder: StudyFolder, *, workers: int = 1, memory: str = "1GB
     layers = [[b.id, layer, source.layer_digest(b, layer)] for b in source.blocks() for layer in ("control", "treated")]
     if not layers:
         raise InputError(f"{folder.root} has no development rows to calibrate metrics on.")
-    key = digest_json([_RULE, folder.plan.digest, layers, wanted])
+    halves = _by_halves(folder, source)
+    key = digest_json([_RULE, folder.plan.digest, layers, wanted, *(["halves"] if halves else [])])
     path = folder.results / FILE
     before = Calibrated.from_json(read_json(path)) if path.exists() else None
     if before is not None and before.key == key:
         found = before.metrics
     else:
         found = calibrate_source(
-            source, folder.references, wanted, memory=parse_bytes(memory), workers=workers
+            source, folder.references, wanted, memory=parse_bytes(memory), workers=workers, halves=halves
         )  # fmt: skip
     settled = settle(folder, plan, found)
-    calibrated = Calibrated(key, parse_metric(settled.choice_metric).name, found)
+    calibrated = Calibrated(key, parse_metric(settled.choice_metric).name, found, AGAIN[halves])
     if calibrated != before:
         write_json(path, calibrated.to_json())
     return calibrated
+
+
+def _by_halves(folder: StudyFolder, source: StoreSource) -> bool:
+    """Whether halves of cells stand for the condition measured again: no condition was, and samples are of cells."""
+    halved = all(folder.store.status(b, layer) == "committed" for b in source.blocks() for layer in HALVES)
+    return halved and not measured_twice(source)
 
 
 def settle(folder: StudyFolder, plan: AnalysisPlan, found: dict[str, Calibration]) -> AnalysisPlan:

@@ -36,6 +36,7 @@ from pertstack.design.plan.folds import FoldPlan
 from pertstack.design.plan.foreign import ForeignSplit, read_split
 from pertstack.predictions.importers.merge import fingerprints, save_marks
 from pertstack.predictions.sources.store_source import StoreSource
+from pertstack.predictions.store.names import HALVES
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.predictions.store.writer import RowWriter
 from pertstack.reduce.references import References
@@ -267,6 +268,7 @@ class _Layout:
         for each in {id(s): s for s in (store, into)}.values():
             each.add_block(block, obs)
         layers = {"control": store, "treated": into} | ({"effect": into} if file.has_effect else {})
+        layers |= dict.fromkeys(HALVES, into) if file.halves is not None else {}
         return cls(
             {
                 name: stack.enter_context(to.writer(block, name, gene_names=file.gene_names, fitted_on=None))
@@ -291,12 +293,14 @@ def _pour(file: DataFile, block_of: np.ndarray, layouts: Sequence[_Layout]) -> l
     Returns the fingerprint of every row, in the order of the file.
     """
     marks: list[bytes] = []
-    rows = rows_per_tile(file.n_genes, 6, POUR_BYTES)  # three layers, and the part of them that a block takes
+    rows = rows_per_tile(file.n_genes, 10, POUR_BYTES)  # up to five layers, and the part of them that a block takes
     for chunk in track(file.chunks(rows), "laying out blocks", total=-(-file.n_samples // rows)):
         ids, at = file.sample_ids[chunk.start : chunk.stop], block_of[chunk.start : chunk.stop]
         values = {"control": chunk.control, "treated": chunk.treated}
         if chunk.effect is not None:
             values["effect"] = chunk.effect
+        if chunk.halves is not None:
+            values |= dict(zip(HALVES, chunk.halves, strict=True))
         for number in np.unique(at):
             mine = at == number
             layouts[number].take({name: v if mine.all() else v[mine] for name, v in values.items()}, ids[mine])
