@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import runpy
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,14 @@ def test_the_order_is_noticed(tmp_path):
     file = tmp_path / "a.py"
     file.write_text("from pertstack.study import folder\nimport pertstack.cli.demo\n")
     assert imported_modules(file) == [(1, "pertstack.study.folder"), (2, "pertstack.cli.demo")]
+
+
+def test_the_picture_of_the_architecture_is_the_one_of_the_imports():
+    """Drawn by `python docs/architecture.py`; not in an installed package."""
+    script = ROOT.parents[1] / "docs" / "architecture.py"
+    if not script.is_file():
+        pytest.skip("docs are not here")
+    namespace = runpy.run_path(str(script))
+    assert tuple(namespace["WHAT"]) == ORDER
+    drawn = (script.parent / "images" / "architecture.svg").read_text(encoding="utf-8")
+    assert drawn == namespace["picture"](), "run: python docs/architecture.py"
