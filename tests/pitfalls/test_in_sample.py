@@ -281,13 +281,13 @@ def test_flexible_weights_do_not_ship_on_partial_nesting():
 
 
 def test_a_study_nests_fully_and_level_one_rows_of_the_scored_fold_are_refused(fitted):
-    from pertstack.study.rows import development_source, level_one, reduce_study
+    from pertstack.study.rows import DevelopmentRows
 
     models = ("mean_treated", "perturbation_knn", "ridge")
-    rows = level_one(fitted.folder, models, workers=1, memory="100 MB")
+    development = DevelopmentRows(fitted.folder, models, memory="100 MB")
+    rows = development.level_one
     assert rows is not None and all(b.fold != k for k, (reduction, _) in rows.items() for b in reduction.gene)
-    whole = reduce_study(fitted.folder, models, accept_unverified=False, workers=1, memory="100 MB")
-    source = development_source(fitted.folder, models, accept_unverified=False)
+    whole, source = development.reduction, development.source
     mistake = dict.fromkeys(rows, (whole, source))
     with pytest.raises(LeakError, match=r"hold block .* which it is scored on"):
         fit_nested(

@@ -12,16 +12,10 @@ from pertstack._base.digests import canonical_json
 from pertstack._base.errors import CorruptionError, InputError
 from pertstack._base.files import read_json
 from pertstack.stacking.combiner import FittedCombiner
-from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.registry import make_combiner
 from pertstack.stacking.saved import load_fitted
 from pertstack.study.folder import StudyFolder
-from pertstack.study.rows import (
-    development_source,
-    evidence_key,
-    learning_reference,
-    reduce_study,
-)
+from pertstack.study.rows import DevelopmentRows
 from pertstack.study.seals import is_sealed
 from pertstack.verdict.board import Kind
 
@@ -58,15 +52,18 @@ def stored_stack(folder: StudyFolder) -> Stored:
     gone = [m for m in stored.models if m not in folder.store.models()]
     now = None
     if not gone:
-        source = development_source(folder, stored.models, accept_unverified=stored.accept_unverified)
-        combiners = {name: facts["params"] for name, facts in stored.combiners.items()}
-        now = evidence_key(source, folder.analysis_plan, combiners, accept_unverified=stored.accept_unverified)
+        now = development_rows(folder, stored).key({name: facts["params"] for name, facts in stored.combiners.items()})
     if now != stored.key:
         raise InputError(
             f"The predictions or the analysis plan changed since the weights were learned"
             f"{' (gone: ' + ', '.join(gone) + ')' if gone else ''}. Run `pertstack stack {folder.root}` again."
         )
     return stored
+
+
+def development_rows(folder: StudyFolder, stored: Stored, *, workers: int = 1, memory: str = "1 GB") -> DevelopmentRows:
+    """The rows that the stack step learned from."""
+    return DevelopmentRows(folder, stored.models, stored.accept_unverified, workers, memory)
 
 
 def final_fits(folder: StudyFolder, stored: Stored, *, workers: int, memory: str) -> dict[str, FittedCombiner]:
@@ -101,10 +98,7 @@ def learn_again(
     folder: StudyFolder, stored: Stored, names: Sequence[str], *, workers: int, memory: str
 ) -> dict[str, FittedCombiner]:
     """Combiners learned from the stored sums as the stack step did it."""
-    plan, accept = folder.analysis_plan, stored.accept_unverified
-    source = development_source(folder, stored.models, accept_unverified=accept)
-    reduction = reduce_study(folder, stored.models, accept_unverified=accept, workers=workers, memory=memory)
-    evidence = Evidence(reduction, learning_reference(plan), plan.choice_metric, plan.seed, source, folder.references)
+    evidence = development_rows(folder, stored, workers=workers, memory=memory).evidence
     return {name: make_combiner(name, **stored.combiners[name].get("params", {})).fit(evidence) for name in names}
 
 

@@ -1,13 +1,16 @@
-"""What the steps of a study borrow: development rows, their key, their sums, level one, the metrics of the panel."""
+"""Development rows of a study, and what its steps make of them once: sums, level one, evidence, nested fits, a key."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pertstack._base.digests import digest_json
 from pertstack._base.memory import parse_bytes
 from pertstack.design.analysis_plan import AUTO, AnalysisPlan
+from pertstack.predictions.source import BlockSource
 from pertstack.predictions.sources.nested_source import WithoutFold, has_nested
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.names import nested_name
@@ -16,67 +19,95 @@ from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.panels import panel
 from pertstack.reduce.reduction import Reduction
 from pertstack.reduce.references import References
+from pertstack.stacking.combiner import Combiner
+from pertstack.stacking.evidence import Evidence
+from pertstack.stacking.nested import NestedFits, fit_nested
 from pertstack.stacking.registry import make_combiner
 from pertstack.study.folder import StudyFolder
 
 
-def development_source(folder: StudyFolder, models: Sequence[str], *, accept_unverified: bool) -> StoreSource:
-    """Development rows with the given models."""
-    return StoreSource(
-        folder.store, None, "development", models, groups=folder.plan.groups, accept_unverified=accept_unverified,
-        distance=folder.training_distance,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class DevelopmentRows:
+    """Development rows with the predictions of some models, and all that a step makes of them; each made once.
 
+    ``source`` reads them, ``reduction`` is what the one pass sums, ``level_one`` the same by base models that never saw
+    a fold, ``evidence`` what a combiner learns from on all rows, ``key()`` the digest of everything that enters.
+    """
 
-def evidence_key(
-    source: StoreSource, plan: AnalysisPlan, combiners: Mapping[str, Mapping[str, Any]], *, accept_unverified: bool
-) -> str:
-    """Digest of everything the stack step depends on; ``combiners`` maps each combiner to its hyper-parameters."""
-    layers = [
-        [block.id, layer, source.layer_digest(block, layer)]
-        for block in source.blocks()
-        for layer in ("control", "treated", *source.models)
-    ]
-    nested = [
-        [block.id, model, k, record.digest]
-        for block in source.blocks()
-        for model in source.models
-        for k in sorted({b.fold for b in source.blocks() if b.fold is not None})
-        if (record := source.store.find(block, nested_name(model, k))) is not None
-    ]
-    chosen = {name: dict(params) for name, params in combiners.items()}
-    facts = [2, source.store.plan_digest, plan.digest, accept_unverified, chosen, layers, nested]
-    if any("embeddings" in make_combiner(name).needs for name in combiners):
-        facts.append([[b.id, m, source.embedding_digest(b, m)] for b in source.blocks() for m in source.models])
-    if source.distance is not None:
-        facts.append(source.distance.digest)
-    return digest_json(facts)
+    folder: StudyFolder
+    models: Sequence[str]
+    accept_unverified: bool = False
+    workers: int = 1
+    memory: str = "1 GB"
 
+    @cached_property
+    def source(self) -> StoreSource:
+        return StoreSource(
+            self.folder.store, None, "development", self.models, groups=self.folder.plan.groups,
+            accept_unverified=self.accept_unverified, distance=self.folder.training_distance,
+        )  # fmt: skip
 
-def reduce_study(
-    folder: StudyFolder, models: Sequence[str], *, accept_unverified: bool, workers: int, memory: str
-) -> Reduction:
-    """The one pass over development rows; sums that are there already are read back."""
-    source = development_source(folder, models, accept_unverified=accept_unverified)
-    return reduce_blocks(
-        source, folder.references, memory=parse_bytes(memory), workers=workers, cache=folder.path("reduced")
-    )
+    @cached_property
+    def reduction(self) -> Reduction:
+        """The one pass over the rows; sums that are there already are read back."""
+        return self._reduced(self.source)
 
+    @cached_property
+    def level_one(self) -> dict[int, tuple[Reduction, WithoutFold]] | None:
+        """Per fold, level-one rows by base models that never saw it; None when some model has no nested fits."""
+        folder = self.folder
+        if folder.plan.n_folds < 3 or not all(has_nested(folder.store, m) for m in self.models):
+            return None
+        sources = {
+            fold: WithoutFold(folder.store, self.models, fold, folder.plan.groups, folder.training_distance)
+            for fold in range(folder.plan.n_folds)
+        }
+        return {fold: (self._reduced(source), source) for fold, source in sources.items()}
 
-def level_one(
-    folder: StudyFolder, models: Sequence[str], *, workers: int, memory: str
-) -> dict[int, tuple[Reduction, WithoutFold]] | None:
-    """Per fold, level-one rows by base models that never saw it; None when some model has no nested fits."""
-    if folder.plan.n_folds < 3 or not all(has_nested(folder.store, m) for m in models):
-        return None
-    found = {}
-    for fold in range(folder.plan.n_folds):
-        source = WithoutFold(folder.store, models, fold, folder.plan.groups, folder.training_distance)
-        reduction = reduce_blocks(
-            source, folder.references, memory=parse_bytes(memory), workers=workers, cache=folder.path("reduced")
+    @cached_property
+    def evidence(self) -> Evidence:
+        plan = self.folder.analysis_plan
+        return Evidence(
+            self.reduction, learning_reference(plan), plan.choice_metric, plan.seed, self.source, self.folder.references
         )
-        found[fold] = (reduction, source)
-    return found
+
+    def nested(self, combiners: Sequence[Combiner], on_done: Callable[[str], None] | None = None) -> NestedFits:
+        """Every combiner without each fold, and on all rows."""
+        plan = self.folder.analysis_plan
+        return fit_nested(
+            combiners, self.reduction, source=self.source, references=self.folder.references,
+            reference=learning_reference(plan), primary=plan.choice_metric, seed=plan.seed, level_one=self.level_one,
+            on_done=on_done,
+        )  # fmt: skip
+
+    def key(self, combiners: Mapping[str, Mapping[str, Any]]) -> str:
+        """Digest of everything the stack step depends on; ``combiners`` maps each combiner to its hyper-parameters."""
+        source, plan = self.source, self.folder.analysis_plan
+        layers = [
+            [block.id, layer, source.layer_digest(block, layer)]
+            for block in source.blocks()
+            for layer in ("control", "treated", *source.models)
+        ]
+        nested = [
+            [block.id, model, k, record.digest]
+            for block in source.blocks()
+            for model in source.models
+            for k in sorted({b.fold for b in source.blocks() if b.fold is not None})
+            if (record := source.store.find(block, nested_name(model, k))) is not None
+        ]
+        chosen = {name: dict(params) for name, params in combiners.items()}
+        facts = [2, source.store.plan_digest, plan.digest, self.accept_unverified, chosen, layers, nested]
+        if any("embeddings" in make_combiner(name).needs for name in combiners):
+            facts.append([[b.id, m, source.embedding_digest(b, m)] for b in source.blocks() for m in source.models])
+        if source.distance is not None:
+            facts.append(source.distance.digest)
+        return digest_json(facts)
+
+    def _reduced(self, source: BlockSource) -> Reduction:
+        return reduce_blocks(
+            source, self.folder.references, memory=parse_bytes(self.memory), workers=self.workers,
+            cache=self.folder.path("reduced"),
+        )  # fmt: skip
 
 
 def learning_reference(plan: AnalysisPlan) -> Any:

@@ -37,7 +37,7 @@ from pertstack.study.folder import StudyFolder
 from pertstack.study.held_out import require_sealed_verdict, unfinished_look
 from pertstack.study.learned import stored_stack
 from pertstack.study.members import stackable_models
-from pertstack.study.rows import reduce_study
+from pertstack.study.rows import DevelopmentRows
 from pertstack.study.seals import seal_report, seal_stack, seal_verdict
 from pertstack.study.status import Status, count_jobs, study_status
 from pertstack.study.steps.calibrate import Calibrated, calibrate_study
@@ -281,7 +281,7 @@ class Study:
     def reduce(self, *, workers: int = 1, memory: str = "1 GB") -> Reduction:
         """The one pass over development rows."""
         models = stackable_models(self.folder, accept_unverified=False)
-        return reduce_study(self.folder, models, accept_unverified=False, workers=workers, memory=memory)
+        return DevelopmentRows(self.folder, models, workers=workers, memory=memory).reduction
 
     @_writes
     def calibrate(self, *, workers: int = 1, memory: str = "1 GB") -> Calibrated:

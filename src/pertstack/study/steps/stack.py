@@ -24,21 +24,14 @@ from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stacking.choose import BEST_INFORMED, Choice, choose
 from pertstack.stacking.constants import constant_models
-from pertstack.stacking.nested import NestedFits, fit_nested
+from pertstack.stacking.nested import NestedFits
 from pertstack.stacking.registry import make_combiner, make_combiners
 from pertstack.stacking.saved import save_fitted
 from pertstack.stacking.sums import merge_within, regression_sums
 from pertstack.study.audit.probes import probe_study
 from pertstack.study.folder import StudyFolder
 from pertstack.study.members import left_out_models, seen_rows, stackable_models, unverified_models
-from pertstack.study.rows import (
-    development_source,
-    evidence_key,
-    learning_reference,
-    level_one,
-    panel_metrics,
-    reduce_study,
-)
+from pertstack.study.rows import DevelopmentRows, panel_metrics
 from pertstack.study.steps.calibrate import calibrate_study
 
 
@@ -86,31 +79,21 @@ def stack_study(
     wanted = combiners if combiners is not None else (list(plan.combiners) or None)
     chosen = make_combiners(wanted)
     models = stackable_models(folder, accept_unverified=accept_unverified)
-    source = development_source(folder, models, accept_unverified=accept_unverified)
-    reduction = reduce_study(folder, models, accept_unverified=accept_unverified, workers=workers, memory=memory)
+    rows = DevelopmentRows(folder, models, accept_unverified, workers, memory)
+    source, reduction = rows.source, rows.reduction
     constants = constant_models(reduction)
     if constants and BEST_INFORMED not in {c.name for c in chosen}:
         chosen = (*chosen, make_combiner(BEST_INFORMED))
     with progress_bar() as bar:
         task = bar.add_task("fitting combiners", total=len(chosen) * (folder.plan.n_folds + 1))
-        nested = fit_nested(
-            chosen,
-            reduction,
-            source=source,
-            references=folder.references,
-            reference=learning_reference(plan),
-            primary=plan.choice_metric,
-            seed=plan.seed,
-            level_one=level_one(folder, models, workers=workers, memory=memory),
-            on_done=lambda _: bar.advance(task),
-        )
+        nested = rows.nested(chosen, on_done=lambda _: bar.advance(task))
     oof, in_sample = _scores(folder, source, nested, plan, workers=workers, memory=memory)
     choice = choose(
         oof, nested, primary=plan.choice_metric, level=plan.no_harm_level, ranges=calibrated.ranges,
         constants=constants, seed=plan.seed, rule=plan.choice_rule,
     )  # fmt: skip
     fitted = {name: nested.combiner(name).get_params() for name in nested.names}
-    key = evidence_key(source, plan, fitted, accept_unverified=accept_unverified)
+    key = rows.key(fitted)
     stacked = Stacked(
         key, models, nested, oof, in_sample, choice, Diversity.of(reduction), slopes_of(reduction),
         left_out_models(folder, accept_unverified=accept_unverified),

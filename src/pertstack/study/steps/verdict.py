@@ -18,21 +18,14 @@ from pertstack.predictions.store.store import PredictionStore
 from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stacking.combiner import FittedCombiner
-from pertstack.stacking.nested import fit_nested
 from pertstack.stacking.registry import make_combiner
 from pertstack.study.check_facts import check_facts
 from pertstack.study.folder import StudyFolder
 from pertstack.study.held_out import HeldOutTruth, require_sealed_verdict, unfinished_look
 from pertstack.study.judged import verdict_of
-from pertstack.study.learned import Stored, final_fits, stored_stack
+from pertstack.study.learned import Stored, development_rows, final_fits, stored_stack
 from pertstack.study.looks import publish_look
-from pertstack.study.rows import (
-    development_source,
-    learning_reference,
-    level_one,
-    panel_metrics,
-    reduce_study,
-)
+from pertstack.study.rows import panel_metrics
 from pertstack.verdict.board import Leaderboard
 from pertstack.verdict.checks.checks import run_checks, write_checks
 from pertstack.verdict.coverage import check_coverage
@@ -120,18 +113,12 @@ def _test_source(folder: StudyFolder, stored: Stored, truth: PredictionStore) ->
 
 def _coverage(folder: StudyFolder, stored: Stored, test: StoreSource, *, workers: int, memory: str) -> dict[str, Any]:
     """How often 90 % prediction intervals of the shipped combination hold the truth of the test, by cell line."""
-    plan, accept = folder.analysis_plan, stored.accept_unverified
-    development = development_source(folder, stored.models, accept_unverified=accept)
-    reduction = reduce_study(folder, stored.models, accept_unverified=accept, workers=workers, memory=memory)
-    chosen = make_combiner(stored.chosen, **stored.combiners[stored.chosen]["params"])
-    nested = fit_nested(
-        [chosen], reduction, source=development, references=folder.references, reference=learning_reference(plan),
-        primary=plan.choice_metric, seed=plan.seed,
-        level_one=level_one(folder, stored.models, workers=workers, memory=memory),
-    )  # fmt: skip
+    rows = development_rows(folder, stored, workers=workers, memory=memory)
+    nested = rows.nested([make_combiner(stored.chosen, **stored.combiners[stored.chosen]["params"])])
     return check_coverage(
-        development, nested.combines(without=())[stored.chosen], test,
-        nested.final[stored.chosen].combine, folder.references, seed=plan.seed, memory=parse_bytes(memory),
+        rows.source, nested.combines(without=())[stored.chosen], test,
+        nested.final[stored.chosen].combine, folder.references, seed=folder.analysis_plan.seed,
+        memory=parse_bytes(memory),
     )  # fmt: skip
 
 
