@@ -24,6 +24,7 @@ WHAT = {
     "write": "tables, figures, report",
     "study": "a study folder; one file per command",
     "arrays": "ps.stack",
+    "plugins": "ps.register",
     "cli": "pertstack",
 }
 ROW, LEFT, WIDTH = 44, 250, 400

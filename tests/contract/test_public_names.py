@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 
@@ -9,12 +10,18 @@ import pertstack
 
 PUBLIC = {
     "Evaluation",
+    "ArrayEmbedding",
+    "BaseModel",
+    "Combiner",
+    "CombinerEstimator",
     "Leaderboard",
     "Study",
     "StackFit",
     "StackingError",
     "__version__",
     "evaluate",
+    "errors",
+    "register",
     "stack",
 }
 
@@ -24,6 +31,17 @@ def test_public_names_are_the_written_ones():
     assert set(dir(pertstack)) >= PUBLIC
     for name in PUBLIC:
         assert getattr(pertstack, name) is not None
+
+
+def test_public_functions_keep_their_signatures():
+    """Also after everything else was touched: no folder shares their names."""
+    import pertstack.stacking
+    import pertstack.study.study
+
+    parameters = inspect.signature(pertstack.stack).parameters
+    assert {"predictions", "treated", "control", "folds"} <= set(parameters)
+    assert "data" in inspect.signature(pertstack.Study.create).parameters
+    assert pertstack.stacking.__name__ == "pertstack.stacking" and pertstack.stack.__doc__
 
 
 def test_importing_prints_nothing_and_needs_only_the_core():
@@ -42,7 +60,7 @@ class Blocked:
 
 sys.meta_path.insert(0, Blocked())
 import pertstack, pertstack.cli.steps
-pertstack.Study, pertstack.stacking
+pertstack.Study, pertstack.stack
 from pertstack.fit.registry import list_models
 assert len(list_models()) > 8
 """

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.metadata import entry_points
 from typing import Any
 
-from pertstack._base.errors import unknown_name
+from pertstack._base.errors import ConflictError, InputError, unknown_name
 from pertstack.stacking.combiner import Combiner
 from pertstack.stacking.combiners.best_informed import BestInformed
 from pertstack.stacking.combiners.best_single import BestSingle
@@ -82,6 +83,49 @@ ALWAYS: tuple[str, ...] = (
 """References that stand on every board, asked for or not."""
 
 
+ENTRY_POINT_GROUP = "pertstack.combiners"
+_registered: dict[str, type[Combiner]] = {}
+
+
+def register_combiner(combiner: type[Combiner]) -> type[Combiner]:
+    """Make a combiner known by name for this session; a package of your own uses the entry point group instead.
+
+    Raises
+    ------
+    ConflictError
+        Another combiner already has this name.
+    """
+    present = list_combiners().get(combiner.name)
+    if present is not None and present is not combiner:
+        raise ConflictError(
+            f"A combiner named {combiner.name!r} already exists ({present.__module__}.{present.__qualname__}). Give "
+            f"{combiner.__qualname__} another name."
+        )
+    _registered[combiner.name] = combiner
+    return combiner
+
+
+def list_combiners() -> dict[str, type[Combiner]]:
+    """Name -> class: ours, those of installed packages (entry points ``pertstack.combiners``), registered ones.
+
+    Raises
+    ------
+    InputError
+        An installed package names a combiner that cannot be loaded.
+    """
+    found = dict(COMBINERS)
+    for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda p: p.name):
+        try:
+            combiner = point.load()
+        except (ImportError, AttributeError) as error:
+            raise InputError(
+                f"The combiner {point.name!r} of an installed package ({point.value}) cannot be loaded: {error}. Mend "
+                f"or uninstall that package."
+            ) from error
+        found.setdefault(combiner.name, combiner)
+    return found | _registered
+
+
 def make_combiner(name: str, **params: Any) -> Combiner:
     """A combiner by name, with hyper-parameters.
 
@@ -90,16 +134,18 @@ def make_combiner(name: str, **params: Any) -> Combiner:
     UnknownNameError
         No combiner, or no parameter of it, has this name; the message shows near ones.
     """
-    if name not in COMBINERS:
-        raise unknown_name("combiner", name, COMBINERS)
-    return COMBINERS[name]().with_params(**params)
+    known = COMBINERS if name in COMBINERS else list_combiners()
+    if name not in known:
+        raise unknown_name("combiner", name, known)
+    return known[name]().with_params(**params)
 
 
 def make_combiners(chosen: Iterable[str | Combiner] | None = None) -> tuple[Combiner, ...]:
     """The chosen combiners, with the references that always stand on the board first.
 
-    Default: every combiner whose class says ``default``. Those that are slow, or that vary another one, are asked for
-    by name, so that a default run stays quick and fewer candidates compete to look best by chance.
+    Default: every combiner of ours whose class says ``default``. Those that are slow, that vary another one, or that
+    come from another package are asked for by name, so that a default run stays quick and fewer candidates compete to
+    look best by chance.
     """
     wanted = [name for name, c in COMBINERS.items() if c.default] if chosen is None else list(chosen)
     made = [make_combiner(c) if isinstance(c, str) else c for c in wanted]
