@@ -77,8 +77,7 @@ def whole(path: Path) -> Iterator[Path]:
         yield part
         for file in [part, *part.rglob("*")] if part.is_dir() else [part]:
             _fsync(file)
-        part.replace(path)
-        fsync_directory(path.parent)
+        _put(part, path)
     except StackingError:
         raise
     except OSError as error:
@@ -88,6 +87,15 @@ def whole(path: Path) -> Iterator[Path]:
         raise storage_error(OSError(number, str(error)), path) from error
     finally:
         remove(part)
+
+
+def _put(part: Path, path: Path) -> None:
+    """Give a finished file or folder its name; whatever stands in the way (a folder of that name) is a refusal."""
+    try:
+        part.replace(path)
+        fsync_directory(path.parent)
+    except OSError as error:
+        raise storage_error(error, path) from error
 
 
 def leftovers(folder: Path) -> list[Path]:

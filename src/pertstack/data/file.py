@@ -134,12 +134,6 @@ class DataFile:
         """Controls alone, for code that must not touch the treated values."""
         return take(self.control, self._positions(rows))
 
-    def read_effect(self, rows: Sequence[int] | Positions | slice) -> Float32:
-        """The noise-free effect of chosen rows; InputError when the file has none."""
-        if self.effect is None:
-            raise InputError(f"{self.path} has no noise-free effect: only simulated data have one (layer 'effect').")
-        return take(self.effect, self._positions(rows))
-
     def only(self, sample_ids: Sequence[str], notes: Sequence[Finding] = ()) -> DataFile:
         """The file with some of its samples, and more notes; the values are read from where they are."""
         at = self.positions(sample_ids)

@@ -16,7 +16,8 @@ PASS_SECONDS, COMBINER_SECONDS = 2.2e-7, 1.6e-8
 """Per row x model x gene: of the pass and the scores, and of each combiner (146,000 x 4 x 978 with 3 combiners took
 156 CPU seconds, 4,000 x 4 x 10,716 with 28 took 116)."""
 VERDICT = 1.15
-"""The verdict learns the combiners again and scores the test: 133 CPU seconds where the stack took 116."""
+"""Measured when the verdict still learned the combiners again (133 CPU seconds where the stack took 116); now an
+upper bound."""
 
 
 def sizes(folder: StudyFolder, role: str) -> tuple[int, int]:

@@ -81,11 +81,6 @@ class GroupResampling:
         return np.random.default_rng(self.seed)
 
 
-def default_resampling(seed: int = 0) -> GroupResampling:
-    """The inference of the verdict: 95 % intervals from 2,000 resamples of whole groups."""
-    return GroupResampling(seed=seed)
-
-
 def _difference(estimate: Estimate) -> Difference:
     if not np.isfinite(estimate.value):
         return Difference(None, None, None, estimate.n, estimate.n_clusters)

@@ -20,7 +20,6 @@ from pertstack.design.provenance import FittedOn
 from pertstack.predictions import PredictionStore
 from pertstack.predictions.exports import cell_eval_pair, export_anndata, export_npz
 from pertstack.predictions.importers import add_predictions
-from pertstack.predictions.store.views import read_block
 from references.small_store import World, make_world
 
 LINE, OTHER, ODD, TEST = Block("A375", 0), Block("A375", 1), Block("HT 29/x.y", 0), Block("A375", None)
@@ -65,14 +64,6 @@ def test_rows_by_id_and_genes_by_name(world: World) -> None:
     np.testing.assert_array_equal(gene.loc[world.obs[ODD].index, "treated"], world.treated[ODD][:, 3])
     with pytest.raises(UnknownNameError, match="Did you mean"):
         world.store.gene("ensg00000000003")
-
-
-def test_a_whole_block_with_its_mask(world: World) -> None:
-    values, mask = read_block(world.store, OTHER, ["m", "part/2"], missing="mask")
-    np.testing.assert_array_equal(values[0], world.prediction(OTHER, 1))
-    assert mask.tolist() == [[True] * 5, [False] * 5] and np.isnan(values[1]).all()
-    with pytest.raises(UnknownNameError):
-        read_block(world.store, OTHER, ["m", "part/2"])
 
 
 @pytest.mark.parametrize("lazy", [True, False])

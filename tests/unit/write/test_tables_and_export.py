@@ -12,13 +12,11 @@ import pytest
 from rich.console import Console
 
 from pertstack._base.errors import InputError, MisalignedError, StorageError
-from pertstack.verdict.checks.checks import run_checks
-from pertstack.verdict.checks.facts import Facts
 from pertstack.verdict.judge import judge
 from pertstack.verdict.setting import Setting
 from pertstack.verdict.words import interval, number
 from pertstack.write.export import predictions_to_h5ad
-from pertstack.write.tables import checks_table, decomposition_table, facts_table, leaderboard_table
+from pertstack.write.tables import leaderboard_table
 from references.judged_world import KINDS, shifts, world
 from references.plain_resampling import PlainResampling
 
@@ -75,23 +73,6 @@ def test_the_answer_stands_in_colour_and_in_words(verdict):
     console.print(verdict.leaderboard)
     coloured = console.export_text(styles=True)
     assert "\x1b[1;32mA gain is shown." in coloured
-
-
-def test_checks_table_shows_what_needs_a_look_and_counts_the_rest(verdict):
-    checks = run_checks(Facts(verdict, slopes={"knn": 0.1}))
-    short, long = text_of(checks_table(checks)), text_of(checks_table(checks, all_of_them=True))
-    assert "knn 0.10" in short and "Gain too good" not in short and "Gain too good" in long
-    assert f"{sum(c.status == 'not applicable' for c in checks)} not applicable" in short
-
-
-def test_decomposition_table(verdict):
-    text = text_of(decomposition_table(verdict.decomposition))
-    assert "+0.025" in text and "cell line" in text and "RMSE, all genes" in text
-
-
-def test_facts_table_takes_no_rows():
-    assert "empty" in text_of(facts_table("empty", []))
-    assert "biolord" in text_of(facts_table("models", [{"name": "biolord", "why": None}]))
 
 
 def test_h5ad_round_trip_is_matched_by_name(tmp_path):

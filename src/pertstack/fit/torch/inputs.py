@@ -53,10 +53,6 @@ class Batch:
         assert self.x2 is not None, "a batch for prediction holds no treated values"
         return self.x2 if self.genes is None else self.x2[:, self.genes]
 
-    def at_genes(self, values: Tensor) -> Tensor:
-        """(B, G) values on the genes of this step."""
-        return values if self.genes is None else values[:, self.genes]
-
 
 @dataclass(frozen=True)
 class Table:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,7 @@ from pertstack._base.errors import NeedsExtraError, first_few, unknown_name
 from pertstack._base.memory import rows_per_tile
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block, Role
-from pertstack.predictions.source import BlockSource, Mask
-from pertstack.predictions.store import layout
+from pertstack.predictions.source import BlockSource
 from pertstack.predictions.store.chunks import DTYPE
 from pertstack.predictions.store.names import TRUTH_LAYERS
 from pertstack.predictions.store.reader import StoreReader
@@ -184,29 +183,3 @@ def read_ahead(
 
 def _n(source: StoreReader | BlockSource, block: Block) -> int:
     return source.n_samples(block) if isinstance(source, StoreReader) else len(source.obs(block))
-
-
-def read_block(
-    store: StoreReader, block: Block, models: Sequence[str], *, missing: Literal["raise", "mask"] = "raise",
-    out: Float32 | None = None,
-) -> tuple[Float32, Mask]:  # fmt: skip
-    """All models of one block, (M, n, n_genes), and which (model, row) pairs were predicted, (M, n).
-
-    ``missing='mask'`` gives NaN rows for models that are not committed; 'raise' refuses them. Statistics must use the
-    mask.
-    """
-    ids = np.asarray(store.sample_ids(block), dtype=object)
-    out = np.empty((len(models), len(ids), store.facts.n_genes), DTYPE) if out is None else out
-    mask = np.zeros((len(models), len(ids)), dtype=bool)
-    for m, name in enumerate(models):
-        if missing == "mask" and store.status(block, name) != "committed":
-            out[m] = np.nan
-            continue
-        store.read(block, name, out=out[m])
-        mask[m] = ~np.isin(ids, store.record(block, name).missing_samples)
-    return out, mask
-
-
-def array_path(store: StoreReader, block: Block, layer: str) -> str:
-    """Folder of a layer's Zarr array, for zarr, tensorstore or another language."""
-    return str(layout.array_folder(store.root, block, layer))

@@ -68,14 +68,6 @@ def two_sided_values(
     return values
 
 
-def plates_known(source: BlockSource) -> bool:
-    """Whether some row could be compared within its plate: some block has a plate with enough perturbations."""
-    return any(
-        len(obs) and _plate_codes(obs)[2].max(initial=0) > LEAST_OTHERS
-        for obs in map(source.obs, ordered_blocks(source))
-    )
-
-
 def _plate_codes(obs: pd.DataFrame) -> tuple[Any, Any, Any]:
     """Per row its plate (-1: not known) and its pair of plate and perturbation; per plate its perturbations."""
     n = len(obs)

@@ -18,6 +18,7 @@ import pandas as pd
 from pertstack._base.digests import keyed_hash64
 from pertstack._base.errors import ConflictError, InputError, first_few
 from pertstack._base.files import read_json, write_json
+from pertstack._base.progress import remark
 from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.design.blocks import Block
 from pertstack.design.plan.folds import FoldPlan
@@ -27,6 +28,7 @@ from pertstack.fit.jobs import Job, JobRecord, JobResult, JobRows, Scope, plan_j
 from pertstack.fit.registry import available, get_row, model_class
 from pertstack.predictions.store.names import nested_name
 from pertstack.predictions.store.store import PredictionStore
+from pertstack.study.estimate import of_fit
 from pertstack.study.folder import StudyFolder
 
 ANCHORS = 256
@@ -206,6 +208,7 @@ def cross_fit_study(
     """
     jobs = study_jobs(folder, models, params=params, scope=scope, nested=nested)
     note_planned(folder, jobs, scope)
+    remark(of_fit(folder, jobs, workers))
     return cross_fit(
         jobs,
         rows_for=StudyRows(folder.root),

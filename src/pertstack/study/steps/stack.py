@@ -15,7 +15,7 @@ import numpy as np
 from pertstack._base.files import read_json, write_atomic, write_json
 from pertstack._base.findings import Finding
 from pertstack._base.memory import parse_bytes
-from pertstack._base.progress import progress_bar
+from pertstack._base.progress import progress_bar, remark
 from pertstack.design.analysis_plan import AnalysisPlan
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.reduce.diversity import Diversity
@@ -29,6 +29,7 @@ from pertstack.stacking.registry import make_combiner, make_combiners
 from pertstack.stacking.saved import save_fitted
 from pertstack.stacking.sums import merge_within, regression_sums
 from pertstack.study.audit.probes import probe_study
+from pertstack.study.estimate import of_stack
 from pertstack.study.folder import StudyFolder
 from pertstack.study.members import left_out_models, seen_rows, stackable_models, unverified_models
 from pertstack.study.rows import DevelopmentRows, panel_metrics
@@ -84,6 +85,7 @@ def stack_study(
     constants = constant_models(reduction)
     if constants and BEST_INFORMED not in {c.name for c in chosen}:
         chosen = (*chosen, make_combiner(BEST_INFORMED))
+    remark(of_stack(folder, len(models), len(chosen)))
     with progress_bar() as bar:
         task = bar.add_task("fitting combiners", total=len(chosen) * (folder.plan.n_folds + 1))
         nested = rows.nested(chosen, on_done=lambda _: bar.advance(task))

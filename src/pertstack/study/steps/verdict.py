@@ -12,7 +12,7 @@ from pertstack._base.digests import digest_json
 from pertstack._base.errors import InputError
 from pertstack._base.files import read_json, write_json
 from pertstack._base.memory import parse_bytes
-from pertstack._base.progress import progress_bar
+from pertstack._base.progress import progress_bar, remark
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.reduce.score import score
@@ -20,6 +20,7 @@ from pertstack.reduce.score_table import ScoreTable
 from pertstack.stacking.combiner import FittedCombiner
 from pertstack.stacking.registry import make_combiner
 from pertstack.study.check_facts import check_facts
+from pertstack.study.estimate import of_stack
 from pertstack.study.folder import StudyFolder
 from pertstack.study.held_out import HeldOutTruth, require_sealed_verdict, unfinished_look
 from pertstack.study.judged import verdict_of
@@ -55,6 +56,7 @@ def judge_study(folder: StudyFolder, *, exploratory: bool, workers: int, memory:
             f"was recorded. Its out-of-fold scores: pertstack stack {folder.root}. For a verdict make the study again "
             f"with --test 0.2."
         )
+    remark(of_stack(folder, len(stored.models), len(stored.combiners), verdict=True))
     fits = final_fits(folder, stored, workers=workers, memory=memory)
     look, truth = HeldOutTruth(folder).look(_intent(folder, stored), exploratory=exploratory)
     source = _test_source(folder, stored, truth)
