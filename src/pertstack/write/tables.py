@@ -1,4 +1,4 @@
-"""Tables for the terminal: leaderboard, checks, gain decomposition, as rich ``Table`` objects.
+"""Tables for the terminal: the leaderboard, and what was taken from the data, as rich ``Table`` objects.
 
 The same words and numbers as in the report; the leaderboard's own short table lives beside it, in
 ``verdict/board_text.py``.
@@ -6,15 +6,15 @@ The same words and numbers as in the report; the leaderboard's own short table l
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from shutil import get_terminal_size
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from pertstack.data.taken import Taken
 from pertstack.verdict.board import Leaderboard
-
-_STATUS_STYLE = {"issue": "bold red", "tip": "yellow", "passed": "green", "not applicable": "dim"}
 
 
 def leaderboard_table(board: Leaderboard, *, width: int | None = None, every: bool = False) -> Group | Table:
