@@ -201,6 +201,15 @@ def test_scarchon_keeps_control_treated_and_predicted_cells_in_one_file(world, t
     assert "18 rows are not predictions" in " ".join(f.message for f in found.findings)
 
 
+def test_a_table_with_columns_that_say_what_was_done(world, tmp_path):
+    """CSV and parquet: perturbation and cell line in front of the genes."""
+    frame = world[2].reset_index(names="perturbation")
+    frame.insert(1, "cell_line", files.LINE)
+    for write, name in ((frame.to_csv, "table.csv"), (frame.to_parquet, "table.parquet")):
+        write(tmp_path / name, index=False)
+        assert_right(world, tmp_path / name, world[2])
+
+
 def test_a_table_indexed_by_perturbation_alone(world, tmp_path):
     world[2].to_csv(tmp_path / "wide.csv")
     assert_right(world, tmp_path / "wide.csv", world[2])

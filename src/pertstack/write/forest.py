@@ -83,7 +83,7 @@ def _row(
     if low is not None and high is not None:
         bar = (place(low), round(max(0.3, place(high) - place(low)), 2))
     best = row.name == board.best_single
-    text = "best single model" if best else number(gain, sign=True)
+    text = ("best model" if board.evaluated else "best single model") if best else number(gain, sign=True)
     if not best and low is not None and high is not None:
         text += f" {interval((low, high), sign=True)}"
     beyond = "" if gain is None else "left" if gain < ends[0] else "right" if gain > ends[1] else ""

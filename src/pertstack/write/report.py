@@ -91,7 +91,8 @@ def _tiles(content: ReportInput) -> list[tuple[str, str, str]]:
     """The three numbers a reader wants first: caption, number, what it is."""
     board, tiles = content.verdict.leaderboard, []
     metric, level = board.primary, f"{100 * float(board.interval.get('level', 0.95)):.0f} %"
-    for caption, name in (("best single model", board.best_single), ("shipped", board.ships)):
+    best = "best model" if board.evaluated else "best single model"
+    for caption, name in ((best, board.best_single), ("shipped", board.ships)):
         row = next((r for r in board.ranked() if r.name == name), None)
         cell = row.score(metric) if row else None
         if row is not None and cell is not None:
@@ -119,6 +120,7 @@ def _every_metric(content: ReportInput) -> list[dict[str, Any]]:
     board, tables = content.verdict.leaderboard, []
     for split, words in (("test", "Held-out test"), ("oof", "Out-of-fold rows")):
         rows = board.ranked("test" if split == "test" else "oof")
+        words = "These samples" if board.evaluated else words
         if rows:
             metrics = list(dict.fromkeys(m for r in rows for m in r.scores))
             lines = [(metric_label(m), [(c.value if (c := r.score(m)) else None) for r in rows]) for m in metrics]

@@ -21,15 +21,13 @@ from pertstack.data.readers.columns import canonical_obs, source_column
 from pertstack.data.readers.control_rows import control_rows
 from pertstack.data.readers.tuple_labels import part_labels
 from pertstack.data.rows import Float32
-from pertstack.predictions.importers.files import PredictionFile
+from pertstack.predictions.importers.files import STATUS, PredictionFile
 from pertstack.predictions.importers.labels import Labels
 from pertstack.predictions.importers.space import Averaging, averaging
 from pertstack.predictions.store.align import names_index
 
 FINER = ("log10_dose", "time_h", "plate")
 """Parts of a key beyond perturbation and cell line, used where file and samples both have them."""
-STATUS = ("status", "state", "kind", "origin", "source", "data_type", "type", "split", "set")
-"""Columns that may say which rows of a file are predictions."""
 PREDICTED = frozenset({"predicted", "prediction", "predictions", "pred", "generated", "imputed"})
 SAME = 1e-4
 """Two predictions of one key that differ by less are one and the same."""

@@ -21,6 +21,8 @@ Rows = Callable[[int], Iterator[Float32]]
 """From a number of rows per chunk to the chunks, in the file's order."""
 
 CHUNK_BYTES = 16_000_000
+STATUS = ("status", "state", "kind", "origin", "source", "data_type", "type", "split", "set")
+"""Columns that may say which rows of a file are predictions."""
 
 
 @dataclass(frozen=True)

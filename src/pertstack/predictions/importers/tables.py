@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.ipc
@@ -21,10 +23,13 @@ import pyarrow.parquet
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.tables import counts_rows
 from pertstack._base.text_tables import UNNAMED, TextTable, is_number, text_table
+from pertstack.data.readers.columns import ALIASES
 from pertstack.data.rows import Float32
-from pertstack.predictions.importers.files import PredictionFile, names_of
+from pertstack.predictions.importers.files import STATUS, PredictionFile, names_of
 
 SLAB_BYTES = 24_000_000
+KEYS = frozenset({a for name in ALIASES if name != "smiles" for a in ALIASES[name]} | set(STATUS))
+"""Names of columns that say what was done, where they stand before the genes."""
 ReadColumns = Callable[[list[str]], Any]  # -> pyarrow.Table
 
 
@@ -76,20 +81,41 @@ def id_column(path: Path, schema: Any) -> str:
     )
 
 
+def leading_keys(columns: Sequence[str]) -> list[str]:
+    """The first columns of a table that say what was done, up to the first that does not: no gene stands among them.
+
+    >>> leading_keys(["perturbation", "cell_line", "TP53", "dose"]), leading_keys(["s1", "TP53"])
+    (['perturbation', 'cell_line'], [])
+    """
+    return list(takewhile(lambda c: c in KEYS, columns))
+
+
 def _columnar(path: Path, schema: Any, read: ReadColumns) -> PredictionFile:
-    ids_in = id_column(path, schema)
-    genes = [f for f in schema if f.name != ids_in]
+    columns = [str(f.name) for f in schema]
+    keys = leading_keys(columns)
+    ids_in = None if keys else id_column(path, schema)
+    keys = keys or leading_keys([c for c in columns if c != ids_in])
+    genes = [f for f in schema if f.name != ids_in and f.name not in keys]
     odd = [f.name for f in genes if not (pa.types.is_floating(f.type) or pa.types.is_integer(f.type))]
     if odd:
         raise InputError(
             f"{path}: columns without numbers: {first_few(odd)}. Keep the id column and one column per gene."
         )
     names = [str(f.name) for f in genes]
-    ids = names_of(read([ids_in]).column(ids_in).to_numpy(zero_copy_only=False), "the id column", path)
+    obs = None if not keys else read(keys).to_pandas().reset_index(drop=True)
+    if ids_in is None:
+        assert obs is not None
+        ids = [str(i) for i in range(len(obs))]
+    else:
+        ids = names_of(read([ids_in]).column(ids_in).to_numpy(zero_copy_only=False), "the id column", path)
     if len(set(names)) != len(names):
         # PredictionFile says which; columns of one name cannot be read one by one
         return PredictionFile(path, ids, names, lambda n_rows: iter(()))
-    return PredictionFile(path, ids, names, lambda n_rows: _turned(names, len(ids), read, n_rows))
+    return PredictionFile(path, ids, names, lambda n_rows: _turned(names, len(ids), read, n_rows), obs=_named(obs, ids))
+
+
+def _named(obs: pd.DataFrame | None, ids: list[str]) -> pd.DataFrame | None:
+    return None if obs is None else obs.set_axis(pd.Index(ids, dtype=object))
 
 
 def _turned(names: list[str], n: int, read: ReadColumns, n_rows: int) -> Iterator[Float32]:
@@ -146,12 +172,17 @@ def open_csv_predictions(path: Path) -> PredictionFile:
         raise InputError(
             f"{path}: the first line holds no comma, tab or semicolon: {' '.join(columns)[:60]!r}. Is this a table?"
         )
+    keys = leading_keys(columns)
     ids = _texts(table, columns[0])
-    if columns[0] == UNNAMED and len(columns) > 2 and counts_rows(ids):
+    if keys:
+        ids, columns = [str(i) for i in range(len(ids))], ["", *columns[len(keys) :]]
+    elif columns[0] == UNNAMED and len(columns) > 2 and counts_rows(ids):
         second = _texts(table, columns[1])
         if not all(is_number(i, table.decimal) for i in second):
             columns, ids = columns[1:], second
-    gene_names = columns[1:]
+    keys = keys or leading_keys(columns[1:])
+    gene_names = [c for c in columns[1:] if c not in keys]
+    obs = pd.DataFrame({c: _texts(table, c) for c in keys}) if keys else None
 
     def rows(n_rows: int) -> Iterator[Float32]:
         for batch in table.batches(gene_names, numbers=gene_names):
@@ -159,7 +190,7 @@ def open_csv_predictions(path: Path) -> PredictionFile:
                 part = batch.slice(start, n_rows)
                 yield _slab(part, gene_names, part.num_rows)
 
-    return PredictionFile(path, ids, gene_names, rows)
+    return PredictionFile(path, ids, gene_names, rows, obs=_named(obs, ids))
 
 
 def _texts(table: TextTable, column: str) -> list[str]:
