@@ -41,6 +41,7 @@ def evaluate(
 
     Example:  pertstack evaluate truth.h5ad gears=gears.h5ad state=adata_pred.h5ad
     """
+    from pertstack.study.steps.evaluate import SHOWN
     from pertstack.study.steps.evaluate import evaluate as judge
     from pertstack.verdict.board_text import answer
     from pertstack.verdict.several import several_in_words
@@ -57,7 +58,7 @@ def evaluate(
         out_json(found.leaderboard.to_dict())
         return
     for finding in found.findings:
-        if finding.code == "matched_by_key":
+        if finding.severity == "note" and finding.code in SHOWN:
             say(finding.message)
     board = found.leaderboard
     out(leaderboard_table(board, every=every, width=get_terminal_size().columns))

@@ -30,6 +30,8 @@ from pertstack.predictions.importers.value_checks import check_values
 from pertstack.predictions.source import Mask
 
 ROWS = ("perturbation", "cell_line", "log10_dose", "time_h", "plate")
+TOLD = ("pseudobulk", "controls_from_rows", "genes_by_column", "labels_parted")
+"""Notes on the truth that everybody should read: what was made of its rows."""
 LEAST_COMMON = 0.5
 """Share of the samples that all models must predict together, below which no ranking is worth giving."""
 
@@ -78,7 +80,7 @@ def matched_values(
         for name, paths in named.items()
     )  # fmt: skip
     scored, said = common_genes(models, own)
-    said += [f for g in models for f in g.findings] + [f for f in file.notes if f.severity != "note"]
+    said += [f for g in models for f in g.findings] + [f for f in file.notes if f.severity != "note" or f.code in TOLD]
     treated, control = _measured(file, scored, len(models))
     values, predicted = _predicted(models, samples, scored)
     for g in models:

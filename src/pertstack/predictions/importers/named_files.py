@@ -10,7 +10,7 @@ from pertstack._base.files import missing_file
 from pertstack.predictions.importers.formats import SUFFIXES, is_prediction_file
 
 Paths = str | Path | Sequence[str | Path] | Mapping[str, str | Path | Sequence[str | Path]]
-_PLAIN = {"adata_pred", "pred", "prediction", "predictions", "all_predictions", "adata", "output"}
+_PLAIN = {"adata", "all", "pred", "prediction", "predictions", "output"}
 """File names that say nothing of the model: the folder names it."""
 
 
@@ -52,6 +52,8 @@ def _split(value: str | Path) -> tuple[str, list[Path]]:
     stem = found.name
     for suffix in (".gz", *SUFFIXES):
         stem = stem.removesuffix(suffix)
+    for suffix in ("_predictions", "_prediction", "_pred"):
+        stem = stem.removesuffix(suffix) or stem
     if stem.casefold() in _PLAIN and found.resolve().parent.name:
         stem = found.resolve().parent.name
     return stem, [found]

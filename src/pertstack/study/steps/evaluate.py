@@ -34,7 +34,7 @@ from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.reduce.tile import Combine, Tile
 from pertstack.study.check_facts import correlation_frame
-from pertstack.study.evaluation_rows import Matched, matched_values
+from pertstack.study.evaluation_rows import TOLD, Matched, matched_values
 from pertstack.study.steps.stack import slopes_of
 from pertstack.verdict.board import Kind, Leaderboard
 from pertstack.verdict.judge import Verdict, judge
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 AUTO = "auto"
 PARTS = 5
 """Perturbations are parted, so that a constant for the calibration can be made of the other parts."""
+SHOWN = ("matched_by_key", "genes_by_list", "genes_by_second_name", *TOLD)
+"""Notes that are printed and stand on the page."""
 FLOOR, MEAN = "mean_of_others", "mean"
 
 
@@ -99,7 +101,7 @@ class Evaluation:
         return ReportInput(
             f"Evaluation: {self.facts['truth']}", self.verdict, data=self.facts,
             prediction_correlation=frames.get("predictions"), error_correlation=frames.get("errors"),
-            findings=[f for f in self.findings if f.severity != "note" or f.code == "matched_by_key"],
+            findings=[f for f in self.findings if f.severity != "note" or f.code in SHOWN],
             probes=self.probes, calibration=list(self.calibration.values()), slopes=self.slopes,
             made={"pertstack": __version__},
         )  # fmt: skip
