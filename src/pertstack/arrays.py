@@ -16,7 +16,8 @@ import pandas as pd
 
 from pertstack._base.errors import MisalignedError, first_few, unknown_name
 from pertstack._base.findings import Finding
-from pertstack.data.rows import Float32
+from pertstack._base.labelled import align
+from pertstack.data.labels import one_spelling, spelling_finding
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.predictions.sources.embedding import ArrayEmbedding
 from pertstack.reduce.metrics.names import DEFAULT_PANEL, parse_metric
@@ -43,6 +44,8 @@ class StackFit:
     references: References
     findings: tuple[Finding, ...] = ()
     """What the probes say of every model's claim to be out of fold; an accusation is a warning too."""
+    named_genes: bool = False
+    """Whether genes have names, to which DataFrames of new predictions are brought."""
 
     @property
     def chosen(self) -> str:
@@ -70,9 +73,10 @@ class StackFit:
         self, predictions: Mapping[str, Any], *, control: Any = None, cell_line: Any = None,
         combiner: str | None = None, embeddings: Mapping[str, ArrayEmbedding] | None = None,
         features: Mapping[str, Any] | None = None,
-    ) -> Float32:  # fmt: skip
+    ) -> Any:  # fmt: skip
         """Combined treated profiles (n, n_genes) of new samples, by the chosen combiner or the one named.
 
+        An array; a DataFrame where the arguments carry row names, in the order of ``control``, else of the first model.
         ``predictions`` are of models fitted on all development rows; ``control`` None means differential values.
         ``embeddings`` by the same fits, each with its anchors, and ``features`` as in ``stack``, for a combiner that
         was learned with them; a feature that is not handed in counts as unknown.
@@ -87,10 +91,21 @@ class StackFit:
                 f"The stack was learned on {len(fitted.models)} models; predictions lack {first_few(missing)}. Hand in "
                 f"all of them; a model that has no answer for a row or gene may be NaN there."
             )
-        given = {m: np.asarray(predictions[m], dtype=np.float32) for m in fitted.models}
+        named = {f"predictions[{m!r}]": predictions[m] for m in fitted.models}
+        extra = {f"features[{f!r}]": v for f, v in (features or {}).items()}
+        ordered = align(
+            {"control": control, **named, "cell_line": cell_line, **extra}, first=("control", *named),
+            columns=self.references.gene_names if self.named_genes else None,
+        )  # fmt: skip
+        found = ordered.values
+        given = {m: np.asarray(found[n], dtype=np.float32) for m, n in zip(fitted.models, named, strict=True)}
         shape = next(iter(given.values())).shape
-        zero = np.zeros(shape, dtype=np.float32) if control is None else np.asarray(control, dtype=np.float32)
-        return combine_arrays(fitted, given, zero, self.references, cell_line, embeddings, features)
+        zero = np.zeros(shape, dtype=np.float32) if control is None else np.asarray(found["control"], dtype=np.float32)
+        features = None if features is None else {f: found[f"features[{f!r}]"] for f in features}
+        combined = combine_arrays(fitted, given, zero, self.references, found["cell_line"], embeddings, features)
+        if ordered.rows is None:
+            return combined
+        return pd.DataFrame(combined, index=ordered.rows, columns=list(self.references.gene_names))
 
 
 def stack(
@@ -119,6 +134,8 @@ def stack(
     predictions : {model: array (n, n_genes)}
         Out-of-fold, in the treated scale: row i comes from a fit without fold ``folds[i]``. That is the caller's word.
     treated, control : arrays (n, n_genes); control None for differential values.
+        DataFrames and Series are put in one order by their index and columns; beside plain arrays, which have no names,
+        they must be in one order already.
     folds, perturbation, cell_line, group : one entry per row; the group (default: perturbation) is what is resampled.
     combiners : names or combiners; None for all. primary : what is chosen by. reference : what is learned against.
     trust_partial : let combiners with weights per gene, condition or sample ship. Arrays carry no nested fits, and base
@@ -142,10 +159,21 @@ def stack(
     >>> fit.chosen, fit.leaderboard, fit.predict({"a": a2, "b": b2}, control=c2)  # doctest: +SKIP
     """
     wanted = parse_metric(primary)
+    ordered = align(
+        {
+            "treated": treated, "control": control, **{f"predictions[{m!r}]": v for m, v in predictions.items()},
+            "folds": folds, "perturbation": perturbation, "cell_line": cell_line, "group": group,
+            "condition": condition, **{f"features[{f!r}]": v for f, v in (features or {}).items()},
+        },
+        columns=gene_names, first=("treated",),
+    )  # fmt: skip
+    found = ordered.values
+    features = None if features is None else {f: found[f"features[{f!r}]"] for f in features}
     source = ArraySource(
-        predictions, treated, control, folds=folds, perturbation=perturbation, cell_line=cell_line,
-        gene_names=gene_names, group=group, obs=sample_table(features, np.shape(treated), condition=condition),
-        embeddings=embeddings,
+        {m: found[f"predictions[{m!r}]"] for m in predictions}, found["treated"], found["control"],
+        folds=found["folds"], perturbation=_one_name_each(found["perturbation"]), cell_line=found["cell_line"],
+        gene_names=ordered.columns if gene_names is None else gene_names, group=found["group"],
+        obs=sample_table(features, np.shape(found["treated"]), condition=found["condition"]), embeddings=embeddings,
     )  # fmt: skip
     findings = _probes(source, seed, claims_folds=not trust_partial, assumed=condition is None)
     references = References.collect(source)
@@ -157,7 +185,17 @@ def stack(
     metrics = tuple(dict.fromkeys([wanted.name, *DEFAULT_PANEL]))
     table = score(source, nested.combines(), references, metrics=metrics)
     choice = choose(table, nested, seed=seed, trust_partial=trust_partial)
-    return StackFit(table, nested, choice, references, findings)
+    named = gene_names is not None or ordered.columns is not None
+    return StackFit(table, nested, choice, references, findings, named)
+
+
+def _one_name_each(perturbation: Any) -> Any:
+    """Perturbations under one spelling each (B+A is A+B), with a warning where one is changed."""
+    names = np.asarray(perturbation, dtype=object)
+    changed = one_spelling(names)
+    for finding in spelling_finding(changed, "perturbation"):
+        warnings.warn(finding.message, stacklevel=3)
+    return np.array([changed.get(str(n), n) for n in names], dtype=object) if changed else perturbation
 
 
 def _probes(source: ArraySource, seed: int, *, claims_folds: bool, assumed: bool) -> tuple[Finding, ...]:

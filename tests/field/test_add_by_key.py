@@ -81,7 +81,7 @@ def test_the_truth_itself_is_no_prediction(world, tmp_path):
     data = anndata.read_h5ad(folder / "truth.h5ad")
     one = data[(data.obs["batch"] == "1") & (data.obs["condition"] != "ctrl")]
     both = data[data.obs["condition"] != "ctrl"]
-    with pytest.raises(IntegrityError, match="its values are the measured ones"):
+    with pytest.raises(IntegrityError, match="are the measured values themselves"):
         study.add("copy", files.h5ad(tmp_path / "copy.h5ad", both.X, both.obs[[]], files.GENES), fitted_on="unknown",
                   scale="treated")  # fmt: skip
     obs = one.obs[["condition"]].set_axis([f"r{i}" for i in range(len(one))])

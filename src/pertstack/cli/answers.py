@@ -28,7 +28,8 @@ def predict(
     metadata: Annotated[Path | None, typer.Option(help="Sample table of GCTX data.")] = None,
     controls: Annotated[ControlChoice | None, typer.Option(help="How to assign a control to each sample when "
                                                                 "controls are rows of the same file.")] = None,
-    control_label: Annotated[str | None, typer.Option(help="The perturbation that is the control.")] = None,
+    control_label: Annotated[list[str] | None, typer.Option(help="The perturbation that is the control.")] = None,
+    transform: Annotated[str | None, typer.Option(help="Map controls to the study's scale: ln_to_log2, ...")] = None,
     use: Annotated[str | None, typer.Option(help="A combination or model to use instead of what ships.")] = None,
 ) -> None:  # fmt: skip
     """Predict new samples with what the headline says ships. The file is read as the study's data were, unless told.
@@ -41,7 +42,7 @@ def predict(
     folder = Study.open(study).folder
     reading = {
         "mapping": parse_mapping(map_) or None, "control_layer": control_layer, "control": control,
-        "metadata": metadata, "controls": controls, "control_label": control_label,
+        "metadata": metadata, "controls": controls, "control_label": control_label, "transform": transform,
     }  # fmt: skip
     shape = predict_new(folder, new, out_path, predictions=predictions or [], workers=workers, reading=reading, use=use)
     if not (folder.results / "verdict.json").exists():

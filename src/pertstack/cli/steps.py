@@ -112,8 +112,9 @@ def init(
     metadata: Annotated[Path | None, typer.Option(help="Sample table of GCTX data (siginfo / instinfo).")] = None,
     controls: Annotated[ControlChoice, typer.Option(help="How samples get theirs where controls are wells or rows of "
                                                          "the same file.")] = "plate_mean",
-    control_label: Annotated[str | None, typer.Option(help="The perturbation that is the control, where controls are "
-                                                           "rows (common names are known).")] = None,
+    control_label: Annotated[list[str] | None, typer.Option(help="The perturbation that is the control, where controls "
+                                                                 "are rows (common names are known). Repeat it to put "
+                                                                 "several together.")] = None,
     treated_layer: Annotated[str | None, typer.Option(help="Layer with treated profiles or counts; default X.")] = None,
     by: Annotated[str | None, typer.Option(help="Cells: what else tells samples apart: guide, dose, donor, or "
                                                 "a column.")] = None,
@@ -217,7 +218,10 @@ def add(
     missing: Annotated[str, typer.Option(help="refuse, or record rows without predictions.")] = "refuse",
     card: Annotated[Path | None, typer.Option(help="Preprocessing card (card.json) for files that carry none.")] = None,
     transform: Annotated[str | None, typer.Option(help="Map the values to the study's scale: log1p_cp10k, log2, "
-                                                       "log2p1, exp2, ln_to_log2, minmax_inverse:LOW:HIGH.")] = None,
+                                                       "log2p1, exp2, ln_to_log2 (and so for any two of ln, log2, "
+                                                       "log10), minmax_inverse:LOW:HIGH.")] = None,
+    layer: Annotated[str | None, typer.Option(help="AnnData: the layer (or obsm:NAME, or X) that holds the "
+                                                   "predictions.")] = None,
     without: Annotated[int | None, typer.Option(help="The files are nested predictions: their fits also left out this "
                                                      "fold.")] = None,
     map_: Annotated[str | None, typer.Option("--map", help="Columns of the files, where rows are no samples: "
@@ -232,7 +236,7 @@ def add(
 
     report = Study.open(study).add(
         name, *files, fitted_on=fitted_on, scale=scale, missing=missing, card=card, transform=transform,
-        without=without, mapping=parse_mapping(map_) or None, genes=genes,
+        without=without, mapping=parse_mapping(map_) or None, genes=genes, layer=layer,
     )  # fmt: skip
     say_findings(report.findings)
     out(str(report))

@@ -69,7 +69,10 @@ def _column(obs: pd.DataFrame, name: str, sources: Mapping[str, str], parted: Fi
         where = f"labels of {sources.get('perturbation', 'perturbation')}"
     values = obs[name].dropna()
     distinct = sorted(set(values)) if name != "smiles" else list(dict.fromkeys(values))
-    texts = [f"10^{v:.3g} uM" if name == "log10_dose" else f"{v:g} h" if name == "time_h" else str(v) for v in distinct]
+    unit = "uM" if "dose_unit" not in obs or obs["dose_unit"].notna().any() else "(no unit)"
+    texts = [
+        f"10^{v:.3g} {unit}" if name == "log10_dose" else f"{v:g} h" if name == "time_h" else str(v) for v in distinct
+    ]
     return Taken(WORDS.get(name, name), where, f"{len(distinct):,}: {first_few(texts, 3)}", f"--map {key}=COLUMN")
 
 

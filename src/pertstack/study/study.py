@@ -102,7 +102,8 @@ class Study:
         treated_layer: str | None = None, control: Path | str | None = None, metadata: Path | str | None = None,
         controls: ControlChoice = "plate_mean", delta: bool = False, mapping: Mapping[str, str] | None = None,
         features: Path | str | None = None, targets: Path | str | None = None, graph: Path | str | None = None,
-        graph_names: Path | str | None = None, graph_min_score: float | None = None, control_label: str | None = None,
+        graph_names: Path | str | None = None, graph_min_score: float | None = None,
+        control_label: str | Sequence[str] | None = None,
         by: Sequence[str] = (), normalise: Normalise | None = None, min_cells: int = 10, cells_as_samples: bool = False,
     ) -> Study:  # fmt: skip
         """Read and validate a data file, fix the fold plan, lay out the study.
@@ -120,7 +121,7 @@ class Study:
         graph, graph_names, graph_min_score : gene-gene edges, a table of protein ids and gene names where the edges
             hold ids (STRING), and the least score of an edge that counts.
         controls, control_label : where controls are wells or rows of the same file, how samples get theirs, and the
-            perturbation that is the control (common names are known).
+            perturbation, or perturbations, that are the control (common names are known).
         by, normalise, min_cells, cells_as_samples : where rows are cells: what else tells samples apart, how sums of
             cells become profiles, how many cells a sample has at least, and whether every cell is a sample.
 
@@ -249,7 +250,7 @@ class Study:
     def add(
         self, name: str, *files: Path | str, fitted_on: Any, scale: str, missing: str = "refuse",
         card: Path | str | Mapping[str, Any] | None = None, transform: str | None = None, without: int | None = None,
-        mapping: Mapping[str, str] | None = None, genes: Path | str | None = None,
+        mapping: Mapping[str, str] | None = None, genes: Path | str | None = None, layer: str | None = None,
     ) -> Any:  # fmt: skip
         """Admit predictions made elsewhere; see ``adding.add_model``."""
         from pertstack.study.steps.add import add_model
@@ -257,7 +258,7 @@ class Study:
         paths = [Path(f) for f in files]
         return add_model(
             self.folder, name, paths, fitted_on=fitted_on, scale=scale, missing=missing, card=card,
-            transform=transform, without=without, mapping=mapping, genes=genes,
+            transform=transform, without=without, mapping=mapping, genes=genes, layer=layer,
         )  # fmt: skip
 
     @_writes

@@ -82,3 +82,73 @@ def test_a_layer_asked_for_by_name_is_never_replaced_by_rows(tmp_path):
     path, _ = cells(tmp_path)
     with pytest.raises(InputError, match="Unknown layer 'basal'"):
         open_data(path, control_layer="basal")
+
+
+def named(tmp_path, names, **columns):
+    """One line, a row per name; value = the row's number, so that a mean says which rows it is of."""
+    x = np.arange(len(names), dtype=np.float32)[:, None] + np.zeros((1, 4), np.float32)
+    obs = pd.DataFrame({"perturbation": names, "cell_line": "L", **columns}, index=[f"c{i}" for i in range(len(names))])
+    anndata.AnnData(x, obs=obs, var=pd.DataFrame(index=list("vwxy"))).write_h5ad(tmp_path / "n.h5ad")
+    return tmp_path / "n.h5ad"
+
+
+def codes(file):
+    return {f.code: f for f in file.notes if f.severity == "warning"}
+
+
+def test_untreated_wells_beside_a_vehicle_are_neither_control_nor_sample_and_that_is_said(tmp_path):
+    path = named(tmp_path, ["DMSO", "untreated", "a", "b", "DMSO", "untreated"])
+    file = open_data(path)
+    assert list(file.sample_ids) == ["c2", "c3"] and (file.read_control([0, 1]) == 2).all()  # of rows 0 and 4
+    told = codes(file)["controls_aside"]
+    assert told.count == 2 and "'untreated' (2 rows)" in told.message and "'DMSO'" in told.message
+    both = open_data(path, control_label=["DMSO", "untreated"])
+    assert (both.read_control([0]) == 2.5).all() and codes(both) == {}  # rows 0, 1, 4, 5, as asked
+    assert any(f.code == "controls_pooled" for f in both.notes)
+    alone = open_data(path, control_label="untreated")
+    assert (alone.read_control([0]) == 3).all() and alone.n_samples == 2  # rows 1 and 5; DMSO is set aside
+    assert codes(alone)["controls_aside"].count == 2
+
+
+def test_two_names_of_one_kind_serve_together_with_a_word(tmp_path):
+    file = open_data(named(tmp_path, ["non-targeting", "a", "NegCtrl1", "b"]))
+    assert file.n_samples == 2 and (file.read_control([0]) == 1).all()
+    assert "'non-targeting' (1 row)" in codes(file)["controls_several"].message
+    assert "'NegCtrl1' (1 row)" in codes(file)["controls_several"].message
+
+
+def test_controls_of_two_kinds_are_refused_until_one_is_named(tmp_path):
+    path = named(tmp_path, ["DMSO", "a", "non-targeting", "b"])
+    with pytest.raises(InputError, match=r"vehicle: 'DMSO' \(1 row\); non-targeting: .*--control-label 'DMSO'"):
+        open_data(path)
+    file = open_data(path, control_label="DMSO")
+    assert (file.read_control([0]) == 0).all() and list(file.sample_ids) == ["c1", "c3"]
+
+
+@pytest.mark.parametrize("flag", ["control", "is_control"])
+def test_a_flag_that_is_true_for_positive_controls_too_leaves_the_vehicle_alone_as_control(tmp_path, flag):
+    names = ["Dimethyl Sulfoxide", "poscon_A", "a", "poscon_B", "Dimethyl Sulfoxide", "b"]
+    file = open_data(named(tmp_path, names, **{flag: [True, True, False, True, True, False]}))
+    assert (file.read_control([0]) == 2).all() and list(file.sample_ids) == ["c1", "c2", "c3", "c5"]
+    told = codes(file)["control_flag_of_samples"].message
+    assert "'poscon_A', 'poscon_B' are taken as samples" in told and f"Column '{flag}' is true for several" in told
+
+
+@pytest.mark.parametrize("vehicle", ["solvent X", "Dimethyl Sulfoxide"])
+def test_a_flag_of_positive_controls_alone_is_refused_with_a_command_that_works(tmp_path, vehicle):
+    names = [vehicle, "poscon_A", "a", "poscon_B", vehicle, "b"]
+    path = named(tmp_path, names, control=[n.startswith("pos") for n in names])
+    with pytest.raises(InputError, match=r"'poscon_A' \(1 row\), 'poscon_B' \(1 row\).*positive controls"):
+        open_data(path)
+    assert (open_data(path, control_label=vehicle).read_control([0]) == 2).all()
+
+
+def test_flagged_guides_of_negative_controls_serve_together_with_a_word(tmp_path):
+    names = ["safe_1", "AAVS1_g2", "a", "b"]
+    file = open_data(named(tmp_path, names, is_control=[True, True, False, False]))
+    assert file.n_samples == 2 and "'safe_1' (1 row)" in codes(file)["controls_several"].message
+
+
+def test_a_label_that_no_row_has_is_refused_among_several_too(tmp_path):
+    with pytest.raises(UnknownNameError, match="'NT'"):
+        open_data(named(tmp_path, ["DMSO", "a"]), control_label=["DMSO", "NT"])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pertstack._base.errors import InputError
+from pertstack._base.errors import InputError, UnknownNameError
 from pertstack.data import open_data, validate
 
 N, G = 24, 5
@@ -148,3 +148,15 @@ def test_what_is_missing_is_named(tmp_path) -> None:
     (tmp_path / "cut.gct").write_text("\n".join(text[:-1]))
     with pytest.raises(InputError, match="cut or edited"):
         open_data(tmp_path / "cut.gct")
+
+
+def test_vehicles_of_several_names_are_told_and_one_may_be_chosen(tmp_path) -> None:
+    values, table = world()
+    table.loc[[11, 23], "pert_id"] = "H2O"
+    path = write_gctx(tmp_path / "d.gctx", values, table, inside=True)
+    told = next(f for f in open_data(path).notes if f.code == "controls_several")
+    assert "'DMSO' (2 rows)" in told.message and "'H2O' (2 rows)" in told.message
+    water = open_data(path, control_label="H2O")
+    np.testing.assert_allclose(water.read_control([0, 15]), values[[11, 23]])
+    with pytest.raises(UnknownNameError, match="no vehicle well"):
+        open_data(path, control_label="ethanol")

@@ -58,13 +58,41 @@ def test_unit_in_the_column_name() -> None:
     assert any("dose = dose_uM" in n.message for n in notes)
 
 
-def test_a_dose_without_unit_is_refused_with_the_mend() -> None:
-    with pytest.raises(InputError, match="dose_unit=const:uM"):
-        canonical_obs(table(dose=[1.0, 2.0, 3.0]))
-    obs, _ = canonical_obs(table(dose=[1.0, 2.0, 3.0]), {"dose_unit": "const:nM"})
+def test_doses_without_any_unit_are_taken_as_they_are_with_a_warning() -> None:
+    obs, notes = canonical_obs(table(dose=[1.0, 0.0, 100.0]))
+    np.testing.assert_allclose(obs["log10_dose"], [0, np.nan, 2])
+    assert obs["dose_unit"].isna().all() and obs["dose"].tolist() == [1, 0, 100]
+    warning = next(n for n in notes if n.code == "dose_without_unit")
+    assert warning.severity == "warning" and "--map dose_unit=const:uM" in warning.message and warning.count == 2
+    obs, notes = canonical_obs(table(dose=[1.0, 2.0, 3.0]), {"dose_unit": "const:nM"})
     np.testing.assert_allclose(obs["log10_dose"], np.log10([0.001, 0.002, 0.003]))
+    assert "dose_without_unit" not in {n.code for n in notes}
     obs, _ = canonical_obs(table(dose=[1.0, 2.0, 3.0]), {"dose": "none"})
     assert "log10_dose" not in obs
+
+
+def test_doses_of_which_some_have_a_unit_stop() -> None:
+    with pytest.raises(InputError, match=r"1 samples have a dose without a unit, such as 2 for 's2', and 2 have one"):
+        canonical_obs(table(dose=["1 uM", "2", "3 uM"]))
+    with pytest.raises(InputError, match="dose_unit=const:uM"):
+        canonical_obs(table(dose=[1.0, 2.0, 3.0], dose_unit=["uM", None, "uM"]))
+    obs, _ = canonical_obs(table(dose=[1.0, 0.0, 3.0], dose_unit=["uM", None, "nM"]))  # zero needs no unit
+    np.testing.assert_allclose(obs["log10_dose"], [0, np.nan, np.log10(0.003)])
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"dose": ["1 uM", "2 uM", "3 nM"], "dose_unit": ["uM"] * 3},
+        {"dose_uM": [1.0, 2.0, 3.0], "dose_unit": ["uM", "uM", "nM"]},
+        {"dose": ["1 uM", "2 uM", "3 ng/mL"], "dose_unit": ["uM", "uM", "uM"]},
+    ],
+)
+def test_a_dose_in_two_units_stops(columns) -> None:
+    with pytest.raises(InputError, match=r"'s3', 3, is given in two units"):
+        canonical_obs(table(**columns))
+    known = {k: [str(v).replace("nM", "µM").replace("ng/mL", "uM") for v in vs] for k, vs in columns.items()}
+    np.testing.assert_allclose(canonical_obs(table(**known))[0]["log10_dose"], np.log10([1, 2, 3]))
 
 
 def test_text_that_is_no_dose_is_refused_and_mass_units_are_unknown() -> None:
@@ -142,10 +170,41 @@ def test_canonical_metadata_survive_a_parquet_file(tmp_path) -> None:
     np.testing.assert_allclose(back["log10_dose"], obs["log10_dose"])
 
 
-def test_a_perturbation_called_none_is_a_perturbation() -> None:
-    """Only truly empty cells count as empty for the perturbation; a compound may carry any name."""
-    obs, _ = canonical_obs(table().assign(perturbation=["none", "NA", "c"]))
+@pytest.mark.parametrize("text", ["nan", "NaN", "-666", "<NA>", "null", "N/A", "", " ", None, float("nan")])
+@pytest.mark.parametrize("column", ["perturbation", "cell_line"])
+def test_a_missing_name_written_as_text_is_missing(text, column) -> None:
+    frame = table().assign(**{column: pd.Series([text, text, "c"], index=["s1", "s2", "s3"], dtype=object)})
+    with pytest.raises(InputError, match=r"is empty.* for 2 of 3 samples: 's1', 's2'") as refused:
+        canonical_obs(frame)
+    assert not isinstance(text, str) or not text.strip() or repr(text) in str(refused.value)
+
+
+def test_a_perturbation_called_none_is_one_with_a_warning() -> None:
+    obs, notes = canonical_obs(table().assign(perturbation=["none", "NA", "c"]))
     assert obs["perturbation"].tolist() == ["none", "NA", "c"]
+    told = next(n for n in notes if n.code == "name_may_be_missing")
+    assert told.severity == "warning" and told.count == 2 and "'NA', 'none'" in told.message
+    assert "name_may_be_missing" not in {n.code for n in canonical_obs(table())[1]}
+
+
+@pytest.mark.parametrize("ids", ["cell_id", "cell", "cell_name"])
+def test_a_column_with_a_value_of_its_own_in_every_row_is_no_cell_line(ids) -> None:
+    frame = pd.DataFrame({"drug": "d", ids: [f"AAAC{i}" for i in range(30)], "cell_type": ["T", "B", "NK"] * 10})
+    obs, notes = canonical_obs(frame)
+    assert obs["cell_line"].tolist() == ["T", "B", "NK"] * 10
+    assert "cell_line = cell_type" in next(n for n in notes if n.code == "columns_taken").message
+    with pytest.raises(InputError, match="cell line of each sample"):
+        canonical_obs(frame.drop(columns="cell_type"))
+    mapped, _ = canonical_obs(frame, {"cell_line": ids})
+    assert mapped["cell_line"].nunique() == 30  # what is asked for by name is done
+    few = canonical_obs(frame.drop(columns="cell_type").assign(**{ids: ["K562", "A549", "MCF7"] * 10}))[0]
+    assert few["cell_line"].nunique() == 3 and "K562" in set(few["cell_line"])
+
+
+def test_a_batch_of_its_own_in_every_row_is_no_plate() -> None:
+    frame = table().iloc[[0] * 30].set_axis([f"s{i}" for i in range(30)])
+    assert "plate" not in canonical_obs(frame.assign(batch=[f"b{i}" for i in range(30)]))[0]
+    assert canonical_obs(frame.assign(batch=["x", "y"] * 15))[0]["plate"].nunique() == 2
 
 
 CELLS = st.one_of(

@@ -65,6 +65,23 @@ def test_control_identical_to_treated_in_some_or_all_samples(tmp_path) -> None:
     assert "all samples" in found(tmp_path, data)["control_is_treated"].message
 
 
+@pytest.mark.parametrize("kind", ["i4", "u2", "i8", "f4", "f8"])
+@pytest.mark.parametrize("depth", [0.5, 2, 40])
+def test_raw_counts_are_an_error_however_small_they_are(tmp_path, kind, depth) -> None:
+    data, rng = small(n=40), np.random.default_rng(0)
+    data.X, data.layers["control"] = (rng.poisson(depth, data.shape).astype(kind) for _ in range(2))
+    told = found(tmp_path, data)["raw_counts"]
+    assert told.severity == "error" and "whole numbers from" in told.message
+
+
+def test_rounded_logarithms_and_half_counts_are_no_raw_counts(tmp_path) -> None:
+    data, rng = small(n=40), np.random.default_rng(0)
+    data.X, data.layers["control"] = (rng.integers(4, 14, data.shape).astype(np.float32) for _ in range(2))
+    assert "raw_counts" not in found(tmp_path, data)
+    data.X, data.layers["control"] = (rng.poisson(2, data.shape) / 2 for _ in range(2))
+    assert "raw_counts" not in found(tmp_path, data)
+
+
 def test_raw_counts_linear_values_and_min_max_scaling(tmp_path) -> None:
     data, rng = small(n=40), np.random.default_rng(0)
     data.X, data.layers["control"] = (rng.poisson(50, data.shape).astype(np.float32) for _ in range(2))

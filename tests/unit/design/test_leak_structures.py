@@ -56,3 +56,31 @@ def test_keys_that_are_given_serve_data_without_smiles(world):
     assert twin.count == 1 and "InChIKey as given" in twin.message
     nonsense = obs.assign(inchi_key="-666")
     assert structure_findings(placed(plan, nonsense), "perturbation") == []
+
+
+SALTS = ("CN1CCC(CC1)c1ccccc1", "CN1CCC(CC1)c1ccccc1.Cl", "C[NH+]1CCC(CC1)c1ccccc1.OC(=O)CC(O)(CC([O-])=O)C(=O)O")
+
+
+@pytest.mark.parametrize("salt", SALTS[1:])
+def test_a_salt_and_its_free_base_on_both_sides_are_a_warning_and_group_by_smiles_holds_them_together(world, salt):
+    pytest.importorskip("rdkit")
+    obs, plan, here, there = world
+    pair = with_smiles(obs, **{here: SALTS[0], there: salt})
+    codes = {f.code: f for f in check_plan(plan, pair)}
+    assert codes["salt_across"].severity == "warning" and codes["salt_across"].numbers["in_test"] == 1
+    assert codes["salt_across"].examples == (" = ".join(sorted([here, there])),)
+    assert "salt_across" not in {f.code for f in check_plan(plan, with_smiles(obs))}
+    together = FoldPlan.make(pair, "smiles", seed=1)
+    places = together.table.set_index("sample_id")["group"][pair["perturbation"].isin([here, there]).to_numpy()]
+    assert places.nunique() == 1
+    assert "salt_across" not in {f.code for f in check_plan(together, pair)}
+
+
+def test_the_parent_of_salts_is_the_drug_whatever_the_acid():
+    pytest.importorskip("rdkit")
+    from pertstack.data.side.structures import parent_smiles
+
+    assert len({parent_smiles(s) for s in SALTS}) == 1
+    assert parent_smiles("CC(=O)[O-].[Na+]") == parent_smiles("CC(=O)O")  # an acid alone is itself
+    assert parent_smiles("C[C@H](N)C(=O)O") != parent_smiles("C[C@@H](N)C(=O)O")
+    assert parent_smiles("not a molecule") is None

@@ -65,6 +65,7 @@ class Census:
         self.treated_digest: Digests = np.zeros(n, dtype=np.uint64)
         self.gene_low, self.gene_high = np.full(g, np.inf), np.full(g, -np.inf)  # over treated
         self.both_low, self.both_high = np.full(g, np.inf), np.full(g, -np.inf)  # over treated and control
+        self.zeros = False  # among values that are whole numbers so far
         self._whole, self._count, self._sum, self._squares = True, 0, 0.0, 0.0
         self._wanted = np.unique(np.linspace(0, max(n - 1, 0), min(n, KEPT)).astype(np.int64))
         self._kept: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
@@ -85,6 +86,7 @@ class Census:
         self.both_high = np.fmax(self.both_high, np.fmax(high, high_c))
         if self._whole:
             self._whole = bool(np.array_equal(np.rint(clean), clean, equal_nan=True))
+            self.zeros |= bool((clean == 0).any())
         good = clean[~bad] if bad.any() else clean
         self._count += good.size
         self._sum += float(good.sum(dtype=np.float64))
@@ -121,7 +123,7 @@ class Census:
             return "differences"
         if self.n_unit_genes > 0.5 * self.file.n_genes:
             return "min-max"
-        if self._whole and self.low >= 0 and self.high > 30:
+        if self._whole and self.low >= 0 and (self.high > 30 or (self.zeros and self.high > 1)):
             return "counts"
         if self.high > 100:
             return "linear"

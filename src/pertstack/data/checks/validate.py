@@ -20,6 +20,7 @@ from pertstack._base.progress import track
 from pertstack.data.card import Card
 from pertstack.data.checks.census import Census
 from pertstack.data.checks.pairing import judge_pairing, pairing_findings
+from pertstack.data.labels import is_control_name, near_names
 
 if TYPE_CHECKING:
     from pertstack.data.file import DataFile
@@ -183,13 +184,11 @@ def _scale(file: DataFile, census: Census) -> list[Finding]:
     return []
 
 
-_UNTREATED = {"dmso", "control", "ctrl", "vehicle", "untreated", "non-targeting", "mock", "unperturbed", "ctl_vehicle"}
-
-
 def _untreated(file: DataFile) -> list[Finding]:
     """Samples that are controls by name, in a table of treated samples."""
-    names = file.obs["perturbation"].astype(str).str.casefold().str.strip()
-    rows = file.obs.index[names.isin(_UNTREATED).to_numpy(dtype=bool)]
+    names = file.obs["perturbation"].astype(str)
+    usual = {n for n in names.unique() if is_control_name(n)}
+    rows = file.obs.index[names.isin(usual).to_numpy(dtype=bool)]
     if not len(rows):
         return []
     return [_finding(
@@ -202,8 +201,27 @@ def _untreated(file: DataFile) -> list[Finding]:
     )]  # fmt: skip
 
 
+def _alike(file: DataFile) -> list[Finding]:
+    """Names that may be one perturbation, but for those whose structures are all known: these are compared as such."""
+    obs = file.obs
+    known = set(obs.loc[obs["smiles"].notna(), "perturbation"].astype(str)) if "smiles" in obs else set()
+    groups = [g for g in near_names(obs["perturbation"].unique()) if not known.issuperset(g)]
+    if not groups:
+        return []
+    names = [name for group in groups for name in group]
+    return [_finding(
+        "warning", "names_alike",
+        f"{len(names):,} names of perturbations are alike but for case, punctuation, zeros, salt or a suffix: "
+        f"{'; '.join(' = '.join(g) for g in groups[:10])}{' ...' if len(groups) > 10 else ''}. If they are one "
+        f"perturbation (replicates, guides or salts of it), models meet it in other folds and intervals are too "
+        f"narrow: name a column that holds them together with --group COLUMN, or one with the right names with "
+        f"--map perturbation=COLUMN.",
+        names, file.path,
+    )]  # fmt: skip
+
+
 def _metadata(file: DataFile) -> list[Finding]:
-    found, obs = _untreated(file), file.obs
+    found, obs = [*_untreated(file), *_alike(file)], file.obs
     genetic = _looks_genetic(file)
     perts = obs.groupby("perturbation", sort=True, observed=True)
     if "smiles" in obs and not genetic:

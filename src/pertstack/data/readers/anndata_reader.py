@@ -20,7 +20,7 @@ from pertstack.data.cells.entry import look_at_cells, made_of_cells
 from pertstack.data.file import DataFile
 from pertstack.data.readers.anndata_tables import Kind, open_anndata_file, read_frame
 from pertstack.data.readers.columns import canonical_obs, source_column
-from pertstack.data.readers.control_rows import control_names, control_rows, hand_out, no_control_rows
+from pertstack.data.readers.control_rows import Labels, control_names, control_rows, hand_out, no_control_rows
 from pertstack.data.readers.genes import named_genes
 from pertstack.data.readers.matrices import RepeatedRow, RowSource, StoredRows, SubsetRows, open_root
 from pertstack.data.readers.tuple_labels import part_labels, says_dose
@@ -35,7 +35,7 @@ def open_anndata(
     treated_layer: str | None = None,
     delta: bool = False,
     treated_optional: bool = False,
-    control_label: str | None = None,
+    control_label: Labels = None,
     controls: ControlChoice = "plate_mean",
     seed: int = 0,
     cells: CellChoice | None = None,
@@ -58,19 +58,24 @@ def open_anndata(
             f"genes. "
             f"The file is damaged or was cut; write it again with anndata."
         )
-    if control_label is not None and (delta or control_layer in layers):
+    if control_label and (delta or control_layer in layers):
+        given = first_few([control_label] if isinstance(control_label, str) else control_label)
         what = "--delta says there is no control" if delta else f"there is a layer {control_layer!r} with every control"
-        raise InputError(
-            f"{path}: --control-label {control_label} names control rows, but {what}. Give one of the two."
-        )
-    rows, cells = None, cells or CellChoice()
+        raise InputError(f"{path}: --control-label {given} names control rows, but {what}. Give one of the two.")
+    rows, cells, found_controls = None, cells or CellChoice(), None
     _refuse_predicted(obs, mapping, path)
     if not delta and ("X" in root or treated_layer) and "control" not in layers and control_layer == "control":
-        rows = control_rows(obs, mapping, control_label)
-    if rows is not None:
+        found_controls = control_rows(obs, mapping, control_label, where=path.name)
+    source_dtype = str(treated.dtype) if isinstance(treated, StoredRows) else "float32"
+    told: list[Finding] = []
+    if found_controls is not None:
+        rows, told = found_controls.rows, found_controls.notes
+        if found_controls.aside.any():
+            keep = np.flatnonzero(~found_controls.aside)
+            obs, rows = obs.iloc[keep], rows[keep]
+            treated = SubsetRows(treated, keep.astype(np.int64))
         parted.append(control_names(obs, mapping, rows, path.name))
     genes, named = named_genes(var, _perturbations(obs, mapping), mapping, path.name)
-    source_dtype = str(treated.dtype) if isinstance(treated, StoredRows) else "float32"
     look = (
         None if delta or isinstance(treated, RepeatedRow) else look_at_cells(treated, obs, rows, mapping, cells, doses)
     )
@@ -79,7 +84,7 @@ def open_anndata(
         return DataFile(
             path=str(path), obs=made.obs, var=genes, treated=made.treated, control=made.control,
             control_reference=made.reference, source_dtype=source_dtype, uns_reader=_UnsReader(path, kind),
-            notes=[*made.notes, *parted, *named, *_by_columns(path, root, layers)], made=made.made,
+            notes=[*told, *made.notes, *parted, *named, *_by_columns(path, root, layers)], made=made.made,
             counts_meant=made.counts, cells=made.cells, halves=made.treated.halves,
         )  # fmt: skip
     uns_reader = _UnsReader(path, kind)
@@ -89,7 +94,7 @@ def open_anndata(
         return DataFile(
             path=str(path), obs=handed.obs, var=genes, treated=SubsetRows(treated, handed.at),
             control=handed.control, control_reference=handed.reference, source_dtype=source_dtype,
-            uns_reader=uns_reader, notes=[*handed.notes, *notes],
+            uns_reader=uns_reader, notes=[*told, *handed.notes, *notes],
         )  # fmt: skip
     control: RowSource
     if delta:

@@ -19,6 +19,8 @@ from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack.data.readers.units import hours_per, micromolar_per, split_quantities, to_unit
 
+Float64 = np.ndarray[Any, np.dtype[np.float64]]
+Texts = np.ndarray[Any, np.dtype[Any]]
 NEEDED = ("perturbation", "cell_line")
 ALIASES: dict[str, tuple[str, ...]] = {
     "perturbation": (
@@ -46,11 +48,14 @@ CELL_EXTRAS: dict[str, tuple[str, ...]] = {
 }
 """What else may tell samples made of cells apart, by the names it has in files."""
 _CONTEXT = ("plate", "replicate", "control_id")
-_BARCODES = {"cell_id", "cell_name", "cell"}
 LEAST_ROWS = 20
-"""Rows below which such a column may hold another cell line in every row."""
+"""Rows below which a column may hold another cell line in every row."""
+MOST_UNIQUE = 0.9
+"""Values per row above which a column holds ids, neither cell lines nor plates."""
+_NO_NAME = {"nan", "-666", "<na>", "null", "n/a", "nat"}
+_ODD_NAME = {"none", "na"}
 _UNIT_IN_NAME = {"dose_uM": "uM", "timepoint_hr": "h", "time_h": "h", "time_hr": "h"}
-_EMPTY = {"", "nan", "none", "na", "<na>", "-666", "null"}
+EMPTY = {"", "nan", "none", "na", "<na>", "-666", "null"}
 
 
 def canonical_obs(
@@ -78,6 +83,7 @@ def canonical_obs(
     notes: list[Finding] = []
     for name in NEEDED:
         out[name] = _needed_text(obs, sources, name, where)
+        notes += _odd_names(out[name], name, where)
     if "smiles" in sources:
         out["smiles"] = _text(_column(obs, sources["smiles"]))
     notes += _add_dose(out, obs, sources)
@@ -122,11 +128,13 @@ def alias_of(columns: Iterable[str], name: str) -> str | None:
 
 
 def _may_be(column: pd.Series[Any], name: str) -> bool:
-    """Whether a column may be the canonical one: ``cell_id`` with a value of its own in every row is a barcode, and
-    ``1+1`` (GEARS' ``dose_val``) counts genes and is no dose."""
+    """Whether a column may be the canonical one: a value of its own in (nearly) every row is an id, neither a cell line
+    nor a plate, and ``1+1`` (GEARS' ``dose_val``) counts genes and is no dose."""
     if name == "dose" and not pd.api.types.is_numeric_dtype(column):
         return not any("+" in str(v).strip("+") and "e+" not in str(v).casefold() for v in column.unique())
-    return name != "cell_line" or column.name not in _BARCODES or len(column) < LEAST_ROWS or not column.is_unique
+    if name not in ("cell_line", "plate") or column.name not in ALIASES[name][1:] or len(column) < LEAST_ROWS:
+        return True
+    return column.astype(str).nunique() <= MOST_UNIQUE * len(column)
 
 
 def source_column(obs: pd.DataFrame, mapping: Mapping[str, str] | None, name: str) -> str | None:
@@ -173,7 +181,7 @@ def _column(obs: pd.DataFrame, source: str) -> pd.Series[Any]:
 def _text(values: pd.Series[Any]) -> np.ndarray[Any, np.dtype[Any]]:
     """Texts as an object array, None where empty."""
     plain = [None if v is None or v is pd.NA or v != v else str(v).strip() for v in values.astype(object)]
-    return np.array([None if v is None or v.casefold() in _EMPTY else v for v in plain], dtype=object)
+    return np.array([None if v is None or v.casefold() in EMPTY else v for v in plain], dtype=object)
 
 
 def _needed_text(
@@ -189,14 +197,30 @@ def _needed_text(
         )
     source = sources[name]
     plain = [None if v is None or v is pd.NA or v != v else str(v).strip() for v in _column(obs, source).astype(object)]
-    empty = [str(i) for i, v in zip(obs.index, plain, strict=True) if not v]
+    empty = [str(i) for i, v in zip(obs.index, plain, strict=True) if not v or v.casefold() in _NO_NAME]
     if empty:
+        texts = sorted({v for v in plain if v and v.casefold() in _NO_NAME})
+        says = f" (a missing name written as {first_few(texts)})" if texts else ""
         raise InputError(
-            f"{where}: column {source!r} ({name}) is empty for {len(empty):,} of {len(obs):,} samples: "
+            f"{where}: column {source!r} ({name}) is empty{says} for {len(empty):,} of {len(obs):,} samples: "
             f"{first_few(empty)}. "
             f"Every sample needs one, because folds and scores are made by it. Fill them in or remove these samples."
         )
     return np.array(plain, dtype=object)
+
+
+def _odd_names(names: pd.Series[Any], name: str, where: str) -> list[Finding]:
+    """A warning where a name may be a missing one written as text."""
+    odd = names[names.str.casefold().isin(_ODD_NAME)]
+    if odd.empty:
+        return []
+    what = name.replace("_", " ")
+    return [Finding(
+        "warning", "name_may_be_missing",
+        f"{len(odd):,} samples have a {what} called {first_few(sorted(set(odd)))}. If it stands for a missing name, "
+        f"different {what}s are taken for one: leave these samples out.", len(odd),
+        tuple(str(i) for i in odd.index[:10]), where,
+    )]  # fmt: skip
 
 
 def _add_dose(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) -> list[Finding]:
@@ -212,33 +236,72 @@ def _add_dose(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) 
         raise InputError(
             f"{len(bad):,} samples have a negative dose: {first_few(bad)}. Correct them or use --map dose=none."
         )
-    implied = _UNIT_IN_NAME.get(sources["dose"], "")
-    column = (
-        _text(_column(obs, sources["dose_unit"])) if "dose_unit" in sources else np.full(len(obs), None, dtype=object)
-    )
-    units = to_unit(numbers, own, np.array([implied if u is None else u for u in column], dtype=object))
-    without = (units == "") & (numbers > 0)
-    if without.any():
-        raise InputError(
-            f"{int(without.sum()):,} samples have a dose without a unit, such as {numbers[without][0]:g} for "
-            f"{str(obs.index[without][0])!r}: 10 uM and 10 nM are not the same. Name the unit column with "
-            f"--map dose_unit=COLUMN, give one unit with --map dose_unit=const:uM, or do without doses: --map "
-            f"dose=none."
-        )
+    units, notes = _dose_units(obs, sources, numbers, own)
     scale = {u: micromolar_per(u) for u in sorted(set(units) - {""})}
     factor = np.array([scale.get(u) or np.nan for u in units], dtype=np.float64)
-    micromolar = numbers * factor
+    if not scale:
+        factor[:] = 1.0  # no unit anywhere: log10 of the number as it stands
+    scaled = numbers * factor
     out["dose"], out["dose_unit"] = numbers, np.array([u or None for u in units], dtype=object)
-    out["log10_dose"] = np.log10(micromolar, out=np.full(len(obs), np.nan), where=micromolar > 0)
+    out["log10_dose"] = np.log10(scaled, out=np.full(len(obs), np.nan), where=scaled > 0)
     other = np.isin(units, [u for u, f in scale.items() if f is None])
     if not other.any():
-        return []
-    return [Finding(
+        return notes
+    return [*notes, Finding(
         "warning", "dose_not_molar",
         f"{int(other.sum()):,} samples have doses in {first_few(sorted(set(units[other])))}, which cannot be put on a "
         f"molar "
         f"scale; their log10_dose is unknown (NaN).", int(other.sum()), tuple(str(i) for i in obs.index[other][:10]),
     )]  # fmt: skip
+
+
+def _dose_units(
+    obs: pd.DataFrame, sources: Mapping[str, str], numbers: Float64, own: Texts
+) -> tuple[Texts, list[Finding]]:
+    """The unit of every dose, "" where none is needed (missing, zero) or none is given anywhere; a warning then.
+
+    Raises
+    ------
+    InputError
+        Some doses have a unit and some have none, or the number, the unit column and the column's name name two.
+    """
+    implied = _UNIT_IN_NAME.get(sources["dose"], "")
+    column = (
+        _text(_column(obs, sources["dose_unit"])) if "dose_unit" in sources else np.full(len(obs), None, dtype=object)
+    )
+    units = to_unit(numbers, own, np.array([implied if u is None else u for u in column], dtype=object))
+    _refuse_two_units(obs, numbers, [own, column, np.full(len(obs), implied, dtype=object)])
+    without = (units == "") & (numbers > 0)
+    if not without.any():
+        return units, []
+    example = f"{numbers[without][0]:g} for {str(obs.index[without][0])!r}"
+    if (units != "").any():
+        raise InputError(
+            f"{int(without.sum()):,} samples have a dose without a unit, such as {example}, and "
+            f"{int((units != '').sum()):,} have one ({first_few(sorted(set(units) - {''}))}): 10 uM and 10 nM are not "
+            f"the same. Name the unit column with --map dose_unit=COLUMN, give one unit with --map dose_unit=const:uM, "
+            f"or do without doses: --map dose=none."
+        )
+    return units, [Finding(
+        "warning", "dose_without_unit",
+        f"No dose has a unit, so the numbers of {sources['dose']!r} are taken as they are, such as {example}: doses of "
+        f"this file can be compared with each other, but not with those of other files. Say the unit with --map "
+        f"dose_unit=const:uM.", int(without.sum()), tuple(str(i) for i in obs.index[without][:10]),
+    )]  # fmt: skip
+
+
+def _refuse_two_units(obs: pd.DataFrame, numbers: Float64, said: list[Texts]) -> None:
+    """Refuse a dose whose unit is given twice and not the same, such as 10 uM in a row whose unit column says nM."""
+    table = pd.DataFrame(dict(enumerate(said)))[numbers > 0].reset_index(drop=True)
+    for at in table.drop_duplicates().index:
+        i = int(np.flatnonzero(numbers > 0)[at])
+        units = {str(u[i]) for u in said if u[i]}
+        if len(units) > 1 and len({(micromolar_per(u), micromolar_per(u) or u.casefold()) for u in units}) > 1:
+            raise InputError(
+                f"The dose of {str(obs.index[i])!r}, {numbers[i]:g}, is given in two units: {first_few(sorted(units))} "
+                f"(behind the number, in the unit column, or in the column's name). Correct it, drop the unit column "
+                f"with --map dose_unit=none, or do without doses: --map dose=none."
+            )
 
 
 def _add_time(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) -> None:

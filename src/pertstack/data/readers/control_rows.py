@@ -5,7 +5,8 @@ How they are handed out is the business of ``data/readers/vehicles.py``, the sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +15,15 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
-from pertstack.data.readers.columns import canonical_obs, canonical_text, sample_ids, source_column
+from pertstack.data.labels import control_kind, is_control_name
+from pertstack.data.readers.columns import EMPTY, canonical_obs, canonical_text, sample_ids, source_column
 from pertstack.data.readers.matrices import Positions, RowSource
 from pertstack.data.readers.vehicles import ControlChoice, pair_controls
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
-LABELS = frozenset((
-    "control", "ctrl", "ctl", "non-targeting", "non_targeting", "nontargeting", "nt", "dmso", "dmso_tf", "vehicle",
-    "ctl_vehicle", "untreated", "unperturbed", "mock", "negative_control",
-))  # fmt: skip
-"""Names of the control in the perturbation column that are known without being told (upper or lower case)."""
+Labels = str | Sequence[str] | None
+_NEGATIVE = re.compile(r"neg|non.?target|safe|scramb|control|ctrl|\bnt|aavs|rosa|luc|lacz|gfp|rfp|dmso|vehicle|mock")
+"""Names that guides and vectors of negative controls have."""
 FLAGS = ("is_control", "control")
 """Columns of true / false or 0 / 1 that mark control rows."""
 
@@ -39,32 +39,171 @@ class Handed:
     notes: list[Finding]
 
 
-def control_rows(obs: pd.DataFrame, mapping: Mapping[str, str] | None, label: str | None) -> Mask | None:
-    """Which rows are controls (bool, n_rows), or None where nothing says so.
+@dataclass(frozen=True)
+class Controls:
+    """Which rows serve as controls, and which are controls of another kind: neither those nor samples."""
 
-    By the label given; else by a column of ``FLAGS``; else by a known name in the perturbation column.
+    rows: Mask
+    aside: Mask
+    notes: list[Finding]
+
+
+def control_rows(
+    obs: pd.DataFrame, mapping: Mapping[str, str] | None, label: Labels, *, where: str = "the data"
+) -> Controls | None:
+    """Which rows are controls, or None where nothing says so.
+
+    By the labels given; else by a column of ``FLAGS``; else by known names in the perturbation column. Controls of
+    several kinds are never put together unasked: untreated ones are set aside where there are others, and anything else
+    has to be named.
 
     Raises
     ------
     InputError
-        The label given stands in no row of the perturbation column.
+        A label stands in no row of the perturbation column, or which rows are the control has to be said.
     """
     column = source_column(obs, mapping, "perturbation")
     names = None if column is None else obs[column].astype(str).str.strip()
-    if label is not None:
-        if names is None:
-            raise InputError(f"--control-label {label}: no column says the perturbation. Name it with --map.")
-        mask = (names == label).to_numpy(dtype=bool)
-        if not mask.any():
-            raise unknown_name(f"--control-label; column {column!r} has no row", label, names.unique())
-        return mask
+    if label:
+        return _labelled(obs, names, [label] if isinstance(label, str) else list(label), str(column), where)
     for flag in FLAGS:
         if flag in obs.columns and (found := _flagged(obs[flag])) is not None:
-            return found
+            return _by_flag(flag, found, names, where)
     if names is None:
         return None
-    mask = names.str.casefold().isin(LABELS).to_numpy(dtype=bool)
-    return mask if mask.any() else None
+    usual = _usual(names)
+    return _by_name(names, usual, where) if usual else None
+
+
+def _labelled(obs: pd.DataFrame, names: pd.Series[Any] | None, labels: list[str], column: str, where: str) -> Controls:
+    if names is None:
+        raise InputError(f"--control-label {labels[0]}: no column says the perturbation. Name it with --map.")
+    for label in labels:
+        if not (names == label).any():
+            raise unknown_name(f"--control-label; column {column!r} has no row", label, names.unique())
+    rows = names.isin(labels).to_numpy(dtype=bool)
+    others = {n for n in _usual(names) if n not in labels}
+    flagged = next((f for flag in FLAGS if flag in obs.columns and (f := _flagged(obs[flag])) is not None), None)
+    aside = names.isin(others).to_numpy(dtype=bool) & (np.ones(len(obs), dtype=bool) if flagged is None else flagged)
+    notes = _set_aside(names, aside, labels, where)
+    if len(labels) > 1:
+        notes.append(Finding(
+            "note", "controls_pooled", f"Rows of {_counted(names[rows])} serve together as the control, as asked.",
+            int(rows.sum()), tuple(labels[:10]), where,
+        ))  # fmt: skip
+    return Controls(rows, aside, notes)
+
+
+def _by_flag(flag: str, flagged: Mask, names: pd.Series[Any] | None, where: str) -> Controls:
+    """Controls by a column of true and false, held against the names of the perturbations it marks."""
+    none = np.zeros(len(flagged), dtype=bool)
+    if names is None:
+        return Controls(flagged, none, [])
+    told = names[flagged]
+    told = told[~told.str.casefold().isin(EMPTY)]
+    usual, odd = _usual(told), sorted({n for n in told.unique() if not is_control_name(n)})
+    if usual and odd:
+        found = _by_name(names, usual, where)
+        text = (
+            f"Column {flag!r} is true for several perturbations: {_counted(told)}. The control is "
+            f"{first_few(sorted(set(names[found.rows])))}; {first_few(odd)} are taken as samples (positive controls?). "
+            f"If they are the control too, name each with --control-label."
+        )
+        return Controls(found.rows, found.aside, [
+            *found.notes, Finding("warning", "control_flag_of_samples", text, len(odd), tuple(odd[:10]), where)
+        ])  # fmt: skip
+    elsewhere = {n for n in _usual(names[~flagged]) if n not in usual} if odd else set()
+    if elsewhere or (len(odd) > 1 and not all(map(_NEGATIVE.search, map(str.casefold, odd)))):
+        beside = f", and other rows are called {first_few(sorted(elsewhere))}" if elsewhere else ""
+        raise InputError(
+            f"{where}: column {flag!r} is true for {_counted(told)}{beside}. Several perturbations under one flag may "
+            f"be positive controls, and their mean would be the control of every sample. Name the control: "
+            f"--control-label {sorted(elsewhere or odd)[0]!r} (once for each that serves)."
+        )
+    if odd and len(odd) > 1:
+        return Controls(flagged, none, [_pooled(told, where)])
+    if not usual:
+        return Controls(flagged, none, [])
+    found = _by_name(names, usual, where)
+    unnamed = flagged & ~names.isin(usual).to_numpy(dtype=bool)
+    return Controls((found.rows & flagged) | unnamed, found.aside & flagged, found.notes)
+
+
+def _by_name(names: pd.Series[Any], usual: set[str], where: str) -> Controls:
+    """Controls by known names: those of one kind together, with a word where there are several names."""
+    kinds: dict[str, list[str]] = {}
+    for name in sorted(usual):
+        kinds.setdefault(str(control_kind(name)), []).append(name)
+    serving = [k for k in kinds if k not in ("control", "untreated")]
+    serving = serving or [k for k in kinds if k == "control"] or ["untreated"]
+    if len(serving) > 1:
+        listed = "; ".join(f"{k}: {_counted(names[names.isin(kinds[k])])}" for k in serving)
+        raise InputError(
+            f"{where}: rows are controls of several kinds ({listed}). Name the one that serves: "
+            f"--control-label {kinds[serving[0]][0]!r}; repeat it for others to put them together."
+        )
+    chosen = sorted({*kinds[serving[0]], *kinds.get("control", ())})
+    rows = names.isin(chosen).to_numpy(dtype=bool)
+    aside = names.isin(usual).to_numpy(dtype=bool) & ~rows
+    notes = _set_aside(names, aside, chosen, where)
+    if len(chosen) > 1:
+        notes.append(_pooled(names[rows], where))
+    return Controls(rows, aside, notes)
+
+
+def vehicles_by_name(
+    obs: pd.DataFrame, vehicles: Mask, mapping: Mapping[str, str] | None, label: Labels, *, where: str
+) -> tuple[Mask, list[Finding]]:
+    """Wells that a column says are vehicles: those of the names given, else all, with a word where names are several.
+
+    Raises
+    ------
+    InputError
+        No vehicle well has a name that was given.
+    """
+    column = source_column(obs, mapping, "perturbation")
+    if column is None:
+        return vehicles, []
+    names = obs[column].astype(str).str.strip()
+    told = names[vehicles & ~names.str.casefold().isin(EMPTY).to_numpy(dtype=bool)]
+    if not label:
+        return vehicles, [_pooled(told, where)] if told.nunique() > 1 else []
+    labels = [label] if isinstance(label, str) else list(label)
+    for name in labels:
+        if name not in set(told):
+            raise unknown_name(f"--control-label; no vehicle well of {where} is called", name, told.unique())
+    rows = vehicles & names.isin(labels).to_numpy(dtype=bool)
+    return rows, _set_aside(names, vehicles & ~rows, labels, where)
+
+
+def _usual(names: pd.Series[Any]) -> set[str]:
+    return {n for n in names.unique() if is_control_name(n)}
+
+
+def _counted(names: pd.Series[Any]) -> str:
+    counts = names.value_counts()
+    told = [f"{name!r} ({n:,} row{'' if n == 1 else 's'})" for name, n in counts.head(8).items()]
+    return ", ".join(told) + (f" and {len(counts) - 8:,} more" if len(counts) > 8 else "")
+
+
+def _pooled(names: pd.Series[Any], where: str) -> Finding:
+    return Finding(
+        "warning", "controls_several",
+        f"Rows of several names serve together as the control: {_counted(names)}. If one of them is no control, "
+        f"or they differ, name those that serve with --control-label, once for each.",
+        len(names), tuple(sorted(set(names))[:10]), where,
+    )  # fmt: skip
+
+
+def _set_aside(names: pd.Series[Any], aside: Mask, serving: Sequence[str], where: str) -> list[Finding]:
+    if not aside.any():
+        return []
+    return [Finding(
+        "warning", "controls_aside",
+        f"{int(aside.sum()):,} rows are left out: they are controls of another kind ({_counted(names[aside])}) than "
+        f"{first_few(serving)}, which serve. To put them together, name each with --control-label.",
+        int(aside.sum()), tuple(sorted(set(names[aside]))[:10]), where,
+    )]  # fmt: skip
 
 
 def control_names(obs: pd.DataFrame, mapping: Mapping[str, str] | None, is_control: Mask, where: str) -> Finding:

@@ -21,7 +21,7 @@ from pertstack._base.text_tables import BROKEN, MISSING, TextTable, damaged, enc
 from pertstack.data.file import DataFile
 from pertstack.data.readers.anndata_tables import is_locked, locked
 from pertstack.data.readers.columns import ALIASES, canonical_obs
-from pertstack.data.readers.control_rows import Mask, hand_out
+from pertstack.data.readers.control_rows import Labels, Mask, control_names, hand_out, vehicles_by_name
 from pertstack.data.readers.matrices import ArrayRows, RepeatedRow, RowSource, StoredRows, SubsetRows
 from pertstack.data.readers.vehicles import ControlChoice, treated_rows, vehicle_rows
 
@@ -38,6 +38,7 @@ def open_gctx(
     delta: bool = False,
     controls: ControlChoice = "plate_mean",
     seed: int = 0,
+    control_label: Labels = None,
 ) -> DataFile:
     """Open a .gctx or .gct file; see ``open_data``."""
     gctx = path.suffix.casefold() == ".gctx"
@@ -49,13 +50,15 @@ def open_gctx(
     left = [_not_treated(path, table)]
     if not delta:
         is_treated, vehicles = _roles(table, path)
+        vehicles, told = vehicles_by_name(table, vehicles, mapping, control_label, where=path.name)
+        who = control_names(table, mapping, vehicles, path.name)
         handed = hand_out(
             values, table, is_treated, vehicles, mapping, choice=controls, seed=seed, what="vehicle well",
             where=path.name,
         )  # fmt: skip
         return DataFile(
             path=str(path), obs=handed.obs, var=var, treated=SubsetRows(values, handed.at), control=handed.control,
-            control_reference=handed.reference, notes=[*handed.notes, *filter(None, left)],
+            control_reference=handed.reference, notes=[*told, *handed.notes, who, *filter(None, left)],
         )  # fmt: skip
     at = np.flatnonzero(treated_rows(table["pert_type"])) if "pert_type" in table else np.arange(len(ids))
     obs, found = canonical_obs(table.iloc[at], mapping, where=path.name)

@@ -5,6 +5,7 @@ A source remembers its path and opens the file on first use, so it can be handed
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -48,6 +49,22 @@ def take(source: RowSource, positions: Positions, *, gap: int = 16, most: int = 
         out[order[first : last + 1]] = block[at[first : last + 1] - at[first]]
         first = last + 1
     return out
+
+
+@dataclass(frozen=True)
+class MappedRows:
+    """Rows of another source, each value mapped; ``where`` says which file in messages of the map."""
+
+    source: RowSource
+    mapping: Callable[[Float32, str], Float32]
+    where: str
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.source.shape
+
+    def rows(self, start: int, stop: int) -> Float32:
+        return self.mapping(self.source.rows(start, stop), self.where)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from pertstack._base.files import missing_file
 from pertstack._base.text_tables import PACKED
 from pertstack.data.cells.choice import CellChoice
 from pertstack.data.file import DataFile
+from pertstack.data.labels import one_spelling, spelling_finding
 from pertstack.data.readers.anndata_tables import refuse_packed
+from pertstack.data.readers.control_rows import Labels
 from pertstack.data.readers.vehicles import ControlChoice
 
 
@@ -26,7 +28,7 @@ def open_data(
     metadata: str | Path | None = None,
     controls: ControlChoice = "plate_mean",
     seed: int = 0,
-    control_label: str | None = None,
+    control_label: Labels = None,
     cells: CellChoice | None = None,
 ) -> DataFile:
     """Open a data file for reading in chunks.
@@ -56,7 +58,8 @@ def open_data(
         Where controls are wells or rows of the same file (GCTX level 3, AnnData without a control layer): which of
         them become the control of a sample, and the seed where they are drawn.
     control_label
-        AnnData without a control layer: the perturbation that is the control; common names are known.
+        Where controls are rows or wells: the perturbation, or perturbations, that are the control; common names are
+        known.
     cells
         AnnData whose rows are cells: how they become samples.
 
@@ -68,11 +71,27 @@ def open_data(
         The file cannot be read, lacks a layer or column, or holds units nobody knows.
     """
     path = Path(path)
-    control, metadata = (None if p is None else Path(p) for p in (control, metadata))
-    for named in (path, control, metadata):
+    controls_at, table_at = (None if p is None else Path(p) for p in (control, metadata))
+    for named in (path, controls_at, table_at):
         if named is not None and not named.exists():
             raise missing_file(named)
     refuse_packed(path)
+    file = _open(
+        path, mapping=mapping, control_layer=control_layer, treated_layer=treated_layer, delta=delta,
+        treated_optional=treated_optional, control=controls_at, metadata=table_at, controls=controls,
+        seed=seed, control_label=control_label, cells=cells,
+    )  # fmt: skip
+    changed = one_spelling(file.obs["perturbation"].unique())
+    file.obs["perturbation"] = file.obs["perturbation"].replace(changed)
+    file.notes += spelling_finding(changed, file.path)
+    return file
+
+
+def _open(
+    path: Path, *, mapping: Mapping[str, str] | None, control_layer: str, treated_layer: str | None, delta: bool,
+    treated_optional: bool, control: Path | None, metadata: Path | None, controls: ControlChoice, seed: int,
+    control_label: Labels, cells: CellChoice | None,
+) -> DataFile:  # fmt: skip
     kind = _kind(path)
     if kind == "anndata":
         from pertstack.data.readers.anndata_reader import open_anndata
@@ -85,7 +104,10 @@ def open_data(
     if kind == "gctx":
         from pertstack.data.readers.gctx_reader import open_gctx
 
-        return open_gctx(path, metadata=metadata, mapping=mapping, delta=delta, controls=controls, seed=seed)
+        return open_gctx(
+            path, metadata=metadata, mapping=mapping, delta=delta, controls=controls, seed=seed,
+            control_label=control_label,
+        )  # fmt: skip
     return _open_pair(kind, path, control, mapping, delta)
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
+from pertstack.data.labels import look_up
 from pertstack.data.side.files import edges_of_table, read_edges, read_features, read_targets, targets_of
 from pertstack.data.side.side import FeatureKind, GeneGraph, PerturbationFeatures, SideInformation
 from pertstack.data.side.structures import has_rdkit, morgan_features
@@ -100,16 +101,16 @@ def multi_hot(
 
 def _user(path: Path, names: tuple[str, ...], findings: list[Finding]) -> PerturbationFeatures:
     table = read_features(path)
-    shared = [n for n in names if n in table.index]
-    if not shared:
+    there = look_up(names, table.index)
+    if not there:
         raise InputError(
             f"{path}: none of the {len(names):,} perturbations of the study is in it. The study has "
             f"{first_few(names, 3)}, the file "
             f"{first_few(table.index[:3])}. Key the file by the names in the study's perturbation column."
         )
     matrix = np.zeros((len(names), table.shape[1]), dtype=np.float32)
-    known = np.array([n in table.index for n in names])
-    matrix[known] = table.loc[shared].to_numpy(dtype=np.float32)
+    known = np.array([n in there for n in names])
+    matrix[known] = table.loc[[there[n] for n in names if n in there]].to_numpy(dtype=np.float32)
     broken = known & ~np.isfinite(matrix).all(axis=1)
     known = np.logical_and(known, ~broken)
     matrix[~known] = 0
@@ -165,6 +166,8 @@ def _perturbed_genes(obs: pd.DataFrame, names: tuple[str, ...], genes: tuple[str
     else:
         for name in names:
             named = genes_of(name)
+            if len(named) == 1 and measured.issuperset(name.split("_")):
+                named = tuple(dict.fromkeys(name.split("_")))  # A_B of two genes of this file
             if any(g in measured for g in named):
                 table[name] = named
     every = tuple(sorted({g for parts in table.values() for g in parts}))
@@ -183,6 +186,7 @@ def _targets(
     asked: bool,
 ) -> PerturbationFeatures | None:
     measured = set(genes)
+    table = {**table, **{n: table[other] for n, other in look_up(names, table).items()}}
     hit = [n for n in names if measured & set(table.get(n, ()))]
     if not hit:
         message = (

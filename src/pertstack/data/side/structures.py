@@ -74,6 +74,42 @@ def inchi_key(smiles: str) -> str | None:
     return str(key) if key else None
 
 
+@lru_cache(maxsize=100_000)
+def parent_smiles(smiles: str) -> str | None:
+    """Canonical SMILES of the compound without counter-ions, solvent and charge; None when it cannot be parsed.
+
+    Equal for a free base and its salts. The largest piece with carbon that is no usual counter-ion is the parent.
+
+    >>> parent_smiles("CN1CCCC1.Cl") == parent_smiles("C[NH+]1CCCC1.OC(=O)C(F)(F)F")  # doctest: +SKIP
+    True
+    """
+    chem = _chem()
+    from rdkit.Chem.MolStandardize import rdMolStandardize
+
+    plain = canonical_smiles(smiles)
+    if plain is None or not ("." in plain or "+" in plain or "-" in plain):
+        return plain
+    with _quiet():
+        pieces = chem.GetMolFrags(chem.MolFromSmiles(plain), asMols=True)
+        neutral = [rdMolStandardize.Uncharger().uncharge(p) for p in pieces]
+        organic = [p for p in neutral if any(a.GetSymbol() == "C" for a in p.GetAtoms())] or neutral
+        acting = [p for p in organic if chem.MolToSmiles(p) not in _counter_ions()] or organic
+        return max((p.GetNumHeavyAtoms(), str(chem.MolToSmiles(p))) for p in acting)[1]
+
+
+@lru_cache(maxsize=1)
+def _counter_ions() -> frozenset[str]:
+    """Acids that make salts of drugs, and solvents, as canonical SMILES."""
+    written = (
+        "CC(=O)O O=CO OC(=O)C(F)(F)F CS(=O)(=O)O Cc1ccc(cc1)S(=O)(=O)O OS(=O)(=O)c1ccccc1 OC(=O)C=CC(=O)O "
+        "OC(=O)/C=C/C(=O)O OC(=O)/C=C\\C(=O)O OC(=O)CC(O)(CC(=O)O)C(=O)O OC(=O)C(O)C(O)C(=O)O "
+        "O[C@H]([C@@H](O)C(=O)O)C(=O)O O[C@@H]([C@H](O)C(=O)O)C(=O)O OC(=O)CCC(=O)O OC(=O)CC(O)C(=O)O OC(=O)C(=O)O "
+        "CC(O)C(=O)O OC(=O)CC(=O)O CCS(=O)(=O)O OCCS(=O)(=O)O OC(=O)c1cc2ccccc2c(Cc2c(O)c(cc3ccccc23)C(=O)O)c1O "
+        "CCO CO CC(C)O CS(C)=O CC(C)=O CC#N CN(C)C=O"
+    )
+    return frozenset(s for s in map(canonical_smiles, written.split()) if s is not None)
+
+
 def morgan_features(smiles: Mapping[str, str | None]) -> tuple[PerturbationFeatures, list[str]]:
     """Morgan fingerprints (radius 2, 2048 bits, 0 or 1) per perturbation, and perturbations whose SMILES cannot be
     parsed.

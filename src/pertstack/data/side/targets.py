@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_CONTROL_WORDS = {"ctrl", "control", "non-targeting", "nt", "ntc", "none", "negctrl", "neg_ctrl", ""}
+from pertstack.data.labels import is_control_name
+
 _SEPARATORS = re.compile(r"\s*[+|;,&]\s*")
 
 
@@ -15,4 +16,4 @@ def genes_of(perturbation: str) -> tuple[str, ...]:
     (('g0013',), ('KLF1', 'CEBPA'))
     """
     parts = [p.strip() for p in _SEPARATORS.split(str(perturbation))]
-    return tuple(dict.fromkeys(p for p in parts if p.casefold() not in _CONTROL_WORDS))
+    return tuple(dict.fromkeys(p for p in parts if p and p.casefold() != "none" and not is_control_name(p)))

@@ -17,6 +17,7 @@ import pandas as pd
 from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
+from pertstack.data.labels import one_spelling
 from pertstack.design.leaks.metadata import metadata_findings
 from pertstack.design.leaks.near import near_duplicates
 from pertstack.design.leaks.rows import RowScan, row_findings
@@ -92,6 +93,9 @@ def placed(plan: FoldPlan, obs: pd.DataFrame) -> pd.DataFrame:
             "them back."
         )
     frame: pd.DataFrame = obs.reindex(ids)
+    if "perturbation" in frame:
+        names = frame["perturbation"].astype(object)
+        frame["perturbation"] = names.replace(one_spelling(names.dropna().unique()))
     frame["group"] = plan.table["group"].to_numpy()
     frame["place"] = np.array([-1 if p is None else p for p in places_of(plan.table)], dtype=np.int64)
     return frame

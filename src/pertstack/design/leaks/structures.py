@@ -11,7 +11,13 @@ import pandas as pd
 
 from pertstack._base.findings import Finding, Severity
 from pertstack.design.leaks.metadata import across, affected
-from pertstack.design.plan.groups import STRUCTURE, canonical_structures, compound_keys, split_columns
+from pertstack.design.plan.groups import (
+    STRUCTURE,
+    canonical_structures,
+    compound_keys,
+    parent_structures,
+    split_columns,
+)
 
 KEY_COLUMNS = ("inchi_key", "inchikey", "InChIKey")
 """Columns in which InChIKeys are looked for; they also serve data without SMILES."""
@@ -52,6 +58,8 @@ def structure_findings(frame: pd.DataFrame, group_by: str) -> list[Finding]:
                 numbers={"structures": len(twins), "in_test": roles, "by_smiles": same, "samples": n},
             )
         )  # fmt: skip
+    if STRUCTURE in frame:
+        found += _salts(_joined(parent_structures(frame[STRUCTURE]), frame, others), whole, spelling, frame)
     if real.notna().any():
         found += _skeletons(frame, skeleton, whole, spelling)
     return found
@@ -85,6 +93,27 @@ def _several(key: pd.Series[str], spelling: pd.Series[str], frame: pd.DataFrame)
     values = sorted({*roles, *folds})
     by_key = names[names["key"].isin(values)].groupby("key")["name"].unique()
     return {v: " = ".join(sorted(by_key[v])) for v in values}, len(roles)
+
+
+def _salts(
+    parent: pd.Series[str], whole: pd.Series[str], spelling: pd.Series[str], frame: pd.DataFrame
+) -> list[Finding]:
+    """Salts, free bases and other forms of one parent compound on both sides; twins are told elsewhere."""
+    kinds = pd.DataFrame({"parent": parent, "key": whole}).dropna().drop_duplicates()
+    several = set(kinds.loc[kinds["parent"].duplicated(keep=False), "parent"])
+    forms, roles = _several(parent.where(parent.isin(several)), spelling, frame)
+    if not forms:
+        return []
+    examples = tuple(forms.values())[:10]
+    return [
+        Finding(
+            "warning", "salt_across",
+            f"{len(forms):,} compounds are on both sides of the plan as a salt or another form of the same parent "
+            f"structure ({roles:,} of them in the test): {'; '.join(examples)}. A model that saw one has as good as "
+            "seen the other. Keep them together with --group smiles, or give them one name.",
+            len(forms), examples, numbers={"parents": len(forms), "in_test": roles},
+        )
+    ]  # fmt: skip
 
 
 def _skeletons(

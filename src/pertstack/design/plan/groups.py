@@ -14,6 +14,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.names import refuse_unusable_names
+from pertstack.data.labels import one_spelling
 
 STRUCTURE = "smiles"
 SAMPLE = "sample"
@@ -109,6 +110,8 @@ def _one(obs: pd.DataFrame, column: str) -> pd.Series[str]:
     if column not in obs.columns:
         raise unknown_name("column to group by", column, [*map(str, obs.columns), SAMPLE])
     values = obs[column]
+    if column == "perturbation":
+        values = values.astype(object).replace(one_spelling(values.dropna().unique()))  # B+A is A+B
     missing = values.isna() | (values.astype(str).str.strip() == "")
     if missing.any():
         raise InputError(
@@ -121,6 +124,8 @@ def _one(obs: pd.DataFrame, column: str) -> pd.Series[str]:
 def structure_ids(obs: pd.DataFrame) -> pd.Series[str]:
     """Canonical structure per sample; a sample without one is grouped by its perturbation (``name:...``).
 
+    Salts and other forms of one parent compound are one structure: that of the first of them in the alphabet.
+
     A sample without a structure, whose perturbation has a structure elsewhere in the data, takes that one (the first in
     the alphabet where there are several). Without rdkit structures are compared as they are written.
     """
@@ -128,6 +133,10 @@ def structure_ids(obs: pd.DataFrame) -> pd.Series[str]:
         if needed not in obs.columns:
             raise unknown_name("column to group by", needed, map(str, obs.columns))
     canonical, _ = canonical_structures(obs[STRUCTURE])
+    parents = pd.DataFrame({"parent": parent_structures(obs[STRUCTURE]), "canonical": canonical})
+    canonical = canonical.where(
+        parents["parent"].isna(), parents["parent"].map(parents.dropna().groupby("parent")["canonical"].min())
+    )
     known = pd.DataFrame({"perturbation": obs["perturbation"].astype(str), "structure": canonical})
     of_name = known.dropna().groupby("perturbation")["structure"].min()
     by_name = known["perturbation"].map(of_name)
@@ -142,6 +151,15 @@ def canonical_structures(smiles: pd.Series[str]) -> tuple[pd.Series[str], bool]:
 
     made = has_rdkit()
     return _map_structures(smiles, canonical_smiles if made else str), made
+
+
+def parent_structures(smiles: pd.Series[str]) -> pd.Series[str]:
+    """SMILES without counter-ions and charge (None where missing or unreadable); None throughout without rdkit."""
+    from pertstack.data.side.structures import has_rdkit, parent_smiles
+
+    if not has_rdkit():
+        return pd.Series(None, index=smiles.index, dtype=object)
+    return _map_structures(smiles, parent_smiles)
 
 
 def compound_keys(smiles: pd.Series[str]) -> tuple[pd.Series[str], str]:

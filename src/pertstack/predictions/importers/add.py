@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.digests import digest_json
-from pertstack._base.errors import InputError, IntegrityError, LeakError, MisalignedError
+from pertstack._base.errors import InputError, IntegrityError, LeakError, MisalignedError, first_few
 from pertstack._base.findings import Finding
 from pertstack._base.progress import track
 from pertstack.data import Card
@@ -37,7 +37,7 @@ from pertstack.predictions.importers.gene_lists import with_genes
 from pertstack.predictions.importers.merge import Marks, is_merge_file, open_merge_predictions
 from pertstack.predictions.importers.opening import as_paths, open_file, refuse_repeats
 from pertstack.predictions.importers.sampled import Place, Sampled, measured_rows
-from pertstack.predictions.importers.scale import Scale, check_scale
+from pertstack.predictions.importers.scale import Scale, check_scale, refuse_the_truth
 from pertstack.predictions.importers.shift import check_shift
 from pertstack.predictions.importers.streaming import stream_into
 from pertstack.predictions.importers.value_checks import check_copy
@@ -129,7 +129,7 @@ def add_predictions(
         }  # fmt: skip
         sampled, empty = stream_into(store, files, places, own_genes, missing_genes, writers, scale, missing, n_rows)
         all_ids = [s for f in files for s in f.sample_ids]
-        findings = _judge(store, sampled, all_ids, places, scale, name)
+        findings = _judge(store, sampled, all_ids, places, scale, name, files)
         for writer in track(writers.values(), f"Checking {name}", len(writers)):
             writer.prepare()
         records = tuple(writers[block].commit() for block in track(blocks, f"Committing {name}", len(blocks)))
@@ -245,14 +245,32 @@ def _file_meta(files: list[PredictionFile]) -> dict[str, Any]:
     return facts
 
 
+def _slots(files: list[PredictionFile]) -> str:
+    """Which matrix was read, and which others the files hold, for a person who must name the right one."""
+    several = next((f for f in files if f.other_slots), None)
+    if several is None:
+        return ""
+    return (
+        f" {several.slot} of {several.path.name} was read; it also holds {first_few(several.other_slots)}: name the "
+        f"predictions with --layer."
+    )
+
+
 def _judge(
-    store: PredictionStore, sampled: Sampled, all_ids: list[str], places: dict[str, Place], scale: Scale, name: str
+    store: PredictionStore,
+    sampled: Sampled,
+    all_ids: list[str],
+    places: dict[str, Place],
+    scale: Scale,
+    name: str,
+    files: list[PredictionFile],
 ) -> list[Finding]:
     """Scale and alignment; an error ends the addition before anything is visible."""
     development = [i for i, s in enumerate(sampled.ids) if places[s].block.role == "development"]
     there = [places[sampled.ids[i]] for i in development]
     treated, control = (measured_rows(store, layer, there, sampled.genes) for layer in ("treated", "control"))
     rows = np.isfinite(treated).all(axis=1) & np.isfinite(control).all(axis=1)
+    refuse_the_truth(sampled.values[development][rows], treated[rows], control[rows], scale, name, _slots(files))
     findings = check_scale(sampled.values[development][rows], treated[rows], control[rows], scale, name)
     for finding in findings:
         if finding.severity == "error":
@@ -263,7 +281,7 @@ def _judge(
         values = values + measured_rows(store, "control", own, sampled.genes)
     for finding in check_copy(values[development][rows], treated[rows], name):
         raise IntegrityError(finding.message)
-    shifts = check_shift(store, replace(sampled, values=values), all_ids, places, name)
+    shifts = check_shift(store, replace(sampled, values=values), all_ids, places, name, files[0].gene_names)
     for finding in shifts:
         if finding.severity == "error":
             raise MisalignedError(finding.message)

@@ -1,4 +1,4 @@
-"""Predictions in AnnData files, .h5ad or .zarr: ``layers['prediction']`` where there is one, else X."""
+"""Predictions in AnnData files, .h5ad or .zarr: the layer or obsm named, else ``layers['prediction']``, else X."""
 
 from __future__ import annotations
 
@@ -45,16 +45,23 @@ def open_anndata_predictions(path: Path, layer: str | None = None) -> Prediction
     kind, root = open_anndata_file(path)
     keys = set(root.keys())
     layers = sorted(root["layers"].keys()) if "layers" in keys else []
+    sample_ids, gene_names = (_index(root, part, path) for part in ("obs", "var"))
+    slots = {"X": "X"} if "X" in keys else {}
+    slots |= {f"obsm:{name}": f"obsm/{name}" for name in _wide(root, keys, len(gene_names))}
+    slots |= {name: f"layers/{name}" for name in layers}
     if layer is None and PREFERRED in layers:
         layer = PREFERRED
-    if layer is not None and layer not in layers:
-        raise unknown_name(f"layer in {path}:", layer, [*layers, "X"])
     if layer is None and "X" not in keys:
         raise InputError(
-            f"{path} has neither X nor layers['prediction']. Layers here: {first_few(layers)}; name one of them."
+            f"{path} has neither X nor layers['prediction']. It has {first_few(sorted(slots))}: name one of them with "
+            f"--layer."
         )
-    sample_ids, gene_names = (_index(root, part, path) for part in ("obs", "var"))
-    stored = StoredRows(path, kind, "X" if layer is None else f"layers/{layer}")
+    layer = "X" if layer is None else layer
+    if layer not in slots:
+        layer = f"obsm:{layer}" if f"obsm:{layer}" in slots else layer
+    if layer not in slots:
+        raise unknown_name(f"layer in {path}:", layer, slots)
+    stored = StoredRows(path, kind, slots[layer])
     check_shape(path, stored.shape, sample_ids, gene_names)
 
     def rows(n_rows: int) -> Iterator[Float32]:
@@ -64,8 +71,19 @@ def open_anndata_predictions(path: Path, layer: str | None = None) -> Prediction
     folds, obs = _folds(root["obs"]), _obs(root["obs"], path)
     return PredictionFile(
         path, sample_ids, gene_names, rows, folds, _meta(root, keys), _card(root, keys, path), obs,
-        _second_names(root["var"], len(gene_names)),
+        _second_names(root["var"], len(gene_names)), slot=layer, other_slots=tuple(s for s in slots if s != layer),
     )  # fmt: skip
+
+
+def _wide(root: Any, keys: set[str], n_genes: int) -> list[str]:
+    """Matrices in obsm with a column per gene: some tools write predictions there."""
+    found = []
+    for name in root["obsm"].keys() if "obsm" in keys else ():
+        item = root["obsm"][name]
+        shape = getattr(item, "shape", None) or tuple(item.attrs.get("shape", ()))
+        if len(shape) == 2 and shape[1] == n_genes:
+            found.append(str(name))
+    return sorted(found)
 
 
 def _second_names(var: Any, n: int) -> dict[str, list[str]]:

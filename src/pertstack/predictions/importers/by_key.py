@@ -145,7 +145,8 @@ def match_by_key(
     assert file.obs is not None
     obs, notes_of_labels = part_labels(file.obs, source_column(file.obs, mapping, "perturbation"), str(file.path))
     file = replace(file, obs=obs)
-    controls = control_rows(obs, mapping, None)
+    found_controls = control_rows(obs, mapping, None, where=str(file.path))
+    controls = None if found_controls is None else found_controls.rows | found_controls.aside
     foretold = _predictions_only(obs)
     treated = foretold.copy() if controls is None else foretold & ~controls
     if not treated.any():

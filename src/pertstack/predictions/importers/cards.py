@@ -6,6 +6,7 @@ decide nothing here; whether the values themselves fit is measured in ``scale.py
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -20,9 +21,9 @@ from pertstack._base.findings import Finding
 from pertstack.data import Card
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.files import PredictionFile
+from pertstack.predictions.importers.scale import LOGARITHMS
 
 CARD_KEYS = ("pertstack_card", "card")
-LN2 = float(np.log(2.0))
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,20 @@ def _per_depth(values: Any, per: float) -> Any:
     return np.log1p(values / np.maximum(values.sum(axis=1, keepdims=True), 1e-300) * per)
 
 
+def _linear(name: str, factor: float) -> NamedTransform:
+    return NamedTransform(name, ("log",), "log", lambda x: x * factor, factor=factor)
+
+
 TRANSFORMS: dict[str, NamedTransform] = {
     "log2": NamedTransform("log2", ("linear", "counts"), "log", np.log2, 0.0),
     "log2p1": NamedTransform("log2p1", ("linear", "counts"), "log", lambda x: np.log2(x + 1), -1.0),
     "log1p_cp10k": NamedTransform("log1p_cp10k", ("counts", "linear"), "log", partial(_per_depth, per=1e4), -1e-9),
     "log1p_5e4": NamedTransform("log1p_5e4", ("counts", "linear"), "log", partial(_per_depth, per=5e4), -1e-9),
     "exp2": NamedTransform("exp2", ("log",), "linear", np.exp2),
-    "ln_to_log2": NamedTransform("ln_to_log2", ("log",), "log", lambda x: x / LN2, factor=1 / LN2),
+    **{
+        f"{a}_to_{b}": _linear(f"{a}_to_{b}", LOGARITHMS[b] / LOGARITHMS[a])
+        for a, b in itertools.permutations(LOGARITHMS, 2)
+    },
 }
 
 
@@ -75,7 +83,7 @@ def mapped_file(file: PredictionFile, mapping: NamedTransform) -> PredictionFile
 
 def named_transform(name: str, scale: str) -> NamedTransform:
     """``log1p_cp10k`` (log1p of counts per 10,000 of each row), ``log1p_5e4``,
-    ``log2``, ``log2p1`` (log2(x + 1)), ``exp2``, ``ln_to_log2`` (also from ln(x + 1) to log2(x + 1)), or
+    ``log2``, ``log2p1`` (log2(x + 1)), ``exp2``, ``ln_to_log2`` and the like (also of x + 1), or
     ``minmax_inverse:LOW:HIGH`` (x * (HIGH - LOW) + LOW).
 
     Raises

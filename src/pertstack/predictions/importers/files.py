@@ -49,6 +49,8 @@ class PredictionFile:
     card: dict[str, Any] | None = None  # the preprocessing card in the file, if there is one
     obs: pd.DataFrame | None = field(default=None, repr=False)  # what else the file says of its rows
     second_names: dict[str, list[str]] = field(default_factory=dict, repr=False)  # other names of the genes
+    slot: str = ""  # which matrix of the file these are, where it can hold several
+    other_slots: tuple[str, ...] = ()  # and which others it holds, as --layer names them
 
     def __post_init__(self) -> None:
         named = () if self.obs is not None else (("sample", self.sample_ids),)  # rows may be known by what was done

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 
-from pertstack._base.errors import FoldPlanMismatchError, InputError, first_few
+from pertstack._base.errors import FoldPlanMismatchError, InputError, IntegrityError, first_few
 from pertstack.design.blocks import Block
 from pertstack.design.provenance import FittedOn
 from pertstack.predictions.store.reader import StoreReader
+
+_SUFFIX = re.compile(r"[-_.]\d{1,2}$")  # what joining files puts behind every id
+MOST_FOREIGN = 0.1
+"""Share of fit rows that may be no samples of the study (controls, other data sets) without a question."""
 
 
 @runtime_checkable
@@ -55,6 +60,7 @@ class FittedOnBlocks:
             raise InputError(
                 f"fitted_on={spec!r} is not understood. Give a fold plan, ids, a table fold -> ids, or 'unknown'."
             )
+        refuse_foreign_ids({i for f in [self._fixed, *self._by_fold.values()] if f for i in f.fit_ids}, store)
 
     def _word(self, word: str, store: StoreReader) -> None:
         if word == "unknown":
@@ -116,6 +122,48 @@ class FittedOnBlocks:
             f"for every "
             f"fold which samples its model was fitted on."
         )
+
+
+def refuse_foreign_ids(fit_ids: Set[str], store: StoreReader) -> None:
+    """Refuse a list of fit rows of which a large part, or any in another spelling, is not a sample of this study.
+
+    Such a list would say that a model has not seen what it has seen.
+
+    Raises
+    ------
+    IntegrityError
+        More than a tenth of the ids match no sample, or some match one but for case, blanks, zeros or a suffix.
+    """
+    known = {str(s) for b in store.blocks() for s in store.sample_ids(b)}
+    foreign = sorted(fit_ids - known)
+    if not foreign:
+        return
+    alike = _other_spelling(foreign, known)
+    if len(foreign) <= MOST_FOREIGN * len(fit_ids) and not alike:
+        return
+    like = next(iter(alike.items()), None)
+    hint = "" if like is None else (
+        f" {len(alike):,} of them are samples of the study in another spelling, such as {like[0]!r} for {like[1]!r}."
+    )  # fmt: skip
+    raise IntegrityError(
+        f"{len(foreign):,} of {len(fit_ids):,} ids of the rows the model was fitted on are no samples of this study: "
+        f"{first_few(foreign)}.{hint} Its samples are called {first_few(sorted(known), 3)}. A row under another name "
+        f"would count as one that the model never saw. Write the ids as in the study, and leave out rows of controls "
+        f"and of other data sets; if that cannot be done, say --fitted-on unknown."
+    )
+
+
+def _other_spelling(foreign: Sequence[str], known: Set[str]) -> dict[str, str]:
+    """Foreign id -> the sample it means, by case, punctuation, leading zeros, or a suffix ``-1`` on one side."""
+    whole = {_plain_id(s): s for s in sorted(known)}
+    cut = {_plain_id(_SUFFIX.sub("", s)): s for s in sorted(known)}
+    found = {i: whole.get(_plain_id(_SUFFIX.sub("", i))) or whole.get(_plain_id(i)) for i in foreign}
+    return {i: s for i, s in {i: s or cut.get(_plain_id(i)) for i, s in found.items()}.items() if s is not None}
+
+
+def _plain_id(name: str) -> str:
+    apart = re.sub(r"(?<=\d)[\W_]+(?=\d)", ".", name.strip().casefold())
+    return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"[^\w.]+|_+", "", apart))
 
 
 def _same_plan(digest: str, store: StoreReader) -> str:

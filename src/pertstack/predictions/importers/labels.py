@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pertstack.data.readers.control_rows import LABELS
+from pertstack.data.labels import CONTROL_NAMES
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Labels:
     def of(cls, labels: Iterable[str]) -> Labels:
         whole = frozenset(map(str, labels))
         parts = {part for label in whole for part in (label.split("+") if "+" in label else [label])}
-        return cls(whole, frozenset(p.strip() for p in parts if p.strip().casefold() not in LABELS))
+        return cls(whole, frozenset(p.strip() for p in parts if p.strip().casefold() not in CONTROL_NAMES))
 
     def key(self, label: str) -> str:
         """The same text for every spelling of a perturbation.
@@ -38,11 +38,11 @@ class Labels:
             parts = [text]
         else:
             parts = self._cut(text)
-        kept = [p for p in parts if p.casefold() not in LABELS] or parts
+        kept = [p for p in parts if p.casefold() not in CONTROL_NAMES] or parts
         return "+".join(sorted(set(kept)))
 
     def _cut(self, text: str) -> list[str]:
-        known = {*self.parts, *(p for p in text.split("_") if p.casefold() in LABELS)}
+        known = {*self.parts, *(p for p in text.split("_") if p.casefold() in CONTROL_NAMES)}
         for i in [i for i, c in enumerate(text) if c == "_"]:
             if text[:i] in known and text[i + 1 :] in known:
                 return [text[:i], text[i + 1 :]]

@@ -16,6 +16,7 @@ from pertstack.predictions.store.reader import StoreReader
 
 SAMPLED_ROWS = 400
 SAMPLED_GENES = 2000
+RUNS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +38,16 @@ class Sampled:
 
 
 class Sampler:
-    """Keeps every so-many-th row and gene while chunks pass by; ``predicted`` are the store's genes the files hold."""
+    """Keeps some rows and every so-many-th gene while chunks pass by; ``predicted`` are the store's genes in the files.
+
+    Of few rows all; of many, half spread evenly and half in ``RUNS`` stretches, in which exchanged rows can be seen.
+    """
 
     def __init__(self, n_rows: int, predicted: Take, most: int = SAMPLED_ROWS) -> None:
-        self._wanted = set(np.linspace(0, n_rows - 1, min(most, n_rows)).round().astype(int).tolist())
+        spread = np.linspace(0, n_rows - 1, min(most if n_rows <= most else most // 2, n_rows)).round().astype(int)
+        length = most // (2 * RUNS)
+        starts = np.linspace(0, n_rows - length, RUNS).round().astype(int) if n_rows > most else np.empty(0, int)
+        self._wanted = {*spread.tolist(), *(int(s) + i for s in starts for i in range(length))}
         kept = np.linspace(0, len(predicted) - 1, min(SAMPLED_GENES, len(predicted))).round().astype(np.intp)
         self._genes: Take = predicted[kept]
         self._seen = 0

@@ -6,15 +6,21 @@ Wrong beyond doubt is refused; odd is a warning; the numbers are kept either way
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Literal
 
 import numpy as np
 
+from pertstack._base.errors import IntegrityError
 from pertstack._base.findings import Finding
 from pertstack.data.rows import Float32
 
 Scale = Literal["treated", "delta"]
 PLAINLY = 3.0  # times the error under the other reading
+SAME = 1e-5  # of the measured range: differences below it are rounding
+LOGARITHMS = {"ln": float(np.log(2)), "log2": 1.0, "log10": float(np.log10(2))}
+"""What each logarithm gives for a doubling."""
+LONG = {"ln": "natural logarithms", "log2": "logarithms to base 2", "log10": "logarithms to base 10"}
 FEWEST_ROWS = 3
 
 
@@ -26,7 +32,7 @@ def scale_numbers(raw: Float32, treated_rows: Float32, control_rows: Float32, sc
     each gene (1 = calibrated). ``spread``: median over genes of sd(predicted delta) / sd(measured delta). ``outside``:
     share of predicted treated values beyond the measured range of their gene (treated and control rows), widened by
     half its width. ``level_slope``: of measured on predicted means per gene, over genes (1 = the levels of the data),
-    and ``level_r`` their correlation.
+    ``level_r`` their correlation, and ``level_offset`` what is left between the means, in sd over genes.
     """
     values, treated, control = (a.astype(np.float64) for a in (raw, treated_rows, control_rows))
     as_treated = values if scale == "treated" else values + control
@@ -37,7 +43,7 @@ def scale_numbers(raw: Float32, treated_rows: Float32, control_rows: Float32, sc
     high = np.maximum(treated.max(axis=0), control.max(axis=0))[genes]
     room = 0.5 * (high - low)
     outside = (as_treated[:, genes] < low - room) | (as_treated[:, genes] > high + room)
-    level_slope, level_r = _levels(as_treated[:, genes].mean(axis=0), treated[:, genes].mean(axis=0))
+    level_slope, level_r = levels(as_treated[:, genes].mean(axis=0), treated[:, genes].mean(axis=0))
     p, y = predicted - predicted.mean(axis=0), measured - measured.mean(axis=0)
     power = float((p * p).sum())
     moving = y.std(axis=0) > 0
@@ -50,16 +56,60 @@ def scale_numbers(raw: Float32, treated_rows: Float32, control_rows: Float32, sc
         "spread": float(np.median(ratios)) if ratios.size else 0.0,
         "outside": float(outside.mean()) if outside.size else 0.0,
         "level_slope": level_slope, "level_r": level_r,
+        "level_offset": offset_after(level_slope, as_treated[:, genes].mean(axis=0), treated[:, genes].mean(axis=0)),
     }  # fmt: skip
 
 
-def _levels(predicted: Any, measured: Any) -> tuple[float, float]:
+def levels(predicted: Any, measured: Any) -> tuple[float, float]:
     """Slope and correlation over genes of measured on predicted means; (1, 0) when either does not vary."""
     p, y = predicted - predicted.mean(), measured - measured.mean()
     size, length = float(p @ p), float(y @ y)
     if size <= 0 or length <= 0:
         return 1.0, 0.0
     return float(p @ y) / size, float(p @ y) / float(np.sqrt(size * length))
+
+
+def other_logarithm(slope: float, r: float, offset: float) -> tuple[str, str] | None:
+    """The logarithms (of the values, of the study) of which one turns into the other by ``slope``; None else.
+
+    ``slope`` and ``r`` are of measured on given means over genes, ``offset`` what is left between the means of both
+    after the factor, in measured standard deviations over genes.
+    """
+    if r < 0.98 or abs(offset) > 0.15:
+        return None
+    for theirs, ours in itertools.permutations(LOGARITHMS, 2):
+        if abs(slope / (LOGARITHMS[ours] / LOGARITHMS[theirs]) - 1) < 0.05:
+            return theirs, ours
+    return None
+
+
+def offset_after(slope: float, predicted: Any, measured: Any) -> float:
+    """Distance of the means over genes after multiplying by ``slope``, in measured standard deviations."""
+    spread = float(np.std(measured))
+    return float(np.mean(measured) - slope * np.mean(predicted)) / spread if spread > 0 else np.inf
+
+
+def refuse_the_truth(values: Float32, treated: Float32, control: Float32, scale: Scale, name: str, slots: str) -> None:
+    """Refuse predictions that are the measured values themselves, row by row; ``slots`` says what else the file holds.
+
+    Raises
+    ------
+    IntegrityError
+        One row in a hundred or more is a measured one, in every gene.
+    """
+    if not len(values):
+        return
+    truth = treated if scale == "treated" else treated - control
+    there = np.isfinite(values)
+    near = np.abs(values - truth) <= SAME * max(float(np.ptp(treated)), 1e-12)
+    same = ((near | ~there).all(axis=1) & there.any(axis=1)) & ~(np.abs(treated - control) < SAME).all(axis=1)
+    if same.mean() < 0.01:
+        return
+    difference = float(np.nanmax(np.abs(values - truth)[same]))
+    raise IntegrityError(
+        f"{name}: {int(same.sum()):,} of {len(values):,} compared rows are the measured values themselves (largest "
+        f"difference {difference:.1g}), not predictions of them.{slots} Hand in what the model predicted."
+    )
 
 
 def check_scale(values: Float32, treated: Float32, control: Float32, scale: Scale, name: str) -> list[Finding]:
@@ -73,6 +123,14 @@ def check_scale(values: Float32, treated: Float32, control: Float32, scale: Scal
             )
         ]  # fmt: skip
     numbers = scale_numbers(values, treated, control, scale)
+    logs = other_logarithm(numbers["level_slope"], numbers["level_r"], numbers["level_offset"])
+    if logs is not None and scale == "treated":
+        text = (
+            f"{name}: values are {LONG[logs[0]]} where the study has {LONG[logs[1]]}: means of genes follow the "
+            f"measured ones (correlation {numbers['level_r']:.4f}), and one unit predicted is "
+            f"{numbers['level_slope']:.3f} measured. Add them with --transform {logs[0]}_to_{logs[1]}."
+        )
+        return [_finding("error", "scale_wrong", name, scale, numbers, text)]
     other: Scale = "delta" if scale == "treated" else "treated"
     told = ", ".join(f"{k} {v:.3g}" for k, v in numbers.items())
     if numbers[f"rms_as_{scale}"] > PLAINLY * numbers[f"rms_as_{other}"]:

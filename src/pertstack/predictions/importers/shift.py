@@ -1,19 +1,30 @@
-"""Do the values belong to the ids they carry? A probe for rows shifted against their names.
+"""Do the values belong to the names they carry? A probe for rows, and genes, that stand under other names.
 
 When names match but values were moved by a row or two (a header counted as a row, a ``shift``, an off-by-one slice),
 each prediction resembles its neighbour's measured profile more than its own. Both the file's and the store's order are
-tried. Models that use neither control nor anything particular to a sample leave no trace; that is said, not hidden.
+tried, over all rows and over every stretch of them, so that a shift that begins at a gap is seen. Exchanges of any kind
+are tried in ``assignment.py``. Models that use neither control nor anything particular to a sample leave no trace; that
+is said, not hidden.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm, t
 
 from pertstack._base.findings import Finding
 from pertstack.data.rows import Float32
+from pertstack.predictions.importers.assignment import (
+    BACKWARDS,
+    Exchange,
+    exchanged_genes,
+    exchanged_rows,
+    levels_of_other_genes,
+)
 from pertstack.predictions.importers.sampled import Place, Sampled, measured_rows
 from pertstack.predictions.store.reader import StoreReader
 
@@ -25,8 +36,9 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def check_shift(
-    store: StoreReader, sampled: Sampled, all_ids: Sequence[str], places: dict[str, Place], name: str
-) -> list[Finding]:
+    store: StoreReader, sampled: Sampled, all_ids: Sequence[str], places: dict[str, Place], name: str,
+    file_genes: Sequence[str] = (),
+) -> list[Finding]:  # fmt: skip
     """Error when a neighbour's measured profile fits the predictions better than the own one; else what could be seen.
 
     The statistic is the paired difference, over sampled rows, of the correlation over genes between the prediction and
@@ -39,18 +51,26 @@ def check_shift(
             _note("shift_not_checked", f"{name}: too few rows or genes to check that values belong to their ids.", name)
         ]
     at_home = False
+    lines = [p.block.cell_line if p else "" for p in own]
+    layers = {layer: measured_rows(store, layer, own, sampled.genes) for layer in ("control", "treated")}
     for layer in ("control", "treated"):
-        measured = measured_rows(store, layer, own, sampled.genes)
+        measured = layers[layer]
         if not np.isfinite(measured).all(axis=1).any():
             continue
-        view = _View(sampled.values, measured, [p.block.cell_line if p else "" for p in own])
+        view = _View(sampled.values, measured, lines)
         for order, step, neighbours in _neighbours(sampled, all_ids, places, store):
             rows = measured_rows(store, layer, neighbours, sampled.genes)
-            gain, z, n = view.compare(rows, [p.block.cell_line if p else "" for p in neighbours])
-            if n >= FEWEST_PAIRS and z > SIGNIFICANT and gain > MARGIN:
+            difference = view.differences(rows, [p.block.cell_line if p else "" for p in neighbours])
+            along = np.arange(len(own)) if order == "file" else _store_order(own)
+            found = _clearest(difference[along], view.fit[along])
+            if found is not None:
+                gain, z, n = found
                 numbers = {"layer": layer, "order": order, "step": step, "gain": gain, "z": z, "pairs": n}
                 return [_shifted(name, numbers)]
         at_home |= view.own_beats_others()
+    elsewhere = _exchanged(store, sampled, own, layers, name, file_genes)
+    if elsewhere is not None:
+        return [elsewhere]
     if at_home:
         return [
             _note("rows_belong", f"{name}: predictions resemble their own samples more than others; ids fit.", name)
@@ -104,18 +124,14 @@ class _View:
         self.fit = correlation(self.values, self.own)
         self.usable &= np.isfinite(self.fit)
 
-    def compare(self, rows: Float32, lines: list[str]) -> tuple[float, float, int]:
-        """Mean gain in correlation with other rows over own ones, its size in standard errors, and the number of
-        pairs."""
+    def differences(self, rows: Float32, lines: list[str]) -> Any:
+        """Gain in correlation of each row with another measured row over its own; NaN where there is no pair."""
+        found = np.full(len(self.lines), np.nan)
         use = self.usable & (np.asarray(lines, dtype=object) == self.lines) & np.isfinite(rows).all(axis=1)
-        if use.sum() < FEWEST_PAIRS:
-            return 0.0, 0.0, int(use.sum())
-        centred = rows[use].astype(np.float64) - np.stack([self.means[line] for line in self.lines[use]])
-        difference = correlation(self.values[use], centred) - self.fit[use]
-        difference = difference[np.isfinite(difference)]
-        error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else np.inf
-        z = difference.mean() / error if error > 0 else (np.inf if difference.mean() > 0 else 0.0)
-        return float(difference.mean()), float(z), len(difference)
+        if use.sum() >= FEWEST_PAIRS:
+            centred = rows[use].astype(np.float64) - np.stack([self.means[line] for line in self.lines[use]])
+            found[use] = correlation(self.values[use], centred) - self.fit[use]
+        return found
 
     def own_beats_others(self) -> bool:
         """Whether predictions fit their own rows better than rows half a sample away (within the cell line)."""
@@ -131,6 +147,81 @@ class _View:
             return False
         error = difference.std(ddof=1) / np.sqrt(len(difference))
         return bool(difference.mean() > 3 * error)
+
+
+def _store_order(own: Sequence[Place | None]) -> Any:
+    """Sampled rows in the order of the store."""
+    return np.array(sorted(range(len(own)), key=lambda i: ("", 0) if (p := own[i]) is None else (p.block.id, p.row)))
+
+
+def _clearest(difference: Any, fit: Any) -> tuple[float, float, int] | None:
+    """Mean gain, its standard errors and the pairs of a stretch of rows whose neighbours fit better; None else.
+
+    All rows, else the clearest run of eighths. A run has to be as improbable as ``SIGNIFICANT`` standard errors are of
+    many rows. Where the own ``fit`` is plainly negative the model errs, and every neighbour fits better.
+    """
+    whole = _mean_gain(difference)
+    if whole[2] >= FEWEST_PAIRS and whole[1] > SIGNIFICANT and whole[0] > MARGIN and np.nanmean(fit) > BACKWARDS:
+        return whole
+    edges = np.linspace(0, len(difference), 9).round().astype(int)
+    pieces = [slice(edges[a], edges[b]) for a in range(8) for b in range(a + 1, 9)]
+    runs = [_mean_gain(difference[p]) for p in pieces if np.isfinite(fit[p]).any() and np.nanmean(fit[p]) > BACKWARDS]
+    clear = [r for r in runs if r[2] >= FEWEST_PAIRS and r[0] > MARGIN and t.sf(r[1], r[2] - 1) < norm.sf(SIGNIFICANT)]
+    return max(clear, key=lambda run: run[1], default=None)
+
+
+def _mean_gain(difference: Any) -> tuple[float, float, int]:
+    there = difference[np.isfinite(difference)]
+    if len(there) < 2:
+        return 0.0, 0.0, len(there)
+    error = there.std(ddof=1) / np.sqrt(len(there))
+    z = there.mean() / error if error > 0 else (np.inf if there.mean() > 0 else 0.0)
+    return float(there.mean()), float(z), len(there)
+
+
+def _exchanged(
+    store: StoreReader, sampled: Sampled, own: Sequence[Place | None], layers: Mapping[str, Float32], name: str,
+    file_genes: Sequence[str],
+) -> Finding | None:  # fmt: skip
+    """An error where rows or genes fit clearly better under other names; a warning where the model may be wrong."""
+    lines = [p.block.cell_line if p else "" for p in own]
+    kinds = {b: store.obs(b)["perturbation"].astype(str).to_numpy() for b in {p.block for p in own if p is not None}}
+    drugs = ["" if p is None else str(kinds[p.block][p.row]) for p in own]
+    control, treated = layers["control"], layers["treated"]
+    doubt: Finding | None = None
+    for layer, measured in layers.items():
+        rows = exchanged_rows(sampled.values, measured, lines, drugs)
+        if rows is not None:  # a model without skill may fit other treated rows better; its control is always its own
+            found = _under_other_names(name, "rows", "ids", rows, f"{layer} profiles")
+            if layer == "control":
+                return found
+            said = f"{found.message} Or the model has no skill for these samples, and no trace of their controls."
+            doubt = replace(found, severity="warning", message=said)
+    there: Mask = np.asarray(np.isfinite(treated).all(axis=1) & np.isfinite(control).all(axis=1))
+    orders = [np.arange(len(sampled.genes))]
+    if len(file_genes):
+        at = {str(g): i for i, g in enumerate(file_genes)}
+        orders.append(np.argsort([at.get(str(store.gene_names[g]), -1) for g in sampled.genes], kind="stable"))
+    genes = levels_of_other_genes(sampled.values[there], treated[there], orders)
+    if genes is not None:
+        return _under_other_names(name, "genes", "gene names", genes, "means of genes")
+    inside = [line for line, use in zip(lines, there, strict=True) if use]
+    for less in (np.zeros_like(control), control):
+        genes = exchanged_genes((sampled.values - less)[there], (treated - less)[there], inside)
+        if genes is not None:
+            return _under_other_names(name, "genes", "gene names", genes, "measured genes over samples")
+    return doubt
+
+
+def _under_other_names(name: str, what: str, names: str, found: Exchange, fit: str) -> Finding:
+    return Finding(
+        "error", f"{what}_exchanged",
+        f"{name}: the values look as if they stood under other {names}. Among the sampled {what}, {found.moved:,} fit "
+        f"clearly better under others (correlation with {fit}: {found.own:.2f} under the names they carry, "
+        f"{found.better:.2f} under others). Were {what} sorted without their {names}? Write the {names} again beside "
+        f"the values they were made for.",
+        where=name, numbers={"moved": found.moved, "own": found.own, "better": found.better, "z": found.z},
+    )  # fmt: skip
 
 
 def correlation(a: Any, b: Any) -> Any:

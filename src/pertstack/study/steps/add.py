@@ -41,7 +41,7 @@ def refuse_reserved(name: str) -> None:
 def add_model(
     folder: StudyFolder, name: str, files: Sequence[Path], *, fitted_on: Any, scale: str, missing: str = "refuse",
     card: Path | str | Mapping[str, Any] | None = None, transform: str | None = None, without: int | None = None,
-    mapping: Mapping[str, str] | None = None, genes: Path | str | None = None,
+    mapping: Mapping[str, str] | None = None, genes: Path | str | None = None, layer: str | None = None,
 ) -> AddReport:  # fmt: skip
     """Add predictions by sample id, or by what was done, and gene name; see ``predictions.importers.add_predictions``.
 
@@ -50,7 +50,9 @@ def add_model(
     fitted_on : 'plan', a plan digest, 'unknown', a fold plan, a list of ids, a table fold -> ids; or the path of a file
         with ids (one per line, or a column ``sample_id``) or with columns ``fold`` and ``sample_id``.
     card : preprocessing card (file or mapping) of the data the model was fitted on, for files that carry none.
-    transform : named map to the study's scale: log2, log2p1, exp2, ln_to_log2, minmax_inverse:LOW:HIGH.
+    transform : named map to the study's scale: log2, log2p1, exp2, ln_to_log2 (any two of ln, log2, log10),
+        minmax_inverse:LOW:HIGH.
+    layer : which matrix of AnnData files: a layer, obsm:NAME, or X; without it layers['prediction'], else X.
     mapping : canonical column -> column of the files, where rows are matched by what was done.
     genes : a list of gene names for files whose columns have none.
     without : the files are nested predictions, by fits that also left out this fold (docs/howto/nested-predictions.md).
@@ -65,7 +67,7 @@ def add_model(
     report = add_predictions(
         folder.store, name, list(files), fitted_on=spec, scale=scale, missing=missing, marks=lambda: row_marks(folder),  # type: ignore[arg-type]
         meta={"kind": "added", "files": [str(f) for f in files]}, own_card=folder.card, card=_given_card(card),
-        transform=transform, without=without, samples=folder.samples, columns=mapping,
+        transform=transform, without=without, layer=layer, samples=folder.samples, columns=mapping,
         space=_space(folder), other_names=folder.other_gene_names,
         genes=None if genes is None else Path(genes),
     )  # fmt: skip

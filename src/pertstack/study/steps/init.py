@@ -24,6 +24,7 @@ from pertstack._base.shown import count_of
 from pertstack.data import DataFile, build_side, open_data, save_side, validate
 from pertstack.data.cells import CellChoice, Normalise
 from pertstack.data.landmarks import landmarks_of
+from pertstack.data.readers.control_rows import Labels
 from pertstack.data.readers.genes import other_names
 from pertstack.data.readers.vehicles import ControlChoice
 from pertstack.data.rows import Float32
@@ -61,7 +62,7 @@ class StudyChoices:
     control: Path | None = None  # separate control file of parquet / CSV pairs
     metadata: Path | None = None  # sample table of GCTX data
     controls: ControlChoice = "plate_mean"  # how control wells or rows are handed out
-    control_label: str | None = None  # the perturbation that is the control, where controls are rows
+    control_label: Labels = None  # the perturbations that are the control, where controls are rows
     mapping: dict[str, str] = field(default_factory=dict)
     features: Path | None = None
     targets: Path | None = None

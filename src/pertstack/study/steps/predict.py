@@ -71,7 +71,7 @@ def predict_new(
         }
         again = [m for m in needed if m not in given]
         arrays |= refit_and_predict(folder, again, file, place, workers, reading)
-        vectors = new_embeddings(folder, again, file, place)
+        vectors = new_embeddings(folder, again, file, place, reading)
         combined = _combine(folder, stored.models, fitted, file, arrays, vectors, place / "combined.npy")
         facts = {
             "ensemble": name, "shipped": use is None, "models": list(needed), "key": stored.key,

@@ -19,11 +19,15 @@ from pertstack._base.digests import digest_names
 from pertstack._base.errors import InputError, IntegrityError, MisalignedError, ModelFailedError, first_few
 from pertstack.data import DataFile, SideInformation, build_side, load_side, open_data, save_side
 from pertstack.data.cells import CellChoice
+from pertstack.data.labels import one_spelling
+from pertstack.data.readers.matrices import MappedRows
 from pertstack.data.rows import Float32, PredictRows
 from pertstack.data.side.side import PerturbationFeatures
 from pertstack.design.blocks import Block
 from pertstack.fit.cross_fit import cross_fit
 from pertstack.fit.jobs import Job, JobRecord, JobRows
+from pertstack.predictions.importers.cards import named_transform
+from pertstack.predictions.importers.scale import LONG, levels, offset_after, other_logarithm
 from pertstack.predictions.sources.embedding import RowEmbeddings
 from pertstack.study.folder import StudyFolder
 from pertstack.study.steps.fit import anchor_ids, anchor_rows, fit_rows
@@ -35,7 +39,8 @@ def open_new(folder: StudyFolder, new: Path, reading: Mapping[str, Any] | None =
     """The file of new samples, checked against the study: genes, sample ids, values of the controls.
 
     ``reading`` says how this file differs from the study's (``mapping``, ``control_layer``, ``control``, ``metadata``,
-    ``controls``, ``control_label``); what it leaves out is read as the study's data were.
+    ``controls``, ``control_label``, and a named ``transform`` to the study's scale); what it leaves out is read as the
+    study's data were.
 
     Raises
     ------
@@ -52,6 +57,7 @@ def open_new(folder: StudyFolder, new: Path, reading: Mapping[str, Any] | None =
         given["mapping"] = {**choices["map"], **given["mapping"]}
     if "cells" in choices:
         usual["cells"] = CellChoice.from_json(choices["cells"])
+    transform = given.pop("transform", None)
     options = {**usual, **given}
     file = open_data(new, delta=choices["delta"], treated_optional=True, seed=choices["seed"], **options)
     theirs, ours = set(file.gene_names), set(folder.gene_names)
@@ -61,8 +67,14 @@ def open_new(folder: StudyFolder, new: Path, reading: Mapping[str, Any] | None =
             f"({first_few(sorted(ours - theirs))}). The ensemble was learned with them; "
             f"hand in profiles processed in the same way."
         )
+    if transform is not None:
+        named = named_transform(str(transform), "delta" if choices["delta"] else "treated")
+        file.control = MappedRows(file.control, named, str(new))
+    names = file.obs["perturbation"]
+    file.obs["perturbation"] = names.replace(one_spelling(names.unique(), like=folder.samples["perturbation"].unique()))
     _refuse_known_samples(folder, file, new)
     _refuse_other_values(folder, file, new)
+    _refuse_other_dose_units(folder, file, new)
     return file
 
 
@@ -93,6 +105,7 @@ def _refuse_other_values(folder: StudyFolder, file: DataFile, new: Path) -> None
     order = file.var.index.get_indexer(pd.Index(folder.gene_names))
     control = np.asarray(file.read_control(rows), dtype=np.float64)[:, order]
     low, high, spread = float(control.min()), float(control.max()), float(control.std())
+    _refuse_other_logarithm(folder, control, file.obs["cell_line"].to_numpy(dtype=object)[rows], new)
     width = max(card.value_max - card.value_min, 1e-12)
     outside = low < card.value_min - 0.25 * width or high > card.value_max + 0.25 * width
     ratio = spread / max(card.value_sd, 1e-12)
@@ -103,6 +116,42 @@ def _refuse_other_values(folder: StudyFolder, file: DataFile, new: Path) -> None
             f"preprocessed in another way (transform, scaling). Predictions would be meaningless; hand in "
             "values as in the study."
         )
+
+
+def _refuse_other_logarithm(folder: StudyFolder, control: Any, lines: Any, new: Path) -> None:
+    """Controls whose gene means are the study's times the factor between two logarithms, by name."""
+    references, total, n = folder.references, np.zeros(control.shape[1]), 0
+    for line in set(lines) & set(references.cell_lines) or set(references.cell_lines):
+        weight = int((lines == line).sum()) or 1
+        total, n = total + weight * references.pooled(line), n + weight
+    ours, theirs = total / n, control.mean(axis=0)
+    slope, r = levels(theirs, ours)
+    logs = other_logarithm(slope, r, offset_after(slope, theirs, ours))
+    if logs is not None:
+        raise IntegrityError(
+            f"Controls of {new} are {LONG[logs[0]]} where the study has {LONG[logs[1]]}: means of genes follow the "
+            f"study's (correlation {r:.4f}), and one unit there is {slope:.3f} here. Predict with --transform "
+            f"{logs[0]}_to_{logs[1]}."
+        )
+
+
+def _refuse_other_dose_units(folder: StudyFolder, file: DataFile, new: Path) -> None:
+    """Doses without a unit can be compared with each other only: refuse them beside doses that have one."""
+    known = {"the study": _has_dose_units(folder.samples), str(new): _has_dose_units(file.obs)}
+    if {True, False} <= set(known.values()):
+        without = next(name for name, has in known.items() if has is False)
+        raise InputError(
+            f"Doses of {without} have no unit, and those of {next(n for n, has in known.items() if has)} have one, so "
+            f"they cannot be compared. Give {new} its doses as the study has them: --map dose_unit=const:UNIT says a "
+            f"unit, --map dose_unit=none says that the numbers are in the study's own, --map dose=none does without."
+        )
+
+
+def _has_dose_units(obs: pd.DataFrame) -> bool | None:
+    """Whether doses come with units; None where there are no doses."""
+    if "log10_dose" not in obs or obs["log10_dose"].isna().all():
+        return None
+    return "dose_unit" not in obs or bool(obs["dose_unit"].notna().any())
 
 
 def merged_side(known: SideInformation, file: DataFile, gene_names: Any) -> SideInformation:
@@ -138,7 +187,7 @@ class NewSamples:
     root: Path
     new: Path
     place: Path
-    reading: Mapping[str, Any] | None = None
+    reading: Mapping[str, Any] | None = None  # as the command was told; see ``open_new``
 
     @cached_property
     def folder(self) -> StudyFolder:
@@ -211,9 +260,11 @@ class KeepAnchors:
         np.save(self.keep.embedding_path(job.model, "anchors"), embedded)
 
 
-def new_embeddings(folder: StudyFolder, models: Sequence[str], file: DataFile, place: Path) -> dict[str, RowEmbeddings]:
+def new_embeddings(
+    folder: StudyFolder, models: Sequence[str], file: DataFile, place: Path, reading: Mapping[str, Any] | None = None
+) -> dict[str, RowEmbeddings]:
     """Embeddings of the new file's rows by every model that was fitted again and gave them, with its anchors."""
-    keep = KeepArrays(NewSamples(folder.root, Path(file.path), place), tuple(models))
+    keep = KeepArrays(NewSamples(folder.root, Path(file.path), place, reading), tuple(models))
     names = digest_names(anchor_ids(folder.plan))
     found = {}
     for model in keep.models:

@@ -1,0 +1,205 @@
+"""Names of perturbations: which spellings are one perturbation, and which only look like it.
+
+``A+B``, ``B+A`` and ``A + B`` are one perturbation, and so are ``A``, ``A+ctrl`` and ``ctrl+A``; ``A_B`` is one of them
+where the data show that ``_`` joins names. Such spellings are brought to one, because a plan, a leak check or a table
+of features that takes them for two is wrong. Names that differ in case, punctuation, salt or suffix may be two
+compounds: they are listed for a person to decide.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+from pertstack._base.findings import Finding
+
+CONTROL_KINDS = {
+    "vehicle": frozenset((
+        "dmso", "dmso_tf", "dimethyl sulfoxide", "dimethylsulfoxide", "vehicle", "ctl_vehicle", "ctl_vehicle.cns",
+    )),
+    "non-targeting": frozenset((
+        "non-targeting", "non_targeting", "nontargeting", "non targeting", "nt", "ntc", "negctrl", "neg_ctrl",
+        "scramble", "scrambled",
+    )),
+    "control": frozenset(("control", "ctrl", "ctl", "mock", "negative_control", "negative control")),
+    "untreated": frozenset((
+        "untreated", "unperturbed", "no treatment", "no_treatment", "ctl_untrt", "ctl_untrt.cns",
+    )),
+}  # fmt: skip
+"""Names of the control that are known without being told (upper or lower case), by what was done to them."""
+CONTROL_NAMES = frozenset().union(*CONTROL_KINDS.values())
+_NUMBERED = re.compile(r"(neg_?ctrl|non[-_ ]?targeting)[-_ ]?\d+")  # NegCtrl0, non-targeting_12
+_BLANKS = re.compile("[ \u00a0]+")  # tabs and line breaks are no blanks: such names are refused elsewhere
+_JOINS = frozenset("+|;&,/")
+_OPEN, _CLOSE = frozenset("([{"), frozenset(")]}")
+_BROAD = re.compile(r"(brd-[a-z]\d{8})-.+")  # Broad ids: the compound, then its batch
+_REPLICATE = re.compile(r"[\s_.\-]+(?:replicate|rep|r|batch|lot|copy|dup)[\s_.\-]*\d+$")
+_NUMBER_AT_END = re.compile(r"(.*\S)[\s_.\-]+(\d{1,2})")
+_SALTS = frozenset((
+    "hydrochloride", "dihydrochloride", "monohydrochloride", "hcl", "2hcl", "hydrobromide", "hbr", "sodium",
+    "disodium", "potassium", "calcium", "magnesium", "mesylate", "dimesylate", "methanesulfonate", "maleate",
+    "fumarate", "hemifumarate", "tartrate", "bitartrate", "citrate", "phosphate", "diphosphate", "sulfate",
+    "sulphate", "hemisulfate", "acetate", "trifluoroacetate", "tfa", "bromide", "chloride", "iodide", "nitrate",
+    "tosylate", "ditosylate", "besylate", "succinate", "lactate", "malate", "pamoate", "oxalate", "hydrate",
+    "monohydrate", "dihydrate", "hemihydrate", "anhydrous", "salt", "base", "free",
+))  # fmt: skip
+
+
+def control_kind(name: object) -> str | None:
+    """The key of ``CONTROL_KINDS`` that a name of a control belongs to; None for other names.
+
+    >>> control_kind("DMSO"), control_kind("NegCtrl3"), control_kind("KLF1")
+    ('vehicle', 'non-targeting', None)
+    """
+    pieces = [p.strip() for p in re.split(r"[+|;]", str(name).strip().casefold())]
+    if not all(p in CONTROL_NAMES or _NUMBERED.fullmatch(p) for p in pieces):
+        return None
+    return next((kind for kind, names in CONTROL_KINDS.items() if pieces[0] in names), "non-targeting")
+
+
+def is_control_name(name: object) -> bool:
+    """Whether a name is one of the usual names of a control, alone or joined to itself (``ctrl+ctrl``).
+
+    >>> is_control_name("DMSO"), is_control_name("NegCtrl0+NegCtrl1"), is_control_name("A+ctrl")
+    (True, True, False)
+    """
+    return control_kind(name) is not None
+
+
+@lru_cache(maxsize=100_000)
+def parts_of(name: str) -> tuple[str, ...]:
+    """What a name is made of, in alphabetical order, controls left out; the name itself where it joins nothing.
+
+    >>> parts_of("KLF1 + CEBPA"), parts_of("ctrl+KLF1"), parts_of("(+)-MK-801"), parts_of("NAD+")
+    (('CEBPA', 'KLF1'), ('KLF1',), ('(+)-MK-801',), ('NAD+',))
+    """
+    text = _BLANKS.sub(" ", unicodedata.normalize("NFC", str(name))).strip(" ")
+    pieces = _split(text)
+    if len(pieces) < 2 or not all(any(c.isalpha() for c in p) for p in pieces):
+        return (text,)
+    acting = sorted(p for p in pieces if not is_control_name(p))
+    return tuple(acting) or (text,)
+
+
+def _split(text: str) -> list[str]:
+    """Pieces between joining characters, those in brackets left alone."""
+    pieces, depth = [""], 0
+    for character in text:
+        depth += (character in _OPEN) - (character in _CLOSE)
+        if character in _JOINS and depth <= 0:
+            pieces.append("")
+        else:
+            pieces[-1] += character
+    return [p.strip(" ") for p in pieces]
+
+
+def perturbation_keys(names: Iterable[object]) -> dict[str, tuple[str, ...]]:
+    """What each name means: equal for spellings of one perturbation.
+
+    ``_`` is read as joining names where every piece is itself a name in these data, or where the same pieces occur in
+    another order.
+    """
+    keys = {name: parts_of(name) for name in dict.fromkeys(map(str, names))}
+    known = {p for key in keys.values() for p in key if len(key) > 1 or "_" not in p}
+    loose: dict[tuple[str, ...], list[str]] = {}
+    for name, key in keys.items():
+        pieces = [p for p in key[0].split("_") if not _NUMBERED.fullmatch(p.casefold())] if len(key) == 1 else []
+        if "_" not in key[0] or not pieces or not all(any(c.isalpha() for c in p) for p in pieces):
+            continue
+        if known.issuperset(pieces):
+            keys[name] = tuple(sorted(pieces))
+        elif len(pieces) > 1:
+            loose.setdefault(tuple(sorted(pieces)), []).append(name)
+    for pieces_in_order, spelt in loose.items():
+        if len(spelt) > 1:
+            keys |= dict.fromkeys(spelt, pieces_in_order)
+    return keys
+
+
+def one_spelling(names: Iterable[object], like: Iterable[object] = ()) -> dict[str, str]:
+    """Name -> the spelling that stands for it, for names that change; spellings of ``like`` are kept before others.
+
+    >>> one_spelling(["B+A", "A+B", "C+ctrl"])
+    {'B+A': 'A+B'}
+    """
+    preferred, asked = set(map(str, like)), list(dict.fromkeys(map(str, names)))
+    spellings: dict[tuple[str, ...], list[str]] = {}
+    keys = perturbation_keys([*asked, *preferred])
+    for name, key in keys.items():
+        spellings.setdefault(key, []).append(name)
+    first = {key: min(found, key=lambda n: (n not in preferred, len(n), n)) for key, found in spellings.items()}
+    return {name: first[keys[name]] for name in asked if first[keys[name]] != name and name not in preferred}
+
+
+def look_up(names: Iterable[object], among: Iterable[object]) -> dict[str, str]:
+    """Name -> the name of the same perturbation in another table, by exact spelling first; absent where there is none.
+
+    >>> look_up(["A+B", "C"], ["B+A", "D"])
+    {'A+B': 'B+A'}
+    """
+    wanted, there = list(dict.fromkeys(map(str, names))), list(dict.fromkeys(map(str, among)))
+    keys = perturbation_keys([*wanted, *there])
+    by_key = {keys[name]: name for name in reversed(there)}
+    exact = set(there)
+    found = {name: name if name in exact else by_key.get(keys[name]) for name in wanted}
+    return {name: other for name, other in found.items() if other is not None}
+
+
+def spelling_finding(changed: Mapping[str, str], where: str) -> list[Finding]:
+    """A warning that names every spelling that was brought to another."""
+    if not changed:
+        return []
+    shown = [f"{old!r} = {new!r}" for old, new in sorted(changed.items())]
+    more = f" and {len(shown) - 10:,} more" if len(shown) > 10 else ""
+    return [Finding(
+        "warning", "several_names",
+        f"{len(changed):,} names are the same perturbation as another name, but for order, blanks or a control beside "
+        f"it: {', '.join(shown[:10])}{more}. Each is one perturbation here, under the second name. If they are not "
+        f"the same, give them names without '+' and '_' between parts.",
+        len(changed), tuple(shown[:10]), where,
+    )]  # fmt: skip
+
+
+def near_names(names: Iterable[object]) -> list[tuple[str, ...]]:
+    """Groups of names that differ in case, punctuation, leading zeros, salt, batch or replicate suffix only.
+
+    A number at the end is taken for a replicate's where at least three stems have several (``aspirin_1``,
+    ``aspirin_2``, ...), or where the stem is a name itself.
+
+    >>> near_names(["drug07", "DRUG-7", "imatinib", "Imatinib mesylate", "other"])
+    [('DRUG-7', 'drug07'), ('Imatinib mesylate', 'imatinib')]
+    """
+    plain = {name: _plain(name) for name in dict.fromkeys(map(str, names))}
+    stems: dict[str, list[str]] = {}
+    whole = set(plain.values())
+    for name in plain:
+        found = _NUMBER_AT_END.fullmatch(name)
+        if found and any(c.isalpha() for c in found[1]):
+            stems.setdefault(_plain(found[1]), []).append(name)
+    repeated = {stem: spelt for stem, spelt in stems.items() if len(spelt) > 1}
+    for stem, spelt in stems.items():
+        if stem in whole or (len(repeated) >= 3 and stem in repeated):
+            plain |= dict.fromkeys(spelt, stem)
+    groups: dict[str, list[str]] = {}
+    for name, key in plain.items():
+        groups.setdefault(key, []).append(name)
+    return sorted(tuple(sorted(g)) for key, g in groups.items() if len(g) > 1 and key)
+
+
+def _plain(name: str) -> str:
+    """A name without case, punctuation, leading zeros, salt, batch and replicate."""
+    text = unicodedata.normalize("NFKC", name).casefold().strip()
+    text = _REPLICATE.sub("", text)
+    broad = _BROAD.fullmatch(text)
+    text = broad[1] if broad else text
+    text = text.replace("(+)", " plus ").replace("(-)", " minus ").replace("(±)", " racemic ")
+    text = re.sub(r"\+$", " plus", re.sub(r"-$", " minus", text))
+    words = re.split(r"[\s()]+", text)
+    words = [w for w in words if w]
+    while len(words) > 1 and words[-1] in _SALTS and any(len(w) > 3 and w not in _SALTS for w in words[:-1]):
+        words.pop()
+    text = re.sub(r"(?<=\d)[\W_]+(?=\d)", ".", " ".join(words))
+    text = re.sub(r"[^\w.]+|_+|(?<!\d)\.|\.(?!\d)", "", text)
+    return re.sub(r"(?<!\d)0+(?=\d)", "", text)

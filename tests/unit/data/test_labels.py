@@ -1,0 +1,163 @@
+"""Spellings of one perturbation are one; names that only look alike are listed, not joined."""
+
+from __future__ import annotations
+
+import itertools
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pertstack.data import build_side, open_data, validate
+from pertstack.data.labels import is_control_name, look_up, near_names, one_spelling, parts_of, perturbation_keys
+from pertstack.design.leaks.check_plan import check_plan
+from pertstack.design.plan.folds import FoldPlan
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        ["A+B", "B+A", "A + B", " A+B ", "B +A"],
+        ["A|B", "B;A", "B & A"],
+        ["A", "A+ctrl", "ctrl+A", "A + control", "A+non-targeting", "NegCtrl0+A"],
+        ["A+B", "B+A", "A_B", "B_A"],
+        ["A_B", "B_A"],  # the order alone shows what _ joins
+        ["ABC1_NegCtrl0", "NegCtrl0_ABC1", "ABC1"],
+        ["A+B+C", "C+A+B", "B+C+A"],
+        ["nilotinib/ruxolitinib", "ruxolitinib/nilotinib"],
+    ],
+)
+def test_spellings_of_one_perturbation(spelt):
+    keys = perturbation_keys([*spelt, "other", "A+other"])
+    assert len({keys[n] for n in spelt}) == 1
+    assert keys["other"] not in {keys[n] for n in spelt} and keys["A+other"] not in {keys[n] for n in spelt}
+    renamed = one_spelling(spelt)
+    assert len({renamed.get(n, n) for n in spelt}) == 1
+
+
+@pytest.mark.parametrize(
+    "different",
+    [
+        ["A", "B", "A+B"],
+        ["drug00", "DRUG-00"],  # alike, but a person decides
+        ["(+)-catechin", "(-)-catechin"],
+        ["NAD+", "NAD"],
+        ["cmpd_1_2", "cmpd_2_1"],  # numbers are no parts
+        ["1,2-dichloroethane", "2,1-x"],
+        ["A+A", "A"],
+        ["IFNb_control", "IFNb"],
+        ["007", "7"],
+        ["5-FU (10,5)", "5-FU (5,10)"],
+    ],
+)
+def test_names_that_are_not_one(different):
+    assert one_spelling(different) == {}
+
+
+def test_the_spelling_kept_is_that_of_the_study_else_the_plainest():
+    assert one_spelling(["ctrl+A", "A+ctrl"]) == {"ctrl+A": "A+ctrl"}
+    assert one_spelling(["A + B", "A+B"]) == {"A + B": "A+B"}
+    assert one_spelling(["A+B"], like=["B+A"]) == {"A+B": "B+A"}
+    assert one_spelling(["B+A", "A+B"], like=["B+A"]) == {"A+B": "B+A"}
+    assert look_up(["A+B", "C"], ["B+A", "A+B", "c"]) == {"A+B": "A+B"}
+
+
+WORDS = st.lists(st.sampled_from(["KLF1", "TP53", "MYC", "ctrl", "GATA1"]), min_size=1, max_size=4, unique=True)
+
+
+@given(WORDS, st.sampled_from(["+", " + ", "|", ";"]))
+def test_law_every_order_of_the_parts_is_the_same_perturbation(parts, join):
+    spelt = [join.join(p) for p in itertools.permutations(parts)]
+    assert len({parts_of(n) for n in spelt}) == 1
+    assert len({one_spelling(spelt).get(n, n) for n in spelt}) == 1
+
+
+@given(st.lists(st.text(max_size=12), max_size=8))
+def test_law_one_spelling_is_stable_and_only_maps_to_names_that_are_there(names):
+    changed = one_spelling(names)
+    assert set(changed.values()) <= set(names) and not set(changed) & set(changed.values())
+    again = [changed.get(n, n) for n in names]
+    assert one_spelling(again) == {}
+
+
+@pytest.mark.parametrize(
+    "alike",
+    [
+        ("DRUG-00", "drug00"),
+        ("Drug 7", "drug_07"),
+        ("Imatinib", "imatinib mesylate"),
+        ("metformin", "metformin HCl"),
+        ("BRD-K12345678-001-01-9", "BRD-K12345678-003-02-1"),
+        ("aspirin rep1", "aspirin rep2"),
+        ("aspirin", "aspirin_1"),
+        ("007", "7"),
+    ],
+)
+def test_names_that_look_alike_are_listed(alike):
+    assert near_names([*alike, "something else"]) == [tuple(sorted(alike))]
+
+
+def test_numbered_names_are_alike_only_where_several_stems_are_numbered():
+    assert near_names([f"cpd-{i}" for i in range(30)]) == []
+    replicates = [f"drug{c}_{i}" for c in "abc" for i in (1, 2)]
+    assert near_names(replicates) == [("druga_1", "druga_2"), ("drugb_1", "drugb_2"), ("drugc_1", "drugc_2")]
+
+
+def test_enantiomers_charges_and_other_numbers_are_not_alike():
+    assert near_names(["(+)-X1", "(-)-X1", "CD4+", "CD4-", "ab1-0", "ab10", "1.5 a", "15 a", "sodium chloride",
+                       "sodium citrate", "(R)-x", "(S)-x"]) == []  # fmt: skip
+
+
+def test_names_of_controls():
+    assert all(map(is_control_name, ["DMSO", " Ctrl", "non-targeting", "NegCtrl0", "ctrl+ctrl", "NegCtrl0+NegCtrl1"]))
+    assert not any(map(is_control_name, ["A+ctrl", "positive control", "controlin", "KLF1", ""]))
+
+
+def test_every_reader_brings_spellings_together_and_says_so(tmp_path):
+    """Through the door that all readers share: combinations in any order, a control beside the gene, blanks."""
+    names = ["A+B", "B+A", "A + B", "C+ctrl", "ctrl+C", "C", "D", "e7", "E-07"]
+    x = np.random.default_rng(0).normal(8, 1, (len(names), 4)).astype(np.float32)
+    obs = pd.DataFrame({"perturbation": names, "cell_line": "L"}, index=[f"s{i}" for i in range(len(names))])
+    data = anndata.AnnData(x, obs=obs, var=pd.DataFrame(index=list("wxyz")), layers={"control": x + 1})
+    data.write_h5ad(tmp_path / "d.h5ad")
+    table = pd.DataFrame(x, columns=list("wxyz"), index=obs.index.rename("sample_id"))
+    obs.join(table).to_csv(tmp_path / "t.csv")
+    (table + 1).to_csv(tmp_path / "c.csv")
+    for file in (open_data(tmp_path / "d.h5ad"), open_data(tmp_path / "t.csv", control=tmp_path / "c.csv")):
+        assert file.obs["perturbation"].tolist() == ["A+B"] * 3 + ["C"] * 3 + ["D", "e7", "E-07"]
+        found = {f.code: f for f in validate(file)}
+        assert found["several_names"].count == 4 and "'B+A' = 'A+B'" in found["several_names"].message
+        assert found["names_alike"].severity == "warning" and "E-07 = e7" in found["names_alike"].message
+
+
+def test_a_pair_in_the_test_whose_reverse_is_in_development_is_found():
+    pairs = [f"G{i}+G{i + 50}" for i in range(40) for _ in range(2)]
+    obs = pd.DataFrame({"perturbation": pairs, "cell_line": "L"}, index=[f"s{i}" for i in range(80)])
+    plan = FoldPlan.make(obs, seed=1)
+    test, dev = (plan.table.loc[plan.table["role"] == role, "sample_id"].tolist() for role in ("test", "development"))
+    reversed_pair = "+".join(reversed(obs.loc[test[0], "perturbation"].split("+")))
+    table = plan.table[["sample_id", "role", "fold"]]
+    leaky = obs.assign(perturbation=obs["perturbation"].where(obs.index != dev[0], reversed_pair))
+    for group in ("sample", "perturbation"):
+        read = FoldPlan.from_table(table, leaky, group)
+        found = {f.code: f for f in check_plan(read, leaky)}
+        code = "perturbation_across" if group == "sample" else "group_across_roles"
+        assert found[code].severity in ("warning", "error") and obs.loc[test[0], "perturbation"] in str(found[code])
+    mixed = obs.assign(perturbation=[p if i % 2 else "+".join(p.split("+")[::-1]) for i, p in enumerate(pairs)])
+    together = FoldPlan.make(mixed, seed=1).table
+    assert together.assign(pair=pairs).groupby("pair")["fold"].nunique(dropna=False).max() == 1
+
+
+def test_features_and_targets_find_a_combination_in_any_order(tmp_path):
+    obs = pd.DataFrame({"perturbation": ["A+B", "C+ctrl"], "cell_line": "L"})
+    pd.DataFrame({"perturbation": ["B+A", "C", "D"], "f": [1.0, 2.0, 3.0]}).to_csv(tmp_path / "f.csv", index=False)
+    pd.DataFrame({"perturbation": ["B+A"], "gene": ["g1"]}).to_csv(tmp_path / "t.csv", index=False)
+    side, _ = build_side(obs, ["g1", "g2"], features=tmp_path / "f.csv", targets=tmp_path / "t.csv")
+    np.testing.assert_array_equal(side.features["user"].matrix[:, 0], [1, 2])
+    assert side.features["user"].known.all()
+    assert side.features["targets"].known.tolist() == [True, False]
+    named, _ = build_side(obs.assign(perturbation=["g1_g2", "g2"]), ["g1", "g2"])
+    np.testing.assert_array_equal(named.features["genes"].matrix, [[1, 1], [0, 1]])
