@@ -17,6 +17,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
+from pertstack.data.readers.odd_columns import plain_columns
 from pertstack.data.readers.units import hours_per, micromolar_per, split_quantities, to_unit
 
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
@@ -78,9 +79,9 @@ def canonical_obs(
         Perturbation or cell line cannot be found or is empty in some rows; a unit is not known; a mapped column does
         not exist.
     """
+    obs, notes = plain_columns(obs, where)
     sources = _sources(obs, dict(mapping or {}), where)
     out = pd.DataFrame(index=_sample_ids(obs, sources))
-    notes: list[Finding] = []
     for name in NEEDED:
         out[name] = _needed_text(obs, sources, name, where)
         notes += _odd_names(out[name], name, where)

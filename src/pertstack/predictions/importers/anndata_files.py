@@ -68,7 +68,7 @@ def open_anndata_predictions(path: Path, layer: str | None = None) -> Prediction
         for start in range(0, len(sample_ids), n_rows):
             yield stored.rows(start, min(start + n_rows, len(sample_ids)))
 
-    folds, obs = _folds(root["obs"]), _obs(root["obs"], path)
+    folds, obs = _folds(root["obs"]), _obs(root, path)
     return PredictionFile(
         path, sample_ids, gene_names, rows, folds, _meta(root, keys), _card(root, keys, path), obs,
         _second_names(root["var"], len(gene_names)), slot=layer, other_slots=tuple(s for s in slots if s != layer),
@@ -90,6 +90,8 @@ def _second_names(var: Any, n: int) -> dict[str, list[str]]:
     """Columns of ``var`` that name the genes otherwise."""
     from anndata.io import read_elem
 
+    if getattr(getattr(var, "dtype", None), "names", None):  # records of an anndata before 0.7
+        return {}
     found = {c: read_elem(var[c]) for c in SECOND if c in var}
     return {c: [str(v) for v in values] for c, values in found.items() if len(values) == n}
 
@@ -121,15 +123,10 @@ def _index(root: Any, part: str, path: Path) -> list[str]:
         ) from error
 
 
-def _obs(group: Any, path: Path) -> pd.DataFrame | None:
+def _obs(root: Any, path: Path) -> pd.DataFrame | None:
     """The table of rows; None where it holds nothing but their names."""
-    from anndata.io import read_elem
-
-    try:
-        table = read_elem(group)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise InputError(f"{path}: the table of rows (obs) cannot be read: {error}. Write it again.") from error
-    return table if isinstance(table, pd.DataFrame) and len(table.columns) else None
+    table = read_frame(root, "obs", path)
+    return table if len(table.columns) else None
 
 
 def _folds(obs: Any) -> Any:

@@ -6,7 +6,7 @@ Nothing is written before names and finiteness are checked, and nothing is visib
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -66,8 +66,9 @@ def _refuse_announced_values(
 
 
 def check_finite(
-    part: Float32, start: int, gone: np.ndarray[Any, Any] | None, drop: np.ndarray[Any, Any] | None, what: str
-) -> None:
+    part: Float32, start: int, gone: np.ndarray[Any, Any] | None, drop: np.ndarray[Any, Any] | None, what: str,
+    samples: Sequence[str] | None = None, genes: Sequence[str] | None = None,
+) -> None:  # fmt: skip
     """Refuse NaN and Inf that nobody announced: one cheap sum, and the exact test only when that is not finite."""
     announced = drop is not None or (gone is not None and bool(gone.any()))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -82,16 +83,22 @@ def check_finite(
         return
     first_rows, first_columns = np.nonzero(bad)
     places = [
-        f"row {start + r}, column {c}: {part[r, c]}" for r, c in zip(first_rows[:10], first_columns[:10], strict=True)
+        f"{_place('row', start + r, samples, r)}, {_place('column', c, genes, c)}: {part[r, c]}"
+        for r, c in zip(first_rows[:10], first_columns[:10], strict=True)
     ]
     whole = int(bad.all(axis=1).sum())
     raise InputError(
         f"{what}: {int(bad.sum()):,} values are NaN or infinite ({whole:,} whole rows): {first_few(places, 3)}. A "
         f"missing "
-        f"prediction must be announced, so that it is never mistaken for a value. Name the rows in missing_samples= "
-        f"or the "
-        f"genes in missing_genes=, or mend the model."
+        f"prediction must be announced, so that it is never mistaken for a value. Mend the model; or "
+        f"take these rows out of the file and say --missing record (in Python, name them in missing_samples=, or genes "
+        f"in missing_genes=)."
     )
+
+
+def _place(kind: str, number: int, names: Sequence[str] | None, at: int) -> str:
+    word = {"row": "sample", "column": "gene"}[kind]
+    return f"{kind} {number}" if names is None else f"{word} {names[at]!r}"
 
 
 def stage_chunks(folder: Path, grid: Grid, chunk: ChunkValues) -> tuple[ChunkFacts, ...]:

@@ -94,7 +94,9 @@ class RowWriter:
         if self._drop is not None:
             part = part.copy()
             part[:, self._drop] = np.nan
-        check_finite(part, 0, None, self._drop, f"{self.what}, samples {first_few(ids, 2)}")
+        names = self._store.gene_names
+        genes = [str(g) for g in names] if names is not None and len(names) == part.shape[1] else None
+        check_finite(part, 0, None, self._drop, self.what, ids, genes)
         try:
             self._place(rows, part)
         except OSError as error:

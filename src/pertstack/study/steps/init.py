@@ -46,6 +46,7 @@ from pertstack.study.seals import seal_init
 
 POUR_BYTES = 128 * 10**6
 TEST_SHARE = 0.2
+LONGEST_NAME = 220  # bytes of a block's name; what is written aside is called a little longer
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,7 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
     findings += plan_findings
     _stop_on_errors(plan_findings, "The fold plan leaks", LeakError)
 
+    _need_short_names(file.obs["cell_line"])
     with whole(root) as staging:
         (staging / "plan").mkdir(parents=True)
         plan.save(staging / "plan")
@@ -226,6 +228,17 @@ def _make_plan(file: DataFile, choices: StudyChoices, split: ForeignSplit | None
         group = choices.group or split.group_by
         return FoldPlan.from_table(split.table, file.obs, group_by=group, n_folds=choices.folds, seed=choices.seed)
     return FoldPlan.from_file(choices.plan, file.obs, group_by=choices.group, n_folds=choices.folds, seed=choices.seed)
+
+
+def _need_short_names(lines: pd.Series[str]) -> None:
+    """Blocks are folders that are named by their cell line, and file systems keep 255 bytes of a name."""
+    long = [str(line) for line in lines.unique() if len(Block(str(line), 0).id) > LONGEST_NAME]
+    if long:
+        raise InputError(
+            f"{len(long):,} names of cell lines are too long for the name of a folder, such as {long[0][:60]!r}... "
+            f"({len(long[0]):,} characters; letters beyond ASCII, blanks and signs count several). Take another column "
+            f"with --map cell_line=COLUMN, or shorten them."
+        )
 
 
 def _named_chunks(file: DataFile) -> Iterator[tuple[np.ndarray, Float32, Float32]]:
