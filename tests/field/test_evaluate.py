@@ -219,3 +219,16 @@ def test_one_command_prints_the_board_and_writes_the_page(world, two, tmp_path, 
     assert "What was evaluated" in page and UNSEEN in page
     for word in ("fold plan", "ledger", "has been opened", "ships", "shipped"):
         assert word not in page.split("<footer>")[0].split("</style>")[1].casefold(), word
+
+
+def test_a_model_below_an_answer_that_knows_no_perturbation_is_not_to_be_acted_on(world, tmp_path):
+    """Noise around the control: worse than the control itself, the better of the two floors here."""
+    folder, truth, _ = world
+    noise = truth.layers["control"] + np.random.default_rng(4).normal(0, 0.3, truth.shape)
+    found = ps.evaluate(
+        folder / "truth.h5ad", written(tmp_path, "noise.h5ad", noise, truth.obs[[]]), primary="rmse_all"
+    )
+    decision = found.leaderboard.decision
+    assert decision.light == "red"
+    assert decision.reasons[0].startswith("noise is below the control itself (−")
+    assert decision.reasons[0].endswith("it is not shown to know anything about single perturbations.")

@@ -115,7 +115,7 @@ def export(
     path: Annotated[
         Path, typer.Argument(metavar="OUT", help="OUT.h5ad, OUT.zarr, OUT.npz, or a folder for cell-eval.")
     ],
-    to: Annotated[str, typer.Option(help="h5ad, zarr, npz or cell-eval; default: from the name.")] = "auto",
+    to: Annotated[str, typer.Option(help="h5ad, zarr, npz, cell-eval or scperteval; default: from the name.")] = "auto",
     models: Annotated[str | None, typer.Option(help="Which models; default all.")] = None,
     with_truth: Annotated[
         bool,

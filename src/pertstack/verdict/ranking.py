@@ -48,8 +48,8 @@ def rank(table: ScoreTable, setting: Setting, resampling: Resampling, best: str,
             reasons.append(
                 f"{best} is {'below' if worse else 'not shown to be above'} {_floor(floors[0])} "
                 f"({_size(above, sign, signed=True)}): "
-                + ("none of these models" if others else "this model")
-                + " is shown to know anything about single perturbations."
+                + ("none of these models is" if others else "it is not")
+                + " shown to know anything about single perturbations."
             )
     grave = sorted(setting.accused_gravely)
     for model, said in sorted(setting.accused.items()):

@@ -38,8 +38,9 @@ def export_study(
     Parameters
     ----------
     to : h5ad or zarr (one file: control, treated, every model and, after the verdict, ``ensemble`` on the test rows),
-        npz (one model, or a folder with one file for each), cell-eval (a folder with real and predicted profiles), or
-        auto (from the name of ``path``). Model names in file names are percent-encoded as in the store.
+        npz (one model, or a folder with one file for each), cell-eval or scperteval (a folder
+        with real and predicted profiles), or auto (from the name of ``path``). Model names in file names are
+        percent-encoded as in the store.
 
     with_truth : also the treated values of the test before that, or under a rule of looks; the ledger says so and every
         later result is marked.
@@ -50,6 +51,7 @@ def export_study(
         An unknown format, or something lies at ``path`` already.
     """
     kind = KINDS.get(path.suffix) if to == "auto" else to
+    kind = "cell-eval" if kind == "scperteval" else kind  # scPertEval takes the same pair
     if kind not in KINDS.values():
         raise InputError(
             f"Cannot tell the format of {path} (--to {to}). Use a name ending in .h5ad, .zarr or .npz, or "
