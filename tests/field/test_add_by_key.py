@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -100,6 +102,50 @@ def test_a_folder_of_folds_is_added_as_one_model(world, tmp_path):
         obs = pd.DataFrame({"perturbation": part.index}, index=[str(k) for k in range(len(part))])
         files.h5ad(folder / f"fold_{i}.h5ad", part, obs, files.GENES)
     assert study.add("sclambda", folder, fitted_on="unknown", scale="treated").n_samples == 36
+
+
+def k_folds(path, names, k=3):
+    """``kfold_splits.json``: train, val and test of every fold."""
+    tests = [list(names[i::k]) for i in range(k)]
+    folds = {}
+    for i, test in enumerate(tests):
+        rest = [n for n in names if n not in test]
+        folds[f"fold_{i}"] = {"train": rest[2:], "val": rest[:2], "test": test}
+    path.write_text(json.dumps(folds))
+    return path
+
+
+def test_models_of_scperteval_come_in_by_their_own_split(world, tmp_path):
+    """Three files with repeated row names, and the split they were made on: train and val were seen, test was not."""
+    folder, elsewhere, profiles = world
+    split = k_folds(tmp_path / "kfold_splits.json", profiles.index)
+    study = Study.create(tmp_path / "study", data=folder / "truth.h5ad", plan=split)
+    run = tmp_path / "gears"
+    run.mkdir()
+    for i in range(3):
+        part = profiles.iloc[i::3]
+        obs = pd.DataFrame({"perturbation": part.index}, index=[str(k) for k in range(len(part))])
+        files.h5ad(run / f"fold_{i}.h5ad", part, obs, files.GENES)
+    report = study.add("gears", run, fitted_on=split, scale="treated")
+    assert report.n_samples == 36 and not [f for f in report.findings if f.code in ("in_sample_rows", "unverified")]
+    ours = stored(study, "gears")
+    theirs = profiles.loc[study.folder.samples.loc[ours.index, "perturbation"].to_numpy(), ours.columns]
+    np.testing.assert_allclose(ours.to_numpy(), theirs.to_numpy(), rtol=0, atol=1e-6)
+    for record in report.committed:
+        test = set(profiles.index[record.block.fold :: 3])
+        seen = study.folder.samples.loc[list(record.fitted_on.fit_ids), "perturbation"]
+        assert set(seen) == set(profiles.index) - test  # val among them
+    with pytest.raises(LeakError, match=r"holds samples of folds .* of the split.*--plan"):
+        elsewhere.add("other", run, fitted_on=split, scale="treated")
+
+
+def test_a_single_cut_names_the_rows_a_model_saw(world, tmp_path):
+    _, study, profiles = world
+    names = list(profiles.index)
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"train": names[:10], "val": names[10:12], "test": names[12:]}))
+    report = study.add("cut", files.gears_pickle(tmp_path / "cut.pkl", profiles), fitted_on=path, scale="treated")
+    assert next(f for f in report.findings if f.code == "in_sample_rows").count == 24  # 12 pairs, twice
 
 
 def test_values_of_another_scale_are_refused_after_a_match_by_key_too(world, tmp_path):

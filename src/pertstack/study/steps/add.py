@@ -17,6 +17,7 @@ from pertstack.predictions.importers.fitted_file import read_fitted_on
 from pertstack.predictions.importers.space import space_of
 from pertstack.predictions.sources.nested_source import has_nested
 from pertstack.stacking.registry import COMBINERS
+from pertstack.study.fits_of_split import fits_of_split
 from pertstack.study.folder import StudyFolder
 from pertstack.study.held_out import row_marks
 
@@ -63,7 +64,7 @@ def add_model(
         Nothing was admitted.
     """
     refuse_reserved(name)
-    spec = read_fitted_on(fitted_on) if isinstance(fitted_on, str | Path) else fitted_on
+    spec = _said(fitted_on, folder)
     report = add_predictions(
         folder.store, name, list(files), fitted_on=spec, scale=scale, missing=missing, marks=lambda: row_marks(folder),  # type: ignore[arg-type]
         meta={"kind": "added", "files": [str(f) for f in files]}, own_card=folder.card, card=_given_card(card),
@@ -78,6 +79,14 @@ def add_model(
         blocks={r.block.id: r.digest for r in report.committed},
     )  # fmt: skip
     return report if without is not None else replace(report, findings=(*report.findings, *nesting(folder, name)))
+
+
+def _said(fitted_on: Any, folder: StudyFolder) -> Any:
+    """What is said of the fit rows: a word, ids, or a split of other software."""
+    if not isinstance(fitted_on, str | Path):
+        return fitted_on
+    found = fits_of_split(Path(fitted_on), folder)
+    return read_fitted_on(fitted_on) if found is None else found
 
 
 def _space(folder: StudyFolder) -> Normalise | None:
