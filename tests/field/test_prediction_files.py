@@ -341,3 +341,12 @@ def test_doses_that_were_not_predicted_are_missing_rather_than_served_by_another
     assert len(found.samples) == 12
     missing = next(f for f in found.findings if f.code == "keys_missing")
     assert missing.count == 12
+
+
+def test_predictions_of_several_doses_for_a_truth_without_doses_are_averaged_with_a_warning(world, tmp_path):
+    twice = pd.concat([world[2] + 0.1, world[2] - 0.1])
+    obs = pd.DataFrame({"condition": twice.index, "dose": np.repeat([1.0, 10.0], 18), "dose_unit": "uM"})
+    path = files.h5ad(tmp_path / "doses.h5ad", twice, obs.set_axis(map(str, range(36))), files.GENES)
+    found = assert_right(world, path, world[2])
+    warned = next(f for f in found.findings if f.code == "averaged_over_doses")
+    assert warned.severity == "warning" and warned.count == 18

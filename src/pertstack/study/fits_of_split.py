@@ -46,8 +46,8 @@ def fits_of_split(path: Path, folder: StudyFolder) -> Any | None:
             name: str = "the held-out test" if pd.isna(fold) else f"fold {int(fold)}"
             raise LeakError(
                 f"{path}: {name} of this study holds samples of folds {', '.join(map(str, foreign))} of the split. "
-                f"Each was predicted by a model that saw the others, so none of them is out of fold for the whole. Make the "
-                f"study on the same split: pertstack init STUDY --data FILE --plan {path}"
+                f"Each was predicted by a model that saw the others, so none is out of fold for the whole. Make "
+                f"the study on the same split: pertstack init STUDY --data FILE --plan {path}"
             )
         fits[None if pd.isna(fold) else int(fold)] = [str(s) for s in there.index[there != foreign[0]]]
     if not fits:

@@ -155,6 +155,7 @@ def match_by_key(
     notes += notes_of_labels
     labels = Labels.of(samples["perturbation"].astype(str))
     columns = _shared(given, samples, labels, notes, file)
+    notes += _mixed(given, columns, labels, file)
     of_file, of_samples = _keys(given, columns, labels), _keys(samples, columns, labels)
     wanted = {key: i for i, key in enumerate(dict.fromkeys(of_samples))}
     codes = np.full(len(treated), -1, dtype=np.int64)
@@ -237,6 +238,23 @@ def _shared(
                 f"{word}_unit=const:{'uM' if word == 'dose' else 'h'}, or match without it: --map {word}=none."
             )
     return key
+
+
+def _mixed(given: pd.DataFrame, columns: tuple[str, ...], labels: Labels, file: PredictionFile) -> list[Finding]:
+    """A warning where predictions of several doses or times of one key are averaged, because the samples have none."""
+    found = []
+    for name, word in (("log10_dose", "dose"), ("time_h", "time")):
+        if name in columns or name not in given or given[name].isna().all():
+            continue
+        apart = pd.Series(given[name].to_numpy(), index=pd.Index(_keys(given, columns, labels), tupleize_cols=False))
+        n = int((apart.groupby(level=0).nunique() > 1).sum())
+        if n:
+            text = (
+                f"{file.path}: predictions of several {word}s are averaged for {n:,} keys, because the samples do not "
+                f"say their {word}. Which one was measured? Leave the others out, or name the column of the truth."
+            )
+            found.append(Finding("warning", f"averaged_over_{word}s", text, n, where=str(file.path)))
+    return found
 
 
 def _few(values: pd.Series[Any]) -> list[str]:
