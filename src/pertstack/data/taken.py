@@ -48,6 +48,8 @@ def taken(file: DataFile) -> list[Taken]:
     return lines
 
 
+LONGEST = 24
+"""Characters of a value that the table shows."""
 _KNOWN = {
     *ALIASES, "log10_dose", "time_h", "n_cells",
 }  # fmt: skip
@@ -70,10 +72,15 @@ def _column(obs: pd.DataFrame, name: str, sources: Mapping[str, str], parted: Fi
     values = obs[name].dropna()
     distinct = sorted(set(values)) if name != "smiles" else list(dict.fromkeys(values))
     unit = "uM" if "dose_unit" not in obs or obs["dose_unit"].notna().any() else "(no unit)"
-    texts = [
-        f"10^{v:.3g} {unit}" if name == "log10_dose" else f"{v:g} h" if name == "time_h" else str(v) for v in distinct
-    ]
-    return Taken(WORDS.get(name, name), where, f"{len(distinct):,}: {first_few(texts, 3)}", f"--map {key}=COLUMN")
+    texts = [_in_words(name, v, unit) for v in distinct]
+    short = [t if len(t) <= LONGEST else f"{t[: LONGEST - 3]}..." for t in texts]
+    return Taken(WORDS.get(name, name), where, f"{len(distinct):,}: {first_few(short, 3)}", f"--map {key}=COLUMN")
+
+
+def _in_words(name: str, value: Any, unit: str) -> str:
+    if name == "log10_dose":
+        return f"{10**value:.3g} {unit}"
+    return f"{value:g} h" if name == "time_h" else str(value)
 
 
 def _control(file: DataFile, notes: Mapping[str, Finding]) -> Taken:
