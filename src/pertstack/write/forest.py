@@ -109,7 +109,7 @@ def axis_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round numbers from at or below ``low`` to at or above ``high``, zero among them; at least two.
 
     >>> axis_ticks(-0.031, 0.066)
-    [-0.05, 0.0, 0.05, 0.1]
+    [-0.05, -0.025, 0.0, 0.025, 0.05, 0.075]
     """
     span = max(high - low, 1e-6)
     for exponent in range(math.floor(math.log10(span)) - 1, math.floor(math.log10(span)) + 2):

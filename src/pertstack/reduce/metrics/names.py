@@ -102,8 +102,9 @@ class Metric:
 def parse_metric(text: str | Metric) -> Metric:
     """A metric from its name.
 
-    >>> parse_metric("r2_top20@pooled")
-    Metric(kind='r2', top=20, strict=False, landmark=False, reference='pooled')
+    >>> metric = parse_metric("r2_top20@pooled")
+    >>> metric.kind, metric.top, metric.reference
+    ('r2', 20, 'pooled')
     >>> parse_metric("rmse_all").name
     'rmse_all@own'
 
