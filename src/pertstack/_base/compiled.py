@@ -2,24 +2,61 @@
 
 Kernels are plain loops called from a thread pool; each writes to places of its own, so results do not depend on the
 number of threads. ``reassoc`` lets sums run in vector lanes; NaN keeps its meaning.
-Kernels that call each other stand in one file, because the cache on disk looks at one file only.
+Kernels that call each other stand in one file, because the cache on disk looks at one file only. The compiler itself is
+imported on the first call of a kernel: most commands call none.
 """
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable
+from functools import update_wrapper
 from typing import Any
 
-import numba
-
 FAST = {"reassoc", "contract", "nsz", "arcp"}
+_LOCK = threading.Lock()
+
+
+class _Kernel:
+    """A loop that is compiled, with all others of its file, when one of them is first called."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.plain = function
+        self.compiled: Callable[..., Any] | None = None
+        update_wrapper(self, function)
+
+    def __call__(self, *args: Any) -> Any:
+        if self.compiled is None:
+            with _LOCK:
+                if self.compiled is None:
+                    _compile(vars(sys.modules[self.plain.__module__]))
+        assert self.compiled is not None
+        return self.compiled(*args)
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a loop for speed; falls back to no cache on disk where an installation is read-only."""
+    """Mark a loop for compilation on first use."""
+    return _Kernel(function)
+
+
+def _compile(names: dict[str, Any]) -> None:
+    """Put compiled functions in the place of a module's own kernels, where compiled loops find each other; only then
+    may another thread call one."""
+    own = {n: k for n, k in names.items() if isinstance(k, _Kernel) and k.plain.__module__ == names["__name__"]}
+    compiled = {name: _compiled(found.plain) for name, found in own.items()}
+    names.update(compiled)
+    for name, found in own.items():
+        found.compiled = compiled[name]
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Falls back to no cache on disk where an installation is read-only."""
+    import numba
+
     options: dict[str, Any] = {"nogil": True, "fastmath": FAST, "boundscheck": False}
     try:
-        compiled: Callable[..., Any] = numba.njit(cache=True, **options)(function)
+        made: Callable[..., Any] = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no place to keep a cache: read-only installation without a home folder
-        compiled = numba.njit(**options)(function)
-    return compiled
+        made = numba.njit(**options)(function)
+    return made

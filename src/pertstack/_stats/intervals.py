@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError
@@ -141,6 +140,8 @@ def _wild(sums: GroupSums, weights: Array, level: float, method: str) -> Estimat
 
 def _tails(sums: GroupSums, means: Array, value: float, level: float) -> tuple[float, float]:
     """Quantiles that BCa reads: bias from the resamples, acceleration from leaving out one group at a time."""
+    from scipy.special import ndtr, ndtri  # slow to import
+
     total, count = sums.total[0], sums.count[0]
     rest = count.sum() - count
     left_out = np.divide(total.sum() - total, rest, out=np.full_like(total, np.nan), where=rest > 0)
@@ -148,8 +149,8 @@ def _tails(sums: GroupSums, means: Array, value: float, level: float) -> tuple[f
     scale = float(np.nansum(spread**2)) ** 1.5
     acceleration = float(np.nansum(spread**3)) / (6 * scale) if scale > 0 else 0.0
     share = float(np.clip(np.nanmean(means < value), 1 / len(means), 1 - 1 / len(means)))
-    bias, ends = stats.norm.ppf(share), stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
-    share_at = np.asarray(stats.norm.cdf(bias + (bias + ends) / (1 - acceleration * (bias + ends))))
+    bias, ends = float(ndtri(share)), ndtri([(1 - level) / 2, (1 + level) / 2])
+    share_at = np.asarray(ndtr(bias + (bias + ends) / (1 - acceleration * (bias + ends))))
     return float(share_at[0]), float(share_at[1])
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError
@@ -156,6 +155,8 @@ def corrected_resampled_t(differences: Array, *, test_to_train: float, level: fl
         )
     value, k = float(d.mean()), len(d)
     error = float(np.sqrt((1 / k + test_to_train) * d.var(ddof=1)))
+    from scipy import stats  # slow to import, and most looks do not need it
+
     wide = error * float(stats.t.ppf((1 + level) / 2, k - 1))
     p = float(2 * stats.t.sf(abs(value) / error, k - 1)) if error > 0 else (1.0 if value == 0 else 0.0)
     cautions = (f"{k} folds: the interval is a rough guide",) if k < 10 else ()

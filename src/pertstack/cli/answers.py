@@ -10,7 +10,7 @@ import typer
 from pertstack._base.findings import worst
 from pertstack._base.shown import count_of
 from pertstack.cli.terminal import AsJson, StudyPath, Workers, app, out, out_json, parse_mapping, say, split_names
-from pertstack.data.readers.vehicles import ControlChoice
+from pertstack.data.choices import ControlChoice
 
 
 @app.command()

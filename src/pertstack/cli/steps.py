@@ -37,9 +37,7 @@ from pertstack.cli.terminal import (
     show_board,
     split_names,
 )
-from pertstack.data.cells import Normalise
-from pertstack.data.readers.vehicles import ControlChoice
-from pertstack.data.simulation.config import Pairing
+from pertstack.data.choices import ControlChoice, Normalise, Pairing
 
 
 @app.callback(invoke_without_command=True)

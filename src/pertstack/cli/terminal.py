@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, ConsoleOptions
@@ -14,7 +14,9 @@ from rich.segment import Segment
 
 from pertstack._base.findings import Finding
 from pertstack._base.shown import shown, spelt_out
-from pertstack.fit.jobs import JobResult
+
+if TYPE_CHECKING:
+    from pertstack.fit.jobs import JobResult
 
 app = typer.Typer(
     name="pertstack",

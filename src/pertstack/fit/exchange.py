@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import anndata
 import numpy as np
 import pandas as pd
 
@@ -80,6 +79,8 @@ def _plain_obs(rows: PredictRows) -> pd.DataFrame:
 
 
 def _write(path: Path, rows: PredictRows, features: PerturbationFeatures | None, treated: Float32 | None) -> None:
+    import anndata  # slow to import
+
     obs = _plain_obs(rows)
     var = pd.DataFrame(index=pd.Index([str(g) for g in rows.gene_names], dtype=object))
     table = anndata.AnnData(X=treated, obs=obs, var=var, layers={"control": np.asarray(rows.control)})
@@ -141,6 +142,8 @@ def _read(folder: Path, card: ModelCard) -> tuple[Any, list[str], list[str], Any
         )
     try:
         if path.suffix == ".h5ad":
+            import anndata
+
             table = anndata.read_h5ad(path)
             if table.X is None:
                 raise ModelFailedError(f"{card.name} wrote {path.name} without X; predictions belong there.")

@@ -12,10 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import anndata
 import numpy as np
 import pandas as pd
-from anndata.io import write_elem
 
 from pertstack._base.errors import InputError, LeakError, unknown_name
 from pertstack._base.files import whole
@@ -43,6 +41,8 @@ def export_anndata(
     InputError
         Another suffix, or the file exists.
     """
+    from anndata.io import write_elem  # slow to import
+
     path = Path(path)
     blocks = _blocks(store, role)
     names = _models(store, models)
@@ -165,6 +165,8 @@ def cell_eval_pair(
         tables += [obs, wells]
     if not tables:
         raise InputError(f"{name!r} has no predictions in the {role} rows; there is nothing to export.")
+    import anndata  # slow to import
+
     obs, var = pd.concat(tables), pd.DataFrame(index=pd.Index(store.gene_names))
     return (
         anndata.AnnData(X=np.concatenate(predicted), obs=obs, var=var),

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from pertstack._base.arrays import Float64
 from pertstack._stats.group_means import GroupMeans
@@ -137,8 +136,15 @@ def mean_interval(values: Float64, groups: Any, level: float = 0.95) -> tuple[fl
     mean = float(found.means[0])
     if n_groups < 2:
         return mean, None
-    reach = float(stats.t.ppf(0.5 + level / 2, n_groups - 1) * found.errors[0])
+    reach = _quantile(level, n_groups) * float(found.errors[0])
     return mean, (mean - reach, mean + reach)
+
+
+def _quantile(level: float, n_groups: int) -> float:
+    """Half the width of a two-sided t interval in standard errors."""
+    from scipy import stats  # slow to import
+
+    return float(stats.t.ppf(0.5 + level / 2, n_groups - 1))
 
 
 def share_interval(won: Float64, groups: Any, level: float = 0.95) -> tuple[float, Interval | None]:
@@ -157,7 +163,7 @@ def share_interval(won: Float64, groups: Any, level: float = 0.95) -> tuple[floa
         least = float(((1 - level) / 2) ** (1 / n_groups))
         return share, (least, 1.0) if share > CHANCE else (0.0, 1 - least)
     n = min(share * (1 - share) / error**2, float(len(won)))
-    z2 = float(stats.t.ppf(0.5 + level / 2, n_groups - 1)) ** 2
+    z2 = _quantile(level, n_groups) ** 2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     reach = np.sqrt(z2 * share * (1 - share) / n + z2**2 / (4 * n**2)) / (1 + z2 / n)
     return share, (max(0.0, float(centre - reach)), min(1.0, float(centre + reach)))

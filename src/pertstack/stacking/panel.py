@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from pertstack._base.errors import InputError, unknown_name
 from pertstack._stats.group_means import GroupMeans, standard_errors
@@ -160,6 +159,8 @@ class Panel:
 
 
 def _quantile(level: float, n_groups: int) -> float:
+    from scipy import stats  # slow to import
+
     return float(stats.t.ppf(1 - level, n_groups - 1)) if n_groups > 1 else float("inf")
 
 

@@ -13,8 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from pertstack._base.errors import InputError, MissingFileError, PlanLockedError, unknown_name
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
-from pertstack.data.cells import Normalise
-from pertstack.data.readers.vehicles import ControlChoice
+from pertstack.data.choices import ControlChoice, Normalise
 from pertstack.data.taken import Taken
 from pertstack.design.analysis_plan import (
     AUTO,

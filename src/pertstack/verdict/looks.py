@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from scipy import integrate, stats
 
 from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError, PlanLockedError
@@ -149,6 +148,8 @@ def expected_maximum(k: int) -> float:
         raise InputError(f"There are {k} looks; the count starts at 1.")
     if k == 1:
         return 0.0
+    from scipy import integrate, stats  # slow to import
+
     x = np.linspace(-10, 10, 20_001)
     density = k * stats.norm.pdf(x) * stats.norm.cdf(x) ** (k - 1)
     return float(integrate.trapezoid(x * density, x))

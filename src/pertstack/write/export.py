@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 
@@ -48,6 +47,8 @@ def predictions_to_h5ad(
     StorageError
         The disk refuses; a file that stood there before still stands.
     """
+    import anndata  # slow to import
+
     path, shape = Path(path), (len(ids), len(genes))
     for name, array in {"treated": treated, **(layers or {})}.items():
         if np.shape(array) != shape:
@@ -68,7 +69,7 @@ def predictions_to_h5ad(
                 f"Give obs for every sample id."
             )
         table = obs.loc[list(ids)].copy()
-    data = ad.AnnData(
+    data = anndata.AnnData(
         X=np.asarray(treated, dtype=np.float32), obs=table, var=pd.DataFrame(index=pd.Index([str(g) for g in genes])),
         uns=dict(uns or {}), layers={k: np.asarray(v, dtype=np.float32) for k, v in (layers or {}).items()},
     )  # fmt: skip

@@ -4,8 +4,8 @@ The sums can be used alone, on arrays: ``GroupSums.empty(...)``, ``add`` the cel
 ``profile`` and ``standard_error``.
 """
 
-from pertstack.data.cells.choice import CellChoice, Normalise
+from pertstack.data.cells.choice import CellChoice
 from pertstack.data.cells.profiles import Profiles, profile, standard_error
 from pertstack.data.cells.sums import GroupSums, Rows
 
-__all__ = ["CellChoice", "GroupSums", "Normalise", "Profiles", "Rows", "profile", "standard_error"]
+__all__ = ["CellChoice", "GroupSums", "Profiles", "Rows", "profile", "standard_error"]

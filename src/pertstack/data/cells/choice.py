@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from pertstack._base.errors import InputError, unknown_name
+from pertstack.data.choices import Normalise
 
-Normalise = Literal["cp10k", "5e4", "mean_log1p", "sum"]
 Kind = Literal["counts", "log1p_counts", "log", "linear", "mixed", "other"]
 """What the values of cells are: whole numbers, log1p of whole numbers, other logarithms, none of these, or several."""
 IN_WORDS: dict[str, str] = {

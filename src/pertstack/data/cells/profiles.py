@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pertstack.data.cells.choice import Normalise
 from pertstack.data.cells.sums import HALF, PRODUCT, SQUARE, SQUARE_STEP, STEP, SUM, GroupSums, Int64
+from pertstack.data.choices import Normalise
 from pertstack.data.readers.matrices import Float32
 
 Float64 = np.ndarray[Any, np.dtype[np.float64]]

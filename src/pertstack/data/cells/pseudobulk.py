@@ -17,11 +17,12 @@ import pandas as pd
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack._base.progress import track
-from pertstack.data.cells.choice import IN_WORDS, CellChoice, Kind, Normalise
+from pertstack.data.cells.choice import IN_WORDS, CellChoice, Kind
 from pertstack.data.cells.groups import ONE_LINE, Groups, Mask, Sources, group_cells
 from pertstack.data.cells.profiles import Profiles, profile
 from pertstack.data.cells.reading import blocks, n_blocks
 from pertstack.data.cells.sums import SUM, BadCell, GroupSums, Int64, Space
+from pertstack.data.choices import Normalise
 from pertstack.data.readers.columns import CELL_EXTRAS, alias_of, canonical_obs
 from pertstack.data.readers.matrices import Float32, RowSource
 

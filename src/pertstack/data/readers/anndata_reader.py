@@ -17,6 +17,7 @@ from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack.data.cells.choice import CellChoice
 from pertstack.data.cells.entry import look_at_cells, made_of_cells
+from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
 from pertstack.data.readers.anndata_tables import Kind, open_anndata_file, read_frame
 from pertstack.data.readers.columns import canonical_obs, source_column
@@ -24,7 +25,6 @@ from pertstack.data.readers.control_rows import Labels, control_names, control_r
 from pertstack.data.readers.genes import named_genes
 from pertstack.data.readers.matrices import RepeatedRow, RowSource, StoredRows, SubsetRows, open_root
 from pertstack.data.readers.tuple_labels import part_labels, says_dose
-from pertstack.data.readers.vehicles import ControlChoice
 
 
 def open_anndata(

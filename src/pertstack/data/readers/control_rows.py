@@ -15,10 +15,11 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
+from pertstack.data.choices import ControlChoice
 from pertstack.data.labels import control_kind, is_control_name
 from pertstack.data.readers.columns import EMPTY, canonical_obs, canonical_text, sample_ids, source_column
 from pertstack.data.readers.matrices import Positions, RowSource
-from pertstack.data.readers.vehicles import ControlChoice, pair_controls
+from pertstack.data.readers.vehicles import pair_controls
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Labels = str | Sequence[str] | None

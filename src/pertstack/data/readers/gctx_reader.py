@@ -18,12 +18,13 @@ from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack._base.tables import as_names, frame, read_table, with_numbers
 from pertstack._base.text_tables import BROKEN, MISSING, TextTable, damaged, encoding_of, open_bytes, text_of_bytes
+from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
 from pertstack.data.readers.anndata_tables import is_locked, locked
 from pertstack.data.readers.columns import ALIASES, canonical_obs
 from pertstack.data.readers.control_rows import Labels, Mask, control_names, hand_out, vehicles_by_name
 from pertstack.data.readers.matrices import ArrayRows, RepeatedRow, RowSource, StoredRows, SubsetRows
-from pertstack.data.readers.vehicles import ControlChoice, treated_rows, vehicle_rows
+from pertstack.data.readers.vehicles import treated_rows, vehicle_rows
 
 _ID_COLUMNS = ("sample_id", "inst_id", "distil_id", "sig_id", "id", "cid")
 _PLATES = ("rna_plate", "det_plate", "plate", "plate_id")

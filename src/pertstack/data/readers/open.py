@@ -9,11 +9,11 @@ from pertstack._base.errors import InputError
 from pertstack._base.files import missing_file
 from pertstack._base.text_tables import PACKED
 from pertstack.data.cells.choice import CellChoice
+from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
 from pertstack.data.labels import one_spelling, spelling_finding
 from pertstack.data.readers.anndata_tables import refuse_packed
 from pertstack.data.readers.control_rows import Labels
-from pertstack.data.readers.vehicles import ControlChoice
 
 
 def open_data(

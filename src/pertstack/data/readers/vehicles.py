@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
+from pertstack.data.choices import ControlChoice
 from pertstack.data.readers.matrices import Float32, IndexedRows, Positions, RowSource, SubsetRows, take
 
 Names = np.ndarray[Any, Any]
 Key = tuple[Any, Any]  # cell line, plate (None: any, or not known)
-ControlChoice = Literal["plate_mean", "plate_random", "line_mean", "line_random"]
 _VEHICLE_TYPES = {"ctl_vehicle", "ctl_vehicle.cns", "ctl_untrt", "ctl_untrt.cns", "vehicle", "control"}
 _OTHER_CONTROLS = {"ctl_vector", "ctl_vector.cns", "ctl_pos"}
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from pertstack._base.errors import InputError
+from pertstack.data.choices import Pairing
 from pertstack.data.simulation.molecules import most_molecules
-
-Pairing = Literal["own", "matched", "random"]
 
 
 @dataclass(frozen=True)

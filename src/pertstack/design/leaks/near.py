@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
-from scipy.spatial import cKDTree
 
 from pertstack._base.arrays import Array
 from pertstack._base.findings import Finding
@@ -66,6 +65,8 @@ def candidates(scan: RowScan, place: Array, near: float) -> tuple[Array, bool]:
     Distances in a few leading directions are never larger than in all of them, so a tree over those finds every pair of
     close sketches; the rest is sorted out with all numbers.
     """
+    from scipy.spatial import cKDTree  # slow to import
+
     unit = scan.directions()
     usable = np.flatnonzero(np.abs(unit).any(axis=1))
     if len(usable) < 2:

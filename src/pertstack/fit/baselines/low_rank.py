@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.linalg import eigh
 
 from pertstack._base.errors import InputError
 from pertstack.data.rows import FitRows, Float32, PredictRows
@@ -26,6 +25,8 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 def principal_axes(values: Floats, rank: int) -> Floats:
     """The first principal axes (n_columns, K) of the centred rows, orthonormal, sign fixed by their largest entry."""
+    from scipy.linalg import eigh  # slow to import
+
     centred = values - values.mean(axis=0)
     n, p = centred.shape
     size = min(n, p)

@@ -20,7 +20,7 @@ from pertstack._base.errors import InputError, IntegrityError, LeakError, Misali
 from pertstack._base.findings import Finding
 from pertstack._base.progress import track
 from pertstack.data import Card
-from pertstack.data.cells.choice import Normalise
+from pertstack.data.choices import Normalise
 from pertstack.predictions.importers.add_report import AddReport, report_on
 from pertstack.predictions.importers.by_key import KeyMatch, by_id_or_key
 from pertstack.predictions.importers.by_name import (

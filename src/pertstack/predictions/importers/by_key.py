@@ -16,7 +16,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, MisalignedError, first_few
 from pertstack._base.findings import Finding
-from pertstack.data.cells.choice import Normalise
+from pertstack.data.choices import Normalise
 from pertstack.data.readers.columns import canonical_obs, source_column
 from pertstack.data.readers.control_rows import control_rows
 from pertstack.data.readers.tuple_labels import part_labels

@@ -16,7 +16,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, MisalignedError, first_few
 from pertstack._base.findings import Finding
-from pertstack.data.cells.choice import Normalise
+from pertstack.data.choices import Normalise
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.by_key import KeyMatch, by_id_or_key
 from pertstack.predictions.importers.cards import NamedTransform, mapped_file

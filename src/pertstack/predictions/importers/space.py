@@ -14,9 +14,10 @@ import numpy as np
 
 from pertstack._base.errors import InputError
 from pertstack._base.findings import Finding
-from pertstack.data.cells.choice import IN_WORDS, Kind, Normalise
+from pertstack.data.cells.choice import IN_WORDS, Kind
 from pertstack.data.cells.profiles import PER
 from pertstack.data.cells.recognise import kind_of
+from pertstack.data.choices import Normalise
 from pertstack.predictions.importers.files import PredictionFile
 
 LOOKED_AT = 512

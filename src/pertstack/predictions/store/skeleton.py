@@ -12,10 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import anndata
 import pandas as pd
-import zarr
-from anndata.io import read_elem, write_elem
 
 from pertstack._base.digests import digest_names
 from pertstack._base.errors import CorruptionError, InputError, first_few
@@ -31,6 +28,10 @@ BLOCK_ATTRIBUTE = "pertstack_block"
 
 def write_skeleton(staged: Path, block: Block, obs: pd.DataFrame, gene_names: Sequence[str]) -> Path:
     """Write ``<block>.zarr`` below a private folder; returns its path."""
+    import anndata  # slow to import
+    import zarr
+    from anndata.io import write_elem
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notes of zarr and anndata on coming defaults; we fix the format ourselves
         parent = zarr.open_group(str(staged), mode="w", zarr_format=3)
@@ -68,6 +69,9 @@ def read_obs(path: Path) -> pd.DataFrame:
     CorruptionError
         A part of it is of a kind that AnnData does not know.
     """
+    import zarr  # slow to import
+    from anndata.io import read_elem
+
     for part in sorted((path / "obs").glob("**/zarr.json")):
         kind = read_json(part).get("attributes", {}).get("encoding-type")
         if kind not in _OBS_KINDS:

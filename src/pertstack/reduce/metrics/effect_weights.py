@@ -15,8 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
-from sklearn.metrics import average_precision_score
 
 from pertstack._base.arrays import Float64
 
@@ -53,6 +51,8 @@ def welch_test(
     EffectTest
         A gene without any spread has t = 0 and p = 1.
     """
+    from scipy import stats  # slow to import
+
     once = (n < 2)[:, None]
     spread = np.where(once, other_variance, variance)
     mine, theirs = spread / n[:, None], other_variance / other_n[:, None]
@@ -172,6 +172,8 @@ def jaccard_of_degs(test: EffectTest, prediction: Float64) -> Float64:
 def auprc_of_degs(test: EffectTest, prediction: Float64) -> Float64:
     """Area under precision and recall (n,) of finding significant genes by |predicted change|; NaN where none or all
     genes are significant."""
+    from sklearn.metrics import average_precision_score  # slow to import
+
     degs = test.p_adjusted < SIGNIFICANT
     some = np.asarray(degs.any(axis=1) & ~degs.all(axis=1))
     scored = [

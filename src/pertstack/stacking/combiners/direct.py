@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy.optimize
 
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.stacking.combiner import Combiner, Family, Need
@@ -21,10 +20,10 @@ from pertstack.stacking.combiners.linear_weights import LinearWeights
 from pertstack.stacking.combiners.simplex import global_error_gram
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.solvers.convex import simplex_weights
+from pertstack.stacking.solvers.minimise import minimise
 from pertstack.stacking.solvers.top_gene import TopGeneSums, top_gene_sums, usable_models
 from pertstack.stacking.sums import Array, Mask, Reference, Sums, merge_sums, regression_sums
 
-_minimize: Any = scipy.optimize.minimize
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 BEST_STARTS = 4  # starts that are followed to the end; all are looked at
 
@@ -37,12 +36,10 @@ def maximise_top_gene(sums: TopGeneSums, starts: Array, *, signed: bool) -> tupl
     """
     values = np.array([sums.value(start) for start in starts])
     best, most = starts[int(np.argmax(values))], float(values.max())
-    bounds: Any = None if signed else [(0.0, None)] * starts.shape[1]
     for at in np.argsort(-values, kind="stable")[:BEST_STARTS]:
-        found: Any = _minimize(
-            lambda w: _negative(sums, w), starts[at], jac=True, method="L-BFGS-B", bounds=bounds,
-            options={"maxiter": 200, "ftol": 1e-10, "gtol": 1e-8},
-        )  # fmt: skip
+        found = minimise(
+            lambda w: _negative(sums, w), starts[at], positive=not signed, maxiter=200, ftol=1e-10, gtol=1e-8
+        )
         if -found.fun > most + 1e-12:
             best, most = found.x, float(-found.fun)
     total = float(np.abs(best).sum())

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy.optimize
 
 from pertstack.reduce.metrics.names import parse_metric
 from pertstack.stacking.combiner import Combiner, Family, Need
@@ -25,10 +24,10 @@ from pertstack.stacking.combiners.learned import linear
 from pertstack.stacking.combiners.linear_weights import LinearWeights
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.solvers._direct_kernel import value_and_gradient
+from pertstack.stacking.solvers.minimise import minimise
 from pertstack.stacking.solvers.top_gene import Slices, top_gene_sums, usable_models
 from pertstack.stacking.sums import Array, Mask, Sums, merge_sums, regression_sums
 
-_minimize: Any = scipy.optimize.minimize
 STRENGTHS = (0.1, 1.0, 10.0)  # beside no deviation at all
 _FLAT = 1e-10
 _ROUNDS = 60
@@ -91,11 +90,8 @@ def gene_deviations(rows: TopRows, weights: Array, strength: float, *, start: Ar
         return price * float((away**2).sum()) - value, (2 * price * away - gradient[seen]).ravel()
 
     first = full[seen] if start is None else start[seen]
-    bounds: Any = scipy.optimize.Bounds(np.zeros(first.size), np.inf) if (weights >= 0).all() else None
-    found: Any = _minimize(
-        negative, first.ravel(), jac=True, method="L-BFGS-B", bounds=bounds,
-        options={"maxiter": _ROUNDS, "ftol": 1e-8, "gtol": 1e-7},
-    )  # fmt: skip
+    positive = bool((weights >= 0).all())
+    found = minimise(negative, first.ravel(), positive=positive, maxiter=_ROUNDS, ftol=1e-8, gtol=1e-7)
     full[seen] = found.x.reshape(seen.size, -1)
     return full
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy.optimize
 
 from pertstack.data.rows import Float32
 from pertstack.reduce.metrics.names import parse_metric
@@ -19,10 +18,10 @@ from pertstack.stacking.combiner import Combiner, Family, FittedCombiner, Need, 
 from pertstack.stacking.combiners.direct import direct_starts, maximise_top_gene
 from pertstack.stacking.combiners.sample_features import SampleFeatures, mix_rows, pieces, products_of_moments, softmax
 from pertstack.stacking.evidence import Evidence
+from pertstack.stacking.solvers.minimise import minimise
 from pertstack.stacking.solvers.top_gene import TopGeneSums, top_gene_sums, usable_models
 from pertstack.stacking.sums import Array, Sums, merge_sums
 
-_minimize: Any = scipy.optimize.minimize
 STRENGTHS = (float("inf"), 0.1, 0.01, 0.001)
 _ROUNDS = 60
 _HOLD = 1e-3  # pull of the constant part to where it starts
@@ -66,9 +65,7 @@ def fit_gate(sums: TopGeneSums, features: Array, start: Array, strength: float, 
         price = float((away[0] * (table[0] - hold)).sum() + (away[1:] * table[1:]).sum())
         return price - value, (2 * away - gradient).ravel()
 
-    found: Any = _minimize(
-        negative, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": _ROUNDS, "ftol": 1e-9, "gtol": 1e-7}
-    )
+    found = minimise(negative, start.ravel(), positive=False, maxiter=_ROUNDS, ftol=1e-9, gtol=1e-7)
     return np.asarray(found.x.reshape(start.shape))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pertstack._base.errors import InputError, MissingFileError
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
-from pertstack.data.cells.choice import Normalise
+from pertstack.data.choices import Normalise
 from pertstack.predictions.importers import AddReport, add_predictions
 from pertstack.predictions.importers.cards import read_card
 from pertstack.predictions.importers.fitted_file import read_fitted_on

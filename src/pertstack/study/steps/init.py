@@ -22,11 +22,11 @@ from pertstack._base.memory import rows_per_tile
 from pertstack._base.progress import track
 from pertstack._base.shown import count_of
 from pertstack.data import DataFile, build_side, open_data, save_side, validate
-from pertstack.data.cells import CellChoice, Normalise
+from pertstack.data.cells import CellChoice
+from pertstack.data.choices import ControlChoice, Normalise
 from pertstack.data.landmarks import landmarks_of
 from pertstack.data.readers.control_rows import Labels
 from pertstack.data.readers.genes import other_names
-from pertstack.data.readers.vehicles import ControlChoice
 from pertstack.data.rows import Float32
 from pertstack.data.taken import Taken, taken
 from pertstack.design.analysis_plan import AnalysisPlan
