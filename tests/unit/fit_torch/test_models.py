@@ -15,6 +15,7 @@ from pertstack.data.rows import FitRows
 from pertstack.data.side.side import GeneGraph, PerturbationFeatures, SideInformation
 from pertstack.fit.profiles import profile
 from pertstack.fit.registry import get_model
+from pertstack.fit.torch.biolord import BiolordNetwork
 from pertstack.fit.torch.chemcpa import adversary_classes
 from pertstack.fit.torch.inputs import Encoder
 from pertstack.fit.torch.network import Sizes
@@ -151,6 +152,22 @@ def test_biolord_infers_codes_that_explain_the_control():
     attributes = net.attributes(batch, treated=False)
     error = [net.cost(code, attributes, batch.x1)[1].mean() for code in (torch.zeros(64, 32), net.infer(batch))]
     assert error[1] < 0.7 * error[0]
+
+
+def test_biolord_infers_a_row_once_for_its_prediction_and_its_embedding(monkeypatch):
+    """A code takes as long as many epochs; what is kept gives the bits of a model that keeps nothing."""
+    rows = make_rows(replicates=8).without_treated()
+    model = model_of("Biolord", epochs=2).fit(make_rows(replicates=8), rng=np.random.default_rng(0))
+    searched, search = [], BiolordNetwork._infer
+    monkeypatch.setattr(BiolordNetwork, "_infer", lambda net, batch: searched.append(1) or search(net, batch))
+    kept = model.predict(rows), model.embed(rows)
+    assert len(searched) == -(-rows.n_samples // 128)
+    model.net.inferred.clear()
+    np.testing.assert_array_equal(kept[1], model.embed(rows))
+    model.net.inferred.clear()
+    np.testing.assert_array_equal(kept[0], model.predict(rows))
+    other = with_control(rows, rows.control + 1.0)
+    assert not np.array_equal(model.embed(other), kept[1])
 
 
 def test_biolord_can_be_built_and_trained_as_the_published_package_is():
