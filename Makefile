@@ -7,6 +7,10 @@ EXTRAS := models,dask,external,docs,dev
 AXE    := $(VENV)/axe/node_modules/axe-core/axe.min.js
 
 export MPLBACKEND := Agg
+# Tests run side by side; BLAS threads beside them only wait for each other.
+test test-all laws: export OMP_NUM_THREADS := 1
+test test-all laws: export OPENBLAS_NUM_THREADS := 1
+test test-all laws: export MKL_NUM_THREADS := 1
 
 .PHONY: help setup demo test test-all laws processors docs axe package matrix lint types bench worlds zoo judges calibration mutants clean
 

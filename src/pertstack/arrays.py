@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from pertstack._base.errors import MisalignedError, first_few, unknown_name
 from pertstack._base.findings import Finding
@@ -176,15 +177,17 @@ def stack(
         obs=sample_table(features, np.shape(found["treated"]), condition=found["condition"]), embeddings=embeddings,
     )  # fmt: skip
     findings = _probes(source, seed, claims_folds=not trust_partial, assumed=condition is None)
-    references = References.collect(source)
-    k = min(max(80, wanted.top or 0), len(source.gene_names))
-    reduction = reduce_blocks(source, references, k=k)
-    nested = fit_nested(
-        combiners, reduction, source=source, references=references, reference=reference, primary=wanted.name, seed=seed
-    )
-    metrics = tuple(dict.fromkeys([wanted.name, *DEFAULT_PANEL]))
-    table = score(source, nested.combines(), references, metrics=metrics)
-    choice = choose(table, nested, seed=seed, trust_partial=trust_partial)
+    with threadpool_limits(limits=1):  # many small solves, on which BLAS threads wait for each other
+        references = References.collect(source)
+        k = min(max(80, wanted.top or 0), len(source.gene_names))
+        reduction = reduce_blocks(source, references, k=k)
+        nested = fit_nested(
+            combiners, reduction, source=source, references=references, reference=reference, primary=wanted.name,
+            seed=seed,
+        )  # fmt: skip
+        metrics = tuple(dict.fromkeys([wanted.name, *DEFAULT_PANEL]))
+        table = score(source, nested.combines(), references, metrics=metrics)
+        choice = choose(table, nested, seed=seed, trust_partial=trust_partial)
     named = gene_names is not None or ordered.columns is not None
     return StackFit(table, nested, choice, references, findings, named)
 

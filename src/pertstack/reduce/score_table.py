@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import xxhash
 
 from pertstack._base.arrays import Float64
 from pertstack._base.errors import InputError, MissingFileError, unknown_name
@@ -53,6 +54,15 @@ class ScoreTable:
     @property
     def n(self) -> int:
         return len(self.samples)
+
+    @property
+    def digest(self) -> str:
+        """Of names, metrics, samples and every value, bit by bit."""
+        rows = pd.util.hash_pandas_object(self.samples.astype(object), index=False).to_numpy()
+        found = xxhash.xxh3_128(repr((self.names, self.metrics, list(self.samples.columns))))
+        for part in (rows, self.values_by_name, self.predicted):
+            found.update(np.ascontiguousarray(part).tobytes())
+        return found.hexdigest()
 
     def values(self, name: str, metric: str | Metric, reference: str | None = None) -> Float64:
         """Values (n_samples,) of one name; NaN where undefined. ``metric`` may carry its reference, or it is own.

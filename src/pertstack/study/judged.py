@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 from pertstack._base.files import read_json
 from pertstack.design.analysis_plan import is_exploratory
 from pertstack.fit.jobs import versions
@@ -25,9 +28,23 @@ def verdict_of(
     """Judged on the test, or out of fold with the one row that the plan's rule of looks gave away."""
     plan, setting = folder.analysis_plan, _setting(folder, stored, looks, exploratory)
     if plan.looks_rule == "plain":
-        return judge(test, oof, setting, GroupResampling(plan.seed))
+        return _judged(test, oof, setting, plan.seed)
     found = last_published(folder.ledger, plan.looks_rule)
-    return with_published(judge(None, oof, setting, GroupResampling(plan.seed)), found, setting)
+    return with_published(_judged(None, oof, setting, plan.seed), found, setting)
+
+
+_LAST: dict[str, Verdict] = {}
+"""The last verdict of this process, by the digest of all it follows from: the report after it need not resample."""
+
+
+def _judged(test: ScoreTable | None, oof: ScoreTable, setting: Setting, seed: int) -> Verdict:
+    facts = {"setting": asdict(setting), "seed": seed, "scores": [None if t is None else t.digest for t in (test, oof)]}
+    key = json.dumps(facts, sort_keys=True, default=sorted)
+    if key not in _LAST:
+        verdict = judge(test, oof, setting, GroupResampling(seed))
+        _LAST.clear()
+        _LAST[key] = verdict
+    return _LAST[key]
 
 
 def _setting(folder: StudyFolder, stored: Stored, looks: int, exploratory: bool) -> Setting:

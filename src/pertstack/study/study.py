@@ -10,6 +10,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from pertstack._base.errors import InputError, MissingFileError, PlanLockedError, unknown_name
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
@@ -61,11 +63,14 @@ DEFAULT_MODELS = (
 
 
 def _writes(step: Callable[Concatenate[Study, P], T]) -> Callable[Concatenate[Study, P], T]:
-    """A step that writes into the study: one at a time, on a ledger that is whole, after unfinished withdrawals."""
+    """A step that writes into the study: one at a time, on a ledger that is whole, after unfinished withdrawals.
+
+    Its algebra is many small solves, on which BLAS threads wait for each other; ``workers`` share the rows instead.
+    """
 
     @wraps(step)
     def held(self: Study, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with self.folder.writing():
+        with self.folder.writing(), threadpool_limits(limits=1):
             finish_withdrawals(self.folder)
             return step(self, *args, **kwargs)
 
