@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,8 @@ import pytest
 import pertstack as ps
 from pertstack._base.errors import InputError, LeakError, PlanLockedError
 from pertstack.predictions.sources.store_source import StoreSource
+from pertstack.reduce.score_table import ScoreTable
+from pertstack.study import judged as room
 from pertstack.study.looks import PUBLISHED
 
 
@@ -67,6 +70,24 @@ def test_the_same_look_again_is_no_look(judged):
     judged.verdict()
     assert judged.folder.ledger.looks() == 1
     assert (judged.folder.results / "leaderboard.json").read_bytes() == before
+
+
+def test_the_verdict_is_recalled_without_drawing_again_as_long_as_every_score_is_the_same(fitted, monkeypatch):
+    fitted.stack(["mean"])
+    fitted.verdict()
+    drawn, judge = [], room.judge
+    monkeypatch.setattr(room, "judge", lambda *given: drawn.append(1) or judge(*given))
+    recalled = room.recall_verdict(fitted.folder)
+    assert not drawn
+    room._LAST.clear()
+    again = room.recall_verdict(fitted.folder)
+    assert drawn and again is not recalled and again.to_json() == recalled.to_json()
+    assert again.leaderboard.to_dict() == recalled.leaderboard.to_dict()
+
+    table = ScoreTable.load(fitted.folder.results / "oof_scores.npz")
+    values = table.values_by_name.copy()
+    values[-1, -1, -1] += 1e-6
+    assert replace(table, values_by_name=values).digest != table.digest == replace(table).digest
 
 
 def test_the_verdict_on_old_weights_is_refused(judged):

@@ -57,10 +57,10 @@ class ScoreTable:
 
     @property
     def digest(self) -> str:
-        """Of names, metrics, samples and every value, bit by bit."""
-        rows = pd.util.hash_pandas_object(self.samples.astype(object), index=False).to_numpy()
-        found = xxhash.xxh3_128(repr((self.names, self.metrics, list(self.samples.columns))))
-        for part in (rows, self.values_by_name, self.predicted):
+        """Of names, metrics, samples as they are saved, and every value bit by bit."""
+        found = xxhash.xxh3_128(repr((self.names, self.metrics)).encode())
+        found.update(self.samples.to_json(orient="table").encode())  # as it is saved
+        for part in (self.values_by_name, self.predicted):
             found.update(np.ascontiguousarray(part).tobytes())
         return found.hexdigest()
 
