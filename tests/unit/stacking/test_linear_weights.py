@@ -9,6 +9,7 @@ import pytest
 from pertstack._base.errors import MisalignedError
 from pertstack.design.blocks import Block
 from pertstack.reduce.tile import Tile
+from pertstack.stacking.combiners import linear_weights
 from pertstack.stacking.combiners.linear_weights import LinearWeights, effective_models
 from pertstack.stacking.combiners.row_statistic import MiddleMean, RowStatistic
 
@@ -137,3 +138,19 @@ def test_trimmed_mean_is_scipys():
 
     values = np.sort(np.random.default_rng(8).normal(size=(10, 3, 4)).astype(np.float32), axis=0)
     np.testing.assert_allclose(MiddleMean(0.2)(values, 10), trim_mean(values, 0.2, axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("per_gene", [False, True])
+@pytest.mark.parametrize("own", [False, True])
+def test_blocks_of_rows_give_the_bits_of_whole_layers(per_gene, own, monkeypatch):
+    """Models are added in the same order to the same float32 sum, whatever the rows of a block."""
+    rng = np.random.default_rng(4)
+    predictions = rng.normal(8, 2, (5, 23, 7)).astype(np.float32)
+    weights, rows = rng.normal(size=(7, 3) if per_gene else 3), [4, 0, 2]
+    weights[..., 1] = 0
+    reference, shift = predictions[1] if own else predictions[1, :1], rng.normal(size=7).astype(np.float32)
+    plain = np.broadcast_to((1 - weights.sum(axis=-1)).astype(np.float32) * reference + shift, (23, 7)).copy()
+    for m in (0, 2):
+        plain += weights[..., m].astype(np.float32) * predictions[rows[m]]
+    monkeypatch.setattr(linear_weights, "BLOCK", 20)
+    np.testing.assert_array_equal(linear_weights._mix(predictions, rows, weights, reference, shift), plain)
