@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 Array = np.ndarray[Any, Any]
 FEWEST = 12  # rows or genes that must change places
@@ -51,7 +50,7 @@ def exchanged_rows(
             continue
         p, y = (_centred(a[rows], axis=0) for a in (values, measured))
         choose, judge = (_correlations(p[:, half::2], y[:, half::2]) for half in (0, 1))
-        to = linear_sum_assignment(-choose)[1]
+        to = _assigned(choose)
         moved = np.flatnonzero((to != np.arange(len(rows))) & (kinds[rows] != kinds[rows][to]))
         gains.append(judge[moved, to[moved]] - judge[moved, moved])
         own.append(judge[moved, moved])
@@ -78,7 +77,7 @@ def exchanged_genes(values: Array, measured: Array, lines: Sequence[str]) -> Exc
         return None
     p, y = p[:, live], y[:, live]
     choose, judge = (_correlations(p[half::2].T, y[half::2].T) for half in (0, 1))
-    to = linear_sum_assignment(-choose)[1]
+    to = _assigned(choose)
     moved = np.flatnonzero(to != np.arange(len(to)))
     return _exchange([judge[moved, to[moved]] - judge[moved, moved]], [judge[moved, moved]])
 
@@ -144,3 +143,10 @@ def _unit(a: Array) -> Array:
 
 def _r(a: Array, b: Array) -> float:
     return float(_correlations(a[None], b[None])[0, 0])
+
+
+def _assigned(gain: Any) -> Any:
+    """The column of each row in the assignment of largest total gain."""
+    from scipy.optimize import linear_sum_assignment  # slow to import
+
+    return linear_sum_assignment(-gain)[1]
