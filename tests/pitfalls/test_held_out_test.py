@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import pertstack as ps
-from pertstack._base.errors import InputError, LeakError, PlanLockedError
+from pertstack._base.errors import InputError, LeakError, PlanLockedError, UnknownNameError
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.study import judged as room
@@ -163,7 +163,8 @@ def test_unknown_provenance_is_never_stacked_in_silence(fitted, tmp_path):
 
 def test_accepted_unverified_it_carries_a_caution_on_every_row_it_touched(fitted, tmp_path):
     add_unknown(fitted, tmp_path)
-    fitted.stack(["mean", "simplex"], accept_unverified=True)
+    assert "mystery" in fitted.stack(["mean", "simplex"], accept_unverified=True).accused  # it holds the truth as well
+    fitted.stack(["mean", "simplex"], accept_unverified=True, accept_accused=["mystery"])
     board = fitted.verdict()
     for split in ("oof", "test"):
         rows = {r.name: " ".join(r.cautions) for r in board.rows if r.split == split}
@@ -174,18 +175,99 @@ def test_accepted_unverified_it_carries_a_caution_on_every_row_it_touched(fitted
     assert "unverified" in fitted.report().read_text()
 
 
-def test_a_memorised_model_is_accused_everywhere(fitted, tmp_path):
-    """The same model, this time claiming the folds of the plan: its error on noise gives it away."""
-    add_unknown(fitted, tmp_path)
-    fitted.add("liar", tmp_path / "mystery.parquet", fitted_on="plan", scale="treated")
+def add_liar(study: ps.Study, tmp_path, name: str = "liar") -> None:
+    """The same model, this time claiming the folds of the plan."""
+    add_unknown(study, tmp_path)
+    study.add(name, tmp_path / "mystery.parquet", fitted_on="plan", scale="treated")
+
+
+def test_an_accused_model_is_not_stacked_and_cannot_be_the_best_single(fitted, tmp_path):
+    """Issue 16, A7: its error on noise gives it away; it shipped as best single under a headline of "a real gain"."""
+    add_liar(fitted, tmp_path)
     result = fitted.stack(["mean"])
-    assert "liar" in result.models
     grave = {f.code: f for f in result.probes if f.where == "liar" and f.severity == "error"}
     assert grave["too_good_to_be_true"].numbers["error"] < 0.5 * grave["too_good_to_be_true"].numbers["noise"]
     assert grave["knows_replicate_noise"].numbers["mean_correlation"] > 0.5
     assert {f.where for f in result.probes if f.severity == "error"} == {"liar"}
     assert {f.where for f in fitted.audit() if f.code == "too_good_to_be_true"} == {"liar"}
+    assert "liar" not in result.models and "Noise cannot be predicted" in result.left_out["liar"]
+    assert result.choice.best_single != "liar" and "liar" in result.headline
     board = fitted.verdict()
+    assert "liar" not in {r.name for r in board.rows} and "liar" not in board.headline
+    assert any("Not stacked" in note and "liar" in note for note in board.decision.notes)
+    assert not any("a probe accuses" in c for r in board.rows for c in r.cautions)
+    assert "Noise cannot be predicted" in fitted.report().read_text()
+    before = fitted.folder.ledger.looks()
+    fitted.run()  # nothing is missing: the model that was left out is no reason to stack again
+    assert fitted.folder.ledger.looks() == before
+
+
+def test_an_accused_model_takes_part_when_accepted_by_name_and_every_headline_says_so(fitted, tmp_path):
+    add_liar(fitted, tmp_path)
+    with pytest.raises(InputError, match="No probe accuses ridge"):
+        fitted.stack(["mean"], accept_accused=["ridge"])
+    with pytest.raises(UnknownNameError, match="liars"):
+        fitted.stack(["mean"], accept_accused=["liars"])
+    result = fitted.stack(["mean"], accept_accused=["liar"])
+    assert "liar" in result.models and result.choice.best_single == "liar" and "liar" in result.headline
+    line = fitted.folder.ledger.of_kind("accusation_accepted")[-1].facts
+    assert line["model"] == "liar" and "too_good_to_be_true" in line["codes"]
+    board = fitted.verdict()
+    assert board.headline.startswith("Do not trust this study: liar") and "--accept-accused: liar" in board.headline
     cautions = {r.name: " ".join(r.cautions) for r in board.rows if r.split == "test"}
     assert "Noise cannot be predicted" in cautions["liar"] and "a probe accuses: liar" in cautions["mean"]
-    assert "Noise cannot be predicted" in fitted.report().read_text()
+
+
+def test_a_study_of_accused_models_alone_cannot_be_stacked(fitted, tmp_path):
+    add_liar(fitted, tmp_path)
+    for model in ("mean_treated", "ridge", "perturbation_knn"):
+        fitted.withdraw(model, "only the liar is left")
+    with pytest.raises(InputError, match="--accept-accused liar"):
+        fitted.stack(["mean"])
+
+
+# -- the truth of the test in a model's answers ------------------------------------------------------------------------
+
+
+def add_oracle(study: ps.Study, tmp_path, *, means: bool = False) -> None:
+    """Honest out of fold, and the truth of the test with little noise on the test rows (or means by perturbation)."""
+    store, rng, parts = study.folder.store, np.random.default_rng(1), []
+    truth = study.folder.open_store("test_truth")
+    for block in store.blocks():
+        n = store.n_samples(block)
+        values = store.read(block, "ridge", 0, n)
+        if block.role == "test":
+            values = truth.read(block, "treated", 0, n)
+            if means:
+                drug = store.obs(block)["perturbation"].to_numpy()
+                values = np.stack([values[drug == d].mean(axis=0) for d in drug])
+        values = values + rng.normal(0, 0.02, values.shape)
+        parts.append(pd.DataFrame(values, index=store.sample_ids(block), columns=store.gene_names))
+    pd.concat(parts).to_parquet(tmp_path / "oracle.parquet")
+    study.add("oracle_file", tmp_path / "oracle.parquet", fitted_on="plan", scale="treated")
+
+
+@pytest.mark.parametrize("means", [False, True])
+def test_a_model_that_holds_the_truth_of_the_test_is_flagged_after_the_look(fitted, tmp_path, means):
+    """Issue 16, A6: R2 0.998 on the test was admitted, the audit was empty, check 15 advised to ship it alone."""
+    add_oracle(fitted, tmp_path, means=means)
+    result = fitted.stack(["mean"])
+    assert not result.accused and "oracle_file" in result.models  # out of fold there is nothing to see
+    board = fitted.verdict()
+    codes = {f.code for f in fitted.audit() if f.where == "oracle_file"}
+    assert "test_jumps_on_the_test" in codes and (means or "test_knows_replicate_noise" in codes)
+    assert board.decision.light == "red" and board.headline.startswith("Do not trust this study: oracle_file")
+    assert board.best_single != "oracle_file"
+    rows = {r.name: r for r in board.rows if r.split == "test"}
+    assert any("On the held-out test" in c for c in rows["oracle_file"].cautions)
+    checks = json.loads((fitted.folder.results / "checks.json").read_text())
+    assert "Consider oracle_file alone" not in json.dumps(checks)
+    found = json.loads((fitted.folder.results / "test_probes.json").read_text())["findings"]
+    assert {f["where"] for f in found if f["severity"] == "error"} == {"oracle_file"}  # no honest model
+
+
+def test_under_a_rule_of_looks_the_probes_of_the_test_give_nothing_away(fitted, tmp_path):
+    fitted.change_plan({"looks": 3, "looks_rule": "ladder"})
+    fitted.stack(["mean"])
+    fitted.verdict()
+    assert not (fitted.folder.results / "test_probes.json").exists()

@@ -260,6 +260,15 @@ def stack(
     study: StudyPath,
     combiners: Annotated[str | None, typer.Option(help="Comma-separated; default: the analysis plan's.")] = None,
     accept_unverified: Annotated[bool, typer.Option("--accept-unverified")] = False,
+    accept_accused: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--accept-accused",
+            metavar="MODEL",
+            help="Stack a model although a probe accuses it of having "
+            "seen what it predicts; noted in the ledger and in every headline.",
+        ),
+    ] = None,
     workers: Workers = 1,
     memory: Memory = "1 GB",
     every: Annotated[bool, typer.Option("--all", help="Show every row, not the best ten.")] = False,
@@ -271,7 +280,11 @@ def stack(
     from pertstack.study.study import Study
 
     opened = Study.open(study)
-    result = opened.stack(split_names(combiners), accept_unverified=accept_unverified, workers=workers, memory=memory)
+    names = [name for given in accept_accused or [] for name in split_names(given) or []]
+    result = opened.stack(
+        split_names(combiners), accept_unverified=accept_unverified, workers=workers, memory=memory,
+        accept_accused=names,
+    )  # fmt: skip
     from pertstack.write.oof_table import barred_in_words, oof_table
 
     say_stacked(opened)

@@ -14,10 +14,10 @@ from pertstack.study.folder import StudyFolder
 from pertstack.study.held_out import require_sealed_verdict
 from pertstack.study.learned import Stored, kinds_of, stored_stack
 from pertstack.study.looks import last_published, with_published
-from pertstack.study.members import doubts, is_simulated
+from pertstack.study.members import doubts, is_simulated, stack_facts
 from pertstack.study.steps.calibrate import stored_calibration
 from pertstack.verdict.judge import Verdict, judge
-from pertstack.verdict.probes.run import accused
+from pertstack.verdict.probes.run import accused, accused_gravely
 from pertstack.verdict.resampling import GroupResampling
 from pertstack.verdict.setting import Setting
 
@@ -55,17 +55,21 @@ def _setting(folder: StudyFolder, stored: Stored, looks: int, exploratory: bool)
         cautions[name] = (*cautions.get(name, ()), why)
     for name, words in doubts(folder, [n for n in stored.combiners if n != "no_change"]).items():
         cautions[name] = (*cautions.get(name, ()), *words)
-    suspects = accused(stored_probes(folder))
+    suspects, kinds, grave = accused(stored_probes(folder)), kinds_of(stored), accused_gravely(stored_probes(folder))
+    accepted = tuple(stack_facts(folder)["accepted"])
+    cheats = {m for m in grave if m in stored.models and m not in accepted}
+    if any(kind == "base" and name not in cheats for name, kind in kinds.items()):
+        kinds.update(dict.fromkeys(sorted(cheats), "ceiling"))  # shown, never the best single model
     developed = folder.samples.query("role == 'development'")
     return Setting(
-        kinds_of(stored), plan.choice_metric, stored.chosen, folder.plan.group_by, folder.plan.digest, looks,
+        kinds, plan.choice_metric, stored.chosen, folder.plan.group_by, folder.plan.digest, looks,
         exploratory, versions(), cautions, seen=frozenset(map(str, developed["perturbation"])),
         alone=oof["choice"]["best_single"],
         planned_looks=plan.looks,
+        refused=tuple(stack_facts(folder)["accused"]),
+        accepted=accepted,
         accused={m: tuple(w) for m, w in suspects.items() if m in stored.models},
-        accused_gravely=frozenset(
-            f.where for f in stored_probes(folder) if f.severity == "error" and f.where in stored.models
-        ),
+        accused_gravely=frozenset(m for m in grave if m in stored.models),
         simulated=is_simulated(folder),
         metric_doubt="" if calibrated is None else calibrated.doubt,
         unproven=any(r["name"] == stored.chosen and r["passed"] and r["bound"] <= 0 for r in oof["choice"]["ladder"]),

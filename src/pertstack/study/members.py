@@ -87,13 +87,16 @@ def sandboxes(folder: StudyFolder) -> dict[str, str]:
 
 
 def stack_facts(folder: StudyFolder) -> dict[str, Any]:
-    """``left_out``, ``unverified`` and ``rows_seen`` of the stack step on disk; empty before it."""
+    """``left_out``, ``unverified``, ``rows_seen``, ``accused`` and ``accepted`` of the stack step on disk; empty before
+    it."""
     path = folder.results / "oof.json"
     value = read_json(path) if path.exists() else {}
     return {
         "left_out": value.get("left_out", {}),
         "unverified": value.get("unverified", []),
         "rows_seen": value.get("rows_seen", {}),
+        "accused": value.get("accused", []),
+        "accepted": value.get("accepted", []),
     }
 
 
@@ -103,7 +106,8 @@ def doubts(folder: StudyFolder, combiners: list[str]) -> dict[str, tuple[str, ..
     A combiner that learned beside an unverified or accused model carries that doubt too, whatever its weights: the
     choice of weights saw the suspicious predictions.
     """
-    facts, suspects = stack_facts(folder), accused(stored_probes(folder))
+    facts = stack_facts(folder)
+    suspects = {m: w for m, w in accused(stored_probes(folder)).items() if m not in facts["left_out"]}
     out: dict[str, list[str]] = {}
     for model in facts["unverified"]:
         out.setdefault(model, []).append("unverified: nobody can say which samples it was fitted on")
@@ -135,7 +139,8 @@ def stack_warnings(folder: StudyFolder) -> list[str]:
         f"{model} was fitted on {n:,} of the rows it predicts; they take no part."
         for model, n in facts["rows_seen"].items()
     ]
-    return said + [text for words in accused(stored_probes(folder)).values() for text in words]
+    told = accused(stored_probes(folder))
+    return said + [text for model, words in told.items() if model not in facts["left_out"] for text in words]
 
 
 def is_simulated(folder: StudyFolder) -> bool:

@@ -37,7 +37,7 @@ from pertstack.study.audit.audit import audit_study
 from pertstack.study.folder import StudyFolder
 from pertstack.study.held_out import require_sealed_verdict, unfinished_look
 from pertstack.study.learned import stored_stack
-from pertstack.study.members import stackable_models
+from pertstack.study.members import stack_facts, stackable_models
 from pertstack.study.rows import DevelopmentRows
 from pertstack.study.seals import seal_report, seal_stack, seal_verdict
 from pertstack.study.status import Status, count_jobs, study_status
@@ -296,12 +296,17 @@ class Study:
     @_writes
     def stack(
         self, combiners: Sequence[str] | None = None, *, accept_unverified: bool = False, workers: int = 1,
-        memory: str = "1 GB",
+        memory: str = "1 GB", accept_accused: Sequence[str] = (),
     ) -> Stacked:  # fmt: skip
-        """Learn and score combiners on out-of-fold rows and choose one by the plan's rule."""
+        """Learn and score combiners on out-of-fold rows and choose one by the plan's rule.
+
+        Models that a probe accuses of having seen what they predict take no part, unless ``accept_accused`` names them:
+        that is a line of the ledger, and every headline says so.
+        """
         stacked = stack_study(
-            self.folder, combiners, accept_unverified=accept_unverified, workers=workers, memory=memory
-        )
+            self.folder, combiners, accept_unverified=accept_unverified, workers=workers, memory=memory,
+            accept_accused=accept_accused,
+        )  # fmt: skip
         seal_stack(self.folder)
         return stacked
 
@@ -384,7 +389,8 @@ class Study:
             return False
         models = stackable_models(self.folder, accept_unverified=False)
         try:
-            return stored_stack(self.folder).models == models
+            out = stack_facts(self.folder)["accused"]
+            return sorted([*stored_stack(self.folder).models, *out]) == sorted(models)
         except InputError:
             return False
 

@@ -88,6 +88,8 @@ class Case:
     unproven : the chosen combination ships without a proven gain out of fold, by the rule ``safe_gain``.
     over_alone : the chosen combination less ``alone``, what would have shipped without it; ``better`` is the metric's
     sign. at_once : names whose gain stands when all competitors are tested at once, and how many those are.
+    refused : models that were not stacked, because a probe accuses them. accepted : accused ones that were stacked all
+    the same, because somebody said so by name.
     """
 
     chosen: str | None
@@ -110,6 +112,8 @@ class Case:
     unproven: bool = False
     over_alone: Difference | None = None
     better: int = 1
+    refused: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
 
 
 def decide(case: Case) -> Decision:
@@ -119,10 +123,11 @@ def decide(case: Case) -> Decision:
     if case.accused_gravely:
         who = ", ".join(sorted(case.accused_gravely))
         first = case.accused[sorted(case.accused_gravely)[0]][0].rstrip(".")
+        taken = sorted(case.accused_gravely & set(case.accepted))
         held = "Do not trust this study" + (": " if case.split == "test" else " yet: ")
         sentence = (
             f"{held}{who} may have seen the rows it predicts ({first}). Ask how it was fitted, or withdraw it and "
-            f"stack again."
+            f"stack again." + (f" Taken in by --accept-accused: {', '.join(taken)}." if taken else "")
         )
         return Decision(
             "red", "distrust", sentence, reasons, (f"Without that doubt it would read: {_answer(case)[2]}", *notes)
@@ -270,6 +275,11 @@ def _notes(case: Case, action: Action) -> tuple[str, ...]:
     said = []
     if case.simulated:
         said.append("The data are simulated: this says how the tool works, nothing about biology.")
+    if case.refused:
+        said.append(
+            f"Not stacked, because a probe accuses {'it' if len(case.refused) == 1 else 'them'} of having seen rows: "
+            f"{', '.join(case.refused)}."
+        )
     if case.over_alone is not None and case.gain is not None and case.over_alone.value is not None:
         part = Part("alone", "", case.primary, case.over_alone, case.better)
         said.append(

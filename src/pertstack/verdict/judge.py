@@ -201,5 +201,5 @@ def _case(
         _scored_groups(table, setting), FEW_GROUPS, setting.exploratory, setting.test_looks,
         setting.planned_looks, setting.accused, setting.accused_gravely, frozenset(setting.no_drug),
         (shown, len(at_once["rows"])) if at_once else None, setting.simulated, setting.metric_doubt, setting.unproven,
-        over_alone, direction(setting.primary),
+        over_alone, direction(setting.primary), setting.refused, setting.accepted,
     )  # fmt: skip

@@ -77,4 +77,6 @@ class Setting:
     simulated: bool = False
     metric_doubt: str = ""  # why the deciding metric may not be able to decide; empty where it is calibrated
     evaluated: bool = False  # predictions of a test that the user had: nothing was held out, learned or chosen by us
+    refused: tuple[str, ...] = ()  # models that were not stacked because a probe accuses them
+    accepted: tuple[str, ...] = ()  # accused models that were stacked all the same, by name
     unproven: bool = False  # the chosen combination ships without a proven gain: by the rule safe_gain

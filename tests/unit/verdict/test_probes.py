@@ -128,7 +128,7 @@ def test_replicates_on_plates_of_different_compounds_are_no_leak(named: bool) ->
         for name, p in {"honest": honest, "memory": 0.7 * honest + 0.3 * truth}.items():
             found = replicate_noise(p, truth, control, w.group, rng=w.rng, batches=plate if named else None)
             accused[name] += found.severity == "error"
-    assert accused == {"honest": 0, "memory": 20}
+    assert accused["honest"] == 0 and accused["memory"] >= 18
 
 
 def test_batch_effects_are_those_of_a_regression_with_a_level_for_every_condition() -> None:

@@ -6,12 +6,13 @@ Reads development rows only. What comes out lies under ``results/``; the held-ou
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from pertstack._base.errors import InputError, unknown_name
 from pertstack._base.files import read_json, write_atomic, write_json
 from pertstack._base.findings import Finding
 from pertstack._base.memory import parse_bytes
@@ -28,12 +29,15 @@ from pertstack.stacking.nested import NestedFits
 from pertstack.stacking.registry import make_combiner, make_combiners
 from pertstack.stacking.saved import save_fitted
 from pertstack.stacking.sums import merge_within, regression_sums
-from pertstack.study.audit.probes import probe_study
+from pertstack.study.audit.probes import probe_study, write_probes
 from pertstack.study.estimate import of_stack
 from pertstack.study.folder import StudyFolder
 from pertstack.study.members import left_out_models, seen_rows, stackable_models, unverified_models
 from pertstack.study.rows import DevelopmentRows, panel_metrics
 from pertstack.study.steps.calibrate import calibrate_study
+from pertstack.verdict.probes.run import accused_gravely
+
+ACCEPTED = "accusation_accepted"
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,20 @@ class Stacked:
     unverified: tuple[str, ...]  # models that take part although nobody can say what they were fitted on
     rows_seen: dict[str, int]  # model -> predicted rows that take no part, because it was fitted on them
     probes: tuple[Finding, ...]
+    accused: dict[str, str] = field(default_factory=dict)  # of left_out, those that a probe accuses: model -> of what
+    accepted: tuple[str, ...] = ()  # accused models that take part because somebody said so
 
     @property
     def headline(self) -> str:
-        """The choice in one sentence, and what is still to be seen."""
+        """The choice in one sentence, what was left out for a leak or taken in despite one, and what is to be seen."""
+        said = self._choice()
+        if self.accused:
+            said = f"Not stacked, because a probe accuses them: {', '.join(self.accused)}. {said}"
+        if self.accepted:
+            said = f"ACCUSED MODELS TAKE PART, as accepted: {', '.join(self.accepted)}. {said}"
+        return said
+
+    def _choice(self) -> str:
         chosen, single = self.choice.chosen, self.choice.best_single
         if chosen == "best_single":
             return f"No combination is shown to beat {single} out of fold, so {single} ships alone. Next: the verdict."
@@ -72,14 +86,24 @@ class Stacked:
 
 
 def stack_study(
-    folder: StudyFolder, combiners: Sequence[str] | None, *, accept_unverified: bool, workers: int, memory: str
-) -> Stacked:
-    """Learn, score and choose on out-of-fold rows; writes weights, diversity, scores and choice to ``results/``."""
+    folder: StudyFolder, combiners: Sequence[str] | None, *, accept_unverified: bool, workers: int, memory: str,
+    accept_accused: Sequence[str] = (),
+) -> Stacked:  # fmt: skip
+    """Learn, score and choose on out-of-fold rows; writes weights, diversity, scores and choice to ``results/``.
+
+    A model that a probe accuses of having seen the rows it predicts (severity error) takes no part, unless it is named
+    in ``accept_accused``; that is a line of the ledger.
+    """
     calibrated = calibrate_study(folder, workers=workers, memory=memory)
     plan = folder.analysis_plan
     wanted = combiners if combiners is not None else (list(plan.combiners) or None)
     chosen = make_combiners(wanted)
     models = stackable_models(folder, accept_unverified=accept_unverified)
+    probes = probe_study(folder, DevelopmentRows(folder, models, accept_unverified).source)
+    suspects = accused_gravely(probes)
+    accepted = _accepted(folder, accept_accused, models, suspects)
+    accused = {m: words[0] for m, words in suspects.items() if m not in accepted}
+    models = _not_accused(folder, models, accused)
     rows = DevelopmentRows(folder, models, accept_unverified, workers, memory)
     source, reduction = rows.source, rows.reduction
     constants = constant_models(reduction)
@@ -98,12 +122,57 @@ def stack_study(
     key = rows.key(fitted)
     stacked = Stacked(
         key, models, nested, oof, in_sample, choice, Diversity.of(reduction), slopes_of(reduction),
-        left_out_models(folder, accept_unverified=accept_unverified),
-        tuple(m for m in unverified_models(folder) if m in models), seen_rows(source),
-        tuple(probe_study(folder, source, key)),
+        {**left_out_models(folder, accept_unverified=accept_unverified), **{m: _why(m, w) for m, w in accused.items()}},
+        tuple(m for m in unverified_models(folder) if m in models), seen_rows(source), tuple(probes), accused, accepted,
     )  # fmt: skip
+    for model in accepted:
+        codes = sorted({f.code for f in probes if f.where == model and f.severity == "error"})
+        line: dict[str, Any] = {"model": model, "codes": codes, "key": key}
+        if line not in [e.facts for e in folder.ledger.of_kind(ACCEPTED)]:
+            folder.ledger.append(ACCEPTED, **line)
+    write_probes(folder, probes, key)
     _write(folder, stacked, accept_unverified)
     return stacked
+
+
+def _accepted(
+    folder: StudyFolder, names: Sequence[str], models: Sequence[str], suspects: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """The accused models that were accepted by name.
+
+    Raises
+    ------
+    UnknownNameError, InputError
+        A name that is no model of the stack, or that no probe accuses.
+    """
+    for name in names:
+        if name not in models:
+            raise unknown_name("model of the stack", name, models)
+        if name not in suspects:
+            raise InputError(
+                f"No probe accuses {name} (accused: {', '.join(suspects) or 'none'}): there is nothing to accept. Run "
+                f"`pertstack stack {folder.root}` without --accept-accused {name}."
+            )
+    return tuple(sorted(set(names)))
+
+
+def _not_accused(folder: StudyFolder, models: Sequence[str], accused: Mapping[str, str]) -> tuple[str, ...]:
+    left = tuple(m for m in models if m not in accused)
+    if not left:
+        why = "".join(f"\n  - {words}" for words in accused.values())
+        raise InputError(
+            f"Probes accuse every model of {folder.root} of having seen the rows it predicts, so nothing is left "
+            f"to stack:{why}\nFit others with `pertstack fit {folder.root} --models mean_treated,ridge`, or accept one "
+            f"by name: `pertstack stack {folder.root} --accept-accused {next(iter(accused))}`."
+        )
+    return left
+
+
+def _why(model: str, words: str) -> str:
+    return (
+        f"a probe accuses it: {words} `pertstack withdraw` takes it out for good; `pertstack stack --accept-accused "
+        f"{model}` stacks it all the same, and every headline says so"
+    )
 
 
 def slopes_of(reduction: Reduction) -> dict[str, float]:
@@ -177,6 +246,8 @@ def oof_summary(stacked: Stacked) -> dict[str, Any]:
         "gaps": gaps,
         "nesting": stacked.nested.settings["nesting"],
         "left_out": stacked.left_out,
+        "accused": list(stacked.accused),
+        "accepted": list(stacked.accepted),
         "unverified": list(stacked.unverified),
         "rows_seen": stacked.rows_seen,
         "slopes": stacked.slopes,

@@ -19,6 +19,7 @@ from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stacking.combiner import FittedCombiner
 from pertstack.stacking.registry import make_combiner
+from pertstack.study.audit.probes import TEST_PROBES, probe_test, write_probes
 from pertstack.study.check_facts import check_facts
 from pertstack.study.estimate import of_stack
 from pertstack.study.folder import StudyFolder
@@ -65,6 +66,7 @@ def judge_study(folder: StudyFolder, *, exploratory: bool, workers: int, memory:
     if plan.looks_rule == "plain":
         write_json(folder.results / "coverage.json", _coverage(folder, stored, source, workers=workers, memory=memory))
         test.save(folder.results / "test_scores.npz")
+        write_probes(folder, probe_test(folder, source, oof, test), stored.key, TEST_PROBES)
     else:
         publish_look(folder, look.entry, stored.chosen, _best_single(folder), oof, test)
     verdict = verdict_of(folder, stored, oof, test, look.number, look.exploratory)

@@ -140,7 +140,8 @@ def shipped_loses(facts: Facts) -> Answer:
     numbers = {"gain": part.gain, "lost_on": [p.metric for p in lost]}
     if lost:
         named = ", ".join(metric_label(p.metric) for p in lost)
-        said += f"; beyond noise it loses on {named}. Consider {found.best_single} alone"
+        doubted = found.best_single in (facts.accused or {})
+        said += f"; beyond noise it loses on {named}" + ("" if doubted else f". Consider {found.best_single} alone")
         return "issue", f"{said}.", numbers
     if part.gain < 0:
         return "tip", f"{said}, a loss within noise: the choice made out of fold is not confirmed.", numbers

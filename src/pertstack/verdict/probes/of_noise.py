@@ -24,6 +24,8 @@ LEAST_EXTREME = 3
 """Fewer extreme pairs are no evidence: on real plates one pair in 235 stood out for models that saw nothing."""
 LEAST_OF_BATCH = 4
 """Rows of a batch (plate) from which its effect is estimated."""
+PLATES_UNNAMED = 0.2
+"""Level at which controls are said to tell plates that nobody named: lenient, since missing them accuses the honest."""
 DIRECTIONS = 5
 """Main directions of control differences whose effect is taken out of replicates, with at least ten pairs for each."""
 
@@ -46,7 +48,7 @@ def too_good(
     error = ((y - p) ** 2).mean(axis=1)
     found = interval(error - noise, np.asarray(groups)[rows], rng=rng, level=1 - 2 * ALPHA)
     numbers = {
-        "error": float(error.mean()), "noise": float(noise.mean()), "difference": found.value, "hi": found.hi,
+        "error": float(error.mean()), "noise": float(noise.mean()), "difference": found.value, "hi": known(found.hi),
         "samples": len(rows), "groups": found.n_clusters,
     }  # fmt: skip
     if found.hi < 0:
@@ -96,6 +98,12 @@ def replicate_noise(
         why = f"{len(first)} pairs of replicates are on too many plates to tell their noise from the plates' effects"
         return not_applicable("replicate_noise", why, model)
     y, p, c = (a - known @ (known.T @ a) for a in (y, p, c))
+    if not named and _controls_tell_plates(_without(y, c), c, known, rng):
+        why = (
+            "no plate is named, and replicates whose controls differ alike differ alike: an honest model may read such "
+            "plates off the control. Name them in the data (column plate)"
+        )
+        return not_applicable("replicate_noise", why, model)
     p = _without(p, c)
     told_apart = np.linalg.norm(p, axis=1) > 1e-5 * (1 + np.linalg.norm(y, axis=1))
     if told_apart.sum() < 5:
@@ -127,6 +135,11 @@ def replicate_noise(
         )  # fmt: skip
     message = "Differences between replicates are not predicted beyond their controls."
     return Finding("note", "replicate_noise_passed", message, where=model, numbers=numbers)
+
+
+def known(value: float) -> float | None:
+    """A number for JSON: too few groups leave a bound open, which is None."""
+    return value if np.isfinite(value) else None
 
 
 def not_applicable(probe: str, why: str, where: str, numbers: dict[str, Any] | None = None) -> Finding:
@@ -218,6 +231,24 @@ def _main_directions(c: Array) -> Array:
         return np.zeros((len(c), 0))
     scores: Array = np.linalg.svd(c, full_matrices=False)[0][:, :n]
     return scores
+
+
+def _controls_tell_plates(y: Array, c: Array, known: Array, rng: np.random.Generator) -> bool:
+    """Whether pairs whose controls differ alike have truths that differ alike (Mantel's test, at a lenient level).
+
+    Differences must be private to a pair, as the noise of wells is, before knowing them accuses anybody. What is
+    ``known`` was taken out of both; truths that change places lose it again (Freedman and Lane).
+    """
+    if not np.any(c):
+        return False
+    over = np.triu_indices(len(y), 1)
+    of_c = _unit(c) @ _unit(c).T
+    values = []
+    for turn in range(100):
+        rows = y if turn == 0 else rng.choice([-1.0, 1.0], (len(y), 1)) * y[rng.permutation(len(y))]
+        rows = _unit(rows - known @ (known.T @ rows))
+        values.append(float((rows @ rows.T)[over] @ of_c[over]))
+    return bool(np.mean(np.array(values[1:]) >= values[0]) < PLATES_UNNAMED)
 
 
 def _basis(design: Array) -> Array:

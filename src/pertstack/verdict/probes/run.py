@@ -12,7 +12,13 @@ from pertstack._base.findings import Finding
 from pertstack.predictions.source import BlockSource
 from pertstack.verdict.probes.of_folds import fold_fingerprint
 from pertstack.verdict.probes.of_noise import batch_effects, not_applicable, replicate_noise, too_good
+from pertstack.verdict.probes.of_test import noise_floor
 from pertstack.verdict.probes.rows import Sampled, read_rows
+
+
+def accused_gravely(findings: Sequence[Finding]) -> dict[str, list[str]]:
+    """Model -> what it is accused of with severity error: enough to keep it out of a stack."""
+    return accused([f for f in findings if f.severity == "error"])
 
 
 def accused(findings: Sequence[Finding]) -> dict[str, list[str]]:
@@ -25,12 +31,14 @@ def accused(findings: Sequence[Finding]) -> dict[str, list[str]]:
 
 
 def probe_model(
-    source: BlockSource, sampled: Sampled, model: str, seed: int, *, claims_folds: bool = True, assumed: bool = False
-) -> list[Finding]:
+    source: BlockSource, sampled: Sampled, model: str, seed: int, *, claims_folds: bool = True, assumed: bool = False,
+    floor: bool = False,
+) -> list[Finding]:  # fmt: skip
     """The probes of one model, on the rows and genes it predicted and claims not to have seen.
 
     ``claims_folds``: it says it was cross-fitted on these folds; ``assumed``: rows of one perturbation and cell line
-    are taken for replicates although nobody said so, which makes an accusation a warning.
+    are taken for replicates although nobody said so, which makes an accusation a warning. ``floor``: also against the
+    noise of means of replicates.
     """
     samples, blocks = sampled.samples, source.blocks()
     parts = [source.obs(b).index.isin(samples.index) for b in blocks]
@@ -54,6 +62,8 @@ def probe_model(
             sample_ids=here.index.to_numpy(),
         ),
     ]  # fmt: skip
+    if floor:
+        found.append(noise_floor(p - known, y - known, conditions, groups, rng=draws(4), model=model))
     found = [_if_replicates(f) for f in found] if assumed else found
     if not claims_folds:
         return [*found, not_applicable("fold_fingerprint", "the model does not claim to be cross-fitted", model)]

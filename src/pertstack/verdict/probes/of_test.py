@@ -1,0 +1,119 @@
+"""Probes of test rows after a look: is a model closer to the mean of replicates than noise allows, and does it jump
+from its out-of-fold scores to the test as no other model does?
+
+Out of fold a model that holds the truth of the test looks like any other; these are the only rows that show it. Arrays
+of profiles are (n, n_genes); how often each probe accuses by mistake is measured in docs/probes.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pertstack._base.arrays import Array
+from pertstack._base.findings import Finding
+from pertstack._stats.intervals import interval
+from pertstack.reduce.score_table import ScoreTable
+from pertstack.verdict.probes.of_noise import ALPHA, known, not_applicable
+
+ERROR = "rmse_all@own"
+NO_CHANGE = "no_change"
+LEAST_JUMP = 0.2
+"""A jump below this share of what can be explained accuses nobody, however sure it is: final fits see more rows."""
+DRAWS = 1000
+
+
+def noise_floor(
+    predictions: Array, truth: Array, conditions: Array, groups: Array, *, rng: np.random.Generator, model: str = ""
+) -> Finding:
+    """Is the mean prediction of a condition closer to the mean of its replicates than that mean is to its own truth?
+
+    The noise of a mean of n replicates is told by its halves: of means over n_a and n_b of them the squared difference
+    is expected to be noise (1 / n_a + 1 / n_b), so their mean has n_a n_b / n^2 of it. An honest prediction errs at
+    least as much. A model that keeps the means of conditions shows here although it says the same for all replicates.
+    """
+    _, code = np.unique(np.asarray(conditions).astype(str), return_inverse=True)
+    size = np.bincount(code)
+    rank = _rank_within(code)
+    first = rank < size[code] // 2
+    halves = [np.bincount(code[part], minlength=len(size)) for part in (first, ~first)]
+    used = np.flatnonzero(size > 1)
+    if len(used) < 5:
+        return not_applicable("noise_floor", f"{len(used)} conditions have replicates, at least 5 are needed", model)
+
+    def mean(rows: Array, part: Array) -> Array:
+        columns = np.asarray(rows, dtype=np.float64)[part].T
+        sums = np.stack([np.bincount(code[part], w, minlength=len(size)) for w in columns], axis=1)
+        found: Array = sums[used] / np.bincount(code[part], minlength=len(size))[used][:, None]
+        return found
+
+    every = np.ones(len(code), dtype=bool)
+    share = halves[0][used] * halves[1][used] / size[used] ** 2
+    floor = ((mean(truth, first) - mean(truth, ~first)) ** 2).mean(axis=1) * share
+    error = ((mean(predictions, every) - mean(truth, every)) ** 2).mean(axis=1)
+    of_condition = np.asarray(groups)[np.array([np.flatnonzero(code == c)[0] for c in used])]
+    found = interval(error - floor, of_condition, rng=rng, level=1 - 2 * ALPHA)
+    numbers = {
+        "error": float(error.mean()), "floor": float(floor.mean()), "difference": found.value, "hi": known(found.hi),
+        "conditions": len(used), "groups": found.n_clusters,
+    }  # fmt: skip
+    if found.hi < 0:
+        return Finding(
+            "error", "below_noise_floor",
+            f"{model or 'The model'} predicts means of replicates with a mean squared error of {error.mean():.4g}; by "
+            f"half against half these means have {floor.mean():.4g} of noise, which cannot be predicted. It has seen "
+            "these rows or their means. Ask which rows it was fitted on.",
+            where=model, numbers=numbers,
+        )  # fmt: skip
+    return Finding(
+        "note", "noise_floor_passed", "The error is not below the noise of means.", where=model, numbers=numbers
+    )
+
+
+def _rank_within(code: Array) -> Array:
+    """(n,) 0, 1, ... within equal codes, in order."""
+    order = np.argsort(code, kind="stable")
+    rank = np.empty(len(code), dtype=np.int64)
+    rank[order] = np.arange(len(code)) - np.searchsorted(code[order], code[order], side="left")
+    return rank
+
+
+def jump(model: str, models: Sequence[str], oof: ScoreTable, test: ScoreTable, *, rng: np.random.Generator) -> Finding:
+    """Does a model explain much more on the test than out of fold, while the others do not?
+
+    Explained is 1 - squared error over that of no change, over whole groups. The test may be easier, and final fits saw
+    more rows: what the median of the other models gains is taken off. Groups are drawn again on both sides.
+    """
+    others = [m for m in models if m != model and all(m in t.names for t in (oof, test))]
+    if len(others) < 2 or not all(m in t.names and ERROR in t.metrics for t in (oof, test) for m in (model, NO_CHANGE)):
+        return not_applicable("jump", "it takes two other models to know how much easier the test is", model)
+    names = [model, *others]
+    drawn, actual = [], []
+    for table in (oof, test):
+        errors = np.stack([table.values(m, ERROR) ** 2 for m in (NO_CHANGE, *names)])
+        rows = np.isfinite(errors).all(axis=0)
+        if not rows.any():
+            return not_applicable("jump", "no row is predicted by all models", model)
+        groups, code = np.unique(table.samples["group"].to_numpy().astype(str)[rows], return_inverse=True)
+        sums = np.stack([np.bincount(code, e[rows], minlength=len(groups)) for e in errors])  # (1 + M, n_groups)
+        weights = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), DRAWS)
+        total = weights @ sums.T
+        drawn.append(1 - total[:, 1:] / total[:, :1])
+        actual.append(1 - sums.sum(axis=1)[1:] / sums.sum(axis=1)[0])
+    change, draws = actual[1] - actual[0], drawn[1] - drawn[0]
+    excess = float(change[0] - np.median(change[1:]))
+    least = float(np.quantile(draws[:, 0] - np.median(draws[:, 1:], axis=1), ALPHA))
+    numbers = {
+        "out_of_fold": float(actual[0][0]), "test": float(actual[1][0]), "others": float(np.median(change[1:])),
+        "excess": excess, "lo": least,
+    }  # fmt: skip
+    if least > LEAST_JUMP:
+        return Finding(
+            "error", "jumps_on_the_test",
+            f"{model} explains {actual[1][0]:.0%} on the test and {actual[0][0]:.0%} out of fold; the other models "
+            f"change by {np.median(change[1:]):+.0%} (median). Ask which rows its final fit saw.",
+            where=model, numbers=numbers,
+        )  # fmt: skip
+    message = "It changes from out of fold to the test as the other models do."
+    return Finding("note", "jump_passed", message, where=model, numbers=numbers)

@@ -1,0 +1,82 @@
+"""Probes of test rows: the noise of means by half against half, and the jump from out-of-fold scores to the test."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pertstack.verdict.probes.of_test import jump, noise_floor
+
+N_GENES = 60
+
+
+def screen(seed: int, n: int = 25, replicates: int = 3):
+    rng = np.random.default_rng(seed)
+    drug = np.repeat(np.arange(n), replicates)
+    effect = rng.normal(0, 0.5, (n, N_GENES))[drug]
+    return rng, drug, effect, effect + rng.normal(0, 0.4, effect.shape)
+
+
+def test_the_noise_floor_is_a_quarter_of_half_against_half_and_so_in_a_loop():
+    rng, drug, effect, truth = screen(0, replicates=4)
+    found = noise_floor(effect, truth, drug, drug, rng=rng)
+    floors, errors = [], []
+    for d in range(25):
+        rows = np.flatnonzero(drug == d)
+        halves = truth[rows[:2]].mean(axis=0) - truth[rows[2:]].mean(axis=0)
+        floors.append((halves**2).mean() / 4)
+        errors.append(((effect[rows[0]] - truth[rows].mean(axis=0)) ** 2).mean())
+    assert found.numbers["floor"] == pytest.approx(np.mean(floors)) == pytest.approx(0.16 / 4, rel=0.1)
+    assert found.numbers["error"] == pytest.approx(np.mean(errors))
+
+
+def test_the_noise_free_truth_is_not_accused_and_who_keeps_means_is():
+    accused = {"perfect": 0, "means": 0}
+    for seed in range(100):
+        rng, drug, effect, truth = screen(seed)
+        means = np.stack([truth[drug == d].mean(axis=0) for d in drug])
+        for name, p in {"perfect": effect, "means": means + rng.normal(0, 0.1, truth.shape)}.items():
+            accused[name] += noise_floor(p, truth, drug, drug, rng=rng, model=name).severity == "error"
+    assert accused["perfect"] <= 2 and accused["means"] == 100
+
+
+def tables(seed: int, cheat: float):
+    """Out-of-fold and test errors of five models, by perturbation; model 0 errs less on the test by a share."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for n, ease in ((40, 0.0), (10, 0.1)):  # the test is easier for everybody: final fits saw more rows
+        groups = np.repeat([f"d{i}" for i in range(n)], 3)
+        base = np.exp(rng.normal(0, 0.4, n))[np.repeat(np.arange(n), 3)]
+        values = {"no_change": np.sqrt(base)}
+        for m in range(5):
+            skill = 0.3 + 0.05 * m + ease + rng.normal(0, 0.15, n)[np.repeat(np.arange(n), 3)]
+            skill = np.full(len(base), 0.99) if m == 0 and cheat and n == 10 else skill
+            values[f"m{m}"] = np.sqrt(base * np.clip(1 - skill, 0.005, None))
+        found.append(
+            SimpleNamespace(
+                names=tuple(values), metrics=("rmse_all@own",), samples=pd.DataFrame({"group": groups}),
+                values=lambda name, metric, v=values: v[name],
+            )
+        )  # fmt: skip
+    return found
+
+
+def test_a_jump_that_the_other_models_do_not_make_is_an_accusation_and_an_easier_test_is_none():
+    models = [f"m{i}" for i in range(5)]
+    false = sum(
+        jump(m, models, *tables(seed, 0.0), rng=np.random.default_rng(seed)).severity == "error"
+        for seed in range(60) for m in models
+    )  # fmt: skip
+    assert false <= 6  # 2 % of 300
+    for seed in range(20):
+        oof, test = tables(seed, 1.0)
+        said = {m: jump(m, models, oof, test, rng=np.random.default_rng(seed)).severity for m in models}
+        assert said == {"m0": "error", "m1": "note", "m2": "note", "m3": "note", "m4": "note"}
+
+
+def test_a_jump_needs_others_to_be_held_against():
+    oof, test = tables(0, 1.0)
+    assert jump("m0", ["m0", "m1"], oof, test, rng=np.random.default_rng(0)).code == "jump_not_applicable"
