@@ -92,6 +92,8 @@ def test_a_model_that_reads_what_it_was_not_handed_is_accused_and_an_honest_memo
     assert honest.code == "oof_against_fit_passed" and honest.numbers["share"] > 0.8
     for ours in ("mean_treated", "ridge", "perturbation_knn"):
         assert found[ours].severity == "note", found[ours]
+    assert set(stacked.accused) == {"opens_the_drawer"}  # its errors are below the noise of replicates as well
+    fitted.stack(["mean"], accept_accused=["opens_the_drawer"])
     board = fitted.verdict()
     said = {r.name: " ".join(r.cautions) for r in board.rows if r.split == "test"}
     assert "loses" in said["opens_the_drawer"] and "a probe accuses: opens_the_drawer" in said["mean"]
