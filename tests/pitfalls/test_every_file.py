@@ -43,7 +43,8 @@ FILES = {
     "results/leaderboard.json": "text", "results/leaderboard.csv": "text", "results/checks.json": "text",
     "results/verdict.json": "text", "results/weights.json": "text", "results/weights.npz": "bytes",
     "results/oof.json": "text", "results/oof_scores.npz": "bytes", "results/test_scores.npz": "bytes",
-    "results/diversity.json": "text", "results/probes.json": "text", "results/test_probes.json": "text", "results/coverage.json": "text",
+    "results/diversity.json": "text", "results/probes.json": "text",
+    "results/test_probes.json": "text", "results/coverage.json": "text",
     "results/calibration.json": "text",
     "report.html": "text", "reduced/*/part.json": "file", "reduced/*/sample_mean.npy": "file",
 }  # fmt: skip
