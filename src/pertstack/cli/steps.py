@@ -105,6 +105,11 @@ def init(
     seed: int = 0,
     plan: Annotated[Path | None, typer.Option(help="An explicit fold table, or a split of other software "
                                                    "(TOML, pickle, JSON, CSV).")] = None,
+    support: Annotated[
+        list[str] | None,
+        typer.Option(help="Rows always fitted on and never scored: kind=single (singles where doubles are asked for), "
+                     "COLUMN=VALUE, a yes-or-no column, a file or names of perturbations."),
+    ] = None,
     control_layer: Annotated[str, typer.Option(help="Layer with each sample's control.")] = "control",
     control: Annotated[Path | None, typer.Option(help="Separate control file of parquet / CSV data.")] = None,
     metadata: Annotated[Path | None, typer.Option(help="Sample table of GCTX data (siginfo / instinfo).")] = None,
@@ -145,7 +150,7 @@ def init(
         "mapping": parse_mapping(map_), "features": features, "targets": targets, "graph": graph,
         "graph_names": graph_names, "graph_min_score": graph_min_score, "treated_layer": treated_layer,
         "by": split_names(by) or [], "normalise": normalise, "min_cells": min_cells,
-        "cells_as_samples": cells_as_samples,
+        "cells_as_samples": cells_as_samples, "support": support or [],
     }  # fmt: skip
     if dry_run:
         seen = preview_study(study, data, StudyChoices.of(**options))

@@ -8,25 +8,30 @@ from urllib.parse import quote, unquote
 
 from pertstack._base.errors import InputError
 
-Role = Literal["development", "test"]
+Role = Literal["development", "test", "support"]
+SUPPORT = -1
+"""What stands for a fold where rows are support: always fitted on, never scored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One cell line × fold, or one cell line × held-out test (``fold`` None). A segment is a later batch of samples."""
+    """One cell line × fold, × held-out test (``fold`` None) or × support (``fold`` SUPPORT: always fitted on, never
+    scored). A segment is a later batch of samples."""
 
     cell_line: str
     fold: int | None
     segment: int = 0
 
     def __post_init__(self) -> None:
-        if self.fold is not None and self.fold < 0:
+        if self.fold is not None and self.fold < SUPPORT:
             raise InputError(
                 f"fold is {self.fold}; folds count from 0. Number the folds 0, 1, 2, ...; the test has fold None."
             )
 
     @property
     def role(self) -> Role:
+        if self.fold == SUPPORT:
+            return "support"
         return "test" if self.fold is None else "development"
 
     @property
@@ -37,16 +42,18 @@ class Block:
         'HT%2029%2Fx%2Ey.f2.s000'
         """
         line = quote(self.cell_line, safe="-_").replace(".", "%2E")
-        return f"{line}.{'test' if self.fold is None else f'f{self.fold}'}.s{self.segment:03d}"
+        part = f"f{self.fold}" if self.role == "development" else self.role
+        return f"{line}.{part}.s{self.segment:03d}"
 
     @classmethod
     def from_id(cls, text: str) -> Block:
         line, part, segment = text.split(".")
-        return cls(unquote(line), None if part == "test" else int(part[1:]), int(segment[1:]))
+        place = {"test": None, "support": SUPPORT}.get(part, part)
+        return cls(unquote(line), int(place[1:]) if isinstance(place, str) else place, int(segment[1:]))
 
     @property
     def order(self) -> tuple[bool, int, str, int]:
-        """Sort key: development before test, by fold, then cell line, then segment."""
+        """Sort key: support, development, test; by fold, then cell line, then segment."""
         return (self.fold is None, -1 if self.fold is None else self.fold, self.cell_line, self.segment)
 
     def __lt__(self, other: Block) -> bool:

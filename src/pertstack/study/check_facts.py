@@ -31,7 +31,7 @@ def check_facts(folder: StudyFolder, combiners: Mapping[str, Any], verdict: Verd
         weights=weights,
         condition=condition or None,
         slopes=oof.get("slopes"),
-        fit_cell_lines=frozenset(map(str, roles.get("development", ()))),
+        fit_cell_lines=frozenset(str(c) for role in ("development", "support") for c in roles.get(role, ())),
         judged_cell_lines=frozenset(map(str, roles.get("test", ()))),
         in_sample={name: gap["in_sample"] for name, gap in oof["gaps"].items()},
         coverage=read_json(coverage)["coverage"] if coverage.exists() else None,

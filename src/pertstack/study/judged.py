@@ -60,7 +60,7 @@ def _setting(folder: StudyFolder, stored: Stored, looks: int, exploratory: bool)
     cheats = {m for m in grave if m in stored.models and m not in accepted}
     if any(kind == "base" and name not in cheats for name, kind in kinds.items()):
         kinds.update(dict.fromkeys(sorted(cheats), "ceiling"))  # shown, never the best single model
-    developed = folder.samples.query("role == 'development'")
+    developed = folder.samples.query("role != 'test'")
     return Setting(
         kinds, plan.choice_metric, stored.chosen, folder.plan.group_by, folder.plan.digest, looks,
         exploratory, versions(), cautions, seen=frozenset(map(str, developed["perturbation"])),

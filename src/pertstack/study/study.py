@@ -109,6 +109,7 @@ class Study:
         graph_names: Path | str | None = None, graph_min_score: float | None = None,
         control_label: str | Sequence[str] | None = None,
         by: Sequence[str] = (), normalise: Normalise | None = None, min_cells: int = 10, cells_as_samples: bool = False,
+        support: str | Sequence[str] = (),
     ) -> Study:  # fmt: skip
         """Read and validate a data file, fix the fold plan, lay out the study.
 
@@ -120,6 +121,8 @@ class Study:
         folds, test, seed : number of folds (3), share of groups held out as the test (0.2), seed of plan and fits.
         plan : an explicit fold table instead of the rule. It decides folds and test; ``group`` still says what whole
             groups are, by which the split is checked and intervals are made.
+        support : rows that are always fitted on and never scored: ``"kind=single"``, a column, a file or names; see
+            ``design.plan.support``.
         delta : the values already are differential; there is no control.
         mapping : canonical column -> your column.
         graph, graph_names, graph_min_score : gene-gene edges, a table of protein ids and gene names where the edges
@@ -141,7 +144,7 @@ class Study:
             controls=controls, control_label=control_label, delta=delta, mapping=mapping, features=features,
             targets=targets, graph=graph, graph_names=graph_names, graph_min_score=graph_min_score, plan=plan,
             control=control, metadata=metadata, by=by, normalise=normalise, min_cells=min_cells,
-            cells_as_samples=cells_as_samples,
+            cells_as_samples=cells_as_samples, support=support,
         )  # fmt: skip
         return cls(create_study(Path(root), Path(data), choices))
 

@@ -18,6 +18,7 @@ from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack.data.labels import one_spelling
+from pertstack.design.blocks import SUPPORT
 from pertstack.design.leaks.metadata import metadata_findings
 from pertstack.design.leaks.near import near_duplicates
 from pertstack.design.leaks.rows import RowScan, row_findings
@@ -83,7 +84,8 @@ def _with_question(finding: Finding, group_by: str) -> Finding:
 
 
 def placed(plan: FoldPlan, obs: pd.DataFrame) -> pd.DataFrame:
-    """Metadata in plan order with the plan's ``group`` and ``place`` (fold number, -1 for the test)."""
+    """Metadata in plan order with the plan's ``group`` and ``place``: fold number, -1 for the test, ``n_folds`` for
+    support."""
     check_sample_ids(obs)
     ids = pd.Index(plan.table["sample_id"])
     lost = ids[~ids.isin(obs.index)]
@@ -97,7 +99,10 @@ def placed(plan: FoldPlan, obs: pd.DataFrame) -> pd.DataFrame:
         names = frame["perturbation"].astype(object)
         frame["perturbation"] = names.replace(one_spelling(names.dropna().unique()))
     frame["group"] = plan.table["group"].to_numpy()
-    frame["place"] = np.array([-1 if p is None else p for p in places_of(plan.table)], dtype=np.int64)
+    # support is fitted on like a fold that is never held out, so it counts as one more fold: what is in it and in a
+    # fold or the test crosses the plan
+    places = [-1 if p is None else plan.n_folds if p == SUPPORT else p for p in places_of(plan.table)]
+    frame["place"] = np.array(places, dtype=np.int64)
     return frame
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
-from pertstack.design.blocks import Block, Role
+from pertstack.design.blocks import SUPPORT, Block, Role
 from pertstack.design.plan.assign import Place, Rule, hashed_place, place_groups, role_threshold, salt_of
 from pertstack.design.plan.files import check_digests, read_plan, write_plan
 from pertstack.design.plan.groups import check_sample_ids, group_ids, question
@@ -50,10 +50,12 @@ class FoldPlan:
         test_share: float = 0.2,
         seed: int = 0,
         salt: str | None = None,
+        support: pd.Series[bool] | None = None,
     ) -> FoldPlan:
         """Plan for the samples of ``obs`` (index = sample ids; columns as ``group_by`` needs).
 
-        The same groups and seed give the same plan, in any row order. See ``group_ids`` for what may be grouped by.
+        Rows of ``support`` are always fitted on and never scored: they have neither fold nor test. The same groups and
+        seed give the same plan, in any row order. See ``group_ids`` for what may be grouped by.
 
         Raises
         ------
@@ -62,16 +64,26 @@ class FoldPlan:
         """
         groups = group_ids(obs, group_by)
         salt = salt_of(seed) if salt is None else salt
-        places, rule = place_groups(groups, salt=salt, n_folds=n_folds, test_share=test_share)
-        table = make_rows(groups, places, segment=0)
+        scored = groups if support is None else groups[~support.to_numpy(dtype=bool)]
+        places, rule = place_groups(scored, salt=salt, n_folds=n_folds, test_share=test_share)
+        table = make_rows(scored, places, segment=0)
+        if support is not None and len(scored) < len(groups):
+            rest = groups[support.to_numpy(dtype=bool)]
+            table = pd.concat([table, make_rows(rest, dict.fromkeys(rest, SUPPORT), segment=0)])
+            table = table.set_index("sample_id").loc[groups.index.astype(str)].rename_axis("sample_id").reset_index()
         return cls(table, group_by, n_folds, rule, seed, salt, test_share)._with_digest()
 
     @classmethod
     def from_table(
         cls, table: pd.DataFrame, obs: pd.DataFrame | None = None, group_by: str | None = None, n_folds: int | None =
-        None, seed: int = 0,
+        None, seed: int = 0, support: pd.Series[bool] | None = None,
     ) -> FoldPlan:  # fmt: skip
-        """Plan from an explicit table (columns sample_id, and fold or role or both); see ``plan_table.read_table``."""
+        """Plan from an explicit table (columns sample_id, and fold or role or both); see ``plan_table.read_table``.
+
+        Development rows of ``support`` become support; a row that the table puts into the test cannot.
+        """
+        if support is not None:
+            table = _with_support(table, support)
         read, group_by, n_folds = read_table(table, obs, group_by, n_folds, salt_of(seed))
         return cls(read, group_by, n_folds, "table", seed, salt_of(seed))._with_digest()
 
@@ -83,9 +95,10 @@ class FoldPlan:
         group_by: str | None = None,
         n_folds: int | None = None,
         seed: int = 0,
+        support: pd.Series[bool] | None = None,
     ) -> FoldPlan:
         """Plan from an explicit table in a file: parquet, CSV or TSV. See ``from_table``."""
-        return cls.from_table(load_table(Path(path)), obs, group_by, n_folds, seed)
+        return cls.from_table(load_table(Path(path)), obs, group_by, n_folds, seed, support)
 
     def extend(self, obs: pd.DataFrame) -> FoldPlan:
         """The plan with the samples of ``obs`` that it does not know yet; every known sample stays where it is.
@@ -197,12 +210,14 @@ class FoldPlan:
 
     def describe(self) -> dict[str, Any]:
         """The plan in plain JSON: question, rule, and samples and groups of every part."""
-        places = np.array([-1 if place is None else place for place in places_of(self.table)], dtype=np.int64)
+        places = self.table["fold"].fillna(-1).to_numpy(dtype=np.int64)
         parts: list[dict[str, Any]] = [
             {"role": "development", "fold": fold} | counts_of(self.table[places == fold])
             for fold in range(self.n_folds)
         ]
-        parts.append({"role": "test", "fold": None} | counts_of(self.table[places == -1]))
+        parts.append({"role": "test", "fold": None} | counts_of(self.table[self.table["role"] == "test"]))
+        if (self.table["role"] == "support").any():
+            parts.append({"role": "support", "fold": None} | counts_of(self.table[self.table["role"] == "support"]))
         return {
             "question": self.question, "group_by": self.group_by, "rule": self.rule, "n_folds": self.n_folds,
             "n_samples": len(self.table), "n_groups": int(self.table["group"].nunique()), "seed": self.seed,
@@ -234,3 +249,25 @@ class FoldPlan:
 
     def _with_digest(self) -> FoldPlan:
         return replace(self, digests=(*self.digests, digest_of(self.table, self.group_by, self.n_folds)))
+
+
+def _with_support(table: pd.DataFrame, support: pd.Series[bool]) -> pd.DataFrame:
+    """A fold table in which the rows of ``support`` (index = sample ids) have that role."""
+    names = table["sample_id"] if "sample_id" in table.columns else table.index
+    mine = pd.Series(names).astype(str).isin(support.index[support.to_numpy(dtype=bool)].astype(str)).to_numpy()
+    answer = table.copy()
+    if "fold" in table.columns:
+        held = table["fold"].isna() | table["fold"].astype(str).str.strip().str.casefold().isin(["", "test", "nan"])
+    else:
+        held = table["role"].astype(str).str.strip().str.casefold() == "test"
+    clash = pd.Series(names)[mine & held.to_numpy()]
+    if len(clash):
+        raise InputError(
+            f"{len(clash):,} samples are the test by the table and support by --support: {first_few(clash)}. Support "
+            "is fitted on, so it cannot be the test. Leave them out of one of the two."
+        )
+    if "fold" in table.columns:
+        answer["fold"] = answer["fold"].astype(object).where(~mine, "support")
+    if "role" in table.columns or "fold" not in table.columns:
+        answer["role"] = answer["role"].astype(object).where(~mine, "support")
+    return answer

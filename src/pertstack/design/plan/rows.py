@@ -7,6 +7,7 @@ from collections import Counter
 import pandas as pd
 
 from pertstack._base.digests import digest_json, digest_names
+from pertstack.design.blocks import SUPPORT
 from pertstack.design.plan.assign import Place
 
 FORMAT = 1
@@ -24,26 +25,28 @@ def digest_of(table: pd.DataFrame, group_by: str, n_folds: int) -> str:
 
 def make_rows(groups: pd.Series[str], places: dict[str, Place], segment: int) -> pd.DataFrame:
     """Rows of the plan for samples with their groups, in their order."""
-    fold = groups.map(places).astype("Int64")
+    place = groups.map(places).astype("Int64")
+    role = place.isna().map({True: "test", False: "development"}).where(place.fillna(0) != SUPPORT, "support")
     return pd.DataFrame({
         "sample_id": groups.index.astype(str).to_numpy(dtype=object),
         "group": groups.to_numpy(dtype=object),
-        "role": fold.isna().map({True: "test", False: "development"}).to_numpy(dtype=object),
-        "fold": fold.to_numpy(),
+        "role": role.to_numpy(dtype=object),
+        "fold": place.where(role == "development").to_numpy(),
         "segment": segment,
     }).astype({"fold": "Int64", "segment": "int64"})  # fmt: skip
 
 
 def groups_per_place(table: pd.DataFrame) -> Counter[Place]:
-    """Number of groups in every fold and (key None) in the test."""
-    pairs = table[["group", "fold"]].drop_duplicates()
+    """Number of groups in every fold, in the test (key None) and in support (key SUPPORT)."""
+    pairs = table[["group", "role", "fold"]].drop_duplicates()
     return Counter(places_of(pairs))
 
 
 def places_of(table: pd.DataFrame) -> list[Place]:
-    """Fold of every row, None for the test."""
+    """Fold of every row, None for the test, SUPPORT for support."""
     numbers = table["fold"].fillna(-1).astype("int64")
-    return [None if number < 0 else int(number) for number in numbers]
+    kinds = {"test": None, "support": SUPPORT}
+    return [kinds[role] if role in kinds else int(n) for role, n in zip(table["role"], numbers, strict=True)]
 
 
 def counts_of(part: pd.DataFrame) -> dict[str, int]:

@@ -14,7 +14,7 @@ from pertstack.design.plan.assign import LEAST_PER_FOLD, place_groups, too_few_g
 from pertstack.design.plan.groups import SAMPLE, check_sample_ids, group_ids
 from pertstack.design.plan.rows import groups_per_place
 
-ROLES = ("development", "test")
+ROLES = ("development", "test", "support")
 
 
 def load_table(path: Path) -> pd.DataFrame:
@@ -42,7 +42,7 @@ def read_table(
     ----------
     table : DataFrame
         ``sample_id`` (column or index), and ``fold`` (0, 1, ...; empty or "test" for held-out samples) or ``role``
-        (development or test) or both, and optionally ``group``.
+        (development, test or support: always fitted on, never scored) or both, and optionally ``group``.
     obs : DataFrame, optional
         The samples of the study, index = sample ids. The table must name exactly these.
     group_by : str, optional
@@ -132,22 +132,25 @@ def _folds_and_roles(table: pd.DataFrame) -> tuple[pd.Series[int] | None, pd.Ser
         odd = sorted(set(role) - set(ROLES))
         if odd:
             raise InputError(
-                f"Roles {first_few(odd)} are not known. Write 'development' or 'test'; training and validation are "
-                "both development (folds are what validates)."
+                f"Roles {first_few(odd)} are not known. Write 'development', 'test' or 'support'; training and "
+                "validation are both development (folds are what validates)."
             )
     if "fold" not in table.columns:
         assert role is not None
         return None, role
     text = table["fold"].astype(object).where(table["fold"].notna(), "").astype(str).str.strip().str.casefold()
-    held_out = text.isin(["", "test", "nan", "<na>", "none"])
-    number = pd.to_numeric(text.where(~held_out), errors="coerce")
-    odd_fold = ~held_out & (number.isna() | (number < 0) | (number % 1 != 0))
+    support = text == "support"
+    if role is not None:
+        support |= (role == "support") & text.isin(["", "nan", "<na>", "none"])
+    held_out = text.isin(["", "test", "nan", "<na>", "none"]) & ~support
+    number = pd.to_numeric(text.where(~held_out & ~support), errors="coerce")
+    odd_fold = ~held_out & ~support & (number.isna() | (number < 0) | (number % 1 != 0))
     if odd_fold.any():
         raise InputError(
             f"Folds {first_few(text[odd_fold].unique())} of samples {first_few(table['sample_id'][odd_fold])} are not "
             "whole numbers from 0. Number the folds 0, 1, 2, ... and leave held-out samples empty or write 'test'."
         )
-    by_fold = held_out.map({True: "test", False: "development"})
+    by_fold = held_out.map({True: "test", False: "development"}).where(~support, "support")
     if role is not None and (role != by_fold).any():
         clash = table["sample_id"][role != by_fold]
         raise InputError(

@@ -87,7 +87,7 @@ class FittedOnBlocks:
         InputError
             Not by the plan, an unknown fold, or rows of that fold or of the test among the predictions.
         """
-        folds = sorted({p.block.fold for p in places.values() if p.block.fold is not None})
+        folds = sorted({p.block.fold for p in places.values() if p.block.role == "development"})
         if self._plan is None:
             raise InputError("Nested predictions follow the study's plan. Use --fitted-on plan with --without.")
         if fold not in folds:
@@ -112,10 +112,10 @@ class FittedOnBlocks:
         if self._fixed is not None:
             return self._fixed
         if self._plan is not None:
-            return FittedOn.fold_of_plan(self._plan, block.fold)
+            return FittedOn.fold_of_plan(self._plan, block.fold if block.role == "development" else None)
         if block.fold in self._by_fold:
             return self._by_fold[block.fold]
-        if block.fold is None:  # no line for the test: assume the most any of the models can have seen
+        if block.role != "development":  # no line for the test: assume the most any of the models can have seen
             return FittedOn.ids(sorted(set().union(*(f.fit_ids for f in self._by_fold.values()))))
         raise InputError(
             f"fitted_on has no line for fold {block.fold} (block {block.id}); it has {first_few(self._by_fold)}. Say "

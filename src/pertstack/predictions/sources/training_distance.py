@@ -14,6 +14,7 @@ import pandas as pd
 
 from pertstack._base.digests import digest_json
 from pertstack.data.side.side import PerturbationFeatures
+from pertstack.design.blocks import SUPPORT
 from pertstack.fit.baselines.perturbation_knn import Floats, similarity
 
 COLUMN = "training_distance"
@@ -29,13 +30,13 @@ class TrainingDistance:
     """
 
     features: PerturbationFeatures
-    by_fold: Mapping[int, tuple[str, ...]]  # development perturbations of each fold
+    by_fold: Mapping[int, tuple[str, ...]]  # development perturbations of each fold; those of support under SUPPORT
 
     @classmethod
     def of_samples(cls, features: PerturbationFeatures, samples: pd.DataFrame) -> TrainingDistance:
         """From a table with ``perturbation``, ``role`` and ``fold`` of every sample."""
-        developed = samples[samples["role"] == "development"]
-        grouped = developed.groupby(developed["fold"].astype(int))["perturbation"]
+        developed = samples[samples["role"] != "test"]
+        grouped = developed.groupby(developed["fold"].fillna(SUPPORT).astype(int))["perturbation"]
         return cls(features, {int(k): tuple(sorted(map(str, names.unique()))) for k, names in grouped})
 
     @property

@@ -155,7 +155,8 @@ def anchor_rows(folder: StudyFolder) -> PredictRows:
 
 
 def fit_rows(folder: StudyFolder, job: Job) -> FitRows:
-    """Development rows outside the job's folds (all of them for a final fit), of its cell line where it has one.
+    """Support, and development rows outside the job's folds (all of them for a final fit); of its cell line where it
+    has one.
 
     Raises
     ------
@@ -164,7 +165,8 @@ def fit_rows(folder: StudyFolder, job: Job) -> FitRows:
     """
     store = folder.store
     left_out = (job.fold, job.also)
-    blocks = [b for b in store.blocks("development") if b.fold not in left_out and job.cell_line in (None, b.cell_line)]
+    able = [*store.blocks("support"), *store.blocks("development")]
+    blocks = [b for b in able if b.fold not in left_out and job.cell_line in (None, b.cell_line)]
     if not blocks:
         raise InputError(
             f"There are no rows to fit {job} on: {'the study' if job.cell_line is None else job.cell_line} has no "

@@ -35,6 +35,7 @@ from pertstack.design.leaks.check_plan import check_plan
 from pertstack.design.ledger import Ledger
 from pertstack.design.plan.folds import FoldPlan
 from pertstack.design.plan.foreign import ForeignSplit, read_split
+from pertstack.design.plan.support import propose_support, support_rows
 from pertstack.predictions.importers.merge import fingerprints, save_marks
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.names import HALVES
@@ -71,18 +72,20 @@ class StudyChoices:
     graph_names: Path | None = None
     graph_min_score: float | None = None
     plan: Path | None = None  # explicit fold table
+    support: tuple[str, ...] = ()  # what is always fitted on and never scored; see ``design.plan.support``
     cells: CellChoice = field(default_factory=CellChoice)  # how rows that are cells become samples
 
     @classmethod
     def of(
         cls, *, mapping: Mapping[str, str] | None = None, by: Sequence[str] = (), normalise: Normalise | None = None,
-        min_cells: int = 10, cells_as_samples: bool = False, **options: Any,
+        min_cells: int = 10, cells_as_samples: bool = False, support: str | Sequence[str] = (), **options: Any,
     ) -> StudyChoices:  # fmt: skip
         """The choices as ``Study.create`` and ``pertstack init`` are given them; paths may be text."""
         files = ("control", "metadata", "features", "targets", "graph", "graph_names", "plan")
         paths = {name: Path(options.pop(name)) for name in files if options.get(name) is not None}
         cells = CellChoice(tuple(by), normalise, min_cells, cells_as_samples)
-        return cls(mapping=dict(mapping or {}), cells=cells, **{**options, **paths})
+        known = (support,) if isinstance(support, str) else tuple(support)
+        return cls(mapping=dict(mapping or {}), cells=cells, support=known, **{**options, **paths})
 
 
 @dataclass(frozen=True)
@@ -111,14 +114,15 @@ def preview_study(root: Path, data: Path, choices: StudyChoices) -> Preview:
 def plan_in_words(plan: FoldPlan) -> str:
     """The question of a plan and the size of its parts."""
     facts = plan.describe()
-    names = ["test" if p["fold"] is None else f"fold {p['fold']}" for p in facts["parts"]]
+    names = [p["role"] if p["fold"] is None else f"fold {p['fold']}" for p in facts["parts"]]
     parts = "; ".join(
         f"{name}: {count_of(p['samples'], 'sample')} in {count_of(p['groups'], 'group')}"
         for name, p in zip(names, facts["parts"], strict=True)
     )
     whose = " Folds and test come from an explicit table." if facts["rule"] == "table" else ""
     grouped = f"Groups: {facts['n_groups']:,}, by {plan.group_by}; they are held out whole.{whose}"
-    return f"Question: {plan.question}\n{grouped}\n{parts}"
+    known = "\nSupport is always fitted on and never scored." if "support" in names else ""
+    return f"Question: {plan.question}\n{grouped}\n{parts}{known}"
 
 
 def _open(data: Path, choices: StudyChoices) -> DataFile:
@@ -165,7 +169,7 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
     findings += side_findings
     _stop_on_errors(side_findings, "The side information cannot be used as it is", InputError)
     plan = _make_plan(file, choices, split)
-    plan_findings = check_plan(plan, file.obs, lambda: _named_chunks(file))
+    plan_findings = check_plan(plan, file.obs, lambda: _named_chunks(file)) + propose_support(plan, file.obs)
     findings += plan_findings
     _stop_on_errors(plan_findings, "The fold plan leaks", LeakError)
 
@@ -214,10 +218,11 @@ def _placed(file: DataFile, choices: StudyChoices) -> tuple[DataFile, ForeignSpl
 
 
 def _make_plan(file: DataFile, choices: StudyChoices, split: ForeignSplit | None) -> FoldPlan:
+    support = support_rows(file.obs, choices.support) if choices.support else None
     if choices.plan is None:
         return FoldPlan.make(
             file.obs, group_by=choices.group or "perturbation", n_folds=3 if choices.folds is None else choices.folds,
-            test_share=TEST_SHARE if choices.test is None else choices.test, seed=choices.seed,
+            test_share=TEST_SHARE if choices.test is None else choices.test, seed=choices.seed, support=support,
         )  # fmt: skip
     if choices.test is not None:
         raise InputError(
@@ -226,8 +231,12 @@ def _make_plan(file: DataFile, choices: StudyChoices, split: ForeignSplit | None
         )
     if split is not None:
         group = choices.group or split.group_by
-        return FoldPlan.from_table(split.table, file.obs, group_by=group, n_folds=choices.folds, seed=choices.seed)
-    return FoldPlan.from_file(choices.plan, file.obs, group_by=choices.group, n_folds=choices.folds, seed=choices.seed)
+        return FoldPlan.from_table(
+            split.table, file.obs, group_by=group, n_folds=choices.folds, seed=choices.seed, support=support
+        )
+    return FoldPlan.from_file(
+        choices.plan, file.obs, group_by=choices.group, n_folds=choices.folds, seed=choices.seed, support=support
+    )
 
 
 def _need_short_names(lines: pd.Series[str]) -> None:
@@ -278,7 +287,7 @@ class _Layout:
         stack: ExitStack,
     ) -> _Layout:  # fmt: skip
         """Registers the block and reserves room for its layers, so that a full disk shows before anything is read."""
-        into = store if block.role == "development" else truth
+        into = truth if block.role == "test" else store
         for each in {id(s): s for s in (store, into)}.values():
             each.add_block(block, obs)
         layers = {"control": store, "treated": into} | ({"effect": into} if file.has_effect else {})
@@ -329,6 +338,7 @@ def _facts(data: Path, file: DataFile, plan: FoldPlan, choices: StudyChoices) ->
         "group": plan.group_by,
         "folds": plan.n_folds,
         "test": plan.test_share,
+        "support": list(choices.support) or None,
         "seed": choices.seed,
         "control_layer": None if choices.delta else choices.control_layer,
         "controls": choices.controls,

@@ -81,7 +81,7 @@ def open_new(folder: StudyFolder, new: Path, reading: Mapping[str, Any] | None =
 def _refuse_known_samples(folder: StudyFolder, file: DataFile, new: Path) -> None:
     """New samples must be new: models were fitted on the development samples, and would repeat what they saw."""
     table = folder.plan.table
-    fitted = file.obs.index.intersection(pd.Index(table.loc[table["role"] == "development", "sample_id"]))
+    fitted = file.obs.index.intersection(pd.Index(table.loc[table["role"] != "test", "sample_id"]))
     if len(fitted):
         raise InputError(
             f"{len(fitted):,} of {file.n_samples:,} samples of {new} are development samples of this study "
