@@ -165,7 +165,7 @@ class AnalysisPlan:
             value = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
         except FileNotFoundError as error:
             raise MissingFileError(f"{path} does not exist; `pertstack init` writes the analysis plan.") from error
-        except (TOMLKitError, UnicodeDecodeError) as error:
+        except (TOMLKitError, UnicodeDecodeError, RecursionError) as error:
             raise CorruptionError(
                 f"{path} is not valid TOML ({error}). Correct the line, or restore the file."
             ) from error

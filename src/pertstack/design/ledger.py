@@ -239,9 +239,12 @@ def _parse(line: bytes) -> Entry | None:
     """The entry of a line, or None when it is not one."""
     try:
         value = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         return None
     if not isinstance(value, dict) or set(value) != set(_FIELDS) or not isinstance(value["facts"], dict):
+        return None
+    texts = [value[name] for name in _FIELDS if name not in ("index", "facts")]
+    if type(value["index"]) is not int or not all(isinstance(t, str) for t in texts):
         return None
     return Entry(**value)
 

@@ -89,7 +89,7 @@ class StudyFolder:
         path = self.root / "study.toml"
         try:
             return dict(tomlkit.parse(path.read_text(encoding="utf-8")).unwrap())
-        except (TOMLKitError, UnicodeDecodeError) as error:
+        except (TOMLKitError, UnicodeDecodeError, RecursionError) as error:
             raise CorruptionError(f"{path} is not valid TOML ({error}). Restore it from a copy.") from error
 
     @cached_property

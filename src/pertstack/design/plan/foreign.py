@@ -65,7 +65,7 @@ def read_split(path: Path, obs: pd.DataFrame, cells: pd.Series[Any] | None = Non
     if suffix == ".json":
         try:
             return _parts(path, json.loads(path.read_text(encoding="utf-8")), obs, cells)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise InputError(f"{path} cannot be read as JSON ({error}). Write the split again.") from error
     if suffix in (".csv", ".tsv", ".txt"):
         return _table(path, obs, cells)
@@ -332,7 +332,7 @@ def _cell_load(path: Path, obs: pd.DataFrame) -> ForeignSplit:
     """
     try:
         value = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML ({error}).") from error
     if not {"training", "zeroshot", "fewshot"}.intersection(value):
         raise InputError(f"{path} is no split of cell-load: it has no [training], [zeroshot] or [fewshot].")

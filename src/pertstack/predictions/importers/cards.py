@@ -136,7 +136,7 @@ def read_card(value: Any, where: Path | str) -> dict[str, Any]:
         value = value.decode(errors="replace")
     try:
         found = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, Mapping) or not {"scale", "transform"} <= set(found):
         raise InputError(

@@ -38,7 +38,7 @@ def open_parquet_predictions(path: Path) -> PredictionFile:
     try:
         with pa.parquet.ParquetFile(path) as file:
             schema = file.schema_arrow
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read as parquet: {error}.") from error
 
     def read(columns: list[str]) -> Any:
@@ -53,7 +53,7 @@ def open_arrow_predictions(path: Path) -> PredictionFile:
     try:
         with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as reader:
             schema = reader.schema
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read as an Arrow file: {error}.") from error
 
     def read(columns: list[str]) -> Any:
