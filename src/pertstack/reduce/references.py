@@ -132,7 +132,10 @@ class References:
         others = [(line, self._outside(line, fold)) for line in self.cell_lines]
         shifts = [profile - self._row(self.mean_control, line) for line, profile in others if profile is not None]
         if not shifts:
-            raise InputError(f"No development row is outside fold {fold}, so there is no centroid for its rows.")
+            raise InputError(
+                f"All development rows are in only one fold ({fold}): no row outside it could give its centroid, or "
+                f"score weights that it did not teach. Use 2 or more folds."
+            )
         shift: Float64 = np.mean(shifts, axis=0)
         return self.pooled(cell_line) + shift
 
