@@ -13,6 +13,7 @@ from pertstack.fit.baselines.means import (
     NoChange,
 )
 from pertstack.fit.baselines.mlp import MLP
+from pertstack.fit.baselines.parts import LargerChange, MeanOfParts, ScaledSum
 from pertstack.fit.baselines.per_gene_linear import PerGeneLinear
 from pertstack.fit.baselines.perturbation_knn import PerturbationKNN, PerturbationKNNTreated
 from pertstack.fit.baselines.ridge import Ridge, RidgeTreated
@@ -33,5 +34,8 @@ MODELS: tuple[tuple[type, ModelKind], ...] = (
     (LowRank, "linear"),
     (LowRankTreated, "linear"),
     (Additive, "linear"),
+    (MeanOfParts, "linear"),
+    (ScaledSum, "linear"),
+    (LargerChange, "linear"),
     (MLP, "network"),
 )
