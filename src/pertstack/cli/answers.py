@@ -131,3 +131,53 @@ def export(
     written = Study.open(study).export(path, to=to, models=split_names(models), with_truth=with_truth)
     for item in written:
         out(str(item))
+
+
+@app.command()
+def bundle(
+    study: StudyPath,
+    path: Annotated[Path, typer.Argument(metavar="OUT.zip", help="The file to write.")],
+) -> None:
+    """Write the verdict as one file that others can verify without the data: plan, ledger, scores, report.
+
+    Example:  pertstack bundle my-study verdict.zip
+    """
+    from pertstack.study.seals import sealed_verdict
+    from pertstack.study.study import Study
+
+    opened = Study.open(study)
+    out(str(opened.bundle(path)))
+    out(f"Anybody can check it: pertstack verify {path} --expect-head {sealed_verdict(opened.folder)}")
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE.zip", help="A file made by `pertstack bundle`.")],
+    as_json: AsJson = False,
+    expect_head: Annotated[
+        str | None, typer.Option("--expect-head", help="A digest of the ledger that was noted elsewhere.")
+    ] = None,
+) -> None:
+    """Derive a bundled verdict again from its scores, without data; exit 3 when anything was changed.
+
+    Example:  pertstack verify verdict.zip
+    """
+    from pertstack.study.steps.bundle import verify_bundle
+
+    found = verify_bundle(path, expect_head)
+    if as_json:
+        out_json(found.to_json())
+    else:
+        for finding in found.findings:
+            out(f"{finding.severity}: {finding.message}")
+        out(f"Derived again: {found.headline or 'nothing could be derived'}")
+        looks = f"The test was opened {count_of(found.looks, 'time')}" + (", exploratory" if found.exploratory else "")
+        out(f"{looks}. Ledger: {found.ledger_head or 'unreadable'}")
+        noted = (
+            ""
+            if expect_head
+            else " Whether the whole was written anew tells only a digest noted elsewhere: --expect-head."
+        )
+        out(f"{'Nothing was changed.' if found.is_sound else 'CHANGED: do not rely on it.'}{noted}")
+    if not found.is_sound:
+        raise typer.Exit(3)

@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict
 
 from pertstack._base.files import read_json
-from pertstack.design.analysis_plan import is_exploratory
+from pertstack.design.analysis_plan import AnalysisPlan, is_exploratory
+from pertstack.design.ledger import Ledger
 from pertstack.fit.jobs import versions
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.study.audit.probes import stored_probes
@@ -22,14 +23,12 @@ from pertstack.verdict.resampling import GroupResampling
 from pertstack.verdict.setting import Setting
 
 
-def verdict_of(
-    folder: StudyFolder, stored: Stored, oof: ScoreTable, test: ScoreTable | None, looks: int, exploratory: bool
-) -> Verdict:
-    """Judged on the test, or out of fold with the one row that the plan's rule of looks gave away."""
-    plan, setting = folder.analysis_plan, _setting(folder, stored, looks, exploratory)
+def derive(setting: Setting, plan: AnalysisPlan, oof: ScoreTable, test: ScoreTable | None, ledger: Ledger) -> Verdict:
+    """Judged on the test, or out of fold with the one row that the plan's rule of looks gave away: a function of scores
+    per sample, of the setting, and of what the ledger published."""
     if plan.looks_rule == "plain":
         return _judged(test, oof, setting, plan.seed)
-    found = last_published(folder.ledger, plan.looks_rule)
+    found = last_published(ledger, plan.looks_rule)
     return with_published(_judged(None, oof, setting, plan.seed), found, setting)
 
 
@@ -47,7 +46,7 @@ def _judged(test: ScoreTable | None, oof: ScoreTable, setting: Setting, seed: in
     return _LAST[key]
 
 
-def _setting(folder: StudyFolder, stored: Stored, looks: int, exploratory: bool) -> Setting:
+def setting_of(folder: StudyFolder, stored: Stored, looks: int, exploratory: bool) -> Setting:
     plan, calibrated = folder.analysis_plan, stored_calibration(folder)
     oof = read_json(folder.results / "oof.json")
     cautions = {name: tuple(c) for name, c in oof["cautions"].items()}
@@ -89,4 +88,4 @@ def recall_verdict(folder: StudyFolder) -> Verdict:
     test = ScoreTable.load(folder.results / "test_scores.npz") if shown else None
     looks = int(facts["looks"]) if current else folder.ledger.looks()
     exploratory = bool(facts["exploratory"]) if current else is_exploratory(folder.ledger)
-    return verdict_of(folder, stored, oof, test, looks, exploratory)
+    return derive(setting_of(folder, stored, looks, exploratory), folder.analysis_plan, oof, test, folder.ledger)

@@ -37,7 +37,7 @@ STACK_RESULTS = (
 )
 VERDICT_RESULTS = (
     "leaderboard.json", "leaderboard.csv", "checks.json", "verdict.json", "test_scores.npz", "coverage.json",
-    "test_probes.json",
+    "test_probes.json", "setting.json",
 )  # fmt: skip
 
 

@@ -399,6 +399,18 @@ class Study:
 
     # -- taking away -------------------------------------------------------------------------------------------------
 
+    @_writes
+    def bundle(self, out: Path | str) -> Path:
+        """One file from which anybody derives the headline again without the data; see ``steps/bundle.py``."""
+        from pertstack.study.steps.bundle import bundle_study
+
+        if not self.folder.report.exists() or "report" in self.status().stale:
+            if not self._judged():
+                root = self.folder.root
+                raise InputError(f"{root} has no verdict of what is stacked. Run `pertstack verdict {root}`.")
+            self.report()
+        return bundle_study(self.folder, Path(out))
+
     def predict(
         self, new: Path | str, out: Path | str, *, predictions: Sequence[str] = (), workers: int = 1,
         use: str | None = None,

@@ -6,7 +6,7 @@ Facts and a protocol only; they are put to use in ``judge.py`` and ``competitors
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 from pertstack._base.arrays import Array
@@ -80,3 +80,26 @@ class Setting:
     refused: tuple[str, ...] = ()  # models that were not stacked because a probe accuses them
     accepted: tuple[str, ...] = ()  # accused models that were stacked all the same, by name
     unproven: bool = False  # the chosen combination ships without a proven gain: by the rule safe_gain
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values: with the scores, all that a verdict is derived from."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {"format": 1, **{k: _plain(v) for k, v in plain.items()}}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Setting:
+        """What ``to_json`` gave."""
+        known = {k: v for k, v in value.items() if k != "format"}
+        for name in ("cautions", "accused"):
+            known[name] = {k: tuple(v) for k, v in known[name].items()}
+        known["seen"] = None if known["seen"] is None else frozenset(known["seen"])
+        known["accused_gravely"] = frozenset(known["accused_gravely"])
+        return cls(**{**known, "no_drug": tuple(known["no_drug"])})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(value)
+    return list(value) if isinstance(value, list | tuple) else value

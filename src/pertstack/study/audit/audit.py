@@ -62,7 +62,7 @@ def audit_study(folder: StudyFolder, *, deep: bool, clean: bool, expect_head: st
             text = f"{where} could not be checked ({type(error).__name__}: {error}). Something it rests on is damaged."
             findings.append(Finding("error", "unreadable", text, where=str(where)))
 
-    ask(folder.path("ledger.jsonl"), lambda: _ledger(folder))
+    ask(folder.path("ledger.jsonl"), lambda: ledger_findings(folder))
     ask(folder.path("ledger.jsonl"), lambda: folder.ledger.expected(expect_head) if expect_head else ())
     ask(folder.path("study.toml"), lambda: _readable(folder))
     ask(folder.path("seals"), lambda: broken_seals(folder))
@@ -101,7 +101,7 @@ def remove_leftovers(folder: StudyFolder) -> list[Path]:
     return gone
 
 
-def _ledger(folder: StudyFolder) -> list[Finding]:
+def ledger_findings(folder: StudyFolder) -> list[Finding]:
     """The chain, and whether its end is still there; several remembered ends that are gone are one finding."""
     found = folder.ledger.verify(_ledger_heads(folder))
     short = [f for f in found if f.code == "ledger_cut_short"]

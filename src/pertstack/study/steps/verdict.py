@@ -24,7 +24,7 @@ from pertstack.study.check_facts import check_facts
 from pertstack.study.estimate import of_stack
 from pertstack.study.folder import StudyFolder
 from pertstack.study.held_out import HeldOutTruth, require_sealed_verdict, unfinished_look
-from pertstack.study.judged import verdict_of
+from pertstack.study.judged import derive, setting_of
 from pertstack.study.learned import Stored, development_rows, final_fits, stored_stack
 from pertstack.study.looks import publish_look
 from pertstack.study.rows import panel_metrics
@@ -69,7 +69,9 @@ def judge_study(folder: StudyFolder, *, exploratory: bool, workers: int, memory:
         write_probes(folder, probe_test(folder, source, oof, test), stored.key, TEST_PROBES)
     else:
         publish_look(folder, look.entry, stored.chosen, _best_single(folder), oof, test)
-    verdict = verdict_of(folder, stored, oof, test, look.number, look.exploratory)
+    setting = setting_of(folder, stored, look.number, look.exploratory)
+    verdict = derive(setting, plan, oof, test, folder.ledger)
+    write_json(folder.results / "setting.json", setting.to_json())
     _write(folder, stored, verdict)
     return verdict.leaderboard
 

@@ -1,0 +1,363 @@
+"""A verdict that travels: one file from which anybody derives the headline again, without the data.
+
+A bundle holds plan, ledger, seals, scores per sample, weights, calibration, versions and the report, and nothing
+measured. ``verify_bundle`` judges the scores anew, compares, and names what does not fit: the ledger's chain ties the
+seals, the seals tie every file. Who writes all of it anew is found by a digest noted elsewhere (``expect_head``).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pertstack._base.errors import CorruptionError, InputError, first_few
+from pertstack._base.files import missing_file, read_json, whole
+from pertstack._base.findings import Finding
+from pertstack._base.shown import count_of, shown, spreadsheet_cell
+from pertstack.design.analysis_plan import is_exploratory
+from pertstack.design.ledger import LOOK
+from pertstack.reduce.score_table import ScoreTable
+from pertstack.study.audit.audit import DAMAGED, Check, ledger_findings
+from pertstack.study.audit.tables import plan_as_locked
+from pertstack.study.folder import StudyFolder
+from pertstack.study.held_out import look_findings, require_sealed_verdict, unfinished_look
+from pertstack.study.judged import derive
+from pertstack.study.seals import STACK_RESULTS, STEPS, VERDICT_RESULTS, broken_seals, sealed_verdict
+from pertstack.verdict.board import Leaderboard, plain_json
+from pertstack.verdict.setting import Setting
+from pertstack.verdict.words import count_units, interval, metric_label, number
+
+MANIFEST, METHODS, TABLE = "manifest.json", "methods.txt", "table.csv"
+PLAN_FILES = ("study.toml", "card.json", "plan.toml", "plan/plan.json", "plan/folds.parquet", "plan/findings.json")
+LEFT_OUT = ("store/", "test_truth/", "side/", "plan/samples.parquet", "plan/references.npz", "plan/row_marks.npz",
+            "results/weights.npz")  # fmt: skip
+"""Sealed files that do not travel: what was measured, what can be read back from it, and arrays of weights."""
+REQUIRED = ("ledger.jsonl", *PLAN_FILES, *(f"seals/{step}.json" for step in STEPS), "seals/head.json", "report.html",
+            *(f"results/{name}" for name in ("setting.json", "leaderboard.json", "oof_scores.npz")))  # fmt: skip
+LARGEST = 2_000_000_000
+_DAY = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a bundle says, derived again, and everything in it that does not fit."""
+
+    findings: tuple[Finding, ...]
+    headline: str = ""  # derived from the scores per sample
+    ledger_head: str = ""  # the line that seals the verdict
+    looks: int = 0
+    exploratory: bool = False
+
+    @property
+    def is_sound(self) -> bool:
+        return not any(f.severity == "error" for f in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": 1, "sound": self.is_sound, "headline": self.headline, "ledger_head": self.ledger_head,
+            "looks": self.looks, "exploratory": self.exploratory, "findings": [f.to_json() for f in self.findings],
+        }  # fmt: skip
+
+
+def bundle_study(folder: StudyFolder, out: Path) -> Path:
+    """Write the bundle of a judged study, and verify it before it takes its place.
+
+    Raises
+    ------
+    InputError
+        Something lies at ``out``; there is no verdict, or the study was stacked again since.
+    CorruptionError
+        The study does not pass the checks of its own bundle.
+    """
+    if out.exists():
+        raise InputError(f"{out} exists already. Remove it, or choose another name.")
+    results = folder.results
+    if not (results / "verdict.json").exists() or unfinished_look(folder) is not None:
+        raise InputError(f"{folder.root} has no finished verdict to bundle. Run `pertstack verdict {folder.root}`.")
+    require_sealed_verdict(folder)
+    if not (results / "setting.json").exists():
+        raise InputError(
+            f"{folder.root} was judged by an earlier pertstack, which did not write {results / 'setting.json'}; "
+            "without it nobody else can derive the headline again. Hand on the folder `results` and the ledger instead."
+        )
+    if read_json(results / "verdict.json")["key"] != read_json(results / "weights.json")["key"]:
+        raise InputError(
+            f"{folder.root} was stacked again after its verdict, so its files are of two different stacks. "
+            f"`pertstack status {folder.root}` shows what changed."
+        )
+    names = [*PLAN_FILES, "ledger.jsonl", "report.html", *(f"seals/{s}.json" for s in (*STEPS, "head"))]
+    names += [f"results/{n}" for n in (*STACK_RESULTS, *VERDICT_RESULTS)]
+    files = {n: folder.path(n).read_bytes() for n in names if n not in LEFT_OUT and folder.path(n).is_file()}
+    files |= {name: text.encode() for name, text in _for_the_paper(folder).items()}
+    with whole(out) as part:
+        part.write_bytes(_archive(_with_manifest(files)))
+        wrong = [f for f in verify_bundle(part).findings if f.severity == "error"]
+        if wrong:
+            raise CorruptionError(
+                f"{folder.root} was not bundled: {first_few([f.message for f in wrong], 3)}. `pertstack audit "
+                f"{folder.root}` shows everything that changed."
+            )
+    return out
+
+
+def verify_bundle(path: Path, expect_head: str | None = None) -> Verified:
+    """Derive the verdict again from the scores per sample, and name every part that was changed.
+
+    Raises
+    ------
+    MissingFileError, InputError
+        There is no file, or it is no bundle at all.
+    """
+    if not Path(path).is_file():
+        raise missing_file(Path(path))
+    raw = Path(path).read_bytes()
+    findings: list[Finding] = []
+    files = _members(path, raw, findings)
+    findings += _against_manifest(files)
+    if not findings and _archive(files) != raw:
+        text = f"{path.name} is not the archive that was written: something outside of its files was changed."
+        findings.append(Finding("error", "archive_edited", text, where=path.name))
+    with tempfile.TemporaryDirectory(prefix="pertstack-verify-") as scratch:
+        root = Path(scratch)
+        for name, content in files.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(content)
+        found = _checked(StudyFolder(root), expect_head)
+        said = [_at_home(f, root) for f in found.findings]
+    unique = {(f.code, f.where, f.message): f for f in (*findings, *said)}
+    return replace(found, findings=tuple(unique.values()))
+
+
+def _checked(folder: StudyFolder, expect_head: str | None) -> Verified:
+    """The checks of the files as they lie in a folder."""
+    findings: list[Finding] = []
+
+    def ask(where: str, check: Any) -> Any:
+        try:
+            return check()
+        except DAMAGED as error:
+            text = f"{where} cannot be read ({type(error).__name__}: {error}): it was edited or damaged."
+            findings.append(Finding("error", "unreadable", text, where=where))
+            return None
+
+    checks: dict[str, Check] = {
+        "ledger.jsonl": lambda: ledger_findings(folder), "seals": lambda: broken_seals(folder),
+        "results": lambda: look_findings(folder), "plan.toml": lambda: plan_as_locked(folder),
+    }  # fmt: skip
+    for where, check in checks.items():
+        findings += ask(where, lambda check=check: list(check())) or []
+    findings = [f for f in findings if not _travels_not(f, folder.root)]
+    if expect_head:
+        findings += folder.ledger.expected(expect_head) if ask("ledger.jsonl", folder.ledger.entries) else []
+    board = ask("results", lambda: _derived(folder))
+    if board is None:
+        return Verified(tuple(findings))
+    findings += ask("results", lambda: list(_differences(folder, board))) or []
+    head, looks = ask("ledger.jsonl", lambda: (sealed_verdict(folder) or "", folder.ledger.looks())) or ("", 0)
+    return Verified(tuple(findings), board.headline, head, looks, board.exploratory)
+
+
+def _derived(folder: StudyFolder) -> Leaderboard:
+    results, plan = folder.results, folder.analysis_plan
+    setting = Setting.from_json(read_json(results / "setting.json"))
+    oof = ScoreTable.load(results / "oof_scores.npz")
+    test = ScoreTable.load(results / "test_scores.npz") if plan.looks_rule == "plain" else None
+    return derive(setting, plan, oof, test, folder.ledger).leaderboard
+
+
+def _differences(folder: StudyFolder, board: Leaderboard) -> Iterator[Finding]:
+    """Where the files do not say what the scores, the plan and the ledger say."""
+    written = read_json(folder.results / "leaderboard.json")
+    places = list(_unequal(written, json.loads(board.to_json())))
+    if places:
+        text = f"results/leaderboard.json is not what its scores give: it differs in {first_few(places, 5)}. Derived "
+        text += f"again, the headline is: {board.headline}"
+        yield Finding("error", "board_not_derived", text, len(places), tuple(places[:10]), "results/leaderboard.json")
+    lines = (folder.results / "leaderboard.csv").read_text(encoding="utf-8").splitlines()
+    if sorted(lines) != sorted(Leaderboard.from_dict(written).to_csv().splitlines()):  # JSON keeps no order of metrics
+        text = "results/leaderboard.csv is not the table of results/leaderboard.json."
+        yield Finding("error", "table_not_derived", text, where="results/leaderboard.csv")
+    for name, expected in _for_the_paper(folder).items():
+        if folder.path(name).read_text(encoding="utf-8") != expected:
+            yield Finding("error", "text_not_derived", f"{name} is not what the results say.", where=name)
+    yield from _against_ledger(folder, board)
+
+
+def _against_ledger(folder: StudyFolder, board: Leaderboard) -> Iterator[Finding]:
+    """The last look in the ledger against what the board says of it."""
+    looks = folder.ledger.of_kind(LOOK)
+    facts: Mapping[str, Any] = looks[-1].facts if looks else {}
+    said = {"looks": board.test_looks, "chosen": board.chosen, "plan_digest": board.plan_digest,
+            "fold plan": board.plan_digest, "primary": board.primary, "exploratory": board.exploratory}  # fmt: skip
+    true = {"looks": len(looks), "chosen": facts.get("chosen"), "plan_digest": facts.get("plan_digest"),
+            "fold plan": folder.plan.digest, "primary": folder.analysis_plan.choice_metric,
+            "exploratory": is_exploratory(folder.ledger)}  # fmt: skip
+    wrong = [f"{k}: {said[k]!r} against {true[k]!r}" for k in said if said[k] != true[k]]
+    if wrong:
+        text = f"The board and the ledger with its plans disagree ({'; '.join(wrong)})."
+        yield Finding("error", "board_against_ledger", text, where="results/setting.json")
+
+
+def _unequal(one: Any, two: Any, at: str = "") -> Iterator[str]:
+    """Places at which two JSON values differ; numbers may differ in the tenth digit, as machines do."""
+    if isinstance(one, dict) and isinstance(two, dict):
+        for key in sorted(one.keys() | two.keys()):
+            if key in one and key in two:
+                yield from _unequal(one[key], two[key], f"{at}.{key}".lstrip("."))
+            else:
+                yield f"{at}.{key}".lstrip(".")
+    elif isinstance(one, list) and isinstance(two, list) and len(one) == len(two):
+        for i, (a, b) in enumerate(zip(one, two, strict=True)):
+            yield from _unequal(a, b, f"{at}[{i}]")
+    elif isinstance(one, float) and isinstance(two, int | float) and not isinstance(two, bool):
+        if not math.isclose(one, two, rel_tol=1e-7, abs_tol=1e-10):
+            yield at
+    elif one != two:
+        yield at
+
+
+def _travels_not(finding: Finding, root: Path) -> bool:
+    """Whether a finding is only that a file does not travel."""
+    name = finding.where.removeprefix(f"{root}/")
+    return finding.code in ("file_removed", "results_removed") and name.startswith(LEFT_OUT)
+
+
+def _at_home(finding: Finding, root: Path) -> Finding:
+    """The finding with names as in the bundle, rather than in the folder where it was unpacked."""
+    message, where = (t.replace(f"{root}/", "").replace(str(root), "STUDY") for t in (finding.message, finding.where))
+    return replace(finding, message=message, where=where)
+
+
+# -- for the paper -----------------------------------------------------------------------------------------------------
+
+
+def _for_the_paper(folder: StudyFolder) -> dict[str, str]:
+    """A methods paragraph and the table, from what the study says of itself."""
+    board = Leaderboard.from_json(folder.results / "leaderboard.json")
+    return {METHODS: methods_paragraph(folder, board), TABLE: _table(board)}
+
+
+def methods_paragraph(folder: StudyFolder, board: Leaderboard) -> str:
+    """What was done, in the words of a methods section; every number is the study's own."""
+    plan, facts = folder.plan, folder.choices
+    test = plan.table[plan.table["role"] == "test"]
+    unit = plan.group_by
+    models = sorted({r.name for r in board.rows if r.kind == "base"})
+    combined = sorted({r.name for r in board.rows if r.kind == "combiner"})
+    opened = {1: "once", 2: "twice"}.get(board.test_looks, f"{board.test_looks} times")
+    said = (
+        f"{count_of(len(models), 'base model')} ({', '.join(map(shown, models))}) were cross-fitted on {plan.n_folds} "
+        f"folds of whole groups ({unit}) with pertstack {board.versions.get('pertstack', 'of unknown version')} (fold "
+        f"plan {plan.digest[:12]}, seed {facts.get('seed', 0)}). {count_units(int(test['group'].nunique()), unit)} "
+        f"({count_of(len(test), 'sample')}) were held out before anything was fitted and opened {opened}"
+        f"{' for exploration, after the plan had been changed' if board.exploratory else ''} (ledger digest "
+        f"{sealed_verdict(folder) or 'unknown'}). {count_of(len(combined), 'combination')} were learned on out-of-fold "
+        f"predictions and scored by weights that had not seen the scored fold; the analysis plan, locked before the "
+        f"test was opened, chose one of them or the best single model. The deciding metric was "
+        f"{metric_label(board.primary)}. Intervals ({100 * float(board.interval.get('level', 0.95)):.0f} %) come from "
+        f"resampling whole groups, and gains are against the best single model, whichever it is. Result: "
+        f"{board.headline}"
+    )
+    return f"{said}\n"
+
+
+def _table(board: Leaderboard) -> str:
+    """One line a row of the test, best first: score and gain with their intervals, as printed in a paper."""
+    label = metric_label(board.primary)
+    lines = [["name", "kind", label, "interval", "gain over best single", "interval of the gain", "n valid", "n"]]
+    for row in board.ranked():
+        cell, versus = row.score(board.primary), row.versus(board.primary)
+        gain = None if versus is None else versus.difference
+        lines.append([
+            shown(row.name), row.kind, "" if cell is None else number(cell.value),
+            interval(cell.ci) if cell is not None else "", "" if gain is None else number(gain, sign=True),
+            "" if versus is None else interval(versus.ci, sign=True),
+            "" if cell is None else str(cell.n_valid), "" if cell is None else str(cell.n),
+        ])  # fmt: skip
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([[spreadsheet_cell(c) for c in line] for line in lines])
+    return out.getvalue()
+
+
+# -- the archive -------------------------------------------------------------------------------------------------------
+
+
+def _with_manifest(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    files = {name: content for name, content in files.items() if name != MANIFEST}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
+    text = json.dumps(plain_json({"format": 1, "files": digests}), indent=2, sort_keys=True)
+    return {**files, MANIFEST: f"{text}\n".encode()}
+
+
+def _archive(files: Mapping[str, bytes]) -> bytes:
+    """Equal files give equal bytes: sorted, not compressed, without times."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in sorted(files.items()):
+            facts = zipfile.ZipInfo(name, _DAY)
+            facts.external_attr = 0o644 << 16
+            archive.writestr(facts, content)
+    return out.getvalue()
+
+
+def _members(path: Path, raw: bytes, findings: list[Finding]) -> dict[str, bytes]:
+    """The files of an archive that can be read; what cannot is a finding. Nothing is unpacked to a place of its own
+    choice, and nothing grows when it is."""
+    known = {*REQUIRED, MANIFEST, METHODS, TABLE, *(f"results/{n}" for n in (*STACK_RESULTS, *VERDICT_RESULTS))}
+    files: dict[str, bytes] = {}
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(raw))
+    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
+        if not raw.startswith(b"PK"):
+            raise InputError(
+                f"{path} is no bundle: it is not a zip file. `pertstack bundle STUDY OUT.zip` makes one."
+            ) from error
+        text = f"{path.name} cannot be read as an archive ({error}): it was cut, edited or damaged."
+        findings.append(Finding("error", "archive_damaged", text, where=path.name))
+        return files
+    with archive:
+        for entry in archive.infolist():
+            name = entry.filename
+            wrong = ""
+            if name not in known:
+                wrong = "does not belong into a bundle"
+            elif name in files:
+                wrong = "is there twice"
+            elif entry.compress_type != zipfile.ZIP_STORED or entry.file_size > min(LARGEST, len(raw)):
+                wrong = "is compressed or of an impossible size"
+            else:
+                try:
+                    files[name] = archive.read(entry)
+                except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+                    wrong = f"was edited or damaged ({error})"
+            if wrong:
+                findings.append(Finding("error", "member_wrong", f"{shown(name)} {wrong}.", where=shown(name)))
+    return files
+
+
+def _against_manifest(files: Mapping[str, bytes]) -> Iterable[Finding]:
+    """Files that are not those the manifest lists."""
+    try:
+        listed = dict(json.loads(files[MANIFEST])["files"])
+    except (KeyError, ValueError, TypeError, RecursionError):
+        yield Finding("error", "manifest_broken", f"{MANIFEST} is gone, was edited or damaged.", where=MANIFEST)
+        listed = {}
+    digests = {n: hashlib.sha256(c).hexdigest() for n, c in files.items() if n != MANIFEST}
+    for name in sorted({*listed, *digests, *REQUIRED, METHODS, TABLE}):
+        if name not in digests:
+            yield Finding("error", "file_removed", f"{shown(name)} is gone from the bundle.", where=shown(name))
+        elif listed and name not in listed:
+            text = f"{shown(name)} was added to the bundle: its manifest does not know it."
+            yield Finding("error", "file_added", text, where=shown(name))
+        elif listed and digests[name] != listed[name]:
+            text = f"{shown(name)} is not what was bundled: it was edited, damaged, exchanged or put back."
+            yield Finding("error", "file_edited", text, where=shown(name))
