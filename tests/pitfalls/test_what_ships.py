@@ -12,7 +12,7 @@ import pytest
 import pertstack as ps
 from pertstack._base.errors import InputError, IntegrityError, UnknownNameError
 from pertstack.study.learned import stored_stack
-from pertstack.study.seals import seal_verdict
+from pertstack.study.seals import seal_stack, seal_verdict
 from pertstack.study.shipped import shipped
 from pertstack.study.steps.predict import predict_new
 from pertstack.study.steps.refit import open_new
@@ -107,6 +107,7 @@ def test_an_accusation_of_the_probes_is_in_the_headline(fitted):
     told = {"severity": "error", "code": "too_good", "message": "ridge is too good: z = 104.", "count": 1,
             "examples": [], "where": "ridge", "numbers": {}}  # fmt: skip
     path.write_text(json.dumps({**value, "findings": [*value["findings"], told]}))
+    seal_stack(fitted.folder)  # as if the stack step had written it
     board = fitted.verdict()
     assert board.decision.light == "red" and board.headline.startswith("Do not trust this study: ridge")
     assert "z = 104" in board.headline and any("simulated" in note for note in board.decision.notes)

@@ -67,6 +67,13 @@ class Ledger:
     path: Path
     witness: Path | None = None
 
+    def begin(self, kind: str, **facts: Any) -> Entry:
+        """The first entry of a new ledger, whose end is remembered from here on."""
+        assert self.witness is not None and not Path(self.path).exists()
+        entry = Ledger(self.path).append(kind, **facts)
+        write_json(self.witness, with_own_digest({"format": 1, "ledger_head": entry.digest}))
+        return entry
+
     def append(self, kind: str, *, time: datetime | None = None, who: str | None = None, **facts: Any) -> Entry:
         """Add an entry; it is on the disk when this returns. Facts are plain JSON values.
 
@@ -134,8 +141,8 @@ class Ledger:
     def _sound(self, lines: list[bytes]) -> list[Entry]:
         """Entries of a chain that holds and has the end that was remembered."""
         entries = list(_entries(Path(self.path), lines))
-        if self.witness is None or (len(entries) == 1 and not self.witness.exists()):
-            return entries  # the first entry of a study, whose witness is written with it or with the next one
+        if self.witness is None:
+            return entries
         head = self._remembered()
         if head not in {e.digest for e in entries}:
             raise CorruptionError(

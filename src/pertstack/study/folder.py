@@ -105,6 +105,10 @@ class StudyFolder:
         """Read afresh each time: people edit it."""
         return AnalysisPlan.load(self.analysis_plan_file)
 
+    def with_one_plan(self) -> StudyFolder:
+        """The same folder, its analysis plan read once: for a step that must not change its mind half way."""
+        return _OnePlan(self.root)
+
     @cached_property
     def ledger(self) -> Ledger:
         return Ledger(self.root / "ledger.jsonl", self.root / "seals" / "head.json")
@@ -204,6 +208,12 @@ class StudyFolder:
             elif entry.kind == "model_added" and entry.facts.get("model") in out:
                 del out[entry.facts["model"]]
         return out
+
+
+class _OnePlan(StudyFolder):
+    @cached_property
+    def analysis_plan(self) -> AnalysisPlan:
+        return AnalysisPlan.load(self.analysis_plan_file)
 
 
 def write_choices(root: Path, choices: dict[str, Any]) -> None:

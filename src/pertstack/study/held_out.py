@@ -22,7 +22,7 @@ from pertstack.design.ledger import LOOK, Entry
 from pertstack.predictions.importers.merge import load_marks, study_fingerprints
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.study.folder import MARKS, StudyFolder
-from pertstack.study.seals import SEALED, VERDICT_RESULTS
+from pertstack.study.seals import SEALED, VERDICT_RESULTS, require_unbroken
 
 TRUTH = "test_truth"
 Reason = Literal["export", "row_marks"]
@@ -66,8 +66,11 @@ class HeldOutTruth:
         ------
         PlanLockedError
             The plan differs from the locked one, or all planned looks are used up.
+        CorruptionError
+            The study is not what its steps wrote; nothing was opened.
         """
         digest = digest_json(intent)
+        require_unbroken(self.folder)
         last = unfinished_look(self.folder)
         if last is None or last.facts.get("intent") != digest:
             permit = permit_look(self.folder.analysis_plan, self.folder.ledger, exploratory=exploratory)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pertstack._base.digests import own_digest_fits
-from pertstack._base.errors import CorruptionError, StackingError
+from pertstack._base.errors import CorruptionError, InputError, StackingError
 from pertstack._base.files import read_json, write_json
 from pertstack._base.findings import Finding
 from pertstack._base.fingerprints import Change, change, fingerprint
@@ -106,14 +106,38 @@ def heads(folder: StudyFolder) -> list[str]:
     return [str(value["ledger_head"])] if whole else []
 
 
-def broken_seals(folder: StudyFolder) -> list[Finding]:
+def require_unbroken(folder: StudyFolder) -> None:
+    """Refuse to open the test for a study whose layout or stack is not what its steps wrote: a look would be spent on
+    it, and the board would seal what somebody put there.
+
+    Raises
+    ------
+    CorruptionError
+        A file was changed since; names it.
+    InputError
+        The stack step was interrupted before it sealed anything.
+    """
+    if not any(e.facts["step"] == "stack" for e in folder.ledger.of_kind(SEALED)):
+        raise InputError(
+            f"The stack step of {folder.root} was interrupted before its results were sealed. Run `pertstack stack "
+            f"{folder.root}` again; the test was not opened."
+        )
+    wrong = [f for f in broken_seals(folder, ("init", "stack")) if f.severity == "error"]
+    if wrong:
+        more = (
+            f" So are {len(wrong) - 1:,} other files; `pertstack audit {folder.root}` lists them." if wrong[1:] else ""
+        )
+        raise CorruptionError(f"The test was not opened. {wrong[0].message}{more}")
+
+
+def broken_seals(folder: StudyFolder, steps: Sequence[Step] = STEPS) -> list[Finding]:
     """Every file that is not what its step wrote, one finding each, with the rows where it has rows."""
     try:
         entries = folder.ledger.of_kind(SEALED)
     except StackingError:
         entries = ()  # a broken ledger has findings of its own; manifests are still believed
     found = list(_head(folder, entries))
-    for step in STEPS:
+    for step in steps:
         mine = [e for e in entries if e.facts["step"] == step]
         path = folder.path("seals", f"{step}.json")
         if not path.exists():

@@ -32,7 +32,7 @@ from pertstack.study.audit.tables import (
 from pertstack.study.folder import StudyFolder
 from pertstack.study.held_out import HeldOutTruth, UnreadTruth, look_findings
 from pertstack.study.learned import stored_stack
-from pertstack.study.seals import broken_seals, heads
+from pertstack.study.seals import SEALED, broken_seals, heads
 
 DAMAGED = (StackingError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, RuntimeError,
            zlib.error, pa.ArrowException)  # fmt: skip
@@ -109,7 +109,18 @@ def ledger_findings(folder: StudyFolder) -> list[Finding]:
     lines = path.read_bytes().count(b"\n") if path.exists() else 0
     label = f"line {lines + 1} and after"
     cut = [replace(f, examples=(label,), numbers={**f.numbers, "rows": [lines]}) for f in short[:1]]
-    return [*(f for f in found if f not in short), *cut]
+    return [*(f for f in found if f not in short), *cut, *_forgotten(folder, found)]
+
+
+def _forgotten(folder: StudyFolder, found: list[Finding]) -> list[Finding]:
+    """A ledger cut down to before its first seal, with the seals taken away: as if nothing had ever been done."""
+    if any(f.severity == "error" for f in found) or folder.ledger.of_kind(SEALED):
+        return []
+    text = (
+        f"{folder.path('ledger.jsonl')} holds no seal, and `init` writes one before a study can be used: its entries "
+    )
+    text += "were removed. Restore it and seals/ from a copy."
+    return [Finding("error", "ledger_cut_short", text, where=str(folder.path("ledger.jsonl")))]
 
 
 def _readable(folder: StudyFolder) -> list[Finding]:

@@ -32,7 +32,6 @@ from pertstack.data.taken import Taken, taken
 from pertstack.design.analysis_plan import AnalysisPlan
 from pertstack.design.blocks import Block
 from pertstack.design.leaks.check_plan import check_plan
-from pertstack.design.ledger import Ledger
 from pertstack.design.plan.folds import FoldPlan
 from pertstack.design.plan.foreign import ForeignSplit, read_split
 from pertstack.design.plan.support import propose_support, support_rows
@@ -188,8 +187,9 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
         _lay_out_blocks(staging, file, plan, obs)
         AnalysisPlan(grouping=plan.group_by, seed=choices.seed).save(staging / "plan.toml")
         write_choices(staging, _facts(data, file, plan, choices))
-        Ledger(staging / "ledger.jsonl").append("study_created", plan_digest=plan.digest, n_samples=len(obs))
-        seal_init(StudyFolder(staging))
+        laid_out = StudyFolder(staging)
+        laid_out.ledger.begin("study_created", plan_digest=plan.digest, n_samples=len(obs))
+        seal_init(laid_out)
     return StudyFolder.open(root)
 
 

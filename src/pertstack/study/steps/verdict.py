@@ -45,6 +45,7 @@ def judge_study(folder: StudyFolder, *, exploratory: bool, workers: int, memory:
     PlanLockedError
         The plan differs from the locked one, or all planned looks are used up.
     """
+    folder = folder.with_one_plan()
     stored = stored_stack(folder)
     plan = folder.analysis_plan
     done = folder.results / "verdict.json"
