@@ -93,6 +93,7 @@ calibration: $(STAMP)
 
 mutants: $(STAMP)
 	$(BIN)/python benchmarks/mutants.py
+	$(BIN)/python benchmarks/random_mutants.py
 
 judges:
 	$(PYTHON) -m venv .venv-judges

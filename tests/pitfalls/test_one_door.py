@@ -146,19 +146,41 @@ def test_a_board_edited_after_its_seal_is_refused_by_its_readers(judged):
 # -- withdrawal, and two commands at once ------------------------------------------------------------------------------
 
 
-def test_a_withdrawal_that_was_killed_is_finished_by_the_next_command(fitted):
-    root = fitted.folder.root
+def withdrawal_disturbed(study, at: int, fault) -> None:
+    """A withdrawal is stopped at a call; the next command finishes it, and it is in the ledger once."""
+    root = study.folder.root
+    done = run_with_fault(lambda: ps.Study.open(root).withdraw("ridge", "stopped"), root, at=at, fault=fault)
+    assert done < 0 or fault == "full", at  # a disk that is full in the last clean-up is nobody's loss
+    again = ps.Study.open(root)
+    if again.folder.withdrawn():
+        again.change_plan({})
+        assert not [m for m in again.folder.store.models() if "ridge" in m], at
+    assert again.withdraw("ridge", "stopped") == 8 and "ridge" in again.folder.withdrawn(), at
+    assert len(again.folder.ledger.of_kind("model_withdrawn")) == 1, at
+    assert not [f for f in again.audit() if f.severity == "error"], at
+
+
+def calls_of_a_withdrawal(study) -> int:
+    root = study.folder.root
     copy = shutil.copytree(root, root.with_name("count"))
-    n = run_with_fault(lambda: ps.Study.open(copy).withdraw("ridge", "stopped"), copy, at=None)
+    return run_with_fault(lambda: ps.Study.open(copy).withdraw("ridge", "stopped"), copy, at=None)
+
+
+def test_a_withdrawal_that_was_killed_is_finished_by_the_next_command(fitted):
+    root, n = fitted.folder.root, calls_of_a_withdrawal(fitted)
     for at in (n // 3, n):
-        each = shutil.copytree(root, root.with_name(f"at{at}"))
-        assert run_with_fault(lambda each=each: ps.Study.open(each).withdraw("ridge", "stopped"), each, at=at) == -1
-        study = ps.Study.open(each)
-        if study.folder.withdrawn():
-            study.change_plan({})
-            assert not [m for m in study.folder.store.models() if "ridge" in m], at
-        assert study.withdraw("ridge", "stopped") == 8 and "ridge" in study.folder.withdrawn(), at
-        assert not [f for f in study.audit() if f.severity == "error"], at
+        withdrawal_disturbed(ps.Study.open(shutil.copytree(root, root.with_name(f"at{at}"))), at, "kill")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["kill", "full"])
+def test_a_withdrawal_survives_a_fault_at_every_call(fitted, fault):
+    root, n = fitted.folder.root, calls_of_a_withdrawal(fitted)
+    assert n > 20
+    for at in range(1, n + 1):
+        each = shutil.copytree(root, root.with_name("each"))
+        withdrawal_disturbed(ps.Study.open(each), at, fault)
+        shutil.rmtree(each)
 
 
 def test_two_verdicts_at_once_are_one_look(stacked):

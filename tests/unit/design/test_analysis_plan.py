@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pertstack._base.digests import digest_json
 from pertstack._base.errors import CorruptionError, InputError, MissingFileError, PlanLockedError, UnknownNameError
 from pertstack.design.analysis_plan import AnalysisPlan, is_exploratory, lock, permit_look, require_unlocked_or_same
 from pertstack.design.ledger import LOOK, Ledger
@@ -109,3 +110,11 @@ def test_looks_are_numbered_and_end_when_the_plan_says_so(ledger: Ledger) -> Non
         permit_look(plan.changed(looks=5), ledger)
     assert permit_look(plan, ledger, exploratory=True).exploratory
     assert is_exploratory(ledger)
+
+
+def test_entries_that_came_later_leave_the_digest_of_older_plans_as_it_was() -> None:
+    """A plan locked before there were rules of looks is still the locked one; a plan with a rule is another."""
+    plan = AnalysisPlan()
+    older = {k: v for k, v in plan.to_json().items() if k not in ("looks_rule", "settled", "settled_by")}
+    assert plan.digest == digest_json(older)
+    assert plan.changed(looks=2, looks_rule="ladder").digest != plan.changed(looks=2).digest

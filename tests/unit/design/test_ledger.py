@@ -168,3 +168,4 @@ def test_a_crash_between_the_line_and_its_witness_is_no_cut(witnessed: Ledger) -
     witnessed.witness.write_bytes(before)
     witnessed.append("note")
     assert len(witnessed.entries()) == 7 and witnessed.head in witnessed.witness.read_text()
+    assert json.loads(witnessed.witness.read_text())["format"] == 1
