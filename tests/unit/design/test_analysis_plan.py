@@ -119,6 +119,7 @@ def test_entries_that_came_later_leave_the_digest_of_older_plans_as_it_was() -> 
     assert plan.digest == digest_json(older)
     assert plan.changed(looks=2, looks_rule="ladder").digest != plan.changed(looks=2).digest
 
+
 def test_the_least_that_a_plan_may_ask_for() -> None:
     assert AnalysisPlan().looks == 1
     assert AnalysisPlan(k=2, looks=1).k == 2

@@ -38,9 +38,9 @@ from pertstack.verdict.words import count_units, interval, metric_label, number
 
 MANIFEST, METHODS, TABLE = "manifest.json", "methods.txt", "table.csv"
 PLAN_FILES = ("study.toml", "card.json", "plan.toml", "plan/plan.json", "plan/folds.parquet", "plan/findings.json")
-LEFT_OUT = ("store/", "test_truth/", "side/", "plan/samples.parquet", "plan/references.npz", "plan/row_marks.npz",
-            "results/weights.npz")  # fmt: skip
-"""Sealed files that do not travel: what was measured, what can be read back from it, and arrays of weights."""
+LEFT_OUT = "results/weights.npz"
+"""Arrays of weights do not travel, nor does any file of ``init`` but those of the plan: what was measured, and what can
+be read back from it. Their digests are in the seals."""
 REQUIRED = ("ledger.jsonl", *PLAN_FILES, *(f"seals/{step}.json" for step in STEPS), "seals/head.json", "report.html",
             *(f"results/{name}" for name in ("setting.json", "leaderboard.json", "oof_scores.npz")))  # fmt: skip
 LARGEST = 2_000_000_000
@@ -96,7 +96,7 @@ def bundle_study(folder: StudyFolder, out: Path) -> Path:
         )
     names = [*PLAN_FILES, "ledger.jsonl", "report.html", *(f"seals/{s}.json" for s in (*STEPS, "head"))]
     names += [f"results/{n}" for n in (*STACK_RESULTS, *VERDICT_RESULTS)]
-    files = {n: folder.path(n).read_bytes() for n in names if n not in LEFT_OUT and folder.path(n).is_file()}
+    files = {n: folder.path(n).read_bytes() for n in names if n != LEFT_OUT and folder.path(n).is_file()}
     files |= {name: text.encode() for name, text in _for_the_paper(folder).items()}
     with whole(out) as part:
         part.write_bytes(_archive(_with_manifest(files)))
@@ -228,7 +228,8 @@ def _unequal(one: Any, two: Any, at: str = "") -> Iterator[str]:
 def _travels_not(finding: Finding, root: Path) -> bool:
     """Whether a finding is only that a file does not travel."""
     name = finding.where.removeprefix(f"{root}/")
-    return finding.code in ("file_removed", "results_removed") and name.startswith(LEFT_OUT)
+    travels = name in (*PLAN_FILES, "report.html") or (name.startswith("results/") and name != LEFT_OUT)
+    return finding.code in ("file_removed", "results_removed") and not travels
 
 
 def _at_home(finding: Finding, root: Path) -> Finding:
