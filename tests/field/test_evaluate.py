@@ -232,3 +232,16 @@ def test_a_model_below_an_answer_that_knows_no_perturbation_is_not_to_be_acted_o
     assert decision.light == "red"
     assert decision.reasons[0].startswith("noise is below the control itself (−")
     assert decision.reasons[0].endswith("it is not shown to know anything about single perturbations.")
+
+
+def test_objects_in_memory_give_what_their_files_give(world, two):
+    """A notebook has AnnData and tables: PerturBench a dict of AnnData per model."""
+    _, truth, _ = world
+    values, by_files = two
+    table = pd.DataFrame(values["good"].astype(np.float32), truth.obs_names, GENES)
+    given = {"good": table, "poor": anndata.AnnData(values["poor"].astype(np.float32), truth.obs, truth.var)}
+    found = ps.evaluate(truth, given)
+    for name in given:
+        theirs = scores_of(by_files, name).loc[truth.obs_names]
+        np.testing.assert_allclose(scores_of(found, name).loc[truth.obs_names], theirs, atol=1e-6)
+    assert found.facts["truth"] == "in memory"

@@ -28,6 +28,7 @@ from pertstack.predictions.importers.scale import Scale
 from pertstack.predictions.importers.space import space_of
 from pertstack.predictions.importers.value_checks import check_values
 from pertstack.predictions.source import Mask
+from pertstack.predictions.store.names import encode_name
 
 ROWS = ("perturbation", "cell_line", "log10_dose", "time_h", "plate")
 TOLD = ("pseudobulk", "controls_from_rows", "genes_by_column", "labels_parted")
@@ -57,6 +58,26 @@ class Matched:
              "samples": self.predicted[g.model], "genes": len(g.genes)}
             for g in self.models
         ]  # fmt: skip
+
+
+def on_disk(truth: Any, predictions: Any, scratch: Path) -> tuple[Path, Paths]:
+    """Paths of what was handed in; AnnData and DataFrames are written into ``scratch``, so that there is one
+    reader (a copy: writing turns texts into categories)."""
+
+    def path_of(value: Any, name: str) -> Any:
+        if hasattr(value, "write_h5ad"):
+            value.copy().write_h5ad(scratch / f"{name}.h5ad")
+            return scratch / f"{name}.h5ad"
+        if isinstance(value, pd.DataFrame):
+            value.to_parquet(scratch / f"{name}.parquet")
+            return scratch / f"{name}.parquet"
+        return value
+
+    if hasattr(predictions, "write_h5ad") or isinstance(predictions, pd.DataFrame):
+        predictions = {"model": predictions}
+    if isinstance(predictions, Mapping):
+        predictions = {str(n): path_of(v, f"{i}_{encode_name(str(n))}") for i, (n, v) in enumerate(predictions.items())}
+    return Path(path_of(truth, "truth")), predictions
 
 
 def matched_values(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from pertstack._base.findings import Finding
 from pertstack._base.memory import parse_bytes
 from pertstack._base.version import __version__
 from pertstack.data.rows import Float32
-from pertstack.predictions.importers.named_files import Paths
 from pertstack.predictions.importers.scale import Scale
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.calibration import AUTO_ORDER, Calibration, first_that_passes
@@ -34,7 +34,7 @@ from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.reduce.tile import Combine, Tile
 from pertstack.study.check_facts import correlation_frame
-from pertstack.study.evaluation_rows import TOLD, Matched, matched_values
+from pertstack.study.evaluation_rows import TOLD, Matched, matched_values, on_disk
 from pertstack.study.steps.stack import slopes_of
 from pertstack.verdict.board import Kind, Leaderboard
 from pertstack.verdict.judge import Verdict, judge
@@ -108,7 +108,7 @@ class Evaluation:
 
 
 def evaluate(
-    truth: str | Path, predictions: Paths, *, primary: str = AUTO, scale: Scale = "treated",
+    truth: Any, predictions: Any, *, primary: str = AUTO, scale: Scale = "treated",
     mapping: Mapping[str, str] | None = None, control_layer: str = "control", control_label: str | None = None,
     delta: bool = False, layer: str | None = None, genes: str | Path | None = None, transform: str | None = None,
     seed: int = 0, workers: int = 1, memory: str = "1 GB",
@@ -117,9 +117,9 @@ def evaluate(
 
     Parameters
     ----------
-    truth : file
+    truth : file or AnnData
         Measured profiles with their controls, in any form that ``Study.create`` takes.
-    predictions : {name: file or files}, a list of files, or one
+    predictions : {name: file, files, AnnData or DataFrame}, a list of files, or one
         Names are taken from files where none are given. Rows are matched by sample id, or by what was done:
         perturbation and cell line, and dose, time and plate where both sides know them. Several rows of one pair are
         averaged; a prediction of a pair serves all its samples.
@@ -141,17 +141,19 @@ def evaluate(
     >>> found = evaluate("truth.h5ad", {"gears": "gears.h5ad", "state": "state.h5ad"})  # doctest: +SKIP
     >>> found.leaderboard, found.report("evaluation.html")  # doctest: +SKIP
     """
-    found = matched_values(
-        truth, predictions, scale=scale, mapping=mapping, control_layer=control_layer, control_label=control_label,
-        delta=delta, layer=layer, genes=genes, transform=transform,
-    )  # fmt: skip
+    with TemporaryDirectory(prefix="pertstack-") as scratch:
+        where, files = on_disk(truth, predictions, Path(scratch))
+        found = matched_values(
+            where, files, scale=scale, mapping=mapping, control_layer=control_layer, control_label=control_label,
+            delta=delta, layer=layer, genes=genes, transform=transform,
+        )  # fmt: skip
     samples = found.samples
     source = ArraySource(
         found.values, found.treated, None if delta else found.control, folds=_parts(samples["perturbation"]),
         sample_ids=samples.index, perturbation=samples["perturbation"], cell_line=samples["cell_line"],
         gene_names=found.genes, obs=samples,
     )  # fmt: skip
-    facts = {"truth": Path(truth).name, "control": found.control_reference}
+    facts = {"truth": where.name if where.parent != Path(scratch) else "in memory", "control": found.control_reference}
     return judged(source, found, facts, primary=primary, seed=seed, workers=workers, memory=parse_bytes(memory))
 
 
