@@ -178,16 +178,18 @@ def test_several_lines_and_a_file_that_names_none_is_refused_with_the_mend(world
 
 def test_the_truth_itself_is_no_prediction(world, tmp_path):
     folder, truth, _ = world
-    with pytest.raises(IntegrityError, match="its values are the measured ones"):
+    with pytest.raises(IntegrityError, match="are the measured values themselves"):
         ps.evaluate(folder / "truth.h5ad", written(tmp_path, "copy.h5ad", truth.X, truth.obs[[]]))
 
 
 def test_values_against_the_wrong_rows_are_refused(world, tmp_path):
-    """Predictions shifted by one row against their ids."""
+    """Predictions shifted by a perturbation against their ids, within each cell line."""
     folder, truth, pairs = world
-    values = np.roll(by_sample(truth, pairs), 2, axis=0)
+    order = np.lexsort((np.arange(truth.n_obs), truth.obs["cell_line"].astype(str)))
+    values = np.roll(by_sample(truth, pairs)[order], 2, axis=0)
+    path = written(tmp_path, "shifted.h5ad", values, truth.obs[[]].iloc[order])
     with pytest.raises(IntegrityError, match="look shifted against their ids"):
-        ps.evaluate(folder / "truth.h5ad", written(tmp_path, "shifted.h5ad", values, truth.obs[[]]))
+        ps.evaluate(folder / "truth.h5ad", path)
 
 
 def test_ids_that_fit_by_accident_give_way_to_what_was_done(world, tmp_path):

@@ -105,7 +105,7 @@ def matched_values(
     treated, control = _measured(file, scored, len(models))
     values, predicted = _predicted(models, samples, scored)
     for g in models:
-        said += _checked(g, values[g.model], predicted[g.model], treated, control, samples, scale)
+        said += _checked(g, values[g.model], predicted[g.model], treated, control, samples, scored, scale)
     counts = {m: int(p.sum()) for m, p in predicted.items()}
     common, more = _common_rows(predicted, len(samples))
     if not common.all():
@@ -120,12 +120,12 @@ def matched_values(
 
 def _checked(
     model: Given, values: Float32, predicted: Mask, treated: Float32, control: Float32, samples: pd.DataFrame,
-    scale: Scale,
+    genes: Sequence[str], scale: Scale,
 ) -> list[Finding]:  # fmt: skip
     """Scale, alignment and copies; an error ends the evaluation."""
     found = check_values(
         model.model, values, treated, control, samples, np.flatnonzero(predicted).tolist(), scale,
-        ids_in_file=len(model.matches) < len(model.files),
+        gene_names=genes, ids_in_file=len(model.matches) < len(model.files),
         genes_by_list=any(f.code == "genes_by_list" for f in model.findings),
     )  # fmt: skip
     if wrong := [f for f in found if f.severity == "error"]:

@@ -17,12 +17,12 @@ import pandas as pd
 from pertstack._base.errors import InputError, MisalignedError, first_few
 from pertstack._base.findings import Finding
 from pertstack.data.choices import Normalise
+from pertstack.data.labels import perturbation_keys
 from pertstack.data.readers.columns import canonical_obs, source_column
 from pertstack.data.readers.control_rows import control_rows
 from pertstack.data.readers.tuple_labels import part_labels
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.files import STATUS, PredictionFile
-from pertstack.predictions.importers.labels import Labels
 from pertstack.predictions.importers.space import Averaging, averaging
 from pertstack.predictions.store.align import names_index
 
@@ -33,6 +33,20 @@ SAME = 1e-4
 """Two predictions of one key that differ by less are one and the same."""
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Codes = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What every name of a perturbation means, on both sides: equal texts for spellings of one."""
+
+    keys: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, *names: Iterable[str]) -> Labels:
+        return cls(perturbation_keys(dict.fromkeys(str(n) for listed in names for n in listed)))
+
+    def key(self, name: str) -> str:
+        return "+".join(self.keys[name])
 
 
 @dataclass(frozen=True)
@@ -88,8 +102,9 @@ def _labelled(file: PredictionFile, samples: pd.DataFrame) -> PredictionFile:
     """A file that says nothing of its rows but their names: where these are perturbations, that is what they say."""
     if file.obs is not None or samples.index.isin(file.sample_ids).any():
         return file
-    labels = Labels.of(samples["perturbation"].astype(str))
-    own = {labels.key(p) for p in labels.whole}
+    names = samples["perturbation"].astype(str)
+    labels = Labels.of(names, file.sample_ids)
+    own = {labels.key(p) for p in names.unique()}
     if not any(labels.key(i) in own for i in file.sample_ids):
         return file
     obs = pd.DataFrame({"perturbation": file.sample_ids}, index=pd.Index(file.sample_ids, dtype=object))
@@ -125,7 +140,7 @@ def _ids_fit(file: PredictionFile, samples: pd.DataFrame, mapping: Mapping[str, 
     assert file.obs is not None
     said = file.obs[column].astype(str).to_numpy()[known]
     own = samples["perturbation"].astype(str).to_numpy()[at[known]]
-    labels = Labels.of(own)
+    labels = Labels.of(own, said)
     return bool(np.mean([labels.key(a) == labels.key(b) for a, b in zip(said, own, strict=True)]) > 0.999)
 
 
@@ -153,7 +168,7 @@ def match_by_key(
         raise InputError(f"{file.path}: all {len(treated):,} rows are controls, so there is nothing to evaluate.")
     given, notes = _given(file, treated, samples, mapping)
     notes += notes_of_labels
-    labels = Labels.of(samples["perturbation"].astype(str))
+    labels = Labels.of(samples["perturbation"].astype(str), given["perturbation"].astype(str))
     columns = _shared(given, samples, labels, notes, file)
     notes += _mixed(given, columns, labels, file)
     of_file, of_samples = _keys(given, columns, labels), _keys(samples, columns, labels)

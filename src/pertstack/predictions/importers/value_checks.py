@@ -17,21 +17,33 @@ from pertstack._base.findings import Finding
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.predictions.importers.sampled import SAMPLED_GENES, SAMPLED_ROWS, Place, Sampled
-from pertstack.predictions.importers.scale import FEWEST_ROWS, Scale, check_scale
+from pertstack.predictions.importers.scale import Scale, check_scale, refuse_the_truth
 from pertstack.predictions.importers.shift import check_shift
 
-ONE = Block("all", 0)
 SAME_GENES = 0.5
 """Correlation over genes of predicted and measured means below which columns are in another order."""
-COPIED = 1e-3
-"""Share of the spread of the truth below which the distance to it is that of a copy."""
 
 
 @dataclass(frozen=True)
 class InMemory:
-    """Truth and control in memory, in the shape that the checks of a store ask for: one block."""
+    """Truth and control in memory, in the shape that the checks of a store ask for: one block per cell line."""
 
     layers: dict[str, Float32]
+    samples: pd.DataFrame
+    gene_names: Sequence[str]
+    rows: dict[Block, np.ndarray[Any, np.dtype[np.intp]]]
+
+    @classmethod
+    def of(cls, treated: Float32, control: Float32, samples: pd.DataFrame, gene_names: Sequence[str]) -> InMemory:
+        lines = samples["cell_line"].astype(str).to_numpy()
+        rows = {Block(str(line), 0): np.flatnonzero(lines == line) for line in np.unique(lines)}
+        return cls({"treated": treated, "control": control}, samples, gene_names, rows)
+
+    @property
+    def places(self) -> dict[str, Place]:
+        """Where every sample stands."""
+        names = [str(s) for s in self.samples.index]
+        return {names[at]: Place(block, i) for block, rows in self.rows.items() for i, at in enumerate(rows)}
 
     @property
     def facts(self) -> Any:
@@ -40,20 +52,23 @@ class InMemory:
     def status(self, block: Block, layer: str) -> str:
         return "committed" if layer in self.layers else "missing"
 
+    def obs(self, block: Block) -> pd.DataFrame:
+        return self.samples.iloc[self.rows[block]]
+
     def n_samples(self, block: Block) -> int:
-        return len(self.layers["treated"])
+        return len(self.rows[block])
 
     def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32:
-        rows = self.layers[layer][start:stop]
+        values = np.asarray(self.layers[layer][self.rows[block][start:stop]])
         if out is None:
-            return np.array(rows)
-        out[...] = rows
+            return values
+        out[...] = values
         return out
 
 
 def check_values(
     model: str, values: Float32, treated: Float32, control: Float32, samples: pd.DataFrame, rows: Sequence[int],
-    scale: Scale, *, ids_in_file: bool, genes_by_list: bool = False,
+    scale: Scale, *, gene_names: Sequence[str], ids_in_file: bool, genes_by_list: bool = False,
 ) -> list[Finding]:  # fmt: skip
     """Findings on the predicted ``rows`` of a model; an error says that they must not be scored like this.
 
@@ -66,36 +81,18 @@ def check_values(
     n_genes = values.shape[1]
     genes = np.linspace(0, n_genes - 1, min(SAMPLED_GENES, n_genes)).round().astype(np.intp)
     p, y, c = (np.asarray(a[at][:, genes]) for a in (values, treated, control))
+    refuse_the_truth(p, y, c, scale, model, "")
     found = check_scale(p, y, c, scale, model)
     as_treated = p if scale == "treated" else p + c
-    found += check_copy(as_treated, y, model)
     if genes_by_list and scale == "treated":
         found += check_gene_order(as_treated, y, model)
     if ids_in_file:
         names = [str(s) for s in samples.index]
-        places = {name: Place(ONE, i) for i, name in enumerate(names)}
         order = {int(r): i for i, r in enumerate(rows)}
         sampled = Sampled(tuple(names[i] for i in at), tuple(order[int(i)] for i in at), genes, as_treated)
-        store: Any = InMemory({"treated": treated, "control": control})
-        found += check_shift(store, sampled, [names[i] for i in rows], places, model)
+        store: Any = InMemory.of(treated, control, samples, gene_names)
+        found += check_shift(store, sampled, [names[i] for i in rows], store.places, model, gene_names)
     return found
-
-
-def check_copy(values: Float32, treated: Float32, model: str) -> list[Finding]:
-    """An error where predictions are the measured values themselves."""
-    if len(treated) < FEWEST_ROWS or not np.isfinite(values).all():
-        return []
-    y = treated.astype(np.float64)
-    rms = float(np.sqrt(np.mean((values.astype(np.float64) - y) ** 2)))
-    spread = float(np.sqrt(np.mean((y - y.mean(axis=0)) ** 2)))
-    if spread <= 0 or rms > COPIED * spread:
-        return []
-    text = (
-        f"{model}: its values are the measured ones (they differ by {rms:.2g}, root mean square, where measured values "
-        f"spread by {spread:.2g}). That is the truth, not a prediction: the wrong file, or the wrong layer of it."
-    )
-    numbers = {"rms": rms, "spread": spread}
-    return [Finding("error", "is_the_truth", text, where=model, numbers=numbers)]
 
 
 def check_gene_order(values: Float32, treated: Float32, model: str) -> list[Finding]:
