@@ -57,7 +57,7 @@ def _reading(row: LeaderboardRow, content: ReportInput) -> str:
     said = f"{number(versus.difference, sign=True)} {interval(versus.ci, sign=True)}".strip()
     found = content.verdict.decompositions.get(row.name)
     if found is not None and row.kind != "base":
-        return f"{said}: {MEANINGS[found.reading]}"
+        return f"{said}: {MEANINGS[found.reading]}" if not board.evaluated else said
     return said
 
 
