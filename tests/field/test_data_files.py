@@ -137,3 +137,17 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path):
         file["X"].create_dataset("data", data=data)
     with pytest.raises(InputError, match=r"damaged.*Copy the file again"):
         treated_of(open_data(path))
+
+
+def test_spellings_of_one_combination_are_one_sample(tmp_path):
+    names = ("condition", "cell_type", None)
+    obs = worlds.design(["GENE00+GENE01", "GENE02+ctrl", "GENE03"], n=20, batches=("1",), control="ctrl", names=names)
+    x = worlds.counts_of(obs, "condition", "cell_type")
+    plain = obs["condition"].replace({"GENE02+ctrl": "GENE02"}).to_numpy()
+    turn = obs.groupby("condition").cumcount().to_numpy() % 2 == 0
+    obs.loc[turn & (plain == "GENE00+GENE01"), "condition"] = "GENE01+GENE00"
+    obs.loc[turn & (plain == "GENE02"), "condition"] = "GENE02"
+    file = open_data(worlds.write(tmp_path / "cells.h5ad", obs, x))
+    assert_same(treated_of(file), worlds.pseudobulk_of(x, obs.assign(condition=plain), ["condition", "cell_type"]))
+    assert list(file.obs["n_cells"]) == [20, 20, 20]
+    assert [n.count for n in file.notes if n.code == "several_names"] == [2]

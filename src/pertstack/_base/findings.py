@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Literal
 
 Severity = Literal["error", "warning", "note"]
@@ -33,10 +34,11 @@ class Finding:
         )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Plain JSON values; numbers that are not finite, which JSON does not have, are null."""
+        numbers = {k: None if isinstance(v, float) and not isfinite(v) else v for k, v in self.numbers.items()}
         return {
             "severity": self.severity, "code": self.code, "message": self.message, "count": self.count,
-            "examples": list(self.examples), "where": self.where, "numbers": self.numbers,
+            "examples": list(self.examples), "where": self.where, "numbers": numbers,
         }  # fmt: skip
 
 

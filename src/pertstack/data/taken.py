@@ -42,7 +42,8 @@ def taken(file: DataFile) -> list[Taken]:
         _control(file, notes),
         _genes(file, notes),
     ]
-    others = [c for c in map(str, file.obs.columns) if c not in _KNOWN]
+    used = {*_KNOWN, *sources.values()}
+    others = [c for c in map(str, file.obs.columns) if c not in used]
     if others:
         lines.append(Taken("kept as it is", first_few(others, 12), "", "--map NAME=COLUMN"))
     return lines
@@ -50,9 +51,7 @@ def taken(file: DataFile) -> list[Taken]:
 
 LONGEST = 24
 """Characters of a value that the table shows."""
-_KNOWN = {
-    *ALIASES, "log10_dose", "time_h", "n_cells",
-}  # fmt: skip
+_KNOWN = {*ALIASES, "log10_dose", "time_h", "n_cells"}
 
 
 def _name(file: DataFile) -> str:

@@ -169,14 +169,24 @@ def _predicted(
 def _common_rows(predicted: Mapping[str, Any], n: int) -> tuple[Any, list[Finding]]:
     """(n,) samples that every model predicts; a warning says who lacks how many.
 
+    Samples that no model predicts were not to be predicted: the truth of a whole screen may be handed in with
+    predictions of its test.
+
     Raises
     ------
     MisalignedError
-        Fewer than ``LEAST_COMMON`` of the samples.
+        Fewer than ``LEAST_COMMON`` of the samples that some model predicts.
     """
     common = np.logical_and.reduce(list(predicted.values()))
     if common.all():
         return common, []
+    some = np.logical_or.reduce(list(predicted.values()))
+    if len(predicted) > 1 and np.array_equal(common, some):
+        text = (
+            f"Scored on the {int(common.sum()):,} of {n:,} samples that the models predict, all of them the same ones. "
+            f"Nothing is known of their predictions of the other {int((~common).sum()):,}."
+        )
+        return common, [Finding("warning", "samples_common", text, int((~common).sum()))]
     told = ", ".join(f"{m} predicts {int(p.sum()):,} of {n:,}" for m, p in predicted.items() if not p.all())
     fewest = min(predicted, key=lambda m: int(predicted[m].sum()))
     if common.mean() < LEAST_COMMON:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack.data.cells.sums import Int64
+from pertstack.data.labels import one_spelling
 from pertstack.data.readers.columns import CELL_EXTRAS, source_column
 
 ONE_LINE = "all_cells"
@@ -77,6 +78,7 @@ class Groups:
     obs: pd.DataFrame  # one row per group: key columns and whatever all cells of every group share
     n_samples: int
     mixed: tuple[str, ...]  # columns that differ within samples
+    spelt: dict[str, str]  # names of perturbations that were joined to another spelling of the same
 
     @property
     def n_groups(self) -> int:
@@ -93,18 +95,27 @@ def group_cells(
     InputError
         A key column is empty for some cells.
     """
+    treated = obs[sources.perturbation][~is_control].dropna()
+    spelt = one_spelling(str(v).strip() for v in treated.unique())
+    obs = obs.assign(**{sources.perturbation: _respelt(obs[sources.perturbation], spelt)}) if spelt else obs
     codes = {name: _codes(obs[name], name, obs.index, where, is_control) for name in sources.key}
-    treated = _combined([codes[c] for c in sources.key], ~is_control)
+    of_sample = _combined([codes[c] for c in sources.key], ~is_control)
     controls = _combined([codes[c] for c in sources.context], is_control)
-    n_samples = int(treated.max(initial=-1)) + 1
-    of_cell = np.where(is_control, controls + n_samples, treated)
+    n_samples = int(of_sample.max(initial=-1)) + 1
+    of_cell = np.where(is_control, controls + n_samples, of_sample)
     each = np.ones(len(obs)) if already is None else pd.to_numeric(obs[already], errors="coerce").fillna(0).to_numpy()
     size = np.bincount(of_cell, weights=each, minlength=n_samples).astype(np.int64)
     first = np.full(len(size), -1, dtype=np.int64)
     first[of_cell[::-1]] = np.arange(len(obs) - 1, -1, -1)
     kept, mixed = _shared(obs, of_cell, first, n_samples, sources)
     table = obs.iloc[first][kept]
-    return Groups(of_cell, halves(obs.index, of_cell), size, table, n_samples, tuple(mixed))
+    return Groups(of_cell, halves(obs.index, of_cell), size, table, n_samples, tuple(mixed), spelt)
+
+
+def _respelt(column: pd.Series[Any], spelt: Mapping[str, str]) -> pd.Series[Any]:
+    codes, values = pd.factorize(column)
+    names = np.array([*(spelt.get(str(v).strip(), v) for v in values), None], dtype=object)
+    return pd.Series(names[codes], index=column.index, dtype=object)
 
 
 def halves(names: pd.Index[Any], of_cell: Int64) -> Mask:

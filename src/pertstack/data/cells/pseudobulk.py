@@ -23,6 +23,7 @@ from pertstack.data.cells.profiles import Profiles, profile
 from pertstack.data.cells.reading import blocks, n_blocks
 from pertstack.data.cells.sums import SUM, BadCell, GroupSums, Int64, Space
 from pertstack.data.choices import Normalise
+from pertstack.data.labels import spelling_finding
 from pertstack.data.readers.columns import CELL_EXTRAS, alias_of, canonical_obs
 from pertstack.data.readers.matrices import Float32, RowSource
 
@@ -164,6 +165,7 @@ def pseudobulk(
     serving = _Serving.find(groups, kept, sources, by_batch, where)
     source = CellSums(matrix, groups, kind, normalise, obs.index, where)
     table, notes = _sample_table(groups, kept, sources, mapping, serving, where)
+    notes += spelling_finding(groups.spelt, where)
     notes += _left_out(groups, kept, sources, choice)
     notes += serving.notes(choice)
     notes += _mixed(groups, sources, choice, where)

@@ -19,8 +19,8 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, MissingFileError, first_few
 from pertstack._base.findings import Finding
+from pertstack.data.labels import is_control_name, look_up
 from pertstack.data.readers.unpickle import load_pickle
-from pertstack.data.side.targets import genes_of
 
 WORDS = {
     "train": "development", "training": "development", "val": "development", "valid": "development",
@@ -232,21 +232,8 @@ def _kind_of(names: Iterable[str], obs: pd.DataFrame, cells: pd.Series[Any] | No
     """Whether names are samples, cells or perturbations: what most of them are."""
     listed = list(names)
     by_kind = {k: sum(n in v for n in listed) for k, v in _known(obs, cells).items()}
-    by_kind["perturbation"] = len(_spelt(listed, obs["perturbation"].astype(str)))
+    by_kind["perturbation"] = len(look_up(listed, obs["perturbation"].astype(str)))
     return max(by_kind, key=lambda k: by_kind[k])
-
-
-def _key(name: str) -> tuple[str, ...]:
-    """Equal for ``A+B``, ``B+A``, and for ``A``, ``A+ctrl``."""
-    return tuple(sorted(genes_of(name))) or (name,)
-
-
-def _spelt(names: Iterable[str], among: Iterable[str]) -> dict[str, str]:
-    """Name -> perturbation of the data, whatever the order of its parts."""
-    there = set(among)
-    by_key = {_key(p): p for p in sorted(there, reverse=True)}
-    found = {n: n if n in there else by_key.get(_key(n)) for n in names}
-    return {n: p for n, p in found.items() if p is not None}
 
 
 def _place(
@@ -262,7 +249,7 @@ def _place(
         found = {str(s): place[str(s)] for s in obs.index if str(s) in place}
         names_found = set(found)
     else:
-        spelt = _spelt(place, obs["perturbation"].astype(str))
+        spelt = look_up(place, obs["perturbation"].astype(str))
         mine: dict[str, Any] = {}
         for name, own in spelt.items():
             if mine.setdefault(own, place[name]) != place[name]:
@@ -279,7 +266,7 @@ def _place(
             f"{'' if cells is None else ' or a cell (' + first_few(cells.index[:3]) + ')'} of the data. Check that "
             f"split and data belong together."
         )
-    strange = sorted(n for n in place if n not in names_found and genes_of(n))
+    strange = sorted(n for n in place if n not in names_found and not is_control_name(n))
     return found, [*_strange(path, strange, kind), *_lost(path, obs, found)]
 
 
@@ -347,7 +334,7 @@ def _cell_load(path: Path, obs: pd.DataFrame) -> ForeignSplit:
             f"Check that split and data belong together, or name the column with --map cell_line=COLUMN."
         )
     perturbation = obs["perturbation"].astype(str)
-    spelt = {line: _spelt(parts, perturbation) for line, parts in few.items()}
+    spelt = {line: look_up(parts, perturbation) for line, parts in few.items()}
     role: dict[tuple[str, str], str] = {}
     for line, parts in few.items():
         for name, own in spelt[line].items():
