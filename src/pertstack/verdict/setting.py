@@ -94,7 +94,8 @@ class Setting:
             known[name] = {k: tuple(v) for k, v in known[name].items()}
         known["seen"] = None if known["seen"] is None else frozenset(known["seen"])
         known["accused_gravely"] = frozenset(known["accused_gravely"])
-        return cls(**{**known, "no_drug": tuple(known["no_drug"])})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
+        return cls(**plain)
 
 
 def _plain(value: Any) -> Any:

@@ -149,3 +149,13 @@ def test_alone_ships_the_best_out_of_fold_though_luck_made_another_best_on_the_t
     assert found.best_single == "mlp" and found.ships == "ridge"
     assert "hip ridge alone" in found.headline and "hip mlp" not in found.headline and "mlp" in found.headline
     assert "best single model out of fold" in found.headline
+
+
+def test_a_setting_comes_back_from_its_file_as_it_was():
+    """Every field of it, so that whoever derives the verdict again is told the same."""
+    full = changed(
+        alone="ridge", seen=frozenset({"b", "a"}), accused={"knn": ("it knows",)}, accused_gravely=frozenset({"knn"}),
+        cautions={"mlp": ("one", "two")}, refused=("x",), accepted=("knn",), versions={"numpy": "2"}, unproven=True,
+    )  # fmt: skip
+    again = Setting.from_json(json.loads(json.dumps(full.to_json())))
+    assert again == full and Setting.from_json(json.loads(json.dumps(SETTING.to_json()))) == SETTING
