@@ -67,10 +67,17 @@ class Split:
     def source(self, predictions: dict[str, Any], rows: Any, role: str = "development") -> ArraySource:
         fold = [None if f < 0 else int(f) for f in self.folds[rows]]
         return ArraySource(
-            {m: p[rows] for m, p in predictions.items()}, self.treated[rows], self.control[rows], folds=fold,
-            perturbation=self.drug[rows], cell_line=self.line[rows], role=role, group=self.group[rows],
-            sample_ids=[f"s{i}" for i in np.flatnonzero(rows)], obs=self.obs[rows],
-        )  # fmt: skip
+            {m: p[rows] for m, p in predictions.items()},
+            self.treated[rows],
+            self.control[rows],
+            folds=fold,
+            perturbation=self.drug[rows],
+            cell_line=self.line[rows],
+            role=role,
+            group=self.group[rows],
+            sample_ids=[f"s{i}" for i in np.flatnonzero(rows)],
+            obs=self.obs[rows],
+        )
 
 
 def real_splits(folder: Path) -> Any:
@@ -84,10 +91,18 @@ def real_splits(folder: Path) -> Any:
         for label, wanted in SETS.items():
             models = [m for m in wanted if m in known]
             yield Split(
-                f"{path.stem}/{label}", path.stem[:-4], {m: arrays[f"{m}/oof"] for m in models},
-                {k: {m: arrays[f"{m}/without_{k}"] for m in models} for k in range(N_FOLDS)}, arrays["treated"],
-                arrays["control"], arrays["drug"], arrays["line"], arrays["folds"], arrays["group"], obs,
-            )  # fmt: skip
+                f"{path.stem}/{label}",
+                path.stem[:-4],
+                {m: arrays[f"{m}/oof"] for m in models},
+                {k: {m: arrays[f"{m}/without_{k}"] for m in models} for k in range(N_FOLDS)},
+                arrays["treated"],
+                arrays["control"],
+                arrays["drug"],
+                arrays["line"],
+                arrays["folds"],
+                arrays["group"],
+                obs,
+            )
 
 
 def simulated(first: int, count: int) -> Any:
@@ -143,18 +158,30 @@ def test_rows(split, references, nested, choice, strict, primary, calibration, s
         panel = Panel.of(table, names, "best_single", [metric], level=0.025)
         for name in names:
             gain = panel.gains[name][0]
-            fact = {"metric": metric, "value": table.mean(name, metric).value, "gain": gain.value, "se": gain.se,
-                    "upper": gain.upper}  # fmt: skip
+            fact = {
+                "metric": metric,
+                "value": table.mean(name, metric).value,
+                "gain": gain.value,
+                "se": gain.se,
+                "upper": gain.upper,
+            }
             labels = [name] if name in ALTERNATIVES else []
             labels += ["SHIPPED"] if name == choice.chosen else []
             labels += ["STRICT"] if name == strict.chosen else []
             rows += [{**fact, "answer": label} for label in labels]
     cal = calibration[POOLED]
     facts = {
-        "split": split.name, "kind": split.kind, "primary": primary, "chosen": choice.chosen, "strict": strict.chosen,
-        "constant": choice.constant, "bds": cal.bds, "drf": cal.drf, "groups": len(set(split.group[test])),
+        "split": split.name,
+        "kind": split.kind,
+        "primary": primary,
+        "chosen": choice.chosen,
+        "strict": strict.chosen,
+        "constant": choice.constant,
+        "bds": cal.bds,
+        "drf": cal.drf,
+        "groups": len(set(split.group[test])),
         "seconds": round(time.perf_counter() - started, 1),
-    }  # fmt: skip
+    }
     return [{**facts, **row} for row in rows]
 
 
@@ -189,10 +216,14 @@ def summary(frame: pd.DataFrame, metric: str | None) -> pd.DataFrame:
         sure = int((part.upper < 0).sum())
         bound = float(stats.beta.ppf(0.95, sure + 1, n - sure)) if sure < n else 1.0
         found[name] = {
-            "splits": n, "mean value": part.value.mean(), "mean gain": part.gain.mean(),
-            "s.e.": part.gain.std(ddof=1) / np.sqrt(n), "worst": part.gain.min(), "harm > 1 s.e.": f"{harm} of {n}",
+            "splits": n,
+            "mean value": part.value.mean(),
+            "mean gain": part.gain.mean(),
+            "s.e.": part.gain.std(ddof=1) / np.sqrt(n),
+            "worst": part.gain.min(),
+            "harm > 1 s.e.": f"{harm} of {n}",
             "harm beyond 95 %": f"{sure} of {n} (< {100 * bound:.0f} %)",
-        }  # fmt: skip
+        }
     return pd.DataFrame(found).T
 
 
@@ -215,10 +246,17 @@ def tables(frame: pd.DataFrame) -> str:
             primaries = ", ".join(f"{k} x{v}" for k, v in one.primary.value_counts().items())
             best = max(gains, key=gains.get)  # type: ignore[arg-type]
             lines.append(
-                {"kind": kind, "splits": len(one), "gain": one.gain.mean(), "pooled gain": gains["SHIPPED"],
-                 "best on pooled": f"{best} {gains[best]:+.4f}", "primary": primaries, "ships": ships,
-                 "constant": int(one.constant.sum())}
-            )  # fmt: skip
+                {
+                    "kind": kind,
+                    "splits": len(one),
+                    "gain": one.gain.mean(),
+                    "pooled gain": gains["SHIPPED"],
+                    "best on pooled": f"{best} {gains[best]:+.4f}",
+                    "primary": primaries,
+                    "ships": ships,
+                    "constant": int(one.constant.sum()),
+                }
+            )
         out.append(f"**{label} by kind**\n\n{plain(pd.DataFrame(lines).set_index('kind'))}")
     return "\n\n".join(out)
 

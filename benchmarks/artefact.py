@@ -21,14 +21,23 @@ import pertstack as ps
 from pertstack.data import SimulationConfig, simulate_to_file
 
 NINE = (
-    "mean_treated", "mean_shift", "per_gene_linear", "perturbation_knn", "ridge", "ridge_treated", "low_rank",
-    "low_rank_treated", "mlp",
-)  # fmt: skip
+    "mean_treated",
+    "mean_shift",
+    "per_gene_linear",
+    "perturbation_knn",
+    "ridge",
+    "ridge_treated",
+    "low_rank",
+    "low_rank_treated",
+    "mlp",
+)
 COMBINERS = ("mean", "simplex", "direct_own", "direct_pooled")
 SHOWN = {
-    "own R2 Top-20": "r2_top20@own", "pooled R2 Top-20": "r2_top20@pooled",
-    "centroid Pearson": "pearson_all@centroid", "RMSE": "rmse_all@own",
-}  # fmt: skip
+    "own R2 Top-20": "r2_top20@own",
+    "pooled R2 Top-20": "r2_top20@pooled",
+    "centroid Pearson": "pearson_all@centroid",
+    "RMSE": "rmse_all@own",
+}
 
 
 def experiment(

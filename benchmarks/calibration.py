@@ -147,9 +147,13 @@ def fixed(world: World, rng: np.random.Generator, resamples: int) -> dict[str, B
 
 
 def table(
-    worlds: tuple[World, ...], compare: Callable[[World, np.random.Generator, int], dict[str, Bounds]],
-    seed: list[int], n_worlds: int, resamples: int, only: str = "",
-) -> None:  # fmt: skip
+    worlds: tuple[World, ...],
+    compare: Callable[[World, np.random.Generator, int], dict[str, Bounds]],
+    seed: list[int],
+    n_worlds: int,
+    resamples: int,
+    only: str = "",
+) -> None:
     """One line per world and method, as Markdown."""
     print("| world | method | coverage | lo > truth | hi < truth | claims a gain | median width |")
     print("|---|---|---|---|---|---|---|")

@@ -106,26 +106,39 @@ def judge(prediction: Array, study: Study, pooled: Array, centroid: Array) -> di
         for reference in (study.control, np.broadcast_to(pooled, study.control.shape))
     ]
     return {
-        "own": own, "pooled": coupled_free, "agreement, own": exact[0], "agreement, pooled": exact[1], "RMSE": rmse,
+        "own": own,
+        "pooled": coupled_free,
+        "agreement, own": exact[0],
+        "agreement, pooled": exact[1],
+        "RMSE": rmse,
         "centroid": centred,
-    }  # fmt: skip
+    }
 
 
 def experiment(world: World, seed: int) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
     """Means on the test drugs by name, and how the verdict reads each combination's gain on the pooled control."""
     whole = draw(world, seed)
     test = whole.drug >= 2 * world.drugs // 3
-    development = Study(*(v[~test] for v in (whole.drug, whole.effect, whole.control, whole.treated)),
-                        {k: v[~test] for k, v in whole.predictions.items()})  # fmt: skip
-    held = Study(*(v[test] for v in (whole.drug, whole.effect, whole.control, whole.treated)),
-                 {k: v[test] for k, v in whole.predictions.items()})  # fmt: skip
+    development = Study(
+        *(v[~test] for v in (whole.drug, whole.effect, whole.control, whole.treated)),
+        {k: v[~test] for k, v in whole.predictions.items()},
+    )
+    held = Study(
+        *(v[test] for v in (whole.drug, whole.effect, whole.control, whole.treated)),
+        {k: v[test] for k, v in whole.predictions.items()},
+    )
     combiners = [DirectOwn(signed=True) if name == "direct_own" else make_combiner(name) for name in COMBINERS]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the probes accuse made models of knowing the truth, and rightly
         fit = ps.stack(
-            development.predictions, treated=development.treated, control=development.control,
-            folds=development.drug % 3, perturbation=development.drug.astype(str), combiners=combiners, seed=seed,
-        )  # fmt: skip
+            development.predictions,
+            treated=development.treated,
+            control=development.control,
+            folds=development.drug % 3,
+            perturbation=development.drug.astype(str),
+            combiners=combiners,
+            seed=seed,
+        )
     pooled, centroid = fit.references.pooled("all"), fit.references.centroid("all")
     found = {}
     for name in COMBINERS:
@@ -136,8 +149,12 @@ def experiment(world: World, seed: int) -> tuple[dict[str, dict[str, float]], di
 
 
 def _reading(found: dict[str, dict[str, Array]], name: str, groups: Array, seed: int) -> str:
-    panel = {"r2_top20@own": "own", "r2_top20@pooled": "pooled", "pearson_all@centroid": "centroid",
-             "rmse_all@own": "RMSE"}  # fmt: skip
+    panel = {
+        "r2_top20@own": "own",
+        "r2_top20@pooled": "pooled",
+        "pearson_all@centroid": "centroid",
+        "rmse_all@own": "RMSE",
+    }
     pairs = {metric: (found[name][c], found["best_single"][c]) for metric, c in panel.items()}
     compare = GroupResampling(seed).compare
     return decompose(
@@ -165,8 +182,14 @@ def table(world: World, seeds: range) -> str:
 
 def region(world: World, seeds: range) -> str:
     """Differences to the best single model as the models' faults are turned up and down, one at a time and together."""
-    shown = (("simplex", "own"), ("gene_ridge", "own"), ("direct_own", "own"), ("direct_own", "agreement, pooled"),
-             ("direct_pooled", "own"), ("direct_pooled", "agreement, pooled"))  # fmt: skip
+    shown = (
+        ("simplex", "own"),
+        ("gene_ridge", "own"),
+        ("direct_own", "own"),
+        ("direct_own", "agreement, pooled"),
+        ("direct_pooled", "own"),
+        ("direct_pooled", "agreement, pooled"),
+    )
     cells = [(loud, 0.0, *follow) for loud in (0.1, 0.5, 0.9) for follow in ((0.6, 1.0), (0.0, 0.0))]
     cells += [(loud, 0.6, 0.6, 1.0) for loud in (0.1, 0.9)]
     lines = ["| loud | gene scale | follow | " + " | ".join(f"{n}: {c}" for n, c in shown) + " |", "|---" * 9 + "|"]

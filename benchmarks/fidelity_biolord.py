@@ -68,15 +68,38 @@ def main() -> None:
 def models(epochs: int) -> dict[str, tuple[str, dict[str, Any]]]:
     """Rows of the table: registered name and hyper-parameters."""
     ours: dict[str, Any] = {
-        **SHARED, **PENALTIES, "epochs": epochs, "patience": epochs, "batch_size": 128, "latent": 32, "n_ordered": 64,
-        "latent_penalty": 0.1, "latent_noise": 0.1, "latent_learning_rate": 1e-2, "learning_rate": 1e-3,
-        "attribute_learning_rate": 1e-3, "weight_decay": 4e-8, "attribute_weight_decay": 4e-8, "dropout": 0.1,
-    }  # fmt: skip
+        **SHARED,
+        **PENALTIES,
+        "epochs": epochs,
+        "patience": epochs,
+        "batch_size": 128,
+        "latent": 32,
+        "n_ordered": 64,
+        "latent_penalty": 0.1,
+        "latent_noise": 0.1,
+        "latent_learning_rate": 1e-2,
+        "learning_rate": 1e-3,
+        "attribute_learning_rate": 1e-3,
+        "weight_decay": 4e-8,
+        "attribute_weight_decay": 4e-8,
+        "dropout": 0.1,
+    }
     published: dict[str, Any] = {
-        **SHARED, **PENALTIES, "max_epochs": epochs, "patience": epochs, "batch_size": 256, "n_latent": 32,
-        "n_latent_attribute_ordered": 64, "unknown_attribute_penalty": 0.1, "unknown_attribute_noise_param": 0.1,
-        "latent_lr": 1e-2, "latent_wd": 1e-4, "decoder_lr": 1e-3, "attribute_lr": 1e-3, "attribute_wd": 4e-8,
-    }  # fmt: skip
+        **SHARED,
+        **PENALTIES,
+        "max_epochs": epochs,
+        "patience": epochs,
+        "batch_size": 256,
+        "n_latent": 32,
+        "n_latent_attribute_ordered": 64,
+        "unknown_attribute_penalty": 0.1,
+        "unknown_attribute_noise_param": 0.1,
+        "latent_lr": 1e-2,
+        "latent_wd": 1e-4,
+        "decoder_lr": 1e-3,
+        "attribute_lr": 1e-3,
+        "attribute_wd": 4e-8,
+    }
     last = {**ours, "validation_share": 0.0, "schedule": "constant"}
     norm = {"decoder_norm": "batch", "decoder_dropout": 0.0}
     sized = {k: ours[k] for k in (*SHARED, "latent", "n_ordered", "latent_penalty", "latent_noise", "batch_size")}
@@ -99,10 +122,17 @@ def models(epochs: int) -> dict[str, tuple[str, dict[str, Any]]]:
 
 def world(options: argparse.Namespace, seed: int) -> FitRows:
     """All pairs of a simulated study, structures beside them."""
-    made = simulate(SimulationConfig(
-        samples=options.samples, genes=options.genes, perturbations=options.perturbations, cell_lines=3, replicates=2,
-        pairing="own", seed=seed,
-    ))  # fmt: skip
+    made = simulate(
+        SimulationConfig(
+            samples=options.samples,
+            genes=options.genes,
+            perturbations=options.perturbations,
+            cell_lines=3,
+            replicates=2,
+            pairing="own",
+            seed=seed,
+        )
+    )
     genes = np.asarray(made.var_names, dtype=object)
     side, _ = build_side(made.obs, genes)
     group = np.asarray(made.obs["perturbation"], dtype=object)

@@ -81,13 +81,17 @@ class World:
         smiles = ["c1ccccc1" + "".join(ATOMS[int(d)] for d in f"{c:o}") + "Br" for c in range(self.compounds)]
         return pd.DataFrame(
             {
-                "pert_id": [f"BRD-K{c:08d}" for c in self.drug], "cell_id": np.array(LINES)[self.line],
-                "smiles": np.array(smiles)[self.drug], "pert_idose": [f"{d:g} uM" for d in self.dose],
-                "pert_itime": [f"{h} h" for h in hours[take]], "rna_plate": [f"P{p:05d}" for p in plate],
-                "replicate": [f"X{r + 1}" for r in replicate], "control_id": [f"W{w:07d}" for w in self.well],
+                "pert_id": [f"BRD-K{c:08d}" for c in self.drug],
+                "cell_id": np.array(LINES)[self.line],
+                "smiles": np.array(smiles)[self.drug],
+                "pert_idose": [f"{d:g} uM" for d in self.dose],
+                "pert_itime": [f"{h} h" for h in hours[take]],
+                "rna_plate": [f"P{p:05d}" for p in plate],
+                "replicate": [f"X{r + 1}" for r in replicate],
+                "control_id": [f"W{w:07d}" for w in self.well],
             },
             index=[f"{'N' * self.part}S{i:07d}" for i in range(len(take))],
-        )  # fmt: skip
+        )
 
     def control(self, rows: slice) -> Float32:
         """Well noise is a window of one long bank: the same well gives the same bytes."""

@@ -73,17 +73,29 @@ def world(kind: str, seed: int) -> dict[str, Any]:
         seen = 0.0 if error is None else effect + error * size * rng.normal(0, 1, (n_drugs, GENES))[drug]
         predictions[f"reader{m}"] = base + 0.6 * seen + share * (control - base)
     folds = np.where(drug < DEVELOPMENT, drug % 3, -1)
-    return {"predictions": {k: v.astype(np.float32) for k, v in predictions.items()}, "treated": treated,
-            "control": control, "effect": effect, "base": base, "folds": folds,
-            "drug": np.array([f"d{d:03d}" for d in drug]), "plate": np.array([f"P{p:02d}" for p in plate])}  # fmt: skip
+    return {
+        "predictions": {k: v.astype(np.float32) for k, v in predictions.items()},
+        "treated": treated,
+        "control": control,
+        "effect": effect,
+        "base": base,
+        "folds": folds,
+        "drug": np.array([f"d{d:03d}" for d in drug]),
+        "plate": np.array([f"P{p:02d}" for p in plate]),
+    }
 
 
 def source_of(w: dict[str, Any], rows: Any, role: str) -> ArraySource:
     fold = [None if f < 0 else int(f) for f in w["folds"][rows]]
     return ArraySource(
-        {m: p[rows] for m, p in w["predictions"].items()}, w["treated"][rows], w["control"][rows], folds=fold,
-        perturbation=w["drug"][rows], role=role, obs=pd.DataFrame({"plate": w["plate"][rows]}),
-    )  # fmt: skip
+        {m: p[rows] for m, p in w["predictions"].items()},
+        w["treated"][rows],
+        w["control"][rows],
+        folds=fold,
+        perturbation=w["drug"][rows],
+        role=role,
+        obs=pd.DataFrame({"plate": w["plate"][rows]}),
+    )
 
 
 def judge(kind: str, seed: int) -> list[dict[str, Any]]:
@@ -111,10 +123,18 @@ def judge(kind: str, seed: int) -> list[dict[str, Any]]:
     before = decompositions_of(less, setting, resampling, best)
     agree = agreement(w, nested, references)
     return [
-        {"kind": kind, "world": seed, "name": n, "before": before[n].reading, "after": after[n].reading,
-         "less": agree[n] < agree[best], "truth": agree[n] - agree[best]}
-        for n in nested.names if n in after and n in agree
-    ]  # fmt: skip
+        {
+            "kind": kind,
+            "world": seed,
+            "name": n,
+            "before": before[n].reading,
+            "after": after[n].reading,
+            "less": agree[n] < agree[best],
+            "truth": agree[n] - agree[best],
+        }
+        for n in nested.names
+        if n in after and n in agree
+    ]
 
 
 def agreement(w: dict[str, Any], nested: Any, references: References) -> dict[str, float]:

@@ -17,13 +17,31 @@ from pertstack.study.study import Study
 from pertstack.verdict.words import interval, metric_label, number
 
 BASELINES = (
-    "mean_treated", "mean_treated_cell_line", "mean_shift", "per_gene_linear", "perturbation_knn", "ridge",
-    "ridge_treated", "low_rank", "low_rank_treated", "mlp", "additive",
-)  # fmt: skip
+    "mean_treated",
+    "mean_treated_cell_line",
+    "mean_shift",
+    "per_gene_linear",
+    "perturbation_knn",
+    "ridge",
+    "ridge_treated",
+    "low_rank",
+    "low_rank_treated",
+    "mlp",
+    "additive",
+)
 NETWORKS = (
-    "Biolord", "MultiDCP", "MultiDCP_CheMoE", "PDGrapher", "ChemCPA", "ChemCPASupervised", "scGen", "TranSiGen",
-    "TranSiGen_SparseMoE", "TranSiGen_BalancedMoE", "CheMoE",
-)  # fmt: skip
+    "Biolord",
+    "MultiDCP",
+    "MultiDCP_CheMoE",
+    "PDGrapher",
+    "ChemCPA",
+    "ChemCPASupervised",
+    "scGen",
+    "TranSiGen",
+    "TranSiGen_SparseMoE",
+    "TranSiGen_BalancedMoE",
+    "CheMoE",
+)
 STUDIES = {
     "ht115": ("l1000_single_line/ht115_cpc006.h5ad", {"control_layer": "paired_control"}),
     "a375": ("l1000_single_line/a375_ljp005.h5ad", {}),

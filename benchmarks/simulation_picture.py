@@ -99,12 +99,16 @@ def picture(config: SimulationConfig) -> dict[str, dict[str, float]]:
             "centroid Pearson": float(np.nan_to_num(row_r(treated - centroid, p - centroid)).mean()),
             "r with true effect": float(np.nan_to_num(row_r(effect, p - pooled)).mean()),
             "RMSE": float(np.sqrt(((treated - p) ** 2).mean())),
-        }  # fmt: skip
+        }
     key = obs.groupby(["perturbation", "cell_line", "dose", "time_h"], observed=True).ngroup().to_numpy()
     same, other = replicate_correlation(treated - control, key)
     same_pooled, other_pooled = replicate_correlation(treated - pooled, key)
-    rows["replicates"] = {"same condition": same, "other condition": other, "same, pooled control": same_pooled,
-                          "other, pooled control": other_pooled}  # fmt: skip
+    rows["replicates"] = {
+        "same condition": same,
+        "other condition": other,
+        "same, pooled control": same_pooled,
+        "other, pooled control": other_pooled,
+    }
     return rows
 
 

@@ -110,8 +110,10 @@ def bench_throughput(home: Path, n_models: int, rows: int, rounds: int) -> dict[
         sequential()
         for _ in range(rounds):
             for name, work in (
-                ("plain", sequential), ("store", lambda: stream(False)), ("verified", lambda: stream(True))
-            ):  # fmt: skip
+                ("plain", sequential),
+                ("store", lambda: stream(False)),
+                ("verified", lambda: stream(True)),
+            ):
                 if heat == "cold":
                     drop(files)
                 times[name].append(seconds(work))
@@ -142,8 +144,9 @@ def bench_many(home: Path) -> dict[str, float]:
     for name, work in (
         ("open and list 270 predictions s", lambda s: s.models()),
         ("status of 270 predictions s", lambda s: s.status_table()),
-        ("read 270 records s", lambda s: s.records()), ("audit of 270 predictions s", lambda s: s.verify()),
-    ):  # fmt: skip
+        ("read 270 records s", lambda s: s.records()),
+        ("audit of 270 predictions s", lambda s: s.verify()),
+    ):
         times = [seconds(lambda w=work: w(PredictionStore.open(store.root))) for _ in range(3)]
         found[name] = statistics.median(times)
     return found
@@ -175,10 +178,12 @@ def bench_add(home: Path, rows: int, formats: tuple[str, ...] = FORMATS) -> dict
         told = json.loads(
             subprocess.run(
                 [sys.executable, __file__, "--child", str(store.root), str(home / f"p.{name}"), name],
-                check=True, capture_output=True, text=True,
+                check=True,
+                capture_output=True,
+                text=True,
                 env={**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"},  # as the command line sets it
             ).stdout
-        )  # fmt: skip
+        )
         found[f"add .{name} peak MB"] = told["peak"]
         found[f"add .{name} s"] = told["seconds"]
     return found

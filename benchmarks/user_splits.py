@@ -31,11 +31,18 @@ FILES: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 SETS: dict[str, tuple[str, ...]] = {
     "nine": (
-        "mean_treated", "mean_shift", "per_gene_linear", "perturbation_knn", "ridge", "ridge_treated", "low_rank",
-        "low_rank_treated", "additive",
+        "mean_treated",
+        "mean_shift",
+        "per_gene_linear",
+        "perturbation_knn",
+        "ridge",
+        "ridge_treated",
+        "low_rank",
+        "low_rank_treated",
+        "additive",
     ),
     "four": ("mean_treated", "per_gene_linear", "perturbation_knn", "ridge_treated"),
-}  # fmt: skip
+}
 
 
 def make_split(file: Path, options: dict[str, Any], group_by: str, seed: int) -> dict[str, Any]:
@@ -49,9 +56,13 @@ def make_split(file: Path, options: dict[str, Any], group_by: str, seed: int) ->
     group = table["group"].to_numpy(dtype=object)
     rows = FitRows(data.gene_names, control, data.obs, side, treated, group)
     arrays: dict[str, Any] = {
-        "control": control, "treated": treated, "folds": folds, "group": group.astype(str),
-        "drug": data.obs["perturbation"].to_numpy(str), "line": data.obs["cell_line"].to_numpy(str),
-    }  # fmt: skip
+        "control": control,
+        "treated": treated,
+        "folds": folds,
+        "group": group.astype(str),
+        "drug": data.obs["perturbation"].to_numpy(str),
+        "line": data.obs["cell_line"].to_numpy(str),
+    }
     if "plate" in data.obs:
         arrays["plate"] = data.obs["plate"].astype(str).to_numpy(str)
     columns = [c for c in ("perturbation", "cell_line", "log10_dose", "time_h") if c in data.obs]

@@ -63,9 +63,7 @@ def learn(world: World) -> Learned:
     for k in range(N_FOLDS):
         rows = _source(world, world.nested[k], (world.folds >= 0) & (world.folds != k))
         level_one[k] = (reduce_blocks(rows, references, k=top), rows)
-    nested = fit_nested(
-        None, reduction, source=source, references=references, primary=PRIMARY, level_one=level_one
-    )  # fmt: skip
+    nested = fit_nested(None, reduction, source=source, references=references, primary=PRIMARY, level_one=level_one)
     failed = [str(f) for f in nested.failures]
     assert not failed, failed
     flexible = [name for name in nested.names if COMBINERS[name].family in FLEXIBLE]
@@ -82,10 +80,15 @@ def learn(world: World) -> Learned:
 def _source(world: World, predictions: dict[str, Any], rows: Any, role: str = "development") -> ArraySource:
     fold = [None if f < 0 else int(f) for f in world.folds[rows]]
     return ArraySource(
-        {m: p[rows] for m, p in predictions.items()}, world.treated[rows], world.control[rows], folds=fold,
-        perturbation=world.drug[rows], cell_line=world.line[rows], role=role,
+        {m: p[rows] for m, p in predictions.items()},
+        world.treated[rows],
+        world.control[rows],
+        folds=fold,
+        perturbation=world.drug[rows],
+        cell_line=world.line[rows],
+        role=role,
         sample_ids=[f"s{i}" for i in np.flatnonzero(rows)],
-    )  # fmt: skip
+    )
 
 
 def _choose(source: ArraySource, references: References, nested: NestedFits) -> tuple[Choice, dict[str, float]]:
@@ -111,10 +114,15 @@ def judge_world(world: World, learned: Learned) -> pd.DataFrame:
         nested, partial = learned.oof.get(name, (np.nan, np.nan))
         rows.append(
             {
-                "answer": name, **{m: table.mean(name, m).value for m in SHOWN}, "gain": gain.value, "se": gain.se,
-                "truth": truth[name], "oof_nested": nested, "oof_partial": partial,
+                "answer": name,
+                **{m: table.mean(name, m).value for m in SHOWN},
+                "gain": gain.value,
+                "se": gain.se,
+                "truth": truth[name],
+                "oof_nested": nested,
+                "oof_partial": partial,
             }
-        )  # fmt: skip
+        )
     frame = pd.DataFrame(rows)
     picked = [
         frame[frame.answer == choice.chosen].assign(answer=label, chosen=choice.chosen)
@@ -153,10 +161,17 @@ def summary(frames: pd.DataFrame) -> pd.DataFrame:
     """One row per answer over all worlds, best regret first; base models differ between worlds and are left out."""
     rows = frames[~frames.answer.str.fullmatch(r"m[0-9]+")]
     table = rows.groupby("answer").agg(
-        worlds=("regret", "size"), regret=("regret", "mean"), worst_regret=("regret", "max"), harm=("harm", "mean"),
-        gain=("gain", "mean"), pooled=(PRIMARY, "mean"), own=("r2_top20@own", "mean"),
-        centroid=("pearson_all@centroid", "mean"), rmse=("rmse_all@own", "mean"), truth=("truth", "mean"),
-    )  # fmt: skip
+        worlds=("regret", "size"),
+        regret=("regret", "mean"),
+        worst_regret=("regret", "max"),
+        harm=("harm", "mean"),
+        gain=("gain", "mean"),
+        pooled=(PRIMARY, "mean"),
+        own=("r2_top20@own", "mean"),
+        centroid=("pearson_all@centroid", "mean"),
+        rmse=("rmse_all@own", "mean"),
+        truth=("truth", "mean"),
+    )
     return table.sort_values("regret")
 
 
@@ -164,9 +179,12 @@ def by_kind(frames: pd.DataFrame, answer: str) -> pd.DataFrame:
     """What ships, by kind of world."""
     chosen = frames[frames.answer == answer]
     return chosen.groupby("kind").agg(
-        worlds=("regret", "size"), regret=("regret", "mean"), harm=("harm", "mean"), gain=("gain", "mean"),
+        worlds=("regret", "size"),
+        regret=("regret", "mean"),
+        harm=("harm", "mean"),
+        gain=("gain", "mean"),
         shipped=("chosen", lambda s: ", ".join(f"{n} x{c}" for n, c in s.value_counts().items())),
-    )  # fmt: skip
+    )
 
 
 def leak(frames: pd.DataFrame) -> pd.DataFrame:
@@ -204,8 +222,10 @@ def report(every: pd.DataFrame, head: str) -> str:
     """All tables as printed."""
     return "\n\n".join(
         [
-            head, markdown(summary(every)),
-            "What ships, by kind of world:", markdown(by_kind(every, CHOSEN)),
+            head,
+            markdown(summary(every)),
+            "What ships, by kind of world:",
+            markdown(by_kind(every, CHOSEN)),
             "What would ship if the out-of-fold scores of flexible combiners were taken from ordinary cross-fits:",
             markdown(by_kind(every, TRUSTING)),
             "Flexible combiners: gain over the best single model on the test, and as the out-of-fold rows have it:",
@@ -213,7 +233,7 @@ def report(every: pd.DataFrame, head: str) -> str:
             "Direct on the metric, and squared error with a free scale (nonneg), less the simplex on squared error:",
             markdown(direct_against_squared(every)),
         ]
-    )  # fmt: skip
+    )
 
 
 def main() -> None:

@@ -28,8 +28,15 @@ from pertstack.fit.jobs import JobResult
 from pertstack.fit.torch import ROWS
 from pertstack.study.study import Study
 
-BASELINES = ("mean_treated", "mean_treated_cell_line", "mean_shift", "per_gene_linear", "perturbation_knn", "ridge",
-             "low_rank")  # fmt: skip
+BASELINES = (
+    "mean_treated",
+    "mean_treated_cell_line",
+    "mean_shift",
+    "per_gene_linear",
+    "perturbation_knn",
+    "ridge",
+    "low_rank",
+)
 NETWORKS = tuple(row.name for row in ROWS)
 EPOCHS = (1, 2, 5, 10, 20, 40, 60)
 
@@ -51,8 +58,10 @@ def main() -> None:
     judged = time.perf_counter()
     print("### Leaderboard (held-out test)\n")
     print(f"```\n{board!r}\n```\n")
-    print(f"{fitted - began:,.0f} s of fitting with {options.workers} workers, {judged - fitted:,.0f} s of combining "
-          f"and judging.")  # fmt: skip
+    print(
+        f"{fitted - began:,.0f} s of fitting with {options.workers} workers, {judged - fitted:,.0f} s of combining "
+        f"and judging."
+    )
 
 
 def parse() -> argparse.Namespace:
@@ -74,10 +83,17 @@ def open_or_make(options: argparse.Namespace) -> Study:
     if root.exists():
         return Study.open(root)
     options.folder.mkdir(parents=True, exist_ok=True)
-    simulate_to_file(world, SimulationConfig(
-        samples=options.samples, genes=options.genes, cell_lines=options.cell_lines,
-        perturbations=options.perturbations, replicates=2, seed=options.seed,
-    ))  # fmt: skip
+    simulate_to_file(
+        world,
+        SimulationConfig(
+            samples=options.samples,
+            genes=options.genes,
+            cell_lines=options.cell_lines,
+            perturbations=options.perturbations,
+            replicates=2,
+            seed=options.seed,
+        ),
+    )
     return Study.create(root, data=world, seed=options.seed)
 
 
@@ -114,8 +130,10 @@ def print_fits(study: Study, profile: str) -> None:
         best = [r["notes"]["best_epoch"] + 1 for r, curve in jobs if curve and "best_epoch" in r["notes"]]
         peak = max(record["peak_memory_bytes"] for record, _ in jobs) / 1e6
         rows = np.mean([record["n_fit"] for record, _ in jobs])
-        print(f"| {model} | {len(jobs)} | {rows:,.0f} | {np.mean(seconds):.1f} | {max(seconds):.1f} | {mean(epochs)} | "
-              f"{mean(best)} | {peak:,.0f} MB |")  # fmt: skip
+        print(
+            f"| {model} | {len(jobs)} | {rows:,.0f} | {np.mean(seconds):.1f} | {max(seconds):.1f} | {mean(epochs)} | "
+            f"{mean(best)} | {peak:,.0f} MB |"
+        )
     print()
 
 

@@ -31,9 +31,14 @@ html_title = "pertstack"
 html_static_path = ["images"]
 html_show_sourcelink = False
 html_theme_options = {
-    "show_prev_next": True, "navigation_depth": 2, "show_toc_level": 2, "navbar_align": "left",
-    "secondary_sidebar_items": ["page-toc"], "footer_start": ["copyright"], "footer_end": [],
-}  # fmt: skip
+    "show_prev_next": True,
+    "navigation_depth": 2,
+    "show_toc_level": 2,
+    "navbar_align": "left",
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
 nitpicky = False
 
 

@@ -21,10 +21,17 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 AXE = Path(os.environ.get("AXE_CORE", Path(sys.prefix) / "axe" / "node_modules" / "axe-core" / "axe.min.js"))
 FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--allow-file-access-from-files",
-    "--disable-extensions", "--disable-background-networking", "--no-first-run", "--window-size=1400,1000",
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--hide-scrollbars",
+    "--allow-file-access-from-files",
+    "--disable-extensions",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--window-size=1400,1000",
     "--virtual-time-budget=20000",
-)  # fmt: skip
+)
 DARK = "--blink-settings=preferredColorScheme=0"
 
 

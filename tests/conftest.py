@@ -12,9 +12,12 @@ LAW_EXAMPLES = int(os.environ.get("LAW_EXAMPLES", "2000"))
 
 settings.register_profile("gate", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile(
-    "laws", deadline=None, max_examples=LAW_EXAMPLES, print_blob=True,
+    "laws",
+    deadline=None,
+    max_examples=LAW_EXAMPLES,
+    print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)  # fmt: skip
+)
 settings.load_profile(PROFILE)
 
 

@@ -15,8 +15,21 @@ from pathlib import Path
 from typing import Literal
 
 Fault = Literal["kill", "full"]
-_EVENTS = frozenset({"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate",
-                     "os.chmod", "shutil.move", "shutil.rmtree"})  # fmt: skip
+_EVENTS = frozenset(
+    {
+        "open",
+        "os.rename",
+        "os.remove",
+        "os.mkdir",
+        "os.rmdir",
+        "os.link",
+        "os.symlink",
+        "os.truncate",
+        "os.chmod",
+        "shutil.move",
+        "shutil.rmtree",
+    }
+)
 
 
 class _Counter:

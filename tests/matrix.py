@@ -15,8 +15,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
-QUICK = ("tests/contract/test_public_names.py", "tests/unit/design", "tests/unit/reduce/test_metrics.py",
-         "tests/unit/verdict/test_decision.py", "tests/unit/write/test_tables_and_export.py", "tests/laws")  # fmt: skip
+QUICK = (
+    "tests/contract/test_public_names.py",
+    "tests/unit/design",
+    "tests/unit/reduce/test_metrics.py",
+    "tests/unit/verdict/test_decision.py",
+    "tests/unit/write/test_tables_and_export.py",
+    "tests/laws",
+)
 
 
 def interpreter(version: str) -> str | None:
@@ -29,8 +35,12 @@ def interpreter(version: str) -> str | None:
         )
     for place in places:
         if place and place.strip() and Path(place.strip()).exists():
-            asked = subprocess.run([place.strip(), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
-                                   capture_output=True, text=True, check=False)  # fmt: skip
+            asked = subprocess.run(
+                [place.strip(), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
             if asked.stdout.strip() == version:
                 return place.strip()
     return None

@@ -15,9 +15,16 @@ from pathlib import Path
 import numpy._core._multiarray_umath as umath
 
 SENSITIVE = (
-    "tests/laws", "tests/contract", "tests/unit/fit_torch", "tests/unit/fit", "tests/unit/reduce", "tests/unit/stack",
-    "tests/unit/stacking", "tests/unit/verdict", "tests/e2e/test_small_study.py",
-)  # fmt: skip
+    "tests/laws",
+    "tests/contract",
+    "tests/unit/fit_torch",
+    "tests/unit/fit",
+    "tests/unit/reduce",
+    "tests/unit/stack",
+    "tests/unit/stacking",
+    "tests/unit/verdict",
+    "tests/e2e/test_small_study.py",
+)
 
 
 def variants() -> dict[str, dict[str, str]]:

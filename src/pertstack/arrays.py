@@ -71,10 +71,15 @@ class StackFit:
         return {name: self.nested.final[name].weights() for name in self.nested.names}
 
     def predict(
-        self, predictions: Mapping[str, Any], *, control: Any = None, cell_line: Any = None,
-        combiner: str | None = None, embeddings: Mapping[str, ArrayEmbedding] | None = None,
+        self,
+        predictions: Mapping[str, Any],
+        *,
+        control: Any = None,
+        cell_line: Any = None,
+        combiner: str | None = None,
+        embeddings: Mapping[str, ArrayEmbedding] | None = None,
         features: Mapping[str, Any] | None = None,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         """Combined treated profiles (n, n_genes) of new samples, by the chosen combiner or the one named.
 
         An array; a DataFrame where the arguments carry row names, in the order of ``control``, else of the first model.
@@ -95,9 +100,10 @@ class StackFit:
         named = {f"predictions[{m!r}]": predictions[m] for m in fitted.models}
         extra = {f"features[{f!r}]": v for f, v in (features or {}).items()}
         ordered = align(
-            {"control": control, **named, "cell_line": cell_line, **extra}, first=("control", *named),
+            {"control": control, **named, "cell_line": cell_line, **extra},
+            first=("control", *named),
             columns=self.references.gene_names if self.named_genes else None,
-        )  # fmt: skip
+        )
         found = ordered.values
         given = {m: np.asarray(found[n], dtype=np.float32) for m, n in zip(fitted.models, named, strict=True)}
         shape = next(iter(given.values())).shape
@@ -162,29 +168,47 @@ def stack(
     wanted = parse_metric(primary)
     ordered = align(
         {
-            "treated": treated, "control": control, **{f"predictions[{m!r}]": v for m, v in predictions.items()},
-            "folds": folds, "perturbation": perturbation, "cell_line": cell_line, "group": group,
-            "condition": condition, **{f"features[{f!r}]": v for f, v in (features or {}).items()},
+            "treated": treated,
+            "control": control,
+            **{f"predictions[{m!r}]": v for m, v in predictions.items()},
+            "folds": folds,
+            "perturbation": perturbation,
+            "cell_line": cell_line,
+            "group": group,
+            "condition": condition,
+            **{f"features[{f!r}]": v for f, v in (features or {}).items()},
         },
-        columns=gene_names, first=("treated",),
-    )  # fmt: skip
+        columns=gene_names,
+        first=("treated",),
+    )
     found = ordered.values
     features = None if features is None else {f: found[f"features[{f!r}]"] for f in features}
     source = ArraySource(
-        {m: found[f"predictions[{m!r}]"] for m in predictions}, found["treated"], found["control"],
-        folds=found["folds"], perturbation=_one_name_each(found["perturbation"]), cell_line=found["cell_line"],
-        gene_names=ordered.columns if gene_names is None else gene_names, group=found["group"],
-        obs=sample_table(features, np.shape(found["treated"]), condition=found["condition"]), embeddings=embeddings,
-    )  # fmt: skip
+        {m: found[f"predictions[{m!r}]"] for m in predictions},
+        found["treated"],
+        found["control"],
+        folds=found["folds"],
+        perturbation=_one_name_each(found["perturbation"]),
+        cell_line=found["cell_line"],
+        gene_names=ordered.columns if gene_names is None else gene_names,
+        group=found["group"],
+        obs=sample_table(features, np.shape(found["treated"]), condition=found["condition"]),
+        embeddings=embeddings,
+    )
     findings = _probes(source, seed, claims_folds=not trust_partial, assumed=condition is None)
     with threadpool_limits(limits=1):  # many small solves, on which BLAS threads wait for each other
         references = References.collect(source)
         k = min(max(80, wanted.top or 0), len(source.gene_names))
         reduction = reduce_blocks(source, references, k=k)
         nested = fit_nested(
-            combiners, reduction, source=source, references=references, reference=reference, primary=wanted.name,
+            combiners,
+            reduction,
+            source=source,
+            references=references,
+            reference=reference,
+            primary=wanted.name,
             seed=seed,
-        )  # fmt: skip
+        )
         metrics = tuple(dict.fromkeys([wanted.name, *DEFAULT_PANEL]))
         table = score(source, nested.combines(), references, metrics=metrics)
         choice = choose(table, nested, seed=seed, trust_partial=trust_partial)
@@ -207,10 +231,8 @@ def _probes(source: ArraySource, seed: int, *, claims_folds: bool, assumed: bool
     found = [
         finding
         for model in source.models
-        for finding in probe_model(
-            source, sampled, model, seed, claims_folds=claims_folds, assumed=assumed
-        )
-    ]  # fmt: skip
+        for finding in probe_model(source, sampled, model, seed, claims_folds=claims_folds, assumed=assumed)
+    ]
     for words in accused(found).values():
         warnings.warn(" ".join(words), stacklevel=3)
     return tuple(found)

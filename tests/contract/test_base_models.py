@@ -179,10 +179,14 @@ def test_the_fit_is_bit_identical_when_held_out_targets_are_permuted(name, tmp_p
     found: dict[bool, list] = {False: [], True: []}
     for scramble, kept in found.items():
         (result,) = cross_fit(
-            [Job.of(name, settings(name), fold=0)], rows_for=Loader(name, scramble=scramble), engine="inline",
+            [Job.of(name, settings(name), fold=0)],
+            rows_for=Loader(name, scramble=scramble),
+            engine="inline",
             commit=lambda job, block, values, embedding, record, kept=kept: kept.append((block, values, embedding)),
-            done=lambda job: False, log_dir=tmp_path / str(scramble), seed=1,
-        )  # fmt: skip
+            done=lambda job: False,
+            log_dir=tmp_path / str(scramble),
+            seed=1,
+        )
         assert result.status == "done", result.error
     assert len(found[True]) == 2
     for (block, values, embedding), (_, scrambled, other) in zip(found[False], found[True], strict=True):
@@ -221,10 +225,18 @@ def test_unseen_cell_lines_do_not_get_the_answer_of_an_arbitrary_one(name):
         assert np.abs(model.predict(with_obs(known, cell_line=line)) - plain).max() > 0, f"unseen passes for {line}"
 
 
-@pytest.mark.parametrize("options", [
-    {"n_genes": 5}, {"n_genes": 978, "n_perturbations": 12}, {"replicates": 1}, {"cell_lines": ("A",)},
-    {"zero_control": True}, {"n_perturbations": 3, "replicates": 2},
-], ids=["5 genes", "978 genes", "one replicate", "one line", "delta", "tiny"])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n_genes": 5},
+        {"n_genes": 978, "n_perturbations": 12},
+        {"replicates": 1},
+        {"cell_lines": ("A",)},
+        {"zero_control": True},
+        {"n_perturbations": 3, "replicates": 2},
+    ],
+    ids=["5 genes", "978 genes", "one replicate", "one line", "delta", "tiny"],
+)
 @pytest.mark.parametrize("name", EVERY)
 def test_odd_sizes_give_finite_answers(name, options):
     fit, held = split_by_perturbation(world(name, **options), n_held_out=1)

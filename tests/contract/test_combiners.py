@@ -156,9 +156,13 @@ def test_works_as_a_scikit_learn_estimator(name):
     estimator = clone(CombinerEstimator(name))
     given = dict(enumerate(turned_embeddings(world).values())) if "embeddings" in make_combiner(name).needs else None
     estimator.fit(
-        x, world["treated"], folds=world["folds"], groups=world["perturbation"], cell_line=world["cell_line"],
+        x,
+        world["treated"],
+        folds=world["folds"],
+        groups=world["perturbation"],
+        cell_line=world["cell_line"],
         embeddings=given,
-    )  # fmt: skip
+    )
     new = {i: ArrayEmbedding(e.values, e.anchors[None]) for i, e in given.items()} if given else None
     out = estimator.predict(x, cell_line=world["cell_line"], embeddings=new)
     assert out.shape == world["treated"].shape and np.isfinite(out).all()

@@ -12,9 +12,21 @@ import pertstack
 
 ROOT = Path(pertstack.__file__).parent
 ORDER = (
-    "_base", "_stats", "data", "design", "fit", "predictions", "reduce", "stacking", "verdict", "write", "study",
-    "arrays", "plugins", "cli",
-)  # fmt: skip
+    "_base",
+    "_stats",
+    "data",
+    "design",
+    "fit",
+    "predictions",
+    "reduce",
+    "stacking",
+    "verdict",
+    "write",
+    "study",
+    "arrays",
+    "plugins",
+    "cli",
+)
 """From what knows nothing of perturbations down to what people type. ``pertstack/__init__.py`` stands below all."""
 CIRCLES: dict[tuple[str, str], str] = {
     (

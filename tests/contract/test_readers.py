@@ -65,8 +65,11 @@ def as_prediction_layer() -> ad.AnnData:
 
 
 def view() -> ad.AnnData:
-    big = ad.AnnData(np.vstack([VALUES[::-1], VALUES + 9]), obs=pd.DataFrame(index=[*IDS[::-1], *"abcdefg"]),
-                     var=pd.DataFrame(index=GENES))  # fmt: skip
+    big = ad.AnnData(
+        np.vstack([VALUES[::-1], VALUES + 9]),
+        obs=pd.DataFrame(index=[*IDS[::-1], *"abcdefg"]),
+        var=pd.DataFrame(index=GENES),
+    )
     return big[IDS]
 
 
@@ -77,17 +80,25 @@ def nullable_names() -> ad.AnnData:
 
 
 ANNDATA: dict[str, Callable[[], ad.AnnData]] = {
-    "dense": data, "float64": lambda: data(VALUES.astype("f8")), "float16": lambda: data(VALUES.astype("f2")),
-    "integers": lambda: data((VALUES * 16).astype("i4")), "unsigned": lambda: data(np.abs(VALUES * 16).astype("u1")),
-    "big-endian": lambda: data(VALUES.astype(">f4")), "column order": lambda: data(np.asfortranarray(VALUES)),
-    "CSR": lambda: data(sp.csr_matrix(VALUES)), "CSC": lambda: data(sp.csc_matrix(VALUES)),
-    "CSR of float64": lambda: data(sp.csr_matrix(VALUES.astype("f8"))), "raw beside X": with_raw,
-    "layer prediction": as_prediction_layer, "a view": view, "names as nullable strings": nullable_names,
+    "dense": data,
+    "float64": lambda: data(VALUES.astype("f8")),
+    "float16": lambda: data(VALUES.astype("f2")),
+    "integers": lambda: data((VALUES * 16).astype("i4")),
+    "unsigned": lambda: data(np.abs(VALUES * 16).astype("u1")),
+    "big-endian": lambda: data(VALUES.astype(">f4")),
+    "column order": lambda: data(np.asfortranarray(VALUES)),
+    "CSR": lambda: data(sp.csr_matrix(VALUES)),
+    "CSC": lambda: data(sp.csc_matrix(VALUES)),
+    "CSR of float64": lambda: data(sp.csr_matrix(VALUES.astype("f8"))),
+    "raw beside X": with_raw,
+    "layer prediction": as_prediction_layer,
+    "a view": view,
+    "names as nullable strings": nullable_names,
     "categories with gaps": lambda: with_obs(moa=pd.Categorical(["a", None, "b", "a", None, "b", "a"])),
     "nullable numbers": lambda: with_obs(n=pd.array([1, None, 3, 4, 5, 6, 7], dtype="Int64")),
     "nullable booleans": lambda: with_obs(b=pd.array([True, None, False, True, None, True, True], dtype="boolean")),
     "nullable strings": lambda: with_obs(t=pd.array([*"abcdef", None], dtype="string")),
-}  # fmt: skip
+}
 
 
 def h5ad(tmp: Path, a: ad.AnnData, **options: object) -> Path:
@@ -168,39 +179,51 @@ def without_first_name(tmp: Path) -> Path:
 
 READ: dict[str, Callable[[Path], Path]] = {
     **{f"h5ad: {n}": (lambda tmp, make=make: h5ad(tmp, make())) for n, make in ANNDATA.items()},
-    **{f"zarr: {n}": (lambda tmp, make=make: as_zarr(tmp, make())) for n, make in ANNDATA.items()
-       if n not in ("big-endian",)},
+    **{
+        f"zarr: {n}": (lambda tmp, make=make: as_zarr(tmp, make()))
+        for n, make in ANNDATA.items()
+        if n not in ("big-endian",)
+    },
     "h5ad: compressed": lambda tmp: h5ad(tmp, data(), compression="gzip"),
-    "h5ad: backed": backed, "h5ad: records of anndata 0.6": old_h5ad,
+    "h5ad: backed": backed,
+    "h5ad: records of anndata 0.6": old_h5ad,
     "zarr: format 3": lambda tmp: as_zarr(tmp, data(), 3),
     "zarr: format 3, CSR": lambda tmp: as_zarr(tmp, data(sp.csr_matrix(VALUES)), 3),
     "zarr: a folder without suffix": lambda tmp: as_zarr(tmp, data(), 2, "predictions"),
     "zarr: format 3 without suffix": lambda tmp: as_zarr(tmp, data(), 3, "predictions"),
-    "csv: plain": csv, "csv: semicolons": lambda tmp: csv(tmp, sep=";"),
+    "csv: plain": csv,
+    "csv: semicolons": lambda tmp: csv(tmp, sep=";"),
     "csv: decimal commas": lambda tmp: csv(tmp, sep=";", decimal=","),
     "csv: quoted decimal commas": lambda tmp: csv(tmp, decimal=",", quoting=1),
-    "csv: tabs": lambda tmp: csv(tmp, sep="\t"), "tsv": lambda tmp: csv(tmp, "p.TSV", sep="\t"),
-    "csv: UTF-16": lambda tmp: csv(tmp, encoding="utf-16"), "csv: BOM": lambda tmp: csv(tmp, encoding="utf-8-sig"),
+    "csv: tabs": lambda tmp: csv(tmp, sep="\t"),
+    "tsv": lambda tmp: csv(tmp, "p.TSV", sep="\t"),
+    "csv: UTF-16": lambda tmp: csv(tmp, encoding="utf-16"),
+    "csv: BOM": lambda tmp: csv(tmp, encoding="utf-8-sig"),
     "csv: Windows line ends": lambda tmp: csv(tmp, lineterminator="\r\n"),
     "csv: old Mac line ends": lambda tmp: csv(tmp, lineterminator="\r"),
-    "csv: gzip": lambda tmp: csv(tmp, "p.csv.gz"), "csv: xz": lambda tmp: csv(tmp, "p.csv.xz"),
-    "csv: exponents": lambda tmp: csv(tmp, float_format="%.6e"), "csv: row numbers in front": row_numbers,
+    "csv: gzip": lambda tmp: csv(tmp, "p.csv.gz"),
+    "csv: xz": lambda tmp: csv(tmp, "p.csv.xz"),
+    "csv: exponents": lambda tmp: csv(tmp, float_format="%.6e"),
+    "csv: row numbers in front": row_numbers,
     "txt: R's first line without a first name": without_first_name,
-    "parquet: index": parquet, "parquet: named index": lambda tmp: parquet(tmp, FRAME.rename_axis("cell")),
+    "parquet: index": parquet,
+    "parquet: named index": lambda tmp: parquet(tmp, FRAME.rename_axis("cell")),
     "parquet: first column": lambda tmp: parquet(tmp, FRAME.rename_axis("id").reset_index(), index=False),
     "parquet: float64": lambda tmp: parquet(tmp, FRAME.astype("f8")),
     "parquet: float16": lambda tmp: parquet(tmp, FRAME.astype("f2")),
     "parquet: integers": lambda tmp: parquet(tmp, (FRAME * 16).astype("i2")),
-    "parquet: dictionary ids": dictionary_ids, "parquet: small row groups": lambda tmp: parquet(tmp, row_group_size=2),
+    "parquet: dictionary ids": dictionary_ids,
+    "parquet: small row groups": lambda tmp: parquet(tmp, row_group_size=2),
     "feather": feather,
-    "npz": npz, "npz: objects": lambda tmp: npz(tmp, ids=np.array(IDS, object), genes=np.array(GENES, object)),
+    "npz": npz,
+    "npz: objects": lambda tmp: npz(tmp, ids=np.array(IDS, object), genes=np.array(GENES, object)),
     "npz: bytes": lambda tmp: npz(tmp, ids=np.array([i.encode() for i in IDS])),
     "npz: compressed": lambda tmp: npz(tmp, save=np.savez_compressed),
     "npz: float64": lambda tmp: npz(tmp, VALUES.astype("f8")),
     "npz: float16": lambda tmp: npz(tmp, VALUES.astype("f2")),
     "npz: big-endian": lambda tmp: npz(tmp, VALUES.astype(">f4")),
     "npz: integers": lambda tmp: npz(tmp, (VALUES * 16).astype("i8")),
-}  # fmt: skip
+}
 SCALED = ("integers", "unsigned")  # written 16 times as large, to be whole
 
 
@@ -268,31 +291,63 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str, Mend]] = {
     "npz cut short": (lambda tmp: _cut(npz(tmp)), r"cannot be read as \.npz", lambda m, t: npz(t)),
     "parquet cut short": (lambda tmp: _cut(parquet(tmp)), "cannot be read as parquet", lambda m, t: parquet(t)),
     "csv.gz cut short": (lambda tmp: _cut(csv(tmp, "p.csv.gz")), "damaged", lambda m, t: csv(t, "p.csv.gz")),
-    "npz in column order": (lambda tmp: npz(tmp, np.asfortranarray(VALUES)), "ascontiguousarray",
-                            lambda m, t: npz(t, np.ascontiguousarray(np.asfortranarray(VALUES)))),
-    "npz of bfloat16": (lambda tmp: npz(tmp, VALUES.astype("f2").view("V2")), "numbers.*are expected",
-                        lambda m, t: npz(t, VALUES)),
+    "npz in column order": (
+        lambda tmp: npz(tmp, np.asfortranarray(VALUES)),
+        "ascontiguousarray",
+        lambda m, t: npz(t, np.ascontiguousarray(np.asfortranarray(VALUES))),
+    ),
+    "npz of bfloat16": (
+        lambda tmp: npz(tmp, VALUES.astype("f2").view("V2")),
+        "numbers.*are expected",
+        lambda m, t: npz(t, VALUES),
+    ),
     "npz without ids": (lambda tmp: _without_ids(tmp), "lacks 'sample_ids'", lambda m, t: npz(t)),
-    "npz with other objects": (lambda tmp: npz(tmp, ids=_objects([{i} for i in IDS])), "other Python objects",
-                               lambda m, t: npz(t, ids=np.asarray(list(IDS), dtype=str))),
+    "npz with other objects": (
+        lambda tmp: npz(tmp, ids=_objects([{i} for i in IDS])),
+        "other Python objects",
+        lambda m, t: npz(t, ids=np.asarray(list(IDS), dtype=str)),
+    ),
     "npz with one id too few": (lambda tmp: npz(tmp, ids=IDS[:-1]), "6 sample ids", lambda m, t: npz(t)),
-    "csv with a word": (lambda tmp: text(tmp, FRAME.to_csv() + "z,1,2,oops,4,5\n"),
-                        r"row 8 .*'oops' in column '1-Mar'", lambda m, t: csv(t)),
-    "csv with a short row": (lambda tmp: text(tmp, FRAME.to_csv() + "z,1,2\n"), "row 8 has 3 cells",
-                             lambda m, t: csv(t)),
-    "csv with thousands": (lambda tmp: text(tmp, "id;a;b\nx;1,234;5\ny;856;6\n"), "thousands",
-                           lambda m, t: csv(t, sep=";", decimal=".")),
-    "csv that is a workbook": (lambda tmp: _bytes(tmp / "p.csv", b"PK\x03\x04....."), "zip archive",
-                               lambda m, t: csv(t)),
-    "parquet with a column of words": (lambda tmp: parquet(tmp, FRAME.assign(cell="A")), "without numbers: 'cell'",
-                                       lambda m, t: parquet(t, FRAME)),
-    "parquet without ids": (lambda tmp: parquet(tmp, FRAME.reset_index(drop=True)), "no sample ids",
-                            lambda m, t: parquet(t, FRAME)),
-    **{f"{kind}, two {'samples' if axis == 0 else 'genes'} of one name": (
-        lambda tmp, kind=kind, axis=axis: repeated(tmp, kind, axis), "occur more than once",
-        lambda m, t, kind=kind: {"csv": csv, "npz": npz}.get(kind, lambda t: h5ad(t, data()))(t))
-       for kind in ("h5ad", "zarr", "csv", "npz") for axis in (0, 1)},
-}  # fmt: skip
+    "csv with a word": (
+        lambda tmp: text(tmp, FRAME.to_csv() + "z,1,2,oops,4,5\n"),
+        r"row 8 .*'oops' in column '1-Mar'",
+        lambda m, t: csv(t),
+    ),
+    "csv with a short row": (
+        lambda tmp: text(tmp, FRAME.to_csv() + "z,1,2\n"),
+        "row 8 has 3 cells",
+        lambda m, t: csv(t),
+    ),
+    "csv with thousands": (
+        lambda tmp: text(tmp, "id;a;b\nx;1,234;5\ny;856;6\n"),
+        "thousands",
+        lambda m, t: csv(t, sep=";", decimal="."),
+    ),
+    "csv that is a workbook": (
+        lambda tmp: _bytes(tmp / "p.csv", b"PK\x03\x04....."),
+        "zip archive",
+        lambda m, t: csv(t),
+    ),
+    "parquet with a column of words": (
+        lambda tmp: parquet(tmp, FRAME.assign(cell="A")),
+        "without numbers: 'cell'",
+        lambda m, t: parquet(t, FRAME),
+    ),
+    "parquet without ids": (
+        lambda tmp: parquet(tmp, FRAME.reset_index(drop=True)),
+        "no sample ids",
+        lambda m, t: parquet(t, FRAME),
+    ),
+    **{
+        f"{kind}, two {'samples' if axis == 0 else 'genes'} of one name": (
+            lambda tmp, kind=kind, axis=axis: repeated(tmp, kind, axis),
+            "occur more than once",
+            lambda m, t, kind=kind: {"csv": csv, "npz": npz}.get(kind, lambda t: h5ad(t, data()))(t),
+        )
+        for kind in ("h5ad", "zarr", "csv", "npz")
+        for axis in (0, 1)
+    },
+}
 
 
 def _objects(values: list[object]) -> np.ndarray:
@@ -340,10 +395,12 @@ def test_a_locked_file_is_named_and_the_variable_helps(tmp_path: Path) -> None:
 
 
 DATA: dict[str, Callable[[Path, ad.AnnData], Path]] = {
-    "h5ad": lambda tmp, a: h5ad(tmp, a), "zarr 2": lambda tmp, a: as_zarr(tmp, a, 2),
-    "zarr 3": lambda tmp, a: as_zarr(tmp, a, 3), "a zarr folder without suffix": lambda tmp, a: as_zarr(tmp, a, 2, "f"),
+    "h5ad": lambda tmp, a: h5ad(tmp, a),
+    "zarr 2": lambda tmp, a: as_zarr(tmp, a, 2),
+    "zarr 3": lambda tmp, a: as_zarr(tmp, a, 3),
+    "a zarr folder without suffix": lambda tmp, a: as_zarr(tmp, a, 2, "f"),
     "CSR": lambda tmp, a: h5ad(tmp, _sparse(a)),
-}  # fmt: skip
+}
 
 
 def _sparse(a: ad.AnnData) -> ad.AnnData:
@@ -367,9 +424,12 @@ def test_data_come_through_the_same_door_equal(tmp_path: Path, name: str) -> Non
 
 
 TABLES = {
-    "commas": {}, "semicolons and decimal commas": {"sep": ";", "decimal": ","}, "UTF-16": {"encoding": "utf-16"},
-    "tabs": {"sep": "\t"}, "parquet": None,
-}  # fmt: skip
+    "commas": {},
+    "semicolons and decimal commas": {"sep": ";", "decimal": ","},
+    "UTF-16": {"encoding": "utf-16"},
+    "tabs": {"sep": "\t"},
+    "parquet": None,
+}
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -390,9 +450,11 @@ def test_tables_of_data_come_through_equal(tmp_path: Path, name: str) -> None:
 
 
 def test_odd_names_and_lists_of_metadata_are_kept_and_told(tmp_path: Path) -> None:
-    frame = FRAME.rename_axis("sample_id").reset_index().assign(
-        perturbation=["p1"] * N, cell_line="A375", **{"G1/S": ["x"] * N, "_index": ["y"] * N}
-    )  # fmt: skip
+    frame = (
+        FRAME.rename_axis("sample_id")
+        .reset_index()
+        .assign(perturbation=["p1"] * N, cell_line="A375", **{"G1/S": ["x"] * N, "_index": ["y"] * N})
+    )
     frame["targets"] = [["EGFR", "ERBB2"]] * N
     frame.to_parquet(tmp_path / "t.parquet")
     file = open_data(tmp_path / "t.parquet", delta=True)
@@ -401,8 +463,17 @@ def test_odd_names_and_lists_of_metadata_are_kept_and_told(tmp_path: Path) -> No
     assert {"columns_renamed", "lists_joined"} <= {n.code for n in file.notes}
 
 
-FUZZED = ("npz", "npz: objects", "csv: plain", "csv: gzip", "csv: UTF-16", "parquet: index", "feather", "h5ad: dense",
-          "h5ad: CSR")  # fmt: skip
+FUZZED = (
+    "npz",
+    "npz: objects",
+    "csv: plain",
+    "csv: gzip",
+    "csv: UTF-16",
+    "parquet: index",
+    "feather",
+    "h5ad: dense",
+    "h5ad: CSR",
+)
 
 
 @pytest.mark.parametrize("name", FUZZED)

@@ -62,8 +62,10 @@ def test_what_describes_the_package_agrees_with_it():
     assert citation["version"] == recipe["context"]["version"] == version and citation["cff-version"] == "1.2.0"
     assert json.loads((ROOT / ".zenodo.json").read_text())["license"].lower() == citation["license"].lower()
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    names = {re.split(r"[ >=<]", line)[0].replace("matplotlib-base", "matplotlib").removeprefix("python-") for line in
-             recipe["requirements"]["run"]}  # fmt: skip
+    names = {
+        re.split(r"[ >=<]", line)[0].replace("matplotlib-base", "matplotlib").removeprefix("python-")
+        for line in recipe["requirements"]["run"]
+    }
     assert {re.split(r"[ >=<\[]", line)[0] for line in wanted} <= names | {"xxhash"}
 
 

@@ -18,15 +18,20 @@ from .conftest import ok
 FREE = ("rmse_all", "mae_all")  # the reference cancels
 LANDMARKS = [
     f"{m}_landmark@{r}"
-    for r in ("own", "pooled") for m in metric_names(tops=(20,)) if m not in SET_LEVEL and (r, m) not in
-    {("pooled", x) for x in FREE}
-]  # fmt: skip
+    for r in ("own", "pooled")
+    for m in metric_names(tops=(20,))
+    if m not in SET_LEVEL and (r, m) not in {("pooled", x) for x in FREE}
+]
 PROMISED = [
     *(f"{m}@{r}" for r in ("own", "pooled") for m in metric_names() if m not in SET_LEVEL),
     *(f"{m}@pooled" for m in SET_LEVEL),
-    "pearson_all@centroid", "r2_top20@centroid", "r2_top20@matched", "pearson_all@matched", "r2_top20_strict@matched",
+    "pearson_all@centroid",
+    "r2_top20@centroid",
+    "r2_top20@matched",
+    "pearson_all@matched",
+    "r2_top20_strict@matched",
     *LANDMARKS,
-]  # fmt: skip
+]
 
 
 def ridge_on_test(study: Path) -> dict[str, dict]:

@@ -85,13 +85,17 @@ def test_a_models_file_gives_profile_and_single_values_and_all_are_recorded(fres
     assert expected["ChemCPASupervised"]["encoder"] != profile("default", "ChemCPASupervised")["encoder"]
 
 
-@pytest.mark.parametrize(("text", "options", "says"), [
-    ("[scGen]\nlatnet = 3\n", (), "latent"),
-    ("[scGem]\nlatent = 3\n", (), "scGen"),
-    ('profile = "fastest"\n', (), "fast"),
-    ("[scGen\n", (), "TOML"),
-    ('profile = "fast"\n', ("--profile", "paper"), "names profile 'fast'"),
-], ids=["key", "model", "profile", "syntax", "two profiles"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "options", "says"),
+    [
+        ("[scGen]\nlatnet = 3\n", (), "latent"),
+        ("[scGem]\nlatent = 3\n", (), "scGen"),
+        ('profile = "fastest"\n', (), "fast"),
+        ("[scGen\n", (), "TOML"),
+        ('profile = "fast"\n', ("--profile", "paper"), "names profile 'fast'"),
+    ],
+    ids=["key", "model", "profile", "syntax", "two profiles"],
+)
 def test_a_wrong_models_file_is_refused_before_anything_is_fitted(text, options, says, fresh: Path, tmp_path: Path):
     study = shutil.copytree(fresh, tmp_path / "study")
     (study / "models.toml").write_text(text)

@@ -149,9 +149,11 @@ def test_networks_and_programs_that_fail_leave_the_study_and_the_others_intact(f
     done = pertstack("fit", study, "--models", ",".join([*networks, "ridge", *cards]), "--no-nested")
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     said = {name: message for name, (_, message) in PROGRAMS.items() if message} | {
-        "TranSiGen": "became nan in epoch 1", "CheMoE": "ran out of memory", "scGen": "device 'cuda' cannot be used",
+        "TranSiGen": "became nan in epoch 1",
+        "CheMoE": "ran out of memory",
+        "scGen": "device 'cuda' cannot be used",
         "MultiDCP": "another fold plan",
-    }  # fmt: skip
+    }
     lines = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
     for name, message in said.items():
         of_model = [line for line in lines if line.startswith(f"failed: {name} ")]

@@ -43,8 +43,17 @@ def test_the_archives_hold_what_they_must(built: Path):
 def test_it_installs_alone_and_works_in_an_empty_folder(built: Path, tmp_path: Path, kind: str):
     run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     python, pertstack = tmp_path / "venv/bin/python", tmp_path / "venv/bin/pertstack"
-    run(python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", next(built.glob(kind)),
-        cwd=tmp_path)  # fmt: skip
+    run(
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--constraint",
+        ROOT / "constraints.txt",
+        next(built.glob(kind)),
+        cwd=tmp_path,
+    )
     assert run(pertstack, "--version", cwd=tmp_path).startswith("pertstack ")
     size = ("--samples", 240, "--genes", 40, "--cell-lines", 1, "--perturbations", 30)
     run(pertstack, "simulate", "world.h5ad", *size, cwd=tmp_path)

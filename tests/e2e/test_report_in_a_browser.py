@@ -28,26 +28,37 @@ def page() -> str:
     """Nineteen rows, so that some are folded away; every part of the page filled."""
     kinds = KINDS | dict.fromkeys(MORE, "combiner")
     setting = Setting(
-        kinds, chosen="direct_pooled", test_looks=1, plan_digest="9f2c44e0a1b2" * 4, versions={"numpy": "2.4"},
-        cautions={"simplex": ("weights did not settle",)}, simulated=True,
-    )  # fmt: skip
+        kinds,
+        chosen="direct_pooled",
+        test_looks=1,
+        plan_digest="9f2c44e0a1b2" * 4,
+        versions={"numpy": "2.4"},
+        cautions={"simplex": ("weights did not settle",)},
+        simulated=True,
+    )
     verdict = judge(world(24, by_name=shifts() | MORE), None, setting, PlainResampling(20))
     correlation = pd.DataFrame(np.eye(4) * 0.2 + 0.8, MODELS, MODELS)
     content = ReportInput(
-        "study: lincs_level3.h5ad", verdict, data={"samples": 72, "cell lines": ["A375", "HT29"]},
+        "study: lincs_level3.h5ad",
+        verdict,
+        data={"samples": 72, "cell lines": ["A375", "HT29"]},
         plan={"primary": "r2_top20", "combiners": []},
         ledger=[{"time": "2026-01-01T00:00:00Z", "who": "ana", "kind": "look", "facts": {"key": "a" * 64}}],
         weights={"direct_pooled": dict(zip(MODELS, (0.8, 0.3, -0.1, 0.0), strict=True))},
-        prediction_correlation=correlation, error_correlation=correlation, diversity={"effective number": 2.371},
+        prediction_correlation=correlation,
+        error_correlation=correlation,
+        diversity={"effective number": 2.371},
         ladder=[{"name": "direct_pooled", "outcome": "kept", "reason": "gains"}],
         checks=run_checks(Facts(verdict, correlation)),
         findings=[Finding("warning", "shared_control", "14 control rows are shared.", 14)],
         probes=[Finding("warning", "fold_fingerprint", "knn carries the mark of other folds.", where="knn")],
         absent=[{"name": "transigen", "reason": "loss became NaN"}],
         coverage=pd.DataFrame({"cell_line": ["A375"], "coverage": [0.91], "width": [1.0]}),
-        slopes={"mlp": 1.02, "knn": 0.6}, made={"look": "2026-01-01 00:00", "command": "pertstack report study"},
-        simulated=True, mean_name="plain_mean",
-    )  # fmt: skip
+        slopes={"mlp": 1.02, "knn": 0.6},
+        made={"look": "2026-01-01 00:00", "command": "pertstack report study"},
+        simulated=True,
+        mean_name="plain_mean",
+    )
     return render(dataclasses.replace(content))
 
 
@@ -84,9 +95,15 @@ def answers(tmp_path_factory):
         {**frames, "paper": (paper, 700)},
         script + WORKS + "return {layout, faults, works};",
     )
-    dark = browser.ask(tmp_path_factory.mktemp("dark"), frames, script + """
+    dark = browser.ask(
+        tmp_path_factory.mktemp("dark"),
+        frames,
+        script
+        + """
         const ground = window.getComputedStyle(document.body).backgroundColor;
-        return {layout, faults, ground};""", dark=True)  # fmt: skip
+        return {layout, faults, ground};""",
+        dark=True,
+    )
     return {**light, **{f"{name} in the dark": found for name, found in dark.items()}}
 
 

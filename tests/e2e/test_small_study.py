@@ -22,10 +22,19 @@ def board(study: Path) -> dict:
 
 def test_files_of_the_contract_are_there(study: Path):
     for name in (
-        "study.toml", "plan/folds.parquet", "plan/plan.json", "plan.toml", "ledger.jsonl", "results/leaderboard.json",
-        "results/leaderboard.csv", "results/weights.json", "results/weights.npz", "results/diversity.json",
-        "results/checks.json", "report.html",
-    ):  # fmt: skip
+        "study.toml",
+        "plan/folds.parquet",
+        "plan/plan.json",
+        "plan.toml",
+        "ledger.jsonl",
+        "results/leaderboard.json",
+        "results/leaderboard.csv",
+        "results/weights.json",
+        "results/weights.npz",
+        "results/diversity.json",
+        "results/checks.json",
+        "report.html",
+    ):
         assert (study / name).is_file(), name
     found = board(study)
     assert {"primary_metric", "reference", "chosen", "best_single", "test_looks", "plan_digest", "versions"} <= set(
@@ -110,8 +119,9 @@ def test_predictions_handed_in_find_their_rows_and_genes_by_name(tmp_path: Path)
     rows, columns = rng.permutation(700), rng.permutation(6)
     shuffled = anndata.AnnData(
         values[rows][:, columns],
-        obs=pd.DataFrame(index=[ids[i] for i in rows]), var=pd.DataFrame(index=[genes[j] for j in columns]),
-    )  # fmt: skip
+        obs=pd.DataFrame(index=[ids[i] for i in rows]),
+        var=pd.DataFrame(index=[genes[j] for j in columns]),
+    )
     shuffled.write_h5ad(tmp_path / "shuffled.h5ad")
     found = read_aligned(tmp_path / "shuffled.h5ad", ids, genes, tmp_path / "aligned.npy")
     np.testing.assert_array_equal(np.asarray(found), values)

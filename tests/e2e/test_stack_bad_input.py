@@ -82,12 +82,23 @@ def add(run: Command, study: Path, name: str, data: anndata.AnnData, values, row
     genes = np.arange(len(GENES)) if genes is None else np.flatnonzero(genes)
     path = study.parent / f"{name}.npz"
     np.savez(
-        path, predictions=np.ascontiguousarray(values[np.ix_(rows, genes)]),
-        sample_ids=np.asarray(data.obs_names[rows], dtype=str), gene_names=np.asarray(GENES)[genes],
+        path,
+        predictions=np.ascontiguousarray(values[np.ix_(rows, genes)]),
+        sample_ids=np.asarray(data.obs_names[rows], dtype=str),
+        gene_names=np.asarray(GENES)[genes],
         card=(study / "card.json").read_text(),
-    )  # fmt: skip
-    return run("add", study, name, path, "--fitted-on", "plan", "--scale", "treated",
-               *[w for k, v in options.items() for w in (f"--{k}", v)])  # fmt: skip
+    )
+    return run(
+        "add",
+        study,
+        name,
+        path,
+        "--fitted-on",
+        "plan",
+        "--scale",
+        "treated",
+        *[w for k, v in options.items() for w in (f"--{k}", v)],
+    )
 
 
 def stacked(run: Command, study: Path) -> tuple[dict, dict]:
@@ -162,8 +173,9 @@ def test_missing_rows_and_genes_are_recorded_not_padded(run, study, bare):
 
 def test_a_gene_that_nobody_predicts_is_an_error_that_names_it(run, study, bare):
     for name in ("a", "b"):
-        code, _, said = add(run, study, name, bare[1], model(bare[1], 1.0, 1), genes=np.arange(30) != 7,
-                            missing="record")  # fmt: skip
+        code, _, said = add(
+            run, study, name, bare[1], model(bare[1], 1.0, 1), genes=np.arange(30) != 7, missing="record"
+        )
         assert code == 0, said
     code, _, said = run("stack", study)
     assert code == 2 and "g07" in said and "No model predicts" in said
@@ -265,10 +277,15 @@ def test_arrays_give_the_numbers_of_the_study(run, study, bare):
     rows = data.obs_names.get_indexer(plan["sample_id"])
     with pytest.warns(UserWarning, match="claims to be cross-fitted"):
         fit = ps.stack(
-            {m: p[rows] for m, p in models.items()}, treated=data.X[rows], control=data.layers["control"][rows],
-            folds=plan["fold"].astype(int).to_numpy(), perturbation=data.obs["perturbation"].to_numpy()[rows],
-            cell_line=data.obs["cell_line"].to_numpy()[rows], group=plan["group"].to_numpy(), gene_names=GENES,
-        )  # fmt: skip
+            {m: p[rows] for m, p in models.items()},
+            treated=data.X[rows],
+            control=data.layers["control"][rows],
+            folds=plan["fold"].astype(int).to_numpy(),
+            perturbation=data.obs["perturbation"].to_numpy()[rows],
+            cell_line=data.obs["cell_line"].to_numpy()[rows],
+            group=plan["group"].to_numpy(),
+            gene_names=GENES,
+        )
     assert set(fit.nested.names) - {"no_change"} == set(oof["gaps"]) - {"no_change"}
     for name, gap in oof["gaps"].items():
         if name in fit.scores.names:

@@ -65,8 +65,20 @@ def fine(done: Done) -> Done:
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study with two models, not yet stacked: 240 samples x 40 genes, 2 cell lines, 3 folds. Copy before changing."""
     home = tmp_path_factory.mktemp("door")
-    ok("simulate", home / "w.h5ad", "--samples", 240, "--genes", 40, "--cell-lines", 2, "--perturbations", 30,
-       "--seed", 5)  # fmt: skip
+    ok(
+        "simulate",
+        home / "w.h5ad",
+        "--samples",
+        240,
+        "--genes",
+        40,
+        "--cell-lines",
+        2,
+        "--perturbations",
+        30,
+        "--seed",
+        5,
+    )
     ok("init", home / "study", "--data", home / "w.h5ad", "--seed", 2)
     ok("fit", home / "study", "--models", "mean_treated,ridge", "--no-nested")
     ok("export", home / "study", home / "ridge.npz", "--models", "ridge")
@@ -331,9 +343,14 @@ def test_another_scale_is_refused_or_mapped_by_name(run: Command, copy: Path, ta
     own = json.loads(table.card)
     assert own["transform"] != "linear"
     linear = card_of(
-        table, transform="linear", value_min=2 ** own["value_min"], value_max=2 ** own["value_max"],
-        value_sd=100.0, gene_digest="x", gene_set_digest="y",
-    )  # fmt: skip
+        table,
+        transform="linear",
+        value_min=2 ** own["value_min"],
+        value_max=2 ** own["value_max"],
+        value_sd=100.0,
+        gene_digest="x",
+        gene_set_digest="y",
+    )
     path = table.npz(tmp_path / "p.npz", predictions=np.exp2(table.values.astype(float)), card=linear)
     refused(add(run, copy, "linear", path), 3, "transform differs", "linear there", "log2")
     nothing_left(copy, "linear")

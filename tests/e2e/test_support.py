@@ -134,15 +134,19 @@ def test_what_is_support_can_be_said_in_four_ways(tmp_path):
     )
     (tmp_path / "list.txt").write_text("a+ctrl\ns3\n")
     asked = {
-        "kind=single": [1, 1, 0, 0], "reference": [1, 0, 0, 0], "b+ctrl,s2": [0, 1, 1, 0],
+        "kind=single": [1, 1, 0, 0],
+        "reference": [1, 0, 0, 0],
+        "b+ctrl,s2": [0, 1, 1, 0],
         str(tmp_path / "list.txt"): [1, 0, 0, 1],
-    }  # fmt: skip
+    }
     for text, expected in asked.items():
         assert support_rows(obs, [text]).astype(int).tolist() == expected, text
     assert support_rows(obs.drop(columns="kind"), ["kind=single"]).tolist() == [True, True, False, False]
     for text, error in (
-        ("kind=singel", "Did you mean 'single'"), ("sort=single", "column"), ("zzz", "perturbation, sample or column"),
-    ):  # fmt: skip
+        ("kind=singel", "Did you mean 'single'"),
+        ("sort=single", "column"),
+        ("zzz", "perturbation, sample or column"),
+    ):
         with pytest.raises(UnknownNameError, match=error):
             support_rows(obs, [text])
     for text in ("kind=single,double", "kind"):

@@ -34,8 +34,12 @@ def stored(study, model):
 
 def test_a_dict_of_pairs_serves_every_sample_of_the_study(world, tmp_path):
     _, study, profiles = world
-    report = study.add("gears", files.gears_json(tmp_path / "run", profiles) / "all_predictions.json",
-                       fitted_on="plan", scale="treated")  # fmt: skip
+    report = study.add(
+        "gears",
+        files.gears_json(tmp_path / "run", profiles) / "all_predictions.json",
+        fitted_on="plan",
+        scale="treated",
+    )
     assert report.n_samples == 36
     ours = stored(study, "gears")
     theirs = profiles.loc[study.folder.samples.loc[ours.index, "perturbation"].to_numpy(), ours.columns]
@@ -84,12 +88,17 @@ def test_the_truth_itself_is_no_prediction(world, tmp_path):
     one = data[(data.obs["batch"] == "1") & (data.obs["condition"] != "ctrl")]
     both = data[data.obs["condition"] != "ctrl"]
     with pytest.raises(IntegrityError, match="are the measured values themselves"):
-        study.add("copy", files.h5ad(tmp_path / "copy.h5ad", both.X, both.obs[[]], files.GENES), fitted_on="unknown",
-                  scale="treated")  # fmt: skip
+        study.add(
+            "copy",
+            files.h5ad(tmp_path / "copy.h5ad", both.X, both.obs[[]], files.GENES),
+            fitted_on="unknown",
+            scale="treated",
+        )
     obs = one.obs[["condition"]].set_axis([f"r{i}" for i in range(len(one))])
     with pytest.raises(IntegrityError, match="are the measured values themselves"):
-        study.add("half", files.h5ad(tmp_path / "half.h5ad", one.X, obs, files.GENES), fitted_on="unknown",
-                  scale="treated")  # fmt: skip
+        study.add(
+            "half", files.h5ad(tmp_path / "half.h5ad", one.X, obs, files.GENES), fitted_on="unknown", scale="treated"
+        )
 
 
 def test_a_folder_of_folds_is_added_as_one_model(world, tmp_path):
@@ -151,5 +160,6 @@ def test_a_single_cut_names_the_rows_a_model_saw(world, tmp_path):
 def test_values_of_another_scale_are_refused_after_a_match_by_key_too(world, tmp_path):
     _, study, profiles = world
     with pytest.raises(IntegrityError, match="another scale"):
-        study.add("exp", files.gears_pickle(tmp_path / "exp.pkl", np.expm1(profiles) * 50), fitted_on="plan",
-                  scale="treated")  # fmt: skip
+        study.add(
+            "exp", files.gears_pickle(tmp_path / "exp.pkl", np.expm1(profiles) * 50), fitted_on="plan", scale="treated"
+        )

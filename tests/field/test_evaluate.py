@@ -93,9 +93,9 @@ def test_scores_are_those_of_plain_pandas_whatever_the_order_of_rows_and_genes(w
 def test_the_floor_is_the_mean_of_the_other_perturbations_of_the_line(world, two):
     _, truth, _ = world
     name, line = (truth.obs[c].astype(str).to_numpy() for c in ("perturbation", "cell_line"))
-    floor = np.stack([
-        truth.X[(line == line[i]) & (name != name[i])].astype(np.float64).mean(axis=0) for i in range(truth.n_obs)
-    ])  # fmt: skip
+    floor = np.stack(
+        [truth.X[(line == line[i]) & (name != name[i])].astype(np.float64).mean(axis=0) for i in range(truth.n_obs)]
+    )
     np.testing.assert_allclose(
         scores_of(two[1], "mean_of_others").loc[truth.obs_names], correlations(truth, floor), atol=1e-6
     )

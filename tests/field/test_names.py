@@ -95,11 +95,17 @@ def test_labels_that_are_half_a_list_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("label", "parts"),
-    [("[('DMSO_TF', 0.0, 'uM')]", ("DMSO_TF", 0.0, "uM")), ("('A', 1, 'nM')", ("A", 1.0, "nM")),
-     ("[('A', 0.5, 'uM'), ('B', 0.5, 'uM')]", ("A+B", 0.5, "uM")),
-     ("[('A', 0.5, 'uM'), ('B', 5.0, 'uM')]", ("A (0.5 uM)+B (5 uM)", None, None)),
-     ("(+)-MK-801", None), ("[(__import__('os'), 1, 'x')]", None), ("[()]", None), ("HLA-B", None)],
-)  # fmt: skip
+    [
+        ("[('DMSO_TF', 0.0, 'uM')]", ("DMSO_TF", 0.0, "uM")),
+        ("('A', 1, 'nM')", ("A", 1.0, "nM")),
+        ("[('A', 0.5, 'uM'), ('B', 0.5, 'uM')]", ("A+B", 0.5, "uM")),
+        ("[('A', 0.5, 'uM'), ('B', 5.0, 'uM')]", ("A (0.5 uM)+B (5 uM)", None, None)),
+        ("(+)-MK-801", None),
+        ("[(__import__('os'), 1, 'x')]", None),
+        ("[()]", None),
+        ("HLA-B", None),
+    ],
+)
 def test_labels_are_parted_and_nothing_in_them_is_run(label, parts):
     assert part_label(label) == parts
 
@@ -123,9 +129,16 @@ def test_a_dry_run_shows_what_was_taken_with_its_mend_and_writes_nothing(tmp_pat
     done = CliRunner().invoke(app, [*command, "--dry-run"], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     expected = (
-        "column target_gene", "--map perturbation=COLUMN", "gem_group", "gene_name", "--map gene=COLUMN", "fold 0",
-        "'non-targeting' (24 rows)", "--control-label", "240 cells -> 18 pseudobulk samples",
-    )  # fmt: skip
+        "column target_gene",
+        "--map perturbation=COLUMN",
+        "gem_group",
+        "gene_name",
+        "--map gene=COLUMN",
+        "fold 0",
+        "'non-targeting' (24 rows)",
+        "--control-label",
+        "240 cells -> 18 pseudobulk samples",
+    )
     for text in expected:
         assert text in " ".join(done.stdout.split()).replace("│", "").replace("  ", " "), text
     assert not (tmp_path / "study").exists() and sorted(p.name for p in tmp_path.iterdir()) == ["cells.h5ad"]

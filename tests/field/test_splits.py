@@ -28,8 +28,14 @@ TRAIN, VAL, TEST = [*SINGLES[:8], "GENE01+GENE00", "ctrl"], SINGLES[8:10], [*SIN
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory) -> tuple[Path, pd.DataFrame]:
     """GEARS-like: two lines, conditions ``A+ctrl`` and ``A+B``, ten cells each."""
-    obs = worlds.design([*SINGLES, *DOUBLES], lines=("K562", "RPE1"), batches=("1",), n=10, control="ctrl",
-                        names=("condition", "cell_type", None))  # fmt: skip
+    obs = worlds.design(
+        [*SINGLES, *DOUBLES],
+        lines=("K562", "RPE1"),
+        batches=("1",),
+        n=10,
+        control="ctrl",
+        names=("condition", "cell_type", None),
+    )
     path = tmp_path_factory.mktemp("splits") / "cells.h5ad"
     worlds.write(path, obs, worlds.lognormal(worlds.counts_of(obs, "condition", "cell_type")))
     return path, obs
@@ -54,8 +60,11 @@ def roles(plan: FoldPlan) -> dict[str, str]:
 
 
 def expected(test=TEST, lines=("K562", "RPE1")) -> dict[str, str]:
-    return {f"{p}|{line}": "test" if p in test and line in lines else "development"
-            for p in [*SINGLES, *DOUBLES] for line in ("K562", "RPE1")}  # fmt: skip
+    return {
+        f"{p}|{line}": "test" if p in test and line in lines else "development"
+        for p in [*SINGLES, *DOUBLES]
+        for line in ("K562", "RPE1")
+    }
 
 
 def test_a_split_of_gears_in_a_pickle_makes_a_study(tmp_path, cells):
@@ -82,8 +91,10 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path, file):
 def test_folds_of_scperteval_keep_their_places(tmp_path, file, shape):
     every = [*SINGLES, *DOUBLES]
     tests = [every[i::4] for i in range(4)]
-    folds = [{"train": [p for p in every if p not in t][2:], "val": [p for p in every if p not in t][:2], "test": t}
-             for t in tests]  # fmt: skip
+    folds = [
+        {"train": [p for p in every if p not in t][2:], "val": [p for p in every if p not in t][:2], "test": t}
+        for t in tests
+    ]
     named = {f"fold_{i + 1}": fold for i, fold in enumerate(folds)}
     value = {"dict": named, "list": folds, "wrapped": {"n_folds": 4, "splits": named}}[shape]
     path = tmp_path / "kfold_splits.json"

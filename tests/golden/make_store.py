@@ -39,9 +39,15 @@ def make(root: Path) -> None:
     store.commit(LINE, "treated", values(LINE, 1), fitted_on=None, **names)
     store.commit(LINE, "deep/größe v2", values(LINE, 2), fitted_on=fitted, meta={"seed": 7}, **names)
     store.commit(
-        LINE, "partial", values(LINE, 3)[1:, :2], sample_ids=ids(LINE)[1:], gene_names=GENES[:2],
-        missing_samples=ids(LINE)[:1], missing_genes=GENES[2:], fitted_on=FittedOn.ids(["s4", "elsewhere"]),
-    )  # fmt: skip
+        LINE,
+        "partial",
+        values(LINE, 3)[1:, :2],
+        sample_ids=ids(LINE)[1:],
+        gene_names=GENES[:2],
+        missing_samples=ids(LINE)[:1],
+        missing_genes=GENES[2:],
+        fitted_on=FittedOn.ids(["s4", "elsewhere"]),
+    )
     store.commit_embedding(LINE, "deep/größe v2", values(LINE, 4)[:, :2], sample_ids=ids(LINE), fitted_on=fitted)
     store.commit(TEST, "control", values(TEST, 0), fitted_on=None, sample_ids=ids(TEST), gene_names=GENES)
     store.commit(LINE, "wrong", values(LINE, 5), fitted_on=FittedOn.unknown(), **names)

@@ -85,9 +85,14 @@ def test_cell_eval_agrees(world, ours, tmp_path):
     real = anndata_of(treated, control, drugs, "perturbation", "control")
     pred = anndata_of(predicted, control, drugs, "perturbation", "control")
     judge = cell_eval.MetricsEvaluator(
-        adata_pred=pred, adata_real=real, control_pert="control", pert_col="perturbation", num_threads=1,
-        outdir=str(tmp_path), skip_de=True,
-    )  # fmt: skip
+        adata_pred=pred,
+        adata_real=real,
+        control_pert="control",
+        pert_col="perturbation",
+        num_threads=1,
+        outdir=str(tmp_path),
+        skip_de=True,
+    )
     skip = ["clustering_agreement", "pearson_edistance"]
     results, _ = judge.compute(profile="anndata", skip_metrics=skip, break_on_error=True)
     found = results.to_dict(as_series=False)
@@ -97,10 +102,15 @@ def test_cell_eval_agrees(world, ours, tmp_path):
         score_of = theirs[f"discrimination_score_{name}"]
         theirs[f"discrimination_score_{name}"] = {d: 1 - (1 - v) * N_DRUGS / (N_DRUGS - 1) for d, v in score_of.items()}
     pairs = {
-        "pearson_delta": "pearson_all@pooled", "mae": "mae_all@pooled", "mae_delta": "mae_all@pooled",
-        "mse": "rmse_all@pooled", "mse_delta": "rmse_all@pooled", "discrimination_score_l1": "pds_l1@pooled",
-        "discrimination_score_l2": "centroid_accuracy@pooled", "discrimination_score_cosine": "pds_cosine@pooled",
-    }  # fmt: skip
+        "pearson_delta": "pearson_all@pooled",
+        "mae": "mae_all@pooled",
+        "mae_delta": "mae_all@pooled",
+        "mse": "rmse_all@pooled",
+        "mse_delta": "rmse_all@pooled",
+        "discrimination_score_l1": "pds_l1@pooled",
+        "discrimination_score_l2": "centroid_accuracy@pooled",
+        "discrimination_score_cosine": "pds_cosine@pooled",
+    }
     compare(theirs, ours, pairs)
 
 
@@ -117,8 +127,12 @@ def test_cell_eval2_agrees(world, ours):
     for row in results.iter_rows(named=True):
         theirs.setdefault(row["metric"], {})[row["perturbation"]] = row["value"]
     pairs = {
-        "delta_pearson": "pearson_all@pooled", "expr_mae": "mae_all@pooled", "delta_mae": "mae_all@pooled",
-        "expr_mse": "rmse_all@pooled", "pds_l1": "pds_l1@pooled", "pds_l2": "centroid_accuracy@pooled",
+        "delta_pearson": "pearson_all@pooled",
+        "expr_mae": "mae_all@pooled",
+        "delta_mae": "mae_all@pooled",
+        "expr_mse": "rmse_all@pooled",
+        "pds_l1": "pds_l1@pooled",
+        "pds_l2": "centroid_accuracy@pooled",
         "pds_cosine": "pds_cosine@pooled",
-    }  # fmt: skip
+    }
     compare(theirs, ours, pairs)

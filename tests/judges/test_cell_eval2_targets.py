@@ -42,9 +42,12 @@ def judged(screen, target_gene_map):
 
     options = {} if target_gene_map is None else {"target_gene_map": target_gene_map}
     config = cell_eval2.EvalConfig(
-        metrics=["expr_mse_unbiased", "pds_l1", "pds_l2", "pds_cosine"], pert_col="target", control="ctrl",
-        input_type="lognorm", **options,
-    )  # fmt: skip
+        metrics=["expr_mse_unbiased", "pds_l1", "pds_l2", "pds_cosine"],
+        pert_col="target",
+        control="ctrl",
+        input_type="lognorm",
+        **options,
+    )
     found = cell_eval2.compute_metrics(made(predicted), made(truth), config=config).to_pandas()
     return found.pivot(index="perturbation", columns="metric", values="value").loc[NAMES]
 

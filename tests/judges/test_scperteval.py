@@ -100,12 +100,29 @@ def ours(profiles, protocol):
 @pytest.mark.parametrize(
     "protocol",
     [
-        "mse", "wmse_exp1", "wmse_exp2", "wmse_exp4", "pearson_ctrl", "pearson_pert", "r2_ctrl", "r2_pert",
-        "weighted_pearson_ctrl_exp2", "weighted_pearson_pert_exp2", "weighted_r2_ctrl_exp2", "weighted_r2_pert_exp2",
-        "mse_top_k=20", "pearson_ctrl_top_k=20", "pearson_pert_top_k=20", "r2_ctrl_top_k=20", "mse_degs_padj=0.05",
-        "pearson_ctrl_degs_padj=0.05", "r2_pert_degs_padj=0.05", "pearson_ctrl_heg_k=30", "l2_heg_k=30",
+        "mse",
+        "wmse_exp1",
+        "wmse_exp2",
+        "wmse_exp4",
+        "pearson_ctrl",
+        "pearson_pert",
+        "r2_ctrl",
+        "r2_pert",
+        "weighted_pearson_ctrl_exp2",
+        "weighted_pearson_pert_exp2",
+        "weighted_r2_ctrl_exp2",
+        "weighted_r2_pert_exp2",
+        "mse_top_k=20",
+        "pearson_ctrl_top_k=20",
+        "pearson_pert_top_k=20",
+        "r2_ctrl_top_k=20",
+        "mse_degs_padj=0.05",
+        "pearson_ctrl_degs_padj=0.05",
+        "r2_pert_degs_padj=0.05",
+        "pearson_ctrl_heg_k=30",
+        "l2_heg_k=30",
     ],
-)  # fmt: skip
+)
 def test_a_protocol_agrees(prepared, screen, profiles, protocol):
     expected = theirs(prepared, screen, protocol)
     assert len(set(np.round(expected, 6))) > 3

@@ -186,9 +186,12 @@ def test_a_single_hole_is_refused_at_the_door(bad):
     w["predictions"]["m1"][5, 3] = bad
     with pytest.raises(ValueError, match=r"NaN or infinite values in 1 samples of block .*'row_5'"):
         ps.stack(
-            w["predictions"], treated=w["treated"], control=w["control"], folds=w["folds"],
+            w["predictions"],
+            treated=w["treated"],
+            control=w["control"],
+            folds=w["folds"],
             perturbation=w["perturbation"],
-        )  # fmt: skip
+        )
 
 
 def test_a_constant_prediction_counts_as_zero_and_is_counted():
@@ -197,9 +200,12 @@ def test_a_constant_prediction_counts_as_zero_and_is_counted():
     lazy = w["predictions"]["m0"].copy()
     lazy[:45] = w["control"][:45]  # no change on half of the samples: undefined correlation
     source = ArraySource(
-        {"m0": w["predictions"]["m0"], "lazy": lazy}, w["treated"], w["control"], folds=w["folds"],
+        {"m0": w["predictions"]["m0"], "lazy": lazy},
+        w["treated"],
+        w["control"],
+        folds=w["folds"],
         perturbation=w["perturbation"],
-    )  # fmt: skip
+    )
     table = score(source, {}, References.collect(source), metrics=["r2_top20", "r2_top20_strict"])
     canonical, strict = table.mean("lazy", "r2_top20"), table.mean("lazy", "r2_top20_strict")
     assert (canonical.n_valid, canonical.n, strict.n_valid) == (45, 90, 90)

@@ -74,9 +74,11 @@ def test_less_negative_agreement_is_no_gain():
 
     def reading(centroid):
         scores = {
-            "r2_top20@own": (around(0.64), around(0.58)), "r2_top20@pooled": (around(0.27), around(0.35)),
-            "pearson_all@centroid": centroid, "rmse_all@own": (around(1.03), around(0.96)),
-        }  # fmt: skip
+            "r2_top20@own": (around(0.64), around(0.58)),
+            "r2_top20@pooled": (around(0.27), around(0.35)),
+            "pearson_all@centroid": centroid,
+            "rmse_all@own": (around(1.03), around(0.96)),
+        }
         return decompose("d", "s", scores, primary="r2_top20@pooled", groups=groups, compare=compare).reading
 
     assert reading((around(-0.03), around(-0.08))) == "artefact"

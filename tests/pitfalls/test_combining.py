@@ -21,9 +21,7 @@ from references.small_world import as_source, small_world
 
 def evidence_of(world, **changes) -> Evidence:
     source, references = as_source(world, **changes)
-    return Evidence(
-        reduce_blocks(source, references, k=20), "pooled", "r2_top20@pooled", 0, source, references
-    )  # fmt: skip
+    return Evidence(reduce_blocks(source, references, k=20), "pooled", "r2_top20@pooled", 0, source, references)
 
 
 def stacked(world, combiners, **changes):
@@ -46,9 +44,13 @@ def test_simplex_weights_are_those_of_the_simplex_not_nnls_divided_by_its_sum():
     e = pooled_errors(world)
     gram = e @ e.T / e.shape[1]
     best = minimize(
-        lambda w: w @ gram @ w, np.full(4, 0.25), jac=lambda w: 2 * gram @ w, bounds=[(0, 1)] * 4,
-        constraints={"type": "eq", "fun": lambda w: w.sum() - 1}, options={"ftol": 1e-14, "maxiter": 1000},
-    ).fun  # fmt: skip
+        lambda w: w @ gram @ w,
+        np.full(4, 0.25),
+        jac=lambda w: 2 * gram @ w,
+        bounds=[(0, 1)] * 4,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+        options={"ftol": 1e-14, "maxiter": 1000},
+    ).fun
     assert weights.sum() == pytest.approx(1, abs=1e-9) and weights.min() >= 0
     assert weights @ gram @ weights <= best * (1 + 1e-6)
     y = world["treated"].astype(float).ravel() - world["control"].astype(float).ravel()

@@ -91,10 +91,14 @@ def predicted(name: str, shift: float, tmp_path: Path) -> np.ndarray:
     found = []
     row = get_row(name)
     results = cross_fit(
-        [Job(name, row.target, {}, "pooled", 0)], rows_for=Rows(shift), done=lambda job: False, seed=1,
-        commit=lambda job, block, values, embedding, record: found.append(values), log_dir=tmp_path / str(shift),
+        [Job(name, row.target, {}, "pooled", 0)],
+        rows_for=Rows(shift),
+        done=lambda job: False,
+        seed=1,
+        commit=lambda job, block, values, embedding, record: found.append(values),
+        log_dir=tmp_path / str(shift),
         engine="inline",
-    )  # fmt: skip
+    )
     assert results[0].ok, results[0].error
     return found[0]
 
@@ -146,9 +150,14 @@ def test_a_model_that_fails_is_absent_and_is_not_the_control(monkeypatch, tmp_pa
     monkeypatch.setattr(worker, "build", lambda *a: Broken())
     kept = []
     results = cross_fit(
-        [Job("broken", get_row("ridge").target, {}, "pooled", 0)], rows_for=Rows(0.0), done=lambda job: False, seed=1,
-        commit=lambda *a: kept.append(a), log_dir=tmp_path, engine="inline",
-    )  # fmt: skip
+        [Job("broken", get_row("ridge").target, {}, "pooled", 0)],
+        rows_for=Rows(0.0),
+        done=lambda job: False,
+        seed=1,
+        commit=lambda *a: kept.append(a),
+        log_dir=tmp_path,
+        engine="inline",
+    )
     assert results[0].status == "failed" and "weights.pt" in results[0].error and kept == []
 
 
@@ -177,9 +186,14 @@ def test_pooled_controls_come_from_development_rows_alone():
         control = world["control"] + np.float32(shift) * np.isnan(folds)[:, None]
         treated = world["treated"] + np.float32(shift) * np.isnan(folds)[:, None]
         source = ArraySource(
-            world["predictions"], treated, control, folds=folds, perturbation=world["perturbation"],
-            cell_line=world["cell_line"], role="all",
-        )  # fmt: skip
+            world["predictions"],
+            treated,
+            control,
+            folds=folds,
+            perturbation=world["perturbation"],
+            cell_line=world["cell_line"],
+            role="all",
+        )
         return References.collect(source).pooled("line0")
 
     np.testing.assert_array_equal(pooled(0.0), pooled(100.0))

@@ -30,29 +30,63 @@ from pertstack.study.audit.audit import audit_study, folder_to_audit
 
 BLOCK = "store/blocks/LINE01.f0.s000.zarr"
 FILES = {
-    "study.toml": "text", "card.json": "text", "ledger.jsonl": "text", "plan/plan.json": "text",
-    "plan/folds.parquet": "bytes", "plan/samples.parquet": "bytes", "plan/findings.json": "text",
-    "plan/references.npz": "bytes", "side/features_structure.npz": "bytes", "seals/init.json": "file",
-    "seals/verdict.json": "file", "seals/head.json": "file", "store/genes.txt": "text", "store/zarr.json": "text",
-    "test_truth/genes.txt": "text", f"{BLOCK}/zarr.json": "text", f"{BLOCK}/obs/zarr.json": "text",
-    f"{BLOCK}/obs/_index/c/0": "file", f"{BLOCK}/obs/perturbation/codes/c/0": "file",
-    f"{BLOCK}/layers/ridge/zarr.json": "file", f"{BLOCK}/layers/ridge/c/0/0": "chunk",
-    f"{BLOCK}/layers/treated/c/0/0": "chunk", f"{BLOCK}/layers/nested.f1.ridge/c/0/0": "chunk",
+    "study.toml": "text",
+    "card.json": "text",
+    "ledger.jsonl": "text",
+    "plan/plan.json": "text",
+    "plan/folds.parquet": "bytes",
+    "plan/samples.parquet": "bytes",
+    "plan/findings.json": "text",
+    "plan/references.npz": "bytes",
+    "side/features_structure.npz": "bytes",
+    "seals/init.json": "file",
+    "seals/verdict.json": "file",
+    "seals/head.json": "file",
+    "store/genes.txt": "text",
+    "store/zarr.json": "text",
+    "test_truth/genes.txt": "text",
+    f"{BLOCK}/zarr.json": "text",
+    f"{BLOCK}/obs/zarr.json": "text",
+    f"{BLOCK}/obs/_index/c/0": "file",
+    f"{BLOCK}/obs/perturbation/codes/c/0": "file",
+    f"{BLOCK}/layers/ridge/zarr.json": "file",
+    f"{BLOCK}/layers/ridge/c/0/0": "chunk",
+    f"{BLOCK}/layers/treated/c/0/0": "chunk",
+    f"{BLOCK}/layers/nested.f1.ridge/c/0/0": "chunk",
     "test_truth/blocks/LINE01.test.s000.zarr/layers/treated/c/0/0": "chunk",
-    "jobs/ridge/pooled.f0/job.json": "file", "jobs/ridge/pooled.f1/log.txt": "text",
-    "results/leaderboard.json": "text", "results/leaderboard.csv": "text", "results/checks.json": "text",
-    "results/verdict.json": "text", "results/weights.json": "text", "results/weights.npz": "bytes",
-    "results/oof.json": "text", "results/oof_scores.npz": "bytes", "results/test_scores.npz": "bytes",
-    "results/diversity.json": "text", "results/probes.json": "text",
-    "results/test_probes.json": "text", "results/coverage.json": "text",
+    "jobs/ridge/pooled.f0/job.json": "file",
+    "jobs/ridge/pooled.f1/log.txt": "text",
+    "results/leaderboard.json": "text",
+    "results/leaderboard.csv": "text",
+    "results/checks.json": "text",
+    "results/verdict.json": "text",
+    "results/weights.json": "text",
+    "results/weights.npz": "bytes",
+    "results/oof.json": "text",
+    "results/oof_scores.npz": "bytes",
+    "results/test_scores.npz": "bytes",
+    "results/diversity.json": "text",
+    "results/probes.json": "text",
+    "results/test_probes.json": "text",
+    "results/coverage.json": "text",
     "results/calibration.json": "text",
-    "report.html": "text", "reduced/*/part.json": "file", "reduced/*/sample_mean.npy": "file",
-}  # fmt: skip
+    "report.html": "text",
+    "reduced/*/part.json": "file",
+    "reduced/*/sample_mean.npy": "file",
+}
 """What a flipped byte must name: ``text`` the line, ``chunk`` the row and its sample, ``bytes`` and ``file`` the file.
 (Compressed files cannot be read any more after a flipped byte, so that no row is left to be named.)"""
-FAST = ["study.toml", "ledger.jsonl", f"{BLOCK}/layers/ridge/c/0/0", f"{BLOCK}/layers/ridge/zarr.json",
-        "results/leaderboard.csv", "jobs/ridge/pooled.f0/job.json", "side/features_structure.npz", "report.html",
-        "reduced/*/sample_mean.npy"]  # fmt: skip
+FAST = [
+    "study.toml",
+    "ledger.jsonl",
+    f"{BLOCK}/layers/ridge/c/0/0",
+    f"{BLOCK}/layers/ridge/zarr.json",
+    "results/leaderboard.csv",
+    "jobs/ridge/pooled.f0/job.json",
+    "side/features_structure.npz",
+    "report.html",
+    "reduced/*/sample_mean.npy",
+]
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +152,7 @@ def test_an_untouched_study_has_nothing_to_say(root):
     assert audit(root) == []
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in FILES], ids=str
-)  # fmt: skip
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in FILES], ids=str)
 def test_a_flipped_bit_is_named(root, name):
     path = at(root, name)
     changed, place = flipped(path.read_bytes())
@@ -199,12 +231,28 @@ def permuted(path: Path) -> tuple[bytes, set[int]]:
 
 @pytest.mark.parametrize(
     "name",
-    ["plan/folds.parquet", "plan/samples.parquet", f"{BLOCK}/layers/per_gene_linear/c/0/0",
-     *(pytest.param(n, marks=pytest.mark.slow) for n in
-       ["test_truth/blocks/LINE01.test.s000.zarr/layers/treated/c/0/0", "results/leaderboard.csv",
-        "results/checks.json", "results/weights.json", "results/weights.npz", "results/oof_scores.npz",
-        "results/test_scores.npz", "side/features_structure.npz", "store/genes.txt", "ledger.jsonl", "study.toml"])],
-)  # fmt: skip
+    [
+        "plan/folds.parquet",
+        "plan/samples.parquet",
+        f"{BLOCK}/layers/per_gene_linear/c/0/0",
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in [
+                "test_truth/blocks/LINE01.test.s000.zarr/layers/treated/c/0/0",
+                "results/leaderboard.csv",
+                "results/checks.json",
+                "results/weights.json",
+                "results/weights.npz",
+                "results/oof_scores.npz",
+                "results/test_scores.npz",
+                "side/features_structure.npz",
+                "store/genes.txt",
+                "ledger.jsonl",
+                "study.toml",
+            ]
+        ),
+    ],
+)
 def test_permuted_rows_are_named(root, name):
     path = at(root, name)
     content, rows = permuted(path)
@@ -256,9 +304,12 @@ def test_two_reduced_parts_swapped_are_both_named(root):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n == "results/weights.json" else pytest.mark.slow) for n in
-             ["results/weights.json", "results/oof.json", "results/weights.npz", "seals/stack.json"]]
-)  # fmt: skip
+    "name",
+    [
+        pytest.param(n, marks=[] if n == "results/weights.json" else pytest.mark.slow)
+        for n in ["results/weights.json", "results/oof.json", "results/weights.npz", "seals/stack.json"]
+    ],
+)
 def test_an_older_version_put_back_is_named_as_what_it_is(root, name):
     with harmed(root / name, (root.parent / "older" / name).read_bytes()):
         found = naming(audit(root), root / name)

@@ -76,9 +76,14 @@ def test_in_sample_predictions_are_flagged_with_numbers(noise_only):
     who, control, treated, predictions = in_sample_arrays(noise_only)
     with pytest.warns(UserWarning, match=r"below the .* by which replicates of one condition vary"):
         fit = ps.stack(
-            predictions, treated=treated, control=control, folds=who % 3, perturbation=[f"d{w}" for w in who],
-            condition=[f"d{w}" for w in who], combiners=["mean", "simplex"],
-        )  # fmt: skip
+            predictions,
+            treated=treated,
+            control=control,
+            folds=who % 3,
+            perturbation=[f"d{w}" for w in who],
+            condition=[f"d{w}" for w in who],
+            combiners=["mean", "simplex"],
+        )
     found = {(f.code, f.where): f for f in fit.findings}
     grave = found["too_good_to_be_true", "tree"]
     assert grave.severity == "error" and grave.numbers["error"] < 0.001 < 0.5 < grave.numbers["noise"]
@@ -101,9 +106,14 @@ def test_a_model_fitted_on_all_rows_lacks_the_mark_of_its_folds():
     # a model with memory of every group, and one without
     cheat = 0.5 * everything + 0.5 * pd.DataFrame(y).groupby(world["perturbation"]).transform("mean").to_numpy()
     fit = ps.stack(
-        {"cheat": cheat, "honest": folds_out}, treated=y, control=world["control"], folds=fold,
-        perturbation=world["perturbation"], cell_line=line, combiners=["mean"],
-    )  # fmt: skip
+        {"cheat": cheat, "honest": folds_out},
+        treated=y,
+        control=world["control"],
+        folds=fold,
+        perturbation=world["perturbation"],
+        cell_line=line,
+        combiners=["mean"],
+    )
     codes = {f.where: f for f in fit.findings if f.code.startswith("fold_fingerprint")}
     assert codes["cheat"].code == "fold_fingerprint_missing" and codes["cheat"].numbers["p"] > 0.1
     assert codes["honest"].code == "fold_fingerprint_found" and codes["honest"].numbers["z"] < -3
@@ -124,9 +134,14 @@ def test_the_call_of_the_readme_finds_a_memoriser_without_being_told_conditions(
         with warnings.catch_warnings(record=True):
             warnings.simplefilter("always")
             fit = ps.stack(
-                {"memory": memory, "honest": honest}, treated=y, control=control, folds=fold,
-                perturbation=[f"d{d}" for d in drug], cell_line=line, combiners=["mean"],
-            )  # fmt: skip
+                {"memory": memory, "honest": honest},
+                treated=y,
+                control=control,
+                folds=fold,
+                perturbation=[f"d{d}" for d in drug],
+                cell_line=line,
+                combiners=["mean"],
+            )
         for f in fit.findings:
             if f.severity != "note":
                 found.setdefault(f.where, []).append(f)
@@ -160,9 +175,14 @@ def test_a_job_that_leaks_stops_the_run_and_commits_nothing(leak, words, tmp_pat
     job = Job("m", "pertstack.fit.baselines.ridge:Ridge", {}, "pooled", 0)
     with pytest.raises(LeakError, match=words):
         cross_fit(
-            [job], rows_for=Peeks(leak), commit=lambda *a: kept.append(a), done=lambda job: False,
-            log_dir=tmp_path, seed=0, engine="inline",
-        )  # fmt: skip
+            [job],
+            rows_for=Peeks(leak),
+            commit=lambda *a: kept.append(a),
+            done=lambda job: False,
+            log_dir=tmp_path,
+            seed=0,
+            engine="inline",
+        )
     assert kept == []
 
 
@@ -212,13 +232,18 @@ def test_a_test_block_cannot_teach_weights():
     world = small_world(n=90, n_groups=18)
     folds = np.where(np.arange(90) % 18 < 15, np.asarray(world["folds"], dtype=float), np.nan)
     source = ArraySource(
-        world["predictions"], world["treated"], world["control"], folds=folds, perturbation=world["perturbation"],
+        world["predictions"],
+        world["treated"],
+        world["control"],
+        folds=folds,
+        perturbation=world["perturbation"],
         role="all",
-    )  # fmt: skip
+    )
     references = References.collect(
-        ArraySource(world["predictions"], world["treated"], world["control"], folds=folds,
-                    perturbation=world["perturbation"])
-    )  # fmt: skip
+        ArraySource(
+            world["predictions"], world["treated"], world["control"], folds=folds, perturbation=world["perturbation"]
+        )
+    )
     reduction = reduce_blocks(source, references, k=10)
     assert sum(b.role == "test" for b in source.blocks()) == 1 and all(b.role != "test" for b in reduction.gene)
     smuggled = SimpleNamespace(gene={**reduction.gene, Block("all", None): next(iter(reduction.gene.values()))})
@@ -263,9 +288,13 @@ def test_per_gene_weights_do_not_gain_by_fold_means():
     fold, y, _, model = fold_mean_world()
     extra = model + np.random.default_rng(1).normal(0, 0.3, y.shape)
     fit = ps.stack(
-        {"mean_of_fit_rows": model, "noisy": extra}, treated=y, folds=fold, perturbation=[f"d{i}" for i in range(120)],
-        combiners=["gene_ridge", "gene_eb", "gene_shrunken"], primary="rmse_all@pooled",
-    )  # fmt: skip
+        {"mean_of_fit_rows": model, "noisy": extra},
+        treated=y,
+        folds=fold,
+        perturbation=[f"d{i}" for i in range(120)],
+        combiners=["gene_ridge", "gene_eb", "gene_shrunken"],
+        primary="rmse_all@pooled",
+    )
     single = fit.leaderboard.loc["mean_of_fit_rows", "rmse_all@own"]
     for name in ("gene_ridge", "gene_eb", "gene_shrunken"):
         assert fit.leaderboard.loc[name, "rmse_all@own"] > 0.995 * single, name
@@ -290,6 +319,4 @@ def test_a_study_nests_fully_and_level_one_rows_of_the_scored_fold_are_refused(f
     whole, source = development.reduction, development.source
     mistake = dict.fromkeys(rows, (whole, source))
     with pytest.raises(LeakError, match=r"hold block .* which it is scored on"):
-        fit_nested(
-            ["gene_ridge"], whole, source=source, references=fitted.folder.references, level_one=mistake
-        )  # fmt: skip
+        fit_nested(["gene_ridge"], whole, source=source, references=fitted.folder.references, level_one=mistake)

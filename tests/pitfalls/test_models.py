@@ -46,9 +46,13 @@ def test_the_best_single_of_a_fold_is_chosen_without_that_fold_also_by_a_metric_
     lucky[fold == 0] = world["treated"][fold == 0]
     predictions = {"steady": world["predictions"]["m0"], "lucky": lucky}
     source = ArraySource(
-        predictions, world["treated"], world["control"], folds=fold, perturbation=world["perturbation"],
+        predictions,
+        world["treated"],
+        world["control"],
+        folds=fold,
+        perturbation=world["perturbation"],
         cell_line=world["cell_line"],
-    )  # fmt: skip
+    )
     references = References.collect(source)
     reduction = reduce_blocks(source, references, k=20)
     nested = fit_nested(["mean"], reduction, source=source, references=references, primary="r2_top20@pooled")
@@ -85,9 +89,12 @@ def test_two_meanings_of_r2_have_two_names():
     world = small_world(n=90, n_groups=18)
     y = world["treated"].astype(float) - world["control"]
     source = ArraySource(
-        {"opposite": (world["control"] - y).astype(np.float32)}, world["treated"], world["control"],
-        folds=world["folds"], perturbation=world["perturbation"],
-    )  # fmt: skip
+        {"opposite": (world["control"] - y).astype(np.float32)},
+        world["treated"],
+        world["control"],
+        folds=world["folds"],
+        perturbation=world["perturbation"],
+    )
     names = ["r2_top20", "pearson_top20", "cod_all", "sign_acc_top20"]
     table = score(source, {}, References.collect(source), metrics=names)
     found = {m: table.mean("opposite", m).value for m in names}
@@ -115,8 +122,9 @@ def test_doses_are_read_with_what_was_learned_from_the_fit_rows(name):
     one = replace(fit, obs=fit.obs.assign(log10_dose=1.0))
     flat = get_model(name, {"max_epochs": 5} if name == "mlp" else {}).fit(one, rng=np.random.default_rng(0))
     for other in (-3.0, 5.0):
-        np.testing.assert_array_equal(flat.predict(with_obs(rows, log10_dose=other)), flat.predict(
-            with_obs(rows, log10_dose=1.0)))  # fmt: skip
+        np.testing.assert_array_equal(
+            flat.predict(with_obs(rows, log10_dose=other)), flat.predict(with_obs(rows, log10_dose=1.0))
+        )
 
 
 @pytest.mark.parametrize("name", ["mean_treated", "per_gene_linear", "ridge", "Biolord", "scGen", "TranSiGen"])
@@ -126,8 +134,9 @@ def test_predictions_are_in_the_scale_of_the_data(name):
     rows, make = held.without_treated(), network if name[0].isupper() or name == "scGen" else get_model
 
     def answer(scale: float, shift: float) -> np.ndarray:
-        moved = replace(fit, control=scale * fit.control + np.float32(shift),
-                        treated=scale * fit.treated + np.float32(shift))  # fmt: skip
+        moved = replace(
+            fit, control=scale * fit.control + np.float32(shift), treated=scale * fit.treated + np.float32(shift)
+        )
         model = make(name).fit(moved, rng=np.random.default_rng(1))
         return (model.predict(with_control(rows, scale * rows.control + np.float32(shift))) - shift) / scale
 

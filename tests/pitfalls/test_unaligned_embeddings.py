@@ -176,9 +176,13 @@ def test_predictions_do_not_depend_on_anchors(network_study, tmp_path):
         return JobRows(found.fit, found.blocks)
 
     setting = Setting(
-        without, lambda j, b, predicted, embedded, r: kept.update({b: (predicted, embedded)}), tmp_path,
-        int(folder.choices["seed"]), plan_digest=folder.plan.digest, commit_anchors=StudyAnchors(folder.root),
-    )  # fmt: skip
+        without,
+        lambda j, b, predicted, embedded, r: kept.update({b: (predicted, embedded)}),
+        tmp_path,
+        int(folder.choices["seed"]),
+        plan_digest=folder.plan.digest,
+        commit_anchors=StudyAnchors(folder.root),
+    )
     assert run_job(job, setting).ok
     np.testing.assert_array_equal(kept[block][0], folder.store.read(block, "TranSiGen"))
     np.testing.assert_array_equal(kept[block][1], folder.store.read_embedding(block, "TranSiGen"))

@@ -104,8 +104,15 @@ def test_an_accusation_of_the_probes_is_in_the_headline(fitted):
     fitted.stack(["mean", "simplex"])
     path = fitted.folder.results / "probes.json"
     value = json.loads(path.read_text())
-    told = {"severity": "error", "code": "too_good", "message": "ridge is too good: z = 104.", "count": 1,
-            "examples": [], "where": "ridge", "numbers": {}}  # fmt: skip
+    told = {
+        "severity": "error",
+        "code": "too_good",
+        "message": "ridge is too good: z = 104.",
+        "count": 1,
+        "examples": [],
+        "where": "ridge",
+        "numbers": {},
+    }
     path.write_text(json.dumps({**value, "findings": [*value["findings"], told]}))
     seal_stack(fitted.folder)  # as if the stack step had written it
     board = fitted.verdict()
@@ -187,9 +194,7 @@ def test_new_samples_under_other_names_are_predicted_too_and_by_what_the_user_na
     data.obs = data.obs.rename(columns={"perturbation": "treatment_x", "cell_line": "where_from"})
     data.write_h5ad(path)
     reading = {"mapping": {"perturbation": "treatment_x", "cell_line": "where_from"}}
-    predict_new(
-        judged.folder, path, tmp_path / "out.h5ad", predictions=(), workers=1, reading=reading, use="ridge"
-    )  # fmt: skip
+    predict_new(judged.folder, path, tmp_path / "out.h5ad", predictions=(), workers=1, reading=reading, use="ridge")
     found = anndata.read_h5ad(tmp_path / "out.h5ad")
     assert found.uns["pertstack"]["ensemble"] == "ridge" and not found.uns["pertstack"]["shipped"]
     np.testing.assert_allclose(found.X, of_stored(judged, "ridge", list(found.obs.index)), atol=2e-4)

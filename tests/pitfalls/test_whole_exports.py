@@ -77,8 +77,11 @@ def export_killed(study, place, kind: str, at: int | None, fault="kill") -> int:
 
 
 def content(path):
-    return {p.relative_to(path).as_posix(): p.stat().st_size for p in path.rglob("*") if p.is_file()} if path.is_dir() \
-        else path.stat().st_size  # fmt: skip
+    return (
+        {p.relative_to(path).as_posix(): p.stat().st_size for p in path.rglob("*") if p.is_file()}
+        if path.is_dir()
+        else path.stat().st_size
+    )
 
 
 @pytest.mark.parametrize("kind", ["zarr", "cell-eval"])

@@ -27,10 +27,15 @@ def counts_of(obs: pd.DataFrame, perturbation: str, line: str | None, seed: int 
 
 
 def design(
-    perturbations: Sequence[str], *, lines: Sequence[str] = ("K562",), batches: Sequence[str] = ("1", "2"), n: int = 12,
-    control: str = "non-targeting", seed: int = 1,
+    perturbations: Sequence[str],
+    *,
+    lines: Sequence[str] = ("K562",),
+    batches: Sequence[str] = ("1", "2"),
+    n: int = 12,
+    control: str = "non-targeting",
+    seed: int = 1,
     names: tuple[str, str | None, str | None] = ("target_gene", "cell_line", "gem_group"),
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """One row per cell, shuffled: ``n`` cells of every perturbation and the control in every line and batch."""
     rows = [(p, a, b) for a in lines for b in batches for p in [*perturbations, control] for _ in range(n)]
     table = pd.DataFrame(rows, columns=["p", "line", "batch"])

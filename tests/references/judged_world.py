@@ -10,33 +10,54 @@ import pandas as pd
 from pertstack.reduce.score_table import ScoreTable
 
 METRICS = (
-    "r2_top20@own", "r2_top20@pooled", "r2_top20_strict@own", "pearson_all@own", "pearson_all@centroid",
-    "rmse_all@own", "cod_all@own", "sign_acc_top20@own",
-)  # fmt: skip
+    "r2_top20@own",
+    "r2_top20@pooled",
+    "r2_top20_strict@own",
+    "pearson_all@own",
+    "pearson_all@centroid",
+    "rmse_all@own",
+    "cod_all@own",
+    "sign_acc_top20@own",
+)
 BASE_LEVEL = {
-    "r2_top20@own": 0.60, "r2_top20@pooled": 0.34, "r2_top20_strict@own": 0.60, "pearson_all@own": 0.55,
-    "pearson_all@centroid": 0.16, "rmse_all@own": 1.05, "cod_all@own": 0.30, "sign_acc_top20@own": 0.80,
-}  # fmt: skip
+    "r2_top20@own": 0.60,
+    "r2_top20@pooled": 0.34,
+    "r2_top20_strict@own": 0.60,
+    "pearson_all@own": 0.55,
+    "pearson_all@centroid": 0.16,
+    "rmse_all@own": 1.05,
+    "cod_all@own": 0.30,
+    "sign_acc_top20@own": 0.80,
+}
 KINDS = {
-    "mlp": "base", "ridge": "base", "knn": "base", "mean_treated": "base", "plain_mean": "reference",
-    "no_change": "reference", "simplex": "combiner", "direct_pooled": "combiner", "direct_own": "combiner",
+    "mlp": "base",
+    "ridge": "base",
+    "knn": "base",
+    "mean_treated": "base",
+    "plain_mean": "reference",
+    "no_change": "reference",
+    "simplex": "combiner",
+    "direct_pooled": "combiner",
+    "direct_own": "combiner",
     "oracle": "ceiling",
-}  # fmt: skip
+}
 
 
 def shifts(**chosen: float) -> dict[str, dict[str, float]]:
     """Known mean differences to 'mlp' on (own, pooled, centroid, rmse); ``chosen`` overrides direct_pooled."""
     own_world = {"own": 0.05, "pooled": -0.15, "centroid": -0.10, "rmse": 0.07}
     return {
-        "mlp": {}, "ridge": {"own": -0.02, "pooled": -0.02, "centroid": -0.02, "rmse": 0.02},
+        "mlp": {},
+        "ridge": {"own": -0.02, "pooled": -0.02, "centroid": -0.02, "rmse": 0.02},
         "knn": {"own": -0.10, "pooled": -0.12, "centroid": -0.05, "rmse": 0.10},
         "mean_treated": {"own": -0.03, "pooled": -0.08, "centroid": -0.16, "rmse": 0.06},
         "plain_mean": {"own": 0.005, "pooled": 0.0, "rmse": 0.0},
         "no_change": {"own": -0.60, "pooled": -0.34, "centroid": -0.16, "rmse": 0.40},
         "simplex": {"own": 0.01, "pooled": 0.008, "centroid": 0.005, "rmse": -0.005},
         "direct_pooled": {"own": 0.03, "pooled": 0.025, "centroid": 0.01, "rmse": -0.01} | chosen,
-        "direct_own": own_world, "oracle": {"own": 0.12, "pooled": 0.10, "centroid": 0.05, "rmse": -0.05},
-    }  # fmt: skip
+        "direct_own": own_world,
+        "oracle": {"own": 0.12, "pooled": 0.10, "centroid": 0.05, "rmse": -0.05},
+    }
 
 
 def samples(n_perturbations: int, cell_lines: tuple[str, ...], seed: int) -> pd.DataFrame:

@@ -31,19 +31,28 @@ def small_world(
         for m in range(n_models)
     }
     return {
-        "treated": treated.astype(np.float32), "control": control.astype(np.float32),
+        "treated": treated.astype(np.float32),
+        "control": control.astype(np.float32),
         "predictions": {k: v.astype(np.float32) for k, v in predictions.items()},
-        "folds": group % folds, "perturbation": np.array([f"d{g}" for g in group]), "cell_line": line, "effect": effect,
-    }  # fmt: skip
+        "folds": group % folds,
+        "perturbation": np.array([f"d{g}" for g in group]),
+        "cell_line": line,
+        "effect": effect,
+    }
 
 
 def as_source(world, **changes):
     """The world as a ``BlockSource``, and its references."""
     w = {**world, **changes}
     source = ArraySource(
-        w["predictions"], w["treated"], w["control"], folds=w["folds"], perturbation=w["perturbation"],
-        cell_line=w["cell_line"], embeddings=turned_embeddings(w) if "embeddings" not in w else w["embeddings"],
-    )  # fmt: skip
+        w["predictions"],
+        w["treated"],
+        w["control"],
+        folds=w["folds"],
+        perturbation=w["perturbation"],
+        cell_line=w["cell_line"],
+        embeddings=turned_embeddings(w) if "embeddings" not in w else w["embeddings"],
+    )
     return source, References.collect(source)
 
 

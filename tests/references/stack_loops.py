@@ -38,10 +38,14 @@ def slsqp_simplex(gram):
     best = None
     for start in [*np.eye(m), np.full(m, 1 / m)]:
         found = minimize(
-            lambda w: w @ gram @ w / scale, start, jac=lambda w: 2 * gram @ w / scale, method="SLSQP",
-            bounds=[(0, 1)] * m, constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+            lambda w: w @ gram @ w / scale,
+            start,
+            jac=lambda w: 2 * gram @ w / scale,
+            method="SLSQP",
+            bounds=[(0, 1)] * m,
+            constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
             options={"ftol": 1e-15, "maxiter": 500},
-        )  # fmt: skip
+        )
         if best is None or found.fun < best.fun:
             best = found
     return best.x

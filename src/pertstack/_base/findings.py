@@ -29,17 +29,27 @@ class Finding:
     def from_json(cls, value: Mapping[str, Any]) -> Finding:
         """The finding that ``to_json`` wrote."""
         return cls(
-            value["severity"], value["code"], value["message"], value["count"], tuple(value["examples"]),
-            value["where"], dict(value["numbers"]),
-        )  # fmt: skip
+            value["severity"],
+            value["code"],
+            value["message"],
+            value["count"],
+            tuple(value["examples"]),
+            value["where"],
+            dict(value["numbers"]),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; numbers that are not finite, which JSON does not have, are null."""
         numbers = {k: None if isinstance(v, float) and not isfinite(v) else v for k, v in self.numbers.items()}
         return {
-            "severity": self.severity, "code": self.code, "message": self.message, "count": self.count,
-            "examples": list(self.examples), "where": self.where, "numbers": numbers,
-        }  # fmt: skip
+            "severity": self.severity,
+            "code": self.code,
+            "message": self.message,
+            "count": self.count,
+            "examples": list(self.examples),
+            "where": self.where,
+            "numbers": numbers,
+        }
 
 
 def worst(findings: Iterable[Finding]) -> Severity | None:

@@ -27,8 +27,15 @@ MOST_ROWS = 2_000_000
 """Files with more rows are recognised as a whole only."""
 
 _UNREADABLE = (
-    ValueError, OSError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile, pa.ArrowException,
-)  # fmt: skip
+    ValueError,
+    OSError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    zlib.error,
+    zipfile.BadZipFile,
+    pa.ArrowException,
+)
 
 
 @dataclass(frozen=True)

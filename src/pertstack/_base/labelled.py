@@ -74,9 +74,12 @@ def _plain(index: pd.Index[Any]) -> bool:
 
 
 def _need_one_order(
-    found: Mapping[str, pd.Index[Any]], wanted: pd.Index[Any] | None, nameless: Sequence[str], what: str,
+    found: Mapping[str, pd.Index[Any]],
+    wanted: pd.Index[Any] | None,
+    nameless: Sequence[str],
+    what: str,
     order: Sequence[str],
-) -> None:  # fmt: skip
+) -> None:
     if wanted is None:
         return
     leader = order[0] if order else "gene_names"

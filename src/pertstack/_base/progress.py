@@ -69,10 +69,16 @@ def progress_bar() -> Progress:
     watched = sys.stderr.isatty()
     kind = _Lines if _enabled and not watched else Progress
     return kind(
-        TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TimeRemainingColumn(), console=Console(stderr=True), disable=not (_enabled and watched), transient=True,
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not (_enabled and watched),
+        transient=True,
         auto_refresh=watched,
-    )  # fmt: skip
+    )
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:

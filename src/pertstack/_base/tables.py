@@ -181,6 +181,18 @@ def counts_rows(words: list[str]) -> bool:
 
 
 __all__ = [
-    "FEATHER", "PARQUET", "as_names", "counts_rows", "frame", "is_padded", "is_parquet", "is_text", "numbers",
-    "parquet_batches", "read_table", "refuse_repeats", "with_numbers", "without_row_numbers",
-]  # fmt: skip
+    "FEATHER",
+    "PARQUET",
+    "as_names",
+    "counts_rows",
+    "frame",
+    "is_padded",
+    "is_parquet",
+    "is_text",
+    "numbers",
+    "parquet_batches",
+    "read_table",
+    "refuse_repeats",
+    "with_numbers",
+    "without_row_numbers",
+]

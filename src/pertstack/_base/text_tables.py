@@ -37,11 +37,21 @@ _LINES = 60
 _ONE_COLUMN = "\x1f"  # a separator that no text holds: the table has one column
 _NUMBER = re.compile(r"\s*[+-]?(?:\d+(?P<mark>[.,])?\d*|(?P<lead>[.,])\d+)(?:[eE][+-]?\d+)?\s*")
 _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")
-_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
-         (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
-_ARCHIVES = {b"PK\x03\x04": "a zip archive or an Excel workbook", b"\xd0\xcf\x11\xe0": "an old Excel workbook",
-             b"\x89HDF": "an HDF5 file", b"PAR1": "a parquet file", b"ARROW1": "a feather file",
-             b"\x93NUMPY": "a numpy file"}  # fmt: skip
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_ARCHIVES = {
+    b"PK\x03\x04": "a zip archive or an Excel workbook",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"\x89HDF": "an HDF5 file",
+    b"PAR1": "a parquet file",
+    b"ARROW1": "a feather file",
+    b"\x93NUMPY": "a numpy file",
+}
 
 
 @dataclass(frozen=True)
@@ -78,9 +88,12 @@ class TextTable:
         blank = [n for n in names if n.startswith("\0")]
         kinds = {c: pa.string() for c in names} | {c: kind or pa.float32() for c in numbers}
         convert = pa.csv.ConvertOptions(
-            column_types=kinds, include_columns=[*wanted, *blank], null_values=list(MISSING),
-            strings_can_be_null=False, decimal_point=self.decimal,
-        )  # fmt: skip
+            column_types=kinds,
+            include_columns=[*wanted, *blank],
+            null_values=list(MISSING),
+            strings_can_be_null=False,
+            decimal_point=self.decimal,
+        )
         separator = "\t" if self.separator == " " else self.separator
         parse = pa.csv.ParseOptions(
             delimiter=separator, quote_char='"' if self.quotes else False, newlines_in_values=self.quotes
@@ -384,6 +397,15 @@ def _refuse_repeats(path: Path, header: Sequence[str]) -> None:
 
 
 __all__ = [
-    "BROKEN", "MISSING", "PACKED", "UNNAMED", "TextTable", "damaged", "encoding_of", "is_number", "open_bytes",
-    "text_of_bytes", "text_table",
-]  # fmt: skip
+    "BROKEN",
+    "MISSING",
+    "PACKED",
+    "UNNAMED",
+    "TextTable",
+    "damaged",
+    "encoding_of",
+    "is_number",
+    "open_bytes",
+    "text_of_bytes",
+    "text_table",
+]

@@ -50,9 +50,14 @@ __all__ = [
 
 
 def interval(
-    values: Array, groups: Array, *, rng: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES,
+    values: Array,
+    groups: Array,
+    *,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
     method: Method = "auto",
-) -> Estimate:  # fmt: skip
+) -> Estimate:
     """Mean over valid samples of one row (n,) of values (NaN: undefined), resampling whole groups (n,).
 
     ``p`` is of the mean being 0; read it for differences only.
@@ -61,9 +66,14 @@ def interval(
 
 
 def intervals(
-    values: Array, groups: Array, *, rng: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES,
+    values: Array,
+    groups: Array,
+    *,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
     method: Method = "auto",
-) -> list[Estimate]:  # fmt: skip
+) -> list[Estimate]:
     """One estimate per row of ``values`` (n_rows, n); all rows see the same resamples.
 
     Raises
@@ -82,9 +92,15 @@ def intervals(
 
 
 def difference_to_fixed(
-    first: Array, second: Array, groups: Array, *, rng: np.random.Generator, level: float = 0.95,
-    resamples: int = RESAMPLES, method: Method = "auto",
-) -> Estimate:  # fmt: skip
+    first: Array,
+    second: Array,
+    groups: Array,
+    *,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    method: Method = "auto",
+) -> Estimate:
     """Paired mean of ``first - second`` (n,) over the samples on which both are defined.
 
     For a competitor that was named without looking at these values: the mean, or the model that was best out of fold.
@@ -155,9 +171,16 @@ def _tails(sums: GroupSums, means: Array, value: float, level: float) -> tuple[f
 
 
 def difference_to_best(
-    values: Array, candidates: Array, groups: Array, *, rng: np.random.Generator, better: int = 1, level: float = 0.95,
-    resamples: int = RESAMPLES, rows: Sequence[int] | None = None,
-) -> list[Estimate]:  # fmt: skip
+    values: Array,
+    candidates: Array,
+    groups: Array,
+    *,
+    rng: np.random.Generator,
+    better: int = 1,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    rows: Sequence[int] | None = None,
+) -> list[Estimate]:
     """Every row minus the best row among ``candidates``, whichever that is. See ``_stats/versus_best.py``.
 
     Parameters

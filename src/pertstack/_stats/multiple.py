@@ -74,9 +74,14 @@ class ConfidenceSet:
 
 
 def model_confidence_set(
-    values: Array, groups: Array, *, rng: np.random.Generator, better: int = 1, level: float = 0.95,
+    values: Array,
+    groups: Array,
+    *,
+    rng: np.random.Generator,
+    better: int = 1,
+    level: float = 0.95,
     resamples: int = RESAMPLES,
-) -> ConfidenceSet:  # fmt: skip
+) -> ConfidenceSet:
     """Hansen, Lunde and Nason (2011) Econometrica 79:453, statistic T_max, with whole groups resampled.
 
     Models (n_models, n) are taken out one by one, the worst first, while the hypothesis that all that remain are equal
@@ -108,9 +113,14 @@ def model_confidence_set(
 
 
 def bbc(
-    values: Array, groups: Array, rng: np.random.Generator, *, better: int = 1, level: float = 0.95,
+    values: Array,
+    groups: Array,
+    rng: np.random.Generator,
+    *,
+    better: int = 1,
+    level: float = 0.95,
     resamples: int = RESAMPLES,
-) -> Estimate:  # fmt: skip
+) -> Estimate:
     """What the best of C candidates scores on groups that did not choose it: bootstrap bias corrected cross-validation.
 
     In each resample of whole groups the best of the rows (C, n) is chosen on the groups drawn and scored on the others

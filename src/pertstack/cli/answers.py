@@ -26,12 +26,14 @@ def predict(
     control_layer: Annotated[str | None, typer.Option(help="Layer with each sample's control.")] = None,
     control: Annotated[Path | None, typer.Option(help="Separate control file of parquet / CSV data.")] = None,
     metadata: Annotated[Path | None, typer.Option(help="Sample table of GCTX data.")] = None,
-    controls: Annotated[ControlChoice | None, typer.Option(help="How to assign a control to each sample when "
-                                                                "controls are rows of the same file.")] = None,
+    controls: Annotated[
+        ControlChoice | None,
+        typer.Option(help="How to assign a control to each sample when controls are rows of the same file."),
+    ] = None,
     control_label: Annotated[list[str] | None, typer.Option(help="The perturbation that is the control.")] = None,
     transform: Annotated[str | None, typer.Option(help="Map controls to the study's scale: ln_to_log2, ...")] = None,
     use: Annotated[str | None, typer.Option(help="A combination or model to use instead of what ships.")] = None,
-) -> None:  # fmt: skip
+) -> None:
     """Predict new samples with what the headline says ships. The file is read as the study's data were, unless told.
 
     Example:  pertstack predict my-study new.h5ad predicted.h5ad
@@ -41,9 +43,14 @@ def predict(
 
     folder = Study.open(study).folder
     reading = {
-        "mapping": parse_mapping(map_) or None, "control_layer": control_layer, "control": control,
-        "metadata": metadata, "controls": controls, "control_label": control_label, "transform": transform,
-    }  # fmt: skip
+        "mapping": parse_mapping(map_) or None,
+        "control_layer": control_layer,
+        "control": control,
+        "metadata": metadata,
+        "controls": controls,
+        "control_label": control_label,
+        "transform": transform,
+    }
     shape = predict_new(folder, new, out_path, predictions=predictions or [], workers=workers, reading=reading, use=use)
     if not (folder.results / "verdict.json").exists():
         say(f"warning: no verdict has judged this ensemble yet: pertstack verdict {folder.root}")

@@ -16,27 +16,36 @@ Scale = Literal["treated", "delta"]
 @app.command()
 def evaluate(
     truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Measured samples with their controls.")],
-    predictions: Annotated[list[str], typer.Argument(metavar="PREDICTION...", help="FILE or NAME=FILE; a folder holds "
-                                                     "one file per fold.")],
-    to: Annotated[Path | None, typer.Option("--out", help="Folder for the page, the leaderboard and the scores; "
-                                            "default: evaluation.")] = None,
+    predictions: Annotated[
+        list[str], typer.Argument(metavar="PREDICTION...", help="FILE or NAME=FILE; a folder holds one file per fold.")
+    ],
+    to: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for the page, the leaderboard and the scores; default: evaluation."),
+    ] = None,
     primary: Annotated[str, typer.Option(help="Metric that decides; auto takes the first that can.")] = "auto",
     scale: Annotated[Scale, typer.Option(help="Of the predictions: delta is treated - control.")] = "treated",
     map_: Annotated[str | None, typer.Option("--map", help="Your columns: perturbation=drug,cell_line=cell_id")] = None,
     control_layer: Annotated[str, typer.Option(help="Layer of the truth with each sample's control.")] = "control",
-    control_label: Annotated[str | None, typer.Option(help="The perturbation that is the control, where controls are "
-                                                           "rows of the truth.")] = None,
+    control_label: Annotated[
+        str | None, typer.Option(help="The perturbation that is the control, where controls are rows of the truth.")
+    ] = None,
     delta: Annotated[bool, typer.Option("--delta", help="The truth holds differences from control.")] = False,
     layer: Annotated[str | None, typer.Option(help="Layer of the prediction files.")] = None,
     genes: Annotated[Path | None, typer.Option(help="Gene names in order, for files whose columns have none.")] = None,
-    transform: Annotated[str | None, typer.Option(help="Map the predictions to the scale of the truth: log1p_cp10k, "
-                                                       "log1p_5e4, log2, log2p1, exp2, ln_to_log2.")] = None,
+    transform: Annotated[
+        str | None,
+        typer.Option(
+            help="Map the predictions to the scale of the truth: log1p_cp10k, "
+            "log1p_5e4, log2, log2p1, exp2, ln_to_log2."
+        ),
+    ] = None,
     as_json: AsJson = False,
     every: Annotated[bool, typer.Option("--all", help="Show every row, not the best ten.")] = False,
     seed: int = 0,
     workers: Workers = 1,
     memory: Memory = "1 GB",
-) -> None:  # fmt: skip
+) -> None:
     """Judge predictions of a test set you already have: no study, no folds, nothing fitted.
 
     Example:  pertstack evaluate truth.h5ad gears=gears.h5ad state=adata_pred.h5ad
@@ -48,10 +57,21 @@ def evaluate(
     from pertstack.write.tables import leaderboard_table
 
     found = judge(
-        truth, predictions, primary=primary, scale=scale, mapping=parse_mapping(map_) or None,
-        control_layer=control_layer, control_label=control_label, delta=delta, layer=layer, genes=genes,
-        transform=transform, seed=seed, workers=workers, memory=memory,
-    )  # fmt: skip
+        truth,
+        predictions,
+        primary=primary,
+        scale=scale,
+        mapping=parse_mapping(map_) or None,
+        control_layer=control_layer,
+        control_label=control_label,
+        delta=delta,
+        layer=layer,
+        genes=genes,
+        transform=transform,
+        seed=seed,
+        workers=workers,
+        memory=memory,
+    )
     say_findings(found.findings)
     page = found.save(to or Path("evaluation"))
     if as_json:

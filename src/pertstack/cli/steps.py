@@ -85,9 +85,14 @@ def simulate(
     from pertstack.data import SimulationConfig, simulate_to_file
 
     config = SimulationConfig(
-        samples=samples, genes=genes, cell_lines=cell_lines, perturbations=perturbations,
-        replicates=replicates, pairing=pairing, seed=seed,
-    )  # fmt: skip
+        samples=samples,
+        genes=genes,
+        cell_lines=cell_lines,
+        perturbations=perturbations,
+        replicates=replicates,
+        pairing=pairing,
+        seed=seed,
+    )
     simulate_to_file(path, config)
     out(f"{path}: {samples:,} samples, {genes:,} genes, {cell_lines} cell lines, {perturbations} perturbations")
 
@@ -96,46 +101,68 @@ def simulate(
 def init(
     study: Annotated[Path, typer.Argument(metavar="STUDY", help="Folder to make.")],
     data: Annotated[Path, typer.Option(help="Profiles: .h5ad, .zarr, .parquet, .csv, .gctx, .pt")],
-    group: Annotated[str | None, typer.Option(help="What is held out whole: perturbation (the default), sample, "
-                                                   "cell_line, control_id, perturbation+cell_line, or a column, also "
-                                                   "one of the table given with --plan.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="What is held out whole: perturbation (the default), sample, "
+            "cell_line, control_id, perturbation+cell_line, or a column, also "
+            "one of the table given with --plan."
+        ),
+    ] = None,
     folds: Annotated[int | None, typer.Option(min=2, help="Number of folds; 3, or those of the --plan table.")] = None,
-    test: Annotated[float | None, typer.Option(help="Share of the groups held out as the test; 0.2, or the test of the "
-                                                    "--plan table.")] = None,
+    test: Annotated[
+        float | None,
+        typer.Option(help="Share of the groups held out as the test; 0.2, or the test of the --plan table."),
+    ] = None,
     seed: int = 0,
-    plan: Annotated[Path | None, typer.Option(help="An explicit fold table, or a split of other software "
-                                                   "(TOML, pickle, JSON, CSV).")] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="An explicit fold table, or a split of other software (TOML, pickle, JSON, CSV)."),
+    ] = None,
     support: Annotated[
         list[str] | None,
-        typer.Option(help="Rows always fitted on and never scored: kind=single (singles where doubles are asked for), "
-                     "COLUMN=VALUE, a yes-or-no column, a file or names of perturbations."),
+        typer.Option(
+            help="Rows always fitted on and never scored: kind=single (singles where doubles are asked for), "
+            "COLUMN=VALUE, a yes-or-no column, a file or names of perturbations."
+        ),
     ] = None,
     control_layer: Annotated[str, typer.Option(help="Layer with each sample's control.")] = "control",
     control: Annotated[Path | None, typer.Option(help="Separate control file of parquet / CSV data.")] = None,
     metadata: Annotated[Path | None, typer.Option(help="Sample table of GCTX data (siginfo / instinfo).")] = None,
-    controls: Annotated[ControlChoice, typer.Option(help="How samples get theirs where controls are wells or rows of "
-                                                         "the same file.")] = "plate_mean",
-    control_label: Annotated[list[str] | None, typer.Option(help="The perturbation that is the control, where controls "
-                                                                 "are rows (common names are known). Repeat it to put "
-                                                                 "several together.")] = None,
+    controls: Annotated[
+        ControlChoice, typer.Option(help="How samples get theirs where controls are wells or rows of the same file.")
+    ] = "plate_mean",
+    control_label: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The perturbation that is the control, where controls "
+            "are rows (common names are known). Repeat it to put "
+            "several together."
+        ),
+    ] = None,
     treated_layer: Annotated[str | None, typer.Option(help="Layer with treated profiles or counts; default X.")] = None,
-    by: Annotated[str | None, typer.Option(help="Cells: what else tells samples apart: guide, dose, donor, or "
-                                                "a column.")] = None,
-    normalise: Annotated[Normalise | None, typer.Option(help="Cells: cp10k or 5e4 (log1p of counts per 10,000 or "
-                                                             "50,000), mean_log1p, sum.")] = None,
+    by: Annotated[
+        str | None, typer.Option(help="Cells: what else tells samples apart: guide, dose, donor, or a column.")
+    ] = None,
+    normalise: Annotated[
+        Normalise | None,
+        typer.Option(help="Cells: cp10k or 5e4 (log1p of counts per 10,000 or 50,000), mean_log1p, sum."),
+    ] = None,
     min_cells: Annotated[int, typer.Option(min=1, help="Cells: samples of fewer are left out.")] = 10,
-    cells_as_samples: Annotated[bool, typer.Option("--cells-as-samples", help="Every row is a sample, also if "
-                                                                              "rows look like cells.")] = False,
+    cells_as_samples: Annotated[
+        bool, typer.Option("--cells-as-samples", help="Every row is a sample, also if rows look like cells.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is taken for what; write nothing.")] = False,
     delta: Annotated[bool, typer.Option("--delta", help="Values already are differential: no control.")] = False,
     map_: Annotated[str | None, typer.Option("--map", help="Your columns: cell_line=cell_id,perturbation=drug")] = None,
     features: Annotated[Path | None, typer.Option(help="Feature matrix keyed by perturbation.")] = None,
     targets: Annotated[Path | None, typer.Option(help="Target genes of each perturbation.")] = None,
     graph: Annotated[Path | None, typer.Option(help="Gene-gene edge list.")] = None,
-    graph_names: Annotated[Path | None, typer.Option(help="Protein ids and gene names, where the edges hold ids "
-                                                          "(STRING's protein.info).")] = None,
+    graph_names: Annotated[
+        Path | None, typer.Option(help="Protein ids and gene names, where the edges hold ids (STRING's protein.info).")
+    ] = None,
     graph_min_score: Annotated[float | None, typer.Option(help="Edges with at least this score.")] = None,
-) -> None:  # fmt: skip
+) -> None:
     """Read and validate the data, write the fold plan.
 
     Example:  pertstack init my-study --data lincs.h5ad --group perturbation --folds 3 --test 0.2
@@ -145,13 +172,30 @@ def init(
     from pertstack.write.tables import taken_table
 
     options: dict[str, Any] = {
-        "group": group, "folds": folds, "test": test, "seed": seed, "plan": plan, "control_layer": control_layer,
-        "control": control, "metadata": metadata, "controls": controls, "control_label": control_label, "delta": delta,
-        "mapping": parse_mapping(map_), "features": features, "targets": targets, "graph": graph,
-        "graph_names": graph_names, "graph_min_score": graph_min_score, "treated_layer": treated_layer,
-        "by": split_names(by) or [], "normalise": normalise, "min_cells": min_cells,
-        "cells_as_samples": cells_as_samples, "support": support or [],
-    }  # fmt: skip
+        "group": group,
+        "folds": folds,
+        "test": test,
+        "seed": seed,
+        "plan": plan,
+        "control_layer": control_layer,
+        "control": control,
+        "metadata": metadata,
+        "controls": controls,
+        "control_label": control_label,
+        "delta": delta,
+        "mapping": parse_mapping(map_),
+        "features": features,
+        "targets": targets,
+        "graph": graph,
+        "graph_names": graph_names,
+        "graph_min_score": graph_min_score,
+        "treated_layer": treated_layer,
+        "by": split_names(by) or [],
+        "normalise": normalise,
+        "min_cells": min_cells,
+        "cells_as_samples": cells_as_samples,
+        "support": support or [],
+    }
     if dry_run:
         seen = preview_study(study, data, StudyChoices.of(**options))
         out(taken_table(seen.taken))
@@ -215,22 +259,34 @@ def add(
     study: StudyPath,
     name: Annotated[str, typer.Argument(help="Name of the model in this study.")],
     files: Annotated[list[Path], typer.Argument(help="Predictions: .h5ad, .zarr, .npz, .parquet, .csv, .arrow")],
-    fitted_on: Annotated[str, typer.Option(help="plan (this study's folds), a file of sample ids, a table fold -> ids, "
-                                                "or unknown.")],
+    fitted_on: Annotated[
+        str, typer.Option(help="plan (this study's folds), a file of sample ids, a table fold -> ids, or unknown.")
+    ],
     scale: Annotated[str, typer.Option(help="treated (expression) or delta (treated - control).")],
     missing: Annotated[str, typer.Option(help="refuse, or record rows without predictions.")] = "refuse",
     card: Annotated[Path | None, typer.Option(help="Preprocessing card (card.json) for files that carry none.")] = None,
-    transform: Annotated[str | None, typer.Option(help="Map the values to the study's scale: log1p_cp10k, log2, "
-                                                       "log2p1, exp2, ln_to_log2 (and so for any two of ln, log2, "
-                                                       "log10), minmax_inverse:LOW:HIGH.")] = None,
-    layer: Annotated[str | None, typer.Option(help="AnnData: the layer (or obsm:NAME, or X) that holds the "
-                                                   "predictions.")] = None,
-    without: Annotated[int | None, typer.Option(help="The files are nested predictions: their fits also left out this "
-                                                     "fold.")] = None,
-    map_: Annotated[str | None, typer.Option("--map", help="Columns of the files, where rows are no samples: "
-                                             "perturbation=drug,cell_line=cell_id")] = None,
+    transform: Annotated[
+        str | None,
+        typer.Option(
+            help="Map the values to the study's scale: log1p_cp10k, log2, "
+            "log2p1, exp2, ln_to_log2 (and so for any two of ln, log2, "
+            "log10), minmax_inverse:LOW:HIGH."
+        ),
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="AnnData: the layer (or obsm:NAME, or X) that holds the predictions.")
+    ] = None,
+    without: Annotated[
+        int | None, typer.Option(help="The files are nested predictions: their fits also left out this fold.")
+    ] = None,
+    map_: Annotated[
+        str | None,
+        typer.Option(
+            "--map", help="Columns of the files, where rows are no samples: perturbation=drug,cell_line=cell_id"
+        ),
+    ] = None,
     genes: Annotated[Path | None, typer.Option(help="Gene names in order, for files whose columns have none.")] = None,
-) -> None:  # fmt: skip
+) -> None:
     """Admit predictions made elsewhere, matched by sample id, or by perturbation and cell line, and by gene name.
 
     Example:  pertstack add my-study biolord oof.h5ad test.h5ad --fitted-on plan --scale treated
@@ -238,9 +294,18 @@ def add(
     from pertstack.study.study import Study
 
     report = Study.open(study).add(
-        name, *files, fitted_on=fitted_on, scale=scale, missing=missing, card=card, transform=transform,
-        without=without, mapping=parse_mapping(map_) or None, genes=genes, layer=layer,
-    )  # fmt: skip
+        name,
+        *files,
+        fitted_on=fitted_on,
+        scale=scale,
+        missing=missing,
+        card=card,
+        transform=transform,
+        without=without,
+        mapping=parse_mapping(map_) or None,
+        genes=genes,
+        layer=layer,
+    )
     say_findings(report.findings)
     out(str(report))
 
@@ -287,9 +352,12 @@ def stack(
     opened = Study.open(study)
     names = [name for given in accept_accused or [] for name in split_names(given) or []]
     result = opened.stack(
-        split_names(combiners), accept_unverified=accept_unverified, workers=workers, memory=memory,
+        split_names(combiners),
+        accept_unverified=accept_unverified,
+        workers=workers,
+        memory=memory,
         accept_accused=names,
-    )  # fmt: skip
+    )
     from pertstack.write.oof_table import barred_in_words, oof_table
 
     say_stacked(opened)
@@ -341,9 +409,12 @@ def plan(
 
     opened = Study.open(study)
     changes = {
-        "primary": primary, "reference": reference, "combiners": split_names(combiners), "looks": looks,
+        "primary": primary,
+        "reference": reference,
+        "combiners": split_names(combiners),
+        "looks": looks,
         "looks_rule": looks_rule,
-    }  # fmt: skip
+    }
     opened.change_plan({k: v for k, v in changes.items() if v is not None}, exploratory=exploratory)
     if lock:
         opened.lock_plan()

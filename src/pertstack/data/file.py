@@ -142,9 +142,14 @@ class DataFile:
         a, b = self.halves or (None, None)
         halves = None if a is None or b is None else (SubsetRows(a, at), SubsetRows(b, at))
         return replace(
-            self, obs=self.obs.iloc[at], treated=treated, control=control, effect=effect, halves=halves,
+            self,
+            obs=self.obs.iloc[at],
+            treated=treated,
+            control=control,
+            effect=effect,
+            halves=halves,
             notes=[*self.notes, *notes],
-        )  # fmt: skip
+        )
 
     def positions(self, sample_ids: Iterable[str]) -> Positions:
         """Row positions of sample ids; InputError names ids the file does not have."""

@@ -16,18 +16,43 @@ from functools import lru_cache
 from pertstack._base.findings import Finding
 
 CONTROL_KINDS = {
-    "vehicle": frozenset((
-        "dmso", "dmso_tf", "dimethyl sulfoxide", "dimethylsulfoxide", "vehicle", "ctl_vehicle", "ctl_vehicle.cns",
-    )),
-    "non-targeting": frozenset((
-        "non-targeting", "non_targeting", "nontargeting", "non targeting", "nt", "ntc", "negctrl", "neg_ctrl",
-        "scramble", "scrambled",
-    )),
+    "vehicle": frozenset(
+        (
+            "dmso",
+            "dmso_tf",
+            "dimethyl sulfoxide",
+            "dimethylsulfoxide",
+            "vehicle",
+            "ctl_vehicle",
+            "ctl_vehicle.cns",
+        )
+    ),
+    "non-targeting": frozenset(
+        (
+            "non-targeting",
+            "non_targeting",
+            "nontargeting",
+            "non targeting",
+            "nt",
+            "ntc",
+            "negctrl",
+            "neg_ctrl",
+            "scramble",
+            "scrambled",
+        )
+    ),
     "control": frozenset(("control", "ctrl", "ctl", "mock", "negative_control", "negative control")),
-    "untreated": frozenset((
-        "untreated", "unperturbed", "no treatment", "no_treatment", "ctl_untrt", "ctl_untrt.cns",
-    )),
-}  # fmt: skip
+    "untreated": frozenset(
+        (
+            "untreated",
+            "unperturbed",
+            "no treatment",
+            "no_treatment",
+            "ctl_untrt",
+            "ctl_untrt.cns",
+        )
+    ),
+}
 """Names of the control that are known without being told (upper or lower case), by what was done to them."""
 CONTROL_NAMES = frozenset().union(*CONTROL_KINDS.values())
 _NUMBERED = re.compile(r"(neg_?ctrl|non[-_ ]?targeting)[-_ ]?\d+")  # NegCtrl0, non-targeting_12
@@ -37,14 +62,59 @@ _OPEN, _CLOSE = frozenset("([{"), frozenset(")]}")
 _BROAD = re.compile(r"(brd-[a-z]\d{8})-.+")  # Broad ids: the compound, then its batch
 _REPLICATE = re.compile(r"[\s_.\-]+(?:replicate|rep|r|batch|lot|copy|dup)[\s_.\-]*\d+$")
 _NUMBER_AT_END = re.compile(r"(.*\S)[\s_.\-]+(\d{1,2})")
-_SALTS = frozenset((
-    "hydrochloride", "dihydrochloride", "monohydrochloride", "hcl", "2hcl", "hydrobromide", "hbr", "sodium",
-    "disodium", "potassium", "calcium", "magnesium", "mesylate", "dimesylate", "methanesulfonate", "maleate",
-    "fumarate", "hemifumarate", "tartrate", "bitartrate", "citrate", "phosphate", "diphosphate", "sulfate",
-    "sulphate", "hemisulfate", "acetate", "trifluoroacetate", "tfa", "bromide", "chloride", "iodide", "nitrate",
-    "tosylate", "ditosylate", "besylate", "succinate", "lactate", "malate", "pamoate", "oxalate", "hydrate",
-    "monohydrate", "dihydrate", "hemihydrate", "anhydrous", "salt", "base", "free",
-))  # fmt: skip
+_SALTS = frozenset(
+    (
+        "hydrochloride",
+        "dihydrochloride",
+        "monohydrochloride",
+        "hcl",
+        "2hcl",
+        "hydrobromide",
+        "hbr",
+        "sodium",
+        "disodium",
+        "potassium",
+        "calcium",
+        "magnesium",
+        "mesylate",
+        "dimesylate",
+        "methanesulfonate",
+        "maleate",
+        "fumarate",
+        "hemifumarate",
+        "tartrate",
+        "bitartrate",
+        "citrate",
+        "phosphate",
+        "diphosphate",
+        "sulfate",
+        "sulphate",
+        "hemisulfate",
+        "acetate",
+        "trifluoroacetate",
+        "tfa",
+        "bromide",
+        "chloride",
+        "iodide",
+        "nitrate",
+        "tosylate",
+        "ditosylate",
+        "besylate",
+        "succinate",
+        "lactate",
+        "malate",
+        "pamoate",
+        "oxalate",
+        "hydrate",
+        "monohydrate",
+        "dihydrate",
+        "hemihydrate",
+        "anhydrous",
+        "salt",
+        "base",
+        "free",
+    )
+)
 
 
 def control_kind(name: object) -> str | None:
@@ -153,13 +223,19 @@ def spelling_finding(changed: Mapping[str, str], where: str) -> list[Finding]:
         return []
     shown = [f"{old!r} = {new!r}" for old, new in sorted(changed.items())]
     more = f" and {len(shown) - 10:,} more" if len(shown) > 10 else ""
-    return [Finding(
-        "warning", "several_names",
-        f"{len(changed):,} names are the same perturbation as another name, but for order, blanks or a control beside "
-        f"it: {', '.join(shown[:10])}{more}. Each is one perturbation here, under the second name. If they are not "
-        f"the same, give them names without '+' and '_' between parts.",
-        len(changed), tuple(shown[:10]), where,
-    )]  # fmt: skip
+    return [
+        Finding(
+            "warning",
+            "several_names",
+            f"{len(changed):,} names are the same perturbation as another name, but for order, blanks or a control "
+            f"beside "
+            f"it: {', '.join(shown[:10])}{more}. Each is one perturbation here, under the second name. If they are not "
+            f"the same, give them names without '+' and '_' between parts.",
+            len(changed),
+            tuple(shown[:10]),
+            where,
+        )
+    ]
 
 
 def near_names(names: Iterable[object]) -> list[tuple[str, ...]]:

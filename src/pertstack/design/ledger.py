@@ -192,24 +192,28 @@ class Ledger:
         if torn:
             findings.append(
                 Finding(
-                    "warning", "ledger_torn_line",
+                    "warning",
+                    "ledger_torn_line",
                     f"{path} line {len(lines) + 1} is torn after {len(torn)} bytes: the program or the machine "
                     f"stopped while it was written, so what it was to record did not happen. It is kept, and the next "
                     f"entry will name it.",
-                    where=f"{path}:{len(lines) + 1}", numbers={"line": len(lines) + 1, "bytes": len(torn)},
+                    where=f"{path}:{len(lines) + 1}",
+                    numbers={"line": len(lines) + 1, "bytes": len(torn)},
                 )
-            )  # fmt: skip
+            )
         known = {START, *(e.digest for e in map(_parse, lines) if e is not None)}
         for head in sorted(set(heads) - known):
             findings.append(
                 Finding(
-                    "error", "ledger_cut_short",
+                    "error",
+                    "ledger_cut_short",
                     f"{path} has no entry {head[:12]}, with which it ended when results were written. Entries were "
                     "removed from its end, or it was replaced. Restore it from a copy; counts of looks cannot be "
                     "trusted until then.",
-                    where=str(path), numbers={"head": head},
+                    where=str(path),
+                    numbers={"head": head},
                 )
-            )  # fmt: skip
+            )
         return findings
 
     def expected(self, head: str) -> list[Finding]:
@@ -273,12 +277,14 @@ def _check(path: Path, lines: list[bytes]) -> list[Finding]:
         if why:
             findings.append(
                 Finding(
-                    "error", "ledger_tampered",
+                    "error",
+                    "ledger_tampered",
                     f"{path} line {number} ({entry.kind} of {entry.time}) {why}. The ledger is the record of looks and "
                     f"withdrawals, so nothing after this line can be trusted. Restore it from a copy.",
-                    where=f"{path}:{number}", numbers={"line": number, "index": entry.index},
+                    where=f"{path}:{number}",
+                    numbers={"line": number, "index": entry.index},
                 )
-            )  # fmt: skip
+            )
         previous, index = entry.digest, entry.index + 1
     return findings
 
@@ -293,12 +299,14 @@ def _unreadable(path: Path, number: int, line: bytes, following: bytes) -> Findi
         )
         return Finding("warning", "ledger_torn_line", message, where=f"{path}:{number}", numbers={"line": number})
     return Finding(
-        "error", "ledger_unreadable",
+        "error",
+        "ledger_unreadable",
         f"{path} line {number} is not a ledger entry ({len(line)} bytes). Somebody wrote into the file, or the disk "
         "damaged "
         f"it. Restore it from a copy.",
-        where=f"{path}:{number}", numbers={"line": number},
-    )  # fmt: skip
+        where=f"{path}:{number}",
+        numbers={"line": number},
+    )
 
 
 def _head(entries: Iterable[Entry]) -> str:

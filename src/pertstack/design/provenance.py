@@ -61,10 +61,13 @@ class FittedOn:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; the list of ids is written beside (by digest) when it is long, so here only kind and digests."""
         return {
-            "kind": self.kind, "plan_digest": self.plan_digest, "held_out_fold": self.held_out_fold,
-            "ids_digest": self.ids_digest, "fit_ids": sorted(self.fit_ids),
+            "kind": self.kind,
+            "plan_digest": self.plan_digest,
+            "held_out_fold": self.held_out_fold,
+            "ids_digest": self.ids_digest,
+            "fit_ids": sorted(self.fit_ids),
             **({} if self.also_held_out is None else {"also_held_out": self.also_held_out}),
-        }  # fmt: skip
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> FittedOn:

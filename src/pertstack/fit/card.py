@@ -22,8 +22,18 @@ CARDS = Path(__file__).parent / "cards"
 Scale = Literal["treated", "delta"]
 Files = Literal["h5ad", "csv"]
 _TOP = ("format", "name", "summary", "licence", "citation", "run", "needs", "params")
-_RUN = ("script", "command", "requirements", "interpreter", "python_version", "scale", "time_limit", "files", "memory",
-        "file_size")  # fmt: skip
+_RUN = (
+    "script",
+    "command",
+    "requirements",
+    "interpreter",
+    "python_version",
+    "scale",
+    "time_limit",
+    "files",
+    "memory",
+    "file_size",
+)
 
 
 @dataclass(frozen=True)
@@ -106,13 +116,23 @@ def load_card(card: str | Path) -> ModelCard:
     code = (path.parent / script).read_text(encoding="utf-8") if script else ""
     text_of = {key: str(content.get(key, "")) for key in ("summary", "licence", "citation")}
     return ModelCard(
-        content["name"], path, digest_json([text, code])[:16],
-        summary=text_of["summary"], licence=text_of["licence"], citation=text_of["citation"],
-        script=script, command=tuple(run.get("command", ())), requirements=tuple(run.get("requirements", ())),
-        interpreter=run.get("interpreter"), python_version=run.get("python_version"),
-        scale=run.get("scale", "treated"), files=run.get("files", "h5ad"),
-        time_limit=float(run.get("time_limit", 3600)), needs=needs, params=content.get("params", {}),
-    )  # fmt: skip
+        content["name"],
+        path,
+        digest_json([text, code])[:16],
+        summary=text_of["summary"],
+        licence=text_of["licence"],
+        citation=text_of["citation"],
+        script=script,
+        command=tuple(run.get("command", ())),
+        requirements=tuple(run.get("requirements", ())),
+        interpreter=run.get("interpreter"),
+        python_version=run.get("python_version"),
+        scale=run.get("scale", "treated"),
+        files=run.get("files", "h5ad"),
+        time_limit=float(run.get("time_limit", 3600)),
+        needs=needs,
+        params=content.get("params", {}),
+    )
 
 
 def _check_keys(path: Path, table: Any, known: tuple[str, ...]) -> None:

@@ -41,8 +41,11 @@ def run_dask(jobs: Sequence[Job], setting: Setting, *, workers: int, address: st
 
 def _lost(job: Job, setting: Setting, why: BaseException) -> JobResult:
     result = JobResult(
-        job, "crashed", error=f"the Dask worker was lost: {in_words(why)}", error_type=type(why).__name__,
+        job,
+        "crashed",
+        error=f"the Dask worker was lost: {in_words(why)}",
+        error_type=type(why).__name__,
         log=str(setting.log(job)),
-    )  # fmt: skip
+    )
     write_job(setting.folder(job), result)
     return result

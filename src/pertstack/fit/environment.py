@@ -121,9 +121,14 @@ def _run(card: ModelCard, command: list[str], log: Path) -> None:
         stream.flush()
         try:
             ended = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=clean_environment(),
-                timeout=BUILD_SECONDS, check=False,
-            )  # fmt: skip
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                env=clean_environment(),
+                timeout=BUILD_SECONDS,
+                check=False,
+            )
         except subprocess.TimeoutExpired as error:
             raise ModelFailedError(
                 f"{card.name}: building its environment took over {BUILD_SECONDS} s; see {log}."

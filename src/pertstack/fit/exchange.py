@@ -52,10 +52,19 @@ def write_task(
         _write(folder / "predict.h5ad", predict, features, None)
     inputs = exchange_csv.INPUTS if card.files == "csv" else ("fit.h5ad", "predict.h5ad")
     task = {
-        "format": 1, "model": card.name, "seed": seed, "params": params, "files": card.files, "inputs": list(inputs),
-        "outputs": list(OUTPUTS), "scale": card.scale, "n_fit": fit.n_samples, "n_predict": predict.n_samples,
-        "n_genes": fit.n_genes, "features": None if features is None else features.kind,
-    }  # fmt: skip
+        "format": 1,
+        "model": card.name,
+        "seed": seed,
+        "params": params,
+        "files": card.files,
+        "inputs": list(inputs),
+        "outputs": list(OUTPUTS),
+        "scale": card.scale,
+        "n_fit": fit.n_samples,
+        "n_predict": predict.n_samples,
+        "n_genes": fit.n_genes,
+        "features": None if features is None else features.kind,
+    }
     write_json(folder / "task.json", task)
 
 

@@ -25,9 +25,12 @@ DIGITS = "%.9g"  # enough to give back every float32 exactly
 
 
 def write_tables(
-    folder: Path, fit: FitRows, predict: PredictRows, obs: tuple[pd.DataFrame, pd.DataFrame],
+    folder: Path,
+    fit: FitRows,
+    predict: PredictRows,
+    obs: tuple[pd.DataFrame, pd.DataFrame],
     features: PerturbationFeatures | None,
-) -> None:  # fmt: skip
+) -> None:
     """Write the input files; ``obs`` are the sample tables of both, in plain texts and numbers.
 
     Raises

@@ -150,7 +150,7 @@ def _signal(code: int) -> str:
     return {
         -signal.SIGXFSZ: " (a file larger than file_size of its card)",
         -signal.SIGKILL: " (killed, perhaps for lack of memory)",
-    }.get(code, "")  # fmt: skip
+    }.get(code, "")
 
 
 def _command(card: ModelCard, python: str, folder: Path) -> list[str]:

@@ -167,10 +167,15 @@ class JobResult:
     def to_json(self) -> dict[str, Any]:
         """Content of ``job.json``."""
         return {
-            "format": 1, "status": self.status, "seconds": round(self.seconds, 3), "error": self.error,
-            "error_type": self.error_type, "log": self.log, "job": self.job.to_json(),
+            "format": 1,
+            "status": self.status,
+            "seconds": round(self.seconds, 3),
+            "error": self.error,
+            "error_type": self.error_type,
+            "log": self.log,
+            "job": self.job.to_json(),
             "record": None if self.record is None else self.record.to_json(),
-        }  # fmt: skip
+        }
 
 
 RowsFor = Callable[[Job], JobRows]

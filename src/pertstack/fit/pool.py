@@ -43,9 +43,11 @@ class _Worker:
         threads = dict.fromkeys(_THREAD_VARIABLES, str(setting.threads))
         process = subprocess.Popen(
             [sys.executable, "-m", "pertstack.fit.worker_main", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()], env={**os.environ, **threads, **_import_path()},
-            stdin=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, **threads, **_import_path()},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         theirs.close()
         ours.send(sys.path)
         ours.send(setting)

@@ -22,11 +22,25 @@ from typing import IO
 
 GIB = 2**30
 LOG_HEAD, LOG_TAIL = 4 * 2**20, 64 * 2**10  # bytes of the log that are kept: its beginning, and its end
-PASSED = frozenset({
-    "PATH", "LANG", "LANGUAGE", "TZ", "TERM", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
-    "CUDA_HOME", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
-    "NUMBA_NUM_THREADS", "SYSTEMROOT",
-})  # fmt: skip
+PASSED = frozenset(
+    {
+        "PATH",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TERM",
+        "LD_LIBRARY_PATH",
+        "DYLD_LIBRARY_PATH",
+        "CUDA_VISIBLE_DEVICES",
+        "CUDA_HOME",
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "NUMEXPR_NUM_THREADS",
+        "NUMBA_NUM_THREADS",
+        "SYSTEMROOT",
+    }
+)
 """Variables a program gets from the caller, besides those that start with LC_."""
 BOXED = "bubblewrap: no network, files read-only, no view of the study"
 LIMITED = "limits only: bubblewrap is not usable here, so its program could read the files of this user"
@@ -72,10 +86,15 @@ def run(command: Sequence[str], folder: Path, log: Path, *, limits: Limits, hidd
     if shutil.which(command[0], path=os.environ.get("PATH")) is None:
         raise FileNotFoundError(2, "no such program", command[0])
     process = subprocess.Popen(
-        _boxed(command, folder, hidden), cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, env=environment(folder), start_new_session=True,
+        _boxed(command, folder, hidden),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment(folder),
+        start_new_session=True,
         preexec_fn=(lambda: _limit(limits)) if os.name == "posix" else None,
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     reader = threading.Thread(target=_keep_log, args=(process.stdout, log), daemon=True)
     reader.start()

@@ -98,9 +98,11 @@ def run_job(job: Job, setting: Setting, *, own_process: bool = False) -> JobResu
 def in_words(error: BaseException) -> str:
     """Message of an error, never empty."""
     if isinstance(error, MemoryError):
-        return f"out of memory ({error}). Use fewer workers, fewer rows, or a smaller batch." if str(error) else (
-            "out of memory. Use fewer workers, fewer rows, or a smaller batch."
-        )  # fmt: skip
+        return (
+            f"out of memory ({error}). Use fewer workers, fewer rows, or a smaller batch."
+            if str(error)
+            else ("out of memory. Use fewer workers, fewer rows, or a smaller batch.")
+        )
     return str(error) or type(error).__name__
 
 
@@ -116,9 +118,17 @@ def _fit_and_commit(job: Job, setting: Setting, folder: Path, started: float) ->
         model.fit(rows.fit, rng=np.random.default_rng(seed))
     fit_seconds = time.perf_counter() - fitted_at
     record = JobRecord(
-        job, seed, rows.fit.n_samples, digest_names(sorted(fit_ids)), fit_seconds, 0.0, 0, versions(),
-        model.params(), _notes(model),
-    )  # fmt: skip
+        job,
+        seed,
+        rows.fit.n_samples,
+        digest_names(sorted(fit_ids)),
+        fit_seconds,
+        0.0,
+        0,
+        versions(),
+        model.params(),
+        _notes(model),
+    )
     _keep_anchors(model, job, rows.anchors, setting, record)
     for block, part, answer in _answers(model, _safe(job, fit_ids, rows.blocks)):
         predicted = checked(answer, part, job.model)

@@ -26,10 +26,15 @@ Which = Role | Literal["all"]
 
 
 def export_anndata(
-    store: StoreReader, path: str | Path, *, models: Sequence[str] | None = None, role: Which = "development",
-    truth: StoreReader | None = None, card: Mapping[str, Any] | None = None,
+    store: StoreReader,
+    path: str | Path,
+    *,
+    models: Sequence[str] | None = None,
+    role: Which = "development",
+    truth: StoreReader | None = None,
+    card: Mapping[str, Any] | None = None,
     more: Mapping[str, Iterable[Float32]] | None = None,
-) -> Path:  # fmt: skip
+) -> Path:
     """One .h5ad or .zarr: X absent, layers control, treated and every model; NaN where not predicted. Written by
     chunks, and there whole or not at all.
 
@@ -92,9 +97,13 @@ def _new_anndata(path: Path) -> Iterator[Any]:
 
 
 def export_npz(
-    store: StoreReader, path: str | Path, model: str, *, role: Which = "development",
+    store: StoreReader,
+    path: str | Path,
+    model: str,
+    *,
+    role: Which = "development",
     card: Mapping[str, Any] | None = None,
-) -> Path:  # fmt: skip
+) -> Path:
     """One model: predictions, sample_ids, gene_names, fold_assignments (-1 = test) and the preprocessing card (JSON),
     as ``pertstack add`` reads them back. Genes that the model predicts nowhere are left out."""
     path = Path(path)
@@ -106,10 +115,11 @@ def export_npz(
     nowhere = set.intersection(*gaps) if gaps else set()
     there = np.array([str(g) not in nowhere for g in store.gene_names], dtype=bool)
     arrays: dict[str, Any] = {
-        "sample_ids": np.array(ids, dtype=str), "fold_assignments": np.array(folds),
+        "sample_ids": np.array(ids, dtype=str),
+        "fold_assignments": np.array(folds),
         "gene_names": np.array([str(g) for g in store.gene_names], dtype=str)[there],
         "plan_digest": np.array(store.plan_digest or ""),
-    }  # fmt: skip
+    }
     if card is not None:
         arrays["card"] = np.array(json.dumps(dict(card)))
     shape = (len(ids), int(there.sum()))
@@ -132,9 +142,13 @@ def _write_npz(path: Path, shape: tuple[int, int], rows: Iterator[Float32], othe
 
 
 def cell_eval_pair(
-    store: StoreReader, model: str, *, role: Role = "development", truth: StoreReader | None = None,
+    store: StoreReader,
+    model: str,
+    *,
+    role: Role = "development",
+    truth: StoreReader | None = None,
     control_name: str = "control",
-) -> tuple[Any, Any]:  # fmt: skip
+) -> tuple[Any, Any]:
     """(predicted, real) AnnData as cell-eval takes them: profiles in X, ``obs.perturbation``, and each sample's
     control as a
     row of its own named ``control_name``. Only samples the model predicted; whole in memory.

@@ -23,8 +23,12 @@ from pertstack._stats.group_means import GroupMeans
 from pertstack.reduce.metrics.names import parse_metric
 
 AUTO_ORDER: tuple[str, ...] = (
-    "r2_top20@pooled", "pearson_all@pooled", "pearson_all@centroid", "pearson_exp2@others", "centroid_accuracy@pooled",
-)  # fmt: skip
+    "r2_top20@pooled",
+    "pearson_all@pooled",
+    "pearson_all@centroid",
+    "pearson_exp2@others",
+    "centroid_accuracy@pooled",
+)
 """Declared order in which a primary metric is looked for: the founding number without the shared control, correlation
 of all changes, agreement beyond the mean response, the weighted correlation of Vollenweider and Buehlmann, retrieval.
 """

@@ -91,11 +91,18 @@ class Diversity:
         spread, best = _per_sample(reduction.sample)
         known = np.isfinite(best)
         return cls(
-            reduction.models, overall, per_line, redundancy_clusters(reduction.models, overall.predictions,
-            threshold), threshold, ambiguity(moments, weights, genes), effective_number(weights, overall.errors),
-            _extremes(reduction, -spread, spread, n_examples), _extremes(reduction, best, best, n_examples),
-            float((best[known] <= 0).mean()) if known.any() else float("nan"), int(genes.sum()),
-        )  # fmt: skip
+            reduction.models,
+            overall,
+            per_line,
+            redundancy_clusters(reduction.models, overall.predictions, threshold),
+            threshold,
+            ambiguity(moments, weights, genes),
+            effective_number(weights, overall.errors),
+            _extremes(reduction, -spread, spread, n_examples),
+            _extremes(reduction, best, best, n_examples),
+            float((best[known] <= 0).mean()) if known.any() else float("nan"),
+            int(genes.sum()),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON for ``results/diversity.json``; what is undefined is null."""

@@ -14,10 +14,18 @@ MATCHED: tuple[str, ...] = ("r2_top20@matched", "pearson_all@matched")
 WITHIN_PLATE = "pearson_all@plate"
 """Beside either panel, where rows say on which plate they were."""
 MATCHED_FULL: tuple[str, ...] = (
-    *MATCHED, "r2_top40@matched", "r2_top80@matched", "r2_top20_strict@matched", "pearson_top20@matched",
-    "cod_all@matched", "sign_acc_top20@matched", "spearman_all@matched", "cosine_all@matched", "pds_l1@matched",
+    *MATCHED,
+    "r2_top40@matched",
+    "r2_top80@matched",
+    "r2_top20_strict@matched",
+    "pearson_top20@matched",
+    "cod_all@matched",
+    "sign_acc_top20@matched",
+    "spearman_all@matched",
+    "cosine_all@matched",
+    "pds_l1@matched",
     "centroid_accuracy@matched",
-)  # fmt: skip
+)
 
 
 def panel(references: References, *, full: bool = False) -> tuple[str, ...]:

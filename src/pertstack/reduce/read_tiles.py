@@ -32,11 +32,13 @@ def block_samples(source: BlockSource, block: Block) -> pd.DataFrame:
     """Rows of one block: sample_id, block (its id), cell_line, fold (<NA> for test), perturbation, group."""
     obs = source.obs(block)
     columns = {
-        "sample_id": np.asarray(obs.index, dtype=object), "block": block.id, "cell_line": block.cell_line,
+        "sample_id": np.asarray(obs.index, dtype=object),
+        "block": block.id,
+        "cell_line": block.cell_line,
         "fold": pd.array([block.fold] * len(obs), dtype="Int64"),
         "perturbation": np.asarray(obs["perturbation"], dtype=object),
         "group": np.asarray(obs["group" if "group" in obs else "perturbation"], dtype=object),
-    }  # fmt: skip
+    }
     return pd.DataFrame(columns)
 
 
@@ -65,10 +67,17 @@ def read_tile(source: BlockSource, references: References, block: Block, start: 
             predictions[m][:, ~genes[m]] = np.nan
     embed = partial(_embedding, source, block, start, stop) if isinstance(source, EmbeddingSource) else None
     return Tile(
-        block, models, source.gene_names, source.obs(block).iloc[start:stop], predictions,
-        np.asarray(source.read(block, "control", start, stop)), references.pooled(block.cell_line).astype(np.float32),
-        available, genes, embed,
-    )  # fmt: skip
+        block,
+        models,
+        source.gene_names,
+        source.obs(block).iloc[start:stop],
+        predictions,
+        np.asarray(source.read(block, "control", start, stop)),
+        references.pooled(block.cell_line).astype(np.float32),
+        available,
+        genes,
+        embed,
+    )
 
 
 def _embedding(source: EmbeddingSource, block: Block, start: int, stop: int, model: str) -> RowEmbeddings | None:

@@ -24,9 +24,12 @@ def save_reduction(reduction: Reduction, folder: Path) -> None:
     reduction.samples.to_parquet(buffer)
     write_atomic(folder / "samples.parquet", buffer.getvalue())
     manifest = {
-        "format": FORMAT, "models": list(reduction.models), "gene_names": [str(g) for g in reduction.gene_names],
-        "blocks": [b.id for b in reduction.parts], "findings": [f.to_json() for f in reduction.findings],
-    }  # fmt: skip
+        "format": FORMAT,
+        "models": list(reduction.models),
+        "gene_names": [str(g) for g in reduction.gene_names],
+        "blocks": [b.id for b in reduction.parts],
+        "findings": [f.to_json() for f in reduction.findings],
+    }
     write_json(folder / "reduction.json", manifest)
 
 

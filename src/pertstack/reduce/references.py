@@ -223,13 +223,20 @@ class References:
         by_fold: dict[str, Any] = {"fold_counts": self.fold_counts, "fold_treated": self.fold_treated}
         buffer = io.BytesIO()
         np.savez(
-            buffer, format=np.int64(1), gene_names=np.asarray(self.gene_names, dtype=str),
-            cell_lines=np.asarray(self.cell_lines, dtype=str), counts=self.counts, mean_control=self.mean_control,
-            mean_treated=self.mean_treated, control_lines=np.asarray(extra, dtype=str),
+            buffer,
+            format=np.int64(1),
+            gene_names=np.asarray(self.gene_names, dtype=str),
+            cell_lines=np.asarray(self.cell_lines, dtype=str),
+            counts=self.counts,
+            mean_control=self.mean_control,
+            mean_treated=self.mean_treated,
+            control_lines=np.asarray(extra, dtype=str),
             controls=np.stack([self.controls[line] for line in extra]) if extra else empty,
-            landmarks=np.zeros(0, dtype=bool) if self.landmarks is None else self.landmarks, **self.plates.to_arrays(),
-            folds=np.asarray(self.folds, dtype=np.int64), **{k: v for k, v in by_fold.items() if v is not None},
-        )  # fmt: skip
+            landmarks=np.zeros(0, dtype=bool) if self.landmarks is None else self.landmarks,
+            **self.plates.to_arrays(),
+            folds=np.asarray(self.folds, dtype=np.int64),
+            **{k: v for k, v in by_fold.items() if v is not None},
+        )
         write_atomic(Path(path), buffer.getvalue())
 
     @classmethod

@@ -119,10 +119,12 @@ class ScoreTable:
                 "metrics."
             )
         return ScoreTable(
-            self.samples, self.names + other.names, self.metrics,
-            np.concatenate([self.values_by_name, other.values_by_name]), np.concatenate([self.predicted,
-            other.predicted]),
-        )  # fmt: skip
+            self.samples,
+            self.names + other.names,
+            self.metrics,
+            np.concatenate([self.values_by_name, other.values_by_name]),
+            np.concatenate([self.predicted, other.predicted]),
+        )
 
     def with_oracle(self, metric: str, models: Sequence[str], name: str = "oracle") -> ScoreTable:
         """The table with one more name: per sample the values of whichever of ``models`` is best on ``metric`` there.
@@ -141,9 +143,12 @@ class ScoreTable:
         picked = self.values_by_name[np.asarray(at)[best], :, rows].T.copy()
         picked[:, ~defined] = np.nan
         return ScoreTable(
-            self.samples, (*self.names, name), self.metrics, np.concatenate([self.values_by_name, picked[None]]),
+            self.samples,
+            (*self.names, name),
+            self.metrics,
+            np.concatenate([self.values_by_name, picked[None]]),
             np.concatenate([self.predicted, defined[None]]),
-        )  # fmt: skip
+        )
 
     def _unknown(self, name: str) -> int:
         raise unknown_name("model or combiner", name, self.names)
@@ -153,10 +158,12 @@ class ScoreTable:
         buffer = io.BytesIO()
         meta = {"format": 1, "names": list(self.names), "metrics": list(self.metrics)}
         np.savez_compressed(
-            buffer, meta=np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8), values=self.values_by_name,
-            predicted=self.predicted, samples=np.frombuffer(self.samples.to_json(orient="table").encode(),
-            dtype=np.uint8),
-        )  # fmt: skip
+            buffer,
+            meta=np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8),
+            values=self.values_by_name,
+            predicted=self.predicted,
+            samples=np.frombuffer(self.samples.to_json(orient="table").encode(), dtype=np.uint8),
+        )
         write_atomic(Path(path), buffer.getvalue())
 
     @classmethod

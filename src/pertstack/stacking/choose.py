@@ -47,9 +47,14 @@ class Rung:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "name": self.name, "complexity": self.complexity, "score": self.score, "gain": self.gain.to_json(),
-            "bound": self.bound, "passed": self.passed, "why": self.why,
-        }  # fmt: skip
+            "name": self.name,
+            "complexity": self.complexity,
+            "score": self.score,
+            "gain": self.gain.to_json(),
+            "bound": self.bound,
+            "passed": self.passed,
+            "why": self.why,
+        }
 
 
 @dataclass(frozen=True)
@@ -212,9 +217,10 @@ def _safe_gain(panel: Panel, nested: NestedFits, eligible: Sequence[str], critic
     """One rung: the simplest within one standard error of the best plain or global combination that gains in
     expectation and is shown not to be worse on any metric; none where there is none."""
     safe = [
-        n for n in eligible
+        n
+        for n in eligible
         if nested.combiner(n).family in PLAIN and panel.gains[n][0].value > 0 and not panel.inferior(n)
-    ]  # fmt: skip
+    ]
     if not safe:
         return []
     top = max(safe, key=panel.score)

@@ -45,9 +45,14 @@ def sample_table(features: Mapping[str, Any] | None, shape: Sequence[int], **mor
 
 
 def combine_arrays(
-    fitted: FittedCombiner, predictions: dict[str, Any], control: Any, references: References, cell_line: Any,
-    embeddings: Mapping[str, ArrayEmbedding] | None = None, features: Mapping[str, Any] | None = None,
-) -> Float32:  # fmt: skip
+    fitted: FittedCombiner,
+    predictions: dict[str, Any],
+    control: Any,
+    references: References,
+    cell_line: Any,
+    embeddings: Mapping[str, ArrayEmbedding] | None = None,
+    features: Mapping[str, Any] | None = None,
+) -> Float32:
     """Combined prediction of samples in arrays, rows in the order handed in, (n, n_genes).
 
     A cell line without development rows takes the mean of the controls handed in for it as its pooled control.
@@ -72,10 +77,17 @@ def combine_arrays(
             f"refer to. Name the cell line of every new sample with cell_line=."
         )
     source = ArraySource(
-        predictions, np.zeros((n, n_genes), dtype=np.float32), control, folds=[None] * n, perturbation=["new"] * n,
-        cell_line=cell_line, gene_names=references.gene_names, role="test", embeddings=embeddings,
+        predictions,
+        np.zeros((n, n_genes), dtype=np.float32),
+        control,
+        folds=[None] * n,
+        perturbation=["new"] * n,
+        cell_line=cell_line,
+        gene_names=references.gene_names,
+        role="test",
+        embeddings=embeddings,
         obs=sample_table(features, (n, n_genes)),
-    )  # fmt: skip
+    )
     references = references.with_controls_of(source)
     out = np.empty((n, n_genes), dtype=np.float32)
     done: dict[Any, int] = {}

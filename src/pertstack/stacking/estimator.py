@@ -56,9 +56,17 @@ class CombinerEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.seed = seed
 
     def fit(
-        self, X: Any, y: Any, *, folds: Any, groups: Any = None, cell_line: Any = None, gene_names: Any = None,
-        embeddings: Mapping[int, ArrayEmbedding] | None = None, features: Mapping[str, Any] | None = None,
-    ) -> CombinerEstimator:  # fmt: skip
+        self,
+        X: Any,
+        y: Any,
+        *,
+        folds: Any,
+        groups: Any = None,
+        cell_line: Any = None,
+        gene_names: Any = None,
+        embeddings: Mapping[int, ArrayEmbedding] | None = None,
+        features: Mapping[str, Any] | None = None,
+    ) -> CombinerEstimator:
         """Learn weights; ``groups`` (default: every row its own) say which rows are replicates of one perturbation.
 
         ``embeddings`` of some models, by their position in X, for combiners that need them. ``features``: what is known
@@ -77,9 +85,13 @@ class CombinerEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict(
-        self, X: Any, *, cell_line: Any = None, embeddings: Mapping[int, ArrayEmbedding] | None = None,
+        self,
+        X: Any,
+        *,
+        cell_line: Any = None,
+        embeddings: Mapping[int, ArrayEmbedding] | None = None,
         features: Mapping[str, Any] | None = None,
-    ) -> Float32:  # fmt: skip
+    ) -> Float32:
         """Combined treated profiles, (n, n_genes), for control and predictions of new samples."""
         if not hasattr(self, "fitted_"):
             raise InputError("This combiner has learned nothing yet: call fit(X, y, folds=...) before predict.")
@@ -105,17 +117,29 @@ def _cube(X: Any) -> Float32:
 
 
 def _source(
-    X: Any, y: Any, folds: Any, groups: Any, cell_line: Any, gene_names: Any,
-    embeddings: Mapping[int, ArrayEmbedding] | None, features: Mapping[str, Any] | None,
-) -> tuple[ArraySource, Sequence[str]]:  # fmt: skip
+    X: Any,
+    y: Any,
+    folds: Any,
+    groups: Any,
+    cell_line: Any,
+    gene_names: Any,
+    embeddings: Mapping[int, ArrayEmbedding] | None,
+    features: Mapping[str, Any] | None,
+) -> tuple[ArraySource, Sequence[str]]:
     x = _cube(X)
     names = tuple(f"model_{i}" for i in range(x.shape[1] - 1))
     perturbation = [f"row_{i}" for i in range(len(x))] if groups is None else groups
     source = ArraySource(
-        {m: x[:, 1 + i] for i, m in enumerate(names)}, y, x[:, 0], folds=folds, perturbation=perturbation,
-        cell_line=cell_line, gene_names=gene_names, embeddings=_named(embeddings, names),
+        {m: x[:, 1 + i] for i, m in enumerate(names)},
+        y,
+        x[:, 0],
+        folds=folds,
+        perturbation=perturbation,
+        cell_line=cell_line,
+        gene_names=gene_names,
+        embeddings=_named(embeddings, names),
         obs=sample_table(features, x[:, 0].shape),
-    )  # fmt: skip
+    )
     return source, names
 
 

@@ -51,9 +51,13 @@ class Gain:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "metric": self.metric, "value": self.value, "se": self.se, "lower": self.lower, "upper": self.upper,
+            "metric": self.metric,
+            "value": self.value,
+            "se": self.se,
+            "lower": self.lower,
+            "upper": self.upper,
             "slack": self.slack,
-        }  # fmt: skip
+        }
 
     def __str__(self) -> str:
         return f"{self.metric} {self.value:+.4f} (s.e. {self.se:.4f}, bounds {self.lower:+.4f} to {self.upper:+.4f})"

@@ -77,9 +77,15 @@ _CLASSES: tuple[type[Combiner], ...] = (
 )
 COMBINERS: dict[str, type[Combiner]] = {c.name: c for c in _CLASSES}
 ALWAYS: tuple[str, ...] = (
-    "best_single", "mean", "median", "trimmed_mean", "winsorised_mean", "rank_average", "standardised_mean",
+    "best_single",
+    "mean",
+    "median",
+    "trimmed_mean",
+    "winsorised_mean",
+    "rank_average",
+    "standardised_mean",
     "no_change",
-)  # fmt: skip
+)
 """References that stand on every board, asked for or not."""
 
 

@@ -54,10 +54,15 @@ class Matched:
     def shown(self) -> list[dict[str, Any]]:
         """One line per model: its files, how rows were matched, how much it predicts."""
         return [
-            {"model": g.model, "files": ", ".join(dict.fromkeys(f.path.name for f in g.files)), "how": _how(g),
-             "samples": self.predicted[g.model], "genes": len(g.genes)}
+            {
+                "model": g.model,
+                "files": ", ".join(dict.fromkeys(f.path.name for f in g.files)),
+                "how": _how(g),
+                "samples": self.predicted[g.model],
+                "genes": len(g.genes),
+            }
             for g in self.models
-        ]  # fmt: skip
+        ]
 
 
 def on_disk(truth: Any, predictions: Any, scratch: Path) -> tuple[Path, Paths]:
@@ -81,25 +86,46 @@ def on_disk(truth: Any, predictions: Any, scratch: Path) -> tuple[Path, Paths]:
 
 
 def matched_values(
-    truth: str | Path, predictions: Paths, *, scale: Scale = "treated", mapping: Mapping[str, str] | None = None,
-    control_layer: str = "control", control_label: str | None = None, delta: bool = False, layer: str | None = None,
-    genes: str | Path | None = None, transform: str | None = None,
-) -> Matched:  # fmt: skip
+    truth: str | Path,
+    predictions: Paths,
+    *,
+    scale: Scale = "treated",
+    mapping: Mapping[str, str] | None = None,
+    control_layer: str = "control",
+    control_label: str | None = None,
+    delta: bool = False,
+    layer: str | None = None,
+    genes: str | Path | None = None,
+    transform: str | None = None,
+) -> Matched:
     """Read, match and check; parameters and errors as of ``evaluation.evaluate``."""
     named = named_files(predictions)
     file = open_data(
-        truth, mapping=_of_truth(Path(truth), mapping), control_layer=control_layer, control_label=control_label,
+        truth,
+        mapping=_of_truth(Path(truth), mapping),
+        control_layer=control_layer,
+        control_label=control_label,
         delta=delta,
-    )  # fmt: skip
+    )
     samples = file.obs[[c for c in ROWS if c in file.obs]]
     own, other = [str(g) for g in file.gene_names], other_names(file.var)
     space, mapped = space_of(file.notes), None if transform is None else named_transform(transform, scale)
     listed = None if genes is None else Path(genes)
     models = tuple(
-        given(name, paths, samples, mapping=mapping, layer=layer, genes=listed, own=own, other=other, space=space,
-              transform=mapped)
+        given(
+            name,
+            paths,
+            samples,
+            mapping=mapping,
+            layer=layer,
+            genes=listed,
+            own=own,
+            other=other,
+            space=space,
+            transform=mapped,
+        )
         for name, paths in named.items()
-    )  # fmt: skip
+    )
     scored, said = common_genes(models, own)
     said += [f for g in models for f in g.findings] + [f for f in file.notes if f.severity != "note" or f.code in TOLD]
     treated, control = _measured(file, scored, len(models))
@@ -119,15 +145,28 @@ def matched_values(
 
 
 def _checked(
-    model: Given, values: Float32, predicted: Mask, treated: Float32, control: Float32, samples: pd.DataFrame,
-    genes: Sequence[str], scale: Scale,
-) -> list[Finding]:  # fmt: skip
+    model: Given,
+    values: Float32,
+    predicted: Mask,
+    treated: Float32,
+    control: Float32,
+    samples: pd.DataFrame,
+    genes: Sequence[str],
+    scale: Scale,
+) -> list[Finding]:
     """Scale, alignment and copies; an error ends the evaluation."""
     found = check_values(
-        model.model, values, treated, control, samples, np.flatnonzero(predicted).tolist(), scale,
-        gene_names=genes, ids_in_file=len(model.matches) < len(model.files),
+        model.model,
+        values,
+        treated,
+        control,
+        samples,
+        np.flatnonzero(predicted).tolist(),
+        scale,
+        gene_names=genes,
+        ids_in_file=len(model.matches) < len(model.files),
         genes_by_list=any(f.code == "genes_by_list" for f in model.findings),
-    )  # fmt: skip
+    )
     if wrong := [f for f in found if f.severity == "error"]:
         raise IntegrityError(wrong[0].message)
     return found

@@ -75,9 +75,13 @@ class HeldOutTruth:
         if last is None or last.facts.get("intent") != digest:
             permit = permit_look(self.folder.analysis_plan, self.folder.ledger, exploratory=exploratory)
             last = self.folder.ledger.append(
-                LOOK, number=permit.number, planned=permit.planned, exploratory=permit.exploratory, intent=digest,
+                LOOK,
+                number=permit.number,
+                planned=permit.planned,
+                exploratory=permit.exploratory,
+                intent=digest,
                 **intent,
-            )  # fmt: skip
+            )
         return Look(last), self._store()
 
     @property

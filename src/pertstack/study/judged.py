@@ -61,8 +61,16 @@ def setting_of(folder: StudyFolder, stored: Stored, looks: int, exploratory: boo
         kinds.update(dict.fromkeys(sorted(cheats), "ceiling"))  # shown, never the best single model
     developed = folder.samples.query("role != 'test'")
     return Setting(
-        kinds, plan.choice_metric, stored.chosen, folder.plan.group_by, folder.plan.digest, looks,
-        exploratory, versions(), cautions, seen=frozenset(map(str, developed["perturbation"])),
+        kinds,
+        plan.choice_metric,
+        stored.chosen,
+        folder.plan.group_by,
+        folder.plan.digest,
+        looks,
+        exploratory,
+        versions(),
+        cautions,
+        seen=frozenset(map(str, developed["perturbation"])),
         alone=oof["choice"]["best_single"],
         planned_looks=plan.looks,
         refused=tuple(stack_facts(folder)["accused"]),
@@ -72,7 +80,7 @@ def setting_of(folder: StudyFolder, stored: Stored, looks: int, exploratory: boo
         simulated=is_simulated(folder),
         metric_doubt="" if calibrated is None else calibrated.doubt,
         unproven=any(r["name"] == stored.chosen and r["passed"] and r["bound"] <= 0 for r in oof["choice"]["ladder"]),
-    )  # fmt: skip
+    )
 
 
 def recall_verdict(folder: StudyFolder) -> Verdict:

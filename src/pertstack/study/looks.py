@@ -103,9 +103,13 @@ def _ladder(before: Mapping[str, Any], chosen: str, single: str, test: ScoreTabl
     step = len(shares)  # rounded like the score itself
     gain = round((value - test.mean(single, metric).value) * step) / step
     return {
-        "name": chosen, "single": single, "value": value, "gain": gain, "words": words,
+        "name": chosen,
+        "single": single,
+        "value": value,
+        "gain": gain,
+        "words": words,
         "state": after.to_json(),
-    }  # fmt: skip
+    }
 
 
 def _kept(before: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,9 +117,15 @@ def _kept(before: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _thresholdout(
-    before: Mapping[str, Any], chosen: str, single: str, oof: ScoreTable, test: ScoreTable, metric: str, budget: int,
+    before: Mapping[str, Any],
+    chosen: str,
+    single: str,
+    oof: ScoreTable,
+    test: ScoreTable,
+    metric: str,
+    budget: int,
     rng: np.random.Generator,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Two questions a look: the score, and the gain. Threshold and noise come from out-of-fold rows alone."""
     if before:
         state = Thresholdout.from_json(before["state"])
@@ -129,6 +139,10 @@ def _thresholdout(
     here, there = (here - oof.mean(single, metric).value, there - test.mean(single, metric).value)
     gain, state = state.look(here, there, rng)
     return {
-        "name": chosen, "single": single, "value": score.value, "gain": gain.value,
-        "words": [f"Score: {score.words}", f"Gain: {gain.words}"], "state": state.to_json(),
-    }  # fmt: skip
+        "name": chosen,
+        "single": single,
+        "value": score.value,
+        "gain": gain.value,
+        "words": [f"Score: {score.words}", f"Gain: {gain.words}"],
+        "state": state.to_json(),
+    }

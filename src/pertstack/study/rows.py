@@ -43,9 +43,14 @@ class DevelopmentRows:
     @cached_property
     def source(self) -> StoreSource:
         return StoreSource(
-            self.folder.store, None, "development", self.models, groups=self.folder.plan.groups,
-            accept_unverified=self.accept_unverified, distance=self.folder.training_distance,
-        )  # fmt: skip
+            self.folder.store,
+            None,
+            "development",
+            self.models,
+            groups=self.folder.plan.groups,
+            accept_unverified=self.accept_unverified,
+            distance=self.folder.training_distance,
+        )
 
     @cached_property
     def reduction(self) -> Reduction:
@@ -75,10 +80,16 @@ class DevelopmentRows:
         """Every combiner without each fold, and on all rows."""
         plan = self.folder.analysis_plan
         return fit_nested(
-            combiners, self.reduction, source=self.source, references=self.folder.references,
-            reference=learning_reference(plan), primary=plan.choice_metric, seed=plan.seed, level_one=self.level_one,
+            combiners,
+            self.reduction,
+            source=self.source,
+            references=self.folder.references,
+            reference=learning_reference(plan),
+            primary=plan.choice_metric,
+            seed=plan.seed,
+            level_one=self.level_one,
             on_done=on_done,
-        )  # fmt: skip
+        )
 
     def key(self, combiners: Mapping[str, Mapping[str, Any]]) -> str:
         """Digest of everything the stack step depends on; ``combiners`` maps each combiner to its hyper-parameters."""
@@ -105,9 +116,12 @@ class DevelopmentRows:
 
     def _reduced(self, source: BlockSource) -> Reduction:
         return reduce_blocks(
-            source, self.folder.references, memory=parse_bytes(self.memory), workers=self.workers,
+            source,
+            self.folder.references,
+            memory=parse_bytes(self.memory),
+            workers=self.workers,
             cache=self.folder.path("reduced"),
-        )  # fmt: skip
+        )
 
 
 def learning_reference(plan: AnalysisPlan) -> Any:

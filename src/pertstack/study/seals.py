@@ -36,9 +36,15 @@ STACK_RESULTS = (
     "probes.json",
 )
 VERDICT_RESULTS = (
-    "leaderboard.json", "leaderboard.csv", "checks.json", "verdict.json", "test_scores.npz", "coverage.json",
-    "test_probes.json", "setting.json",
-)  # fmt: skip
+    "leaderboard.json",
+    "leaderboard.csv",
+    "checks.json",
+    "verdict.json",
+    "test_scores.npz",
+    "coverage.json",
+    "test_probes.json",
+    "setting.json",
+)
 
 
 def seal_init(folder: StudyFolder) -> None:

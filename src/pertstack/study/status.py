@@ -65,8 +65,12 @@ class Status:
 
     def to_rich(self) -> Group:
         """Facts, steps, and a model x block matrix for the terminal."""
-        lines = [f"{key.replace('_', ' ')}: {value:,}" if isinstance(value, int) and not isinstance(value, bool)
-                 else f"{key.replace('_', ' ')}: {value}" for key, value in self.facts.items()]  # fmt: skip
+        lines = [
+            f"{key.replace('_', ' ')}: {value:,}"
+            if isinstance(value, int) and not isinstance(value, bool)
+            else f"{key.replace('_', ' ')}: {value}"
+            for key, value in self.facts.items()
+        ]
         marks = {name: "!" if name in self.stale else "✓" if done else "–" for name, done in self.steps.items()}
         steps = "  ".join(f"{mark} {name}{' (stale)' if mark == '!' else ''}" for name, mark in marks.items())
         if self.jobs.waiting:

@@ -101,16 +101,34 @@ class Study:
 
     @classmethod
     def create(
-        cls, root: Path | str, *, data: Path | str, group: str | None = None, folds: int | None = None,
-        test: float | None = None, seed: int = 0, plan: Path | str | None = None, control_layer: str = "control",
-        treated_layer: str | None = None, control: Path | str | None = None, metadata: Path | str | None = None,
-        controls: ControlChoice = "plate_mean", delta: bool = False, mapping: Mapping[str, str] | None = None,
-        features: Path | str | None = None, targets: Path | str | None = None, graph: Path | str | None = None,
-        graph_names: Path | str | None = None, graph_min_score: float | None = None,
+        cls,
+        root: Path | str,
+        *,
+        data: Path | str,
+        group: str | None = None,
+        folds: int | None = None,
+        test: float | None = None,
+        seed: int = 0,
+        plan: Path | str | None = None,
+        control_layer: str = "control",
+        treated_layer: str | None = None,
+        control: Path | str | None = None,
+        metadata: Path | str | None = None,
+        controls: ControlChoice = "plate_mean",
+        delta: bool = False,
+        mapping: Mapping[str, str] | None = None,
+        features: Path | str | None = None,
+        targets: Path | str | None = None,
+        graph: Path | str | None = None,
+        graph_names: Path | str | None = None,
+        graph_min_score: float | None = None,
         control_label: str | Sequence[str] | None = None,
-        by: Sequence[str] = (), normalise: Normalise | None = None, min_cells: int = 10, cells_as_samples: bool = False,
+        by: Sequence[str] = (),
+        normalise: Normalise | None = None,
+        min_cells: int = 10,
+        cells_as_samples: bool = False,
         support: str | Sequence[str] = (),
-    ) -> Study:  # fmt: skip
+    ) -> Study:
         """Read and validate a data file, fix the fold plan, lay out the study.
 
         Parameters
@@ -140,12 +158,30 @@ class Study:
             The fold plan contradicts the data.
         """
         choices = StudyChoices.of(
-            group=group, folds=folds, test=test, seed=seed, control_layer=control_layer, treated_layer=treated_layer,
-            controls=controls, control_label=control_label, delta=delta, mapping=mapping, features=features,
-            targets=targets, graph=graph, graph_names=graph_names, graph_min_score=graph_min_score, plan=plan,
-            control=control, metadata=metadata, by=by, normalise=normalise, min_cells=min_cells,
-            cells_as_samples=cells_as_samples, support=support,
-        )  # fmt: skip
+            group=group,
+            folds=folds,
+            test=test,
+            seed=seed,
+            control_layer=control_layer,
+            treated_layer=treated_layer,
+            controls=controls,
+            control_label=control_label,
+            delta=delta,
+            mapping=mapping,
+            features=features,
+            targets=targets,
+            graph=graph,
+            graph_names=graph_names,
+            graph_min_score=graph_min_score,
+            plan=plan,
+            control=control,
+            metadata=metadata,
+            by=by,
+            normalise=normalise,
+            min_cells=min_cells,
+            cells_as_samples=cells_as_samples,
+            support=support,
+        )
         return cls(create_study(Path(root), Path(data), choices))
 
     @classmethod
@@ -222,9 +258,17 @@ class Study:
 
     @_writes
     def cross_fit(
-        self, models: Sequence[str], *, scope: str = "pooled", nested: bool = True, workers: int = 1,
-        engine: str = "local", address: str | None = None, time_limit: float | None = None, profile: str | None = None,
-    ) -> list[JobResult]:  # fmt: skip
+        self,
+        models: Sequence[str],
+        *,
+        scope: str = "pooled",
+        nested: bool = True,
+        workers: int = 1,
+        engine: str = "local",
+        address: str | None = None,
+        time_limit: float | None = None,
+        profile: str | None = None,
+    ) -> list[JobResult]:
         """Cross-fit base models: every fold and the final fit; finished jobs are look-ups.
 
         ``nested`` adds fits without each pair of folds, by which combiners are scored honestly (decision 0005).
@@ -238,9 +282,16 @@ class Study:
         """
         chosen = self._hyper_parameters(models, profile)
         return cross_fit_study(
-            self.folder, models, params=chosen, scope=scope, nested=nested, workers=workers, engine=engine,
-            address=address, time_limit=time_limit,
-        )  # fmt: skip
+            self.folder,
+            models,
+            params=chosen,
+            scope=scope,
+            nested=nested,
+            workers=workers,
+            engine=engine,
+            address=address,
+            time_limit=time_limit,
+        )
 
     def _hyper_parameters(self, models: Sequence[str], profile: str | None) -> dict[str, dict[str, Any]]:
         path = self.folder.path("models.toml")
@@ -255,18 +306,37 @@ class Study:
 
     @_writes
     def add(
-        self, name: str, *files: Path | str, fitted_on: Any, scale: str, missing: str = "refuse",
-        card: Path | str | Mapping[str, Any] | None = None, transform: str | None = None, without: int | None = None,
-        mapping: Mapping[str, str] | None = None, genes: Path | str | None = None, layer: str | None = None,
-    ) -> Any:  # fmt: skip
+        self,
+        name: str,
+        *files: Path | str,
+        fitted_on: Any,
+        scale: str,
+        missing: str = "refuse",
+        card: Path | str | Mapping[str, Any] | None = None,
+        transform: str | None = None,
+        without: int | None = None,
+        mapping: Mapping[str, str] | None = None,
+        genes: Path | str | None = None,
+        layer: str | None = None,
+    ) -> Any:
         """Admit predictions made elsewhere; see ``adding.add_model``."""
         from pertstack.study.steps.add import add_model
 
         paths = [Path(f) for f in files]
         return add_model(
-            self.folder, name, paths, fitted_on=fitted_on, scale=scale, missing=missing, card=card,
-            transform=transform, without=without, mapping=mapping, genes=genes, layer=layer,
-        )  # fmt: skip
+            self.folder,
+            name,
+            paths,
+            fitted_on=fitted_on,
+            scale=scale,
+            missing=missing,
+            card=card,
+            transform=transform,
+            without=without,
+            mapping=mapping,
+            genes=genes,
+            layer=layer,
+        )
 
     @_writes
     def withdraw(self, model: str, why: str) -> int:
@@ -298,18 +368,27 @@ class Study:
 
     @_writes
     def stack(
-        self, combiners: Sequence[str] | None = None, *, accept_unverified: bool = False, workers: int = 1,
-        memory: str = "1 GB", accept_accused: Sequence[str] = (),
-    ) -> Stacked:  # fmt: skip
+        self,
+        combiners: Sequence[str] | None = None,
+        *,
+        accept_unverified: bool = False,
+        workers: int = 1,
+        memory: str = "1 GB",
+        accept_accused: Sequence[str] = (),
+    ) -> Stacked:
         """Learn and score combiners on out-of-fold rows and choose one by the plan's rule.
 
         Models that a probe accuses of having seen what they predict take no part, unless ``accept_accused`` names them:
         that is a line of the ledger, and every headline says so.
         """
         stacked = stack_study(
-            self.folder, combiners, accept_unverified=accept_unverified, workers=workers, memory=memory,
+            self.folder,
+            combiners,
+            accept_unverified=accept_unverified,
+            workers=workers,
+            memory=memory,
             accept_accused=accept_accused,
-        )  # fmt: skip
+        )
         seal_stack(self.folder)
         return stacked
 
@@ -346,9 +425,14 @@ class Study:
 
     @_writes
     def run(
-        self, models: Sequence[str] | None = None, *, scope: str = "pooled", workers: int = 1, memory: str = "1 GB",
+        self,
+        models: Sequence[str] | None = None,
+        *,
+        scope: str = "pooled",
+        workers: int = 1,
+        memory: str = "1 GB",
         profile: str | None = None,
-    ) -> list[JobResult]:  # fmt: skip
+    ) -> list[JobResult]:
         """Everything that is still missing, in order. Returns the jobs that failed; the rest of the study goes on."""
         if self._judged() and not models:
             self.report()  # nothing is missing: what was judged stays as it is
@@ -412,18 +496,27 @@ class Study:
         return bundle_study(self.folder, Path(out))
 
     def predict(
-        self, new: Path | str, out: Path | str, *, predictions: Sequence[str] = (), workers: int = 1,
+        self,
+        new: Path | str,
+        out: Path | str,
+        *,
+        predictions: Sequence[str] = (),
+        workers: int = 1,
         use: str | None = None,
-    ) -> tuple[int, int]:  # fmt: skip
+    ) -> tuple[int, int]:
         """Predict new samples with what the headline says ships, or ``use``; see ``shipping.predict_new``."""
         from pertstack.study.steps.predict import predict_new
 
         return predict_new(self.folder, Path(new), Path(out), predictions=predictions, workers=workers, use=use)
 
     def export(
-        self, path: Path | str, *, to: str = "auto", models: Sequence[str] | None = None,
+        self,
+        path: Path | str,
+        *,
+        to: str = "auto",
+        models: Sequence[str] | None = None,
         with_truth: bool = False,
-    ) -> list[Path]:  # fmt: skip
+    ) -> list[Path]:
         """Write aligned predictions for other tools; see ``exporting.export_study``.
 
         ``with_truth`` also writes the treated values of the test before all planned looks are made; the ledger says so

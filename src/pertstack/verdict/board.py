@@ -150,13 +150,22 @@ class Leaderboard:
         """Plain JSON values as the schema says; floats to 12 significant digits, undefined numbers as null."""
         rows = [r for split in ("test", "oof") for r in self.ranked(split)]
         return {
-            "format": FORMAT, "primary_metric": self.primary_metric, "reference": self.reference, "chosen": self.chosen,
-            "best_single": self.best_single, "test_looks": self.test_looks, "plan_digest": self.plan_digest,
-            "versions": dict(self.versions), "interval": dict(self.interval), "exploratory": self.exploratory,
-            "headline": self.headline, "cautions": list(self.cautions), "rows": [_row_to_dict(r) for r in rows],
+            "format": FORMAT,
+            "primary_metric": self.primary_metric,
+            "reference": self.reference,
+            "chosen": self.chosen,
+            "best_single": self.best_single,
+            "test_looks": self.test_looks,
+            "plan_digest": self.plan_digest,
+            "versions": dict(self.versions),
+            "interval": dict(self.interval),
+            "exploratory": self.exploratory,
+            "headline": self.headline,
+            "cautions": list(self.cautions),
+            "rows": [_row_to_dict(r) for r in rows],
             **({"several": dict(self.several)} if self.several else {}),
             **({"decision": self.decision.to_json()} if self.decision else {}),
-        }  # fmt: skip
+        }
 
     def to_json(self, path: Path | str | None = None) -> str:
         """Canonical JSON text, also written to ``path`` when given; equal boards give equal bytes."""
@@ -192,11 +201,13 @@ class Leaderboard:
             lines.append(
                 {"name": row.name, "kind": row.kind, "chosen": row.name == self.chosen}
                 | {m: c.value for m, c in row.scores.items()}
-                | {f"{self.primary} lo": cell.ci[0] if cell and cell.ci else None,
-                   f"{self.primary} hi": cell.ci[1] if cell and cell.ci else None,
-                   "gain over best single": versus.difference if versus else None,
-                   "cautions": "; ".join(row.cautions)}
-            )  # fmt: skip
+                | {
+                    f"{self.primary} lo": cell.ci[0] if cell and cell.ci else None,
+                    f"{self.primary} hi": cell.ci[1] if cell and cell.ci else None,
+                    "gain over best single": versus.difference if versus else None,
+                    "cautions": "; ".join(row.cautions),
+                }
+            )
         return pd.DataFrame(lines).set_index("name") if lines else pd.DataFrame()
 
     @classmethod
@@ -208,12 +219,20 @@ class Leaderboard:
                 f"Run `pertstack verdict` again with this version, or read it with the version that wrote it."
             )
         return cls(
-            tuple(_row_from_dict(r) for r in value["rows"]), f"{value['primary_metric']}@{value['reference']}",
-            value["chosen"], value["best_single"], value["test_looks"], value["plan_digest"], value["versions"],
-            value.get("interval", {}), value.get("exploratory", False), value.get("headline", ""),
-            tuple(value.get("cautions", ())), value.get("several", {}),
+            tuple(_row_from_dict(r) for r in value["rows"]),
+            f"{value['primary_metric']}@{value['reference']}",
+            value["chosen"],
+            value["best_single"],
+            value["test_looks"],
+            value["plan_digest"],
+            value["versions"],
+            value.get("interval", {}),
+            value.get("exploratory", False),
+            value.get("headline", ""),
+            tuple(value.get("cautions", ())),
+            value.get("several", {}),
             Decision.from_json(value["decision"]) if value.get("decision") else None,
-        )  # fmt: skip
+        )
 
     @classmethod
     def from_json(cls, path: Path | str) -> Leaderboard:
@@ -250,9 +269,22 @@ class Leaderboard:
 
 
 _LONG_COLUMNS = [
-    "name", "kind", "split", "metric", "reference", "value", "ci_lo", "ci_hi", "n_valid", "n",
-    "difference", "difference_lo", "difference_hi", "p", "cautions",
-]  # fmt: skip
+    "name",
+    "kind",
+    "split",
+    "metric",
+    "reference",
+    "value",
+    "ci_lo",
+    "ci_hi",
+    "n_valid",
+    "n",
+    "difference",
+    "difference_lo",
+    "difference_hi",
+    "p",
+    "cautions",
+]
 
 
 def schema() -> dict[str, Any]:
@@ -269,23 +301,43 @@ def _long_lines(row: LeaderboardRow) -> list[dict[str, Any]]:
         lo, hi = cell.ci or (None, None)
         versus = row.versus(name)
         d_lo, d_hi = (versus.ci if versus and versus.ci else None) or (None, None)
-        lines.append({
-            "name": row.name, "kind": row.kind, "split": row.split, "metric": metric, "reference": reference,
-            "value": cell.value, "ci_lo": lo, "ci_hi": hi, "n_valid": cell.n_valid, "n": cell.n,
-            "difference": versus.difference if versus else None, "difference_lo": d_lo, "difference_hi": d_hi,
-            "p": versus.p if versus else None, "cautions": "; ".join(row.cautions),
-        })  # fmt: skip
+        lines.append(
+            {
+                "name": row.name,
+                "kind": row.kind,
+                "split": row.split,
+                "metric": metric,
+                "reference": reference,
+                "value": cell.value,
+                "ci_lo": lo,
+                "ci_hi": hi,
+                "n_valid": cell.n_valid,
+                "n": cell.n,
+                "difference": versus.difference if versus else None,
+                "difference_lo": d_lo,
+                "difference_hi": d_hi,
+                "p": versus.p if versus else None,
+                "cautions": "; ".join(row.cautions),
+            }
+        )
     return lines
 
 
 def _row_to_dict(row: LeaderboardRow) -> dict[str, Any]:
     return {
-        "name": row.name, "kind": row.kind, "split": row.split, "cautions": list(row.cautions),
-        "scores": {m: {"value": c.value, "ci": list(c.ci) if c.ci else None, "n_valid": c.n_valid, "n": c.n}
-                   for m, c in row.scores.items()},
-        "versus_best_single": {m: {"difference": c.difference, "ci": list(c.ci) if c.ci else None, "p": c.p}
-                               for m, c in row.versus_best_single.items()},
-    }  # fmt: skip
+        "name": row.name,
+        "kind": row.kind,
+        "split": row.split,
+        "cautions": list(row.cautions),
+        "scores": {
+            m: {"value": c.value, "ci": list(c.ci) if c.ci else None, "n_valid": c.n_valid, "n": c.n}
+            for m, c in row.scores.items()
+        },
+        "versus_best_single": {
+            m: {"difference": c.difference, "ci": list(c.ci) if c.ci else None, "p": c.p}
+            for m, c in row.versus_best_single.items()
+        },
+    }
 
 
 def _row_from_dict(value: Mapping[str, Any]) -> LeaderboardRow:
@@ -293,11 +345,13 @@ def _row_from_dict(value: Mapping[str, Any]) -> LeaderboardRow:
         return None if ci is None else (ci[0], ci[1])
 
     return LeaderboardRow(
-        value["name"], value["kind"], value["split"],
+        value["name"],
+        value["kind"],
+        value["split"],
         {m: ScoreCell(c["value"], pair(c["ci"]), c["n_valid"], c["n"]) for m, c in value["scores"].items()},
         {m: Comparison(c["difference"], pair(c["ci"]), c["p"]) for m, c in value["versus_best_single"].items()},
         tuple(value["cautions"]),
-    )  # fmt: skip
+    )
 
 
 def plain_json(value: Any) -> Any:

@@ -31,13 +31,21 @@ def table(board: Leaderboard, split: Split | None = None) -> tuple[list[str], li
     for row in board.ranked(split):
         cells = [row.score(m) for m in shown]
         versus, main = row.versus(board.primary), row.score(board.primary)
-        lines.append([
-            "▸" if row.name == board.ships else "", row.name, row.kind,
-            *(_cell_text(c, main) for c in cells),
-            "(best single)" if row.name == board.best_single else
-            f"{number(versus.difference, sign=True)} {interval(versus.ci, sign=True)}".strip() if versus else "",
-            f"{main.n_valid:,} / {main.n:,}" if main else "—", str(len(row.cautions) or ""),
-        ])  # fmt: skip
+        lines.append(
+            [
+                "▸" if row.name == board.ships else "",
+                row.name,
+                row.kind,
+                *(_cell_text(c, main) for c in cells),
+                "(best single)"
+                if row.name == board.best_single
+                else f"{number(versus.difference, sign=True)} {interval(versus.ci, sign=True)}".strip()
+                if versus
+                else "",
+                f"{main.n_valid:,} / {main.n:,}" if main else "—",
+                str(len(row.cautions) or ""),
+            ]
+        )
     return header, lines
 
 

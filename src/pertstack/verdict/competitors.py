@@ -68,11 +68,15 @@ def rows_of(split: Split, table: ScoreTable, setting: Setting, resampling: Resam
                 versus[name][metric] = Comparison(d.value, d.ci, d.p)
     return [
         LeaderboardRow(
-            name, setting.kinds[name], split, scores[name], versus[name],
+            name,
+            setting.kinds[name],
+            split,
+            scores[name],
+            versus[name],
             (*setting.cautions.get(name, ()), *_row_cautions(scores[name][primary], setting.kinds[name])),
         )
         for name in table.names
-    ]  # fmt: skip
+    ]
 
 
 def _row_cautions(cell: ScoreCell, kind: Kind) -> list[str]:
@@ -105,9 +109,15 @@ def decompositions_of(
             continue
         pairs = {m: (v[where[name]], v[where[best]]) for m, v in values.items()}
         found[name] = decompose(
-            name, best, pairs, primary=primary, groups=groups, compare=resampling.compare,
-            strata=_strata(table, setting) if name == setting.chosen else None, primary_difference=inside[where[name]],
-        )  # fmt: skip
+            name,
+            best,
+            pairs,
+            primary=primary,
+            groups=groups,
+            compare=resampling.compare,
+            strata=_strata(table, setting) if name == setting.chosen else None,
+            primary_difference=inside[where[name]],
+        )
     return found
 
 

@@ -180,10 +180,15 @@ def measured_coverage(
         add = [(inside & defined).sum(), defined.sum(), width[finite].sum(dtype=np.float64), finite.sum(), len(width)]
         sums[line] = sums.get(line, np.zeros(5)) + np.array(add, dtype=np.float64)
     lines = [
-        {"cell_line": line, "coverage": s[0] / s[1] if s[1] else None, "width": s[2] / s[3] if s[3] else None,
-         "n": int(s[4]), "own": conformal.knows(line)}
+        {
+            "cell_line": line,
+            "coverage": s[0] / s[1] if s[1] else None,
+            "width": s[2] / s[3] if s[3] else None,
+            "n": int(s[4]),
+            "own": conformal.knows(line),
+        }
         for line, s in sorted(sums.items())
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(lines, columns=["cell_line", "coverage", "width", "n", "own"])
 
 

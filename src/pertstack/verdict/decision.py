@@ -60,16 +60,24 @@ class Decision:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
-            "light": self.light, "action": self.action, "sentence": self.sentence, "reasons": list(self.reasons),
-            "notes": list(self.notes), "ships": self.ships,
-        }  # fmt: skip
+            "light": self.light,
+            "action": self.action,
+            "sentence": self.sentence,
+            "reasons": list(self.reasons),
+            "notes": list(self.notes),
+            "ships": self.ships,
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Decision:
         return cls(
-            value["light"], value["action"], value["sentence"], tuple(value["reasons"]),
-            tuple(value.get("notes", ())), value.get("ships"),
-        )  # fmt: skip
+            value["light"],
+            value["action"],
+            value["sentence"],
+            tuple(value["reasons"]),
+            tuple(value.get("notes", ())),
+            value.get("ships"),
+        )
 
 
 @dataclass(frozen=True)
@@ -248,8 +256,9 @@ def _reasons(case: Case, action: Action) -> tuple[str, ...]:
     """What takes certainty away, gravest first."""
     said = [
         f"A probe doubts {model}: {words[0].rstrip('.')}."
-        for model, words in sorted(case.accused.items()) if model not in case.accused_gravely
-    ]  # fmt: skip
+        for model, words in sorted(case.accused.items())
+        if model not in case.accused_gravely
+    ]
     if case.metric_doubt:
         said.append(case.metric_doubt)
     if 0 < case.n_groups < case.few_groups:

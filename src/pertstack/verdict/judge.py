@@ -53,13 +53,16 @@ class Verdict:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values of everything but the leaderboard, which has a file of its own."""
         facts = {
-            "format": 1, "split": self.split, "headline": self.headline,
+            "format": 1,
+            "split": self.split,
+            "headline": self.headline,
             "decompositions": {k: d.to_json() for k, d in self.decompositions.items()},
             "per_cell_line": self.per_cell_line.to_dict("records"),
             "leave_cell_line_out": self.leave_line_out.to_dict("records"),
-            "scaled": self.scaled.to_dict("records"), "scaled_reason": self.scaled_reason,
+            "scaled": self.scaled.to_dict("records"),
+            "scaled_reason": self.scaled_reason,
             "over_best_out_of_fold": None if self.over_alone is None else asdict(self.over_alone),
-        }  # fmt: skip
+        }
         plain: dict[str, Any] = plain_json(facts)
         return plain
 
@@ -108,8 +111,13 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, res
     views = views_of(table, setting, resampling, best)
     tried: Split = "oof" if oof is not None else "test"
     together = several(
-        _scores(table, setting), _scores(tables[tried], setting), tried, best, views[1], resampling,
-    )  # fmt: skip
+        _scores(table, setting),
+        _scores(tables[tried], setting),
+        tried,
+        best,
+        views[1],
+        resampling,
+    )
     over_alone = None if chosen is None else _over_alone(setting, table, resampling)
     if setting.evaluated:
         together = {k: v for k, v in together.items() if k in ("confidence_set", "leave_cell_line_out")}
@@ -117,12 +125,20 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, res
     else:
         decision = decide(_case(setting, best, chosen, split, table, together, over_alone))
     board = Leaderboard(
-        marked, need_metric(table.metrics, setting.primary), setting.chosen, best, setting.test_looks,
-        setting.plan_digest, dict(setting.versions),
-        {**resampling.facts, "unit": setting.unit, "n_units": n_units}, setting.exploratory,
-        decision.text, _board_cautions(setting, n_units[split], split, _error(marked, setting, best)), together,
+        marked,
+        need_metric(table.metrics, setting.primary),
+        setting.chosen,
+        best,
+        setting.test_looks,
+        setting.plan_digest,
+        dict(setting.versions),
+        {**resampling.facts, "unit": setting.unit, "n_units": n_units},
+        setting.exploratory,
+        decision.text,
+        _board_cautions(setting, n_units[split], split, _error(marked, setting, best)),
+        together,
         decision,
-    )  # fmt: skip
+    )
     return Verdict(board, chosen, decompositions, *views, split, over_alone)
 
 
@@ -197,9 +213,26 @@ def _case(
     shown = gains_shown(at_once) if at_once else []
     alone = setting.chosen if setting.kinds.get(setting.chosen or "") == "base" else setting.alone
     return Case(
-        setting.chosen, alone or best, chosen, split, need_metric(table.metrics, setting.primary), setting.unit,
-        _scored_groups(table, setting), FEW_GROUPS, setting.exploratory, setting.test_looks,
-        setting.planned_looks, setting.accused, setting.accused_gravely, frozenset(setting.no_drug),
-        (shown, len(at_once["rows"])) if at_once else None, setting.simulated, setting.metric_doubt, setting.unproven,
-        over_alone, direction(setting.primary), setting.refused, setting.accepted,
-    )  # fmt: skip
+        setting.chosen,
+        alone or best,
+        chosen,
+        split,
+        need_metric(table.metrics, setting.primary),
+        setting.unit,
+        _scored_groups(table, setting),
+        FEW_GROUPS,
+        setting.exploratory,
+        setting.test_looks,
+        setting.planned_looks,
+        setting.accused,
+        setting.accused_gravely,
+        frozenset(setting.no_drug),
+        (shown, len(at_once["rows"])) if at_once else None,
+        setting.simulated,
+        setting.metric_doubt,
+        setting.unproven,
+        over_alone,
+        direction(setting.primary),
+        setting.refused,
+        setting.accepted,
+    )

@@ -119,9 +119,11 @@ class Thresholdout:
         if abs(test - out_of_fold) > margin + float(rng.laplace(0, 4 * self.noise)):
             value = test + float(rng.laplace(0, self.noise))
             spent = replace(
-                asked, budget=self.budget - 1, answered_from_test=self.answered_from_test + 1,
+                asked,
+                budget=self.budget - 1,
+                answered_from_test=self.answered_from_test + 1,
                 margin=self.threshold + float(rng.laplace(0, 2 * self.noise)),
-            )  # fmt: skip
+            )
             words = (
                 f"Out-of-fold rows and test disagree; the test's answer with noise is {value:.4g}. {spent.budget} left."
             )

@@ -17,8 +17,13 @@ from pertstack.verdict.several import SeveralResampling
 BEST_SINGLE = "best_single"
 """The reference that picks the best base model on the rows it may learn from (``best_single.py``)."""
 NO_DRUG = (
-    "no_change", "mean_shift", "mean_shift_cell_line", "mean_treated", "mean_treated_cell_line", "per_gene_linear",
-)  # fmt: skip
+    "no_change",
+    "mean_shift",
+    "mean_shift_cell_line",
+    "mean_treated",
+    "mean_treated_cell_line",
+    "per_gene_linear",
+)
 """Base models that never see the perturbation; the best of them is the floor of the scaled score."""
 FEW_GROUPS = 20
 """Below this many groups an interval is called a rough guide."""

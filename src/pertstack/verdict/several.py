@@ -60,9 +60,13 @@ class Scores:
 
 
 def several(
-    read: Scores, tried: Scores, tried_split: str, best_single: str, left_out: pd.DataFrame,
+    read: Scores,
+    tried: Scores,
+    tried_split: str,
+    best_single: str,
+    left_out: pd.DataFrame,
     resampling: SeveralResampling,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Plain facts, each None (or empty) where it cannot be had.
 
     Parameters
@@ -79,11 +83,15 @@ def several(
         "simultaneous": _simultaneous(read.scored(), best_single, resampling),
         "best_of": _best_of(tried.only(("combiner", "reference")).scored(), tried_split, resampling),
         "leave_cell_line_out": [
-            {"left_out": r["left_out"], "difference": _known(r["difference"]), "n": int(r["n"]),
-             "ci": None if _known(r["ci_lo"]) is None else [float(r["ci_lo"]), float(r["ci_hi"])]}
+            {
+                "left_out": r["left_out"],
+                "difference": _known(r["difference"]),
+                "n": int(r["n"]),
+                "ci": None if _known(r["ci_lo"]) is None else [float(r["ci_lo"]), float(r["ci_hi"])],
+            }
             for r in left_out.to_dict("records")
         ],
-    }  # fmt: skip
+    }
 
 
 def _known(value: Any) -> float | None:
@@ -122,10 +130,14 @@ def _best_of(scores: Scores, split: str, resampling: SeveralResampling) -> dict[
     top = int(np.argmax(means))
     seen = scores.sign * means[top]
     return {
-        "split": split, "n_candidates": len(scores.names), "best": scores.names[top], "seen": seen,
-        "value": found.value, "ci": None if found.ci is None else list(found.ci),
+        "split": split,
+        "n_candidates": len(scores.names),
+        "best": scores.names[top],
+        "seen": seen,
+        "value": found.value,
+        "ci": None if found.ci is None else list(found.ci),
         "optimism": scores.sign * (seen - found.value),
-    }  # fmt: skip
+    }
 
 
 def several_in_words(facts: Mapping[str, Any]) -> list[str]:

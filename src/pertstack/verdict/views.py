@@ -39,10 +39,15 @@ def per_cell_line(names: Sequence[str], values: Array, cell_lines: Array) -> pd.
     for line in sorted({str(x) for x in cell_lines}):
         here = cell_lines.astype(str) == line
         for name, row in zip(names, values[:, here], strict=True):
-            lines.append({
-                "cell_line": line, "name": name, "value": nan_mean(row), "n_valid": int(np.isfinite(row).sum()),
-                "n": int(here.sum()),
-            })  # fmt: skip
+            lines.append(
+                {
+                    "cell_line": line,
+                    "name": name,
+                    "value": nan_mean(row),
+                    "n_valid": int(np.isfinite(row).sum()),
+                    "n": int(here.sum()),
+                }
+            )
     return pd.DataFrame(lines, columns=["cell_line", "name", "value", "n_valid", "n"])
 
 
@@ -97,6 +102,7 @@ def scaled_scores(
         )
     lines = [
         {"name": n, "value": u, "floor": floor, "ceiling": ceiling, "scaled": (u - floor) / (ceiling - floor)}
-        for n, u in means.items() if u is not None
-    ]  # fmt: skip
+        for n, u in means.items()
+        if u is not None
+    ]
     return pd.DataFrame(lines, columns=list(empty.columns)), ""

@@ -23,16 +23,28 @@ REFERENCES: dict[str, str] = {
     "halves": "control halves",
 }
 _STEMS: dict[str, str] = {
-    "r2": "R²", "pearson": "Pearson r", "cod": "determination", "sign_acc": "sign accuracy", "rmse": "RMSE",
-    "mae": "MAE", "mse": "MSE", "spearman": "Spearman", "cosine": "cosine",
-    "pds": "PDS", "pds_l1": "PDS (L1)", "pds_cosine": "PDS (cosine)",
-    "centroid_accuracy": "centroid accuracy", "slope": "slope",
+    "r2": "R²",
+    "pearson": "Pearson r",
+    "cod": "determination",
+    "sign_acc": "sign accuracy",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "mse": "MSE",
+    "spearman": "Spearman",
+    "cosine": "cosine",
+    "pds": "PDS",
+    "pds_l1": "PDS (L1)",
+    "pds_cosine": "PDS (cosine)",
+    "centroid_accuracy": "centroid accuracy",
+    "slope": "slope",
     "effect_pearson": "agreement with the noise-free effect",
-}  # fmt: skip
+}
 _DE: dict[str, str] = {
-    "de_direction": "direction of significant genes", "de_jaccard": "overlap of significant genes",
-    "de_auprc": "AUPRC of significant genes", "de_lfc_error": "error on significant genes",
-}  # fmt: skip
+    "de_direction": "direction of significant genes",
+    "de_jaccard": "overlap of significant genes",
+    "de_auprc": "AUPRC of significant genes",
+    "de_lfc_error": "error on significant genes",
+}
 _LOWER_IS_BETTER = ("rmse", "mae", "mse", "de_lfc_error")
 _REFERENCE_FREE = ("rmse_all", "mae_all", "mse_")  # prediction minus treated: the reference cancels
 
@@ -113,9 +125,12 @@ def _effect_words(metric: str) -> str | None:
     if found is None or (found[2] == "all" and not (off or found[4])):
         return None
     how = {
-        "exp": f"weights |t|^{found[3]}", "t": f"top {found[3]} by |t|", "heg": f"{found[3]} most expressed genes",
-        "degs": "significant genes", "all": "noise taken out" if found[4] else "all genes",
-    }[found[2]]  # fmt: skip
+        "exp": f"weights |t|^{found[3]}",
+        "t": f"top {found[3]} by |t|",
+        "heg": f"{found[3]} most expressed genes",
+        "degs": "significant genes",
+        "all": "noise taken out" if found[4] else "all genes",
+    }[found[2]]
     return f"{_STEMS[found[1]]}, {how}{tail}"
 
 

@@ -27,12 +27,19 @@ def main_table(content: ReportInput) -> dict[str, Any]:
     for row in board.ranked():
         main = row.score(board.primary)
         shipped, cautions = _cautions(row, content)
-        lines.append({
-            "row": row, "chosen": row.name == board.ships, "best": row.name == board.best_single,
-            "cells": [_cell(row.score(m), main) for m in metrics], "scaled": scaled.get(row.name),
-            "n": f"{main.n_valid:,} / {main.n:,}" if main else "—", "reading": _reading(row, content),
-            "not_shipped": shipped, "cautions": cautions,
-        })  # fmt: skip
+        lines.append(
+            {
+                "row": row,
+                "chosen": row.name == board.ships,
+                "best": row.name == board.best_single,
+                "cells": [_cell(row.score(m), main) for m in metrics],
+                "scaled": scaled.get(row.name),
+                "n": f"{main.n_valid:,} / {main.n:,}" if main else "—",
+                "reading": _reading(row, content),
+                "not_shipped": shipped,
+                "cautions": cautions,
+            }
+        )
     return {"metrics": metrics, "lines": lines, "scaled": bool(scaled)}
 
 

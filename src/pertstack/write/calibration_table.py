@@ -25,14 +25,18 @@ def calibration_rows(found: Iterable[Calibration], primary: str) -> list[dict[st
     """One line per metric, as text."""
     return [
         {
-            "metric": metric_label(c.metric), "name": c.metric, "primary": c.metric == primary, "n": f"{c.n:,}",
-            "replicate": number(c.positive), "constant": number(c.negative),
+            "metric": metric_label(c.metric),
+            "name": c.metric,
+            "primary": c.metric == primary,
+            "n": f"{c.n:,}",
+            "replicate": number(c.positive),
+            "constant": number(c.negative),
             "drf": f"{number(c.drf, 2, sign=True)} {interval(c.drf_ci, 2, sign=True)}".strip(),
             "bds": f"{number(c.bds, 2)} {interval(c.bds_ci, 2)}".strip(),
             "said": "passes" if c.passes else "fails" if c.known else "not calibrated",
         }
         for c in ordered(found)
-    ]  # fmt: skip
+    ]
 
 
 def calibration_lines(found: Iterable[Calibration], primary: str) -> list[str]:
@@ -47,10 +51,11 @@ def calibration_lines(found: Iterable[Calibration], primary: str) -> list[str]:
     ]
     most = max((r["n"] for r in rows), key=lambda n: int(n.replace(",", "")))
     return [
-        head, *lines,
+        head,
+        *lines,
         f"{most} conditions measured again. BDS: share in which the replicate beats the constant; 0.5 is chance. "
         f"DRF: how far it comes from the constant to a perfect score. ★ decides: {primary}.",
-    ]  # fmt: skip
+    ]
 
 
 def calibration_figure(found: Sequence[Calibration], primary: str) -> Figure | None:

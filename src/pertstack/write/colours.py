@@ -25,23 +25,52 @@ LABEL = 60
 INK, MUTED, GRID, PAPER = "#1d2126", "#5d6671", "#d8dce2", "#fefefd"
 BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#b0669a"
 VARIABLES: dict[str, str] = {
-    INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper",
-    BLUE: "blue", ORANGE: "orange", GREEN: "green", PURPLE: "purple",
-}  # fmt: skip
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "grid",
+    PAPER: "paper",
+    BLUE: "blue",
+    ORANGE: "orange",
+    GREEN: "green",
+    PURPLE: "purple",
+}
 KIND_STYLE: dict[str, tuple[str, str]] = {
-    "combiner": (ORANGE, "D"), "base": (BLUE, "o"), "reference": (MUTED, "s"), "ceiling": (PURPLE, "^"),
-}  # fmt: skip
+    "combiner": (ORANGE, "D"),
+    "base": (BLUE, "o"),
+    "reference": (MUTED, "s"),
+    "ceiling": (PURPLE, "^"),
+}
 """Colour and marker by kind of row."""
 
 _STYLE: dict[str, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "pertstack", "font.size": 10, "font.family": "sans-serif",
-    "text.color": INK, "axes.labelcolor": MUTED, "axes.edgecolor": GRID, "xtick.color": MUTED, "ytick.color": INK,
-    "axes.titlesize": 10, "axes.titlecolor": INK, "axes.titlelocation": "left", "axes.titleweight": "bold",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "xtick.major.size": 0,
-    "ytick.major.size": 0, "axes.grid": False, "grid.color": GRID, "grid.linewidth": 0.8, "axes.axisbelow": True,
-    "figure.facecolor": "none", "axes.facecolor": "none", "legend.frameon": False, "legend.fontsize": 9,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "pertstack",
+    "font.size": 10,
+    "font.family": "sans-serif",
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": GRID,
+    "xtick.color": MUTED,
+    "ytick.color": INK,
+    "axes.titlesize": 10,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "axes.grid": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "legend.frameon": False,
+    "legend.fontsize": 9,
     "text.parse_math": False,
-}  # fmt: skip
+}
 
 
 def figure_style() -> Any:
@@ -57,8 +86,14 @@ def to_svg(figure: Figure, *, name: str, alt: str) -> str:
     buffer = io.StringIO()
     with figure_style():
         _show_harmlessly(figure)
-        figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.03,
-                       metadata={"Date": None, "Creator": None})  # fmt: skip
+        figure.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            bbox_inches="tight",
+            pad_inches=0.03,
+            metadata={"Date": None, "Creator": None},
+        )
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)

@@ -70,9 +70,12 @@ def predictions_to_h5ad(
             )
         table = obs.loc[list(ids)].copy()
     data = anndata.AnnData(
-        X=np.asarray(treated, dtype=np.float32), obs=table, var=pd.DataFrame(index=pd.Index([str(g) for g in genes])),
-        uns=dict(uns or {}), layers={k: np.asarray(v, dtype=np.float32) for k, v in (layers or {}).items()},
-    )  # fmt: skip
+        X=np.asarray(treated, dtype=np.float32),
+        obs=table,
+        var=pd.DataFrame(index=pd.Index([str(g) for g in genes])),
+        uns=dict(uns or {}),
+        layers={k: np.asarray(v, dtype=np.float32) for k, v in (layers or {}).items()},
+    )
     with whole(path) as part:
         data.write_h5ad(part, compression="gzip")
     return path

@@ -93,8 +93,14 @@ def _gain(axes: Axes, y: float, part: Part) -> None:
         return
     colour, marker = {1: (GREEN, "o"), -1: (ORANGE, "X"), 0: (MUTED, "o")}[part.sign]
     if part.difference.ci is not None:
-        axes.plot([part.better * b for b in part.difference.ci], [y, y], color=colour, lw=2.2, alpha=0.5,
-                  solid_capstyle="round")  # fmt: skip
+        axes.plot(
+            [part.better * b for b in part.difference.ci],
+            [y, y],
+            color=colour,
+            lw=2.2,
+            alpha=0.5,
+            solid_capstyle="round",
+        )
     axes.plot(part.gain, y, marker, color=colour, ms=7, mfc="none" if part.sign == 0 else colour, mew=1.4)
 
 
@@ -107,9 +113,9 @@ def strata_figure(found: Decomposition) -> Figure | None:
     counts = [sum(p.view == v for p in parts) for v in views]
     with figure_style():
         figure = Figure(figsize=(WIDTH, 0.7 + 0.27 * len(parts) + 0.35 * len(views)), layout="constrained")
-        panels = np.atleast_1d(np.asarray(
-            figure.subplots(len(views), 1, sharex=True, gridspec_kw={"height_ratios": counts})
-        ))  # fmt: skip
+        panels = np.atleast_1d(
+            np.asarray(figure.subplots(len(views), 1, sharex=True, gridspec_kw={"height_ratios": counts}))
+        )
         for axes, view in zip(panels, views, strict=True):
             here = [p for p in parts if p.view == view][::-1]
             for y, part in enumerate(here):
@@ -151,13 +157,20 @@ def _heat(axes: Axes, table: pd.DataFrame, digits: int, symmetric: bool) -> None
         if not np.isfinite(value):
             continue
         depth = min(1.0, abs(value) / top) ** 1.5
-        axes.add_patch(Rectangle((j - 0.5, i - 0.5), 0.96, 0.92, fc=BLUE if value >= 0 else ORANGE, alpha=0.62 * depth,
-                                 lw=0))  # fmt: skip
+        axes.add_patch(
+            Rectangle((j - 0.5, i - 0.5), 0.96, 0.92, fc=BLUE if value >= 0 else ORANGE, alpha=0.62 * depth, lw=0)
+        )
         axes.text(j, i, number(value, digits), ha="center", va="center", fontsize=8, color=INK)
     axes.set_xlim(-0.55, values.shape[1] - 0.45)
     axes.set_ylim(values.shape[0] - 0.45, -0.55)
-    axes.set_xticks(range(values.shape[1]), [str(c) for c in table.columns], rotation=40, ha="right",
-                    rotation_mode="anchor", color=INK)  # fmt: skip
+    axes.set_xticks(
+        range(values.shape[1]),
+        [str(c) for c in table.columns],
+        rotation=40,
+        ha="right",
+        rotation_mode="anchor",
+        color=INK,
+    )
     axes.set_yticks(range(values.shape[0]), [str(i) for i in table.index])
     axes.spines["bottom"].set_visible(False)
 

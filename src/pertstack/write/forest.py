@@ -58,10 +58,13 @@ def forest(board: Leaderboard) -> dict[str, Any]:
     rows = [_row(board, r, (g, lo, hi), r.name in first, place, (left, right)) for r, g, lo, hi in facts]
     digits = max(1, math.ceil(-math.log10(ticks[1] - ticks[0])))
     return {
-        "rows": rows, "zero": place(0.0), "hidden": sum(not r.first for r in rows),
+        "rows": rows,
+        "zero": place(0.0),
+        "hidden": sum(not r.first for r in rows),
         "ticks": [(place(t), number(t, digits, sign=True)) for t in ticks],
-        "label": metric_label(board.primary), "best": board.best_single or "the best single model",
-    }  # fmt: skip
+        "label": metric_label(board.primary),
+        "best": board.best_single or "the best single model",
+    }
 
 
 def _gain(row: LeaderboardRow, board: Leaderboard, sign: int) -> tuple[float | None, float | None, float | None]:
@@ -75,9 +78,13 @@ def _gain(row: LeaderboardRow, board: Leaderboard, sign: int) -> tuple[float | N
 
 
 def _row(
-    board: Leaderboard, row: LeaderboardRow, found: tuple[float | None, float | None, float | None], first: bool,
-    place: Any, ends: tuple[float, float],
-) -> ForestRow:  # fmt: skip
+    board: Leaderboard,
+    row: LeaderboardRow,
+    found: tuple[float | None, float | None, float | None],
+    first: bool,
+    place: Any,
+    ends: tuple[float, float],
+) -> ForestRow:
     gain, low, high = found
     bar = None
     if low is not None and high is not None:

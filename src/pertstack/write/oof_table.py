@@ -35,9 +35,11 @@ def oof_table(oof: ScoreTable, choice: Choice, *, every: bool = False, width: in
     for name in kept:
         chosen = remarks[name] == "ships"
         table.add_row(
-            "▸" if chosen else "", Text(name, style="bold" if chosen else ""),
-            *(number(oof.mean(name, m).value) for m in shown), remarks[name],
-        )  # fmt: skip
+            "▸" if chosen else "",
+            Text(name, style="bold" if chosen else ""),
+            *(number(oof.mean(name, m).value) for m in shown),
+            remarks[name],
+        )
     left = len(ranked) - len(kept)
     more = [Text(f"{left} more rows are in the report (pertstack report STUDY).", style="dim")] if left else []
     return Group(table, *more)

@@ -40,22 +40,40 @@ def report(content: ReportInput, path: Path | str) -> Path:
 def render(content: ReportInput, *, template: str = "report.html.j2", **more: Any) -> str:
     """The report as HTML text; another template extends it and may ask for ``more``."""
     environment = Environment(
-        loader=PackageLoader("pertstack.write"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, finalize=_harmless,
-    )  # fmt: skip
+        loader=PackageLoader("pertstack.write"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_harmless,
+    )
     environment.filters["num"] = number
     environment.filters["label"] = metric_label
     board = content.verdict.leaderboard
     return environment.get_template(template).render(
-        c=content, board=board, verdict=content.verdict, question=question_of(content.group_by), tiles=_tiles(content),
-        main=main_table(content), every=_every_metric(content), figures=_figures(content), citations=CITATIONS,
-        looks=[e for e in content.ledger or () if "look" in str(e.get("kind", ""))], facts=_facts,
-        strata=_strata_lines(content.verdict.decomposition), probes=probe_table(content.probes or ()),
-        together=together_table(board.several), decision=content.verdict.decision,
-        light_words=content.verdict.decision.light_words, forest=forest(board), words=explain(_first_met(content)),
+        c=content,
+        board=board,
+        verdict=content.verdict,
+        question=question_of(content.group_by),
+        tiles=_tiles(content),
+        main=main_table(content),
+        every=_every_metric(content),
+        figures=_figures(content),
+        citations=CITATIONS,
+        looks=[e for e in content.ledger or () if "look" in str(e.get("kind", ""))],
+        facts=_facts,
+        strata=_strata_lines(content.verdict.decomposition),
+        probes=probe_table(content.probes or ()),
+        together=together_table(board.several),
+        decision=content.verdict.decision,
+        light_words=content.verdict.decision.light_words,
+        forest=forest(board),
+        words=explain(_first_met(content)),
         calibration=calibration_rows(content.calibration or (), board.primary),
-        negatives=negative_weights(content.weights or {}, board.chosen), level=_level(board), **more,
-    )  # fmt: skip
+        negatives=negative_weights(content.weights or {}, board.chosen),
+        level=_level(board),
+        **more,
+    )
 
 
 def _harmless(value: Any) -> Any:
@@ -101,8 +119,13 @@ def _tiles(content: ReportInput) -> list[tuple[str, str, str]]:
     found = content.verdict.decomposition
     part = found.part(board.reference) if found is not None else None
     if found is not None and part is not None and found.reading != "none":
-        tiles.append(("gain over best single", number(part.difference.value, sign=True),
-                      f"{level} {interval(part.difference.ci, sign=True)}; {MEANINGS[found.reading]}"))  # fmt: skip
+        tiles.append(
+            (
+                "gain over best single",
+                number(part.difference.value, sign=True),
+                f"{level} {interval(part.difference.ci, sign=True)}; {MEANINGS[found.reading]}",
+            )
+        )
     return tiles
 
 
@@ -143,13 +166,17 @@ def _strata_lines(found: Decomposition | None) -> list[dict[str, str]]:
     if found is None:
         return []
     return [
-        {"view": p.view if p.level else "whole", "level": p.level or metric_label(p.metric),
-         "gain": number(p.gain, sign=True),
-         "ci": interval(p.difference.ci and (min(x := [p.better * b for b in p.difference.ci]), max(x)), sign=True),
-         "n": f"{p.difference.n:,}", "groups": f"{p.difference.n_groups:,}",
-         "said": {1: "gain shown", -1: "loss shown", 0: "within noise"}[p.sign]}
+        {
+            "view": p.view if p.level else "whole",
+            "level": p.level or metric_label(p.metric),
+            "gain": number(p.gain, sign=True),
+            "ci": interval(p.difference.ci and (min(x := [p.better * b for b in p.difference.ci]), max(x)), sign=True),
+            "n": f"{p.difference.n:,}",
+            "groups": f"{p.difference.n_groups:,}",
+            "said": {1: "gain shown", -1: "loss shown", 0: "within noise"}[p.sign],
+        }
         for p in found.parts
-    ]  # fmt: skip
+    ]
 
 
 def _figures(content: ReportInput) -> dict[str, Markup]:

@@ -106,10 +106,12 @@ class ReportInput:
 CITATIONS: tuple[tuple[str, str], ...] = (
     ("Stacking", "Wolpert 1992, Neural Networks 5:241; Breiman 1996, Machine Learning 24:49."),
     ("Cross-fitted candidates, best chosen", "van der Laan, Polley, Hubbard 2007, Stat. Appl. Genet. Mol. Biol. 6:25."),
-    ("Bootstrap over whole groups", "Field and Welsh 2007, J. R. Stat. Soc. B 69:369; Cameron, Gelbach, Miller 2008, "
-     "Rev. Econ. Stat. 90:414."),
+    (
+        "Bootstrap over whole groups",
+        "Field and Welsh 2007, J. R. Stat. Soc. B 69:369; Cameron, Gelbach, Miller 2008, Rev. Econ. Stat. 90:414.",
+    ),
     ("Centroid reference", "Systema, 2025: performance beyond systematic variation in perturbation prediction."),
     ("Prediction intervals", "Barber, Candès, Ramdas, Tibshirani 2021, Ann. Stat. 49:486; Vovk 2015."),
     ("What cross-validation estimates", "Bates, Hastie, Tibshirani 2024, J. Am. Stat. Assoc."),
     ("Looking at a test more than once", "Dwork et al. 2015, Science 349:636; Blum and Hardt 2015, ICML."),
-)  # fmt: skip
+)

@@ -19,12 +19,14 @@ def together_table(facts: Mapping[str, Any]) -> dict[str, Any]:
     rows = []
     for name in [*kept, *(n for n in compared if n not in kept)]:
         one, other = kept.get(name), compared.get(name)
-        rows.append({
-            "name": name,
-            "included": "" if one is None else "yes" if one["included"] else "no",
-            "p": "" if one is None else number(one["p"]),
-            "difference": "" if other is None else number(other["difference"], sign=True),
-            "ci": "" if other is None else interval(other["ci"] and (other["ci"][0], other["ci"][1]), sign=True),
-            "adjusted": "" if other is None else number(other["p"]),
-        })  # fmt: skip
+        rows.append(
+            {
+                "name": name,
+                "included": "" if one is None else "yes" if one["included"] else "no",
+                "p": "" if one is None else number(one["p"]),
+                "difference": "" if other is None else number(other["difference"], sign=True),
+                "ci": "" if other is None else interval(other["ci"] and (other["ci"][0], other["ci"][1]), sign=True),
+                "adjusted": "" if other is None else number(other["p"]),
+            }
+        )
     return {"lines": several_in_words(facts), "rows": rows}

@@ -166,8 +166,16 @@ def test_kinds_of_values():
 
 @pytest.mark.parametrize(
     ("kind", "zeros", "rows", "cells"),
-    [("counts", 0.1, 40, True), ("counts", 0.9, 2, False), ("log", 0.3, 40, True), ("log", 0.0, 40, False),
-     ("log", 0.8, 5, True), ("log", 0.2, 3, False), ("other", 0.0, 40, False), ("mixed", 0.5, 12, True)],
-)  # fmt: skip
+    [
+        ("counts", 0.1, 40, True),
+        ("counts", 0.9, 2, False),
+        ("log", 0.3, 40, True),
+        ("log", 0.0, 40, False),
+        ("log", 0.8, 5, True),
+        ("log", 0.2, 3, False),
+        ("other", 0.0, 40, False),
+        ("mixed", 0.5, 12, True),
+    ],
+)
 def test_many_rows_of_a_condition_with_zeros_are_cells_and_replicate_wells_are_not(kind, zeros, rows, cells):
     assert Look(kind, zeros, 100).are_cells(rows) is cells

@@ -33,9 +33,9 @@ def pooled(drop: tuple[str, str] | None = None) -> tuple[np.ndarray, pd.DataFram
     obs["is_control"] = obs["pert_id"] == "DMSO"
     obs.index = [f"{r.rna_plate}:w{i:02d}" for i, r in enumerate(obs.itertuples())]
     code = {line: 10.0 * (i + 1) for i, line in enumerate(LINES)}
-    x = np.column_stack([
-        obs["cell_id"].map(code), obs["rna_plate"].str[1:].astype(float), np.arange(len(obs), dtype=float)
-    ])  # fmt: skip
+    x = np.column_stack(
+        [obs["cell_id"].map(code), obs["rna_plate"].str[1:].astype(float), np.arange(len(obs), dtype=float)]
+    )
     return x.astype(np.float32), obs
 
 

@@ -107,8 +107,25 @@ def test_numbered_names_are_alike_only_where_several_stems_are_numbered():
 
 
 def test_enantiomers_charges_and_other_numbers_are_not_alike():
-    assert near_names(["(+)-X1", "(-)-X1", "CD4+", "CD4-", "ab1-0", "ab10", "1.5 a", "15 a", "sodium chloride",
-                       "sodium citrate", "(R)-x", "(S)-x"]) == []  # fmt: skip
+    assert (
+        near_names(
+            [
+                "(+)-X1",
+                "(-)-X1",
+                "CD4+",
+                "CD4-",
+                "ab1-0",
+                "ab10",
+                "1.5 a",
+                "15 a",
+                "sodium chloride",
+                "sodium citrate",
+                "(R)-x",
+                "(S)-x",
+            ]
+        )
+        == []
+    )
 
 
 def test_names_of_controls():

@@ -22,13 +22,22 @@ NAMES = ["007", "1E5", "12", "µ-opioid; 5,6-DHT", '3"-O-methyl', "NA", "α"]
 FRAME = pd.DataFrame({"sample_id": NAMES, "v": [0.5, -1.25, 3.0, 1e-7, 1234.5, 2.0, -0.125]})
 
 DIALECTS = {
-    "commas": {}, "semicolons": {"sep": ";"}, "tabs": {"sep": "\t"}, "bars": {"sep": "|"},
-    "decimal commas": {"sep": ";", "decimal": ","}, "tabs and decimal commas": {"sep": "\t", "decimal": ","},
-    "UTF-16": {"encoding": "utf-16"}, "UTF-16 without a mark": {"encoding": "utf-16-le"},
-    "UTF-16 of a Mac": {"encoding": "utf-16-be"}, "UTF-32": {"encoding": "utf-32"}, "BOM": {"encoding": "utf-8-sig"},
-    "Windows line ends": {"lineterminator": "\r\n"}, "old Mac line ends": {"lineterminator": "\r"},
-    "all quoted": {"quoting": 1}, "quoted decimal commas": {"quoting": 1, "decimal": ","},
-}  # fmt: skip
+    "commas": {},
+    "semicolons": {"sep": ";"},
+    "tabs": {"sep": "\t"},
+    "bars": {"sep": "|"},
+    "decimal commas": {"sep": ";", "decimal": ","},
+    "tabs and decimal commas": {"sep": "\t", "decimal": ","},
+    "UTF-16": {"encoding": "utf-16"},
+    "UTF-16 without a mark": {"encoding": "utf-16-le"},
+    "UTF-16 of a Mac": {"encoding": "utf-16-be"},
+    "UTF-32": {"encoding": "utf-32"},
+    "BOM": {"encoding": "utf-8-sig"},
+    "Windows line ends": {"lineterminator": "\r\n"},
+    "old Mac line ends": {"lineterminator": "\r"},
+    "all quoted": {"quoting": 1},
+    "quoted decimal commas": {"quoting": 1, "decimal": ","},
+}
 
 
 @pytest.mark.parametrize("name", DIALECTS)
@@ -74,10 +83,16 @@ def test_blocks_end_where_rows_end_however_the_bytes_fall(tmp_path: Path, monkey
 
 def test_names_stay_text_and_whole_columns_become_numbers() -> None:
     """61 names became 121 where a type was guessed per piece: '7' in one, '007' in another."""
-    table = pd.DataFrame({
-        "pert_id": ["007", "7", "12"], "batch": ["01", "02", "10"], "n": ["1", "2", ""], "i": ["1", "-2", "3"],
-        "flag": ["TRUE", "false", "True"], "mixed": ["1", "x", "2"],
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "pert_id": ["007", "7", "12"],
+            "batch": ["01", "02", "10"],
+            "n": ["1", "2", ""],
+            "i": ["1", "-2", "3"],
+            "flag": ["TRUE", "false", "True"],
+            "mixed": ["1", "x", "2"],
+        }
+    )
     read = with_numbers(table, {"pert_id"})
     assert read["pert_id"].tolist() == ["007", "7", "12"] and read["batch"].tolist() == ["01", "02", "10"]
     assert read["n"].tolist()[:2] == [1.0, 2.0] and np.isnan(read["n"][2])
@@ -119,19 +134,26 @@ def test_what_spreadsheets_and_r_add_is_understood(tmp_path: Path) -> None:
     assert read_table(tmp_path / "excel.csv").to_dict("list") == {"id": ["a", "b"], "v": ["1", "2"]}
     (tmp_path / "r.txt").write_text("G1\tG2\ns1\t1\t2\ns2\t3\t4\n")
     assert read_table(tmp_path / "r.txt").to_dict("list") == {
-        "Unnamed: 0": ["s1", "s2"], "G1": ["1", "3"], "G2": ["2", "4"],
-    }  # fmt: skip
+        "Unnamed: 0": ["s1", "s2"],
+        "G1": ["1", "3"],
+        "G2": ["2", "4"],
+    }
     (tmp_path / "links.txt").write_text("protein1 protein2  score\na b 10\nc d  20\n")
     assert design_reader(tmp_path / "links.txt")["protein2"].tolist() == ["b", "d"]
 
 
 LISTS = {
-    "one per line": "s1\ns2\n007\n", "with a BOM": "\ufeffs1\ns2\n007", "one line with commas": "s1, s2,007\n",
-    "one line with semicolons": "s1;s2;007", "with a name above": "sample_id\ns1\ns2\n007\n",
-    "a semicolon table": "sample_id;set\ns1;a\ns2;a\n007;b\n", "row numbers in front": ",id\n0,s1\n1,s2\n2,007\n",
-    "row numbers from one": '"","x"\n"1","s1"\n"2","s2"\n"3","007"\n', "JSON": '["s1", "s2", "007"]',
+    "one per line": "s1\ns2\n007\n",
+    "with a BOM": "\ufeffs1\ns2\n007",
+    "one line with commas": "s1, s2,007\n",
+    "one line with semicolons": "s1;s2;007",
+    "with a name above": "sample_id\ns1\ns2\n007\n",
+    "a semicolon table": "sample_id;set\ns1;a\ns2;a\n007;b\n",
+    "row numbers in front": ",id\n0,s1\n1,s2\n2,007\n",
+    "row numbers from one": '"","x"\n"1","s1"\n"2","s2"\n"3","007"\n',
+    "JSON": '["s1", "s2", "007"]',
     "obs_names as a table": ",set\ns1,a\ns2,a\n007,b\n",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", LISTS)

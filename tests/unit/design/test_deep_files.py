@@ -20,9 +20,12 @@ from pertstack.predictions.importers.opening import open_file
 
 DEEP = "[" * 200_000
 DOORS: dict[str, Callable[[Path], Any]] = {
-    "read_json": read_json, "read_targets": read_targets, "read_fitted_on": read_fitted_on, "open_file": open_file,
+    "read_json": read_json,
+    "read_targets": read_targets,
+    "read_fitted_on": read_fitted_on,
+    "open_file": open_file,
     "preprocessing card": lambda path: read_card(path.read_text(), path),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("door", DOORS)

@@ -141,10 +141,13 @@ def test_samples_without_an_id_or_a_group_are_refused_by_name() -> None:
 
 def test_structures_group_names_of_the_same_compound() -> None:
     pytest.importorskip("rdkit")
-    obs = pd.DataFrame({
-        "perturbation": ["ethanol", "EtOH", "water", "mystery", "water"],
-        "smiles": ["CCO", "OCC", "O", None, None],
-    }, index=list("abcde"))  # fmt: skip
+    obs = pd.DataFrame(
+        {
+            "perturbation": ["ethanol", "EtOH", "water", "mystery", "water"],
+            "smiles": ["CCO", "OCC", "O", None, None],
+        },
+        index=list("abcde"),
+    )
     assert list(group_ids(obs, "smiles")) == ["CCO", "CCO", "O", "name:mystery", "O"]
 
 
@@ -336,7 +339,7 @@ def test_an_explicit_table_with_roles_only_gets_folds_from_the_hash_of_the_group
         (lambda t: t.drop(columns="fold"), "Unknown column 'fold'"),
         (lambda t: t.assign(fold=[2 if i == 0 else i % 2 for i in range(len(t))]), "Too few groups"),
     ],
-)  # fmt: skip
+)
 def test_tables_that_cannot_be_meant(change, message: str) -> None:  # type: ignore[no-untyped-def]
     obs = world()
     with pytest.raises((InputError, UnknownNameError), match=message):

@@ -48,8 +48,10 @@ def test_mirror_images_are_a_warning_and_no_twins(world):
 
 def test_keys_that_are_given_serve_data_without_smiles(world):
     obs, plan, here, there = world
-    keys = {p: f"{'ABCDEFGHIJKLMN'[:13]}{chr(65 + i % 26)}-{chr(65 + i // 26) * 10}-N"
-            for i, p in enumerate(sorted(obs["perturbation"].unique()))}  # fmt: skip
+    keys = {
+        p: f"{'ABCDEFGHIJKLMN'[:13]}{chr(65 + i % 26)}-{chr(65 + i // 26) * 10}-N"
+        for i, p in enumerate(sorted(obs["perturbation"].unique()))
+    }
     keyed = obs.assign(inchi_key=obs["perturbation"].map({**keys, there: keys[here]}))
     frame = placed(plan, keyed)
     (twin,) = (f for f in structure_findings(frame, "perturbation") if f.code == "structure_across")

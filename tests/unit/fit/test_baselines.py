@@ -252,9 +252,12 @@ def test_additive_predicts_a_double_from_its_singles():
     perturbation = np.array([names[int(p[1:])] for p in rows.perturbation], dtype=object)
     treated = rows.control + np.float32([effect[p] for p in perturbation])[:, None]
     rows = replace(
-        rows, treated=treated, side=SideInformation({"genes": features}),
-        obs=rows.obs.assign(perturbation=perturbation), group=perturbation,
-    )  # fmt: skip
+        rows,
+        treated=treated,
+        side=SideInformation({"genes": features}),
+        obs=rows.obs.assign(perturbation=perturbation),
+        group=perturbation,
+    )
     double = perturbation == "a+b"
     got = fit_predict("additive", rows.take(~double), rows.take(double), kappa=1e-6)
     np.testing.assert_allclose(got, treated[double], atol=1e-3)
@@ -286,10 +289,15 @@ def test_start_at_the_control_or_at_the_mean_is_a_matter_of_control_noise():
 @pytest.mark.parametrize(
     ("name", "params"),
     [
-        ("per_gene_linear", {"ridge": -1}), ("mean_treated_perturbation", {"kappa": -1}), ("ridge", {"penalty": 0}),
-        ("perturbation_knn", {"k": 0}), ("low_rank", {"rank": 0}), ("additive", {"kappa": 0}), ("mlp", {"width": 0}),
+        ("per_gene_linear", {"ridge": -1}),
+        ("mean_treated_perturbation", {"kappa": -1}),
+        ("ridge", {"penalty": 0}),
+        ("perturbation_knn", {"k": 0}),
+        ("low_rank", {"rank": 0}),
+        ("additive", {"kappa": 0}),
+        ("mlp", {"width": 0}),
     ],
-)  # fmt: skip
+)
 def test_impossible_parameters_are_refused(name, params):
     with pytest.raises(InputError, match=str(next(iter(params)))):
         get_model(name, params)

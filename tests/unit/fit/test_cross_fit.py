@@ -27,9 +27,14 @@ def double(name: str, fold: int | None = 0, **params) -> Job:
 def run(jobs, tmp_path, *, loader=None, full=False, done=None, **options):
     committer = Committer(tmp_path / "out", full)
     results = cross_fit(
-        jobs, rows_for=loader or Loader(), commit=committer, done=done or (lambda job: False),
-        log_dir=tmp_path / "jobs", seed=options.pop("seed", 3), **options,
-    )  # fmt: skip
+        jobs,
+        rows_for=loader or Loader(),
+        commit=committer,
+        done=done or (lambda job: False),
+        log_dir=tmp_path / "jobs",
+        seed=options.pop("seed", 3),
+        **options,
+    )
     return results, {str(p.relative_to(tmp_path)): np.load(p) for p in sorted((tmp_path / "out").rglob("*.npz"))}
 
 
@@ -101,9 +106,12 @@ def test_seeds_differ_by_everything_that_identifies_a_job_and_by_nothing_else():
     same = {"width": 8}
     base = Job.of("mlp", same, fold=0)
     others = [
-        Job.of("mlp", {"width": 9}, fold=0), Job.of("mlp", same, fold=1), Job.of("mlp", same, fold=None),
-        Job.of("mlp", same, fold=0, scope="cell_line", cell_line="A"), Job.of("ridge", fold=0),
-    ]  # fmt: skip
+        Job.of("mlp", {"width": 9}, fold=0),
+        Job.of("mlp", same, fold=1),
+        Job.of("mlp", same, fold=None),
+        Job.of("mlp", same, fold=0, scope="cell_line", cell_line="A"),
+        Job.of("ridge", fold=0),
+    ]
     seeds = {j.seed(1) for j in [base, *others]} | {base.seed(2)}
     assert len(seeds) == 7
     assert Job.of("MLP", {"width": 8}, fold=0).seed(1) == base.seed(1)
@@ -215,8 +223,14 @@ def test_an_unknown_parameter_or_class_fails_its_job_with_a_message(tmp_path):
 
 def test_plan_jobs_covers_folds_lines_and_the_final_fit():
     ids = [j.id for j in plan_jobs("PerGeneLinear", n_folds=2, scope="cell_line", cell_lines=["HT 29", "A.1"])]
-    assert ids == ["line.A%2E1.f0", "line.A%2E1.f1", "line.A%2E1.final",
-                   "line.HT%2029.f0", "line.HT%2029.f1", "line.HT%2029.final"]  # fmt: skip
+    assert ids == [
+        "line.A%2E1.f0",
+        "line.A%2E1.f1",
+        "line.A%2E1.final",
+        "line.HT%2029.f0",
+        "line.HT%2029.f1",
+        "line.HT%2029.final",
+    ]
     assert plan_jobs("PerGeneLinear", n_folds=2)[0].model == "per_gene_linear"
 
 

@@ -120,7 +120,7 @@ def test_a_program_that_predicts_deltas_says_so_on_its_card(tmp_path, in_process
         ("(folder / 'predictions.h5ad').write_bytes(b'junk'); sys.exit(0)", "cannot be read"),
         ("sys.exit(0)", "ended without writing predictions.h5ad, predictions.npz or predictions.csv"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_answer_is_refused_with_the_values_and_kept_for_a_look(tmp_path, in_process, middle, message):
     with pytest.raises(ModelFailedError, match=message):
         ask(make_card(tmp_path, middle + "\n"))
@@ -179,9 +179,13 @@ def test_jobs_run_the_program_once_for_all_blocks_and_others_go_on_when_it_fails
     bad = make_card(tmp_path / "b", "sys.exit('out of luck')\n", name="bad")
     jobs = [Job.of(str(bad), fold=0), Job.of(str(good), {"rate": 0.2}, fold=0)]
     results = cross_fit(
-        jobs, rows_for=Loader(), commit=Committer(tmp_path / "out"), done=lambda j: False, seed=0,
+        jobs,
+        rows_for=Loader(),
+        commit=Committer(tmp_path / "out"),
+        done=lambda j: False,
+        seed=0,
         log_dir=tmp_path / "jobs",
-    )  # fmt: skip
+    )
     assert [r.status for r in results] == ["failed", "done"] and "out of luck" in results[0].error
     assert (tmp_path / "jobs/good/pooled.f0/external.log").read_text().count("one run") == 1
     assert len(list((tmp_path / "out" / "good").rglob("*.npz"))) == 2
@@ -213,7 +217,7 @@ def test_a_changed_card_is_another_model(tmp_path):
         (("[run]", '[run]\nrequirements = []\ninterpreter = "p"'), InputError, "one of the two"),
         (("[run]", "[needs]\nfeature = 1\n[run]"), UnknownNameError, "'features'"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_card_is_refused_with_the_mend(tmp_path, change, error, message):
     card = make_card(tmp_path)
     card.write_text(card.read_text().replace(*change))

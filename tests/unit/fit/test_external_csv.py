@@ -54,12 +54,16 @@ def test_the_files_hold_the_rows_exactly_and_no_held_out_truth(card, tmp_path):
     assert not list(folder.glob("*.h5ad"))
     task = json.loads((folder / "task.json").read_text())
     present = {p.name for p in folder.iterdir()}
-    assert task["files"] == "csv" and set(task["inputs"]) <= present and present <= {*task["inputs"], "task.json",
-                                                                                     "features.csv"}  # fmt: skip
+    assert (
+        task["files"] == "csv"
+        and set(task["inputs"]) <= present
+        and present <= {*task["inputs"], "task.json", "features.csv"}
+    )
     for name, values, ids in (
-        ("fit_control", fit.control, fit.sample_ids), ("fit_treated", fit.treated, fit.sample_ids),
+        ("fit_control", fit.control, fit.sample_ids),
+        ("fit_treated", fit.treated, fit.sample_ids),
         ("predict_control", held.control, held.sample_ids),
-    ):  # fmt: skip
+    ):
         table = pd.read_csv(folder / f"{name}.csv", index_col="sample_id", dtype={"sample_id": str})
         assert list(table.index) == list(ids) and list(table.columns) == list(fit.gene_names)
         np.testing.assert_array_equal(table.to_numpy(dtype=np.float32), values)
@@ -88,11 +92,13 @@ def test_the_same_answer_as_csv_and_as_h5ad_is_the_same(card, tmp_path):
     found = read_answer(folder, load_card(card), fit, held.without_treated())
     np.testing.assert_array_equal(found.treated, held.treated)
     np.testing.assert_array_equal(found.embedding, vectors)
-    table = anndata.AnnData(answer.to_numpy(), obs=pd.DataFrame(index=answer.index),
-                            var=pd.DataFrame(index=answer.columns))  # fmt: skip
+    table = anndata.AnnData(
+        answer.to_numpy(), obs=pd.DataFrame(index=answer.index), var=pd.DataFrame(index=answer.columns)
+    )
     table.write_h5ad(folder / "predictions.h5ad")  # stands before the CSV file
-    np.testing.assert_array_equal(read_answer(folder, load_card(card), fit, held.without_treated()).treated,
-                                  found.treated)  # fmt: skip
+    np.testing.assert_array_equal(
+        read_answer(folder, load_card(card), fit, held.without_treated()).treated, found.treated
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,11 +109,15 @@ def test_the_same_answer_as_csv_and_as_h5ad_is_the_same(card, tmp_path):
         (lambda t: t.replace("\n", ",9\n", 2).replace(",9\n", "\n", 1), "line 2 has 8 fields, the header 7"),
         (lambda t: t.replace("0.", "zero.", 1), "line 2 holds .*zero"),
         (lambda t: t.replace("g002", "g001"), "lack 1 genes .*repeat 1 genes"),
-        (lambda t: "\n".join(line if i != 3 else line.split(",")[0] + ",NA" * 6
-                             for i, line in enumerate(t.split("\n"))), "NaN or infinite values for 1 samples"),
+        (
+            lambda t: "\n".join(
+                line if i != 3 else line.split(",")[0] + ",NA" * 6 for i, line in enumerate(t.split("\n"))
+            ),
+            "NaN or infinite values for 1 samples",
+        ),
         (lambda t: t.replace(",0.", ",NA0.", 1), "where a number should stand"),
     ],
-)  # fmt: skip
+)
 def test_a_damaged_csv_answer_is_refused_with_its_line(card, tmp_path, change, message):
     fit, held = rows()
     folder = write(card, tmp_path, fit, held.without_treated())
@@ -173,15 +183,15 @@ def test_names_that_r_would_change_come_back_as_they_were(card):
     ("line", "message"),
     [
         ('stop("no licence found")', "exit code 1.*no licence found"),
-        ('library(noSuchPackage)', "exit code 1.*noSuchPackage"),
+        ("library(noSuchPackage)", "exit code 1.*noSuchPackage"),
         ("predicted <- predicted[-1, ]", "lack 1 samples"),
         ("predicted[1, 2] <- NA", "NaN or infinite values for 1 samples"),
         ("predicted[1, 2] <- 1 / 0", "NaN or infinite values for 1 samples"),
         ('colnames(predicted)[1] <- "TP53"', "lack 1 genes .*foreign 1 genes"),
         ('rownames(predicted)[1] <- "elsewhere"', "include foreign 1 samples"),
-        ('quit(status = 0)', "ended without writing"),
+        ("quit(status = 0)", "ended without writing"),
     ],
-)  # fmt: skip
+)
 def test_an_r_program_that_fails_or_answers_wrongly_is_refused(card, line, message):
     before, last = R_CODE.rstrip().rsplit("\n", 1)
     (card.parent / "mine.R").write_text(f"{before}\n{line}\n{last}\n")
@@ -202,8 +212,10 @@ def test_r_reads_and_writes_what_pandas_does(card, tmp_path):
     """An independent look at the form: R's own read.csv and write.csv without our example."""
     fit, held = rows()
     folder = write(card, tmp_path, fit, held.without_treated())
-    code = ('f <- commandArgs(TRUE)[1]; t <- read.csv(file.path(f, "fit_treated.csv"));'
-            'cat(dim(t), sprintf("%.6f", sum(as.matrix(t[, -1]))))')  # fmt: skip
+    code = (
+        'f <- commandArgs(TRUE)[1]; t <- read.csv(file.path(f, "fit_treated.csv"));'
+        'cat(dim(t), sprintf("%.6f", sum(as.matrix(t[, -1]))))'
+    )
     said = subprocess.run(["Rscript", "-e", code, str(folder)], check=True, capture_output=True, text=True).stdout
     n, g, total = said.split()
     assert (int(n), int(g)) == (fit.n_samples, fit.n_genes + 1)

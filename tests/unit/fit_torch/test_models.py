@@ -187,8 +187,11 @@ def test_biolord_can_be_built_and_trained_as_the_published_package_is():
     assert kinds == ["Linear", "BatchNorm1d", "ReLU"] * 2
     assert float(net.codes.weight.detach().std()) == pytest.approx(1.0, abs=0.05)
     codes, attributes, decoder = (o.param_groups[0] for o in model.optimisers(net))
-    assert [(g["lr"], g["weight_decay"]) for g in (codes, attributes, decoder)] == [(1e-2, 1e-4), (1e-3, 4e-8),
-                                                                                   (1e-3, 1e-4)]  # fmt: skip
+    assert [(g["lr"], g["weight_decay"]) for g in (codes, attributes, decoder)] == [
+        (1e-2, 1e-4),
+        (1e-3, 4e-8),
+        (1e-3, 1e-4),
+    ]
     assert any(p is net.cell.weight for p in codes["params"])
     total = sum(len(g["params"]) for g in (codes, attributes, decoder))
     assert total == len(list(net.parameters()))

@@ -34,9 +34,16 @@ from pertstack.fit.torch.transigen import ExpertFusion, Fusion, TranSiGenNetwork
 pytestmark = pytest.mark.torch
 LINCS = Sizes(978, 2048, 2)
 PAPER_CHEMCPA = ChemCPASettings(
-    width=256, depth=4, latent=32, drug_width=128, drug_depth=4, doser_width=64, doser_depth=3, adversary_width=128,
+    width=256,
+    depth=4,
+    latent=32,
+    drug_width=128,
+    drug_depth=4,
+    doser_width=64,
+    doser_depth=3,
+    adversary_width=128,
     adversary_depth=3,
-)  # fmt: skip
+)
 RING = np.array([(i, (i + 1) % 978) for i in range(978)])
 
 
@@ -49,21 +56,34 @@ def pdgrapher(bins, n_genes=978):
     return PDGrapherNetwork(n_genes, PDGrapherSettings(bins=bins), RING[: n_genes - 1], control)
 
 
-@pytest.mark.parametrize(("build", "published", "why"), [
-    (lambda: TranSiGenNetwork(LINCS, TranSiGenSettings(), Fusion()), 5.49e6, "upstream sizes, 2048 bits"),
-    (lambda: TranSiGenNetwork(LINCS, TranSiGenSettings(encoder=(1200, 600), decoder=(600, 1200)), Fusion()), 8.88e6,
-     "two hidden layers, 2048 bits"),
-    (lambda: ScGenNetwork(LINCS, ScGenSettings()), 3.10e6, "800-800-100"),
-    (lambda: PlainHead(LINCS, MultiDCPSettings()), 0.94e6, "fingerprint version"),
-    (lambda: CheMoENetwork(LINCS, CheMoESettings(expert=(256, 128))), 1.7e6, "fingerprint 2048, wide experts"),
-    (lambda: CheMoENetwork(LINCS, CheMoESettings()), 1.2e6, "fingerprint 2048, narrow experts"),
-    (lambda: BiolordNetwork(LINCS, BiolordSettings(), 0), 1.14e6, "decoder 256 x 2, attributes 256 x 2"),
-    (lambda: ChemCPANetwork(LINCS, PAPER_CHEMCPA, np.arange(200), np.arange(2)), 1.73e6,
-     "repository's sizes, 200 drugs"),
-    (lambda: SupervisedNetwork(LINCS, ChemCPASupervisedSettings()), 1.73e6 - 200 * 128 + 2050 * 128 + 2 * 16 + 16 * 256,
-     "the founding study's, with a fingerprint layer for 200 drug vectors, and a cell line vector of 16"),
-    (lambda: pdgrapher(500), 8080 * 978 + 2.7e3, "8,080 per gene + 2.7 k"),
-], ids=lambda v: v if isinstance(v, str) else "")  # fmt: skip
+@pytest.mark.parametrize(
+    ("build", "published", "why"),
+    [
+        (lambda: TranSiGenNetwork(LINCS, TranSiGenSettings(), Fusion()), 5.49e6, "upstream sizes, 2048 bits"),
+        (
+            lambda: TranSiGenNetwork(LINCS, TranSiGenSettings(encoder=(1200, 600), decoder=(600, 1200)), Fusion()),
+            8.88e6,
+            "two hidden layers, 2048 bits",
+        ),
+        (lambda: ScGenNetwork(LINCS, ScGenSettings()), 3.10e6, "800-800-100"),
+        (lambda: PlainHead(LINCS, MultiDCPSettings()), 0.94e6, "fingerprint version"),
+        (lambda: CheMoENetwork(LINCS, CheMoESettings(expert=(256, 128))), 1.7e6, "fingerprint 2048, wide experts"),
+        (lambda: CheMoENetwork(LINCS, CheMoESettings()), 1.2e6, "fingerprint 2048, narrow experts"),
+        (lambda: BiolordNetwork(LINCS, BiolordSettings(), 0), 1.14e6, "decoder 256 x 2, attributes 256 x 2"),
+        (
+            lambda: ChemCPANetwork(LINCS, PAPER_CHEMCPA, np.arange(200), np.arange(2)),
+            1.73e6,
+            "repository's sizes, 200 drugs",
+        ),
+        (
+            lambda: SupervisedNetwork(LINCS, ChemCPASupervisedSettings()),
+            1.73e6 - 200 * 128 + 2050 * 128 + 2 * 16 + 16 * 256,
+            "the founding study's, with a fingerprint layer for 200 drug vectors, and a cell line vector of 16",
+        ),
+        (lambda: pdgrapher(500), 8080 * 978 + 2.7e3, "8,080 per gene + 2.7 k"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
 def test_parameter_counts_are_those_described(build, published, why):
     """Within 1.5 %: the mask bit and the dose add a few hundred weights to what models.md counts."""
     assert count(build()) == pytest.approx(published, rel=0.015 if published != 1.2e6 else 0.04), why
@@ -149,16 +169,24 @@ def test_four_clusters_use_every_expert(k, seed):
 def batch(n=6, genes=9, features=5, genes_of_step=None) -> Batch:
     g = torch.Generator().manual_seed(0)
     return Batch(
-        torch.arange(n), torch.randn(n, genes, generator=g), (torch.rand(n, features, generator=g) < 0.5).float(),
-        torch.ones(n, 1), torch.randn(n, 2, generator=g), torch.ones(n, dtype=torch.long), genes=genes_of_step,
-    )  # fmt: skip
+        torch.arange(n),
+        torch.randn(n, genes, generator=g),
+        (torch.rand(n, features, generator=g) < 0.5).float(),
+        torch.ones(n, 1),
+        torch.randn(n, 2, generator=g),
+        torch.ones(n, dtype=torch.long),
+        genes=genes_of_step,
+    )
 
 
-@pytest.mark.parametrize("build", [
-    lambda s: PlainHead(s, MultiDCPSettings(dropout=0.0)),
-    lambda s: ExpertHead(s, MultiDCPCheMoESettings(dropout=0.0)),
-    lambda s: CheMoENetwork(s, CheMoESettings(dropout=0.0, residual=True)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda s: PlainHead(s, MultiDCPSettings(dropout=0.0)),
+        lambda s: ExpertHead(s, MultiDCPCheMoESettings(dropout=0.0)),
+        lambda s: CheMoENetwork(s, CheMoESettings(dropout=0.0, residual=True)),
+    ],
+)
 def test_some_genes_are_the_same_as_those_of_all(build):
     torch.manual_seed(0)
     net = build(Sizes(9, 5, 2)).eval()

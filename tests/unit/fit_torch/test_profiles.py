@@ -16,8 +16,19 @@ from pertstack.fit.profiles import PROFILES, file_profile, hyper_parameters, loa
 from pertstack.fit.torch import NEEDS, ROWS, settings
 from pertstack.fit.torch.settings import SETTINGS, make_settings
 
-PRINTED = {"Biolord", "MultiDCP", "MultiDCP_CheMoE", "PDGrapher", "ChemCPA", "ChemCPASupervised", "scGen", "TranSiGen",
-           "TranSiGen_SparseMoE", "TranSiGen_BalancedMoE", "CheMoE"}  # fmt: skip
+PRINTED = {
+    "Biolord",
+    "MultiDCP",
+    "MultiDCP_CheMoE",
+    "PDGrapher",
+    "ChemCPA",
+    "ChemCPASupervised",
+    "scGen",
+    "TranSiGen",
+    "TranSiGen_SparseMoE",
+    "TranSiGen_BalancedMoE",
+    "CheMoE",
+}
 
 
 def test_names_are_those_of_the_study():
@@ -38,12 +49,21 @@ def test_paper_is_as_published_where_it_can_be():
 
 def test_published_is_for_biolord_alone_and_reads_as_its_card(tmp_path):
     found, card = profile("published", "Biolord"), load_card("biolord_published").params
-    same = {"decoder_width": "decoder_width", "decoder_depth": "decoder_depth", "n_latent": "latent",
-            "n_latent_attribute_ordered": "n_ordered", "reconstruction_penalty": "reconstruction_penalty",
-            "unknown_attribute_penalty": "latent_penalty", "unknown_attribute_noise_param": "latent_noise",
-            "latent_lr": "latent_learning_rate", "latent_wd": "latent_weight_decay", "decoder_lr": "learning_rate",
-            "attribute_lr": "attribute_learning_rate", "attribute_wd": "attribute_weight_decay",
-            "max_epochs": "epochs"}  # fmt: skip
+    same = {
+        "decoder_width": "decoder_width",
+        "decoder_depth": "decoder_depth",
+        "n_latent": "latent",
+        "n_latent_attribute_ordered": "n_ordered",
+        "reconstruction_penalty": "reconstruction_penalty",
+        "unknown_attribute_penalty": "latent_penalty",
+        "unknown_attribute_noise_param": "latent_noise",
+        "latent_lr": "latent_learning_rate",
+        "latent_wd": "latent_weight_decay",
+        "decoder_lr": "learning_rate",
+        "attribute_lr": "attribute_learning_rate",
+        "attribute_wd": "attribute_weight_decay",
+        "max_epochs": "epochs",
+    }
     assert {theirs: found[ours] for theirs, ours in same.items()} == {theirs: card[theirs] for theirs in same}
     assert 2 * found["batch_size"] == card["batch_size"]  # ours counts pairs, the package profiles
     with pytest.raises(InputError, match="TranSiGen has no profile 'published'"):
@@ -68,23 +88,26 @@ def test_a_models_file_names_profiles_and_changes(tmp_path):
     assert found["Biolord"] == {**profile("paper", "Biolord"), "infer": "zero"}
 
 
-@pytest.mark.parametrize(("text", "kind", "says"), [
-    ("[TranSiGen]\nlatnet = 7\n", UnknownNameError, "Did you mean 'latent'"),
-    ("[TranSigne]\n", UnknownNameError, "Did you mean 'TranSiGen'"),
-    ('[TranSiGen]\nprofile = "quick"\n', UnknownNameError, "fast"),
-    ('profile = "quick"\n', UnknownNameError, "fast"),
-    ("[TranSiGen]\nlatent = 7.5\n", InputError, "must be int"),
-    ("[TranSiGen]\nlatent = 0\n", InputError, "above 0"),
-    ("[TranSiGen]\nbeta = -1\n", InputError, "0 or more"),
-    ("[TranSiGen]\ndropout = 1.0\n", InputError, "below 1"),
-    ("[TranSiGen]\nencoder = 7\n", InputError, "list of whole numbers"),
-    ("[TranSiGen]\nlearning_rate = nan\n", InputError, "above 0"),
-    ("[Biolord]\ninfer = 'all'\n", InputError, "'control', 'zero'"),
-    ("[TranSiGen]\ndose = 1\n", InputError, "must be bool"),
-    ("[TranSiGen]\nbatch_size = 1\n", InputError, "at least 2"),
-    ("latent = 7\n", InputError, "outside a table"),
-    ("[TranSiGen\n", InputError, "not valid TOML"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "kind", "says"),
+    [
+        ("[TranSiGen]\nlatnet = 7\n", UnknownNameError, "Did you mean 'latent'"),
+        ("[TranSigne]\n", UnknownNameError, "Did you mean 'TranSiGen'"),
+        ('[TranSiGen]\nprofile = "quick"\n', UnknownNameError, "fast"),
+        ('profile = "quick"\n', UnknownNameError, "fast"),
+        ("[TranSiGen]\nlatent = 7.5\n", InputError, "must be int"),
+        ("[TranSiGen]\nlatent = 0\n", InputError, "above 0"),
+        ("[TranSiGen]\nbeta = -1\n", InputError, "0 or more"),
+        ("[TranSiGen]\ndropout = 1.0\n", InputError, "below 1"),
+        ("[TranSiGen]\nencoder = 7\n", InputError, "list of whole numbers"),
+        ("[TranSiGen]\nlearning_rate = nan\n", InputError, "above 0"),
+        ("[Biolord]\ninfer = 'all'\n", InputError, "'control', 'zero'"),
+        ("[TranSiGen]\ndose = 1\n", InputError, "must be bool"),
+        ("[TranSiGen]\nbatch_size = 1\n", InputError, "at least 2"),
+        ("latent = 7\n", InputError, "outside a table"),
+        ("[TranSiGen\n", InputError, "not valid TOML"),
+    ],
+)
 def test_what_is_wrong_in_a_models_file_is_said(text, kind, says, tmp_path):
     path = tmp_path / "models.toml"
     path.write_text(text)

@@ -174,10 +174,15 @@ def test_in_a_run_only_the_job_with_the_foreign_checkpoint_fails(tmp_path):
     interrupted(CHECKED[0], fit, path, "plan A", after=2)
     kept = {}
     results = cross_fit(
-        jobs, rows_for=lambda job: JobRows(fit, [(Block("A", job.fold), held.without_treated())]),
+        jobs,
+        rows_for=lambda job: JobRows(fit, [(Block("A", job.fold), held.without_treated())]),
         commit=lambda job, block, predicted, embedding, record: kept.setdefault(job.id, predicted),
-        done=lambda job: False, log_dir=tmp_path / "jobs", seed=0, engine="inline", plan_digest="plan B",
-    )  # fmt: skip
+        done=lambda job: False,
+        log_dir=tmp_path / "jobs",
+        seed=0,
+        engine="inline",
+        plan_digest="plan B",
+    )
     assert [r.status for r in results] == ["failed", "done"] and list(kept) == ["pooled.f1"]
     assert "held-out values" in results[0].error and str(path) in results[0].error
 

@@ -15,9 +15,20 @@ from pertstack.data import Card
 from pertstack.predictions.importers.cards import check_cards, named_transform, read_card
 
 OWN = Card(
-    n_samples=100, n_genes=10, gene_digest="a", gene_set_digest="b", scale="treated", transform="log", value_min=2.0,
-    value_max=14.0, value_mean=8.0, value_sd=2.0, control_reference="layer 'control'", pairing="matched", n_controls=9,
-)  # fmt: skip
+    n_samples=100,
+    n_genes=10,
+    gene_digest="a",
+    gene_set_digest="b",
+    scale="treated",
+    transform="log",
+    value_min=2.0,
+    value_max=14.0,
+    value_mean=8.0,
+    value_sd=2.0,
+    control_reference="layer 'control'",
+    pairing="matched",
+    n_controls=9,
+)
 
 
 def codes(card: dict[str, Any] | None, scale: str = "treated", transform: str | None = None) -> list[str]:

@@ -74,17 +74,23 @@ def zarr(path: Path, frame: pd.DataFrame) -> Path:
 
 def npz(path: Path, frame: pd.DataFrame) -> Path:
     np.savez(
-        path / "p.npz", predictions=frame.to_numpy(np.float64), sample_ids=np.array(frame.index, dtype=str),
-        gene_names=np.array(frame.columns, dtype=str), model_version="1.2", timestamp="2024-05-01",
-    )  # fmt: skip
+        path / "p.npz",
+        predictions=frame.to_numpy(np.float64),
+        sample_ids=np.array(frame.index, dtype=str),
+        gene_names=np.array(frame.columns, dtype=str),
+        model_version="1.2",
+        timestamp="2024-05-01",
+    )
     return path / "p.npz"
 
 
 def npz_compressed(path: Path, frame: pd.DataFrame) -> Path:
     np.savez_compressed(
-        path / "c.npz", predictions=frame.to_numpy(), sample_ids=np.array(frame.index, dtype=bytes),
+        path / "c.npz",
+        predictions=frame.to_numpy(),
+        sample_ids=np.array(frame.index, dtype=bytes),
         gene_names=np.array(frame.columns, dtype=str),
-    )  # fmt: skip
+    )
     return path / "c.npz"
 
 
@@ -119,9 +125,19 @@ def pickled(path: Path, frame: pd.DataFrame) -> Path:
 
 
 FORMATS = [
-    h5ad, h5ad_layer, h5ad_sparse, zarr, npz, npz_compressed, parquet, parquet_first_column, feather, comma, tab_gz,
+    h5ad,
+    h5ad_layer,
+    h5ad_sparse,
+    zarr,
+    npz,
+    npz_compressed,
+    parquet,
+    parquet_first_column,
+    feather,
+    comma,
+    tab_gz,
     pickled,
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("write", FORMATS, ids=lambda f: f.__name__)
@@ -361,9 +377,11 @@ def test_names_in_npz_as_people_save_them(world: World, tmp_path: Path, how: str
     frame = table(world)
     kind = {"texts": str, "bytes": "S"}.get(how, object)
     np.savez(
-        tmp_path / "p.npz", predictions=frame.to_numpy(), sample_ids=np.array(frame.index, dtype=kind),
+        tmp_path / "p.npz",
+        predictions=frame.to_numpy(),
+        sample_ids=np.array(frame.index, dtype=kind),
         gene_names=np.array(frame.columns, dtype=kind),
-    )  # fmt: skip
+    )
     chunks = list(open_predictions(tmp_path / "p.npz"))
     assert [i for c in chunks for i in c.sample_ids] == list(frame.index)
     assert chunks[0].gene_names == list(frame.columns)
@@ -387,11 +405,15 @@ def test_damaged_and_unfit_files_are_named(world: World, tmp_path: Path) -> None
     (tmp_path / "p.csv").write_text("id,g1,g2\na,1,x\n")
     (tmp_path / "p.docx").write_bytes(b"?")
     for name, words in [
-        ("cut.npz", "cannot be read as .npz"), ("object.npz", "other Python objects"),
+        ("cut.npz", "cannot be read as .npz"),
+        ("object.npz", "other Python objects"),
         ("noids.npz", "lacks 'sample_ids'"),
-        ("rows.parquet", "no sample ids"), ("words.parquet", "columns without numbers: 'cell'"),
-        ("p.h5ad", "cannot be read as AnnData"), ("p.csv", "'x' in column 'g2'"), ("p.docx", "format of .* not known"),
-    ]:  # fmt: skip
+        ("rows.parquet", "no sample ids"),
+        ("words.parquet", "columns without numbers: 'cell'"),
+        ("p.h5ad", "cannot be read as AnnData"),
+        ("p.csv", "'x' in column 'g2'"),
+        ("p.docx", "format of .* not known"),
+    ]:
         with pytest.raises(InputError, match=words) as caught:
             list(open_predictions(tmp_path / name))
         assert name in str(caught.value)

@@ -46,8 +46,9 @@ def test_law_every_pair_of_logarithms_is_told_by_its_factor_and_mended_by_its_tr
                 np.testing.assert_allclose(mapped, given * DOUBLING[ours] / DOUBLING[theirs], rtol=1e-5)
 
 
-@pytest.mark.parametrize(("slope", "r", "offset"), [(1.0, 1.0, 0.0), (1.2, 1.0, 0.0), (1.4427, 0.7, 0.0),
-                                                    (1.4427, 0.999, 0.6)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("slope", "r", "offset"), [(1.0, 1.0, 0.0), (1.2, 1.0, 0.0), (1.4427, 0.7, 0.0), (1.4427, 0.999, 0.6)]
+)
 def test_levels_that_are_no_other_logarithm(slope, r, offset):
     assert other_logarithm(slope, r, offset) is None
 

@@ -40,8 +40,9 @@ def predictions(study, world, path, folds, seed=0):
 
 
 def test_an_added_model_gets_its_nested_predictions_and_the_warning_goes(study, world, tmp_path):
-    report = study.add("mine", predictions(study, world, tmp_path / "all.h5ad", (0, 1, 2, None)), fitted_on="plan",
-                       scale="treated")  # fmt: skip
+    report = study.add(
+        "mine", predictions(study, world, tmp_path / "all.h5ad", (0, 1, 2, None)), fitted_on="plan", scale="treated"
+    )
     warned = [f for f in report.findings if f.code == "no_nested_predictions"]
     assert len(warned) == 1 and "without=k" in warned[0].message and "may not ship" in warned[0].message
     for k in range(3):
@@ -57,9 +58,13 @@ def test_an_added_model_gets_its_nested_predictions_and_the_warning_goes(study, 
 
 @pytest.mark.parametrize(
     ("folds", "without", "fitted_on", "words"),
-    [((0, 1, 2), 0, "plan", "lie in fold 0 or in the test"), ((1, 2, None), 0, "plan", "lie in fold 0 or in the test"),
-     ((1, 2), 7, "plan", "this plan has the folds 0, 1, 2"), ((1, 2), 0, "unknown", "Use --fitted-on plan")],
-)  # fmt: skip
+    [
+        ((0, 1, 2), 0, "plan", "lie in fold 0 or in the test"),
+        ((1, 2, None), 0, "plan", "lie in fold 0 or in the test"),
+        ((1, 2), 7, "plan", "this plan has the folds 0, 1, 2"),
+        ((1, 2), 0, "unknown", "Use --fitted-on plan"),
+    ],
+)
 def test_rows_that_are_not_nested_are_refused(study, world, tmp_path, folds, without, fitted_on, words):
     file = predictions(study, world, tmp_path / "x.h5ad", folds)
     with pytest.raises(InputError, match=words):

@@ -27,8 +27,11 @@ class Study:
         self.treated = self.control + effect + rng.normal(0, 0.2, (n, n_genes))
         self.rng, self.store = rng, PredictionStore.create(root, GENES, plan_digest="p" * 64)
         place = pert % 5
-        for block, rows in ((Block("L", 0), place < 2), (Block("L", 1), (place > 1) & (place < 4)),
-                            (Block("L", None), place == 4)):  # fmt: skip
+        for block, rows in (
+            (Block("L", 0), place < 2),
+            (Block("L", 1), (place > 1) & (place < 4)),
+            (Block("L", None), place == 4),
+        ):
             at = np.flatnonzero(rows)
             ids = [self.ids[i] for i in at]
             self.store.add_block(
@@ -117,12 +120,16 @@ def test_honest_models_pass_whatever_they_know(study, tmp_path):
     mean, n = study.treated.mean(axis=0), len(study.ids)
     partner = np.arange(n) ^ 1
     models = {
-        "good": study.model(0.9), "weak": study.model(0.1), "mean": np.tile(mean, (n, 1)), "controls": study.control,
+        "good": study.model(0.9),
+        "weak": study.model(0.1),
+        "mean": np.tile(mean, (n, 1)),
+        "controls": study.control,
         "backwards": study.model(-0.4),
         "replicate": study.control + (study.treated - study.control)[np.minimum(partner, n - 1)],
-        "shrunk": 0.7 * mean + 0.3 * study.control, "noise": mean + study.rng.normal(0, 0.5, study.control.shape),
+        "shrunk": 0.7 * mean + 0.3 * study.control,
+        "noise": mean + study.rng.normal(0, 0.5, study.control.shape),
         "rank one": study.control + np.outer(study.effect[:, 0], study.effect[0]) / np.abs(study.effect[0]).max(),
-    }  # fmt: skip
+    }
     for name, values in models.items():
         report = study.add(values, tmp_path, name)
         odd = {"rows_exchanged", "genes_exchanged", "rows_shifted"} & {f.code for f in report.findings}

@@ -134,8 +134,15 @@ def test_an_npz_is_written_a_few_rows_at_a_time(tmp_path: Path) -> None:
     obs = pd.DataFrame({"perturbation": "a"}, index=[f"s{i}" for i in range(6000)])
     store.add_block(LINE, obs)
     values = np.random.default_rng(0).normal(size=(6000, 500)).astype(np.float32)
-    store.commit(LINE, "m", values[:, 3:], sample_ids=obs.index, gene_names=store.gene_names[3:],
-                 missing_genes=store.gene_names[:3], fitted_on=FittedOn.fold_of_plan("p", LINE.fold))  # fmt: skip
+    store.commit(
+        LINE,
+        "m",
+        values[:, 3:],
+        sample_ids=obs.index,
+        gene_names=store.gene_names[3:],
+        missing_genes=store.gene_names[:3],
+        fitted_on=FittedOn.fold_of_plan("p", LINE.fold),
+    )
     tracemalloc.start()
     path = export_npz(store, tmp_path / "m", "m", role="all")
     peak = tracemalloc.get_traced_memory()[1]

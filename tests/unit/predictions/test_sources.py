@@ -46,9 +46,14 @@ def test_listed_fit_rows_and_missing_rows_are_not_sound(world: World) -> None:
     ids = list(world.obs[LINE].index)
     values = world.prediction(LINE)
     world.store.commit(
-        LINE, "m", values[:5], sample_ids=ids[:5], gene_names=world.genes, missing_samples=ids[5:],
+        LINE,
+        "m",
+        values[:5],
+        sample_ids=ids[:5],
+        gene_names=world.genes,
+        missing_samples=ids[5:],
         fitted_on=FittedOn.ids([ids[0], ids[6], "elsewhere"]),
-    )  # fmt: skip
+    )
     assert StoreSource(world.store).sound(LINE, "m").tolist() == [False, True, True, True, True, False, False]
 
 
@@ -118,14 +123,25 @@ def arrays(world: World) -> tuple[ArraySource, StoreSource, list[str]]:
     obs = pd.concat([world.obs[b] for b in blocks])
     order = np.random.default_rng(2).permutation(len(obs))
     fold = np.concatenate([[b.fold] * len(world.obs[b]) for b in blocks])[order]
-    whole = [np.concatenate(parts)[order] for parts in (
-        [world.prediction(b, 4) for b in blocks], [world.treated[b] for b in blocks], [world.control[b] for b in blocks]
-    )]  # fmt: skip
+    whole = [
+        np.concatenate(parts)[order]
+        for parts in (
+            [world.prediction(b, 4) for b in blocks],
+            [world.treated[b] for b in blocks],
+            [world.control[b] for b in blocks],
+        )
+    ]
     obs = obs.iloc[order]
     source = ArraySource(
-        {"m": whole[0]}, whole[1], whole[2], fold, obs["perturbation"], obs["cell_line"], sample_ids=obs.index,
+        {"m": whole[0]},
+        whole[1],
+        whole[2],
+        fold,
+        obs["perturbation"],
+        obs["cell_line"],
+        sample_ids=obs.index,
         gene_names=world.genes,
-    )  # fmt: skip
+    )
     return source, StoreSource(world.store), list(obs.index)
 
 

@@ -39,9 +39,13 @@ def test_rows_and_genes_in_any_order_come_back_in_the_stores_order(world: World)
     values = world.prediction(LINE)
     rows, columns = rng.permutation(len(values)), rng.permutation(values.shape[1])
     world.store.commit(
-        LINE, "m", values[rows][:, columns].astype(np.float64), sample_ids=world.obs[LINE].index[rows],
-        gene_names=[world.genes[c] for c in columns], fitted_on=world.fitted(LINE),
-    )  # fmt: skip
+        LINE,
+        "m",
+        values[rows][:, columns].astype(np.float64),
+        sample_ids=world.obs[LINE].index[rows],
+        gene_names=[world.genes[c] for c in columns],
+        fitted_on=world.fitted(LINE),
+    )
     np.testing.assert_array_equal(world.store.read(LINE, "m", verify=True), values)
     np.testing.assert_array_equal(world.store.read(LINE, "m", 2, 5, verify=True), values[2:5])
 
@@ -113,12 +117,15 @@ def test_obs_columns_of_every_kind_survive(world: World) -> None:
     block = Block("PC3", 0)
     obs = pd.DataFrame(
         {
-            "perturbation": ["a", None, "c"], "log10_dose": [1.0, np.nan, 2.0],
+            "perturbation": ["a", None, "c"],
+            "log10_dose": [1.0, np.nan, 2.0],
             "passage": pd.array([1, None, 3], "Int64"),
-            "flag": [True, False, True], "plate": pd.Categorical(["p", "q", "p"]), "cell_line": "PC3",
+            "flag": [True, False, True],
+            "plate": pd.Categorical(["p", "q", "p"]),
+            "cell_line": "PC3",
         },
         index=["s1", "s2", "s3"],
-    )  # fmt: skip
+    )
     world.store.add_block(block, obs)
     back = PredictionStore.open(world.store.root).obs(block)
     assert list(back["perturbation"].where(back["perturbation"].notna(), "-")) == ["a", "-", "c"]
@@ -156,9 +163,15 @@ def test_what_is_missing_must_be_announced(world: World) -> None:
             LINE, "m", values[:5], sample_ids=ids[:5], gene_names=world.genes, fitted_on=world.fitted(LINE)
         )
     record = world.store.commit(
-        LINE, "m", values[:5, 3:], sample_ids=ids[:5], gene_names=world.genes[3:], fitted_on=world.fitted(LINE),
-        missing_samples=ids[5:], missing_genes=world.genes[:3],
-    )  # fmt: skip
+        LINE,
+        "m",
+        values[:5, 3:],
+        sample_ids=ids[:5],
+        gene_names=world.genes[3:],
+        fitted_on=world.fitted(LINE),
+        missing_samples=ids[5:],
+        missing_genes=world.genes[:3],
+    )
     assert record.missing_samples == tuple(ids[5:]) and record.missing_genes == tuple(world.genes[:3])
     want = values.copy()
     want[5:], want[:, :3] = np.nan, np.nan

@@ -46,10 +46,15 @@ def weights_loop(name, x, drugs, drug, pooled):
 @pytest.mark.parametrize(
     "metric",
     [
-        "mse_exp2", "pearson_exp4@others", "cod_exp1@pooled", "cod_t5@others", "pearson_degs@pooled", "mse_heg4",
+        "mse_exp2",
+        "pearson_exp4@others",
+        "cod_exp1@pooled",
+        "cod_t5@others",
+        "pearson_degs@pooled",
+        "mse_heg4",
         "cod_heg9@own",
     ],
-)  # fmt: skip
+)
 def test_effect_level_matches_a_loop(source, metric):
     references = References.collect(source)
     parsed = parse_metric(metric)
@@ -61,9 +66,10 @@ def test_effect_level_matches_a_loop(source, metric):
         for drug in drugs:
             w = weights_loop(parsed.weighting, x, drugs, drug, references.pooled(line))
             less = {
-                "own": c[drugs == drug].mean(axis=0), "pooled": references.pooled(line),
+                "own": c[drugs == drug].mean(axis=0),
+                "pooled": references.pooled(line),
                 "others": np.mean([m for d, m in means.items() if d != drug], axis=0),
-            }[parsed.reference]  # fmt: skip
+            }[parsed.reference]
             if w.sum() == 0:
                 expected.append(np.nan)
                 continue

@@ -110,9 +110,11 @@ def test_recovery_of_significant_genes_matches_loops(world):
     test = world[2]
     prediction = test.difference + np.random.default_rng(9).normal(0, 0.8, test.difference.shape)
     found = {
-        "direction": ew.direction_of_degs(test, prediction), "jaccard": ew.jaccard_of_degs(test, prediction),
-        "auprc": ew.auprc_of_degs(test, prediction), "lfc": ew.lfc_error_of_degs(test, prediction),
-    }  # fmt: skip
+        "direction": ew.direction_of_degs(test, prediction),
+        "jaccard": ew.jaccard_of_degs(test, prediction),
+        "auprc": ew.auprc_of_degs(test, prediction),
+        "lfc": ew.lfc_error_of_degs(test, prediction),
+    }
     for i in range(6):
         degs = set(np.flatnonzero(test.p_adjusted[i] < 0.05))
         if not degs:

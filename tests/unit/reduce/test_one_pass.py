@@ -129,9 +129,11 @@ def test_sample_moments_give_pearson_and_rmse_of_any_global_mixture(reference):
     np.testing.assert_allclose(reduction.sample.pearson(w, reference), np.concatenate(r), atol=1e-10)
     np.testing.assert_allclose(reduction.sample.rmse(w, reference), np.concatenate(e), atol=1e-10)
     ours, _ = score_rows(
-        source.layers[(reduction.blocks[0], "m1")], source.layers[(reduction.blocks[0], "treated")],
-        {"own": source.layers[(reduction.blocks[0], "control")]}, [parse_metric("pearson_all")],
-    )  # fmt: skip
+        source.layers[(reduction.blocks[0], "m1")],
+        source.layers[(reduction.blocks[0], "treated")],
+        {"own": source.layers[(reduction.blocks[0], "control")]},
+        [parse_metric("pearson_all")],
+    )
     np.testing.assert_allclose(reduction.sample.take(slice(0, 25)).pearson([0, 1, 0]), ours[0], atol=1e-10)
 
 

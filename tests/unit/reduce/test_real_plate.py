@@ -61,8 +61,10 @@ def test_moments_and_diversity_of_real_rows(plate):
     refs = References.collect(plate)
     reduction = reduce_blocks(plate, refs, workers=2)
     pooled = refs.pooled("HT115").astype(np.float32).astype(float)
-    rows = {x: np.concatenate([plate.layers[(b, x)] for b in sorted(plate.tables)]).astype(float) for x in
-            (*plate.models, "treated", "control")}  # fmt: skip
+    rows = {
+        x: np.concatenate([plate.layers[(b, x)] for b in sorted(plate.tables)]).astype(float)
+        for x in (*plate.models, "treated", "control")
+    }
     delta = np.stack([rows[m] - rows["control"] for m in plate.models])
     whole = GeneMoments.of(delta, rows["treated"] - rows["control"], rows["control"] - pooled)
     ours = reduction.moments()

@@ -66,8 +66,10 @@ def test_retrieval_against_the_centroid_takes_one_profile_from_everything(kind):
         source.layers[(block, "treated")] += np.float32(block.fold)
     got = score(source, {}, References.collect(source), metrics=[f"{kind}@centroid"]).values("m1", f"{kind}@centroid")
     blocks = sorted(source.tables)
-    means = {x: np.concatenate([source.layers[(b, x)].astype(float).reshape(9, 2, 40).mean(axis=1) for b in blocks])
-             for x in ("treated", "m1")}  # fmt: skip
+    means = {
+        x: np.concatenate([source.layers[(b, x)].astype(float).reshape(9, 2, 40).mean(axis=1) for b in blocks])
+        for x in ("treated", "m1")
+    }
     for i in range(27):
         less = centroid_loop(source, "A375", i // 9)
         expected = discrimination_loop(means["treated"] - less, means["m1"] - less, DISTANCES[kind])[i]
@@ -265,11 +267,14 @@ def test_set_level_metrics_score_perturbations_within_their_line():
         rows = (samples["cell_line"] == line).to_numpy()
         drugs = sorted(set(samples["perturbation"][rows]))
         means = {
-            layer: np.stack([(stacked(source, layer) - refs.pooled(line))[rows & (samples["perturbation"] ==
-            d)].mean(axis=0)
-                             for d in drugs])
+            layer: np.stack(
+                [
+                    (stacked(source, layer) - refs.pooled(line))[rows & (samples["perturbation"] == d)].mean(axis=0)
+                    for d in drugs
+                ]
+            )
             for layer in ("treated", "m2")
-        }  # fmt: skip
+        }
         expected = discrimination_loop(means["treated"], means["m2"], lambda a, b: np.abs(a - b).sum())
         got = table.values("m2", "pds_l1@pooled")[rows]
         np.testing.assert_allclose(got, [expected[drugs.index(d)] for d in samples["perturbation"][rows]], atol=1e-6)

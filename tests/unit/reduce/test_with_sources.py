@@ -38,9 +38,16 @@ def stored(source, folder):
             fitted = FittedOn.fold_of_plan("p", block.fold) if layer in source.models else None
             values = source.layers[(block, layer)].copy()
             values[obs.index.isin(gone)] = np.nan
-            store.commit(block, layer, values, sample_ids=list(obs.index), gene_names=source.gene_names,
-            fitted_on=fitted,
-                         meta={}, missing_samples=gone)  # fmt: skip
+            store.commit(
+                block,
+                layer,
+                values,
+                sample_ids=list(obs.index),
+                gene_names=source.gene_names,
+                fitted_on=fitted,
+                meta={},
+                missing_samples=gone,
+            )
     return StoreSource(store, models=source.models)
 
 
@@ -59,10 +66,15 @@ def in_memory(source):
     obs = pd.concat([source.tables[b] for b in blocks])
     folds = np.repeat([b.fold for b in blocks], 20)
     return ArraySource(
-        {m: layers[m] for m in source.models}, layers["treated"], layers["control"], folds,
-        obs["perturbation"].to_numpy(), obs["cell_line"].to_numpy(), sample_ids=obs.index,
+        {m: layers[m] for m in source.models},
+        layers["treated"],
+        layers["control"],
+        folds,
+        obs["perturbation"].to_numpy(),
+        obs["cell_line"].to_numpy(),
+        sample_ids=obs.index,
         gene_names=source.gene_names,
-    )  # fmt: skip
+    )
 
 
 def test_store_arrays_and_double_agree_to_the_bit(tmp_path):

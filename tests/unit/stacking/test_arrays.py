@@ -59,9 +59,10 @@ def test_predictions_of_new_samples_come_back_in_their_order(world, fit):
     chosen = fit.predict(new["predictions"], control=new["control"], cell_line=new["cell_line"])
     order = np.random.default_rng(0).permutation(50)
     shuffled = fit.predict(
-        {m: p[order] for m, p in new["predictions"].items()}, control=new["control"][order],
+        {m: p[order] for m, p in new["predictions"].items()},
+        control=new["control"][order],
         cell_line=new["cell_line"][order],
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(shuffled, chosen[order], rtol=1e-6)
 
 

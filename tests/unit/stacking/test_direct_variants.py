@@ -137,17 +137,24 @@ def test_a_constant_profile_gains_by_weights_per_gene_and_so_they_never_ship():
     effect = usual + rare * (rng.random((n, genes)) < 0.1)
     treated = (8 + effect + rng.normal(0, 0.3, (n, genes))).astype(np.float32)
     world = {
-        "predictions": {"m0": np.tile(8 + mean, (n, 1)).astype(np.float32)}, "treated": treated, "control": control,
-        "folds": np.arange(n) % 4, "perturbation": np.arange(n).astype(str), "cell_line": np.repeat("a", n),
-    }  # fmt: skip
+        "predictions": {"m0": np.tile(8 + mean, (n, 1)).astype(np.float32)},
+        "treated": treated,
+        "control": control,
+        "folds": np.arange(n) % 4,
+        "perturbation": np.arange(n).astype(str),
+        "cell_line": np.repeat("a", n),
+    }
     source, references = as_source(world)
     reduction = reduce_blocks(source, references)
     combiner = make_combiner("direct_gene", strength=0.01)
     fitted = combiner.fit(Evidence(reduction.select(folds=[0, 1, 2]), source=source, references=references))
     table = score(source, {"it": fitted.combine}, references, metrics=["r2_top20@pooled", "rmse_all@own"])
     held = (table.samples["fold"] == 3).to_numpy()
-    value = {(name, m): table.values(name, m, r)[held].mean() for name in ("it", "m0")
-             for m, r in (("r2_top20", "pooled"), ("rmse_all", "own"))}  # fmt: skip
+    value = {
+        (name, m): table.values(name, m, r)[held].mean()
+        for name in ("it", "m0")
+        for m, r in (("r2_top20", "pooled"), ("rmse_all", "own"))
+    }
     assert value["it", "r2_top20"] > value["m0", "r2_top20"] + 0.03
     assert value["it", "rmse_all"] > value["m0", "rmse_all"]
     assert not combiner.candidate

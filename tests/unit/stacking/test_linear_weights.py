@@ -31,9 +31,15 @@ def make_tile(rng, n=6, g=4, available=None, genes=None, line="X"):
 
 def make_weights(coefficients, intercept=0.0, reference="pooled", g=4, **more):
     return LinearWeights(
-        "w", reference, MODELS, tuple(f"g{i}" for i in range(g)), np.asarray(coefficients, dtype=float),
-        np.asarray(intercept, dtype=float), np.tile([1, 0, 2], (g, 1)), **more,
-    )  # fmt: skip
+        "w",
+        reference,
+        MODELS,
+        tuple(f"g{i}" for i in range(g)),
+        np.asarray(coefficients, dtype=float),
+        np.asarray(intercept, dtype=float),
+        np.tile([1, 0, 2], (g, 1)),
+        **more,
+    )
 
 
 @pytest.mark.parametrize("reference", ["own", "pooled"])
@@ -60,10 +66,14 @@ def test_models_are_matched_by_name_and_genes_too():
     at = [2, 0]
     fewer = Tile(
         **{
-            **tile.__dict__, "gene_names": tile.gene_names[at], "predictions": tile.predictions[:, :, at],
-            "control": tile.control[:, at], "pooled": tile.pooled[at], "gene_available": tile.gene_available[:, at],
+            **tile.__dict__,
+            "gene_names": tile.gene_names[at],
+            "predictions": tile.predictions[:, :, at],
+            "control": tile.control[:, at],
+            "pooled": tile.pooled[at],
+            "gene_available": tile.gene_available[:, at],
         }
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(w.combine(fewer), w.combine(tile)[:, at], rtol=1e-6)
 
 

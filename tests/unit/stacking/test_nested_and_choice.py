@@ -57,9 +57,13 @@ def test_every_fold_is_scored_by_a_fit_without_it_and_the_final_sees_all():
         part = {k: world[k][rest] for k in ("treated", "control", "folds", "perturbation", "cell_line")}
         part["predictions"] = {m: p[rest] for m, p in world["predictions"].items()}
         alone = ArraySource(
-            part["predictions"], part["treated"], part["control"], folds=part["folds"],
-            perturbation=part["perturbation"], cell_line=part["cell_line"],
-        )  # fmt: skip
+            part["predictions"],
+            part["treated"],
+            part["control"],
+            folds=part["folds"],
+            perturbation=part["perturbation"],
+            cell_line=part["cell_line"],
+        )
         again = fit_nested(["global_ridge"], reduce_blocks(alone, references))
         np.testing.assert_allclose(
             nested.fits["global_ridge"][fold].coefficients, again.final["global_ridge"].coefficients, rtol=1e-9
@@ -247,9 +251,12 @@ def test_bounds_cover_a_known_gain():
         base = rng.uniform(0, 1, 120)
         columns = {"best_single": base[None], "x": (base + effect + rng.normal(0, 0.02, 120))[None]}
         panel = Panel.of(
-            table_of(columns, np.repeat(np.arange(40), 3), metrics=("r2_top20@pooled",)), ["best_single", "x"],
-            "best_single", ["r2_top20@pooled"], level=0.05,
-        )  # fmt: skip
+            table_of(columns, np.repeat(np.arange(40), 3), metrics=("r2_top20@pooled",)),
+            ["best_single", "x"],
+            "best_single",
+            ["r2_top20@pooled"],
+            level=0.05,
+        )
         below += panel.gains["x"][0].lower <= 0.02
     assert 0.89 <= below / 150 <= 0.99
 

@@ -63,9 +63,14 @@ def test_moments_and_tiles_give_the_same_features(reference):
     predictions["m2"][::7] = np.nan
     dose = pd.DataFrame({"log10_dose": np.linspace(-1, 1, 40), "time_h": np.where(np.arange(40) % 2, 24.0, np.nan)})
     source = ArraySource(
-        predictions, world["treated"], world["control"], folds=world["folds"], perturbation=world["perturbation"],
-        cell_line=world["cell_line"], obs=dose,
-    )  # fmt: skip
+        predictions,
+        world["treated"],
+        world["control"],
+        folds=world["folds"],
+        perturbation=world["perturbation"],
+        cell_line=world["cell_line"],
+        obs=dose,
+    )
     references = References.collect(source)
     evidence = Evidence(reduce_blocks(source, references), reference, source=source, references=references)
     scaling, table = SampleFeatures.learn(evidence)

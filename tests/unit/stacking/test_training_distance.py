@@ -84,10 +84,11 @@ def test_the_digest_knows_folds_and_features():
 def test_of_samples_takes_development_rows_only():
     samples = pd.DataFrame(
         {
-            "perturbation": ["a", "b", "c", "a"], "role": ["development", "development", "test", "development"],
+            "perturbation": ["a", "b", "c", "a"],
+            "role": ["development", "development", "test", "development"],
             "fold": pd.array([0, 1, None, 0], dtype="Int64"),
         }
-    )  # fmt: skip
+    )
     assert TrainingDistance.of_samples(features(), samples).by_fold == {0: ("a",), 1: ("b",)}
 
 
@@ -105,10 +106,14 @@ def near_and_far(n=240, told=True):
 
 def evidence_of(world, distance):
     source = ArraySource(
-        world["predictions"], world["treated"], world["control"], folds=world["folds"],
-        perturbation=world["perturbation"], cell_line=world["cell_line"],
+        world["predictions"],
+        world["treated"],
+        world["control"],
+        folds=world["folds"],
+        perturbation=world["perturbation"],
+        cell_line=world["cell_line"],
         obs=None if distance is None else pd.DataFrame({"training_distance": distance}),
-    )  # fmt: skip
+    )
     references = References.collect(source)
     return Evidence(reduce_blocks(source, references), source=source, references=references)
 
@@ -144,9 +149,12 @@ def test_a_distance_that_says_nothing_is_not_followed():
     assert found["selector"] > found["best_single"] - 0.01
     arguments = {k: world[k] for k in ("treated", "control", "folds", "perturbation", "cell_line")}
     fit = stack(
-        world["predictions"], **arguments, combiners=["selector", "feature_weighted_sample", "direct_pooled"],
-        features={"training_distance": noise}, trust_partial=True,
-    )  # fmt: skip
+        world["predictions"],
+        **arguments,
+        combiners=["selector", "feature_weighted_sample", "direct_pooled"],
+        features={"training_distance": noise},
+        trust_partial=True,
+    )
     assert fit.chosen not in ("selector", "feature_weighted_sample")
 
 
@@ -154,13 +162,17 @@ def test_arrays_take_features_for_learning_and_for_new_samples():
     world, distance = near_and_far()
     arguments = {k: world[k] for k in ("treated", "control", "folds", "perturbation", "cell_line")}
     fit = stack(
-        world["predictions"], **arguments, combiners=["soft_gate"], features={"training_distance": distance},
+        world["predictions"],
+        **arguments,
+        combiners=["soft_gate"],
+        features={"training_distance": distance},
         trust_partial=True,
-    )  # fmt: skip
+    )
     assert fit.chosen == "soft_gate"
     new = {"control": world["control"], "cell_line": world["cell_line"]}
-    near, far = (fit.predict(world["predictions"], **new, features={"training_distance": np.full(240, d)})
-                 for d in (0.0, 1.0))  # fmt: skip
+    near, far = (
+        fit.predict(world["predictions"], **new, features={"training_distance": np.full(240, d)}) for d in (0.0, 1.0)
+    )
     x = {m: np.abs(p - near).mean() - np.abs(p - far).mean() for m, p in world["predictions"].items()}
     assert x["m0"] < 0 < x["m1"]
     assert np.isfinite(fit.predict(world["predictions"], **new)).all()

@@ -30,14 +30,22 @@ def board() -> Leaderboard:
     gain = {"r2_top20@pooled": Comparison(0.02, (0.01, 0.03), 0.004)}
     return Leaderboard(
         (
-            row("oracle", "ceiling", 0.9), row("biolord", "base", 0.40), row("weak", "base", None),
+            row("oracle", "ceiling", 0.9),
+            row("biolord", "base", 0.40),
+            row("weak", "base", None),
             row("simplex", "combiner", 0.42, versus_best_single=gain, cautions=("few groups",)),
-            row("mean", "reference", 0.41), row("biolord", "base", 0.39, split="oof"),
+            row("mean", "reference", 0.41),
+            row("biolord", "base", 0.39, split="oof"),
         ),
-        "r2_top20@pooled", chosen="simplex", best_single="biolord", test_looks=1, plan_digest="abc",
-        versions={"pertstack": "0.1.0"}, interval={"level": 0.95, "unit": "perturbation", "n_units": {"test": 7}},
+        "r2_top20@pooled",
+        chosen="simplex",
+        best_single="biolord",
+        test_looks=1,
+        plan_digest="abc",
+        versions={"pertstack": "0.1.0"},
+        interval={"level": 0.95, "unit": "perturbation", "n_units": {"test": 7}},
         headline="+0.020 over biolord",
-    )  # fmt: skip
+    )
 
 
 def test_json_obeys_the_schema_and_the_schema_bites():
@@ -83,9 +91,14 @@ def test_floats_are_rounded_and_undefined_numbers_are_null():
 
 def test_ranked_best_first_ceiling_last_undefined_before_it():
     assert [r.name for r in board().ranked()] == ["simplex", "mean", "biolord", "weak", "oracle"]
-    by_error = dataclasses.replace(board(), primary="rmse_all", rows=tuple(
-        LeaderboardRow(n, "base", "test", {"rmse_all": ScoreCell(v, None, 1, 1)}) for n, v in [("x", 2.0), ("y", 1.0)]
-    ))  # fmt: skip
+    by_error = dataclasses.replace(
+        board(),
+        primary="rmse_all",
+        rows=tuple(
+            LeaderboardRow(n, "base", "test", {"rmse_all": ScoreCell(v, None, 1, 1)})
+            for n, v in [("x", 2.0), ("y", 1.0)]
+        ),
+    )
     assert [r.name for r in by_error.ranked()] == ["y", "x"], "less error is better"
 
 
@@ -116,8 +129,16 @@ def test_frame_is_ranked_and_marks_the_chosen():
 
 def test_what_is_printed_states_metric_reference_counts_split_and_looks():
     for text in (repr(board()), board()._repr_html_()):
-        for needed in ("R² Top-20, own control", "R² Top-20, pooled control", "9 / 10", "held-out test",
-                       "7 perturbations", "opened 1 time", "+0.020 [+0.010, +0.030]", "95 %"):  # fmt: skip
+        for needed in (
+            "R² Top-20, own control",
+            "R² Top-20, pooled control",
+            "9 / 10",
+            "held-out test",
+            "7 perturbations",
+            "opened 1 time",
+            "+0.020 [+0.010, +0.030]",
+            "95 %",
+        ):
             assert needed in text, needed
     assert "EXPLORATORY" not in repr(board())
     assert "EXPLORATORY" in repr(dataclasses.replace(board(), exploratory=True))

@@ -37,8 +37,16 @@ def square(value, names=("mlp", "ridge", "knn")):
 
 def test_without_facts_nothing_passes_that_could_not_run():
     found = {c.code: c.status for c in run_checks(Facts(verdict()))}
-    for code in ("redundancy", "correlated_errors", "unstable_weights", "calibration", "unseen_cell_line",
-                 "interval_coverage", "overfitting_gap", "below_mean"):  # fmt: skip
+    for code in (
+        "redundancy",
+        "correlated_errors",
+        "unstable_weights",
+        "calibration",
+        "unseen_cell_line",
+        "interval_coverage",
+        "overfitting_gap",
+        "below_mean",
+    ):
         assert found[code] == "not applicable", code
 
 
@@ -58,11 +66,20 @@ def moved(**by_name):
         ("overfitting_gap", "issue", {"verdict": verdict(oof=world(by_name=shifts(pooled=0.08)))}),
         ("overfitting_gap", "passed", {"verdict": verdict(oof=world())}),
         ("overfitting_gap", "tip", {"verdict": verdict(oof=world()), "in_sample": {"direct_pooled": 0.43}}),
-        ("overfitting_gap", "issue", {
-            "verdict": verdict(oof=world(), pooled=0.0), "in_sample": {"direct_pooled": 0.43}}),
+        (
+            "overfitting_gap",
+            "issue",
+            {"verdict": verdict(oof=world(), pooled=0.0), "in_sample": {"direct_pooled": 0.43}},
+        ),
         ("overfitting_gap", "passed", {"verdict": verdict(oof=world()), "in_sample": {"direct_pooled": 0.37}}),
-        ("below_mean", "issue", {"mean_name": "mlp", "verdict": verdict(by_name=moved(
-            direct_pooled={"pooled": -0.05}, simplex={"pooled": -0.05}))}),
+        (
+            "below_mean",
+            "issue",
+            {
+                "mean_name": "mlp",
+                "verdict": verdict(by_name=moved(direct_pooled={"pooled": -0.05}, simplex={"pooled": -0.05})),
+            },
+        ),
         ("below_mean", "passed", {"mean_name": "plain_mean"}),
         ("too_good", "issue", {"verdict": verdict(pooled=0.10)}),
         ("too_good", "passed", {}),
@@ -72,10 +89,16 @@ def moved(**by_name):
         ("unstable_weights", "passed", {"weights": {"a": {"mlp": 0.8}}, "condition": {"a": 1e4}}),
         ("calibration", "issue", {"slopes": {"mlp": 1.0, "ridge": 0.2}}),
         ("calibration", "passed", {"slopes": {"mlp": 0.9}}),
-        ("unseen_cell_line", "issue",
-         {"fit_cell_lines": frozenset({"A375"}), "judged_cell_lines": frozenset({"A375", "PC3"})}),
-        ("unseen_cell_line", "passed",
-         {"fit_cell_lines": frozenset({"A375"}), "judged_cell_lines": frozenset({"A375"})}),
+        (
+            "unseen_cell_line",
+            "issue",
+            {"fit_cell_lines": frozenset({"A375"}), "judged_cell_lines": frozenset({"A375", "PC3"})},
+        ),
+        (
+            "unseen_cell_line",
+            "passed",
+            {"fit_cell_lines": frozenset({"A375"}), "judged_cell_lines": frozenset({"A375"})},
+        ),
         ("hardly_above_mean", "tip", {"mean_name": "simplex", "verdict": verdict(pooled=0.009)}),
         ("hardly_above_mean", "passed", {"mean_name": "plain_mean"}),
         ("coupled_gain", "issue", {"verdict": verdict(chosen="direct_own")}),
@@ -93,7 +116,7 @@ def moved(**by_name):
         ("interval_coverage", "issue", {"coverage": 0.82}),
         ("interval_coverage", "passed", {"coverage": 0.91}),
     ],
-)  # fmt: skip
+)
 def test_status(code, expected, facts):
     found = status(code, **facts)
     assert found.status == expected, found.message
@@ -114,8 +137,12 @@ def test_where_a_single_model_ships_nothing_is_said_of_weights_or_gains(chosen):
     """The best single model holds all of its own weight and gains nothing on itself: neither is a finding."""
     table = world(by_name={**shifts(), "best_single": {}})
     kinds = {**KINDS, "best_single": "reference"}
-    alone = judge(table, world(by_name={**shifts(), "best_single": {}}),
-                  dataclasses.replace(SETTING, chosen=chosen, kinds=kinds), PlainResampling(20))  # fmt: skip
+    alone = judge(
+        table,
+        world(by_name={**shifts(), "best_single": {}}),
+        dataclasses.replace(SETTING, chosen=chosen, kinds=kinds),
+        PlainResampling(20),
+    )
     facts = {"weights": {"best_single": {"mlp": 1.0}}, "in_sample": {"best_single": 0.5}}
     found = {c.code: c for c in run_checks(Facts(alone, **facts))}
     assert found["dominant_model"].numbers["weight_share"] is None

@@ -139,10 +139,13 @@ def test_the_sentence_names_what_ships(changes, shift, action, ships):
         assert ships in found.decision.sentence.split(":")[0]
 
 
-@pytest.mark.parametrize("shift", [
-    {"own": 0.0005, "pooled": 0.0005, "centroid": 0.0, "rmse": 0.0},  # within noise
-    {"own": -0.03, "pooled": -0.03, "centroid": -0.05, "rmse": 0.05},  # worse
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "shift",
+    [
+        {"own": 0.0005, "pooled": 0.0005, "centroid": 0.0, "rmse": 0.0},  # within noise
+        {"own": -0.03, "pooled": -0.03, "centroid": -0.05, "rmse": 0.05},  # worse
+    ],
+)
 def test_alone_ships_the_best_out_of_fold_though_luck_made_another_best_on_the_test(shift):
     """The test names the model to be beaten; it does not pick the one that ships."""
     found = board(changed(alone="ridge"), **shift)
@@ -154,8 +157,15 @@ def test_alone_ships_the_best_out_of_fold_though_luck_made_another_best_on_the_t
 def test_a_setting_comes_back_from_its_file_as_it_was():
     """Every field of it, so that whoever derives the verdict again is told the same."""
     full = changed(
-        alone="ridge", seen=frozenset({"b", "a"}), accused={"knn": ("it knows",)}, accused_gravely=frozenset({"knn"}),
-        cautions={"mlp": ("one", "two")}, refused=("x",), accepted=("knn",), versions={"numpy": "2"}, unproven=True,
-    )  # fmt: skip
+        alone="ridge",
+        seen=frozenset({"b", "a"}),
+        accused={"knn": ("it knows",)},
+        accused_gravely=frozenset({"knn"}),
+        cautions={"mlp": ("one", "two")},
+        refused=("x",),
+        accepted=("knn",),
+        versions={"numpy": "2"},
+        unproven=True,
+    )
     again = Setting.from_json(json.loads(json.dumps(full.to_json())))
     assert again == full and Setting.from_json(json.loads(json.dumps(SETTING.to_json()))) == SETTING

@@ -157,8 +157,15 @@ def test_strata_agree_with_a_plain_loop_and_add_up():
     best = rng.uniform(size=N)
     mine = best + np.where(line == "A375", 0.04, -0.02) + rng.normal(0, 0.01, N)
     mine[5] = np.nan
-    found = decompose("a", "b", {"r2_top20": (mine, best)}, primary="r2_top20", groups=GROUPS, compare=compare,
-                      strata={"cell line": line_or_none})  # fmt: skip
+    found = decompose(
+        "a",
+        "b",
+        {"r2_top20": (mine, best)},
+        primary="r2_top20",
+        groups=GROUPS,
+        compare=compare,
+        strata={"cell line": line_or_none},
+    )
     for level in ("A375", "MCF7"):
         kept = [mine[i] - best[i] for i in range(N) if line_or_none[i] == level and i not in (0, 5)]
         part = found.part("cell line", level)
@@ -188,8 +195,11 @@ def test_few_groups_give_no_interval_and_no_claim():
 
 def test_panel_prefers_pearson_for_the_centroid_and_takes_what_there_is():
     assert panel_metrics(METRICS[:4], "r2_top20@pooled") == {
-        "own": "r2_top20", "pooled": "r2_top20@pooled", "centroid": "pearson_all@centroid", "rmse": "rmse_all",
-    }  # fmt: skip
+        "own": "r2_top20",
+        "pooled": "r2_top20@pooled",
+        "centroid": "pearson_all@centroid",
+        "rmse": "rmse_all",
+    }
     assert panel_metrics(["r2_top40@matched"], "r2_top40@matched") == {"matched": "r2_top40@matched"}
 
 

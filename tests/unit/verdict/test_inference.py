@@ -230,10 +230,15 @@ def test_against_one_dominant_model_the_bounds_are_those_of_the_pair(n_groups: i
 def test_with_equal_models_a_gain_is_hardly_ever_claimed_and_the_interval_covers(n_groups: int) -> None:
     """200 worlds of six equal models and their mean as good: the truth is 0. Coverage at large is 0.93."""
     found = [
-        difference_to_best(*contest(n_groups, (0,) * 6, 0, s)[::2], contest(n_groups, (0,) * 6, 0, s)[1],
-                           rng=rng(s), resamples=200, rows=[6])[0]
+        difference_to_best(
+            *contest(n_groups, (0,) * 6, 0, s)[::2],
+            contest(n_groups, (0,) * 6, 0, s)[1],
+            rng=rng(s),
+            resamples=200,
+            rows=[6],
+        )[0]
         for s in range(200)
-    ]  # fmt: skip
+    ]
     assert np.mean([e.lo > 0 for e in found]) <= 0.025
     assert np.mean([e.lo <= 0 <= e.hi for e in found]) > 0.885
 

@@ -85,8 +85,15 @@ def simulated(seed, n_groups=120, n_genes=30, spread=(("A", 1.0), ("B", 3.0)), p
     predictions = {"m": (truth + errors).astype(np.float32)}
 
     def source(role):
-        return ArraySource(predictions, truth.astype(np.float32), np.zeros_like(truth, dtype=np.float32), folds, groups,
-                           lines, role=role)  # fmt: skip
+        return ArraySource(
+            predictions,
+            truth.astype(np.float32),
+            np.zeros_like(truth, dtype=np.float32),
+            folds,
+            groups,
+            lines,
+            role=role,
+        )
 
     return source
 
@@ -128,9 +135,13 @@ def test_in_sample_residuals_are_seen_as_too_narrow():
         return out
 
     development = source("development")
-    truth = {s: row for b in development.blocks()
-             for s, row in zip(development.obs(b).index, development.read(b, "treated", 0, len(development.obs(b))),
-                               strict=True)}  # fmt: skip
+    truth = {
+        s: row
+        for b in development.blocks()
+        for s, row in zip(
+            development.obs(b).index, development.read(b, "treated", 0, len(development.obs(b))), strict=True
+        )
+    }
     conformal = collect_residuals(development, cheat, references)
     assert (measured_coverage(source("test"), single("m"), references, conformal)["coverage"] < 0.4).all()
 
@@ -157,15 +168,23 @@ def test_test_rows_are_not_a_source_of_residuals():
 def test_the_whole_check_in_one_call():
     source = simulated(7)
     references = References.collect(source("development"))
-    facts = check_coverage(source("development"), {k: single("m") for k in range(3)}, source("test"), single("m"),
-                           references, level=0.8)  # fmt: skip
+    facts = check_coverage(
+        source("development"), {k: single("m") for k in range(3)}, source("test"), single("m"), references, level=0.8
+    )
     assert facts["nominal"] == 0.8 and 0.75 < facts["coverage"] < 0.87
     assert [r["cell_line"] for r in facts["by_cell_line"]] == ["A", "B"]
 
 
 def test_json_weighs_by_samples_and_is_strict():
-    table = pd.DataFrame({"cell_line": ["A", "B", "C"], "coverage": [0.9, 0.6, None], "width": [1.0, None, None],
-                          "n": [30, 10, 5], "own": [True, True, False]})  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "cell_line": ["A", "B", "C"],
+            "coverage": [0.9, 0.6, None],
+            "width": [1.0, None, None],
+            "n": [30, 10, 5],
+            "own": [True, True, False],
+        }
+    )
     value = json.loads(json.dumps(coverage_to_json(table, 0.9), allow_nan=False))
     assert (
         value["coverage"] == pytest.approx((30 * 0.9 + 10 * 0.6) / 40) and value["by_cell_line"][2]["coverage"] is None

@@ -74,19 +74,36 @@ def test_the_test_is_read_when_there_is_one_else_oof(verdict):
 @pytest.mark.parametrize(
     ("chosen", "shift", "light", "words"),
     [
-        ("direct_pooled", {"own": 0.016, "pooled": 0.0005, "centroid": 0.0, "rmse": 0.0}, "red",
-         "Do not ship direct_pooled: most of its gain is noise of the shared control"),
-        ("direct_pooled", {"own": 0.05, "pooled": -0.1, "centroid": -0.05, "rmse": 0.05}, "red",
-         "an artefact of the shared control"),
-        ("direct_pooled", {"own": 0.0, "pooled": 0.0, "centroid": 0.0, "rmse": 0.0}, "amber",
-         "Ship mlp alone: no combination was shown to beat it. direct_pooled, chosen out of fold, differs from it by"),
-        ("direct_pooled", {"own": -0.03, "pooled": -0.04, "centroid": 0.0, "rmse": 0.0}, "red",
-         "Do not ship direct_pooled: it is worse than mlp by 0.040 ["),
+        (
+            "direct_pooled",
+            {"own": 0.016, "pooled": 0.0005, "centroid": 0.0, "rmse": 0.0},
+            "red",
+            "Do not ship direct_pooled: most of its gain is noise of the shared control",
+        ),
+        (
+            "direct_pooled",
+            {"own": 0.05, "pooled": -0.1, "centroid": -0.05, "rmse": 0.05},
+            "red",
+            "an artefact of the shared control",
+        ),
+        (
+            "direct_pooled",
+            {"own": 0.0, "pooled": 0.0, "centroid": 0.0, "rmse": 0.0},
+            "amber",
+            "Ship mlp alone: no combination was shown to beat it. direct_pooled, chosen out of fold, differs from it "
+            "by",
+        ),
+        (
+            "direct_pooled",
+            {"own": -0.03, "pooled": -0.04, "centroid": 0.0, "rmse": 0.0},
+            "red",
+            "Do not ship direct_pooled: it is worse than mlp by 0.040 [",
+        ),
         ("mlp", {}, "amber", "Ship mlp alone: no combination was shown to beat it, in 60 held-out perturbations."),
         ("ridge", {}, "amber", "Ship ridge alone"),
         (None, {}, "amber", "Ship mlp alone"),
     ],
-)  # fmt: skip
+)
 def test_headlines(chosen, shift, light, words):
     setting = dataclasses.replace(SETTING, chosen=chosen)
     found = judge(world(by_name=shifts(**shift)), None, setting, RESAMPLING)
@@ -159,8 +176,9 @@ def test_per_cell_line_against_pandas():
 def test_a_gain_that_hangs_on_one_cell_line_is_seen_when_it_is_left_out():
     lines = np.repeat(["A", "B", "C"], 40)
     first = np.where(lines == "B", 0.3, 0.0)
-    out = leave_cell_line_out(first, np.zeros(120), cell_lines=lines, groups=np.tile(np.arange(40), 3),
-                              compare=RESAMPLING.compare).set_index("left_out")  # fmt: skip
+    out = leave_cell_line_out(
+        first, np.zeros(120), cell_lines=lines, groups=np.tile(np.arange(40), 3), compare=RESAMPLING.compare
+    ).set_index("left_out")
     assert out.loc["B", "difference"] == 0.0 and out.loc["A", "difference"] == pytest.approx(0.15)
     none = leave_cell_line_out(first, first, cell_lines=np.repeat("A", 120), groups=lines, compare=RESAMPLING.compare)
     assert none.empty

@@ -57,10 +57,12 @@ def tables(seed: int, cheat: float):
             values[f"m{m}"] = np.sqrt(base * np.clip(1 - skill, 0.005, None))
         found.append(
             SimpleNamespace(
-                names=tuple(values), metrics=("rmse_all@own",), samples=pd.DataFrame({"group": groups}),
+                names=tuple(values),
+                metrics=("rmse_all@own",),
+                samples=pd.DataFrame({"group": groups}),
                 values=lambda name, metric, v=values: v[name],
             )
-        )  # fmt: skip
+        )
     return found
 
 
@@ -68,8 +70,9 @@ def test_a_jump_that_the_other_models_do_not_make_is_an_accusation_and_an_easier
     models = [f"m{i}" for i in range(5)]
     false = sum(
         jump(m, models, *tables(seed, 0.0), rng=np.random.default_rng(seed)).severity == "error"
-        for seed in range(60) for m in models
-    )  # fmt: skip
+        for seed in range(60)
+        for m in models
+    )
     assert false <= 6  # 2 % of 300
     for seed in range(20):
         oof, test = tables(seed, 1.0)

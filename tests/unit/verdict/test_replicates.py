@@ -26,9 +26,10 @@ def test_it_predicts_the_mean_of_the_other_replicates_and_nothing_where_there_is
         obs, x = source.tables[block], source.layers[(block, "treated")].astype(float)
         for i in range(len(obs)):
             same = [
-                j for j in range(len(obs))
+                j
+                for j in range(len(obs))
                 if j != i and obs["perturbation"].iloc[j] == obs["perturbation"].iloc[i] and doses[j] == doses[i]
-            ]  # fmt: skip
+            ]
             others = x[same].mean(axis=0, keepdims=True) if same else np.full((1, x.shape[1]), np.nan)
             control = source.layers[(block, "control")][[i]]
             expected += metric_loop("r2", 20, others.astype(np.float32), x[[i]], control).tolist()

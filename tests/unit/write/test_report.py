@@ -29,9 +29,13 @@ from references.plain_resampling import PlainResampling
 
 MODELS = ["mlp", "ridge", "knn", "mean_treated"]
 SETTING = Setting(
-    KINDS, chosen="direct_pooled", test_looks=1, plan_digest="9f2c44e0a1b2" * 4, versions={"numpy": "2.4"},
+    KINDS,
+    chosen="direct_pooled",
+    test_looks=1,
+    plan_digest="9f2c44e0a1b2" * 4,
+    versions={"numpy": "2.4"},
     cautions={"simplex": ("weights did not settle",)},
-)  # fmt: skip
+)
 
 
 def full_input(**changes):
@@ -39,14 +43,23 @@ def full_input(**changes):
     correlation = pd.DataFrame(np.eye(4) * 0.2 + 0.8, MODELS, MODELS)
     weights = {"direct_pooled": dict(zip(MODELS, (0.8, 0.3, -0.1, 0.0), strict=True))}
     content = ReportInput(
-        "A <study>", verdict, "perturbation", {"samples": 180, "cell lines": ["A375", "HT29"]},
-        {"primary": "r2_top20", "combiners": []}, [{"time": "t", "who": "ana", "kind": "look", "facts": {"n": 180}}],
-        weights, correlation, correlation, {"effective number of models": 2.371},
-        [{"name": "direct_pooled", "outcome": "kept", "reason": "gains"}], run_checks(Facts(verdict, correlation)),
+        "A <study>",
+        verdict,
+        "perturbation",
+        {"samples": 180, "cell lines": ["A375", "HT29"]},
+        {"primary": "r2_top20", "combiners": []},
+        [{"time": "t", "who": "ana", "kind": "look", "facts": {"n": 180}}],
+        weights,
+        correlation,
+        correlation,
+        {"effective number of models": 2.371},
+        [{"name": "direct_pooled", "outcome": "kept", "reason": "gains"}],
+        run_checks(Facts(verdict, correlation)),
         [Finding("warning", "shared_control", "14 control rows are shared.", 14)],
         [{"name": "transigen", "reason": "loss became NaN"}],
-        pd.DataFrame({"cell_line": ["A375"], "coverage": [0.91], "width": [1.0]}), mean_name="plain_mean",
-    )  # fmt: skip
+        pd.DataFrame({"cell_line": ["A375"], "coverage": [0.91], "width": [1.0]}),
+        mean_name="plain_mean",
+    )
     return dataclasses.replace(content, **changes)
 
 
@@ -107,10 +120,17 @@ def test_headline_comes_first_and_numbers_of_the_verdict_are_on_the_page(page):
     for row in board.ranked():
         for metric in ("r2_top20@own", "r2_top20@pooled", "rmse_all@own"):
             assert number(row.score(metric).value) in text
-    for needed in ("opened 1 time", "180 / 180", "⚠ weights did not settle",
-                   "an artefact of the shared control", "2.37",
-                   "14 control rows are shared.", "loss became NaN", "9f2c44e0a1b2",
-                   QUESTIONS["perturbation"]):  # fmt: skip
+    for needed in (
+        "opened 1 time",
+        "180 / 180",
+        "⚠ weights did not settle",
+        "an artefact of the shared control",
+        "2.37",
+        "14 control rows are shared.",
+        "loss became NaN",
+        "9f2c44e0a1b2",
+        QUESTIONS["perturbation"],
+    ):
         assert needed in text, needed
 
 
@@ -157,10 +177,16 @@ def test_missing_parts_are_left_out_with_a_reason():
     text = unescape(render(ReportInput("bare", verdict, why_missing={"checks": "The checks were skipped on request."})))
     Tags(text)
     assert "Not decided yet: out of fold no combination was shown to beat mlp" in text
-    for sentence in ("No combiner with linear weights was fitted.", "only one cell line",
-                     "The checks were skipped on request.", "No prediction intervals were computed.",
-                     "cannot be listed", "The leak checks of plan against data were not run.", "opened 0 times",
-                     "Correlations between models were not computed"):  # fmt: skip
+    for sentence in (
+        "No combiner with linear weights was fitted.",
+        "only one cell line",
+        "The checks were skipped on request.",
+        "No prediction intervals were computed.",
+        "cannot be listed",
+        "The leak checks of plan against data were not run.",
+        "opened 0 times",
+        "Correlations between models were not computed",
+    ):
         assert sentence in text, sentence
 
 

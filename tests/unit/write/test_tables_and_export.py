@@ -79,8 +79,9 @@ def test_h5ad_round_trip_is_matched_by_name(tmp_path):
     ids, genes = ["s2", "s1", "s3"], ["TP53", "MYC"]
     treated = np.arange(6, dtype=np.float32).reshape(3, 2)
     obs = pd.DataFrame({"perturbation": ["a", "b", "c"]}, index=["s1", "s2", "s3"])
-    path = predictions_to_h5ad(tmp_path / "out" / "p.h5ad", ids, genes, treated, obs=obs, uns={"plan": "p1"},
-                               layers={"control": treated * 0})  # fmt: skip
+    path = predictions_to_h5ad(
+        tmp_path / "out" / "p.h5ad", ids, genes, treated, obs=obs, uns={"plan": "p1"}, layers={"control": treated * 0}
+    )
     back = ad.read_h5ad(path)
     assert list(back.obs_names) == ids and list(back.var_names) == genes and back.uns["plan"] == "p1"
     np.testing.assert_array_equal(back.X, treated)

@@ -37,18 +37,27 @@ class CellLook:
             return []
         asked = ", as asked" if choice.as_samples else ""
         mend = "" if choice.as_samples else " Are they cells? --by and --normalise sum them to samples."
-        return [Finding(
-            "warning", "cells_as_samples",
-            f"{where}: {self.rows:,.0f} rows say the same perturbation, cell line and batch (in the median), and every "
-            f"row is a sample{asked}. If they are cells, scores are correlations with single cells, which are low "
-            f"whatever the model.{mend}", where=where,
-        )]  # fmt: skip
+        return [
+            Finding(
+                "warning",
+                "cells_as_samples",
+                f"{where}: {self.rows:,.0f} rows say the same perturbation, cell line and batch (in the median), and "
+                f"every "
+                f"row is a sample{asked}. If they are cells, scores are correlations with single cells, which are low "
+                f"whatever the model.{mend}",
+                where=where,
+            )
+        ]
 
 
 def look_at_cells(
-    matrix: RowSource, obs: pd.DataFrame, is_control: Mask | None, mapping: Mapping[str, str] | None,
-    choice: CellChoice, more: Sequence[str] = (),
-) -> CellLook | None:  # fmt: skip
+    matrix: RowSource,
+    obs: pd.DataFrame,
+    is_control: Mask | None,
+    mapping: Mapping[str, str] | None,
+    choice: CellChoice,
+    more: Sequence[str] = (),
+) -> CellLook | None:
     """What the rows of a file look like; None where no column says the perturbation, or rows are sums already.
 
     ``more`` are columns that are part of what was done, beside the perturbation (the dose in its label).
@@ -69,9 +78,16 @@ def look_at_cells(
 
 
 def made_of_cells(
-    matrix: RowSource, obs: pd.DataFrame, is_control: Mask | None, mapping: Mapping[str, str] | None, found: CellLook,
-    choice: CellChoice, *, controls: ControlChoice, where: str,
-) -> Pseudobulk:  # fmt: skip
+    matrix: RowSource,
+    obs: pd.DataFrame,
+    is_control: Mask | None,
+    mapping: Mapping[str, str] | None,
+    found: CellLook,
+    choice: CellChoice,
+    *,
+    controls: ControlChoice,
+    where: str,
+) -> Pseudobulk:
     """Samples made of the cells of a file.
 
     Raises
@@ -90,13 +106,25 @@ def made_of_cells(
             f"control. Use --controls {controls.replace('random', 'mean')}."
         )
     made = pseudobulk(
-        matrix, obs, is_control, found.sources, mapping, found.look.kind, choice,
-        by_batch=controls == "plate_mean", already=found.already, where=where,
-    )  # fmt: skip
+        matrix,
+        obs,
+        is_control,
+        found.sources,
+        mapping,
+        found.look.kind,
+        choice,
+        by_batch=controls == "plate_mean",
+        already=found.already,
+        where=where,
+    )
     if found.sources.cell_line is None:
-        made.notes.append(Finding(
-            "warning", "one_cell_line",
-            f"No column of {where} says the cell line, so all cells are taken as one line. Name it with --map "
-            f"cell_line=const:NAME, or the column with --map cell_line=COLUMN.", where=where,
-        ))  # fmt: skip
+        made.notes.append(
+            Finding(
+                "warning",
+                "one_cell_line",
+                f"No column of {where} says the cell line, so all cells are taken as one line. Name it with --map "
+                f"cell_line=const:NAME, or the column with --map cell_line=COLUMN.",
+                where=where,
+            )
+        )
     return made

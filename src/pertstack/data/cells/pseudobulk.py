@@ -176,16 +176,37 @@ def pseudobulk(
         f"{len(obs):,} {rows} -> {len(kept):,} pseudobulk samples ({', '.join(_key_in_words(sources))}): "
         f"{IN_WORDS[normalise]}; {n_cells:,} cells in samples, {n_controls:,} control cells, {n_left:,} left out"
     )
-    notes.insert(0, Finding("note", "pseudobulk", f"{made}.", len(kept), where=where, numbers={
-        "cells": len(obs), "samples": len(kept), "cells_in_samples": n_cells, "control_cells": n_controls,
-        "normalise": normalise, "min_cells": choice.min_cells, "values": kind,
-    }))  # fmt: skip
+    notes.insert(
+        0,
+        Finding(
+            "note",
+            "pseudobulk",
+            f"{made}.",
+            len(kept),
+            where=where,
+            numbers={
+                "cells": len(obs),
+                "samples": len(kept),
+                "cells_in_samples": n_cells,
+                "control_cells": n_controls,
+                "normalise": normalise,
+                "min_cells": choice.min_cells,
+                "values": kind,
+            },
+        ),
+    )
     divisible = already is None and bool((groups.size[kept] > 1).all())  # sums made elsewhere have no cells to part
     control = Served(source, serving.pools, serving.of_sample)
     return Pseudobulk(
-        table, Profiles(source, normalise, kept, divisible=divisible), control, serving.reference, made,
-        normalise == "sum", _cells(obs.index, groups, kept, table.index), notes,
-    )  # fmt: skip
+        table,
+        Profiles(source, normalise, kept, divisible=divisible),
+        control,
+        serving.reference,
+        made,
+        normalise == "sum",
+        _cells(obs.index, groups, kept, table.index),
+        notes,
+    )
 
 
 def _cells(names: pd.Index[Any], groups: Groups, kept: Int64, ids: pd.Index[Any]) -> pd.Series[Any]:
@@ -295,20 +316,30 @@ class _Serving:
     def notes(self, choice: CellChoice) -> list[Finding]:
         found = []
         if self.fallen:
-            found.append(Finding(
-                "warning", "controls_from_other_plates",
-                f"{len(self.fallen):,} batches have no control cell of their own: {first_few(self.fallen)}. Their "
-                f"samples are compared with the control cells of the whole cell line, so what is particular to the "
-                f"batch looks like an effect.", len(self.fallen), tuple(self.fallen[:10]),
-            ))  # fmt: skip
+            found.append(
+                Finding(
+                    "warning",
+                    "controls_from_other_plates",
+                    f"{len(self.fallen):,} batches have no control cell of their own: {first_few(self.fallen)}. Their "
+                    f"samples are compared with the control cells of the whole cell line, so what is particular to the "
+                    f"batch looks like an effect.",
+                    len(self.fallen),
+                    tuple(self.fallen[:10]),
+                )
+            )
         small = [n for n, c in zip(self.names, self.cells, strict=True) if c < choice.min_cells]
         if small:
-            found.append(Finding(
-                "warning", "few_control_cells",
-                f"{len(small):,} controls are made of fewer than {choice.min_cells} cells: {first_few(small)}. Their "
-                f"noise is in every sample they serve; --controls line_mean takes the whole cell line's.",
-                len(small), tuple(small[:10]),
-            ))  # fmt: skip
+            found.append(
+                Finding(
+                    "warning",
+                    "few_control_cells",
+                    f"{len(small):,} controls are made of fewer than {choice.min_cells} cells: {first_few(small)}. "
+                    f"Their "
+                    f"noise is in every sample they serve; --controls line_mean takes the whole cell line's.",
+                    len(small),
+                    tuple(small[:10]),
+                )
+            )
         return found
 
 
@@ -342,12 +373,17 @@ def _left_out(groups: Groups, kept: Int64, sources: Sources, choice: CellChoice)
     names = ["|".join(str(v) for v in row) for row in table[sources.key].to_numpy(dtype=object)]
     gone = set(table[sources.perturbation].astype(str)) - set(groups.obs.iloc[kept][sources.perturbation].astype(str))
     whole = f" {len(gone):,} perturbations are lost altogether: {first_few(sorted(gone))}." if gone else ""
-    return [Finding(
-        "warning", "few_cells",
-        f"{len(out):,} of {groups.n_samples:,} samples have fewer than {choice.min_cells} cells and were left out, "
-        f"with {int(groups.size[out].sum()):,} cells: {first_few(names)}.{whole} --min-cells changes the limit.",
-        len(out), tuple(names[:10]), numbers={"cells": int(groups.size[out].sum()), "perturbations_lost": len(gone)},
-    )]  # fmt: skip
+    return [
+        Finding(
+            "warning",
+            "few_cells",
+            f"{len(out):,} of {groups.n_samples:,} samples have fewer than {choice.min_cells} cells and were left out, "
+            f"with {int(groups.size[out].sum()):,} cells: {first_few(names)}.{whole} --min-cells changes the limit.",
+            len(out),
+            tuple(names[:10]),
+            numbers={"cells": int(groups.size[out].sum()), "perturbations_lost": len(gone)},
+        )
+    ]
 
 
 def _mixed(groups: Groups, sources: Sources, choice: CellChoice, where: str) -> list[Finding]:
@@ -360,17 +396,27 @@ def _mixed(groups: Groups, sources: Sources, choice: CellChoice, where: str) -> 
     ):
         column = alias_of(groups.mixed, name)
         if column is not None and column not in sources.key:
-            found.append(Finding(
-                "warning", f"mixed_{name}",
-                f"{where}: cells of several values of {column!r} were summed into one sample; {why}. --by {name} keeps "
-                f"them apart.", where=where,
-            ))  # fmt: skip
+            found.append(
+                Finding(
+                    "warning",
+                    f"mixed_{name}",
+                    f"{where}: cells of several values of {column!r} were summed into one sample; {why}. --by {name} "
+                    f"keeps "
+                    f"them apart.",
+                    where=where,
+                )
+            )
     for name in CELL_EXTRAS:
         column = next((c for c in CELL_EXTRAS[name] if c in groups.mixed), None)
         if column is not None and column not in sources.key:
-            found.append(Finding(
-                "note", f"mixed_{name}",
-                f"{where}: cells of several values of {column!r} were summed into one sample; --by {name} keeps them "
-                f"apart.", where=where,
-            ))  # fmt: skip
+            found.append(
+                Finding(
+                    "note",
+                    f"mixed_{name}",
+                    f"{where}: cells of several values of {column!r} were summed into one sample; --by {name} keeps "
+                    f"them "
+                    f"apart.",
+                    where=where,
+                )
+            )
     return found

@@ -105,9 +105,14 @@ class GroupSums:
                 f"{other.values.shape[:2]} ({other.space})."
             )
         return GroupSums(
-            self.space, self.values + other.values, self.n_cells + other.n_cells, self.n_half + other.n_half,
-            self.depth + other.depth, max(self.highest, other.highest), max(self.deepest, other.deepest),
-        )  # fmt: skip
+            self.space,
+            self.values + other.values,
+            self.n_cells + other.n_cells,
+            self.n_half + other.n_half,
+            self.depth + other.depth,
+            max(self.highest, other.highest),
+            max(self.deepest, other.deepest),
+        )
 
     def require_exact(self) -> None:
         """That no sum ran over 64 bits.
@@ -136,9 +141,14 @@ class GroupSums:
         """Write the sums to one ``.npz`` file, so that they can be merged elsewhere."""
         with path.open("wb") as stream:
             np.savez(
-                stream, space=np.str_(self.space), values=self.values, n_cells=self.n_cells, n_half=self.n_half,
-                depth=self.depth, most=np.array([self.highest, self.deepest]),
-            )  # fmt: skip
+                stream,
+                space=np.str_(self.space),
+                values=self.values,
+                n_cells=self.n_cells,
+                n_half=self.n_half,
+                depth=self.depth,
+                most=np.array([self.highest, self.deepest]),
+            )
 
     @classmethod
     def load(cls, path: Path) -> GroupSums:
@@ -208,9 +218,17 @@ def _row(indices: Any, data: Any, first: int, last: int, n_genes: int, whole: bo
 
 @kernel
 def _add_counts(
-    indptr: Any, indices: Any, data: Any, n_genes: int, group: Any, half: Any, values: Any, n_cells: Any,
-    n_half: Any, depth: Any,
-) -> Any:  # fmt: skip
+    indptr: Any,
+    indices: Any,
+    data: Any,
+    n_genes: int,
+    group: Any,
+    half: Any,
+    values: Any,
+    n_cells: Any,
+    n_half: Any,
+    depth: Any,
+) -> Any:
     highest, deepest = 0.0, 0.0
     for r in range(len(group)):
         g = group[r]
@@ -240,9 +258,18 @@ def _add_counts(
 
 @kernel
 def _add_logs(
-    indptr: Any, indices: Any, data: Any, n_genes: int, group: Any, half: Any, values: Any, n_cells: Any,
-    n_half: Any, depth: Any, take_log: bool,
-) -> Any:  # fmt: skip
+    indptr: Any,
+    indices: Any,
+    data: Any,
+    n_genes: int,
+    group: Any,
+    half: Any,
+    values: Any,
+    n_cells: Any,
+    n_half: Any,
+    depth: Any,
+    take_log: bool,
+) -> Any:
     highest = 0.0
     for r in range(len(group)):
         g = group[r]

@@ -144,13 +144,22 @@ class Census:
         mean = self._sum / max(self._count, 1)
         spread = max(self._squares / max(self._count, 1) - mean**2, 0.0)
         return Card(
-            n_samples=self.file.n_samples, n_genes=len(genes), gene_digest=digest_names(genes),
-            gene_set_digest=digest_names(sorted(genes)), scale="delta" if self.file.delta else "treated",
+            n_samples=self.file.n_samples,
+            n_genes=len(genes),
+            gene_digest=digest_names(genes),
+            gene_set_digest=digest_names(sorted(genes)),
+            scale="delta" if self.file.delta else "treated",
             transform=self.transform,
-            value_min=self.low, value_max=self.high, value_mean=mean, value_sd=float(np.sqrt(spread)),
-            control_reference=self.file.control_reference, pairing=pairing.word, n_controls=pairing.n_controls,
-            pairing_excess=pairing.excess, made=self.file.made,
-        )  # fmt: skip
+            value_min=self.low,
+            value_max=self.high,
+            value_mean=mean,
+            value_sd=float(np.sqrt(spread)),
+            control_reference=self.file.control_reference,
+            pairing=pairing.word,
+            n_controls=pairing.n_controls,
+            pairing_excess=pairing.excess,
+            made=self.file.made,
+        )
 
 
 def _digests(values: np.ndarray[Any, Any]) -> Digests:

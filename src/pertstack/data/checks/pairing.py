@@ -80,17 +80,25 @@ def pairing_findings(file: DataFile, census: Census, pairing: Pairing) -> list[F
     """What the user should know about the controls."""
     found = [] if file.delta else _across_lines(file, census)
     if pairing.word in ("random", "unknown") and not file.delta:
-        found.append(Finding(
-            "warning", "controls_random" if pairing.word == "random" else "controls_unknown",
-            f"{pairing.n_controls:,} distinct controls serve {file.n_samples:,} samples, "
-            + ("shared within cell lines without regard to plates" if pairing.word == "random" else
-               "and how they were paired cannot be told")
-            + ". The noise of such a control is in the truth and in every prediction alike, so own-control scores are "
-            "high even for a "
-            "constant prediction: read the pooled and centroid references beside them.", file.n_samples,
-            where=file.path,
-            numbers={"n_controls": pairing.n_controls, "excess": pairing.excess},
-        ))  # fmt: skip
+        found.append(
+            Finding(
+                "warning",
+                "controls_random" if pairing.word == "random" else "controls_unknown",
+                f"{pairing.n_controls:,} distinct controls serve {file.n_samples:,} samples, "
+                + (
+                    "shared within cell lines without regard to plates"
+                    if pairing.word == "random"
+                    else "and how they were paired cannot be told"
+                )
+                + ". The noise of such a control is in the truth and in every prediction alike, so own-control "
+                "scores are "
+                "high even for a "
+                "constant prediction: read the pooled and centroid references beside them.",
+                file.n_samples,
+                where=file.path,
+                numbers={"n_controls": pairing.n_controls, "excess": pairing.excess},
+            )
+        )
     if "control_id" not in file.obs or file.delta:
         return found
     table = pd.DataFrame({"id": file.obs["control_id"].to_numpy(dtype=object), "digest": census.control_digest})
@@ -98,13 +106,19 @@ def pairing_findings(file: DataFile, census: Census, pairing: Pairing) -> list[F
     several = table.groupby("id")["digest"].nunique()
     contradicted = several.index[several > 1]
     if len(contradicted):
-        found.append(Finding(
-            "warning", "control_id_contradicted",
-            f"{len(contradicted):,} control ids stand for more than one control profile: {first_few(contradicted)}. "
-            f"The values are what "
-            f"counts for leak checks; correct the column or drop it with --map control_id=none.", len(contradicted),
-            tuple(str(c) for c in contradicted[:10]), file.path,
-        ))  # fmt: skip
+        found.append(
+            Finding(
+                "warning",
+                "control_id_contradicted",
+                f"{len(contradicted):,} control ids stand for more than one control profile: "
+                f"{first_few(contradicted)}. "
+                f"The values are what "
+                f"counts for leak checks; correct the column or drop it with --map control_id=none.",
+                len(contradicted),
+                tuple(str(c) for c in contradicted[:10]),
+                file.path,
+            )
+        )
     return found
 
 
@@ -116,10 +130,16 @@ def _across_lines(file: DataFile, census: Census) -> list[Finding]:
     if not several.any():
         return []
     samples, names = table.index[several], sorted({str(line) for line in lines[several]})
-    return [Finding(
-        "warning", "control_of_several_cell_lines",
-        f"{int(several.sum()):,} samples share their control profile with samples of another cell line "
-        f"({first_few(names)}): {first_few(samples)}. The difference between the lines is then in their effects. Give "
-        f"every sample a control of its own cell line.",
-        int(several.sum()), tuple(str(s) for s in samples[:10]), file.path,
-    )]  # fmt: skip
+    return [
+        Finding(
+            "warning",
+            "control_of_several_cell_lines",
+            f"{int(several.sum()):,} samples share their control profile with samples of another cell line "
+            f"({first_few(names)}): {first_few(samples)}. The difference between the lines is then in their effects. "
+            f"Give "
+            f"every sample a control of its own cell line.",
+            int(several.sum()),
+            tuple(str(s) for s in samples[:10]),
+            file.path,
+        )
+    ]

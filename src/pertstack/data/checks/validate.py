@@ -80,20 +80,29 @@ def _names(index: pd.Index[Any], what: str, noun: str, where: str) -> list[Findi
     repeated = index[index.duplicated()].unique()
     found = []
     if len(repeated):
-        found.append(_finding(
-            "error", f"duplicate_{noun}s",
-            f"{len(repeated):,} {what}s occur more than once: {first_few(repeated)}. Rows and columns are matched by "
-            f"name, so every name "
-            f"must be unique. Rename them" + (", or average the probes of one gene." if noun == "gene" else "."),
-            repeated, where,
-        ))  # fmt: skip
+        found.append(
+            _finding(
+                "error",
+                f"duplicate_{noun}s",
+                f"{len(repeated):,} {what}s occur more than once: {first_few(repeated)}. Rows and columns are matched "
+                f"by "
+                f"name, so every name "
+                f"must be unique. Rename them" + (", or average the probes of one gene." if noun == "gene" else "."),
+                repeated,
+                where,
+            )
+        )
     empty = [i for i, name in enumerate(index) if not str(name).strip() or str(name) == "nan"]
     if empty:
-        found.append(_finding(
-            "error", f"empty_{noun}_names",
-            f"{len(empty):,} {what}s are empty (positions {first_few(empty)}). "
-            f"Give every {noun} a name.", empty, where,
-        ))  # fmt: skip
+        found.append(
+            _finding(
+                "error",
+                f"empty_{noun}_names",
+                f"{len(empty):,} {what}s are empty (positions {first_few(empty)}). Give every {noun} a name.",
+                empty,
+                where,
+            )
+        )
     return [*found, *_control_characters(index, f"{what}s", f"{noun}_names", where)]
 
 
@@ -108,79 +117,126 @@ def _values(file: DataFile, census: Census) -> list[Finding]:
         if bad.n == 0:
             continue
         rows, columns = ids[bad.rows], genes[bad.columns]
-        found.append(_finding(
-            "error", f"non_finite_{layer}",
-            f"{bad.n:,} {layer} values are missing, infinite or the marker -666, in {len(rows):,} samples "
-            f"({first_few(rows)}) and "
-            f"{len(columns):,} genes ({first_few(columns)}). No score can be computed with them. Remove these genes "
-            f"or samples, or fill "
-            f"them in by a method you can defend before pertstack sees the data.", rows, file.path,
-        ))  # fmt: skip
+        found.append(
+            _finding(
+                "error",
+                f"non_finite_{layer}",
+                f"{bad.n:,} {layer} values are missing, infinite or the marker -666, in {len(rows):,} samples "
+                f"({first_few(rows)}) and "
+                f"{len(columns):,} genes ({first_few(columns)}). No score can be computed with them. Remove these "
+                f"genes "
+                f"or samples, or fill "
+                f"them in by a method you can defend before pertstack sees the data.",
+                rows,
+                file.path,
+            )
+        )
     same = ids[census.same_as_control]
     if len(same) and not file.delta:
         every = len(same) == file.n_samples
-        found.append(_finding(
-            "error", "control_is_treated",
-            ("The control is identical to the treated profile in all samples" if every else
-             f"{len(same):,} of {file.n_samples:,} samples have a control identical to their treated profile: "
-             f"{first_few(same)}") +
-            ". Their delta is zero by construction. " + ("Name the right layer with --control-layer." if every else
-            "Remove untreated samples from the table: controls belong in the control layer only."), same, file.path,
-        ))  # fmt: skip
+        found.append(
+            _finding(
+                "error",
+                "control_is_treated",
+                (
+                    "The control is identical to the treated profile in all samples"
+                    if every
+                    else f"{len(same):,} of {file.n_samples:,} samples have a control identical to their "
+                    f"treated profile: "
+                    f"{first_few(same)}"
+                )
+                + ". Their delta is zero by construction. "
+                + (
+                    "Name the right layer with --control-layer."
+                    if every
+                    else "Remove untreated samples from the table: controls belong in the control layer only."
+                ),
+                same,
+                file.path,
+            )
+        )
     constant = genes[census.constant_genes]
     if len(constant):
-        found.append(_finding(
-            "warning", "constant_genes",
-            f"{len(constant):,} of {file.n_genes:,} genes have one value in all treated samples: "
-            f"{first_few(constant)}. They carry no "
-            f"information and weaken no score, but a model that scales by spread must not divide by it.",
-            constant, file.path,
-        ))  # fmt: skip
+        found.append(
+            _finding(
+                "warning",
+                "constant_genes",
+                f"{len(constant):,} of {file.n_genes:,} genes have one value in all treated samples: "
+                f"{first_few(constant)}. They carry no "
+                f"information and weaken no score, but a model that scales by spread must not divide by it.",
+                constant,
+                file.path,
+            )
+        )
     repeated = ids[census.repeated_treated()]
     if len(repeated):
-        found.append(_finding(
-            "warning", "duplicate_profiles",
-            f"{len(repeated):,} samples have a treated profile that another sample has too, value by value: "
-            f"{first_few(repeated)}. In "
-            f"different folds they would leak; the fold plan is checked for it.", repeated, file.path,
-        ))  # fmt: skip
+        found.append(
+            _finding(
+                "warning",
+                "duplicate_profiles",
+                f"{len(repeated):,} samples have a treated profile that another sample has too, value by value: "
+                f"{first_few(repeated)}. In "
+                f"different folds they would leak; the fold plan is checked for it.",
+                repeated,
+                file.path,
+            )
+        )
     return found
 
 
 def _scale(file: DataFile, census: Census) -> list[Finding]:
     transform, low, high = census.transform, census.low, census.high
     if transform == "counts" and file.counts_meant:
-        return [Finding(
-            "warning", "summed_counts",
-            f"Values are sums of counts, up to {high:g}, as asked: errors and deltas are ruled by a few highly "
-            f"expressed genes and by the number of cells. --normalise cp10k ends both.", where=file.path,
-        )]  # fmt: skip
+        return [
+            Finding(
+                "warning",
+                "summed_counts",
+                f"Values are sums of counts, up to {high:g}, as asked: errors and deltas are ruled by a few highly "
+                f"expressed genes and by the number of cells. --normalise cp10k ends both.",
+                where=file.path,
+            )
+        ]
     if transform == "counts":
-        return [Finding(
-            "error", "raw_counts",
-            f"All values are whole numbers from {low:g} to {high:g}: these look like raw counts. Errors and deltas "
-            f"would be ruled by a "
-            f"few highly expressed genes. Normalise for depth and take log2(x + 1) (or log1p), controls alike, then "
-            f"start again.",
-            where=file.path,
-        )]  # fmt: skip
+        return [
+            Finding(
+                "error",
+                "raw_counts",
+                f"All values are whole numbers from {low:g} to {high:g}: these look like raw counts. Errors and deltas "
+                f"would be ruled by a "
+                f"few highly expressed genes. Normalise for depth and take log2(x + 1) (or log1p), controls alike, "
+                f"then "
+                f"start again.",
+                where=file.path,
+            )
+        ]
     if transform == "linear":
-        return [Finding(
-            "warning", "linear_scale",
-            f"Values run from {low:g} to {high:g}: they do not look like log expression (usually 0 to 20). Deltas on "
-            f"a linear scale are "
-            f"ruled by highly expressed genes; take logarithms of treated and control first unless this is meant.",
-            where=file.path,
-        )]  # fmt: skip
+        return [
+            Finding(
+                "warning",
+                "linear_scale",
+                f"Values run from {low:g} to {high:g}: they do not look like log expression (usually 0 to 20). Deltas "
+                f"on "
+                f"a linear scale are "
+                f"ruled by highly expressed genes; take logarithms of treated and control first unless this is meant.",
+                where=file.path,
+            )
+        ]
     if transform == "min-max":
-        return [Finding(
-            "warning", "min_max_scaled",
-            f"{census.n_unit_genes:,} of {file.n_genes:,} genes run from exactly 0 to exactly 1 over all rows: they "
-            f"were min-max scaled on "
-            f"the whole table, held-out rows included, which is a mild leak and a scale no new data will have. Start "
-            f"from unscaled "
-            f"values if you can.", census.n_unit_genes, where=file.path,
-        )]  # fmt: skip
+        return [
+            Finding(
+                "warning",
+                "min_max_scaled",
+                f"{census.n_unit_genes:,} of {file.n_genes:,} genes run from exactly 0 to exactly 1 over all rows: "
+                f"they "
+                f"were min-max scaled on "
+                f"the whole table, held-out rows included, which is a mild leak and a scale no new data will have. "
+                f"Start "
+                f"from unscaled "
+                f"values if you can.",
+                census.n_unit_genes,
+                where=file.path,
+            )
+        ]
     return []
 
 
@@ -191,14 +247,19 @@ def _untreated(file: DataFile) -> list[Finding]:
     rows = file.obs.index[names.isin(usual).to_numpy(dtype=bool)]
     if not len(rows):
         return []
-    return [_finding(
-        "warning", "untreated_samples",
-        f"{len(rows):,} samples are controls by name ({first_few(sorted(set(file.obs['perturbation'][rows])))}): "
-        f"{first_few(rows)}. They "
-        f"would be fitted and scored as if they were a perturbation. Remove them from the table, or keep them if that "
-        f"is meant.",
-        rows, file.path,
-    )]  # fmt: skip
+    return [
+        _finding(
+            "warning",
+            "untreated_samples",
+            f"{len(rows):,} samples are controls by name ({first_few(sorted(set(file.obs['perturbation'][rows])))}): "
+            f"{first_few(rows)}. They "
+            f"would be fitted and scored as if they were a perturbation. Remove them from the table, or keep them if "
+            f"that "
+            f"is meant.",
+            rows,
+            file.path,
+        )
+    ]
 
 
 def _alike(file: DataFile) -> list[Finding]:
@@ -209,15 +270,19 @@ def _alike(file: DataFile) -> list[Finding]:
     if not groups:
         return []
     names = [name for group in groups for name in group]
-    return [_finding(
-        "warning", "names_alike",
-        f"{len(names):,} names of perturbations are alike but for case, punctuation, zeros, salt or a suffix: "
-        f"{'; '.join(' = '.join(g) for g in groups[:10])}{' ...' if len(groups) > 10 else ''}. If they are one "
-        f"perturbation (replicates, guides or salts of it), models meet it in other folds and intervals are too "
-        f"narrow: name a column that holds them together with --group COLUMN, or one with the right names with "
-        f"--map perturbation=COLUMN.",
-        names, file.path,
-    )]  # fmt: skip
+    return [
+        _finding(
+            "warning",
+            "names_alike",
+            f"{len(names):,} names of perturbations are alike but for case, punctuation, zeros, salt or a suffix: "
+            f"{'; '.join(' = '.join(g) for g in groups[:10])}{' ...' if len(groups) > 10 else ''}. If they are one "
+            f"perturbation (replicates, guides or salts of it), models meet it in other folds and intervals are too "
+            f"narrow: name a column that holds them together with --group COLUMN, or one with the right names with "
+            f"--map perturbation=COLUMN.",
+            names,
+            file.path,
+        )
+    ]
 
 
 def _metadata(file: DataFile) -> list[Finding]:
@@ -228,37 +293,70 @@ def _metadata(file: DataFile) -> list[Finding]:
         known = perts["smiles"].count()
         lacking = known.index[known == 0]
         if len(lacking):
-            found.append(_finding(
-                "warning", "structures_missing",
-                f"{len(lacking):,} of {len(known):,} perturbations have no SMILES: {first_few(lacking)}. Models that "
-                f"read structures see them "
-                f"as unknown; nothing is put in their place.", lacking, file.path,
-            ))  # fmt: skip
+            found.append(
+                _finding(
+                    "warning",
+                    "structures_missing",
+                    f"{len(lacking):,} of {len(known):,} perturbations have no SMILES: {first_few(lacking)}. Models "
+                    f"that "
+                    f"read structures see them "
+                    f"as unknown; nothing is put in their place.",
+                    lacking,
+                    file.path,
+                )
+            )
         spellings = perts["smiles"].nunique()
         several = spellings.index[spellings > 1]
         if len(several):
-            found.append(_finding(
-                "warning", "structures_differ",
-                f"{len(several):,} perturbations come with more than one SMILES: {first_few(several)}. Salts or "
-                f"spellings may differ; the first "
-                f"one (sorted) is used for features.", several, file.path,
-            ))  # fmt: skip
+            found.append(
+                _finding(
+                    "warning",
+                    "structures_differ",
+                    f"{len(several):,} perturbations come with more than one SMILES: {first_few(several)}. Salts or "
+                    f"spellings may differ; the first "
+                    f"one (sorted) is used for features.",
+                    several,
+                    file.path,
+                )
+            )
     elif not genetic:
-        found.append(Finding("warning", "no_structures", (
-            "No SMILES are known, so models that read chemical structures are not available. Name the column with "
-            "--map smiles=COLUMN, or give any features with --features FILE."), where=file.path))  # fmt: skip
+        found.append(
+            Finding(
+                "warning",
+                "no_structures",
+                (
+                    "No SMILES are known, so models that read chemical structures are not available. Name the column "
+                    "with "
+                    "--map smiles=COLUMN, or give any features with --features FILE."
+                ),
+                where=file.path,
+            )
+        )
     if "log10_dose" in obs and obs["log10_dose"].isna().any():
         lacking = obs.index[obs["log10_dose"].isna()]
-        found.append(_finding(
-            "warning", "doses_missing",
-            f"{len(lacking):,} of {len(obs):,} samples have no usable dose: {first_few(lacking)}.",
-            lacking, file.path,
-        ))  # fmt: skip
+        found.append(
+            _finding(
+                "warning",
+                "doses_missing",
+                f"{len(lacking):,} of {len(obs):,} samples have no usable dose: {first_few(lacking)}.",
+                lacking,
+                file.path,
+            )
+        )
     elif "log10_dose" not in obs and not genetic:
-        found.append(Finding("warning", "no_doses", (
-            "No doses are known; samples of one perturbation at different doses cannot be told apart. Name the column "
-            "with "
-            "--map dose=COLUMN if there is one."), where=file.path))  # fmt: skip
+        found.append(
+            Finding(
+                "warning",
+                "no_doses",
+                (
+                    "No doses are known; samples of one perturbation at different doses cannot be told apart. Name "
+                    "the column "
+                    "with "
+                    "--map dose=COLUMN if there is one."
+                ),
+                where=file.path,
+            )
+        )
     return found
 
 

@@ -82,20 +82,35 @@ def open_anndata(
     if look is not None and look.summed and control_layer not in layers:
         made = made_of_cells(treated, obs, rows, mapping, look, cells, controls=controls, where=path.name)
         return DataFile(
-            path=str(path), obs=made.obs, var=genes, treated=made.treated, control=made.control,
-            control_reference=made.reference, source_dtype=source_dtype, uns_reader=_UnsReader(path, kind),
-            notes=[*told, *made.notes, *parted, *named, *_by_columns(path, root, layers)], made=made.made,
-            counts_meant=made.counts, cells=made.cells, halves=made.treated.halves,
-        )  # fmt: skip
+            path=str(path),
+            obs=made.obs,
+            var=genes,
+            treated=made.treated,
+            control=made.control,
+            control_reference=made.reference,
+            source_dtype=source_dtype,
+            uns_reader=_UnsReader(path, kind),
+            notes=[*told, *made.notes, *parted, *named, *_by_columns(path, root, layers)],
+            made=made.made,
+            counts_meant=made.counts,
+            cells=made.cells,
+            halves=made.treated.halves,
+        )
     uns_reader = _UnsReader(path, kind)
     notes = [*parted, *named, *_by_columns(path, root, layers), *([] if look is None else look.notes(path.name, cells))]
     if rows is not None:
         handed = hand_out(treated, obs, ~rows, rows, mapping, choice=controls, seed=seed, where=path.name)
         return DataFile(
-            path=str(path), obs=handed.obs, var=genes, treated=SubsetRows(treated, handed.at),
-            control=handed.control, control_reference=handed.reference, source_dtype=source_dtype,
-            uns_reader=uns_reader, notes=[*told, *handed.notes, *notes],
-        )  # fmt: skip
+            path=str(path),
+            obs=handed.obs,
+            var=genes,
+            treated=SubsetRows(treated, handed.at),
+            control=handed.control,
+            control_reference=handed.reference,
+            source_dtype=source_dtype,
+            uns_reader=uns_reader,
+            notes=[*told, *handed.notes, *notes],
+        )
     control: RowSource
     if delta:
         control = RepeatedRow(np.zeros(shape[1], dtype=np.float32), shape[0])
@@ -112,11 +127,19 @@ def open_anndata(
         )  # a column named like the layer says who the control is
     table, found = canonical_obs(obs, mapping, where=str(path.name))
     return DataFile(
-        path=str(path), obs=table, var=genes, treated=treated, control=control, effect=effect, halves=halves,
+        path=str(path),
+        obs=table,
+        var=genes,
+        treated=treated,
+        control=control,
+        effect=effect,
+        halves=halves,
         delta=delta,
         control_reference="zero (differential values)" if delta else f"layer {control_layer!r}",
-        source_dtype=source_dtype, uns_reader=uns_reader, notes=[*found, *notes],
-    )  # fmt: skip
+        source_dtype=source_dtype,
+        uns_reader=uns_reader,
+        notes=[*found, *notes],
+    )
 
 
 _PREDICTED = {"predicted", "prediction", "predictions", "pred", "generated", "imputed"}

@@ -25,24 +25,61 @@ Texts = np.ndarray[Any, np.dtype[Any]]
 NEEDED = ("perturbation", "cell_line")
 ALIASES: dict[str, tuple[str, ...]] = {
     "perturbation": (
-        "perturbation", "pert_id", "cmap_name", "pert_iname", "sm_name", "condition", "compound", "drug", "drug_name",
-        "drugname_drugconc", "perturbagen", "perturbagen_name", "treatment", "target_gene", "gene_target",
-        "target_gene_name", "perturbed_gene", "target", "gene", "guide_identity",
+        "perturbation",
+        "pert_id",
+        "cmap_name",
+        "pert_iname",
+        "sm_name",
+        "condition",
+        "compound",
+        "drug",
+        "drug_name",
+        "drugname_drugconc",
+        "perturbagen",
+        "perturbagen_name",
+        "treatment",
+        "target_gene",
+        "gene_target",
+        "target_gene_name",
+        "perturbed_gene",
+        "target",
+        "gene",
+        "guide_identity",
     ),
     "cell_line": (
-        "cell_line", "cell_iname", "cell_mfc_name", "cell_id", "cell_type", "cell_line_name", "cell_name", "cell",
-        "cellline", "cell_line_id", "context",
+        "cell_line",
+        "cell_iname",
+        "cell_mfc_name",
+        "cell_id",
+        "cell_type",
+        "cell_line_name",
+        "cell_name",
+        "cell",
+        "cellline",
+        "cell_line_id",
+        "context",
     ),
     "smiles": ("smiles", "SMILES", "canonical_smiles", "Smiles", "pert_smiles"),
     "dose": ("dose", "pert_dose", "dose_uM", "pert_idose", "dose_val", "dose_value", "concentration"),
     "dose_unit": ("dose_unit", "pert_dose_unit", "dose_units", "concentration_unit"),
     "time": ("time_h", "time", "pert_time", "pert_itime", "timepoint_hr", "timepoint", "time_hr"),
     "time_unit": ("time_unit", "pert_time_unit", "time_units"),
-    "plate": ("plate", "rna_plate", "det_plate", "plate_id", "plate_name", "batch", "gem_group",
-              "library_id", "batch_id", "gemgroup", "batch_var"),
+    "plate": (
+        "plate",
+        "rna_plate",
+        "det_plate",
+        "plate_id",
+        "plate_name",
+        "batch",
+        "gem_group",
+        "library_id",
+        "batch_id",
+        "gemgroup",
+        "batch_var",
+    ),
     "replicate": ("replicate", "rep", "replicate_id", "bio_rep", "pert_replicate"),
     "control_id": ("control_id", "paired_control_id", "ctrl_id", "control_sample"),
-}  # fmt: skip
+}
 CELL_EXTRAS: dict[str, tuple[str, ...]] = {
     "guide": ("guide", "guide_id", "guide_identity", "guide_ids", "sgrna", "sgRNA", "sgRNA_ID", "sgID_AB"),
     "donor": ("donor", "donor_id", "patient", "patient_id", "individual"),
@@ -216,12 +253,18 @@ def _odd_names(names: pd.Series[Any], name: str, where: str) -> list[Finding]:
     if odd.empty:
         return []
     what = name.replace("_", " ")
-    return [Finding(
-        "warning", "name_may_be_missing",
-        f"{len(odd):,} samples have a {what} called {first_few(sorted(set(odd)))}. If it stands for a missing name, "
-        f"different {what}s are taken for one: leave these samples out.", len(odd),
-        tuple(str(i) for i in odd.index[:10]), where,
-    )]  # fmt: skip
+    return [
+        Finding(
+            "warning",
+            "name_may_be_missing",
+            f"{len(odd):,} samples have a {what} called {first_few(sorted(set(odd)))}. If it stands for a missing "
+            f"name, "
+            f"different {what}s are taken for one: leave these samples out.",
+            len(odd),
+            tuple(str(i) for i in odd.index[:10]),
+            where,
+        )
+    ]
 
 
 def _add_dose(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) -> list[Finding]:
@@ -248,12 +291,19 @@ def _add_dose(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) 
     other = np.isin(units, [u for u, f in scale.items() if f is None])
     if not other.any():
         return notes
-    return [*notes, Finding(
-        "warning", "dose_not_molar",
-        f"{int(other.sum()):,} samples have doses in {first_few(sorted(set(units[other])))}, which cannot be put on a "
-        f"molar "
-        f"scale; their log10_dose is unknown (NaN).", int(other.sum()), tuple(str(i) for i in obs.index[other][:10]),
-    )]  # fmt: skip
+    return [
+        *notes,
+        Finding(
+            "warning",
+            "dose_not_molar",
+            f"{int(other.sum()):,} samples have doses in {first_few(sorted(set(units[other])))}, which cannot be put "
+            f"on a "
+            f"molar "
+            f"scale; their log10_dose is unknown (NaN).",
+            int(other.sum()),
+            tuple(str(i) for i in obs.index[other][:10]),
+        ),
+    ]
 
 
 def _dose_units(
@@ -283,12 +333,18 @@ def _dose_units(
             f"the same. Name the unit column with --map dose_unit=COLUMN, give one unit with --map dose_unit=const:uM, "
             f"or do without doses: --map dose=none."
         )
-    return units, [Finding(
-        "warning", "dose_without_unit",
-        f"No dose has a unit, so the numbers of {sources['dose']!r} are taken as they are, such as {example}: doses of "
-        f"this file can be compared with each other, but not with those of other files. Say the unit with --map "
-        f"dose_unit=const:uM.", int(without.sum()), tuple(str(i) for i in obs.index[without][:10]),
-    )]  # fmt: skip
+    return units, [
+        Finding(
+            "warning",
+            "dose_without_unit",
+            f"No dose has a unit, so the numbers of {sources['dose']!r} are taken as they are, such as {example}: "
+            f"doses of "
+            f"this file can be compared with each other, but not with those of other files. Say the unit with --map "
+            f"dose_unit=const:uM.",
+            int(without.sum()),
+            tuple(str(i) for i in obs.index[without][:10]),
+        )
+    ]
 
 
 def _refuse_two_units(obs: pd.DataFrame, numbers: Float64, said: list[Texts]) -> None:
@@ -339,8 +395,13 @@ def _notes(sources: Mapping[str, str], where: str) -> list[Finding]:
     ]
     if not renamed:
         return []
-    return [Finding(
-        "note", "columns_taken",
-        f"Columns of {where} were taken as: {', '.join(renamed)}. Change it with --map NAME=COLUMN.",
-        len(renamed), tuple(renamed[:10]), numbers={"sources": dict(sources)},
-    )]  # fmt: skip
+    return [
+        Finding(
+            "note",
+            "columns_taken",
+            f"Columns of {where} were taken as: {', '.join(renamed)}. Change it with --map NAME=COLUMN.",
+            len(renamed),
+            tuple(renamed[:10]),
+            numbers={"sources": dict(sources)},
+        )
+    ]

@@ -88,10 +88,16 @@ def _labelled(obs: pd.DataFrame, names: pd.Series[Any] | None, labels: list[str]
     aside = names.isin(others).to_numpy(dtype=bool) & (np.ones(len(obs), dtype=bool) if flagged is None else flagged)
     notes = _set_aside(names, aside, labels, where)
     if len(labels) > 1:
-        notes.append(Finding(
-            "note", "controls_pooled", f"Rows of {_counted(names[rows])} serve together as the control, as asked.",
-            int(rows.sum()), tuple(labels[:10]), where,
-        ))  # fmt: skip
+        notes.append(
+            Finding(
+                "note",
+                "controls_pooled",
+                f"Rows of {_counted(names[rows])} serve together as the control, as asked.",
+                int(rows.sum()),
+                tuple(labels[:10]),
+                where,
+            )
+        )
     return Controls(rows, aside, notes)
 
 
@@ -110,9 +116,11 @@ def _by_flag(flag: str, flagged: Mask, names: pd.Series[Any] | None, where: str)
             f"{first_few(sorted(set(names[found.rows])))}; {first_few(odd)} are taken as samples (positive controls?). "
             f"If they are the control too, name each with --control-label."
         )
-        return Controls(found.rows, found.aside, [
-            *found.notes, Finding("warning", "control_flag_of_samples", text, len(odd), tuple(odd[:10]), where)
-        ])  # fmt: skip
+        return Controls(
+            found.rows,
+            found.aside,
+            [*found.notes, Finding("warning", "control_flag_of_samples", text, len(odd), tuple(odd[:10]), where)],
+        )
     elsewhere = {n for n in _usual(names[~flagged]) if n not in usual} if odd else set()
     if elsewhere or (len(odd) > 1 and not all(map(_NEGATIVE.search, map(str.casefold, odd)))):
         beside = f", and other rows are called {first_few(sorted(elsewhere))}" if elsewhere else ""
@@ -189,22 +197,31 @@ def _counted(names: pd.Series[Any]) -> str:
 
 def _pooled(names: pd.Series[Any], where: str) -> Finding:
     return Finding(
-        "warning", "controls_several",
+        "warning",
+        "controls_several",
         f"Rows of several names serve together as the control: {_counted(names)}. If one of them is no control, "
         f"or they differ, name those that serve with --control-label, once for each.",
-        len(names), tuple(sorted(set(names))[:10]), where,
-    )  # fmt: skip
+        len(names),
+        tuple(sorted(set(names))[:10]),
+        where,
+    )
 
 
 def _set_aside(names: pd.Series[Any], aside: Mask, serving: Sequence[str], where: str) -> list[Finding]:
     if not aside.any():
         return []
-    return [Finding(
-        "warning", "controls_aside",
-        f"{int(aside.sum()):,} rows are left out: they are controls of another kind ({_counted(names[aside])}) than "
-        f"{first_few(serving)}, which serve. To put them together, name each with --control-label.",
-        int(aside.sum()), tuple(sorted(set(names[aside]))[:10]), where,
-    )]  # fmt: skip
+    return [
+        Finding(
+            "warning",
+            "controls_aside",
+            f"{int(aside.sum()):,} rows are left out: they are controls of another kind ({_counted(names[aside])}) "
+            f"than "
+            f"{first_few(serving)}, which serve. To put them together, name each with --control-label.",
+            int(aside.sum()),
+            tuple(sorted(set(names[aside]))[:10]),
+            where,
+        )
+    ]
 
 
 def control_names(obs: pd.DataFrame, mapping: Mapping[str, str] | None, is_control: Mask, where: str) -> Finding:
@@ -250,9 +267,17 @@ def hand_out(
     if known is not None:
         plate[treated | controls] = known
     paired = pair_controls(
-        values, at, np.flatnonzero(controls), line, None if known is None else plate, sample_ids(obs, mapping),
-        choice=choice, seed=seed, what=what, where=where,
-    )  # fmt: skip
+        values,
+        at,
+        np.flatnonzero(controls),
+        line,
+        None if known is None else plate,
+        sample_ids(obs, mapping),
+        choice=choice,
+        seed=seed,
+        what=what,
+        where=where,
+    )
     table["control_id"] = paired.control_ids
     said = (
         f"{int(controls.sum()):,} {what}s serve {len(at):,} samples: {paired.reference}"

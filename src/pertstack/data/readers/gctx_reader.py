@@ -54,20 +54,37 @@ def open_gctx(
         vehicles, told = vehicles_by_name(table, vehicles, mapping, control_label, where=path.name)
         who = control_names(table, mapping, vehicles, path.name)
         handed = hand_out(
-            values, table, is_treated, vehicles, mapping, choice=controls, seed=seed, what="vehicle well",
+            values,
+            table,
+            is_treated,
+            vehicles,
+            mapping,
+            choice=controls,
+            seed=seed,
+            what="vehicle well",
             where=path.name,
-        )  # fmt: skip
+        )
         return DataFile(
-            path=str(path), obs=handed.obs, var=var, treated=SubsetRows(values, handed.at), control=handed.control,
-            control_reference=handed.reference, notes=[*told, *handed.notes, who, *filter(None, left)],
-        )  # fmt: skip
+            path=str(path),
+            obs=handed.obs,
+            var=var,
+            treated=SubsetRows(values, handed.at),
+            control=handed.control,
+            control_reference=handed.reference,
+            notes=[*told, *handed.notes, who, *filter(None, left)],
+        )
     at = np.flatnonzero(treated_rows(table["pert_type"])) if "pert_type" in table else np.arange(len(ids))
     obs, found = canonical_obs(table.iloc[at], mapping, where=path.name)
     return DataFile(
-        path=str(path), obs=obs, var=var, treated=SubsetRows(values, at.astype(np.int64)), delta=True,
+        path=str(path),
+        obs=obs,
+        var=var,
+        treated=SubsetRows(values, at.astype(np.int64)),
+        delta=True,
         control=RepeatedRow(np.zeros(values.shape[1], dtype=np.float32), len(at)),
-        control_reference="zero (differential values)", notes=[*found, *filter(None, left)],
-    )  # fmt: skip
+        control_reference="zero (differential values)",
+        notes=[*found, *filter(None, left)],
+    )
 
 
 def _not_treated(path: Path, table: pd.DataFrame) -> Finding | None:

@@ -81,9 +81,7 @@ def other_names(var: pd.DataFrame) -> dict[str, str]:
     return {second: name for second, name in out.items() if second not in twice}
 
 
-def _source(
-    var: pd.DataFrame, index: list[str], perturbations: Iterable[object], asked: str | None, where: str
-) -> str:  # fmt: skip
+def _source(var: pd.DataFrame, index: list[str], perturbations: Iterable[object], asked: str | None, where: str) -> str:
     if asked is not None:
         if asked != INDEX and asked not in var.columns:
             raise InputError(
@@ -127,12 +125,19 @@ def _notes(
 ) -> list[Finding]:
     found: list[Finding] = []
     if source == INDEX and index == [str(i) for i in range(len(index))]:
-        found.append(Finding(
-            "warning", "genes_without_names",
-            f"Genes of {where} have no names but their positions (0, 1, 2, ...). Predictions can then be matched by "
-            f"position only, and nothing is known of perturbed genes. Write the names into the file: data.var_names = "
-            f"names; data.write_h5ad(...).", len(index), where=where,
-        ))  # fmt: skip
+        found.append(
+            Finding(
+                "warning",
+                "genes_without_names",
+                f"Genes of {where} have no names but their positions (0, 1, 2, ...). Predictions can then be matched "
+                f"by "
+                f"position only, and nothing is known of perturbed genes. Write the names into the file: "
+                f"data.var_names = "
+                f"names; data.write_h5ad(...).",
+                len(index),
+                where=where,
+            )
+        )
     if own != index:
         n = sum(a != b for a, b in zip(own, index, strict=True))
         found.append(Finding("note", "versions_cut", f"Ensembl versions of {n:,} gene names of {where} were cut.", n))
@@ -147,10 +152,16 @@ def _notes(
         names = sorted(set(shared))
         several = f"{len(shared):,} share a name with another ({first_few(names)})" if len(shared) else ""
         none = f"{n_lacking:,} have none" if n_lacking else ""
-        found.append(Finding(
-            "warning", "gene_names_collide",
-            f"Of the genes named by var[{source!r}] in {where}, {' and '.join(t for t in (several, none) if t)}: these "
-            f"keep the name of the index. Tables that use the shared name do not reach them.",
-            len(shared) + n_lacking, tuple(names[:10]), where,
-        ))  # fmt: skip
+        found.append(
+            Finding(
+                "warning",
+                "gene_names_collide",
+                f"Of the genes named by var[{source!r}] in {where}, {' and '.join(t for t in (several, none) if t)}: "
+                f"these "
+                f"keep the name of the index. Tables that use the shared name do not reach them.",
+                len(shared) + n_lacking,
+                tuple(names[:10]),
+                where,
+            )
+        )
     return found

@@ -140,8 +140,14 @@ class StoredRows:
         return matrix if self._sparse else None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "kind": self.kind, "key": self.key, "_open": None, "_sparse": False,
-                "_band": (-1, None)}  # fmt: skip
+        return {
+            "path": self.path,
+            "kind": self.kind,
+            "key": self.key,
+            "_open": None,
+            "_sparse": False,
+            "_band": (-1, None),
+        }
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -55,12 +55,17 @@ def open_merge(treated: str | Path, control: str | Path, *, mapping: Mapping[str
         )
     _check_rows(first, second, treated, control)
     obs_source = first[[c for c in first.columns if str(c) in METADATA]].copy()
-    notes = [Finding(
-        "warning", "aligned_by_position",
-        f"{control} has no sample ids; its rows were taken to follow those of {treated}. Length, index and shared "
-        f"metadata agree, which is "
-        f"all that can be checked.", len(first), where=str(control),
-    )]  # fmt: skip
+    notes = [
+        Finding(
+            "warning",
+            "aligned_by_position",
+            f"{control} has no sample ids; its rows were taken to follow those of {treated}. Length, index and shared "
+            f"metadata agree, which is "
+            f"all that can be checked.",
+            len(first),
+            where=str(control),
+        )
+    ]
     notes += _drop_unusable_dose(obs_source, str(treated))
     if "sig_id" in obs_source and not obs_source["sig_id"].duplicated().any():
         obs_source = obs_source.set_index(obs_source["sig_id"].astype(str))
@@ -69,10 +74,14 @@ def open_merge(treated: str | Path, control: str | Path, *, mapping: Mapping[str
     obs, found = canonical_obs(obs_source, mapping, where=Path(treated).name)
     var = pd.DataFrame(index=pd.Index(np.array(genes, dtype=object), name="gene"))
     return DataFile(
-        path=str(treated), obs=obs, var=var, treated=ArrayRows(_values(first, genes, treated)),
-        control=ArrayRows(_values(second, genes, control)), control_reference=f"row-aligned table {Path(control).name}",
+        path=str(treated),
+        obs=obs,
+        var=var,
+        treated=ArrayRows(_values(first, genes, treated)),
+        control=ArrayRows(_values(second, genes, control)),
+        control_reference=f"row-aligned table {Path(control).name}",
         notes=[*found, *notes],
-    )  # fmt: skip
+    )
 
 
 def _table(path: str | Path) -> pd.DataFrame:

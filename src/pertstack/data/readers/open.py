@@ -77,10 +77,19 @@ def open_data(
             raise missing_file(named)
     refuse_packed(path)
     file = _open(
-        path, mapping=mapping, control_layer=control_layer, treated_layer=treated_layer, delta=delta,
-        treated_optional=treated_optional, control=controls_at, metadata=table_at, controls=controls,
-        seed=seed, control_label=control_label, cells=cells,
-    )  # fmt: skip
+        path,
+        mapping=mapping,
+        control_layer=control_layer,
+        treated_layer=treated_layer,
+        delta=delta,
+        treated_optional=treated_optional,
+        control=controls_at,
+        metadata=table_at,
+        controls=controls,
+        seed=seed,
+        control_label=control_label,
+        cells=cells,
+    )
     changed = one_spelling(file.obs["perturbation"].unique())
     file.obs["perturbation"] = file.obs["perturbation"].replace(changed)
     file.notes += spelling_finding(changed, file.path)
@@ -88,26 +97,48 @@ def open_data(
 
 
 def _open(
-    path: Path, *, mapping: Mapping[str, str] | None, control_layer: str, treated_layer: str | None, delta: bool,
-    treated_optional: bool, control: Path | None, metadata: Path | None, controls: ControlChoice, seed: int,
-    control_label: Labels, cells: CellChoice | None,
-) -> DataFile:  # fmt: skip
+    path: Path,
+    *,
+    mapping: Mapping[str, str] | None,
+    control_layer: str,
+    treated_layer: str | None,
+    delta: bool,
+    treated_optional: bool,
+    control: Path | None,
+    metadata: Path | None,
+    controls: ControlChoice,
+    seed: int,
+    control_label: Labels,
+    cells: CellChoice | None,
+) -> DataFile:
     kind = _kind(path)
     if kind == "anndata":
         from pertstack.data.readers.anndata_reader import open_anndata
 
         return open_anndata(
-            path, mapping=mapping, control_layer=control_layer, treated_layer=treated_layer, delta=delta,
-            treated_optional=treated_optional, control_label=control_label, controls=controls, seed=seed,
+            path,
+            mapping=mapping,
+            control_layer=control_layer,
+            treated_layer=treated_layer,
+            delta=delta,
+            treated_optional=treated_optional,
+            control_label=control_label,
+            controls=controls,
+            seed=seed,
             cells=cells,
-        )  # fmt: skip
+        )
     if kind == "gctx":
         from pertstack.data.readers.gctx_reader import open_gctx
 
         return open_gctx(
-            path, metadata=metadata, mapping=mapping, delta=delta, controls=controls, seed=seed,
+            path,
+            metadata=metadata,
+            mapping=mapping,
+            delta=delta,
+            controls=controls,
+            seed=seed,
             control_label=control_label,
-        )  # fmt: skip
+        )
     return _open_pair(kind, path, control, mapping, delta)
 
 
@@ -129,11 +160,21 @@ def _open_pair(kind: str, path: Path, control: Path | None, mapping: Mapping[str
 
 
 _KINDS = {
-    ".h5ad": "anndata", ".h5": "anndata", ".zarr": "anndata", ".parquet": "table", ".pq": "table", ".csv": "table",
+    ".h5ad": "anndata",
+    ".h5": "anndata",
+    ".zarr": "anndata",
+    ".parquet": "table",
+    ".pq": "table",
+    ".csv": "table",
     ".tsv": "table",
-    ".txt": "table", ".tab": "table",
-    ".gctx": "gctx", ".gct": "gctx", ".pt": "pdgrapher", ".pkl": "merge", ".pickle": "merge",
-}  # fmt: skip
+    ".txt": "table",
+    ".tab": "table",
+    ".gctx": "gctx",
+    ".gct": "gctx",
+    ".pt": "pdgrapher",
+    ".pkl": "merge",
+    ".pickle": "merge",
+}
 
 
 def _kind(path: Path) -> str:

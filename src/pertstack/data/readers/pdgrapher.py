@@ -72,12 +72,15 @@ def open_pdgrapher(path: str | Path | Sequence[str | Path]) -> DataFile:
     obs["control_id"] = _control_ids(control, lines)
     targets = _targets(records, obs["perturbation"], genes)
     return DataFile(
-        path=str(path if isinstance(path, str | Path) else paths[0]), obs=obs,
+        path=str(path if isinstance(path, str | Path) else paths[0]),
+        obs=obs,
         var=pd.DataFrame(index=pd.Index(genes, name="gene")),
-        treated=treated, control=control,
+        treated=treated,
+        control=control,
         control_reference="PDGrapher export (a vehicle well of the cell line, taken in turn)",
-        uns_reader=partial(dict, targets=targets), notes=_findings(obs, control, str(path)),
-    )  # fmt: skip
+        uns_reader=partial(dict, targets=targets),
+        notes=_findings(obs, control, str(path)),
+    )
 
 
 def read_splits(path: str | Path, sample_ids: Sequence[str]) -> pd.DataFrame:
@@ -148,14 +151,20 @@ def split_findings(obs: pd.DataFrame, splits: pd.DataFrame) -> list[Finding]:
         seen, held = set(key[role == "train"]), key[role == "test"]
         leaked = held.index[held.isin(seen)]
         if len(leaked):
-            found.append(Finding(
-                "warning", "replicates_split",
-                f"{name}: {len(leaked):,} of {len(held):,} test samples have a replicate (same perturbation, same "
-                f"cell line) in training, so "
-                f"scores on this split measure memory, not new drugs. Use --group perturbation for a plan that keeps "
-                f"them together.",
-                len(leaked), tuple(leaked[:10]), name,
-            ))  # fmt: skip
+            found.append(
+                Finding(
+                    "warning",
+                    "replicates_split",
+                    f"{name}: {len(leaked):,} of {len(held):,} test samples have a replicate (same perturbation, same "
+                    f"cell line) in training, so "
+                    f"scores on this split measure memory, not new drugs. Use --group perturbation for a plan that "
+                    f"keeps "
+                    f"them together.",
+                    len(leaked),
+                    tuple(leaked[:10]),
+                    name,
+                )
+            )
     return found
 
 
@@ -223,19 +232,42 @@ def _findings(obs: pd.DataFrame, control: TensorRows, where: str) -> list[Findin
     counts: Mapping[Any, int] = obs.groupby(["perturbation", "cell_line"]).size().to_dict()
     replicated = sum(n > 1 for n in counts.values())
     return [
-        Finding("warning", "dose_and_time_lost", (
-            "PDGrapher's export keeps neither dose nor time, so samples that differ in them cannot be told apart."),
-            where=where),
-        Finding("warning", "scaled_on_all_rows", (
-            "PDGrapher's export scaled every gene to 0..1 over all samples before splitting, held-out ones included: "
-            "a mild leak, and a scale "
-            "that no new data will have."), where=where),
-        Finding("warning", "controls_in_turn", (
-            f"Controls were given to samples in turn, whatever the plate: {obs['control_id'].nunique():,} distinct "
-            f"controls serve "
-            f"{len(obs):,} samples (control_id was recovered from the values)."), where=where),
-        Finding("note", "replicates_present", (
-            f"{replicated:,} of {len(counts):,} pairs of perturbation and cell line have more than one sample; "
-            f"PDGrapher's own splits put "
-            f"them at random into training and test."), replicated, where=where),
-    ]  # fmt: skip
+        Finding(
+            "warning",
+            "dose_and_time_lost",
+            ("PDGrapher's export keeps neither dose nor time, so samples that differ in them cannot be told apart."),
+            where=where,
+        ),
+        Finding(
+            "warning",
+            "scaled_on_all_rows",
+            (
+                "PDGrapher's export scaled every gene to 0..1 over all samples before splitting, held-out ones "
+                "included: "
+                "a mild leak, and a scale "
+                "that no new data will have."
+            ),
+            where=where,
+        ),
+        Finding(
+            "warning",
+            "controls_in_turn",
+            (
+                f"Controls were given to samples in turn, whatever the plate: {obs['control_id'].nunique():,} distinct "
+                f"controls serve "
+                f"{len(obs):,} samples (control_id was recovered from the values)."
+            ),
+            where=where,
+        ),
+        Finding(
+            "note",
+            "replicates_present",
+            (
+                f"{replicated:,} of {len(counts):,} pairs of perturbation and cell line have more than one sample; "
+                f"PDGrapher's own splits put "
+                f"them at random into training and test."
+            ),
+            replicated,
+            where=where,
+        ),
+    ]

@@ -75,9 +75,15 @@ def open_tables(
         notes.append(_one_sided_note(path, sorted(one_sided)))
     var = pd.DataFrame(index=pd.Index(np.array(ordered, dtype=object), name="gene"))
     return DataFile(
-        path=str(path), obs=obs, var=var, treated=treated, control=controls, delta=delta, control_reference=source,
+        path=str(path),
+        obs=obs,
+        var=var,
+        treated=treated,
+        control=controls,
+        delta=delta,
+        control_reference=source,
         notes=notes,
-    )  # fmt: skip
+    )
 
 
 def _names(mapping: Mapping[str, str] | None) -> set[str]:
@@ -179,7 +185,10 @@ def _row_numbers(path: Path, n: int) -> Finding:
 
 def _gene_note(path: Path, genes: list[str], keep: list[Any]) -> Finding:
     return Finding(
-        "note", "genes_taken",
+        "note",
+        "genes_taken",
         f"{len(genes):,} columns of {path.name} were taken as genes ({first_few(genes, 3)}), {len(keep):,} as metadata "
-        f"({first_few(keep, 12)}).", len(genes), where=str(path),
-    )  # fmt: skip
+        f"({first_few(keep, 12)}).",
+        len(genes),
+        where=str(path),
+    )

@@ -84,10 +84,13 @@ def part_labels(obs: pd.DataFrame, column: str | None, where: str) -> tuple[pd.D
     added = {"dose": doses, "dose_unit": units} if "dose" not in obs.columns else {}
     n = sum(p is not None for p in parted)
     note = Finding(
-        "note", "labels_parted",
+        "note",
+        "labels_parted",
         f"{n:,} labels of {where}, such as {first_few([texts[i] for i, p in enumerate(parted) if p is not None], 1)}, "
-        f"were parted into perturbation{', dose and unit' if added else ''}.", n, where=where,
-    )  # fmt: skip
+        f"were parted into perturbation{', dose and unit' if added else ''}.",
+        n,
+        where=where,
+    )
     return obs.assign(**{column: names, **added}), [note]
 
 

@@ -20,15 +20,52 @@ _MISSING = {"", "nan", "none", "na", "n/a", "null", "-666", "-666.0", "-666 -666
 _MOLAR = {"m": 1e6, "mm": 1e3, "um": 1.0, "nm": 1e-3, "pm": 1e-6, "fm": 1e-9}
 _MOLAR_WORDS = {"molar": 1e6, "millimolar": 1e3, "micromolar": 1.0, "nanomolar": 1e-3, "picomolar": 1e-6}
 _OTHER = {
-    "mg/ml", "ug/ml", "ng/ml", "pg/ml", "ng/ul", "ug/ul", "g/l", "mg/l", "ug/l", "ng/l", "ul", "ml", "nl", "%",
-    "% v/v", "% w/v",
-    "u/ml", "iu/ml", "moi", "ng", "ug", "mg", "l", "gy", "ng/well", "ul/well", "x",
-}  # fmt: skip
+    "mg/ml",
+    "ug/ml",
+    "ng/ml",
+    "pg/ml",
+    "ng/ul",
+    "ug/ul",
+    "g/l",
+    "mg/l",
+    "ug/l",
+    "ng/l",
+    "ul",
+    "ml",
+    "nl",
+    "%",
+    "% v/v",
+    "% w/v",
+    "u/ml",
+    "iu/ml",
+    "moi",
+    "ng",
+    "ug",
+    "mg",
+    "l",
+    "gy",
+    "ng/well",
+    "ul/well",
+    "x",
+}
 _HOURS = {
-    "h": 1.0, "hr": 1.0, "hrs": 1.0, "hour": 1.0, "hours": 1.0, "min": 1 / 60, "mins": 1 / 60, "minute": 1 / 60,
-    "minutes": 1 / 60, "s": 1 / 3600, "sec": 1 / 3600, "d": 24.0, "day": 24.0, "days": 24.0, "week": 168.0,
+    "h": 1.0,
+    "hr": 1.0,
+    "hrs": 1.0,
+    "hour": 1.0,
+    "hours": 1.0,
+    "min": 1 / 60,
+    "mins": 1 / 60,
+    "minute": 1 / 60,
+    "minutes": 1 / 60,
+    "s": 1 / 3600,
+    "sec": 1 / 3600,
+    "d": 24.0,
+    "day": 24.0,
+    "days": 24.0,
+    "week": 168.0,
     "weeks": 168.0,
-}  # fmt: skip
+}
 
 
 def micromolar_per(unit: str) -> float | None:

@@ -26,16 +26,25 @@ import numpy as np
 from pertstack._base.errors import InputError, MissingFileError
 
 _STORAGES = {
-    "FloatStorage": "f4", "DoubleStorage": "f8", "HalfStorage": "f2", "LongStorage": "i8", "IntStorage": "i4",
+    "FloatStorage": "f4",
+    "DoubleStorage": "f8",
+    "HalfStorage": "f2",
+    "LongStorage": "i8",
+    "IntStorage": "i4",
     "ShortStorage": "i2",
-    "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?",
-}  # fmt: skip
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
+}
 _DTYPES = re.compile(r"[|<>=]?(?:[?bBhHiIlLqQefdgFDGO]|[biufc]\d{1,2}|[SU]\d{1,7}|O8|[mM]8(?:\[\w+\])?)")
 _BAGS = {
-    ("torch_geometric.data.data", "Data"), ("torch_geometric.data.storage", "GlobalStorage"),
-    ("torch_geometric.data.storage", "BaseStorage"), ("torch_geometric.data", "Data"), ("argparse", "Namespace"),
+    ("torch_geometric.data.data", "Data"),
+    ("torch_geometric.data.storage", "GlobalStorage"),
+    ("torch_geometric.data.storage", "BaseStorage"),
+    ("torch_geometric.data", "Data"),
+    ("argparse", "Namespace"),
     ("types", "SimpleNamespace"),
-}  # fmt: skip
+}
 
 
 class Bag:
@@ -280,17 +289,23 @@ def _allowed() -> dict[tuple[str, str], Callable[[], Any]]:
     names: dict[tuple[str, str], Callable[[], Any]] = {
         ("collections", "OrderedDict"): lambda: collections.OrderedDict,
         ("collections", "defaultdict"): lambda: collections.defaultdict,
-        ("builtins", "slice"): lambda: slice, ("builtins", "set"): lambda: set,
+        ("builtins", "slice"): lambda: slice,
+        ("builtins", "set"): lambda: set,
         ("builtins", "frozenset"): lambda: frozenset,
-        ("builtins", "bytearray"): lambda: bytearray, ("builtins", "complex"): lambda: complex,
+        ("builtins", "bytearray"): lambda: bytearray,
+        ("builtins", "complex"): lambda: complex,
         ("builtins", "object"): lambda: object,
-        ("builtins", "list"): lambda: list, ("builtins", "dict"): lambda: dict,
-        ("__builtin__", "slice"): lambda: slice, ("__builtin__", "set"): lambda: set,
+        ("builtins", "list"): lambda: list,
+        ("builtins", "dict"): lambda: dict,
+        ("__builtin__", "slice"): lambda: slice,
+        ("__builtin__", "set"): lambda: set,
         ("__builtin__", "object"): lambda: object,
-        ("_codecs", "encode"): lambda: _encode, ("copyreg", "__newobj__"): lambda: copyreg.__newobj__,  # type: ignore[attr-defined]
-        ("numpy", "ndarray"): lambda: _Array, ("numpy", "dtype"): lambda: _Dtype,
+        ("_codecs", "encode"): lambda: _encode,
+        ("copyreg", "__newobj__"): lambda: copyreg.__newobj__,  # type: ignore[attr-defined]
+        ("numpy", "ndarray"): lambda: _Array,
+        ("numpy", "dtype"): lambda: _Dtype,
         ("torch", "Size"): lambda: tuple,
-    }  # fmt: skip
+    }
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
         names[module, "_reconstruct"], names[module, "scalar"] = lambda: _reconstruct_array, lambda: _scalar
     for module in ("numpy.core.numeric", "numpy._core.numeric"):
@@ -316,15 +331,19 @@ def _pandas_names() -> dict[tuple[str, str], Callable[[], Any]]:
         return lambda: getattr(importlib.import_module(module), name)
 
     same = {
-        "pandas.core.frame": ["DataFrame"], "pandas.core.series": ["Series"],
+        "pandas.core.frame": ["DataFrame"],
+        "pandas.core.series": ["Series"],
         "pandas.core.internals.managers": ["BlockManager", "SingleBlockManager"],
         "pandas._libs.internals": ["_unpickle_block"],
-        "pandas.core.indexes.base": ["_new_Index", "Index"], "pandas.core.indexes.range": ["RangeIndex"],
-        "pandas.core.indexes.multi": ["MultiIndex"], "pandas.core.arrays.categorical": ["Categorical"],
-        "pandas.core.dtypes.dtypes": ["CategoricalDtype"], "pandas.core.indexes.category": ["CategoricalIndex"],
+        "pandas.core.indexes.base": ["_new_Index", "Index"],
+        "pandas.core.indexes.range": ["RangeIndex"],
+        "pandas.core.indexes.multi": ["MultiIndex"],
+        "pandas.core.arrays.categorical": ["Categorical"],
+        "pandas.core.dtypes.dtypes": ["CategoricalDtype"],
+        "pandas.core.indexes.category": ["CategoricalIndex"],
         "pandas._libs.arrays": ["__pyx_unpickle_NDArrayBacked"],
         "pandas.core.arrays.string_": ["StringArray", "StringDtype"],
-    }  # fmt: skip
+    }
     names = {(module, name): later(module, name) for module, listed in same.items() for name in listed}
     for old in ("Int64Index", "UInt64Index", "Float64Index"):
         names["pandas.core.indexes.numeric", old] = later("pandas.core.indexes.base", "Index")
@@ -377,8 +396,22 @@ def _load(stream: Any, path: Path, archive: TorchArchive | None, lazy: bool) -> 
         raise InputError(
             str(error) if str(path) in str(error) else f"{path} cannot be read as a pickle: {error}."
         ) from error
-    except (EOFError, ValueError, TypeError, AttributeError, KeyError, IndexError, ImportError, MemoryError,
-            AssertionError, OverflowError, RecursionError, struct.error, OSError, zlib.error) as error:  # fmt: skip
+    except (
+        EOFError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        IndexError,
+        ImportError,
+        MemoryError,
+        AssertionError,
+        OverflowError,
+        RecursionError,
+        struct.error,
+        OSError,
+        zlib.error,
+    ) as error:
         raise InputError(
             f"{path} cannot be read as a pickle ({type(error).__name__}: {error}). It is damaged, or written by a "
             f"version of pandas or "

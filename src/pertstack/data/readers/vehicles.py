@@ -133,21 +133,26 @@ def _need_controls(lines: Names, of_line: Mapping[Key, Positions], what: str) ->
         )
 
 
-def _elsewhere(
-    wanted: Sequence[Key], keys: Sequence[Key], ids: Names, what: str, where: str
-) -> list[Finding]:  # fmt: skip
+def _elsewhere(wanted: Sequence[Key], keys: Sequence[Key], ids: Names, what: str, where: str) -> list[Finding]:
     """A warning where samples got the control of their cell line because their plate has none of it."""
     at = [i for i, got in enumerate(keys) if got[1] is None]
     if not at:
         return []
     units = sorted({_in_words((line, plate or "an unknown plate")) for line, plate in (wanted[i] for i in at)})
-    return [Finding(
-        "warning", "controls_from_other_plates",
-        f"{len(at):,} of {len(wanted):,} samples have no {what} of their cell line on their plate "
-        f"({first_few(units)}). They are given those of the cell line on its other plates, so the difference between "
-        f"plates is in their effects. Leave them out, or treat all samples alike with --controls line_mean.",
-        len(at), tuple(str(ids[i]) for i in at[:10]), where, {"n_samples": len(at), "n_places": len(units)},
-    )]  # fmt: skip
+    return [
+        Finding(
+            "warning",
+            "controls_from_other_plates",
+            f"{len(at):,} of {len(wanted):,} samples have no {what} of their cell line on their plate "
+            f"({first_few(units)}). They are given those of the cell line on its other plates, so the difference "
+            f"between "
+            f"plates is in their effects. Leave them out, or treat all samples alike with --controls line_mean.",
+            len(at),
+            tuple(str(ids[i]) for i in at[:10]),
+            where,
+            {"n_samples": len(at), "n_places": len(units)},
+        )
+    ]
 
 
 def _in_words(key: Key) -> str:

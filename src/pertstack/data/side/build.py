@@ -116,13 +116,18 @@ def _user(path: Path, names: tuple[str, ...], findings: list[Finding]) -> Pertur
     matrix[~known] = 0
     lacking = [n for n, k in zip(names, known, strict=True) if not k]
     if lacking:
-        findings.append(Finding(
-            "warning", "features_missing",
-            f"{path.name} has no usable features for {len(lacking):,} of {len(names):,} perturbations "
-            f"({int(broken.sum()):,} of them with "
-            f"missing or infinite values): {first_few(lacking)}. They are marked unknown.",
-            len(lacking), tuple(lacking[:10]), str(path),
-        ))  # fmt: skip
+        findings.append(
+            Finding(
+                "warning",
+                "features_missing",
+                f"{path.name} has no usable features for {len(lacking):,} of {len(names):,} perturbations "
+                f"({int(broken.sum()):,} of them with "
+                f"missing or infinite values): {first_few(lacking)}. They are marked unknown.",
+                len(lacking),
+                tuple(lacking[:10]),
+                str(path),
+            )
+        )
     return PerturbationFeatures("user", names, tuple(str(c) for c in table.columns), matrix, known)
 
 
@@ -130,10 +135,17 @@ def _structures(obs: pd.DataFrame, names: tuple[str, ...], findings: list[Findin
     if "smiles" not in obs:
         return None
     if not has_rdkit():
-        findings.append(Finding("warning", "no_rdkit", (
-            "SMILES are known, but rdkit is not installed, so there are no fingerprints and models that read "
-            "structures are not available. "
-            "Install it with: pip install 'pertstack[lincs]'")))  # fmt: skip
+        findings.append(
+            Finding(
+                "warning",
+                "no_rdkit",
+                (
+                    "SMILES are known, but rdkit is not installed, so there are no fingerprints and models that read "
+                    "structures are not available. "
+                    "Install it with: pip install 'pertstack[lincs]'"
+                ),
+            )
+        )
         return None
     known = (
         obs[["perturbation", "smiles"]].dropna().astype(str).drop_duplicates().sort_values(["perturbation", "smiles"])
@@ -142,15 +154,22 @@ def _structures(obs: pd.DataFrame, names: tuple[str, ...], findings: list[Findin
     found, unreadable = morgan_features({name: first.get(name) for name in names})
     absent = [n for n in names if n not in first.index]
     for code, lacking, why in (
-        ("smiles_unreadable", unreadable, "a SMILES that rdkit cannot parse"), ("smiles_missing", absent, "no SMILES"),
-    ):  # fmt: skip
+        ("smiles_unreadable", unreadable, "a SMILES that rdkit cannot parse"),
+        ("smiles_missing", absent, "no SMILES"),
+    ):
         if lacking:
-            findings.append(Finding(
-                "warning", code,
-                f"{len(lacking):,} of {len(names):,} perturbations have {why}: {first_few(lacking)}. Their structure "
-                f"is unknown to the models; "
-                f"nothing is put in its place.", len(lacking), tuple(lacking[:10]),
-            ))  # fmt: skip
+            findings.append(
+                Finding(
+                    "warning",
+                    code,
+                    f"{len(lacking):,} of {len(names):,} perturbations have {why}: {first_few(lacking)}. Their "
+                    f"structure "
+                    f"is unknown to the models; "
+                    f"nothing is put in its place.",
+                    len(lacking),
+                    tuple(lacking[:10]),
+                )
+            )
     return found if found.known.any() else None
 
 
@@ -202,12 +221,18 @@ def _targets(
     columns = tuple(sorted({g for n in hit for g in table[n]} & measured))
     lacking = [n for n in names if n not in set(hit)]
     if lacking:
-        findings.append(Finding(
-            "warning", "targets_missing",
-            f"{len(lacking):,} of {len(names):,} perturbations have no target among the study's genes: "
-            f"{first_few(lacking)}. Models that "
-            f"need targets see them as unknown.", len(lacking), tuple(lacking[:10]), where,
-        ))  # fmt: skip
+        findings.append(
+            Finding(
+                "warning",
+                "targets_missing",
+                f"{len(lacking):,} of {len(names):,} perturbations have no target among the study's genes: "
+                f"{first_few(lacking)}. Models that "
+                f"need targets see them as unknown.",
+                len(lacking),
+                tuple(lacking[:10]),
+                where,
+            )
+        )
     return multi_hot("targets", table, names, columns)
 
 
@@ -219,10 +244,15 @@ def _graph(
     touched[pairs.ravel()] = True
     alone = [g for g, t in zip(genes, touched, strict=True) if not t]
     if alone or dropped:
-        findings.append(Finding(
-            "note", "graph_partial",
-            f"The gene graph has {len(pairs):,} edges between genes of the study; {dropped:,} edges to other genes "
-            f"were left out, and "
-            f"{len(alone):,} of {len(genes):,} genes have no edge.", len(alone), tuple(alone[:10]),
-        ))  # fmt: skip
+        findings.append(
+            Finding(
+                "note",
+                "graph_partial",
+                f"The gene graph has {len(pairs):,} edges between genes of the study; {dropped:,} edges to other genes "
+                f"were left out, and "
+                f"{len(alone):,} of {len(genes):,} genes have no edge.",
+                len(alone),
+                tuple(alone[:10]),
+            )
+        )
     return GeneGraph(genes, pairs)

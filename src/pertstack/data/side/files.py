@@ -26,10 +26,16 @@ from pertstack.data.side.side import FEATURE_KINDS, FeatureKind, GeneGraph, Pert
 Pairs = np.ndarray[Any, np.dtype[np.int64]]
 
 _PAIR_COLUMNS = (
-    ("gene_a", "gene_b"), ("symbol_a", "symbol_b"), ("preferredName_A", "preferredName_B"),
-    ("Official Symbol Interactor A", "Official Symbol Interactor B"), ("gene1", "gene2"), ("source", "target"),
-    ("protein1", "protein2"), ("node1", "node2"), ("from", "to"),
-)  # fmt: skip
+    ("gene_a", "gene_b"),
+    ("symbol_a", "symbol_b"),
+    ("preferredName_A", "preferredName_B"),
+    ("Official Symbol Interactor A", "Official Symbol Interactor B"),
+    ("gene1", "gene2"),
+    ("source", "target"),
+    ("protein1", "protein2"),
+    ("node1", "node2"),
+    ("from", "to"),
+)
 _SCORE_COLUMNS = ("combined_score", "score", "weight", "confidence")
 _NAME_COLUMNS = ("perturbation", "pert_id", "compound", "drug", "name", "index", "Unnamed: 0")
 
@@ -38,10 +44,15 @@ def save_side(folder: str | Path, side: SideInformation) -> None:
     """Write ``features_<kind>.npz`` per kind and ``graph.npz`` into a folder, each whole or not at all."""
     folder = Path(folder)
     for kind, table in side.features.items():
-        _save_npz(folder / f"features_{kind}.npz", {
-            "perturbations": np.array(table.perturbations, dtype=str), "columns": np.array(table.columns, dtype=str),
-            "matrix": table.matrix, "known": table.known,
-        })  # fmt: skip
+        _save_npz(
+            folder / f"features_{kind}.npz",
+            {
+                "perturbations": np.array(table.perturbations, dtype=str),
+                "columns": np.array(table.columns, dtype=str),
+                "matrix": table.matrix,
+                "known": table.known,
+            },
+        )
     if side.graph is not None:
         _save_npz(
             folder / "graph.npz", {"gene_names": np.array(side.graph.gene_names, dtype=str), "edges": side.graph.edges}

@@ -23,8 +23,14 @@ _NAMES = ("preferred_name", "alias", "gene", "gene_name", "gene_symbol", "symbol
 
 def names_beside(edges: Path) -> Path | None:
     """The ``protein.info`` file beside a ``protein.links`` one of the same species and version, if there is one."""
-    for kind in ("links.full", "links.detailed", "links", "physical.links.full", "physical.links.detailed",
-                 "physical.links"):  # fmt: skip
+    for kind in (
+        "links.full",
+        "links.detailed",
+        "links",
+        "physical.links.full",
+        "physical.links.detailed",
+        "physical.links",
+    ):
         if f"protein.{kind}." in edges.name:
             plain = edges.name.replace(f"protein.{kind}.", "protein.info.").removesuffix(".gz")
             found = [edges.with_name(n) for n in (plain, f"{plain}.gz") if edges.with_name(n).is_file()]

@@ -77,12 +77,14 @@ def read_design(config: SimulationConfig, rng: np.random.Generator) -> Design:
     rows = table[table["smiles"].isin(smiles)].reset_index(drop=True)
     rows = rows.loc[np.sort(rng.permutation(len(rows))[:wanted])].reset_index(drop=True)
     at = {s: i for i, s in enumerate(smiles)}
-    conditions = pd.DataFrame({
-        "perturbation": rows["smiles"].map(at).to_numpy(np.int64),
-        "cell_line": rows["cell_line"].map({c: i for i, c in enumerate(lines)}).to_numpy(np.int64),
-        "dose": rng.choice(DOSES, size=len(rows), p=DOSE_SHARES),
-        "time_h": rng.choice(TIMES, size=len(rows), p=TIME_SHARES),
-    }).drop_duplicates(ignore_index=True)  # fmt: skip
+    conditions = pd.DataFrame(
+        {
+            "perturbation": rows["smiles"].map(at).to_numpy(np.int64),
+            "cell_line": rows["cell_line"].map({c: i for i, c in enumerate(lines)}).to_numpy(np.int64),
+            "dose": rng.choice(DOSES, size=len(rows), p=DOSE_SHARES),
+            "time_h": rng.choice(TIMES, size=len(rows), p=TIME_SHARES),
+        }
+    ).drop_duplicates(ignore_index=True)
     width = max(3, len(str(len(smiles))))
     names = tuple(f"cpd{i + 1:0{width}d}" for i in range(len(smiles)))
     return Design(conditions, lines, names, tuple(smiles), fingerprints.rows(smiles)[0])

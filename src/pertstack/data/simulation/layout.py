@@ -63,12 +63,14 @@ def _conditions(config: SimulationConfig, rng: np.random.Generator, n_lines: int
 
     def draw(perturbation: Ints) -> pd.DataFrame:
         n = len(perturbation)
-        return pd.DataFrame({
-            "perturbation": perturbation,
-            "cell_line": rng.choice(n_lines, size=n, p=line_share),
-            "dose": rng.choice(DOSES, size=n, p=DOSE_SHARES),
-            "time_h": rng.choice(TIMES, size=n, p=TIME_SHARES),
-        })  # fmt: skip
+        return pd.DataFrame(
+            {
+                "perturbation": perturbation,
+                "cell_line": rng.choice(n_lines, size=n, p=line_share),
+                "dose": rng.choice(DOSES, size=n, p=DOSE_SHARES),
+                "time_h": rng.choice(TIMES, size=n, p=TIME_SHARES),
+            }
+        )
 
     table = draw(rng.permutation(config.perturbations)[:wanted])
     for _ in range(200):
@@ -97,11 +99,16 @@ def lay_out(
     plate_line = np.array([key[0] for key in plates], dtype=np.int64)
     names = tuple(f"{line_names[c]}_{t:g}H_P{m + 1:03d}_X{r}" for c, t, m, r in plates)
     return Layout(
-        perturbation=rows["perturbation"].to_numpy(np.int64), cell_line=rows["cell_line"].to_numpy(np.int64),
-        dose=rows["dose"].to_numpy(np.float64), time_h=rows["time_h"].to_numpy(np.float64),
-        replicate=rows["replicate"].to_numpy(np.int64), plate=plate, plate_names=names, plate_cell_line=plate_line,
+        perturbation=rows["perturbation"].to_numpy(np.int64),
+        cell_line=rows["cell_line"].to_numpy(np.int64),
+        dose=rows["dose"].to_numpy(np.float64),
+        time_h=rows["time_h"].to_numpy(np.float64),
+        replicate=rows["replicate"].to_numpy(np.int64),
+        plate=plate,
+        plate_names=names,
+        plate_cell_line=plate_line,
         control_well=_pair(plate, plate_line, config, rng),
-    )  # fmt: skip
+    )
 
 
 def _replicates_per_condition(n_conditions: int, config: SimulationConfig) -> Ints:

@@ -54,13 +54,20 @@ class World:
         """Canonical metadata; index: sample ids."""
         layout, lines, perts = self.layout, np.array(self.line_names), np.array(self.perturbation_names)
         plates = np.array(layout.plate_names)
-        table = pd.DataFrame({
-            "perturbation": perts[layout.perturbation], "cell_line": lines[layout.cell_line],
-            "smiles": np.array(self.smiles, dtype=object)[layout.perturbation],
-            "dose": layout.dose, "dose_unit": "uM", "log10_dose": np.log10(layout.dose), "time_h": layout.time_h,
-            "plate": plates[layout.plate], "replicate": [f"X{r}" for r in layout.replicate],
-            "control_id": self._control_ids(plates),
-        })  # fmt: skip
+        table = pd.DataFrame(
+            {
+                "perturbation": perts[layout.perturbation],
+                "cell_line": lines[layout.cell_line],
+                "smiles": np.array(self.smiles, dtype=object)[layout.perturbation],
+                "dose": layout.dose,
+                "dose_unit": "uM",
+                "log10_dose": np.log10(layout.dose),
+                "time_h": layout.time_h,
+                "plate": plates[layout.plate],
+                "replicate": [f"X{r}" for r in layout.replicate],
+                "control_id": self._control_ids(plates),
+            }
+        )
         table.index = pd.Index([f"s{i:06d}" for i in range(len(table))], name="sample_id", dtype=object)
         return table
 
@@ -89,7 +96,7 @@ class World:
             "targets": pd.DataFrame(pairs, columns=["perturbation", "gene"]),
             "graph": pd.DataFrame(genes[self.truth.edges], columns=["gene_a", "gene_b"]),
             "simulation": settings,
-        }  # fmt: skip
+        }
 
 
 def make_world(config: SimulationConfig) -> World:

@@ -59,17 +59,23 @@ def make_truth(config: SimulationConfig, features: Float32, basal: Float32, rng:
     landmark[rng.permutation(n_genes)[: max(2, round(config.landmark_share * n_genes))]] = True
     shape = (n_perts, p)
     return Truth(
-        loadings=loadings, basal=basal, response=_responses(basal, p, config.cell_modifier, rng),
-        observable=_observable(features, p, rng), hidden=_normal(rng, shape),
+        loadings=loadings,
+        basal=basal,
+        response=_responses(basal, p, config.cell_modifier, rng),
+        observable=_observable(features, p, rng),
+        hidden=_normal(rng, shape),
         hidden_by_line=_normal(rng, (n_lines, *shape)),
-        network=network, targets=tuple(tuple(int(target_genes[t]) for t in ts) for ts in targets),
+        network=network,
+        targets=tuple(tuple(int(target_genes[t]) for t in ts) for ts in targets),
         target_genes=target_genes,
-        edges=edges, strength=np.exp(config.strength_spread * rng.normal(size=n_perts)).astype(np.float32),
+        edges=edges,
+        strength=np.exp(config.strength_spread * rng.normal(size=n_perts)).astype(np.float32),
         log10_ec50=rng.normal(-0.3, 0.5, size=n_perts).astype(np.float32),
         common=(config.common_sd * _loadings(3, n_genes, 0.4, rng).sum(0) / np.sqrt(3)).astype(np.float32),
         plate_loadings=_normal(rng, (N_NOISE, n_genes)) / np.float32(np.sqrt(N_NOISE)),
-        landmark=landmark, inference=_inference(int(landmark.sum()), int((~landmark).sum()), rng),
-    )  # fmt: skip
+        landmark=landmark,
+        inference=_inference(int(landmark.sum()), int((~landmark).sum()), rng),
+    )
 
 
 def effects(truth: Truth, config: SimulationConfig, layout: Layout, rows: Ints) -> Float32:

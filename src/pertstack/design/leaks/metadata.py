@@ -59,13 +59,16 @@ def _groups(frame: pd.DataFrame, group_by: str) -> list[Finding]:
             n = affected(frame["group"], values)
             found.append(
                 Finding(
-                    "error", code,
+                    "error",
+                    code,
                     f"{len(values):,} groups ({group_by}) with {n:,} samples are {where}: {', '.join(values[:10])}. "
                     f"The plan claims to answer '{question(group_by)}', but models have met these groups. Keep whole "
                     f"groups together, or state the grouping that was used: {_kept_whole(frame, group_by)}.",
-                    len(values), tuple(values[:10]), numbers={"groups": len(values), "samples": n},
+                    len(values),
+                    tuple(values[:10]),
+                    numbers={"groups": len(values), "samples": n},
                 )
-            )  # fmt: skip
+            )
     try:
         now = group_ids(frame, group_by)
     except StackingError:
@@ -74,12 +77,15 @@ def _groups(frame: pd.DataFrame, group_by: str) -> list[Finding]:
     if len(moved):
         found.append(
             Finding(
-                "error", "group_changed",
+                "error",
+                "group_changed",
                 f"{len(moved):,} samples have another {group_by} in the data than in the plan: "
                 f"{', '.join(map(str, moved[:10]))}. The data or the plan changed since; make a new study.",
-                len(moved), tuple(map(str, moved[:10])), numbers={"samples": len(moved)},
+                len(moved),
+                tuple(map(str, moved[:10])),
+                numbers={"samples": len(moved)},
             )
-        )  # fmt: skip
+        )
     return found
 
 
@@ -125,13 +131,15 @@ def _perturbations(frame: pd.DataFrame, group_by: str) -> list[Finding]:
         meaning = "One name stands for several structures here; models may have met the name. Check the names."
     return [
         Finding(
-            severity, "perturbation_across",
+            severity,
+            "perturbation_across",
             f"{len(values):,} perturbations are in several folds or on both sides of the test ({len(roles):,} of them "
             f"in the test; {share:.0%} of the test samples): {', '.join(values[:10])}. {meaning}",
-            len(values), tuple(values[:10]),
+            len(values),
+            tuple(values[:10]),
             numbers={"perturbations": len(values), "in_test": len(roles), "test_share": share},
         )
-    ]  # fmt: skip
+    ]
 
 
 def _replicates(frame: pd.DataFrame, group_by: str) -> list[Finding]:
@@ -149,13 +157,16 @@ def _replicates(frame: pd.DataFrame, group_by: str) -> list[Finding]:
     n = affected(key, values)
     return [
         Finding(
-            "warning", "replicate_across",
+            "warning",
+            "replicate_across",
             f"{len(values):,} conditions ({', '.join(columns)}) have replicates in several folds or on both sides of "
             f"the test, {n:,} samples in all: {'; '.join(values[:5])}. A model can answer from the replicate, so "
             "scores speak of repeated measurements, not of new conditions.",
-            len(values), tuple(values[:10]), numbers={"conditions": len(values), "samples": n, "in_test": len(roles)},
+            len(values),
+            tuple(values[:10]),
+            numbers={"conditions": len(values), "samples": n, "in_test": len(roles)},
         )
-    ]  # fmt: skip
+    ]
 
 
 def _plates(frame: pd.DataFrame, group_by: str) -> list[Finding]:
@@ -168,13 +179,16 @@ def _plates(frame: pd.DataFrame, group_by: str) -> list[Finding]:
         return []
     return [
         Finding(
-            "note", "plate_across",
+            "note",
+            "plate_across",
             f"{len(values):,} plates have samples in several folds or on both sides of the test. Effects of the plate "
             "are shared by all of them, so every model looks a little better than on a new plate. Group by plate to "
             "measure that.",
-            len(values), tuple(values[:10]), numbers={"plates": len(values), "in_test": len(roles)},
+            len(values),
+            tuple(values[:10]),
+            numbers={"plates": len(values), "in_test": len(roles)},
         )
-    ]  # fmt: skip
+    ]
 
 
 def _controls(frame: pd.DataFrame) -> list[Finding]:
@@ -191,12 +205,15 @@ def control_finding(shared: list[str], key: pd.Series[str], place: pd.Series[int
     n = int((key.isin(shared) & held_out).sum())
     share = n / max(1, int(held_out.sum()))
     return Finding(
-        "warning", "control_across_roles",
+        "warning",
+        "control_across_roles",
         f"{len(shared):,} control rows serve development and test samples ({how}); {n:,} test samples ({share:.0%}) "
         "are measured against one. The noise of a shared control is in truth and prediction alike, so metrics "
         "against the own control reward whoever reproduces that noise. Read the pooled reference beside them.",
-        len(shared), tuple(shared[:10]), numbers={"controls": len(shared), "test_samples": n, "test_share": share},
-    )  # fmt: skip
+        len(shared),
+        tuple(shared[:10]),
+        numbers={"controls": len(shared), "test_samples": n, "test_share": share},
+    )
 
 
 def _cell_lines(frame: pd.DataFrame, group_by: str, n_folds: int) -> list[Finding]:
@@ -220,11 +237,17 @@ def _cell_lines(frame: pd.DataFrame, group_by: str, n_folds: int) -> list[Findin
         "cell_line_absent_from_a_fold": (some, "note", part),
     }
     return [
-        Finding(level, code, f"{len(v):,} cell lines {what}: {', '.join(v[:10])}.", len(v), tuple(v[:10]),
-                numbers={"cell_lines": len(v)})
+        Finding(
+            level,
+            code,
+            f"{len(v):,} cell lines {what}: {', '.join(v[:10])}.",
+            len(v),
+            tuple(v[:10]),
+            numbers={"cell_lines": len(v)},
+        )
         for code, (v, level, what) in words.items()
         if v
-    ]  # fmt: skip
+    ]
 
 
 def _sizes(frame: pd.DataFrame, n_folds: int) -> list[Finding]:
@@ -239,20 +262,23 @@ def _sizes(frame: pd.DataFrame, n_folds: int) -> list[Finding]:
         if n < TINY_GROUPS:
             found.append(
                 Finding(
-                    severity, "tiny_fold" if place >= 0 else "tiny_test",
+                    severity,
+                    "tiny_fold" if place >= 0 else "tiny_test",
                     f"{name} has {n} groups. A score on so few says little about other groups, and its interval is a "
                     "rough guide. Use fewer folds, a larger test or a finer grouping.",
-                    where=name, numbers={"groups": n, "samples": int(samples.get(place, 0))},
+                    where=name,
+                    numbers={"groups": n, "samples": int(samples.get(place, 0))},
                 )
-            )  # fmt: skip
+            )
     sizes = np.array([int(samples.get(f, 0)) for f in range(n_folds)])
     if sizes.min() < sizes.mean() / 3:
         found.append(
             Finding(
-                "warning", "uneven_folds",
+                "warning",
+                "uneven_folds",
                 f"Folds have {', '.join(map(str, sizes))} samples. Some group is much larger than others, so folds "
                 "weigh unequally. Another seed before the first fit, or a finer grouping, evens them out.",
                 numbers={"samples": sizes.tolist()},
             )
-        )  # fmt: skip
+        )
     return found

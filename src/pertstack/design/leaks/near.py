@@ -48,15 +48,23 @@ def near_duplicates(scan: RowScan, frame: pd.DataFrame, near: float, again: Agai
     at_least = "" if complete else "at least "
     return [
         Finding(
-            "warning", "near_duplicates_across",
+            "warning",
+            "near_duplicates_across",
             f"{at_least}{len(pairs):,} pairs of samples on both sides of the plan are almost the same ({how} >= "
             f"{near}), {in_test:,} of them with a test sample: {'; '.join(examples[:5])}. They may be one measurement "
             "stored twice. Remove copies, or group so that they stay together.",
-            len(pairs), examples,
-            numbers={"pairs": len(pairs), "in_test": in_test, "largest": float(r.max()), "threshold": near,
-                     "exact": again is not None, "complete": complete},
+            len(pairs),
+            examples,
+            numbers={
+                "pairs": len(pairs),
+                "in_test": in_test,
+                "largest": float(r.max()),
+                "threshold": near,
+                "exact": again is not None,
+                "complete": complete,
+            },
         )
-    ]  # fmt: skip
+    ]
 
 
 def candidates(scan: RowScan, place: Array, near: float) -> tuple[Array, bool]:

@@ -49,10 +49,15 @@ class RowScan:
         large = sorted(counts.index[counts >= LEAST_OF_LINE])
         line = lines.map({name: i for i, name in enumerate(large)}).fillna(len(large)).astype(int).to_numpy()
         return cls(
-            np.zeros(n, dtype=bool), np.full(n, "", dtype=object), np.full(n, "", dtype=object),
-            np.zeros((n, SKETCH), dtype=np.float32), np.zeros(n), line, (frame["place"] >= 0).to_numpy(),
+            np.zeros(n, dtype=bool),
+            np.full(n, "", dtype=object),
+            np.full(n, "", dtype=object),
+            np.zeros((n, SKETCH), dtype=np.float32),
+            np.zeros(n),
+            line,
+            (frame["place"] >= 0).to_numpy(),
             len(large) + 1,
-        )  # fmt: skip
+        )
 
     def add(self, at: Array, control: Array, treated: Array) -> None:
         """Rows ``at`` (n_rows,) with control and treated (n_rows, G)."""
@@ -116,24 +121,29 @@ def _identical(scan: RowScan, frame: pd.DataFrame) -> list[Finding]:
         examples = tuple(" = ".join(map(str, pair)) for pair in pairs)
         found.append(
             Finding(
-                "error", "identical_rows_across",
+                "error",
+                "identical_rows_across",
                 f"{len(crossing):,} treated profiles occur more than once on both sides of the plan ({len(members):,} "
                 f"samples, {len(roles):,} profiles in development and test): {'; '.join(examples)}. Who saw one has "
                 "seen the other. Remove the copies, or group so that they stay together.",
-                len(crossing), examples,
+                len(crossing),
+                examples,
                 numbers={"profiles": len(crossing), "samples": len(members), "in_test": len(roles)},
             )
-        )  # fmt: skip
+        )
     inside = repeated[~repeated.isin(crossing)]
     if len(inside):
         found.append(
             Finding(
-                "note", "identical_rows_inside",
+                "note",
+                "identical_rows_inside",
                 f"{inside.nunique():,} treated profiles occur more than once within one fold or within the test "
                 f"({len(inside):,} samples). They count as several samples in every mean.",
-                int(inside.nunique()), tuple(map(str, inside.index[:10])), numbers={"samples": len(inside)},
+                int(inside.nunique()),
+                tuple(map(str, inside.index[:10])),
+                numbers={"samples": len(inside)},
             )
-        )  # fmt: skip
+        )
     return found
 
 

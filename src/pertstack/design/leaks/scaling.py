@@ -109,20 +109,25 @@ def _min_max(scan: ScaleScan, layers: slice) -> list[Finding]:
         return []
     n, n_scaled = int((whole & ~inside).sum()), int(whole.sum())
     numbers = {
-        "method": "min_max", "genes_scaled": n_scaled, "genes_with_extreme_in_test_only": n, "genes": n_genes,
-    }  # fmt: skip
+        "method": "min_max",
+        "genes_scaled": n_scaled,
+        "genes_with_extreme_in_test_only": n,
+        "genes": n_genes,
+    }
     if n == 0:
         message = f"{n_scaled:,} genes span exactly 0 to 1, and development rows alone reach both ends of every one."
         return [Finding("note", "scaled_min_max", message, numbers=numbers)]
     return [
         Finding(
-            "warning", "scaling_fitted_on_all_rows",
+            "warning",
+            "scaling_fitted_on_all_rows",
             f"{n_scaled:,} of {n_genes:,} genes span exactly 0 to 1 over all rows, and in {n:,} of them an end is "
             "reached by test rows only: the scaling was fitted with the test in view. It is a mild leak and a scale "
             "that new data will not have. Scale with development rows.",
-            n, numbers=numbers,
+            n,
+            numbers=numbers,
         )
-    ]  # fmt: skip
+    ]
 
 
 def _z_scores(scan: ScaleScan, layers: list[slice]) -> list[Finding]:

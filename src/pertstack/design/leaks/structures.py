@@ -50,14 +50,16 @@ def structure_findings(frame: pd.DataFrame, group_by: str) -> list[Finding]:
         mend = "Group by smiles, or give each one name." if named == "perturbation" else "Give each one SMILES."
         found.append(
             Finding(
-                severity, "structure_across",
+                severity,
+                "structure_across",
                 f"{len(twins):,} compounds occur under several {several} on both sides of the plan (equal {how}; "
                 f"{same:,} of them also by canonical SMILES), {n:,} samples in all: {'; '.join(examples)}. A model "
                 f"that saw one has seen the other. {mend}",
-                len(twins), examples,
+                len(twins),
+                examples,
                 numbers={"structures": len(twins), "in_test": roles, "by_smiles": same, "samples": n},
             )
-        )  # fmt: skip
+        )
     if STRUCTURE in frame:
         found += _salts(_joined(parent_structures(frame[STRUCTURE]), frame, others), whole, spelling, frame)
     if real.notna().any():
@@ -107,13 +109,16 @@ def _salts(
     examples = tuple(forms.values())[:10]
     return [
         Finding(
-            "warning", "salt_across",
+            "warning",
+            "salt_across",
             f"{len(forms):,} compounds are on both sides of the plan as a salt or another form of the same parent "
             f"structure ({roles:,} of them in the test): {'; '.join(examples)}. A model that saw one has as good as "
             "seen the other. Keep them together with --group smiles, or give them one name.",
-            len(forms), examples, numbers={"parents": len(forms), "in_test": roles},
+            len(forms),
+            examples,
+            numbers={"parents": len(forms), "in_test": roles},
         )
-    ]  # fmt: skip
+    ]
 
 
 def _skeletons(
@@ -128,10 +133,13 @@ def _skeletons(
     examples = tuple(related.values())[:10]
     return [
         Finding(
-            "warning", "skeleton_across",
+            "warning",
+            "skeleton_across",
             f"{len(related):,} compounds differ from one on the other side of the plan in stereochemistry, isotopes or "
             f"charge only (equal first block of the InChIKey): {'; '.join(examples)}. Their effects may be the same, "
             "so scores speak of new compounds a little too well. Give related ones one group if that matters.",
-            len(related), examples, numbers={"skeletons": len(related), "in_test": roles},
+            len(related),
+            examples,
+            numbers={"skeletons": len(related), "in_test": roles},
         )
-    ]  # fmt: skip
+    ]

@@ -75,9 +75,14 @@ class FoldPlan:
 
     @classmethod
     def from_table(
-        cls, table: pd.DataFrame, obs: pd.DataFrame | None = None, group_by: str | None = None, n_folds: int | None =
-        None, seed: int = 0, support: pd.Series[bool] | None = None,
-    ) -> FoldPlan:  # fmt: skip
+        cls,
+        table: pd.DataFrame,
+        obs: pd.DataFrame | None = None,
+        group_by: str | None = None,
+        n_folds: int | None = None,
+        seed: int = 0,
+        support: pd.Series[bool] | None = None,
+    ) -> FoldPlan:
         """Plan from an explicit table (columns sample_id, and fold or role or both); see ``plan_table.read_table``.
 
         Development rows of ``support`` become support; a row that the table puts into the test cannot.
@@ -219,20 +224,37 @@ class FoldPlan:
         if (self.table["role"] == "support").any():
             parts.append({"role": "support", "fold": None} | counts_of(self.table[self.table["role"] == "support"]))
         return {
-            "question": self.question, "group_by": self.group_by, "rule": self.rule, "n_folds": self.n_folds,
-            "n_samples": len(self.table), "n_groups": int(self.table["group"].nunique()), "seed": self.seed,
-            "test_share": self.test_share, "digest": self.digest, "batches": len(self.digests), "parts": parts,
-        }  # fmt: skip
+            "question": self.question,
+            "group_by": self.group_by,
+            "rule": self.rule,
+            "n_folds": self.n_folds,
+            "n_samples": len(self.table),
+            "n_groups": int(self.table["group"].nunique()),
+            "seed": self.seed,
+            "test_share": self.test_share,
+            "digest": self.digest,
+            "batches": len(self.digests),
+            "parts": parts,
+        }
 
     def save(self, folder: Path) -> None:
         """Write ``folds.parquet`` and ``plan.json``; only over nothing, the same plan, or a plan this one extends."""
         check_digests(self.table, self.digests, self.group_by, self.n_folds, "the plan in memory")
         share = self.test_share
         facts = {
-            "format": FORMAT, "digest": self.digest, "digests": list(self.digests), "group_by": self.group_by,
-            "question": self.question, "n_folds": self.n_folds, "rule": self.rule, "seed": self.seed, "salt": self.salt,
-            "test_share": share, "n_samples": len(self.table), "thresholds": None,
-        }  # fmt: skip
+            "format": FORMAT,
+            "digest": self.digest,
+            "digests": list(self.digests),
+            "group_by": self.group_by,
+            "question": self.question,
+            "n_folds": self.n_folds,
+            "rule": self.rule,
+            "seed": self.seed,
+            "salt": self.salt,
+            "test_share": share,
+            "n_samples": len(self.table),
+            "thresholds": None,
+        }
         if share is not None:
             edges = [str((f << 64) // self.n_folds) for f in range(1, self.n_folds)]
             facts["thresholds"] = {"role": str(role_threshold(share)), "fold": edges}
@@ -243,9 +265,15 @@ class FoldPlan:
         """Read a plan and verify that its rows are the ones that were written."""
         table, facts = read_plan(Path(folder))
         return cls(
-            table, facts["group_by"], facts["n_folds"], facts["rule"], facts["seed"], facts["salt"],
-            facts["test_share"], tuple(facts["digests"]),
-        )  # fmt: skip
+            table,
+            facts["group_by"],
+            facts["n_folds"],
+            facts["rule"],
+            facts["seed"],
+            facts["salt"],
+            facts["test_share"],
+            tuple(facts["digests"]),
+        )
 
     def _with_digest(self) -> FoldPlan:
         return replace(self, digests=(*self.digests, digest_of(self.table, self.group_by, self.n_folds)))

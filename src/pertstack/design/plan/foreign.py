@@ -23,10 +23,18 @@ from pertstack.data.labels import is_control_name, look_up
 from pertstack.data.readers.unpickle import load_pickle
 
 WORDS = {
-    "train": "development", "training": "development", "val": "development", "valid": "development",
-    "validation": "development", "dev": "development", "test": "test", "testing": "test", "held-out": "test",
-    "heldout": "test", "holdout": "test",
-}  # fmt: skip
+    "train": "development",
+    "training": "development",
+    "val": "development",
+    "valid": "development",
+    "validation": "development",
+    "dev": "development",
+    "test": "test",
+    "testing": "test",
+    "held-out": "test",
+    "heldout": "test",
+    "holdout": "test",
+}
 """What a split calls a part, and its role here."""
 _NATIVE = {"sample_id", "role", "fold"}
 _BY_PAIR, _BY_LINE = "perturbation+cell_line", "cell_line"
@@ -145,12 +153,15 @@ def _said_once(path: Path, table: pd.DataFrame) -> Finding:
             f"{'learn from' if not n else 'judge on'}. Check that data and split belong together."
         )
     return Finding(
-        "warning", "split_without_folds",
+        "warning",
+        "split_without_folds",
         f"{path.name} cuts once: {n:,} samples to train and validate on, {m:,} to test on, and no folds. Folds of "
         f"the {n:,} were drawn here, so models that are fitted here are cross-fitted and combined as ever. Models "
         f"trained elsewhere on this split have seen all {n:,}: nothing can be learned from their predictions there, "
-        f"so they are judged on the test alone (`pertstack evaluate`).", n, where=str(path),
-    )  # fmt: skip
+        f"so they are judged on the test alone (`pertstack evaluate`).",
+        n,
+        where=str(path),
+    )
 
 
 def _k_folds(path: Path, folds: Mapping[str, Any], obs: pd.DataFrame, cells: pd.Series[Any] | None) -> ForeignSplit:
@@ -174,11 +185,14 @@ def _k_folds(path: Path, folds: Mapping[str, Any], obs: pd.DataFrame, cells: pd.
     table = pd.DataFrame({"sample_id": list(places), "fold": list(places.values())})
     named = ", ".join(f"{name} = fold {i}" for i, name in enumerate(order))
     said = Finding(
-        "warning", "folds_without_test",
+        "warning",
+        "folds_without_test",
         f"{path.name} has {len(order)} folds ({named}) and no test beside them: combinations are learned and scored "
         f"out of fold, and no verdict on a held-out test can be had. For one, keep some perturbations out of all "
-        f"folds and name them in a test of their own.", len(order), where=str(path),
-    )  # fmt: skip
+        f"folds and name them in a test of their own.",
+        len(order),
+        where=str(path),
+    )
     return ForeignSplit(table, None, (*findings, said))
 
 
@@ -289,11 +303,17 @@ def _by_cell(path: Path, place: Mapping[str, Any], cells: pd.Series[Any]) -> dic
 def _strange(path: Path, names: Sequence[str], kind: str) -> list[Finding]:
     if not names:
         return []
-    return [Finding(
-        "warning", "split_names_unknown",
-        f"{path.name}: {len(names):,} {kind}s of the split are not among the samples (left out, or of other data): "
-        f"{first_few(names)}.", len(names), tuple(names[:10]), str(path),
-    )]  # fmt: skip
+    return [
+        Finding(
+            "warning",
+            "split_names_unknown",
+            f"{path.name}: {len(names):,} {kind}s of the split are not among the samples (left out, or of other data): "
+            f"{first_few(names)}.",
+            len(names),
+            tuple(names[:10]),
+            str(path),
+        )
+    ]
 
 
 def _lost(path: Path, obs: pd.DataFrame, found: Mapping[str, Any]) -> list[Finding]:
@@ -301,12 +321,17 @@ def _lost(path: Path, obs: pd.DataFrame, found: Mapping[str, Any]) -> list[Findi
     if not lost:
         return []
     gone = sorted(set(obs["perturbation"].loc[lost].astype(str)))
-    return [Finding(
-        "warning", "samples_without_place",
-        f"{path.name} gives no place to {len(lost):,} of {len(obs):,} samples, in {len(gone):,} perturbations: "
-        f"{first_few(gone)}. They are left out of the study: in training or test they could be either.",
-        len(lost), tuple(lost[:10]), str(path),
-    )]  # fmt: skip
+    return [
+        Finding(
+            "warning",
+            "samples_without_place",
+            f"{path.name} gives no place to {len(lost):,} of {len(obs):,} samples, in {len(gone):,} perturbations: "
+            f"{first_few(gone)}. They are left out of the study: in training or test they could be either.",
+            len(lost),
+            tuple(lost[:10]),
+            str(path),
+        )
+    ]
 
 
 # -- cell-load ---------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ _QUESTIONS = {
     "control_id": "new controls: samples whose control profile no model was fitted with",
     "plate": "new plates: samples measured apart from every plate a model was fitted on",
     SAMPLE: "new samples of known perturbations in known cell lines (replicates may be on both sides)",
-}  # fmt: skip
+}
 
 
 def question(group_by: str) -> str:

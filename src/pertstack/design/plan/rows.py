@@ -27,13 +27,15 @@ def make_rows(groups: pd.Series[str], places: dict[str, Place], segment: int) ->
     """Rows of the plan for samples with their groups, in their order."""
     place = groups.map(places).astype("Int64")
     role = place.isna().map({True: "test", False: "development"}).where(place.fillna(0) != SUPPORT, "support")
-    return pd.DataFrame({
-        "sample_id": groups.index.astype(str).to_numpy(dtype=object),
-        "group": groups.to_numpy(dtype=object),
-        "role": role.to_numpy(dtype=object),
-        "fold": place.where(role == "development").to_numpy(),
-        "segment": segment,
-    }).astype({"fold": "Int64", "segment": "int64"})  # fmt: skip
+    return pd.DataFrame(
+        {
+            "sample_id": groups.index.astype(str).to_numpy(dtype=object),
+            "group": groups.to_numpy(dtype=object),
+            "role": role.to_numpy(dtype=object),
+            "fold": place.where(role == "development").to_numpy(),
+            "segment": segment,
+        }
+    ).astype({"fold": "Int64", "segment": "int64"})
 
 
 def groups_per_place(table: pd.DataFrame) -> Counter[Place]:

@@ -120,13 +120,19 @@ def propose_support(plan: FoldPlan, obs: pd.DataFrame) -> list[Finding]:
     final_said = f", for the test {final:.0%}" if test.any() else ""
     return [
         Finding(
-            "warning", "parts_scored_with_combinations",
+            "warning",
+            "parts_scored_with_combinations",
             f"{n[0]:,} combinations are scored together with {n[1]:,} of their parts measured alone. Out of fold "
             f"{oof:.0%} of a combination's parts are among the fit rows{final_said}. If combinations of known parts "
             f"will be predicted, make the parts support: `pertstack init ... --support kind=single` fits on them "
             f"always and scores combinations alone, with {ever:.0%} of the parts known.",
             n[0],
-            numbers={"combinations": n[0], "parts": n[1], "known_out_of_fold": oof, "known_as_support": ever,
-                     "known_for_the_test": final if test.any() else None},
+            numbers={
+                "combinations": n[0],
+                "parts": n[1],
+                "known_out_of_fold": oof,
+                "known_as_support": ever,
+                "known_for_the_test": final if test.any() else None,
+            },
         )
-    ]  # fmt: skip
+    ]

@@ -79,8 +79,15 @@ def read_table(
         fold = pd.Series(drawn, dtype="Int64")
     else:
         n_folds = _count_folds(fold, n_folds)
-    read = pd.DataFrame({"sample_id": table["sample_id"].to_numpy(object), "group": groups.to_numpy(object),
-                         "role": role.to_numpy(object), "fold": fold.to_numpy(), "segment": 0})  # fmt: skip
+    read = pd.DataFrame(
+        {
+            "sample_id": table["sample_id"].to_numpy(object),
+            "group": groups.to_numpy(object),
+            "role": role.to_numpy(object),
+            "fold": fold.to_numpy(),
+            "segment": 0,
+        }
+    )
     read = read.astype({"fold": "Int64", "segment": "int64"})
     _check_enough(read, n_folds)
     return read, group_by, n_folds

@@ -121,9 +121,12 @@ class MLP(Baseline):
         if not target.shape[1] or not inputs.shape[1]:
             return
         network = MLPRegressor(
-            hidden_layer_sizes=(self.width,), alpha=self.weight_decay, learning_rate_init=self.learning_rate,
-            batch_size=min(self.batch_size, int(inner.sum())), random_state=int(rng.integers(2**31)),
-        )  # fmt: skip
+            hidden_layer_sizes=(self.width,),
+            alpha=self.weight_decay,
+            learning_rate_init=self.learning_rate,
+            batch_size=min(self.batch_size, int(inner.sum())),
+            random_state=int(rng.integers(2**31)),
+        )
         best, since = float((target[validation] ** 2).mean()), 0
         weights: tuple[list[Any], list[Any]] | None = None
         for epoch in range(1, self.max_epochs + 1):

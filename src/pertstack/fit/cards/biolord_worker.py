@@ -66,27 +66,44 @@ def main(folder):
 
     Biolord.setup_anndata(rows, categorical_attributes_keys=["cell"], ordered_attributes_keys=["drug"])
     model = Biolord(
-        adata=rows, n_latent=p["n_latent"], model_name="pertstack", split_key="split",
-        train_split="learn", valid_split="check", test_split="nothing stands here",
+        adata=rows,
+        n_latent=p["n_latent"],
+        model_name="pertstack",
+        split_key="split",
+        train_split="learn",
+        valid_split="check",
+        test_split="nothing stands here",
         module_params={
-            "decoder_width": p["decoder_width"], "decoder_depth": p["decoder_depth"],
-            "attribute_nn_width": p["attribute_width"], "attribute_nn_depth": p["attribute_depth"],
+            "decoder_width": p["decoder_width"],
+            "decoder_depth": p["decoder_depth"],
+            "attribute_nn_width": p["attribute_width"],
+            "attribute_nn_depth": p["attribute_depth"],
             "n_latent_attribute_ordered": p["n_latent_attribute_ordered"],
             "reconstruction_penalty": p["reconstruction_penalty"],
             "unknown_attribute_penalty": p["unknown_attribute_penalty"],
             "unknown_attribute_noise_param": p["unknown_attribute_noise_param"],
-            "gene_likelihood": "normal", "seed": task["seed"] % 2**31,
+            "gene_likelihood": "normal",
+            "seed": task["seed"] % 2**31,
         },
-    )  # fmt: skip
+    )
     model.train(
-        max_epochs=p["max_epochs"], batch_size=p["batch_size"], accelerator="cpu", num_workers=0,
-        early_stopping=True, early_stopping_patience=p["patience"], check_val_every_n_epoch=5,
-        enable_checkpointing=False, enable_progress_bar=False,
+        max_epochs=p["max_epochs"],
+        batch_size=p["batch_size"],
+        accelerator="cpu",
+        num_workers=0,
+        early_stopping=True,
+        early_stopping_patience=p["patience"],
+        check_val_every_n_epoch=5,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
         plan_kwargs={
-            "latent_lr": p["latent_lr"], "latent_wd": p["latent_wd"], "decoder_lr": p["decoder_lr"],
-            "attribute_nn_lr": p["attribute_lr"], "attribute_nn_wd": p["attribute_wd"],
+            "latent_lr": p["latent_lr"],
+            "latent_wd": p["latent_wd"],
+            "decoder_lr": p["decoder_lr"],
+            "attribute_nn_lr": p["attribute_lr"],
+            "attribute_nn_wd": p["attribute_wd"],
         },
-    )  # fmt: skip
+    )
     wanted = np.arange(len(fit_control), n_controls)
     dataset = model.get_dataset(rows[wanted].copy())
     dataset["drug"] = torch.as_tensor(new_drug, device=dataset["drug"].device, dtype=dataset["drug"].dtype)
@@ -95,9 +112,11 @@ def main(folder):
         predicted, _ = model.module.get_expression(dataset)
     out = predicted.cpu().numpy() * sd + mean
     np.savez(
-        folder / "predictions.npz", predictions=out.astype(np.float32),
-        sample_ids=np.array(list(new.obs_names), dtype=str), gene_names=np.array(list(new.var_names), dtype=str),
-    )  # fmt: skip
+        folder / "predictions.npz",
+        predictions=out.astype(np.float32),
+        sample_ids=np.array(list(new.obs_names), dtype=str),
+        gene_names=np.array(list(new.var_names), dtype=str),
+    )
 
 
 if __name__ == "__main__":

@@ -43,18 +43,24 @@ def main(folder):
     scgen.SCGEN.setup_anndata(rows, batch_key="condition", labels_key="cell_type")
     model = scgen.SCGEN(rows, n_hidden=p["n_hidden"], n_latent=p["n_latent"], n_layers=p["n_layers"])
     model.train(
-        max_epochs=p["max_epochs"], batch_size=p["batch_size"], early_stopping=True,
-        early_stopping_patience=p["patience"], use_gpu=False,
-    )  # fmt: skip
+        max_epochs=p["max_epochs"],
+        batch_size=p["batch_size"],
+        early_stopping=True,
+        early_stopping_patience=p["patience"],
+        use_gpu=False,
+    )
     known = sorted(set(rows.obs["cell_type"]))
     lines = [line if line in known else known[0] for line in new.obs["cell_line"].astype(str)]
     controls = stack((np.asarray(new.layers["control"]) - mean) / sd, np.full(new.n_obs, "control"), lines)
     predicted, _ = model.predict(ctrl_key="control", stim_key="treated", adata_to_predict=controls)
     codes, out = model.get_latent_representation(controls), np.asarray(predicted.X) * sd + mean
     np.savez(
-        folder / "predictions.npz", predictions=out.astype(np.float32), embedding=codes.astype(np.float32),
-        sample_ids=np.array(list(new.obs_names), dtype=str), gene_names=np.array(list(new.var_names), dtype=str),
-    )  # fmt: skip
+        folder / "predictions.npz",
+        predictions=out.astype(np.float32),
+        embedding=codes.astype(np.float32),
+        sample_ids=np.array(list(new.obs_names), dtype=str),
+        gene_names=np.array(list(new.var_names), dtype=str),
+    )
 
 
 if __name__ == "__main__":

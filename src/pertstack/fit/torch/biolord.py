@@ -160,11 +160,17 @@ class Biolord(TorchModel):
         with_codes = s.cell_group == "code"
         groups = [
             ([*net.codes.parameters(), *(cell if with_codes else [])], s.latent_learning_rate, s.latent_weight_decay),
-            ([*net.attribute.parameters(), *([] if with_codes else cell)], s.attribute_learning_rate,
-             s.attribute_weight_decay),
-            ([*net.hidden.parameters(), *net.mean.parameters(), *net.log_variance.parameters()], s.learning_rate,
-             s.weight_decay),
-        ]  # fmt: skip
+            (
+                [*net.attribute.parameters(), *([] if with_codes else cell)],
+                s.attribute_learning_rate,
+                s.attribute_weight_decay,
+            ),
+            (
+                [*net.hidden.parameters(), *net.mean.parameters(), *net.log_variance.parameters()],
+                s.learning_rate,
+                s.weight_decay,
+            ),
+        ]
         return [torch.optim.Adam(parameters, lr=rate, weight_decay=decay) for parameters, rate, decay in groups]
 
     def trained_rows(self, fit: Index, validation: Index) -> Index:

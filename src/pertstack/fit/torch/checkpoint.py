@@ -34,9 +34,14 @@ class Identity:
 def fit_identity(rows: FitRows, model: str, params: dict[str, Any], plan_digest: str | None) -> Identity:
     """Digests of fit rows, groups, values and plan, and of model and hyper-parameters."""
     of_rows = [
-        FORMAT, plan_digest, digest_names(map(str, rows.sample_ids)), digest_names(map(str, rows.group)),
-        digest_names(map(str, rows.gene_names)), digest_array(rows.control), digest_array(rows.treated),
-    ]  # fmt: skip
+        FORMAT,
+        plan_digest,
+        digest_names(map(str, rows.sample_ids)),
+        digest_names(map(str, rows.group)),
+        digest_names(map(str, rows.gene_names)),
+        digest_array(rows.control),
+        digest_array(rows.treated),
+    ]
     return Identity(digest_json(of_rows), digest_json([FORMAT, model, params]))
 
 

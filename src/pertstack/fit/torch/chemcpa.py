@@ -94,9 +94,12 @@ class ChemCPANetwork(Network):
         reward = self.s.drug_adversary * drug_guess.clamp(max=self._blind(self.n_drug_classes))
         reward = reward + self.s.cell_adversary * cell_guess.clamp(max=self._blind(self.n_cell_classes))
         return {
-            "loss": likelihood + self.s.paired * paired - reward, "predicted": paired, "likelihood": likelihood,
-            "drug_adversary": drug_guess, "cell_adversary": cell_guess,
-        }  # fmt: skip
+            "loss": likelihood + self.s.paired * paired - reward,
+            "predicted": paired,
+            "likelihood": likelihood,
+            "drug_adversary": drug_guess,
+            "cell_adversary": cell_guess,
+        }
 
     @staticmethod
     def _blind(n_classes: int) -> float:

@@ -23,9 +23,13 @@ from pertstack.fit.torch.settings import CheMoESettings
 def two_layers(n_in: int, hidden: int, out: int, dropout: float) -> nn.Sequential:
     """Linear, LayerNorm, ReLU, dropout, linear, LayerNorm."""
     return nn.Sequential(
-        nn.Linear(n_in, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout),
-        nn.Linear(hidden, out), nn.LayerNorm(out),
-    )  # fmt: skip
+        nn.Linear(n_in, hidden),
+        nn.LayerNorm(hidden),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, out),
+        nn.LayerNorm(out),
+    )
 
 
 class CheMoENetwork(Network):
@@ -40,9 +44,12 @@ class CheMoENetwork(Network):
         self.cell = nn.Embedding(sizes.n_cell_lines, v)
         self.gene = nn.Embedding(sizes.n_genes, v)
         scores = nn.Sequential(
-            nn.Linear(3 * v, s.gate), nn.LayerNorm(s.gate), nn.ReLU(), nn.Dropout(s.dropout),
+            nn.Linear(3 * v, s.gate),
+            nn.LayerNorm(s.gate),
+            nn.ReLU(),
+            nn.Dropout(s.dropout),
             nn.Linear(s.gate, s.experts),
-        )  # fmt: skip
+        )
         self.gate = Gate(scores, s.experts, s.chosen)
         self.experts = nn.ModuleList(
             GeneHead(3 * v, v, s.expert, norm=True, dropout=s.dropout) for _ in range(s.experts)

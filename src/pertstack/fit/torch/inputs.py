@@ -84,11 +84,17 @@ class Table:
             targets = targets.to(device)
         x2 = None if self.treated is None else self._profiles(self.treated, rows, device)
         return Batch(
-            torch.from_numpy(rows).to(device), self._profiles(self.control, rows, device),
-            self.features[drug].to(device), self.known[drug].to(device), self.dose[rows].to(device),
-            self.cell[rows].to(device), targets, x2, None if genes is None else genes.to(device),
+            torch.from_numpy(rows).to(device),
+            self._profiles(self.control, rows, device),
+            self.features[drug].to(device),
+            self.known[drug].to(device),
+            self.dose[rows].to(device),
+            self.cell[rows].to(device),
+            targets,
+            x2,
+            None if genes is None else genes.to(device),
             None if self.extra is None else self.extra[rows].to(device),
-        )  # fmt: skip
+        )
 
     def _profiles(self, matrix: Float32, rows: Index, device: torch.device) -> Tensor:
         return torch.from_numpy(self.scaler.apply(matrix[rows])).to(device)
@@ -123,11 +129,20 @@ class Encoder:
         seen = dose[np.isfinite(dose)]
         sd = float(seen.std()) if len(seen) else 0.0
         return cls(
-            model, rows.gene_names, GeneScaler.fit(rows.control, rows.treated),
-            None if table is None else table.kind, () if table is None else table.columns, kept, center, spread,
-            tuple(sorted({str(line) for line in rows.cell_line})), float(seen.mean()) if len(seen) else 0.0,
-            sd if sd > 1e-6 else 1.0, targets, "mask" if features == "optional" else settings.on_missing_structure,
-        )  # fmt: skip
+            model,
+            rows.gene_names,
+            GeneScaler.fit(rows.control, rows.treated),
+            None if table is None else table.kind,
+            () if table is None else table.columns,
+            kept,
+            center,
+            spread,
+            tuple(sorted({str(line) for line in rows.cell_line})),
+            float(seen.mean()) if len(seen) else 0.0,
+            sd if sd > 1e-6 else 1.0,
+            targets,
+            "mask" if features == "optional" else settings.on_missing_structure,
+        )
 
     @property
     def n_features(self) -> int:
@@ -160,11 +175,16 @@ class Encoder:
         if targets is not None:
             known = np.array([len(t) > 0 for t in targets])
         return Table(
-            rows.control, self.scaler, drug.astype(np.int64), torch.from_numpy(features),
+            rows.control,
+            self.scaler,
+            drug.astype(np.int64),
+            torch.from_numpy(features),
             torch.from_numpy(known.astype(np.float32)[:, None]),
             torch.from_numpy(np.stack([scaled, ~there], axis=1).astype(np.float32)),
-            torch.from_numpy(cell), targets, treated,
-        )  # fmt: skip
+            torch.from_numpy(cell),
+            targets,
+            treated,
+        )
 
     def _features(self, side: SideInformation, names: Names) -> tuple[Float32, np.ndarray[Any, np.dtype[np.bool_]]]:
         if self.kind is None:

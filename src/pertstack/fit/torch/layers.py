@@ -56,9 +56,15 @@ class GeneHead(nn.Module):
     """
 
     def __init__(
-        self, n_row: int, n_gene: int, hidden: Sequence[int], *, norm: bool = False, dropout: float = 0.0,
+        self,
+        n_row: int,
+        n_gene: int,
+        hidden: Sequence[int],
+        *,
+        norm: bool = False,
+        dropout: float = 0.0,
         relu_first: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.relu_first = relu_first
         self.of_row = nn.Linear(n_row, hidden[0])

@@ -184,8 +184,9 @@ class TorchModel:
         """Fit the encoder; under the policy "drop" on rows of known perturbations alone, which are returned."""
 
         def fitted(on: FitRows) -> Encoder:
-            return Encoder.fit(on, self.settings, model=self.name, features=self.uses_features,
-                               targets=self.needs.targets)  # fmt: skip
+            return Encoder.fit(
+                on, self.settings, model=self.name, features=self.uses_features, targets=self.needs.targets
+            )
 
         self.encoder = fitted(rows)
         if self.settings.on_missing_structure != "drop":
@@ -218,12 +219,20 @@ class TorchModel:
         if self.checkpoint is not None:
             identity = fit_identity(rows, self.name, {**self.params(), "seed": seed}, self.plan_digest)
         return Job(
-            self.name, net, s, device, self.trained_rows(fit, held), optimisers,
+            self.name,
+            net,
+            s,
+            device,
+            self.trained_rows(fit, held),
+            optimisers,
             lambda part, g: self.training_batch(table, part, g, device),
             lambda batch, step, g: self.step(net, optimisers, batch, step, device),
             (lambda: self.validation(net, table, held)) if len(held) else None,
-            generator, self.checkpoint, identity, self.checkpoint_seconds,
-        )  # fmt: skip
+            generator,
+            self.checkpoint,
+            identity,
+            self.checkpoint_seconds,
+        )
 
     def training_batch(self, table: Table, part: Index, generator: torch.Generator, device: torch.device) -> Batch:
         """A batch with some cell lines (and, by policy, structures) hidden, on all genes or some."""

@@ -56,9 +56,12 @@ def neighbours(edges: Edges, n_genes: int) -> tuple[Tensor, Tensor]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state", category=UserWarning)
         matrix = torch.sparse_csr_tensor(
-            torch.from_numpy(start), torch.from_numpy(both[:, 1].astype(np.int64)), torch.from_numpy(values),
-            size=(n_genes, n_genes), check_invariants=True,
-        )  # fmt: skip
+            torch.from_numpy(start),
+            torch.from_numpy(both[:, 1].astype(np.int64)),
+            torch.from_numpy(values),
+            size=(n_genes, n_genes),
+            check_invariants=True,
+        )
     return matrix, torch.from_numpy((1.0 / degree).astype(np.float32))
 
 

@@ -254,10 +254,31 @@ def _as_kind_of(default: Any, value: Any, name: str) -> Any:
     raise InputError(f"{name} is {value!r}; it must be {kind}, such as {default!r}.")
 
 
-_ZERO_ALLOWED = {"genes_per_step", "weight_decay", "validation_share", "gradient_clip", "unknown_dropout", "dropout",
-                 "beta", "balance", "drug_adversary", "cell_adversary", "gradient_penalty", "paired", "kl", "kappa",
-                 "latent_penalty", "latent_noise", "reconstruction_penalty", "adversary_weight_decay", "node_hidden",
-                 "min_rows_per_drug", "latent_weight_decay", "attribute_weight_decay", "decoder_dropout"}  # fmt: skip
+_ZERO_ALLOWED = {
+    "genes_per_step",
+    "weight_decay",
+    "validation_share",
+    "gradient_clip",
+    "unknown_dropout",
+    "dropout",
+    "beta",
+    "balance",
+    "drug_adversary",
+    "cell_adversary",
+    "gradient_penalty",
+    "paired",
+    "kl",
+    "kappa",
+    "latent_penalty",
+    "latent_noise",
+    "reconstruction_penalty",
+    "adversary_weight_decay",
+    "node_hidden",
+    "min_rows_per_drug",
+    "latent_weight_decay",
+    "attribute_weight_decay",
+    "decoder_dropout",
+}
 _BELOW_ONE = {"dropout", "decoder_dropout", "unknown_dropout", "validation_share"}
 
 

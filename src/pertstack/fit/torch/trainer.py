@@ -191,14 +191,22 @@ def _set_rates(job: Job, base: list[list[float]], epoch: int) -> None:
 
 def _state_of(job: Job, state: Progress, base: list[list[float]]) -> dict[str, Any]:
     return {
-        "net": job.net.state_dict(), "optimisers": [o.state_dict() for o in job.optimisers], "rates": base,
-        "generator": job.generator.get_state(), "global": torch.get_rng_state(),
+        "net": job.net.state_dict(),
+        "optimisers": [o.state_dict() for o in job.optimisers],
+        "rates": base,
+        "generator": job.generator.get_state(),
+        "global": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(job.device) if job.device.type == "cuda" else None,
         "progress": {
-            "epoch": state.epoch, "step": state.step, "best": state.best, "best_epoch": state.best_epoch,
-            "waited": state.waited, "best_state": state.best_state, "curve": state.curve,
+            "epoch": state.epoch,
+            "step": state.step,
+            "best": state.best,
+            "best_epoch": state.best_epoch,
+            "waited": state.waited,
+            "best_state": state.best_state,
+            "curve": state.curve,
         },
-    }  # fmt: skip
+    }
 
 
 def _resume(job: Job) -> Progress | None:

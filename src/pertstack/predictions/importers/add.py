@@ -45,13 +45,27 @@ from pertstack.predictions.store.store import PredictionStore
 
 
 def add_predictions(
-    store: PredictionStore, name: str, paths: str | Path | Iterable[str | Path], *, fitted_on: Any, scale: Scale,
-    missing: Missing = "refuse", marks: Marks | None = None, layer: str | None = None,
-    meta: Mapping[str, Any] | None = None, n_rows: int | None = None,
-    own_card: Card | None = None, card: Mapping[str, Any] | None = None, transform: str | None = None,
-    without: int | None = None, samples: pd.DataFrame | None = None, columns: Mapping[str, str] | None = None,
-    genes: Path | None = None, other_names: Mapping[str, str] | None = None, space: Normalise | None = None,
-) -> AddReport:  # fmt: skip
+    store: PredictionStore,
+    name: str,
+    paths: str | Path | Iterable[str | Path],
+    *,
+    fitted_on: Any,
+    scale: Scale,
+    missing: Missing = "refuse",
+    marks: Marks | None = None,
+    layer: str | None = None,
+    meta: Mapping[str, Any] | None = None,
+    n_rows: int | None = None,
+    own_card: Card | None = None,
+    card: Mapping[str, Any] | None = None,
+    transform: str | None = None,
+    without: int | None = None,
+    samples: pd.DataFrame | None = None,
+    columns: Mapping[str, str] | None = None,
+    genes: Path | None = None,
+    other_names: Mapping[str, str] | None = None,
+    space: Normalise | None = None,
+) -> AddReport:
     """Admit one model's predictions into a store.
 
     Parameters
@@ -120,12 +134,17 @@ def add_predictions(
         writers = {
             block: stack.enter_context(
                 store.writer(
-                    block, name, gene_names=predicted_genes, fitted_on=fitted.of(block), meta=facts,
-                    missing_samples=gone.get(block, ()), missing_genes=missing_genes,
+                    block,
+                    name,
+                    gene_names=predicted_genes,
+                    fitted_on=fitted.of(block),
+                    meta=facts,
+                    missing_samples=gone.get(block, ()),
+                    missing_genes=missing_genes,
                 )
             )
             for block in blocks
-        }  # fmt: skip
+        }
         sampled, empty = stream_into(store, files, places, own_genes, missing_genes, writers, scale, missing, n_rows)
         all_ids = [s for f in files for s in f.sample_ids]
         findings = _judge(store, sampled, all_ids, places, scale, name, files)
@@ -221,9 +240,13 @@ def _refuse_straddling(matches: list[KeyMatch], places: Mapping[str, Place], fit
 
 
 def _on_cards(
-    files: list[PredictionFile], own: Card | None, given: Mapping[str, Any] | None, scale: Scale,
-    mapping: NamedTransform | None, name: str,
-) -> list[Finding]:  # fmt: skip
+    files: list[PredictionFile],
+    own: Card | None,
+    given: Mapping[str, Any] | None,
+    scale: Scale,
+    mapping: NamedTransform | None,
+    name: str,
+) -> list[Finding]:
     """The study's card against the one in each file, else beside it, else the one handed in."""
     if own is None:
         return []

@@ -43,9 +43,13 @@ class AddReport:
 
 
 def report_on(
-    store: PredictionStore, name: str, records: tuple[Record, ...], gone: Mapping[Block, tuple[str, ...]],
-    missing_genes: list[str], findings: list[Finding],
-) -> AddReport:  # fmt: skip
+    store: PredictionStore,
+    name: str,
+    records: tuple[Record, ...],
+    gone: Mapping[Block, tuple[str, ...]],
+    missing_genes: list[str],
+    findings: list[Finding],
+) -> AddReport:
     """What came in, what did not, and what is to be said of it."""
     written = {r.block for r in records}
     uncovered = tuple(b for b in store.blocks() if b not in written and store.status(b, name) != "committed")

@@ -70,9 +70,18 @@ def open_anndata_predictions(path: Path, layer: str | None = None) -> Prediction
 
     folds, obs = _folds(root["obs"]), _obs(root, path)
     return PredictionFile(
-        path, sample_ids, gene_names, rows, folds, _meta(root, keys), _card(root, keys, path), obs,
-        _second_names(root["var"], len(gene_names)), slot=layer, other_slots=tuple(s for s in slots if s != layer),
-    )  # fmt: skip
+        path,
+        sample_ids,
+        gene_names,
+        rows,
+        folds,
+        _meta(root, keys),
+        _card(root, keys, path),
+        obs,
+        _second_names(root["var"], len(gene_names)),
+        slot=layer,
+        other_slots=tuple(s for s in slots if s != layer),
+    )
 
 
 def _wide(root: Any, keys: set[str], n_genes: int) -> list[str]:

@@ -74,9 +74,12 @@ def columns_of(mapping: Mapping[str, str] | None, columns: Iterable[object]) -> 
 
 
 def by_id_or_key(
-    file: PredictionFile, samples: pd.DataFrame, mapping: Mapping[str, str] | None = None,
-    space: Normalise | None = None, own_genes: int = 0,
-) -> KeyMatch | None:  # fmt: skip
+    file: PredictionFile,
+    samples: pd.DataFrame,
+    mapping: Mapping[str, str] | None = None,
+    space: Normalise | None = None,
+    own_genes: int = 0,
+) -> KeyMatch | None:
     """None where the ids of the file are those of the samples; else the match by what was done.
 
     ``samples``: index = sample ids; perturbation, cell_line, and log10_dose, time_h, plate where known. ``space``: how
@@ -145,9 +148,12 @@ def _ids_fit(file: PredictionFile, samples: pd.DataFrame, mapping: Mapping[str, 
 
 
 def match_by_key(
-    file: PredictionFile, samples: pd.DataFrame, mapping: Mapping[str, str] | None = None,
-    space: Normalise | None = None, own_genes: int = 0,
-) -> KeyMatch:  # fmt: skip
+    file: PredictionFile,
+    samples: pd.DataFrame,
+    mapping: Mapping[str, str] | None = None,
+    space: Normalise | None = None,
+    own_genes: int = 0,
+) -> KeyMatch:
     """Rows of a file averaged by key, one row for every sample of the key.
 
     Raises
@@ -192,9 +198,12 @@ def match_by_key(
     how, said = averaging(file, space, float(np.median(count[there])), own_genes)
     notes += said
     matched = replace(
-        file, sample_ids=[s for s, _ in serves], obs=None, folds=None,
+        file,
+        sample_ids=[s for s, _ in serves],
+        obs=None,
+        folds=None,
         rows=lambda n_rows: _expanded(_means(file, codes, count[there], how), order, n_rows),
-    )  # fmt: skip
+    )
     n_rows, n_controls = int(treated.sum()), 0 if controls is None else int(controls.sum())
     if n_other := len(treated) - n_rows - n_controls:
         text = f"{file.path}: {n_other:,} rows are not predictions, as a column of the file says, and are not used."
@@ -355,9 +364,15 @@ def _expanded(means: Float32, order: Codes, n_rows: int) -> Iterator[Float32]:
 
 
 def _findings(
-    file: PredictionFile, columns: tuple[str, ...], n_rows: int, n_keys: int, n_samples: int, n_controls: int,
-    missing: tuple[str, ...], left: tuple[str, ...],
-) -> list[Finding]:  # fmt: skip
+    file: PredictionFile,
+    columns: tuple[str, ...],
+    n_rows: int,
+    n_keys: int,
+    n_samples: int,
+    n_controls: int,
+    missing: tuple[str, ...],
+    left: tuple[str, ...],
+) -> list[Finding]:
     """What was matched and how; what was not, with its count."""
     where = str(file.path)
     how = " and ".join({"log10_dose": "dose", "time_h": "time"}.get(c, c.replace("_", " ")) for c in columns)

@@ -204,9 +204,13 @@ def _differences(
     if said.scale == "delta" and own.scale == "treated" and scale == "delta":
         # the card is of differences, which --scale delta turns back; their range says nothing of treated values
         aligned = replace(
-            aligned, scale=own.scale, transform=own.transform, value_min=own.value_min, value_max=own.value_max,
+            aligned,
+            scale=own.scale,
+            transform=own.transform,
+            value_min=own.value_min,
+            value_max=own.value_max,
             value_sd=own.value_sd,
-        )  # fmt: skip
+        )
         if said.pairing == "none":  # a card of differences does not say which controls were taken away
             aligned = replace(aligned, pairing=own.pairing)
     return own.compare(aligned)

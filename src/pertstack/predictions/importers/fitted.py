@@ -142,9 +142,14 @@ def refuse_foreign_ids(fit_ids: Set[str], store: StoreReader) -> None:
     if len(foreign) <= MOST_FOREIGN * len(fit_ids) and not alike:
         return
     like = next(iter(alike.items()), None)
-    hint = "" if like is None else (
-        f" {len(alike):,} of them are samples of the study in another spelling, such as {like[0]!r} for {like[1]!r}."
-    )  # fmt: skip
+    hint = (
+        ""
+        if like is None
+        else (
+            f" {len(alike):,} of them are samples of the study in another spelling, such as {like[0]!r} for "
+            f"{like[1]!r}."
+        )
+    )
     raise IntegrityError(
         f"{len(foreign):,} of {len(fit_ids):,} ids of the rows the model was fitted on are no samples of this study: "
         f"{first_few(foreign)}.{hint} Its samples are called {first_few(sorted(known), 3)}. A row under another name "

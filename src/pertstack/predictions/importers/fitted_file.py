@@ -16,8 +16,26 @@ from pertstack._base.errors import InputError, first_few
 from pertstack._base.tables import as_names, frame, is_text, numbers, read_table, without_row_numbers
 from pertstack._base.text_tables import UNNAMED, TextTable, text_table
 
-ID_COLUMNS = ("sample_id", "sample_ids", "sample", "samples", "id", "ids", "inst_id", "sig_id", "distil_id", "cell",
-              "barcode", "barcodes", "obs_names", "index", "name", "x", UNNAMED, "__index_level_0__")  # fmt: skip
+ID_COLUMNS = (
+    "sample_id",
+    "sample_ids",
+    "sample",
+    "samples",
+    "id",
+    "ids",
+    "inst_id",
+    "sig_id",
+    "distil_id",
+    "cell",
+    "barcode",
+    "barcodes",
+    "obs_names",
+    "index",
+    "name",
+    "x",
+    UNNAMED,
+    "__index_level_0__",
+)
 
 
 def read_fitted_on(text: str | Path) -> Any:

@@ -5,9 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 SUFFIXES = (
-    ".h5ad", ".h5", ".zarr", ".npz", ".parquet", ".pq", ".csv", ".tsv", ".txt", ".arrow", ".feather", ".ipc", ".pkl",
-    ".pickle", ".json", ".vcc", ".h5ad.zst",
-)  # fmt: skip
+    ".h5ad",
+    ".h5",
+    ".zarr",
+    ".npz",
+    ".parquet",
+    ".pq",
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".arrow",
+    ".feather",
+    ".ipc",
+    ".pkl",
+    ".pickle",
+    ".json",
+    ".vcc",
+    ".h5ad.zst",
+)
 
 
 def is_prediction_file(path: Path) -> bool:

@@ -24,9 +24,15 @@ from pertstack.predictions.store.align import names_index
 SECOND = (*SYMBOLS, *IDS)
 """Columns of ``var`` that hold another name of each gene."""
 SIBLINGS = (
-    "gene_names.json", "genes.json", "gene_names.txt", "genes.txt", "gene_names.csv", "genes.csv", "gene_names.tsv",
+    "gene_names.json",
+    "genes.json",
+    "gene_names.txt",
+    "genes.txt",
+    "gene_names.csv",
+    "genes.csv",
+    "gene_names.tsv",
     "adata_real.h5ad",
-)  # fmt: skip
+)
 """Files beside predictions that name their columns."""
 
 

@@ -69,9 +69,12 @@ def open_merge_predictions(path: Path, store: StoreReader, marks: Marks | None =
     if strangers or doubtful:
         raise MisalignedError(_why(path, len(ids), strangers, doubtful, marks is not None))
     return PredictionFile(
-        path, ids, [str(g) for g in store.gene_names], lambda n: archive.rows("predictions", n),
+        path,
+        ids,
+        [str(g) for g in store.gene_names],
+        lambda n: archive.rows("predictions", n),
         meta={"recognised_by": "control and treated rows"},
-    )  # fmt: skip
+    )
 
 
 def _why(path: Path, n: int, strangers: list[int], doubtful: list[int], with_truth: bool) -> str:

@@ -21,8 +21,18 @@ from pertstack.predictions.importers.anndata_files import plain
 from pertstack.predictions.importers.cards import CARD_KEYS, read_card
 from pertstack.predictions.importers.files import PredictionFile, check_shape, names_of
 
-_DAMAGE = (OSError, EOFError, ValueError, KeyError, RuntimeError, NotImplementedError, MemoryError, OverflowError,
-           zipfile.BadZipFile, zlib.error)  # fmt: skip
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    NotImplementedError,
+    MemoryError,
+    OverflowError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 META_KEYS = ("model_version", "training_params", "timestamp")
 
 

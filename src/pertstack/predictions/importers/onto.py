@@ -46,10 +46,18 @@ class Given:
 
 
 def given(
-    model: str, paths: Sequence[Path], samples: pd.DataFrame, *, mapping: Mapping[str, str] | None = None,
-    layer: str | None = None, genes: Path | None = None, own: Sequence[str] = (),
-    other: Mapping[str, str] | None = None, space: Normalise | None = None, transform: NamedTransform | None = None,
-) -> Given:  # fmt: skip
+    model: str,
+    paths: Sequence[Path],
+    samples: pd.DataFrame,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    layer: str | None = None,
+    genes: Path | None = None,
+    own: Sequence[str] = (),
+    other: Mapping[str, str] | None = None,
+    space: Normalise | None = None,
+    transform: NamedTransform | None = None,
+) -> Given:
     """Open and match the files of one model.
 
     ``own`` are the genes of the truth, ``other`` their second names, ``genes`` a list for columns without names,

@@ -64,9 +64,11 @@ class Sampler:
     def done(self) -> Sampled:
         values = [row for _, _, row in self._kept]
         return Sampled(
-            tuple(name for name, _, _ in self._kept), tuple(at for _, at, _ in self._kept),
-            self._genes, np.stack(values) if values else np.empty((0, len(self._genes)), np.float32),
-        )  # fmt: skip
+            tuple(name for name, _, _ in self._kept),
+            tuple(at for _, at, _ in self._kept),
+            self._genes,
+            np.stack(values) if values else np.empty((0, len(self._genes)), np.float32),
+        )
 
 
 def measured_rows(store: StoreReader, layer: str, places: Sequence[Place | None], genes: Take | None = None) -> Float32:

@@ -49,15 +49,17 @@ def scale_numbers(raw: Float32, treated_rows: Float32, control_rows: Float32, sc
     moving = y.std(axis=0) > 0
     ratios = p.std(axis=0)[moving] / y.std(axis=0)[moving]
     return {
-        "rows": float(len(values)), "genes": float(genes.sum()),
+        "rows": float(len(values)),
+        "genes": float(genes.sum()),
         "rms_as_treated": float(np.sqrt(np.mean((values - treated)[:, genes] ** 2))),
         "rms_as_delta": float(np.sqrt(np.mean((values - (treated - control))[:, genes] ** 2))),
         "slope": float((p * y).sum() / power) if power > 0 else 0.0,
         "spread": float(np.median(ratios)) if ratios.size else 0.0,
         "outside": float(outside.mean()) if outside.size else 0.0,
-        "level_slope": level_slope, "level_r": level_r,
+        "level_slope": level_slope,
+        "level_r": level_r,
         "level_offset": offset_after(level_slope, as_treated[:, genes].mean(axis=0), treated[:, genes].mean(axis=0)),
-    }  # fmt: skip
+    }
 
 
 def levels(predicted: Any, measured: Any) -> tuple[float, float]:
@@ -117,11 +119,12 @@ def check_scale(values: Float32, treated: Float32, control: Float32, scale: Scal
     if len(values) < FEWEST_ROWS or not np.isfinite(values).all(axis=0).any():
         return [
             Finding(
-                "note", "scale_not_checked",
+                "note",
+                "scale_not_checked",
                 f"{name}: {len(values)} rows have measured values to compare with; {FEWEST_ROWS} are needed to check "
                 f"the scale.",
             )
-        ]  # fmt: skip
+        ]
     numbers = scale_numbers(values, treated, control, scale)
     logs = other_logarithm(numbers["level_slope"], numbers["level_r"], numbers["level_offset"])
     if logs is not None and scale == "treated":

@@ -35,9 +35,13 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def check_shift(
-    store: StoreReader, sampled: Sampled, all_ids: Sequence[str], places: dict[str, Place], name: str,
+    store: StoreReader,
+    sampled: Sampled,
+    all_ids: Sequence[str],
+    places: dict[str, Place],
+    name: str,
     file_genes: Sequence[str] = (),
-) -> list[Finding]:  # fmt: skip
+) -> list[Finding]:
     """Error when a neighbour's measured profile fits the predictions better than the own one; else what could be seen.
 
     The statistic is the paired difference, over sampled rows, of the correlation over genes between the prediction and
@@ -181,9 +185,13 @@ def _mean_gain(difference: Any) -> tuple[float, float, int]:
 
 
 def _exchanged(
-    store: StoreReader, sampled: Sampled, own: Sequence[Place | None], layers: Mapping[str, Float32], name: str,
+    store: StoreReader,
+    sampled: Sampled,
+    own: Sequence[Place | None],
+    layers: Mapping[str, Float32],
+    name: str,
     file_genes: Sequence[str],
-) -> Finding | None:  # fmt: skip
+) -> Finding | None:
     """An error where rows or genes fit clearly better under other names; a warning where the model may be wrong."""
     lines = [p.block.cell_line if p else "" for p in own]
     kinds = {b: store.obs(b)["perturbation"].astype(str).to_numpy() for b in {p.block for p in own if p is not None}}
@@ -216,13 +224,15 @@ def _exchanged(
 
 def _under_other_names(name: str, what: str, names: str, found: Exchange, fit: str) -> Finding:
     return Finding(
-        "error", f"{what}_exchanged",
+        "error",
+        f"{what}_exchanged",
         f"{name}: the values look as if they stood under other {names}. Among the sampled {what}, {found.moved:,} fit "
         f"clearly better under others (correlation with {fit}: {found.own:.2f} under the names they carry, "
         f"{found.better:.2f} under others). Were {what} sorted without their {names}? Write the {names} again beside "
         f"the values they were made for.",
-        where=name, numbers={"moved": found.moved, "own": found.own, "better": found.better, "z": found.z},
-    )  # fmt: skip
+        where=name,
+        numbers={"moved": found.moved, "own": found.own, "better": found.better, "z": found.z},
+    )
 
 
 def correlation(a: Any, b: Any) -> Any:
@@ -238,7 +248,8 @@ def _note(code: str, text: str, name: str) -> Finding:
 
 def _shifted(name: str, numbers: dict[str, Any]) -> Finding:
     return Finding(
-        "error", "rows_shifted",
+        "error",
+        "rows_shifted",
         f"{name}: the values look shifted against their ids. Over {numbers['pairs']} sampled rows, predictions "
         f"correlate by "
         f"{numbers['gain']:.3f} more ({numbers['z']:.0f} standard errors) with the {numbers['layer']} profile of the "
@@ -248,5 +259,6 @@ def _shifted(name: str, numbers: dict[str, Any]) -> Finding:
         f"that of their own id. Each prediction would be judged on another sample. Write the ids again beside the "
         f"rows they "
         f"were made for.",
-        where=name, numbers=numbers,
-    )  # fmt: skip
+        where=name,
+        numbers=numbers,
+    )

@@ -21,9 +21,16 @@ from pertstack.predictions.store.writer import RowWriter
 
 
 def stream_into(
-    store: PredictionStore, files: list[PredictionFile], places: Mapping[str, Place], own_genes: list[str],
-    missing_genes: list[str], writers: Mapping[Block, RowWriter], scale: Scale, missing: Missing, n_rows: int | None,
-) -> tuple[Sampled, dict[Block, list[str]]]:  # fmt: skip
+    store: PredictionStore,
+    files: list[PredictionFile],
+    places: Mapping[str, Place],
+    own_genes: list[str],
+    missing_genes: list[str],
+    writers: Mapping[Block, RowWriter],
+    scale: Scale,
+    missing: Missing,
+    n_rows: int | None,
+) -> tuple[Sampled, dict[Block, list[str]]]:
     """Every value, once: into the writers, and a few into the sample that is checked."""
     gaps = set(missing_genes)
     predicted = np.flatnonzero([g not in gaps for g in own_genes])
@@ -59,9 +66,13 @@ def _without_empty(
 
 
 def _place_chunk(
-    store: PredictionStore, chunk: NamedChunk, columns: Take | None, places: Mapping[str, Place],
-    writers: Mapping[Block, RowWriter], scale: Scale,
-) -> None:  # fmt: skip
+    store: PredictionStore,
+    chunk: NamedChunk,
+    columns: Take | None,
+    places: Mapping[str, Place],
+    writers: Mapping[Block, RowWriter],
+    scale: Scale,
+) -> None:
     """Rows of a chunk to their blocks, predicted genes in the store's order, in the treated scale."""
     genes = None if columns is None else np.flatnonzero(columns >= 0)
     by_block: dict[Block, list[int]] = {}

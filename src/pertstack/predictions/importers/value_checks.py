@@ -67,9 +67,18 @@ class InMemory:
 
 
 def check_values(
-    model: str, values: Float32, treated: Float32, control: Float32, samples: pd.DataFrame, rows: Sequence[int],
-    scale: Scale, *, gene_names: Sequence[str], ids_in_file: bool, genes_by_list: bool = False,
-) -> list[Finding]:  # fmt: skip
+    model: str,
+    values: Float32,
+    treated: Float32,
+    control: Float32,
+    samples: pd.DataFrame,
+    rows: Sequence[int],
+    scale: Scale,
+    *,
+    gene_names: Sequence[str],
+    ids_in_file: bool,
+    genes_by_list: bool = False,
+) -> list[Finding]:
     """Findings on the predicted ``rows`` of a model; an error says that they must not be scored like this.
 
     ``values`` as handed in, (n_samples, n_genes). Where rows were matched by what was done (``ids_in_file`` False)

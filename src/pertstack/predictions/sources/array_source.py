@@ -48,11 +48,20 @@ class ArraySource:
     """
 
     def __init__(
-        self, predictions: Mapping[str, Any], treated: Any, control: Any = None, folds: Any = None,
-        perturbation: Any = None, cell_line: Any = None, sample_ids: Iterable[object] | None = None,
-        gene_names: Iterable[object] | None = None, group: Any = None, obs: pd.DataFrame | None = None,
-        role: str = "development", embeddings: Mapping[str, ArrayEmbedding] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        predictions: Mapping[str, Any],
+        treated: Any,
+        control: Any = None,
+        folds: Any = None,
+        perturbation: Any = None,
+        cell_line: Any = None,
+        sample_ids: Iterable[object] | None = None,
+        gene_names: Iterable[object] | None = None,
+        group: Any = None,
+        obs: pd.DataFrame | None = None,
+        role: str = "development",
+        embeddings: Mapping[str, ArrayEmbedding] | None = None,
+    ) -> None:
         shape = _shape_of(treated)
         n, n_genes = shape
         if folds is None or perturbation is None:

@@ -25,9 +25,13 @@ class WithoutFold:
     """A ``BlockSource`` over the development blocks outside one fold, with predictions that never met that fold."""
 
     def __init__(
-        self, store: PredictionStore, models: Sequence[str], fold: int, groups: pd.Series | None = None,
+        self,
+        store: PredictionStore,
+        models: Sequence[str],
+        fold: int,
+        groups: pd.Series | None = None,
         distance: TrainingDistance | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.fold = fold
         self._models = tuple(models)
         nested = [nested_name(m, fold) for m in self._models]

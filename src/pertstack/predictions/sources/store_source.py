@@ -51,11 +51,17 @@ class StoreSource:
     """
 
     def __init__(
-        self, store: PredictionStore, truth: PredictionStore | None = None,
-        role: Literal["development", "test", "all"] = "development", models: Sequence[str] | None = None,
-        groups: pd.Series | None = None, accept_unverified: bool = False, nested: bool = False,
-        distance: TrainingDistance | None = None, without: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        store: PredictionStore,
+        truth: PredictionStore | None = None,
+        role: Literal["development", "test", "all"] = "development",
+        models: Sequence[str] | None = None,
+        groups: pd.Series | None = None,
+        accept_unverified: bool = False,
+        nested: bool = False,
+        distance: TrainingDistance | None = None,
+        without: int | None = None,
+    ) -> None:
         self.store, self.truth, self.role = store, truth, role
         known = store.models(nested=nested)
         chosen = tuple(known if models is None else models)

@@ -59,15 +59,22 @@ def anchor_file(root: Path, fit: str) -> Path:
 
 def write_anchors(root: Path, store_uuid: str, anchors: Anchors) -> None:
     """Write one fit's anchors, whole or not at all."""
-    facts = with_own_digest({
-        "format": FORMAT, "store_uuid": store_uuid, "model": anchors.model, "fit": anchors.fit,
-        "shape": list(anchors.values.shape), "samples_sha256": anchors.ids_digest,
-        "values_xxh3_128": digest_array(anchors.values),
-    })  # fmt: skip
+    facts = with_own_digest(
+        {
+            "format": FORMAT,
+            "store_uuid": store_uuid,
+            "model": anchors.model,
+            "fit": anchors.fit,
+            "shape": list(anchors.values.shape),
+            "samples_sha256": anchors.ids_digest,
+            "values_xxh3_128": digest_array(anchors.values),
+        }
+    )
     arrays: dict[str, Any] = {
-        "values": anchors.values, "sample_ids": np.asarray(anchors.sample_ids, dtype=str),
+        "values": anchors.values,
+        "sample_ids": np.asarray(anchors.sample_ids, dtype=str),
         "facts": np.asarray(json.dumps(facts, sort_keys=True)),
-    }  # fmt: skip
+    }
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     write_atomic(anchor_file(root, anchors.fit), buffer.getvalue())
@@ -89,10 +96,13 @@ def read_anchors(root: Path, store_uuid: str, fit: str) -> Anchors | None:
             facts = json.loads(str(found["facts"]))
             values, ids = np.asarray(found["values"], dtype=np.float32), tuple(map(str, found["sample_ids"]))
         whole = (
-            own_digest_fits(facts) and facts["format"] == FORMAT and facts["store_uuid"] == store_uuid
-            and facts["fit"] == fit and facts["samples_sha256"] == digest_names(ids)
+            own_digest_fits(facts)
+            and facts["format"] == FORMAT
+            and facts["store_uuid"] == store_uuid
+            and facts["fit"] == fit
+            and facts["samples_sha256"] == digest_names(ids)
             and facts["values_xxh3_128"] == digest_array(values)
-        )  # fmt: skip
+        )
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise _damaged(path, type(error).__name__) from error
     if not whole:

@@ -66,9 +66,14 @@ def _refuse_announced_values(
 
 
 def check_finite(
-    part: Float32, start: int, gone: np.ndarray[Any, Any] | None, drop: np.ndarray[Any, Any] | None, what: str,
-    samples: Sequence[str] | None = None, genes: Sequence[str] | None = None,
-) -> None:  # fmt: skip
+    part: Float32,
+    start: int,
+    gone: np.ndarray[Any, Any] | None,
+    drop: np.ndarray[Any, Any] | None,
+    what: str,
+    samples: Sequence[str] | None = None,
+    genes: Sequence[str] | None = None,
+) -> None:
     """Refuse NaN and Inf that nobody announced: one cheap sum, and the exact test only when that is not finite."""
     announced = drop is not None or (gone is not None and bool(gone.any()))
     with np.errstate(over="ignore", invalid="ignore"):

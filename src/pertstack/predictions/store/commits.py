@@ -41,10 +41,18 @@ class StoreCommits(StoreViews):
     """The part of a store that takes predictions, embeddings and anchors; what was committed first stays."""
 
     def commit(
-        self, block: Block, model: str, values: Any, *, sample_ids: Iterable[object], gene_names: Iterable[object],
-        fitted_on: FittedOn | None, meta: dict[str, Any] | None = None, missing_samples: Iterable[object] = (),
+        self,
+        block: Block,
+        model: str,
+        values: Any,
+        *,
+        sample_ids: Iterable[object],
+        gene_names: Iterable[object],
+        fitted_on: FittedOn | None,
+        meta: dict[str, Any] | None = None,
+        missing_samples: Iterable[object] = (),
         missing_genes: Iterable[object] = (),
-    ) -> Record:  # fmt: skip
+    ) -> Record:
         """Commit one model's predictions for one block; values are in the treated scale.
 
         Parameters
@@ -65,9 +73,18 @@ class StoreCommits(StoreViews):
         """
         genes, gone_genes, columns = self._columns(block, model, gene_names, missing_genes)
         return self._commit(
-            block, model, "layer", values, as_names(sample_ids), columns, len(genes), fitted_on, meta or {},
-            as_names(missing_samples), gone_genes,
-        )  # fmt: skip
+            block,
+            model,
+            "layer",
+            values,
+            as_names(sample_ids),
+            columns,
+            len(genes),
+            fitted_on,
+            meta or {},
+            as_names(missing_samples),
+            gone_genes,
+        )
 
     def _columns(
         self, block: Block, model: str, gene_names: Iterable[object], missing_genes: Iterable[object]
@@ -83,9 +100,16 @@ class StoreCommits(StoreViews):
         return genes, gone, match("gene", genes, self._genes, missing=gone, where=f"{model!r} for block {block.id}")
 
     def commit_embedding(
-        self, block: Block, model: str, values: Any, *, sample_ids: Iterable[object], fitted_on: FittedOn | None,
-        meta: dict[str, Any] | None = None, missing_samples: Iterable[object] = (),
-    ) -> Record:  # fmt: skip
+        self,
+        block: Block,
+        model: str,
+        values: Any,
+        *,
+        sample_ids: Iterable[object],
+        fitted_on: FittedOn | None,
+        meta: dict[str, Any] | None = None,
+        missing_samples: Iterable[object] = (),
+    ) -> Record:
         """Commit one model's embedding (n, d) of a block's samples; the same rules as for predictions."""
         width = int(np.shape(values)[1]) if np.ndim(values) == 2 else 0
         if width < 1:
@@ -93,9 +117,18 @@ class StoreCommits(StoreViews):
                 f"The embedding of {model!r} has shape {np.shape(values)}; it must be (samples, dimensions)."
             )
         return self._commit(
-            block, model, "embedding", values, as_names(sample_ids), None, width, fitted_on, meta or {},
-            as_names(missing_samples), [],
-        )  # fmt: skip
+            block,
+            model,
+            "embedding",
+            values,
+            as_names(sample_ids),
+            None,
+            width,
+            fitted_on,
+            meta or {},
+            as_names(missing_samples),
+            [],
+        )
 
     def commit_anchors(
         self, model: str, values: Any, *, sample_ids: Iterable[object], job_digest: str, fit_ids_digest: str
@@ -130,9 +163,19 @@ class StoreCommits(StoreViews):
         return anchors
 
     def _commit(
-        self, block: Block, model: str, kind: Kind, values: Any, ids: list[str], columns: Any, width: int,
-        fitted_on: FittedOn | None, meta: dict[str, Any], gone: list[str], gone_genes: list[str],
-    ) -> Record:  # fmt: skip
+        self,
+        block: Block,
+        model: str,
+        kind: Kind,
+        values: Any,
+        ids: list[str],
+        columns: Any,
+        width: int,
+        fitted_on: FittedOn | None,
+        meta: dict[str, Any],
+        gone: list[str],
+        gone_genes: list[str],
+    ) -> Record:
         self._writable()
         what = f"{model!r} for block {block.id}"
         if np.shape(values) != (len(ids), width):
@@ -175,9 +218,16 @@ class StoreCommits(StoreViews):
         return done
 
     def draft(
-        self, block: Block, model: str, kind: Kind, width: int, fitted_on: FittedOn | None, meta: dict[str, Any],
-        gone: list[str], gone_genes: list[str],
-    ) -> Record:  # fmt: skip
+        self,
+        block: Block,
+        model: str,
+        kind: Kind,
+        width: int,
+        fitted_on: FittedOn | None,
+        meta: dict[str, Any],
+        gone: list[str],
+        gone_genes: list[str],
+    ) -> Record:
         """A record without chunks, its names and provenance checked."""
         encode_name(model)
         if fitted_on is None and model not in TRUTH_LAYERS:
@@ -194,16 +244,32 @@ class StoreCommits(StoreViews):
             gone_genes = [g for g in self._genes if g in genes]
         grid = Grid(int(facts["n"]), self.facts.n_genes if kind == "layer" else width)
         return Record(
-            self.facts.uuid, block, model, kind, grid,
-            facts["samples_sha256"], facts["genes_sha256"] if kind == "layer" else "", (),
-            tuple(sorted(set(gone), key=order.__getitem__)), tuple(gone_genes), fitted_on, self.plan_digest, dict(meta),
-        )  # fmt: skip
+            self.facts.uuid,
+            block,
+            model,
+            kind,
+            grid,
+            facts["samples_sha256"],
+            facts["genes_sha256"] if kind == "layer" else "",
+            (),
+            tuple(sorted(set(gone), key=order.__getitem__)),
+            tuple(gone_genes),
+            fitted_on,
+            self.plan_digest,
+            dict(meta),
+        )
 
     def writer(
-        self, block: Block, model: str, *, gene_names: Iterable[object], fitted_on: FittedOn | None,
-        meta: dict[str, Any] | None = None, missing_samples: Iterable[object] = (),
+        self,
+        block: Block,
+        model: str,
+        *,
+        gene_names: Iterable[object],
+        fitted_on: FittedOn | None,
+        meta: dict[str, Any] | None = None,
+        missing_samples: Iterable[object] = (),
         missing_genes: Iterable[object] = (),
-    ) -> RowWriter:  # fmt: skip
+    ) -> RowWriter:
         """A writer for predictions larger than memory: append rows in any order, ``commit()`` at the end."""
         self._writable()
         genes, gone_genes, columns = self._columns(block, model, gene_names, missing_genes)

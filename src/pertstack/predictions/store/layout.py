@@ -37,9 +37,13 @@ class StoreFacts:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "format": FORMAT, "store_uuid": self.uuid, "genes_sha256": self.genes_sha256, "n_genes": self.n_genes,
-            "plan_digest": self.plan_digest, "earlier_plan_digests": list(self.earlier_plan_digests),
-        }  # fmt: skip
+            "format": FORMAT,
+            "store_uuid": self.uuid,
+            "genes_sha256": self.genes_sha256,
+            "n_genes": self.n_genes,
+            "plan_digest": self.plan_digest,
+            "earlier_plan_digests": list(self.earlier_plan_digests),
+        }
 
 
 def write_root(root: Path, facts: StoreFacts) -> None:
@@ -86,9 +90,12 @@ def read_root(root: Path) -> tuple[StoreFacts, list[str]]:
         if value["format"] != FORMAT:
             raise CorruptionError(f"{root} has store format {value['format']!r}; this version reads {FORMAT}.")
         facts = StoreFacts(
-            value["store_uuid"], value["genes_sha256"], value["n_genes"], value["plan_digest"],
+            value["store_uuid"],
+            value["genes_sha256"],
+            value["n_genes"],
+            value["plan_digest"],
             tuple(value["earlier_plan_digests"]),
-        )  # fmt: skip
+        )
     except (KeyError, TypeError) as error:
         raise CorruptionError(f"{root / 'zarr.json'} is not a prediction store of pertstack.") from error
     try:

@@ -37,16 +37,25 @@ def check_place(
 ) -> None:
     """A record copied or renamed to the wrong place is refused."""
     expected = {
-        "store_uuid": store.uuid, "block": block.id, "model": model, "kind": kind,
+        "store_uuid": store.uuid,
+        "block": block.id,
+        "model": model,
+        "kind": kind,
         "samples_sha256": block_facts["samples_sha256"],
         "genes_sha256": store.genes_sha256 if kind == "layer" else "",
-        "rows": block_facts["n"], "columns": store.n_genes if kind == "layer" else record.grid.width,
-    }  # fmt: skip
+        "rows": block_facts["n"],
+        "columns": store.n_genes if kind == "layer" else record.grid.width,
+    }
     found = {
-        "store_uuid": record.store_uuid, "block": record.block.id, "model": record.model, "kind": record.kind,
-        "samples_sha256": record.samples_sha256, "genes_sha256": record.genes_sha256,
-        "rows": record.grid.n, "columns": record.grid.width,
-    }  # fmt: skip
+        "store_uuid": record.store_uuid,
+        "block": record.block.id,
+        "model": record.model,
+        "kind": record.kind,
+        "samples_sha256": record.samples_sha256,
+        "genes_sha256": record.genes_sha256,
+        "rows": record.grid.n,
+        "columns": record.grid.width,
+    }
     wrong = [name for name in expected if expected[name] != found[name]]
     if wrong:
         told = "; ".join(f"{name} is {found[name]!r} where {expected[name]!r} belongs" for name in wrong)
@@ -96,11 +105,18 @@ def retract(root: Path, block: Block, model: str, reason: str, kind: Kind) -> Pa
     folder = root / "retracted" / uuid.uuid4().hex
     write_json(
         folder / "retraction.json",
-        with_own_digest({
-            "block": block.id, "model": model, "kind": kind, "reason": reason, "host": host_name(),
-            "pid": os.getpid(), "time": utc_now(),
-        }),
-    )  # fmt: skip
+        with_own_digest(
+            {
+                "block": block.id,
+                "model": model,
+                "kind": kind,
+                "reason": reason,
+                "host": host_name(),
+                "pid": os.getpid(),
+                "time": utc_now(),
+            }
+        ),
+    )
     target = folder / encode_name(model)
     try:
         os.rename(source, target)  # noqa: PTH104

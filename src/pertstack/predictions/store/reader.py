@@ -179,9 +179,15 @@ class StoreReader:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def read(
-        self, block: Block, layer: str, start: int = 0, stop: int | None = None, out: Float32 | None = None,
-        *, verify: bool = False,
-    ) -> Float32:  # fmt: skip
+        self,
+        block: Block,
+        layer: str,
+        start: int = 0,
+        stop: int | None = None,
+        out: Float32 | None = None,
+        *,
+        verify: bool = False,
+    ) -> Float32:
         """Rows [start, stop) of one layer, float32 (rows, n_genes); into ``out`` when given (reuse it: fresh memory
         is slow).
 

@@ -56,12 +56,15 @@ class Record:
         """sha256 over shape, chunk hashes, missing names and what the values are aligned to."""
         return digest_json(
             {
-                "kind": self.kind, "shape": [self.grid.n, self.grid.width],
-                "samples": self.samples_sha256, "genes": self.genes_sha256,
+                "kind": self.kind,
+                "shape": [self.grid.n, self.grid.width],
+                "samples": self.samples_sha256,
+                "genes": self.genes_sha256,
                 "chunks": [c.xxh3_128 for c in self.chunks],
-                "missing_samples": sorted(self.missing_samples), "missing_genes": sorted(self.missing_genes),
+                "missing_samples": sorted(self.missing_samples),
+                "missing_genes": sorted(self.missing_genes),
             }
-        )  # fmt: skip
+        )
 
     @property
     def n_bytes(self) -> int:
@@ -70,27 +73,52 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON. A long list of fit rows is kept beside the blocks, by its digest."""
         fitted = None if self.fitted_on is None else {**self.fitted_on.to_json(), "fit_ids": []}
-        return with_own_digest({
-            "format": FORMAT, "store_uuid": self.store_uuid, "block": self.block.id, "model": self.model,
-            "kind": self.kind, "samples_sha256": self.samples_sha256, "genes_sha256": self.genes_sha256,
-            "chunks": [c.to_json() for c in self.chunks], "missing_samples": list(self.missing_samples),
-            "missing_genes": list(self.missing_genes), "fitted_on": fitted, "plan_digest": self.plan_digest,
-            "meta": self.meta, "attempt": self.attempt, "host": self.host, "pid": self.pid, "time": self.time,
-            "software": self.software,
-        })  # fmt: skip
+        return with_own_digest(
+            {
+                "format": FORMAT,
+                "store_uuid": self.store_uuid,
+                "block": self.block.id,
+                "model": self.model,
+                "kind": self.kind,
+                "samples_sha256": self.samples_sha256,
+                "genes_sha256": self.genes_sha256,
+                "chunks": [c.to_json() for c in self.chunks],
+                "missing_samples": list(self.missing_samples),
+                "missing_genes": list(self.missing_genes),
+                "fitted_on": fitted,
+                "plan_digest": self.plan_digest,
+                "meta": self.meta,
+                "attempt": self.attempt,
+                "host": self.host,
+                "pid": self.pid,
+                "time": self.time,
+                "software": self.software,
+            }
+        )
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], grid: Grid, fit_ids: frozenset[str] = frozenset()) -> Record:
         fitted = value["fitted_on"]
         return cls(
-            store_uuid=value["store_uuid"], block=Block.from_id(value["block"]), model=value["model"],
-            kind=value["kind"], grid=grid, samples_sha256=value["samples_sha256"],
-            genes_sha256=value["genes_sha256"], chunks=tuple(ChunkFacts(**c) for c in value["chunks"]),
-            missing_samples=tuple(value["missing_samples"]), missing_genes=tuple(value["missing_genes"]),
+            store_uuid=value["store_uuid"],
+            block=Block.from_id(value["block"]),
+            model=value["model"],
+            kind=value["kind"],
+            grid=grid,
+            samples_sha256=value["samples_sha256"],
+            genes_sha256=value["genes_sha256"],
+            chunks=tuple(ChunkFacts(**c) for c in value["chunks"]),
+            missing_samples=tuple(value["missing_samples"]),
+            missing_genes=tuple(value["missing_genes"]),
             fitted_on=None if fitted is None else FittedOn.from_json({**fitted, "fit_ids": fit_ids}),
-            plan_digest=value["plan_digest"], meta=dict(value["meta"]), attempt=value["attempt"], host=value["host"],
-            pid=value["pid"], time=value["time"], software=dict(value["software"]),
-        )  # fmt: skip
+            plan_digest=value["plan_digest"],
+            meta=dict(value["meta"]),
+            attempt=value["attempt"],
+            host=value["host"],
+            pid=value["pid"],
+            time=value["time"],
+            software=dict(value["software"]),
+        )
 
 
 def read_record(path: Path) -> tuple[dict[str, Any], Grid]:
@@ -132,9 +160,12 @@ def software_versions() -> dict[str, str]:
     from pertstack._base.version import __version__
 
     return {
-        "pertstack": __version__, "python": platform.python_version(), "numpy": np.__version__,
-        "anndata": version("anndata"), "zarr": version("zarr"),
-    }  # fmt: skip
+        "pertstack": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "anndata": version("anndata"),
+        "zarr": version("zarr"),
+    }
 
 
 def utc_now() -> str:

@@ -20,9 +20,14 @@ from pertstack._base.files import read_json
 from pertstack.design.blocks import Block
 
 _OBS_KINDS = {
-    "dataframe", "categorical", "array", "string-array", "nullable-integer", "nullable-boolean",
+    "dataframe",
+    "categorical",
+    "array",
+    "string-array",
+    "nullable-integer",
+    "nullable-boolean",
     "nullable-string-array",
-}  # fmt: skip
+}
 BLOCK_ATTRIBUTE = "pertstack_block"
 
 
@@ -40,9 +45,14 @@ def write_skeleton(staged: Path, block: Block, obs: pd.DataFrame, gene_names: Se
     path = staged / f"{block.id}.zarr"
     meta = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
     meta["attributes"][BLOCK_ATTRIBUTE] = {
-        "block": block.id, "cell_line": block.cell_line, "fold": block.fold, "segment": block.segment,
-        "n": len(obs), "samples_sha256": digest_names(obs.index), "genes_sha256": digest_names(gene_names),
-    }  # fmt: skip
+        "block": block.id,
+        "cell_line": block.cell_line,
+        "fold": block.fold,
+        "segment": block.segment,
+        "n": len(obs),
+        "samples_sha256": digest_names(obs.index),
+        "genes_sha256": digest_names(gene_names),
+    }
     (path / "zarr.json").write_text(json.dumps(meta, indent=2), encoding="utf-8")
     return path
 

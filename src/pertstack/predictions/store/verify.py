@@ -70,9 +70,10 @@ def _root(store: StoreReader) -> Iterator[Finding]:
         return
     if facts.uuid != store.facts.uuid:
         yield _error(
-            "store_replaced", store.root / "zarr.json",
+            "store_replaced",
+            store.root / "zarr.json",
             f"{store.root} was another store when it was opened (id {store.facts.uuid}, now {facts.uuid}).",
-        )  # fmt: skip
+        )
     yield from _consolidated(store.root / "zarr.json")
     for path in sorted(store.root.iterdir()):
         if path.name not in ROOT_FILES:
@@ -82,10 +83,11 @@ def _root(store: StoreReader) -> Iterator[Finding]:
 def _consolidated(path: Path) -> Iterator[Finding]:
     if path.is_file() and "consolidated_metadata" in read_json(path):
         yield _error(
-            "consolidated_metadata", path,
+            "consolidated_metadata",
+            path,
             f"{path} holds consolidated metadata: AnnData and xarray will not see models committed since. Something "
             f"wrote or consolidated a live block. Delete the key 'consolidated_metadata' from that file.",
-        )  # fmt: skip
+        )
 
 
 def _block(store: StoreReader, path: Path, deep: bool) -> Iterator[Finding]:
@@ -125,10 +127,11 @@ def _arrays(store: StoreReader, block: Block, folder: Path, kind: Kind, deep: bo
             yield _unknown(path)
         elif not (path / "zarr.json").is_file():
             yield _error(
-                "record_missing", path / "zarr.json",
+                "record_missing",
+                path / "zarr.json",
                 f"{path / 'zarr.json'} is missing: {path.name} holds data without a commit record, so nobody can say "
                 f"what they are. Restore the record from a copy, or move the folder out and predict again.",
-            )  # fmt: skip
+            )
         else:
             yield from _array(store, block, name, kind, path, deep)
 
@@ -143,20 +146,22 @@ def _array(store: StoreReader, block: Block, name: str, kind: Kind, path: Path, 
     fitted = record.fitted_on
     if fitted is not None and fitted.kind == "plan" and fitted.plan_digest not in store.facts.plan_digests:
         yield _error(
-            "other_fold_plan", path / "zarr.json",
+            "other_fold_plan",
+            path / "zarr.json",
             f"{name!r} in block {block.id} was fitted on fold plan {(fitted.plan_digest or 'none')[:12]}, but this "
             f"store holds {(store.plan_digest or 'none')[:12]}: it may have seen what it predicts. Withdraw it.",
-        )  # fmt: skip
+        )
     names = ("sample", "gene") if kind == "layer" else ("sample", f"{name}_dimension")
     written = read_json(path / "zarr.json")
     attributes = {ATTRIBUTE: written["attributes"][ATTRIBUTE]}
     differing = _differing(written, array_metadata(record.grid, names, attributes))
     if differing:
         yield _error(
-            "record_damaged", path / "zarr.json",
+            "record_damaged",
+            path / "zarr.json",
             f"{path / 'zarr.json'}: {', '.join(differing)} is not what pertstack writes, so other readers may take "
             "the bytes for other numbers. Restore the file from a copy.",
-        )  # fmt: skip
+        )
     expected = {path / "zarr.json", *(path / c.key for c in record.chunks)}
     for file in sorted(path.rglob("*")):
         if file.is_file() and file not in expected:
@@ -177,9 +182,10 @@ def _staging(store: StoreReader) -> Iterator[Finding]:
     for path in sorted(folder.iterdir()):
         if path in dead:
             yield _warning(
-                "orphaned_staging", path,
+                "orphaned_staging",
+                path,
                 f"{path} was left by a writer that died. Nobody reads it; `pertstack audit --clean` removes it.",
-            )  # fmt: skip
+            )
         else:
             yield Finding("note", "live_staging", f"{path} belongs to a writer that may still run.", where=str(path))
 
@@ -212,8 +218,11 @@ def _whole(path: Path) -> bool:
 
 
 def _note_changed(path: Path) -> Finding:
-    return _error("reason_changed", path, f"{path} is not what was written: a reason that reports print was edited or "
-                                          "damaged. Restore it from a copy.")  # fmt: skip
+    return _error(
+        "reason_changed",
+        path,
+        f"{path} is not what was written: a reason that reports print was edited or damaged. Restore it from a copy.",
+    )
 
 
 def _named_by_digest(store: StoreReader) -> Iterator[Finding]:
@@ -224,13 +233,18 @@ def _named_by_digest(store: StoreReader) -> Iterator[Finding]:
         except StackingError:
             ids = None
         if not isinstance(ids, list) or digest_names(map(str, ids)) != path.stem:
-            yield _error("fit_rows_changed", path, f"{path} does not hold the list of samples it is named by: nobody "
-                                                   "can say what its models were fitted on. Restore it.")  # fmt: skip
+            yield _error(
+                "fit_rows_changed",
+                path,
+                f"{path} does not hold the list of samples it is named by: nobody "
+                "can say what its models were fitted on. Restore it.",
+            )
     for path in sorted((store.root / "snapshots").glob("*.parquet")):
         try:
             rows = pd.read_parquet(path)[["block", "model", "kind", "digest"]].to_numpy().tolist()
         except (OSError, ValueError, KeyError):
             rows = None
         if rows is None or digest_json(rows) != path.stem:
-            yield _error("snapshot_changed", path, f"{path} does not hold the list it is named by. Restore it from a "
-                                                   "copy.")  # fmt: skip
+            yield _error(
+                "snapshot_changed", path, f"{path} does not hold the list it is named by. Restore it from a copy."
+            )

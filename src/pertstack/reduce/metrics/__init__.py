@@ -15,6 +15,15 @@ from pertstack.reduce.metrics.names import (
 from pertstack.reduce.metrics.rows import TruthRows, score_rows
 
 __all__ = [
-    "DEFAULT_PANEL", "FULL_PANEL", "SET_LEVEL", "SMALLEST_STD", "Metric", "TruthRows", "from_sums", "metric_names",
-    "parse_metric", "parse_metrics", "score_rows",
-]  # fmt: skip
+    "DEFAULT_PANEL",
+    "FULL_PANEL",
+    "SET_LEVEL",
+    "SMALLEST_STD",
+    "Metric",
+    "TruthRows",
+    "from_sums",
+    "metric_names",
+    "parse_metric",
+    "parse_metrics",
+    "score_rows",
+]

@@ -29,9 +29,11 @@ from pertstack.reduce.tile import Combine
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 _MEASURES = {"mse": ew.weighted_mse, "pearson": ew.weighted_pearson, "cod": ew.weighted_cod}
 _RECOVERY = {
-    "de_direction": ew.direction_of_degs, "de_jaccard": ew.jaccard_of_degs, "de_auprc": ew.auprc_of_degs,
+    "de_direction": ew.direction_of_degs,
+    "de_jaccard": ew.jaccard_of_degs,
+    "de_auprc": ew.auprc_of_degs,
     "de_lfc_error": ew.lfc_error_of_degs,
-}  # fmt: skip
+}
 
 
 def effect_level_values(
@@ -88,9 +90,14 @@ class _Line:
     """Means, variances and counts of the perturbations of one cell line, and means of some predictions."""
 
     def __init__(
-        self, source: BlockSource, references: References, line: str, drugs: list[str],
-        combines: Mapping[str, Combine], memory: int,
-    ) -> None:  # fmt: skip
+        self,
+        source: BlockSource,
+        references: References,
+        line: str,
+        drugs: list[str],
+        combines: Mapping[str, Combine],
+        memory: int,
+    ) -> None:
         self.drugs, self.genes, place = drugs, source.gene_names, {p: i for i, p in enumerate(drugs)}
         shape = (len(drugs), len(source.gene_names))
         self.n = np.zeros(len(drugs))

@@ -183,10 +183,22 @@ def effect_names() -> tuple[str, ...]:
 
 
 DEFAULT_PANEL: tuple[str, ...] = (
-    "r2_top20@own", "r2_top20@pooled", "r2_top40@own", "r2_top40@pooled", "r2_top80@own", "r2_top80@pooled",
-    "r2_top20_strict@own", "r2_top20_strict@pooled", "pearson_all@own", "pearson_all@pooled", "pearson_all@centroid",
-    "rmse_all@own", "cod_all@own", "sign_acc_top20@own", "sign_acc_top20@pooled",
-)  # fmt: skip
+    "r2_top20@own",
+    "r2_top20@pooled",
+    "r2_top40@own",
+    "r2_top40@pooled",
+    "r2_top80@own",
+    "r2_top80@pooled",
+    "r2_top20_strict@own",
+    "r2_top20_strict@pooled",
+    "pearson_all@own",
+    "pearson_all@pooled",
+    "pearson_all@centroid",
+    "rmse_all@own",
+    "cod_all@own",
+    "sign_acc_top20@own",
+    "sign_acc_top20@pooled",
+)
 """What the out-of-fold board computes."""
 
 FULL_PANEL: tuple[str, ...] = tuple(

@@ -131,9 +131,14 @@ def _tiles(
 
 
 def _scored_by_plate(
-    source: BlockSource, combines: Mapping[str, Combine], references: References, metrics: Sequence[Metric],
-    block: Block, memory: int, pool: ThreadPoolExecutor | None,
-) -> Float64:  # fmt: skip
+    source: BlockSource,
+    combines: Mapping[str, Combine],
+    references: References,
+    metrics: Sequence[Metric],
+    block: Block,
+    memory: int,
+    pool: ThreadPoolExecutor | None,
+) -> Float64:
     """(n_names, n_metrics, n rows of the block): one read for the plate means, one to score."""
     plate, pair, perturbations = _plate_codes(source.obs(block))
     answer = np.full((len(combines), len(metrics), len(plate)), np.nan)
@@ -193,15 +198,19 @@ def _control_halves(source: BlockSource) -> dict[str, tuple[Float64, Float64]]:
                     mine.add(digest)
                     total[digest[0] & 1] += row
                     count[digest[0] & 1] += 1
-    return {
-        line: (sums[line][0] / a, sums[line][1] / b) for line, (a, b) in counts.items() if a > 0 and b > 0
-    }  # fmt: skip
+    return {line: (sums[line][0] / a, sums[line][1] / b) for line, (a, b) in counts.items() if a > 0 and b > 0}
 
 
 def _scored_by_halves(
-    source: BlockSource, combines: Mapping[str, Combine], references: References, metrics: Sequence[Metric],
-    block: Block, halves: Mapping[str, tuple[Float64, Float64]], memory: int, pool: ThreadPoolExecutor | None,
-) -> Float64:  # fmt: skip
+    source: BlockSource,
+    combines: Mapping[str, Combine],
+    references: References,
+    metrics: Sequence[Metric],
+    block: Block,
+    halves: Mapping[str, tuple[Float64, Float64]],
+    memory: int,
+    pool: ThreadPoolExecutor | None,
+) -> Float64:
     answer = np.full((len(combines), len(metrics), len(source.obs(block))), np.nan)
     if block.cell_line not in halves:
         return answer

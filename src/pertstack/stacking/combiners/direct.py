@@ -91,8 +91,12 @@ class _Direct(Combiner):
         weights = self._solve(top, squared, usable, share)
         scale = scale_of(squared, weights)
         facts: dict[str, Any] = {
-            "value_in_sample": top.value(weights), "k": k, "scale": scale, "share": share, "samples": top.n,
-        }  # fmt: skip
+            "value_in_sample": top.value(weights),
+            "k": k,
+            "scale": scale,
+            "share": share,
+            "samples": top.n,
+        }
         cautions = self._cautions(evidence, top, usable)
         return linear(self.name, evidence, scale * weights, reference=self.against, facts=facts, cautions=cautions)
 

@@ -125,10 +125,14 @@ class DirectGene(Combiner):
         rows = TopRows.of(slices, reference, k, n_genes, usable, None)
         weights = gene_deviations(rows, common, strength)
         facts = {
-            "k": k, "strength": strength if np.isfinite(strength) else None, "common": common.tolist(),
-            "value_in_sample": rows.value_and_gradient(weights)[0], "value_of_common": rows.value_and_gradient(
-                np.tile(common, (n_genes, 1)))[0], "samples": rows.n, "genes": int(np.unique(rows.genes).size),
-        }  # fmt: skip
+            "k": k,
+            "strength": strength if np.isfinite(strength) else None,
+            "common": common.tolist(),
+            "value_in_sample": rows.value_and_gradient(weights)[0],
+            "value_of_common": rows.value_and_gradient(np.tile(common, (n_genes, 1)))[0],
+            "samples": rows.n,
+            "genes": int(np.unique(rows.genes).size),
+        }
         cautions = () if len(evidence.folds) > 1 else ("One fold only: weights per gene were not tried.",)
         return linear(self.name, evidence, scale_of(evidence.sums, weights) * weights, facts=facts, cautions=cautions)
 

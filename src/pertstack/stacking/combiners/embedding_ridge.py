@@ -75,18 +75,24 @@ class EmbeddingCorrection(FittedCombiner):
     def weights(self) -> dict[str, Any]:
         """The offset and what corrects it; slopes and frames are in ``arrays``."""
         return {
-            "combiner": self.name, "models": list(self.models), "reference": self.offset.reference,
+            "combiner": self.name,
+            "models": list(self.models),
+            "reference": self.offset.reference,
             "mean": self.offset.weights()["mean"],
             "embeddings": {f.model: {"directions": f.width, "misfit": f.misfit} for f in self.frames},
-            "facts": self.facts, "cautions": list(self.cautions),
-        }  # fmt: skip
+            "facts": self.facts,
+            "cautions": list(self.cautions),
+        }
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """Slopes ``left @ right`` on features about ``centre``, intercept, offset, and every model's frame."""
         found: dict[str, np.ndarray[Any, Any]] = {
-            "left": self.slopes.left, "right": self.slopes.right, "centre": self.slopes.mean_x,
-            "intercept": self.intercept, "offset": self.offset.coefficients,
-        }  # fmt: skip
+            "left": self.slopes.left,
+            "right": self.slopes.right,
+            "centre": self.slopes.mean_x,
+            "intercept": self.intercept,
+            "offset": self.offset.coefficients,
+        }
         for frame in self.frames:
             found[f"anchors:{frame.model}"], found[f"axes:{frame.model}"] = frame.target, frame.axes
         return found

@@ -36,9 +36,14 @@ def expanded_over_samples(evidence: Evidence, features: Array, rows: Mask) -> Su
         xt += np.einsum("nj,nm->jm", phi, cross).reshape(size)
         tt, count = tt + float(truth[whole].sum()), count + int(whole.sum())
     return Sums(
-        count=np.array([float(count)]), mean_x=np.zeros((1, size)), mean_t=np.zeros(1), xx=xx[None], xt=xt[None],
-        tt=np.array([tt]), available=np.ones((1, size), dtype=bool),
-    )  # fmt: skip
+        count=np.array([float(count)]),
+        mean_x=np.zeros((1, size)),
+        mean_t=np.zeros(1),
+        xx=xx[None],
+        xt=xt[None],
+        tt=np.array([tt]),
+        available=np.ones((1, size), dtype=bool),
+    )
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,14 @@ class SampleWeights(FittedCombiner):
     def weights(self) -> dict[str, Any]:
         """Weights of an average sample; how they move is in ``arrays``."""
         return {
-            "combiner": self.name, "models": list(self.models), "reference": self.features.reference,
-            "mean": self.table[0].tolist(), "features": ["one", *self.features.names(self.models)],
-            "facts": self.facts, "cautions": list(self.cautions),
-        }  # fmt: skip
+            "combiner": self.name,
+            "models": list(self.models),
+            "reference": self.features.reference,
+            "mean": self.table[0].tolist(),
+            "features": ["one", *self.features.names(self.models)],
+            "facts": self.facts,
+            "cautions": list(self.cautions),
+        }
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """``table`` (1 + J, M): weights are features (with a one in front) times this."""
@@ -122,10 +131,14 @@ class FeatureWeightedSample(Combiner):
 def _sum(parts: list[Sums]) -> Sums:
     """Sums of one uncentred problem over disjoint samples."""
     return Sums(
-        count=np.sum([p.count for p in parts], axis=0), mean_x=parts[0].mean_x, mean_t=parts[0].mean_t,
-        xx=np.sum([p.xx for p in parts], axis=0), xt=np.sum([p.xt for p in parts], axis=0),
-        tt=np.sum([p.tt for p in parts], axis=0), available=parts[0].available,
-    )  # fmt: skip
+        count=np.sum([p.count for p in parts], axis=0),
+        mean_x=parts[0].mean_x,
+        mean_t=parts[0].mean_t,
+        xx=np.sum([p.xx for p in parts], axis=0),
+        xt=np.sum([p.xt for p in parts], axis=0),
+        tt=np.sum([p.tt for p in parts], axis=0),
+        available=parts[0].available,
+    )
 
 
 def _with_one(features: Array) -> Array:

@@ -115,9 +115,14 @@ class GreedyR2(Combiner):
         usable = usable if usable.any() else np.ones_like(usable)
         sums = top_gene_sums(slices, evidence.reference, k)
         weights = bagged_greedy_r2(
-            sums, self.rounds, start=self.start, usable=usable, bags=self.bags, share=self.share,
+            sums,
+            self.rounds,
+            start=self.start,
+            usable=usable,
+            bags=self.bags,
+            share=self.share,
             rng=np.random.default_rng(evidence.seed),
-        )  # fmt: skip
+        )
         left_out = [m for m, good in zip(evidence.models, usable, strict=True) if not good]
         cautions = (
             (f"{', '.join(left_out)} predict the top genes of less than half of the samples and get no weight.",)
@@ -125,7 +130,11 @@ class GreedyR2(Combiner):
             else ()
         )
         facts = {
-            "value_in_sample": sums.value(weights), "k": k, "rounds": self.rounds, "start": self.start,
-            "bags": self.bags, "samples": sums.n,
-        }  # fmt: skip
+            "value_in_sample": sums.value(weights),
+            "k": k,
+            "rounds": self.rounds,
+            "start": self.start,
+            "bags": self.bags,
+            "samples": sums.n,
+        }
         return linear(self.name, evidence, weights, facts=facts, cautions=cautions)

@@ -106,9 +106,12 @@ class RankMean(FittedCombiner):
     def weights(self) -> dict[str, Any]:
         """Nothing was learned; the reference is all there is to say."""
         return {
-            "combiner": self.name, "models": list(self.models), "reference": self.reference, "facts": self.facts,
+            "combiner": self.name,
+            "models": list(self.models),
+            "reference": self.reference,
+            "facts": self.facts,
             "cautions": list(self.cautions),
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)

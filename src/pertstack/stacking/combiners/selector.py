@@ -98,10 +98,14 @@ class SelectedModel(FittedCombiner):
     def weights(self) -> dict[str, Any]:
         """How much each feature counts for each model; the whole table is in ``arrays``."""
         return {
-            "combiner": self.name, "models": list(self.models), "reference": self.features.reference,
-            "level": self.level.tolist(), "features": self.features.names(self.models), "facts": self.facts,
+            "combiner": self.name,
+            "models": list(self.models),
+            "reference": self.features.reference,
+            "level": self.level.tolist(),
+            "features": self.features.names(self.models),
+            "facts": self.facts,
             "cautions": list(self.cautions),
-        }  # fmt: skip
+        }
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """``level`` (M,) and ``slopes`` (J, M)."""
@@ -143,9 +147,10 @@ class Selector(Combiner):
         else:
             level, slopes = _by_single(evidence), np.zeros((table.shape[1], evidence.n_models))
         facts = {
-            "strength": strength if np.isfinite(strength) else None, "samples": int(whole.sum()),
+            "strength": strength if np.isfinite(strength) else None,
+            "samples": int(whole.sum()),
             "gain_on_left_out_folds": gains,
-        }  # fmt: skip
+        }
         return SelectedModel(
             self.name, evidence.models, features, level, slopes, (*evidence.cautions, *cautions), facts
         )

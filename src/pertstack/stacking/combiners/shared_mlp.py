@@ -108,10 +108,14 @@ class CorrectedMixture(FittedCombiner):
     def weights(self) -> dict[str, Any]:
         """The mixture that is corrected; the net is in ``arrays``."""
         return {
-            "combiner": self.name, "models": list(self.models), "reference": self.inputs.reference,
-            "mean": self.inputs.base.tolist(), "unit": self.inputs.unit, "facts": self.facts,
+            "combiner": self.name,
+            "models": list(self.models),
+            "reference": self.inputs.reference,
+            "mean": self.inputs.base.tolist(),
+            "unit": self.inputs.unit,
+            "facts": self.facts,
             "cautions": list(self.cautions),
-        }  # fmt: skip
+        }
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """Parameters of the net, context of the genes, order of the models."""
@@ -217,9 +221,13 @@ def _inputs(evidence: Evidence, sums: Sums) -> Inputs:
     genes, _ = gene_features(evidence, sums)
     samples, _ = SampleFeatures.learn(evidence)
     return Inputs(
-        evidence.reference, unit if unit > 0 else 1.0, simplex_weights(errors),
-        np.argsort(np.diag(errors), kind="stable"), samples, genes[:, 1:].astype(np.float32),
-    )  # fmt: skip
+        evidence.reference,
+        unit if unit > 0 else 1.0,
+        simplex_weights(errors),
+        np.argsort(np.diag(errors), kind="stable"),
+        samples,
+        genes[:, 1:].astype(np.float32),
+    )
 
 
 def _draw(evidence: Evidence, most: int) -> tuple[list[tuple[Tile, Float32]], list[int | None], tuple[str, ...]]:

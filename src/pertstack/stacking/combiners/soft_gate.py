@@ -94,11 +94,15 @@ class GatedWeights(FittedCombiner):
     def weights(self) -> dict[str, Any]:
         """Weights of an average sample; how they move is in ``arrays``."""
         return {
-            "combiner": self.name, "models": list(self.models), "reference": self.features.reference,
-            "mean": (self.scale * softmax(self.table[:1])[0]).tolist(), "scale": self.scale,
-            "features": ["one", *self.features.names(self.models)], "facts": self.facts,
+            "combiner": self.name,
+            "models": list(self.models),
+            "reference": self.features.reference,
+            "mean": (self.scale * softmax(self.table[:1])[0]).tolist(),
+            "scale": self.scale,
+            "features": ["one", *self.features.names(self.models)],
+            "facts": self.facts,
             "cautions": list(self.cautions),
-        }  # fmt: skip
+        }
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """``table`` (1 + J, M): the softmax's scores are features (with a one in front) times this."""
@@ -135,10 +139,12 @@ class SoftGate(Combiner):
         table = _path(sums, features[sums.rows], hold, [s for s in STRENGTHS if s > strength] + [strength])[-1]
         scale = _scale(evidence, softmax(features @ table))
         facts = {
-            "strength": strength if np.isfinite(strength) else None, "k": k, "samples": sums.n,
-            "value_on_left_out_folds": values, "value_in_sample": gate_value_and_gradient(
-                sums, features[sums.rows], table)[0],
-        }  # fmt: skip
+            "strength": strength if np.isfinite(strength) else None,
+            "k": k,
+            "samples": sums.n,
+            "value_on_left_out_folds": values,
+            "value_in_sample": gate_value_and_gradient(sums, features[sums.rows], table)[0],
+        }
         cautions = () if len(evidence.folds) > 1 else ("One fold only: the weights are the same for every sample.",)
         return GatedWeights(self.name, evidence.models, scaling, table, scale, (*evidence.cautions, *cautions), facts)
 

@@ -28,9 +28,13 @@ class FeatureSums:
     @classmethod
     def empty(cls, n_features: int, n_targets: int) -> FeatureSums:
         return cls(
-            0.0, np.zeros(n_features), np.zeros(n_targets), np.zeros((n_features, n_features)),
-            np.zeros((n_features, n_targets)), 0.0,
-        )  # fmt: skip
+            0.0,
+            np.zeros(n_features),
+            np.zeros(n_targets),
+            np.zeros((n_features, n_features)),
+            np.zeros((n_features, n_targets)),
+            0.0,
+        )
 
     @classmethod
     def of(cls, x: Array, y: Array) -> FeatureSums:
@@ -50,11 +54,13 @@ class FeatureSums:
         weight, share = self.count * other.count / count, other.count / count
         step_x, step_y = other.mean_x - self.mean_x, other.mean_y - self.mean_y
         return FeatureSums(
-            count, self.mean_x + share * step_x, self.mean_y + share * step_y,
+            count,
+            self.mean_x + share * step_x,
+            self.mean_y + share * step_y,
             self.xx + other.xx + weight * np.outer(step_x, step_x),
             self.xy + other.xy + weight * np.outer(step_x, step_y),
             self.yy + other.yy + weight * float(np.square(step_y).sum()),
-        )  # fmt: skip
+        )
 
     def around(self, at_x: Array, at_y: Array) -> tuple[Array, Array, float]:
         """X'X, X'Y and Y'Y about other points than the means."""

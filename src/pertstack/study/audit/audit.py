@@ -34,8 +34,19 @@ from pertstack.study.held_out import HeldOutTruth, UnreadTruth, look_findings
 from pertstack.study.learned import stored_stack
 from pertstack.study.seals import SEALED, broken_seals, heads
 
-DAMAGED = (StackingError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, RuntimeError,
-           zlib.error, pa.ArrowException)  # fmt: skip
+DAMAGED = (
+    StackingError,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    EOFError,
+    RuntimeError,
+    zlib.error,
+    pa.ArrowException,
+)
 """What reading a damaged file may raise; more than one reader is at work."""
 Check = Callable[[], Iterable[Finding]]
 

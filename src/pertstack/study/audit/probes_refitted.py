@@ -248,9 +248,13 @@ class _World:
             part = self._source(predictions, treated, self.folds != k)
             level[k] = (reduce_blocks(part, references, k=20), part)
         nested = fit_nested(
-            list(PERMUTED), reduce_blocks(source, references, k=20), source=source, references=references, seed=seed,
+            list(PERMUTED),
+            reduce_blocks(source, references, k=20),
+            source=source,
+            references=references,
+            seed=seed,
             level_one=level or None,
-        )  # fmt: skip
+        )
         own, new = (
             score(truth, nested.combines(), references, metrics=[METRIC], base_models=False)
             for truth in (source, other)
@@ -260,8 +264,12 @@ class _World:
     def _source(self, predictions: Mapping[str, Array], treated: Array, rows: Array) -> ArraySource:
         samples = self.sampled.samples[rows]
         return ArraySource(
-            {m: p[rows] for m, p in predictions.items()}, treated[rows], self.sampled.control[rows],
-            folds=samples["fold"].to_numpy(), perturbation=samples["perturbation"].to_numpy().astype(str),
-            cell_line=samples["cell_line"].to_numpy().astype(str), group=samples["group"].to_numpy().astype(str),
+            {m: p[rows] for m, p in predictions.items()},
+            treated[rows],
+            self.sampled.control[rows],
+            folds=samples["fold"].to_numpy(),
+            perturbation=samples["perturbation"].to_numpy().astype(str),
+            cell_line=samples["cell_line"].to_numpy().astype(str),
+            group=samples["group"].to_numpy().astype(str),
             sample_ids=list(samples.index),
-        )  # fmt: skip
+        )

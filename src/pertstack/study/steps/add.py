@@ -40,10 +40,20 @@ def refuse_reserved(name: str) -> None:
 
 
 def add_model(
-    folder: StudyFolder, name: str, files: Sequence[Path], *, fitted_on: Any, scale: str, missing: str = "refuse",
-    card: Path | str | Mapping[str, Any] | None = None, transform: str | None = None, without: int | None = None,
-    mapping: Mapping[str, str] | None = None, genes: Path | str | None = None, layer: str | None = None,
-) -> AddReport:  # fmt: skip
+    folder: StudyFolder,
+    name: str,
+    files: Sequence[Path],
+    *,
+    fitted_on: Any,
+    scale: str,
+    missing: str = "refuse",
+    card: Path | str | Mapping[str, Any] | None = None,
+    transform: str | None = None,
+    without: int | None = None,
+    mapping: Mapping[str, str] | None = None,
+    genes: Path | str | None = None,
+    layer: str | None = None,
+) -> AddReport:
     """Add predictions by sample id, or by what was done, and gene name; see ``predictions.importers.add_predictions``.
 
     Parameters
@@ -66,18 +76,37 @@ def add_model(
     refuse_reserved(name)
     spec = _said(fitted_on, folder)
     report = add_predictions(
-        folder.store, name, list(files), fitted_on=spec, scale=scale, missing=missing, marks=lambda: row_marks(folder),  # type: ignore[arg-type]
-        meta={"kind": "added", "files": [str(f) for f in files]}, own_card=folder.card, card=_given_card(card),
-        transform=transform, without=without, layer=layer, samples=folder.samples, columns=mapping,
-        space=_space(folder), other_names=folder.other_gene_names,
+        folder.store,
+        name,
+        list(files),
+        fitted_on=spec,
+        scale=scale,  # type: ignore[arg-type]
+        missing=missing,  # type: ignore[arg-type]
+        marks=lambda: row_marks(folder),
+        meta={"kind": "added", "files": [str(f) for f in files]},
+        own_card=folder.card,
+        card=_given_card(card),
+        transform=transform,
+        without=without,
+        layer=layer,
+        samples=folder.samples,
+        columns=mapping,
+        space=_space(folder),
+        other_names=folder.other_gene_names,
         genes=None if genes is None else Path(genes),
-    )  # fmt: skip
+    )
     said = fitted_on if isinstance(fitted_on, str) else type(fitted_on).__name__
     folder.ledger.append(
-        "model_added", model=name, files=[f.name for f in files], scale=scale, fitted_on=said,
-        transform=transform, cards=_on_cards(report), without=without,
+        "model_added",
+        model=name,
+        files=[f.name for f in files],
+        scale=scale,
+        fitted_on=said,
+        transform=transform,
+        cards=_on_cards(report),
+        without=without,
         blocks={r.block.id: r.digest for r in report.committed},
-    )  # fmt: skip
+    )
     return report if without is not None else replace(report, findings=(*report.findings, *nesting(folder, name)))
 
 
@@ -102,11 +131,22 @@ def nesting(folder: StudyFolder, name: str) -> list[Finding]:
     ):
         return []
     folds = ", ".join(map(str, range(folder.plan.n_folds)))
-    return [Finding("warning", "no_nested_predictions", (
-        f"{name} has no nested predictions, so combinations with many weights (by gene, by cell line, networks) cannot "
-        f"be scored honestly beside it and may not ship: often most of the gain. To bring them, for each fold k of "
-        f"{folds} predict the other folds by fits that also leave out fold k, and add these files with without=k "
-        f"(docs/howto/nested-predictions.md has the lines to copy)."), where=name)]  # fmt: skip
+    return [
+        Finding(
+            "warning",
+            "no_nested_predictions",
+            (
+                f"{name} has no nested predictions, so combinations with many weights (by gene, by cell line, "
+                f"networks) cannot "
+                f"be scored honestly beside it and may not ship: often most of the gain. To bring them, for each fold "
+                f"k of "
+                f"{folds} predict the other folds by fits that also leave out fold k, and add these files with "
+                f"without=k "
+                f"(docs/howto/nested-predictions.md has the lines to copy)."
+            ),
+            where=name,
+        )
+    ]
 
 
 def _given_card(card: Path | str | Mapping[str, Any] | None) -> dict[str, Any] | None:

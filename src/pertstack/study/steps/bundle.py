@@ -41,8 +41,14 @@ PLAN_FILES = ("study.toml", "card.json", "plan.toml", "plan/plan.json", "plan/fo
 LEFT_OUT = "results/weights.npz"
 """Arrays of weights do not travel, nor does any file of ``init`` but those of the plan: what was measured, and what can
 be read back from it. Their digests are in the seals."""
-REQUIRED = ("ledger.jsonl", *PLAN_FILES, *(f"seals/{step}.json" for step in STEPS), "seals/head.json", "report.html",
-            *(f"results/{name}" for name in ("setting.json", "leaderboard.json", "oof_scores.npz")))  # fmt: skip
+REQUIRED = (
+    "ledger.jsonl",
+    *PLAN_FILES,
+    *(f"seals/{step}.json" for step in STEPS),
+    "seals/head.json",
+    "report.html",
+    *(f"results/{name}" for name in ("setting.json", "leaderboard.json", "oof_scores.npz")),
+)
 LARGEST = 2_000_000_000
 _DAY = (1980, 1, 1, 0, 0, 0)
 
@@ -63,9 +69,14 @@ class Verified:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "format": 1, "sound": self.is_sound, "headline": self.headline, "ledger_head": self.ledger_head,
-            "looks": self.looks, "exploratory": self.exploratory, "findings": [f.to_json() for f in self.findings],
-        }  # fmt: skip
+            "format": 1,
+            "sound": self.is_sound,
+            "headline": self.headline,
+            "ledger_head": self.ledger_head,
+            "looks": self.looks,
+            "exploratory": self.exploratory,
+            "findings": [f.to_json() for f in self.findings],
+        }
 
 
 def bundle_study(folder: StudyFolder, out: Path) -> Path:
@@ -150,9 +161,11 @@ def _checked(folder: StudyFolder, expect_head: str | None) -> Verified:
             return None
 
     checks: dict[str, Check] = {
-        "ledger.jsonl": lambda: ledger_findings(folder), "seals": lambda: broken_seals(folder),
-        "results": lambda: look_findings(folder), "plan.toml": lambda: plan_as_locked(folder),
-    }  # fmt: skip
+        "ledger.jsonl": lambda: ledger_findings(folder),
+        "seals": lambda: broken_seals(folder),
+        "results": lambda: look_findings(folder),
+        "plan.toml": lambda: plan_as_locked(folder),
+    }
     for where, check in checks.items():
         findings += ask(where, lambda check=check: list(check())) or []
     findings = [f for f in findings if not _travels_not(f, folder.root)]
@@ -196,11 +209,22 @@ def _against_ledger(folder: StudyFolder, board: Leaderboard) -> Iterator[Finding
     """The last look in the ledger against what the board says of it."""
     looks = folder.ledger.of_kind(LOOK)
     facts: Mapping[str, Any] = looks[-1].facts if looks else {}
-    said = {"looks": board.test_looks, "chosen": board.chosen, "plan_digest": board.plan_digest,
-            "fold plan": board.plan_digest, "primary": board.primary, "exploratory": board.exploratory}  # fmt: skip
-    true = {"looks": len(looks), "chosen": facts.get("chosen"), "plan_digest": facts.get("plan_digest"),
-            "fold plan": folder.plan.digest, "primary": folder.analysis_plan.choice_metric,
-            "exploratory": is_exploratory(folder.ledger)}  # fmt: skip
+    said = {
+        "looks": board.test_looks,
+        "chosen": board.chosen,
+        "plan_digest": board.plan_digest,
+        "fold plan": board.plan_digest,
+        "primary": board.primary,
+        "exploratory": board.exploratory,
+    }
+    true = {
+        "looks": len(looks),
+        "chosen": facts.get("chosen"),
+        "plan_digest": facts.get("plan_digest"),
+        "fold plan": folder.plan.digest,
+        "primary": folder.analysis_plan.choice_metric,
+        "exploratory": is_exploratory(folder.ledger),
+    }
     wrong = [f"{k}: {said[k]!r} against {true[k]!r}" for k in said if said[k] != true[k]]
     if wrong:
         text = f"The board and the ledger with its plans disagree ({'; '.join(wrong)})."
@@ -278,12 +302,18 @@ def _table(board: Leaderboard) -> str:
     for row in board.ranked():
         cell, versus = row.score(board.primary), row.versus(board.primary)
         gain = None if versus is None else versus.difference
-        lines.append([
-            shown(row.name), row.kind, "" if cell is None else number(cell.value),
-            interval(cell.ci) if cell is not None else "", "" if gain is None else number(gain, sign=True),
-            "" if versus is None else interval(versus.ci, sign=True),
-            "" if cell is None else str(cell.n_valid), "" if cell is None else str(cell.n),
-        ])  # fmt: skip
+        lines.append(
+            [
+                shown(row.name),
+                row.kind,
+                "" if cell is None else number(cell.value),
+                interval(cell.ci) if cell is not None else "",
+                "" if gain is None else number(gain, sign=True),
+                "" if versus is None else interval(versus.ci, sign=True),
+                "" if cell is None else str(cell.n_valid),
+                "" if cell is None else str(cell.n),
+            ]
+        )
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([[spreadsheet_cell(c) for c in line] for line in lines])
     return out.getvalue()

@@ -30,9 +30,15 @@ AGAIN = {
     True: "the condition measured again: the second half of the cells of each sample, against the first",
 }
 BESIDE: tuple[str, ...] = (
-    "pearson_top20@pooled", "mse_exp2", "pearson_exp2@pooled", "cod_exp2@pooled", "cod_exp2@others",
-    "pearson_t50@others", "pds_l1@pooled", "pds_cosine@pooled",
-)  # fmt: skip
+    "pearson_top20@pooled",
+    "mse_exp2",
+    "pearson_exp2@pooled",
+    "cod_exp2@pooled",
+    "cod_exp2@others",
+    "pearson_t50@others",
+    "pds_l1@pooled",
+    "pds_cosine@pooled",
+)
 """Calibrated beside the panel and the declared order, because people are asked for them."""
 _RULE = 1  # of the calibration: another rule, another key
 
@@ -69,11 +75,14 @@ class Calibrated:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "format": 1, "key": self.key, "order": list(AUTO_ORDER), "primary": self.primary,
+            "format": 1,
+            "key": self.key,
+            "order": list(AUTO_ORDER),
+            "primary": self.primary,
             "positive": self.positive,
             "negative": "the mean treated profile of the cell line outside the sample's fold",
             "metrics": [c.to_json() for c in self.metrics.values()],
-        }  # fmt: skip
+        }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Calibrated:
@@ -85,9 +94,18 @@ def _flat(c: Calibration) -> dict[str, Any]:
     low, high = c.bds_ci or (None, None)
     least, most = c.drf_ci or (None, None)
     return {
-        "conditions": c.n, "groups": c.n_groups, "replicate": c.positive, "constant": c.negative, "drf": c.drf,
-        "drf_lo": least, "drf_hi": most, "bds": c.bds, "bds_lo": low, "bds_hi": high, "passes": c.passes,
-    }  # fmt: skip
+        "conditions": c.n,
+        "groups": c.n_groups,
+        "replicate": c.positive,
+        "constant": c.negative,
+        "drf": c.drf,
+        "drf_lo": least,
+        "drf_hi": most,
+        "bds": c.bds,
+        "bds_lo": low,
+        "bds_hi": high,
+        "passes": c.passes,
+    }
 
 
 def doubt(found: Calibration) -> str:
@@ -136,7 +154,7 @@ def calibrate_study(folder: StudyFolder, *, workers: int = 1, memory: str = "1GB
     else:
         found = calibrate_source(
             source, folder.references, wanted, memory=parse_bytes(memory), workers=workers, halves=halves
-        )  # fmt: skip
+        )
     settled = settle(folder, plan, found)
     calibrated = Calibrated(key, parse_metric(settled.choice_metric).name, found, AGAIN[halves])
     if calibrated != before:

@@ -99,20 +99,36 @@ class Evaluation:
         correlation = {} if self.diversity is None else self.diversity.to_json()
         frames = {k: correlation_frame(correlation, k) for k in ("predictions", "errors") if correlation}
         return ReportInput(
-            f"Evaluation: {self.facts['truth']}", self.verdict, data=self.facts,
-            prediction_correlation=frames.get("predictions"), error_correlation=frames.get("errors"),
+            f"Evaluation: {self.facts['truth']}",
+            self.verdict,
+            data=self.facts,
+            prediction_correlation=frames.get("predictions"),
+            error_correlation=frames.get("errors"),
             findings=[f for f in self.findings if f.severity != "note" or f.code in SHOWN],
-            probes=self.probes, calibration=list(self.calibration.values()), slopes=self.slopes,
+            probes=self.probes,
+            calibration=list(self.calibration.values()),
+            slopes=self.slopes,
             made={"pertstack": __version__},
-        )  # fmt: skip
+        )
 
 
 def evaluate(
-    truth: Any, predictions: Any, *, primary: str = AUTO, scale: Scale = "treated",
-    mapping: Mapping[str, str] | None = None, control_layer: str = "control", control_label: str | None = None,
-    delta: bool = False, layer: str | None = None, genes: str | Path | None = None, transform: str | None = None,
-    seed: int = 0, workers: int = 1, memory: str = "1 GB",
-) -> Evaluation:  # fmt: skip
+    truth: Any,
+    predictions: Any,
+    *,
+    primary: str = AUTO,
+    scale: Scale = "treated",
+    mapping: Mapping[str, str] | None = None,
+    control_layer: str = "control",
+    control_label: str | None = None,
+    delta: bool = False,
+    layer: str | None = None,
+    genes: str | Path | None = None,
+    transform: str | None = None,
+    seed: int = 0,
+    workers: int = 1,
+    memory: str = "1 GB",
+) -> Evaluation:
     """Judge predictions of a test set.
 
     Parameters
@@ -144,23 +160,43 @@ def evaluate(
     with TemporaryDirectory(prefix="pertstack-") as scratch:
         where, files = on_disk(truth, predictions, Path(scratch))
         found = matched_values(
-            where, files, scale=scale, mapping=mapping, control_layer=control_layer, control_label=control_label,
-            delta=delta, layer=layer, genes=genes, transform=transform,
-        )  # fmt: skip
+            where,
+            files,
+            scale=scale,
+            mapping=mapping,
+            control_layer=control_layer,
+            control_label=control_label,
+            delta=delta,
+            layer=layer,
+            genes=genes,
+            transform=transform,
+        )
     samples = found.samples
     source = ArraySource(
-        found.values, found.treated, None if delta else found.control, folds=_parts(samples["perturbation"]),
-        sample_ids=samples.index, perturbation=samples["perturbation"], cell_line=samples["cell_line"],
-        gene_names=found.genes, obs=samples,
-    )  # fmt: skip
+        found.values,
+        found.treated,
+        None if delta else found.control,
+        folds=_parts(samples["perturbation"]),
+        sample_ids=samples.index,
+        perturbation=samples["perturbation"],
+        cell_line=samples["cell_line"],
+        gene_names=found.genes,
+        obs=samples,
+    )
     facts = {"truth": where.name if where.parent != Path(scratch) else "in memory", "control": found.control_reference}
     return judged(source, found, facts, primary=primary, seed=seed, workers=workers, memory=parse_bytes(memory))
 
 
 def judged(
-    source: ArraySource, matched: Matched, facts: Mapping[str, Any], *, primary: str, seed: int, workers: int,
+    source: ArraySource,
+    matched: Matched,
+    facts: Mapping[str, Any],
+    *,
+    primary: str,
+    seed: int,
+    workers: int,
     memory: int,
-) -> Evaluation:  # fmt: skip
+) -> Evaluation:
     """Score, calibrate, probe and rank the models of a source."""
     references = References.collect(source)
     wanted = [] if primary == AUTO else [parse_metric(primary).name]
@@ -178,24 +214,24 @@ def judged(
     if len(source.models) > 1:
         table = table.with_oracle(decides, source.models)
     rows = sample_rows(source, np.random.default_rng([seed, 5]))
-    probes = tuple(
-        f for m in source.models for f in probe_model(source, rows, m, seed, claims_folds=False)
-    )  # fmt: skip
+    probes = tuple(f for m in source.models for f in probe_model(source, rows, m, seed, claims_folds=False))
     reduction = reduce_blocks(source, references, k=min(80, len(source.gene_names)))
     diversity = Diversity.of(reduction) if len(source.models) > 1 else None
     setting = _setting(source, table, decides, calibration, matched.findings, probes)
     verdict = judge(table, None, setting, GroupResampling(seed))
     known = {**facts, **_counts(table, source)}
     slopes = slopes_of(reduction)
-    return Evaluation(
-        verdict, table, calibration, matched.findings, probes, diversity, slopes, matched.shown(), known
-    )  # fmt: skip
+    return Evaluation(verdict, table, calibration, matched.findings, probes, diversity, slopes, matched.shown(), known)
 
 
 def _setting(
-    source: ArraySource, table: ScoreTable, primary: str, calibration: Mapping[str, Calibration],
-    said: Sequence[Finding], probes: Sequence[Finding],
-) -> Setting:  # fmt: skip
+    source: ArraySource,
+    table: ScoreTable,
+    primary: str,
+    calibration: Mapping[str, Calibration],
+    said: Sequence[Finding],
+    probes: Sequence[Finding],
+) -> Setting:
     from pertstack.study.steps.calibrate import doubt
 
     kinds: dict[str, Kind] = dict.fromkeys(source.models, "base")
@@ -208,13 +244,18 @@ def _setting(
     found = calibration.get(parse_metric(primary).name)
     suspects = {m: tuple(w) for m, w in accused(probes).items() if m in source.models}
     return Setting(
-        {n: kinds[n] for n in table.names}, parse_metric(primary).name, None, "perturbation",
+        {n: kinds[n] for n in table.names},
+        parse_metric(primary).name,
+        None,
+        "perturbation",
         versions={"pertstack": __version__, "numpy": np.__version__, "pandas": pd.__version__},
-        cautions=cautions, no_drug=(FLOOR, "no_change"), accused=suspects,
+        cautions=cautions,
+        no_drug=(FLOOR, "no_change"),
+        accused=suspects,
         accused_gravely=frozenset(f.where for f in probes if f.severity == "error"),
         metric_doubt="" if found is None or found.passes else doubt(found).replace("development rows", "samples"),
         evaluated=True,
-    )  # fmt: skip
+    )
 
 
 def _mean(tile: Tile) -> Float32:
@@ -231,6 +272,8 @@ def _parts(perturbation: Any) -> np.ndarray[Any, Any]:
 def _counts(table: ScoreTable, source: ArraySource) -> dict[str, int]:
     rows = table.samples
     return {
-        "samples scored": len(rows), "genes scored": len(source.gene_names),
-        "perturbations": int(rows["perturbation"].nunique()), "cell lines": int(rows["cell_line"].nunique()),
-    }  # fmt: skip
+        "samples scored": len(rows),
+        "genes scored": len(source.gene_names),
+        "perturbations": int(rows["perturbation"].nunique()),
+        "cell lines": int(rows["cell_line"].nunique()),
+    }

@@ -113,9 +113,14 @@ def _ensemble_rows(folder: StudyFolder, stored: Stored, fitted: FittedCombiner) 
     """What ships, on the rows of every test block in the store's order; NaN on development rows, on which the weights
     were learned."""
     source = StoreSource(
-        folder.store, None, "all", stored.models, groups=folder.plan.groups,
-        accept_unverified=stored.accept_unverified, distance=folder.training_distance,
-    )  # fmt: skip
+        folder.store,
+        None,
+        "all",
+        stored.models,
+        groups=folder.plan.groups,
+        accept_unverified=stored.accept_unverified,
+        distance=folder.training_distance,
+    )
     step = max(1, parse_bytes("200 MB") // (4 * len(folder.gene_names) * (len(stored.models) + 3)))
     for block in ordered_blocks(source):
         n = folder.store.n_samples(block)

@@ -87,9 +87,12 @@ class StudyAnchors(_OfStudy):
 
     def __call__(self, job: Job, anchors: PredictRows, embedded: Float32, record: JobRecord) -> None:
         self.folder.store.commit_anchors(
-            job.model, embedded, sample_ids=anchors.sample_ids, job_digest=job.digest,
+            job.model,
+            embedded,
+            sample_ids=anchors.sample_ids,
+            job_digest=job.digest,
             fit_ids_digest=record.fit_ids_digest,
-        )  # fmt: skip
+        )
 
 
 class StudyDone(_OfStudy):
@@ -248,8 +251,10 @@ def study_jobs(
     lacking = {r.name: why for r in rows if (why := available(r, folder.side, folder.samples)) is not None}
     if lacking:
         listed = "\n".join(f"  - {name} {why}" for name, why in lacking.items())
-        raise InputError(f"{len(lacking)} of {len(rows)} models cannot run on this study:\n{listed}\nLeave them out or "
-                         f"make the study again with what they need.")  # fmt: skip
+        raise InputError(
+            f"{len(lacking)} of {len(rows)} models cannot run on this study:\n{listed}\nLeave them out or "
+            f"make the study again with what they need."
+        )
     withdrawn = sorted(set(folder.withdrawn()) & {r.name for r in rows})
     if withdrawn:
         raise InputError(f"{first_few(withdrawn)} was withdrawn from this study; the reason stands in the ledger.")
@@ -259,7 +264,12 @@ def study_jobs(
         model_class(row)  # says now, not in a worker, that a framework is missing
         alias = None if scope == "pooled" else f"{row.name}.by_cell_line"
         jobs += plan_jobs(
-            row.name, params.get(row.name, {}), n_folds=folder.plan.n_folds, scope=cast(Scope, scope),
-            cell_lines=lines, alias=alias, nested=nested and folder.plan.n_folds > 2,
-        )  # fmt: skip
+            row.name,
+            params.get(row.name, {}),
+            n_folds=folder.plan.n_folds,
+            scope=cast(Scope, scope),
+            cell_lines=lines,
+            alias=alias,
+            nested=nested and folder.plan.n_folds > 2,
+        )
     return jobs

@@ -76,9 +76,16 @@ class StudyChoices:
 
     @classmethod
     def of(
-        cls, *, mapping: Mapping[str, str] | None = None, by: Sequence[str] = (), normalise: Normalise | None = None,
-        min_cells: int = 10, cells_as_samples: bool = False, support: str | Sequence[str] = (), **options: Any,
-    ) -> StudyChoices:  # fmt: skip
+        cls,
+        *,
+        mapping: Mapping[str, str] | None = None,
+        by: Sequence[str] = (),
+        normalise: Normalise | None = None,
+        min_cells: int = 10,
+        cells_as_samples: bool = False,
+        support: str | Sequence[str] = (),
+        **options: Any,
+    ) -> StudyChoices:
         """The choices as ``Study.create`` and ``pertstack init`` are given them; paths may be text."""
         files = ("control", "metadata", "features", "targets", "graph", "graph_names", "plan")
         paths = {name: Path(options.pop(name)) for name in files if options.get(name) is not None}
@@ -221,9 +228,13 @@ def _make_plan(file: DataFile, choices: StudyChoices, split: ForeignSplit | None
     support = support_rows(file.obs, choices.support) if choices.support else None
     if choices.plan is None:
         return FoldPlan.make(
-            file.obs, group_by=choices.group or "perturbation", n_folds=3 if choices.folds is None else choices.folds,
-            test_share=TEST_SHARE if choices.test is None else choices.test, seed=choices.seed, support=support,
-        )  # fmt: skip
+            file.obs,
+            group_by=choices.group or "perturbation",
+            n_folds=3 if choices.folds is None else choices.folds,
+            test_share=TEST_SHARE if choices.test is None else choices.test,
+            seed=choices.seed,
+            support=support,
+        )
     if choices.test is not None:
         raise InputError(
             f"--test {choices.test} and --plan {choices.plan} contradict each other: the table says which samples are "
@@ -283,9 +294,14 @@ class _Layout:
 
     @classmethod
     def of(
-        cls, block: Block, obs: pd.DataFrame, store: PredictionStore, truth: PredictionStore, file: DataFile,
+        cls,
+        block: Block,
+        obs: pd.DataFrame,
+        store: PredictionStore,
+        truth: PredictionStore,
+        file: DataFile,
         stack: ExitStack,
-    ) -> _Layout:  # fmt: skip
+    ) -> _Layout:
         """Registers the block and reserves room for its layers, so that a full disk shows before anything is read."""
         into = truth if block.role == "test" else store
         for each in {id(s): s for s in (store, into)}.values():

@@ -36,9 +36,15 @@ from pertstack.write.export import predictions_to_h5ad
 
 
 def predict_new(
-    folder: StudyFolder, new: Path, out: Path, *, predictions: Sequence[str], workers: int,
-    reading: Mapping[str, Any] | None = None, use: str | None = None,
-) -> tuple[int, int]:  # fmt: skip
+    folder: StudyFolder,
+    new: Path,
+    out: Path,
+    *,
+    predictions: Sequence[str],
+    workers: int,
+    reading: Mapping[str, Any] | None = None,
+    use: str | None = None,
+) -> tuple[int, int]:
     """Predict the samples of a file with what the headline says ships; writes an h5ad and returns its shape.
 
     Parameters
@@ -74,13 +80,20 @@ def predict_new(
         vectors = new_embeddings(folder, again, file, place, reading)
         combined = _combine(folder, stored.models, fitted, file, arrays, vectors, place / "combined.npy")
         facts = {
-            "ensemble": name, "shipped": use is None, "models": list(needed), "key": stored.key,
+            "ensemble": name,
+            "shipped": use is None,
+            "models": list(needed),
+            "key": stored.key,
             "plan_digest": folder.plan.digest,
-        }  # fmt: skip
+        }
         predictions_to_h5ad(
-            out, list(file.obs.index), list(folder.gene_names), combined, obs=file.obs,
+            out,
+            list(file.obs.index),
+            list(folder.gene_names),
+            combined,
+            obs=file.obs,
             uns={"pertstack": facts, "pertstack_card": json.dumps(folder.card.to_json())},
-        )  # fmt: skip
+        )
         return combined.shape[0], combined.shape[1]
 
 
@@ -130,9 +143,14 @@ def read_aligned(path: Path, sample_ids: Sequence[str], gene_names: Sequence[str
 
 
 def _combine(
-    folder: StudyFolder, models: Sequence[str], fitted: FittedCombiner, file: DataFile, arrays: dict[str, Float32],
-    vectors: Mapping[str, RowEmbeddings], to: Path,
-) -> Float32:  # fmt: skip
+    folder: StudyFolder,
+    models: Sequence[str],
+    fitted: FittedCombiner,
+    file: DataFile,
+    arrays: dict[str, Float32],
+    vectors: Mapping[str, RowEmbeddings],
+    to: Path,
+) -> Float32:
     """Combine all rows, a few hundred of one cell line at a time, into an array memory-mapped at ``to``.
 
     Models without weight are not there, and the combiner does not ask.
@@ -158,10 +176,17 @@ def _combine(
                     values[i] = arrays[model][rows]
             there = np.asarray(np.isfinite(values).all(axis=2))
             tile = Tile(
-                Block(line, None), tuple(models), genes, obs.iloc[rows], values,
-                np.ascontiguousarray(file.read_control(rows)[:, order]), references.pooled(line).astype(np.float32),
-                there, known, partial(_embedding, vectors, rows),
-            )  # fmt: skip
+                Block(line, None),
+                tuple(models),
+                genes,
+                obs.iloc[rows],
+                values,
+                np.ascontiguousarray(file.read_control(rows)[:, order]),
+                references.pooled(line).astype(np.float32),
+                there,
+                known,
+                partial(_embedding, vectors, rows),
+            )
             combined = fitted.combine(tile)
             out[rows], answered[rows] = combined, np.isfinite(combined).all(axis=1)
     if not answered.all():

@@ -49,9 +49,11 @@ def open_new(folder: StudyFolder, new: Path, reading: Mapping[str, Any] | None =
     """
     choices = folder.choices
     usual = {
-        "mapping": choices["map"], "control_layer": choices.get("control_layer", "control"),
-        "controls": choices.get("controls", "plate_mean"), "control_label": choices.get("control_label"),
-    }  # fmt: skip
+        "mapping": choices["map"],
+        "control_layer": choices.get("control_layer", "control"),
+        "controls": choices.get("controls", "plate_mean"),
+        "control_label": choices.get("control_label"),
+    }
     given = {name: value for name, value in (reading or {}).items() if value is not None}
     if "mapping" in given:
         given["mapping"] = {**choices["map"], **given["mapping"]}
@@ -175,9 +177,11 @@ def _extended(table: PerturbationFeatures, other: PerturbationFeatures) -> Pertu
     more, more_known = other.rows(names)
     take = np.isin(np.asarray(names, dtype=object), new)
     return replace(
-        table, perturbations=tuple(names), matrix=np.where(take[:, None], more, values),
+        table,
+        perturbations=tuple(names),
+        matrix=np.where(take[:, None], more, values),
         known=np.where(take, more_known, known),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -277,9 +281,13 @@ def new_embeddings(
 
 
 def refit_and_predict(
-    folder: StudyFolder, models: Sequence[str], file: DataFile, place: Path, workers: int,
+    folder: StudyFolder,
+    models: Sequence[str],
+    file: DataFile,
+    place: Path,
+    workers: int,
     reading: Mapping[str, Any] | None = None,
-) -> dict[str, Float32]:  # fmt: skip
+) -> dict[str, Float32]:
     """Predictions (n_samples, n_genes) of each model for the new file, memory-mapped; NaN where a model has no answer.
     Their embeddings lie in ``place`` too (``new_embeddings``).
 
@@ -296,9 +304,16 @@ def refit_and_predict(
     for model in models:
         np.save(keep.path(model), np.full((file.n_samples, len(folder.gene_names)), np.nan, np.float32))
     results = cross_fit(
-        jobs, rows_for=keep.rows, commit=keep, done=_never, log_dir=place / "jobs", seed=int(folder.choices["seed"]),
-        workers=workers, plan_digest=folder.plan.digest, commit_anchors=KeepAnchors(keep),
-    )  # fmt: skip
+        jobs,
+        rows_for=keep.rows,
+        commit=keep,
+        done=_never,
+        log_dir=place / "jobs",
+        seed=int(folder.choices["seed"]),
+        workers=workers,
+        plan_digest=folder.plan.digest,
+        commit_anchors=KeepAnchors(keep),
+    )
     failed = [r for r in results if not r.ok]
     if failed:
         raise ModelFailedError(f"{failed[0].job} could not be fitted again: {failed[0].error}")

@@ -144,9 +144,10 @@ def _mean_off_diagonal(matrix: list[list[float | None]]) -> float | None:
 
 
 def _samples(found: list[dict[str, Any]], most: int = 5) -> str:
-    return "; ".join(
-        f"{s['sample_id']} ({s['perturbation']}, {s['cell_line']}): {s['value']:.2f}" for s in found[:most]
-    ) or "none"  # fmt: skip
+    return (
+        "; ".join(f"{s['sample_id']} ({s['perturbation']}, {s['cell_line']}): {s['value']:.2f}" for s in found[:most])
+        or "none"
+    )
 
 
 def _ladder(choice: dict[str, Any]) -> list[dict[str, Any]]:

@@ -86,9 +86,14 @@ class Stacked:
 
 
 def stack_study(
-    folder: StudyFolder, combiners: Sequence[str] | None, *, accept_unverified: bool, workers: int, memory: str,
+    folder: StudyFolder,
+    combiners: Sequence[str] | None,
+    *,
+    accept_unverified: bool,
+    workers: int,
+    memory: str,
     accept_accused: Sequence[str] = (),
-) -> Stacked:  # fmt: skip
+) -> Stacked:
     """Learn, score and choose on out-of-fold rows; writes weights, diversity, scores and choice to ``results/``.
 
     A model that a probe accuses of having seen the rows it predicts (severity error) takes no part, unless it is named
@@ -115,16 +120,33 @@ def stack_study(
         nested = rows.nested(chosen, on_done=lambda _: bar.advance(task))
     oof, in_sample = _scores(folder, source, nested, plan, workers=workers, memory=memory)
     choice = choose(
-        oof, nested, primary=plan.choice_metric, level=plan.no_harm_level, ranges=calibrated.ranges,
-        constants=constants, seed=plan.seed, rule=plan.choice_rule,
-    )  # fmt: skip
+        oof,
+        nested,
+        primary=plan.choice_metric,
+        level=plan.no_harm_level,
+        ranges=calibrated.ranges,
+        constants=constants,
+        seed=plan.seed,
+        rule=plan.choice_rule,
+    )
     fitted = {name: nested.combiner(name).get_params() for name in nested.names}
     key = rows.key(fitted)
     stacked = Stacked(
-        key, models, nested, oof, in_sample, choice, Diversity.of(reduction), slopes_of(reduction),
+        key,
+        models,
+        nested,
+        oof,
+        in_sample,
+        choice,
+        Diversity.of(reduction),
+        slopes_of(reduction),
         {**left_out_models(folder, accept_unverified=accept_unverified), **{m: _why(m, w) for m, w in accused.items()}},
-        tuple(m for m in unverified_models(folder) if m in models), seen_rows(source), tuple(probes), accused, accepted,
-    )  # fmt: skip
+        tuple(m for m in unverified_models(folder) if m in models),
+        seen_rows(source),
+        tuple(probes),
+        accused,
+        accepted,
+    )
     for model in accepted:
         codes = sorted({f.code for f in probes if f.where == model and f.severity == "error"})
         line: dict[str, Any] = {"model": model, "codes": codes, "key": key}
@@ -197,13 +219,24 @@ def _scores(
     with progress_bar() as bar:
         task = bar.add_task("scoring out of fold", total=2 * n_rows)
         oof = score(
-            source, nested.combines(), folder.references, metrics=panel_metrics(plan, folder.references),
-            memory=budget, workers=workers, on_rows=lambda n: bar.advance(task, n),
-        )  # fmt: skip
+            source,
+            nested.combines(),
+            folder.references,
+            metrics=panel_metrics(plan, folder.references),
+            memory=budget,
+            workers=workers,
+            on_rows=lambda n: bar.advance(task, n),
+        )
         in_sample = score(
-            source, nested.final_combines(), folder.references, metrics=(plan.choice_metric,), base_models=False,
-            memory=budget, workers=workers, on_rows=lambda n: bar.advance(task, n),
-        )  # fmt: skip
+            source,
+            nested.final_combines(),
+            folder.references,
+            metrics=(plan.choice_metric,),
+            base_models=False,
+            memory=budget,
+            workers=workers,
+            on_rows=lambda n: bar.advance(task, n),
+        )
     return oof.with_oracle(plan.choice_metric, source.models), in_sample
 
 

@@ -80,9 +80,13 @@ def judge_study(folder: StudyFolder, *, exploratory: bool, workers: int, memory:
 def _intent(folder: StudyFolder, stored: Stored) -> dict[str, Any]:
     """What a look is about to judge: by its digest an interrupted look is known again."""
     return {
-        "key": stored.key, "plan_digest": folder.plan.digest, "analysis_plan_digest": folder.analysis_plan.digest,
-        "models": list(stored.models), "chosen": stored.chosen, "weights": digest_json(stored.combiners),
-    }  # fmt: skip
+        "key": stored.key,
+        "plan_digest": folder.plan.digest,
+        "analysis_plan_digest": folder.analysis_plan.digest,
+        "models": list(stored.models),
+        "chosen": stored.chosen,
+        "weights": digest_json(stored.combiners),
+    }
 
 
 def _best_single(folder: StudyFolder) -> str:
@@ -91,9 +95,14 @@ def _best_single(folder: StudyFolder) -> str:
 
 
 def _score_test(
-    folder: StudyFolder, stored: Stored, fits: dict[str, FittedCombiner], source: StoreSource, *, workers: int,
+    folder: StudyFolder,
+    stored: Stored,
+    fits: dict[str, FittedCombiner],
+    source: StoreSource,
+    *,
+    workers: int,
     memory: str,
-) -> ScoreTable:  # fmt: skip
+) -> ScoreTable:
     plan = folder.analysis_plan
     combines: dict[str, Any] = {name: fit.combine for name, fit in fits.items() if name != "no_change"}
     replicates = ReplicatePredictor(source)
@@ -104,18 +113,28 @@ def _score_test(
     with progress_bar() as bar:
         task = bar.add_task("scoring the held-out test", total=n_rows)
         table = score(
-            source, combines, folder.references, metrics=metrics, memory=parse_bytes(memory), workers=workers,
+            source,
+            combines,
+            folder.references,
+            metrics=metrics,
+            memory=parse_bytes(memory),
+            workers=workers,
             on_rows=lambda n: bar.advance(task, n),
-        )  # fmt: skip
+        )
     return table.with_oracle(plan.choice_metric, stored.models)
 
 
 def _test_source(folder: StudyFolder, stored: Stored, truth: PredictionStore) -> StoreSource:
     """Test rows with their truth: only this module makes one."""
     return StoreSource(
-        folder.store, truth, "test", stored.models, groups=folder.plan.groups,
-        accept_unverified=stored.accept_unverified, distance=folder.training_distance,
-    )  # fmt: skip
+        folder.store,
+        truth,
+        "test",
+        stored.models,
+        groups=folder.plan.groups,
+        accept_unverified=stored.accept_unverified,
+        distance=folder.training_distance,
+    )
 
 
 def _coverage(folder: StudyFolder, stored: Stored, test: StoreSource, *, workers: int, memory: str) -> dict[str, Any]:
@@ -123,10 +142,14 @@ def _coverage(folder: StudyFolder, stored: Stored, test: StoreSource, *, workers
     rows = development_rows(folder, stored, workers=workers, memory=memory)
     nested = rows.nested([make_combiner(stored.chosen, **stored.combiners[stored.chosen]["params"])])
     return check_coverage(
-        rows.source, nested.combines(without=())[stored.chosen], test,
-        nested.final[stored.chosen].combine, folder.references, seed=folder.analysis_plan.seed,
+        rows.source,
+        nested.combines(without=())[stored.chosen],
+        test,
+        nested.final[stored.chosen].combine,
+        folder.references,
+        seed=folder.analysis_plan.seed,
         memory=parse_bytes(memory),
-    )  # fmt: skip
+    )
 
 
 def _write(folder: StudyFolder, stored: Stored, verdict: Verdict) -> None:

@@ -19,5 +19,6 @@ def finish_withdrawals(folder: StudyFolder) -> None:
 
 def withdrawn_blocks(folder: StudyFolder, model: str) -> int:
     """How many blocks the last withdrawal of a model set aside, from the ledger."""
-    return int(next(e.facts["blocks"] for e in reversed(folder.ledger.of_kind("model_withdrawn"))
-                    if e.facts["model"] == model))  # fmt: skip
+    return int(
+        next(e.facts["blocks"] for e in reversed(folder.ledger.of_kind("model_withdrawn")) if e.facts["model"] == model)
+    )

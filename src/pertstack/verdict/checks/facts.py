@@ -36,9 +36,13 @@ class Check:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
-            "number": self.number, "code": self.code, "title": self.title, "status": self.status,
-            "message": self.message, "numbers": dict(self.numbers),
-        }  # fmt: skip
+            "number": self.number,
+            "code": self.code,
+            "title": self.title,
+            "status": self.status,
+            "message": self.message,
+            "numbers": dict(self.numbers),
+        }
 
 
 @dataclass(frozen=True)

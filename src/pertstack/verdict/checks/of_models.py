@@ -73,7 +73,7 @@ def unstable_weights(facts: Facts) -> Answer:
         return not_applicable("No combiner with linear weights was fitted.")
     large = {
         name: top for name, w in (facts.weights or {}).items() if w and (top := max(abs(x) for x in w.values())) > 5
-    }  # fmt: skip
+    }
     ill = {name: c for name, c in (facts.condition or {}).items() if c > 1e10}
     numbers = {"largest_weight": large, "condition_number": ill}
     if large or ill:

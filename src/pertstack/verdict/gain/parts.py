@@ -86,18 +86,33 @@ class Decomposition:
 
     def to_frame(self) -> pd.DataFrame:
         """One line per part."""
-        return pd.DataFrame([
-            {"view": p.view, "level": p.level, "metric": p.metric, "difference": p.difference.value,
-             "ci_lo": p.difference.ci[0] if p.difference.ci else None,
-             "ci_hi": p.difference.ci[1] if p.difference.ci else None,
-             "p": p.difference.p, "n": p.difference.n, "n_groups": p.difference.n_groups, "sign": p.sign}
-            for p in self.parts
-        ])  # fmt: skip
+        return pd.DataFrame(
+            [
+                {
+                    "view": p.view,
+                    "level": p.level,
+                    "metric": p.metric,
+                    "difference": p.difference.value,
+                    "ci_lo": p.difference.ci[0] if p.difference.ci else None,
+                    "ci_hi": p.difference.ci[1] if p.difference.ci else None,
+                    "p": p.difference.p,
+                    "n": p.difference.n,
+                    "n_groups": p.difference.n_groups,
+                    "sign": p.sign,
+                }
+                for p in self.parts
+            ]
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         parts = [asdict(p) | {"sign": p.sign, "gain": p.gain} for p in self.parts]
         return {
-            "name": self.name, "best_single": self.best_single, "primary": self.primary, "reading": self.reading,
-            "headline": self.headline, "one_control": self.one_control, "parts": parts,
-        }  # fmt: skip
+            "name": self.name,
+            "best_single": self.best_single,
+            "primary": self.primary,
+            "reading": self.reading,
+            "headline": self.headline,
+            "one_control": self.one_control,
+            "parts": parts,
+        }

@@ -88,12 +88,14 @@ def oof_against_fit(
     errors = np.stack([np.asarray(e, dtype=np.float64) for e in (oof_error, fit_error, base_error)])
     if np.array_equal(errors[0], errors[1]):
         return Finding(
-            "error", "oof_equals_fit",
+            "error",
+            "oof_equals_fit",
             f"{model or 'The model'} has exactly the same error on every row claimed as out-of-fold as on the rows it "
             "was "
             f"fitted on: these are in-sample predictions.",
-            where=model, numbers={"share": 0.0, "samples": errors.shape[1]},
-        )  # fmt: skip
+            where=model,
+            numbers={"share": 0.0, "samples": errors.shape[1]},
+        )
     sums = GroupSums.of(errors, groups)
     oof, fit, base = sums.means()
     drawn = resample(sums, 1000, rng).means
@@ -108,12 +110,14 @@ def oof_against_fit(
     severity: Severity = "warning" if numbers["share_hi"] < 0.1 else "note"
     code = "oof_like_fit" if severity == "warning" else "oof_against_fit_passed"
     return Finding(
-        severity, code,
+        severity,
+        code,
         f"{model or 'The model'} loses {numbers['share']:.0%} of what it learned between rows it was fitted on and "
         f"rows claimed as out-of-fold (at most {numbers['share_hi']:.0%})."
         + (" That is rare for a flexible model: ask which rows it was fitted on." if severity == "warning" else ""),
-        where=model, numbers=numbers,
-    )  # fmt: skip
+        where=model,
+        numbers=numbers,
+    )
 
 
 def permuted_truth(
@@ -141,16 +145,21 @@ def permuted_truth(
     error = float(cut.std(ddof=1) / np.sqrt(len(cut)))
     z = float(cut.mean() / error) if error > 0 else float(np.sign(cut.mean()) * np.inf if cut.mean() else 0.0)
     numbers = {
-        "gain": real, "permuted_gain": float(cut.mean()), "z": min(z, 1e6), "permutations": len(cut),
+        "gain": real,
+        "permuted_gain": float(cut.mean()),
+        "z": min(z, 1e6),
+        "permutations": len(cut),
         "p": float((1 + (cut >= real).sum()) / (1 + len(cut))),
-    }  # fmt: skip
+    }
     if z > 3.0:
         return Finding(
-            "error", "gain_survives_permutation",
+            "error",
+            "gain_survives_permutation",
             f"{name or 'The procedure'} gains {cut.mean():.4g} over the baseline although every truth belongs to "
             f"another sample (z = {z:.1f}; with the right truths {real:.4g}). It is scored on rows it learned from.",
-            where=name, numbers=numbers,
-        )  # fmt: skip
+            where=name,
+            numbers=numbers,
+        )
     return Finding(
         "note", "permuted_truth_passed", "With exchanged truths the gain is gone.", where=name, numbers=numbers
     )

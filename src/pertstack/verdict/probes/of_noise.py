@@ -48,17 +48,23 @@ def too_good(
     error = ((y - p) ** 2).mean(axis=1)
     found = interval(error - noise, np.asarray(groups)[rows], rng=rng, level=1 - 2 * ALPHA)
     numbers = {
-        "error": float(error.mean()), "noise": float(noise.mean()), "difference": found.value, "hi": known(found.hi),
-        "samples": len(rows), "groups": found.n_clusters,
-    }  # fmt: skip
+        "error": float(error.mean()),
+        "noise": float(noise.mean()),
+        "difference": found.value,
+        "hi": known(found.hi),
+        "samples": len(rows),
+        "groups": found.n_clusters,
+    }
     if found.hi < 0:
         return Finding(
-            "error", "too_good_to_be_true",
+            "error",
+            "too_good_to_be_true",
             f"{model or 'The model'} predicts single measurements with a mean squared error of {error.mean():.4g}, "
             f"below the {noise.mean():.4g} by which replicates of one condition vary. Noise cannot be predicted, so "
             "it has seen these rows or their replicates. Ask which rows it was fitted on.",
-            where=model, numbers=numbers,
-        )  # fmt: skip
+            where=model,
+            numbers=numbers,
+        )
     return Finding(
         "note", "too_good_passed", "The error is not below the noise of replicates.", where=model, numbers=numbers
     )
@@ -118,21 +124,28 @@ def replicate_noise(
     limit = float(np.quantile(null, 1 - ALPHA / 2 / len(r))) if len(null) * ALPHA / 2 >= len(r) else 4.5 * spread
     extreme = np.flatnonzero(r > max(limit, 4.0 * spread))
     numbers = {
-        "pairs": len(r), "mean_correlation": float(r.mean()), "z": mean_z, "extreme_pairs": len(extreme),
+        "pairs": len(r),
+        "mean_correlation": float(r.mean()),
+        "z": mean_z,
+        "extreme_pairs": len(extreme),
         "null_spread": spread,
-    }  # fmt: skip
+    }
     if mean_z > 2.58 or len(extreme) >= LEAST_EXTREME:
         names = np.arange(len(truth)) if sample_ids is None else np.asarray(sample_ids)
         at = np.flatnonzero(told_apart)[extreme]
         examples = tuple(f"{names[first[i]]} / {names[second[i]]}" for i in at[:10])
         return Finding(
-            "error", "knows_replicate_noise",
+            "error",
+            "knows_replicate_noise",
             f"{model or 'The model'} predicts in which direction replicates of one condition differ (mean correlation "
             f"{r.mean():.3f}, z = {mean_z:.1f}, {len(extreme)} of {len(r)} pairs beyond "
             f"chance{': ' + '; '.join(examples[:3]) if examples else ''}). Nothing but having seen them tells. Ask "
             "which rows it was fitted on; if replicates are on different plates, compare within plates first.",
-            max(1, len(extreme)), examples, model, numbers,
-        )  # fmt: skip
+            max(1, len(extreme)),
+            examples,
+            model,
+            numbers,
+        )
     message = "Differences between replicates are not predicted beyond their controls."
     return Finding("note", "replicate_noise_passed", message, where=model, numbers=numbers)
 
@@ -185,8 +198,10 @@ def _pairs(conditions: Array, batch: Array) -> tuple[Array, Array]:
     _, code = np.unique(np.asarray(conditions).astype(str), return_inverse=True)
     first, second = [], []
     left = np.ones(len(code), dtype=bool)
-    for key in (np.unique(np.stack([code, np.unique(batch, return_inverse=True)[1]]), axis=1, return_inverse=True)[1],
-                code):  # fmt: skip
+    for key in (
+        np.unique(np.stack([code, np.unique(batch, return_inverse=True)[1]]), axis=1, return_inverse=True)[1],
+        code,
+    ):
         rows = np.flatnonzero(left)
         order, i = rows[np.argsort(key.ravel()[rows], kind="stable")], 0
         while i + 1 < len(order):

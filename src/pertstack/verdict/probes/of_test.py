@@ -55,17 +55,23 @@ def noise_floor(
     of_condition = np.asarray(groups)[np.array([np.flatnonzero(code == c)[0] for c in used])]
     found = interval(error - floor, of_condition, rng=rng, level=1 - 2 * ALPHA)
     numbers = {
-        "error": float(error.mean()), "floor": float(floor.mean()), "difference": found.value, "hi": known(found.hi),
-        "conditions": len(used), "groups": found.n_clusters,
-    }  # fmt: skip
+        "error": float(error.mean()),
+        "floor": float(floor.mean()),
+        "difference": found.value,
+        "hi": known(found.hi),
+        "conditions": len(used),
+        "groups": found.n_clusters,
+    }
     if found.hi < 0:
         return Finding(
-            "error", "below_noise_floor",
+            "error",
+            "below_noise_floor",
             f"{model or 'The model'} predicts means of replicates with a mean squared error of {error.mean():.4g}; by "
             f"half against half these means have {floor.mean():.4g} of noise, which cannot be predicted. It has seen "
             "these rows or their means. Ask which rows it was fitted on.",
-            where=model, numbers=numbers,
-        )  # fmt: skip
+            where=model,
+            numbers=numbers,
+        )
     return Finding(
         "note", "noise_floor_passed", "The error is not below the noise of means.", where=model, numbers=numbers
     )
@@ -105,15 +111,20 @@ def jump(model: str, models: Sequence[str], oof: ScoreTable, test: ScoreTable, *
     excess = float(change[0] - np.median(change[1:]))
     least = float(np.quantile(draws[:, 0] - np.median(draws[:, 1:], axis=1), ALPHA))
     numbers = {
-        "out_of_fold": float(actual[0][0]), "test": float(actual[1][0]), "others": float(np.median(change[1:])),
-        "excess": excess, "lo": least,
-    }  # fmt: skip
+        "out_of_fold": float(actual[0][0]),
+        "test": float(actual[1][0]),
+        "others": float(np.median(change[1:])),
+        "excess": excess,
+        "lo": least,
+    }
     if least > LEAST_JUMP:
         return Finding(
-            "error", "jumps_on_the_test",
+            "error",
+            "jumps_on_the_test",
             f"{model} explains {actual[1][0]:.0%} on the test and {actual[0][0]:.0%} out of fold; the other models "
             f"change by {np.median(change[1:]):+.0%} (median). Ask which rows its final fit saw.",
-            where=model, numbers=numbers,
-        )  # fmt: skip
+            where=model,
+            numbers=numbers,
+        )
     message = "It changes from out of fold to the test as the other models do."
     return Finding("note", "jump_passed", message, where=model, numbers=numbers)

@@ -31,9 +31,15 @@ def accused(findings: Sequence[Finding]) -> dict[str, list[str]]:
 
 
 def probe_model(
-    source: BlockSource, sampled: Sampled, model: str, seed: int, *, claims_folds: bool = True, assumed: bool = False,
+    source: BlockSource,
+    sampled: Sampled,
+    model: str,
+    seed: int,
+    *,
+    claims_folds: bool = True,
+    assumed: bool = False,
     floor: bool = False,
-) -> list[Finding]:  # fmt: skip
+) -> list[Finding]:
     """The probes of one model, on the rows and genes it predicted and claims not to have seen.
 
     ``claims_folds``: it says it was cross-fitted on these folds; ``assumed``: rows of one perturbation and cell line
@@ -58,10 +64,16 @@ def probe_model(
     found = [
         too_good(p - known, y - known, conditions, groups, rng=draws(1), model=model),
         replicate_noise(
-            p, y, c, conditions, rng=draws(2), batches=batches if sampled.plates_known else None, model=model,
+            p,
+            y,
+            c,
+            conditions,
+            rng=draws(2),
+            batches=batches if sampled.plates_known else None,
+            model=model,
             sample_ids=here.index.to_numpy(),
         ),
-    ]  # fmt: skip
+    ]
     if floor:
         found.append(noise_floor(p - known, y - known, conditions, groups, rng=draws(4), model=model))
     found = [_if_replicates(f) for f in found] if assumed else found
