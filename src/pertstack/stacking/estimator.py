@@ -37,8 +37,10 @@ class CombinerEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     primary : metric by which ``best_single`` is chosen.
     seed : for combiners that draw.
 
-    ``fit(X, y, folds=, groups=, cell_line=)``: X (n, 1 + M, n_genes) control and out-of-fold predictions, y (n,
-    n_genes) treated. Folds are those of the cross-fitting; penalties are chosen by leaving them out.
+    Notes
+    -----
+    ``fit`` takes X (n, 1 + M, n_genes), the control and the out-of-fold predictions, and y (n, n_genes), the treated
+    profiles. Folds are those of the cross-fitting; penalties are chosen by leaving them out.
     """
 
     def __init__(
