@@ -108,10 +108,10 @@ class BiolordNetwork(Network):
         return code
 
     def infer(self, batch: Batch) -> Tensor:
-        """Codes (B, latent) of new rows, kept for the last batches: rows are first predicted, then embedded."""
-        if self.training:
+        """Codes (B, latent) of new rows, kept on the CPU for the last batches: rows are predicted, then embedded."""
+        if self.training or batch.x1.device.type != "cpu":
             return self._infer(batch)
-        key = xxh3_128_digest(batch.x1.cpu().numpy().tobytes() + batch.cell.cpu().numpy().tobytes())
+        key = xxh3_128_digest(batch.x1.numpy().tobytes() + batch.cell.numpy().tobytes())
         if key not in self.inferred:
             while len(self.inferred) >= KEPT_BATCHES:
                 del self.inferred[next(iter(self.inferred))]

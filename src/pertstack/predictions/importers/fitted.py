@@ -132,14 +132,16 @@ def refuse_foreign_ids(fit_ids: Set[str], store: StoreReader) -> None:
     Raises
     ------
     IntegrityError
-        More than a tenth of the ids match no sample, or some match one but for case, blanks, zeros or a suffix.
+        More than a tenth of the ids (and more than one of a list of eight or more) match no sample, or some match one
+        but for case, blanks, zeros or a suffix.
     """
     known = {str(s) for b in store.blocks() for s in store.sample_ids(b)}
     foreign = sorted(fit_ids - known)
     if not foreign:
         return
     alike = _other_spelling(foreign, known)
-    if len(foreign) <= MOST_FOREIGN * len(fit_ids) and not alike:
+    few = len(foreign) <= max(MOST_FOREIGN * len(fit_ids), 1 if len(fit_ids) >= 8 else 0)
+    if few and not alike:
         return
     like = next(iter(alike.items()), None)
     hint = (
