@@ -275,17 +275,16 @@ def test_arrays_give_the_numbers_of_the_study(run, study, bare):
     plan = pd.read_parquet(study / "plan" / "folds.parquet")
     plan = plan[plan["role"] == "development"]
     rows = data.obs_names.get_indexer(plan["sample_id"])
-    with pytest.warns(UserWarning, match="claims to be cross-fitted"):
-        fit = ps.stack(
-            {m: p[rows] for m, p in models.items()},
-            treated=data.X[rows],
-            control=data.layers["control"][rows],
-            folds=plan["fold"].astype(int).to_numpy(),
-            perturbation=data.obs["perturbation"].to_numpy()[rows],
-            cell_line=data.obs["cell_line"].to_numpy()[rows],
-            group=plan["group"].to_numpy(),
-            gene_names=GENES,
-        )
+    fit = ps.stack(
+        {m: p[rows] for m, p in models.items()},
+        treated=data.X[rows],
+        control=data.layers["control"][rows],
+        folds=plan["fold"].astype(int).to_numpy(),
+        perturbation=data.obs["perturbation"].to_numpy()[rows],
+        cell_line=data.obs["cell_line"].to_numpy()[rows],
+        group=plan["group"].to_numpy(),
+        gene_names=GENES,
+    )
     assert set(fit.nested.names) - {"no_change"} == set(oof["gaps"]) - {"no_change"}
     for name, gap in oof["gaps"].items():
         if name in fit.scores.names:
