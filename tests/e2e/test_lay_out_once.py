@@ -50,7 +50,7 @@ def data_file(path: Path, n: int, lines: int = 3) -> DataFile:
 def lay_out(root: Path, file: DataFile) -> None:
     root.mkdir()
     (root / "plan").mkdir()
-    plan = _make_plan(file, StudyChoices())
+    plan = _make_plan(file, StudyChoices(), None)
     create._lay_out_blocks(root, file, plan, file.obs.loc[plan.table["sample_id"]])
 
 
