@@ -173,7 +173,7 @@ def test_networks_and_programs_that_fail_leave_the_study_and_the_others_intact(f
     foreign.unlink()  # mended: only what was missing is fitted, and it is as if nothing had happened
     (study / "models.toml").write_text('profile = "fast"\n')
     again = ok("fit", study, "--models", "MultiDCP,ridge", "--no-nested")
-    assert again.startswith("1 jobs done, 5 already there"), again
+    assert again.startswith("1 job done, 5 already there"), again
     for block in store.blocks():
         np.testing.assert_array_equal(store.read(block, "MultiDCP"), expected.read(block, "MultiDCP"))
 

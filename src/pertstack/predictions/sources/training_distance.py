@@ -36,7 +36,7 @@ class TrainingDistance:
     def of_samples(cls, features: PerturbationFeatures, samples: pd.DataFrame) -> TrainingDistance:
         """From a table with ``perturbation``, ``role`` and ``fold`` of every sample."""
         developed = samples[samples["role"] != "test"]
-        grouped = developed.groupby(developed["fold"].fillna(SUPPORT).astype(int))["perturbation"]
+        grouped = developed.groupby(developed["fold"].astype("Int64").fillna(SUPPORT).astype(int))["perturbation"]
         return cls(features, {int(k): tuple(sorted(map(str, names.unique()))) for k, names in grouped})
 
     @property
