@@ -39,6 +39,13 @@ class _Lines(Progress):
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
         super().advance(task_id, advance)
+        self._say(task_id)
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        super().update(task_id, **changes)
+        self._say(task_id)
+
+    def _say(self, task_id: TaskID) -> None:
         now = time.monotonic()
         if now - self._said >= EVERY:
             self._said = now
