@@ -19,6 +19,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, MissingFileError, first_few
 from pertstack._base.findings import Finding
+from pertstack._base.tables import read_table
 from pertstack.data.labels import is_control_name, look_up
 from pertstack.data.readers.unpickle import load_pickle
 
@@ -201,15 +202,13 @@ def _k_folds(path: Path, folds: Mapping[str, Any], obs: pd.DataFrame, cells: pd.
 
 def _table(path: Path, obs: pd.DataFrame, cells: pd.Series[Any] | None) -> ForeignSplit | None:
     """A table of names and parts, with a header or without; None where it is a table of our own."""
-    try:
-        raw = pd.read_csv(path, header=None, sep=None, engine="python", dtype=str, keep_default_na=False)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a table ({error}). Give a CSV of names and parts.") from error
-    head, body = [str(c).strip() for c in raw.iloc[0]], raw.iloc[1:]
+    body = read_table(path, blanks=False)
+    head = [str(c).strip() for c in body.columns]
     if "sample_id" in head and {"role", "fold"}.intersection(head):
         return None
     if any(h.casefold() in WORDS for h in head):
-        head, body = [f"column {i + 1}" for i in range(len(head))], raw
+        first = pd.DataFrame([head], columns=body.columns)  # there is no header: it is a row like the others
+        head, body = [f"column {i + 1}" for i in range(len(head))], pd.concat([first, body], ignore_index=True)
     parts = [i for i in range(len(head)) if len(body) and _all_parts(body.iloc[:, i])]
     if not parts:
         return None

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from pertstack._base.errors import InputError, MisalignedError, first_few
 from pertstack._base.files import missing_file
 from pertstack._base.findings import Finding
+from pertstack._base.tables import read_table
 from pertstack.data.readers.genes import IDS, SYMBOLS, without_version
 from pertstack.predictions.importers.files import PredictionFile, Rows
 from pertstack.predictions.store.align import names_index
@@ -59,7 +59,7 @@ def read_gene_list(path: Path) -> list[str]:
         elif name.endswith(".json"):
             names = json.loads(path.read_text(encoding="utf-8"))
         elif name.endswith((".csv", ".tsv")):
-            table = pd.read_csv(path, sep="\t" if name.endswith(".tsv") else ",", dtype=str, keep_default_na=False)
+            table = read_table(path, blanks=False)
             column = next((c for c in SECOND if c in table.columns), None)
             names = table[column].tolist() if column else [table.columns[0], *table.iloc[:, 0]]
             if column is None and names[0].casefold() in ("gene", "genes", "name", "0", "", "unnamed: 0"):
