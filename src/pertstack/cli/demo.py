@@ -34,9 +34,10 @@ def same_kernels() -> dict[str, str]:
     """What torch and MKL are told before they load: one set of vector units, sums in one order on every x86.
 
     A network's training amplifies last bits until early stopping picks another epoch: with other kernels predictions of
-    one network moved by 5 to 25 % of their size. torch's AVX2 loops are the same instructions on every processor since
-    2013; an older one takes the plain loops and gives another demo. Matrix products keep to MKL's plainest road, the
-    only one that it promises across vendors; that costs about 30 % of the networks' time.
+    one network moved by 5 to 25 % of their size. torch's AVX2 loops should be the same instructions on every processor
+    since 2013 (tried on one machine only); an older one takes the plain loops and gives another demo. Matrix products
+    keep to MKL's plainest road, the only one that it promises across vendors; that costs about 30 % of the networks'
+    time.
     """
     core = "numpy._core" if find_spec("numpy._core") is not None else "numpy.core"  # since numpy 2, and before
     umath = import_module(f"{core}._multiarray_umath")
