@@ -188,7 +188,7 @@ def _not_the_best(case: Case) -> str:
 
 _NEVER = {
     "artefact": "its gain is an artefact of the shared control and is lost without it ({size} {on})",
-    "control_noise": "most of its gain is noise of the shared control ({size} {on})",
+    "control_noise": "what it gains on own control is noise of the shared control ({size} {on})",
     "harm": "it is worse than {single} by {size} {on}",
 }
 """Readings of a gain that forbid to ship it, in words."""
@@ -289,7 +289,8 @@ def _notes(case: Case, action: Action) -> tuple[str, ...]:
             f"Not stacked, because a probe accuses {'it' if len(case.refused) == 1 else 'them'} of having seen rows: "
             f"{', '.join(case.refused)}."
         )
-    if case.over_alone is not None and case.gain is not None and case.over_alone.value is not None:
+    both = case.gain is not None and case.gain.best_single != case.alone  # else the answer has said it
+    if both and case.over_alone is not None and case.gain is not None and case.over_alone.value is not None:
         part = Part("alone", "", case.primary, case.over_alone, case.better)
         said.append(
             f"Against {case.alone}, which would have shipped without a combination, {case.gain.name} differs by "

@@ -78,7 +78,7 @@ def test_the_test_is_read_when_there_is_one_else_oof(verdict):
             "direct_pooled",
             {"own": 0.016, "pooled": 0.0005, "centroid": 0.0, "rmse": 0.0},
             "red",
-            "Do not ship direct_pooled: most of its gain is noise of the shared control",
+            "Do not ship direct_pooled: what it gains on own control is noise of the shared control",
         ),
         (
             "direct_pooled",
