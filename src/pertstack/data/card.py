@@ -58,8 +58,7 @@ class Card:
         if value.get("format") != 1 or not names >= set(value):
             raise InputError(
                 f"This preprocessing card has format {value.get('format')!r} and fields {sorted(set(value) - names)} "
-                f"that this "
-                f"version of pertstack does not know. Use the version that wrote it."
+                f"that this version of pertstack does not know. Use the version that wrote it."
             )
         return cls(**value)
 
@@ -91,8 +90,7 @@ class Card:
         if other.value_min < self.value_min - 0.25 * width or other.value_max > self.value_max + 0.25 * width:
             found.append(
                 f"values run from {other.value_min:.3g} to {other.value_max:.3g} there, far outside "
-                f"{self.value_min:.3g} to "
-                f"{self.value_max:.3g} here."
+                f"{self.value_min:.3g} to {self.value_max:.3g} here."
             )
         ratio = other.value_sd / max(self.value_sd, 1e-12)
         if not 0.5 <= ratio <= 2:

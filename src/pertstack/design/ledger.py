@@ -302,8 +302,7 @@ def _unreadable(path: Path, number: int, line: bytes, following: bytes) -> Findi
         "error",
         "ledger_unreadable",
         f"{path} line {number} is not a ledger entry ({len(line)} bytes). Somebody wrote into the file, or the disk "
-        "damaged "
-        f"it. Restore it from a copy.",
+        f"damaged it. Restore it from a copy.",
         where=f"{path}:{number}",
         numbers={"line": number},
     )

@@ -334,8 +334,7 @@ class _Serving:
                     "warning",
                     "few_control_cells",
                     f"{len(small):,} controls are made of fewer than {choice.min_cells} cells: {first_few(small)}. "
-                    f"Their "
-                    f"noise is in every sample they serve; --controls line_mean takes the whole cell line's.",
+                    f"Their noise is in every sample they serve; --controls line_mean takes the whole cell line's.",
                     len(small),
                     tuple(small[:10]),
                 )
@@ -401,8 +400,7 @@ def _mixed(groups: Groups, sources: Sources, choice: CellChoice, where: str) -> 
                     "warning",
                     f"mixed_{name}",
                     f"{where}: cells of several values of {column!r} were summed into one sample; {why}. --by {name} "
-                    f"keeps "
-                    f"them apart.",
+                    f"keeps them apart.",
                     where=where,
                 )
             )
@@ -414,8 +412,7 @@ def _mixed(groups: Groups, sources: Sources, choice: CellChoice, where: str) -> 
                     "note",
                     f"mixed_{name}",
                     f"{where}: cells of several values of {column!r} were summed into one sample; --by {name} keeps "
-                    f"them "
-                    f"apart.",
+                    f"them apart.",
                     where=where,
                 )
             )

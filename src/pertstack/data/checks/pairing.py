@@ -92,8 +92,7 @@ def pairing_findings(file: DataFile, census: Census, pairing: Pairing) -> list[F
                 )
                 + ". The noise of such a control is in the truth and in every prediction alike, so own-control "
                 "scores are "
-                "high even for a "
-                "constant prediction: read the pooled and centroid references beside them.",
+                "high even for a constant prediction: read the pooled and centroid references beside them.",
                 file.n_samples,
                 where=file.path,
                 numbers={"n_controls": pairing.n_controls, "excess": pairing.excess},
@@ -111,8 +110,7 @@ def pairing_findings(file: DataFile, census: Census, pairing: Pairing) -> list[F
                 "warning",
                 "control_id_contradicted",
                 f"{len(contradicted):,} control ids stand for more than one control profile: "
-                f"{first_few(contradicted)}. "
-                f"The values are what "
+                f"{first_few(contradicted)}. The values are what "
                 f"counts for leak checks; correct the column or drop it with --map control_id=none.",
                 len(contradicted),
                 tuple(str(c) for c in contradicted[:10]),
@@ -136,8 +134,7 @@ def _across_lines(file: DataFile, census: Census) -> list[Finding]:
             "control_of_several_cell_lines",
             f"{int(several.sum()):,} samples share their control profile with samples of another cell line "
             f"({first_few(names)}): {first_few(samples)}. The difference between the lines is then in their effects. "
-            f"Give "
-            f"every sample a control of its own cell line.",
+            f"Give every sample a control of its own cell line.",
             int(several.sum()),
             tuple(str(s) for s in samples[:10]),
             file.path,

@@ -85,8 +85,7 @@ def _names(index: pd.Index[Any], what: str, noun: str, where: str) -> list[Findi
                 "error",
                 f"duplicate_{noun}s",
                 f"{len(repeated):,} {what}s occur more than once: {first_few(repeated)}. Rows and columns are matched "
-                f"by "
-                f"name, so every name "
+                f"by name, so every name "
                 f"must be unique. Rename them" + (", or average the probes of one gene." if noun == "gene" else "."),
                 repeated,
                 where,
@@ -124,8 +123,7 @@ def _values(file: DataFile, census: Census) -> list[Finding]:
                 f"{bad.n:,} {layer} values are missing, infinite or the marker -666, in {len(rows):,} samples "
                 f"({first_few(rows)}) and "
                 f"{len(columns):,} genes ({first_few(columns)}). No score can be computed with them. Remove these "
-                f"genes "
-                f"or samples, or fill "
+                f"genes or samples, or fill "
                 f"them in by a method you can defend before pertstack sees the data.",
                 rows,
                 file.path,
@@ -204,8 +202,7 @@ def _scale(file: DataFile, census: Census) -> list[Finding]:
                 f"All values are whole numbers from {low:g} to {high:g}: these look like raw counts. Errors and deltas "
                 f"would be ruled by a "
                 f"few highly expressed genes. Normalise for depth and take log2(x + 1) (or log1p), controls alike, "
-                f"then "
-                f"start again.",
+                f"then start again.",
                 where=file.path,
             )
         ]
@@ -215,8 +212,7 @@ def _scale(file: DataFile, census: Census) -> list[Finding]:
                 "warning",
                 "linear_scale",
                 f"Values run from {low:g} to {high:g}: they do not look like log expression (usually 0 to 20). Deltas "
-                f"on "
-                f"a linear scale are "
+                f"on a linear scale are "
                 f"ruled by highly expressed genes; take logarithms of treated and control first unless this is meant.",
                 where=file.path,
             )
@@ -227,12 +223,9 @@ def _scale(file: DataFile, census: Census) -> list[Finding]:
                 "warning",
                 "min_max_scaled",
                 f"{census.n_unit_genes:,} of {file.n_genes:,} genes run from exactly 0 to exactly 1 over all rows: "
-                f"they "
-                f"were min-max scaled on "
+                f"they were min-max scaled on "
                 f"the whole table, held-out rows included, which is a mild leak and a scale no new data will have. "
-                f"Start "
-                f"from unscaled "
-                f"values if you can.",
+                f"Start from unscaled values if you can.",
                 census.n_unit_genes,
                 where=file.path,
             )
@@ -254,8 +247,7 @@ def _untreated(file: DataFile) -> list[Finding]:
             f"{len(rows):,} samples are controls by name ({first_few(sorted(set(file.obs['perturbation'][rows])))}): "
             f"{first_few(rows)}. They "
             f"would be fitted and scored as if they were a perturbation. Remove them from the table, or keep them if "
-            f"that "
-            f"is meant.",
+            f"that is meant.",
             rows,
             file.path,
         )
@@ -298,8 +290,7 @@ def _metadata(file: DataFile) -> list[Finding]:
                     "warning",
                     "structures_missing",
                     f"{len(lacking):,} of {len(known):,} perturbations have no SMILES: {first_few(lacking)}. Models "
-                    f"that "
-                    f"read structures see them "
+                    f"that read structures see them "
                     f"as unknown; nothing is put in their place.",
                     lacking,
                     file.path,
@@ -326,8 +317,7 @@ def _metadata(file: DataFile) -> list[Finding]:
                 "no_structures",
                 (
                     "No SMILES are known, so models that read chemical structures are not available. Name the column "
-                    "with "
-                    "--map smiles=COLUMN, or give any features with --features FILE."
+                    "with --map smiles=COLUMN, or give any features with --features FILE."
                 ),
                 where=file.path,
             )
@@ -350,9 +340,7 @@ def _metadata(file: DataFile) -> list[Finding]:
                 "no_doses",
                 (
                     "No doses are known; samples of one perturbation at different doses cannot be told apart. Name "
-                    "the column "
-                    "with "
-                    "--map dose=COLUMN if there is one."
+                    "the column with --map dose=COLUMN if there is one."
                 ),
                 where=file.path,
             )

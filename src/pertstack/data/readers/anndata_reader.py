@@ -55,8 +55,7 @@ def open_anndata(
     if (len(obs), len(var)) != shape:
         raise InputError(
             f"{path}: the values have shape {shape}, but obs describes {len(obs):,} samples and var {len(var):,} "
-            f"genes. "
-            f"The file is damaged or was cut; write it again with anndata."
+            f"genes. The file is damaged or was cut; write it again with anndata."
         )
     if control_label and (delta or control_layer in layers):
         given = first_few([control_label] if isinstance(control_label, str) else control_label)
@@ -228,6 +227,5 @@ def _refuse_delta_with_control(path: Path, layers: list[str], control_layer: str
     if control_layer in layers:
         raise InputError(
             f"{path} was opened with --delta (values are differences), but it has a layer {control_layer!r}. Drop "
-            f"--delta to use the "
-            f"control, or give --control-layer '' when X really holds differences."
+            f"--delta to use the control, or give --control-layer '' when X really holds differences."
         )

@@ -258,8 +258,7 @@ def _odd_names(names: pd.Series[Any], name: str, where: str) -> list[Finding]:
             "warning",
             "name_may_be_missing",
             f"{len(odd):,} samples have a {what} called {first_few(sorted(set(odd)))}. If it stands for a missing "
-            f"name, "
-            f"different {what}s are taken for one: leave these samples out.",
+            f"name, different {what}s are taken for one: leave these samples out.",
             len(odd),
             tuple(str(i) for i in odd.index[:10]),
             where,
@@ -297,9 +296,7 @@ def _add_dose(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) 
             "warning",
             "dose_not_molar",
             f"{int(other.sum()):,} samples have doses in {first_few(sorted(set(units[other])))}, which cannot be put "
-            f"on a "
-            f"molar "
-            f"scale; their log10_dose is unknown (NaN).",
+            f"on a molar scale; their log10_dose is unknown (NaN).",
             int(other.sum()),
             tuple(str(i) for i in obs.index[other][:10]),
         ),

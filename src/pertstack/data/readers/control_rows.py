@@ -215,8 +215,7 @@ def _set_aside(names: pd.Series[Any], aside: Mask, serving: Sequence[str], where
             "warning",
             "controls_aside",
             f"{int(aside.sum()):,} rows are left out: they are controls of another kind ({_counted(names[aside])}) "
-            f"than "
-            f"{first_few(serving)}, which serve. To put them together, name each with --control-label.",
+            f"than {first_few(serving)}, which serve. To put them together, name each with --control-label.",
             int(aside.sum()),
             tuple(sorted(set(names[aside]))[:10]),
             where,

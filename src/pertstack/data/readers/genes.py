@@ -130,10 +130,8 @@ def _notes(
                 "warning",
                 "genes_without_names",
                 f"Genes of {where} have no names but their positions (0, 1, 2, ...). Predictions can then be matched "
-                f"by "
-                f"position only, and nothing is known of perturbed genes. Write the names into the file: "
-                f"data.var_names = "
-                f"names; data.write_h5ad(...).",
+                f"by position only, and nothing is known of perturbed genes. Write the names into the file: "
+                f"data.var_names = names; data.write_h5ad(...).",
                 len(index),
                 where=where,
             )
@@ -157,8 +155,7 @@ def _notes(
                 "warning",
                 "gene_names_collide",
                 f"Of the genes named by var[{source!r}] in {where}, {' and '.join(t for t in (several, none) if t)}: "
-                f"these "
-                f"keep the name of the index. Tables that use the shared name do not reach them.",
+                f"these keep the name of the index. Tables that use the shared name do not reach them.",
                 len(shared) + n_lacking,
                 tuple(names[:10]),
                 where,

@@ -95,8 +95,7 @@ def _check_rows(first: pd.DataFrame, second: pd.DataFrame, treated: str | Path, 
     if len(first) != len(second):
         raise MisalignedError(
             f"{treated} has {len(first):,} rows and {control} {len(second):,}. Row-aligned tables of different length "
-            f"cannot be matched; "
-            f"cutting the longer one would pair every sample with a stranger's control."
+            f"cannot be matched; cutting the longer one would pair every sample with a stranger's control."
         )
     if not first.index.equals(second.index):
         at = int(np.flatnonzero(first.index != second.index)[0])

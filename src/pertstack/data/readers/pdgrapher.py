@@ -107,8 +107,7 @@ def read_splits(path: str | Path, sample_ids: Sequence[str]) -> pd.DataFrame:
             if len(at) and (at.min() < 0 or at.max() >= len(table)):
                 raise InputError(
                     f"{path}: split {number} names position {int(at.max())}, but there are {len(table):,} samples. "
-                    f"The split belongs to "
-                    f"another cell line or another export."
+                    f"The split belongs to another cell line or another export."
                 )
             twice = at[[role[i] is not None for i in at]]
             if len(twice):
@@ -158,8 +157,7 @@ def split_findings(obs: pd.DataFrame, splits: pd.DataFrame) -> list[Finding]:
                     f"{name}: {len(leaked):,} of {len(held):,} test samples have a replicate (same perturbation, same "
                     f"cell line) in training, so "
                     f"scores on this split measure memory, not new drugs. Use --group perturbation for a plan that "
-                    f"keeps "
-                    f"them together.",
+                    f"keeps them together.",
                     len(leaked),
                     tuple(leaked[:10]),
                     name,
@@ -243,8 +241,7 @@ def _findings(obs: pd.DataFrame, control: TensorRows, where: str) -> list[Findin
             "scaled_on_all_rows",
             (
                 "PDGrapher's export scaled every gene to 0..1 over all samples before splitting, held-out ones "
-                "included: "
-                "a mild leak, and a scale "
+                "included: a mild leak, and a scale "
                 "that no new data will have."
             ),
             where=where,
@@ -254,8 +251,7 @@ def _findings(obs: pd.DataFrame, control: TensorRows, where: str) -> list[Findin
             "controls_in_turn",
             (
                 f"Controls were given to samples in turn, whatever the plate: {obs['control_id'].nunique():,} distinct "
-                f"controls serve "
-                f"{len(obs):,} samples (control_id was recovered from the values)."
+                f"controls serve {len(obs):,} samples (control_id was recovered from the values)."
             ),
             where=where,
         ),

@@ -42,8 +42,7 @@ def open_tables(
     elif other is None:
         raise InputError(
             f"{path} is a table of treated profiles; the controls are missing. Name their table with --control FILE "
-            f"(a row per "
-            f"sample_id, or per control_id), or say --delta when the values already are differences."
+            f"(a row per sample_id, or per control_id), or say --delta when the values already are differences."
         )
     else:
         genes = (first.numeric & other.numeric) - taken
@@ -128,8 +127,7 @@ def _controls(
     if key is None:
         raise InputError(
             f"{path} has neither a column sample_id nor control_id (with control_id in the treated table too), so "
-            f"controls cannot be "
-            f"matched to samples. Its columns: {first_few(columns, 20)}."
+            f"controls cannot be matched to samples. Its columns: {first_few(columns, 20)}."
         )
     stated = line if line in columns else None
     kept = [key] if stated is None else [key, stated]

@@ -128,8 +128,7 @@ def split_quantities(values: pd.Series[Any], what: str) -> tuple[Float64, np.nda
     if bad:
         raise InputError(
             f"{len(bad):,} values of {what} are not a number, or a number and a unit: {first_few(bad)}. Write '10 uM' "
-            f"or a "
-            f"plain number with a unit column, leave the cell empty where it is unknown, or use --map {what}=none."
+            f"or a plain number with a unit column, leave the cell empty where it is unknown, or use --map {what}=none."
         )
     return numbers[inverse], units[inverse]
 

@@ -414,6 +414,5 @@ def _load(stream: Any, path: Path, archive: TorchArchive | None, lazy: bool) -> 
     ) as error:
         raise InputError(
             f"{path} cannot be read as a pickle ({type(error).__name__}: {error}). It is damaged, or written by a "
-            f"version of pandas or "
-            f"numpy too different from this one; save it as .parquet or .npz where it was made."
+            f"version of pandas or numpy too different from this one; save it as .parquet or .npz where it was made."
         ) from error

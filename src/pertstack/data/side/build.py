@@ -163,8 +163,7 @@ def _structures(obs: pd.DataFrame, names: tuple[str, ...], findings: list[Findin
                     "warning",
                     code,
                     f"{len(lacking):,} of {len(names):,} perturbations have {why}: {first_few(lacking)}. Their "
-                    f"structure "
-                    f"is unknown to the models; "
+                    f"structure is unknown to the models; "
                     f"nothing is put in its place.",
                     len(lacking),
                     tuple(lacking[:10]),
@@ -249,8 +248,7 @@ def _graph(
                 "note",
                 "graph_partial",
                 f"The gene graph has {len(pairs):,} edges between genes of the study; {dropped:,} edges to other genes "
-                f"were left out, and "
-                f"{len(alone):,} of {len(genes):,} genes have no edge.",
+                f"were left out, and {len(alone):,} of {len(genes):,} genes have no edge.",
                 len(alone),
                 tuple(alone[:10]),
             )

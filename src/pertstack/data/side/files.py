@@ -139,8 +139,7 @@ def _features_npz(path: Path) -> pd.DataFrame:
     except (OSError, KeyError, ValueError, IndexError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path} cannot be read as features: {error}. An npz holds `perturbations` (texts) and `matrix` (n, "
-            f"n_features); texts must "
-            f"be saved as np.array(names, dtype=str), not as Python objects."
+            f"n_features); texts must be saved as np.array(names, dtype=str), not as Python objects."
         ) from error
     if matrix.ndim != 2 or len(names) != len(matrix):
         raise InputError(f"{path}: {len(names):,} names do not fit a matrix of shape {matrix.shape}.")

@@ -60,8 +60,7 @@ class SimulationConfig:
         if self.design is None and self.samples < self.perturbations:
             raise InputError(
                 f"{self.samples:,} samples cannot show {self.perturbations:,} perturbations even once. Ask for more "
-                f"samples or "
-                f"fewer perturbations."
+                f"samples or fewer perturbations."
             )
         if not 0 <= self.observable_share + self.network_share <= 1:
             raise InputError(

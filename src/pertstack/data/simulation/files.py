@@ -109,8 +109,7 @@ def read_basal(
     if len(names) < len(line_names) or values.shape[1] < config.genes:
         raise InputError(
             f"{path} has {len(names)} untreated profiles of {values.shape[1]:,} genes; {len(line_names)} cell lines "
-            f"and "
-            f"{config.genes:,} genes were asked for."
+            f"and {config.genes:,} genes were asked for."
         )
     genes = np.sort(rng.choice(values.shape[1], size=config.genes, replace=False))
     free = [int(i) for i in rng.permutation(len(names)) if names[i] not in set(line_names)]

@@ -60,8 +60,7 @@ class PredictionFile:
                 twice = index[index.duplicated()].unique()
                 raise MisalignedError(
                     f"{self.path}: {len(twice):,} {kind} names occur more than once: {first_few(twice)}. Which row is "
-                    f"which "
-                    f"cannot be known. Make the names unique in the file."
+                    f"which cannot be known. Make the names unique in the file."
                 )
         if not self.sample_ids or not self.gene_names:
             raise InputError(f"{self.path} holds {len(self.sample_ids)} samples and {len(self.gene_names)} genes.")
@@ -75,8 +74,7 @@ class PredictionFile:
             if values.shape[1] != len(self.gene_names) or stop > len(self.sample_ids):
                 raise MisalignedError(
                     f"{self.path}: rows {start}-{stop} have {values.shape[1]:,} columns for {len(self.gene_names):,} "
-                    f"genes and "
-                    f"{len(self.sample_ids):,} sample names. Each row and column needs its name."
+                    f"genes and {len(self.sample_ids):,} sample names. Each row and column needs its name."
                 )
             yield NamedChunk(self.path, start, self.sample_ids[start:stop], self.gene_names, values)
             start = stop

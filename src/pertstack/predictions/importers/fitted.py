@@ -119,8 +119,7 @@ class FittedOnBlocks:
             return FittedOn.ids(sorted(set().union(*(f.fit_ids for f in self._by_fold.values()))))
         raise InputError(
             f"fitted_on has no line for fold {block.fold} (block {block.id}); it has {first_few(self._by_fold)}. Say "
-            f"for every "
-            f"fold which samples its model was fitted on."
+            f"for every fold which samples its model was fitted on."
         )
 
 
@@ -178,8 +177,7 @@ def _same_plan(digest: str, store: StoreReader) -> str:
         raise FoldPlanMismatchError(
             f"The predictions were cross-fitted on fold plan {digest[:12]}, but this study uses "
             f"{(store.plan_digest or 'none')[:12]}: they may have seen the samples they predict. Refit on this "
-            f"study's plan, "
-            f"or say with fitted_on= which rows each model was fitted on."
+            f"study's plan, or say with fitted_on= which rows each model was fitted on."
         )
     return digest
 

@@ -147,8 +147,7 @@ def open_npz_predictions(path: Path) -> PredictionFile:
     if missing:
         raise InputError(
             f"{path} lacks {first_few(missing)}; it holds {first_few(archive.names)}. Without ids rows could only be "
-            f"matched by "
-            f"position. Save sample_ids and gene_names beside the predictions."
+            f"matched by position. Save sample_ids and gene_names beside the predictions."
         )
     sample_ids = names_of(archive.array("sample_ids"), "sample_ids", path)
     gene_names = names_of(archive.array("gene_names"), "gene_names", path)

@@ -257,8 +257,7 @@ def _shifted(name: str, numbers: dict[str, Any]) -> Finding:
         f"{numbers['step']:+d} row{'s' if abs(numbers['step']) > 1 else ''} away in the {numbers['order']}'s order "
         f"than with "
         f"that of their own id. Each prediction would be judged on another sample. Write the ids again beside the "
-        f"rows they "
-        f"were made for.",
+        f"rows they were made for.",
         where=name,
         numbers=numbers,
     )

@@ -76,8 +76,7 @@ def id_column(path: Path, schema: Any) -> str:
         return str(first.name)
     raise InputError(
         f"{path} has no sample ids: there is no named index and the first column, {first.name!r}, holds {first.type}. "
-        f"Write "
-        f"the table with the ids as index, or as the first column."
+        f"Write the table with the ids as index, or as the first column."
     )
 
 

@@ -119,8 +119,7 @@ class ArraySource:
                     raise InputError(
                         f"{layer!r} has NaN or infinite values in {len(bad):,} samples of block {block.id}: "
                         f"{first_few(self._obs.index[rows[bad]])}. A model may leave out whole samples or whole genes "
-                        f"(all "
-                        f"NaN), not single values. Drop those samples, or mend the values."
+                        f"(all NaN), not single values. Drop those samples, or mend the values."
                     )
                 self._sound[block, layer] = in_rows
                 self._genes_of[block, layer] = in_genes

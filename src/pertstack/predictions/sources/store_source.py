@@ -96,8 +96,7 @@ class StoreSource:
             if group.isna().any():
                 raise MisalignedError(
                     f"Block {block.id}: no group known for {first_few(obs.index[group.isna()])}. The groups must come "
-                    f"from the "
-                    f"fold plan of this study."
+                    f"from the fold plan of this study."
                 )
             obs["group"] = group.to_numpy()
         elif "group" not in obs:
@@ -133,16 +132,14 @@ class StoreSource:
         if self.truth is None:
             raise LeakError(
                 f"Block {block.id} is held-out test: its treated values are opened by the verdict only, once, with an "
-                f"entry in "
-                f"the ledger. Run `pertstack verdict`."
+                f"entry in the ledger. Run `pertstack verdict`."
             )
         theirs, ours = self.truth.block_facts(block), self.store.block_facts(block)
         for what in ("samples_sha256", "genes_sha256"):
             if theirs[what] != ours[what]:
                 raise MisalignedError(
                     f"Block {block.id}: the test truth at {self.truth.root} has other {what.split('_')[0]} than the "
-                    f"store at "
-                    f"{self.store.root}. They belong to different studies; use the truth made with this one."
+                    f"store at {self.store.root}. They belong to different studies; use the truth made with this one."
                 )
         return self.truth
 

@@ -50,8 +50,7 @@ def match(
         twice = index[index.duplicated()].unique()
         raise MisalignedError(
             f"{len(twice):,} {kind}s{where} occur more than once: {first_few(twice)}. Which row belongs to which "
-            f"cannot be "
-            f"known. Remove or rename the duplicates."
+            f"cannot be known. Remove or rename the duplicates."
         )
     own_index = names_index(own)
     foreign = index[own_index.get_indexer(index) < 0]

@@ -94,8 +94,7 @@ def check_finite(
     whole = int(bad.all(axis=1).sum())
     raise InputError(
         f"{what}: {int(bad.sum()):,} values are NaN or infinite ({whole:,} whole rows): {first_few(places, 3)}. A "
-        f"missing "
-        f"prediction must be announced, so that it is never mistaken for a value. Mend the model; or "
+        f"missing prediction must be announced, so that it is never mistaken for a value. Mend the model; or "
         f"take these rows out of the file and say --missing record (in Python, name them in missing_samples=, or genes "
         f"in missing_genes=)."
     )

@@ -107,8 +107,7 @@ def read_root(root: Path) -> tuple[StoreFacts, list[str]]:
     if digest_names(genes) != facts.genes_sha256:
         raise CorruptionError(
             f"{root / 'genes.txt'} does not hold the {facts.n_genes:,} genes this store was made with. Gene order "
-            f"decides "
-            f"what every number means; restore the file from any block's var/_index."
+            f"decides what every number means; restore the file from any block's var/_index."
         )
     return facts, genes
 

@@ -61,8 +61,7 @@ def check_place(
         told = "; ".join(f"{name} is {found[name]!r} where {expected[name]!r} belongs" for name in wrong)
         raise CorruptionError(
             f"{path} does not belong here: {told}. It was copied or renamed from another place, so its rows may be "
-            f"other "
-            f"samples. Move it out of the store."
+            f"other samples. Move it out of the store."
         )
 
 

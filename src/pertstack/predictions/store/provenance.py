@@ -43,7 +43,6 @@ def read_fit_ids(root: Path, record: Mapping[str, Any]) -> frozenset[str]:
     if not isinstance(ids, list) or digest_names(ids) != fitted["ids_digest"]:
         raise CorruptionError(
             f"{path} is missing or changed: it says which rows {record['model']!r} was fitted on. Without it no row "
-            f"can be "
-            f"shown to be out of fold; restore it, or withdraw the model and add it again."
+            f"can be shown to be out of fold; restore it, or withdraw the model and add it again."
         )
     return frozenset(ids)

@@ -113,7 +113,6 @@ def check_obs(block: Block, obs: pd.DataFrame) -> list[str]:
         twice = index[index.duplicated()].unique()
         raise InputError(
             f"Block {block.id}: {len(twice):,} sample ids occur more than once: {first_few(twice)}. Predictions are "
-            f"matched "
-            f"by id, so ids must be unique over the whole study. Make them unique in the data."
+            f"matched by id, so ids must be unique over the whole study. Make them unique in the data."
         )
     return ids

@@ -82,8 +82,7 @@ class RowWriter:
         if np.shape(values) != (len(ids), self._n_columns):
             raise MisalignedError(
                 f"{self.what}: {np.shape(values)} values for {len(ids):,} sample ids and {self._n_columns:,} genes. "
-                f"Each row and "
-                f"column needs its name."
+                f"Each row and column needs its name."
             )
         rows = self._rows(ids)
         part = np.asarray(values)

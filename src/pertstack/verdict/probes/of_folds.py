@@ -91,8 +91,7 @@ def oof_against_fit(
             "error",
             "oof_equals_fit",
             f"{model or 'The model'} has exactly the same error on every row claimed as out-of-fold as on the rows it "
-            "was "
-            f"fitted on: these are in-sample predictions.",
+            f"was fitted on: these are in-sample predictions.",
             where=model,
             numbers={"share": 0.0, "samples": errors.shape[1]},
         )
