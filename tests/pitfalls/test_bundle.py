@@ -202,3 +202,8 @@ def test_a_study_without_a_verdict_of_what_is_stacked_is_not_bundled(fitted, jud
     with pytest.raises(InputError, match="no verdict of what is stacked"):
         judged.bundle(tmp_path / "b.zip")
     assert list(tmp_path.glob("*.zip")) == []
+
+
+def test_a_study_in_the_place_of_its_bundle_is_told_what_to_do(tmp_path):
+    with pytest.raises(InputError, match=r"is a folder.*pertstack bundle .*pertstack audit"):
+        verify_bundle(tmp_path)

@@ -115,7 +115,8 @@ def _tiles(content: ReportInput) -> list[tuple[str, str, str]]:
         cell = row.score(metric) if row else None
         if row is not None and cell is not None:
             small = f"{metric_label(metric)}; {level} {interval(cell.ci)}; n {cell.n_valid:,} / {cell.n:,}"
-            tiles.append((f"{caption}: {_shown_name(content, row.name)}", number(cell.value), small))
+            shown_name = _shown_name(content, row.name) if caption == "shipped" else row.name
+            tiles.append((f"{caption}: {shown_name}", number(cell.value), small))
     found = content.verdict.decomposition
     part = found.part(board.reference) if found is not None else None
     if found is not None and part is not None and found.reading != "none":

@@ -17,6 +17,7 @@ import numpy as np
 from pertstack._base.errors import ConflictError, InputError, first_few
 from pertstack._base.files import fsync_directory, storage_error
 from pertstack._base.hosts import host_name
+from pertstack._base.shown import count_of
 from pertstack.data.rows import Float32
 from pertstack.design.provenance import FittedOn
 from pertstack.predictions.store import durable
@@ -93,10 +94,10 @@ def check_finite(
     ]
     whole = int(bad.all(axis=1).sum())
     raise InputError(
-        f"{what}: {int(bad.sum()):,} values are NaN or infinite ({whole:,} whole rows): {first_few(places, 3)}. A "
-        f"missing prediction must be announced, so that it is never mistaken for a value. Mend the model; or "
-        f"take these rows out of the file and say --missing record (in Python, name them in missing_samples=, or genes "
-        f"in missing_genes=)."
+        f"{what}: {count_of(int(bad.sum()), 'value')} NaN or infinite ({count_of(whole, 'whole row')}): "
+        f"{first_few(places, 3)}. A missing prediction must be announced, so that it is never mistaken for a value. "
+        f"Mend the model; or take these rows out of the file and say --missing record (in Python, name them in "
+        f"missing_samples=, or genes in missing_genes=)."
     )
 
 

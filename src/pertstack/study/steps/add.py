@@ -137,10 +137,10 @@ def nesting(folder: StudyFolder, name: str) -> list[Finding]:
             "no_nested_predictions",
             (
                 f"{name} has no nested predictions, so combinations with many weights (by gene, by cell line, "
-                f"networks) cannot "
-                f"be scored honestly beside it and may not ship: often most of the gain. To bring them, for each fold "
-                f"k of {folds} predict the other folds by fits that also leave out fold k, and add these files with "
-                f"without=k (docs/howto/nested-predictions.md has the lines to copy)."
+                f"networks) cannot be scored honestly beside it and may not ship: often most of the gain. "
+                f"To bring them, for each fold k of {folds} predict the other folds by fits that also leave out "
+                f"fold k, and add these files with --without k (in Python without=k; "
+                f"docs/howto/nested-predictions.md has the lines to copy)."
             ),
             where=name,
         )

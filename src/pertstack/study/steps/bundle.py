@@ -128,6 +128,12 @@ def verify_bundle(path: Path, expect_head: str | None = None) -> Verified:
     MissingFileError, InputError
         There is no file, or it is no bundle at all.
     """
+    if Path(path).is_dir():
+        raise InputError(
+            f"{path} is a folder, and verify reads the one file that a study was bundled into. For a study: "
+            f"`pertstack bundle {path} verdict.zip`, then `pertstack verify verdict.zip`; `pertstack audit {path}` "
+            f"checks the study itself."
+        )
     if not Path(path).is_file():
         raise missing_file(Path(path))
     raw = Path(path).read_bytes()
