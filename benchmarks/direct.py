@@ -27,7 +27,7 @@ from claims import Claim, cpu, machine, table
 
 from pertstack.reduce.slices import TopSlices
 from pertstack.stacking.combiners.direct import maximise_top_gene
-from pertstack.stacking.combiners.direct_gene import TopRows, gene_deviations
+from pertstack.stacking.experimental.direct_gene import TopRows, gene_deviations
 from pertstack.stacking.solvers.top_gene import top_gene_sums
 
 MODELS, TOP, GENES = 10, 20, 40

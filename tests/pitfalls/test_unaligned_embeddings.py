@@ -25,9 +25,9 @@ from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.anchors import anchor_file, fit_of
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles
-from pertstack.stacking.combiners.embedding_ridge import EmbeddingRidge
 from pertstack.stacking.evidence import Evidence
-from pertstack.stacking.solvers.frames import CommonFrame
+from pertstack.stacking.experimental.embedding_ridge import EmbeddingRidge
+from pertstack.stacking.experimental.frames import CommonFrame
 from pertstack.study.learned import final_fits, stored_stack
 from pertstack.study.steps import predict as shipping
 from pertstack.study.steps.fit import ANCHORS, StudyAnchors, StudyRows, anchor_ids, cross_fit_study, fit_rows

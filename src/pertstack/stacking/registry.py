@@ -14,10 +14,7 @@ from pertstack.stacking.combiners.calibrated import Calibrated
 from pertstack.stacking.combiners.cell_line_shrunken import CellLineShrunken
 from pertstack.stacking.combiners.direct import DirectOwn, DirectPooled, DirectSigned
 from pertstack.stacking.combiners.direct_cell_line import DirectCellLine
-from pertstack.stacking.combiners.direct_gene import DirectGene
-from pertstack.stacking.combiners.embedding_ridge import EmbeddingRidge
 from pertstack.stacking.combiners.feature_weighted import FeatureWeighted
-from pertstack.stacking.combiners.feature_weighted_sample import FeatureWeightedSample
 from pertstack.stacking.combiners.gene_eb import GeneEb
 from pertstack.stacking.combiners.gene_groups import GeneGroups
 from pertstack.stacking.combiners.gene_ridge import GeneRidge, GeneShrunken
@@ -32,12 +29,15 @@ from pertstack.stacking.combiners.nonneg import Nonneg
 from pertstack.stacking.combiners.rank_average import RankAverage
 from pertstack.stacking.combiners.ridge import Ridge
 from pertstack.stacking.combiners.selector import Selector
-from pertstack.stacking.combiners.shared_mlp import SharedMlp
 from pertstack.stacking.combiners.simplex import Simplex
 from pertstack.stacking.combiners.soft_gate import SoftGate
 from pertstack.stacking.combiners.standardised_mean import StandardisedMean
 from pertstack.stacking.combiners.trimmed_mean import TrimmedMean
 from pertstack.stacking.combiners.winsorised_mean import WinsorisedMean
+from pertstack.stacking.experimental.direct_gene import DirectGene
+from pertstack.stacking.experimental.embedding_ridge import EmbeddingRidge
+from pertstack.stacking.experimental.feature_weighted_sample import FeatureWeightedSample
+from pertstack.stacking.experimental.shared_mlp import SharedMlp
 
 _CLASSES: tuple[type[Combiner], ...] = (
     BestSingle,

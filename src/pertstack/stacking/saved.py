@@ -18,18 +18,18 @@ from pertstack._base.arrays import Array
 from pertstack._base.digests import digest_array
 from pertstack._base.errors import CorruptionError
 from pertstack.stacking.combiner import FittedCombiner
-from pertstack.stacking.combiners.embedding_ridge import EmbeddingCorrection
-from pertstack.stacking.combiners.feature_weighted_sample import SampleWeights
 from pertstack.stacking.combiners.linear_weights import LinearWeights
 from pertstack.stacking.combiners.rank_average import RankMean
 from pertstack.stacking.combiners.row_statistic import MiddleMean, RowStatistic
 from pertstack.stacking.combiners.sample_features import SampleFeatures
 from pertstack.stacking.combiners.selector import SelectedModel
-from pertstack.stacking.combiners.shared_mlp import CorrectedMixture, Inputs
 from pertstack.stacking.combiners.soft_gate import GatedWeights
 from pertstack.stacking.combiners.winsorised_mean import DrawnIn
-from pertstack.stacking.solvers.frames import CommonFrame
-from pertstack.stacking.solvers.reduced_rank import LowRank
+from pertstack.stacking.experimental.embedding_ridge import EmbeddingCorrection
+from pertstack.stacking.experimental.feature_weighted_sample import SampleWeights
+from pertstack.stacking.experimental.frames import CommonFrame
+from pertstack.stacking.experimental.reduced_rank import LowRank
+from pertstack.stacking.experimental.shared_mlp import CorrectedMixture, Inputs
 
 FORMAT = 1
 CLASSES: dict[str, type[Any]] = {

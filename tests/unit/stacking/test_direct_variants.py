@@ -8,8 +8,8 @@ import pytest
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.score import score
 from pertstack.stacking.combiners.direct_cell_line import PULLS, Ends
-from pertstack.stacking.combiners.direct_gene import TopRows, gene_deviations
 from pertstack.stacking.evidence import Evidence
+from pertstack.stacking.experimental.direct_gene import TopRows, gene_deviations
 from pertstack.stacking.registry import make_combiner, make_combiners
 from pertstack.stacking.solvers.top_gene import top_gene_sums
 from references.greedy_loops import loop_mean_r2

@@ -15,12 +15,12 @@ from pertstack.predictions.sources.embedding import ArrayEmbedding, RowEmbedding
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles
 from pertstack.reduce.score import score
-from pertstack.stacking.combiners.embedding_ridge import STRENGTHS, EmbeddingRidge
 from pertstack.stacking.evidence import Evidence
+from pertstack.stacking.experimental.embedding_ridge import STRENGTHS, EmbeddingRidge
+from pertstack.stacking.experimental.embedding_sums import FeatureSums
+from pertstack.stacking.experimental.frames import CommonFrame, OwnFrame, consensus, turn
+from pertstack.stacking.experimental.reduced_rank import held_out_errors, low_rank_paths
 from pertstack.stacking.nested import fit_nested
-from pertstack.stacking.solvers.embedding_sums import FeatureSums
-from pertstack.stacking.solvers.frames import CommonFrame, OwnFrame, consensus, turn
-from pertstack.stacking.solvers.reduced_rank import held_out_errors, low_rank_paths
 from references.embedding_world import embeddings_of, knowing_world, spin
 from references.small_world import as_source, turned_embeddings
 

@@ -11,10 +11,9 @@ from pertstack._base.errors import InputError
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles
 from pertstack.reduce.score import score
-from pertstack.stacking.combiners.shared_mlp import _draw
 from pertstack.stacking.evidence import Evidence
-from pertstack.stacking.registry import make_combiner, make_combiners
-from pertstack.stacking.solvers.small_net import (
+from pertstack.stacking.experimental.shared_mlp import _draw
+from pertstack.stacking.experimental.small_net import (
     PARTS,
     Cells,
     correction,
@@ -23,6 +22,7 @@ from pertstack.stacking.solvers.small_net import (
     squared_rest,
     start_net,
 )
+from pertstack.stacking.registry import make_combiner, make_combiners
 from references.small_world import as_source, small_world
 
 

@@ -20,9 +20,9 @@ from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles
 from pertstack.reduce.references import References
 from pertstack.reduce.score import score
-from pertstack.stacking.combiners.feature_weighted_sample import expanded_over_samples
 from pertstack.stacking.combiners.sample_features import SampleFeatures
 from pertstack.stacking.evidence import Evidence
+from pertstack.stacking.experimental.feature_weighted_sample import expanded_over_samples
 from pertstack.stacking.registry import make_combiner
 from pertstack.study.steps.predict import _with_distance
 from references.small_store import make_world

@@ -1,6 +1,6 @@
 """Feature-weighted linear stacking over genes: weights are linear functions of what is known about a gene (Sill 2009).
 
-The same with features of samples is in ``stacking/combiners/feature_weighted_sample.py``.
+The same with features of samples is in ``stacking/experimental/feature_weighted_sample.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reduced-rank ridge regression of many targets on some features, from sums alone, and its error on held-out sums.
 
-Pure functions. Where the sums come from is the business of ``stacking/solvers/embedding_sums.py``.
+Pure functions. Where the sums come from is the business of ``stacking/experimental/embedding_sums.py``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pertstack.stacking.solvers.embedding_sums import FeatureSums
+from pertstack.stacking.experimental.embedding_sums import FeatureSums
 from pertstack.stacking.sums import Array
 
 

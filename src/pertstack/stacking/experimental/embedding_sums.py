@@ -1,7 +1,7 @@
 """Streamed sums of a regression of profiles on row features: X'X and X'Y of each fold, never the rows.
 
 Centred within the fold and merged tile by tile, in float64. What is regressed on what is the business of
-``stacking/combiners/embedding_ridge.py``.
+``stacking/experimental/embedding_ridge.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Embedding stacking: what base models know of a row, beyond what they predict, corrects the mixture of predictions.
 
 Reads rows once and keeps sums. Frames are aligned in ``frames.py``, sums made in ``embedding_sums.py``, slopes solved
-in ``stacking/solvers/reduced_rank.py``.
+in ``stacking/experimental/reduced_rank.py``.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pertstack.stacking.combiner import Combiner, Family, FittedCombiner, Need
 from pertstack.stacking.combiners.linear_weights import LinearWeights
 from pertstack.stacking.combiners.simplex import Simplex
 from pertstack.stacking.evidence import Evidence
-from pertstack.stacking.solvers.embedding_sums import FeatureSums, merge_folds
-from pertstack.stacking.solvers.frames import CommonFrame
-from pertstack.stacking.solvers.reduced_rank import LowRank, held_out_errors, low_rank_paths
+from pertstack.stacking.experimental.embedding_sums import FeatureSums, merge_folds
+from pertstack.stacking.experimental.frames import CommonFrame
+from pertstack.stacking.experimental.reduced_rank import LowRank, held_out_errors, low_rank_paths
 from pertstack.stacking.sums import Array
 
 Offset = Literal["simplex", "reference"]

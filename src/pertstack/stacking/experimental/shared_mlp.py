@@ -1,7 +1,7 @@
 """Shared MLP: one small network for all genes corrects the simplex mixture, seeing the models' deltas and the context.
 
 Reads rows: a bounded sample of the evidence's blocks, whatever their size. The network and its training are in
-``stacking/solvers/small_net.py``.
+``stacking/experimental/small_net.py``.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pertstack.stacking.combiners.feature_weighted import gene_features
 from pertstack.stacking.combiners.sample_features import SampleFeatures
 from pertstack.stacking.combiners.simplex import global_error_gram
 from pertstack.stacking.evidence import Evidence
+from pertstack.stacking.experimental.small_net import PARTS, Cells, Float, correction, epochs, squared_rest, start_net
 from pertstack.stacking.solvers.convex import simplex_weights
-from pertstack.stacking.solvers.small_net import PARTS, Cells, Float, correction, epochs, squared_rest, start_net
 from pertstack.stacking.sums import Array, Reference, Sums, merge_sums
 
 _CHUNK = 64  # consecutive rows read at once where a block is sampled
