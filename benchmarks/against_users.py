@@ -28,10 +28,10 @@ from user_splits import N_FOLDS, SETS
 from worlds import markdown
 from worlds_make import KINDS, STRESS, make_world
 
+from pertstack.design.metric_names import parse_metric
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.calibration import AUTO_ORDER, first_that_passes
 from pertstack.reduce.controls import calibrate_source
-from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
 from pertstack.reduce.score import score

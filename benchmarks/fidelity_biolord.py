@@ -30,9 +30,9 @@ from biolord_during_fit import DuringFit
 
 from pertstack.data import FitRows, SimulationConfig, build_side, simulate
 from pertstack.data.rows import Float32, PredictRows
+from pertstack.design.metric_names import parse_metrics
 from pertstack.fit import get_model
 from pertstack.fit.profiles import profile
-from pertstack.reduce.metrics.names import parse_metrics
 from pertstack.reduce.metrics.rows import score_rows
 
 METRICS = parse_metrics(["rmse_all@pooled", "r2_top20@pooled"])

@@ -12,9 +12,10 @@ import argparse
 from pathlib import Path
 
 from pertstack.cli.demo import run_demo
-from pertstack.reduce.metrics.names import parse_metric
+from pertstack.design.metric_labels import metric_label
+from pertstack.design.metric_names import parse_metric
 from pertstack.study.study import Study
-from pertstack.verdict.words import interval, metric_label, number
+from pertstack.verdict.words import interval, number
 
 SHOWN = ("r2_top20@own", "r2_top20@pooled", "pearson_all@centroid", "rmse_all@own")
 

@@ -12,9 +12,10 @@ import argparse
 from pathlib import Path
 
 from pertstack._base.errors import StackingError
+from pertstack.design.metric_labels import metric_label
 from pertstack.fit.registry import available, get_row
 from pertstack.study.study import Study
-from pertstack.verdict.words import interval, metric_label, number
+from pertstack.verdict.words import interval, number
 
 BASELINES = (
     "mean_treated",

@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 from worlds_make import KINDS, N_FOLDS, STRESS, World, make_world
 
+from pertstack.design.metric_names import parse_metric
 from pertstack.predictions.sources.array_source import ArraySource
-from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
 from pertstack.reduce.score import score

@@ -19,9 +19,9 @@ from pertstack._base.errors import MisalignedError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack._base.labelled import align
 from pertstack.data.labels import one_spelling, spelling_finding
+from pertstack.design.metric_names import DEFAULT_PANEL, parse_metric
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.predictions.sources.embedding import ArrayEmbedding
-from pertstack.reduce.metrics.names import DEFAULT_PANEL, parse_metric
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
 from pertstack.reduce.score import score

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pertstack.reduce.metrics.names import SET_LEVEL, metric_names, parse_metric
+from pertstack.design.metric_names import SET_LEVEL, metric_names, parse_metric
 from references.metric_loops import metric_loop
 
 from .conftest import ok

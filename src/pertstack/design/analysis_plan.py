@@ -8,7 +8,6 @@ the marks is the business of ``verdict/``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -22,6 +21,7 @@ from pertstack._base.errors import CorruptionError, InputError, MissingFileError
 from pertstack._base.files import write_atomic
 from pertstack._base.shown import count_of
 from pertstack.design.ledger import LOOK, Ledger
+from pertstack.design.metric_names import parse_metric, split_metric
 
 Reference = Literal["own", "pooled", "centroid", "matched"]
 ChoiceRule = Literal["safe_gain", "no_harm_ladder", "best"]
@@ -64,10 +64,8 @@ class AnalysisPlan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "combiners", tuple(self.combiners))
-        if not re.fullmatch(r"[a-z0-9_]+(@[a-z]+)?", self.primary):
-            raise InputError(
-                f"The primary metric {self.primary!r} is no metric name; write one such as 'r2_top20@pooled'."
-            )
+        if self.primary != AUTO:
+            parse_metric(self.primary)
         for name, kind in (("reference", Reference), ("choice_rule", ChoiceRule), ("looks_rule", LooksRule)):
             if getattr(self, name) not in get_args(kind):
                 raise unknown_name(name.replace("_", " "), str(getattr(self, name)), get_args(kind))
@@ -110,8 +108,8 @@ class AnalysisPlan:
                     "metric: `pertstack plan STUDY --primary r2_top20@pooled`."
                 )
             return self.settled
-        stem, _, named = self.primary.partition("@")
-        return f"{stem}@{self.reference if named in ('', 'own') else named}"
+        stem, named = split_metric(self.primary)
+        return f"{stem}@{self.reference if named == 'own' else named}"
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "combiners": list(self.combiners)}

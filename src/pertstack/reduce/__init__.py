@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pertstack.design.metric_names import REFERENCES, Reference
 from pertstack.reduce.diversity import Diversity
 from pertstack.reduce.metrics import (
     DEFAULT_PANEL,
@@ -16,7 +17,7 @@ from pertstack.reduce.moments import GeneMoments
 from pertstack.reduce.one_pass import gene_moments, reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles, no_change, read_tile, samples_of, single
 from pertstack.reduce.reduction import Reduction
-from pertstack.reduce.references import REFERENCES, Reference, References
+from pertstack.reduce.references import References
 from pertstack.reduce.sample_moments import SampleMoments
 from pertstack.reduce.score import NO_CHANGE, score
 from pertstack.reduce.score_table import Score, ScoreTable

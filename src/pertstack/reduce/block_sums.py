@@ -19,8 +19,8 @@ from pertstack._base.arrays import Float64
 from pertstack._base.errors import IntegrityError, first_few
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
+from pertstack.design.metric_names import Reference
 from pertstack.reduce.moments import GeneMoments
-from pertstack.reduce.references import Reference
 from pertstack.reduce.sample_moments import SampleMoments
 from pertstack.reduce.slices import TopSlices
 from pertstack.reduce.sum_kernels import GENES, PANEL, add_panel, n_pairs, n_triples

@@ -20,7 +20,7 @@ import pandas as pd
 
 from pertstack._base.arrays import Float64
 from pertstack._stats.group_means import GroupMeans
-from pertstack.reduce.metrics.names import parse_metric
+from pertstack.design.metric_names import parse_metric
 
 AUTO_ORDER: tuple[str, ...] = (
     "r2_top20@pooled",

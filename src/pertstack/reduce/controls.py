@@ -17,10 +17,10 @@ import pandas as pd
 
 from pertstack.data.rows import Float32, Names
 from pertstack.design.blocks import Block
+from pertstack.design.metric_names import parse_metrics
 from pertstack.predictions.source import BlockSource, Mask
 from pertstack.predictions.store.names import HALVES
 from pertstack.reduce.calibration import Calibration, calibrate
-from pertstack.reduce.metrics.names import parse_metrics
 from pertstack.reduce.read_tiles import ordered_blocks
 from pertstack.reduce.references import References
 from pertstack.reduce.score import score

@@ -21,13 +21,14 @@ from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
+from pertstack.design.metric_names import Reference
 from pertstack.predictions.source import BlockSource
 from pertstack.reduce.block_sums import BlockPart, BlockSums, Spread
 from pertstack.reduce.moments import GeneMoments
 from pertstack.reduce.part_files import FORMAT, load_part, save_part
 from pertstack.reduce.read_tiles import announce, block_samples
 from pertstack.reduce.reduction import Reduction
-from pertstack.reduce.references import SLICED, Reference, References
+from pertstack.reduce.references import SLICED, References
 from pertstack.reduce.sum_kernels import ROWS
 
 MOST_ROWS = 128

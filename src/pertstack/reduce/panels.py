@@ -6,7 +6,7 @@ The matched control needs plates, the landmark variants need marked genes. What 
 
 from __future__ import annotations
 
-from pertstack.reduce.metrics.names import DEFAULT_PANEL, FULL_PANEL, SET_LEVEL, metric_names, parse_metric
+from pertstack.design.metric_names import DEFAULT_PANEL, FULL_PANEL, SET_LEVEL, metric_names, parse_metric
 from pertstack.reduce.references import References
 
 MATCHED: tuple[str, ...] = ("r2_top20@matched", "pearson_all@matched")

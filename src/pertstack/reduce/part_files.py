@@ -18,9 +18,9 @@ import numpy as np
 from pertstack._base.digests import OWN, digest_array, own_digest_fits, with_own_digest
 from pertstack._base.errors import CorruptionError
 from pertstack._base.files import fsync_directory, read_json, storage_error, write_json
+from pertstack.design.metric_names import Reference
 from pertstack.reduce.block_sums import BlockPart
 from pertstack.reduce.moments import GeneMoments
-from pertstack.reduce.references import Reference
 from pertstack.reduce.sample_moments import SampleMoments
 from pertstack.reduce.slices import TopSlices
 

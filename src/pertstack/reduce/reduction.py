@@ -20,9 +20,9 @@ from pertstack._base.errors import InputError, unknown_name
 from pertstack._base.findings import Finding
 from pertstack.data.rows import Names
 from pertstack.design.blocks import Block
+from pertstack.design.metric_names import Reference
 from pertstack.reduce.block_sums import BlockPart
 from pertstack.reduce.moments import GeneMoments, merge_moments
-from pertstack.reduce.references import Reference
 from pertstack.reduce.sample_moments import SampleMoments
 from pertstack.reduce.slices import TopSlices
 

@@ -12,7 +12,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +22,10 @@ from pertstack._base.errors import CorruptionError, InputError, MissingFileError
 from pertstack._base.files import write_atomic
 from pertstack.data.rows import Names
 from pertstack.design.blocks import Block
+from pertstack.design.metric_names import Reference
 from pertstack.predictions.source import BlockSource
 from pertstack.reduce.matched import MatchedControls, PlateGather, grouping_of
 
-Reference = Literal["own", "pooled", "centroid", "matched", "others", "plate", "halves"]
-REFERENCES: tuple[Reference, ...] = ("own", "pooled", "centroid", "matched", "others", "plate", "halves")
 SLICED: tuple[Reference, ...] = ("own", "pooled", "centroid")
 """References against which the one pass cuts top-gene slices; nobody learns weights against the matched one."""
 

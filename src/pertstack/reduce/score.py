@@ -15,14 +15,14 @@ import numpy as np
 
 from pertstack._base.errors import InputError, first_few
 from pertstack.data.rows import Float32
+from pertstack.design.metric_names import DEFAULT_PANEL, Metric, Reference, parse_metrics
 from pertstack.predictions.source import BlockSource
 from pertstack.reduce.metrics.effect_level import effect_level_values
-from pertstack.reduce.metrics.names import DEFAULT_PANEL, Metric, parse_metrics
 from pertstack.reduce.metrics.rows import TruthRows
 from pertstack.reduce.metrics.set_level import set_level_values
 from pertstack.reduce.metrics.two_sided import two_sided_values
 from pertstack.reduce.read_tiles import iter_tiles, no_change, samples_of, single
-from pertstack.reduce.references import Reference, References
+from pertstack.reduce.references import References
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.reduce.tile import Combine, Tile
 

@@ -19,7 +19,7 @@ import xxhash
 from pertstack._base.arrays import Float64
 from pertstack._base.errors import InputError, MissingFileError, unknown_name
 from pertstack._base.files import write_atomic
-from pertstack.reduce.metrics.names import Metric, parse_metric
+from pertstack.design.metric_names import Metric, parse_metric
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from pertstack._base.errors import InputError, unknown_name
-from pertstack.reduce.metrics.names import parse_metric
+from pertstack.design.metric_names import parse_metric
 from pertstack.reduce.panels import WITHIN_PLATE
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stacking.combiner import FLEXIBLE, Family

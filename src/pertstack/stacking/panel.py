@@ -14,7 +14,7 @@ import numpy as np
 
 from pertstack._base.errors import InputError, unknown_name
 from pertstack._stats.group_means import GroupMeans, standard_errors
-from pertstack.reduce.metrics.names import parse_metric
+from pertstack.design.metric_names import parse_metric
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stacking.sums import Array
 

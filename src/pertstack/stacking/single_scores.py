@@ -16,8 +16,8 @@ import pandas as pd
 
 from pertstack.data.rows import Float32, Names
 from pertstack.design.blocks import Block
+from pertstack.design.metric_names import Metric, parse_metric
 from pertstack.predictions.source import BlockSource, Mask
-from pertstack.reduce.metrics.names import Metric, parse_metric
 from pertstack.reduce.score import score
 from pertstack.stacking.solvers.top_gene import single_r2
 from pertstack.stacking.sums import Array, Sums

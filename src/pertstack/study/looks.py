@@ -16,7 +16,7 @@ import numpy as np
 
 from pertstack._base.arrays import Array
 from pertstack.design.ledger import Entry, Ledger
-from pertstack.reduce.metrics.names import parse_metric
+from pertstack.design.metric_names import parse_metric
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.study.folder import StudyFolder
 from pertstack.verdict.board import Comparison, LeaderboardRow, ScoreCell

@@ -10,11 +10,11 @@ from typing import Any
 from pertstack._base.digests import digest_json
 from pertstack._base.memory import parse_bytes
 from pertstack.design.analysis_plan import AUTO, AnalysisPlan
+from pertstack.design.metric_names import parse_metric
 from pertstack.predictions.source import BlockSource
 from pertstack.predictions.sources.nested_source import WithoutFold, has_nested
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.names import nested_name
-from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.panels import panel
 from pertstack.reduce.reduction import Reduction

@@ -18,7 +18,6 @@ from pertstack._base.findings import Finding
 from pertstack.data.choices import ControlChoice, Normalise
 from pertstack.data.taken import Taken
 from pertstack.design.analysis_plan import (
-    AUTO,
     AnalysisPlan,
     is_exploratory,
     lock,
@@ -30,7 +29,6 @@ from pertstack.fit.jobs import JobResult
 from pertstack.fit.profiles import file_profile, hyper_parameters, load_models_toml
 from pertstack.fit.registry import available, get_row
 from pertstack.predictions.store.store import PredictionStore
-from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.reduction import Reduction
 from pertstack.stacking.registry import make_combiner
 from pertstack.study.audit.audit import audit_study
@@ -231,8 +229,6 @@ class Study:
         plan = self.folder.analysis_plan
         if not changes:
             return plan
-        if changes.get("primary", AUTO) != AUTO:
-            parse_metric(str(changes["primary"]))
         for name in changes.get("combiners", ()):
             make_combiner(name)
         changed = plan.changed(**changes)

@@ -23,9 +23,9 @@ from rich.table import Table
 from pertstack._base.errors import InputError, unknown_name
 from pertstack._base.files import read_json, write_atomic
 from pertstack._base.shown import shown, spreadsheet_cell
+from pertstack.design.metric_names import direction, find_metric, split_metric
 from pertstack.verdict import board_text
 from pertstack.verdict.decision import Decision
-from pertstack.verdict.words import direction, find_metric, split_metric
 
 Kind = Literal["base", "combiner", "reference", "ceiling"]
 Split = Literal["oof", "test"]

@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pertstack._base.shown import count_of
+from pertstack.design.metric_labels import metric_label
 from pertstack.verdict.several import several_in_words
-from pertstack.verdict.words import count_units, interval, metric_label, number
+from pertstack.verdict.words import count_units, interval, number
 
 if TYPE_CHECKING:
     from pertstack.verdict.board import Leaderboard, LeaderboardRow, ScoreCell, Split

@@ -11,13 +11,13 @@ import pandas as pd
 
 from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError
+from pertstack.design.metric_names import direction, find_metric, need_metric, split_metric
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.verdict.board import Comparison, Kind, LeaderboardRow, ScoreCell, Split
 from pertstack.verdict.gain.decompose import decompose, effect_quartiles
 from pertstack.verdict.gain.parts import Decomposition
 from pertstack.verdict.setting import Resampling, Setting
 from pertstack.verdict.views import leave_cell_line_out, nan_mean, per_cell_line, scaled_scores
-from pertstack.verdict.words import direction, find_metric, need_metric, split_metric
 
 
 def matrix(table: ScoreTable, metric: str) -> Array:

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pertstack._base.shown import count_of
+from pertstack.design.metric_labels import metric_label
+from pertstack.design.metric_names import split_metric
 from pertstack.verdict.gain.parts import Decomposition, Difference, Part
-from pertstack.verdict.words import count_units, interval, metric_label, number
+from pertstack.verdict.words import count_units, interval, number
 
 Light = Literal["green", "amber", "red"]
 Action = Literal["ship", "alone", "distrust", "look", "rank"]
@@ -205,7 +207,7 @@ def _out_of_fold(case: Case) -> str:
 
 
 def _main(gain: Decomposition) -> Part | None:
-    return gain.part(gain.primary.partition("@")[2] or "own")
+    return gain.part(split_metric(gain.primary)[1])
 
 
 def _size(part: Part) -> str:

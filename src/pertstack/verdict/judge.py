@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError
+from pertstack.design.metric_names import direction, need_metric
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.verdict.board import Leaderboard, LeaderboardRow, Split, plain_json
 from pertstack.verdict.competitors import best_single_of, decompositions_of, matrix, rows_of, views_of
@@ -24,7 +25,7 @@ from pertstack.verdict.looks import looks_in_words
 from pertstack.verdict.ranking import rank
 from pertstack.verdict.setting import BEST_SINGLE, FEW_GROUPS, Resampling, Setting
 from pertstack.verdict.several import Scores, gains_shown, several
-from pertstack.verdict.words import count_units, direction, need_metric
+from pertstack.verdict.words import count_units
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.arrays import Array
+from pertstack.design.metric_names import direction
 from pertstack.verdict.gain.parts import Compare
-from pertstack.verdict.words import direction
 
 
 def nan_mean(values: Array) -> float | None:

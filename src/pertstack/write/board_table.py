@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pertstack.design.metric_names import find_metric
 from pertstack.verdict.board import LeaderboardRow, ScoreCell
 from pertstack.verdict.gain.in_words import MEANINGS
-from pertstack.verdict.words import find_metric, interval, number
+from pertstack.verdict.words import interval, number
 from pertstack.write.report_input import ReportInput
 
 SHOWN = ("r2_top20_strict@own", "pearson_all@centroid", "cod_all@own", "rmse_all@own", "sign_acc_top20@own")

@@ -7,8 +7,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from pertstack.design.metric_labels import metric_label
 from pertstack.reduce.calibration import AUTO_ORDER, CHANCE, Calibration
-from pertstack.verdict.words import interval, metric_label, number
+from pertstack.verdict.words import interval, number
 from pertstack.write.colours import BLUE, GREEN, ORANGE, figure_style
 
 WIDTH = 9.2

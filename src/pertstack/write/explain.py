@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from pertstack.verdict.words import metric_label, split_metric
+from pertstack.design.metric_labels import metric_label
+from pertstack.design.metric_names import split_metric
 
 MEASURES: dict[str, str] = {
     "r2": "the SQUARED correlation between measured and predicted change over {genes}, averaged over samples: 1 is "

@@ -13,9 +13,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pertstack.design.metric_labels import metric_label
 from pertstack.verdict.board import Leaderboard, LeaderboardRow
 from pertstack.verdict.gain.parts import Decomposition, Part
-from pertstack.verdict.words import metric_label, number
+from pertstack.verdict.words import number
 from pertstack.write.colours import BLUE, GREEN, GRID, INK, KIND_STYLE, MUTED, ORANGE, figure_style
 
 WIDTH = 9.2

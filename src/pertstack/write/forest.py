@@ -10,8 +10,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from pertstack.design.metric_labels import metric_label
+from pertstack.design.metric_names import direction
 from pertstack.verdict.board import Leaderboard, LeaderboardRow
-from pertstack.verdict.words import direction, interval, metric_label, number
+from pertstack.verdict.words import interval, number
 
 SHOWN = 10
 """Rows shown before "show all"."""

@@ -6,10 +6,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from pertstack.reduce.metrics.names import parse_metric
+from pertstack.design.metric_labels import metric_label
+from pertstack.design.metric_names import parse_metric
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stacking.choose import Choice
-from pertstack.verdict.words import metric_label, number
+from pertstack.verdict.words import number
 
 SHOWN = ("r2_top20@own", "r2_top20@pooled", "pearson_all@centroid", "rmse_all@own")
 

@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 
 from pertstack._base.files import write_atomic
 from pertstack._base.shown import shown
+from pertstack.design.metric_labels import metric_label
 from pertstack.verdict.board import Leaderboard
 from pertstack.verdict.gain.in_words import MEANINGS
 from pertstack.verdict.gain.parts import Decomposition
-from pertstack.verdict.words import interval, metric_label, number
+from pertstack.verdict.words import interval, number
 from pertstack.write import figures
 from pertstack.write.board_table import main_table
 from pertstack.write.calibration_table import calibration_figure, calibration_rows

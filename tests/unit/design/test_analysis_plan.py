@@ -42,7 +42,7 @@ def test_the_file_comes_back_and_only_content_counts(tmp_path: Path) -> None:
         ({"no_harm_level": 0.7}, "no_harm_level is 0.7"),
         ({"combiners": "mean"}, "combiners of the analysis plan is 'mean'"),
         ({"combiners": ["mean", "mean"]}, "mean twice"),
-        ({"primary": "best ever"}, "is no metric name"),
+        ({"primary": "best ever"}, "Unknown metric"),
     ],
 )
 def test_values_that_cannot_be_meant(value: dict[str, Any], message: str) -> None:

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from pertstack._base.errors import InputError, UnknownNameError
+from pertstack.design.metric_names import effect_names
 from pertstack.reduce import References, parse_metric, score
-from pertstack.reduce.metrics.names import effect_names
 from references.memory_source import world
 
 

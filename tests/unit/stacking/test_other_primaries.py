@@ -7,7 +7,7 @@ import pytest
 
 from pertstack import stack
 from pertstack._base.errors import UnknownNameError
-from pertstack.reduce.metrics.names import metric_names, parse_metric
+from pertstack.design.metric_names import metric_names, parse_metric
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.score import score
 from pertstack.stacking.choose import choose

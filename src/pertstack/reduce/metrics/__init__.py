@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pertstack.reduce.metrics.definitions import SMALLEST_STD, from_sums
-from pertstack.reduce.metrics.names import (
+from pertstack.design.metric_names import (
     DEFAULT_PANEL,
     FULL_PANEL,
     SET_LEVEL,
@@ -12,6 +11,7 @@ from pertstack.reduce.metrics.names import (
     parse_metric,
     parse_metrics,
 )
+from pertstack.reduce.metrics.definitions import SMALLEST_STD, from_sums
 from pertstack.reduce.metrics.rows import TruthRows, score_rows
 
 __all__ = [

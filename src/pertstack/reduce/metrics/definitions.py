@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from pertstack._base.arrays import Float64
+from pertstack.design.metric_names import Metric
 from pertstack.reduce.metrics.kernels import MEAN_P, MEAN_T, N_SIGN, S_ABS, S_PP, S_SQ, S_TP, S_TT, N
-from pertstack.reduce.metrics.names import Metric
 
 SMALLEST_STD = 1e-10  # population standard deviation below which a side counts as constant
 

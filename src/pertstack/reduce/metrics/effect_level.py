@@ -19,11 +19,11 @@ import pandas as pd
 
 from pertstack._base.arrays import Float64
 from pertstack._base.errors import InputError, first_few
+from pertstack.design.metric_names import Metric, Reference
 from pertstack.predictions.source import BlockSource
 from pertstack.reduce.metrics import effect_weights as ew
-from pertstack.reduce.metrics.names import Metric
 from pertstack.reduce.read_tiles import iter_tiles, ordered_blocks, samples_of
-from pertstack.reduce.references import Reference, References
+from pertstack.reduce.references import References
 from pertstack.reduce.tile import Combine
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]

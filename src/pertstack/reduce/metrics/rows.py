@@ -12,10 +12,9 @@ import numpy as np
 
 from pertstack._base.arrays import Float64
 from pertstack.data.rows import Float32
+from pertstack.design.metric_names import Metric, Reference
 from pertstack.reduce.metrics.definitions import from_sums
 from pertstack.reduce.metrics.kernels import N_SUMS, gene_set_sums, mean_ranks, spearman_of_ranks
-from pertstack.reduce.metrics.names import Metric
-from pertstack.reduce.references import Reference
 from pertstack.reduce.top_kernels import top_genes
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]

@@ -18,12 +18,12 @@ import pandas as pd
 
 from pertstack._base.arrays import Float64
 from pertstack._base.digests import keyed_hash64
+from pertstack.design.metric_names import Metric, Reference
 from pertstack.predictions.source import BlockSource
 from pertstack.reduce.metrics.effect_level import named_genes
 from pertstack.reduce.metrics.kernels import profile_distances
-from pertstack.reduce.metrics.names import Metric
 from pertstack.reduce.read_tiles import iter_tiles, ordered_blocks, samples_of
-from pertstack.reduce.references import Reference, References
+from pertstack.reduce.references import References
 from pertstack.reduce.tile import Combine, Tile
 
 MOST_PERTURBATIONS = 4000

@@ -23,9 +23,9 @@ import pandas as pd
 from pertstack._base.arrays import Float64
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
+from pertstack.design.metric_names import Metric
 from pertstack.predictions.source import BlockSource
 from pertstack.reduce.matched import LEAST_OTHERS
-from pertstack.reduce.metrics.names import Metric
 from pertstack.reduce.metrics.rows import TruthRows
 from pertstack.reduce.read_tiles import iter_tiles, ordered_blocks, samples_of
 from pertstack.reduce.references import References

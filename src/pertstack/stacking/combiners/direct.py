@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pertstack.reduce.metrics.names import parse_metric
+from pertstack.design.metric_names import parse_metric
 from pertstack.stacking.combiner import Combiner, Family, Need
 from pertstack.stacking.combiners.learned import linear
 from pertstack.stacking.combiners.linear_weights import LinearWeights

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from pertstack._base.errors import InputError
-from pertstack.reduce.metrics.names import parse_metric
+from pertstack.design.metric_names import parse_metric
 from pertstack.stacking.combiner import Combiner, Family, Need
 from pertstack.stacking.combiners.learned import linear
 from pertstack.stacking.combiners.linear_weights import LinearWeights

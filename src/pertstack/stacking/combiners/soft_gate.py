@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pertstack.data.rows import Float32
-from pertstack.reduce.metrics.names import parse_metric
+from pertstack.design.metric_names import parse_metric
 from pertstack.reduce.tile import Tile
 from pertstack.stacking.combiner import Combiner, Family, FittedCombiner, Need, availability
 from pertstack.stacking.combiners.direct import direct_starts, maximise_top_gene

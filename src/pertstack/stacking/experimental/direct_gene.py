@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pertstack.reduce.metrics.names import parse_metric
+from pertstack.design.metric_names import parse_metric
 from pertstack.stacking.combiner import Combiner, Family, Need
 from pertstack.stacking.combiners.direct import direct_starts, maximise_top_gene, scale_of
 from pertstack.stacking.combiners.learned import linear

@@ -25,6 +25,7 @@ from pertstack._base.findings import Finding
 from pertstack._base.shown import count_of, shown, spreadsheet_cell
 from pertstack.design.analysis_plan import is_exploratory
 from pertstack.design.ledger import LOOK
+from pertstack.design.metric_labels import metric_label
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.study.audit.audit import DAMAGED, Check, ledger_findings
 from pertstack.study.audit.tables import plan_as_locked
@@ -34,7 +35,7 @@ from pertstack.study.judged import derive
 from pertstack.study.seals import STACK_RESULTS, STEPS, VERDICT_RESULTS, broken_seals, sealed_verdict
 from pertstack.verdict.board import Leaderboard, plain_json
 from pertstack.verdict.setting import Setting
-from pertstack.verdict.words import count_units, interval, metric_label, number
+from pertstack.verdict.words import count_units, interval, number
 
 MANIFEST, METHODS, TABLE = "manifest.json", "methods.txt", "table.csv"
 PLAN_FILES = ("study.toml", "card.json", "plan.toml", "plan/plan.json", "plan/folds.parquet", "plan/findings.json")

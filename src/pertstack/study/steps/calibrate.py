@@ -16,11 +16,11 @@ from pertstack._base.errors import InputError
 from pertstack._base.files import read_json, write_json
 from pertstack._base.memory import parse_bytes
 from pertstack.design.analysis_plan import AUTO, AnalysisPlan, locked_plan, require_unlocked_or_same
+from pertstack.design.metric_names import parse_metric
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.names import HALVES
 from pertstack.reduce.calibration import AUTO_ORDER, Calibration, first_that_passes
 from pertstack.reduce.controls import calibrate_source, measured_twice
-from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.panels import panel
 from pertstack.study.folder import StudyFolder
 

@@ -20,12 +20,12 @@ from pertstack._base.findings import Finding
 from pertstack._base.memory import parse_bytes
 from pertstack._base.version import __version__
 from pertstack.data.rows import Float32
+from pertstack.design.metric_names import parse_metric
 from pertstack.predictions.importers.scale import Scale
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.calibration import AUTO_ORDER, Calibration, first_that_passes
 from pertstack.reduce.controls import calibrate_source
 from pertstack.reduce.diversity import Diversity
-from pertstack.reduce.metrics.names import parse_metric
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.others import MeanOfOtherPerturbations
 from pertstack.reduce.panels import panel

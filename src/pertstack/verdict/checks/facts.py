@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from pertstack.design.metric_names import direction
 from pertstack.verdict.board import Leaderboard, Split
 from pertstack.verdict.judge import Verdict
 from pertstack.verdict.setting import BEST_SINGLE
-from pertstack.verdict.words import direction
 
 Status = Literal["issue", "tip", "passed", "not applicable"]
 STATUSES: tuple[Status, ...] = ("issue", "tip", "passed", "not applicable")

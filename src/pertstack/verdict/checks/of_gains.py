@@ -5,9 +5,11 @@ Each takes ``Facts`` and gives an ``Answer``; what is asked of the base models a
 
 from __future__ import annotations
 
+from pertstack.design.metric_labels import metric_label
+from pertstack.design.metric_names import direction
 from pertstack.verdict.checks.facts import Answer, Facts, Status, not_applicable, ships_alone
 from pertstack.verdict.setting import FEW_GROUPS
-from pertstack.verdict.words import count_units, direction, metric_label, number
+from pertstack.verdict.words import count_units, number
 
 
 def overfitting_gap(facts: Facts) -> Answer:

@@ -9,8 +9,9 @@ from itertools import combinations
 
 from pertstack._base.errors import first_few
 from pertstack._base.shown import count_of
+from pertstack.design.metric_labels import metric_label
 from pertstack.verdict.checks.facts import Answer, Facts, not_applicable, ships_alone
-from pertstack.verdict.words import metric_label, number
+from pertstack.verdict.words import number
 
 
 def dominant_model(facts: Facts) -> Answer:

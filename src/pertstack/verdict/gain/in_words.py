@@ -6,8 +6,10 @@ The parts are found in ``verdict/gain/decompose.py``.
 from __future__ import annotations
 
 from pertstack._base.shown import count_of
+from pertstack.design.metric_labels import metric_label
+from pertstack.design.metric_names import split_metric
 from pertstack.verdict.gain.parts import Decomposition, Part, Reading
-from pertstack.verdict.words import interval, metric_label, number, split_metric
+from pertstack.verdict.words import interval, number
 
 MEANINGS: dict[Reading, str] = {
     "win": "a real gain",

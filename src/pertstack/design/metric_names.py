@@ -1,4 +1,4 @@
-"""How a metric is written and read: ``r2_top20@pooled``. The formulas live in ``definitions.py``.
+"""How a metric is written and read: ``r2_top20@pooled``. The formulas are in ``reduce/metrics/definitions.py``.
 
 Grammar: ``<kind>_<all|topK>[_strict][_landmark][@reference]``; set-level: ``pds_l1``, ``pds_cosine``,
 ``centroid_accuracy`` (also spelled ``nir``, ``pds_l2``), each with ``_offtarget``; effect-level, weighed by the
@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pertstack._base.errors import InputError, unknown_name
-from pertstack.reduce.references import REFERENCES, Reference
 
+Reference = Literal["own", "pooled", "centroid", "matched", "others", "plate", "halves"]
+REFERENCES: tuple[Reference, ...] = ("own", "pooled", "centroid", "matched", "others", "plate", "halves")
+"""What is subtracted from a profile before it is scored; see ``reduce/references.py``."""
 KINDS_TOP = ("r2", "pearson", "cod", "sign_acc", "rmse", "mae")
 KINDS_ALL = ("r2", "pearson", "cod", "sign_acc", "rmse", "mae", "spearman", "cosine")
 SET_LEVEL = ("pds_l1", "pds_cosine", "centroid_accuracy")
 DE_LEVEL = ("de_direction", "de_jaccard", "de_auprc", "de_lfc_error")
+ERRORS = ("rmse", "mae", "mse", "de_lfc_error")
+"""Kinds of which less is better."""
 ALIASES = {"nir": "centroid_accuracy", "pds_l2": "centroid_accuracy"}
 """Names that peers use for a number of ours."""
 Scope = Literal["sample", "sides", "set", "effect"]
@@ -81,7 +85,7 @@ class Metric:
 
     @property
     def higher_is_better(self) -> bool:
-        return self.kind not in ("rmse", "mae", "mse", "de_lfc_error")
+        return self.kind not in ERRORS
 
     @property
     def perfect(self) -> float:
@@ -162,6 +166,45 @@ def _sample_level(text: str, base: str, reference: Reference) -> Metric:
             f"{text!r} asks for the top {top} genes; a correlation needs at least 2. Write for example r2_top20."
         )
     return Metric(kind, top, strict, match["landmark"] is not None, reference)
+
+
+def split_metric(name: str) -> tuple[str, str]:
+    """Metric and reference of a full name; without a reference it means own.
+
+    >>> split_metric("r2_top20@pooled"), split_metric("r2_top20")
+    (('r2_top20', 'pooled'), ('r2_top20', 'own'))
+    """
+    metric, _, reference = name.partition("@")
+    return metric, reference or "own"
+
+
+def same_metric(a: str, b: str) -> bool:
+    """True when two spellings mean one number: ``r2_top20`` is ``r2_top20@own``."""
+    return split_metric(a) == split_metric(b)
+
+
+def find_metric(known: Iterable[str], wanted: str) -> str | None:
+    """The spelling under which ``wanted`` is known, or None when it was not computed."""
+    return next((k for k in known if same_metric(k, wanted)), None)
+
+
+def need_metric(known: Iterable[str], wanted: str) -> str:
+    """As ``find_metric``; a metric that was not computed is an error with the near names."""
+    listed = list(known)
+    found = find_metric(listed, wanted)
+    if found is None:
+        raise unknown_name("metric", wanted, listed)
+    return found
+
+
+def lower_is_better(name: str) -> bool:
+    """True for errors (RMSE, MAE, MSE), False for everything else."""
+    return split_metric(name)[0].startswith(ERRORS)
+
+
+def direction(name: str) -> int:
+    """+1 if more is better, -1 if less is: ``direction * value`` may be ranked."""
+    return -1 if lower_is_better(name) else 1
 
 
 def parse_metrics(texts: Iterable[str | Metric]) -> tuple[Metric, ...]:
