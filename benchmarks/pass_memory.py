@@ -2,7 +2,7 @@
 
     python benchmarks/pass_memory.py       # a minute; part of `make bench`
 
-Each size runs in a process of its own, over rows served from a few in memory, and its anonymous memory is looked at
+Each size runs in a separate process, over rows served from a few in memory, and its anonymous memory is looked at
 every 5 ms. Files that were written and mapped are not counted: the system drops their pages at need.
 """
 
@@ -28,7 +28,7 @@ STRAIGHT = 0.05  # our own bar for "linear": nowhere further from the line than 
 
 
 def peak_of(n: int, budget: int) -> tuple[float, float, float]:
-    """Runs in a process of its own: wall and CPU seconds, and peak memory (MB) above what was there before the pass."""
+    """Runs in a separate process: wall and CPU seconds, and peak memory (MB) above what was there before the pass."""
     source = PoolSource(n)
     references = References.collect(PoolSource(256))
     reduce_blocks(PoolSource(16), references)

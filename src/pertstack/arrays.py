@@ -1,7 +1,7 @@
 """Stacking for people with arrays: the study's own code path without a disk.
 
 ``stack`` takes out-of-fold predictions, scores every combiner on folds it did not learn from, chooses one by the
-no-harm rule and keeps the fits. It never opens a held-out test: that is the business of a study and its ledger.
+no-harm rule and keeps the fits. It never opens a held-out test: that is handled by a study and its ledger.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class StackFit:
         An array; a DataFrame where the arguments carry row names, in the order of ``control``, else of the first model.
         ``predictions`` are of models fitted on all development rows; ``control`` None means differential values.
         ``embeddings`` by the same fits, each with its anchors, and ``features`` as in ``stack``, for a combiner that
-        was learned with them; a feature that is not handed in counts as unknown.
+        was learned with them; a feature that is not given counts as unknown.
         """
         name = combiner or self.chosen
         if name not in self.nested.names:
@@ -94,7 +94,7 @@ class StackFit:
         missing = [m for m in fitted.models if m not in predictions]
         if missing:
             raise MisalignedError(
-                f"The stack was learned on {len(fitted.models)} models; predictions lack {first_few(missing)}. Hand in "
+                f"The stack was learned on {len(fitted.models)} models; predictions lack {first_few(missing)}. Provide "
                 f"all of them; a model that has no answer for a row or gene may be NaN there."
             )
         named = {f"predictions[{m!r}]": predictions[m] for m in fitted.models}

@@ -1,4 +1,4 @@
-"""Models and combiners of your own, made known by name."""
+"""Your own models and combiners, made known by name."""
 
 from __future__ import annotations
 

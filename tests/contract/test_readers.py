@@ -250,7 +250,7 @@ def run(message: str, tmp: Path) -> Path:
     """Do what a message says in backticks, as a user would; the path it then names."""
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     subprocess.run(shlex.split(commands(message)[0]), check=True, env=env, cwd=tmp, timeout=60)
-    found = re.search(r"hand in (\S+?)\.?$", message)
+    found = re.search(r"provide (\S+?)\.?$", message)
     assert found is not None
     return Path(found[1])
 

@@ -48,7 +48,7 @@ def pertstack(*words: object, cwd: Path | None = None) -> subprocess.CompletedPr
 
 
 def fresh_pertstack(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """The installed command in a process of its own."""
+    """The installed command in a separate process."""
     return subprocess.run(
         [str(PERTSTACK), *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=600, check=False
     )

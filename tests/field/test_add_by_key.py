@@ -82,7 +82,7 @@ def test_a_pair_in_two_folds_cannot_be_out_of_fold_for_both(world, tmp_path):
 
 
 def test_the_truth_itself_is_no_prediction(world, tmp_path):
-    """The measured rows of one batch, handed in as a prediction of their pairs."""
+    """The measured rows of one batch, given as a prediction of their pairs."""
     folder, study, _ = world
     data = anndata.read_h5ad(folder / "truth.h5ad")
     one = data[(data.obs["batch"] == "1") & (data.obs["condition"] != "ctrl")]

@@ -35,7 +35,7 @@ def store(tmp_path) -> World:
 
 
 def test_rows_the_model_was_fitted_on_take_no_part(store):
-    """L7: a model fitted on folds 1 and 2 hands in predictions of all folds; only fold 0 may teach weights."""
+    """L7: a model fitted on folds 1 and 2 provides predictions of all folds; only fold 0 may teach weights."""
     for block in store.obs:
         store.commit(block, "m", fitted_on=FittedOn.fold_of_plan(PLAN, 0))
     source = StoreSource(store.store, models=["m"])

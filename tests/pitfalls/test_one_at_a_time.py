@@ -18,7 +18,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def first_said(study, command) -> str:
-    """What a command in a process of its own does while another holds the study's lock: "waits", or "ends"."""
+    """What a command in a separate process does while another holds the study's lock: "waits", or "ends"."""
     told, answer = FORK.Pipe(duplex=False)
 
     def go() -> None:

@@ -19,7 +19,7 @@ from pertstack.study.steps.refit import open_new
 
 
 def new_samples(study, world_file, path):
-    """Five test samples as they would be handed in: control and metadata, no treated values."""
+    """Five test samples as they would be given: control and metadata, no treated values."""
     data = anndata.read_h5ad(world_file)[study.plan.sample_ids("test")[:5]].copy()
     data.X = None
     data.write_h5ad(path)

@@ -13,7 +13,7 @@ from pertstack.design.blocks import Block
 
 @dataclass
 class MemorySource:
-    """Everything is handed in, per block; ``reads`` counts the rows read of each layer."""
+    """Everything is given, per block; ``reads`` counts the rows read of each layer."""
 
     gene_names: np.ndarray
     models: tuple[str, ...]

@@ -2,7 +2,7 @@
 
 Arrow asks for a buffer as long as a whole record batch and fills only the columns that are wanted. The system's
 allocator never touches the rest; pooling ones keep it resident (reading 20,000 x 10,716 from compressed Arrow peaked
-at 740 instead of 265 MB). A choice of the user's stands.
+at 740 instead of 265 MB). A choice made by the user is kept.
 """
 
 from __future__ import annotations

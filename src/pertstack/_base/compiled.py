@@ -1,8 +1,8 @@
 """How the numeric kernels are compiled: once, without the GIL, cached on disk where the disk allows it.
 
-Kernels are plain loops called from a thread pool; each writes to places of its own, so results do not depend on the
+Kernels are plain loops called from a thread pool; each writes to separate places, so results do not depend on the
 number of threads. ``reassoc`` lets sums run in vector lanes; NaN keeps its meaning.
-Kernels that call each other stand in one file, because the cache on disk looks at one file only. The compiler itself is
+Kernels that call each other are in one file, because the cache on disk looks at one file only. The compiler itself is
 imported on the first call of a kernel: most commands call none.
 """
 

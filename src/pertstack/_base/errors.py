@@ -19,7 +19,7 @@ class StackingError(Exception):
 
 
 class InputError(StackingError, ValueError):
-    """A value, file or table handed in by the user cannot be used as it is."""
+    """A value, file or table given by the user cannot be used as it is."""
 
 
 class MissingFileError(StackingError, FileNotFoundError):

@@ -35,7 +35,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     Raises
     ------
     StorageError
-        Disk full or not writable; whatever stood at ``path`` before still stands there.
+        Disk full or not writable; whatever was at ``path`` before is still there.
     """
     path = Path(path)
     part: str | None = None
@@ -90,7 +90,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def _put(part: Path, path: Path) -> None:
-    """Give a finished file or folder its name; whatever stands in the way (a folder of that name) is a refusal."""
+    """Give a finished file or folder its name; whatever is in the way (a folder of that name) is a refusal."""
     try:
         part.replace(path)
         fsync_directory(path.parent)

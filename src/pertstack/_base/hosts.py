@@ -1,4 +1,4 @@
-"""Which machine this is, and whether a process of it still runs: so that the leftovers of the dead can be told."""
+"""Which machine this is, and whether a process of it still runs: how files left by killed processes are recognised."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Tables and columns that carry names are put in one order by name; what carries none is taken by position.
 
-Where both are handed in, the named ones must already be in one order: which of several orders a plain array follows
+Where both are given, the named ones must already be in one order: which of several orders a plain array follows
 cannot be known.
 """
 
@@ -88,7 +88,7 @@ def _need_one_order(
             twice = index[index.duplicated()].unique()
             raise MisalignedError(
                 f"{name}: {len(twice):,} {what} names occur more than once: {first_few(twice)}. Which is which cannot "
-                f"be known. Make them unique, or hand in plain arrays in one order."
+                f"be known. Make them unique, or provide plain arrays in one order."
             )
         lacking, foreign = wanted.difference(index, sort=False), index.difference(wanted, sort=False)
         if len(lacking) or len(foreign):
@@ -102,5 +102,5 @@ def _need_one_order(
             raise MisalignedError(
                 f"{name} has its {what}s in another order than {leader} (first at {at}: {index[at]!r} and "
                 f"{wanted[at]!r}), and {first_few(nameless)} have no names: which order they follow cannot be known. "
-                f"Hand in everything as Series and DataFrames with the same names, or everything in one order."
+                f"Provide everything as Series and DataFrames with the same names, or everything in one order."
             )

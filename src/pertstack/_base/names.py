@@ -17,7 +17,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, hal
 def unusable_names(names: Iterable[object]) -> list[str]:
     r"""The distinct names that hold a control character (NUL, tab, line break, ...) or text that is no UTF-8.
 
-    Hand over every name: ``pandas.unique`` takes ``'0\0'`` for ``'0'``.
+    Pass every name: ``pandas.unique`` takes ``'0\0'`` for ``'0'``.
 
     >>> unusable_names(["vorinostat", "0\0", "two\nlines"])
     ['0\x00', 'two\nlines']

@@ -20,7 +20,7 @@ from rich.progress import (
 
 T = TypeVar("T")
 EVERY = 10.0
-"""Seconds between two lines where nobody watches a bar."""
+"""Seconds between two lines when output is not a terminal."""
 _enabled = False
 
 

@@ -1,6 +1,6 @@
-"""One reader for every table people hand in: parquet, feather, or text in any of its dialects.
+"""One reader for every table a user provides: parquet, feather, or text in any of its dialects.
 
-In text, cells are text: a name such as ``007`` or ``1E5`` stays what it is, whatever stands below it. Who needs
+In text, cells are text: a name such as ``007`` or ``1E5`` stays what it is, whatever is below it. Who needs
 numbers asks for them (``numbers``, ``with_numbers``), for a whole column at once.
 """
 
@@ -90,7 +90,7 @@ def refuse_repeats(path: Path, names: Collection[Any]) -> None:
     if repeated:
         raise InputError(
             f"{path}: {len(repeated):,} column names occur more than once: {first_few(repeated)}. Which column is "
-            f"which cannot be known. Give every column a name of its own."
+            f"which cannot be known. Give every column a unique name."
         )
 
 

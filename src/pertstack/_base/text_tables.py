@@ -1,6 +1,6 @@
 """How a table in plain text is written (encoding, separator, decimal mark), found from its bytes and then fixed.
 
-Every CSV, TSV and list of ids of the package goes through here, so one file means the same wherever it is handed in.
+Every CSV, TSV and list of ids of the package goes through here, so one file means the same wherever it is given.
 Cells are text unless the caller names a column of numbers: nothing is guessed from the first rows, and nothing is
 renamed. What is done with the cells is left to ``tables.py`` and its callers.
 """
@@ -235,7 +235,7 @@ def text_table(path: Path, *, blanks: bool = True, quotes: bool = True) -> TextT
     rows, ends = _cells(body, separator, quotes)
     header = [name.strip() for name in rows[0]]
     if len(rows) > 1 and all(len(row) == len(header) + 1 for row in rows[1:]):
-        header = ["", *header]  # names of rows without a name of their own, as R writes them
+        header = ["", *header]  # names of rows without a name, as R writes them
     _refuse_repeats(path, header)
     decimal = "." if separator in (" ", _ONE_COLUMN) else _decimal(path, rows[1:])
     return TextTable(path, encoding, separator, decimal, tuple(header), skip + ends, quotes, carriage)
@@ -392,7 +392,7 @@ def _refuse_repeats(path: Path, header: Sequence[str]) -> None:
         raise InputError(
             f"{path}: {len(repeated):,} column names occur more than once: {first_few(repeated)}. Which column is "
             f"which cannot be known (spreadsheets turn gene names such as MARCH1 and MARC1 into one date, 1-Mar). "
-            f"Give every column a name of its own."
+            f"Give every column a unique name."
         )
 
 

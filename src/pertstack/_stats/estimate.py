@@ -53,7 +53,7 @@ def check_choices(level: float, resamples: int, method: str) -> None:
 def cautions_of(n_groups: int, lo: float, hi: float) -> tuple[str, ...]:
     """What to say of an interval from so few groups."""
     if n_groups <= 1:
-        return ("one group: no interval can be had",) if n_groups else ("no defined sample",)
+        return ("one group: an interval is not possible",) if n_groups else ("no defined sample",)
     if not np.isfinite([lo, hi]).all():
         return (f"{n_groups} groups are too few for an interval at this level",)
     return (f"{n_groups} groups: the interval is a rough guide",) if n_groups < ROUGH else ()

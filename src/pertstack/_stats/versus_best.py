@@ -1,4 +1,4 @@
-"""Bounds on "this row minus the best of these models", where nobody knows which model is best.
+"""Bounds on "this row minus the best of these models", when the best model is not known beforehand.
 
 With d_m the mean difference to model m, the target is the smallest expectation among the d_m. A lower bound holds if
 it holds against every model, so it is the smallest of their lower bounds (Berger 1982, Technometrics 24:295); no bound

@@ -59,7 +59,7 @@ def predict(
 
 @app.command()
 def status(study: StudyPath, as_json: AsJson = False) -> None:
-    """Where the study stands: steps done, models by block.
+    """How far the study is: steps done, models by block.
 
     Example:  pertstack status my-study
     """

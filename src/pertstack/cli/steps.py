@@ -130,7 +130,8 @@ def init(
     control: Annotated[Path | None, typer.Option(help="Separate control file of parquet / CSV data.")] = None,
     metadata: Annotated[Path | None, typer.Option(help="Sample table of GCTX data (siginfo / instinfo).")] = None,
     controls: Annotated[
-        ControlChoice, typer.Option(help="How samples get theirs where controls are wells or rows of the same file.")
+        ControlChoice,
+        typer.Option(help="How to assign a control to each sample when controls are wells or rows of the same file."),
     ] = "plate_mean",
     control_label: Annotated[
         list[str] | None,
@@ -153,7 +154,7 @@ def init(
         bool, typer.Option("--cells-as-samples", help="Every row is a sample, also if rows look like cells.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is taken for what; write nothing.")] = False,
-    delta: Annotated[bool, typer.Option("--delta", help="Values already are differential: no control.")] = False,
+    delta: Annotated[bool, typer.Option("--delta", help="Values are already differences from control.")] = False,
     map_: Annotated[str | None, typer.Option("--map", help="Your columns: cell_line=cell_id,perturbation=drug")] = None,
     features: Annotated[Path | None, typer.Option(help="Feature matrix keyed by perturbation.")] = None,
     targets: Annotated[Path | None, typer.Option(help="Target genes of each perturbation.")] = None,
@@ -396,10 +397,12 @@ def plan(
     combiners: Annotated[str | None, typer.Option(help="Candidate combiners.")] = None,
     looks: Annotated[int | None, typer.Option(min=1, help="Planned looks at the held-out test.")] = None,
     looks_rule: Annotated[
-        str | None, typer.Option(help="What a look gives away: plain, ladder or thresholdout.")
+        str | None, typer.Option(help="How much each look reveals: plain, ladder or thresholdout.")
     ] = None,
     lock: Annotated[bool, typer.Option("--lock", help="Lock now instead of at the first look.")] = False,
-    exploratory: Annotated[bool, typer.Option("--exploratory", help="Change a locked plan; marked for ever.")] = False,
+    exploratory: Annotated[
+        bool, typer.Option("--exploratory", help="Change a locked plan; permanently marked exploratory.")
+    ] = False,
 ) -> None:
     """Write, show or lock the analysis plan.
 
@@ -426,7 +429,7 @@ def verdict(
     study: StudyPath,
     as_json: AsJson = False,
     exploratory: Annotated[
-        bool, typer.Option("--exploratory", help="Look with a changed plan; marked for ever.")
+        bool, typer.Option("--exploratory", help="Look with a changed plan; permanently marked exploratory.")
     ] = False,
     workers: Workers = 1,
     memory: Memory = "1 GB",
@@ -478,7 +481,7 @@ def run(
     out(f"Report: {opened.folder.report}")
 
 
-import pertstack.cli.answers  # noqa: E402  (its commands stand after these)
+import pertstack.cli.answers  # noqa: E402  (its commands come after these)
 import pertstack.cli.evaluate  # noqa: E402, F401
 
 

@@ -1,4 +1,4 @@
-"""Samples, genes, controls: reading what people have, validating it, simulating what nobody has."""
+"""Samples, genes, controls: reading what people have, validating it, simulating what cannot be measured."""
 
 from __future__ import annotations
 

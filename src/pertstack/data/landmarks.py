@@ -1,7 +1,7 @@
 """Which genes were measured and which inferred from them, where the data file says so.
 
 About nine tenths of the genes of an L1000 profile are inferred from 978 landmarks, so metrics over all genes count the
-same information several times. What is done with the mark is the business of ``reduce/``.
+same information several times. What is done with the mark is decided in ``reduce/``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a base model is handed: rows to fit on (with treated values) and rows to predict (without).
 
-Two types, so that a held-out treated value cannot be handed over by mistake: ``PredictRows`` has no place for it.
+Two types, so that a held-out treated value cannot be passed by mistake: ``PredictRows`` has no place for it.
 """
 
 from __future__ import annotations

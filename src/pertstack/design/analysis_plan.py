@@ -3,7 +3,7 @@ opened.
 
 The plan lives in ``plan.toml`` for people and is recognised by the digest of its content. The first look locks it, and
 the lock is an entry of the ledger: editing the file afterwards is seen at the next look. Opening the test and printing
-the marks is the business of ``verdict/``.
+the marks is handled by ``verdict/``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _COMMENTS = {
     "choice_rule": "no_harm_ladder: proven gain only; safe_gain: else a gain shown not to harm; best: the top score",
     "no_harm_level": "one-sided level at which a richer combiner must gain",
     "looks": "how often the held-out test will be opened",
-    "looks_rule": "what a look gives away: plain (everything), or by the ladder or thresholdout mechanism one number",
+    "looks_rule": "how much each look reveals: plain (everything), or one number by ladder or thresholdout",
     "seed": "of everything that draws",
 }
 
@@ -209,7 +209,7 @@ def require_unlocked_or_same(plan: AnalysisPlan, ledger: Ledger, *, exploratory:
     """Whether results under this plan are exploratory; refuses a plan that differs from the locked one.
 
     With ``exploratory=True`` a differing plan is admitted, the change goes into the ledger, and every later result of
-    the study is marked, for ever.
+    the study is permanently marked.
 
     Raises
     ------

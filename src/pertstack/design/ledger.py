@@ -2,7 +2,7 @@
 
 A line is on the disk before ``append`` returns, so whoever writes "look" first and opens the test afterwards cannot
 look without a trace. Changing, removing or reordering lines breaks the chain and ``verify`` names the line; cutting
-off the end is found by the heads that results keep. What the kinds of entries mean is the business of those who write
+off the end is found by the heads that results keep. What the kinds of entries mean is up to those who write
 them.
 """
 
@@ -77,7 +77,7 @@ class Ledger:
     def append(self, kind: str, *, time: datetime | None = None, who: str | None = None, **facts: Any) -> Entry:
         """Add an entry; it is on the disk when this returns. Facts are plain JSON values.
 
-        A torn last line (a crash while it was written) is kept, closed, and named in an entry of its own first.
+        A torn last line (a crash while it was written) is kept, closed, and named in a separate entry first.
 
         Raises
         ------

@@ -37,7 +37,7 @@ _OTHERS: dict[str, str] = {
     "slope": "slope",
     "effect_pearson": "agreement with the noise-free effect",
 }
-"""Numbers that nobody can ask for by the grammar of metric names: choice and simulations make them."""
+"""Numbers outside the grammar of metric names, made by choice and simulations."""
 
 
 def metric_label(name: str, *, reference: bool = True) -> str:

@@ -24,7 +24,7 @@ class FittedOn:
 
     ``plan``: fitted on development rows of a fold plan (by digest) outside ``held_out_fold`` (None = all of them) and,
     for a nested fit, outside ``also_held_out``.
-    ``ids``: fitted on an explicit list of sample ids. ``unknown``: nobody can say.
+    ``ids``: fitted on an explicit list of sample ids. ``unknown``: the fit rows are not known.
     """
 
     kind: FittedKind
@@ -49,7 +49,7 @@ class FittedOn:
         return cls("unknown")
 
     def saw(self, block: Block, sample_ids: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
-        """Mask (n,) of rows of this block that the model was fitted on; None when nobody can say."""
+        """Mask (n,) of rows of this block that the model was fitted on; None when unknown."""
         n = len(sample_ids)
         if self.kind == "unknown":
             return None

@@ -1,6 +1,6 @@
 """Model cards: a TOML file that says how to run somebody else's model, what it needs, and whose work it is.
 
-Building its environment is the business of ``environment.py``, running it that of ``external.py``.
+Building its environment is handled by ``environment.py``, running it by ``external.py``.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def _check_run(path: Path, content: Mapping[str, Any], run: Mapping[str, Any]) -
             "Put the script beside the card."
         )
     if "script" in run and not (path.parent / run["script"]).is_file():
-        raise MissingFileError(f"{path} runs {run['script']!r}, which does not stand beside it.")
+        raise MissingFileError(f"{path} runs {run['script']!r}, which is not beside it.")
     for key in ("command", "requirements"):
         words = run.get(key, [])
         if not isinstance(words, list) or not all(isinstance(w, str) for w in words):

@@ -1,7 +1,7 @@
 """Cross-fitting: run jobs on an engine, look up those already done, report those that fail while the others go on.
 
 Each job is fitted without the rows it predicts; the caller's ``rows_for`` hands them out, the worker checks that they
-are disjoint. What is kept, and where, is the business of ``commit``.
+are disjoint. What is kept, and where, is handled by ``commit``.
 """
 
 from __future__ import annotations

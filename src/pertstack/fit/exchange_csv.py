@@ -102,7 +102,7 @@ def _number(word: str, line: int) -> float:
     try:
         return float(word)
     except ValueError as error:
-        raise ValueError(f"line {line} holds {word!r} where a number should stand") from error
+        raise ValueError(f"line {line} holds {word!r} where a number should be") from error
 
 
 __all__ = ["EMBEDDING", "INPUTS", "OUTPUT", "read_tables", "write_tables"]

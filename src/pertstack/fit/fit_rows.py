@@ -22,7 +22,7 @@ FILE = "fit_errors.json"
 def keep_fit_errors(model: BaseModel, rows: FitRows, job: Job, folder: Path) -> None:
     """Mean squared error over genes of up to 128 evenly spaced fit rows, by sample id.
 
-    Kept for the fits of single folds; final and nested fits have no out-of-fold rows of their own to compare with, and
+    Kept for the fits of single folds; final and nested fits have no out-of-fold rows to compare with, and
     a model that runs a program for its predictions is asked once only.
     """
     if job.fold is None or job.also is not None or hasattr(model, "predict_many"):

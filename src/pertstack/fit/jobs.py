@@ -1,7 +1,7 @@
 """Jobs: one base model x scope x fold (or the final fit), what is recorded of it, and what came of it.
 
 A job is recognised by its content and seeded by it, so neither the order of jobs nor the number of workers can change a
-result. Running jobs is the business of ``worker.py`` (one job), ``pool.py`` and ``dask_engine.py`` (many).
+result. Running jobs is handled by ``worker.py`` (one job), ``pool.py`` and ``dask_engine.py`` (many).
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class JobRows:
 
 @dataclass(frozen=True)
 class JobRecord:
-    """Facts of a job that travel with its predictions and stand in its ``job.json``; plain JSON throughout."""
+    """Facts of a job that travel with its predictions and are in its ``job.json``; plain JSON throughout."""
 
     job: Job
     seed: int

@@ -116,7 +116,7 @@ def _listen(worker: _Worker, pool: list[_Worker], setting: Setting) -> JobResult
         code = worker.end(kill=True)
         if worker.job is None:
             raise ModelFailedError(
-                f"A worker process ended with code {code} before it took a job; what it printed stands above. Jobs "
+                f"A worker process ended with code {code} before it took a job; what it printed is above. Jobs "
                 f"that call functions of a notebook or script cannot be sent to it: move them to a module, or use "
                 f"engine='inline'."
             ) from None
@@ -157,7 +157,7 @@ def _exit_in_words(code: int) -> str:
 
 
 def _patience(pool: list[_Worker], time_limit: float | None) -> float | None:
-    """Seconds until the next job is overdue; None waits for ever."""
+    """Seconds until the next job is overdue; None waits without limit."""
     busy = [w.started for w in pool if w.job is not None]
     return None if time_limit is None or not busy else max(0.05, min(busy) + time_limit - time.monotonic())
 

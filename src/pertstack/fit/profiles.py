@@ -2,7 +2,7 @@
 
 Biolord has a fourth one, ``published``: the choices of the package of that name, for comparing the two.
 ``profiles.toml`` beside this file holds what a profile changes; what it does not name keeps the model's default.
-Reading needs no torch. What the values do is the business of the models.
+Reading needs no torch. What the values do is up to the models.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _shipped() -> dict[str, dict[str, dict[str, Any]]]:
 def profile(name: str, model: str) -> dict[str, Any]:
     """All hyper-parameters of a model under a profile, as plain JSON values.
 
-    Models that have no profiles of their own (the baselines) give an empty dict: their defaults.
+    Models that have no profiles (the baselines) give an empty dict: their defaults.
 
     >>> profile("fast", "TranSiGen")["epochs"] < profile("default", "TranSiGen")["epochs"]
     True
@@ -66,7 +66,7 @@ def load_models_toml(path: Path | str) -> dict[str, dict[str, Any]]:
     """Hyper-parameters from a study's ``models.toml``: model name -> all its values.
 
     The file names a profile for all (``profile = "fast"``, else "default") and has a table per model, which may name a
-    profile of its own and change single values::
+    profile and change single values::
 
         profile = "fast"
 
@@ -93,8 +93,8 @@ def load_models_toml(path: Path | str) -> dict[str, dict[str, Any]]:
             continue
         if not isinstance(table, dict):
             raise InputError(
-                f"{path}: {model} = {table!r} stands outside a table. Write hyper-parameters under the name of their "
-                f"model, such as [TranSiGen]; only 'profile' stands at the top."
+                f"{path}: {model} = {table!r} is outside a table. Write hyper-parameters under the name of their "
+                f"model, such as [TranSiGen]; only 'profile' is allowed at the top."
             )
         own = dict(table)
         chosen = own.pop("profile", general)

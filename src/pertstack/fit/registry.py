@@ -2,7 +2,7 @@
 
 Rows come from four places: the baselines here, ``fit/torch`` (whose rows are plain facts, so that listing works without
 torch), the cards of external models, and the entry point group ``pertstack.base_models`` of third-party packages.
-Running a model is the business of ``cross_fit.py``.
+Running a model is handled by ``cross_fit.py``.
 """
 
 from __future__ import annotations
@@ -178,9 +178,9 @@ def available(row: RegistryRow, side: SideInformation, obs: pd.DataFrame | None 
         if reason is not None:
             return reason
     if needs.targets and not ({"targets", "genes"} & side.features.keys()):
-        return "needs drug targets or perturbed genes, and the study has neither; hand in a table of targets"
+        return "needs drug targets or perturbed genes, and the study has neither; provide a table of targets"
     if needs.graph and side.graph is None:
-        return "needs a gene graph, and the study has none; hand in an edge list of genes"
+        return "needs a gene graph, and the study has none; provide an edge list of genes"
     return None
 
 

@@ -12,7 +12,7 @@ import sys
 from multiprocessing.connection import Connection
 
 GONE = (EOFError, ConnectionResetError, BrokenPipeError)
-"""The other end of the pipe is closed: the run ended or was interrupted, and nobody listens any more."""
+"""The other end of the pipe is closed: the run ended or was interrupted, and no process reads it any more."""
 
 
 def main(descriptor: int) -> None:

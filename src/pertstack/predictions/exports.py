@@ -38,7 +38,7 @@ def export_anndata(
     """One .h5ad or .zarr: X absent, layers control, treated and every model; NaN where not predicted. Written by
     chunks, and there whole or not at all.
 
-    Treated values of test rows are NaN unless ``truth`` is handed in. ``card`` (the study's preprocessing card) goes
+    Treated values of test rows are NaN unless ``truth`` is given. ``card`` (the study's preprocessing card) goes
     into ``uns["pertstack_card"]`` as JSON. ``more``: further layers, all their rows in order, some at a time.
 
     Raises
@@ -151,7 +151,7 @@ def cell_eval_pair(
 ) -> tuple[Any, Any]:
     """(predicted, real) AnnData as cell-eval takes them: profiles in X, ``obs.perturbation``, and each sample's
     control as a
-    row of its own named ``control_name``. Only samples the model predicted; whole in memory.
+    separate row named ``control_name``. Only samples the model predicted; whole in memory.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Diversity: how differently the base models predict, and how differently they err. Everything comes from moments.
 
 Combining pays only where models err differently; this room says so in numbers. What follows from it (pruning, ties
-between near-copies) is the business of ``stack/``.
+between near-copies) is handled by ``stack/``.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Diversity:
     disagreement: tuple[SampleFinding, ...]  # rms spread between models over genes, largest first
     shared_failures: tuple[SampleFinding, ...]  # best correlation any model reaches, smallest first
     share_failed: float  # share of samples where no model reaches a correlation above 0 against the pooled control
-    n_genes: int  # genes all models predict, on which the numbers stand
+    n_genes: int  # genes all models predict, on which the numbers are based
 
     @classmethod
     def of(cls, reduction: Reduction, *, threshold: float = REDUNDANT, n_examples: int = 20) -> Diversity:

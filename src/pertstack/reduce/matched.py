@@ -2,7 +2,7 @@
 
 The own control carries its noise into truth and prediction alike; the pooled one leaves what is particular to a plate
 in both. A mean over the *other* controls of the plate takes the plate away and shares no well with the sample. What
-else may be subtracted is the business of ``references.py``.
+else may be subtracted is handled by ``references.py``.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class PlateGather:
 
 
 def grouping_of(source: BlockSource, blocks: Iterable[Block]) -> MatchedControls:
-    """No plate yet, and what plates are told by: ``plate`` where any row has one, else ``control_id``, else nothing.
+    """No plate yet, and how plates are recognised: ``plate`` where any row has one, else ``control_id``, else nothing.
 
     Nothing too where sums of all plates would need more than ``MOST_BYTES``, as with a control group for every sample.
     """

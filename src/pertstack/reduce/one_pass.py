@@ -257,7 +257,7 @@ def _check(source: BlockSource, blocks: list[Block], k: int) -> None:
     if not source.models:
         raise InputError("There are no models to reduce. Fit or add at least one base model.")
     if not blocks:
-        raise InputError("There is no development block with rows to reduce. Hand in a source with development rows.")
+        raise InputError("There is no development block with rows to reduce. Provide a source with development rows.")
     if k < 2:
         raise InputError(f"k is {k}; slices need at least 2 top genes for a correlation. 80 is the default.")
 

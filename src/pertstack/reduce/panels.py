@@ -1,6 +1,6 @@
 """Which metrics a study computes: the fixed panels, and what its own data allow beside them.
 
-The matched control needs plates, the landmark variants need marked genes. What the names mean is the business of
+The matched control needs plates, the landmark variants need marked genes. What the names mean is handled by
 ``metrics/``.
 """
 

@@ -2,7 +2,7 @@
 can be seen alone.
 
 A nested fit receives ``reduction.select(...)`` and can reach nothing else. Arrays are put together on request. How
-they are made is the business of ``one_pass.py``.
+they are made is handled by ``one_pass.py``.
 """
 
 from __future__ import annotations

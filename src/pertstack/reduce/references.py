@@ -27,7 +27,7 @@ from pertstack.predictions.source import BlockSource
 from pertstack.reduce.matched import MatchedControls, PlateGather, grouping_of
 
 SLICED: tuple[Reference, ...] = ("own", "pooled", "centroid")
-"""References against which the one pass cuts top-gene slices; nobody learns weights against the matched one."""
+"""References against which the one pass cuts top-gene slices; no weights are learned against the matched one."""
 
 _CHUNK_ROWS = 256  # fixed, so that the sums have the same bits whatever the memory
 
@@ -114,7 +114,7 @@ class References:
             return self.controls[cell_line]
         raise InputError(
             f"Cell line {cell_line!r} has no development rows (known: {first_few(self.cell_lines)}), so its mean "
-            f"control is not known. Hand in the mean of its controls with add_controls({cell_line!r}, mean_control): "
+            f"control is not known. Provide the mean of its controls with add_controls({cell_line!r}, mean_control): "
             "controls are inputs."
         )
 

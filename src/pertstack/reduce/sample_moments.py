@@ -1,6 +1,6 @@
 """Sample moments: sums over genes per sample, from which correlation and error of any global mixture follow.
 
-Columns as in ``moments.py``: delta_1..delta_M, y, offset. How they are summed is the business of ``one_pass.py``.
+Columns as in ``moments.py``: delta_1..delta_M, y, offset. How they are summed is handled by ``one_pass.py``.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def _combined(name: str, combine: Combine | Mapping[Any, Combine], tile: Tile) -
         if fold not in combine:
             raise InputError(
                 f"{name!r} has no combination for fold {fold} (it has {first_few(combine)}), so rows of block "
-                f"{tile.block} could only be scored by one that has seen them. Fit it for every fold, or hand in a "
+                f"{tile.block} could only be scored by one that has seen them. Fit it for every fold, or provide a "
                 "single combination."
             )
         combine = combine[fold]

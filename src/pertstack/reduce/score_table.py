@@ -1,6 +1,6 @@
 """The score table: one value per name, metric and sample, from which every mean, interval and comparison is made.
 
-How values come about is the business of ``score.py`` and ``metrics/``; resampling them, of ``stack/`` and ``verdict/``.
+How values come about is handled by ``score.py`` and ``metrics/``; resampling them, by ``stack/`` and ``verdict/``.
 """
 
 from __future__ import annotations

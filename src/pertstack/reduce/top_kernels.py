@@ -1,4 +1,4 @@
-"""Loops that find the genes of largest measured change, and cut what stands on them out of a tile.
+"""Loops that find the genes of largest measured change, and cut what depends on them out of a tile.
 
 Differences are taken in float64 from float32 profiles, so they are exact; ties go by gene order.
 """

@@ -53,9 +53,9 @@ def combine_arrays(
     embeddings: Mapping[str, ArrayEmbedding] | None = None,
     features: Mapping[str, Any] | None = None,
 ) -> Float32:
-    """Combined prediction of samples in arrays, rows in the order handed in, (n, n_genes).
+    """Combined prediction of samples in arrays, rows in the order given, (n, n_genes).
 
-    A cell line without development rows takes the mean of the controls handed in for it as its pooled control.
+    A cell line without development rows takes the mean of the controls given for it as its pooled control.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def combine_arrays(
     if n_genes != len(references.gene_names):
         raise MisalignedError(
             f"The control has {n_genes:,} genes; the weights were learned for {len(references.gene_names):,} "
-            f"({first_few(references.gene_names, 3)}) and say nothing of a gene they never saw. Hand in the same genes "
+            f"({first_few(references.gene_names, 3)}) and say nothing of a gene they never saw. Provide the same genes "
             f"in the same order; a gene that some model does not predict may be NaN there."
         )
     if cell_line is None and references.cell_lines != (ONE_LINE,):

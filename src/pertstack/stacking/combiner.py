@@ -1,7 +1,7 @@
 """What a combiner is: from evidence to weights, from a tile to one combined prediction.
 
 A combiner is a thin frozen dataclass over a pure solve function, one file and one registry line each. What evidence
-it may see is the business of ``evidence.py`` and ``nested.py``; whether it ships, of ``choose.py``.
+it may see is handled by ``evidence.py`` and ``nested.py``; whether it ships, by ``choose.py``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Combiner(ABC):
     needs: ClassVar[frozenset[Need]]
     complexity: ClassVar[int]
     candidate: ClassVar[bool] = True  # may ship; False for references that are only shown
-    default: ClassVar[bool] = True  # fitted when nobody names combiners; False for slow ones and variants of others
+    default: ClassVar[bool] = True  # fitted when no combiners are named; False for slow ones and variants of others
 
     @abstractmethod
     def fit(self, evidence: Evidence) -> FittedCombiner:
@@ -84,7 +84,7 @@ class FittedCombiner(ABC):
         if missing:
             raise MisalignedError(
                 f"Combiner {self.name!r} was learned on {len(self.models)} models; the rows to combine lack "
-                f"{first_few(missing)}. Its weights mean nothing without them: hand in these predictions too."
+                f"{first_few(missing)}. Its weights mean nothing without them: provide these predictions too."
             )
         return [at[m] for m in self.models]
 

@@ -101,7 +101,7 @@ class CombinerEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if x.shape[1:] != (1 + len(self.models_), len(self.gene_names_)):
             raise MisalignedError(
                 f"X has {x.shape[1] - 1} models and {x.shape[2]} genes; this combiner learned "
-                f"{len(self.models_)} and {len(self.gene_names_)}. Hand in the same ones in the same order."
+                f"{len(self.models_)} and {len(self.gene_names_)}. Provide the same ones in the same order."
             )
         predictions = {m: x[:, 1 + i] for i, m in enumerate(self.models_)}
         return combine_arrays(

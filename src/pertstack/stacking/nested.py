@@ -1,7 +1,7 @@
 """Nested fits: every combiner once without each fold, and once on all development rows.
 
 Whatever a combiner chooses (weights, penalties, calibration, which model is best) is chosen inside its evidence, which
-never holds the fold it will be scored on. Scoring is the business of ``reduce.score``; choosing, of ``choose.py``.
+never holds the fold it will be scored on. Scoring is handled by ``reduce.score``; choosing, by ``choose.py``.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class NestedFits:
         return {n: self.final[n].combine for n in self.names if n not in without}
 
     def cautions(self) -> dict[str, tuple[str, ...]]:
-        """Cautions of each combiner's final and nested fits; those that differ in numbers alone are told once."""
+        """Cautions of each combiner's final and nested fits; those that differ in numbers alone are given once."""
         found = {}
         for name in self.names:
             fits = [self.final[name], *self.fits[name].values()]
@@ -186,7 +186,7 @@ def _fit(combiner: Combiner, evidence: Evidence, key: Any, failures: list[Failur
 
 
 def _refuse_genes_without_model(reduction: Reduction, source: BlockSource | None) -> None:
-    """A gene that nobody predicts leaves every sample without a whole profile, hence without a score."""
+    """A gene that no model predicts leaves every sample without a whole profile, hence without a score."""
     if source is None:
         return
     known = np.zeros(reduction.n_genes, dtype=bool)

@@ -86,7 +86,7 @@ ALWAYS: tuple[str, ...] = (
     "standardised_mean",
     "no_change",
 )
-"""References that stand on every board, asked for or not."""
+"""References that are on every board, asked for or not."""
 
 
 ENTRY_POINT_GROUP = "pertstack.combiners"
@@ -94,7 +94,7 @@ _registered: dict[str, type[Combiner]] = {}
 
 
 def register_combiner(combiner: type[Combiner]) -> type[Combiner]:
-    """Make a combiner known by name for this session; a package of your own uses the entry point group instead.
+    """Make a combiner known by name for this session; your own package uses the entry point group instead.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def make_combiner(name: str, **params: Any) -> Combiner:
 
 
 def make_combiners(chosen: Iterable[str | Combiner] | None = None) -> tuple[Combiner, ...]:
-    """The chosen combiners, with the references that always stand on the board first.
+    """The chosen combiners, with the references that are always on the board first.
 
     Default: every combiner of ours whose class says ``default``. Those that are slow, that vary another one, or that
     come from another package are asked for by name, so that a default run stays quick and fewer candidates compete to

@@ -1,7 +1,7 @@
 """Scores of every base model alone, inside the evidence: what ``best_single`` chooses by.
 
 By the primary metric itself: R2 Top-k from slices, correlation and RMSE over all genes from sample moments, everything
-else from the visible rows, which are then read once more. Official scores with intervals are the business of
+else from the visible rows, which are then read once more. Official scores with intervals are handled by
 ``reduce.score`` and ``verdict/``.
 """
 
@@ -43,7 +43,7 @@ class SingleScores:
 
 @dataclass(frozen=True)
 class VisibleRows:
-    """The blocks of a source that an evidence may see, as a ``BlockSource`` of its own."""
+    """The blocks of a source that an evidence may see, as a separate ``BlockSource``."""
 
     source: BlockSource
     visible: Sequence[Block]
@@ -146,5 +146,5 @@ def mean_squared_errors(sums: Sums) -> Array:
 def _stand_in(primary: str) -> str:
     return (
         f"The best single model is chosen by squared error, because {primary} needs rows and only sums are at hand; "
-        f"hand in source and references to choose by it."
+        f"provide source and references to choose by it."
     )

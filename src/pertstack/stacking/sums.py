@@ -2,7 +2,7 @@
 
 Gene moments hold own deltas, ``y = treated - control`` and ``offset = control - pooled``. Every regression on
 ``prediction - reference`` follows from them by a linear map, so no combiner reads the predictions again. How moments
-are summed is the business of ``reduce/``; which rows may be seen, of ``stacking/evidence.py``.
+are summed is handled by ``reduce/``; which rows may be seen, by ``stacking/evidence.py``.
 """
 
 from __future__ import annotations

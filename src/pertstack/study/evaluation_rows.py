@@ -66,7 +66,7 @@ class Matched:
 
 
 def on_disk(truth: Any, predictions: Any, scratch: Path) -> tuple[Path, Paths]:
-    """Paths of what was handed in; AnnData and DataFrames are written into ``scratch``, so that there is one
+    """Paths of what was given; AnnData and DataFrames are written into ``scratch``, so that there is one
     reader (a copy: writing turns texts into categories)."""
 
     def path_of(value: Any, name: str) -> Any:
@@ -208,7 +208,7 @@ def _predicted(
 def _common_rows(predicted: Mapping[str, Any], n: int) -> tuple[Any, list[Finding]]:
     """(n,) samples that every model predicts; a warning says who lacks how many.
 
-    Samples that no model predicts were not to be predicted: the truth of a whole screen may be handed in with
+    Samples that no model predicts were not to be predicted: the truth of a whole screen may be given with
     predictions of its test.
 
     Raises

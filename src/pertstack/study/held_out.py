@@ -175,7 +175,7 @@ def look_findings(folder: StudyFolder) -> list[Finding]:
     try:
         look, wrong = unfinished_look(folder), unsealed_results(folder)
     except StackingError:
-        return []  # a broken ledger has findings of its own
+        return []  # a broken ledger has separate findings
     if look is None:
         return []
     said = f" {', '.join(wrong)} cannot be told from edited files." if wrong else ""

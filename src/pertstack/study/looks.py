@@ -45,7 +45,7 @@ def publish_look(folder: StudyFolder, look: Entry, chosen: str, single: str, oof
     if plan.looks_rule == "ladder":
         facts = _ladder(before, chosen, single, test, plan.choice_metric)
     else:
-        noise = np.random.default_rng(int(look.digest[:16], 16))  # nobody knows it before the look is written
+        noise = np.random.default_rng(int(look.digest[:16], 16))  # unknown before the look is written
         facts = _thresholdout(before, chosen, single, oof, test, plan.choice_metric, 2 * plan.looks, noise)
     folder.ledger.append(PUBLISHED, rule=plan.looks_rule, metric=plan.choice_metric, n=test.n, **facts)
 

@@ -45,7 +45,7 @@ def left_out_models(folder: StudyFolder, *, accept_unverified: bool) -> dict[str
             out[model] = "has no predictions on development rows, so no weight can be learned for it"
         elif model in unverified and not accept_unverified:
             out[model] = (
-                "nobody can say what it was fitted on; add it again with its folds or fit rows, or say "
+                "its training rows are unknown; add it again with its folds or fit rows, or say "
                 "--accept-unverified and bear the caution"
             )
     return out
@@ -110,7 +110,7 @@ def doubts(folder: StudyFolder, combiners: list[str]) -> dict[str, tuple[str, ..
     suspects = {m: w for m, w in accused(stored_probes(folder)).items() if m not in facts["left_out"]}
     out: dict[str, list[str]] = {}
     for model in facts["unverified"]:
-        out.setdefault(model, []).append("unverified: nobody can say which samples it was fitted on")
+        out.setdefault(model, []).append("unverified: its training samples are unknown")
     for model, box in sandboxes(folder).items():
         out.setdefault(model, []).append(f"its program ran in a sandbox ({box})")
     for model, n in facts["rows_seen"].items():
@@ -132,7 +132,7 @@ def stack_warnings(folder: StudyFolder) -> list[str]:
     facts = stack_facts(folder)
     said = [f"{model} is not stacked: {why}." for model, why in facts["left_out"].items()]
     said += [
-        f"{model} is stacked unverified: nobody can say what it was fitted on. Every score with it may be a leak."
+        f"{model} is stacked unverified: its training rows are unknown. Every score with it may be a leak."
         for model in facts["unverified"]
     ]
     said += [

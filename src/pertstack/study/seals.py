@@ -2,7 +2,7 @@
 
 A seal is a manifest ``seals/<step>.json`` with a fingerprint of every file, and an entry of the ledger with the digest
 of that manifest. So an edit of a file is found by the manifest, an edit of the manifest by the ledger, and an edit of
-the ledger by its chain and by ``seals/head.json``. What a finding of a step means to a reader stands in
+the ledger by its chain and by ``seals/head.json``. What a finding of a step means to a reader is in
 ``docs/formats.md``.
 """
 
@@ -48,7 +48,7 @@ VERDICT_RESULTS = (
 
 
 def seal_init(folder: StudyFolder) -> None:
-    """What ``init`` laid out and nothing changes afterwards; chunks of arrays have checksums of their own."""
+    """What ``init`` laid out and nothing changes afterwards; chunks of arrays have their own checksums."""
     fixed = [folder.path("study.toml"), folder.path("card.json")]
     fixed += [p for name in ("plan", "side", "store", "test_truth") for p in folder.path(name).rglob("*")]
     _seal(folder, "init", (p for p in fixed if not _is_chunk(p, folder.root)))
@@ -141,7 +141,7 @@ def broken_seals(folder: StudyFolder, steps: Sequence[Step] = STEPS) -> list[Fin
     try:
         entries = folder.ledger.of_kind(SEALED)
     except StackingError:
-        entries = ()  # a broken ledger has findings of its own; manifests are still believed
+        entries = ()  # a broken ledger has separate findings; manifests are still believed
     found = list(_head(folder, entries))
     for step in steps:
         mine = [e for e in entries if e.facts["step"] == step]
@@ -181,7 +181,7 @@ class _Seal:
         try:
             differs = change(path, facts)
         except (KeyError, TypeError, ValueError):
-            return None  # an edited manifest; that is a finding of its own
+            return None  # an edited manifest; that is a separate finding
         if differs is None or self._taken_out(name, path, facts):
             return None
         if not path.exists():

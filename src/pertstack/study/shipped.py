@@ -1,6 +1,6 @@
 """What ships from a study: the combination or base model that the headline names, and its final fit.
 
-Why the headline decides, and between which two, is told in ``docs/decisions/0012``.
+Why the headline decides, and between which two, is explained in ``docs/decisions/0012``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def shipped(folder: StudyFolder, stored: Stored) -> str:
     Raises
     ------
     IntegrityError
-        Nobody has judged what was stacked last, or the verdict says that nothing should be used.
+        What was stacked last has not been judged, or the verdict says that nothing should be used.
     """
     refuse_unjudged(folder, stored)
     name = what_ships(folder, stored)

@@ -1,4 +1,4 @@
-"""Where a study stands: steps done, models by block. Whether files are what they were is asked by ``audit.py``."""
+"""How far a study is: steps done, models by block. Whether files are what they were is asked by ``audit.py``."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class Study:
             groups are, by which the split is checked and intervals are made.
         support : rows that are always fitted on and never scored: ``"kind=single"``, a column, a file or names; see
             ``design.plan.support``.
-        delta : the values already are differential; there is no control.
+        delta : values are already differences from control.
         mapping : canonical column -> your column.
         graph, graph_names, graph_min_score : gene-gene edges, a table of protein ids and gene names where the edges
             hold ids (STRING), and the least score of an edge that counts.
@@ -214,7 +214,7 @@ class Study:
         return f"{self!r}{made}\n{plan_in_words(self.plan)}"
 
     def status(self) -> Status:
-        """Where the study stands."""
+        """How far the study is."""
         return study_status(self.folder)
 
     def audit(self, *, deep: bool = False, clean: bool = False) -> list[Finding]:

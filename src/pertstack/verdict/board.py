@@ -1,7 +1,7 @@
 """The leaderboard: every base model, reference and combiner with its scores, intervals and doubts.
 
 Plain facts, written byte for byte the same for the same inputs (sorted keys, 12 significant digits, no times). How the
-numbers come about is the business of ``judge.py``; how they read as text, of ``board_text.py``; how they are drawn, of
+numbers come about is handled by ``judge.py``; how they read as text, by ``board_text.py``; how they are drawn, of
 ``write/``.
 """
 
@@ -99,7 +99,7 @@ class Leaderboard:
 
     @property
     def evaluated(self) -> bool:
-        """Whether it ranks predictions that nobody cross-fitted here, rather than the candidates of a study."""
+        """Whether it ranks predictions that were not cross-fitted here, rather than the candidates of a study."""
         return self.decision is not None and self.decision.action == "rank"
 
     @property
@@ -123,7 +123,7 @@ class Leaderboard:
         return "test" if any(r.split == "test" for r in self.rows) else "oof"
 
     def ranked(self, split: Split | None = None) -> list[LeaderboardRow]:
-        """Rows of a split, best primary score first; ceilings last, so that nobody takes them for a winner."""
+        """Rows of a split, best primary score first; ceilings last, so that they are not taken for a winner."""
 
         def key(row: LeaderboardRow) -> tuple[bool, bool, float, str]:
             cell = row.score(self.primary)

@@ -1,6 +1,6 @@
 """The leaderboard as text: the short table and what must be said under it, plain, for a notebook and for a terminal.
 
-What stands on the board, and in which order, is the business of ``board.py``; the report's tables, of ``write/``.
+What is on the board, and in which order, is handled by ``board.py``; the report's tables, by ``write/``.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def _two_lines(title: str) -> tuple[str, str]:
 
 
 def _cell_text(cell: ScoreCell | None, main: ScoreCell | None) -> str:
-    """Score and interval; the count too where it is not that of the deciding metric, which has a column of its own."""
+    """Score and interval; the count too where it is not that of the deciding metric, which has its own column."""
     if cell is None:
         return "—"
     other = main is not None and cell.n_valid != main.n_valid

@@ -137,7 +137,7 @@ def collect_residuals(
 def _centre(combine: Combine | Mapping[int, Combine], tile: Tile) -> Float32:
     one = combine[tile.block.fold] if isinstance(combine, Mapping) and tile.block.fold is not None else combine
     if isinstance(one, Mapping):
-        raise InputError("There is one combination per fold; for test rows hand in the final one.")
+        raise InputError("There is one combination per fold; for test rows provide the final one.")
     return np.asarray(one(tile), dtype=np.float32)
 
 
@@ -172,7 +172,7 @@ def measured_coverage(
     """How often the truth lies inside, by cell line.
 
     Columns cell_line, coverage (share of sample-gene values), width (mean, over finite intervals), n (samples), own
-    (the cell line has residuals of its own). Values without a prediction are left out; None where there are no others.
+    (the cell line has its own residuals). Values without a prediction are left out; None where there are no others.
     """
     sums: dict[str, Array] = {}
     for line, inside, width, defined in _judged(source, combine, references, conformal, level, memory):

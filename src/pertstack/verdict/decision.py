@@ -2,7 +2,7 @@
 
 One reconciled answer. The reading of the gain, accusations of probes, the number of groups, looks and changed plans all
 meet here and nowhere else, so that no line under the headline contradicts it. Facts come from ``judge.py``; the report,
-the terminal and the notebook print what stands here.
+the terminal and the notebook print it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From scores per sample to the verdict: leaderboard, gain decomposition, views and one headline.
 
 Everything is computed from a ``ScoreTable`` of the held-out test and one of the out-of-fold rows; both go through the
-same code, that of ``competitors.py``. Resampling is the business of ``intervals.py``, reached by ``resampling.py``;
+same code, that of ``competitors.py``. Resampling is handled by ``intervals.py``, reached by ``resampling.py``;
 checks are in ``verdict/checks/checks.py``.
 """
 
@@ -52,7 +52,7 @@ class Verdict:
         return self.leaderboard.decision or Decision("amber", "look", self.leaderboard.headline)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values of everything but the leaderboard, which has a file of its own."""
+        """Plain JSON values of everything but the leaderboard, which has its own file."""
         facts = {
             "format": 1,
             "split": self.split,

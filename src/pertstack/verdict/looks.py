@@ -3,7 +3,7 @@
 ``Ladder`` publishes a new score only when it beats the last published one by more than its own noise. ``Thresholdout``
 answers from out-of-fold rows while these agree with the test, and spends a budget when they do not. Both are values: a
 look returns the answer and the next state, which goes to JSON. They guard against wishful choosing, not against
-someone who reads the test truth or the state file. Counting looks is the business of the ledger.
+someone who reads the test truth or the state file. Counting looks is handled by the ledger.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pertstack._base.errors import InputError, PlanLockedError
 
 @dataclass(frozen=True)
 class Answer:
-    """What a look gives away: a number, whether it is news, and a sentence for the board."""
+    """How much each look reveals: a number, whether it is news, and a sentence for the board."""
 
     value: float
     source: Literal["new", "unchanged", "out_of_fold", "test"]

@@ -45,7 +45,7 @@ def predictions_to_h5ad(
     MisalignedError
         ``obs`` lacks some ids.
     StorageError
-        The disk refuses; a file that stood there before still stands.
+        The disk refuses; a file that was there before is still there.
     """
     import anndata  # slow to import
 

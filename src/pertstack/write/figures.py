@@ -1,6 +1,6 @@
 """Figures of the verdict. Each returns a matplotlib ``Figure`` in the light palette, readable without colour.
 
-Numbers come ready from ``verdict/``; how a figure gets into the page is the business of ``colours.py`` and
+Numbers come ready from ``verdict/``; how a figure gets into the page is handled by ``colours.py`` and
 ``report.py``.
 """
 
@@ -137,7 +137,7 @@ def heat_figure(tables: Mapping[str, pd.DataFrame], *, digits: int = 2, symmetri
     """
     with figure_style():
         rows, columns = (max(t.shape[axis] for t in tables.values()) for axis in (0, 1))
-        beside = columns <= 7  # wider tables stand below each other, so that numbers stay apart
+        beside = columns <= 7  # wider tables are placed below each other, so that numbers stay apart
         across, down = (len(tables), 1) if beside else (1, len(tables))
         size = (across * (1.9 + 0.46 * columns), down * (1.3 + 0.31 * rows))
         figure = Figure(figsize=size, layout="constrained")

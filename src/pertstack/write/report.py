@@ -195,7 +195,7 @@ def _figures(content: ReportInput) -> dict[str, Markup]:
     if verdict.decomposition is not None and verdict.decomposition.reading != "none":
         strata = figures.strata_figure(verdict.decomposition)
         if strata is not None:
-            drawn["strata"] = (strata, "Gain by stratum; the same numbers stand in the table below.")
+            drawn["strata"] = (strata, "Gain by stratum; the same numbers are in the table below.")
     both = {"predictions": content.prediction_correlation, "errors": content.error_correlation}
     correlation = {title: frame for title, frame in both.items() if frame is not None and len(frame) > 1}
     if correlation:
@@ -239,7 +239,7 @@ def _alt_rows(content: ReportInput) -> str:
 
 
 def _for_gain_figure(content: ReportInput, limit: int = 8) -> list[Decomposition]:
-    """The chosen combiner first, then the others as they stand on the board, then the plain mean."""
+    """The chosen combiner first, then the others in the order of the board, then the plain mean."""
     board, found = content.verdict.leaderboard, content.verdict.decompositions
     names = [board.chosen] if board.chosen in found else []
     names += [r.name for r in board.ranked() if r.kind == "combiner" and r.name in found and r.name not in names]

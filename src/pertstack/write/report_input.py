@@ -53,7 +53,7 @@ class ReportInput:
     slopes
         Model -> slope of the measured on its predicted change, out of fold: 1 is well calibrated.
     made
-        What stands under the headline: date of the look, run time, version, command.
+        What is shown under the headline: date of the look, run time, version, command.
     simulated
         The data come from a simulation.
     why_missing

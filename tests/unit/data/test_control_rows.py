@@ -1,4 +1,4 @@
-"""AnnData whose controls are rows among the samples: found by flag, name or label; handed out by plate or line."""
+"""AnnData whose controls are rows among the samples: found by flag, name or label; assigned by plate or line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files nested a hundred thousand deep are refused in words, wherever one is handed in."""
+"""Files nested a hundred thousand deep are refused in words, wherever one is given."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ def test_names_are_told_apart_by_their_words():
 
 
 def test_a_peers_name_has_the_words_of_ours():
-    assert {name: metric_label(name) for name in ALIASES} == {name: metric_label(ours) for name, ours in ALIASES.items()}
+    for name, ours in ALIASES.items():
+        assert metric_label(name) == metric_label(ours)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Models that misbehave; a loader and a committer as a study would hand over: importable by worker processes."""
+"""Models that misbehave; a loader and a committer as a study would pass: importable by worker processes."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ import anndata, numpy as np
 folder = Path(sys.argv[1])
 task = json.loads((folder / "task.json").read_text())
 fit, new = anndata.read_h5ad(folder / "fit.h5ad"), anndata.read_h5ad(folder / "predict.h5ad")
-assert new.X is None and list(new.layers) == ["control"] and "treated" not in new.obs, "held-out truth was handed out"
+assert new.X is None and list(new.layers) == ["control"] and "treated" not in new.obs, "held-out truth was assigned"
 shift = (fit.X - fit.layers["control"]).mean(axis=0)
 out, ids, genes = new.layers["control"] + shift, list(new.obs_names), list(new.var_names)
 more = {}

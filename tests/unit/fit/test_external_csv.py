@@ -115,7 +115,7 @@ def test_the_same_answer_as_csv_and_as_h5ad_is_the_same(card, tmp_path):
             ),
             "NaN or infinite values for 1 samples",
         ),
-        (lambda t: t.replace(",0.", ",NA0.", 1), "where a number should stand"),
+        (lambda t: t.replace(",0.", ",NA0.", 1), "where a number should be"),
     ],
 )
 def test_a_damaged_csv_answer_is_refused_with_its_line(card, tmp_path, change, message):

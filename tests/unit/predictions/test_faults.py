@@ -77,7 +77,7 @@ def check_intact(world: World, model: str, seed: int, *, audit: bool = True) -> 
 
 
 def count_calls(world: World) -> int:
-    """System calls of one commit, counted in a process of its own."""
+    """System calls of one commit, counted in a separate process."""
     reader, writer = os.pipe()
 
     def work() -> None:
@@ -279,7 +279,7 @@ def test_an_abandoned_writer_leaves_nothing(world: World) -> None:
         raise RuntimeError("the job died")
     assert not list((world.store.root / "staging").iterdir())
     writer = world.store.writer(LINE, "m", gene_names=world.genes, fitted_on=world.fitted(LINE))
-    with writer, pytest.raises(StackingError, match="never handed over"):
+    with writer, pytest.raises(StackingError, match="never passed"):
         writer.append(world.prediction(LINE)[:2], world.obs[LINE].index[:2])
         writer.commit()
     assert world.store.status(LINE, "m") == "missing"

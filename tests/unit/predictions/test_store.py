@@ -179,7 +179,7 @@ def test_what_is_missing_must_be_announced(world: World) -> None:
 
 
 def test_a_gene_cannot_be_given_and_missing(world: World) -> None:
-    with pytest.raises(MisalignedError, match="handed over and announced as missing"):
+    with pytest.raises(MisalignedError, match="passed and announced as missing"):
         world.commit(LINE, "m", missing_genes=world.genes[:2])
 
 

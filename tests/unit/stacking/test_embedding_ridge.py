@@ -37,7 +37,7 @@ def evidence_of(world, folds=None):
 
 
 def combined(fitted, source, references):
-    """Predictions by row of the arrays handed in."""
+    """Predictions by row of the arrays given."""
     out = np.empty((sum(len(source.obs(b)) for b in source.blocks()), len(source.gene_names)), np.float32)
     for tile, _ in iter_tiles(source, references):
         out[source.rows_of(tile.block)] = fitted.combine(tile)
@@ -338,7 +338,7 @@ def test_arrays_with_anchors_can_be_stacked_and_predicted():
     out = fit.predict(world["predictions"], **asked, embeddings=new)
     source, references = as_source(world)
     np.testing.assert_allclose(out, combined(fit.nested.final["embedding_ridge"], source, references), atol=1e-4)
-    with pytest.raises(MisalignedError, match="hand in its embeddings"):
+    with pytest.raises(MisalignedError, match="provide its embeddings"):
         fit.predict(world["predictions"], **asked)
 
 

@@ -129,7 +129,7 @@ def test_with_too_few_groups_there_is_no_interval(n_groups: int) -> None:
 
 def test_one_group_or_nothing_defined() -> None:
     one = interval(np.array([1.0, 2.0]), np.array(["a", "a"]), rng=rng())
-    assert (one.value, one.ci, one.p, one.cautions) == (1.5, None, None, ("one group: no interval can be had",))
+    assert (one.value, one.ci, one.p, one.cautions) == (1.5, None, None, ("one group: an interval is not possible",))
     none = interval(np.full(40, np.nan), np.arange(40), rng=rng())
     assert np.isnan(none.value)
     assert (none.ci, none.n, none.cautions) == (None, 0, ("no defined sample",))

@@ -270,7 +270,7 @@ class _Serving:
     ids: list[str]  # (n_samples,) control ids
     cells: list[int]  # control cells of each pool
     names: list[str]  # of the pools
-    fallen: list[str]  # batches without control cells of their own
+    fallen: list[str]  # batches without control cells
     by_batch: bool
 
     @classmethod
@@ -320,7 +320,7 @@ class _Serving:
                 Finding(
                     "warning",
                     "controls_from_other_plates",
-                    f"{len(self.fallen):,} batches have no control cell of their own: {first_few(self.fallen)}. Their "
+                    f"{len(self.fallen):,} batches have no control cells: {first_few(self.fallen)}. Their "
                     f"samples are compared with the control cells of the whole cell line, so what is particular to the "
                     f"batch looks like an effect.",
                     len(self.fallen),

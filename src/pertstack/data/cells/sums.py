@@ -160,7 +160,7 @@ class GroupSums:
 
 
 class BadCell(ValueError):
-    """A cell whose values cannot be summed; ``row`` is its position among the rows that were handed over."""
+    """A cell whose values cannot be summed; ``row`` is its position among the rows that were passed."""
 
     def __init__(self, row: int) -> None:
         super().__init__(f"row {row} cannot be summed")

@@ -1,6 +1,6 @@
 """What is wrong with a data file, found in one streamed pass; the preprocessing card comes from the same pass.
 
-Errors stop the work, warnings go on to the report. Leaks between folds are the business of ``design/``.
+Errors stop the work, warnings go on to the report. Leaks between folds are handled by ``design/``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """AnnData files (.h5ad, .zarr): metadata read at once, matrices row by row.
 
-Treated profiles stand in X (or a named layer), the control of each sample in a layer of the same shape, or controls are
+Treated profiles are in X (or a named layer), the control of each sample in a layer of the same shape, or controls are
 rows among the samples (``data/readers/control_rows.py``). Reading never loads a matrix whole.
 """
 
@@ -158,7 +158,7 @@ def _refuse_predicted(obs: pd.DataFrame, mapping: Mapping[str, str] | None, path
 
 
 def _perturbations(obs: pd.DataFrame, mapping: Mapping[str, str] | None) -> list[object]:
-    """The names of perturbations in a table, as they stand there."""
+    """The names of perturbations in a table, as they are there."""
     column = source_column(obs, mapping, "perturbation")
     return [] if column is None else list(obs[column].unique())
 
@@ -194,7 +194,7 @@ def _matrix(path: Path, kind: Kind, root: Any, layer: str | None, layers: list[s
     if layer is None:
         if "X" not in root:
             raise InputError(
-                f"{path} has no X. Treated profiles stand in X, or in a layer named with {option} "
+                f"{path} has no X. Treated profiles are in X, or in a layer named with {option} "
                 f"(layers here: {first_few(layers) if layers else 'none'})."
             )
         return StoredRows(path, kind, "X")

@@ -1,4 +1,4 @@
-"""Opening an AnnData file and its tables obs and var, whatever version wrote it; what stands in the way is named.
+"""Opening an AnnData file and its tables obs and var, whatever version wrote it; what is in the way is named.
 
 Shared by the readers of data and of predictions.
 """
@@ -39,14 +39,14 @@ def refuse_packed(path: Path) -> None:
     if name.endswith((".h5ad.gz", ".h5.gz", ".gctx.gz")):
         raise InputError(
             f"{path} is packed, but rows of HDF5 files are read where they lie: unpack it with `gunzip --keep {path}` "
-            f"and hand in {path.with_suffix('')}."
+            f"and provide {path.with_suffix('')}."
         )
     if name.endswith(".zip") and path.is_file():
         target = path.with_suffix("")
         inner = _top_folder(path)
         raise InputError(
             f"{path} is packed, but rows of zarr folders are read where they lie: unpack it with `python -m zipfile "
-            f"-e {path} {target}` and hand in {target / inner if inner else target}."
+            f"-e {path} {target}` and provide {target / inner if inner else target}."
         )
 
 

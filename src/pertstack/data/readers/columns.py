@@ -1,4 +1,4 @@
-"""Metadata columns as found in the wild, brought to one spelling.
+"""Metadata columns as files have them, brought to one spelling.
 
 Canonical columns: perturbation, cell_line (both needed); smiles, dose, dose_unit, log10_dose (micromolar), time_h,
 plate, replicate, control_id (where known: a column that is empty throughout is left out). Every other column of the
@@ -166,7 +166,7 @@ def alias_of(columns: Iterable[str], name: str) -> str | None:
 
 
 def _may_be(column: pd.Series[Any], name: str) -> bool:
-    """Whether a column may be the canonical one: a value of its own in (nearly) every row is an id, neither a cell line
+    """Whether a column may be the canonical one: a different value in (nearly) every row is an id, neither a cell line
     nor a plate, and ``1+1`` (GEARS' ``dose_val``) counts genes and is no dose."""
     if name == "dose" and not pd.api.types.is_numeric_dtype(column):
         return not any("+" in str(v).strip("+") and "e+" not in str(v).casefold() for v in column.unique())
@@ -283,7 +283,7 @@ def _add_dose(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) 
     scale = {u: micromolar_per(u) for u in sorted(set(units) - {""})}
     factor = np.array([scale.get(u) or np.nan for u in units], dtype=np.float64)
     if not scale:
-        factor[:] = 1.0  # no unit anywhere: log10 of the number as it stands
+        factor[:] = 1.0  # no unit anywhere: log10 of the number as it is
     scaled = numbers * factor
     out["dose"], out["dose_unit"] = numbers, np.array([u or None for u in units], dtype=object)
     out["log10_dose"] = np.log10(scaled, out=np.full(len(obs), np.nan), where=scaled > 0)

@@ -1,6 +1,6 @@
 """Controls that are rows among the samples, as in most single-cell files: who they are, and which sample gets which.
 
-How they are handed out is the business of ``data/readers/vehicles.py``, the same for wells of a plate and for cells.
+How they are assigned is handled by ``data/readers/vehicles.py``, the same for wells of a plate and for cells.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def control_rows(
     Raises
     ------
     InputError
-        A label stands in no row of the perturbation column, or which rows are the control has to be said.
+        A label is in no row of the perturbation column, or which rows are the control has to be said.
     """
     column = source_column(obs, mapping, "perturbation")
     names = None if column is None else obs[column].astype(str).str.strip()

@@ -1,4 +1,4 @@
-"""Metadata columns that files may have but a study cannot keep as they are: odd names, lists in cells. All are told."""
+"""Metadata columns that a study cannot keep as they are: odd names, lists in cells. All are named."""
 
 from __future__ import annotations
 

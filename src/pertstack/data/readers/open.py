@@ -1,4 +1,4 @@
-"""One door for every format: ``open_data`` looks at the path and hands over to the reader that knows it."""
+"""One door for every format: ``open_data`` looks at the path and passes it to the reader that knows it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def open_data(
     MissingFileError
         Nothing lies at ``path``; near names in the same folder are shown.
     InputError
-        The file cannot be read, lacks a layer or column, or holds units nobody knows.
+        The file cannot be read, lacks a layer or column, or holds unknown units.
     """
     path = Path(path)
     controls_at, table_at = (None if p is None else Path(p) for p in (control, metadata))
@@ -143,7 +143,7 @@ def _open(
 
 
 def _open_pair(kind: str, path: Path, control: Path | None, mapping: Mapping[str, str] | None, delta: bool) -> DataFile:
-    """Formats whose controls lie in a file of their own, or within the export."""
+    """Formats whose controls lie in a separate file, or within the export."""
     if kind == "table":
         from pertstack.data.readers.tables_reader import open_tables
 

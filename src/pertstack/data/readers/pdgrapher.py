@@ -93,7 +93,7 @@ def read_splits(path: str | Path, sample_ids: Sequence[str]) -> pd.DataFrame:
     Raises
     ------
     InputError
-        A position lies outside the samples, or stands in two parts of one split.
+        A position lies outside the samples, or is in two parts of one split.
     """
     splits = load_torch(path)
     if not isinstance(splits, dict) or not all(isinstance(v, dict) for v in splits.values()):

@@ -38,7 +38,7 @@ class Table:
         return parquet_batches(self.path) if self.text is None else (t.to_pandas() for t in self.text.batches())
 
     def _holds_numbers(self, values: pd.Series[Any]) -> bool:
-        """Whether a column is meant as numbers: most cells are (a word among them is then refused where it stands)."""
+        """Whether a column is meant as numbers: most cells are (a word among them is then refused where it is)."""
         if self.text is None:
             return bool(pd.api.types.is_numeric_dtype(values) and values.dtype.kind != "b")
         cells = [c for c in values if c not in MISSING]

@@ -1,4 +1,4 @@
-"""Doses and times in words, turned into micromolar and hours. A unit nobody knows is an error, never a guess.
+"""Doses and times in words, turned into micromolar and hours. An unknown unit is an error, never a guess.
 
 ``"500 nM"`` is 0.5 micromolar, ``"10 uM"`` is 10: a number without its unit is not a dose. Which column holds what is
 the business of ``data/readers/columns.py``.

@@ -77,7 +77,7 @@ class StoredTensor:
             raise pickle.UnpicklingError(f"a tensor that reaches beyond its storage ({last} > {storage.numel})")
 
     def read(self) -> np.ndarray[Any, Any]:
-        """The numbers, as an array of its own."""
+        """The numbers, as a separate array."""
         flat = self.storage.read()[self.offset :]
         if not all(self.shape):
             return np.zeros(self.shape, dtype=flat.dtype)
@@ -129,7 +129,7 @@ def _refuse(module: str, name: str, path: Path) -> pickle.UnpicklingError:
     return pickle.UnpicklingError(
         f"{path} wants to load {module}.{name}. Only numpy arrays, pandas tables, torch tensors and plain containers "
         f"are read from "
-        f"pickles, because anything else could run a program of its own. Save the data as .h5ad, .npz or .parquet "
+        f"pickles, because anything else could run a program. Save the data as .h5ad, .npz or .parquet "
         f"where it was made."
     )
 

@@ -1,6 +1,6 @@
 """Side information gathered for a study: structures, the user's own matrix, perturbed genes, targets, gene graph.
 
-Whatever is missing is marked and counted in a finding. Reading the files is the business of ``data/side/files.py``.
+Whatever is missing is marked and counted in a finding. Reading the files is handled by ``data/side/files.py``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def build_side(
         Keep edges whose score column is at least this.
     graph_names
         Protein id and gene name of each node, where the edges hold ids (STRING's ``protein.info``; taken by itself when
-        it stands beside ``protein.links``).
+        it is beside ``protein.links``).
     uns
         ``DataFile.uns``: ``targets`` and ``graph`` are taken from it where no file is given.
 

@@ -114,7 +114,7 @@ def read_features(path: Path) -> pd.DataFrame:
 
 
 def _features_text(path: Path) -> pd.DataFrame:
-    """The perturbation stands in a column known by its name, else in the first that does not count the rows."""
+    """The perturbation is in a column known by its name, else in the first that does not count the rows."""
     table = text_table(path)
     columns = list(table.columns)
     if columns[0] == UNNAMED and len(columns) > 2:
@@ -257,7 +257,7 @@ def edges_of_table(
             f"{where}: no edge joins two genes of the study. Its columns {first!r} and {second!r} hold "
             f"{first_few(table[first][:3])}; the "
             f"study's genes look like {first_few(genes[:3])}. Translate protein or Ensembl ids to the study's gene "
-            f"names first, or hand in a table of both (STRING's protein.info; --graph-names)."
+            f"names first, or provide a table of both (STRING's protein.info; --graph-names)."
         )
     kept = np.sort(pairs[inside], axis=1)
     return np.unique(kept[kept[:, 0] != kept[:, 1]], axis=0).reshape(-1, 2), int((~inside).sum())

@@ -1,7 +1,7 @@
 """Protein identifiers to gene names: STRING's ``protein.info`` and ``protein.aliases`` tables, or any two columns.
 
 STRING names a protein by species and Ensembl protein id (``9606.ENSP00000269305``); studies name genes. Reading the
-edges themselves is the business of ``data/side/files.py``.
+edges themselves is handled by ``data/side/files.py``.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def names_of_table(table: pd.DataFrame, genes: tuple[str, ...], where: str) -> N
     if inside.empty:
         raise InputError(
             f"{where}: none of the names in its column {str(name)!r} ({first_few(pairs[name][:3])}) is a gene of the "
-            f"study, whose genes look like {first_few(genes[:3])}. Hand in a table with the study's gene names."
+            f"study, whose genes look like {first_few(genes[:3])}. Provide a table with the study's gene names."
         )
     grouped = inside.groupby(protein, sort=True)[name]
     return {str(p): tuple(sorted(values)) for p, values in grouped}

@@ -1,6 +1,6 @@
 """Side information: what is known of a perturbation besides its name, keyed by perturbation.
 
-Kinds of features: ``structure`` (Morgan fingerprint of the SMILES), ``user`` (a matrix handed in), ``genes``
+Kinds of features: ``structure`` (Morgan fingerprint of the SMILES), ``user`` (a matrix given), ``genes``
 (multi-hot of the perturbed genes), ``targets`` (multi-hot of a drug's target genes). What is missing is marked
 missing, never replaced.
 """

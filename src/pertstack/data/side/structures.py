@@ -51,7 +51,7 @@ def _quiet() -> Iterator[None]:
 def canonical_smiles(smiles: str) -> str | None:
     """The one spelling rdkit gives a molecule, stereo included; None when it cannot be parsed.
 
-    Two names with equal canonical SMILES are one compound, and must not stand in different folds. Salts are kept.
+    Two names with equal canonical SMILES are one compound, and must not be in different folds. Salts are kept.
 
     Raises
     ------

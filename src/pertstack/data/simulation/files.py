@@ -1,4 +1,4 @@
-"""Real designs and real untreated profiles as the ground a simulated study stands on.
+"""Real designs and real untreated profiles as the ground of a simulated study.
 
 From a design table come who is measured where and real structures, whose fingerprints drive the response; from a basal
 file come genes and the profiles of untreated cell lines. Only the effects and the noise are made up.

@@ -1,7 +1,7 @@
 """Who is measured where: conditions, replicates, plates and vehicle wells of a simulated study.
 
 Conditions (perturbation, cell line, dose, time) are uneven as in LINCS: few cell lines and perturbations have most of
-them. Replicates lie on sister plates with the same layout (X1, X2, ...). Profiles are the business of
+them. Replicates lie on sister plates with the same layout (X1, X2, ...). Profiles are handled by
 ``data/simulation/world.py``.
 """
 

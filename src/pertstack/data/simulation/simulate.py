@@ -149,7 +149,7 @@ def simulate_to_file(path: str | Path, config: SimulationConfig | None = None) -
     InputError
         The name does not end in .h5ad, or the configuration cannot be simulated.
     StorageError
-        The disk is full or not writable; whatever stood at ``path`` before still stands there.
+        The disk is full or not writable; whatever was at ``path`` before is still there.
     """
     path = Path(path)
     if path.suffix != ".h5ad":

@@ -2,7 +2,7 @@
 
 ``check_plan`` puts together what the metadata say (``metadata.py``, ``structures.py``), what the rows say
 (``rows.py``, ``scaling.py``, ``near.py``) and whether folds are large enough. Errors stop a study,
-warnings go to the report, notes complete the picture. Whether a *model* saw what it should not is the business of
+warnings go to the report, notes complete the picture. Whether a *model* saw what it should not is handled by
 ``verdict/probes/of_noise.py``.
 """
 

@@ -33,7 +33,7 @@ def metadata_findings(frame: pd.DataFrame, group_by: str, n_folds: int) -> list[
 
 
 def across(key: pd.Series[str], place: pd.Series[int]) -> tuple[list[str], list[str]]:
-    """Values of ``key`` on both sides of the test border, and those in several folds; missing values are nobody."""
+    """Values of ``key`` on both sides of the test border, and those in several folds; missing values match no group."""
     pairs = pd.DataFrame({"key": key, "place": place}).dropna().drop_duplicates()
     held_out = set(pairs.loc[pairs["place"] < 0, "key"])
     development = pairs.loc[pairs["place"] >= 0, "key"]

@@ -3,7 +3,7 @@
 Scaled data give themselves away: over exactly the rows that a scaling was fitted on, every gene spans 0 to 1, or has
 mean 0 and standard deviation 1, to the last digits. ``ScaleScan`` keeps sums and extremes per gene for the sets of rows
 on which people fit scalings; ``scaling_findings`` says which set it was. A perfect fit on a set that holds the test is
-a leak; on the test alone it means that the test was put on a scale of its own.
+a leak; on the test alone it means that the test was put on its own scale.
 
 Sets: all rows, development, test; treated and control values together or apart; over all cell lines, or within each.
 """
@@ -164,9 +164,7 @@ def _name(layers: slice) -> str:
 
 def _test_by_itself(how: str, n: int, n_genes: int) -> Finding:
     text = f"{n:,} of {n_genes:,} genes are {how} over the test rows by themselves and over the development rows by "
-    text += (
-        "themselves. The test was put on a scale of its own, with its own truth: differences between development and "
-    )
+    text += "themselves. The test was put on its own scale, with its own truth: differences between development and "
     text += "test are gone, and new data cannot be treated so. Scale both with development rows."
     numbers = {"genes_scaled": n, "genes": n_genes, "method": how.split(" ")[0].replace("-", "_")}
     return Finding("warning", "test_scaled_by_itself", text, n, numbers=numbers)

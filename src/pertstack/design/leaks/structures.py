@@ -100,7 +100,7 @@ def _several(key: pd.Series[str], spelling: pd.Series[str], frame: pd.DataFrame)
 def _salts(
     parent: pd.Series[str], whole: pd.Series[str], spelling: pd.Series[str], frame: pd.DataFrame
 ) -> list[Finding]:
-    """Salts, free bases and other forms of one parent compound on both sides; twins are told elsewhere."""
+    """Salts, free bases and other forms of one parent compound on both sides; twins are reported elsewhere."""
     kinds = pd.DataFrame({"parent": parent, "key": whole}).dropna().drop_duplicates()
     several = set(kinds.loc[kinds["parent"].duplicated(keep=False), "parent"])
     forms, roles = _several(parent.where(parent.isin(several)), spelling, frame)
@@ -124,7 +124,7 @@ def _salts(
 def _skeletons(
     frame: pd.DataFrame, skeleton: pd.Series[str], whole: pd.Series[str], spelling: pd.Series[str]
 ) -> list[Finding]:
-    """Different compounds of one skeleton on both sides; twins are told elsewhere."""
+    """Different compounds of one skeleton on both sides; twins are reported elsewhere."""
     kinds = pd.DataFrame({"skeleton": skeleton, "key": whole}).dropna().drop_duplicates()
     several = set(kinds.loc[kinds["skeleton"].duplicated(keep=False), "skeleton"])
     related, roles = _several(skeleton.where(skeleton.isin(several)), spelling, frame)

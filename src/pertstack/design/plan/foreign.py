@@ -189,8 +189,8 @@ def _k_folds(path: Path, folds: Mapping[str, Any], obs: pd.DataFrame, cells: pd.
         "warning",
         "folds_without_test",
         f"{path.name} has {len(order)} folds ({named}) and no test beside them: combinations are learned and scored "
-        f"out of fold, and no verdict on a held-out test can be had. For one, keep some perturbations out of all "
-        f"folds and name them in a test of their own.",
+        f"out of fold, and no verdict on a held-out test is possible. For one, keep some perturbations out of all "
+        f"folds and name them in a separate test.",
         len(order),
         where=str(path),
     )

@@ -1,7 +1,7 @@
 """Which samples must stay together, and what question that answers.
 
 ``group_ids`` turns a choice such as ``perturbation`` or ``perturbation+cell_line`` into one group name per sample;
-``question`` says in plain words what a score on such held-out groups means. Where a group goes is the business of
+``question`` says in plain words what a score on such held-out groups means. Where a group goes is handled by
 ``design/plan/assign.py``; whether other things leak between groups, of ``design/leaks/check_plan.py``.
 """
 
@@ -91,13 +91,13 @@ def check_sample_ids(obs: pd.DataFrame) -> None:
     refuse_unusable_names(ids, "sample ids")
     if ids.hasnans:
         raise InputError(
-            f"{int(np.count_nonzero(ids.isna())):,} samples have no sample id. Give every sample an id of its own."
+            f"{int(np.count_nonzero(ids.isna())):,} samples have no sample id. Give every sample a unique id."
         )
     if not ids.is_unique:
         twice = ids[ids.duplicated()].unique()
         raise InputError(
             f"{len(twice):,} sample ids occur more than once: {first_few(twice)}. A fold plan matches samples by id, "
-            "so each sample needs an id of its own."
+            "so each sample needs a unique id."
         )
 
 

@@ -27,9 +27,9 @@ def support_rows(obs: pd.DataFrame, wanted: Sequence[str]) -> pd.Series[bool]:
     Parameters
     ----------
     obs : metadata, index = sample ids.
-    wanted : each ``column=value,value`` (``kind=single``: without a column ``kind`` single and double are told by the
-        names, ``A+ctrl`` and ``A+B``), a yes-or-no column, a file with a name a line, or names separated by commas;
-        names are perturbations or sample ids. A row is support when any of them says so.
+    wanted : each ``column=value,value`` (``kind=single``: without a column ``kind`` single and double are recognised
+        by the names, ``A+ctrl`` and ``A+B``), a yes-or-no column, a file with a name a line, or names separated by
+        commas; names are perturbations or sample ids. A row is support when any of them says so.
 
     Raises
     ------

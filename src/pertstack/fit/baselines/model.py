@@ -1,4 +1,4 @@
-"""The common part of baselines: hyper-parameters are the dataclass fields one may hand in."""
+"""The common part of baselines: hyper-parameters are the dataclass fields one may set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass
 class Baseline:
-    """A base model whose fields are its hyper-parameters; what it learned stands in fields that end with ``_``."""
+    """A base model whose fields are its hyper-parameters; what it learned is in fields that end with ``_``."""
 
     def params(self) -> dict[str, Any]:
         """Hyper-parameters as plain JSON."""

@@ -93,7 +93,7 @@ def choose_penalty(design: Floats, target: Floats) -> float:
 def solve_ridge(design: Floats, target: Floats, weights: Floats, penalty: float) -> tuple[Floats, Floats]:
     """Coefficients (p, n_targets) and intercept (n_targets,).
 
-    Minimises ``sum_i w_i |t_i - b - W' d_i|² + penalty * |W|²``. Rows that share a design row may be handed in as their
+    Minimises ``sum_i w_i |t_i - b - W' d_i|² + penalty * |W|²``. Rows that share a design row may be given as their
     mean with their count as weight: the solution is the same (tested).
     """
     parts = _Decomposition.of(design, target, weights)

@@ -2,7 +2,7 @@
 
 models.md gives ridge, kNN and low-rank for delta, that is on top of the control. Where controls are paired at random
 the control carries noise that has nothing to do with the sample, and the same regressions on top of the mean treated
-profile err less; so both exist, as models of their own names.
+profile err less; so both exist, as separate models.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Cards of published models that run in environments of their own; a card is a TOML file beside its worker script."""
+"""Cards of published models that run in separate environments; a card is a TOML file beside its worker script."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Piran Z., Cohen N., Hoshen Y., Nitzan M. (2024), "Disentanglement of single-cell data with biolord", Nature
 Biotechnology 42, 1678-1683. There is no encoder: each training profile owns a code; known attributes (drug with dose,
-cell line) have networks of their own; a decoder joins them. The original decodes a held-out row from a code that was
+cell line) have their own networks; a decoder joins them. The original decodes a held-out row from a code that was
 never trained, or needs the held-out rows at fit. Ours is trained on all controls (drug vector zero) and all treated
 profiles of the fit rows; for a new row the code is inferred from its control with everything else frozen, and the
 treated profile is decoded from that code with the row's drug. No row to be predicted is needed at fit.

@@ -75,6 +75,6 @@ def read_checkpoint(path: Path, identity: Identity) -> dict[str, Any] | None:
         raise FoldPlanMismatchError(
             f"{path} is the checkpoint of a fit on rows {rows[:8]}, but this fit is on rows {identity.rows[:8]}: other "
             f"samples, other values or another fold plan. Going on from it could carry held-out values into this fit. "
-            f"Delete it, or give each fit a folder of its own."
+            f"Delete it, or give each fit a separate folder."
         )
     return state if params == identity.params else None

@@ -2,7 +2,7 @@
 
 No publication; built from a description of the founding study's network. Ours: the log dose joins the gate's input,
 only the chosen experts are run while training, the first expert layer is computed in factors, an unknown cell line has
-a vector of its own, and the balance term is the Switch transformer's (Fedus, Zoph and Shazeer 2022). ``residual``
+its own vector, and the balance term is the Switch transformer's (Fedus, Zoph and Shazeer 2022). ``residual``
 (off) is our variant: a per-gene line on x1 beside the experts, since x1 otherwise reaches a gene only through a
 128-number summary.
 """

@@ -193,7 +193,7 @@ class Encoder:
         if table is None or table.columns != self.columns:
             raise InputError(
                 f"{self.model} was fitted on {len(self.columns):,} {self.kind!r} features, which these rows do not have"
-                f"{'' if table is None else f' (they have {len(table.columns):,})'}. Hand in the same side information."
+                f"{'' if table is None else f' (they have {len(table.columns):,})'}. Provide the same side information."
             )
         values, known = table.rows(names)
         if self.policy == "raise" and not known.all():

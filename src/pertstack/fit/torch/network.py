@@ -1,6 +1,6 @@
 """The network of a torch model, the sizes it is built for, and the moves of a training step that all models share.
 
-What is made of a network (fit, predict, embed) is told in ``model.py``; epochs and stopping, in ``trainer.py``.
+What is made of a network (fit, predict, embed) is in ``model.py``; epochs and stopping, in ``trainer.py``.
 """
 
 from __future__ import annotations

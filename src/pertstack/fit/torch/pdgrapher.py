@@ -164,7 +164,7 @@ class PDGrapher(TorchModel):
     def build(self, sizes: Sizes, rows: FitRows, encoder: Encoder) -> Network:
         if rows.side.graph is None:
             raise InputError(
-                "PDGrapher needs a gene graph, and this study has none. Hand in an edge list of gene names (for "
+                "PDGrapher needs a gene graph, and this study has none. Provide an edge list of gene names (for "
                 "example protein-protein interactions), or leave PDGrapher out: no other graph is put in its place."
             )
         edges = edges_of(rows.side.graph, rows.gene_names)

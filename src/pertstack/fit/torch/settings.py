@@ -1,7 +1,7 @@
 """Hyper-parameters of the torch models: one frozen dataclass each, readable without torch installed.
 
 The values here are the ``default`` profile; ``fit/profiles.toml`` holds what ``paper`` and ``fast`` change. Every field
-is recorded with a job. What the fields do to a network is the business of the model files.
+is recorded with a job. What the fields do to a network is decided in the model files.
 """
 
 from __future__ import annotations

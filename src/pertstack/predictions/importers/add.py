@@ -1,7 +1,7 @@
 """The door for predictions made elsewhere: read, match by name, check scale and alignment, commit block by block.
 
 Values pass once, a few rows at a time, into staged files (``streaming.py``); only when every check has passed does
-anything become visible. What came in is told by ``add_report.py``.
+anything become visible. What came in is reported by ``add_report.py``.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def add_predictions(
         The study's preprocessing card, with which the files' cards must agree (None: they are not looked at), and a
         card for all files, where they carry none themselves (in the file, or as ``<file>.card.json``).
     transform
-        A named map of the values as handed in to the study's scale; see ``cards.named_transform``.
+        A named map of the values as given to the study's scale; see ``cards.named_transform``.
     without
         The files hold nested predictions: of every fold but this one, by fits that left out both that row's fold and
         this one (docs/howto/nested-predictions.md). ``fitted_on`` must be the plan.
@@ -247,7 +247,7 @@ def _on_cards(
     mapping: NamedTransform | None,
     name: str,
 ) -> list[Finding]:
-    """The study's card against the one in each file, else beside it, else the one handed in."""
+    """The study's card against the one in each file, else beside it, else the one given."""
     if own is None:
         return []
     cards: dict[str, Mapping[str, Any] | None] = {

@@ -79,7 +79,7 @@ def _in_sample(records: tuple[Record, ...], store: PredictionStore) -> list[Find
         found.append(Finding("warning", "in_sample_rows", text, seen, tuple(examples[:10]), records[0].model))
     if unknown:
         text = (
-            f"{records[0].model}: nobody can say which samples it was fitted on. It is kept as unverified and takes "
+            f"{records[0].model}: its training samples are unknown. It is kept as unverified and takes "
             f"part only where that is accepted explicitly."
         )
         found.append(Finding("warning", "unverified", text, where=records[0].model))

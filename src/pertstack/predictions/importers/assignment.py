@@ -1,4 +1,4 @@
-"""Do rows or genes fit better under other names? The best one-to-one assignment, held against the names handed in.
+"""Do rows or genes fit better under other names? The best one-to-one assignment, held against the names given.
 
 ``shift.py`` tries neighbours, which finds values moved by a row or two. Here any exchange among the sampled rows, and
 among the genes, is tried: the assignment is chosen on one half of the values and judged on the other, so that choosing

@@ -23,7 +23,7 @@ Missing = Literal["refuse", "record"]
 
 
 def check_names(files: list[PredictionFile], places: Mapping[str, Place]) -> None:
-    """Every sample of the files stands in the study; else a MisalignedError with the first ones and a likely cause."""
+    """Every sample of the files is in the study; else a MisalignedError with the first ones and a likely cause."""
     for file in files:
         foreign = [s for s in file.sample_ids if s not in places]
         if foreign:

@@ -1,6 +1,6 @@
 """The preprocessing card at the door: what a file says of its own scale must be the study's, or be mapped by name.
 
-A card lies in the file or beside it, or is handed in. Genes are matched by name elsewhere, so a card's gene digests
+A card lies in the file or beside it, or is given. Genes are matched by name elsewhere, so a card's gene digests
 decide nothing here; whether the values themselves fit is measured in ``scale.py``, after the transform.
 """
 
@@ -102,7 +102,7 @@ def named_transform(name: str, scale: str) -> NamedTransform:
     if found.factor is None:
         raise InputError(
             f"--transform {name} cannot map differences: the difference of two {name} values is not {name} of the "
-            f"difference. Hand in treated values."
+            f"difference. Provide treated values."
         )
     factor = found.factor
     return replace(found, function=lambda x: x * factor)
@@ -164,7 +164,7 @@ def check_cards(
     IntegrityError
         A card differs from the study's; the message lists the differences.
     InputError
-        A card has fields nobody knows, or the transform does not start from what the card says.
+        A card has unknown fields, or the transform does not start from what the card says.
     """
     findings, silent = [], [path for path, card in cards.items() if card is None]
     if silent:

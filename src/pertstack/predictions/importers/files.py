@@ -1,6 +1,6 @@
 """What every reader of foreign predictions gives: names first, then values a few rows at a time.
 
-A reader trusts nothing about order; matching names to the study is the business of ``add``.
+A reader trusts nothing about order; matching names to the study is handled by ``add``.
 """
 
 from __future__ import annotations
@@ -97,5 +97,5 @@ def check_shape(path: Path, shape: tuple[int, ...], sample_ids: list[str], gene_
     if tuple(shape) != (len(sample_ids), len(gene_names)):
         raise MisalignedError(
             f"{path}: the predictions have shape {tuple(shape)}, but {len(sample_ids):,} sample ids and "
-            f"{len(gene_names):,} gene names stand beside them. Each row and column needs its name."
+            f"{len(gene_names):,} gene names are beside them. Each row and column needs its name."
         )

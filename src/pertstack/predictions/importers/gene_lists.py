@@ -1,4 +1,4 @@
-"""Names of the columns of predictions: a list handed in or lying beside the file, second names in the file itself.
+"""Names of the columns of predictions: a list given or lying beside the file, second names in the file itself.
 
 Columns are matched by name only. A list gives names to columns that have none; whether it is in the right order is
 seen from the values (``value_checks.py``).
@@ -162,7 +162,7 @@ def _by_list(
     if other and len(set(own) & {_known_as(x, other) for x in names}) > len(set(own) & set(names)):
         names = [_known_as(x, other) for x in names]
     _refuse_collisions(where, names, set(own))
-    text = f"{file.path}: its columns have no names of their own; those of {where} are taken, in order."
+    text = f"{file.path}: its columns have no names; those of {where} are taken, in order."
     found_it = Finding("note", "genes_by_list", text, where=str(file.path))
     return _renamed(file, names, set(own)), [found_it]
 

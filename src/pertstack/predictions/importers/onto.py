@@ -66,7 +66,7 @@ def given(
     Raises
     ------
     MisalignedError
-        Rows are foreign or stand twice.
+        Rows are foreign or occur twice.
     InputError
         A file cannot be read, or does not say what its rows are.
     """

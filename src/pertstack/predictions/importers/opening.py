@@ -102,7 +102,7 @@ def _open(path: Path, layer: str | None) -> PredictionFile:
 
 
 def open_files(paths: str | Path | Iterable[str | Path], *, layer: str | None = None) -> list[PredictionFile]:
-    """Several files of one model, such as one per fold or cell line; no sample may stand in two of them."""
+    """Several files of one model, such as one per fold or cell line; no sample may be in two of them."""
     files = [open_file(path, layer=layer) for path in as_paths(paths)]
     refuse_repeats(files)
     return files
@@ -115,8 +115,8 @@ def refuse_repeats(files: Sequence[PredictionFile]) -> None:
         twice = index[index.duplicated()].unique()
         where = [str(f.path) for f in files if set(twice[:10]).intersection(f.sample_ids)]
         raise MisalignedError(
-            f"{len(twice):,} samples stand in more than one file: {first_few(twice)} (in {first_few(where)}). Which "
-            f"prediction counts cannot be known. Hand over each sample once."
+            f"{len(twice):,} samples are in more than one file: {first_few(twice)} (in {first_few(where)}). Which "
+            f"prediction counts cannot be known. Pass each sample once."
         )
 
 

@@ -21,7 +21,7 @@ RUNS = 8
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a sample stands in the store."""
+    """Where a sample is in the store."""
 
     block: Block
     row: int
@@ -29,7 +29,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Sampled:
-    """Some predicted rows and genes as handed in, with the names of the rows."""
+    """Some predicted rows and genes as given, with the names of the rows."""
 
     ids: tuple[str, ...]
     positions: tuple[int, ...]  # among all rows of all files

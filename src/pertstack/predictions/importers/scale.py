@@ -28,7 +28,7 @@ def scale_numbers(raw: Float32, treated_rows: Float32, control_rows: Float32, sc
     """What the check measures, over rows (m, n_genes) with both predictions and truth.
 
     ``rms_as_treated`` and ``rms_as_delta``: root mean square difference to the treated values, and to treated -
-    control, of the values as handed in. ``slope``: of measured on predicted delta, pooled over genes after centring
+    control, of the values as given. ``slope``: of measured on predicted delta, pooled over genes after centring
     each gene (1 = calibrated). ``spread``: median over genes of sd(predicted delta) / sd(measured delta). ``outside``:
     share of predicted treated values beyond the measured range of their gene (treated and control rows), widened by
     half its width. ``level_slope``: of measured on predicted means per gene, over genes (1 = the levels of the data),
@@ -110,7 +110,7 @@ def refuse_the_truth(values: Float32, treated: Float32, control: Float32, scale:
     difference = float(np.nanmax(np.abs(values - truth)[same]))
     raise IntegrityError(
         f"{name}: {int(same.sum()):,} of {len(values):,} compared rows are the measured values themselves (largest "
-        f"difference {difference:.1g}), not predictions of them.{slots} Hand in what the model predicted."
+        f"difference {difference:.1g}), not predictions of them.{slots} Provide what the model predicted."
     )
 
 

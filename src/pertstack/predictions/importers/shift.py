@@ -1,4 +1,4 @@
-"""Do the values belong to the names they carry? A probe for rows, and genes, that stand under other names.
+"""Do the values belong to the names they carry? A probe for rows, and genes, that are under other names.
 
 When names match but values were moved by a row or two (a header counted as a row, a ``shift``, an off-by-one slice),
 each prediction resembles its neighbour's measured profile more than its own. Both the file's and the store's order are

@@ -1,4 +1,4 @@
-"""Predictions in tables: parquet, Arrow / Feather, CSV. Ids stand in the index or the first column, genes are the
+"""Predictions in tables: parquet, Arrow / Feather, CSV. Ids are in the index or the first column, genes are the
 columns.
 
 Column-wise files are turned into rows through a scratch file, a slab of columns at a time, so memory stays small.
@@ -29,7 +29,7 @@ from pertstack.predictions.importers.files import STATUS, PredictionFile, names_
 
 SLAB_BYTES = 24_000_000
 KEYS = frozenset({a for name in ALIASES if name != "smiles" for a in ALIASES[name]} | set(STATUS))
-"""Names of columns that say what was done, where they stand before the genes."""
+"""Names of columns that say what was done, if they come before the genes."""
 ReadColumns = Callable[[list[str]], Any]  # -> pyarrow.Table
 
 
@@ -81,7 +81,7 @@ def id_column(path: Path, schema: Any) -> str:
 
 
 def leading_keys(columns: Sequence[str]) -> list[str]:
-    """The first columns of a table that say what was done, up to the first that does not: no gene stands among them.
+    """The first columns of a table that say what was done, up to the first that does not: no gene is among them.
 
     >>> leading_keys(["perturbation", "cell_line", "TP53", "dose"]), leading_keys(["s1", "TP53"])
     (['perturbation', 'cell_line'], [])

@@ -41,7 +41,7 @@ class InMemory:
 
     @property
     def places(self) -> dict[str, Place]:
-        """Where every sample stands."""
+        """Where every sample is."""
         names = [str(s) for s in self.samples.index]
         return {names[at]: Place(block, i) for block, rows in self.rows.items() for i, at in enumerate(rows)}
 
@@ -81,7 +81,7 @@ def check_values(
 ) -> list[Finding]:
     """Findings on the predicted ``rows`` of a model; an error says that they must not be scored like this.
 
-    ``values`` as handed in, (n_samples, n_genes). Where rows were matched by what was done (``ids_in_file`` False)
+    ``values`` as given, (n_samples, n_genes). Where rows were matched by what was done (``ids_in_file`` False)
     nothing could be shifted against ids, so that is not asked. ``genes_by_list``: the columns had no names.
     """
     if not len(rows):

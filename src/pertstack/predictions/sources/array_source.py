@@ -69,7 +69,7 @@ class ArraySource:
                 "folds= and perturbation= are needed: without them no score can be honest. Give one per row."
             )
         if not predictions:
-            raise InputError("No predictions were given. Hand over {name: array (samples, genes)}.")
+            raise InputError("No predictions were given. Pass {name: array (samples, genes)}.")
         for name in predictions:
             if name in TRUTH_LAYERS:
                 raise InputError(f"A model cannot be called {name!r}; that names measured values. Choose another name.")
@@ -136,7 +136,7 @@ class ArraySource:
         return sorted(self._rows)
 
     def rows_of(self, block: Block) -> np.ndarray[Any, np.dtype[np.intp]]:
-        """Positions of a block's rows in the arrays that were handed in."""
+        """Positions of a block's rows in the arrays that were given."""
         if block not in self._rows:
             raise unknown_name("block", block.id, [b.id for b in self._rows])
         return self._rows[block]
@@ -173,7 +173,7 @@ class ArraySource:
         return self._genes_of[block, model].copy()
 
     def embedding(self, block: Block, model: str, start: int, stop: int) -> RowEmbeddings | None:
-        """Rows [start, stop) of a model's embedding; None when none was handed in."""
+        """Rows [start, stop) of a model's embedding; None when none was given."""
         self._layer(model)
         if model not in self._embeddings:
             return None

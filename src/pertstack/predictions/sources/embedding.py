@@ -1,7 +1,7 @@
 """Embeddings of rows, and what is needed to compare those of different fits: anchors, rows that every fit embedded.
 
-Two fits of one model describe a row in frames of their own (any rotation is as good as another), so an embedding
-without its fit's anchors may never be put beside one of another fit. How frames are aligned is the business of
+Two fits of one model describe a row in their own frames (any rotation is as good as another), so an embedding
+without its fit's anchors may never be put beside one of another fit. How frames are aligned is handled by
 ``stack/``.
 """
 

@@ -1,7 +1,7 @@
 """Blocks from a store on disk, as ``reduce/``, ``stack/`` and ``verdict/`` read them.
 
 This is where provenance is enforced: a row is sound only when the record shows that the model never saw its treated
-value. The treated values of the test are read only from the ``truth`` store, which only ``verdict/`` hands in.
+value. The treated values of the test are read only from the ``truth`` store, which only ``verdict/`` provides.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class StoreSource:
         return self.store.read(block, layer, start, stop, out)
 
     def prefetch(self, block: Block, layer: str, start: int, stop: int) -> None:
-        """Ask the disk for rows that are read soon; treated values of the test only where ``truth`` was handed in."""
+        """Ask the disk for rows that are read soon; treated values of the test only where ``truth`` was given."""
         if layer in TRUTH_LAYERS and layer != "control" and block.fold is None:
             if self.truth is not None:
                 self.truth.prefetch(block, layer, start, stop)
@@ -149,7 +149,7 @@ class StoreSource:
         Raises
         ------
         LeakError
-            Nobody can say what the model was fitted on, and the user did not accept that.
+            The model's training rows are unknown, and the user did not accept that.
         FoldPlanMismatchError
             The model was cross-fitted on another fold plan.
         """
@@ -164,7 +164,7 @@ class StoreSource:
         if saw is None:
             if not self.accept_unverified:
                 raise LeakError(
-                    f"Nobody can say which samples {model!r} was fitted on, so every score of an ensemble with it may "
+                    f"The samples that {model!r} was fitted on are unknown, so every score of an ensemble with it may "
                     f"be a leak. "
                     f"Add it again with its fold plan or list of fit rows, leave it out, or accept it explicitly as "
                     f"unverified."

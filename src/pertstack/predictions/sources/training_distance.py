@@ -1,7 +1,7 @@
 """How far a sample's perturbation is from what its model was trained on: known when it is predicted, no truth involved.
 
 An out-of-fold row is compared with the development perturbations outside its fold (and outside a second fold in nested
-fits), a test row or a new sample with all of them. What is made of the number is the business of ``stack/``.
+fits), a test row or a new sample with all of them. What is made of the number is decided in ``stack/``.
 """
 
 from __future__ import annotations

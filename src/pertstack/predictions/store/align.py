@@ -79,7 +79,7 @@ def _difference(
     elif len(absent) and not len(foreign):
         parts.append(f"If these {kind}s were really not predicted, announce them as missing.")
     else:
-        parts.append(f"Hand over exactly the {kind}s of this study, in any order.")
+        parts.append(f"Pass exactly the {kind}s of this study, in any order.")
     return " ".join(parts)
 
 

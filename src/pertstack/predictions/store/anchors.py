@@ -1,7 +1,7 @@
 """Anchor files of a store: one set of rows as every fit embeds them, so that frames of different fits can be aligned.
 
 One small file per fit, ``anchors/<fit>.npz``, written before the fit's first block. The fit is named by the digest of
-its job and of its fit rows, as they stand in the record of every block it predicted.
+its job and of its fit rows, as they are in the record of every block it predicted.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def ordered_chunks(
 def _refuse_announced_values(
     part: Float32, rows: Take | None, start: int, stop: int, gone: np.ndarray[Any, Any], what: str
 ) -> None:
-    """A row announced as missing may be handed over only as NaN: numbers in it would be lost silently."""
+    """A row announced as missing may be passed only as NaN: numbers in it would be lost silently."""
     given = gone if rows is None else gone & (rows[start:stop] >= 0)
     if given.any() and np.isfinite(part[given]).any():
         raise InputError(f"{what}: rows announced as missing hold numbers. Leave them out, or do not announce them.")
@@ -75,7 +75,7 @@ def check_finite(
     samples: Sequence[str] | None = None,
     genes: Sequence[str] | None = None,
 ) -> None:
-    """Refuse NaN and Inf that nobody announced: one cheap sum, and the exact test only when that is not finite."""
+    """Refuse NaN and Inf that were not announced: one cheap sum, and the exact test only when that is not finite."""
     announced = drop is not None or (gone is not None and bool(gone.any()))
     with np.errstate(over="ignore", invalid="ignore"):
         if not announced and np.isfinite(part.sum(dtype=np.float64)):

@@ -1,7 +1,7 @@
 """Committing into a store: names are matched, values staged, hashed and published; seen whole or not at all.
 
 One array of one block at a time. The steps on disk are in ``commit.py`` and ``durable.py``, rows that come a few at a
-time in ``predictions/store/writer.py``; blocks and the life of what was committed are the business of ``store.py``.
+time in ``predictions/store/writer.py``; blocks and the life of what was committed are handled by ``store.py``.
 """
 
 from __future__ import annotations
@@ -89,12 +89,12 @@ class StoreCommits(StoreViews):
     def _columns(
         self, block: Block, model: str, gene_names: Iterable[object], missing_genes: Iterable[object]
     ) -> tuple[list[str], list[str], Take | None]:
-        """Names of the columns handed in, of the genes announced as missing, and how the columns must be taken."""
+        """Names of the columns given, of the genes announced as missing, and how the columns must be taken."""
         genes, gone = as_names(gene_names), as_names(missing_genes)
         both = set(genes).intersection(gone)
         if both:
             raise MisalignedError(
-                f"{model!r} for block {block.id}: {len(both):,} genes are handed over and announced as missing: "
+                f"{model!r} for block {block.id}: {len(both):,} genes are passed and announced as missing: "
                 f"{first_few(sorted(both))}. Leave out their columns, or do not announce them."
             )
         return genes, gone, match("gene", genes, self._genes, missing=gone, where=f"{model!r} for block {block.id}")
@@ -181,7 +181,7 @@ class StoreCommits(StoreViews):
         if np.shape(values) != (len(ids), width):
             raise MisalignedError(
                 f"{what}: values have shape {np.shape(values)}, but {len(ids):,} sample ids and {width:,} columns "
-                f"were named. Without one name per row and column nothing can be aligned. Hand over the names that "
+                f"were named. Without one name per row and column nothing can be aligned. Pass the names that "
                 f"belong to the values."
             )
         draft = self.draft(block, model, kind, width, fitted_on, meta, gone, gone_genes)

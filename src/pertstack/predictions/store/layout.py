@@ -140,8 +140,7 @@ def list_blocks(root: Path) -> list[Block]:
 
 
 def list_arrays(root: Path, block: Block, kind: Kind = "layer") -> Iterator[str]:
-    """Names committed in a block, sorted; folders without a record are nobody's and are passed over (the audit names
-    them)."""
+    """Names committed in a block, sorted; folders without a record are passed over (the audit names them)."""
     folder = block_folder(root, block) / ("layers" if kind == "layer" else "obsm")
     prefix = "" if kind == "layer" else EMBEDDING_PREFIX
     names = []

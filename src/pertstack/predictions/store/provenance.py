@@ -33,7 +33,7 @@ def read_fit_ids(root: Path, record: Mapping[str, Any]) -> frozenset[str]:
     Raises
     ------
     CorruptionError
-        The file is missing or does not have the digest it is named by: then nobody can say which rows were fitted on.
+        The file is missing or does not have the digest it is named by: then the fit rows are unknown.
     """
     fitted = record.get("fitted_on")
     if not fitted or fitted["kind"] != "ids":

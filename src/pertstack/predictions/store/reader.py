@@ -1,6 +1,6 @@
 """The reading half of the prediction store: blocks, records, status and rows; never writes a byte.
 
-``PredictionStore`` adds the writing. Which rows may be used for learning is the business of ``store_source``.
+``PredictionStore`` adds the writing. Which rows may be used for learning is handled by ``store_source``.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class StoreReader:
         return [b for b in layout.list_blocks(self.root) if role is None or b.role == role]
 
     def block_facts(self, block: Block) -> dict[str, Any]:
-        """n and digests of a block, checked against the folder it stands in and the store's genes."""
+        """n and digests of a block, checked against its folder and the store's genes."""
         if block not in self._block_facts:
             path = layout.block_folder(self.root, block)
             if not (path / "zarr.json").is_file():
@@ -109,7 +109,7 @@ class StoreReader:
     # -- looking -----------------------------------------------------------------------------------------------------
 
     def find(self, block: Block, model: str, kind: Kind = "layer") -> Record | None:
-        """The record of a committed array, checked against the place it stands in; None when there is none."""
+        """The record of a committed array, checked against its place; None when there is none."""
         path = layout.array_folder(self.root, block, model, kind) / "zarr.json"
         try:
             stat = path.stat()
@@ -152,7 +152,7 @@ class StoreReader:
     def models(self, *, nested: bool = False) -> list[str]:
         """Names of all models with a committed block, sorted; never 'treated', 'control' or 'effect'.
 
-        ``nested``: the layers of nested fits instead (``names.nested_name``), which are no models of their own.
+        ``nested``: the layers of nested fits instead (``names.nested_name``), which are no separate models.
         """
         names = {name for block in self.blocks() for name in layout.list_arrays(self.root, block)}
         return sorted(n for n in names.difference(TRUTH_LAYERS) if n.startswith(NESTED_PREFIX) == nested)

@@ -1,9 +1,9 @@
 """The prediction store: every model's predictions beside control and treated, block by block, aligned by identity.
 
-A store is a plain directory of AnnData-on-Zarr-v3 blocks (``docs/formats.md``). Writers hand over names with the
-values; a commit is seen whole or not at all, and the first one stays. Which rows may be used for learning is the
-business of ``store_source``; reading files made elsewhere that of ``importers``. How values are committed is told in
-``store_commits``.
+A store is a plain directory of AnnData-on-Zarr-v3 blocks (``docs/formats.md``). Writers pass names with the
+values; a commit is seen whole or not at all, and the first one stays. Which rows may be used for learning is
+decided in ``sources/store_source.py``; files made elsewhere are read by ``importers``; values are committed by
+``commits.py``.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class PredictionStore(StoreCommits):
         Raises
         ------
         ConflictError
-            The block exists with other samples, or a sample stands in another block.
+            The block exists with other samples, or a sample is in another block.
         """
         self._writable()
         ids = skeleton.check_obs(block, obs)
@@ -103,7 +103,7 @@ class PredictionStore(StoreCommits):
             twice = new.intersection(self.sample_ids(other))
             if twice:
                 raise ConflictError(
-                    f"Block {block.id}: {len(twice):,} samples already stand in block {other.id}: "
+                    f"Block {block.id}: {len(twice):,} samples are already in block {other.id}: "
                     f"{first_few(sorted(twice))}. A sample belongs to one block only."
                 )
 

@@ -59,7 +59,7 @@ def _warning(code: str, where: Path, message: str) -> Finding:
 
 
 def _unknown(path: Path) -> Finding:
-    return _warning("unknown_file", path, f"{path} is not part of a store; nobody reads it. Move it out.")
+    return _warning("unknown_file", path, f"{path} is not part of a store and is never read. Move it out.")
 
 
 def _root(store: StoreReader) -> Iterator[Finding]:
@@ -129,8 +129,8 @@ def _arrays(store: StoreReader, block: Block, folder: Path, kind: Kind, deep: bo
             yield _error(
                 "record_missing",
                 path / "zarr.json",
-                f"{path / 'zarr.json'} is missing: {path.name} holds data without a commit record, so nobody can say "
-                f"what they are. Restore the record from a copy, or move the folder out and predict again.",
+                f"{path / 'zarr.json'} is missing: {path.name} holds data without a commit record, so what they are "
+                f"is unknown. Restore the record from a copy, or move the folder out and predict again.",
             )
         else:
             yield from _array(store, block, name, kind, path, deep)
@@ -184,7 +184,7 @@ def _staging(store: StoreReader) -> Iterator[Finding]:
             yield _warning(
                 "orphaned_staging",
                 path,
-                f"{path} was left by a writer that died. Nobody reads it; `pertstack audit --clean` removes it.",
+                f"{path} was left by a writer that died. It is never read; `pertstack audit --clean` removes it.",
             )
         else:
             yield Finding("note", "live_staging", f"{path} belongs to a writer that may still run.", where=str(path))
@@ -236,8 +236,8 @@ def _named_by_digest(store: StoreReader) -> Iterator[Finding]:
             yield _error(
                 "fit_rows_changed",
                 path,
-                f"{path} does not hold the list of samples it is named by: nobody "
-                "can say what its models were fitted on. Restore it.",
+                f"{path} does not hold the list of samples it is named by, so what its "
+                "models were fitted on is unknown. Restore it.",
             )
     for path in sorted((store.root / "snapshots").glob("*.parquet")):
         try:

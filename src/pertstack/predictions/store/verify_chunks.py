@@ -1,6 +1,6 @@
 """Audit of the chunk files of one array: there, of their size, with the bytes that were committed; whose rows if not.
 
-Finds faults and names rows and samples; what a fault is called in a report is the business of ``verify.py``.
+Finds faults and names rows and samples; what a fault is called in a report is handled by ``verify.py``.
 """
 
 from __future__ import annotations

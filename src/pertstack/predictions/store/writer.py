@@ -111,7 +111,7 @@ class RowWriter:
         if again or len(np.unique(rows)) != len(rows):
             raise MisalignedError(
                 f"{self.what}: samples come twice, or were announced as missing: {first_few(again or ids)}. "
-                f"Hand over every sample once."
+                f"Pass every sample once."
             )
         return rows
 
@@ -150,7 +150,7 @@ class RowWriter:
         absent = np.flatnonzero(~self._written & ~self._gone)
         if len(absent):
             raise MisalignedError(
-                f"{self.what}: {len(absent):,} of {self._draft.grid.n:,} samples were never handed over: "
+                f"{self.what}: {len(absent):,} of {self._draft.grid.n:,} samples were never passed: "
                 f"{first_few(names[i] for i in absent)}. Announce them in missing_samples= if they were not predicted."
             )
         gone = tuple(names[i] for i in np.flatnonzero(self._gone))

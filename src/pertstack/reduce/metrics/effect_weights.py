@@ -1,7 +1,7 @@
 """Gene weights from the measured effect, and the metrics that use them: weighted errors and recovered genes.
 
-The effect of a perturbation on a gene is told by a Welch t statistic of its samples (replicates, cells) against those
-of all other perturbations. Weights rise with |t|, or are equal on a set of genes: the strongest, the significant, the
+The effect of a perturbation on a gene is a Welch t statistic of its samples (replicates, cells) against those of all
+other perturbations. Weights rise with |t|, or are equal on a set of genes: the strongest, the significant, the
 most expressed. Every array holds one perturbation a row. Which rows and which profiles, is decided in
 ``effect_level.py``.
 
@@ -160,7 +160,7 @@ def direction_of_degs(test: EffectTest, prediction: Float64) -> Float64:
 def jaccard_of_degs(test: EffectTest, prediction: Float64) -> Float64:
     """Overlap (n,) of the significant genes with equally many genes of largest predicted change: |both| / |either|.
 
-    A predicted mean has no test of its own, so the sets are made equally large; ties by gene order.
+    A predicted mean cannot be tested, so the sets are made equally large; ties by gene order.
     """
     degs = test.p_adjusted < SIGNIFICANT
     size = degs.sum(axis=1)

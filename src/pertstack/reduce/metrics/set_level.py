@@ -205,7 +205,7 @@ def _profile(tile: Tile, references: References, reference: Reference) -> Any:
         return tile.control.astype(np.float64)
     if reference == "matched":
         return references.plates.profiles(tile.obs, tile.block.cell_line, tile.control)
-    if reference == "centroid":  # subtracted in ``_LineMeans._centred_ranks``: every perturbation has one of its own
+    if reference == "centroid":  # subtracted in ``_LineMeans._centred_ranks``: every perturbation has its own
         return np.zeros(len(tile.pooled))
     return tile.pooled
 

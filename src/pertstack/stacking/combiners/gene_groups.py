@@ -46,7 +46,7 @@ def by_quantile(values: Array, n_groups: int) -> Labels:
 
 
 def by_sets(gene_names: Sequence[str], sets: dict[str, tuple[str, ...]]) -> Labels:
-    """The first set that holds the gene; genes in no set form a group of their own, the last."""
+    """The first set that holds the gene; genes in no set form the last group."""
     first: dict[str, int] = {}
     for number, genes in enumerate(sets.values()):
         for gene in genes:

@@ -89,7 +89,7 @@ def repair(sums: Sums, path: RidgePath, weights: Array, intercept: Array) -> tup
         weights[bad], intercept[bad] = fallback, 0.0
         cautions.append(
             f"{int(bad.sum()):,} of {bad.size:,} genes have too few rows ({int(few.sum()):,} with at most "
-            f"{sums.n_models}) for weights of their own and use the global weights."
+            f"{sums.n_models}) for separate weights and use the global weights."
         )
     ill = (path.condition > ILL_CONDITIONED) & ~bad
     if ill.any():

@@ -1,7 +1,7 @@
 """Greedy selection on the metric itself: models are added one at a time by the mean R2 Top-k of what is then there.
 
 Everything is read off the quadratic forms of the top-gene slices, so a round costs the same for any number of genes
-and no prediction is read. Greedy selection on squared error stands in ``stacking/combiners/greedy.py``.
+and no prediction is read. Greedy selection on squared error is in ``stacking/combiners/greedy.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Linear weights: ``reference + intercept + sum_m w_m (prediction_m - reference)``, applied tile by tile.
 
-Serves every linear combiner, global, per gene or per cell line. What the weights are is the business of the combiners.
+Serves every linear combiner, global, per gene or per cell line. What the weights are is up to the combiners.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LinearWeights(FittedCombiner):
     Rule for rows and genes that some models do not predict: weights that are non-negative and sum to one are
     renormalised over the models that are there; any other weights give way to the gene's best available single model
     (``ranking``). A model of weight zero is never missed. Where no model predicts, the answer is NaN. A cell line
-    without weights of its own gets the weights of all lines.
+    without separate weights gets the weights of all lines.
     """
 
     name: str

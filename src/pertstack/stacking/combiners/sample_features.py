@@ -2,7 +2,7 @@
 distance to the training perturbations.
 
 Learned from sample moments, which hold the same sums over genes that a tile gives at prediction time; no measured
-value of the sample enters. What is made of the features is the business of ``selector.py`` and ``soft_gate.py``.
+value of the sample enters. What is made of the features is decided in ``selector.py`` and ``soft_gate.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Selector: for every sample the one base model that is expected to do best, from what is known at prediction time.
 
-The oracle, which looks at the truth, is its ceiling and stands on the board beside it.
+The oracle, which looks at the truth, is its ceiling and is on the board beside it.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ class EmbeddingRidge(Combiner):
         Raises
         ------
         InputError
-            No rows were handed in, or no model has embeddings.
+            No rows were given, or no model has embeddings.
         MisalignedError
             Models have embeddings, but none that were ever aligned.
         """
@@ -207,7 +207,7 @@ def common_frames(evidence: Evidence, width: int) -> tuple[tuple[CommonFrame, ..
     """
     if evidence.source is None or evidence.references is None:
         raise InputError(
-            "embedding_ridge learns from rows and embeddings, and none were handed in. Give the source and references "
+            "embedding_ridge learns from rows and embeddings, and none were given. Give the source and references "
             "of the reduction."
         )
     frames: list[CommonFrame] = []
@@ -274,7 +274,7 @@ def row_features(frames: tuple[CommonFrame, ...], tile: Tile) -> Array:
             if found is None:
                 raise MisalignedError(
                     f"{frame.model!r} predicts these rows but gives no embedding of them, and embedding_ridge was "
-                    f"learned with it. Let the study fit it (no --predictions file for it), or hand in its embeddings."
+                    f"learned with it. Let the study fit it (no --predictions file for it), or provide its embeddings."
                 )
             part[there] = frame.align(found)[there]
         parts.append(part)

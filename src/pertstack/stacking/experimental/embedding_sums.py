@@ -1,6 +1,6 @@
 """Streamed sums of a regression of profiles on row features: X'X and X'Y of each fold, never the rows.
 
-Centred within the fold and merged tile by tile, in float64. What is regressed on what is the business of
+Centred within the fold and merged tile by tile, in float64. What is regressed on what is handled by
 ``stacking/experimental/embedding_ridge.py``.
 """
 

@@ -1,7 +1,7 @@
 """Common frames: embeddings of different fits, turned so that one coordinate means one thing.
 
 Every fit of a model embeds the same anchor rows; its frame is centred and scaled from them and turned onto a consensus
-of the fits by orthogonal Procrustes. What is made of the aligned vectors is the business of ``embedding_ridge.py``.
+of the fits by orthogonal Procrustes. What is made of the aligned vectors is decided in ``embedding_ridge.py``.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _refuse_unaligned(model: str, fit: RowEmbeddings, anchor_ids: str) -> None:
         raise MisalignedError(
             f"The embeddings of {model!r} were never aligned: its fits embedded no common rows (fitted before anchors "
             f"were kept, per cell line, or by an external program), so the same coordinate means another thing in "
-            f"every fold. Fit again in a new study, pooled over cell lines, or hand in anchors with the arrays."
+            f"every fold. Fit again in a new study, pooled over cell lines, or provide anchors with the arrays."
         )
     if fit.anchor_ids != anchor_ids:
         raise MisalignedError(

@@ -1,6 +1,6 @@
 """Reduced-rank ridge regression of many targets on some features, from sums alone, and its error on held-out sums.
 
-Pure functions. Where the sums come from is the business of ``stacking/experimental/embedding_sums.py``.
+Pure functions. Where the sums come from is handled by ``stacking/experimental/embedding_sums.py``.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ _PIECE = 256  # rows predicted at once, so that the hidden layer stays small
 
 @dataclass(frozen=True)
 class Inputs:
-    """How tiles become inputs of the net; models and genes in an order of their own, so that names do not matter."""
+    """How tiles become inputs of the net; models and genes in their own order, so that names do not matter."""
 
     reference: Reference
     unit: float  # root mean square of the truth, delta units
@@ -151,7 +151,7 @@ class SharedMlp(Combiner):
             raise InputError("hidden, most_epochs, rows, cells and batch of shared_mlp must all be at least 1.")
         if evidence.source is None or evidence.references is None:
             raise InputError(
-                "shared_mlp learns from rows, and none were handed in. Give the source and references of the reduction."
+                "shared_mlp learns from rows, and none were given. Give the source and references of the reduction."
             )
         drawn, folds, cautions = _draw(evidence, self.rows)
         inputs, best, said = _inputs(evidence, evidence.sums), 0, list(cautions)

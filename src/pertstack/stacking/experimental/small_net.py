@@ -1,7 +1,7 @@
 """A small network for cells (sample x gene): one hidden layer, written out, trained by Adam; the same on any machine.
 
 It is small enough that plain numpy is as quick as a framework, needs no extra and gives the same bits every time. What
-goes in and out is the business of ``shared_mlp.py``; gradients are checked against torch in the tests.
+goes in and out is handled by ``shared_mlp.py``; gradients are checked against torch in the tests.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Cells:
 def start_net(n_inputs: int, n_sample: int, n_gene: int, hidden: int, rng: np.random.Generator) -> dict[str, Float]:
     """Parameters of an untrained net. The last layer is zero: it predicts no correction.
 
-    Each part has a stream of its own, and the first input the same slopes however many follow, so that copies of a
+    Each part has its own stream, and the first input the same slopes however many follow, so that copies of a
     model change nothing.
     """
     parts = dict(zip(("models", "sample", "gene"), (n_inputs, n_sample, n_gene), strict=True))

@@ -1,6 +1,6 @@
 """Weights under constraints, exactly: the simplex (sum one, none negative) and the non-negative orthant.
 
-Small problems in M models from sums; how the sums are made is the business of ``sums.py``.
+Small problems in M models from sums; how the sums are made is handled by ``sums.py``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 For sample i let Q_i (M, k) be ``prediction - reference`` on its k genes of largest ``|treated - reference|`` and t_i
 the truth there, both centred over the k genes. A mixture w has r_i = w'b_i / sqrt(yy_i w'A_i w) with A_i = Q_i Q_i',
-b_i = Q_i t_i. How weights are searched is the business of ``direct.py`` and the greedy combiners.
+b_i = Q_i t_i. How weights are searched is handled by ``direct.py`` and the greedy combiners.
 """
 
 from __future__ import annotations

@@ -57,8 +57,9 @@ def folder_to_audit(root: Path | str) -> StudyFolder:
 
 
 def audit_study(folder: StudyFolder, *, deep: bool, clean: bool, expect_head: str | None = None) -> list[Finding]:
-    """Every check of what is on disk: plan, ledger, stores, jobs, results. ``clean`` first removes leftovers of the
-    dead, while no other command works on the study. Each finding stands once, gravest first, in the order of the work.
+    """Every check of what is on disk: plan, ledger, stores, jobs, results. ``clean`` first removes files left
+    by killed processes, while no other command works on the study. Each finding is listed once, gravest first, in the
+    order of the work.
     """
     if clean:
         with folder.alone():
@@ -203,7 +204,7 @@ def _exchanged_truths(folder: StudyFolder) -> list[Finding]:
 
 
 def _ledger_heads(folder: StudyFolder) -> list[str]:
-    """Ends of the ledger that seals and results remember; damaged ones are findings of their own."""
+    """Ends of the ledger that seals and results remember; damaged ones are separate findings."""
     path = folder.results / "verdict.json"
     try:
         return [*heads(folder), *([str(read_json(path)["ledger_head"])] if path.exists() else [])]

@@ -86,7 +86,7 @@ def _paired(folder: StudyFolder, source: StoreSource, model: str, kept: Mapping[
 
 
 def _unpaired(folder: StudyFolder, source: StoreSource, model: str) -> _Errors | None:
-    """Rows that an added model says it saw, against those it did not; each set in units of its own baseline."""
+    """Rows that an added model says it saw, against those it did not; each in units of its own baseline."""
 
     def saw(names: Array, block: Any) -> Array:
         record = source.store.find(block, model)

@@ -1,6 +1,6 @@
 """What the audit asks of tables, plans, jobs and sums: that they agree with each other and with what was promised.
 
-Bytes of predictions are the business of the store, the chain of the ledger that of the ledger; whether a file is what
+Bytes of predictions are handled by the store, the chain of the ledger by the ledger; whether a file is what
 its step wrote is asked of the seals (``study/seals.py``). ``study/audit/audit.py`` puts all of it together.
 """
 
@@ -69,7 +69,7 @@ def weights_as_learned(folder: StudyFolder) -> Iterator[Finding]:
 
 
 def samples_as_laid_out(folder: StudyFolder) -> list[Finding]:
-    """``plan/samples.parquet`` against the metadata that stand beside the predictions, sample by sample."""
+    """``plan/samples.parquet`` against the metadata beside the predictions, sample by sample."""
     path = folder.path("plan", "samples.parquet")
     table = pd.read_parquet(path)
     found, wrong = [], dict[str, list[str]]()
@@ -90,7 +90,7 @@ def samples_as_laid_out(folder: StudyFolder) -> list[Finding]:
                 wrong.setdefault(str(sample), []).append(str(column))
     if wrong:
         examples = [f"{sample} ({', '.join(columns)})" for sample, columns in wrong.items()]
-        text = f"{path} differs for {len(wrong):,} samples from what stands beside their predictions: "
+        text = f"{path} differs for {len(wrong):,} samples from the table beside their predictions: "
         text += f"{first_few(examples, 3)}. One of the two was changed; restore it from a copy."
         found.append(Finding("error", "samples_edited", text, len(wrong), tuple(examples[:10]), str(path)))
     return found
@@ -216,7 +216,7 @@ def sums_as_reduced(folder: StudyFolder) -> Iterator[Finding]:
     """The parts of the one pass, array by array: a cache, but weights are learned from it."""
     for part in sorted(p for p in folder.path("reduced").glob("*") if p.is_dir() and not p.name.startswith(".")):
         if not (part / "part.json").is_file():
-            text = f"{part} has no part.json: it is nobody's. Delete it; the next pass makes it anew."
+            text = f"{part} has no part.json: it belongs to no pass. Delete it; the next pass makes it anew."
             yield Finding("warning", "reduced_unfinished", text, where=str(part / "part.json"))
             continue
         try:

@@ -99,7 +99,7 @@ def bundle_study(folder: StudyFolder, out: Path) -> Path:
     if not (results / "setting.json").exists():
         raise InputError(
             f"{folder.root} was judged by an earlier pertstack, which did not write {results / 'setting.json'}; "
-            "without it nobody else can derive the headline again. Hand on the folder `results` and the ledger instead."
+            "without it the headline cannot be derived elsewhere. Pass on the folder `results` and the ledger instead."
         )
     if read_json(results / "verdict.json")["key"] != read_json(results / "weights.json")["key"]:
         raise InputError(

@@ -51,7 +51,7 @@ AUTO = "auto"
 PARTS = 5
 """Perturbations are parted, so that a constant for the calibration can be made of the other parts."""
 SHOWN = ("matched_by_key", "genes_by_list", "genes_by_second_name", *TOLD)
-"""Notes that are printed and stand on the page."""
+"""Notes that are printed and shown on the page."""
 FLOOR, MEAN = "mean_of_others", "mean"
 
 

@@ -164,7 +164,7 @@ def fit_rows(folder: StudyFolder, job: Job) -> FitRows:
     Raises
     ------
     InputError
-        There are none, as for a cell line whose rows all stand in one fold.
+        There are none, as for a cell line whose rows are all in one fold.
     """
     store = folder.store
     left_out = (job.fold, job.also)
@@ -257,7 +257,7 @@ def study_jobs(
         )
     withdrawn = sorted(set(folder.withdrawn()) & {r.name for r in rows})
     if withdrawn:
-        raise InputError(f"{first_few(withdrawn)} was withdrawn from this study; the reason stands in the ledger.")
+        raise InputError(f"{first_few(withdrawn)} was withdrawn from this study; the reason is in the ledger.")
     jobs: list[Job] = []
     lines = sorted({b.cell_line for b in folder.store.blocks("development")})
     for row in rows:

@@ -62,7 +62,7 @@ class StudyChoices:
     delta: bool = False
     control: Path | None = None  # separate control file of parquet / CSV pairs
     metadata: Path | None = None  # sample table of GCTX data
-    controls: ControlChoice = "plate_mean"  # how control wells or rows are handed out
+    controls: ControlChoice = "plate_mean"  # how control wells or rows are assigned
     control_label: Labels = None  # the perturbations that are the control, where controls are rows
     mapping: dict[str, str] = field(default_factory=dict)
     features: Path | None = None

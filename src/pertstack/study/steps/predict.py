@@ -1,7 +1,7 @@
 """Taking answers away: the shipped ensemble on new samples, and aligned predictions for other tools.
 
 ``predict`` fits the models that carry weight again, on all development rows with their recorded seeds, and combines
-them with the weights of the stack step; why it does not load fitted models is told in
+them with the weights of the stack step; why it does not load fitted models is explained in
 ``docs/decisions/0004-predict-refits.md``.
 """
 
@@ -59,7 +59,7 @@ def predict_new(
     InputError, MisalignedError
         Other genes, another preprocessing, or a model without predictions for the new samples.
     IntegrityError
-        The study was stacked again after its verdict, so nobody has judged what would be shipped; or the verdict says
+        The study was stacked again after its verdict, so what would be shipped has not been judged; or the verdict says
         that nothing should be.
     """
     with folder.taking_away():

@@ -67,7 +67,7 @@ def open_new(folder: StudyFolder, new: Path, reading: Mapping[str, Any] | None =
         raise MisalignedError(
             f"{new} lacks {len(ours - theirs):,} of the study's {len(ours):,} genes "
             f"({first_few(sorted(ours - theirs))}). The ensemble was learned with them; "
-            f"hand in profiles processed in the same way."
+            f"provide profiles processed in the same way."
         )
     if transform is not None:
         named = named_transform(str(transform), "delta" if choices["delta"] else "treated")
@@ -115,7 +115,7 @@ def _refuse_other_values(folder: StudyFolder, file: DataFile, new: Path) -> None
         raise IntegrityError(
             f"Controls of {new} run from {low:.3g} to {high:.3g} (standard deviation {spread:.3g}), and the study's "
             f"values from {card.value_min:.3g} to {card.value_max:.3g} ({card.value_sd:.3g}): they were "
-            f"preprocessed in another way (transform, scaling). Predictions would be meaningless; hand in "
+            f"preprocessed in another way (transform, scaling). Predictions would be meaningless; provide "
             "values as in the study."
         )
 
@@ -333,7 +333,7 @@ def final_jobs(folder: StudyFolder, model: str) -> list[Job]:
             facts = store.record(block, model).meta.get("job")
             if facts is None:
                 raise InputError(
-                    f"{model!r} was added to the study, so it cannot be fitted here. Hand in its predictions for the "
+                    f"{model!r} was added to the study, so it cannot be fitted here. Provide its predictions for the "
                     f"new samples: --predictions {model}=FILE."
                 )
             job = Job(**facts)

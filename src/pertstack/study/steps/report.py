@@ -75,7 +75,7 @@ def report_input(folder: StudyFolder) -> ReportInput:
 
 
 def _made(folder: StudyFolder) -> dict[str, str]:
-    """What stands under the headline. Read off records, so that the same study gives the same page."""
+    """What is shown under the headline. Read off records, so that the same study gives the same page."""
     looks = folder.ledger.of_kind(LOOK)
     seconds = sum(float(read_json(p)["seconds"]) for p in folder.path("jobs").glob("*/*/job.json"))
     return {

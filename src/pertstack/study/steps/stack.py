@@ -53,7 +53,7 @@ class Stacked:
     diversity: Diversity
     slopes: dict[str, float]
     left_out: dict[str, str]  # model -> why it takes no part
-    unverified: tuple[str, ...]  # models that take part although nobody can say what they were fitted on
+    unverified: tuple[str, ...]  # models that take part although their training rows are unknown
     rows_seen: dict[str, int]  # model -> predicted rows that take no part, because it was fitted on them
     probes: tuple[Finding, ...]
     accused: dict[str, str] = field(default_factory=dict)  # of left_out, those that a probe accuses: model -> of what

@@ -1,7 +1,7 @@
 """Numbered checks: why an ensemble may fail to improve, or improve too much to be believed.
 
 Each looks at facts already computed and answers issue, tip, passed or not applicable, with its numbers. A check that
-could not run says so: that is not the same as passed. What to do about each is told in ``docs/checks.md``; the checks
+could not run says so: that is not the same as passed. What to do about each is in ``docs/checks.md``; the checks
 themselves are in ``verdict/checks/of_models.py`` and ``verdict/checks/of_gains.py``.
 """
 

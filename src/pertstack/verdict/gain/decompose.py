@@ -2,7 +2,7 @@
 
 A sample's own control sits on both sides of the canonical metric, so a combiner can gain there by predicting control
 noise. The same paired difference is therefore taken on every reference, on RMSE and on strata, and read into one plain
-sentence, in ``in_words.py``. How an interval is made is the business of ``intervals.py``: a ``Compare`` is handed
+sentence, in ``in_words.py``. How an interval is made is handled by ``intervals.py``: a ``Compare`` is handed
 in.
 """
 

@@ -1,6 +1,6 @@
 """The parts a gain is taken into: paired differences by view and stratum, and what all of them together are read as.
 
-Facts only: how they are found is told in ``decompose.py``, how they are read, in ``in_words.py``.
+Facts only: how they are found is in ``decompose.py``, how they are read, in ``in_words.py``.
 """
 
 from __future__ import annotations

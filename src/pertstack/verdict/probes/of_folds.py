@@ -37,7 +37,7 @@ def fold_fingerprint(
     A model fitted without a fold has, in its level, the mean of the other folds: where a fold's truth is high, its
     out-of-fold predictions are a little low. The covariance of fold means of truth and prediction is therefore lower
     at the true folds than at folds made by shuffling whole groups. A mark that is seen supports the claim. One that is
-    not seen accuses nobody: a model fitted on all rows, or on other folds, lacks it, but so does one without a fitted
+    not seen is no accusation: a model fitted on all rows, or on other folds, lacks it, but so does one without a fitted
     level, and in the predictions of honest flexible models it drowns (42 to 80 % of them were accused once).
     """
     lines = np.zeros(len(folds), dtype=object) if cell_lines is None else np.asarray(cell_lines)
@@ -128,7 +128,7 @@ def permuted_truth(
     ----------
     gain : function
         From an order (n,) of rows, to be applied to the truth, to the out-of-fold gain of the whole procedure, learned
-        anew on the exchanged truth, over something that cannot know which truth stands where: a baseline that never
+        anew on the exchanged truth, over something that cannot know which truth is where: a baseline that never
         sees the perturbation, or the same answers on another exchange.
     strata : array, shape (n,)
         Truths are exchanged within a stratum only (cell line, fold), so that what all samples of it share stays.

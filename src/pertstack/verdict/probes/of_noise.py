@@ -25,7 +25,7 @@ LEAST_EXTREME = 3
 LEAST_OF_BATCH = 4
 """Rows of a batch (plate) from which its effect is estimated."""
 PLATES_UNNAMED = 0.2
-"""Level at which controls are said to tell plates that nobody named: lenient, since missing them accuses the honest."""
+"""Level at which controls show plates that were not named: lenient, since missing them flags honest models."""
 DIRECTIONS = 5
 """Main directions of control differences whose effect is taken out of replicates, with at least ten pairs for each."""
 
@@ -33,7 +33,7 @@ DIRECTIONS = 5
 def too_good(
     predictions: Array, truth: Array, conditions: Array, groups: Array, *, rng: np.random.Generator, model: str = ""
 ) -> Finding:
-    """Is the error below the noise of replicates, which nobody can predict?
+    """Is the error below the noise of replicates, which cannot be predicted?
 
     Samples of one ``condition`` (same perturbation, dose, time, cell line and, where known, plate) differ by noise
     alone, so the expected squared error of an honest prediction is at least their variance. Only conditions with two
@@ -219,7 +219,7 @@ def _comparable(first: Array, second: Array, batch: Array, named: bool) -> tuple
     """Pairs whose batches can be taken out, and which batches they differ by, (n_pairs, n_batches) of 1, -1 and 0.
 
     A pair on two plates one of which is in fewer than ``LEAST_OF_BATCH`` pairs is left out: its plates cannot be told
-    from its noise. Where batches are told by controls, one that no other sample has is a well and no plate.
+    from its noise. If batches are recognised by controls, one that no other sample has is a well and no plate.
     """
     apart = batch[first] != batch[second]
     names, n = np.unique(np.concatenate([batch[first][apart], batch[second][apart]]), return_counts=True)
@@ -240,7 +240,7 @@ def _comparable(first: Array, second: Array, batch: Array, named: bool) -> tuple
 
 def _main_directions(c: Array) -> Array:
     """(n_pairs, at most ``DIRECTIONS``) scores of the differences of controls: an honest model may follow them with any
-    pattern of genes, as plates that nobody named."""
+    pattern of genes, as plates that were not named."""
     n = min(DIRECTIONS, len(c) // 10)
     if n == 0 or not np.any(c):
         return np.zeros((len(c), 0))

@@ -20,7 +20,7 @@ from pertstack.verdict.probes.of_noise import ALPHA, known, not_applicable
 ERROR = "rmse_all@own"
 NO_CHANGE = "no_change"
 LEAST_JUMP = 0.2
-"""A jump below this share of what can be explained accuses nobody, however sure it is: final fits see more rows."""
+"""A jump below this share of what can be explained is no accusation, however sure it is: final fits see more rows."""
 DRAWS = 1000
 
 
@@ -29,9 +29,10 @@ def noise_floor(
 ) -> Finding:
     """Is the mean prediction of a condition closer to the mean of its replicates than that mean is to its own truth?
 
-    The noise of a mean of n replicates is told by its halves: of means over n_a and n_b of them the squared difference
-    is expected to be noise (1 / n_a + 1 / n_b), so their mean has n_a n_b / n^2 of it. An honest prediction errs at
-    least as much. A model that keeps the means of conditions shows here although it says the same for all replicates.
+    The noise of a mean of n replicates is estimated from its halves: of means over n_a and n_b of them the squared
+    difference is expected to be noise (1 / n_a + 1 / n_b), so their mean has n_a n_b / n^2 of it. An honest prediction
+    errs at least as much. A model that keeps the means of conditions shows here although it says the same for all
+    replicates.
     """
     _, code = np.unique(np.asarray(conditions).astype(str), return_inverse=True)
     size = np.bincount(code)

@@ -22,7 +22,7 @@ def accused_gravely(findings: Sequence[Finding]) -> dict[str, list[str]]:
 
 
 def accused(findings: Sequence[Finding]) -> dict[str, list[str]]:
-    """Model -> what it is accused of, in words; findings of severity note accuse nobody."""
+    """Model -> what it is accused of, in words; findings of severity note accuse no model."""
     found: dict[str, list[str]] = {}
     for finding in findings:
         if finding.severity != "note":
@@ -43,8 +43,8 @@ def probe_model(
     """The probes of one model, on the rows and genes it predicted and claims not to have seen.
 
     ``claims_folds``: it says it was cross-fitted on these folds; ``assumed``: rows of one perturbation and cell line
-    are taken for replicates although nobody said so, which makes an accusation a warning. ``floor``: also against the
-    noise of means of replicates.
+    are taken for replicates without being declared as such, which makes an accusation a warning. ``floor``: also
+    against the noise of means of replicates.
     """
     samples, blocks = sampled.samples, source.blocks()
     parts = [source.obs(b).index.isin(samples.index) for b in blocks]
