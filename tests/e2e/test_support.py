@@ -142,6 +142,8 @@ def test_what_is_support_can_be_said_in_four_ways(tmp_path):
     for text, expected in asked.items():
         assert support_rows(obs, [text]).astype(int).tolist() == expected, text
     assert support_rows(obs.drop(columns="kind"), ["kind=single"]).tolist() == [True, True, False, False]
+    joined = pd.DataFrame({"perturbation": ["A", "B", "A_B"]}, index=["s0", "s1", "s2"])
+    assert support_rows(joined, ["kind=single"]).tolist() == [True, True, False]
     for text, error in (
         ("kind=singel", "Did you mean 'single'"),
         ("sort=single", "column"),

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pertstack._base.files import read_json
 from pertstack.design.analysis_plan import AnalysisPlan, is_exploratory
 from pertstack.design.ledger import Ledger
+from pertstack.design.plan.known import fitted_of
 from pertstack.fit.jobs import versions
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.study.audit.probes import stored_probes
@@ -59,7 +60,6 @@ def setting_of(folder: StudyFolder, stored: Stored, looks: int, exploratory: boo
     cheats = {m for m in grave if m in stored.models and m not in accepted}
     if any(kind == "base" and name not in cheats for name, kind in kinds.items()):
         kinds.update(dict.fromkeys(sorted(cheats), "ceiling"))  # shown, never the best single model
-    developed = folder.samples.query("role != 'test'")
     return Setting(
         kinds,
         plan.choice_metric,
@@ -70,7 +70,7 @@ def setting_of(folder: StudyFolder, stored: Stored, looks: int, exploratory: boo
         exploratory,
         versions(),
         cautions,
-        seen=frozenset(map(str, developed["perturbation"])),
+        fitted=fitted_of(folder.samples),
         alone=oof["choice"]["best_single"],
         planned_looks=plan.looks,
         refused=tuple(stack_facts(folder)["accused"]),

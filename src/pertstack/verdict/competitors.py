@@ -12,6 +12,7 @@ import pandas as pd
 from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError
 from pertstack.design.metric_names import direction, find_metric, need_metric, split_metric
+from pertstack.design.plan.known import known_levels
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.verdict.board import Comparison, Kind, LeaderboardRow, ScoreCell, Split
 from pertstack.verdict.gain.decompose import decompose, effect_quartiles
@@ -122,13 +123,13 @@ def decompositions_of(
 
 
 def _strata(table: ScoreTable, setting: Setting) -> dict[str, list[str | None]]:
-    """Effect-size quartiles, cell lines, seen / unseen perturbations, where known and where there are several."""
+    """Effect-size quartiles, cell lines, what the fits knew of the perturbation; where known and where several."""
     strata: dict[str, list[str | None]] = {}
     if "effect_rms" in table.samples:
         strata["effect quartile"] = effect_quartiles(table.samples["effect_rms"].to_numpy(dtype=np.float64))
     strata["cell line"] = [str(x) for x in table.samples["cell_line"]]
-    if setting.seen is not None:
-        strata["perturbation"] = ["seen" if str(p) in setting.seen else "unseen" for p in table.samples["perturbation"]]
+    if setting.fitted is not None:
+        strata.update(known_levels(table.samples["perturbation"], table.samples["fold"], setting.fitted))
     return {view: levels for view, levels in strata.items() if len({x for x in levels if x is not None}) > 1}
 
 

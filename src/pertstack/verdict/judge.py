@@ -21,6 +21,7 @@ from pertstack.verdict.board import Leaderboard, LeaderboardRow, Split, plain_js
 from pertstack.verdict.competitors import best_single_of, decompositions_of, matrix, rows_of, views_of
 from pertstack.verdict.decision import Case, Decision, decide
 from pertstack.verdict.gain.parts import Decomposition, Difference
+from pertstack.verdict.known import known_at_fit
 from pertstack.verdict.looks import looks_in_words
 from pertstack.verdict.ranking import rank
 from pertstack.verdict.setting import BEST_SINGLE, FEW_GROUPS, Resampling, Setting
@@ -119,6 +120,8 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, res
         views[1],
         resampling,
     )
+    if found := known_at_fit(tables, setting, _shipping(setting, best), resampling):
+        together["known_at_fit"] = found
     over_alone = None if chosen is None else _over_alone(setting, table, resampling)
     if setting.evaluated:
         together = {k: v for k, v in together.items() if k in ("confidence_set", "leave_cell_line_out")}
@@ -141,6 +144,13 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, res
         decision,
     )
     return Verdict(board, chosen, decompositions, *views, split, over_alone)
+
+
+def _shipping(setting: Setting, best: str) -> str:
+    """The row whose scores out of fold and on the test are those of what ships."""
+    if setting.chosen in (None, BEST_SINGLE):
+        return setting.alone or best
+    return str(setting.chosen)
 
 
 def _over_alone(setting: Setting, table: ScoreTable, resampling: Resampling) -> Difference | None:

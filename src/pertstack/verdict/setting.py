@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 from pertstack._base.arrays import Array
+from pertstack.design.blocks import SUPPORT
 from pertstack.verdict.board import Kind
 from pertstack.verdict.gain.parts import Difference
 from pertstack.verdict.several import SeveralResampling
@@ -58,9 +59,9 @@ class Resampling(SeveralResampling, Protocol):
 class Setting:
     """What the study knows and the scores do not say.
 
-    ``kinds`` maps every scored name to base / combiner / reference / ceiling. ``seen`` lists perturbations that also
-    occur in the fit rows (None: not known). ``no_drug`` names baselines that never see the perturbation; ``replicate``
-    names the replicate predictor where there is one.
+    ``kinds`` maps every scored name to base / combiner / reference / ceiling. ``fitted`` lists the perturbations of the
+    fit rows by fold (``design.plan.known``; None: not known). ``no_drug`` names baselines that never see the
+    perturbation; ``replicate`` names the replicate predictor where there is one.
     """
 
     kinds: Mapping[str, Kind]
@@ -72,7 +73,7 @@ class Setting:
     exploratory: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
     cautions: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by row name
-    seen: frozenset[str] | None = None
+    fitted: Mapping[int, tuple[str, ...]] | None = None
     no_drug: tuple[str, ...] = NO_DRUG
     replicate: str | None = "replicate"
     alone: str | None = None  # the base model that ships when ``chosen`` is the reference best_single
@@ -97,7 +98,9 @@ class Setting:
         known = {k: v for k, v in value.items() if k != "format"}
         for name in ("cautions", "accused"):
             known[name] = {k: tuple(v) for k, v in known[name].items()}
-        known["seen"] = None if known["seen"] is None else frozenset(known["seen"])
+        before = known.pop("seen", None)  # files of older versions: all of them, whatever their fold
+        by_fold = known.get("fitted") if before is None else {str(SUPPORT): before}
+        known["fitted"] = None if by_fold is None else {int(k): tuple(v) for k, v in by_fold.items()}
         known["accused_gravely"] = frozenset(known["accused_gravely"])
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
         return cls(**plain)
@@ -105,7 +108,7 @@ class Setting:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
+        return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, frozenset):
         return sorted(value)
     return list(value) if isinstance(value, list | tuple) else value

@@ -18,6 +18,7 @@ from pertstack._base.arrays import Array
 from pertstack._base.shown import count_of
 from pertstack._stats.estimate import Estimate
 from pertstack._stats.multiple import ConfidenceSet
+from pertstack.verdict.known import known_in_words
 from pertstack.verdict.views import nan_mean
 from pertstack.verdict.words import interval, number
 
@@ -141,7 +142,7 @@ def _best_of(scores: Scores, split: str, resampling: SeveralResampling) -> dict[
 
 
 def several_in_words(facts: Mapping[str, Any]) -> list[str]:
-    """At most four lines for people, on everything in ``several`` that could be had."""
+    """A few lines for people, on everything in ``several`` that could be had."""
     lines = []
     found = facts.get("confidence_set")
     if found:
@@ -176,7 +177,7 @@ def several_in_words(facts: Mapping[str, Any]) -> list[str]:
                 f"{number(low['difference'], sign=True)} (without {low['left_out']}) to "
                 f"{number(high['difference'], sign=True)} (without {high['left_out']})."
             )
-    return lines
+    return lines + known_in_words(facts.get("known_at_fit"))
 
 
 def gains_shown(found: Mapping[str, Any]) -> list[str]:

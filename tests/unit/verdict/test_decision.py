@@ -158,7 +158,7 @@ def test_a_setting_comes_back_from_its_file_as_it_was():
     """Every field of it, so that whoever derives the verdict again is told the same."""
     full = changed(
         alone="ridge",
-        seen=frozenset({"b", "a"}),
+        fitted={-1: ("c",), 0: ("a", "b")},
         accused={"knn": ("it knows",)},
         accused_gravely=frozenset({"knn"}),
         cautions={"mlp": ("one", "two")},

@@ -122,8 +122,8 @@ def test_strata_follow_effect_size_cell_line_and_seen_perturbations():
     frame, at = table.samples, table.names.index("direct_pooled")
     strong = frame["effect_rms"] > frame["effect_rms"].quantile(0.75)
     table.values_by_name[at, 1, strong.to_numpy()] += 0.5
-    seen = frozenset(f"cpd{i:03d}" for i in range(20))
-    found = judge(table, None, dataclasses.replace(SETTING, seen=seen), RESAMPLING).decomposition
+    fitted = {0: tuple(f"cpd{i:03d}" for i in range(20))}
+    found = judge(table, None, dataclasses.replace(SETTING, fitted=fitted), RESAMPLING).decomposition
     by_quartile = [found.part("effect quartile", f"Q{q}").difference.value for q in (1, 2, 3, 4)]
     assert by_quartile[3] > 0.4 and max(by_quartile[:3]) < 0.1
     assert found.part("perturbation", "seen").difference.n == 20 * 3

@@ -13,7 +13,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
-from pertstack.data.side.targets import genes_of
+from pertstack.data.labels import perturbation_keys
 from pertstack.design.plan.folds import FoldPlan
 
 KIND = "kind"
@@ -76,7 +76,8 @@ def _by_value(obs: pd.DataFrame, column: str, values: Sequence[str]) -> pd.Serie
     if column in obs.columns:
         there = obs[column].astype(str)
     elif column == KIND:
-        there = obs["perturbation"].map(lambda p: _KINDS.get(len(genes_of(p)), "combination"))
+        parts = perturbation_keys(obs["perturbation"])
+        there = obs["perturbation"].map(lambda p: _KINDS.get(len(parts[str(p)]), "combination"))
     else:
         raise unknown_name("column for --support", column, [*map(str, obs.columns), KIND])
     for value in values:
@@ -90,8 +91,7 @@ def propose_support(plan: FoldPlan, obs: pd.DataFrame) -> list[Finding]:
     as planned and with the parts as support; nothing where that makes no difference."""
     frame = obs.reindex(pd.Index(plan.table["sample_id"]))
     frame = frame.assign(role=plan.table["role"].to_numpy(), fold=plan.table["fold"].to_numpy())
-    genes = {p: genes_of(p) for p in frame["perturbation"].astype(str).unique()}
-    parts = frame["perturbation"].astype(str).map(genes)
+    parts = frame["perturbation"].astype(str).map(perturbation_keys(frame["perturbation"]))
     scored = frame["role"] != "support"
     single, combined = parts.map(len) == 1, (parts.map(len) > 1) & scored
     part_of = {g for names in parts[combined] for g in names}

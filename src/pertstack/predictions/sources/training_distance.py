@@ -14,7 +14,7 @@ import pandas as pd
 
 from pertstack._base.digests import digest_json
 from pertstack.data.side.side import PerturbationFeatures
-from pertstack.design.blocks import SUPPORT
+from pertstack.design.plan.known import fitted_of
 from pertstack.fit.baselines.perturbation_knn import Floats, similarity
 
 COLUMN = "training_distance"
@@ -35,9 +35,7 @@ class TrainingDistance:
     @classmethod
     def of_samples(cls, features: PerturbationFeatures, samples: pd.DataFrame) -> TrainingDistance:
         """From a table with ``perturbation``, ``role`` and ``fold`` of every sample."""
-        developed = samples[samples["role"] != "test"]
-        grouped = developed.groupby(developed["fold"].astype("Int64").fillna(SUPPORT).astype(int))["perturbation"]
-        return cls(features, {int(k): tuple(sorted(map(str, names.unique()))) for k, names in grouped})
+        return cls(features, fitted_of(samples))
 
     @property
     def digest(self) -> str:

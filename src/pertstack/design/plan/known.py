@@ -1,0 +1,70 @@
+"""What the fits of a row knew of its perturbation: known when it is predicted, no truth involved.
+
+A combination of two genes is another question with both genes seen, with one and with none (GEARS: Roohani, Huang and
+Leskovec 2024, Nat Biotechnol 42:927). Out of fold the fits know less than the final ones: parts of a combination may
+lie in its own fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from pertstack.data.labels import perturbation_keys
+from pertstack.design.blocks import SUPPORT
+
+SEEN, PARTS, ALONE = "perturbation", "parts seen", "parts measured alone"
+SINGLE = "single"
+"""Level of a perturbation that joins nothing, among combinations."""
+
+Fitted = Mapping[int, Sequence[str]]
+"""Perturbations that may be fitted on: those of each fold, and those of support under ``SUPPORT``."""
+
+
+def fitted_of(samples: pd.DataFrame) -> dict[int, tuple[str, ...]]:
+    """From a table with ``perturbation``, ``role`` and ``fold`` of every sample; test rows are never fitted on."""
+    developed = samples[samples["role"] != "test"]
+    grouped = developed.groupby(developed["fold"].astype("Int64").fillna(SUPPORT).astype(int))["perturbation"]
+    return {int(k): tuple(sorted(map(str, names.unique()))) for k, names in grouped}
+
+
+def known_levels(perturbations: Sequence[object], folds: Sequence[object], fitted: Fitted) -> dict[str, list[str]]:
+    """What was known of each row (n,) when it was predicted, by view.
+
+    Parameters
+    ----------
+    perturbations, folds : (n,)
+        A row of a fold is predicted by fits without that fold; a fold that is missing (None, NaN) marks a row of the
+        test or a new one, which all of ``fitted`` was fitted for.
+
+    Returns
+    -------
+    ``perturbation``: seen or unseen. Where there are combinations also ``parts seen``: how many of the parts were
+    fitted on, alone or in another combination (``1 of 2``; ``single`` for rows that join nothing); and ``parts measured
+    alone``, where that is not the same.
+    """
+    asked = [str(p) for p in perturbations]
+    own = [None if pd.isna(f) else int(f) for f in folds]  # type: ignore[call-overload]
+    keys = perturbation_keys([*asked, *(p for names in fitted.values() for p in names)])
+    rows: dict[tuple[str, int | None], tuple[str, str, str]] = {}
+    for fold in dict.fromkeys(own):
+        there = {keys[p] for k, names in fitted.items() if k != fold for p in names}
+        alone, anywhere = {key[0] for key in there if len(key) == 1}, {part for key in there for part in key}
+        for name in {p for p, f in zip(asked, own, strict=True) if f == fold}:
+            rows[name, fold] = (
+                "seen" if keys[name] in there else "unseen",
+                _count(keys[name], anywhere),
+                _count(keys[name], alone),
+            )
+    found = [rows[name, fold] for name, fold in zip(asked, own, strict=True)]
+    levels = {view: [row[i] for row in found] for i, view in enumerate((SEEN, PARTS, ALONE))}
+    if all(level == SINGLE for level in levels[PARTS]):
+        return {SEEN: levels[SEEN]}
+    if levels[ALONE] == levels[PARTS]:
+        del levels[ALONE]
+    return levels
+
+
+def _count(parts: tuple[str, ...], known: set[str]) -> str:
+    return SINGLE if len(parts) == 1 else f"{sum(p in known for p in parts)} of {len(parts)}"

@@ -1,0 +1,90 @@
+"""What ships by what its fits knew of a row, out of fold and on the test: is the question asked that of use?
+
+Within a level the rows ask the same of the fits; what is left between out of fold and test is how fits on a part of the
+rows differ from the final ones, and chance. Facts for ``leaderboard.json`` (``several``), the report and the terminal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pertstack.design.plan.known import SEEN, known_levels
+from pertstack.reduce.score_table import ScoreTable
+from pertstack.verdict.views import nan_mean
+from pertstack.verdict.words import interval, metric_label, need_metric, number
+
+if TYPE_CHECKING:
+    from pertstack.verdict.board import Split
+    from pertstack.verdict.setting import Resampling, Setting
+
+
+def known_at_fit(
+    tables: Mapping[Split, ScoreTable], setting: Setting, name: str, resampling: Resampling
+) -> dict[str, Any] | None:
+    """Scores of ``name`` on the deciding metric by view and level; None where all rows were known alike.
+
+    ``rows``: view, level, and for ``oof`` and ``test`` n, value, ci (None without rows); ``gap``: test less out of
+    fold, with an interval from both (their groups are disjoint, so half-widths add as squares).
+    """
+    if setting.fitted is None:
+        return None
+    levels = {s: known_levels(t.samples["perturbation"], t.samples["fold"], setting.fitted) for s, t in tables.items()}
+    rows: list[dict[str, Any]] = []
+    for view in dict.fromkeys(v for found in levels.values() for v in found):
+        there = {s: np.asarray(found.get(view, [])) for s, found in levels.items()}
+        known = sorted({str(x) for found in there.values() for x in found})
+        for level in known if len(known) > 1 else []:
+            parts = {s: _part(tables[s], name, found == level, setting, resampling) for s, found in there.items()}
+            facts = {s: parts.get(s) for s in ("oof", "test")}
+            rows.append({"view": view, "level": level, **facts, "gap": _gap(facts["oof"], facts["test"])})
+    return {"name": name, "metric": setting.primary, "rows": rows} if rows else None
+
+
+def _part(table: ScoreTable, name: str, here: Any, setting: Setting, resampling: Resampling) -> dict[str, Any] | None:
+    if name not in table.names or not here.any():
+        return None
+    values = table.values(name, need_metric(table.metrics, setting.primary))[here]
+    ci = resampling.intervals(values[None], table.samples["group"].to_numpy()[here])[0]
+    return {"n": int(here.sum()), "value": nan_mean(values), "ci": None if ci is None else list(ci)}
+
+
+def _gap(oof: Mapping[str, Any] | None, test: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if oof is None or test is None or oof["value"] is None or test["value"] is None:
+        return None
+    gap, cis = test["value"] - oof["value"], [part["ci"] for part in (oof, test)]
+    if None in cis:
+        return {"difference": gap, "ci": None}
+    half = math.hypot(*((hi - lo) / 2 for lo, hi in cis))
+    return {"difference": gap, "ci": [gap - half, gap + half]}
+
+
+def known_in_words(facts: Mapping[str, Any] | None) -> list[str]:
+    """A line per view; of seen and unseen perturbations only where the two sides differ in them."""
+    if not facts:
+        return []
+    lines, metric = [], metric_label(facts["metric"])
+    for view in dict.fromkeys(r["view"] for r in facts["rows"]):
+        rows = [r for r in facts["rows"] if r["view"] == view]
+        if view == SEEN and all(r["oof"] and r["test"] for r in rows):
+            continue
+        told = "; ".join(f"{r['level']}: {_told(r)}" for r in rows)
+        lines.append(f"{facts['name']} by {view} ({metric}): {told}.")
+    return lines
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    said = [
+        f"{where} {number(row[split]['value'])} (n {row[split]['n']:,})"
+        for split, where in (("oof", "out of fold"), ("test", "test"))
+        if row[split]
+    ]
+    gap = row["gap"]
+    if gap is not None:
+        ci: Sequence[float] | None = gap["ci"]
+        pair = None if ci is None else (ci[0], ci[1])
+        said.append(f"difference {number(gap['difference'], sign=True)} {interval(pair, sign=True)}".strip())
+    return ", ".join(said)
