@@ -7,15 +7,15 @@ no-harm rule and keeps the fits. It never opens a held-out test: that is handled
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from pertstack._base.errors import MisalignedError, first_few, unknown_name
+from pertstack._base.errors import InputError, MisalignedError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack._base.labelled import align
 from pertstack.data.labels import one_spelling, spelling_finding
@@ -32,7 +32,7 @@ from pertstack.stacking.combiner import Combiner
 from pertstack.stacking.nested import NestedFits, fit_nested
 from pertstack.stacking.sums import Reference
 from pertstack.verdict.probes.rows import sample_rows
-from pertstack.verdict.probes.run import accused, probe_model
+from pertstack.verdict.probes.run import accused, accused_gravely, probe_model
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,10 @@ class StackFit:
     """What the probes say of every model's claim to be out of fold; an accusation is a warning too."""
     named_genes: bool = False
     """Whether genes have names, to which DataFrames of new predictions are brought."""
+    accused: Mapping[str, str] = field(default_factory=dict)
+    """Models left out because a probe shows that they saw the rows they predict: model -> what it shows."""
+    accepted: tuple[str, ...] = ()
+    """Models that a probe accuses and that take part because ``accept_accused`` names them."""
 
     @property
     def chosen(self) -> str:
@@ -133,6 +137,7 @@ def stack(
     condition: Any = None,
     embeddings: Mapping[str, ArrayEmbedding] | None = None,
     features: Mapping[str, Any] | None = None,
+    accept_accused: Sequence[str] = (),
 ) -> StackFit:
     """Stack out-of-fold predictions held in memory.
 
@@ -158,7 +163,15 @@ def stack(
         for knowing the noise of single measurements, which only in-sample predictions do. Without it rows of one
         perturbation and cell line (and dose and time, where ``features`` have them) are taken for replicates.
 
-    Warns (``UserWarning``) when a probe accuses a model; ``StackFit.findings`` has the numbers.
+    accept_accused : models that take part although a probe shows (severity error) that they saw the rows they predict;
+        without it they are neither combined nor the best single model.
+
+    Warns (``UserWarning``) when a probe accuses a model; ``StackFit.findings`` has the numbers, ``accused`` who is out.
+
+    Raises
+    ------
+    UnknownNameError, InputError
+        ``accept_accused`` names no model, or one that no probe accuses; every model is accused.
 
     Example
     -------
@@ -183,19 +196,28 @@ def stack(
     )
     found = ordered.values
     features = None if features is None else {f: found[f"features[{f!r}]"] for f in features}
-    source = ArraySource(
-        {m: found[f"predictions[{m!r}]"] for m in predictions},
-        found["treated"],
-        found["control"],
-        folds=found["folds"],
-        perturbation=_one_name_each(found["perturbation"]),
-        cell_line=found["cell_line"],
-        gene_names=ordered.columns if gene_names is None else gene_names,
-        group=found["group"],
-        obs=sample_table(features, np.shape(found["treated"]), condition=found["condition"]),
-        embeddings=embeddings,
-    )
+    names = _one_name_each(found["perturbation"])
+
+    def source_of(models: Iterable[str]) -> ArraySource:
+        return ArraySource(
+            {m: found[f"predictions[{m!r}]"] for m in models},
+            found["treated"],
+            found["control"],
+            folds=found["folds"],
+            perturbation=names,
+            cell_line=found["cell_line"],
+            gene_names=ordered.columns if gene_names is None else gene_names,
+            group=found["group"],
+            obs=sample_table(features, np.shape(found["treated"]), condition=found["condition"]),
+            embeddings=None if embeddings is None else {m: e for m, e in embeddings.items() if m not in left_out},
+        )
+
+    left_out: dict[str, str] = {}
+    source = source_of(predictions)
     findings = _probes(source, seed, claims_folds=not trust_partial, assumed=condition is None)
+    left_out |= _left_out(findings, predictions, accept_accused)
+    if left_out:
+        source = source_of(m for m in predictions if m not in left_out)
     with threadpool_limits(limits=1):  # many small solves, on which BLAS threads wait for each other
         references = References.collect(source)
         k = min(max(80, wanted.top or 0), len(source.gene_names))
@@ -213,7 +235,28 @@ def stack(
         table = score(source, nested.combines(), references, metrics=metrics)
         choice = choose(table, nested, seed=seed, trust_partial=trust_partial)
     named = gene_names is not None or ordered.columns is not None
-    return StackFit(table, nested, choice, references, findings, named)
+    return StackFit(table, nested, choice, references, findings, named, left_out, tuple(sorted(set(accept_accused))))
+
+
+def _left_out(findings: Sequence[Finding], models: Iterable[str], accepted: Sequence[str]) -> dict[str, str]:
+    """Models that a probe accuses with severity error and that nobody accepted, with what it shows."""
+    there, grave = list(models), accused_gravely(findings)
+    for name in accepted:
+        if name not in there:
+            raise unknown_name("model of the stack", name, there)
+        if name not in grave:
+            raise InputError(
+                f"No probe shows that {name} saw the rows it predicts (shown for: {', '.join(grave) or 'none'}), so "
+                "there is nothing to accept. Leave it out of accept_accused."
+            )
+    left_out = {m: " ".join(words) for m, words in grave.items() if m not in accepted}
+    if len(left_out) == len(there):
+        raise InputError(
+            "Probes show of every model that it saw the rows it predicts, so nothing is left to stack: "
+            f"{' '.join(left_out.values())} Hand in out-of-fold predictions, or stack one all the same with "
+            f"accept_accused=[{there[0]!r}]."
+        )
+    return left_out
 
 
 def _one_name_each(perturbation: Any) -> Any:
@@ -233,6 +276,8 @@ def _probes(source: ArraySource, seed: int, *, claims_folds: bool, assumed: bool
         for model in source.models
         for finding in probe_model(source, sampled, model, seed, claims_folds=claims_folds, assumed=assumed)
     ]
-    for words in accused(found).values():
-        warnings.warn(" ".join(words), stacklevel=3)
+    grave = accused_gravely(found)
+    for model, words in accused(found).items():
+        what = " It takes no part, unless accept_accused names it." if model in grave else ""
+        warnings.warn(" ".join(words) + what, stacklevel=3)
     return tuple(found)

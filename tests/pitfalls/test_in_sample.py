@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import pertstack as ps
-from pertstack._base.errors import InputError, LeakError
+from pertstack._base.errors import InputError, LeakError, UnknownNameError
 from pertstack.data.rows import FitRows
 from pertstack.design.blocks import Block
 from pertstack.design.provenance import FittedOn
@@ -89,6 +89,31 @@ def test_in_sample_predictions_are_flagged_with_numbers(noise_only):
     assert grave.severity == "error" and grave.numbers["error"] < 0.001 < 0.5 < grave.numbers["noise"]
     assert found["knows_replicate_noise", "tree"].numbers["mean_correlation"] > 0.9
     assert not [f for f in fit.findings if f.where == "honest" and f.severity == "error"]
+
+
+def test_arrays_leave_an_accused_model_out_of_choice_and_best_single():
+    """The best single model was the leaker itself; ``accept_accused`` puts it back by name, and nothing else does."""
+    who, control, treated, predictions = in_sample_arrays(noise_only=False)
+    mean = {"fold_mean": np.stack([treated[who % 3 != k].mean(axis=0) for k in range(3)])[who % 3]}
+    names = [f"d{w}" for w in who]
+    given = {"treated": treated, "control": control, "folds": who % 3, "perturbation": names, "condition": names}
+    with pytest.warns(UserWarning, match="takes no part, unless accept_accused"):
+        fit = ps.stack({**predictions, **mean}, **given, combiners=["mean", "simplex"])
+    assert list(fit.accused) == ["tree"] and "replicates" in fit.accused["tree"] and fit.accepted == ()
+    assert "tree" not in fit.scores.names and fit.choice.best_single != "tree"
+    without = {"honest": predictions["honest"], **mean}
+    np.testing.assert_array_equal(
+        fit.predict({**predictions, **mean}, control=control), fit.predict(without, control=control)
+    )
+    with pytest.warns(UserWarning):
+        back = ps.stack({**predictions, **mean}, **given, combiners=["mean", "simplex"], accept_accused=["tree"])
+    assert back.choice.best_single == "tree" and back.accepted == ("tree",) and not back.accused
+    with pytest.warns(UserWarning), pytest.raises(UnknownNameError, match="'three'"):
+        ps.stack({**predictions, **mean}, **given, combiners=["mean"], accept_accused=["three"])
+    with pytest.warns(UserWarning), pytest.raises(InputError, match="No probe shows that honest"):
+        ps.stack({**predictions, **mean}, **given, combiners=["mean"], accept_accused=["honest"])
+    with pytest.warns(UserWarning), pytest.raises(InputError, match="nothing is left to stack"):
+        ps.stack({"tree": predictions["tree"]}, **given, combiners=["mean"])
 
 
 def test_a_model_fitted_on_all_rows_lacks_the_mark_of_its_folds():

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.references.judged_world import KINDS, world
-from tests.references.plain_resampling import PlainResampling
 
 from pertstack.design.plan.known import ALONE, PARTS, SEEN, fitted_of, known_levels
 from pertstack.verdict.judge import judge
 from pertstack.verdict.setting import Setting
 from pertstack.verdict.several import several_in_words
+from references.judged_world import KINDS, world
+from references.plain_resampling import PlainResampling
 
 GENES = [f"g{i}" for i in range(6)]
 NAMES = [*GENES, *("+".join(p) for p in combinations(GENES, 2))]
