@@ -55,7 +55,7 @@ def cautions_of(n_groups: int, lo: float, hi: float) -> tuple[str, ...]:
     if n_groups <= 1:
         return ("one group: an interval is not possible",) if n_groups else ("no defined sample",)
     if not np.isfinite([lo, hi]).all():
-        return (f"{n_groups} groups are too few for an interval at this level",)
+        return (f"{n_groups} groups, or the few of them that differ, are too few for an interval at this level",)
     return (f"{n_groups} groups: the interval is a rough guide",) if n_groups < ROUGH else ()
 
 

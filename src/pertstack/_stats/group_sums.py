@@ -18,6 +18,10 @@ from pertstack._base.errors import InputError
 
 _CELLS = 4_000_000
 """Draws held at once: resamples x groups."""
+STILL = 0.01
+"""A resample with less than this share of the standard error seen has no spread: it missed the few groups that differ,
+and what is left is rounding or the noise of near-copies. To divide by it would make an interval a hundred times as wide
+as the values themselves."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,9 @@ def draw_counts(n_groups: int, resamples: int, rng: np.random.Generator) -> Iter
 
 
 def resample(sums: GroupSums, resamples: int, rng: np.random.Generator) -> Draws:
-    """Means and standard errors of all rows in bootstrap resamples of whole groups."""
+    """Means and standard errors of all rows in bootstrap resamples of whole groups; no spread (``STILL``) is 0."""
     s, c = sums.total.T, sums.count.T  # (n_groups, n_rows)
+    least = STILL * np.nan_to_num(sums.errors())
     means, errors = [], []
     for weight in draw_counts(len(s), resamples, rng):
         count = weight @ c
@@ -108,7 +113,8 @@ def resample(sums: GroupSums, resamples: int, rng: np.random.Generator) -> Draws
         square = weight @ (s * s) - 2 * mean * (weight @ (s * c)) + mean**2 * (weight @ (c * c))
         n = weight @ (c > 0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            errors.append(np.sqrt(n / (n - 1) * np.maximum(square, 0)) / count)
+            error = np.sqrt(n / (n - 1) * np.maximum(square, 0)) / count
+        errors.append(np.where(error < least, 0.0, error))
         means.append(mean)
     return Draws(np.concatenate(means), np.concatenate(errors))
 

@@ -129,7 +129,8 @@ def _strata(table: ScoreTable, setting: Setting) -> dict[str, list[str | None]]:
         strata["effect quartile"] = effect_quartiles(table.samples["effect_rms"].to_numpy(dtype=np.float64))
     strata["cell line"] = [str(x) for x in table.samples["cell_line"]]
     if setting.fitted is not None:
-        strata.update(known_levels(table.samples["perturbation"], table.samples["fold"], setting.fitted))
+        known = known_levels(table.samples["perturbation"], table.samples["fold"], setting.fitted)
+        strata |= {view: list(levels) for view, levels in known.items()}
     return {view: levels for view, levels in strata.items() if len({x for x in levels if x is not None}) > 1}
 
 

@@ -372,3 +372,18 @@ def test_max_t_is_unbounded_and_silent_where_many_resamples_have_no_spread() -> 
         warnings.simplefilter("error")
         found = max_t(values, np.arange(6), rng=rng(1))
     assert all(e.lo == -np.inf and e.hi == np.inf and e.cautions for e in found)
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-9, 1e-6])
+def test_near_copies_that_differ_in_one_group_have_no_interval_instead_of_a_huge_one(eps: float) -> None:
+    """The oracle above near-copies printed +-569: resamples without the one group divided by the copies' noise."""
+    draw = rng(0)
+    a = eps * draw.normal(size=40)
+    a[3] += 0.5
+    base = draw.normal(0, 0.1, 40)
+    values = np.stack([base, base + eps * draw.normal(size=40), base + a])
+    alone = interval(a, np.arange(40), rng=rng(1))
+    best = difference_to_best(values, np.array([True, True, False]), np.arange(40), rng=rng(1))[2]
+    for found in (alone, best):
+        assert found.value == pytest.approx(0.0125, abs=1e-5) and found.ci is None, found
+    assert "few of them that differ" in alone.cautions[0]

@@ -7,7 +7,8 @@ lie in its own fold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -29,7 +30,7 @@ def fitted_of(samples: pd.DataFrame) -> dict[int, tuple[str, ...]]:
     return {int(k): tuple(sorted(map(str, names.unique()))) for k, names in grouped}
 
 
-def known_levels(perturbations: Sequence[object], folds: Sequence[object], fitted: Fitted) -> dict[str, list[str]]:
+def known_levels(perturbations: Iterable[object], folds: Iterable[Any], fitted: Fitted) -> dict[str, list[str]]:
     """What was known of each row (n,) when it was predicted, by view.
 
     Parameters
@@ -45,7 +46,7 @@ def known_levels(perturbations: Sequence[object], folds: Sequence[object], fitte
     alone``, where that is not the same.
     """
     asked = [str(p) for p in perturbations]
-    own = [None if pd.isna(f) else int(f) for f in folds]  # type: ignore[call-overload]
+    own = [None if pd.isna(f) else int(f) for f in folds]
     keys = perturbation_keys([*asked, *(p for names in fitted.values() for p in names)])
     rows: dict[tuple[str, int | None], tuple[str, str, str]] = {}
     for fold in dict.fromkeys(own):
