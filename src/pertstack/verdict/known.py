@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pertstack.design.metric_labels import metric_label
+from pertstack.design.metric_names import need_metric
 from pertstack.design.plan.known import SEEN, known_levels
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.verdict.views import nan_mean
-from pertstack.verdict.words import interval, metric_label, need_metric, number
+from pertstack.verdict.words import interval, number
 
 if TYPE_CHECKING:
     from pertstack.verdict.board import Split
