@@ -22,6 +22,7 @@ from pertstack.data.rows import Float32
 from pertstack.predictions.importers.anndata_files import anndata_columns
 from pertstack.predictions.importers.by_key import columns_of
 from pertstack.predictions.importers.cards import named_transform
+from pertstack.predictions.importers.gene_lists import positional
 from pertstack.predictions.importers.named_files import Paths, named_files
 from pertstack.predictions.importers.onto import Given, common_genes, given, laid_out, scratch
 from pertstack.predictions.importers.scale import Scale
@@ -165,7 +166,7 @@ def _checked(
         scale,
         gene_names=genes,
         ids_in_file=len(model.matches) < len(model.files),
-        genes_by_list=any(f.code == "genes_by_list" for f in model.findings),
+        genes_by_list=positional(genes) or any(f.code == "genes_by_list" for f in model.findings),
     )
     if wrong := [f for f in found if f.severity == "error"]:
         raise IntegrityError(wrong[0].message)

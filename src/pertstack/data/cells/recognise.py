@@ -16,6 +16,8 @@ from pertstack.data.readers.matrices import RowSource
 
 LOOKED_AT, RUNS = 512, 16
 """Rows looked at, in this many runs spread over the file."""
+VALUES = 4 * 10**7
+"""Values looked at, at most, where rows are long."""
 MANY = 10
 """Rows of one condition that replicate wells do not reach."""
 SOME = 3
@@ -47,7 +49,7 @@ class Look:
 def look_at(matrix: RowSource) -> Look:
     """Kind of values and share of zeros, from runs of rows spread over the file."""
     n = matrix.shape[0]
-    run = max(1, LOOKED_AT // RUNS)
+    run = max(1, min(LOOKED_AT, VALUES // max(1, matrix.shape[1])) // RUNS)
     starts = np.unique(np.linspace(0, max(0, n - run), min(RUNS, -(-n // run))).astype(np.int64))
     parts = [matrix.rows(int(s), min(n, int(s) + run)) for s in starts]
     values = np.concatenate(parts) if parts else np.empty((0, matrix.shape[1]), dtype=np.float32)

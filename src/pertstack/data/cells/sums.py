@@ -7,6 +7,7 @@ summed anywhere, in any order and any size, and merge to the same bits. Which ce
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,18 @@ _LIMIT = 2.0**62
 _FINE, _UNUSABLE, _UNSORTED = 0, 1, 2
 
 
+def _require_room(size: int, n_groups: int, n_genes: int) -> None:
+    """InputError where the disk of temporary files has no room for so many bytes of sums."""
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise InputError(
+            f"{n_groups:,} groups of cells x {n_genes:,} genes need {size / 1e9:,.0f} GB while they are summed, and "
+            f"{folder} has {free / 1e9:,.0f} GB free. Point TMPDIR to a larger disk; or are perturbation, cell line "
+            f"and batch in other columns (--dry-run, --map)?"
+        )
+
+
 @dataclass
 class GroupSums:
     """Sums over the cells of each group; ``merge`` adds those of other cells.
@@ -51,9 +64,11 @@ class GroupSums:
         """No cell yet. Large sums lie in a temporary file, so memory stays bounded."""
         shape = (n_groups, n_genes, 4)
         zeros: Int64
-        if n_groups * n_genes * 4 * 8 > IN_MEMORY:
+        size = n_groups * n_genes * 4 * 8
+        if size > IN_MEMORY:
+            _require_room(size, n_groups, n_genes)
             stream = tempfile.TemporaryFile(prefix="pertstack-cells-")  # noqa: SIM115 (lives as long as the map)
-            stream.truncate(n_groups * n_genes * 4 * 8)
+            stream.truncate(size)
             zeros = np.memmap(stream, dtype=np.int64, mode="r+", shape=shape)
         else:
             zeros = np.zeros(shape, dtype=np.int64)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -17,6 +18,9 @@ from pertstack._base.errors import InputError
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 BAND_BYTES = 64 * 10**6
+DECLARED = 10**10
+"""Bytes that an array may declare without being asked whether they are there."""
+PACKED_AT_MOST, FILES_COUNTED = 5000, 2000
 
 
 class RowSource(Protocol):
@@ -131,6 +135,9 @@ class StoredRows:
                 from anndata.io import sparse_dataset
 
                 element = sparse_dataset(element)
+                refuse_hollow(element.group["data"], f"{self.key}/data", self.path)
+            else:
+                refuse_hollow(element, self.key, self.path)
             self._open = element
         return self._open
 
@@ -192,6 +199,30 @@ class StoredRows:
         chunks = getattr(self._open, "chunks", None)
         rows = 0 if not chunks else int(chunks[0])
         return rows if rows > 1 and rows * self.shape[1] * self.dtype.itemsize <= BAND_BYTES else 0
+
+
+def refuse_hollow(array: Any, key: str, path: Path) -> None:
+    """That an array which declares more than 10 GB has about as much in the file, whatever packs it.
+
+    Raises
+    ------
+    InputError
+        It declares more than ``PACKED_AT_MOST`` times what is there: cut short, or never filled.
+    """
+    declared = int(np.prod([int(n) for n in array.shape], dtype=object)) * np.dtype(array.dtype).itemsize
+    if declared <= DECLARED:
+        return
+    if hasattr(array, "id"):  # HDF5; parts of a virtual or external array lie in other files
+        there = declared if array.is_virtual or array.external else int(array.id.get_storage_size())
+    else:
+        sizes = [f.stat().st_size for f in islice(path.rglob("*"), FILES_COUNTED) if f.is_file()]
+        there = declared if len(sizes) >= FILES_COUNTED else sum(sizes)
+    if declared > PACKED_AT_MOST * there:
+        count = int(np.prod([int(n) for n in array.shape], dtype=object))
+        raise InputError(
+            f"{path}: {key} declares {count:,} values ({declared / 1e9:,.0f} GB), and the "
+            f"file holds {there / 1e6:,.1f} MB of them. It was cut short or never filled. Copy the file again."
+        )
 
 
 def open_root(path: Path, kind: Literal["hdf5", "zarr"]) -> Any:

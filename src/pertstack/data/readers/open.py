@@ -13,6 +13,7 @@ from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
 from pertstack.data.labels import one_spelling, spelling_finding
 from pertstack.data.readers.anndata_tables import refuse_packed
+from pertstack.data.readers.cell_lists import as_anndata, cell_lists
 from pertstack.data.readers.control_rows import Labels
 
 
@@ -36,9 +37,9 @@ def open_data(
     Parameters
     ----------
     path
-        ``.h5ad`` file or ``.zarr`` folder (AnnData); ``.parquet`` / ``.csv`` / ``.tsv`` table; ``.gctx`` / ``.gct``;
-        PDGrapher's ``.pt`` or the folder of them; ``.pkl`` tables of the founding study. Layouts:
-        ``docs/formats-data.md``.
+        ``.h5ad`` file or ``.zarr`` folder (AnnData); parquet of cells, with genes and values as lists, a file or a
+        folder; ``.parquet`` / ``.csv`` / ``.tsv`` table; ``.gctx`` / ``.gct``; PDGrapher's ``.pt`` or the folder of
+        them; ``.pkl`` tables of the founding study. Layouts: ``docs/formats-data.md``.
     mapping
         Canonical column -> source column (``{"cell_line": "cell_id"}``), ``const:VALUE`` or ``none``.
     control_layer
@@ -90,6 +91,7 @@ def open_data(
         control_label=control_label,
         cells=cells,
     )
+    file.path = str(path)
     changed = one_spelling(file.obs["perturbation"].unique())
     file.obs["perturbation"] = file.obs["perturbation"].replace(changed)
     file.notes += spelling_finding(changed, file.path)
@@ -111,12 +113,14 @@ def _open(
     control_label: Labels,
     cells: CellChoice | None,
 ) -> DataFile:
-    kind = _kind(path)
+    kind, place = _kind(path), path
+    if (columns := cell_lists(path)) is not None:
+        kind, place = "anndata", as_anndata(path, columns)
     if kind == "anndata":
         from pertstack.data.readers.anndata_reader import open_anndata
 
         return open_anndata(
-            path,
+            place,
             mapping=mapping,
             control_layer=control_layer,
             treated_layer=treated_layer,
@@ -182,6 +186,12 @@ def _kind(path: Path) -> str:
         return "pdgrapher" if any(path.glob("data_backward_*.pt")) else "anndata"
     suffixes = [s.casefold() for s in path.suffixes]
     last = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in PACKED else (suffixes[-1] if suffixes else "")
+    if last in (".vcc", ".json", ".npz", ".zst"):
+        raise InputError(
+            f"{path}: files of kind {last!r} are read as predictions, and data are measured, with controls. Compare "
+            f"it with measured cells: pertstack evaluate DATA.h5ad {path}, or give it to a study: pertstack add STUDY "
+            f"NAME {path}."
+        )
     if last not in _KINDS:
         raise InputError(
             f"{path}: files of kind {last or 'without suffix'!r} are not known. Known: {', '.join(sorted(_KINDS))}."

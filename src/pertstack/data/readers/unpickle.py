@@ -126,11 +126,16 @@ class TorchArchive:
 
 
 def _refuse(module: str, name: str, path: Path) -> pickle.UnpicklingError:
+    mend = "Save the data as .h5ad, .npz or .parquet where it was made."
+    if module.split(".")[0] == "anndata":
+        mend = (
+            f"Where you trust the file and anndata is installed, write its AnnData out, one file for each model:\n"
+            f"python -c \"import pickle; d = pickle.load(open({str(path)!r}, 'rb')); d = d if isinstance(d, dict) else "
+            f"{{{path.stem!r}: d}}; [a.write_h5ad(f'{{n}}.h5ad') for n, a in d.items()]\""
+        )
     return pickle.UnpicklingError(
         f"{path} wants to load {module}.{name}. Only numpy arrays, pandas tables, torch tensors and plain containers "
-        f"are read from "
-        f"pickles, because anything else could run a program. Save the data as .h5ad, .npz or .parquet "
-        f"where it was made."
+        f"are read from pickles, because anything else could run a program. {mend}"
     )
 
 

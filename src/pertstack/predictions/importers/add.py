@@ -33,13 +33,14 @@ from pertstack.predictions.importers.by_name import (
 from pertstack.predictions.importers.cards import NamedTransform, check_cards, mapped_file, named_transform, sidecar
 from pertstack.predictions.importers.files import PredictionFile
 from pertstack.predictions.importers.fitted import FittedOnBlocks
-from pertstack.predictions.importers.gene_lists import with_genes
+from pertstack.predictions.importers.gene_lists import positional, with_genes
 from pertstack.predictions.importers.merge import Marks, is_merge_file, open_merge_predictions
 from pertstack.predictions.importers.opening import as_paths, open_file, refuse_repeats
 from pertstack.predictions.importers.sampled import Place, Sampled, measured_rows
 from pertstack.predictions.importers.scale import Scale, check_scale, refuse_the_truth
 from pertstack.predictions.importers.shift import check_shift
 from pertstack.predictions.importers.streaming import stream_into
+from pertstack.predictions.importers.value_checks import check_gene_order
 from pertstack.predictions.store.names import NESTED_PREFIX, TRUTH_LAYERS, encode_name, nested_name
 from pertstack.predictions.store.store import PredictionStore
 
@@ -116,6 +117,7 @@ def add_predictions(
     named = [with_genes(f, [str(g) for g in store.gene_names], genes, other_names) for f in files]
     files, matches = _matched([f for f, _ in named], known, columns, space, len(store.gene_names))
     own_genes = [str(g) for g in store.gene_names]
+    by_position = positional(own_genes) or any(f.code == "genes_by_list" for _, said in named for f in said)
     check_names(files, places)
     missing_genes = genes_not_predicted(files, own_genes, missing)
     fitted = FittedOnBlocks(fitted_on, store)
@@ -147,7 +149,7 @@ def add_predictions(
         }
         sampled, empty = stream_into(store, files, places, own_genes, missing_genes, writers, scale, missing, n_rows)
         all_ids = [s for f in files for s in f.sample_ids]
-        findings = _judge(store, sampled, all_ids, places, scale, name, files)
+        findings = _judge(store, sampled, all_ids, places, scale, name, files, by_position=by_position)
         for writer in track(writers.values(), f"Checking {name}", len(writers)):
             writer.prepare()
         records = tuple(writers[block].commit() for block in track(blocks, f"Committing {name}", len(blocks)))
@@ -286,14 +288,19 @@ def _judge(
     scale: Scale,
     name: str,
     files: list[PredictionFile],
+    *,
+    by_position: bool,
 ) -> list[Finding]:
-    """Scale and alignment; an error ends the addition before anything is visible."""
+    """Scale, alignment and, where columns got their names ``by_position``, their order; an error ends the addition
+    before anything is visible."""
     development = [i for i, s in enumerate(sampled.ids) if places[s].block.role == "development"]
     there = [places[sampled.ids[i]] for i in development]
     treated, control = (measured_rows(store, layer, there, sampled.genes) for layer in ("treated", "control"))
     rows = np.isfinite(treated).all(axis=1) & np.isfinite(control).all(axis=1)
     refuse_the_truth(sampled.values[development][rows], treated[rows], control[rows], scale, name, _slots(files))
     findings = check_scale(sampled.values[development][rows], treated[rows], control[rows], scale, name)
+    if by_position and scale == "treated":
+        findings += check_gene_order(sampled.values[development][rows], treated[rows], name)
     for finding in findings:
         if finding.severity == "error":
             raise IntegrityError(finding.message)

@@ -55,7 +55,7 @@ def read_gene_list(path: Path) -> list[str]:
 
             var = read_elem(open_root(path, "zarr" if path.is_dir() else "hdf5")["var"])
             column = next((c for c in SECOND if c in var.columns), None)
-            names = list(var.index if column is None or not _positional(list(map(str, var.index))) else var[column])
+            names = list(var.index if column is None or not positional(list(map(str, var.index))) else var[column])
         elif name.endswith(".json"):
             names = json.loads(path.read_text(encoding="utf-8"))
         elif name.endswith((".csv", ".tsv")):
@@ -79,12 +79,12 @@ def genes_beside(path: Path, n_genes: int) -> tuple[list[str], Path] | None:
         beside = path.parent / name
         if beside.exists() and beside.resolve() != path.resolve():
             names = read_gene_list(beside)
-            if len(names) == n_genes and not _positional(names):
+            if len(names) == n_genes and not positional(names):
                 return names, beside
     return None
 
 
-def _positional(names: Sequence[str]) -> bool:
+def positional(names: Sequence[str]) -> bool:
     """Whether names are the numbers that anndata and pandas give to columns without a name."""
     return list(names) == [str(i) for i in range(len(names))]
 
@@ -108,7 +108,7 @@ def with_genes(
         Two columns of the file are one gene of the truth.
     """
     known = set(own)
-    if genes is not None or (_positional(file.gene_names) and not _positional(own)):
+    if genes is not None or (positional(file.gene_names) and not positional(own)):
         return _by_list(file, own, genes, other)
     names, how = file.gene_names, ""
     best = len(known.intersection(names))

@@ -15,6 +15,7 @@ from pertstack._base.errors import InputError, MisalignedError, MissingFileError
 from pertstack._base.files import storage_error
 from pertstack._base.text_tables import BROKEN, PACKED, damaged
 from pertstack.data.readers.anndata_tables import is_zarr_folder, refuse_packed
+from pertstack.data.readers.cell_lists import as_anndata, cell_lists
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.anndata_files import open_anndata_predictions, open_packed_predictions
 from pertstack.predictions.importers.dicts import open_json_predictions
@@ -89,6 +90,8 @@ def _open(path: Path, layer: str | None) -> PredictionFile:
     if name.endswith(".npz"):
         return open_npz_predictions(path)
     if name.endswith((".parquet", ".pq")):
+        if (columns := cell_lists(path)) is not None:
+            return replace(open_anndata_predictions(as_anndata(path, columns), layer), path=path)
         return open_parquet_predictions(path)
     if name.endswith((".csv", ".tsv", ".tab", ".txt")):
         return open_csv_predictions(path)

@@ -82,7 +82,7 @@ def check_values(
     """Findings on the predicted ``rows`` of a model; an error says that they must not be scored like this.
 
     ``values`` as given, (n_samples, n_genes). Where rows were matched by what was done (``ids_in_file`` False)
-    nothing could be shifted against ids, so that is not asked. ``genes_by_list``: the columns had no names.
+    nothing could be shifted against ids, so that is not asked. ``genes_by_list``: columns got names by position.
     """
     if not len(rows):
         return []
@@ -106,15 +106,18 @@ def check_values(
 
 def check_gene_order(values: Float32, treated: Float32, model: str) -> list[Finding]:
     """An error where the mean of every gene is not that of the gene whose name it was given by position."""
+    if not len(values):
+        return []
     p, y = values.mean(axis=0, dtype=np.float64), treated.mean(axis=0, dtype=np.float64)
-    if p.std() <= 0 or y.std() <= 0:
+    p, y = p[np.isfinite(p)], y[np.isfinite(p)]  # genes that are not predicted are NaN
+    if p.size < 2 or p.std() <= 0 or y.std() <= 0:
         return []
     r = float(np.corrcoef(p, y)[0, 1])
     if r >= SAME_GENES:
         return []
     text = (
-        f"{model}: its columns have no names, and under the names of the list their means do not follow the measured "
-        f"ones (correlation over genes {r:.2f}; above 0.9 is usual). The list is in another order, or of another "
-        f"data set. Give the genes in the order the model was trained on, with --genes FILE."
+        f"{model}: its columns have no names of their own, and taken by position their means do not follow the "
+        f"measured ones (correlation over genes {r:.2f}; above 0.9 is usual). They are in another order, or the list "
+        f"of genes is. Name the columns where they were made, or give their order with --genes FILE."
     )
     return [Finding("error", "gene_order", text, where=model, numbers={"r": r})]
