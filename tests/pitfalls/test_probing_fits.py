@@ -102,7 +102,7 @@ def test_a_model_that_reads_what_it_was_not_handed_is_accused_and_an_honest_memo
     assert "oof_like_fit" in {f["code"] for f in probes}
     checks = json.loads((fitted.folder.results / "checks.json").read_text())["checks"]
     found = next(c for c in checks if c["code"] == "suspicious_models")
-    assert found["status"] == "issue" and "opens_the_drawer" in found["numbers"]["accused"]
+    assert found["severity"] == "warning" and "opens_the_drawer" in found["numbers"]["accused"]
     assert "of what it learned" in fitted.report().read_text()
 
 

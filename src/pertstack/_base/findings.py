@@ -1,13 +1,15 @@
-"""What a check found: shared by data validation, leak checks, audit and the verdict's checks."""
+"""What a check found: shared by validation of data, leak checks, probes, audit and the checks of a verdict."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-Severity = Literal["error", "warning", "note"]
+Severity = Literal["error", "warning", "note", "passed", "not applicable"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+"""Gravest first. A check that looked and found nothing *passed*; one that could not look is *not applicable*."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,11 @@ class Finding:
         }
 
 
+def gravest_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings by severity; those of one severity stay in their order."""
+    return sorted(findings, key=lambda f: SEVERITIES.index(f.severity))
+
+
 def worst(findings: Iterable[Finding]) -> Severity | None:
     """The gravest severity among findings, or None when there are none."""
-    order: tuple[Severity, ...] = ("error", "warning", "note")
-    present = {f.severity for f in findings}
-    return next((s for s in order if s in present), None)
+    return next((f.severity for f in gravest_first(findings)), None)

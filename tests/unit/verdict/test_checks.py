@@ -1,4 +1,4 @@
-"""Every check says issue or tip where it should, passed where it should, and not applicable when it cannot run."""
+"""Every check says warning or note where it should, passed where it should, and not applicable when it cannot run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pertstack._base.findings import SEVERITIES
 from pertstack.verdict.checks.checks import CHECKS, run_checks, write_checks
-from pertstack.verdict.checks.facts import STATUSES, Facts
+from pertstack.verdict.checks.facts import Facts
 from pertstack.verdict.judge import judge
 from pertstack.verdict.setting import Setting
 from references.judged_world import KINDS, shifts, world
@@ -36,7 +37,7 @@ def square(value, names=("mlp", "ridge", "knn")):
 
 
 def test_without_facts_nothing_passes_that_could_not_run():
-    found = {c.code: c.status for c in run_checks(Facts(verdict()))}
+    found = {c.code: c.severity for c in run_checks(Facts(verdict()))}
     for code in (
         "redundancy",
         "correlated_errors",
@@ -57,41 +58,41 @@ def moved(**by_name):
 @pytest.mark.parametrize(
     ("code", "expected", "facts"),
     [
-        ("dominant_model", "tip", {"weights": {"direct_pooled": {"mlp": 0.9, "ridge": -0.1}}}),
+        ("dominant_model", "note", {"weights": {"direct_pooled": {"mlp": 0.9, "ridge": -0.1}}}),
         ("dominant_model", "passed", {"verdict": verdict(by_name=moved(ridge={"pooled": -0.005}))}),
-        ("redundancy", "tip", {"prediction_correlation": square(0.97)}),
+        ("redundancy", "note", {"prediction_correlation": square(0.97)}),
         ("redundancy", "passed", {"prediction_correlation": square(0.8)}),
-        ("correlated_errors", "tip", {"error_correlation": square(0.93)}),
+        ("correlated_errors", "note", {"error_correlation": square(0.93)}),
         ("correlated_errors", "passed", {"error_correlation": square(0.5)}),
-        ("overfitting_gap", "issue", {"verdict": verdict(oof=world(by_name=shifts(pooled=0.08)))}),
+        ("overfitting_gap", "warning", {"verdict": verdict(oof=world(by_name=shifts(pooled=0.08)))}),
         ("overfitting_gap", "passed", {"verdict": verdict(oof=world())}),
-        ("overfitting_gap", "tip", {"verdict": verdict(oof=world()), "in_sample": {"direct_pooled": 0.43}}),
+        ("overfitting_gap", "note", {"verdict": verdict(oof=world()), "in_sample": {"direct_pooled": 0.43}}),
         (
             "overfitting_gap",
-            "issue",
+            "warning",
             {"verdict": verdict(oof=world(), pooled=0.0), "in_sample": {"direct_pooled": 0.43}},
         ),
         ("overfitting_gap", "passed", {"verdict": verdict(oof=world()), "in_sample": {"direct_pooled": 0.37}}),
         (
             "below_mean",
-            "issue",
+            "warning",
             {
                 "mean_name": "mlp",
                 "verdict": verdict(by_name=moved(direct_pooled={"pooled": -0.05}, simplex={"pooled": -0.05})),
             },
         ),
         ("below_mean", "passed", {"mean_name": "plain_mean"}),
-        ("too_good", "issue", {"verdict": verdict(pooled=0.10)}),
+        ("too_good", "warning", {"verdict": verdict(pooled=0.10)}),
         ("too_good", "passed", {}),
-        ("unstable_weights", "issue", {"weights": {"direct_pooled": {"mlp": 80.0, "ridge": -79.0}}}),
-        ("unstable_weights", "issue", {"condition": {"direct_pooled": 1e12}}),
-        ("unstable_weights", "tip", {"weights": {"a": {"mlp": 80.0, "ridge": -79.0}}}),
+        ("unstable_weights", "warning", {"weights": {"direct_pooled": {"mlp": 80.0, "ridge": -79.0}}}),
+        ("unstable_weights", "warning", {"condition": {"direct_pooled": 1e12}}),
+        ("unstable_weights", "note", {"weights": {"a": {"mlp": 80.0, "ridge": -79.0}}}),
         ("unstable_weights", "passed", {"weights": {"a": {"mlp": 0.8}}, "condition": {"a": 1e4}}),
-        ("calibration", "issue", {"slopes": {"mlp": 1.0, "ridge": 0.2}}),
+        ("calibration", "warning", {"slopes": {"mlp": 1.0, "ridge": 0.2}}),
         ("calibration", "passed", {"slopes": {"mlp": 0.9}}),
         (
             "unseen_cell_line",
-            "issue",
+            "warning",
             {"fit_cell_lines": frozenset({"A375"}), "judged_cell_lines": frozenset({"A375", "PC3"})},
         ),
         (
@@ -99,37 +100,37 @@ def moved(**by_name):
             "passed",
             {"fit_cell_lines": frozenset({"A375"}), "judged_cell_lines": frozenset({"A375"})},
         ),
-        ("hardly_above_mean", "tip", {"mean_name": "simplex", "verdict": verdict(pooled=0.009)}),
+        ("hardly_above_mean", "note", {"mean_name": "simplex", "verdict": verdict(pooled=0.009)}),
         ("hardly_above_mean", "passed", {"mean_name": "plain_mean"}),
-        ("coupled_gain", "issue", {"verdict": verdict(chosen="direct_own")}),
-        ("coupled_gain", "tip", {"verdict": verdict(own=0.016, pooled=0.0005, centroid=0.0, rmse=0.0)}),
+        ("coupled_gain", "warning", {"verdict": verdict(chosen="direct_own")}),
+        ("coupled_gain", "note", {"verdict": verdict(own=0.016, pooled=0.0005, centroid=0.0, rmse=0.0)}),
         ("coupled_gain", "passed", {}),
         ("one_cell_line", "passed", {}),
         ("one_cell_line", "not applicable", {"verdict": verdict(lines=("A375",))}),
-        ("few_groups", "tip", {"verdict": verdict(12)}),
+        ("few_groups", "note", {"verdict": verdict(12)}),
         ("few_groups", "passed", {}),
         ("coupled_gain", "not applicable", {"verdict": verdict(own=-0.02, pooled=-0.02, centroid=0.0, rmse=0.0)}),
-        ("shipped_loses", "issue", {"verdict": verdict(pooled=-0.03)}),
-        ("shipped_loses", "issue", {"verdict": verdict(rmse=0.05)}),
-        ("shipped_loses", "tip", {"verdict": verdict(own=0.0, pooled=-0.001, centroid=0.0, rmse=0.0)}),
+        ("shipped_loses", "warning", {"verdict": verdict(pooled=-0.03)}),
+        ("shipped_loses", "warning", {"verdict": verdict(rmse=0.05)}),
+        ("shipped_loses", "note", {"verdict": verdict(own=0.0, pooled=-0.001, centroid=0.0, rmse=0.0)}),
         ("shipped_loses", "passed", {}),
-        ("interval_coverage", "issue", {"coverage": 0.82}),
+        ("interval_coverage", "warning", {"coverage": 0.82}),
         ("interval_coverage", "passed", {"coverage": 0.91}),
     ],
 )
 def test_status(code, expected, facts):
     found = status(code, **facts)
-    assert found.status == expected, found.message
+    assert found.severity == expected, found.message
     assert found.message.endswith(".")
-    assert found.status == "not applicable" or found.numbers
+    assert found.severity == "not applicable" or found.numbers
 
 
-def test_a_gain_on_one_cell_line_only_is_an_issue():
+def test_a_gain_on_one_cell_line_only_is_a_warning():
     table = world(by_name=shifts(pooled=0.0))
     at = table.names.index("direct_pooled")
     table.values_by_name[at, 1] += np.where(table.samples["cell_line"] == "HT29", 0.15, -0.01).astype(np.float32)
     found = status("one_cell_line", verdict=judge(table, None, SETTING, PlainResampling(20)))
-    assert found.status == "issue" and found.numbers["left_out"] == "HT29"
+    assert found.severity == "warning" and found.numbers["left_out"] == "HT29"
 
 
 @pytest.mark.parametrize("chosen", ["mlp", "best_single", None])
@@ -147,7 +148,7 @@ def test_where_a_single_model_ships_nothing_is_said_of_weights_or_gains(chosen):
     found = {c.code: c for c in run_checks(Facts(alone, **facts))}
     assert found["dominant_model"].numbers["weight_share"] is None
     for code in ("overfitting_gap", "too_good", "coupled_gain", "one_cell_line", "shipped_loses"):
-        assert found[code].status == "not applicable", (code, found[code].message)
+        assert found[code].severity == "not applicable", (code, found[code].message)
 
 
 def test_numbers_are_stable_and_every_check_has_its_section_in_the_docs():
@@ -161,14 +162,16 @@ def test_file_is_strict_json_with_counts(tmp_path):
     write_checks(tmp_path / "checks.json", run_checks(Facts(verdict(), slopes={"mlp": np.float32(0.1)})))
     value = json.loads((tmp_path / "checks.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert (
-        value["format"] == 1 and sum(value["counts"].values()) == len(CHECKS) and set(value["counts"]) == set(STATUSES)
+        value["format"] == 2
+        and sum(value["counts"].values()) == len(CHECKS)
+        and set(value["counts"]) == set(SEVERITIES)
     )
-    assert value["checks"][7]["status"] == "issue"
+    assert value["checks"][7]["severity"] == "warning"
 
 
 def test_a_model_that_a_probe_accuses_is_an_issue_with_its_words():
-    assert status("suspicious_models").status == "not applicable"
-    assert status("suspicious_models", accused={}).status == "passed"
+    assert status("suspicious_models").severity == "not applicable"
+    assert status("suspicious_models", accused={}).severity == "passed"
     found = status("suspicious_models", accused={"mlp": ["mlp knows the noise."], "knn": ["knn too."]})
-    assert found.status == "issue" and found.number == 16
+    assert found.severity == "warning" and found.number == 16
     assert "knn, mlp" in found.message and found.numbers["accused"]["mlp"] == ["mlp knows the noise."]

@@ -16,7 +16,7 @@ import pandas as pd
 
 from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError, first_few
-from pertstack._base.findings import Finding
+from pertstack._base.findings import Finding, gravest_first
 from pertstack.data.labels import one_spelling
 from pertstack.design.blocks import SUPPORT
 from pertstack.design.leaks.metadata import metadata_findings
@@ -29,8 +29,6 @@ from pertstack.design.plan.rows import places_of
 
 NamedRows = tuple[Iterable[str], Array, Array]
 Chunks = Iterable[NamedRows] | Callable[[], Iterable[NamedRows]]
-
-_RANK = {"error": 0, "warning": 1, "note": 2}
 
 
 def check_plan(
@@ -71,7 +69,7 @@ def check_plan(
     else:
         findings += _row_checks(frame, plan.group_by, chunks, near, memory)
     asked = [_with_question(f, plan.group_by) for f in findings]
-    return sorted(asked, key=lambda f: _RANK[f.severity])
+    return gravest_first(asked)
 
 
 def _with_question(finding: Finding, group_by: str) -> Finding:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pertstack._base.errors import InputError, StackingError
 from pertstack._base.files import LEASE_SECONDS, leftovers, read_json, remove
-from pertstack._base.findings import Finding
+from pertstack._base.findings import Finding, gravest_first
 from pertstack.predictions.store.lifecycle import gc
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.study.audit.probes import stored_probes
@@ -91,8 +91,7 @@ def audit_study(folder: StudyFolder, *, deep: bool, clean: bool, expect_head: st
     ask(folder.results / "weights.npz", lambda: weights_as_learned(folder) if deep else ())
     ask(folder.results / "probes.json", lambda: _probes(folder))
     ask(folder.results / "weights.json", lambda: _exchanged_truths(folder) if deep else ())
-    rank = {"error": 0, "warning": 1, "note": 2}
-    return sorted(findings, key=lambda f: rank[f.severity])
+    return gravest_first(findings)
 
 
 def remove_leftovers(folder: StudyFolder) -> list[Path]:

@@ -1,7 +1,7 @@
 """Numbered checks: why an ensemble may fail to improve, or improve too much to be believed.
 
-Each looks at facts already computed and answers issue, tip, passed or not applicable, with its numbers. A check that
-could not run says so: that is not the same as passed. What to do about each is in ``docs/checks.md``; the checks
+Each looks at facts already computed and gives a finding: warning, note, passed or not applicable. A check that could
+not run says so: that is not the same as passed. What to do about each is in ``docs/checks.md``; the checks
 themselves are in ``verdict/checks/of_models.py`` and ``verdict/checks/of_gains.py``.
 """
 
@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pertstack._base.files import write_json
+from pertstack._base.findings import SEVERITIES
 from pertstack.verdict.board import plain_json
-from pertstack.verdict.checks.facts import STATUSES, Answer, Check, Facts
+from pertstack.verdict.checks.facts import Answer, Check, Facts
 from pertstack.verdict.checks.of_gains import (
     below_mean,
     coupled_gain,
@@ -57,10 +58,14 @@ CHECKS: tuple[tuple[str, str, Callable[[Facts], Answer]], ...] = (
 
 def run_checks(facts: Facts) -> tuple[Check, ...]:
     """All checks, in their fixed order."""
-    return tuple(Check(i, code, title, *check(facts)) for i, (code, title, check) in enumerate(CHECKS, start=1))
+    found = []
+    for number, (code, title, check) in enumerate(CHECKS, start=1):
+        severity, message, numbers = check(facts)
+        found.append(Check(severity, code, message, numbers=numbers, number=number, title=title))
+    return tuple(found)
 
 
 def write_checks(path: Path, checks: tuple[Check, ...]) -> None:
-    """``results/checks.json``: format 1, the counts by status and every check."""
-    counts = {status: sum(c.status == status for c in checks) for status in STATUSES}
-    write_json(Path(path), plain_json({"format": 1, "counts": counts, "checks": [c.to_json() for c in checks]}))
+    """``results/checks.json``: format 2, the counts by severity and every check."""
+    counts = {severity: sum(c.severity == severity for c in checks) for severity in SEVERITIES}
+    write_json(Path(path), plain_json({"format": 2, "counts": counts, "checks": [c.to_json() for c in checks]}))

@@ -6,43 +6,33 @@ Facts are gathered by the callers; the checks themselves are in ``of_models.py``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
+from pertstack._base.findings import Finding, Severity
 from pertstack.design.metric_names import direction
 from pertstack.verdict.board import Leaderboard, Split
 from pertstack.verdict.judge import Verdict
 from pertstack.verdict.setting import BEST_SINGLE
 
-Status = Literal["issue", "tip", "passed", "not applicable"]
-STATUSES: tuple[Status, ...] = ("issue", "tip", "passed", "not applicable")
-Answer = tuple[Status, str, dict[str, Any]]
-"""Status, what is said, the numbers behind it."""
+Answer = tuple[Severity, str, dict[str, Any]]
+"""Severity, message and the numbers behind it."""
+_KEYS = ("code", "severity", "message", "numbers")
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """The answer of one check. ``code`` is stable, for scripts and for the section in docs/checks.md."""
+class Check(Finding):
+    """The finding of a numbered check; number, code and title are those of its section in docs/checks.md."""
 
-    number: int
-    code: str
-    title: str
-    status: Status
-    message: str
-    numbers: Mapping[str, Any] = field(default_factory=dict)
+    number: int = 0
+    title: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {
-            "number": self.number,
-            "code": self.code,
-            "title": self.title,
-            "status": self.status,
-            "message": self.message,
-            "numbers": dict(self.numbers),
-        }
+        said = super(Check, self).to_json()
+        return {"number": self.number, "title": self.title} | {k: said[k] for k in _KEYS}
 
 
 @dataclass(frozen=True)

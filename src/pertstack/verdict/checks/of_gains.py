@@ -5,9 +5,10 @@ Each takes ``Facts`` and gives an ``Answer``; what is asked of the base models a
 
 from __future__ import annotations
 
+from pertstack._base.findings import Severity
 from pertstack.design.metric_labels import metric_label
 from pertstack.design.metric_names import direction
-from pertstack.verdict.checks.facts import Answer, Facts, Status, not_applicable, ships_alone
+from pertstack.verdict.checks.facts import Answer, Facts, not_applicable, ships_alone
 from pertstack.verdict.setting import FEW_GROUPS
 from pertstack.verdict.words import count_units, number
 
@@ -35,9 +36,9 @@ def overfitting_gap(facts: Facts) -> Answer:
         said = f"{chosen} loses {number(gap)} from out-of-fold rows to the test, the best single model {number(spread)}"
     if excess > 0.02 and seen is not None and _gain_shown(facts):
         kept = "though the gain holds on rows the weights never saw. Believe those scores, not the fit."
-        return "tip", f"{said}: the weights are overfitted, {kept}", numbers
+        return "note", f"{said}: the weights are overfitted, {kept}", numbers
     if excess > 0.02:
-        return "issue", f"{said}: the weights are overfitted. Prefer a simpler combiner or more shrinkage.", numbers
+        return "warning", f"{said}: the weights are overfitted. Prefer a simpler combiner or more shrinkage.", numbers
     return "passed", f"{said}.", numbers
 
 
@@ -59,7 +60,7 @@ def below_mean(facts: Facts) -> Answer:
     if values[best] < mean - 0.01:
         said = f"The best learned combiner, {best}, is {number(mean - values[best])} below the plain mean"
         return (
-            "issue",
+            "warning",
             f"{said}: suspect misaligned samples or genes, or a scale mismatch; run `pertstack audit`.",
             numbers,
         )
@@ -77,7 +78,7 @@ def too_good(facts: Facts) -> Answer:
     said = f"{facts.board.chosen} is {relative:+.1%} against {facts.board.best_single}".replace("-", "−")
     if relative > 0.2:
         return (
-            "issue",
+            "warning",
             f"{said}: above 20 % suspect a leak. Check what each model was fitted on.",
             {"relative": relative},
         )
@@ -92,7 +93,7 @@ def hardly_above_mean(facts: Facts) -> Answer:
     relative = (chosen - mean) / mean
     said = f"{facts.board.chosen} is {relative:+.1%} against the plain mean".replace("-", "−")
     if relative < 0.01:
-        return "tip", f"{said}: below 1 %, prefer the mean.", {"relative": relative}
+        return "note", f"{said}: below 1 %, prefer the mean.", {"relative": relative}
     return "passed", f"{said}.", {"relative": relative}
 
 
@@ -105,12 +106,12 @@ def coupled_gain(facts: Facts) -> Answer:
         return not_applicable(
             f"Neither own control nor the deciding metric shows a gain of {found.name}: none to take apart."
         )
-    status: Status = "issue" if found.reading in ("artefact", "mixed") else "tip"
+    severity: Severity = "warning" if found.reading in ("artefact", "mixed") else "note"
     if found.reading not in ("artefact", "mixed", "control_noise"):
-        status = "passed"
+        severity = "passed"
     others = sorted(n for n, d in facts.verdict.decompositions.items() if d.reading == "artefact" and n != found.name)
     also = f" Also on the board and marked as artefact: {', '.join(others)}." if others else ""
-    return status, found.headline + also, {"reading": found.reading, "artefacts": others}
+    return severity, found.headline + also, {"reading": found.reading, "artefacts": others}
 
 
 def hangs_on_one_line(facts: Facts) -> Answer:
@@ -126,7 +127,7 @@ def hangs_on_one_line(facts: Facts) -> Answer:
     numbers = {"left_out": str(worst["left_out"]), "gain_without_it": float(worst["turned"])}
     said = f"Without {worst['left_out']} the gain is {number(float(worst['turned']), sign=True)}"
     if worst["turned"] <= 0:
-        return "issue", f"{said}: it hangs on that cell line alone.", numbers
+        return "warning", f"{said}: it hangs on that cell line alone.", numbers
     return "passed", f"{said}, the least over all cell lines left out in turn.", numbers
 
 
@@ -144,9 +145,9 @@ def shipped_loses(facts: Facts) -> Answer:
         named = ", ".join(metric_label(p.metric) for p in lost)
         doubted = found.best_single in (facts.accused or {})
         said += f"; beyond noise it loses on {named}" + ("" if doubted else f". Consider {found.best_single} alone")
-        return "issue", f"{said}.", numbers
+        return "warning", f"{said}.", numbers
     if part.gain < 0:
-        return "tip", f"{said}, a loss within noise: the choice made out of fold is not confirmed.", numbers
+        return "note", f"{said}, a loss within noise: the choice made out of fold is not confirmed.", numbers
     return "passed", f"{said}; it loses on no view beyond noise.", numbers
 
 
@@ -156,7 +157,7 @@ def few_groups(facts: Facts) -> Answer:
     unit = str(facts.board.interval.get("unit", "group"))
     said = f"Intervals rest on {count_units(n, unit)}"
     if n < FEW_GROUPS:
-        return "tip", f"{said}, below {FEW_GROUPS}: a rough guide.", {"n_groups": n}
+        return "note", f"{said}, below {FEW_GROUPS}: a rough guide.", {"n_groups": n}
     return "passed", f"{said}.", {"n_groups": n}
 
 
@@ -167,5 +168,5 @@ def interval_coverage(facts: Facts) -> Answer:
     said = f"{facts.nominal_coverage:.0%} prediction intervals hold {facts.coverage:.1%} of the measured values"
     numbers = {"coverage": facts.coverage, "nominal": facts.nominal_coverage}
     if facts.coverage < facts.nominal_coverage - 0.03:
-        return "issue", f"{said}: too narrow; the judged rows differ from the development rows.", numbers
+        return "warning", f"{said}: too narrow; the judged rows differ from the development rows.", numbers
     return "passed", f"{said}.", numbers

@@ -26,7 +26,11 @@ def dominant_model(facts: Facts) -> Answer:
     said = f"{bases[0]} leads {bases[1]} by {number(gap)} on {metric_label(facts.board.primary)}"
     said += f" and holds {share:.0%} of the weight" if share is not None else ""
     if gap > 0.02 or (share or 0) > 0.8:
-        return "tip", f"{said}: expect small gains; a model that errs differently helps more than a near-copy.", numbers
+        return (
+            "note",
+            f"{said}: expect small gains; a model that errs differently helps more than a near-copy.",
+            numbers,
+        )
     return "passed", f"{said}: no model dominates.", numbers
 
 
@@ -51,7 +55,7 @@ def redundancy(facts: Facts) -> Answer:
         said = (
             f"{count_of(len(near), 'pair')} of models correlate above 0.95 ({named}): near-copies add no information."
         )
-        return "tip", said + " Keep one of each, or use a combiner that prunes.", numbers
+        return "note", said + " Keep one of each, or use a combiner that prunes.", numbers
     return "passed", f"No two models correlate above 0.95 (highest {max(pairs.values()):.3f}).", numbers
 
 
@@ -64,7 +68,7 @@ def correlated_errors(facts: Facts) -> Answer:
     mean = sum(values) / len(values)
     said = f"Errors of two models correlate {mean:.2f} on average"
     if mean > 0.9:
-        return "tip", f"{said}: they fail on the same samples, so no weighting can repair much.", {"mean": mean}
+        return "note", f"{said}: they fail on the same samples, so no weighting can repair much.", {"mean": mean}
     return "passed", f"{said}: there is something to average out.", {"mean": mean}
 
 
@@ -81,8 +85,8 @@ def unstable_weights(facts: Facts) -> Answer:
         named = first_few(sorted({*large, *ill}), 5)
         if facts.board.chosen not in {*large, *ill}:
             said = f"Unstable weights: {named}, none of which ships. Near-copies among the models are the usual cause"
-            return "tip", f"{said}.", numbers
-        return "issue", f"Unstable weights: {named}. Drop near-copies or raise the penalty.", numbers
+            return "note", f"{said}.", numbers
+        return "warning", f"Unstable weights: {named}. Drop near-copies or raise the penalty.", numbers
     return "passed", "Weights are below 5 in size and condition numbers below 1e10.", numbers
 
 
@@ -94,7 +98,7 @@ def calibration(facts: Facts) -> Answer:
     if off:
         named = ", ".join(f"{m} {number(s, 2)}" for m, s in off.items())
         said = f"Slope of truth on prediction outside [0.5, 2]: {named}. Check the scale each was declared with."
-        return "issue", said + " Stackers with weights correct it; means do not.", {"slopes": off}
+        return "warning", said + " Stackers with weights correct it; means do not.", {"slopes": off}
     return "passed", "All slopes of truth on prediction lie within [0.5, 2].", {"slopes": dict(facts.slopes)}
 
 
@@ -106,7 +110,7 @@ def unseen_cell_line(facts: Facts) -> Answer:
     if unseen:
         named = first_few(unseen)
         said = f"{count_of(len(unseen), 'judged cell line')} without any fit row: {named}. Read the table by cell line."
-        return "issue", said, {"unseen": unseen}
+        return "warning", said, {"unseen": unseen}
     return "passed", "Every judged cell line has fit rows.", {"unseen": []}
 
 
@@ -118,5 +122,5 @@ def suspicious_models(facts: Facts) -> Answer:
     if facts.accused:
         first = next(iter(numbers["accused"].values()))[0]
         said = f"{count_of(len(facts.accused), 'model')} accused by a probe: {', '.join(numbers['accused'])}. {first}"
-        return "issue", said, numbers
+        return "warning", said, numbers
     return "passed", "No probe accuses a model, which is no proof of innocence.", numbers
