@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
 
+from pertstack._base.dialects import is_number
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.files import missing_file
-from pertstack._base.text_tables import MISSING, UNNAMED, TextTable, is_number, text_table
+from pertstack._base.text_tables import MISSING, UNNAMED, TextTable, text_table
 
 PARQUET, FEATHER = frozenset({".parquet", ".pq"}), frozenset({".feather", ".arrow", ".ipc"})
 ROWS = 1024  # rows of a parquet file read at a time

@@ -19,8 +19,8 @@ from pertstack._base.names import unusable_in_words, unusable_names
 from pertstack._base.progress import track
 from pertstack.data.card import Card
 from pertstack.data.checks.census import Census
+from pertstack.data.checks.metadata import finding_about, metadata_findings
 from pertstack.data.checks.pairing import judge_pairing, pairing_findings
-from pertstack.data.labels import is_control_name, near_names
 
 if TYPE_CHECKING:
     from pertstack.data.file import DataFile
@@ -66,14 +66,9 @@ def examine(file: DataFile) -> Examination:
         *_values(file, census),
         *_scale(file, census),
         *pairing_findings(file, census, pairing),
-        *_metadata(file),
+        *metadata_findings(file),
     ]
     return Examination(tuple(findings), census.card(pairing), census.control_digest, census.treated_digest)
-
-
-def _finding(severity: Any, code: str, message: str, offenders: Iterable[object], where: str) -> Finding:
-    names = [str(o) for o in offenders]
-    return Finding(severity, code, message, len(names), tuple(names[:10]), where)
 
 
 def _names(index: pd.Index[Any], what: str, noun: str, where: str) -> list[Finding]:
@@ -81,7 +76,7 @@ def _names(index: pd.Index[Any], what: str, noun: str, where: str) -> list[Findi
     found = []
     if len(repeated):
         found.append(
-            _finding(
+            finding_about(
                 "error",
                 f"duplicate_{noun}s",
                 f"{len(repeated):,} {what}s occur more than once: {first_few(repeated)}. Rows and columns are matched "
@@ -94,7 +89,7 @@ def _names(index: pd.Index[Any], what: str, noun: str, where: str) -> list[Findi
     empty = [i for i, name in enumerate(index) if not str(name).strip() or str(name) == "nan"]
     if empty:
         found.append(
-            _finding(
+            finding_about(
                 "error",
                 f"empty_{noun}_names",
                 f"{len(empty):,} {what}s are empty (positions {first_few(empty)}). Give every {noun} a name.",
@@ -107,7 +102,7 @@ def _names(index: pd.Index[Any], what: str, noun: str, where: str) -> list[Findi
 
 def _control_characters(names: Iterable[object], what: str, code: str, where: str) -> list[Finding]:
     bad = unusable_names(names)
-    return [_finding("error", f"unusable_{code}", unusable_in_words(bad, what), bad, where)] if bad else []
+    return [finding_about("error", f"unusable_{code}", unusable_in_words(bad, what), bad, where)] if bad else []
 
 
 def _values(file: DataFile, census: Census) -> list[Finding]:
@@ -117,7 +112,7 @@ def _values(file: DataFile, census: Census) -> list[Finding]:
             continue
         rows, columns = ids[bad.rows], genes[bad.columns]
         found.append(
-            _finding(
+            finding_about(
                 "error",
                 f"non_finite_{layer}",
                 f"{bad.n:,} {layer} values are missing, infinite or the marker -666, in {len(rows):,} samples "
@@ -133,7 +128,7 @@ def _values(file: DataFile, census: Census) -> list[Finding]:
     if len(same) and not file.delta:
         every = len(same) == file.n_samples
         found.append(
-            _finding(
+            finding_about(
                 "error",
                 "control_is_treated",
                 (
@@ -156,7 +151,7 @@ def _values(file: DataFile, census: Census) -> list[Finding]:
     constant = genes[census.constant_genes]
     if len(constant):
         found.append(
-            _finding(
+            finding_about(
                 "warning",
                 "constant_genes",
                 f"{len(constant):,} of {file.n_genes:,} genes have one value in all treated samples: "
@@ -169,7 +164,7 @@ def _values(file: DataFile, census: Census) -> list[Finding]:
     repeated = ids[census.repeated_treated()]
     if len(repeated):
         found.append(
-            _finding(
+            finding_about(
                 "warning",
                 "duplicate_profiles",
                 f"{len(repeated):,} samples have a treated profile that another sample has too, value by value: "
@@ -231,127 +226,3 @@ def _scale(file: DataFile, census: Census) -> list[Finding]:
             )
         ]
     return []
-
-
-def _untreated(file: DataFile) -> list[Finding]:
-    """Samples that are controls by name, in a table of treated samples."""
-    names = file.obs["perturbation"].astype(str)
-    usual = {n for n in names.unique() if is_control_name(n)}
-    rows = file.obs.index[names.isin(usual).to_numpy(dtype=bool)]
-    if not len(rows):
-        return []
-    return [
-        _finding(
-            "warning",
-            "untreated_samples",
-            f"{len(rows):,} samples are controls by name ({first_few(sorted(set(file.obs['perturbation'][rows])))}): "
-            f"{first_few(rows)}. They "
-            f"would be fitted and scored as if they were a perturbation. Remove them from the table, or keep them if "
-            f"that is meant.",
-            rows,
-            file.path,
-        )
-    ]
-
-
-def _alike(file: DataFile) -> list[Finding]:
-    """Names that may be one perturbation, but for those whose structures are all known: these are compared as such."""
-    obs = file.obs
-    known = set(obs.loc[obs["smiles"].notna(), "perturbation"].astype(str)) if "smiles" in obs else set()
-    groups = [g for g in near_names(obs["perturbation"].unique()) if not known.issuperset(g)]
-    if not groups:
-        return []
-    names = [name for group in groups for name in group]
-    return [
-        _finding(
-            "warning",
-            "names_alike",
-            f"{len(names):,} names of perturbations are alike but for case, punctuation, zeros, salt or a suffix: "
-            f"{'; '.join(' = '.join(g) for g in groups[:10])}{' ...' if len(groups) > 10 else ''}. If they are one "
-            f"perturbation (replicates, guides or salts of it), models meet it in other folds and intervals are too "
-            f"narrow: name a column that holds them together with --group COLUMN, or one with the right names with "
-            f"--map perturbation=COLUMN.",
-            names,
-            file.path,
-        )
-    ]
-
-
-def _metadata(file: DataFile) -> list[Finding]:
-    found, obs = [*_untreated(file), *_alike(file)], file.obs
-    genetic = _looks_genetic(file)
-    perts = obs.groupby("perturbation", sort=True, observed=True)
-    if "smiles" in obs and not genetic:
-        known = perts["smiles"].count()
-        lacking = known.index[known == 0]
-        if len(lacking):
-            found.append(
-                _finding(
-                    "warning",
-                    "structures_missing",
-                    f"{len(lacking):,} of {len(known):,} perturbations have no SMILES: {first_few(lacking)}. Models "
-                    f"that read structures see them "
-                    f"as unknown; nothing is put in their place.",
-                    lacking,
-                    file.path,
-                )
-            )
-        spellings = perts["smiles"].nunique()
-        several = spellings.index[spellings > 1]
-        if len(several):
-            found.append(
-                _finding(
-                    "warning",
-                    "structures_differ",
-                    f"{len(several):,} perturbations come with more than one SMILES: {first_few(several)}. Salts or "
-                    f"spellings may differ; the first "
-                    f"one (sorted) is used for features.",
-                    several,
-                    file.path,
-                )
-            )
-    elif not genetic:
-        found.append(
-            Finding(
-                "warning",
-                "no_structures",
-                (
-                    "No SMILES are known, so models that read chemical structures are not available. Name the column "
-                    "with --map smiles=COLUMN, or give any features with --features FILE."
-                ),
-                where=file.path,
-            )
-        )
-    if "log10_dose" in obs and obs["log10_dose"].isna().any():
-        lacking = obs.index[obs["log10_dose"].isna()]
-        found.append(
-            _finding(
-                "warning",
-                "doses_missing",
-                f"{len(lacking):,} of {len(obs):,} samples have no usable dose: {first_few(lacking)}.",
-                lacking,
-                file.path,
-            )
-        )
-    elif "log10_dose" not in obs and not genetic:
-        found.append(
-            Finding(
-                "warning",
-                "no_doses",
-                (
-                    "No doses are known; samples of one perturbation at different doses cannot be told apart. Name "
-                    "the column with --map dose=COLUMN if there is one."
-                ),
-                where=file.path,
-            )
-        )
-    return found
-
-
-def _looks_genetic(file: DataFile) -> bool:
-    """Whether perturbations are genes of this file (``A+ctrl``, ``A+B``), so that structures are not to be expected."""
-    from pertstack.data.side.targets import genes_of
-
-    genes, names = set(file.gene_names), sorted(set(file.obs["perturbation"]))
-    hits = sum(bool(set(genes_of(name)) & genes) for name in names[:200])
-    return hits > 0.5 * len(names[:200])

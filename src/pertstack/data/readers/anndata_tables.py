@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from pertstack._base.dialects import text_of_bytes
 from pertstack._base.errors import InputError, first_few
-from pertstack._base.text_tables import text_of_bytes
 from pertstack.data.readers.matrices import open_root
 
 Kind = Literal["hdf5", "zarr"]

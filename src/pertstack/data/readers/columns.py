@@ -17,11 +17,9 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
+from pertstack.data.readers.doses import add_dose, add_time, one_column, storable, text_of
 from pertstack.data.readers.odd_columns import plain_columns
-from pertstack.data.readers.units import hours_per, micromolar_per, split_quantities, to_unit
 
-Float64 = np.ndarray[Any, np.dtype[np.float64]]
-Texts = np.ndarray[Any, np.dtype[Any]]
 NEEDED = ("perturbation", "cell_line")
 ALIASES: dict[str, tuple[str, ...]] = {
     "perturbation": (
@@ -92,8 +90,6 @@ MOST_UNIQUE = 0.9
 """Values per row above which a column holds ids, neither cell lines nor plates."""
 _NO_NAME = {"nan", "-666", "<na>", "null", "n/a", "nat"}
 _ODD_NAME = {"none", "na"}
-_UNIT_IN_NAME = {"dose_uM": "uM", "timepoint_hr": "h", "time_h": "h", "time_hr": "h"}
-EMPTY = {"", "nan", "none", "na", "<na>", "-666", "null"}
 
 
 def canonical_obs(
@@ -123,19 +119,19 @@ def canonical_obs(
         out[name] = _needed_text(obs, sources, name, where)
         notes += _odd_names(out[name], name, where)
     if "smiles" in sources:
-        out["smiles"] = _text(_column(obs, sources["smiles"]))
-    notes += _add_dose(out, obs, sources)
-    _add_time(out, obs, sources)
+        out["smiles"] = text_of(one_column(obs, sources["smiles"]))
+    notes += add_dose(out, obs, sources)
+    add_time(out, obs, sources)
     for name in _CONTEXT:
         if name in sources:
-            out[name] = _text(_column(obs, sources[name]))
+            out[name] = text_of(one_column(obs, sources[name]))
     for name in ("smiles", *_CONTEXT):
         if name in out and out[name].isna().all():
             out = out.drop(columns=name)
     canonical = {*NEEDED, "smiles", "dose", "dose_unit", "time_h", *_CONTEXT}
     for column in obs.columns:
         if str(column) not in out.columns and str(column) not in canonical:
-            out[str(column)] = _storable(obs[column])
+            out[str(column)] = storable(obs[column])
     return out, notes + _notes(sources, where)
 
 
@@ -201,25 +197,13 @@ def canonical_text(
         return _needed_text(obs, sources, name, where)
     if name not in sources:
         return None
-    values = _text(_column(obs, sources[name]))
+    values = text_of(one_column(obs, sources[name]))
     return None if all(v is None for v in values) else values
 
 
 def _sample_ids(obs: pd.DataFrame, sources: Mapping[str, str]) -> pd.Index[Any]:
     ids = obs[sources["sample_id"]] if "sample_id" in sources else obs.index
     return pd.Index([str(i) for i in ids], name="sample_id", dtype=object)
-
-
-def _column(obs: pd.DataFrame, source: str) -> pd.Series[Any]:
-    if source.startswith("const:"):
-        return pd.Series([source.removeprefix("const:")] * len(obs), index=obs.index, dtype=object)
-    return obs[source]
-
-
-def _text(values: pd.Series[Any]) -> np.ndarray[Any, np.dtype[Any]]:
-    """Texts as an object array, None where empty."""
-    plain = [None if v is None or v is pd.NA or v != v else str(v).strip() for v in values.astype(object)]
-    return np.array([None if v is None or v.casefold() in EMPTY else v for v in plain], dtype=object)
 
 
 def _needed_text(
@@ -234,7 +218,9 @@ def _needed_text(
             f"Its columns: {first_few(obs.columns, 40)}. Name it with --map {name}=COLUMN{other}."
         )
     source = sources[name]
-    plain = [None if v is None or v is pd.NA or v != v else str(v).strip() for v in _column(obs, source).astype(object)]
+    plain = [
+        None if v is None or v is pd.NA or v != v else str(v).strip() for v in one_column(obs, source).astype(object)
+    ]
     empty = [str(i) for i, v in zip(obs.index, plain, strict=True) if not v or v.casefold() in _NO_NAME]
     if empty:
         texts = sorted({v for v in plain if v and v.casefold() in _NO_NAME})
@@ -264,124 +250,6 @@ def _odd_names(names: pd.Series[Any], name: str, where: str) -> list[Finding]:
             where,
         )
     ]
-
-
-def _add_dose(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) -> list[Finding]:
-    """Columns dose, dose_unit and log10_dose (log10 micromolar, NaN where unknown); nothing when there are no doses."""
-    if "dose" not in sources:
-        return []
-    numbers, own = split_quantities(_column(obs, sources["dose"]), "dose")
-    numbers[numbers == -666] = np.nan
-    if np.isnan(numbers).all():
-        return []
-    if (numbers < 0).any():
-        bad = [str(i) for i in obs.index[numbers < 0]]
-        raise InputError(
-            f"{len(bad):,} samples have a negative dose: {first_few(bad)}. Correct them or use --map dose=none."
-        )
-    units, notes = _dose_units(obs, sources, numbers, own)
-    scale = {u: micromolar_per(u) for u in sorted(set(units) - {""})}
-    factor = np.array([scale.get(u) or np.nan for u in units], dtype=np.float64)
-    if not scale:
-        factor[:] = 1.0  # no unit anywhere: log10 of the number as it is
-    scaled = numbers * factor
-    out["dose"], out["dose_unit"] = numbers, np.array([u or None for u in units], dtype=object)
-    out["log10_dose"] = np.log10(scaled, out=np.full(len(obs), np.nan), where=scaled > 0)
-    other = np.isin(units, [u for u, f in scale.items() if f is None])
-    if not other.any():
-        return notes
-    return [
-        *notes,
-        Finding(
-            "warning",
-            "dose_not_molar",
-            f"{int(other.sum()):,} samples have doses in {first_few(sorted(set(units[other])))}, which cannot be put "
-            f"on a molar scale; their log10_dose is unknown (NaN).",
-            int(other.sum()),
-            tuple(str(i) for i in obs.index[other][:10]),
-        ),
-    ]
-
-
-def _dose_units(
-    obs: pd.DataFrame, sources: Mapping[str, str], numbers: Float64, own: Texts
-) -> tuple[Texts, list[Finding]]:
-    """The unit of every dose, "" where none is needed (missing, zero) or none is given anywhere; a warning then.
-
-    Raises
-    ------
-    InputError
-        Some doses have a unit and some have none, or the number, the unit column and the column's name name two.
-    """
-    implied = _UNIT_IN_NAME.get(sources["dose"], "")
-    column = (
-        _text(_column(obs, sources["dose_unit"])) if "dose_unit" in sources else np.full(len(obs), None, dtype=object)
-    )
-    units = to_unit(numbers, own, np.array([implied if u is None else u for u in column], dtype=object))
-    _refuse_two_units(obs, numbers, [own, column, np.full(len(obs), implied, dtype=object)])
-    without = (units == "") & (numbers > 0)
-    if not without.any():
-        return units, []
-    example = f"{numbers[without][0]:g} for {str(obs.index[without][0])!r}"
-    if (units != "").any():
-        raise InputError(
-            f"{int(without.sum()):,} samples have a dose without a unit, such as {example}, and "
-            f"{int((units != '').sum()):,} have one ({first_few(sorted(set(units) - {''}))}): 10 uM and 10 nM are not "
-            f"the same. Name the unit column with --map dose_unit=COLUMN, give one unit with --map dose_unit=const:uM, "
-            f"or do without doses: --map dose=none."
-        )
-    return units, [
-        Finding(
-            "warning",
-            "dose_without_unit",
-            f"No dose has a unit, so the numbers of {sources['dose']!r} are taken as they are, such as {example}: "
-            f"doses of "
-            f"this file can be compared with each other, but not with those of other files. Say the unit with --map "
-            f"dose_unit=const:uM.",
-            int(without.sum()),
-            tuple(str(i) for i in obs.index[without][:10]),
-        )
-    ]
-
-
-def _refuse_two_units(obs: pd.DataFrame, numbers: Float64, said: list[Texts]) -> None:
-    """Refuse a dose whose unit is given twice and not the same, such as 10 uM in a row whose unit column says nM."""
-    table = pd.DataFrame(dict(enumerate(said)))[numbers > 0].reset_index(drop=True)
-    for at in table.drop_duplicates().index:
-        i = int(np.flatnonzero(numbers > 0)[at])
-        units = {str(u[i]) for u in said if u[i]}
-        if len(units) > 1 and len({(micromolar_per(u), micromolar_per(u) or u.casefold()) for u in units}) > 1:
-            raise InputError(
-                f"The dose of {str(obs.index[i])!r}, {numbers[i]:g}, is given in two units: {first_few(sorted(units))} "
-                f"(behind the number, in the unit column, or in the column's name). Correct it, drop the unit column "
-                f"with --map dose_unit=none, or do without doses: --map dose=none."
-            )
-
-
-def _add_time(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) -> None:
-    """Column time_h, NaN where unknown; a number without unit is hours, as in LINCS."""
-    if "time" not in sources:
-        return
-    numbers, own = split_quantities(_column(obs, sources["time"]), "time")
-    numbers[numbers == -666] = np.nan
-    if np.isnan(numbers).all():
-        return
-    unit = sources.get("time_unit")
-    column = (
-        _text(_column(obs, unit)) if unit and sources["time"] != "time_h" else np.full(len(obs), None, dtype=object)
-    )
-    units = to_unit(numbers, own, np.array(["h" if u is None else u for u in column], dtype=object))
-    factor = {u: hours_per(u) for u in sorted(set(units) - {""})}
-    out["time_h"] = numbers * np.array([factor.get(u, np.nan) for u in units], dtype=np.float64)
-
-
-def _storable(values: pd.Series[Any]) -> np.ndarray[Any, np.dtype[Any]]:
-    """A column of the source as one type, as parquet needs it: numbers and dates as they are, the rest as text."""
-    if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_datetime64_any_dtype(values):
-        return np.asarray(values.to_numpy())
-    return np.array(
-        [None if v is None or v is pd.NA or v != v else str(v) for v in values.astype(object)], dtype=object
-    )
 
 
 def _notes(sources: Mapping[str, str], where: str) -> list[Finding]:

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertstack._base.dialects import BROKEN, damaged, encoding_of, open_bytes, text_of_bytes
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack._base.tables import as_names, frame, read_table, with_numbers
-from pertstack._base.text_tables import BROKEN, MISSING, TextTable, damaged, encoding_of, open_bytes, text_of_bytes
+from pertstack._base.text_tables import MISSING, TextTable
 from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
 from pertstack.data.readers.anndata_tables import is_locked, locked

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from pertstack._base.dialects import PACKED
 from pertstack._base.errors import InputError
 from pertstack._base.files import missing_file
-from pertstack._base.text_tables import PACKED
 from pertstack.data.cells.choice import CellChoice
 from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from pertstack._base.dialects import BROKEN, open_bytes
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.tables import frame
-from pertstack._base.text_tables import BROKEN, open_bytes, text_table
+from pertstack._base.text_tables import text_table
 
 Names = Mapping[str, tuple[str, ...]]
 

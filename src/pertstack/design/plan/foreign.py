@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ import pandas as pd
 from pertstack._base.errors import InputError, MissingFileError, first_few
 from pertstack._base.findings import Finding
 from pertstack._base.tables import read_table
-from pertstack.data.labels import is_control_name, look_up
+from pertstack.data.labels import look_up
 from pertstack.data.readers.unpickle import load_pickle
+from pertstack.design.plan.placing import kind_of, known_names, lost_findings, place_names, strange_findings
 
 WORDS = {
     "train": "development",
@@ -138,7 +139,7 @@ def _one_cut(
             f"{path}: {len(both):,} names are in training (or validation) and in the test: {first_few(both)}. A score "
             f"on them would be that of memory. Keep each on one side."
         )
-    places, findings = _place(path, {name: next(iter(found)) for name, found in roles.items()}, obs, cells, by)
+    places, findings = place_names(path, {name: next(iter(found)) for name, found in roles.items()}, obs, cells, by)
     table = pd.DataFrame({"sample_id": list(places), "role": list(places.values())})
     return ForeignSplit(table, None, (*findings, _said_once(path, table)))
 
@@ -182,7 +183,7 @@ def _k_folds(path: Path, folds: Mapping[str, Any], obs: pd.DataFrame, cells: pd.
                     f"{path}: {held!r} is in the test of {order[at[held]]} and of {name}. Each name is predicted "
                     f"out of fold once."
                 )
-    places, findings = _place(path, at, obs, cells)
+    places, findings = place_names(path, at, obs, cells)
     table = pd.DataFrame({"sample_id": list(places), "fold": list(places.values())})
     named = ", ".join(f"{name} = fold {i}" for i, name in enumerate(order))
     said = Finding(
@@ -219,12 +220,12 @@ def _table(path: Path, obs: pd.DataFrame, cells: pd.Series[Any] | None) -> Forei
     others = [i for i in range(len(head)) if i != parts[0]]
     if not others:
         raise InputError(f"{path} has no column of names beside {head[parts[0]]!r}.")
-    known = _known(obs, cells)
+    known = known_names(obs, cells)
     best = max(others, key=lambda i: max(sum(v.strip() in k for v in body.iloc[:, i]) for k in known.values()))
     roles: dict[str, set[str]] = {}
     for name, part in zip(body.iloc[:, best], body.iloc[:, parts[0]], strict=True):
         roles.setdefault(name.strip(), set()).add(WORDS[part.strip().casefold()])
-    return _one_cut(path, roles, obs, cells, _kind_of(roles, obs, cells))
+    return _one_cut(path, roles, obs, cells, kind_of(roles, obs, cells))
 
 
 def _all_parts(column: pd.Series[Any]) -> bool:
@@ -233,104 +234,6 @@ def _all_parts(column: pd.Series[Any]) -> bool:
 
 
 # -- names to samples --------------------------------------------------------------------------------------------------
-
-
-def _known(obs: pd.DataFrame, cells: pd.Series[Any] | None) -> dict[str, set[str]]:
-    """Names a split may use, by kind."""
-    found = {"sample": set(map(str, obs.index)), "perturbation": set(obs["perturbation"].astype(str))}
-    return found if cells is None else {**found, "cell": set(map(str, cells.index))}
-
-
-def _kind_of(names: Iterable[str], obs: pd.DataFrame, cells: pd.Series[Any] | None) -> str:
-    """Whether names are samples, cells or perturbations: what most of them are."""
-    listed = list(names)
-    by_kind = {k: sum(n in v for n in listed) for k, v in _known(obs, cells).items()}
-    by_kind["perturbation"] = len(look_up(listed, obs["perturbation"].astype(str)))
-    return max(by_kind, key=lambda k: by_kind[k])
-
-
-def _place(
-    path: Path, place: Mapping[str, Any], obs: pd.DataFrame, cells: pd.Series[Any] | None, kind: str | None = None
-) -> tuple[dict[str, Any], list[Finding]]:
-    """Place of each sample that the split names, and what has none."""
-    kind = kind or _kind_of(place, obs, cells)
-    if kind == "cell":
-        assert cells is not None
-        found = _by_cell(path, place, cells)
-        names_found = set(place) & set(map(str, cells.index))
-    elif kind == "sample":
-        found = {str(s): place[str(s)] for s in obs.index if str(s) in place}
-        names_found = set(found)
-    else:
-        spelt = look_up(place, obs["perturbation"].astype(str))
-        mine: dict[str, Any] = {}
-        for name, own in spelt.items():
-            if mine.setdefault(own, place[name]) != place[name]:
-                raise InputError(
-                    f"{path}: {name!r} and another spelling of {own!r} have different places. Keep one of them."
-                )
-        perturbation = obs["perturbation"].astype(str)
-        found = {str(s): mine[p] for s, p in zip(obs.index, perturbation, strict=True) if p in mine}
-        names_found = set(spelt)
-    if not found:
-        raise InputError(
-            f"{path}: none of its {len(place):,} names ({first_few(list(place), 3)}) is a perturbation "
-            f"({first_few(sorted(set(obs['perturbation'].astype(str))), 3)}), a sample ({first_few(obs.index[:3])})"
-            f"{'' if cells is None else ' or a cell (' + first_few(cells.index[:3]) + ')'} of the data. Check that "
-            f"split and data belong together."
-        )
-    strange = sorted(n for n in place if n not in names_found and not is_control_name(n))
-    return found, [*_strange(path, strange, kind), *_lost(path, obs, found)]
-
-
-def _by_cell(path: Path, place: Mapping[str, Any], cells: pd.Series[Any]) -> dict[str, Any]:
-    table = pd.DataFrame({"sample": cells.to_numpy(object), "place": [place.get(str(c)) for c in cells.index]})
-    table = table.dropna()
-    count = table.groupby("sample")["place"].nunique()
-    cut = sorted(count.index[count > 1])
-    if cut:
-        some = table[table["sample"] == cut[0]]["place"].value_counts()
-        words = ", ".join(f"{n:,} cells in {p}" for p, n in some.items())
-        raise InputError(
-            f"{path} cuts through samples: {len(cut):,} of {len(count):,} have cells on both sides, such as {cut[0]!r} "
-            f"({words}). A model that saw some cells of a perturbation has seen it. Use a split by perturbation; or, "
-            f"to judge single cells all the same, --cells-as-samples."
-        )
-    return {str(s): p for s, p in table.groupby("sample")["place"].first().items()}
-
-
-def _strange(path: Path, names: Sequence[str], kind: str) -> list[Finding]:
-    if not names:
-        return []
-    return [
-        Finding(
-            "warning",
-            "split_names_unknown",
-            f"{path.name}: {len(names):,} {kind}s of the split are not among the samples (left out, or of other data): "
-            f"{first_few(names)}.",
-            len(names),
-            tuple(names[:10]),
-            str(path),
-        )
-    ]
-
-
-def _lost(path: Path, obs: pd.DataFrame, found: Mapping[str, Any]) -> list[Finding]:
-    lost = [str(s) for s in obs.index if str(s) not in found]
-    if not lost:
-        return []
-    gone = sorted(set(obs["perturbation"].loc[lost].astype(str)))
-    return [
-        Finding(
-            "warning",
-            "samples_without_place",
-            f"{path.name} gives no place to {len(lost):,} of {len(obs):,} samples, in {len(gone):,} perturbations: "
-            f"{first_few(gone)}. They are left out of the study: in training or test they could be either.",
-            len(lost),
-            tuple(lost[:10]),
-            str(path),
-        )
-    ]
 
 
 # -- cell-load ---------------------------------------------------------------------------------------------------------
@@ -371,7 +274,11 @@ def _cell_load(path: Path, obs: pd.DataFrame) -> ForeignSplit:
     found = {str(s): p for s, p in zip(obs.index, places, strict=True) if p is not None}
     table = pd.DataFrame({"sample_id": list(found), "role": list(found.values())})
     strange = sorted({n for line, parts in few.items() for n in parts if n not in spelt[line]})
-    findings = [*_strange(path, strange, "perturbation"), *_lost(path, obs, found), _said_once(path, table)]
+    findings = [
+        *strange_findings(path, strange, "perturbation"),
+        *lost_findings(path, obs, found),
+        _said_once(path, table),
+    ]
     by = _BY_PAIR if any("test" in parts.values() for parts in few.values()) else _BY_LINE
     learned = lines[[p == "development" for p in places]].nunique()
     return ForeignSplit(table, by if by == _BY_PAIR or learned >= 6 else _BY_PAIR, tuple(findings))

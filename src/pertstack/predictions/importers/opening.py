@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from pertstack._base.dialects import BROKEN, PACKED, damaged
 from pertstack._base.errors import InputError, MisalignedError, MissingFileError, StackingError, first_few
 from pertstack._base.files import storage_error
-from pertstack._base.text_tables import BROKEN, PACKED, damaged
 from pertstack.data.readers.anndata_tables import is_zarr_folder, refuse_packed
 from pertstack.data.readers.cell_lists import as_anndata, cell_lists
 from pertstack.data.rows import Float32

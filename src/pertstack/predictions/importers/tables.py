@@ -20,9 +20,10 @@ import pyarrow.feather
 import pyarrow.ipc
 import pyarrow.parquet
 
+from pertstack._base.dialects import is_number
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.tables import counts_rows
-from pertstack._base.text_tables import UNNAMED, TextTable, is_number, text_table
+from pertstack._base.text_tables import UNNAMED, TextTable, text_table
 from pertstack.data.readers.columns import ALIASES
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.files import STATUS, PredictionFile, names_of

@@ -1,0 +1,142 @@
+"""Checks of the sample table: controls among the samples, names alike, cell lines, doses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from pertstack._base.errors import first_few
+from pertstack._base.findings import Finding
+from pertstack.data.labels import is_control_name, near_names
+
+if TYPE_CHECKING:
+    from pertstack.data.file import DataFile
+
+
+def finding_about(severity: Any, code: str, message: str, offenders: Iterable[object], where: str) -> Finding:
+    names = [str(o) for o in offenders]
+    return Finding(severity, code, message, len(names), tuple(names[:10]), where)
+
+
+def untreated_samples(file: DataFile) -> list[Finding]:
+    """Samples that are controls by name, in a table of treated samples."""
+    names = file.obs["perturbation"].astype(str)
+    usual = {n for n in names.unique() if is_control_name(n)}
+    rows = file.obs.index[names.isin(usual).to_numpy(dtype=bool)]
+    if not len(rows):
+        return []
+    return [
+        finding_about(
+            "warning",
+            "untreated_samples",
+            f"{len(rows):,} samples are controls by name ({first_few(sorted(set(file.obs['perturbation'][rows])))}): "
+            f"{first_few(rows)}. They "
+            f"would be fitted and scored as if they were a perturbation. Remove them from the table, or keep them if "
+            f"that is meant.",
+            rows,
+            file.path,
+        )
+    ]
+
+
+def names_alike(file: DataFile) -> list[Finding]:
+    """Names that may be one perturbation, but for those whose structures are all known: these are compared as such."""
+    obs = file.obs
+    known = set(obs.loc[obs["smiles"].notna(), "perturbation"].astype(str)) if "smiles" in obs else set()
+    groups = [g for g in near_names(obs["perturbation"].unique()) if not known.issuperset(g)]
+    if not groups:
+        return []
+    names = [name for group in groups for name in group]
+    return [
+        finding_about(
+            "warning",
+            "names_alike",
+            f"{len(names):,} names of perturbations are alike but for case, punctuation, zeros, salt or a suffix: "
+            f"{'; '.join(' = '.join(g) for g in groups[:10])}{' ...' if len(groups) > 10 else ''}. If they are one "
+            f"perturbation (replicates, guides or salts of it), models meet it in other folds and intervals are too "
+            f"narrow: name a column that holds them together with --group COLUMN, or one with the right names with "
+            f"--map perturbation=COLUMN.",
+            names,
+            file.path,
+        )
+    ]
+
+
+def metadata_findings(file: DataFile) -> list[Finding]:
+    found, obs = [*untreated_samples(file), *names_alike(file)], file.obs
+    genetic = _looks_genetic(file)
+    perts = obs.groupby("perturbation", sort=True, observed=True)
+    if "smiles" in obs and not genetic:
+        known = perts["smiles"].count()
+        lacking = known.index[known == 0]
+        if len(lacking):
+            found.append(
+                finding_about(
+                    "warning",
+                    "structures_missing",
+                    f"{len(lacking):,} of {len(known):,} perturbations have no SMILES: {first_few(lacking)}. Models "
+                    f"that read structures see them "
+                    f"as unknown; nothing is put in their place.",
+                    lacking,
+                    file.path,
+                )
+            )
+        spellings = perts["smiles"].nunique()
+        several = spellings.index[spellings > 1]
+        if len(several):
+            found.append(
+                finding_about(
+                    "warning",
+                    "structures_differ",
+                    f"{len(several):,} perturbations come with more than one SMILES: {first_few(several)}. Salts or "
+                    f"spellings may differ; the first "
+                    f"one (sorted) is used for features.",
+                    several,
+                    file.path,
+                )
+            )
+    elif not genetic:
+        found.append(
+            Finding(
+                "warning",
+                "no_structures",
+                (
+                    "No SMILES are known, so models that read chemical structures are not available. Name the column "
+                    "with --map smiles=COLUMN, or give any features with --features FILE."
+                ),
+                where=file.path,
+            )
+        )
+    if "log10_dose" in obs and obs["log10_dose"].isna().any():
+        lacking = obs.index[obs["log10_dose"].isna()]
+        found.append(
+            finding_about(
+                "warning",
+                "doses_missing",
+                f"{len(lacking):,} of {len(obs):,} samples have no usable dose: {first_few(lacking)}.",
+                lacking,
+                file.path,
+            )
+        )
+    elif "log10_dose" not in obs and not genetic:
+        found.append(
+            Finding(
+                "warning",
+                "no_doses",
+                (
+                    "No doses are known; samples of one perturbation at different doses cannot be told apart. Name "
+                    "the column with --map dose=COLUMN if there is one."
+                ),
+                where=file.path,
+            )
+        )
+    return found
+
+
+def _looks_genetic(file: DataFile) -> bool:
+    """Whether perturbations are genes of this file (``A+ctrl``, ``A+B``), so that structures are not to be expected."""
+    from pertstack.data.side.targets import genes_of
+
+    genes, names = set(file.gene_names), sorted(set(file.obs["perturbation"]))
+    hits = sum(bool(set(genes_of(name)) & genes) for name in names[:200])
+    return hits > 0.5 * len(names[:200])
