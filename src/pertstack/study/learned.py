@@ -77,11 +77,7 @@ def final_fits(folder: StudyFolder, stored: Stored, *, workers: int, memory: str
     CorruptionError
         ``weights.npz`` or ``weights.json`` is not what the stack step wrote.
     """
-    path = folder.results / "weights.npz"
-    fits: dict[str, FittedCombiner] = {}
-    if is_sealed(folder, "stack", path):
-        with np.load(path, allow_pickle=False) as file:
-            fits = load_fitted(dict(file))
+    fits = _loaded(folder)
     rest = [name for name in stored.combiners if name not in fits]
     if rest:
         fits |= learn_again(folder, stored, rest, workers=workers, memory=memory)
@@ -92,6 +88,30 @@ def final_fits(folder: StudyFolder, stored: Stored, *, workers: int, memory: str
                 f"file was edited, or pertstack changed since. Run `pertstack stack {folder.root}` again."
             )
     return {name: fits[name] for name in stored.combiners}
+
+
+def fold_fits(folder: StudyFolder, stored: Stored, *, workers: int, memory: str) -> dict[int, FittedCombiner]:
+    """The chosen combiner as fitted without each fold, loaded or learned again as ``final_fits`` does."""
+    start = of_fold(stored.chosen, "")
+    fits = {int(n.removeprefix(start)): fit for n, fit in _loaded(folder).items() if n.startswith(start)}
+    if fits:
+        return fits
+    combiner = make_combiner(stored.chosen, **stored.combiners[stored.chosen]["params"])
+    return dict(development_rows(folder, stored, workers=workers, memory=memory).nested([combiner]).fits[stored.chosen])
+
+
+def of_fold(combiner: str, fold: int | str) -> str:
+    """The name under which ``weights.npz`` keeps a combiner that was fitted without a fold."""
+    return f"{combiner}@{fold}"
+
+
+def _loaded(folder: StudyFolder) -> dict[str, FittedCombiner]:
+    """What ``weights.npz`` holds under the seal of the stack step; nothing without a whole seal."""
+    path = folder.results / "weights.npz"
+    if not is_sealed(folder, "stack", path):
+        return {}
+    with np.load(path, allow_pickle=False) as file:
+        return load_fitted(dict(file))
 
 
 def learn_again(

@@ -18,7 +18,7 @@ from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.registry import COMBINERS, make_combiner
 from pertstack.stacking.saved import STATES, load_fitted, save_fitted
 from pertstack.study.audit.tables import weights_as_learned
-from pertstack.study.learned import final_fits, learn_again, stored_stack
+from pertstack.study.learned import development_rows, final_fits, fold_fits, learn_again, stored_stack
 from references.small_world import as_source, small_world
 
 
@@ -103,6 +103,18 @@ def test_a_study_loads_what_it_learned_and_learns_nothing(stacked, monkeypatch):
             np.testing.assert_array_equal(found[name].arrays()[key], value)
 
 
+def test_fits_without_each_fold_are_loaded_too(stacked, monkeypatch):
+    folder, stored = stacked.folder, stored_stack(stacked.folder)
+    again = development_rows(folder, stored).nested([make_combiner(stored.chosen)]).fits[stored.chosen]
+    monkeypatch.setattr("pertstack.study.rows.fit_nested", lambda *a, **k: pytest.fail("learned again"))
+    found = fold_fits(folder, stored, workers=1, memory="1 GB")
+    assert sorted(found) == sorted(again) == [0, 1, 2]
+    for fold, fit in found.items():
+        for key, value in again[fold].arrays().items():
+            np.testing.assert_array_equal(fit.arrays()[key], value)
+    assert any((found[0].arrays()[k] != found[1].arrays()[k]).any() for k in found[0].arrays())
+
+
 def test_without_a_seal_they_are_learned_again(stacked):
     folder, stored = stacked.folder, stored_stack(stacked.folder)
     seal = folder.path("seals", "stack.json")
@@ -110,6 +122,7 @@ def test_without_a_seal_they_are_learned_again(stacked):
     seal.unlink()
     try:
         assert set(final_fits(folder, stored, workers=1, memory="1 GB")) == set(stored.combiners)
+        assert sorted(fold_fits(folder, stored, workers=1, memory="1 GB")) == [0, 1, 2]
     finally:
         seal.write_bytes(kept)
 

@@ -32,6 +32,7 @@ from pertstack.stacking.sums import merge_within, regression_sums
 from pertstack.study.audit.probes import probe_study, write_probes
 from pertstack.study.estimate import of_stack
 from pertstack.study.folder import StudyFolder
+from pertstack.study.learned import of_fold
 from pertstack.study.members import left_out_models, seen_rows, stackable_models, unverified_models
 from pertstack.study.rows import DevelopmentRows, panel_metrics
 from pertstack.study.steps.calibrate import calibrate_study
@@ -245,7 +246,9 @@ def _write(folder: StudyFolder, stacked: Stacked, accept_unverified: bool) -> No
     nested = stacked.nested
     stacked.oof.save(results / "oof_scores.npz")
     write_json(results / "diversity.json", {"format": 1, **stacked.diversity.to_json()})
-    arrays = save_fitted({name: nested.final[name] for name in nested.names})
+    chosen = stacked.choice.chosen
+    folds = {of_fold(chosen, k): fit for k, fit in nested.fits[chosen].items()}
+    arrays = save_fitted({name: nested.final[name] for name in nested.names} | folds)
     buffer = io.BytesIO()
     arrays["gene_names"] = np.asarray(folder.gene_names, dtype=str)
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
@@ -255,7 +258,7 @@ def _write(folder: StudyFolder, stacked: Stacked, accept_unverified: bool) -> No
         {
             "format": 1,
             "key": stacked.key,
-            "chosen": stacked.choice.chosen,
+            "chosen": chosen,
             "models": list(stacked.models),
             "accept_unverified": accept_unverified,
             "combiners": {

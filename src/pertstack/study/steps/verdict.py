@@ -18,14 +18,13 @@ from pertstack.predictions.store.store import PredictionStore
 from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stacking.combiner import FittedCombiner
-from pertstack.stacking.registry import make_combiner
 from pertstack.study.audit.probes import TEST_PROBES, probe_test, write_probes
 from pertstack.study.check_facts import check_facts
 from pertstack.study.estimate import of_stack
 from pertstack.study.folder import StudyFolder
 from pertstack.study.held_out import HeldOutTruth, require_sealed_verdict, unfinished_look
 from pertstack.study.judged import derive, setting_of
-from pertstack.study.learned import Stored, development_rows, final_fits, stored_stack
+from pertstack.study.learned import Stored, development_rows, final_fits, fold_fits, stored_stack
 from pertstack.study.looks import publish_look
 from pertstack.study.rows import panel_metrics
 from pertstack.verdict.board import Leaderboard
@@ -60,12 +59,16 @@ def judge_study(folder: StudyFolder, *, exploratory: bool, workers: int, memory:
         )
     remark(of_stack(folder, len(stored.models), len(stored.combiners), verdict=True))
     fits = final_fits(folder, stored, workers=workers, memory=memory)
+    nested = fold_fits(folder, stored, workers=workers, memory=memory)
     look, truth = HeldOutTruth(folder).look(_intent(folder, stored), exploratory=exploratory)
     source = _test_source(folder, stored, truth)
     test = _score_test(folder, stored, fits, source, workers=workers, memory=memory)
     oof = ScoreTable.load(folder.results / "oof_scores.npz")
     if plan.looks_rule == "plain":
-        write_json(folder.results / "coverage.json", _coverage(folder, stored, source, workers=workers, memory=memory))
+        write_json(
+            folder.results / "coverage.json",
+            _coverage(folder, stored, nested, fits[stored.chosen], source, memory=memory),
+        )
         test.save(folder.results / "test_scores.npz")
         write_probes(folder, probe_test(folder, source, oof, test), stored.key, TEST_PROBES)
     else:
@@ -137,15 +140,21 @@ def _test_source(folder: StudyFolder, stored: Stored, truth: PredictionStore) ->
     )
 
 
-def _coverage(folder: StudyFolder, stored: Stored, test: StoreSource, *, workers: int, memory: str) -> dict[str, Any]:
+def _coverage(
+    folder: StudyFolder,
+    stored: Stored,
+    nested: dict[int, FittedCombiner],
+    final: FittedCombiner,
+    test: StoreSource,
+    *,
+    memory: str,
+) -> dict[str, Any]:
     """How often 90 % prediction intervals of the shipped combination hold the truth of the test, by cell line."""
-    rows = development_rows(folder, stored, workers=workers, memory=memory)
-    nested = rows.nested([make_combiner(stored.chosen, **stored.combiners[stored.chosen]["params"])])
     return check_coverage(
-        rows.source,
-        nested.combines(without=())[stored.chosen],
+        development_rows(folder, stored, memory=memory).source,
+        {fold: fit.combine for fold, fit in nested.items()},
         test,
-        nested.final[stored.chosen].combine,
+        final.combine,
         folder.references,
         seed=folder.analysis_plan.seed,
         memory=parse_bytes(memory),
