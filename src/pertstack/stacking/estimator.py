@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import check_is_fitted
 
 from pertstack._base.errors import InputError, MisalignedError
 from pertstack.data.rows import Float32
@@ -27,7 +28,7 @@ from pertstack.stacking.sums import Reference
 
 
 class CombinerEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """One combiner for scikit-learn's company.
+    """One combiner as a scikit-learn regressor on arrays.
 
     Parameters
     ----------
@@ -56,6 +57,14 @@ class CombinerEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.reference = reference
         self.primary = primary
         self.seed = seed
+
+    def __sklearn_tags__(self) -> Any:
+        """X has three axes, and missing predictions are NaN."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
+        tags.input_tags.allow_nan = True
+        tags.target_tags.single_output, tags.target_tags.multi_output = False, True
+        return tags
 
     def fit(
         self,
@@ -94,9 +103,16 @@ class CombinerEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         embeddings: Mapping[int, ArrayEmbedding] | None = None,
         features: Mapping[str, Any] | None = None,
     ) -> Float32:
-        """Combined treated profiles, (n, n_genes), for control and predictions of new samples."""
-        if not hasattr(self, "fitted_"):
-            raise InputError("This combiner has learned nothing yet: call fit(X, y, folds=...) before predict.")
+        """Combined treated profiles, (n, n_genes), for control and predictions of new samples.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            ``fit`` was not called.
+        MisalignedError
+            X has other models or genes than ``fit`` saw.
+        """
+        check_is_fitted(self, "fitted_", msg="This %(name)s is not fitted: call fit(X, y, folds=...) before predict.")
         x = _cube(X)
         if x.shape[1:] != (1 + len(self.models_), len(self.gene_names_)):
             raise MisalignedError(
