@@ -9,7 +9,18 @@ import typer
 
 from pertstack._base.findings import worst
 from pertstack._base.shown import count_of
-from pertstack.cli.terminal import AsJson, StudyPath, Workers, app, out, out_json, parse_mapping, say, split_names
+from pertstack.cli.terminal import (
+    AsJson,
+    StudyPath,
+    Workers,
+    app,
+    out,
+    out_json,
+    parse_mapping,
+    say,
+    say_findings,
+    split_names,
+)
 from pertstack.data.choices import ControlChoice
 
 
@@ -51,10 +62,11 @@ def predict(
         "control_label": control_label,
         "transform": transform,
     }
-    shape = predict_new(folder, new, out_path, predictions=predictions or [], workers=workers, reading=reading, use=use)
+    made = predict_new(folder, new, out_path, predictions=predictions or [], workers=workers, reading=reading, use=use)
+    say_findings(made.findings)
     if not (folder.results / "verdict.json").exists():
         say(f"warning: no verdict has judged this ensemble yet: pertstack verdict {folder.root}")
-    out(f"{out_path}: {count_of(shape[0], 'sample')}, {count_of(shape[1], 'gene')}")
+    out(f"{out_path}: {count_of(made.n_samples, 'sample')}, {count_of(made.n_genes, 'gene')}")
 
 
 @app.command()

@@ -126,6 +126,15 @@ def init(
             "COLUMN=VALUE, a yes-or-no column, a file or names of perturbations."
         ),
     ] = None,
+    for_: Annotated[
+        Path | None,
+        typer.Option(
+            "--for",
+            metavar="NEW",
+            help="What will be predicted: a data file, or a table with a column perturbation. Compared with what is "
+            "scored: genes seen, cell line, distance, dose.",
+        ),
+    ] = None,
     control_layer: Annotated[str, typer.Option(help="Layer with each sample's control.")] = "control",
     control: Annotated[Path | None, typer.Option(help="Separate control file of parquet / CSV data.")] = None,
     metadata: Annotated[Path | None, typer.Option(help="Sample table of GCTX data (siginfo / instinfo).")] = None,
@@ -170,7 +179,7 @@ def init(
     """
     from pertstack.study.steps.init import StudyChoices, preview_study
     from pertstack.study.study import Study
-    from pertstack.write.tables import taken_table
+    from pertstack.write.tables import asked_table, taken_table
 
     options: dict[str, Any] = {
         "group": group,
@@ -196,15 +205,20 @@ def init(
         "min_cells": min_cells,
         "cells_as_samples": cells_as_samples,
         "support": support or [],
+        "asked_for": for_,
     }
     if dry_run:
         seen = preview_study(study, data, StudyChoices.of(**options))
         out(taken_table(seen.taken))
         say_findings(seen.findings)
         out(f"{seen.plan}\nDry run: nothing was written, and values were looked at in part only.")
+        if for_ is not None:
+            out(f"The comparison with {for_} comes with the run itself.")
         return
     made = Study.create(study, data=data, **options)
     out(taken_table(made.taken()))
+    if rows := made.asked():
+        out(asked_table(rows))
     say_findings(made.findings())
     out(made.describe())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from threadpoolctl import threadpool_limits
 
@@ -31,6 +31,7 @@ from pertstack.fit.registry import available, get_row
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.reduce.reduction import Reduction
 from pertstack.stacking.registry import make_combiner
+from pertstack.study.asked import ASKED
 from pertstack.study.audit.audit import audit_study
 from pertstack.study.folder import StudyFolder
 from pertstack.study.held_out import require_sealed_verdict, unfinished_look
@@ -46,6 +47,9 @@ from pertstack.study.steps.stack import Stacked, stack_study, stored_key
 from pertstack.study.steps.verdict import judge_study
 from pertstack.study.steps.withdraw import finish_withdrawals, withdrawn_blocks
 from pertstack.verdict.board import Leaderboard
+
+if TYPE_CHECKING:
+    from pertstack.study.steps.predict import Predicted
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -126,6 +130,7 @@ class Study:
         min_cells: int = 10,
         cells_as_samples: bool = False,
         support: str | Sequence[str] = (),
+        asked_for: Path | str | None = None,
     ) -> Study:
         """Read and validate a data file, fix the fold plan, lay out the study.
 
@@ -139,6 +144,8 @@ class Study:
             groups are, by which the split is checked and intervals are made.
         support : rows that are always fitted on and never scored: ``"kind=single"``, a column, a file or names; see
             ``design.plan.support``.
+        asked_for : what will be predicted: a data file, or a table with a column ``perturbation``. It is compared with
+            the rows that are scored (``asked``), with a warning where they differ in what was known at fit time.
         delta : values are already differences from control.
         mapping : canonical column -> your column.
         graph, graph_names, graph_min_score : gene-gene edges, a table of protein ids and gene names where the edges
@@ -179,6 +186,7 @@ class Study:
             min_cells=min_cells,
             cells_as_samples=cells_as_samples,
             support=support,
+            asked_for=asked_for,
         )
         return cls(create_study(Path(root), Path(data), choices))
 
@@ -207,6 +215,11 @@ class Study:
         """What was taken for what when the data were read; empty for studies made before this was kept."""
         path = self.folder.path("plan", "taken.json")
         return [Taken(**line) for line in read_json(path)] if path.exists() else []
+
+    def asked(self) -> list[dict[str, str]]:
+        """What was known at fit time of scored rows and of those of ``asked_for``, a line per level; empty without."""
+        path = self.folder.path("plan", ASKED)
+        return list(read_json(path)["rows"]) if path.exists() else []
 
     def describe(self) -> str:
         """Size, fold plan and the question it answers, in a few lines."""
@@ -499,8 +512,8 @@ class Study:
         predictions: Sequence[str] = (),
         workers: int = 1,
         use: str | None = None,
-    ) -> tuple[int, int]:
-        """Predict new samples with what the headline says ships, or ``use``; see ``shipping.predict_new``."""
+    ) -> Predicted:
+        """Predict new samples with what the headline says ships, or ``use``; see ``steps.predict.predict_new``."""
         from pertstack.study.steps.predict import predict_new
 
         return predict_new(self.folder, Path(new), Path(out), predictions=predictions, workers=workers, use=use)

@@ -12,7 +12,7 @@ import pandas as pd
 from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError
 from pertstack.design.metric_names import direction, find_metric, need_metric, split_metric
-from pertstack.design.plan.known import known_levels
+from pertstack.design.plan.known import known_levels, telling
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.verdict.board import Comparison, Kind, LeaderboardRow, ScoreCell, Split
 from pertstack.verdict.gain.decompose import decompose, effect_quartiles
@@ -130,7 +130,7 @@ def _strata(table: ScoreTable, setting: Setting) -> dict[str, list[str | None]]:
     strata["cell line"] = [str(x) for x in table.samples["cell_line"]]
     if setting.fitted is not None:
         known = known_levels(table.samples["perturbation"], table.samples["fold"], setting.fitted)
-        strata |= {view: list(levels) for view, levels in known.items()}
+        strata |= {view: list(known[view]) for view in telling(known)}
     return {view: levels for view, levels in strata.items() if len({x for x in levels if x is not None}) > 1}
 
 

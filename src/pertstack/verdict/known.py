@@ -14,7 +14,7 @@ import numpy as np
 
 from pertstack.design.metric_labels import metric_label
 from pertstack.design.metric_names import need_metric
-from pertstack.design.plan.known import SEEN, known_levels
+from pertstack.design.plan.known import SEEN, known_levels, telling
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.verdict.views import nan_mean
 from pertstack.verdict.words import interval, number
@@ -36,8 +36,8 @@ def known_at_fit(
         return None
     levels = {s: known_levels(t.samples["perturbation"], t.samples["fold"], setting.fitted) for s, t in tables.items()}
     rows: list[dict[str, Any]] = []
-    for view in dict.fromkeys(v for found in levels.values() for v in found):
-        there = {s: np.asarray(found.get(view, [])) for s, found in levels.items()}
+    for view in telling(*levels.values()):
+        there = {s: np.asarray(found[view]) for s, found in levels.items()}
         known = sorted({str(x) for found in there.values() for x in found})
         for level in known if len(known) > 1 else []:
             parts = {s: _part(tables[s], name, found == level, setting, resampling) for s, found in there.items()}

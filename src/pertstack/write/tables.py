@@ -6,7 +6,7 @@ The same words and numbers as in the report; the leaderboard's own short table l
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from shutil import get_terminal_size
 
 from rich.console import Group
@@ -32,4 +32,15 @@ def taken_table(lines: Iterable[Taken]) -> Table:
         table.add_column(column, overflow="fold")
     for line in lines:
         table.add_row(*(Text(t) for t in (line.what, line.source, line.shows, line.mend)))
+    return table
+
+
+def asked_table(rows: Sequence[Mapping[str, str]]) -> Table:
+    """What was known at fit time of scored rows and of those that will be predicted."""
+    table = Table(title="Known at fit time: scored out of fold, and asked for", title_justify="left")
+    columns = ("known at fit time", "level", "scored", "asked", "differs")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(row[column]) for column in columns))
     return table

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pertstack.design.plan.known import ALONE, PARTS, SEEN, fitted_of, known_levels
+from pertstack.design.plan.known import ALONE, JOINED, PARTS, SEEN, fitted_of, known_levels, telling
 from pertstack.verdict.judge import judge
 from pertstack.verdict.setting import Setting
 from pertstack.verdict.several import several_in_words
@@ -42,15 +42,17 @@ def test_levels_are_those_of_a_loop(folds):
         alone = sum(g in others for g in parts)
         assert found[SEEN][i] == ("seen" if name in others else "unseen")
         assert found[PARTS][i] == f"{here} of 2"
-        assert found.get(ALONE, found[PARTS])[i] == f"{alone} of 2"
+        joined = sum(any(g in n.split("+") for n in others if "+" in n) for g in parts)
+        assert found[ALONE][i] == f"{alone} of 2" and found[JOINED][i] == f"{joined} of 2"
 
 
 def test_other_spellings_and_plain_drugs():
-    assert known_levels(["A_B", "ctrl+A"], [0, 0], {1: ("A", "B+ctrl"), 0: ("A_B",)}) == {
-        SEEN: ["unseen", "seen"],
-        PARTS: ["2 of 2", "single"],
-    }
-    assert known_levels(["aspirin", "NAD+"], [None, np.nan], {0: ("aspirin",)}) == {SEEN: ["seen", "unseen"]}
+    pair = known_levels(["A_B", "ctrl+A"], [0, 0], {1: ("A", "B+ctrl"), 0: ("A_B",)})
+    assert pair[SEEN] == ["unseen", "seen"] and pair[PARTS] == pair[ALONE] == ["2 of 2", "single"]
+    assert pair[JOINED] == ["0 of 2", "single"] and telling(pair) == [SEEN, PARTS, JOINED]
+    drugs = known_levels(["aspirin", "NAD+"], [None, np.nan], {0: ("aspirin",)})
+    assert drugs[SEEN] == ["seen", "unseen"] and telling(drugs) == [SEEN]
+    assert telling(drugs, pair) == [SEEN, PARTS, JOINED]  # trained on singles, asked for combinations
 
 
 def _combined(table, pairs, fold):

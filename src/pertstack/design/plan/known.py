@@ -15,7 +15,7 @@ import pandas as pd
 from pertstack.data.labels import perturbation_keys
 from pertstack.design.blocks import SUPPORT
 
-SEEN, PARTS, ALONE = "perturbation", "parts seen", "parts measured alone"
+SEEN, PARTS, ALONE, JOINED = "perturbation", "parts seen", "parts measured alone", "parts seen in combinations"
 SINGLE = "single"
 """Level of a perturbation that joins nothing, among combinations."""
 
@@ -41,30 +41,36 @@ def known_levels(perturbations: Iterable[object], folds: Iterable[Any], fitted: 
 
     Returns
     -------
-    ``perturbation``: seen or unseen. Where there are combinations also ``parts seen``: how many of the parts were
-    fitted on, alone or in another combination (``1 of 2``; ``single`` for rows that join nothing); and ``parts measured
-    alone``, where that is not the same.
+    ``perturbation``: seen or unseen; ``parts seen``: how many of the parts were fitted on, alone or in another
+    combination (``1 of 2``; ``single`` for rows that join nothing); ``parts measured alone``; ``parts seen in
+    combinations``, which tells genes that are left out whole from pairs whose genes occur in other pairs.
     """
     asked = [str(p) for p in perturbations]
     own = [None if pd.isna(f) else int(f) for f in folds]
     keys = perturbation_keys([*asked, *(p for names in fitted.values() for p in names)])
-    rows: dict[tuple[str, int | None], tuple[str, str, str]] = {}
+    rows: dict[tuple[str, int | None], tuple[str, ...]] = {}
     for fold in dict.fromkeys(own):
         there = {keys[p] for k, names in fitted.items() if k != fold for p in names}
-        alone, anywhere = {key[0] for key in there if len(key) == 1}, {part for key in there for part in key}
+        alone = {key[0] for key in there if len(key) == 1}
+        joined = {part for key in there if len(key) > 1 for part in key}
         for name in {p for p, f in zip(asked, own, strict=True) if f == fold}:
             rows[name, fold] = (
                 "seen" if keys[name] in there else "unseen",
-                _count(keys[name], anywhere),
+                _count(keys[name], alone | joined),
                 _count(keys[name], alone),
+                _count(keys[name], joined),
             )
     found = [rows[name, fold] for name, fold in zip(asked, own, strict=True)]
-    levels = {view: [row[i] for row in found] for i, view in enumerate((SEEN, PARTS, ALONE))}
-    if all(level == SINGLE for level in levels[PARTS]):
-        return {SEEN: levels[SEEN]}
-    if levels[ALONE] == levels[PARTS]:
-        del levels[ALONE]
-    return levels
+    return {view: [row[i] for row in found] for i, view in enumerate((SEEN, PARTS, ALONE, JOINED))}
+
+
+def telling(*sides: Mapping[str, list[str]]) -> list[str]:
+    """The views of several sets of rows that say something: those of combinations only where there are some, and those
+    beside ``parts seen`` only where they are not the same on every side."""
+    views = [SEEN]
+    if any(level != SINGLE for side in sides for level in side[PARTS]):
+        views += [PARTS, *(v for v in (ALONE, JOINED) if any(side[v] != side[PARTS] for side in sides))]
+    return views
 
 
 def _count(parts: tuple[str, ...], known: set[str]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertstack._base import tables
 from pertstack._base.errors import InputError, LeakError, StackingError
 from pertstack._base.files import whole, write_json
 from pertstack._base.findings import Finding
@@ -41,8 +42,10 @@ from pertstack.predictions.store.names import HALVES
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.predictions.store.writer import RowWriter
 from pertstack.reduce.references import References
+from pertstack.study.asked import ASKED, asked_findings, read_asked
 from pertstack.study.folder import FORMAT, MARKS, OTHER_NAMES, StudyFolder, write_choices
 from pertstack.study.seals import seal_init
+from pertstack.study.steps.refit import open_new, with_distance
 
 POUR_BYTES = 128 * 10**6
 TEST_SHARE = 0.2
@@ -71,6 +74,7 @@ class StudyChoices:
     graph_names: Path | None = None
     graph_min_score: float | None = None
     plan: Path | None = None  # explicit fold table
+    asked_for: Path | None = None  # what will be predicted: a data file, or a table with a column perturbation
     support: tuple[str, ...] = ()  # what is always fitted on and never scored; see ``design.plan.support``
     cells: CellChoice = field(default_factory=CellChoice)  # how rows that are cells become samples
 
@@ -87,7 +91,7 @@ class StudyChoices:
         **options: Any,
     ) -> StudyChoices:
         """The choices as ``Study.create`` and ``pertstack init`` are given them; paths may be text."""
-        files = ("control", "metadata", "features", "targets", "graph", "graph_names", "plan")
+        files = ("control", "metadata", "features", "targets", "graph", "graph_names", "plan", "asked_for")
         paths = {name: Path(options.pop(name)) for name in files if options.get(name) is not None}
         cells = CellChoice(tuple(by), normalise, min_cells, cells_as_samples)
         known = (support,) if isinstance(support, str) else tuple(support)
@@ -185,7 +189,6 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
         plan.save(staging / "plan")
         obs = file.obs.loc[plan.table["sample_id"]]
         obs.to_parquet(staging / "plan" / "samples.parquet")
-        write_json(staging / "plan" / "findings.json", [f.to_json() for f in findings])
         write_json(staging / "plan" / "taken.json", [t.to_json() for t in taken(file)])
         if others := other_names(file.var):
             write_json(staging / "plan" / OTHER_NAMES, others)
@@ -195,9 +198,24 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
         AnalysisPlan(grouping=plan.group_by, seed=choices.seed).save(staging / "plan.toml")
         write_choices(staging, _facts(data, file, plan, choices))
         laid_out = StudyFolder(staging)
+        findings += _asked(laid_out, choices.asked_for)
+        write_json(staging / "plan" / "findings.json", [f.to_json() for f in findings])
         laid_out.ledger.begin("study_created", plan_digest=plan.digest, n_samples=len(obs))
         seal_init(laid_out)
     return StudyFolder.open(root)
+
+
+def _asked(folder: StudyFolder, asked: Path | None) -> list[Finding]:
+    """Whether what will be predicted is what is scored; the table of both is kept beside the plan."""
+    if asked is None:
+        return []
+    if asked.suffix.casefold() in {".csv", ".tsv", ".txt", *tables.PARQUET}:
+        obs = read_asked(asked, folder.samples)
+    else:
+        obs = with_distance(folder, open_new(folder, asked))
+    rows, findings = asked_findings(folder, obs, str(asked))
+    write_json(folder.path("plan", ASKED), {"format": 1, "file": str(asked), "rows": rows})
+    return findings
 
 
 def _require_free(root: Path) -> None:

@@ -13,26 +13,35 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
+from pertstack._base.findings import Finding
 from pertstack.data import DataFile
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.predictions.importers import open_file
 from pertstack.predictions.sources.embedding import RowEmbeddings
-from pertstack.predictions.sources.training_distance import COLUMN
 from pertstack.predictions.store.align import match
 from pertstack.reduce.tile import Tile
 from pertstack.stacking.combiner import FittedCombiner
+from pertstack.study.asked import asked_findings
 from pertstack.study.folder import StudyFolder
 from pertstack.study.learned import stored_stack
 from pertstack.study.shipped import fit_named, shipped
-from pertstack.study.steps.refit import ROWS, merged_side, new_embeddings, open_new, refit_and_predict
+from pertstack.study.steps.refit import ROWS, new_embeddings, open_new, refit_and_predict, with_distance
 from pertstack.write.export import predictions_to_h5ad
+
+
+class Predicted(NamedTuple):
+    """Size of the file written, and where its rows are not what was scored."""
+
+    n_samples: int
+    n_genes: int
+    findings: tuple[Finding, ...] = ()
 
 
 def predict_new(
@@ -44,8 +53,8 @@ def predict_new(
     workers: int,
     reading: Mapping[str, Any] | None = None,
     use: str | None = None,
-) -> tuple[int, int]:
-    """Predict the samples of a file with what the headline says ships; writes an h5ad and returns its shape.
+) -> Predicted:
+    """Predict the samples of a file with what the headline says ships; writes an h5ad, tells its size and what is odd.
 
     Parameters
     ----------
@@ -67,6 +76,7 @@ def predict_new(
         name = use or shipped(folder, stored)
         fitted = fit_named(folder, stored, name, workers=workers)
     file = open_new(folder, new, reading)
+    said = asked_findings(folder, with_distance(folder, file), str(new))[1]
     needed = models_with_weight(fitted)
     given = _given(predictions, needed)
     with tempfile.TemporaryDirectory(prefix="pertstack-predict-") as scratch:
@@ -85,6 +95,7 @@ def predict_new(
             "models": list(needed),
             "key": stored.key,
             "plan_digest": folder.plan.digest,
+            "warnings": [f.message for f in said],
         }
         predictions_to_h5ad(
             out,
@@ -94,7 +105,7 @@ def predict_new(
             obs=file.obs,
             uns={"pertstack": facts, "pertstack_card": json.dumps(folder.card.to_json())},
         )
-        return combined.shape[0], combined.shape[1]
+        return Predicted(combined.shape[0], combined.shape[1], tuple(said))
 
 
 def models_with_weight(fitted: FittedCombiner) -> tuple[str, ...]:
@@ -161,7 +172,7 @@ def _combine(
     out = np.lib.format.open_memmap(to, mode="w+", dtype=np.float32, shape=(file.n_samples, len(genes)))
     known = np.array([[m in arrays] * len(genes) for m in models])
     references, answered = folder.references, np.zeros(file.n_samples, dtype=bool)
-    obs = _with_distance(folder, file)
+    obs = with_distance(folder, file)
     for line in sorted(set(lines)):
         mine = np.flatnonzero(lines == line)
         if line not in references.cell_lines and line not in references.controls:
@@ -195,15 +206,6 @@ def _combine(
             f"({first_few(file.obs.index[~answered])}): no model with weight predicts them."
         )
     return out
-
-
-def _with_distance(folder: StudyFolder, file: DataFile) -> pd.DataFrame:
-    """Metadata of the new samples, with the distance of each perturbation to those of the study's development rows."""
-    distance = folder.training_distance
-    features = None if distance is None else merged_side(folder.side, file, folder.gene_names).best()
-    if distance is None or features is None:
-        return file.obs
-    return file.obs.assign(**{COLUMN: distance.with_features(features).of(file.obs["perturbation"])})
 
 
 def _embedding(vectors: Mapping[str, RowEmbeddings], rows: np.ndarray[Any, Any], model: str) -> RowEmbeddings | None:

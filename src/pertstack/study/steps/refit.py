@@ -29,6 +29,7 @@ from pertstack.fit.jobs import Job, JobRecord, JobRows
 from pertstack.predictions.importers.cards import named_transform
 from pertstack.predictions.importers.scale import LONG, levels, offset_after, other_logarithm
 from pertstack.predictions.sources.embedding import RowEmbeddings
+from pertstack.predictions.sources.training_distance import COLUMN
 from pertstack.study.folder import StudyFolder
 from pertstack.study.steps.fit import anchor_ids, anchor_rows, fit_rows
 
@@ -182,6 +183,15 @@ def _extended(table: PerturbationFeatures, other: PerturbationFeatures) -> Pertu
         matrix=np.where(take[:, None], more, values),
         known=np.where(take, more_known, known),
     )
+
+
+def with_distance(folder: StudyFolder, file: DataFile) -> pd.DataFrame:
+    """Metadata of the new samples, with the distance of each perturbation to those of the study's development rows."""
+    distance = folder.training_distance
+    features = None if distance is None else merged_side(folder.side, file, folder.gene_names).best()
+    if distance is None or features is None:
+        return file.obs
+    return file.obs.assign(**{COLUMN: distance.with_features(features).of(file.obs["perturbation"])})
 
 
 @dataclass(frozen=True)

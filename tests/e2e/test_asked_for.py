@@ -1,0 +1,112 @@
+"""Is what will be predicted what is scored? `init --for` and `predict` compare what was known at fit time (16, E2)."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from pertstack.design.plan.asked import DIFFERS, Known, compare
+from pertstack.study.study import Study
+
+from .conftest import ok, pertstack
+
+GENES = [f"g{i:02d}" for i in range(12)]
+HELD = GENES[10:]  # genes that only new doubles have
+
+
+def profiles(names, seed=0):
+    """One sample of every name, 30 genes; the effect of a gene grows with its number."""
+    rng = np.random.default_rng(seed)
+    effect = {g: np.random.default_rng(i).normal(0, 0.5 + 0.1 * i, 30) for i, g in enumerate(GENES)}
+    control = np.tile(np.random.default_rng(99).normal(8, 1.2, 30).astype(np.float32), (len(names), 1))
+    treated = control + np.stack([sum(effect[g] for g in n.split("+") if g in effect) for n in names])
+    obs = pd.DataFrame(
+        {"perturbation": names, "cell_line": "K562"}, index=[f"{seed}s{i:02d}" for i in range(len(names))]
+    )
+    var = pd.DataFrame(index=GENES + [f"m{i}" for i in range(18)])
+    treated = (treated + rng.normal(0, 0.2, treated.shape)).astype(np.float32)
+    return anndata.AnnData(treated, obs, var, layers={"control": control})
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    place = tmp_path_factory.mktemp("asked")
+    known = GENES[:10]
+    doubles = ["+".join(p) for p in combinations(known, 2)]
+    profiles([f"{g}+ctrl" for g in known] + doubles[:35]).write_h5ad(place / "data.h5ad")
+    profiles(doubles[35:], seed=1).write_h5ad(place / "alike.h5ad")
+    profiles(
+        ["+".join(p) for p in combinations(HELD, 2)] + [f"{g}+{h}" for g in HELD for h in known[:6]], seed=2
+    ).write_h5ad(place / "other.h5ad")
+    return place
+
+
+def test_init_says_where_the_rows_to_come_differ_and_where_they_do_not(files, tmp_path):
+    said = ok(
+        "init", tmp_path / "a", "--data", files / "data.h5ad", "--support", "kind=single", "--for", files / "alike.h5ad"
+    )
+    assert "Known at fit time" in said and "parts seen" in said
+    alike = Study.open(tmp_path / "a")
+    assert not [f for f in alike.findings() if f.code == DIFFERS]
+    assert {(r["known at fit time"], r["level"]): (r["scored"], r["asked"]) for r in alike.asked()}[
+        "parts seen", "2 of 2"
+    ] == ("100%", "100%")
+    other = pertstack(
+        "init", tmp_path / "b", "--data", files / "data.h5ad", "--support", "kind=single", "--for", files / "other.h5ad"
+    )
+    assert other.returncode == 0 and "warning: What" in other.stderr, other.stderr
+    found = [f for f in Study.open(tmp_path / "b").findings() if f.code == DIFFERS]
+    shares = found[0].numbers["parts seen"]
+    assert shares["2 of 2"] == [1.0, 0.0] and shares["1 of 2"] == [0.0, pytest.approx(12 / 13)]
+    assert "no scored row is 0 of 2 or 1 of 2" in found[0].message and "--support" in found[0].message
+
+
+def test_singles_scored_beside_doubles_are_another_question(files, tmp_path):
+    """The contest: two thirds of the singles known in each fold, all at the time of use."""
+    names = anndata.read_h5ad(files / "alike.h5ad").obs["perturbation"]
+    pd.DataFrame({"perturbation": ["+".join(reversed(n.split("+"))) for n in names]}).to_csv(
+        tmp_path / "new.csv", index=False
+    )
+    study = Study.create(tmp_path / "s", data=files / "data.h5ad", test=0, asked_for=tmp_path / "new.csv")
+    found = [f for f in study.findings() if f.code == DIFFERS]
+    assert found and found[0].numbers["parts measured alone"]["2 of 2"][0] < 0.6
+    assert found[0].numbers["parts measured alone"]["2 of 2"][1] == 1
+    pd.DataFrame({"drug": names}).to_csv(tmp_path / "odd.csv", index=False)
+    refused = pertstack("init", tmp_path / "o", "--data", files / "data.h5ad", "--for", tmp_path / "odd.csv")
+    assert refused.returncode == 2 and "no column 'perturbation'" in refused.stderr and not (tmp_path / "o").exists()
+
+
+def test_predict_says_it_too_and_writes_it_down(files, tmp_path):
+    study = Study.create(tmp_path / "s", data=files / "data.h5ad", support="kind=single")
+    assert all(r.ok for r in study.cross_fit(["mean_treated", "additive"], engine="inline"))
+    study.stack(["mean"])
+    same, other = (study.predict(files / f"{n}.h5ad", tmp_path / f"{n}.h5ad") for n in ("alike", "other"))
+    assert same.findings == () and (other.n_samples, other.n_genes) == (13, 30)
+    assert [f.code for f in other.findings] == [DIFFERS]
+    assert anndata.read_h5ad(tmp_path / "other.h5ad").uns["pertstack"]["warnings"][0] == other.findings[0].message
+
+
+def test_numbers_and_levels_by_hand():
+    rng = np.random.default_rng(0)
+    units = [f"p{i}" for i in range(200)]
+    same = Known({"v": ["a", "b"] * 100}, {"dose": rng.normal(0, 1, 200)}, units)
+    again = Known({"v": ["a", "b"] * 100}, {"dose": rng.normal(0, 1, 200)}, units)
+    assert compare(same, again, "x")[1] == []
+    moved = Known({"v": ["a"] * 150 + ["b"] * 50}, {"dose": rng.normal(3, 1, 200)}, units)
+    lines, (finding,) = compare(same, moved, "x")  # 1 / (0.75^2 / 0.5 + 0.25^2 / 0.5) = 0.8 of the rows speak for it
+    assert (
+        [x["differs"] for x in lines] == ["", "", "yes"] and "dose" in finding.message and "v:" not in finding.message
+    )
+    rare = Known({"v": ["a"] * 20 + ["b"] * 180}, {"dose": [np.nan] * 200}, units)
+    only = Known({"v": ["a"] * 20}, {"dose": [np.nan] * 20}, units[:20])
+    (said,) = compare(rare, only, "x")[1]
+    assert "in effect 10% of the scored rows" in said.message and said.numbers["v"] == {
+        "a": [0.1, 1.0],
+        "b": [0.9, 0.0],
+    }
+    repeated = Known({"v": ["a"] * 180 + ["b"] * 20}, {}, ["p0"] * 180 + units[1:21])  # one perturbation, however often
+    assert compare(rare, repeated, "x")[1] == []
