@@ -65,6 +65,43 @@ def test_mean_treated_perturbation_matches_a_loop(world):
     np.testing.assert_array_equal(new, fit_predict("mean_treated_cell_line", fit, held))
 
 
+def _two_kinds_of_lines(seed):
+    """Ten lines of two kinds with controls of their own; a drug does one thing in one kind, another in the other."""
+    rng = np.random.default_rng(seed)
+    kind = np.arange(10) % 2
+    base = rng.normal(8, 0.3, (10, 30)) + 2.0 * kind[:, None] * rng.normal(size=30)
+    effect = rng.normal(0, 1, (2, 12, 30))
+    line, drug = (a.ravel() for a in np.meshgrid(np.arange(10), np.arange(12), indexing="ij"))
+    rows = make_rows(n_perturbations=12, replicates=10).take(np.arange(120))
+    control = base[line] + rng.normal(0, 0.05, (120, 30))
+    treated = control + effect[kind[line], drug] + rng.normal(0, 0.2, (120, 30))
+    rows = replace(rows, control=control.astype(np.float32), treated=treated.astype(np.float32))
+    return with_obs(rows, cell_line=[f"l{x}" for x in line], perturbation=[f"d{x:02d}" for x in drug]), line
+
+
+def test_the_same_perturbation_elsewhere_weighs_lines_by_their_controls():
+    rows, line = _two_kinds_of_lines(3)
+    fit, held = rows.take(np.flatnonzero(line < 8)), rows.take(np.flatnonzero(line >= 8))  # two lines never fitted
+    model = get_model("perturbation_elsewhere", {"kappa": 0.5}).fit(fit, rng=np.random.default_rng(0))
+    got = model.predict(held.without_treated())
+    assert model.width_ < 1
+    controls = {x: fit.control[fit.cell_line == x].mean(axis=0, dtype=np.float64) for x in np.unique(fit.cell_line)}
+    shift = {x: fit.delta[fit.cell_line == x].mean(axis=0, dtype=np.float64) for x in controls}
+    apart = [np.mean((controls[a] - controls[b]) ** 2) for a in controls for b in controls if a < b]
+    for i in (0, 7, 13):
+        there = np.flatnonzero(fit.perturbation == held.perturbation[i])
+        far = np.array([np.mean((held.control[i] - controls[fit.cell_line[r]]) ** 2) for r in there])
+        w = np.exp(-(far - far.min()) / (model.width_ * np.median(apart)))
+        added = np.stack([fit.delta[r] - shift[fit.cell_line[r]] for r in there])
+        expected = held.control[i] + fit.delta.mean(axis=0, dtype=np.float64) + w @ added / (0.5 + w.sum())
+        np.testing.assert_allclose(got[i], expected, atol=1e-3)
+    plain = fit_predict("perturbation_elsewhere", fit, held, width=float("inf"))
+    errors = [float(((p - held.treated) ** 2).mean()) for p in (got, plain)]
+    assert errors[0] < 0.6 * errors[1]
+    never = fit_predict("perturbation_elsewhere", fit, with_obs(held, perturbation="other"))
+    np.testing.assert_array_equal(never, fit_predict("mean_shift_cell_line", fit, held))
+
+
 def test_per_gene_linear_matches_polyfit_and_ridge_pulls_to_no_change(world):
     fit, held = world
     got = fit_predict("PerGeneLinear", fit, held)
@@ -295,6 +332,7 @@ def test_start_at_the_control_or_at_the_mean_is_a_matter_of_control_noise():
         ("perturbation_knn", {"k": 0}),
         ("low_rank", {"rank": 0}),
         ("additive", {"kappa": 0}),
+        ("perturbation_elsewhere", {"width": 0}),
         ("mlp", {"width": 0}),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pertstack.fit.baselines.additive import Additive
+from pertstack.fit.baselines.elsewhere import PerturbationElsewhere
 from pertstack.fit.baselines.low_rank import LowRank, LowRankTreated
 from pertstack.fit.baselines.means import (
     MeanShift,
@@ -26,6 +27,7 @@ MODELS: tuple[tuple[type, ModelKind], ...] = (
     (MeanTreated, "baseline"),
     (MeanTreatedCellLine, "baseline"),
     (MeanTreatedPerturbation, "baseline"),
+    (PerturbationElsewhere, "linear"),
     (PerGeneLinear, "linear"),
     (PerturbationKNN, "linear"),
     (PerturbationKNNTreated, "linear"),
