@@ -62,11 +62,19 @@ def predict(
         "control_label": control_label,
         "transform": transform,
     }
-    made = predict_new(folder, new, out_path, predictions=predictions or [], workers=workers, reading=reading, use=use)
-    say_findings(made.findings)
+    shape = predict_new(
+        folder,
+        new,
+        out_path,
+        predictions=predictions or [],
+        workers=workers,
+        reading=reading,
+        use=use,
+        say=lambda finding: say_findings([finding]),
+    )
     if not (folder.results / "verdict.json").exists():
         say(f"warning: no verdict has judged this ensemble yet: pertstack verdict {folder.root}")
-    out(f"{out_path}: {count_of(made.n_samples, 'sample')}, {count_of(made.n_genes, 'gene')}")
+    out(f"{out_path}: {count_of(shape[0], 'sample')}, {count_of(shape[1], 'gene')}")
 
 
 @app.command()

@@ -5,10 +5,11 @@ The work is done in the rooms; the files are described in ``docs/formats.md``.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from threadpoolctl import threadpool_limits
 
@@ -47,9 +48,6 @@ from pertstack.study.steps.stack import Stacked, stack_study, stored_key
 from pertstack.study.steps.verdict import judge_study
 from pertstack.study.steps.withdraw import finish_withdrawals, withdrawn_blocks
 from pertstack.verdict.board import Leaderboard
-
-if TYPE_CHECKING:
-    from pertstack.study.steps.predict import Predicted
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -512,11 +510,19 @@ class Study:
         predictions: Sequence[str] = (),
         workers: int = 1,
         use: str | None = None,
-    ) -> Predicted:
-        """Predict new samples with what the headline says ships, or ``use``; see ``steps.predict.predict_new``."""
+    ) -> tuple[int, int]:
+        """Predict new samples with what the headline says ships, or ``use``; see ``steps.predict.predict_new``.
+
+        Warns (``UserWarning``) where they differ from the scored samples in what was known at fit time.
+        """
         from pertstack.study.steps.predict import predict_new
 
-        return predict_new(self.folder, Path(new), Path(out), predictions=predictions, workers=workers, use=use)
+        def say(finding: Finding) -> None:
+            warnings.warn(finding.message, stacklevel=3)
+
+        return predict_new(
+            self.folder, Path(new), Path(out), predictions=predictions, workers=workers, use=use, say=say
+        )
 
     def export(
         self,

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,14 +36,6 @@ from pertstack.study.steps.refit import ROWS, new_embeddings, open_new, refit_an
 from pertstack.write.export import predictions_to_h5ad
 
 
-class Predicted(NamedTuple):
-    """Size of the file written, and where its rows are not what was scored."""
-
-    n_samples: int
-    n_genes: int
-    findings: tuple[Finding, ...] = ()
-
-
 def predict_new(
     folder: StudyFolder,
     new: Path,
@@ -53,8 +45,9 @@ def predict_new(
     workers: int,
     reading: Mapping[str, Any] | None = None,
     use: str | None = None,
-) -> Predicted:
-    """Predict the samples of a file with what the headline says ships; writes an h5ad, tells its size and what is odd.
+    say: Callable[[Finding], None] | None = None,
+) -> tuple[int, int]:
+    """Predict the samples of a file with what the headline says ships; writes an h5ad and returns its shape.
 
     Parameters
     ----------
@@ -62,6 +55,7 @@ def predict_new(
     predictions : ``NAME=FILE`` for models that were added to the study rather than fitted in it.
     reading : how the file differs from the study's own; see ``refit.open_new``.
     use : a combination or base model to predict with instead of what ships.
+    say : is given what differs between the new samples and those that were scored; it is in ``uns`` of the file too.
 
     Raises
     ------
@@ -77,6 +71,9 @@ def predict_new(
         fitted = fit_named(folder, stored, name, workers=workers)
     file = open_new(folder, new, reading)
     said = asked_findings(folder, with_distance(folder, file), str(new))[1]
+    if say is not None:
+        for finding in said:
+            say(finding)
     needed = models_with_weight(fitted)
     given = _given(predictions, needed)
     with tempfile.TemporaryDirectory(prefix="pertstack-predict-") as scratch:
@@ -105,7 +102,7 @@ def predict_new(
             obs=file.obs,
             uns={"pertstack": facts, "pertstack_card": json.dumps(folder.card.to_json())},
         )
-        return Predicted(combined.shape[0], combined.shape[1], tuple(said))
+        return combined.shape[0], combined.shape[1]
 
 
 def models_with_weight(fitted: FittedCombiner) -> tuple[str, ...]:
