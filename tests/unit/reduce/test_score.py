@@ -8,6 +8,7 @@ from scipy.spatial.distance import cityblock, cosine, euclidean
 
 from pertstack._base.errors import CorruptionError, InputError, MissingFileError, UnknownNameError
 from pertstack.design.blocks import Block
+from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce import References, ScoreTable, iter_tiles, samples_of, score
 from references.memory_source import world
 from references.metric_loops import centroid_loop, discrimination_loop, metric_loop
@@ -72,7 +73,9 @@ def test_retrieval_against_the_centroid_takes_one_profile_from_everything(kind):
     }
     for i in range(27):
         less = centroid_loop(source, "A375", i // 9)
-        expected = discrimination_loop(means["treated"] - less, means["m1"] - less, DISTANCES[kind])[i]
+        fold = slice(9 * (i // 9), 9 * (i // 9) + 9)  # the others are those of the fold
+        pair = means["treated"][fold] - less, means["m1"][fold] - less
+        expected = discrimination_loop(*pair, DISTANCES[kind])[i % 9]
         np.testing.assert_allclose(got[2 * i : 2 * i + 2], expected, atol=1e-6)
 
 
@@ -309,3 +312,22 @@ def test_errors_name_the_values():
         table.values("m9", "rmse_all")
     with pytest.raises(UnknownNameError, match="mae_all"):
         table.values("m0", "mae_all")
+
+
+def test_a_constant_fitted_outside_each_fold_retrieves_as_by_chance_out_of_fold_as_on_the_test():
+    """Its level holds the truth of the other folds: held against them it scored 0.44, and -0.003 against the others'
+    mean where it scores 0.16 on a test that nobody fitted on."""
+    found = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        y = rng.normal(8, 1, 60) + rng.normal(0, 0.6, (60, 60))
+        fold = np.arange(60) % 3
+        mean = np.stack([y[fold != k].mean(axis=0) for k in range(3)])[fold]
+        source = ArraySource(
+            {"mean": mean}, y, np.full_like(y, 8.0), folds=fold, perturbation=[f"d{i:02d}" for i in range(60)]
+        )
+        metrics = ["centroid_accuracy@pooled", "pds_l1@pooled", "pds_cosine@centroid", "pearson_exp2@others"]
+        table = score(source, {}, References.collect(source), metrics=metrics)
+        assert [table.mean("mean", m).value for m in metrics[:2]] == pytest.approx([0.5, 0.5], abs=1e-6)
+        found.append([table.mean("mean", m).value for m in metrics[2:]])
+    assert np.mean(found, axis=0)[0] == pytest.approx(0.5, abs=0.01) and np.mean(found, axis=0)[1] > -0.02, found

@@ -4,8 +4,8 @@ Within a cell line, profiles are means over the samples of a perturbation; the e
 those of all other perturbations. Each sample gets the value of its perturbation, so that these numbers can be resampled
 by group like any other. The formulas are in ``effect_weights.py``.
 
-Against ``others`` truth and prediction lose the mean of all other perturbations' means (leave one out: what peers write
-``_pert``), against ``pooled`` the mean control (``_ctrl``).
+Against ``others`` truth and prediction lose the mean of the other perturbations' means (leave one out: what peers write
+``_pert``; those of the same fold, or the whole test: ``banks``), against ``pooled`` the mean control (``_ctrl``).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pertstack._base.errors import InputError, first_few
 from pertstack.design.metric_names import Metric, Reference
 from pertstack.predictions.source import BlockSource
 from pertstack.reduce.metrics import effect_weights as ew
+from pertstack.reduce.metrics.banks import banks
 from pertstack.reduce.read_tiles import iter_tiles, ordered_blocks, samples_of
 from pertstack.reduce.references import References
 from pertstack.reduce.tile import Combine
@@ -107,6 +108,7 @@ class _Line:
         counts = np.zeros((len(combines), len(drugs)))
         codes, predicted = [], []
         blocks = [b for b in ordered_blocks(source) if b.cell_line == line]
+        in_fold = {fold: np.zeros(len(drugs)) for fold in dict.fromkeys(b.fold for b in blocks)}
         for tile, treated in iter_tiles(source, references, memory // 2, blocks=blocks):
             drug = np.array([place[p] for p in tile.obs["perturbation"]], dtype=np.int64)
             first = treated[0].astype(np.float64) if first is None else first  # shifted sums: no digits are lost
@@ -114,6 +116,7 @@ class _Line:
             layers = [np.asarray(c(tile), dtype=np.float32) for c in combines.values()]
             finite = [np.asarray(np.isfinite(layer).all(axis=1)) for layer in layers]
             np.add.at(self.n, drug, 1)
+            np.add.at(in_fold[tile.block.fold], drug, 1)
             centroid += np.outer(np.bincount(drug, minlength=len(drugs)), references.centroid(line, tile.block.fold))
             for i, d in enumerate(drug):
                 total[d] += shifted[i]
@@ -133,6 +136,7 @@ class _Line:
         self.variance = np.maximum(square - total**2 / n, 0.0) / np.maximum(n - 1, 1)
         self.total, self.square, self.first = total, square, first
         self.codes, self.predicted = np.concatenate(codes), np.concatenate(predicted, axis=1)
+        self.bank = banks(np.stack(list(in_fold.values()), axis=1))
         self.pooled, self.centroid = references.pooled(line), centroid / n
 
     def test(self) -> ew.EffectTest:
@@ -146,7 +150,11 @@ class _Line:
     def subtracted(self, reference: Reference) -> Float64:
         """(n_perturbations, n_genes) what truth and prediction lose."""
         if reference == "others":
-            answer: Float64 = (self.mean.sum(axis=0) - self.mean) / (len(self.mean) - 1)
+            answer: Float64 = np.full(self.mean.shape, np.nan)  # stays so without others in the fold
+            for code in np.unique(self.bank):
+                here = self.bank == code
+                if here.sum() > 1:
+                    answer[here] = (self.mean[here].sum(axis=0) - self.mean[here]) / (here.sum() - 1)
             return answer
         known = {"own": self.control, "pooled": self.pooled, "centroid": self.centroid}
         return np.broadcast_to(known[reference], self.mean.shape)
@@ -171,9 +179,9 @@ class _Line:
 
     def _score(self, metric: Metric, prediction: Float64, test: ew.EffectTest, weights: Float64 | None) -> Float64:
         value = np.full(len(self.drugs), np.nan)
-        some = np.isfinite(prediction).all(axis=1)
-        less = self.subtracted(metric.reference)[some]
-        t, p = self.mean[some] - less, prediction[some] - less
+        less = self.subtracted(metric.reference)
+        some = np.isfinite(prediction).all(axis=1) & np.isfinite(less).all(axis=1)
+        t, p = self.mean[some] - less[some], prediction[some] - less[some]
         if metric.kind in _RECOVERY:
             part = ew.EffectTest(t, test.t[some], test.p[some], test.p_adjusted[some])
             value[some] = _RECOVERY[metric.kind](part, p)

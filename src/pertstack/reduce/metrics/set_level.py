@@ -1,7 +1,8 @@
 """Set-level metrics: does a prediction resemble its own perturbation's truth more than that of the others?
 
 Profiles are means over the rows of a perturbation within a cell line (prediction and truth minus the reference).
-Each sample gets the value of its perturbation, so that these numbers can be resampled by group like any other.
+Each sample gets the value of its perturbation, so that these numbers can be resampled by group like any other. The
+others are those of the same fold, or the whole test (``banks``).
 
 References: perturbation discrimination score of the Virtual Cell Challenge (Roohani et al. 2025), in its mid-rank
 form; centroid accuracy of Systema (Vinas Torne et al. 2025).
@@ -20,6 +21,7 @@ from pertstack._base.arrays import Float64
 from pertstack._base.digests import keyed_hash64
 from pertstack.design.metric_names import Metric, Reference
 from pertstack.predictions.source import BlockSource
+from pertstack.reduce.metrics.banks import banks
 from pertstack.reduce.metrics.effect_level import named_genes
 from pertstack.reduce.metrics.kernels import profile_distances
 from pertstack.reduce.read_tiles import iter_tiles, ordered_blocks, samples_of
@@ -132,13 +134,12 @@ class _LineMeans:
         blocks = [b for b in ordered_blocks(source) if b.cell_line == line]
         shape = (len(combines) + 1, len(used), len(where), len(source.gene_names))
         self.used, self.means, counts = used, np.zeros(shape), np.zeros(shape[:3])
-        self.folds = {k: references.centroid(line, k) for k in {b.fold for b in blocks}} if "centroid" in used else {}
-        self.in_fold = {fold: np.zeros(len(where)) for fold in self.folds}  # rows of each perturbation
+        in_fold = {fold: np.zeros(len(where)) for fold in dict.fromkeys(b.fold for b in blocks)}  # rows of each
+        self.folds = {k: references.centroid(line, k) for k in in_fold} if "centroid" in used else {}
         rows, predicted = [], []
         for tile, treated in iter_tiles(source, references, memory // 2, blocks=blocks):
             drug = np.array([where.get(p, -1) for p in tile.obs["perturbation"]])
-            if self.folds:
-                self.in_fold[tile.block.fold] += np.bincount(drug[drug >= 0], minlength=len(where))
+            in_fold[tile.block.fold] += np.bincount(drug[drug >= 0], minlength=len(where))
             rows.append(drug)
             layers = [treated, *(np.asarray(c(tile), dtype=np.float32) for c in combines.values())]
             finite = np.stack([np.isfinite(layer).all(axis=1) for layer in layers])
@@ -151,6 +152,8 @@ class _LineMeans:
                     np.add.at(counts[i, r], drug[good], 1)
                     _add_rows(self.means[i, r], drug[good], layer[good] - profile[good])
         self.rows, self.predicted = np.concatenate(rows), np.concatenate(predicted, axis=1)
+        self.in_fold = np.stack(list(in_fold.values()), axis=1)  # (n_perturbations, n_folds)
+        self.bank = banks(self.in_fold)
         with np.errstate(invalid="ignore"):
             self.means /= counts[..., None]
 
@@ -172,9 +175,12 @@ class _LineMeans:
         """(n_kinds, n_perturbations) of prediction i against reference r, on the genes chosen."""
         if self.used[r] == "centroid":
             return self._centred_ranks(i, r, kinds, genes, pool)
-        truth, got = self.means[0, r][:, genes], np.full((len(kinds), len(self.means[0, r])), np.nan)
+        truth, predicted = self.means[0, r][:, genes], self.means[i + 1, r][:, genes]
+        got = np.full((len(kinds), len(truth)), np.nan)
         known = np.isfinite(truth).all(axis=1)  # some row has the reference
-        got[:, known] = _mid_ranks(truth[known], self.means[i + 1, r][known][:, genes], kinds, pool)
+        for code in np.unique(self.bank):
+            mine = known & (self.bank == code)
+            got[:, mine] = _mid_ranks(truth[mine], predicted[mine], kinds, pool)
         return got
 
     def _centred_ranks(
@@ -183,14 +189,15 @@ class _LineMeans:
         """Ranks against the centroid outside each perturbation's own folds, which truth and prediction and all that
         it is told apart from lose alike."""
         truth, predicted = self.means[0, r][:, genes], self.means[i + 1, r][:, genes]
-        share = np.stack([self.in_fold[fold] for fold in self.folds], axis=1)  # (n_perturbations, n_folds)
-        kinds_of_share, which = np.unique(share / share.sum(axis=1, keepdims=True), axis=0, return_inverse=True)
+        share = self.in_fold / self.in_fold.sum(axis=1, keepdims=True)
+        kinds_of_share, which = np.unique(share, axis=0, return_inverse=True)
         got = np.full((len(kinds), len(truth)), np.nan)
         for turn, weights in enumerate(kinds_of_share):
             centroid = (weights @ np.stack(list(self.folds.values())))[genes]
             mine = which.ravel() == turn
-            some = np.where(mine[:, None], predicted, np.nan)
-            got[:, mine] = _mid_ranks(truth - centroid, some - centroid, kinds, pool)[:, mine]
+            bank = self.bank == self.bank[mine][0]
+            some = np.where(mine[:, None], predicted, np.nan)[bank]
+            got[:, mine] = _mid_ranks(truth[bank] - centroid, some - centroid, kinds, pool)[:, mine[bank]]
         return got
 
 
