@@ -1,0 +1,134 @@
+"""New doubles of genes that no fitted double has: what ships against plain least squares (docs/lab/doubles.md).
+
+    python benchmarks/doubles.py DATA_FOLDER WORK_FOLDER [--batches 0 1 2 3 4]
+
+From 75 measured doubles fifteen are the test, and every other double that shares a gene with them is left out; all
+singles are support. Batch 0 takes the fifteen from doubles whose genes hardly occur in others, batches 1 to 4 grow from
+a double drawn among the rest by adding the double that costs fewest. Ten base models, primary ``rmse_all``; the test is
+opened once. Plain least squares: sum of the singles, larger change, mean of the doubles fitted, without a penalty or an
+intercept, learned on the doubles left for development. RMSD per double over genes, then the mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from pertstack.study.study import Study
+
+SEED, FIFTEEN = 20261126, 15
+MODELS = (
+    "mean_treated",
+    "mean_shift",
+    "per_gene_linear",
+    "perturbation_knn",
+    "ridge",
+    "low_rank",
+    "additive",
+    "mean_of_parts",
+    "larger_change",
+    "scaled_sum",
+)
+
+
+class Doubles:
+    """Changes of singles and doubles, (n, n_genes), and which genes a double has."""
+
+    def __init__(self, file: Path) -> None:
+        self.data = anndata.read_h5ad(file)
+        names = self.data.obs["perturbation"].astype(str).to_list()
+        self.change = np.asarray(self.data.X, dtype=float) - np.asarray(self.data.layers["control"], dtype=float)
+        self.single = {n.split("+")[0]: i for i, n in enumerate(names) if n.endswith("+ctrl")}
+        self.genes = {i: frozenset(n.split("+")) for i, n in enumerate(names) if not n.endswith("+ctrl")}
+
+    def sharing(self, chosen: list[int]) -> list[int]:
+        """Other doubles that have a gene of the chosen ones."""
+        taken = frozenset[str]().union(*(self.genes[i] for i in chosen))
+        return [i for i in self.genes if i not in chosen and self.genes[i] & taken]
+
+    def batch(self, number: int) -> list[int]:
+        """Fifteen doubles to be held out."""
+        rng, small = np.random.default_rng(SEED), [i for i in self.genes if len(self._connected(i)) < 20]
+        first = [int(i) for i in rng.permutation(small)[:FIFTEEN]]
+        if number == 0:
+            return first
+        chosen = [int(rng.permutation([i for i in self.genes if i not in small])[number - 1])]
+        while len(chosen) < FIFTEEN:
+            rest = [i for i in self.genes if i not in chosen]
+            chosen.append(min(rest, key=lambda i: (len(self.sharing([*chosen, i])), i)))
+        return chosen
+
+    def _connected(self, start: int) -> list[int]:
+        found = [start]
+        while more := self.sharing(found):
+            found += more
+        return found
+
+    def parts(self, i: int) -> list[Any]:
+        """Sum of the singles, and gene by gene the larger of their changes."""
+        both = np.stack([self.change[self.single[g]] for g in sorted(self.genes[i])])
+        return [both.sum(axis=0), np.take_along_axis(both, np.abs(both).argmax(axis=0)[None], axis=0)[0]]
+
+    def plain(self, development: list[int], test: list[int]) -> float:
+        """RMSD of plain least squares."""
+        x, y = [], []
+        for i in development:
+            others = self.change[[j for j in development if j != i]].mean(axis=0)
+            x.append(np.stack([*self.parts(i), others], axis=1))
+            y.append(self.change[i])
+        weights = np.linalg.lstsq(np.concatenate(x), np.concatenate(y), rcond=None)[0]
+        mean = self.change[development].mean(axis=0)
+        left = [np.stack([*self.parts(i), mean], axis=1) @ weights - self.change[i] for i in test]
+        return float(np.mean([np.sqrt(np.mean(e**2)) for e in left]))
+
+
+def run(doubles: Doubles, number: int, work: Path) -> str:
+    """One batch as a line of the table."""
+    test = doubles.batch(number)
+    development = [i for i in doubles.genes if i not in {*test, *doubles.sharing(test)}]
+    rows = {"support": list(doubles.single.values()), "test": test, "development": development}
+    root, file, table = work / f"b{number}", work / f"b{number}.h5ad", work / f"b{number}.csv"
+    if not root.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        doubles.data[[i for some in rows.values() for i in some]].copy().write_h5ad(file)
+        roles = [(doubles.data.obs_names[i], role) for role, some in rows.items() for i in some]
+        pd.DataFrame(roles, columns=["sample_id", "role"]).to_csv(table, index=False)
+        study = Study.create(root, data=file, plan=table, seed=number)
+        study.change_plan({"primary": "rmse_all@own"})
+        study.cross_fit(MODELS, engine="inline")
+        study.stack()
+    study = Study.open(root)
+    board = study.verdict()
+    ships = board.ships or board.chosen or ""
+    of = {(r.name, r.split): r.score("rmse_all") for r in board.rows}
+    own, fresh, chosen = of[ships, "oof"], of[ships, "test"], of[str(board.chosen), "test"]
+    assert own is not None and own.ci is not None and fresh is not None and fresh.ci is not None and chosen is not None
+    return (
+        f"| {number} | {len(development)} | {doubles.plain(development, test):.4f} | {board.chosen} {chosen.value:.4f} "
+        f"| {ships} {fresh.value:.4f} [{fresh.ci[0]:.4f}, {fresh.ci[1]:.4f}] "
+        f"| {own.value:.4f} [{own.ci[0]:.4f}, {own.ci[1]:.4f}] |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--batches", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    args = parser.parse_args()
+    doubles = Doubles(args.data / "norman_doubles/pseudobulk.h5ad")
+    print(
+        "| batch | doubles left | plain least squares | chosen out of fold | ships after the look | its own estimate |"
+    )
+    print("|---|---|---|---|---|---|")
+    for number in args.batches:
+        print(run(doubles, number, args.work), flush=True)
+
+
+if __name__ == "__main__":
+    main()
