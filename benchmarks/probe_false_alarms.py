@@ -4,9 +4,11 @@ Worlds are small screens: 8 to 180 perturbations, two to four replicates, folds 
 replicates together on a plate or apart on plates of different perturbations, plates named or to be read off the control
 only. Nine kinds of model, stiff and flexible, are fitted outside each fold (honest) or with a share of the fold's rows
 too (10, 50, 100 %). Everything goes the road of a study: ``probe_model`` on sampled rows, and ``oof_against_fit``.
-Seeds are fixed here; every world is looked at once.
+Seeds are fixed here; every world is looked at once. ``--look``: the probes of the test after a look, on worlds 420 on:
+a quarter of the perturbations is the test, final fits predict it (honest) or saw a share of its rows too.
 
     OMP_NUM_THREADS=1 nice -n 15 python benchmarks/probe_false_alarms.py
+    OMP_NUM_THREADS=1 nice -n 15 python benchmarks/probe_false_alarms.py --look --first 420
 """
 
 from __future__ import annotations
@@ -23,8 +25,11 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.neural_network import MLPRegressor
 
 from pertstack.predictions.sources.array_source import ArraySource
+from pertstack.reduce.references import References
+from pertstack.reduce.score import score
 from pertstack.study.audit.probes import probe_model
 from pertstack.verdict.probes.of_folds import oof_against_fit
+from pertstack.verdict.probes.of_test import ERROR, jump
 from pertstack.verdict.probes.rows import sample_rows
 
 Array = np.ndarray[Any, Any]
@@ -33,6 +38,7 @@ SIZES = (8, 12, 24, 60, 120, 180)
 DESIGNS = ("no plates", "together", "apart", "apart, named by control", "apart, own wells")
 SHARES = (0.0, 0.1, 0.5, 1.0)
 PROBES = ("too_good", "replicate_noise", "oof_against_fit", "fold_fingerprint")
+AFTER = ("too_good", "replicate_noise", "noise_floor", "jump")
 
 
 class World:
@@ -67,10 +73,22 @@ class World:
         n = parts[0].max() + 1
         return np.stack([part + i * n for i, part in enumerate(parts)], axis=1).ravel()
 
-    def source(self, predictions: dict[str, Array]) -> ArraySource:
-        obs = pd.DataFrame({"plate": [f"P{p}" for p in self.plate]}) if self.design in ("together", "apart") else None
+    def source(
+        self, predictions: dict[str, Array], rows: Array | None = None, role: Any = "development"
+    ) -> ArraySource:
+        """All rows, or some of them with a role; the test has no folds."""
+        at = np.arange(len(self.drug)) if rows is None else np.flatnonzero(rows)
+        obs = (
+            pd.DataFrame({"plate": [f"P{p}" for p in self.plate[at]]}) if self.design in ("together", "apart") else None
+        )
         return ArraySource(
-            predictions, self.treated, self.control, folds=self.fold, perturbation=[f"d{d}" for d in self.drug], obs=obs
+            {m: p[at].astype(np.float32) for m, p in predictions.items()},
+            self.treated[at],
+            self.control[at],
+            folds=[None] * len(at) if role == "test" else self.fold[at],
+            perturbation=[f"d{d}" for d in self.drug[at]],
+            obs=obs,
+            role=role,
         )
 
 
@@ -160,7 +178,7 @@ def probe(w: World, fit: Fit, share: float) -> dict[str, str]:
     """Code and severity of what every probe finds."""
     rng = np.random.default_rng([SEED, 7, int(100 * share), len(w.drug)])
     p, fit_error = claimed(w, fit, share, rng)
-    source = w.source({"model": p.astype(np.float32)})
+    source = w.source({"model": p})
     found = probe_model(source, sample_rows(source, rng), "model", SEED)
     base = np.stack([w.treated[w.fold != k].mean(axis=0) for k in range(N_FOLDS)])[w.fold]
     errors = [((a - w.treated) ** 2).mean(axis=1) for a in (p, base)]
@@ -172,6 +190,57 @@ def probe(w: World, fit: Fit, share: float) -> dict[str, str]:
     }
 
 
+def look(w: World, share: float) -> dict[str, dict[str, str]]:
+    """Model -> what every probe finds after a look, when the final fits saw a share of the test's rows.
+
+    With a share above 0 each model cheats alone, beside others that are honest.
+    """
+    rng = np.random.default_rng([SEED, 11, int(100 * share), len(w.drug)])
+    test = np.isin(w.drug, rng.permutation(w.size)[: max(2, w.size // 4)])
+    honest = {name: _predicted(w, fit, test, np.zeros_like(test)) for name, fit in MODELS.items()}
+    references = References.collect(w.source(honest, ~test))
+    oof = score(w.source(honest, ~test), {}, references, metrics=[ERROR])
+    found: dict[str, dict[str, str]] = {}
+    for name, fit in MODELS.items():
+        seen = test & (rng.random(len(test)) < share)
+        mine = honest if not share else {**honest, name: _predicted(w, fit, test, seen)}
+        source = w.source(mine, test, "test")
+        table_ = score(source, {}, references.with_controls_of(source), metrics=[ERROR])
+        probes = probe_model(source, sample_rows(source, rng), name, SEED, claims_folds=False, floor=True)
+        probes = [*probes[:3], jump(name, list(mine), oof, table_, rng=rng)]
+        found[name] = {
+            probe: "n. a." if f.code.endswith("_not_applicable") else f"{f.severity}|{f.code}"
+            for probe, f in zip(AFTER, probes, strict=True)
+        }
+    return found
+
+
+def _predicted(w: World, fit: Fit, test: Array, seen: Array) -> Array:
+    """Out of fold on development rows; on the test by a fit on these and on the rows ``seen``."""
+    out = fit(w, ~test | seen)
+    for k in range(N_FOLDS):
+        out[~test & (w.fold == k)] = fit(w, ~test & (w.fold != k))[~test & (w.fold == k)]
+    return out
+
+
+def looks(first: int, worlds: int) -> None:
+    """Tables of the probes after a look."""
+    honest: dict[str, dict[str, Counter[str]]] = {}
+    power: dict[str, dict[str, Counter[str]]] = {}
+    for i in range(first, first + worlds):
+        w = World(i)
+        for share in SHARES if (i - first) % 3 == 0 else SHARES[:1]:
+            for name, codes in look(w, share).items():
+                keys = [(power, f"{name}, {share:.0%} seen")] if share else [(honest, name), (honest, "all")]
+                for counts, key in keys:
+                    for which, code in codes.items():
+                        counts.setdefault(key, {p: Counter() for p in AFTER})[which][code] += 1
+    print("After a look, honest models accused, of those that could be tested.")
+    table("model", honest, AFTER)
+    print("\nModels whose final fit saw rows of the test, accused.")
+    table("model", power, AFTER)
+
+
 def cell(name: str, found: Counter[str]) -> str:
     total, missing = found.total(), found["n. a."]
     accused = sum(n for key, n in found.items() if key.startswith(("error", "warning")))
@@ -181,10 +250,10 @@ def cell(name: str, found: Counter[str]) -> str:
     return f"{accused} of {total - missing}" + (f" ({missing} n. a.)" if missing else "")
 
 
-def table(title: str, counts: dict[str, dict[str, Counter[str]]]) -> None:
-    print(f"\n| {title} | {' | '.join(PROBES)} |\n|---|{'---|' * len(PROBES)}")
+def table(title: str, counts: dict[str, dict[str, Counter[str]]], probes: tuple[str, ...] = PROBES) -> None:
+    print(f"\n| {title} | {' | '.join(probes)} |\n|---|{'---|' * len(probes)}")
     for name, found in counts.items():
-        print(f"| {name} | {' | '.join(cell(p, found[p]) for p in PROBES)} |")
+        print(f"| {name} | {' | '.join(cell(p, found[p]) for p in probes)} |")
 
 
 def main() -> None:
@@ -192,8 +261,13 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=210, help="honest models; a third as many for power")
     parser.add_argument("--first", type=int, default=210, help="0 to 209 were looked at while the probes were mended")
     parser.add_argument("--design", choices=DESIGNS, help="only worlds of this design")
+    parser.add_argument("--look", action="store_true", help="the probes of the test after a look")
     options = parser.parse_args()
     started = time.perf_counter()
+    if options.look:
+        looks(options.first, options.worlds)
+        print(f"\n{options.worlds} worlds from {options.first}, seed {SEED}, {time.perf_counter() - started:.0f} s.")
+        return
     by: dict[str, dict[str, dict[str, Counter[str]]]] = {"model": {}, "design": {}, "perturbations": {}, "all": {}}
     power: dict[str, dict[str, Counter[str]]] = {}
     for i in range(options.first, options.first + options.worlds):
