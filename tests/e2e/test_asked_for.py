@@ -61,6 +61,10 @@ def test_init_says_where_the_rows_to_come_differ_and_where_they_do_not(files, tm
     )
     assert other.returncode == 0 and "warning: What" in other.stderr, other.stderr
     found = [f for f in Study.open(tmp_path / "b").findings() if f.code == DIFFERS]
+    study = Study.open(tmp_path / "b")
+    assert {"additive", "mean_of_parts", "larger_change", "scaled_sum"} <= set(study._runnable_defaults())
+    assert all(r.ok for r in study.cross_fit(["mean_treated", "additive"], engine="inline"))
+    assert found[0].message in pertstack("stack", tmp_path / "b", "--combiners", "mean").stderr
     shares = found[0].numbers["parts seen"]
     assert shares["2 of 2"] == [1.0, 0.0] and shares["1 of 2"] == [0.0, pytest.approx(12 / 13)]
     assert "no scored row is 0 of 2 or 1 of 2" in found[0].message and "--support" in found[0].message

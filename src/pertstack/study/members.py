@@ -10,6 +10,7 @@ from typing import Any
 
 from pertstack._base.errors import InputError
 from pertstack._base.files import read_json
+from pertstack.design.plan.asked import DIFFERS
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.study.audit.probes import stored_probes
 from pertstack.study.folder import StudyFolder
@@ -139,6 +140,7 @@ def stack_warnings(folder: StudyFolder) -> list[str]:
         f"{model} was fitted on {n:,} of the rows it predicts; they take no part."
         for model, n in facts["rows_seen"].items()
     ]
+    said += [f["message"] for f in read_json(folder.path("plan", "findings.json")) if f["code"] == DIFFERS]
     told = accused(stored_probes(folder))
     return said + [text for model, words in told.items() if model not in facts["left_out"] for text in words]
 

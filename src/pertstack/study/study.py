@@ -26,6 +26,7 @@ from pertstack.design.analysis_plan import (
     require_unlocked_or_same,
 )
 from pertstack.design.plan.folds import FoldPlan
+from pertstack.design.plan.known import PARTS, SEEN, SINGLE, fitted_of, known_levels
 from pertstack.fit.jobs import JobResult
 from pertstack.fit.profiles import file_profile, hyper_parameters, load_models_toml
 from pertstack.fit.registry import available, get_row
@@ -60,6 +61,10 @@ DEFAULT_MODELS = (
     "ridge_treated",
     "low_rank",
 )
+COMBINATION_MODELS = ("additive", "mean_of_parts", "larger_change", "scaled_sum")
+"""Beside the default ones where combinations are scored: what anyone would try first."""
+CONTEXT_MODELS = ("perturbation_elsewhere",)
+"""Beside the default ones where a scored perturbation may have been fitted in another cell line."""
 
 
 def _writes(step: Callable[Concatenate[Study, P], T]) -> Callable[Concatenate[Study, P], T]:
@@ -475,8 +480,15 @@ class Study:
 
     def _runnable_defaults(self) -> list[str]:
         """The default models whose needs this study meets; those that are there already when models were added."""
-        rows = [get_row(m) for m in DEFAULT_MODELS]
-        return [r.name for r in rows if available(r, self.folder.side, self.folder.samples) is None]
+        samples, wanted = self.folder.samples, list(DEFAULT_MODELS)
+        rows = samples[samples["role"] == "development"]
+        known = known_levels(rows["perturbation"], rows["fold"], fitted_of(samples))
+        if set(known[PARTS]) - {SINGLE}:
+            wanted += COMBINATION_MODELS
+        if samples["cell_line"].nunique() > 1 and "seen" in known[SEEN]:
+            wanted += CONTEXT_MODELS
+        found = [get_row(m) for m in wanted]
+        return [r.name for r in found if available(r, self.folder.side, self.folder.samples) is None]
 
     def _up_to_date(self) -> bool:
         if stored_key(self.folder) is None:
