@@ -44,8 +44,9 @@ from pertstack.predictions.store.writer import RowWriter
 from pertstack.reduce.references import References
 from pertstack.study.asked import ASKED, asked_findings, read_asked
 from pertstack.study.folder import FORMAT, MARKS, OTHER_NAMES, StudyFolder, write_choices
+from pertstack.study.new_samples import open_new
 from pertstack.study.seals import seal_init
-from pertstack.study.steps.refit import open_new, with_distance
+from pertstack.study.steps.refit import with_distance
 
 POUR_BYTES = 128 * 10**6
 TEST_SHARE = 0.2

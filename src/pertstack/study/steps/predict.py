@@ -31,8 +31,9 @@ from pertstack.stacking.combiner import FittedCombiner
 from pertstack.study.asked import asked_findings
 from pertstack.study.folder import StudyFolder
 from pertstack.study.learned import stored_stack
+from pertstack.study.new_samples import open_new
 from pertstack.study.shipped import fit_named, shipped
-from pertstack.study.steps.refit import ROWS, new_embeddings, open_new, refit_and_predict, with_distance
+from pertstack.study.steps.refit import ROWS, new_embeddings, refit_and_predict, with_distance
 from pertstack.write.export import predictions_to_h5ad
 
 

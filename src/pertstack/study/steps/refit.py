@@ -7,7 +7,7 @@ to arrays in a scratch folder, rows by position in the new file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,173 +16,19 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.digests import digest_names
-from pertstack._base.errors import InputError, IntegrityError, MisalignedError, ModelFailedError, first_few
-from pertstack.data import DataFile, SideInformation, build_side, load_side, open_data, save_side
-from pertstack.data.cells import CellChoice
-from pertstack.data.labels import one_spelling
-from pertstack.data.readers.matrices import MappedRows
+from pertstack._base.errors import InputError, ModelFailedError
+from pertstack.data import DataFile, load_side, save_side
 from pertstack.data.rows import Float32, PredictRows
-from pertstack.data.side.side import PerturbationFeatures
 from pertstack.design.blocks import Block
 from pertstack.fit.cross_fit import cross_fit
 from pertstack.fit.jobs import Job, JobRecord, JobRows
-from pertstack.predictions.importers.cards import named_transform
-from pertstack.predictions.importers.scale import LONG, levels, offset_after, other_logarithm
 from pertstack.predictions.sources.embedding import RowEmbeddings
 from pertstack.predictions.sources.training_distance import COLUMN
 from pertstack.study.folder import StudyFolder
+from pertstack.study.new_samples import merged_side, open_new
 from pertstack.study.steps.fit import anchor_ids, anchor_rows, fit_rows
 
 ROWS = 512
-
-
-def open_new(folder: StudyFolder, new: Path, reading: Mapping[str, Any] | None = None) -> DataFile:
-    """The file of new samples, checked against the study: genes, sample ids, values of the controls.
-
-    ``reading`` says how this file differs from the study's (``mapping``, ``control_layer``, ``control``, ``metadata``,
-    ``controls``, ``control_label``, and a named ``transform`` to the study's scale); what it leaves out is read as the
-    study's data were.
-
-    Raises
-    ------
-    MisalignedError, InputError, IntegrityError
-        Genes are missing; samples are not new; controls were preprocessed in another way.
-    """
-    choices = folder.choices
-    usual = {
-        "mapping": choices["map"],
-        "control_layer": choices.get("control_layer", "control"),
-        "controls": choices.get("controls", "plate_mean"),
-        "control_label": choices.get("control_label"),
-    }
-    given = {name: value for name, value in (reading or {}).items() if value is not None}
-    if "mapping" in given:
-        given["mapping"] = {**choices["map"], **given["mapping"]}
-    if "cells" in choices:
-        usual["cells"] = CellChoice.from_json(choices["cells"])
-    transform = given.pop("transform", None)
-    options = {**usual, **given}
-    file = open_data(new, delta=choices["delta"], treated_optional=True, seed=choices["seed"], **options)
-    theirs, ours = set(file.gene_names), set(folder.gene_names)
-    if ours - theirs:
-        raise MisalignedError(
-            f"{new} lacks {len(ours - theirs):,} of the study's {len(ours):,} genes "
-            f"({first_few(sorted(ours - theirs))}). The ensemble was learned with them; "
-            f"provide profiles processed in the same way."
-        )
-    if transform is not None:
-        named = named_transform(str(transform), "delta" if choices["delta"] else "treated")
-        file.control = MappedRows(file.control, named, str(new))
-    names = file.obs["perturbation"]
-    file.obs["perturbation"] = names.replace(one_spelling(names.unique(), like=folder.samples["perturbation"].unique()))
-    _refuse_known_samples(folder, file, new)
-    _refuse_other_values(folder, file, new)
-    _refuse_other_dose_units(folder, file, new)
-    return file
-
-
-def _refuse_known_samples(folder: StudyFolder, file: DataFile, new: Path) -> None:
-    """New samples must be new: models were fitted on the development samples, and would repeat what they saw."""
-    table = folder.plan.table
-    fitted = file.obs.index.intersection(pd.Index(table.loc[table["role"] != "test", "sample_id"]))
-    if len(fitted):
-        raise InputError(
-            f"{len(fitted):,} of {file.n_samples:,} samples of {new} are development samples of this study "
-            f"({first_few(fitted)}): the models were fitted on them, so their answers would be those of memory. Leave "
-            f"them out; out-of-fold predictions of theirs are in `pertstack export`."
-        )
-
-
-def _refuse_other_values(folder: StudyFolder, file: DataFile, new: Path) -> None:
-    """Controls of new samples must have the values of the study's data: range and spread, on up to 512 of them.
-
-    Raises
-    ------
-    IntegrityError
-        They run far outside the study's range, or vary less than half or more than twice as much.
-    """
-    card = folder.card
-    if folder.choices["delta"]:
-        return
-    rows = np.unique(np.linspace(0, file.n_samples - 1, min(512, file.n_samples)).astype(int))
-    order = file.var.index.get_indexer(pd.Index(folder.gene_names))
-    control = np.asarray(file.read_control(rows), dtype=np.float64)[:, order]
-    low, high, spread = float(control.min()), float(control.max()), float(control.std())
-    _refuse_other_logarithm(folder, control, file.obs["cell_line"].to_numpy(dtype=object)[rows], new)
-    width = max(card.value_max - card.value_min, 1e-12)
-    outside = low < card.value_min - 0.25 * width or high > card.value_max + 0.25 * width
-    ratio = spread / max(card.value_sd, 1e-12)
-    if outside or not 0.5 <= ratio <= 2:
-        raise IntegrityError(
-            f"Controls of {new} run from {low:.3g} to {high:.3g} (standard deviation {spread:.3g}), and the study's "
-            f"values from {card.value_min:.3g} to {card.value_max:.3g} ({card.value_sd:.3g}): they were "
-            f"preprocessed in another way (transform, scaling). Predictions would be meaningless; provide "
-            "values as in the study."
-        )
-
-
-def _refuse_other_logarithm(folder: StudyFolder, control: Any, lines: Any, new: Path) -> None:
-    """Controls whose gene means are the study's times the factor between two logarithms, by name."""
-    references, total, n = folder.references, np.zeros(control.shape[1]), 0
-    for line in set(lines) & set(references.cell_lines) or set(references.cell_lines):
-        weight = int((lines == line).sum()) or 1
-        total, n = total + weight * references.pooled(line), n + weight
-    ours, theirs = total / n, control.mean(axis=0)
-    slope, r = levels(theirs, ours)
-    logs = other_logarithm(slope, r, offset_after(slope, theirs, ours))
-    if logs is not None:
-        raise IntegrityError(
-            f"Controls of {new} are {LONG[logs[0]]} where the study has {LONG[logs[1]]}: means of genes follow the "
-            f"study's (correlation {r:.4f}), and one unit there is {slope:.3f} here. Predict with --transform "
-            f"{logs[0]}_to_{logs[1]}."
-        )
-
-
-def _refuse_other_dose_units(folder: StudyFolder, file: DataFile, new: Path) -> None:
-    """Doses without a unit can be compared with each other only: refuse them beside doses that have one."""
-    known = {"the study": _has_dose_units(folder.samples), str(new): _has_dose_units(file.obs)}
-    if {True, False} <= set(known.values()):
-        without = next(name for name, has in known.items() if has is False)
-        raise InputError(
-            f"Doses of {without} have no unit, and those of {next(n for n, has in known.items() if has)} have one, so "
-            f"they cannot be compared. Give {new} its doses as the study has them: --map dose_unit=const:UNIT says a "
-            f"unit, --map dose_unit=none says that the numbers are in the study's own, --map dose=none does without."
-        )
-
-
-def _has_dose_units(obs: pd.DataFrame) -> bool | None:
-    """Whether doses come with units; None where there are no doses."""
-    if "log10_dose" not in obs or obs["log10_dose"].isna().all():
-        return None
-    return "dose_unit" not in obs or bool(obs["dose_unit"].notna().any())
-
-
-def merged_side(known: SideInformation, file: DataFile, gene_names: Any) -> SideInformation:
-    """The study's side information, extended by the perturbations that only the new file has.
-
-    New perturbations get structures or perturbed genes from the file; where it has none they stay unknown, and models
-    say what they do then.
-    """
-    side, _ = build_side(file.obs, gene_names, uns=file.uns)
-    features = {}
-    for kind, table in known.features.items():
-        other = side.features.get(kind)
-        features[kind] = table if other is None or other.columns != table.columns else _extended(table, other)
-    return SideInformation(features, known.graph)
-
-
-def _extended(table: PerturbationFeatures, other: PerturbationFeatures) -> PerturbationFeatures:
-    new = [p for p in other.perturbations if p not in set(table.perturbations)]
-    names = sorted([*table.perturbations, *new])
-    values, known = table.rows(names)
-    more, more_known = other.rows(names)
-    take = np.isin(np.asarray(names, dtype=object), new)
-    return replace(
-        table,
-        perturbations=tuple(names),
-        matrix=np.where(take[:, None], more, values),
-        known=np.where(take, more_known, known),
-    )
 
 
 def with_distance(folder: StudyFolder, file: DataFile) -> pd.DataFrame:
