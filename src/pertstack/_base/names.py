@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from urllib.parse import quote
 
 from pertstack._base.errors import InputError, first_few
 
@@ -44,3 +45,12 @@ def unusable_in_words(found: list[str], what: str) -> str:
         f"Other libraries cut names there, so two names could become one. Remove these characters from the file, with "
         r"pandas for example: names.str.replace(r'[\x00-\x1f\x7f]', '', regex=True)."
     )
+
+
+def undotted(name: str) -> str:
+    """A name as a part of a file name whose parts are separated by dots; ``urllib.parse.unquote`` gives it back.
+
+    >>> undotted("HT 29/x.y")
+    'HT%2029%2Fx%2Ey'
+    """
+    return quote(name, safe="-_").replace(".", "%2E")

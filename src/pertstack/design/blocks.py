@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from pertstack._base.errors import InputError
+from pertstack._base.names import undotted
 
 Role = Literal["development", "test", "support"]
 SUPPORT = -1
@@ -41,9 +42,8 @@ class Block:
         >>> Block("HT 29/x.y", 2).id
         'HT%2029%2Fx%2Ey.f2.s000'
         """
-        line = quote(self.cell_line, safe="-_").replace(".", "%2E")
         part = f"f{self.fold}" if self.role == "development" else self.role
-        return f"{line}.{part}.s{self.segment:03d}"
+        return f"{undotted(self.cell_line)}.{part}.s{self.segment:03d}"
 
     @classmethod
     def from_id(cls, text: str) -> Block:

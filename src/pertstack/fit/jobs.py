@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
-from urllib.parse import quote
 
 from pertstack._base.digests import canonical_json, digest_json, keyed_hash64
 from pertstack._base.errors import InputError
+from pertstack._base.names import undotted
 from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.design.blocks import Block
 from pertstack.fit.registry import get_row
@@ -70,13 +70,12 @@ class Job:
     def id(self) -> str:
         """Name of the job's folder below its model, as ``pooled.f0`` or ``line.A375.final``."""
         part = "final" if self.fold is None else f"f{self.fold}" + ("" if self.also is None else f"+f{self.also}")
-        line = "" if self.cell_line is None else quote(self.cell_line, safe="-_").replace(".", "%2E")
-        return f"pooled.{part}" if self.cell_line is None else f"line.{line}.{part}"
+        return f"pooled.{part}" if self.cell_line is None else f"line.{undotted(self.cell_line)}.{part}"
 
     @property
     def folder(self) -> str:
         """Path of the job's folder below the log folder."""
-        return f"{quote(self.model, safe='-_').replace('.', '%2E')}/{self.id}"
+        return f"{undotted(self.model)}/{self.id}"
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "params": dict(self.params)}

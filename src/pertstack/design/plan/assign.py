@@ -17,7 +17,7 @@ from pertstack._base.errors import InputError
 
 Rule = Literal["hashed", "dealt", "table"]
 Place = int | None  # a fold, or None for the held-out test
-FEW_GROUPS = 30
+LEAST_HASHED = 30  # groups from which a hash places them evenly enough
 LEAST_PER_FOLD = 2
 _ROLE, _FOLD = b"pertstack.role", b"pertstack.fold"
 
@@ -62,7 +62,7 @@ def dealt_places(groups: Iterable[str], *, salt: str, n_folds: int, test_share: 
 def place_groups(groups: Iterable[str], *, salt: str, n_folds: int, test_share: float) -> tuple[dict[str, Place], Rule]:
     """Place of every group, and the rule that gave it.
 
-    Hashing where there are at least ``FEW_GROUPS`` groups and it leaves two groups in every fold and one in the test
+    Hashing where there are at least ``LEAST_HASHED`` groups and it leaves two groups in every fold and one in the test
     (if one was asked for); dealing otherwise.
 
     Raises
@@ -72,7 +72,7 @@ def place_groups(groups: Iterable[str], *, salt: str, n_folds: int, test_share: 
     """
     names = sorted(set(groups))
     check_choices(n_folds, test_share)
-    if len(names) >= FEW_GROUPS:
+    if len(names) >= LEAST_HASHED:
         threshold = role_threshold(test_share)
         places = {g: hashed_place(g, salt=salt, n_folds=n_folds, threshold=threshold) for g in names}
         if _enough(places, n_folds, test_share):
