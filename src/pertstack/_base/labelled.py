@@ -47,13 +47,15 @@ def align(arguments: Mapping[str, Any], *, columns: Iterable[Any] | None = None,
     by_columns = {n: v.columns for n, v in given.items() if isinstance(v, pd.DataFrame) and not _plain(v.columns)}
     order = [*[n for n in first if n in by_rows], *by_rows]
     rows = by_rows[order[0]] if order else None
-    _need_one_order(by_rows, rows, [n for n, v in given.items() if n not in by_rows and np.ndim(v) > 0], "row", order)
+    _need_one_order(
+        by_rows, rows, [n for n, v in given.items() if n not in by_rows and np.ndim(v) > 0], what="row", order=order
+    )
     wanted = None if columns is None else pd.Index([str(c) for c in columns])
     wide = [n for n, v in given.items() if n not in by_columns and np.ndim(v) > 1]
     names = {n: pd.Index([str(c) for c in index]) for n, index in by_columns.items()}
     order = [*[n for n in first if n in names], *names]
     across = wanted if wanted is not None else (names[order[0]] if order else None)
-    _need_one_order(names, across, wide if wanted is None else [], "column", order)
+    _need_one_order(names, across, wide if wanted is None else [], what="column", order=order)
     values: dict[str, Any] = {}
     for name, value in arguments.items():
         if name in by_rows and rows is not None and not by_rows[name].equals(rows):
@@ -77,6 +79,7 @@ def _need_one_order(
     found: Mapping[str, pd.Index[Any]],
     wanted: pd.Index[Any] | None,
     nameless: Sequence[str],
+    *,
     what: str,
     order: Sequence[str],
 ) -> None:

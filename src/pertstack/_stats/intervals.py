@@ -200,7 +200,9 @@ def difference_to_best(
     if len(pool) == 0:
         raise InputError("There is no candidate for the best single model; mark at least one row.")
     wanted = range(len(values)) if rows is None else rows
-    found = bounds_to_best(better * values, pool, np.asarray(groups), wanted, rng, level, resamples)
+    found = bounds_to_best(
+        better * values, pool, np.asarray(groups), rows=wanted, rng=rng, level=level, resamples=resamples
+    )
     if better == 1:
         return found
     return [Estimate(-e.value, -e.hi, -e.lo, e.p, e.n_clusters, e.n, e.method, e.level, e.cautions) for e in found]

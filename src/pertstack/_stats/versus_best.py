@@ -24,6 +24,7 @@ def bounds_to_best(
     values: Array,
     pool: Array,
     groups: Array,
+    *,
     rows: Iterable[int],
     rng: np.random.Generator,
     level: float,
@@ -46,11 +47,11 @@ def bounds_to_best(
     for i, (row, sums) in enumerate(zip(wanted, pairs, strict=True)):
         part = slice(i * len(pool), (i + 1) * len(pool))
         mine = None if draws is None else Draws(draws.means[:, part], draws.errors[:, part])
-        found.append(_estimate(sums, mine, pool != row, lead, level))
+        found.append(_estimate(sums, mine, pool != row, lead=lead, level=level))
     return found
 
 
-def _estimate(sums: GroupSums, draws: Draws | None, others: Array, lead: int, level: float) -> Estimate:
+def _estimate(sums: GroupSums, draws: Draws | None, others: Array, *, lead: int, level: float) -> Estimate:
     """Bounds of one row from its differences to every model of the pool."""
     d = sums.means()
     value, n, n_groups = float(d[lead]), int(sums.count[lead].sum()), int(sums.n_groups[lead])

@@ -68,7 +68,7 @@ def cross_fit(
     StorageError, IntegrityError
         The disk refuses, or going on would be dishonest; running jobs are stopped, committed work stays.
     """
-    _refuse_bad_call(jobs, engine, workers, time_limit, threads)
+    _refuse_bad_call(jobs, engine, workers, time_limit=time_limit, threads=threads)
     setting = Setting(rows_for, commit, Path(log_dir), seed, threads, plan_digest, commit_anchors)
     results = {job.folder: JobResult(job, "present", log=str(setting.log(job))) for job in jobs if done(job)}
     todo = [job for job in jobs if job.folder not in results]
@@ -108,7 +108,7 @@ def _stop_if_grave(result: JobResult) -> None:
     raise kind(f"{result.error} (job {result.job}, log {result.log})")
 
 
-def _refuse_bad_call(jobs: Sequence[Job], engine: str, workers: int, time_limit: float | None, threads: int) -> None:
+def _refuse_bad_call(jobs: Sequence[Job], engine: str, workers: int, *, time_limit: float | None, threads: int) -> None:
     if engine not in ENGINES:
         raise errors.unknown_name("engine", engine, ENGINES)
     if workers < 1 or threads < 1:

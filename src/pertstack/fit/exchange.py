@@ -46,7 +46,7 @@ def write_task(
         (folder / name).unlink(missing_ok=True)
     features = _features(card, fit)
     if card.files == "csv":
-        exchange_csv.write_tables(folder, fit, predict, (_plain_obs(fit), _plain_obs(predict)), features)
+        exchange_csv.write_tables(folder, fit, predict, obs=(_plain_obs(fit), _plain_obs(predict)), features=features)
     else:
         _write(folder / "fit.h5ad", fit, features, fit.treated)
         _write(folder / "predict.h5ad", predict, features, None)

@@ -28,6 +28,7 @@ def write_tables(
     folder: Path,
     fit: FitRows,
     predict: PredictRows,
+    *,
     obs: tuple[pd.DataFrame, pd.DataFrame],
     features: PerturbationFeatures | None,
 ) -> None:

@@ -129,7 +129,7 @@ def _fit_and_commit(job: Job, setting: Setting, folder: Path, started: float) ->
         model.params(),
         _notes(model),
     )
-    _keep_anchors(model, job, rows.anchors, setting, record)
+    _keep_anchors(model, job, rows.anchors, setting=setting, record=record)
     for block, part, answer in _answers(model, _safe(job, fit_ids, rows.blocks)):
         predicted = checked(answer, part, job.model)
         embedding = checked_embedding(model, part)
@@ -140,7 +140,9 @@ def _fit_and_commit(job: Job, setting: Setting, folder: Path, started: float) ->
     return replace(record, seconds=time.perf_counter() - started, peak_memory_bytes=peak_memory())
 
 
-def _keep_anchors(model: BaseModel, job: Job, anchors: PredictRows | None, setting: Setting, record: JobRecord) -> None:
+def _keep_anchors(
+    model: BaseModel, job: Job, anchors: PredictRows | None, *, setting: Setting, record: JobRecord
+) -> None:
     """The anchor rows as this fit embeds them, control and metadata being all it sees of them; nothing where the model
     gives no embedding, or only of rows it predicts."""
     if setting.commit_anchors is None or anchors is None:

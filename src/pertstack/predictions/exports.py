@@ -60,7 +60,7 @@ def export_anndata(
         n = sum(store.n_samples(b) for b in blocks)
         for name in ("control", "treated", *names):
             key = name if "/" not in name else name.replace("/", "∕")  # a slash would make a group
-            _write_layer(root["layers"], key, (n, store.facts.n_genes), _chunks(store, blocks, name, truth))
+            _write_layer(root["layers"], key, (n, store.facts.n_genes), _chunks(store, blocks, name, truth=truth))
         for name, rows in (more or {}).items():
             _write_layer(root["layers"], name, (n, store.facts.n_genes), rows)
     return path
@@ -123,7 +123,7 @@ def export_npz(
     if card is not None:
         arrays["card"] = np.array(json.dumps(dict(card)))
     shape = (len(ids), int(there.sum()))
-    rows = (values if there.all() else values[:, there] for values in _chunks(store, blocks, model, None))
+    rows = (values if there.all() else values[:, there] for values in _chunks(store, blocks, model, truth=None))
     _write_npz(path, shape, rows, arrays)
     return path
 
@@ -210,7 +210,7 @@ def _obs(store: StoreReader, blocks: Sequence[Block]) -> pd.DataFrame:
 
 
 def _chunks(
-    store: StoreReader, blocks: Sequence[Block], name: str, truth: StoreReader | None, n_rows: int = 512
+    store: StoreReader, blocks: Sequence[Block], name: str, *, truth: StoreReader | None, n_rows: int = 512
 ) -> Iterator[Float32]:
     for block in blocks:
         source = truth if truth is not None and block.role == "test" and name == "treated" else store

@@ -46,7 +46,9 @@ def publish_look(folder: StudyFolder, look: Entry, chosen: str, single: str, oof
         facts = _ladder(before, chosen, single, test, plan.choice_metric)
     else:
         noise = np.random.default_rng(int(look.digest[:16], 16))  # unknown before the look is written
-        facts = _thresholdout(before, chosen, single, oof, test, plan.choice_metric, 2 * plan.looks, noise)
+        facts = _thresholdout(
+            before, chosen, single, oof=oof, test=test, metric=plan.choice_metric, budget=2 * plan.looks, rng=noise
+        )
     folder.ledger.append(PUBLISHED, rule=plan.looks_rule, metric=plan.choice_metric, n=test.n, **facts)
 
 
@@ -120,6 +122,7 @@ def _thresholdout(
     before: Mapping[str, Any],
     chosen: str,
     single: str,
+    *,
     oof: ScoreTable,
     test: ScoreTable,
     metric: str,

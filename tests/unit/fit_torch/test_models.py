@@ -226,7 +226,12 @@ def test_scgen_differences_by_hand():
     x in A: (4 + 2 * 4) / 4 = 3; x in B: (6 + 8) / 3 = 14/3; y in A: (8 + 12) / 3 = 20/3.
     """
     found = learn_differences(
-        np.array([[1.0], [3.0], [8.0], [6.0]]), ["x", "x", "y", "x"], ["A", "A", "A", "B"], {}, kappa=2, ridge=1
+        np.array([[1.0], [3.0], [8.0], [6.0]]),
+        ["x", "x", "y", "x"],
+        ["A", "A", "A", "B"],
+        features={},
+        kappa=2,
+        ridge=1,
     )
     assert (
         found.overall == pytest.approx(5)
@@ -244,7 +249,7 @@ def test_scgen_takes_a_new_drug_from_its_features_as_ridge_does():
     rng = np.random.default_rng(0)
     names, x = [f"d{i}" for i in range(8)], rng.normal(size=(8, 20))
     shift = rng.normal(size=(8, 3))
-    found = learn_differences(shift, names, ["A"] * 8, dict(zip(names, x, strict=True)), kappa=0, ridge=0.5)
+    found = learn_differences(shift, names, ["A"] * 8, features=dict(zip(names, x, strict=True)), kappa=0, ridge=0.5)
     centred = x - x.mean(axis=0)
     reference = Ridge(alpha=0.5 * (centred**2).sum() / 8, fit_intercept=False).fit(centred, shift - shift.mean(axis=0))
     new = rng.normal(size=20)

@@ -50,7 +50,9 @@ def test_a_perturbation_measured_once_borrows_the_variance_of_the_others(world):
 
 def test_a_gene_without_spread_tells_nothing():
     ones = np.ones((2, 3))
-    test = ew.welch_test(ones, 0 * ones, np.array([3, 3]), 0 * ones, 0 * ones, np.array([3, 3]))
+    test = ew.welch_test(
+        ones, 0 * ones, np.array([3, 3]), other_mean=0 * ones, other_variance=0 * ones, other_n=np.array([3, 3])
+    )
     assert (test.t == 0).all() and (test.p == 1).all()
 
 

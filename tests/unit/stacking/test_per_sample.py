@@ -156,7 +156,7 @@ def test_gate_with_a_constant_feature_has_the_value_of_global_weights():
     score_row = np.array([[0.3, -0.2, 0.1, 0.5]])
     value, _ = gate_value_and_gradient(sums, np.ones((sums.n, 1)), score_row)
     assert value == pytest.approx(sums.value(softmax(score_row)[0]))
-    table = fit_gate(sums, np.ones((sums.n, 2)), np.zeros((2, 4)), np.inf, score_row[0])
+    table = fit_gate(sums, np.ones((sums.n, 2)), np.zeros((2, 4)), strength=np.inf, hold=score_row[0])
     np.testing.assert_array_equal(table, [score_row[0], np.zeros(4)])
 
 

@@ -188,7 +188,7 @@ def test_greedy_is_the_loop_over_rows():
     rng = np.random.default_rng(8)
     errors = rng.normal(0, 1, (70, 6)) * rng.uniform(0.5, 1.5, 6) + rng.normal(0, 0.6, (70, 1))
     np.testing.assert_array_equal(greedy_counts(errors.T @ errors, 30), loop_greedy(errors, 30))
-    one, two = (bagged_greedy(errors.T @ errors, 20, 8, 0.5, np.random.default_rng(3)) for _ in range(2))
+    one, two = (bagged_greedy(errors.T @ errors, 20, 8, share=0.5, rng=np.random.default_rng(3)) for _ in range(2))
     np.testing.assert_array_equal(one, two)
     assert one.sum() == pytest.approx(1.0) and (one >= 0).all()
 

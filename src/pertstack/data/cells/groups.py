@@ -86,7 +86,7 @@ class Groups:
 
 
 def group_cells(
-    obs: pd.DataFrame, is_control: Mask, sources: Sources, where: str, already: str | None = None
+    obs: pd.DataFrame, is_control: Mask, sources: Sources, *, where: str, already: str | None = None
 ) -> Groups:
     """Groups of the cells of a table. ``already`` is the column that says of how many cells each row is the sum.
 
@@ -98,7 +98,7 @@ def group_cells(
     treated = obs[sources.perturbation][~is_control].dropna()
     spelt = one_spelling(str(v).strip() for v in treated.unique())
     obs = obs.assign(**{sources.perturbation: _respelt(obs[sources.perturbation], spelt)}) if spelt else obs
-    codes = {name: _codes(obs[name], name, obs.index, where, is_control) for name in sources.key}
+    codes = {name: _codes(obs[name], name, obs.index, where=where, is_control=is_control) for name in sources.key}
     of_sample = _combined([codes[c] for c in sources.key], ~is_control)
     controls = _combined([codes[c] for c in sources.context], is_control)
     n_samples = int(of_sample.max(initial=-1)) + 1
@@ -143,7 +143,7 @@ def rows_per_condition(obs: pd.DataFrame, is_control: Mask, columns: Sequence[st
 
 
 def _codes(
-    column: pd.Series[Any], name: str, index: pd.Index[Any], where: str, is_control: Mask
+    column: pd.Series[Any], name: str, index: pd.Index[Any], *, where: str, is_control: Mask
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Code of each cell's value, as text; the perturbation of a control may be empty."""
     codes, values = pd.factorize(column)

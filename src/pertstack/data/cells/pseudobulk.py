@@ -62,7 +62,9 @@ class CellSums:
     @cached_property
     def sums(self) -> GroupSums:
         """One pass over the cells; InputError where a cell cannot be summed."""
-        return sum_cells(self.matrix, self.groups, self.kind, self.normalise, self.names, self.where)
+        return sum_cells(
+            self.matrix, self.groups, self.kind, normalise=self.normalise, names=self.names, where=self.where
+        )
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Served:
 
 
 def sum_cells(
-    matrix: RowSource, groups: Groups, kind: Kind, normalise: Normalise, names: pd.Index[Any], where: str
+    matrix: RowSource, groups: Groups, kind: Kind, *, normalise: Normalise, names: pd.Index[Any], where: str
 ) -> GroupSums:
     """One pass over the cells.
 
@@ -124,11 +126,11 @@ def pseudobulk(
     matrix: RowSource,
     obs: pd.DataFrame,
     is_control: Mask,
+    *,
     sources: Sources,
     mapping: Mapping[str, str] | None,
     kind: Kind,
     choice: CellChoice,
-    *,
     by_batch: bool = True,
     already: str | None = None,
     where: str = "the data",
@@ -153,7 +155,7 @@ def pseudobulk(
     normalise = _space(kind, choice, where)
     if is_control.all():
         raise InputError(f"{where}: all {len(obs):,} cells are controls. There is no perturbation to predict.")
-    groups = group_cells(obs, is_control, sources, where, already)
+    groups = group_cells(obs, is_control, sources, where=where, already=already)
     kept = np.flatnonzero(groups.size[: groups.n_samples] >= choice.min_cells)
     if not len(kept):
         raise InputError(
@@ -164,7 +166,7 @@ def pseudobulk(
         )
     serving = _Serving.find(groups, kept, sources, by_batch, where)
     source = CellSums(matrix, groups, kind, normalise, obs.index, where)
-    table, notes = _sample_table(groups, kept, sources, mapping, serving, where)
+    table, notes = _sample_table(groups, kept, sources, mapping=mapping, serving=serving, where=where)
     notes += spelling_finding(groups.spelt, where)
     notes += _left_out(groups, kept, sources, choice)
     notes += serving.notes(choice)
@@ -343,7 +345,7 @@ class _Serving:
 
 
 def _sample_table(
-    groups: Groups, kept: Int64, sources: Sources, mapping: Mapping[str, str] | None, serving: _Serving, where: str
+    groups: Groups, kept: Int64, sources: Sources, *, mapping: Mapping[str, str] | None, serving: _Serving, where: str
 ) -> tuple[pd.DataFrame, list[Finding]]:
     """Canonical metadata of the samples, and notes of what was taken for what."""
     table = groups.obs.iloc[kept].copy()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pertstack.data.file import DataFile
 
 
-def finding_about(severity: Any, code: str, message: str, offenders: Iterable[object], where: str) -> Finding:
+def finding_about(severity: Any, code: str, message: str, *, offenders: Iterable[object], where: str) -> Finding:
     names = [str(o) for o in offenders]
     return Finding(severity, code, message, len(names), tuple(names[:10]), where)
 
@@ -33,8 +33,8 @@ def untreated_samples(file: DataFile) -> list[Finding]:
             f"{first_few(rows)}. They "
             f"would be fitted and scored as if they were a perturbation. Remove them from the table, or keep them if "
             f"that is meant.",
-            rows,
-            file.path,
+            offenders=rows,
+            where=file.path,
         )
     ]
 
@@ -56,8 +56,8 @@ def names_alike(file: DataFile) -> list[Finding]:
             f"perturbation (replicates, guides or salts of it), models meet it in other folds and intervals are too "
             f"narrow: name a column that holds them together with --group COLUMN, or one with the right names with "
             f"--map perturbation=COLUMN.",
-            names,
-            file.path,
+            offenders=names,
+            where=file.path,
         )
     ]
 
@@ -77,8 +77,8 @@ def metadata_findings(file: DataFile) -> list[Finding]:
                     f"{len(lacking):,} of {len(known):,} perturbations have no SMILES: {first_few(lacking)}. Models "
                     f"that read structures see them "
                     f"as unknown; nothing is put in their place.",
-                    lacking,
-                    file.path,
+                    offenders=lacking,
+                    where=file.path,
                 )
             )
         spellings = perts["smiles"].nunique()
@@ -91,8 +91,8 @@ def metadata_findings(file: DataFile) -> list[Finding]:
                     f"{len(several):,} perturbations come with more than one SMILES: {first_few(several)}. Salts or "
                     f"spellings may differ; the first "
                     f"one (sorted) is used for features.",
-                    several,
-                    file.path,
+                    offenders=several,
+                    where=file.path,
                 )
             )
     elif not genetic:
@@ -114,8 +114,8 @@ def metadata_findings(file: DataFile) -> list[Finding]:
                 "warning",
                 "doses_missing",
                 f"{len(lacking):,} of {len(obs):,} samples have no usable dose: {first_few(lacking)}.",
-                lacking,
-                file.path,
+                offenders=lacking,
+                where=file.path,
             )
         )
     elif "log10_dose" not in obs and not genetic:

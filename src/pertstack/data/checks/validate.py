@@ -82,8 +82,8 @@ def _names(index: pd.Index[Any], what: str, noun: str, where: str) -> list[Findi
                 f"{len(repeated):,} {what}s occur more than once: {first_few(repeated)}. Rows and columns are matched "
                 f"by name, so every name "
                 f"must be unique. Rename them" + (", or average the probes of one gene." if noun == "gene" else "."),
-                repeated,
-                where,
+                offenders=repeated,
+                where=where,
             )
         )
     empty = [i for i, name in enumerate(index) if not str(name).strip() or str(name) == "nan"]
@@ -93,8 +93,8 @@ def _names(index: pd.Index[Any], what: str, noun: str, where: str) -> list[Findi
                 "error",
                 f"empty_{noun}_names",
                 f"{len(empty):,} {what}s are empty (positions {first_few(empty)}). Give every {noun} a name.",
-                empty,
-                where,
+                offenders=empty,
+                where=where,
             )
         )
     return [*found, *_control_characters(index, f"{what}s", f"{noun}_names", where)]
@@ -102,7 +102,11 @@ def _names(index: pd.Index[Any], what: str, noun: str, where: str) -> list[Findi
 
 def _control_characters(names: Iterable[object], what: str, code: str, where: str) -> list[Finding]:
     bad = unusable_names(names)
-    return [finding_about("error", f"unusable_{code}", unusable_in_words(bad, what), bad, where)] if bad else []
+    return (
+        [finding_about("error", f"unusable_{code}", unusable_in_words(bad, what), offenders=bad, where=where)]
+        if bad
+        else []
+    )
 
 
 def _values(file: DataFile, census: Census) -> list[Finding]:
@@ -120,8 +124,8 @@ def _values(file: DataFile, census: Census) -> list[Finding]:
                 f"{len(columns):,} genes ({first_few(columns)}). No score can be computed with them. Remove these "
                 f"genes or samples, or fill "
                 f"them in by a method you can defend before pertstack sees the data.",
-                rows,
-                file.path,
+                offenders=rows,
+                where=file.path,
             )
         )
     same = ids[census.same_as_control]
@@ -144,8 +148,8 @@ def _values(file: DataFile, census: Census) -> list[Finding]:
                     if every
                     else "Remove untreated samples from the table: controls belong in the control layer only."
                 ),
-                same,
-                file.path,
+                offenders=same,
+                where=file.path,
             )
         )
     constant = genes[census.constant_genes]
@@ -157,8 +161,8 @@ def _values(file: DataFile, census: Census) -> list[Finding]:
                 f"{len(constant):,} of {file.n_genes:,} genes have one value in all treated samples: "
                 f"{first_few(constant)}. They carry no "
                 f"information and weaken no score, but a model that scales by spread must not divide by it.",
-                constant,
-                file.path,
+                offenders=constant,
+                where=file.path,
             )
         )
     repeated = ids[census.repeated_treated()]
@@ -170,8 +174,8 @@ def _values(file: DataFile, census: Census) -> list[Finding]:
                 f"{len(repeated):,} samples have a treated profile that another sample has too, value by value: "
                 f"{first_few(repeated)}. In "
                 f"different folds they would leak; the fold plan is checked for it.",
-                repeated,
-                file.path,
+                offenders=repeated,
+                where=file.path,
             )
         )
     return found

@@ -322,7 +322,7 @@ def _encode(text: str, encoding: str = "latin1", errors: str = "strict") -> byte
     return text.encode(encoding if encoding in {"latin1", "latin-1", "utf-8", "ascii"} else "latin1", errors)
 
 
-def _frombuffer(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any, axis_order: Any = None) -> Any:
+def _frombuffer(buffer: Any, dtype: Any, shape: tuple[int, ...], *, order: Any, axis_order: Any = None) -> Any:
     if not isinstance(dtype, _Dtype) or dtype.real.hasobject:
         raise pickle.UnpicklingError("it holds an array without a plain type")
     return np.frombuffer(buffer, dtype=dtype.real).reshape(shape, order=order).copy()

@@ -51,10 +51,10 @@ def pair_controls(
     values: RowSource,
     treated: Positions,
     controls: Positions,
+    *,
     line: Names,
     plate: Names | None,
     ids: Names,
-    *,
     choice: ControlChoice = "plate_mean",
     seed: int = 0,
     what: str = "vehicle well",
@@ -94,7 +94,7 @@ def pair_controls(
     keys = [key if key in pools else (key[0], None) for key in wanted] or [(name, None) for name in line[treated]]
     _need_controls(line[treated], of_line, what)
     place = "cell line" if by_plate is None else "cell line on the plate"
-    notes = [] if by_plate is None else _elsewhere(wanted, keys, ids[treated], what, where)
+    notes = [] if by_plate is None else _elsewhere(wanted, keys, ids[treated], what=what, where=where)
     if notes:
         place += ", or of the cell line where the plate has none"
     if choice.endswith("mean"):
@@ -133,7 +133,7 @@ def _need_controls(lines: Names, of_line: Mapping[Key, Positions], what: str) ->
         )
 
 
-def _elsewhere(wanted: Sequence[Key], keys: Sequence[Key], ids: Names, what: str, where: str) -> list[Finding]:
+def _elsewhere(wanted: Sequence[Key], keys: Sequence[Key], ids: Names, *, what: str, where: str) -> list[Finding]:
     """A warning where samples got the control of their cell line because their plate has none of it."""
     at = [i for i, got in enumerate(keys) if got[1] is None]
     if not at:

@@ -219,13 +219,18 @@ def read_edges(
         header = [str(c) for c in table.columns]
         if sum(h in set(genes) for h in header) >= 2:  # no header line: the first edge was read as names
             table = pd.concat([pd.DataFrame([header], columns=table.columns), table], ignore_index=True)
-    found = edges_of_table(table, genes, min_score, str(path), known)
+    found = edges_of_table(table, genes, min_score, where=str(path), names=known)
     assert found is not None
     return found
 
 
 def edges_of_table(
-    value: Any, genes: tuple[str, ...], min_score: float | None, where: str = "uns['graph']", names: Names | None = None
+    value: Any,
+    genes: tuple[str, ...],
+    min_score: float | None,
+    *,
+    where: str = "uns['graph']",
+    names: Names | None = None,
 ) -> tuple[Pairs, int] | None:
     """As ``read_edges``, for a table or an array of pairs, with names of its ids; None for None."""
     if value is None:

@@ -67,7 +67,7 @@ def check_plan(
             )
         )
     else:
-        findings += _row_checks(frame, plan.group_by, chunks, near, memory)
+        findings += _row_checks(frame, plan.group_by, chunks, near=near, memory=memory)
     asked = [_with_question(f, plan.group_by) for f in findings]
     return gravest_first(asked)
 
@@ -104,7 +104,7 @@ def placed(plan: FoldPlan, obs: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _row_checks(frame: pd.DataFrame, group_by: str, chunks: Chunks, near: float, memory: int) -> list[Finding]:
+def _row_checks(frame: pd.DataFrame, group_by: str, chunks: Chunks, *, near: float, memory: int) -> list[Finding]:
     """Checks that read the rows."""
 
     def again() -> Iterator[tuple[Array, Array, Array]]:
@@ -125,4 +125,4 @@ def _row_checks(frame: pd.DataFrame, group_by: str, chunks: Chunks, near: float,
         lost = frame.index[~scan.seen]
         raise InputError(f"{len(lost):,} samples of the plan have no rows: {first_few(lost)}.")
     findings = row_findings(scan, frame, group_by)
-    return findings + near_duplicates(scan, frame, near, again if callable(chunks) else None, memory)
+    return findings + near_duplicates(scan, frame, near, again=again if callable(chunks) else None, memory=memory)

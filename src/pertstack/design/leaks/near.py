@@ -23,7 +23,9 @@ MOST_PAIRS = 20_000
 _TREE_DIMENSIONS = 10
 
 
-def near_duplicates(scan: RowScan, frame: pd.DataFrame, near: float, again: Again | None, memory: int) -> list[Finding]:
+def near_duplicates(
+    scan: RowScan, frame: pd.DataFrame, near: float, *, again: Again | None, memory: int
+) -> list[Finding]:
     """The finding on near-duplicates across the plan, or none. Identical rows are left to ``leak_rows``."""
     pairs, complete = candidates(scan, frame["place"].to_numpy(), near)
     if len(pairs) == 0:

@@ -79,7 +79,7 @@ def read_plan(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
             f"{FORMAT}. Use the version of pertstack that wrote it."
         )
     table = table.loc[:, list(COLUMNS)].astype({"fold": "Int64", "segment": "int64"})
-    check_digests(table, facts["digests"], facts["group_by"], facts["n_folds"], str(path))
+    check_digests(table, facts["digests"], facts["group_by"], n_folds=facts["n_folds"], where=str(path))
     beside = read_json(folder / FACTS)
     if not isinstance(beside, dict) or beside.get("digest") not in facts["digests"]:
         said = str(beside.get("digest"))[:12] if isinstance(beside, dict) else "nothing readable"
@@ -90,7 +90,7 @@ def read_plan(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     return table, facts
 
 
-def check_digests(table: pd.DataFrame, digests: Sequence[str], group_by: str, n_folds: int, where: str) -> None:
+def check_digests(table: pd.DataFrame, digests: Sequence[str], group_by: str, *, n_folds: int, where: str) -> None:
     """Every batch of rows has the digest that was taken when it was added.
 
     Raises

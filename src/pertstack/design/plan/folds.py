@@ -239,7 +239,7 @@ class FoldPlan:
 
     def save(self, folder: Path) -> None:
         """Write ``folds.parquet`` and ``plan.json``; only over nothing, the same plan, or a plan this one extends."""
-        check_digests(self.table, self.digests, self.group_by, self.n_folds, "the plan in memory")
+        check_digests(self.table, self.digests, self.group_by, n_folds=self.n_folds, where="the plan in memory")
         share = self.test_share
         facts = {
             "format": FORMAT,

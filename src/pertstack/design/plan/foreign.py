@@ -105,7 +105,7 @@ def _parts(path: Path, value: Any, obs: pd.DataFrame, cells: pd.Series[Any] | No
             if part.casefold() in WORDS:
                 for name in _names(names, part, path):
                     roles.setdefault(name, set()).add(WORDS[part.casefold()])
-        return _one_cut(path, roles, obs, cells)
+        return _one_cut(path, roles, obs, cells=cells)
     folds = value if isinstance(value, Mapping) else dict(enumerate(value)) if isinstance(value, list) else {}
     if len(folds) < 2 or not all(_is_one(v) for v in folds.values()):
         known = first_few(list(folds), 6) if folds else type(value).__name__
@@ -131,7 +131,7 @@ def _names(value: Any, part: str, path: Path) -> list[str]:
 
 
 def _one_cut(
-    path: Path, roles: Mapping[str, set[str]], obs: pd.DataFrame, cells: pd.Series[Any] | None, by: str | None = None
+    path: Path, roles: Mapping[str, set[str]], obs: pd.DataFrame, *, cells: pd.Series[Any] | None, by: str | None = None
 ) -> ForeignSplit:
     both = sorted(name for name, found in roles.items() if len(found) > 1)
     if both:
@@ -139,7 +139,9 @@ def _one_cut(
             f"{path}: {len(both):,} names are in training (or validation) and in the test: {first_few(both)}. A score "
             f"on them would be that of memory. Keep each on one side."
         )
-    places, findings = place_names(path, {name: next(iter(found)) for name, found in roles.items()}, obs, cells, by)
+    places, findings = place_names(
+        path, {name: next(iter(found)) for name, found in roles.items()}, obs, cells=cells, kind=by
+    )
     table = pd.DataFrame({"sample_id": list(places), "role": list(places.values())})
     return ForeignSplit(table, None, (*findings, _said_once(path, table)))
 
@@ -183,7 +185,7 @@ def _k_folds(path: Path, folds: Mapping[str, Any], obs: pd.DataFrame, cells: pd.
                     f"{path}: {held!r} is in the test of {order[at[held]]} and of {name}. Each name is predicted "
                     f"out of fold once."
                 )
-    places, findings = place_names(path, at, obs, cells)
+    places, findings = place_names(path, at, obs, cells=cells)
     table = pd.DataFrame({"sample_id": list(places), "fold": list(places.values())})
     named = ", ".join(f"{name} = fold {i}" for i, name in enumerate(order))
     said = Finding(
@@ -225,7 +227,7 @@ def _table(path: Path, obs: pd.DataFrame, cells: pd.Series[Any] | None) -> Forei
     roles: dict[str, set[str]] = {}
     for name, part in zip(body.iloc[:, best], body.iloc[:, parts[0]], strict=True):
         roles.setdefault(name.strip(), set()).add(WORDS[part.strip().casefold()])
-    return _one_cut(path, roles, obs, cells, kind_of(roles, obs, cells))
+    return _one_cut(path, roles, obs, cells=cells, by=kind_of(roles, obs, cells))
 
 
 def _all_parts(column: pd.Series[Any]) -> bool:

@@ -28,7 +28,7 @@ def kind_of(names: Iterable[str], obs: pd.DataFrame, cells: pd.Series[Any] | Non
 
 
 def place_names(
-    path: Path, place: Mapping[str, Any], obs: pd.DataFrame, cells: pd.Series[Any] | None, kind: str | None = None
+    path: Path, place: Mapping[str, Any], obs: pd.DataFrame, *, cells: pd.Series[Any] | None, kind: str | None = None
 ) -> tuple[dict[str, Any], list[Finding]]:
     """Place of each sample that the split names, and what has none."""
     kind = kind or kind_of(place, obs, cells)

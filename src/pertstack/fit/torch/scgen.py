@@ -82,7 +82,7 @@ class Differences:
 
 
 def learn_differences(
-    difference: Floats, drug: list[str], line: list[str], features: dict[str, Floats], kappa: float, ridge: float
+    difference: Floats, drug: list[str], line: list[str], *, features: dict[str, Floats], kappa: float, ridge: float
 ) -> Differences:
     """Means of latent differences (n, d), each shrunk towards the wider one with weight n / (n + kappa).
 
@@ -153,7 +153,7 @@ class ScGen(TorchModel):
         drug, line = [str(p) for p in rows.perturbation], [str(c) for c in rows.cell_line]
         s = self.settings
         self.differences = learn_differences(
-            np.concatenate(parts), drug, line, self._features(table, drug), s.kappa, s.ridge
+            np.concatenate(parts), drug, line, features=self._features(table, drug), kappa=s.kappa, ridge=s.ridge
         )
 
     def encode(self, encoder: Encoder, rows: PredictRows) -> Table:

@@ -115,7 +115,7 @@ def add_predictions(
     places = {s: Place(b, i) for b in store.blocks() for i, s in enumerate(store.sample_ids(b))}
     known = None if samples is None else samples[samples.index.isin(list(places))]
     named = [with_genes(f, [str(g) for g in store.gene_names], genes, other_names) for f in files]
-    files, matches = _matched([f for f, _ in named], known, columns, space, len(store.gene_names))
+    files, matches = _matched([f for f, _ in named], known, columns, space=space, n_genes=len(store.gene_names))
     own_genes = [str(g) for g in store.gene_names]
     by_position = positional(own_genes) or any(f.code == "genes_by_list" for _, said in named for f in said)
     check_names(files, places)
@@ -147,7 +147,17 @@ def add_predictions(
             )
             for block in blocks
         }
-        sampled, empty = stream_into(store, files, places, own_genes, missing_genes, writers, scale, missing, n_rows)
+        sampled, empty = stream_into(
+            store,
+            files,
+            places,
+            own_genes=own_genes,
+            missing_genes=missing_genes,
+            writers=writers,
+            scale=scale,
+            missing=missing,
+            n_rows=n_rows,
+        )
         all_ids = [s for f in files for s in f.sample_ids]
         findings = _judge(store, sampled, all_ids, places, scale, name, files, by_position=by_position)
         for writer in track(writers.values(), f"Checking {name}", len(writers)):
@@ -199,11 +209,14 @@ def _matched(
     files: list[PredictionFile],
     samples: pd.DataFrame | None,
     columns: Mapping[str, str] | None,
+    *,
     space: Normalise | None,
     n_genes: int,
 ) -> tuple[list[PredictionFile], list[KeyMatch]]:
     """Files with the study's sample ids; rows that go by another name are matched by what was done."""
-    found = [None if samples is None else by_id_or_key(f, samples, columns, space, n_genes) for f in files]
+    found = [
+        None if samples is None else by_id_or_key(f, samples, columns, space=space, own_genes=n_genes) for f in files
+    ]
     files = [f if m is None else m.file for f, m in zip(files, found, strict=True)]
     refuse_repeats(files)
     return files, [m for m in found if m is not None]
@@ -297,8 +310,10 @@ def _judge(
     there = [places[sampled.ids[i]] for i in development]
     treated, control = (measured_rows(store, layer, there, sampled.genes) for layer in ("treated", "control"))
     rows = np.isfinite(treated).all(axis=1) & np.isfinite(control).all(axis=1)
-    refuse_the_truth(sampled.values[development][rows], treated[rows], control[rows], scale, name, _slots(files))
-    findings = check_scale(sampled.values[development][rows], treated[rows], control[rows], scale, name)
+    refuse_the_truth(
+        sampled.values[development][rows], treated[rows], control[rows], scale=scale, name=name, slots=_slots(files)
+    )
+    findings = check_scale(sampled.values[development][rows], treated[rows], control[rows], scale=scale, name=name)
     if by_position and scale == "treated":
         findings += check_gene_order(sampled.values[development][rows], treated[rows], name)
     for finding in findings:
@@ -308,7 +323,9 @@ def _judge(
     if scale == "delta":
         own = [places[s] for s in sampled.ids]
         values = values + measured_rows(store, "control", own, sampled.genes)
-    shifts = check_shift(store, replace(sampled, values=values), all_ids, places, name, files[0].gene_names)
+    shifts = check_shift(
+        store, replace(sampled, values=values), all_ids, places=places, name=name, file_genes=files[0].gene_names
+    )
     for finding in shifts:
         if finding.severity == "error":
             raise MisalignedError(finding.message)

@@ -77,6 +77,7 @@ def by_id_or_key(
     file: PredictionFile,
     samples: pd.DataFrame,
     mapping: Mapping[str, str] | None = None,
+    *,
     space: Normalise | None = None,
     own_genes: int = 0,
 ) -> KeyMatch | None:
@@ -98,7 +99,7 @@ def by_id_or_key(
         return None
     if _ids_fit(file, samples, mapping):
         return None
-    return match_by_key(file, samples, mapping, space, own_genes)
+    return match_by_key(file, samples, mapping, space=space, own_genes=own_genes)
 
 
 def _labelled(file: PredictionFile, samples: pd.DataFrame) -> PredictionFile:
@@ -151,6 +152,7 @@ def match_by_key(
     file: PredictionFile,
     samples: pd.DataFrame,
     mapping: Mapping[str, str] | None = None,
+    *,
     space: Normalise | None = None,
     own_genes: int = 0,
 ) -> KeyMatch:

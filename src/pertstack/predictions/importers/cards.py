@@ -199,7 +199,7 @@ def _differences(
 ) -> list[str]:
     """As ``Card.compare`` puts it, after the transform; genes are left to the matching by name."""
     if transform is not None:
-        said = _mapped(own, said, told, transform, path)
+        said = _mapped(own, said, told, transform=transform, path=path)
     aligned = replace(said, gene_digest=own.gene_digest, gene_set_digest=own.gene_set_digest, n_genes=own.n_genes)
     if said.scale == "delta" and own.scale == "treated" and scale == "delta":
         # the card is of differences, which --scale delta turns back; their range says nothing of treated values
@@ -216,7 +216,7 @@ def _differences(
     return own.compare(aligned)
 
 
-def _mapped(own: Card, said: Card, told: set[str], transform: NamedTransform, path: str) -> Card:
+def _mapped(own: Card, said: Card, told: set[str], *, transform: NamedTransform, path: str) -> Card:
     if said.transform not in (*transform.before, "unknown"):
         raise InputError(
             f"--transform {transform.name} starts from {' or '.join(transform.before)} values, but the card of {path} "

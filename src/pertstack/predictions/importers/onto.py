@@ -78,7 +78,7 @@ def given(
         opened = opened if transform is None else mapped_file(opened, transform)
         file, named = with_genes(opened, own, genes, other)
         findings += named
-        matched = by_id_or_key(file, samples, mapping, space, len(own))
+        matched = by_id_or_key(file, samples, mapping, space=space, own_genes=len(own))
         if matched is None:
             kept = _by_id(file, samples, findings)
             files.append(kept)

@@ -91,7 +91,9 @@ def offset_after(slope: float, predicted: Any, measured: Any) -> float:
     return float(np.mean(measured) - slope * np.mean(predicted)) / spread if spread > 0 else np.inf
 
 
-def refuse_the_truth(values: Float32, treated: Float32, control: Float32, scale: Scale, name: str, slots: str) -> None:
+def refuse_the_truth(
+    values: Float32, treated: Float32, control: Float32, *, scale: Scale, name: str, slots: str
+) -> None:
     """Refuse predictions that are the measured values themselves, row by row; ``slots`` says what else the file holds.
 
     Raises
@@ -114,7 +116,7 @@ def refuse_the_truth(values: Float32, treated: Float32, control: Float32, scale:
     )
 
 
-def check_scale(values: Float32, treated: Float32, control: Float32, scale: Scale, name: str) -> list[Finding]:
+def check_scale(values: Float32, treated: Float32, control: Float32, *, scale: Scale, name: str) -> list[Finding]:
     """Findings on the declared scale; an error when it is plainly wrong. Rows without truth must be left out before."""
     if len(values) < FEWEST_ROWS or not np.isfinite(values).all(axis=0).any():
         return [

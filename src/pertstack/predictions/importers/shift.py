@@ -38,6 +38,7 @@ def check_shift(
     store: StoreReader,
     sampled: Sampled,
     all_ids: Sequence[str],
+    *,
     places: dict[str, Place],
     name: str,
     file_genes: Sequence[str] = (),
@@ -71,7 +72,7 @@ def check_shift(
                 numbers = {"layer": layer, "order": order, "step": step, "gain": gain, "z": z, "pairs": n}
                 return [_shifted(name, numbers)]
         at_home |= view.own_beats_others()
-    elsewhere = _exchanged(store, sampled, own, layers, name, file_genes)
+    elsewhere = _exchanged(store, sampled, own, layers=layers, name=name, file_genes=file_genes)
     if elsewhere is not None:
         return [elsewhere]
     if at_home:
@@ -188,6 +189,7 @@ def _exchanged(
     store: StoreReader,
     sampled: Sampled,
     own: Sequence[Place | None],
+    *,
     layers: Mapping[str, Float32],
     name: str,
     file_genes: Sequence[str],
@@ -201,7 +203,7 @@ def _exchanged(
     for layer, measured in layers.items():
         rows = exchanged_rows(sampled.values, measured, lines, drugs)
         if rows is not None:  # a model without skill may fit other treated rows better; its control is always its own
-            found = _under_other_names(name, "rows", "ids", rows, f"{layer} profiles")
+            found = _under_other_names(name, "rows", "ids", found=rows, fit=f"{layer} profiles")
             if layer == "control":
                 return found
             said = f"{found.message} Or the model has no skill for these samples, and no trace of their controls."
@@ -213,16 +215,16 @@ def _exchanged(
         orders.append(np.argsort([at.get(str(store.gene_names[g]), -1) for g in sampled.genes], kind="stable"))
     genes = levels_of_other_genes(sampled.values[there], treated[there], orders)
     if genes is not None:
-        return _under_other_names(name, "genes", "gene names", genes, "means of genes")
+        return _under_other_names(name, "genes", "gene names", found=genes, fit="means of genes")
     inside = [line for line, use in zip(lines, there, strict=True) if use]
     for less in (np.zeros_like(control), control):
         genes = exchanged_genes((sampled.values - less)[there], (treated - less)[there], inside)
         if genes is not None:
-            return _under_other_names(name, "genes", "gene names", genes, "measured genes over samples")
+            return _under_other_names(name, "genes", "gene names", found=genes, fit="measured genes over samples")
     return doubt
 
 
-def _under_other_names(name: str, what: str, names: str, found: Exchange, fit: str) -> Finding:
+def _under_other_names(name: str, what: str, names: str, *, found: Exchange, fit: str) -> Finding:
     return Finding(
         "error",
         f"{what}_exchanged",

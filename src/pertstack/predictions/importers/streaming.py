@@ -24,6 +24,7 @@ def stream_into(
     store: PredictionStore,
     files: list[PredictionFile],
     places: Mapping[str, Place],
+    *,
     own_genes: list[str],
     missing_genes: list[str],
     writers: Mapping[Block, RowWriter],
@@ -45,7 +46,7 @@ def stream_into(
                 if missing == "record":
                     chunk = _without_empty(chunk, places, writers, empty)
                 sampler.see(chunk, columns)
-                _place_chunk(store, chunk, columns, places, writers, scale)
+                _place_chunk(store, chunk, columns, places=places, writers=writers, scale=scale)
     return sampler.done(), empty
 
 
@@ -69,6 +70,7 @@ def _place_chunk(
     store: PredictionStore,
     chunk: NamedChunk,
     columns: Take | None,
+    *,
     places: Mapping[str, Place],
     writers: Mapping[Block, RowWriter],
     scale: Scale,

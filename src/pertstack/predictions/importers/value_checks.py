@@ -70,11 +70,11 @@ def check_values(
     model: str,
     values: Float32,
     treated: Float32,
+    *,
     control: Float32,
     samples: pd.DataFrame,
     rows: Sequence[int],
     scale: Scale,
-    *,
     gene_names: Sequence[str],
     ids_in_file: bool,
     genes_by_list: bool = False,
@@ -90,8 +90,8 @@ def check_values(
     n_genes = values.shape[1]
     genes = np.linspace(0, n_genes - 1, min(SAMPLED_GENES, n_genes)).round().astype(np.intp)
     p, y, c = (np.asarray(a[at][:, genes]) for a in (values, treated, control))
-    refuse_the_truth(p, y, c, scale, model, "")
-    found = check_scale(p, y, c, scale, model)
+    refuse_the_truth(p, y, c, scale=scale, name=model, slots="")
+    found = check_scale(p, y, c, scale=scale, name=model)
     as_treated = p if scale == "treated" else p + c
     if genes_by_list and scale == "treated":
         found += check_gene_order(as_treated, y, model)
@@ -100,7 +100,9 @@ def check_values(
         order = {int(r): i for i, r in enumerate(rows)}
         sampled = Sampled(tuple(names[i] for i in at), tuple(order[int(i)] for i in at), genes, as_treated)
         store: Any = InMemory.of(treated, control, samples, gene_names)
-        found += check_shift(store, sampled, [names[i] for i in rows], store.places, model, gene_names)
+        found += check_shift(
+            store, sampled, [names[i] for i in rows], places=store.places, name=model, file_genes=gene_names
+        )
     return found
 
 

@@ -161,7 +161,7 @@ def read_rows(
         first, _ = grid.span(index)
         part = target[(low - start) * row_bytes : (high - start) * row_bytes]
         expected = None if facts is None else facts[index]
-        _read_chunk(folder / grid.key(index), grid, (low - first) * row_bytes, part, expected)
+        _read_chunk(folder / grid.key(index), grid, (low - first) * row_bytes, part=part, expected=expected)
 
 
 def announce_rows(folder: Path, grid: Grid, start: int, stop: int) -> None:
@@ -183,7 +183,7 @@ def announce_rows(folder: Path, grid: Grid, start: int, stop: int) -> None:
             os.close(opened)
 
 
-def _read_chunk(path: Path, grid: Grid, offset: int, part: memoryview, expected: ChunkFacts | None) -> None:
+def _read_chunk(path: Path, grid: Grid, offset: int, *, part: memoryview, expected: ChunkFacts | None) -> None:
     try:
         with path.open("rb", buffering=0) as stream:
             size = os.fstat(stream.fileno()).st_size

@@ -30,7 +30,7 @@ ChunkValues = Callable[[int, int], Float32]
 
 
 def ordered_chunks(
-    values: Any, rows: Take | None, columns: Take | None, missing_rows: np.ndarray[Any, Any], what: str
+    values: Any, rows: Take | None, columns: Take | None, *, missing_rows: np.ndarray[Any, Any], what: str
 ) -> ChunkValues:
     """Rows and columns of ``values`` in the block's order; announced gaps become NaN, anything else must be finite."""
     drop_columns = None if columns is None or (columns >= 0).all() else columns < 0
@@ -47,18 +47,18 @@ def ordered_chunks(
         gone = missing_rows[start:stop]
         if gone.any() or drop_columns is not None:
             part = part.copy() if np.shares_memory(part, np.asarray(values)) else part
-            _refuse_announced_values(part, rows, start, stop, gone, what)
+            _refuse_announced_values(part, rows, start, stop=stop, gone=gone, what=what)
             part[gone] = np.nan
             if drop_columns is not None:
                 part[:, drop_columns] = np.nan
-        check_finite(part, start, gone, drop_columns, what)
+        check_finite(part, start, gone, drop=drop_columns, what=what)
         return part
 
     return chunk
 
 
 def _refuse_announced_values(
-    part: Float32, rows: Take | None, start: int, stop: int, gone: np.ndarray[Any, Any], what: str
+    part: Float32, rows: Take | None, start: int, *, stop: int, gone: np.ndarray[Any, Any], what: str
 ) -> None:
     """A row announced as missing may be passed only as NaN: numbers in it would be lost silently."""
     given = gone if rows is None else gone & (rows[start:stop] >= 0)
@@ -70,6 +70,7 @@ def check_finite(
     part: Float32,
     start: int,
     gone: np.ndarray[Any, Any] | None,
+    *,
     drop: np.ndarray[Any, Any] | None,
     what: str,
     samples: Sequence[str] | None = None,

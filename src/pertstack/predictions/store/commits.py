@@ -187,7 +187,7 @@ class StoreCommits(StoreViews):
         draft = self.draft(block, model, kind, width, fitted_on, meta, gone, gone_genes)
         rows = match("sample", ids, self.sample_ids(block), missing=gone, where=what)
         gone_mask = np.isin(np.asarray(self.sample_ids(block), dtype=object), gone)
-        chunk = ordered_chunks(values, rows, columns, gone_mask, what)
+        chunk = ordered_chunks(values, rows, columns, missing_rows=gone_mask, what=what)
         found = self.find(block, model, kind)
         if found is not None:
             ours = Record(**{**vars(draft), "chunks": hash_chunks(draft.grid, chunk)})

@@ -133,10 +133,10 @@ def _arrays(store: StoreReader, block: Block, folder: Path, kind: Kind, deep: bo
                 f"is unknown. Restore the record from a copy, or move the folder out and predict again.",
             )
         else:
-            yield from _array(store, block, name, kind, path, deep)
+            yield from _array(store, block, name, kind=kind, path=path, deep=deep)
 
 
-def _array(store: StoreReader, block: Block, name: str, kind: Kind, path: Path, deep: bool) -> Iterator[Finding]:
+def _array(store: StoreReader, block: Block, name: str, *, kind: Kind, path: Path, deep: bool) -> Iterator[Finding]:
     try:
         store.forget(path / "zarr.json")
         record = store.record(block, name, kind)

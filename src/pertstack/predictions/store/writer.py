@@ -95,7 +95,7 @@ class RowWriter:
             part[:, self._drop] = np.nan
         names = self._store.gene_names
         genes = [str(g) for g in names] if names is not None and len(names) == part.shape[1] else None
-        check_finite(part, 0, None, self._drop, self.what, ids, genes)
+        check_finite(part, 0, None, drop=self._drop, what=self.what, samples=ids, genes=genes)
         try:
             self._place(rows, part)
         except OSError as error:

@@ -145,7 +145,9 @@ class _Line:
         rest, squares = self.total.sum(axis=0) - self.total, self.square.sum(axis=0) - self.square
         mean = rest / n[:, None]
         variance = np.maximum(squares / n[:, None] - mean**2, 0.0) * (n / np.maximum(n - 1, 1))[:, None]
-        return ew.welch_test(self.mean, self.variance, self.n, self.first + mean, variance, n)
+        return ew.welch_test(
+            self.mean, self.variance, self.n, other_mean=self.first + mean, other_variance=variance, other_n=n
+        )
 
     def subtracted(self, reference: Reference) -> Float64:
         """(n_perturbations, n_genes) what truth and prediction lose."""

@@ -33,7 +33,7 @@ class EffectTest:
 
 
 def welch_test(
-    mean: Float64, variance: Float64, n: Float64, other_mean: Float64, other_variance: Float64, other_n: Float64
+    mean: Float64, variance: Float64, n: Float64, *, other_mean: Float64, other_variance: Float64, other_n: Float64
 ) -> EffectTest:
     """Welch's t-test of every perturbation against the others, gene by gene.
 

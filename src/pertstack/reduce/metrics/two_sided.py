@@ -60,9 +60,13 @@ def two_sided_values(
             mine = [j for j, m in enumerate(metrics) if m.reference == reference]
             some = [metrics[j] for j in mine]
             if reference == "halves":
-                found = _scored_by_halves(source, combines, references, some, block, halves, memory, pool)
+                found = _scored_by_halves(
+                    source, combines, references, metrics=some, block=block, halves=halves, memory=memory, pool=pool
+                )
             else:
-                found = _scored_by_plate(source, combines, references, some, block, memory, pool)
+                found = _scored_by_plate(
+                    source, combines, references, metrics=some, block=block, memory=memory, pool=pool
+                )
             for i in range(len(names)):
                 values[i, mine, rows] = found[i]
     return values
@@ -134,6 +138,7 @@ def _scored_by_plate(
     source: BlockSource,
     combines: Mapping[str, Combine],
     references: References,
+    *,
     metrics: Sequence[Metric],
     block: Block,
     memory: int,
@@ -205,6 +210,7 @@ def _scored_by_halves(
     source: BlockSource,
     combines: Mapping[str, Combine],
     references: References,
+    *,
     metrics: Sequence[Metric],
     block: Block,
     halves: Mapping[str, tuple[Float64, Float64]],

@@ -39,7 +39,7 @@ def greedy_counts(error_gram: Array, rounds: int) -> np.ndarray[tuple[int], np.d
     return best
 
 
-def bagged_greedy(error_gram: Array, rounds: int, bags: int, share: float, rng: np.random.Generator) -> Array:
+def bagged_greedy(error_gram: Array, rounds: int, bags: int, *, share: float, rng: np.random.Generator) -> Array:
     """Mean weights over bags, each greedy over a random share of the models (Caruana et al. 2006); one bag takes
     all."""
     n_models = error_gram.shape[0]
@@ -76,5 +76,5 @@ class GreedyMse(Combiner):
             )
         rng = np.random.default_rng(evidence.seed)
         gram = global_error_gram(evidence.sums)
-        weights = bagged_greedy(gram, self.rounds, self.bags, self.share, rng)
+        weights = bagged_greedy(gram, self.rounds, self.bags, share=self.share, rng=rng)
         return linear(self.name, evidence, weights, facts={"rounds": self.rounds, "bags": self.bags})

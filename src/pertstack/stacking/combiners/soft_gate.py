@@ -48,7 +48,7 @@ def gate_value_and_gradient(sums: TopGeneSums, features: Array, table: Array) ->
     return float(np.mean(r * np.abs(r))), features.T @ through
 
 
-def fit_gate(sums: TopGeneSums, features: Array, start: Array, strength: float, hold: Array) -> Array:
+def fit_gate(sums: TopGeneSums, features: Array, start: Array, *, strength: float, hold: Array) -> Array:
     """Table (J, M) that maximises ``value - strength |slopes|² - 0.001 |constant - hold|²``; row 0 is the constant.
 
     Infinite strength gives ``hold`` without slopes. L-BFGS from ``start``.
@@ -170,7 +170,7 @@ def _path(sums: TopGeneSums, features: Array, hold: Array, strengths: list[float
     start[0] = hold
     tables = []
     for strength in strengths:
-        start = fit_gate(sums, features, start, strength, hold)
+        start = fit_gate(sums, features, start, strength=strength, hold=hold)
         tables.append(start)
     return tables
 

@@ -121,7 +121,7 @@ class DirectGene(Combiner):
         usable = usable_models(slices, k)
         usable = usable if usable.any() else np.ones_like(usable)
         strength = self._strength(evidence, k, usable) if self.strength is None else self.strength
-        common = _global(evidence, evidence.sums, k, usable, None)
+        common = _global(evidence, evidence.sums, k, usable=usable, rows=None)
         rows = TopRows.of(slices, reference, k, n_genes, usable, None)
         weights = gene_deviations(rows, common, strength)
         facts = {
@@ -148,7 +148,7 @@ class DirectGene(Combiner):
         for left in evidence.folds:
             rest = [b for b in evidence.blocks if b.fold != left]
             squared = merge_sums([regression_sums(evidence.reduction.gene[b], evidence.reference) for b in rest])
-            common = _global(evidence, squared, k, usable, fold != left)
+            common = _global(evidence, squared, k, usable=usable, rows=fold != left)
             learn, held = (
                 TopRows.of(slices, evidence.reference, k, n_genes, usable, which)
                 for which in (fold != left, fold == left)
@@ -160,7 +160,7 @@ class DirectGene(Combiner):
         return float(grid[int(np.argmax(value))])
 
 
-def _global(evidence: Evidence, squared: Sums, k: int, usable: Mask, rows: Mask | None) -> Array:
+def _global(evidence: Evidence, squared: Sums, k: int, *, usable: Mask, rows: Mask | None) -> Array:
     """Global weights of largest metric on the rows, sum |w| = 1."""
     top = top_gene_sums(evidence.reduction.slices[evidence.reference], evidence.reference, k, rows=rows)
     starts = direct_starts(squared) * usable

@@ -108,7 +108,10 @@ def top_gene_sums(slices: Slices, reference: Reference | str, k: int, rows: Mask
         raise InputError(f"The slices hold {held} top genes; k = {k} asks for more. Reduce again with k >= {k}.")
     usable = usable_models(slices, k)
     chosen = np.arange(n) if rows is None else np.flatnonzero(rows)
-    pieces = [_forms(slices, reference, k, usable, chosen[at : at + _PIECE]) for at in range(0, len(chosen), _PIECE)]
+    pieces = [
+        _forms(slices, reference, k, usable=usable, rows=chosen[at : at + _PIECE])
+        for at in range(0, len(chosen), _PIECE)
+    ]
     n_models = usable.size
     a = np.concatenate([p[0] for p in pieces]) if pieces else np.zeros((0, n_models, n_models))
     b = np.concatenate([p[1] for p in pieces]) if pieces else np.zeros((0, n_models))
@@ -117,7 +120,7 @@ def top_gene_sums(slices: Slices, reference: Reference | str, k: int, rows: Mask
     return TopGeneSums(a, b, yy, k, at)
 
 
-def _forms(slices: Slices, reference: str, k: int, usable: Mask, rows: Any) -> tuple[Array, Array, Array, Any]:
+def _forms(slices: Slices, reference: str, k: int, *, usable: Mask, rows: Any) -> tuple[Array, Array, Array, Any]:
     x, t = _centred(slices, reference, k, rows)
     x[:, ~usable] = 0.0
     yy = np.einsum("nk,nk->n", t, t)

@@ -57,7 +57,9 @@ def fold_fingerprint(
     covariance = np.zeros(len(assignments))
     for line in np.unique(lines):
         rows = lines == line
-        covariance += _fold_covariance(predictions[rows], truth[rows], group[rows], assignments, len(names))
+        covariance += _fold_covariance(
+            predictions[rows], truth[rows], group[rows], assignments=assignments, n_folds=len(names)
+        )
     shuffled = covariance[1:]
     spread = float(shuffled.std())
     if spread <= 1e-9 * float(np.abs(covariance).max()):
@@ -173,7 +175,7 @@ def exchange(strata: Array, rng: np.random.Generator) -> Array:
     return order
 
 
-def _fold_covariance(predictions: Array, truth: Array, group: Array, assignments: Array, n_folds: int) -> Array:
+def _fold_covariance(predictions: Array, truth: Array, group: Array, *, assignments: Array, n_folds: int) -> Array:
     """(n_assignments,) sum over folds of size x inner product of the fold's mean truth and mean prediction, centred."""
     n_groups = assignments.shape[1]
     size = np.bincount(group, minlength=n_groups).astype(np.float64)
