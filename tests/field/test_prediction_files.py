@@ -166,7 +166,7 @@ def test_folds_that_predict_the_same_pair_twice_are_refused(world, tmp_path):
     for i in range(2):
         obs = pd.DataFrame({"perturbation": world[2].index}, index=[str(k) for k in range(18)])
         files.h5ad(folder / f"fold_{i}.h5ad", world[2] + i, obs, files.GENES)
-    with pytest.raises(MisalignedError, match="stand in more than one file"):
+    with pytest.raises(MisalignedError, match="are in more than one file"):
         values_of(world, folder)
 
 

@@ -155,7 +155,7 @@ def test_unknown_provenance_is_never_stacked_in_silence(fitted, tmp_path):
 
     add_unknown(fitted, tmp_path)
     result = fitted.stack(["mean", "simplex"])
-    assert "mystery" not in result.models and "nobody can say" in result.left_out["mystery"]
+    assert "mystery" not in result.models and "training rows are unknown" in result.left_out["mystery"]
     written = json.loads((fitted.folder.results / "oof.json").read_text())
     assert list(written["left_out"]) == ["mystery"]
     assert any("mystery is not stacked" in w for w in stack_warnings(fitted.folder))
@@ -168,7 +168,7 @@ def test_accepted_unverified_it_carries_a_caution_on_every_row_it_touched(fitted
     board = fitted.verdict()
     for split in ("oof", "test"):
         rows = {r.name: " ".join(r.cautions) for r in board.rows if r.split == split}
-        assert "unverified: nobody can say" in rows["mystery"]
+        assert "unverified: its training samples" in rows["mystery"]
         for name in ("mean", "simplex", "best_single", "median"):
             assert "learned beside unverified models: mystery" in rows[name], name
         assert "unverified" not in rows["ridge"]

@@ -59,7 +59,7 @@ def test_listed_fit_rows_and_missing_rows_are_not_sound(world: World) -> None:
 
 def test_unknown_provenance_needs_an_explicit_word(world: World) -> None:
     world.commit(LINE, "u", fitted_on=FittedOn.unknown())
-    with pytest.raises(LeakError, match="Nobody can say"):
+    with pytest.raises(LeakError, match="are unknown"):
         StoreSource(world.store).sound(LINE, "u")
     assert StoreSource(world.store, accept_unverified=True).sound(LINE, "u").all()
 

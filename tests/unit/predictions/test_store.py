@@ -137,7 +137,7 @@ def test_a_block_is_registered_once_and_for_ever(world: World) -> None:
     assert world.store.add_block(LINE, world.obs[LINE])
     with pytest.raises(ConflictError, match="already registered"):
         world.store.add_block(LINE, world.obs[LINE].iloc[::-1])
-    with pytest.raises(ConflictError, match="already stand in block"):
+    with pytest.raises(ConflictError, match="are already in block"):
         world.store.add_block(Block("A375", 7), world.obs[LINE].iloc[:2])
     with pytest.raises(InputError, match="more than once"):
         world.store.add_block(Block("A375", 7), pd.DataFrame(index=["a", "a"]))
