@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,17 @@ class Tile:
     @property
     def n(self) -> int:
         return len(self.obs)
+
+    def take(self, rows: Any) -> Tile:
+        """Some rows (positions); their embeddings cannot be asked for."""
+        return replace(
+            self,
+            obs=self.obs.iloc[rows],
+            predictions=self.predictions[:, rows],
+            control=self.control[rows],
+            available=self.available[:, rows],
+            embed=None,
+        )
 
     def embedding(self, model: str) -> RowEmbeddings | None:
         """The rows as the fit that predicted them describes them, in that fit's own frame; None when it does not.

@@ -59,7 +59,7 @@ class Combiner(ABC):
 
 
 class FittedCombiner(ABC):
-    """A combiner that has learned. ``combine`` is a ``Combine`` for ``reduce.score``."""
+    """A combiner that has learned. It is a ``Combine`` for ``reduce.score``."""
 
     name: str
     models: tuple[str, ...]
@@ -68,6 +68,10 @@ class FittedCombiner(ABC):
     @abstractmethod
     def combine(self, tile: Tile) -> Float32:
         """Combined prediction of the tile's rows in the treated scale, (n, n_genes); NaN where it cannot say."""
+
+    def __call__(self, tile: Tile) -> Float32:
+        """A fitted combiner is a ``Combine``."""
+        return self.combine(tile)
 
     @abstractmethod
     def weights(self) -> dict[str, Any]:

@@ -74,12 +74,12 @@ class NestedFits:
         """
         names = [n for n in self.names if n not in without]
         if self.left == "fold":
-            return {n: {k: f.combine for k, f in self.fits[n].items()} for n in names}
+            return {n: dict(self.fits[n]) for n in names}
         return {n: _by_cell_line(self.fits[n]) for n in names}
 
     def final_combines(self, *, without: Sequence[str] = ("no_change",)) -> dict[str, Combine]:
         """For ``reduce.score`` on the held-out test: the final fits. On development rows these are in-sample."""
-        return {n: self.final[n].combine for n in self.names if n not in without}
+        return {n: self.final[n] for n in self.names if n not in without}
 
     def cautions(self) -> dict[str, tuple[str, ...]]:
         """Cautions of each combiner's final and nested fits; those that differ in numbers alone are given once."""

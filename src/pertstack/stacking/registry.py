@@ -82,7 +82,6 @@ ALWAYS: tuple[str, ...] = (
     "median",
     "trimmed_mean",
     "winsorised_mean",
-    "rank_average",
     "standardised_mean",
     "no_change",
 )

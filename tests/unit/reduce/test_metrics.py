@@ -145,6 +145,21 @@ def test_fewer_genes_than_k_uses_all_of_them():
     )
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+@pytest.mark.parametrize("size", [0.0, 1e-7, 1e-5, 1e-3, 1.0])
+def test_a_prediction_that_hardly_says_anything_keeps_its_digits(size, offset):
+    """Its variance is a small difference of the sums it follows from; below a bar it is summed gene by gene."""
+    rng = np.random.default_rng(5)
+    reference = np.zeros((12, 3000), dtype=np.float32)
+    effect = rng.normal(size=reference.shape)
+    treated = (effect + offset).astype(np.float32)
+    prediction = (size * (effect + rng.normal(size=reference.shape))).astype(np.float32)
+    for metric in parse_metrics(["pearson_all", "r2_all", "cod_all", "cosine_all", "rmse_all", "r2_all_strict"]):
+        ours = one(metric, prediction, treated, reference)
+        theirs = metric_loop(metric.kind, None, prediction, treated, reference, metric.strict)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-10)
+
+
 def test_a_prediction_with_nan_is_not_predicted():
     prediction, treated, control = rows()
     prediction[4, 7] = np.nan

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from pertstack._base.errors import MisalignedError
 from pertstack.design.blocks import Block
+from pertstack.reduce.mixtures import Mixture, Mixtures, mixed
+from pertstack.reduce.one_pass import reduce_blocks
+from pertstack.reduce.score import score
 from pertstack.reduce.tile import Tile
-from pertstack.stacking.combiners import linear_weights
 from pertstack.stacking.combiners.linear_weights import LinearWeights, effective_models
-from pertstack.stacking.combiners.row_statistic import MiddleMean, RowStatistic
+from pertstack.stacking.combiners.row_statistic import MiddleMean, RowStatistic, statistic_of
+from pertstack.stacking.nested import fit_nested
+from references.small_world import as_source, small_world
 
 MODELS = ("a", "b", "c")
 
@@ -146,21 +152,53 @@ def test_mean_and_median_of_what_is_there(cut, peer):
 def test_trimmed_mean_is_scipys():
     from scipy.stats import trim_mean
 
-    values = np.sort(np.random.default_rng(8).normal(size=(10, 3, 4)).astype(np.float32), axis=0)
-    np.testing.assert_allclose(MiddleMean(0.2)(values, 10), trim_mean(values, 0.2, axis=0), rtol=1e-5)
+    values = np.random.default_rng(8).normal(size=(10, 3, 4)).astype(np.float32)
+    found = statistic_of(values, range(10), MiddleMean(0.2))
+    np.testing.assert_allclose(found, trim_mean(values, 0.2, axis=0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("per_gene", [False, True])
-@pytest.mark.parametrize("own", [False, True])
-def test_blocks_of_rows_give_the_bits_of_whole_layers(per_gene, own, monkeypatch):
-    """Models are added in the same order to the same float32 sum, whatever the rows of a block."""
+@pytest.mark.parametrize("n_genes", [7, 300])
+def test_mixtures_together_and_alone_have_the_same_bits_and_are_the_plain_sum(n_genes):
+    """Global and by gene, own and pooled, with weights of zero for a model that is not even a number."""
     rng = np.random.default_rng(4)
-    predictions = rng.normal(8, 2, (5, 23, 7)).astype(np.float32)
-    weights, rows = rng.normal(size=(7, 3) if per_gene else 3), [4, 0, 2]
-    weights[..., 1] = 0
-    reference, shift = predictions[1] if own else predictions[1, :1], rng.normal(size=7).astype(np.float32)
-    plain = np.broadcast_to((1 - weights.sum(axis=-1)).astype(np.float32) * reference + shift, (23, 7)).copy()
-    for m in (0, 2):
-        plain += weights[..., m].astype(np.float32) * predictions[rows[m]]
-    monkeypatch.setattr(linear_weights, "BLOCK", 20)
-    np.testing.assert_array_equal(linear_weights._mix(predictions, rows, weights, reference, shift), plain)
+    predictions = rng.normal(8, 2, (9, 23, n_genes)).astype(np.float32)
+    predictions[1] = np.nan
+    tile = replace(make_tile(rng, n=23, g=n_genes), predictions=predictions)
+    mixtures = []
+    for c in range(6):
+        models = [3, 1, 0, 2, 8, 7, 5][: 2 + c]
+        weights = rng.normal(size=(n_genes, len(models)) if c % 2 else len(models))
+        weights[..., 1] = 0
+        shift = rng.normal(size=n_genes).astype(np.float32)
+        mixtures.append(Mixture(models, weights, shift, own=c % 3 == 0))
+    out = np.zeros((8, 23, n_genes), dtype=np.float32)
+    places = np.array([7, 0, 2, 1, 4, 3])
+    together = Mixtures(mixtures, 9, n_genes)
+    for a, b in ((0, 5), (5, 6), (6, 23)):
+        together.mix(tile, a, b, out, places)
+    for mixture, place in zip(mixtures, places, strict=True):
+        np.testing.assert_array_equal(out[place], mixed(tile, mixture))
+        reference = tile.control if mixture.own else tile.pooled[None]
+        plain = reference * (1 - mixture.weights.sum(axis=-1)) + mixture.shift
+        for j, m in enumerate(mixture.models):
+            if j != 1:
+                plain = plain + mixture.weights[..., j] * predictions[m].astype(float)
+        np.testing.assert_allclose(out[place], plain, rtol=2e-6, atol=2e-5)
+    assert (out[[5, 6]] == 0).all()
+
+
+def test_scored_together_they_score_as_each_does_alone():
+    """A model lacks rows and another a gene in some blocks: there every combiner speaks for itself."""
+    world = small_world(n=150, n_genes=40, folds=2)
+    lacking = {k: v.copy() for k, v in world["predictions"].items()}
+    lacking["m1"][world["folds"] == 0] = np.where((np.arange(150) % 7 == 0)[:, None], np.nan, lacking["m1"])[
+        world["folds"] == 0
+    ]
+    source, references = as_source(world, predictions=lacking)
+    nested = fit_nested(["simplex", "gene_ridge", "mean"], reduce_blocks(source, references), source=source)
+    together = score(source, nested.combines(), references, memory=200_000)
+    plain = {n: {k: fit.combine for k, fit in fits.items()} for n, fits in nested.combines().items()}
+    for name, fits in plain.items():
+        alone = score(source, {name: fits}, references, base_models=False)
+        np.testing.assert_array_equal(together.values_by_name[together.names.index(name)], alone.values_by_name[0])
+    assert together.predicted[-1].all()

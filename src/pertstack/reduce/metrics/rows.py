@@ -1,5 +1,5 @@
-"""Per-sample metrics of one prediction against the truth of some rows; the choice of top genes and the ranks of the
-truth are paid once for all predictions.
+"""Per-sample metrics of predictions against the truth of some rows; the choice of top genes and the ranks of the
+truth are paid once for all predictions, and one loop serves all of them and all references.
 """
 
 from __future__ import annotations
@@ -14,11 +14,32 @@ from pertstack._base.arrays import Float64
 from pertstack.data.rows import Float32
 from pertstack.design.metric_names import Metric, Reference
 from pertstack.reduce.metrics.definitions import from_sums
-from pertstack.reduce.metrics.kernels import N_SUMS, gene_set_sums, mean_ranks, spearman_of_ranks
+from pertstack.reduce.metrics.kernels import (
+    MEAN_P,
+    MEAN_T,
+    N_SUMS,
+    S_PP,
+    S_SQ,
+    S_TP,
+    S_TT,
+    N,
+    error_sums,
+    mean_ranks,
+    spearman_of_ranks,
+    top_sums,
+    truth_sums,
+    whole_sums,
+)
 from pertstack.reduce.top_kernels import top_genes
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
-_ROWS = 32  # rows a thread takes at a time
+Spread = Callable[[Callable[[int, int], Any]], None]
+"""Runs a loop over all rows in pieces [start, stop)."""
+ROWS = 16  # rows a thread takes at a time
+_FAINT = 1e-5
+"""Share of the squares it came from below which a prediction's variance is summed again gene by gene: a difference of
+larger sums has lost too many digits. A prediction that says nothing against a reference is constant exactly."""
+_ONE_BY_ONE = ("mae", "sign_acc")  # over all genes they do not follow from sums of errors
 
 
 class TruthRows:
@@ -43,103 +64,188 @@ class TruthRows:
         pool: ThreadPoolExecutor | None = None,
     ) -> None:
         self.metrics = tuple(metrics)
-        self.n, self.pool, self.landmarks = len(treated), pool, landmarks
-        self.sets: dict[tuple[Reference, bool], _GeneSets] = {}
+        self.n, self.pool = len(treated), pool
         self.unknown: dict[Reference, Mask] = {}
         for name in [r for r in references if r == "matched"]:  # the others are known for every row
             self.unknown[name] = np.asarray(~np.isfinite(references[name]).all(axis=1))
             references = {**references, name: np.where(self.unknown[name][:, None], np.float32(0), references[name])}
-        for key in dict.fromkeys((m.reference, m.landmark) for m in self.metrics):
-            mine = [m for m in self.metrics if (m.reference, m.landmark) == key]
-            truth, reference = self._columns(treated, key[1]), self._columns(references[key[0]], key[1])
-            self.sets[key] = _GeneSets(truth, reference, mine)
-            self._rows(self.sets[key].prepare)
+        self.parts = []
+        for landmark in sorted({m.landmark for m in self.metrics} | {False}):
+            assert not landmark or landmarks is not None
+            genes = landmarks if landmark else None
+            mine = [m for m in self.metrics if m.landmark == landmark]
+            self.parts.append(_Genes(treated, references, mine, genes))
+            self._rows(self.parts[-1].prepare)
 
     def score(self, prediction: Float32) -> tuple[Float64, Mask]:
         """Values (n_metrics, n) and the rows (n,) that were predicted: those without any NaN or inf. NaN elsewhere."""
-        predicted: Mask = np.asarray(np.isfinite(prediction).all(axis=1))
-        values = np.full((len(self.metrics), self.n), np.nan)
-        for key, sets in self.sets.items():
-            columns = self._columns(prediction, key[1])
-            sums, spearman = sets.sums(columns, self._rows)
-            for j, metric in enumerate(self.metrics):
-                if (metric.reference, metric.landmark) == key:
-                    values[j] = from_sums(metric, sums[:, sets.place(metric)], spearman)
-                    if key[0] in self.unknown:
-                        values[j, self.unknown[key[0]]] = np.nan
-        values[:, ~predicted] = np.nan
+        values, predicted = self.score_all(np.ascontiguousarray(prediction, dtype=np.float32)[None])
+        return values[0], predicted[0]
+
+    def score_all(
+        self, given: Float32, made: Float32 | None = None, *, make: Callable[[int, int], Any] | None = None
+    ) -> tuple[Float64, Mask]:
+        """The same for many names at once: values (names, n_metrics, n) and predicted (names, n).
+
+        Parameters
+        ----------
+        given, made : float32 (names, n, n_genes); names of ``given`` come first
+        make : fills rows [start, stop) of ``made`` just before they are looked at
+        """
+        made = given[:0] if made is None else made
+        values = np.full((len(given) + len(made), len(self.metrics), self.n), np.nan)
+        predicted: Mask = np.zeros((len(values), self.n), dtype=bool)
+        for part in self.parts:  # all genes first
+            mine = [j for j, m in enumerate(self.metrics) if m.landmark == (part.genes is not None)]
+            values[:, mine], finite = part.score(part.columns(given), part.columns(made), self._rows, make)
+            if part.genes is None:
+                predicted, make = finite, None
+        for j, metric in enumerate(self.metrics):
+            if metric.reference in self.unknown:
+                values[:, j, self.unknown[metric.reference]] = np.nan
+        values.swapaxes(1, 2)[~predicted] = np.nan
         return values, predicted
 
-    def _columns(self, values: Float32, landmark: bool) -> Float32:
-        if landmark:
-            assert self.landmarks is not None
-            values = values[:, self.landmarks]
-        return np.ascontiguousarray(values, dtype=np.float32)
-
     def _rows(self, work: Callable[[int, int], Any]) -> None:
-        """Run a loop over all rows, in pieces on the pool where there is one."""
-        if self.pool is None or self.n <= _ROWS:
-            work(0, self.n)
+        """Run a loop over all rows, in pieces, on the pool where there is one."""
+        pieces = list(_pieces(self.n))
+        if self.pool is None:
+            for a, b in pieces:
+                work(a, b)
             return
-        for done in [self.pool.submit(work, a, min(self.n, a + _ROWS)) for a in range(0, self.n, _ROWS)]:
+        for done in [self.pool.submit(work, a, b) for a, b in pieces]:
             done.result()
 
 
-class _GeneSets:
-    """Top genes, ranks and all genes of one truth against one reference."""
+class _Genes:
+    """All genes, or the landmarks alone: the truth's top genes, ranks and sums against every reference."""
 
-    def __init__(self, treated: Float32, reference: Float32, metrics: Sequence[Metric]) -> None:
-        self.treated, self.reference = treated, reference
-        n_genes = treated.shape[1]
-        self.spearman = any(m.kind == "spearman" for m in metrics)
-        self.with_all = any(m.top is None for m in metrics)
-        self.ks = np.array(sorted({min(m.top, n_genes) for m in metrics if m.top is not None}), dtype=np.int64)
-        self.top = np.zeros((len(treated), int(self.ks[-1]) if len(self.ks) else 0), dtype=np.int32)
+    def __init__(
+        self, treated: Float32, references: dict[Reference, Float32], metrics: Sequence[Metric], genes: Mask | None
+    ) -> None:
+        self.metrics, self.genes = tuple(metrics), genes
+        self.treated = self.columns(treated)
+        used = {m.reference for m in metrics}
+        found = {r: self.columns(v) for r, v in references.items() if r in used}
+        n, n_genes = self.treated.shape
+        self.by_row = {r: v for r, v in found.items() if len(v) == n and n != 1}
+        self.shared = {r: v for r, v in found.items() if r not in self.by_row}
+        self.references = {**self.by_row, **self.shared}
+        rows, profiles = list(self.by_row.values()), list(self.shared.values())
+        # one array by row is only seen from another side; several are copied
+        self.rows = rows[0][None] if len(rows) == 1 else np.stack(rows) if rows else np.zeros((0, n, n_genes), "f4")
+        self.profiles = np.concatenate(profiles) if profiles else np.zeros((0, n_genes), dtype=np.float32)
+        self.mean, self.square = np.zeros((2, len(self.references), n))
+        self.ks = {r: self._ks([m for m in metrics if m.reference == r]) for r in self.references}
+        self.top = {r: np.zeros((n, int(ks[-1])), dtype=np.int32) for r, ks in self.ks.items() if len(ks)}
+        ranked = {m.reference for m in metrics if m.kind == "spearman"}
+        self.ranks = {r: np.zeros((n, n_genes), dtype=np.float32) for r in self.references if r in ranked}
 
-        self.ranks = np.zeros((len(treated) if self.spearman else 0, n_genes), dtype=np.float32)
+    def columns(self, values: Float32) -> Float32:
+        chosen = values if self.genes is None else values[..., self.genes]
+        return np.ascontiguousarray(chosen, dtype=np.float32)
+
+    def _ks(self, metrics: Sequence[Metric]) -> Any:
+        """Sizes of the sets of top genes, ascending; top-k with fewer than k genes uses all of them."""
+        return np.array(sorted({self._k(m) for m in metrics if m.top is not None}), dtype=np.int64)
+
+    def _k(self, metric: Metric) -> int:
+        assert metric.top is not None
+        return min(metric.top, int(self.treated.shape[1]))
 
     def prepare(self, start: int, stop: int) -> None:
         """What depends on the truth alone, for rows [start, stop)."""
-        if self.top.shape[1]:
-            top_genes(self.treated, self.reference, start, stop, self.top)
-        if self.spearman:
-            for a, b in _pieces(start, stop):
-                self.ranks[a:b] = self._ranked(self.treated, a, b)
+        for r, (name, reference) in enumerate(self.references.items()):
+            truth_sums(self.treated, reference, start, stop, self.mean[r], self.square[r])
+            if name in self.top:
+                top_genes(self.treated, reference, start, stop, self.top[name])
+            if name in self.ranks:
+                self.ranks[name][start:stop] = self._ranked(self.treated, reference, start, stop)
 
-    def place(self, metric: Metric) -> int:
-        """Which gene set a metric uses; top-k with fewer than k genes uses all of them."""
-        if metric.top is None:
-            return len(self.ks)
-        return int(np.searchsorted(self.ks, min(metric.top, self.treated.shape[1])))
+    def score(
+        self, given: Float32, made: Float32, spread: Spread, make: Callable[[int, int], Any] | None
+    ) -> tuple[Float64, Mask]:
+        """Values (names, n_metrics, n) of the part's metrics, and where a prediction is finite (names, n)."""
+        n_names, n = len(given) + len(made), len(self.treated)
+        errors = np.zeros((n_names, n, 2 + len(self.references)))
+        top = {r: np.zeros((n_names, n, len(self.ks[r]), N_SUMS)) for r in self.top}
+        spearman = {r: np.zeros((n_names, n)) for r in self.ranks}
+        named = (*given, *made)
 
-    def sums(
-        self, prediction: Float32, rows: Callable[[Callable[[int, int], Any]], None]
-    ) -> tuple[Float64, Float64 | None]:
-        out = np.zeros((len(prediction), len(self.ks) + 1, N_SUMS))
-        args = (prediction, self.treated, self.reference)
-        rows(lambda a, b: gene_set_sums(*args, self.top, self.ks, self.with_all, a, b, out))
-        if not self.spearman:
-            return out, None
-        rank = np.zeros(len(prediction))
-        rows(lambda a, b: self._spearman(prediction, a, b, rank))
-        return out, rank
+        def work(start: int, stop: int) -> None:
+            if make is not None:
+                make(start, stop)
+            error_sums(given, made, self.treated, self.rows, self.profiles, self.mean, start, stop, errors)
+            for r, genes in self.top.items():
+                here = (given, made, self.treated, self.references[r], genes, self.ks[r])
+                top_sums(*here, start, stop, top[r])
+            for r, ranks in self.ranks.items():
+                for c, prediction in enumerate(named):
+                    ranked = self._ranked(prediction, self.references[r], start, stop)
+                    spearman_of_ranks(ranks[start:stop], ranked, spearman[r][c, start:stop])
 
-    def _spearman(self, prediction: Float32, start: int, stop: int, out: Float64) -> None:
-        for a, b in _pieces(start, stop):
-            spearman_of_ranks(self.ranks[a:b], self._ranked(prediction, a, b), out[a:b])
+        spread(work)
+        answer = np.full((n_names, len(self.metrics), n), np.nan)
+        for at, r in enumerate(self.references):
+            whole = self._from_errors(named, errors, at) if self._asked(r, one_by_one=False) else None
+            plain = self._one_by_one(named, r) if self._asked(r, one_by_one=True) else None
+            for j, metric in enumerate(self.metrics):
+                if metric.reference != r:
+                    continue
+                if metric.top is not None:
+                    sums: Any = top[r][:, :, list(self.ks[r]).index(self._k(metric))]
+                else:
+                    sums = plain if metric.kind in _ONE_BY_ONE else whole
+                ranks = spearman[r].ravel() if metric.kind == "spearman" else None
+                answer[:, j] = from_sums(metric, sums.reshape(-1, N_SUMS), ranks).reshape(n_names, n)
+        return answer, np.isfinite(errors[..., 1])
 
-    def _ranked(self, profiles: Float32, start: int, stop: int) -> Float32:
+    def _asked(self, reference: Reference, *, one_by_one: bool) -> bool:
+        """Whether a metric of all genes against the reference needs these sums."""
+        mine = [m for m in self.metrics if m.reference == reference and m.top is None]
+        return any((m.kind in _ONE_BY_ONE) == one_by_one for m in mine)
+
+    def _from_errors(self, named: Sequence[Float32], errors: Float64, at: int) -> Float64:
+        """Sums (names, n, 9) over all genes against a reference; without S_ABS and N_SIGN.
+
+        From the sums of errors wherever a variance keeps its digits, else gene by gene.
+        """
+        n_genes, truth = self.treated.shape[1], self.square[at]
+        mean, raw, cross = errors[..., 0] / n_genes, errors[..., 1], errors[..., 2 + at]
+        sums = np.zeros((*raw.shape, N_SUMS))
+        sums[..., N], sums[..., S_SQ] = n_genes, raw
+        sums[..., MEAN_T], sums[..., MEAN_P] = self.mean[at], self.mean[at] + mean
+        sums[..., S_TT], sums[..., S_TP] = truth, truth + cross
+        with np.errstate(invalid="ignore"):  # infinite where a prediction is
+            sums[..., S_PP] = truth + 2 * cross + raw - n_genes * mean**2
+        reference = list(self.references.values())[at]
+        for c, lost in enumerate(sums[..., S_PP] <= _FAINT * (truth + raw)):
+            if lost.any():
+                rows, found = np.flatnonzero(lost), np.zeros((int(lost.sum()), N_SUMS))
+                whole_sums(named[c], self.treated, reference, rows, found)
+                sums[c, rows] = found
+        return sums
+
+    def _one_by_one(self, named: Sequence[Float32], reference: Reference) -> Float64:
+        """Sums (names, n, 9) over all genes, gene by gene."""
+        n = len(self.treated)
+        sums = np.zeros((len(named), n, N_SUMS))
+        for c, prediction in enumerate(named):
+            whole_sums(prediction, self.treated, self.references[reference], np.arange(n), sums[c])
+        return sums
+
+    def _ranked(self, profiles: Float32, reference: Float32, start: int, stop: int) -> Float32:
         """Mean ranks of profile - reference, float32 (exact); numpy's sort is several times faster than numba's."""
-        reference = self.reference if len(self.reference) == 1 else self.reference[start:stop]
+        reference = reference if len(reference) == 1 else reference[start:stop]
         delta = profiles[start:stop].astype(np.float64) - reference
         ranks = np.empty(delta.shape, dtype=np.float32)
         mean_ranks(delta, np.argsort(delta, axis=1), ranks)
         return ranks
 
 
-def _pieces(start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """A few rows at a time, so that what is sorted stays small."""
-    return ((a, min(stop, a + _ROWS)) for a in range(start, stop, _ROWS))
+def _pieces(n: int) -> Iterator[tuple[int, int]]:
+    """A few rows at a time, so that what is made and sorted of them stays small."""
+    return ((a, min(n, a + ROWS)) for a in range(0, n, ROWS))
 
 
 def score_rows(

@@ -6,19 +6,17 @@ Serves every linear combiner, global, per gene or per cell line. What the weight
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from pertstack._base.errors import MisalignedError, first_few
 from pertstack.data.rows import Float32
+from pertstack.reduce.mixtures import Mixture, mixed
 from pertstack.reduce.tile import Tile
 from pertstack.stacking.combiner import FittedCombiner, availability
 from pertstack.stacking.sums import Array, Reference
-
-BLOCK = 32_768
-"""Values of one block of rows in ``_mix``: 128 KB, half a core's second cache with its weights and the sum."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +44,20 @@ class LinearWeights(FittedCombiner):
         """Coefficients and intercept used in one cell line."""
         return self.by_cell_line.get(cell_line, (self.coefficients, self.intercept))
 
-    def combine(self, tile: Tile) -> Float32:
-        """Combined prediction in the treated scale, (n, n_genes) float32."""
+    def mixture(self, tile: Tile) -> Mixture:
+        """The weights for the rows of a tile, as they are where every model predicts."""
         rows, genes = self.rows_of(tile), self._genes_of(tile)
         weights, intercept = self.for_line(tile.block.cell_line)
-        weights = weights if weights.ndim == 1 else weights[genes]
         shift = np.broadcast_to(intercept, (len(self.gene_names),))[genes].astype(np.float32)
-        there = availability(tile, rows)
-        reference = tile.pooled[None, :] if self.reference == "pooled" else tile.control
+        return Mixture(rows, weights if weights.ndim == 1 else weights[genes], shift, self.reference == "own")
+
+    def combine(self, tile: Tile) -> Float32:
+        """Combined prediction in the treated scale, (n, n_genes) float32."""
+        mixture = self.mixture(tile)
+        there = availability(tile, mixture.models)
         if there is None:
-            return _mix(tile.predictions, rows, weights, reference, shift)
-        return self._mix_available(tile, rows, weights, reference, shift, there, genes)
+            return mixed(tile, mixture)
+        return self._mix_available(tile, mixture, there, self.ranking[self._genes_of(tile)])
 
     def _genes_of(self, tile: Tile) -> Any:
         names = tuple(tile.gene_names.tolist())
@@ -71,22 +72,23 @@ class LinearWeights(FittedCombiner):
             )
         return np.array([at[g] for g in names], dtype=np.int64)
 
-    def _mix_available(
-        self, tile: Tile, rows: list[int], weights: Array, reference: Any, shift: Any, there: Any, genes: Any
-    ) -> Float32:
+    def _mix_available(self, tile: Tile, mixture: Mixture, there: Any, ranking: Any) -> Float32:
         """The documented rule where some predictions are missing; ``there`` is (M, n, n_genes)."""
-        spread = np.broadcast_to(weights, (tile.predictions.shape[2], len(rows)))  # (n_genes, M)
+        rows, shift = mixture.models, mixture.shift
+        reference = tile.control if mixture.own else tile.pooled[None, :]
+        spread = np.broadcast_to(mixture.weights, (tile.predictions.shape[2], len(rows)))  # (n_genes, M)
         needed = (spread != 0).T[:, None, :]  # (M, 1, n_genes)
         lacking = (needed & ~there).any(axis=0)  # (n, n_genes)
         filled = np.where(there, tile.predictions[rows], np.float32(0)).astype(np.float32)
-        out = _mix(np.where(there, filled, reference[None]), list(range(len(rows))), weights, reference, shift)
+        whole = replace(tile, predictions=np.where(there, filled, reference[None]).astype(np.float32))
+        out = mixed(whole, replace(mixture, models=list(range(len(rows)))))
         convex = np.isclose(spread.sum(axis=1), 1.0) & (spread >= 0).all(axis=1)  # (n_genes,)
         share = np.einsum("gm,mng->ng", spread, there, optimize=True)
         rescale = lacking & convex[None, :] & (share > 0)
         deltas = out - reference - shift
         safe = np.where(share > 0, share, 1.0)
         out = np.where(rescale, reference + shift + deltas / safe, out)
-        single, found = _best_available(filled, there, self.ranking[genes])
+        single, found = _best_available(filled, there, ranking)
         out = np.where(lacking & ~rescale, np.where(found, single, np.nan), out)
         return np.asarray(out, dtype=np.float32)
 
@@ -124,23 +126,6 @@ def effective_models(weights: Array) -> float:
     """
     square = float(np.square(weights).sum())
     return float(np.abs(weights).sum() ** 2 / square) if square > 0 else 0.0
-
-
-def _mix(predictions: Any, rows: list[int], weights: Array, reference: Any, shift: Any) -> Float32:
-    """reference + shift + sum w (prediction - reference), float32; by blocks of rows that stay in the cache."""
-    narrow = weights.astype(np.float32)
-    rest = np.asarray(1.0 - weights.sum(axis=-1), dtype=np.float32)  # weight of the reference itself
-    used = [(np.ascontiguousarray(narrow[..., m]), row) for m, row in enumerate(rows) if np.any(weights[..., m] != 0)]
-    n, n_genes = predictions.shape[1:]
-    step = max(1, BLOCK // max(1, n_genes))
-    out, part = np.empty((n, n_genes), dtype=np.float32), np.empty((min(step, n), n_genes), dtype=np.float32)
-    for start in range(0, n, step):
-        mixed = out[start : start + step]
-        mixed[:] = rest * (reference if len(reference) == 1 else reference[start : start + step]) + shift
-        for weight, row in used:
-            term = np.multiply(weight, predictions[row, start : start + step], out=part[: len(mixed)])
-            mixed += term
-    return out
 
 
 def _best_available(filled: Float32, there: Any, ranking: Any) -> tuple[Float32, Any]:

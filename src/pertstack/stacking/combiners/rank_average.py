@@ -125,6 +125,7 @@ class RankAverage(Combiner):
     family: ClassVar[Family] = "reference"
     needs: ClassVar[frozenset[Need]] = frozenset()
     complexity: ClassVar[int] = 1
+    default: ClassVar[bool] = False  # ranks every model in every sample: more work than all other combiners together
 
     def fit(self, evidence: Evidence) -> RankMean:
         return RankMean(self.name, evidence.models, evidence.reference)

@@ -5,37 +5,93 @@ They learn nothing, and where some models are missing they use those that are th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from pertstack._base.compiled import kernel
 from pertstack.data.rows import Float32
 from pertstack.reduce.tile import Tile
-from pertstack.stacking.combiner import FittedCombiner, availability
+from pertstack.stacking.combiner import FittedCombiner
 
-Statistic = Callable[[Float32, Any], Float32]
-"""(predictions sorted along models with missing ones last, number of available models) -> combined."""
-
-
-_FEW = 8  # models up to which comparing whole layers beats sorting each gene of each sample
+_STRIP = 256  # genes that are sorted side by side, so that all their values stay in the cache
+Places = np.ndarray[Any, np.dtype[np.int64]]
 
 
-def sorted_over_models(values: Float32) -> Float32:
-    """Values (M, n, n_genes) sorted along models, NaN last: ``np.sort(values, axis=0)``, for few models much faster.
+class Statistic(ABC):
+    """A weighted mean of sorted values (an L-statistic), with whole weights by place."""
 
-    Neighbouring layers are compared and exchanged M times over (odd-even transposition sort: Knuth, The Art of Computer
-    Programming 3, section 5.3.4), each time for all samples and genes at once.
+    @abstractmethod
+    def places(self, count: int) -> Places:
+        """Weights (count,) of the values from smallest to largest; their sum divides."""
+
+
+@kernel
+def over_sorted(predictions, rows, table, total, out):  # type: ignore[no-untyped-def]
+    """``sum_p table[count, p] v_p / total[count]`` of the sorted values v of each sample and gene, NaN left out.
+
+    Neighbouring layers of a strip are compared and exchanged M times over (odd-even transposition sort: Knuth, The Art
+    of Computer Programming 3, section 5.3.4).
+
+    Parameters
+    ----------
+    predictions : float32 (all models, n, n_genes); rows : int (M,), the models that count
+    table : float64 (M + 1, M), by number of values that are there; total : float64 (M + 1,)
+    out : float32 (n, n_genes), NaN where nothing is there
     """
-    if len(values) > _FEW or np.isnan(values).any():
-        return np.sort(values, axis=0)
-    layers = list(values)
-    for turn in range(len(layers)):
-        for i in range(turn % 2, len(layers) - 1, 2):
-            low, high = layers[i], layers[i + 1]
-            layers[i], layers[i + 1] = np.minimum(low, high), np.maximum(low, high)
-    return np.stack(layers)
+    n_models, n_genes = rows.shape[0], predictions.shape[2]
+    layers = np.empty((n_models, _STRIP), dtype=np.float32)
+    sums = np.empty(_STRIP, dtype=np.float64)
+    for i in range(predictions.shape[1]):
+        for start in range(0, n_genes, _STRIP):
+            size = min(_STRIP, n_genes - start)
+            missing = 0
+            for m in range(n_models):
+                values, layer = predictions[rows[m], i, start : start + size], layers[m]
+                for g in range(size):
+                    lacks = values[g] != values[g]
+                    missing += lacks
+                    layer[g] = np.float32(np.inf) if lacks else values[g]
+            for turn in range(n_models):
+                for m in range(turn % 2, n_models - 1, 2):
+                    low, high = layers[m], layers[m + 1]
+                    for g in range(size):
+                        a, b = low[g], high[g]
+                        low[g] = b if b < a else a
+                        high[g] = a if b < a else b
+            if not missing:
+                sums[:] = 0.0
+                for m in range(n_models):
+                    weight, layer = table[n_models, m], layers[m]
+                    if weight != 0.0:
+                        for g in range(size):
+                            sums[g] += weight * layer[g]
+                for g in range(size):
+                    out[i, start + g] = sums[g] / total[n_models]
+                continue
+            for g in range(size):
+                count, value = 0, 0.0
+                for m in range(n_models):
+                    p = predictions[rows[m], i, start + g]
+                    count += p == p
+                for m in range(count):
+                    if table[count, m] != 0.0:
+                        value += table[count, m] * layers[m, g]
+                out[i, start + g] = value / total[count] if count else np.nan
+
+
+def statistic_of(predictions: Float32, rows: Any, statistic: Statistic) -> Float32:
+    """The statistic (n, n_genes) over some models of predictions (all models, n, n_genes), NaN where one is missing."""
+    n_models = len(rows)
+    table, total = np.zeros((n_models + 1, n_models)), np.ones(n_models + 1)
+    for count in range(1, n_models + 1):
+        table[count, :count] = statistic.places(count)
+        total[count] = table[count].sum()
+    out = np.empty(predictions.shape[1:], dtype=np.float32)
+    over_sorted(np.ascontiguousarray(predictions), np.asarray(rows, dtype=np.int64), table, total, out)
+    return out
 
 
 @dataclass(frozen=True)
@@ -50,16 +106,7 @@ class RowStatistic(FittedCombiner):
 
     def combine(self, tile: Tile) -> Float32:
         """Combined prediction, (n, n_genes). The same with any order of models."""
-        rows = self.rows_of(tile)
-        there = availability(tile, rows)
-        predictions = tile.predictions[rows]
-        if there is None:
-            count: Any = len(rows)
-        else:
-            predictions = np.where(there, predictions, np.inf)
-            count = there.sum(axis=0)
-        combined = self.statistic(sorted_over_models(predictions), np.maximum(count, 1))
-        return np.asarray(np.where(np.asarray(count) > 0, combined, np.nan), dtype=np.float32)
+        return statistic_of(tile.predictions, self.rows_of(tile), self.statistic)
 
     def weights(self) -> dict[str, Any]:
         """Nothing was learned; the setting is all there is to say."""
@@ -71,8 +118,13 @@ class RowStatistic(FittedCombiner):
         }
 
 
+def at_either_end(cut: float, count: int) -> int:
+    """Values that a share ``cut`` of ``count`` stands for at either end, rounded down; at least one value is left."""
+    return min(int(cut * count + 1e-9), (count - 1) // 2)
+
+
 @dataclass(frozen=True)
-class MiddleMean:
+class MiddleMean(Statistic):
     """Mean of what is left after dropping ``floor(cut * count)`` smallest and as many largest; keeps at least one.
 
     ``cut`` 0 is the mean, 0.5 the median (the middle one, or the mean of the middle two).
@@ -80,10 +132,8 @@ class MiddleMean:
 
     cut: float
 
-    def __call__(self, ordered: Float32, count: Any) -> Float32:
-        wanted = np.floor(self.cut * np.asarray(count) + 1e-9).astype(np.int64)
-        drop = np.minimum(wanted, (np.asarray(count) - 1) // 2)
-        place = np.arange(ordered.shape[0]).reshape(-1, *([1] * (ordered.ndim - 1)))
-        keep = (place >= drop) & (place < count - drop)
-        total = np.where(keep, ordered, np.float32(0)).sum(axis=0, dtype=np.float64)
-        return np.asarray(total / (np.asarray(count) - 2 * drop), dtype=np.float32)
+    def places(self, count: int) -> Places:
+        drop = at_either_end(self.cut, count)
+        weights = np.ones(count, dtype=np.int64)
+        weights[:drop] = weights[count - drop :] = 0
+        return weights

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertstack._base.compiled import kernel
 from pertstack.data.rows import Float32
 from pertstack.reduce.tile import Tile
 from pertstack.stacking.evidence import Evidence
@@ -20,6 +21,7 @@ from pertstack.stacking.sums import Array, Mask, Reference
 
 NUMBERS = ("log10_dose", "time_h", "training_distance")
 _PIECE = 8192  # samples whose matrices are made at once
+_STRIP = 256  # genes whose deltas stay in the cache while every pair of models meets
 _FAINT = 1e-6  # share of the mean square of all models that is added to each before the logarithm
 
 
@@ -47,13 +49,44 @@ def agreement(square: Array) -> Array:
     return np.column_stack([np.where(there, size, np.nan), np.where(there, cosine, np.nan), apart])
 
 
+@kernel
+def add_products(predictions, rows, base, whole, out):  # type: ignore[no-untyped-def]
+    """Add the products over genes of ``prediction - base`` of some models to out (n, M, M), both triangles.
+
+    ``base`` is (n, n_genes), or (1, n_genes) for all samples; models that are not ``whole`` (M, n) add nothing.
+    """
+    n_models, n_genes, shared = rows.shape[0], predictions.shape[2], base.shape[0] == 1
+    delta = np.zeros((n_models, _STRIP), dtype=np.float64)
+    for i in range(predictions.shape[1]):
+        ref = base[0 if shared else i]
+        for start in range(0, n_genes, _STRIP):
+            size = min(_STRIP, n_genes - start)
+            for m in range(n_models):
+                if whole[m, i]:
+                    p, d = predictions[rows[m], i, start : start + size], delta[m]
+                    for g in range(size):
+                        d[g] = np.float64(p[g]) - np.float64(ref[start + g])
+                else:
+                    delta[m, :] = 0.0
+            for a in range(n_models):
+                for b in range(a, n_models):
+                    x, y, s = delta[a], delta[b], 0.0
+                    for g in range(size):
+                        s += x[g] * y[g]
+                    out[i, a, b] += s
+        for a in range(n_models):
+            for b in range(a):
+                out[i, a, b] = out[i, b, a]
+
+
 def products_of_tile(tile: Tile, rows: list[int], reference: Reference) -> Array:
     """Mean products over genes of ``prediction - reference``, (n, M, M); NaN for models that lack the row or a gene."""
     base = tile.pooled[None, :] if reference == "pooled" else tile.control
     every_gene: Mask = np.asarray(tile.gene_available[rows].all(axis=1), dtype=bool)
     whole = tile.available[rows] & every_gene[:, None]  # (M, n)
-    delta = np.where(whole[:, :, None], tile.predictions[rows] - base, 0.0).astype(np.float64).transpose(1, 0, 2)
-    square = delta @ delta.transpose(0, 2, 1) / max(delta.shape[2], 1)
+    square = np.zeros((tile.n, len(rows), len(rows)))
+    add_products(tile.predictions, np.array(rows, dtype=np.int64), base, whole, square)
+    square /= max(tile.predictions.shape[2], 1)
     both = whole.T[:, :, None] & whole.T[:, None, :]
     return np.asarray(np.where(both, square, np.nan))
 
@@ -167,16 +200,34 @@ def mix_rows(tile: Tile, rows: list[int], weights: Array, base: Any, there: Any)
     NaN where no model predicts.
     """
     shape = tile.predictions.shape[1:]
+    if there is None:
+        mixed = np.empty(shape, dtype=np.float32)
+        mix_weighed(tile.predictions, np.array(rows, dtype=np.int64), base, np.ascontiguousarray(weights), mixed)
+        return mixed
     out, share = np.zeros(shape), np.zeros(shape)
     for m, row in enumerate(rows):
-        w = weights[:, m, None]
-        if there is None:
-            out += w * (tile.predictions[row] - base)
-        else:
-            positive = np.maximum(w, 1e-12)  # a model of no weight still speaks where it is the only one
-            out += np.where(there[m], positive * (tile.predictions[row] - base), 0.0)
-            share += np.where(there[m], positive, 0.0)
-    if there is not None:
-        total = weights.sum(axis=1)[:, None]
-        out = np.where(share > 0, out * total / np.where(share > 0, share, 1.0), np.nan)
+        positive = np.maximum(weights[:, m, None], 1e-12)  # one of no weight still speaks where it is the only one
+        out += np.where(there[m], positive * (tile.predictions[row] - base), 0.0)
+        share += np.where(there[m], positive, 0.0)
+    total = weights.sum(axis=1)[:, None]
+    out = np.where(share > 0, out * total / np.where(share > 0, share, 1.0), np.nan)
     return np.asarray(base + out, dtype=np.float32)
+
+
+@kernel
+def mix_weighed(predictions, rows, base, weights, out):  # type: ignore[no-untyped-def]
+    """``base + sum_m w_nm (prediction_m - base)`` into out (n, n_genes); weights (n, M), base as in
+    ``add_products``.
+    """
+    n_genes, shared = predictions.shape[2], base.shape[0] == 1
+    total = np.empty(n_genes, dtype=np.float64)
+    for i in range(predictions.shape[1]):
+        ref = base[0 if shared else i]
+        for g in range(n_genes):
+            total[g] = ref[g]
+        for m in range(rows.shape[0]):
+            p, w = predictions[rows[m], i], weights[i, m]
+            for g in range(n_genes):
+                total[g] += w * (np.float64(p[g]) - np.float64(ref[g]))
+        for g in range(n_genes):
+            out[i, g] = total[g]

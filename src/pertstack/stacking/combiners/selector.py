@@ -14,7 +14,7 @@ from pertstack.data.rows import Float32
 from pertstack.design.metric_names import parse_metric
 from pertstack.reduce.tile import Tile
 from pertstack.stacking.combiner import Combiner, Family, FittedCombiner, Need, availability
-from pertstack.stacking.combiners.sample_features import SampleFeatures, mix_rows
+from pertstack.stacking.combiners.sample_features import SampleFeatures
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.solvers.top_gene import single_r2
 from pertstack.stacking.sums import Array
@@ -82,12 +82,11 @@ class SelectedModel(FittedCombiner):
         score = self.level + self.features.of_tile(tile, rows) @ self.slopes  # (n, M)
         there = availability(tile, rows)
         order = np.argsort(-score, axis=1, kind="stable")
+        at = np.arange(tile.n)
         if there is None:
-            chosen = np.zeros_like(score)
-            np.put_along_axis(chosen, order[:, :1], 1.0, axis=1)
-            return mix_rows(tile, rows, chosen, np.zeros(1), None)
+            return np.asarray(tile.predictions[np.asarray(rows)[order[:, 0]], at])
         out = np.full(tile.predictions.shape[1:], np.nan, dtype=np.float32)
-        at, empty = np.arange(tile.n), np.ones(out.shape, dtype=bool)
+        empty = np.ones(out.shape, dtype=bool)
         for place in range(order.shape[1]):
             model = order[:, place]
             take = empty & there[model, at]

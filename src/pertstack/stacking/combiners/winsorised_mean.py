@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from pertstack._base.errors import InputError
-from pertstack.data.rows import Float32
 from pertstack.stacking.combiner import Combiner, Family, Need
-from pertstack.stacking.combiners.row_statistic import RowStatistic
+from pertstack.stacking.combiners.row_statistic import Places, RowStatistic, Statistic, at_either_end
 from pertstack.stacking.evidence import Evidence
 
 
 @dataclass(frozen=True)
-class DrawnIn:
+class DrawnIn(Statistic):
     """Mean after the ``floor(cut * count)`` smallest values are set to the next larger one, and as many largest
     likewise.
 
@@ -24,18 +23,13 @@ class DrawnIn:
 
     cut: float
 
-    def __call__(self, ordered: Float32, count: Any) -> Float32:
-        shape = ordered.shape[1:]
-        n_there = np.broadcast_to(np.asarray(count), shape)
-        wanted = np.floor(self.cut * n_there + 1e-9).astype(np.int64)
-        drop = np.minimum(wanted, (n_there - 1) // 2)
-        place = np.arange(ordered.shape[0]).reshape(-1, *([1] * len(shape)))
-        keep = (place >= drop) & (place < n_there - drop)
-        total = np.where(keep, ordered, np.float32(0)).sum(axis=0, dtype=np.float64)
-        lowest = np.take_along_axis(ordered, drop[None], axis=0)[0].astype(np.float64)
-        highest = np.take_along_axis(ordered, (n_there - 1 - drop)[None], axis=0)[0].astype(np.float64)
-        ends = drop * np.where(drop > 0, lowest + highest, 0.0)  # rows without any model are infinite here
-        return np.asarray((total + ends) / n_there, dtype=np.float32)
+    def places(self, count: int) -> Places:
+        drop = at_either_end(self.cut, count)
+        weights = np.ones(count, dtype=np.int64)
+        weights[:drop] = weights[count - drop :] = 0
+        weights[drop] += drop
+        weights[count - 1 - drop] += drop
+        return weights
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def _score_test(
     memory: str,
 ) -> ScoreTable:
     plan = folder.analysis_plan
-    combines: dict[str, Any] = {name: fit.combine for name, fit in fits.items() if name != "no_change"}
+    combines: dict[str, Any] = {name: fit for name, fit in fits.items() if name != "no_change"}
     replicates = ReplicatePredictor(source)
     if replicates.exists:
         combines["replicate"] = replicates
@@ -152,9 +152,9 @@ def _coverage(
     """How often 90 % prediction intervals of the shipped combination hold the truth of the test, by cell line."""
     return check_coverage(
         development_rows(folder, stored, memory=memory).source,
-        {fold: fit.combine for fold, fit in nested.items()},
+        nested,
         test,
-        final.combine,
+        final,
         folder.references,
         seed=folder.analysis_plan.seed,
         memory=parse_bytes(memory),
