@@ -22,11 +22,25 @@ LEASE_SECONDS = 7 * 24 * 3600.0
 """What an unknown or unreachable writer has begun is left alone for a week."""
 
 
+_unfinished: set[str] = set()
+"""Folders of ``whole`` that are still private: they are flushed once, at their end, and not piece by piece before."""
+
+
 def fsync_directory(path: Path) -> None:
     """Make the names in a directory durable, where the platform can."""
-    if os.name != "posix":
+    if os.name == "posix":
+        fsync(path)
+
+
+def fsync(path: Path) -> None:
+    """Wait until a file's bytes are on the disk; at once inside a folder of ``whole``, which sees to it later."""
+    if _unfinished and os.path.abspath(path).startswith(tuple(_unfinished)):  # noqa: PTH100 (ten times quicker)
         return
-    _fsync(path)
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -74,9 +88,11 @@ def whole(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in leftovers(path.parent):
             remove(left)
+        _unfinished.add(f"{part.absolute()}{os.sep}")
         yield part
+        _unfinished.discard(f"{part.absolute()}{os.sep}")
         for file in [part, *part.rglob("*")] if part.is_dir() else [part]:
-            _fsync(file)
+            fsync(file)
         _put(part, path)
     except StackingError:
         raise
@@ -86,6 +102,7 @@ def whole(path: Path) -> Iterator[Path]:
             raise
         raise storage_error(OSError(number, str(error)), path) from error
     finally:
+        _unfinished.discard(f"{part.absolute()}{os.sep}")
         remove(part)
 
 
@@ -121,14 +138,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _fsync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 _REFUSALS = {

@@ -209,8 +209,13 @@ def _climb_down(panel: Panel, nested: NestedFits, eligible: Sequence[str], criti
 def _rung(panel: Panel, nested: NestedFits, name: str, critical: float, why: str, passed: bool | None = None) -> Rung:
     gain = panel.gains[name][0]
     bound = gain.value - critical * gain.se if gain.se > 0 else gain.value if np.isfinite(critical) else -critical
-    passed = bound > 0 if passed is None else passed
+    passed = bound > _rounding(panel, name) if passed is None else passed
     return Rung(name, nested.combiner(name).complexity, panel.score(name), gain, float(bound), bool(passed), why)
+
+
+def _rounding(panel: Panel, name: str) -> float:
+    """A gain that is no more than this is rounding: scores are kept in float32."""
+    return 1e-6 * abs(panel.score(name))
 
 
 def _safe_gain(panel: Panel, nested: NestedFits, eligible: Sequence[str], critical: float) -> list[Rung]:
@@ -252,7 +257,7 @@ def _highest(panel: Panel, nested: NestedFits, eligible: Sequence[str], critical
         return []
     top = max(eligible, key=panel.score)
     why = f"best of {len(eligible)}; by the rule 'best', without the no-harm ladder"
-    return [_rung(panel, nested, top, critical, why, passed=panel.gains[top][0].value > 0)]
+    return [_rung(panel, nested, top, critical, why, passed=panel.gains[top][0].value > _rounding(panel, top))]
 
 
 def _reasons(

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pertstack._base.errors import StorageError
-from pertstack._base.files import LEASE_SECONDS, fsync_directory, is_dead, storage_error
+from pertstack._base.files import LEASE_SECONDS, fsync, fsync_directory, is_dead, storage_error
 from pertstack._base.hosts import host_name
 
 
@@ -78,11 +78,7 @@ def write_new(path: Path, content: bytes) -> None:
 
 def flush_file(path: Path) -> None:
     """Wait until a file's bytes are on the disk."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    fsync(path)
 
 
 def flush_tree(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The AnnData skeleton of a block: obs and var, written once with anndata itself and never changed.
+"""The AnnData skeleton of a block: obs and var, written once and never changed.
 
 Layers and embeddings are added later by our own writer, so live blocks are never consolidated (a consolidated block
 would hide them from every reader).
@@ -6,7 +6,6 @@ would hide them from every reader).
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from pertstack._base.digests import digest_names
 from pertstack._base.errors import CorruptionError, InputError, first_few
 from pertstack._base.files import read_json
 from pertstack.design.blocks import Block
+from pertstack.predictions.store.zarr_tables import can_write, read_table, write_group, write_table
 
 _OBS_KINDS = {
     "dataframe",
@@ -33,18 +33,8 @@ BLOCK_ATTRIBUTE = "pertstack_block"
 
 def write_skeleton(staged: Path, block: Block, obs: pd.DataFrame, gene_names: Sequence[str]) -> Path:
     """Write ``<block>.zarr`` below a private folder; returns its path."""
-    import anndata  # slow to import
-    import zarr
-    from anndata.io import write_elem
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # notes of zarr and anndata on coming defaults; we fix the format ourselves
-        parent = zarr.open_group(str(staged), mode="w", zarr_format=3)
-        var = pd.DataFrame(index=pd.Index(list(gene_names), dtype=object))
-        write_elem(parent, f"{block.id}.zarr", anndata.AnnData(obs=plain_obs(obs), var=var))
-    path = staged / f"{block.id}.zarr"
-    meta = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
-    meta["attributes"][BLOCK_ATTRIBUTE] = {
+    path, table = staged / f"{block.id}.zarr", plain_obs(obs)
+    facts = {
         "block": block.id,
         "cell_line": block.cell_line,
         "fold": block.fold,
@@ -53,8 +43,25 @@ def write_skeleton(staged: Path, block: Block, obs: pd.DataFrame, gene_names: Se
         "samples_sha256": digest_names(obs.index),
         "genes_sha256": digest_names(gene_names),
     }
-    (path / "zarr.json").write_text(json.dumps(meta, indent=2), encoding="utf-8")
+    write_group(path, "anndata", "0.1.0", **{BLOCK_ATTRIBUTE: facts})
+    for name in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
+        write_group(path / name, "dict", "0.1.0")
+    write_table(path / "var", pd.DataFrame(index=pd.Index(list(gene_names), dtype=object)))
+    if can_write(table):
+        write_table(path / "obs", table)
+    else:
+        _write_with_anndata(path, table)
     return path
+
+
+def _write_with_anndata(path: Path, table: pd.DataFrame) -> None:
+    """obs with a column of an unusual kind, such as dates."""
+    import zarr  # slow to import
+    from anndata.io import write_elem
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # notes of zarr and anndata on coming defaults; we fix the format ourselves
+        write_elem(zarr.open_group(str(path), mode="r+", use_consolidated=False), "obs", table)
 
 
 def plain_obs(obs: pd.DataFrame) -> pd.DataFrame:
@@ -79,21 +86,23 @@ def read_obs(path: Path) -> pd.DataFrame:
     CorruptionError
         A part of it is of a kind that AnnData does not know.
     """
-    import zarr  # slow to import
-    from anndata.io import read_elem
-
     for part in sorted((path / "obs").glob("**/zarr.json")):
         kind = read_json(part).get("attributes", {}).get("encoding-type")
         if kind not in _OBS_KINDS:
             raise CorruptionError(f"{part} says it is {kind!r}, which is nothing of a sample table: it was changed.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        obs = read_elem(zarr.open_group(str(path), mode="r", use_consolidated=False)["obs"])
+    obs = read_table(path / "obs")
+    if obs is None:
+        import zarr  # slow to import
+        from anndata.io import read_elem
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            obs = pd.DataFrame(read_elem(zarr.open_group(str(path), mode="r", use_consolidated=False)["obs"]))
     for name in obs.columns:
         if isinstance(obs[name].dtype, pd.CategoricalDtype):
             obs[name] = obs[name].astype(object)
     obs.index = pd.Index([str(i) for i in obs.index], dtype=object)
-    return pd.DataFrame(obs)
+    return obs
 
 
 def read_block_facts(path: Path) -> dict[str, Any]:
