@@ -123,7 +123,7 @@ def _read_column(path: Path) -> Any:
     kind = meta["attributes"]["encoding-type"]
     if kind == "categorical":
         codes, categories = _read_array(path / "codes"), _read_array(path / "categories")
-        return pd.Categorical.from_codes(codes, categories, ordered=bool(meta["attributes"]["ordered"]))
+        return pd.Categorical.from_codes(codes, pd.Index(categories), ordered=bool(meta["attributes"]["ordered"]))
     return _NULLABLE[kind](_read_array(path / "values"), _read_array(path / "mask"))
 
 
