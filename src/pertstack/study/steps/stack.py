@@ -18,6 +18,7 @@ from pertstack._base.findings import Finding
 from pertstack._base.memory import parse_bytes
 from pertstack._base.progress import progress_bar, remark
 from pertstack.design.analysis_plan import AnalysisPlan
+from pertstack.predictions.sources.some_rows import SomeRows, spread_rows
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.reduce.diversity import Diversity
 from pertstack.reduce.reduction import Reduction
@@ -39,6 +40,8 @@ from pertstack.study.steps.calibrate import calibrate_study
 from pertstack.verdict.probes.run import accused_gravely
 
 ACCEPTED = "accusation_accepted"
+GAP_ROWS = 2000
+"""Rows on which the final fits are scored beside the out-of-fold ones, for the gap between the two."""
 
 
 @dataclass(frozen=True)
@@ -214,11 +217,12 @@ def slopes_of(reduction: Reduction) -> dict[str, float]:
 def _scores(
     folder: StudyFolder, source: StoreSource, nested: NestedFits, plan: AnalysisPlan, *, workers: int, memory: str
 ) -> tuple[ScoreTable, ScoreTable]:
-    """Out-of-fold scores of everything, and the final fits on the rows they were learned from (for the gap only)."""
+    """Out-of-fold scores of everything, and those of the final fits on some of the rows they were learned from."""
     n_rows = sum(source.store.n_samples(b) for b in source.blocks())
+    some = SomeRows(source, spread_rows(source, GAP_ROWS))
     budget = parse_bytes(memory)
     with progress_bar() as bar:
-        task = bar.add_task("scoring out of fold", total=2 * n_rows)
+        task = bar.add_task("scoring out of fold", total=n_rows + sum(map(len, some.rows.values())))
         oof = score(
             source,
             nested.combines(),
@@ -229,7 +233,7 @@ def _scores(
             on_rows=lambda n: bar.advance(task, n),
         )
         in_sample = score(
-            source,
+            some,
             nested.final_combines(),
             folder.references,
             metrics=(plan.choice_metric,),
@@ -271,15 +275,21 @@ def _write(folder: StudyFolder, stacked: Stacked, accept_unverified: bool) -> No
 
 
 def oof_summary(stacked: Stacked) -> dict[str, Any]:
-    """The choice and its reasons, the overfitting gap of every combiner, failures, cautions."""
+    """The choice and its reasons, the overfitting gap of every combiner, failures, cautions.
+
+    The gap is that of ``gap_rows`` rows, scored both ways; ``in_sample`` is the out-of-fold score of all rows plus it.
+    """
     metric = stacked.choice.primary
     gaps: dict[str, dict[str, float]] = {}
+    same_rows = stacked.oof.samples["sample_id"].isin(set(stacked.in_sample.samples["sample_id"])).to_numpy()
     for name in stacked.in_sample.names:
-        inside, outside = stacked.in_sample.mean(name, metric).value, stacked.oof.mean(name, metric).value
-        gaps[name] = {"in_sample": inside, "out_of_fold": outside, "gap": inside - outside}
+        outside = stacked.oof.mean(name, metric).value
+        gap = stacked.in_sample.mean(name, metric).value - stacked.oof.mean(name, metric, rows=same_rows).value
+        gaps[name] = {"in_sample": outside + gap, "out_of_fold": outside, "gap": gap}
     return {
         "choice": stacked.choice.to_json(),
         "gaps": gaps,
+        "gap_rows": stacked.in_sample.n,
         "nesting": stacked.nested.settings["nesting"],
         "left_out": stacked.left_out,
         "accused": list(stacked.accused),

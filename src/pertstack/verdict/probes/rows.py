@@ -11,6 +11,7 @@ import pandas as pd
 
 from pertstack._base.arrays import Array
 from pertstack.predictions.source import BlockSource
+from pertstack.predictions.sources.some_rows import read_at
 from pertstack.verdict.probes.of_noise import control_batches
 
 ROWS, GENES = 3000, 1000
@@ -63,11 +64,9 @@ def sample_rows(source: BlockSource, rng: np.random.Generator) -> Sampled:
 
 
 def read_rows(source: BlockSource, blocks: Sequence[Any], parts: Sequence[Array], layer: str, genes: Array) -> Array:
-    """(n, n_genes) of the chosen rows, 256 rows of a block at a time."""
+    """(n, n_genes) of the rows that are True in their block's mask; no other row is read, and few at a time."""
     found = [np.zeros((0, len(genes)), dtype=np.float32)]
     for block, part in zip(blocks, parts, strict=True):
-        for start in range(0, len(part), 256):
-            inside = part[start : start + 256]
-            if inside.any():
-                found.append(source.read(block, layer, start, start + len(inside))[inside][:, genes])
+        rows = np.flatnonzero(part)
+        found += [read_at(source, block, layer, rows[a : a + 256])[:, genes] for a in range(0, len(rows), 256)]
     return np.concatenate(found)
