@@ -13,9 +13,10 @@ from pertstack.reduce.metrics import (
     parse_metrics,
     score_rows,
 )
+from pertstack.reduce.mixtures import no_change, single
 from pertstack.reduce.moments import GeneMoments
 from pertstack.reduce.one_pass import gene_moments, reduce_blocks
-from pertstack.reduce.read_tiles import iter_tiles, no_change, read_tile, samples_of, single
+from pertstack.reduce.read_tiles import iter_tiles, read_tile, samples_of
 from pertstack.reduce.reduction import Reduction
 from pertstack.reduce.references import References
 from pertstack.reduce.sample_moments import SampleMoments

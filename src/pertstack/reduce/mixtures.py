@@ -39,6 +39,42 @@ class Mixes(Protocol):
     def __call__(self, tile: Tile) -> Float32: ...
 
 
+@dataclass(frozen=True)
+class Single:
+    """A base model as a combination: its own predictions, NaN on rows it must not be scored on."""
+
+    model: str
+
+    def mixture(self, tile: Tile) -> Mixture:
+        return Mixture([tile.models.index(self.model)], np.ones(1), _no_shift(tile), own=False)
+
+    def __call__(self, tile: Tile) -> Float32:
+        prediction: Float32 = tile.predictions[tile.models.index(self.model)]
+        return prediction
+
+
+class NoChange:
+    """The prediction that nothing happens: each sample's own control."""
+
+    def mixture(self, tile: Tile) -> Mixture:
+        return Mixture([], np.zeros(0), _no_shift(tile), own=True)
+
+    def __call__(self, tile: Tile) -> Float32:
+        return tile.control
+
+
+no_change = NoChange()
+
+
+def single(model: str) -> Single:
+    """A base model as a combination."""
+    return Single(model)
+
+
+def _no_shift(tile: Tile) -> Float32:
+    return np.zeros(len(tile.gene_names), dtype=np.float32)
+
+
 class Mixtures:
     """Mixtures as the loop wants them; weights of zero are left out, so that their models are never looked at."""
 

@@ -18,7 +18,7 @@ from pertstack.design.blocks import Block
 from pertstack.predictions.source import BlockSource, ReadsAhead
 from pertstack.predictions.sources.embedding import EmbeddingSource, RowEmbeddings
 from pertstack.reduce.references import References
-from pertstack.reduce.tile import Combine, Tile
+from pertstack.reduce.tile import Tile
 
 SAMPLE_COLUMNS = ("sample_id", "block", "cell_line", "fold", "perturbation", "group")
 
@@ -114,18 +114,3 @@ def iter_tiles(
             announce(source, *soon)
         tile = read_tile(source, references, block, start, stop)
         yield tile, np.asarray(source.read(block, "treated", start, stop))
-
-
-def single(model: str) -> Combine:
-    """A base model as a combination: its own predictions, NaN on rows it must not be scored on."""
-
-    def combine(tile: Tile) -> Float32:
-        prediction: Float32 = tile.predictions[tile.models.index(model)]
-        return prediction
-
-    return combine
-
-
-def no_change(tile: Tile) -> Float32:
-    """The prediction that nothing happens: each sample's own control."""
-    return tile.control

@@ -13,23 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from pertstack._base.arrays import Float64
 from pertstack._base.errors import InputError, first_few
 from pertstack.data.rows import Float32
 from pertstack.design.metric_names import DEFAULT_PANEL, Metric, Reference, parse_metrics
 from pertstack.predictions.source import BlockSource
+from pertstack.reduce.made import Combines, Made, combined
 from pertstack.reduce.metrics.effect_level import effect_level_values
 from pertstack.reduce.metrics.rows import TruthRows
 from pertstack.reduce.metrics.set_level import set_level_values
 from pertstack.reduce.metrics.two_sided import two_sided_values
-from pertstack.reduce.mixtures import Mixes, Mixtures
-from pertstack.reduce.read_tiles import iter_tiles, no_change, samples_of, single
+from pertstack.reduce.mixtures import no_change, single
+from pertstack.reduce.read_tiles import iter_tiles, samples_of
 from pertstack.reduce.references import References
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.reduce.tile import Combine, Tile
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
-Combines = Mapping[str, Combine | Mapping[Any, Combine]]
 NO_CHANGE = "no_change"
 _BEYOND_SAMPLES = {"set": set_level_values, "effect": effect_level_values, "sides": two_sided_values}
 """Metrics that need more than one sample at a time read the rows again."""
@@ -85,18 +84,16 @@ def score(
     predicted = np.zeros((len(named), n), dtype=bool)
     effect = np.zeros(n)
     per_sample = [j for j, m in enumerate(chosen) if m.scope == "sample"]
+    wanted = [chosen[j] for j in per_sample]
+    made = Made(named, len(source.models) if base_models else 0)
     at = 0
     with ThreadPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
-        for tile, treated in iter_tiles(source, references, memory):
+        for tile, treated in iter_tiles(source, references, memory, extra_layers=4 + made.n):
             rows = slice(at, at + tile.n)
             at += tile.n
-            truth = TruthRows(
-                treated, _profiles(tile, references, chosen), [chosen[j] for j in per_sample], landmarks, pool
-            )
+            truth = TruthRows(treated, _profiles(tile, references, chosen), wanted, landmarks, pool)
             effect[rows] = np.sqrt(np.mean((treated.astype(np.float64) - tile.pooled) ** 2, axis=1))
-            for i, (name, combine) in enumerate(named.items()):
-                prediction = _combined(name, combine, tile)
-                values[i, per_sample, rows], predicted[i, rows] = truth.score(prediction)
+            values[:, per_sample, rows], predicted[:, rows] = made.score(tile, truth)
             if on_rows is not None:
                 on_rows(tile.n)
         pick = {name: _picker(name, combine) for name, combine in named.items()}
@@ -135,82 +132,7 @@ def _profiles(tile: Tile, references: References, metrics: Sequence[Metric]) -> 
 
 
 def _picker(name: str, combine: Combine | Mapping[Any, Combine]) -> Combine:
-    return lambda tile: _combined(name, combine, tile)
-
-
-def _combined(name: str, combine: Combine | Mapping[Any, Combine], tile: Tile) -> Float32:
-    """The combination for a tile, by the tile's own fold where there is one per fold."""
-    prediction = np.asarray(_of_fold(name, combine, tile)(tile), dtype=np.float32)
-    if prediction.shape != tile.control.shape:
-        raise InputError(f"{name!r} gave shape {prediction.shape} for a tile of {tile.control.shape} (rows, genes).")
-    return prediction
-
-
-def _of_fold(name: str, combine: Combine | Mapping[Any, Combine], tile: Tile) -> Combine:
-    if not isinstance(combine, Mapping):
-        return combine
-    fold = tile.block.fold
-    if fold not in combine:
-        raise InputError(
-            f"{name!r} has no combination for fold {fold} (it has {first_few(combine)}), so rows of block "
-            f"{tile.block} could only be scored by one that has seen them. Fit it for every fold, or provide a "
-            "single combination."
-        )
-    return combine[fold]
-
-
-class _Made:
-    """Predictions of every combination for a tile, in one array that is kept from tile to tile: fresh memory is slow.
-
-    Mixtures of models are made a few rows at a time, just before these are scored; other combinations at once.
-    """
-
-    def __init__(self, named: Combines, n_given: int) -> None:
-        self.named = dict(list(named.items())[n_given:])
-        self.given = bool(n_given)
-        self._space = np.zeros(0, dtype=np.float32)
-        self._mixtures: tuple[Any, Mixtures] | None = None
-
-    @property
-    def n(self) -> int:
-        return len(self.named)
-
-    def score(self, tile: Tile, truth: TruthRows) -> tuple[Float64, Mask]:
-        """Values (names, n_metrics, n) of base models, if they are asked for, and combinations; and who predicted."""
-        combines = [(name, _of_fold(name, combine, tile)) for name, combine in self.named.items()]
-        mixing = {c: combine for c, (_, combine) in enumerate(combines) if isinstance(combine, Mixes)}
-        made = self._room(tile)
-        for c, (name, combine) in enumerate(combines):
-            if c not in mixing:
-                made[c] = _combined(name, combine, tile)
-        mixtures = self._packed(tile, list(mixing.values()))
-        places = np.array(list(mixing), dtype=np.int64)
-        lacking: Mask = np.asarray(~tile.available.all(axis=0) | (not tile.gene_available.all()))
-
-        def make(start: int, stop: int) -> None:
-            mixtures.mix(tile, start, stop, made, places)
-            if lacking[start:stop].any():
-                rows = start + np.flatnonzero(lacking[start:stop])
-                some = tile.take(rows)
-                for c, combine in mixing.items():
-                    made[c, rows] = combine(some)
-
-        given = tile.predictions if self.given else tile.predictions[:0]
-        return truth.score_all(given, made, make=make if mixing else None)
-
-    def _room(self, tile: Tile) -> Float32:
-        shape = (self.n, *tile.control.shape)
-        size = int(np.prod(shape))
-        if self._space.size < size:
-            self._space = np.empty(size, dtype=np.float32)
-        return self._space[:size].reshape(shape)
-
-    def _packed(self, tile: Tile, mixing: list[Mixes]) -> Mixtures:
-        """The weights of a block, put together once for its tiles."""
-        if self._mixtures is None or self._mixtures[0] != tile.block:
-            found = [combine.mixture(tile) for combine in mixing]
-            self._mixtures = tile.block, Mixtures(found, *tile.predictions.shape[::2])
-        return self._mixtures[1]
+    return lambda tile: combined(name, combine, tile)
 
 
 def _check_matched(metrics: Sequence[Metric], references: References) -> None:
