@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from pertstack._base.arrays import Float64
 from pertstack._base.errors import InputError, first_few
 from pertstack.data.rows import Float32
 from pertstack.reduce.metrics.rows import TruthRows
-from pertstack.reduce.mixtures import Mixes, Mixtures
+from pertstack.reduce.mixtures import Mixes, Mixture, Mixtures
 from pertstack.reduce.tile import Combine, Tile
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -37,6 +38,23 @@ def of_fold(name: str, combine: Combine | Mapping[Any, Combine], tile: Tile) -> 
             "single combination."
         )
     return combine[fold]
+
+
+@dataclass(frozen=True)
+class OfFold:
+    """A combination under its name, by the tile's own fold where there is one per fold."""
+
+    name: str
+    combine: Combine | Mapping[Any, Combine]
+
+    def __call__(self, tile: Tile) -> Float32:
+        return combined(self.name, self.combine, tile)
+
+
+def mixture_of(combine: Combine, tile: Tile) -> Mixture | None:
+    """The mixture that a combination is for the rows of a tile; None where it is something else."""
+    mine = of_fold(combine.name, combine.combine, tile) if isinstance(combine, OfFold) else combine
+    return mine.mixture(tile) if isinstance(mine, Mixes) else None
 
 
 class Made:

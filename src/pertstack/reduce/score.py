@@ -17,7 +17,7 @@ from pertstack._base.errors import InputError, first_few
 from pertstack.data.rows import Float32
 from pertstack.design.metric_names import DEFAULT_PANEL, Metric, Reference, parse_metrics
 from pertstack.predictions.source import BlockSource
-from pertstack.reduce.made import Combines, Made, combined
+from pertstack.reduce.made import Combines, Made, OfFold
 from pertstack.reduce.metrics.effect_level import effect_level_values
 from pertstack.reduce.metrics.rows import TruthRows
 from pertstack.reduce.metrics.set_level import set_level_values
@@ -96,7 +96,7 @@ def score(
             values[:, per_sample, rows], predicted[:, rows] = made.score(tile, truth)
             if on_rows is not None:
                 on_rows(tile.n)
-        pick = {name: _picker(name, combine) for name, combine in named.items()}
+        pick = {name: OfFold(name, combine) for name, combine in named.items()}
         for scope, values_of in _BEYOND_SAMPLES.items():
             if whole := [j for j, m in enumerate(chosen) if m.scope == scope]:
                 wanted = [chosen[j] for j in whole]
@@ -129,10 +129,6 @@ def _profiles(tile: Tile, references: References, metrics: Sequence[Metric]) -> 
         matched = references.plates.profiles(tile.obs, tile.block.cell_line, tile.control)
         profiles["matched"] = matched.astype(np.float32)
     return profiles
-
-
-def _picker(name: str, combine: Combine | Mapping[Any, Combine]) -> Combine:
-    return lambda tile: combined(name, combine, tile)
 
 
 def _check_matched(metrics: Sequence[Metric], references: References) -> None:

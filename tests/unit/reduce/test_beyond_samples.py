@@ -9,6 +9,7 @@ from scipy import stats
 from pertstack._base.errors import InputError, UnknownNameError
 from pertstack.design.metric_names import effect_names
 from pertstack.reduce import References, parse_metric, score
+from pertstack.stacking.combiners.linear_weights import LinearWeights
 from references.memory_source import world
 
 
@@ -188,3 +189,28 @@ def test_no_such_metric(name):
 
 def test_names_that_peers_use():
     assert parse_metric("nir@pooled").name == "centroid_accuracy@pooled" == parse_metric("pds_l2@pooled").name
+
+
+@pytest.mark.parametrize("replicated", [False, True])
+def test_mixtures_within_the_plate_follow_from_their_models(replicated):
+    """Made of what is left of the models, or row by row like any combination: the same values."""
+    found = world(n=40, n_genes=70, n_drugs=12 if replicated else 40, seed=8, lines=("A375",))
+    for table in found.tables.values():
+        table["plate"] = np.where(np.arange(len(table)) % 2 == 0, "P1", None if not replicated else "P2")
+    references, rng = References.collect(found), np.random.default_rng(1)
+    names = tuple(map(str, found.gene_names))
+    ranking = np.tile(np.arange(len(found.models)), (70, 1))
+    fits = {
+        f"{reference}{c}": LinearWeights(
+            "w", reference, found.models, names, rng.normal(0.4, 0.3, shape), rng.normal(size=70), ranking
+        )
+        for reference in ("own", "pooled")
+        for c, shape in enumerate([(len(found.models),), (70, len(found.models))])
+    }
+    metrics = ["pearson_all@plate", "r2_top20@plate"]
+    together = score(found, fits, references, metrics=metrics)
+    alone = score(found, {n: f.combine for n, f in fits.items()}, references, metrics=metrics)
+    assert np.isfinite(alone.values_by_name).any()
+    np.testing.assert_allclose(together.values_by_name, alone.values_by_name, atol=2e-5)
+    tight = score(found, fits, references, metrics=metrics, memory=20_000)
+    np.testing.assert_allclose(tight.values_by_name, alone.values_by_name, atol=2e-5)

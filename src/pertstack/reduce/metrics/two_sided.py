@@ -15,18 +15,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pertstack._base.arrays import Float64
+from pertstack._base.compiled import kernel
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.design.metric_names import Metric
 from pertstack.predictions.source import BlockSource
+from pertstack.reduce.made import mixture_of
 from pertstack.reduce.matched import LEAST_OTHERS
 from pertstack.reduce.metrics.rows import TruthRows
+from pertstack.reduce.mixtures import Mixture, Mixtures
 from pertstack.reduce.read_tiles import iter_tiles, ordered_blocks, samples_of
 from pertstack.reduce.references import References
 from pertstack.reduce.tile import Combine, Tile
@@ -87,42 +91,68 @@ def _plate_codes(obs: pd.DataFrame) -> tuple[Any, Any, Any]:
 
 
 class _PlateMeans:
-    """Sums of a layer by plate, and by plate and perturbation where several rows share them."""
+    """Sums of layers by plate, and by plate and perturbation where several rows share them."""
 
-    def __init__(self, plate: Any, pair: Any, n_genes: int) -> None:
-        self.plate, self.pair = plate, pair
+    def __init__(self, plate: Any, pair: Any, n_layers: int, n_genes: int) -> None:
         n_pairs = int(pair.max(initial=-1)) + 1
         several = np.flatnonzero(np.bincount(pair[pair >= 0], minlength=n_pairs) > 1)
-        self.slot = np.full(n_pairs + 1, -1, dtype=np.int64)  # the last: rows without a plate
-        self.slot[several] = np.arange(len(several))
+        slot = np.full(n_pairs + 1, -1, dtype=np.int64)  # the last: rows without a plate
+        slot[several] = np.arange(len(several))
+        self.plate, self.slot = plate, slot[pair]
         n_plates = int(plate.max(initial=-1)) + 1
-        self.sums, self.own = np.zeros((n_plates, n_genes)), np.zeros((len(several), n_genes))
-        self.n, self.n_own = np.zeros(n_plates), np.zeros(len(several))
+        self.sums, self.own = np.zeros((n_layers, n_plates, n_genes)), np.zeros((n_layers, len(several), n_genes))
+        self.n, self.n_own = np.zeros((n_layers, n_plates)), np.zeros((n_layers, len(several)))
 
-    def add(self, start: int, rows: Float32) -> None:
+    def add(self, layer: int, start: int, rows: Float32) -> None:
         """Rows of the block from ``start`` on; those with NaN or without a plate are passed over."""
-        for i, row in enumerate(rows, start):
-            if self.plate[i] < 0 or not np.isfinite(row).all():
-                continue
-            self.sums[self.plate[i]] += row
-            self.n[self.plate[i]] += 1
-            if (slot := self.slot[self.pair[i]]) >= 0:
-                self.own[slot] += row
-                self.n_own[slot] += 1
+        found = (self.sums[layer], self.own[layer], self.n[layer], self.n_own[layer])
+        add_to_plates(np.ascontiguousarray(rows), self.plate[start:], self.slot[start:], *found)
 
-    def without_own(self, start: int, rows: Float32) -> Float64:
+    def without_own(self, layer: int, start: int, rows: Float32) -> Float32:
         """Rows minus the mean of the other perturbations on their plate, (n, n_genes); NaN without others."""
-        answer = np.full(rows.shape, np.nan)
-        for k, row in enumerate(rows):
-            i = start + k
-            if self.plate[i] < 0:
-                continue
-            slot = self.slot[self.pair[i]]
-            own, n_own = (self.own[slot], self.n_own[slot]) if slot >= 0 else (row.astype(np.float64), 1.0)
-            n = self.n[self.plate[i]] - n_own
-            if n > 0:
-                answer[k] = row - (self.sums[self.plate[i]] - own) / n
+        answer = np.empty(rows.shape, dtype=np.float32)
+        found = (self.sums[layer], self.own[layer], self.n[layer], self.n_own[layer])
+        minus_others(np.ascontiguousarray(rows), self.plate[start:], self.slot[start:], *found, answer)
         return answer
+
+
+@kernel
+def add_to_plates(rows, plate, slot, sums, own, n, n_own):  # type: ignore[no-untyped-def]
+    """Add rows (n, n_genes) to the sums of their plate and of their slot, where they have one."""
+    n_genes = rows.shape[1]
+    for i in range(rows.shape[0]):
+        row, total = rows[i], 0.0
+        for g in range(n_genes):
+            total += row[g]
+        if plate[i] < 0 or not np.isfinite(total):
+            continue
+        into = sums[plate[i]]
+        for g in range(n_genes):
+            into[g] += row[g]
+        n[plate[i]] += 1
+        if slot[i] >= 0:
+            into = own[slot[i]]
+            for g in range(n_genes):
+                into[g] += row[g]
+            n_own[slot[i]] += 1
+
+
+@kernel
+def minus_others(rows, plate, slot, sums, own, n, n_own, out):  # type: ignore[no-untyped-def]
+    """Rows less the mean of the other perturbations on their plate, into out; NaN where there are none."""
+    n_genes = rows.shape[1]
+    for i in range(rows.shape[0]):
+        row, to = rows[i], out[i]
+        others = -1.0
+        if plate[i] >= 0:
+            others = n[plate[i]] - (n_own[slot[i]] if slot[i] >= 0 else 1.0)
+        if others <= 0:
+            to[:] = np.nan
+            continue
+        all_rows = sums[plate[i]]
+        for g in range(n_genes):
+            mine = own[slot[i], g] if slot[i] >= 0 else np.float64(row[g])
+            to[g] = row[g] - (all_rows[g] - mine) / others
 
 
 def _tiles(
@@ -150,33 +180,70 @@ def _scored_by_plate(
     enough = (plate >= 0) & (np.append(perturbations, 0)[plate] > LEAST_OTHERS)
     if not enough.any():
         return answer
-    n_genes = len(source.gene_names)
-    names = list(combines)
-    step = max(1, memory // 4 // (8 * n_genes * (len(perturbations) + 1)) - 1)
-    for a in range(0, len(names), step):
-        some = names[a : a + step]
-        means = [_PlateMeans(plate, pair, n_genes) for _ in range(len(some) + 1)]
+    layout = _Layout(source, references, combines, block, memory // 4 // (8 * (len(perturbations) + 1)))
+    for some in layout.groups:
+        means = _PlateMeans(plate, pair, 1 + layout.n_models + len(some), len(source.gene_names))
         for start, tile, treated in _tiles(source, references, block, memory // 2):
-            means[0].add(start, treated)
-            for name, mean in zip(some, means[1:], strict=True):
-                mean.add(start, np.asarray(combines[name](tile), dtype=np.float32))
+            for layer, found in enumerate((treated, *layout.of_models(tile), *(combines[n](tile) for n in some))):
+                means.add(layer, start, np.asarray(found, dtype=np.float32))
         for start, tile, treated in _tiles(source, references, block, memory // 2):
-            truth = _truth(means[0].without_own(start, treated), enough[start : start + tile.n], metrics, pool)
-            for i, name in enumerate(some):
-                prediction = np.asarray(combines[name](tile), dtype=np.float32)
-                answer[a + i, :, start : start + tile.n] = truth(means[i + 1].without_own(start, prediction))
+            rows = slice(start, start + tile.n)
+            truth = _truth(means.without_own(0, start, treated), enough[rows], metrics, pool)
+            left = [means.without_own(1 + j, start, p) for j, p in enumerate(layout.of_models(tile))]
+            alone = enumerate((combines[n](tile) for n in some), 1 + layout.n_models)
+            made = [means.without_own(j, start, np.asarray(p, dtype=np.float32)) for j, p in alone]
+            if layout.mixing and some is layout.groups[0]:
+                answer[layout.places, :, rows] = truth(layout.mixed(tile, left))
+            if some:
+                answer[[layout.names.index(n) for n in some], :, rows] = truth(np.stack(made))
     return answer
 
 
-def _truth(truth: Float64, known: Any, metrics: Sequence[Metric], pool: ThreadPoolExecutor | None) -> Any:
-    """From predictions that have lost their reference, as the truth has, to values (n_metrics, n)."""
+class _Layout:
+    """Which names of a block are mixtures of models, whose plate means follow from those of the models, and which are
+    read row by row; the latter in groups whose plate means fit into memory."""
+
+    def __init__(
+        self, source: BlockSource, references: References, combines: Mapping[str, Combine], block: Block, room: int
+    ) -> None:
+        self.names, n_models = list(combines), len(source.models)
+        whole = all(source.sound(block, m).all() and source.genes_of(block, m).all() for m in source.models)
+        at_once = room // len(source.gene_names) - 1
+        tile = next(_tiles(source, references, block, 1))[1]
+        self.mixing: dict[str, Mixture] = {}
+        if whole and at_once > n_models + 1:
+            found = {n: mixture_of(c, tile) for n, c in combines.items()}
+            self.mixing = {n: replace(m, shift=0 * m.shift) for n, m in found.items() if m is not None}
+        self.n_models = 1 + n_models if self.mixing else 0
+        self.places = [self.names.index(n) for n in self.mixing]
+        others = [n for n in self.names if n not in self.mixing]
+        step = max(1, at_once - self.n_models)
+        self.groups = [others[a : a + step] for a in range(0, max(len(others), 1), step)]
+        self._mixtures = Mixtures(list(self.mixing.values()), n_models, len(source.gene_names))
+
+    def of_models(self, tile: Tile) -> list[Float32]:
+        """Layers that mixtures are made of: predictions and the control."""
+        return [*tile.predictions, tile.control] if self.mixing else []
+
+    def mixed(self, tile: Tile, left: Sequence[Float32]) -> Float32:
+        """Mixtures (names, n, n_genes) less their plate means: the same weights of what is left of every model."""
+        nothing = np.zeros_like(tile.pooled)
+        rest = replace(tile, predictions=np.stack(left[:-1]), control=left[-1], pooled=nothing)
+        out = np.empty((len(self.mixing), *tile.control.shape), dtype=np.float32)
+        self._mixtures.mix(rest, 0, tile.n, out)
+        return out
+
+
+def _truth(truth: Float32 | Float64, known: Any, metrics: Sequence[Metric], pool: ThreadPoolExecutor | None) -> Any:
+    """From predictions (names, n, n_genes) that have lost their reference, as the truth has, to values
+    (names, n_metrics, n)."""
     good = known & np.isfinite(truth).all(axis=1)
     zero: Any = {m.reference: np.zeros((1, truth.shape[1]), dtype=np.float32) for m in metrics}
     rows = TruthRows(np.where(good[:, None], truth, 0.0).astype(np.float32), zero, metrics, None, pool)
 
-    def score(prediction: Float64) -> Float64:
-        values, _ = rows.score(prediction.astype(np.float32))
-        values[:, ~good] = np.nan
+    def score(predictions: Any) -> Float64:
+        values, _ = rows.score_all(np.ascontiguousarray(predictions, dtype=np.float32))
+        values[:, :, ~good] = np.nan
         return values
 
     return score
@@ -225,5 +292,5 @@ def _scored_by_halves(
         truth = _truth(treated - first, np.ones(tile.n, dtype=bool), metrics, pool)
         for i, combine in enumerate(combines.values()):
             prediction = np.asarray(combine(tile), dtype=np.float64) - second
-            answer[i, :, start : start + tile.n] = truth(prediction)
+            answer[i, :, start : start + tile.n] = truth(prediction[None])[0]
     return answer
