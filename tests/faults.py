@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -68,6 +69,12 @@ class _Counter:
             return call(fd, *words)
 
         return counted
+
+
+def what_is_left(root: Path) -> frozenset[tuple[str, int]]:
+    """Names and sizes of all files; of those written aside their names without the random part."""
+    files = [(p.relative_to(root).as_posix(), p.stat().st_size) for p in root.rglob("*") if p.is_file()]
+    return frozenset((re.sub(r"\.[^./]+\.part$", ".part", name), size) for name, size in files)
 
 
 def run_with_fault(step: Callable[[], object], root: Path, *, at: int | None, fault: Fault = "kill") -> int:

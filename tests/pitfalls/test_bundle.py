@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from pertstack._base.errors import InputError
 from pertstack.design.ledger import Entry
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.study.seals import sealed_verdict
-from pertstack.study.steps.bundle import METHODS, _archive, _with_manifest, verify_bundle
+from pertstack.study.steps.bundle import METHODS, _archive, _with_manifest, methods_paragraph, verify_bundle
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,12 @@ def test_the_headline_comes_out_again_without_the_study(bundled, tmp_path):
     paragraph = held[METHODS].decode()
     assert study.plan.digest[:12] in paragraph and "opened twice for exploration" in paragraph
     assert "3 base models (mean_treated, perturbation_knn, ridge)" in paragraph and study.headline() in paragraph
+
+
+def test_the_methods_paragraph_moves_no_cursor(bundled):
+    study, _, _ = bundled
+    said = methods_paragraph(study.folder, replace(study.leaderboard(), headline="evil\x1b[2J\u202e wins"))
+    assert "\\u001b[2J\\u202e wins" in said and "\x1b" not in said
 
 
 def test_equal_studies_give_equal_bundles(bundled, tmp_path):

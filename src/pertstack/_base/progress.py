@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from pertstack._base.shown import shown
+
 T = TypeVar("T")
 EVERY = 10.0
 """Seconds between two lines when output is not a terminal."""
@@ -97,5 +99,5 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 def remark(text: str) -> None:
     """One line to standard error, when progress is shown."""
     if _enabled:
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{shown(text)}\n")
         sys.stderr.flush()

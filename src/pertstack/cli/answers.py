@@ -11,6 +11,7 @@ from pertstack._base.findings import worst
 from pertstack._base.shown import count_of
 from pertstack.cli.terminal import (
     AsJson,
+    KeyFile,
     StudyPath,
     Workers,
     app,
@@ -148,6 +149,7 @@ def export(
         bool,
         typer.Option("--with-truth", help="Also the test's treated values before the last look; noted."),
     ] = False,
+    key: KeyFile = None,
 ) -> None:
     """Write aligned predictions for other tools.
 
@@ -155,7 +157,7 @@ def export(
     """
     from pertstack.study.study import Study
 
-    written = Study.open(study).export(path, to=to, models=split_names(models), with_truth=with_truth)
+    written = Study.open(study).export(path, to=to, models=split_names(models), with_truth=with_truth, key=key)
     for item in written:
         out(str(item))
 

@@ -23,6 +23,7 @@ from pertstack._base.version import __version__
 from pertstack.cli.terminal import (
     USAGE_ERROR,
     AsJson,
+    KeyFile,
     Memory,
     StudyPath,
     Workers,
@@ -172,6 +173,10 @@ def init(
         Path | None, typer.Option(help="Protein ids and gene names, where the edges hold ids (STRING's protein.info).")
     ] = None,
     graph_min_score: Annotated[float | None, typer.Option(help="Edges with at least this score.")] = None,
+    seal_test: Annotated[
+        Path | None,
+        typer.Option(metavar="KEYFILE", help="Encrypt the test; the key goes into this file, for another to keep."),
+    ] = None,
 ) -> None:
     """Read and validate the data, write the fold plan.
 
@@ -206,6 +211,7 @@ def init(
         "cells_as_samples": cells_as_samples,
         "support": support or [],
         "asked_for": for_,
+        "seal_test": seal_test,
     }
     if dry_run:
         seen = preview_study(study, data, StudyChoices.of(**options))
@@ -448,6 +454,7 @@ def verdict(
     workers: Workers = 1,
     memory: Memory = "1 GB",
     every: Annotated[bool, typer.Option("--all", help="Show every row, not the best ten.")] = False,
+    key: KeyFile = None,
 ) -> None:
     """Open the held-out test, write the look in the ledger, print the leaderboard.
 
@@ -456,7 +463,7 @@ def verdict(
     from pertstack.study.study import Study
 
     opened = Study.open(study)
-    board = opened.verdict(exploratory=exploratory, workers=workers, memory=memory)
+    board = opened.verdict(exploratory=exploratory, workers=workers, memory=memory, key=key)
     if as_json:
         out_json(board.to_dict())
     else:
@@ -481,6 +488,7 @@ def run(
     scope: str = "pooled",
     workers: Workers = 1,
     memory: Memory = "1 GB",
+    key: KeyFile = None,
 ) -> None:
     """Everything that is still missing, in order: fit, reduce, stack, verdict, report.
 
@@ -489,7 +497,7 @@ def run(
     from pertstack.study.study import Study
 
     opened = Study.open(study)
-    say_failures(opened.run(split_names(models), scope=scope, workers=workers, memory=memory))
+    say_failures(opened.run(split_names(models), scope=scope, workers=workers, memory=memory, key=key))
     say_stacked(opened)
     show_board(opened)
     out(f"Report: {opened.folder.report}")

@@ -30,6 +30,7 @@ StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="A study made b
 Workers = Annotated[int, typer.Option(min=1, help="Processes (or threads) that work side by side.")]
 Memory = Annotated[str, typer.Option(help="Memory for tiles, such as '500 MB'.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+KeyFile = Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The key of a sealed test.")]
 
 USAGE_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 """The class of all usage errors: click's own, or the copy that newer versions of typer carry."""

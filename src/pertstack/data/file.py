@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pertstack._base.damage import damage_named
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack.data.readers.matrices import Float32, Positions, RowSource, SubsetRows, take
@@ -116,11 +117,13 @@ class DataFile:
         """The file from front to end, ``rows`` samples at a time."""
         for start in range(0, self.n_samples, rows):
             stop = min(start + rows, self.n_samples)
-            effect = None if self.effect is None else self.effect.rows(start, stop)
-            halves = None
-            if self.halves is not None:
-                halves = self.halves[0].rows(start, stop), self.halves[1].rows(start, stop)
-            yield Chunk(start, stop, self.control.rows(start, stop), self.treated.rows(start, stop), effect, halves)
+            with damage_named(self.path):
+                effect = None if self.effect is None else self.effect.rows(start, stop)
+                halves = None
+                if self.halves is not None:
+                    halves = self.halves[0].rows(start, stop), self.halves[1].rows(start, stop)
+                control, treated = self.control.rows(start, stop), self.treated.rows(start, stop)
+            yield Chunk(start, stop, control, treated, effect, halves)
 
     def read(self, rows: Sequence[int] | Positions | slice) -> tuple[Float32, Float32]:
         """(control, treated) of chosen rows, each (n, n_genes) float32, in the order asked for.
@@ -128,11 +131,14 @@ class DataFile:
         ``rows`` are integer positions, a boolean mask or a slice; for sample ids see ``positions``.
         """
         at = self._positions(rows)
-        return take(self.control, at), take(self.treated, at)
+        with damage_named(self.path):
+            return take(self.control, at), take(self.treated, at)
 
     def read_control(self, rows: Sequence[int] | Positions | slice) -> Float32:
         """Controls alone, for code that must not touch the treated values."""
-        return take(self.control, self._positions(rows))
+        at = self._positions(rows)
+        with damage_named(self.path):
+            return take(self.control, at)
 
     def only(self, sample_ids: Sequence[str], notes: Sequence[Finding] = ()) -> DataFile:
         """The file with some of its samples, and more notes; the values are read from where they are."""

@@ -15,10 +15,28 @@ from typing import Any, Literal
 
 from pertstack._base.digests import digest_json
 from pertstack._base.errors import InputError, MissingFileError, unknown_name
+from pertstack.data.side.side import FEATURE_KINDS
 from pertstack.fit.base import Needs
 from pertstack.fit.registry import RegistryRow
 
 CARDS = Path(__file__).parent / "cards"
+_KINDS: dict[str, tuple[type, ...]] = {
+    "text": (str,),
+    "a list of words in quotes": (list,),
+    "a number above zero": (int, float),
+    "a whole number of bytes above zero": (int,),
+}
+_OF_RUN = {
+    "script": "text",
+    "command": "a list of words in quotes",
+    "requirements": "a list of words in quotes",
+    "interpreter": "text",
+    "python_version": "text",
+    "time_limit": "a number above zero",
+    "memory": "a whole number of bytes above zero",
+    "file_size": "a whole number of bytes above zero",
+}
+"""What the keys of [run] are; of the others the few allowed words are checked."""
 Scale = Literal["treated", "delta"]
 Files = Literal["h5ad", "csv"]
 _TOP = ("format", "name", "summary", "licence", "citation", "run", "needs", "params")
@@ -129,9 +147,9 @@ def load_card(card: str | Path) -> ModelCard:
         python_version=run.get("python_version"),
         scale=run.get("scale", "treated"),
         files=run.get("files", "h5ad"),
-        time_limit=float(run.get("time_limit", 3600)),
         needs=needs,
         params=content.get("params", {}),
+        **{key: run[key] for key in ("time_limit", "memory", "file_size") if key in run},
     )
 
 
@@ -146,13 +164,39 @@ def _check_keys(path: Path, table: Any, known: tuple[str, ...]) -> None:
 def _needs(path: Path, table: Any) -> Needs:
     _check_keys(path, table, tuple(f.name for f in fields(Needs) if f.name != "extra"))
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+    for key, value in values.items():
+        if key == "features":
+            known = FEATURE_KINDS
+            if not isinstance(value, tuple) or not all(v in known for v in value):
+                raise InputError(f"{path}: features is {table[key]!r}; write a list of {', '.join(map(repr, known))}.")
+        elif key == "predicts":
+            if value not in ("treated", "delta"):
+                raise InputError(f"{path}: predicts is {value!r}; a model predicts 'treated' or 'delta'.")
+        elif not isinstance(value, bool):
+            raise InputError(f"{path}: {key} is {value!r}; write true or false.")
     return Needs(**values)
+
+
+def _check_kinds(path: Path, run: Mapping[str, Any]) -> None:
+    for key, kind in _OF_RUN.items():
+        if key not in run:
+            continue
+        value = run[key]
+        good = isinstance(value, _KINDS[kind]) and not isinstance(value, bool)
+        if good and isinstance(value, list):
+            good = all(isinstance(w, str) for w in value)
+        if good and isinstance(value, int | float):
+            good = 0 < value < float("inf")
+        if not good:
+            raise InputError(f"{path}: {key} is {value!r}; write {kind}.")
 
 
 def _check_run(path: Path, content: Mapping[str, Any], run: Mapping[str, Any]) -> None:
     name = content.get("name")
     if content.get("format") != 1 or not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"{path}: a card starts with 'format = 1' and a name of letters, digits, '_', '-' and '.'.")
+    _check_kinds(path, run)
+    _check_keys(path, content.get("params", {}), tuple(content.get("params", {})))
     if ("script" in run) == ("command" in run):
         raise InputError(
             f"{path}: [run] needs exactly one of 'script' (a Python file) and 'command' (a list of words)."
@@ -164,10 +208,6 @@ def _check_run(path: Path, content: Mapping[str, Any], run: Mapping[str, Any]) -
         )
     if "script" in run and not (path.parent / run["script"]).is_file():
         raise MissingFileError(f"{path} runs {run['script']!r}, which is not beside it.")
-    for key in ("command", "requirements"):
-        words = run.get(key, [])
-        if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
-            raise InputError(f"{path}: {key} is {words!r}; write a list of words in quotes.")
     if "requirements" in run and "interpreter" in run:
         raise InputError(f"{path}: 'requirements' build an environment, 'interpreter' names one. Give one of the two.")
     if run.get("scale", "treated") not in ("treated", "delta"):

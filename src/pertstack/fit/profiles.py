@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pertstack._base.errors import InputError, MissingFileError, unknown_name
+from pertstack._base.errors import InputError, MissingFileError, UnknownNameError, unknown_name
 from pertstack.fit.registry import get_row, model_class
 from pertstack.fit.torch.settings import SETTINGS, make_settings
 
@@ -98,13 +98,19 @@ def load_models_toml(path: Path | str) -> dict[str, dict[str, Any]]:
             )
         own = dict(table)
         chosen = own.pop("profile", general)
-        out[get_row(model).name] = hyper_parameters(model, own, name=str(chosen))
+        try:
+            out[get_row(model).name] = hyper_parameters(model, own, name=str(chosen))
+        except UnknownNameError as error:
+            raise UnknownNameError(f"{path}: {error}") from error
     return out
 
 
 def file_profile(path: Path | str) -> str:
     """The profile a ``models.toml`` names for all models; "default" when it names none."""
-    return _known(str(_read(Path(path)).get("profile", "default")))
+    try:
+        return _known(str(_read(Path(path)).get("profile", "default")))
+    except UnknownNameError as error:
+        raise UnknownNameError(f"{path}: {error}") from error
 
 
 def _known(name: str) -> str:

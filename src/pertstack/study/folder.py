@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,7 @@ from pertstack.predictions.sources.training_distance import TrainingDistance
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.reduce.references import References
 
+S = TypeVar("S", bound=PredictionStore)
 FORMAT = 1
 LOCK = ".lock"
 OTHER_NAMES = "gene_names.json"
@@ -180,9 +181,15 @@ class StudyFolder:
         """The prediction store; refused when it belongs to another fold plan."""
         return self.open_store("store")
 
-    def open_store(self, name: str) -> PredictionStore:
+    @property
+    def test_key(self) -> str | None:
+        """The id of the key that the test was sealed with at ``init``; None where it was not sealed."""
+        found = self.choices.get("test_key")
+        return None if found is None else str(found)
+
+    def open_store(self, name: str, kind: type[S] = PredictionStore) -> S:  # type: ignore[assignment]
         """A store of this study by the name of its folder; refused when it belongs to another fold plan."""
-        store = PredictionStore.open(self.root / name)
+        store = kind.open(self.root / name)
         if store.plan_digest is None or not self.plan.accepts(store.plan_digest):
             raise CorruptionError(
                 f"{self.root / name} was made for fold plan {str(store.plan_digest)[:12]}, but plan/folds.parquet is "

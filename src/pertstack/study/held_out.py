@@ -20,8 +20,10 @@ from pertstack.design.analysis_plan import OPENED, locked_plan, permit_look
 from pertstack.design.blocks import Block
 from pertstack.design.ledger import LOOK, Entry
 from pertstack.predictions.importers.merge import load_marks, study_fingerprints
+from pertstack.predictions.store.sealed import SealedStore
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.study.folder import MARKS, StudyFolder
+from pertstack.study.sealing_key import SealingKey
 from pertstack.study.seals import SEALED, VERDICT_RESULTS, require_unbroken
 
 TRUTH = "test_truth"
@@ -45,19 +47,24 @@ class Look:
 
 @dataclass(frozen=True)
 class HeldOutTruth:
-    """The treated values of the test rows."""
+    """The treated values of the test rows. ``key``: the file with the key of a sealed test."""
 
     folder: StudyFolder
+    key: Path | None = None
 
     def open(self, reason: Reason, **facts: Any) -> PredictionStore:
         """The values, for something that is no look. The line of the ledger is on the disk before this returns.
 
-        ``early`` in the line says that planned looks were still to come: every later result is marked then.
+        ``early`` in the line says that planned looks were still to come: every later result is marked then. A sealed
+        test is opened only if its files and the key are right, and nothing is written otherwise.
         """
+        store = self._unlocked()
         with self.folder.writing():
+            if self.folder.test_key is not None:
+                require_unbroken(self.folder, ("init",))
             early = reason == "export" and not self.is_spent
             self.folder.ledger.append(OPENED, reason=reason, early=early, looks=self.folder.ledger.looks(), **facts)
-        return self._store()
+        return store
 
     def look(self, intent: dict[str, Any], *, exploratory: bool) -> tuple[Look, PredictionStore]:
         """The values, to judge what ``intent`` describes (plain JSON), and the look this is.
@@ -68,7 +75,10 @@ class HeldOutTruth:
             The plan differs from the locked one, or all planned looks are used up.
         CorruptionError
             The study is not what its steps wrote; nothing was opened.
+        InputError
+            The test is sealed and the key is not there, or not the right one; nothing was opened.
         """
+        store = self._unlocked()
         digest = digest_json(intent)
         require_unbroken(self.folder)
         last = unfinished_look(self.folder)
@@ -82,7 +92,44 @@ class HeldOutTruth:
                 intent=digest,
                 **intent,
             )
-        return Look(last), self._store()
+        return Look(last), store
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether the test is sealed and no key was given."""
+        return self.folder.test_key is not None and self.key is None
+
+    def require_key(self) -> bytes | None:
+        """The secret of a sealed test; None where the test is not sealed.
+
+        Raises
+        ------
+        InputError
+            No key, a wrong or damaged one, or a key for a test that is not sealed.
+        """
+        wanted, root = self.folder.test_key, self.folder.root
+        if wanted is None:
+            if self.key is not None:
+                raise InputError(f"The test of {root} is not sealed, so there is no key to it. Leave --key out.")
+            return None
+        if self.key is None:
+            raise InputError(
+                f"The test of {root} is sealed with key {wanted}. Ask who holds that key for the file and name it: "
+                f"--key FILE. Nothing was opened and no look was made."
+            )
+        found = SealingKey.read(self.key)
+        if found.id != wanted:
+            raise InputError(
+                f"{self.key} is key {found.id}, and the test of {root} is sealed with key {wanted}. Nothing was opened "
+                f"and no look was made."
+            )
+        return found.secret
+
+    def _unlocked(self) -> PredictionStore:
+        secret, store = self.require_key(), self._store()
+        if isinstance(store, SealedStore):
+            store.key = secret
+        return store
 
     @property
     def is_spent(self) -> bool:
@@ -92,12 +139,16 @@ class HeldOutTruth:
         whole = plan.looks_rule == "plain" and unfinished_look(self.folder) is None
         return whole and ledger.looks() >= plan.looks
 
-    def unread(self) -> UnreadTruth:
-        """The files, to be checked and not read."""
-        return UnreadTruth(self._store)
+    def unread(self, *, of_this_plan: bool = True) -> UnreadTruth:
+        """The files, to be checked and not read; also those of another plan, when the audit wants to name them."""
+        return UnreadTruth(self._store if of_this_plan else lambda: self._kind.open(self.folder.path(TRUTH)))
+
+    @property
+    def _kind(self) -> type[PredictionStore]:
+        return PredictionStore if self.folder.test_key is None else SealedStore
 
     def _store(self) -> PredictionStore:
-        return self.folder.open_store(TRUTH)
+        return self.folder.open_store(TRUTH, self._kind)
 
 
 class UnreadTruth:

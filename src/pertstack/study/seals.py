@@ -51,7 +51,8 @@ def seal_init(folder: StudyFolder) -> None:
     """What ``init`` laid out and nothing changes afterwards; chunks of arrays have their own checksums."""
     fixed = [folder.path("study.toml"), folder.path("card.json")]
     fixed += [p for name in ("plan", "side", "store", "test_truth") for p in folder.path(name).rglob("*")]
-    _seal(folder, "init", (p for p in fixed if not _is_chunk(p, folder.root)))
+    sealed = folder.test_key is not None  # the checksums in the records are those of the values, not of these files
+    _seal(folder, "init", (p for p in fixed if not _is_chunk(p, folder.root) or (sealed and _is_truth(p, folder))))
 
 
 def seal_stack(folder: StudyFolder) -> None:
@@ -112,7 +113,7 @@ def heads(folder: StudyFolder) -> list[str]:
     return [str(value["ledger_head"])] if whole else []
 
 
-def require_unbroken(folder: StudyFolder) -> None:
+def require_unbroken(folder: StudyFolder, steps: Sequence[Step] = ("init", "stack")) -> None:
     """Refuse to open the test for a study whose layout or stack is not what its steps wrote: a look would be spent on
     it, and the board would seal what somebody put there.
 
@@ -123,12 +124,12 @@ def require_unbroken(folder: StudyFolder) -> None:
     InputError
         The stack step was interrupted before it sealed anything.
     """
-    if not any(e.facts["step"] == "stack" for e in folder.ledger.of_kind(SEALED)):
+    if "stack" in steps and not any(e.facts["step"] == "stack" for e in folder.ledger.of_kind(SEALED)):
         raise InputError(
             f"The stack step of {folder.root} was interrupted before its results were sealed. Run `pertstack stack "
             f"{folder.root}` again; the test was not opened."
         )
-    wrong = [f for f in broken_seals(folder, ("init", "stack")) if f.severity == "error"]
+    wrong = [f for f in broken_seals(folder, steps) if f.severity == "error"]
     if wrong:
         more = (
             f" So are {len(wrong) - 1:,} other files; `pertstack audit {folder.root}` lists them." if wrong[1:] else ""
@@ -249,6 +250,10 @@ def _is_chunk(path: Path, root: Path) -> bool:
     """Whether this is no file, or a chunk of a committed array: ``blocks/<block>/layers/<name>/c/...``."""
     parts = path.relative_to(root).parts
     return not path.is_file() or (len(parts) > 5 and parts[3] in ("layers", "obsm") and parts[5] == "c")
+
+
+def _is_truth(path: Path, folder: StudyFolder) -> bool:
+    return path.is_file() and folder.path("test_truth") in path.parents
 
 
 def _seal(folder: StudyFolder, step: Step, files: Iterable[Path]) -> None:

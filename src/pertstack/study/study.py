@@ -134,6 +134,7 @@ class Study:
         cells_as_samples: bool = False,
         support: str | Sequence[str] = (),
         asked_for: Path | str | None = None,
+        seal_test: Path | str | None = None,
     ) -> Study:
         """Read and validate a data file, fix the fold plan, lay out the study.
 
@@ -157,6 +158,8 @@ class Study:
             perturbation, or perturbations, that are the control (common names are known).
         by, normalise, min_cells, cells_as_samples : where rows are cells: what else tells samples apart, how sums of
             cells become profiles, how many cells a sample has at least, and whether every cell is a sample.
+        seal_test : encrypt the test; the key is written to this file (or read from it, if it is there), which another
+            person keeps until the verdict.
 
         Raises
         ------
@@ -190,6 +193,7 @@ class Study:
             cells_as_samples=cells_as_samples,
             support=support,
             asked_for=asked_for,
+            seal_test=seal_test,
         )
         return cls(create_study(Path(root), Path(data), choices))
 
@@ -227,7 +231,9 @@ class Study:
     def describe(self) -> str:
         """Size, fold plan and the question it answers, in a few lines."""
         made = f"\n{self.folder.card.made}." if self.folder.card.made else ""
-        return f"{self!r}{made}\n{plan_in_words(self.plan)}"
+        key = self.folder.test_key
+        sealed = "" if key is None else f"\nThe test is sealed with key {key}: `pertstack verdict --key FILE` opens it."
+        return f"{self!r}{made}\n{plan_in_words(self.plan)}{sealed}"
 
     def status(self) -> Status:
         """How far the study is."""
@@ -405,9 +411,20 @@ class Study:
         return stacked
 
     @_writes
-    def verdict(self, *, exploratory: bool = False, workers: int = 1, memory: str = "1 GB") -> Leaderboard:
-        """Open the held-out test (once; the look is in the ledger) and return the leaderboard."""
-        board = judge_study(self.folder, exploratory=exploratory, workers=workers, memory=memory)
+    def verdict(
+        self,
+        *,
+        exploratory: bool = False,
+        workers: int = 1,
+        memory: str = "1 GB",
+        key: Path | str | None = None,
+    ) -> Leaderboard:
+        """Open the held-out test (once; the look is in the ledger) and return the leaderboard.
+
+        ``key`` : the file with the key of a sealed test.
+        """
+        file = None if key is None else Path(key)
+        board = judge_study(self.folder, exploratory=exploratory, workers=workers, memory=memory, key=file)
         if unfinished_look(self.folder) is not None:
             seal_verdict(self.folder)
         return board
@@ -444,8 +461,12 @@ class Study:
         workers: int = 1,
         memory: str = "1 GB",
         profile: str | None = None,
+        key: Path | str | None = None,
     ) -> list[JobResult]:
-        """Everything that is still missing, in order. Returns the jobs that failed; the rest of the study goes on."""
+        """Everything that is still missing, in order (``key``: of a sealed test).
+
+        Returns the jobs that failed; the rest of the study goes on.
+        """
         if self._judged() and not models:
             self.report()  # nothing is missing: what was judged stays as it is
             return []
@@ -454,7 +475,7 @@ class Study:
         results = self.cross_fit(wanted, scope=scope, workers=workers, profile=profile) if wanted else []
         if not self._up_to_date():
             self.stack(workers=workers, memory=memory)
-        self.verdict(workers=workers, memory=memory)
+        self.verdict(workers=workers, memory=memory, key=key)
         self.report()
         return [r for r in results if not r.ok]
 
@@ -543,13 +564,15 @@ class Study:
         to: str = "auto",
         models: Sequence[str] | None = None,
         with_truth: bool = False,
+        key: Path | str | None = None,
     ) -> list[Path]:
         """Write aligned predictions for other tools; see ``exporting.export_study``.
 
         ``with_truth`` also writes the treated values of the test before all planned looks are made; the ledger says so
-        and every later result is marked.
+        and every later result is marked. ``key``: of a sealed test, whose treated values are left out without it.
         """
         from pertstack.study.steps.export import export_study
 
         with self.folder.taking_away():
-            return export_study(self.folder, Path(path), to=to, models=models, with_truth=with_truth)
+            file = None if key is None else Path(key)
+            return export_study(self.folder, Path(path), to=to, models=models, with_truth=with_truth, key=file)

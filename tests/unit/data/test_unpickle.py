@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from pertstack._base.errors import InputError, MissingFileError
-from pertstack.data.readers.unpickle import load_pickle, load_torch
+from pertstack.data.readers.unpickle import StoredTensor, load_pickle, load_torch
 
 FRAME = pd.DataFrame(
     {
@@ -153,7 +153,7 @@ def test_torch_models_are_refused(tmp_path) -> None:
 
 
 def test_a_tensor_may_not_reach_beyond_its_storage(tmp_path) -> None:
-    from pertstack.data.readers.unpickle import Storage, StoredTensor
+    from pertstack.data.readers.unpickle import Storage
 
     storage = Storage(None, "0", "f4", 10)  # type: ignore[arg-type]
     StoredTensor(storage, 0, (2, 5), (5, 1))
@@ -176,6 +176,32 @@ class _Says:
 
     def __reduce__(self) -> tuple[object, ...]:
         return self.reduced
+
+
+def test_a_small_tensor_may_not_stand_for_the_whole_memory(tmp_path) -> None:
+    """A stride of 0 repeats one number: a file of a kilobyte asked for 40 gigabytes."""
+
+    class One:
+        numel = 1
+
+    with pytest.raises(pickle.UnpicklingError, match=r"10,000,000,000 numbers out of 1"):
+        StoredTensor(One(), 0, (10**5, 10**5), (0, 0))  # type: ignore[arg-type]
+    StoredTensor(One(), 0, (10**3, 10**3), (0, 0))  # type: ignore[arg-type]
+
+
+class Zeros:
+    def __reduce__(self):
+        return bytearray, (10**11,)
+
+
+def test_a_bytearray_is_made_of_the_bytes_in_the_file(tmp_path) -> None:
+    path = tmp_path / "p.pkl"
+    path.write_bytes(pickle.dumps(Zeros()))
+    with pytest.raises(InputError, match="a bytearray made of int"):
+        load_pickle(path)
+    for protocol in range(3, 6):
+        path.write_bytes(pickle.dumps({"a": bytearray(b"\x00\xff12")}, protocol))
+        assert load_pickle(path)["a"] == bytearray(b"\x00\xff12")
 
 
 def test_a_type_with_forged_flags_makes_no_array_of_pointers(tmp_path) -> None:

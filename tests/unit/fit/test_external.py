@@ -210,12 +210,23 @@ def test_a_changed_card_is_another_model(tmp_path):
         (("format = 1", "format = 2"), InputError, "format = 1"),
         (("script", "scirpt"), UnknownNameError, "'script'"),
         (("[run]", "[rnu]"), UnknownNameError, "'run'"),
-        (("model.py", "gone.py"), MissingFileError, "does not stand beside it"),
+        (("model.py", "gone.py"), MissingFileError, "is not beside it"),
         (('script = "model.py"', ""), InputError, "exactly one of 'script'"),
         (('script = "model.py"', 'command = "R model.R"'), InputError, "list of words"),
         (('script = "model.py"', 'script = "model.py"\nscale = "log"'), InputError, "'treated' or 'delta'"),
         (("[run]", '[run]\nrequirements = []\ninterpreter = "p"'), InputError, "one of the two"),
         (("[run]", "[needs]\nfeature = 1\n[run]"), UnknownNameError, "'features'"),
+        (("[run]", '[run]\ntime_limit = "soon"'), InputError, "time_limit is 'soon'; write a number above zero"),
+        (("[run]", "[run]\ntime_limit = nan"), InputError, "a number above zero"),
+        (("[run]", "[run]\ntime_limit = true"), InputError, "a number above zero"),
+        (("[run]", "[run]\nmemory = -1"), InputError, "memory is -1; write a whole number of bytes above zero"),
+        (("[run]", "[run]\nfile_size = 1.5"), InputError, "a whole number of bytes above zero"),
+        (("[run]", "[run]\npython_version = 3.11"), InputError, "python_version is 3.11; write text"),
+        (('script = "model.py"', "script = 7"), InputError, "script is 7; write text"),
+        (("[run]", "[needs]\nfeatures = 7\n[run]"), InputError, "features is 7; write a list of 'user', 'structure'"),
+        (("[run]", '[needs]\nfeatures = ["colour"]\n[run]'), InputError, "write a list of"),
+        (("[run]", '[needs]\ngraph = "yes"\n[run]'), InputError, "graph is 'yes'; write true or false"),
+        (("[run]", '[needs]\npredicts = "log"\n[run]'), InputError, "'treated' or 'delta'"),
     ],
 )
 def test_a_wrong_card_is_refused_with_the_mend(tmp_path, change, error, message):
@@ -223,6 +234,13 @@ def test_a_wrong_card_is_refused_with_the_mend(tmp_path, change, error, message)
     card.write_text(card.read_text().replace(*change))
     with pytest.raises(error, match=message):
         load_card(card)
+
+
+def test_the_limits_of_a_card_are_those_of_its_program(tmp_path):
+    """``memory`` and ``file_size`` were known words, and nothing read them."""
+    card = make_card(tmp_path, run="time_limit = 60\nmemory = 1_000_000_000\nfile_size = 5_000_000")
+    found = load_card(card)
+    assert (found.time_limit, found.memory, found.file_size) == (60, 10**9, 5 * 10**6)
 
 
 def test_unknown_cards_and_parameters_are_refused(tmp_path):

@@ -156,6 +156,18 @@ def test_a_loss_too_small_to_matter_is_not_held_against_a_gain(nested):
     assert strict.chosen == "best_single" and "rmse_all@own" in strict.marked["simplex"]
 
 
+def test_under_the_rule_best_the_primary_metric_alone_decides(nested):
+    """Another metric that says the opposite neither lets a combination ship nor stops it."""
+    rng = np.random.default_rng(11)
+    groups = np.arange(400) // 4
+    better = columns_for(nested, {"best_single": 0.0, "simplex": 0.03}, rng, rmse={"simplex": 0.1})
+    choice = choose(table_of(better, groups), nested, rule="best")
+    assert choice.chosen == "simplex" and choice.ladder[-1].gain.value == pytest.approx(0.03, abs=0.005)
+    worse = columns_for(nested, {"best_single": 0.0, "simplex": -0.01}, rng, rmse={"simplex": -0.1})
+    choice = choose(table_of(worse, groups), nested, rule="best")
+    assert choice.chosen == "best_single" and not choice.ladder[-1].passed
+
+
 def test_few_groups_widen_the_bound(nested):
     """The same gain in 400 samples: clear when they are 100 drugs, not when they are 4."""
     rng = np.random.default_rng(4)

@@ -11,9 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pertstack._base import progress
 from pertstack._base.shown import shown
 from pertstack.cli import terminal
+from pertstack.study.steps.bundle import _table
 from pertstack.write.colours import figure_style, to_svg
+from pertstack.write.evaluation_page import evaluation_page
 from pertstack.write.report import render
 from unit.write.test_report import full_input
 
@@ -63,6 +66,29 @@ def test_the_terminal_is_left_alone_and_json_keeps_it(hostile, capsys):
     text = capsys.readouterr().out
     assert not any(c in text for c in UNSEEN)
     assert name in {r["name"] for r in json.loads(text)["rows"]}
+
+
+def test_what_is_said_beside_the_output_is_shown_too(hostile, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_enabled", True)
+    progress.remark(hostile[0])
+    said = capsys.readouterr().err
+    assert said.strip() and not any(c in said for c in UNSEEN) and len(said) < 10**4
+
+
+def test_the_page_of_an_evaluation_shows_it_harmlessly(hostile, tmp_path):
+    name, content, _ = hostile
+    models = [{"model": name, "files": name, "how": name, "samples": 1, "genes": 1}]
+    page = evaluation_page(content, models, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert not any(c in page for c in UNSEEN)
+    assert "<script>alert" not in page and len(page) < 5 * 10**6
+
+
+def test_the_table_for_the_paper_holds_no_formula(hostile):
+    name, _, board = hostile
+    rows = list(csv.reader(io.StringIO(_table(board))))
+    assert not any(row[0].startswith(("=", "+", "@", "-")) for row in rows)
+    assert any(shown(name)[-20:] in row[0] for row in rows)
+    assert not any(c in cell for c in UNSEEN for row in rows for cell in row)
 
 
 def test_no_cell_of_the_csv_is_a_formula(hostile):

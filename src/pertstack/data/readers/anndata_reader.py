@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertstack._base.damage import damage_named
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack.data.cells.choice import CellChoice
 from pertstack.data.cells.entry import look_at_cells, made_of_cells
 from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
-from pertstack.data.readers.anndata_tables import Kind, open_anndata_file, read_frame
+from pertstack.data.readers.anndata_tables import Kind, open_anndata_file, read_frame, read_whole
 from pertstack.data.readers.columns import canonical_obs, source_column
 from pertstack.data.readers.control_rows import Labels, control_names, control_rows, hand_out, no_control_rows
 from pertstack.data.readers.genes import named_genes
@@ -141,6 +142,8 @@ def open_anndata(
     )
 
 
+USED_OF_UNS = ("targets", "graph")
+"""What is read of ``uns``; whatever else lies there is never opened."""
 _PREDICTED = {"predicted", "prediction", "predictions", "pred", "generated", "imputed"}
 
 
@@ -178,16 +181,16 @@ def _by_columns(path: Path, root: Any, layers: list[str]) -> list[Finding]:
 
 
 class _UnsReader:
-    """Reads ``uns`` when asked; can be handed to another process."""
+    """Reads what is used of ``uns`` when asked; can be handed to another process."""
 
     def __init__(self, path: Path, kind: Kind) -> None:
         self.path, self.kind = path, kind
 
     def __call__(self) -> dict[str, Any]:
-        from anndata.io import read_elem
-
-        root = open_root(self.path, self.kind)
-        return dict(read_elem(root["uns"])) if "uns" in root else {}
+        with damage_named(self.path):
+            root = open_root(self.path, self.kind)
+            uns = root.get("uns", {})
+            return {key: read_whole(uns[key], self.path) for key in USED_OF_UNS if key in uns}
 
 
 def _matrix(path: Path, kind: Kind, root: Any, layer: str | None, layers: list[str], option: str) -> StoredRows:

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from pertstack._base.damage import require_modest
 from pertstack._base.dialects import text_of_bytes
-from pertstack._base.errors import InputError, first_few
+from pertstack._base.errors import InputError, StackingError, first_few
 from pertstack.data.readers.matrices import open_root
 
 Kind = Literal["hdf5", "zarr"]
@@ -108,13 +109,14 @@ def read_frame(root: Any, name: str, path: Path) -> pd.DataFrame:
     InputError
         It cannot be read, or is no table.
     """
-    from anndata.io import read_elem
-
     try:
         element = root[name]
         if getattr(getattr(element, "dtype", None), "names", None):
+            require_modest(element, path)
             return _of_records(element[()], root.get("uns", {}))
-        table = read_elem(element)
+        table = read_whole(element, path)
+    except StackingError:
+        raise
     except _UNREADABLE as error:
         raise InputError(
             f"{path}: the table {name!r} cannot be read: {error}. Write the file again with a current anndata: "
@@ -123,6 +125,14 @@ def read_frame(root: Any, name: str, path: Path) -> pd.DataFrame:
     if not isinstance(table, pd.DataFrame):
         raise InputError(f"{path}: {name!r} is no table but {type(table).__name__}.")
     return table
+
+
+def read_whole(element: Any, path: Path) -> Any:
+    """What ``anndata.io.read_elem`` reads, if it does not declare more than the file can hold."""
+    from anndata.io import read_elem
+
+    require_modest(element, path)
+    return read_elem(element)
 
 
 def _of_records(records: np.ndarray[Any, Any], uns: Any) -> pd.DataFrame:
@@ -148,4 +158,13 @@ def _plain(value: Any) -> Any:
     return text_of_bytes(value) if isinstance(value, bytes) else value
 
 
-__all__ = ["Kind", "is_locked", "is_zarr_folder", "locked", "open_anndata_file", "read_frame", "refuse_packed"]
+__all__ = [
+    "Kind",
+    "is_locked",
+    "is_zarr_folder",
+    "locked",
+    "open_anndata_file",
+    "read_frame",
+    "read_whole",
+    "refuse_packed",
+]

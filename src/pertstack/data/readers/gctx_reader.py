@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertstack._base.damage import require_modest
 from pertstack._base.dialects import BROKEN, damaged, encoding_of, open_bytes, text_of_bytes
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
@@ -138,6 +139,7 @@ def _read_gctx(path: Path) -> tuple[RowSource, np.ndarray[Any, Any], pd.DataFram
 
 
 def _meta(group: Any) -> pd.DataFrame:
+    require_modest(group, Path(group.file.filename))
     return pd.DataFrame({name: _texts(group[name][()]) for name in ["id", *sorted(set(group) - {"id"})]})
 
 

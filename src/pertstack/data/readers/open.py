@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from pertstack._base.damage import damage_named
 from pertstack._base.dialects import PACKED
 from pertstack._base.errors import InputError
 from pertstack._base.files import missing_file
@@ -77,20 +78,21 @@ def open_data(
         if named is not None and not named.exists():
             raise missing_file(named)
     refuse_packed(path)
-    file = _open(
-        path,
-        mapping=mapping,
-        control_layer=control_layer,
-        treated_layer=treated_layer,
-        delta=delta,
-        treated_optional=treated_optional,
-        control=controls_at,
-        metadata=table_at,
-        controls=controls,
-        seed=seed,
-        control_label=control_label,
-        cells=cells,
-    )
+    with damage_named(path):
+        file = _open(
+            path,
+            mapping=mapping,
+            control_layer=control_layer,
+            treated_layer=treated_layer,
+            delta=delta,
+            treated_optional=treated_optional,
+            control=controls_at,
+            metadata=table_at,
+            controls=controls,
+            seed=seed,
+            control_label=control_label,
+            cells=cells,
+        )
     file.path = str(path)
     changed = one_spelling(file.obs["perturbation"].unique())
     file.obs["perturbation"] = file.obs["perturbation"].replace(changed)

@@ -47,6 +47,10 @@ _BAGS = {
 }
 
 
+MOST_REPEATED = 10**7
+"""Numbers of a tensor that repeats those of its storage (a stride of 0); with more it is made to fill the memory."""
+
+
 class Bag:
     """A plain holder of attributes, in the place of an object whose class is not imported."""
 
@@ -75,6 +79,8 @@ class StoredTensor:
             raise pickle.UnpicklingError("a tensor with a negative size, stride or offset")
         if all(self.shape) and last > storage.numel:
             raise pickle.UnpicklingError(f"a tensor that reaches beyond its storage ({last} > {storage.numel})")
+        if math.prod(self.shape) > max(storage.numel, MOST_REPEATED):
+            raise pickle.UnpicklingError(f"a tensor of {math.prod(self.shape):,} numbers out of {storage.numel:,}")
 
     def read(self) -> np.ndarray[Any, Any]:
         """The numbers, as a separate array."""
@@ -297,7 +303,7 @@ def _allowed() -> dict[tuple[str, str], Callable[[], Any]]:
         ("builtins", "slice"): lambda: slice,
         ("builtins", "set"): lambda: set,
         ("builtins", "frozenset"): lambda: frozenset,
-        ("builtins", "bytearray"): lambda: bytearray,
+        ("builtins", "bytearray"): lambda: _byte_array,
         ("builtins", "complex"): lambda: complex,
         ("builtins", "object"): lambda: object,
         ("builtins", "list"): lambda: list,
@@ -322,7 +328,15 @@ def _encode(text: str, encoding: str = "latin1", errors: str = "strict") -> byte
     return text.encode(encoding if encoding in {"latin1", "latin-1", "utf-8", "ascii"} else "latin1", errors)
 
 
-def _frombuffer(buffer: Any, dtype: Any, shape: tuple[int, ...], *, order: Any, axis_order: Any = None) -> Any:
+def _byte_array(content: Any = b"", encoding: str = "latin1") -> bytearray:
+    """The bytes that stand in the file; a number would ask for so many zeros."""
+    if not isinstance(content, bytes | str):
+        raise pickle.UnpicklingError(f"a bytearray made of {type(content).__name__}")
+    return bytearray(_encode(content, encoding) if isinstance(content, str) else content)
+
+
+def _frombuffer(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any, axis_order: Any = None) -> Any:
+    # numpy's pickles of protocol 5 name it and give four values by position
     if not isinstance(dtype, _Dtype) or dtype.real.hasobject:
         raise pickle.UnpicklingError("it holds an array without a plain type")
     return np.frombuffer(buffer, dtype=dtype.real).reshape(shape, order=order).copy()

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
-from pertstack.data.readers.anndata_tables import open_anndata_file, read_frame
+from pertstack.data.readers.anndata_tables import open_anndata_file, read_frame, read_whole
 from pertstack.data.readers.matrices import StoredRows, open_root
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.cards import CARD_KEYS, read_card
@@ -68,17 +68,17 @@ def open_anndata_predictions(path: Path, layer: str | None = None) -> Prediction
         for start in range(0, len(sample_ids), n_rows):
             yield stored.rows(start, min(start + n_rows, len(sample_ids)))
 
-    folds, obs = _folds(root["obs"]), _obs(root, path)
+    folds, obs = _folds(root["obs"], path), _obs(root, path)
     return PredictionFile(
         path,
         sample_ids,
         gene_names,
         rows,
         folds,
-        _meta(root, keys),
+        _meta(root, keys, path),
         _card(root, keys, path),
         obs,
-        _second_names(root["var"], len(gene_names)),
+        _second_names(root["var"], len(gene_names), path),
         slot=layer,
         other_slots=tuple(s for s in slots if s != layer),
     )
@@ -95,13 +95,11 @@ def _wide(root: Any, keys: set[str], n_genes: int) -> list[str]:
     return sorted(found)
 
 
-def _second_names(var: Any, n: int) -> dict[str, list[str]]:
+def _second_names(var: Any, n: int, path: Path) -> dict[str, list[str]]:
     """Columns of ``var`` that name the genes otherwise."""
-    from anndata.io import read_elem
-
     if getattr(getattr(var, "dtype", None), "names", None):  # records of an anndata before 0.7
         return {}
-    found = {c: read_elem(var[c]) for c in SECOND if c in var}
+    found = {c: read_whole(var[c], path) for c in SECOND if c in var}
     return {c: [str(v) for v in values] for c, values in found.items() if len(values) == n}
 
 
@@ -117,13 +115,11 @@ def anndata_columns(path: Path) -> list[str] | None:
 
 
 def _index(root: Any, part: str, path: Path) -> list[str]:
-    from anndata.io import read_elem
-
     group = root[part]
     if "_index" not in group.attrs:  # written by an anndata before 0.7
         return names_of(read_frame(root, part, path).index, f"{part} names", path)
     try:
-        return names_of(read_elem(group[group.attrs["_index"]]), f"{part} names", path)
+        return names_of(read_whole(group[group.attrs["_index"]], path), f"{part} names", path)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
@@ -138,29 +134,23 @@ def _obs(root: Any, path: Path) -> pd.DataFrame | None:
     return table if len(table.columns) else None
 
 
-def _folds(obs: Any) -> Any:
-    from anndata.io import read_elem
-
+def _folds(obs: Any, path: Path) -> Any:
     if getattr(getattr(obs, "dtype", None), "names", None):  # records of an anndata before 0.7
         return obs["fold_assignments"] if "fold_assignments" in obs.dtype.names else None
-    return None if "fold_assignments" not in obs else read_elem(obs["fold_assignments"])
+    return None if "fold_assignments" not in obs else read_whole(obs["fold_assignments"], path)
 
 
-def _meta(root: Any, keys: set[str]) -> dict[str, Any]:
-    from anndata.io import read_elem
-
+def _meta(root: Any, keys: set[str], path: Path) -> dict[str, Any]:
     if "uns" not in keys:
         return {}
     uns = root["uns"]
-    return {key: plain(read_elem(uns[key])) for key in META_KEYS if key in uns}
+    return {key: plain(read_whole(uns[key], path)) for key in META_KEYS if key in uns}
 
 
 def _card(root: Any, keys: set[str], path: Path) -> dict[str, Any] | None:
-    from anndata.io import read_elem
-
     uns = root["uns"] if "uns" in keys else {}
     found = next((key for key in CARD_KEYS if key in uns), None)
-    return None if found is None else read_card(read_elem(uns[found]), f"{path}: uns[{found!r}]")
+    return None if found is None else read_card(read_whole(uns[found], path), f"{path}: uns[{found!r}]")
 
 
 def plain(value: Any) -> Any:

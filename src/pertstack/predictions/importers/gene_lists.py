@@ -49,11 +49,10 @@ def read_gene_list(path: Path) -> list[str]:
     name = path.name.casefold()
     try:
         if name.endswith((".h5ad", ".zarr")):
-            from anndata.io import read_elem
-
+            from pertstack.data.readers.anndata_tables import read_frame
             from pertstack.data.readers.matrices import open_root
 
-            var = read_elem(open_root(path, "zarr" if path.is_dir() else "hdf5")["var"])
+            var = read_frame(open_root(path, "zarr" if path.is_dir() else "hdf5"), "var", path)
             column = next((c for c in SECOND if c in var.columns), None)
             names = list(var.index if column is None or not positional(list(map(str, var.index))) else var[column])
         elif name.endswith(".json"):

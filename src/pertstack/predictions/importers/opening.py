@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import errno
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
-
-from pertstack._base.dialects import BROKEN, PACKED, damaged
-from pertstack._base.errors import InputError, MisalignedError, MissingFileError, StackingError, first_few
-from pertstack._base.files import storage_error
+from pertstack._base.damage import damage_named
+from pertstack._base.dialects import PACKED
+from pertstack._base.errors import InputError, MisalignedError, MissingFileError, first_few
 from pertstack.data.readers.anndata_tables import is_zarr_folder, refuse_packed
 from pertstack.data.readers.cell_lists import as_anndata, cell_lists
 from pertstack.data.rows import Float32
@@ -54,27 +49,14 @@ def open_file(path: str | Path, *, layer: str | None = None) -> PredictionFile:
         It is not there, its format is not known, or it is damaged (also where that shows only when rows are read).
     """
     path = as_paths(path)[0]
-    with _damage_named(path):
+    with damage_named(path):
         file = _open(path, layer)
 
     def rows(n_rows: int) -> Iterator[Float32]:
-        with _damage_named(path):
+        with damage_named(path):
             yield from file.rows(n_rows)
 
     return replace(file, rows=rows)
-
-
-@contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    """What the libraries of the formats say of broken bytes, with the name of the file."""
-    try:
-        yield
-    except StackingError:
-        raise
-    except (*BROKEN, ValueError, KeyError, RuntimeError, MemoryError, csv.Error, pa.ArrowException) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise storage_error(error, path) from error
-        raise damaged(path, error) from error
 
 
 def _open(path: Path, layer: str | None) -> PredictionFile:

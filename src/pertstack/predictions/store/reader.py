@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,9 @@ Status = Literal["committed", "absent", "missing"]
 
 class StoreReader:
     """What can be known of a store without changing it."""
+
+    sealed_bytes: ClassVar[int] = 0
+    """How much longer its chunk files are than their records say, because they are encrypted; see ``sealed.py``."""
 
     def __init__(self, root: Path, facts: layout.StoreFacts, gene_names: Sequence[str], read_only: bool) -> None:
         self.root = Path(root)
@@ -225,9 +228,12 @@ class StoreReader:
             out = np.empty(shape, DTYPE)
         if out.shape != shape or out.dtype != DTYPE or not out.flags.c_contiguous:
             raise InputError(f"out must be C-contiguous float32 of shape {shape}, not {out.dtype} {out.shape}.")
-        folder = layout.array_folder(self.root, record.block, record.model, record.kind)
-        read_rows(folder, grid, start, stop, out, record.chunks if verify else None)
+        self._fill(record, start, stop, out, verify)
         return out
+
+    def _fill(self, record: Record, start: int, stop: int, out: Float32, verify: bool) -> None:
+        folder = layout.array_folder(self.root, record.block, record.model, record.kind)
+        read_rows(folder, record.grid, start, stop, out, record.chunks if verify else None)
 
     def verify(self, deep: bool = False) -> list[Finding]:
         """Audit: structure, sizes, records; every byte when ``deep``. Names the exact file of each fault."""

@@ -35,7 +35,8 @@ Fault = tuple[str, Path, str, Affected]
 
 
 def chunk_faults(store: StoreReader, path: Path, record: Record, deep: bool) -> Iterator[Fault]:
-    """Every chunk file of the array at ``path`` that is not as committed; ``deep`` reads and hashes the bytes."""
+    """Every chunk file of the array at ``path`` that is not as committed; ``deep`` reads and hashes the bytes,
+    which only the seal of ``init`` knows where they are encrypted."""
     what = f"part of {record.model!r} in block {record.block.id}; withdraw and predict again, or restore the file."
     for index, chunk in enumerate(record.chunks):
         file = path / chunk.key
@@ -43,13 +44,13 @@ def chunk_faults(store: StoreReader, path: Path, record: Record, deep: bool) -> 
             where = _rows_from(store, record, index, 0)
             said = f"{file} is missing{where.said}; other readers take its rows for NaN. It is {what}"
             yield "chunk_missing", file, said, where
-        elif file.stat().st_size != chunk.size:
-            size = file.stat().st_size
-            kept = size // (record.grid.width * DTYPE.itemsize)
+        elif file.stat().st_size != chunk.size + store.sealed_bytes:
+            size, due = file.stat().st_size, chunk.size + store.sealed_bytes
+            kept = 0 if store.sealed_bytes else size // (record.grid.width * DTYPE.itemsize)
             where = _rows_from(store, record, index, kept)
-            said = f"{file} has {size:,} bytes, not the {chunk.size:,} committed{where.said}. It is {what}"
+            said = f"{file} has {size:,} bytes, not the {due:,} committed{where.said}. It is {what}"
             yield "chunk_size", file, said, where
-        elif deep and not _same_bytes(file, chunk.crc32c, chunk.xxh3_128):
+        elif deep and not store.sealed_bytes and not _same_bytes(file, chunk.crc32c, chunk.xxh3_128):
             where = _changed_rows(store, record, index, file)
             said = f"{file} does not hold the bytes that were committed{where.said}. It is {what}"
             yield "chunk_changed", file, said, where

@@ -159,7 +159,8 @@ def _store(folder: StudyFolder, name: str, *, deep: bool) -> Iterable[Finding]:
         findings += _blocks_against_plan(folder, name, store)
     except DAMAGED as error:
         findings.append(Finding("error", f"{name}_unusable", str(error), where=str(folder.path(name))))
-        store = PredictionStore.open(folder.path(name))
+        other = PredictionStore.open(folder.path(name)) if name == "store" else None
+        store = other or HeldOutTruth(folder).unread(of_this_plan=False)
     return [*findings, *store.verify(deep=deep)]
 
 

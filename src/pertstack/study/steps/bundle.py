@@ -299,7 +299,7 @@ def methods_paragraph(folder: StudyFolder, board: Leaderboard) -> str:
         f"resampling whole groups, and gains are against the best single model, whichever it is. Result: "
         f"{board.headline}"
     )
-    return f"{said}\n"
+    return f"{shown(said)}\n"
 
 
 def _table(board: Leaderboard) -> str:

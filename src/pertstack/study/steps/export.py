@@ -15,6 +15,7 @@ import numpy as np
 from pertstack._base.errors import InputError
 from pertstack._base.files import whole
 from pertstack._base.memory import parse_bytes
+from pertstack._base.progress import remark
 from pertstack.data.rows import Float32
 from pertstack.predictions.exports import cell_eval_pair, export_anndata, export_npz
 from pertstack.predictions.sources.store_source import StoreSource
@@ -31,7 +32,13 @@ ENSEMBLE = "ensemble"
 
 
 def export_study(
-    folder: StudyFolder, path: Path, *, to: str, models: Sequence[str] | None, with_truth: bool = False
+    folder: StudyFolder,
+    path: Path,
+    *,
+    to: str,
+    models: Sequence[str] | None,
+    with_truth: bool = False,
+    key: Path | None = None,
 ) -> list[Path]:
     """Write predictions of all blocks, aligned by name; treated values of the test only after the last planned look.
 
@@ -44,6 +51,7 @@ def export_study(
 
     with_truth : also the treated values of the test before that, or under a rule of looks; the ledger says so and every
         later result is marked.
+    key : the file with the key of a sealed test; without it the test's treated values are left out.
 
     Raises
     ------
@@ -64,8 +72,12 @@ def export_study(
     names = list(models) if models is not None else folder.store.models()
     if kind == "npz":
         return _npz(folder, path, names)
-    door = HeldOutTruth(folder)
-    truth = door.open("export", to=path.name, form=kind) if with_truth or (judged and door.is_spent) else None
+    door = HeldOutTruth(folder, key)
+    due = judged and door.is_spent
+    if due and door.is_locked and not with_truth:
+        due = False
+        remark(f"The test of {folder.root} is sealed: its treated values are left out. With --key FILE they go along.")
+    truth = door.open("export", to=path.name, form=kind) if with_truth or due else None
     if kind == "cell-eval":
         with whole(path) as part:
             written = [p.name for name in names for p in _cell_eval(folder, part, name, truth)]

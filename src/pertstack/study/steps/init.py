@@ -39,12 +39,14 @@ from pertstack.design.plan.support import propose_support, support_rows
 from pertstack.predictions.importers.merge import fingerprints, save_marks
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.names import HALVES
+from pertstack.predictions.store.sealed import cipher, seal_chunks
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.predictions.store.writer import RowWriter
 from pertstack.reduce.references import References
 from pertstack.study.asked import ASKED, asked_findings, read_asked
 from pertstack.study.folder import FORMAT, MARKS, OTHER_NAMES, StudyFolder, write_choices
 from pertstack.study.new_samples import open_new
+from pertstack.study.sealing_key import SealingKey
 from pertstack.study.seals import seal_init
 from pertstack.study.steps.refit import with_distance
 
@@ -76,6 +78,7 @@ class StudyChoices:
     graph_min_score: float | None = None
     plan: Path | None = None  # explicit fold table
     asked_for: Path | None = None  # what will be predicted: a data file, or a table with a column perturbation
+    seal_test: Path | None = None  # file with the key that the test is encrypted with; made where there is none
     support: tuple[str, ...] = ()  # what is always fitted on and never scored; see ``design.plan.support``
     cells: CellChoice = field(default_factory=CellChoice)  # how rows that are cells become samples
 
@@ -92,7 +95,7 @@ class StudyChoices:
         **options: Any,
     ) -> StudyChoices:
         """The choices as ``Study.create`` and ``pertstack init`` are given them; paths may be text."""
-        files = ("control", "metadata", "features", "targets", "graph", "graph_names", "plan", "asked_for")
+        files = ("control", "metadata", "features", "targets", "graph", "graph_names", "plan", "asked_for", "seal_test")
         paths = {name: Path(options.pop(name)) for name in files if options.get(name) is not None}
         cells = CellChoice(tuple(by), normalise, min_cells, cells_as_samples)
         known = (support,) if isinstance(support, str) else tuple(support)
@@ -164,6 +167,7 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
     """
     root = Path(root)
     _require_free(root)
+    _require_sealable(root, choices)
     file, split = _placed(_open(data, choices), choices)
     findings = validate(file)
     _stop_on_errors(findings, f"{data} cannot be used as it is", InputError)
@@ -195,9 +199,12 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
             write_json(staging / "plan" / OTHER_NAMES, others)
         write_json(staging / "card.json", file.card.to_json())
         save_side(staging / "side", side)
-        _lay_out_blocks(staging, file, plan, obs)
+        truth = _lay_out_blocks(staging, file, plan, obs)
+        key = None if choices.seal_test is None else SealingKey.read_or_make(choices.seal_test)
+        if key is not None:
+            seal_chunks(truth, key.secret)
         AnalysisPlan(grouping=plan.group_by, seed=choices.seed).save(staging / "plan.toml")
-        write_choices(staging, _facts(data, file, plan, choices))
+        write_choices(staging, {**_facts(data, file, plan, choices), "test_key": None if key is None else key.id})
         laid_out = StudyFolder(staging)
         findings += _asked(laid_out, choices.asked_for)
         write_json(staging / "plan" / "findings.json", [f.to_json() for f in findings])
@@ -226,6 +233,23 @@ def _require_free(root: Path) -> None:
         )
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"{root} exists and is not an empty folder. Choose a new folder for the study.")
+
+
+def _require_sealable(root: Path, choices: StudyChoices) -> None:
+    """A sealed test needs the cipher, a test, and a key that does not lie in the study it is the key of."""
+    path = choices.seal_test
+    if path is None:
+        return
+    cipher(bytes(32))
+    if choices.test == 0:
+        raise InputError("--seal-test with --test 0: no test is held out, so there is nothing to seal. Leave one out.")
+    if path.resolve().is_relative_to(root.resolve()):
+        raise InputError(
+            f"{path} lies in the study {root}, so whoever has the study would have the key. Name a file elsewhere, "
+            "that another person can keep."
+        )
+    if path.exists():
+        SealingKey.read(path)
 
 
 def _stop_on_errors(findings: Sequence[Finding], what: str, kind: type[StackingError]) -> None:
@@ -286,8 +310,11 @@ def _named_chunks(file: DataFile) -> Iterator[tuple[np.ndarray, Float32, Float32
         yield ids[chunk.start : chunk.stop], chunk.control, chunk.treated
 
 
-def _lay_out_blocks(root: Path, file: DataFile, plan: FoldPlan, obs: pd.DataFrame) -> None:
-    """Controls of every block to ``store/``; treated values to ``store/`` or, for the test, to ``test_truth/``."""
+def _lay_out_blocks(root: Path, file: DataFile, plan: FoldPlan, obs: pd.DataFrame) -> PredictionStore:
+    """Controls of every block to ``store/``; treated values to ``store/`` or, for the test, to ``test_truth/``.
+
+    Returns the store of the latter.
+    """
     store = PredictionStore.create(root / "store", file.gene_names, plan_digest=plan.digest)
     truth = PredictionStore.create(root / "test_truth", file.gene_names, plan_digest=plan.digest)
     blocks = plan.blocks(obs)
@@ -302,6 +329,7 @@ def _lay_out_blocks(root: Path, file: DataFile, plan: FoldPlan, obs: pd.DataFram
     references = References.collect(StoreSource(store, role="development", models=(), groups=plan.groups))
     references = references.with_controls_of(StoreSource(store, role="test", models=(), groups=plan.groups))
     references.with_landmarks(landmarks_of(file.var)).save(root / "plan" / "references.npz")
+    return truth
 
 
 @dataclass

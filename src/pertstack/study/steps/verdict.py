@@ -6,6 +6,7 @@ there already, without another look; a look that was interrupted is finished.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pertstack._base.digests import digest_json
@@ -34,13 +35,17 @@ from pertstack.verdict.judge import Verdict
 from pertstack.verdict.replicates import ReplicatePredictor
 
 
-def judge_study(folder: StudyFolder, *, exploratory: bool, workers: int, memory: str) -> Leaderboard:
+def judge_study(
+    folder: StudyFolder, *, exploratory: bool, workers: int, memory: str, key: Path | None = None
+) -> Leaderboard:
     """Open the held-out test, or give the board of the look already made with the same predictions and plan.
+
+    ``key`` : the file with the key, where the test is sealed.
 
     Raises
     ------
     InputError
-        Nothing is stacked yet, or it is out of date.
+        Nothing is stacked yet, or it is out of date; or the key is missing or another one.
     PlanLockedError
         The plan differs from the locked one, or all planned looks are used up.
     """
@@ -57,10 +62,12 @@ def judge_study(folder: StudyFolder, *, exploratory: bool, workers: int, memory:
             f"was recorded. Its out-of-fold scores: pertstack stack {folder.root}. For a verdict make the study again "
             f"with --test 0.2."
         )
+    door = HeldOutTruth(folder, key)
+    door.require_key()
     remark(of_stack(folder, len(stored.models), len(stored.combiners), verdict=True))
     fits = final_fits(folder, stored, workers=workers, memory=memory)
     nested = fold_fits(folder, stored, workers=workers, memory=memory)
-    look, truth = HeldOutTruth(folder).look(_intent(folder, stored), exploratory=exploratory)
+    look, truth = door.look(_intent(folder, stored), exploratory=exploratory)
     source = _test_source(folder, stored, truth)
     test = _score_test(folder, stored, fits, source, workers=workers, memory=memory)
     oof = ScoreTable.load(folder.results / "oof_scores.npz")
