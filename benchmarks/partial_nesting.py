@@ -2,8 +2,10 @@
 
     python benchmarks/user_splits.py DATA SPLITS
     python benchmarks/partial_nesting.py SPLITS --out partial.csv
+    python benchmarks/partial_nesting.py --first 300 --worlds 60 --out worlds.csv
 
-On the splits of ``user_splits.py`` (seeds 700 on). ``nested``: nested fits of every base model, as in a study.
+On the splits of ``user_splits.py`` (seeds 700 on), or in simulated worlds of every kind (of those numbers nobody had
+looked at). ``nested``: nested fits of every base model, as in a study.
 ``barred``: none, and flexible combiners may not ship, the rule for added models and arrays. ``trusted``: none, and they
 may. Gains are over the best single model out of fold, on the primary metric of ``against_users.py``, out of fold and on
 the test, which is read once; ``beyond`` counts losses beyond the 95 % interval.
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from against_users import N_FOLDS, NO_HARM, POOLED, Split, real_splits
+from against_users import N_FOLDS, NO_HARM, POOLED, Split, real_splits, simulated
 
 from pertstack.design.metric_names import parse_metric
 from pertstack.reduce.calibration import AUTO_ORDER, first_that_passes
@@ -77,7 +79,15 @@ def judge(split: Split) -> list[dict[str, Any]]:
     def line(rule: str, name: str, table: Any) -> dict[str, Any]:
         inside = sign * (table.mean(name, primary).value - table.mean("best_single", primary).value)
         gain = fresh[name][0]
-        return {**facts, "rule": rule, "name": name, "oof": inside, "test": gain.value, "beyond": gain.upper < 0}
+        return {
+            **facts,
+            "rule": rule,
+            "name": name,
+            "oof": inside,
+            "test": gain.value,
+            "se": gain.se,
+            "beyond": gain.upper < 0,
+        }
 
     rows = [line(r, c.chosen, tables["nested" if r == "nested" else "partial"]) for r, c in choices.items()]
     for name in partial.names:
@@ -88,24 +98,36 @@ def judge(split: Split) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("splits", type=Path)
+    parser.add_argument("splits", type=Path, nargs="?")
+    parser.add_argument("--first", type=int, default=300)
+    parser.add_argument("--worlds", type=int, default=60)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    for split in real_splits(args.splits):
+    for split in real_splits(args.splits) if args.splits else simulated(args.first, args.worlds):
         rows += judge(split)
         pd.DataFrame(rows).to_csv(args.out, index=False)
         print(split.name, {r["rule"]: r["name"] for r in rows if r["split"] == split.name}, flush=True)
-    frame = pd.DataFrame(rows)
+    print(tables(pd.DataFrame(rows)))
+
+
+def tables(frame: pd.DataFrame) -> str:
+    """What ships by rule, over all and by kind, and every flexible combiner."""
+    frame = frame.assign(harm=frame.test < -frame.se)
     columns = {
         "splits": ("test", "size"),
         "oof": ("oof", "mean"),
         "test": ("test", "mean"),
-        "beyond": ("beyond", "sum"),
+        "harm > 1 s.e.": ("harm", "sum"),
+        "beyond 95 %": ("beyond", "sum"),
     }
-    shipped = frame[~frame.rule.str.startswith("each")]
-    print(shipped.groupby(["kind", "rule"]).agg(**columns).round(4).to_string())
-    print(frame[frame.rule.str.startswith("each")].groupby(["name", "rule"]).agg(**columns).round(4).to_string())
+    each = frame.rule.str.startswith("each")
+    parts = [
+        frame[~each].groupby("rule").agg(**columns),
+        frame[~each].groupby(["kind", "rule"]).agg(**columns),
+        frame[each].groupby(["name", "rule"]).agg(**columns),
+    ]
+    return "\n\n".join(part.round(4).to_string() for part in parts)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
 from pertstack.reduce.score import score
+from pertstack.stacking.combiner import FLEXIBLE
 from pertstack.stacking.nested import fit_nested
+from pertstack.stacking.registry import COMBINERS
 from references.fit_world import make_rows
 from references.small_store import PLAN, World, make_world
 from references.small_world import as_source, small_world
@@ -345,3 +347,29 @@ def test_a_study_nests_fully_and_level_one_rows_of_the_scored_fold_are_refused(f
     mistake = dict.fromkeys(rows, (whole, source))
     with pytest.raises(LeakError, match=r"hold block .* which it is scored on"):
         fit_nested(["gene_ridge"], whole, source=source, references=fitted.folder.references, level_one=mistake)
+
+
+BELIEVED = [n for n, c in COMBINERS.items() if c.family in FLEXIBLE and not c.needs_nested and c.default]
+
+
+def test_flexible_weights_that_are_believed_without_nested_fits_read_no_fold_means():
+    """Non-negative, or shared by many genes: beside a mean of fit rows, half of it and a near-perfect prior, which
+    together hold the mean of the scored fold, they gain no more than global weights do, which were always believed."""
+    gains = {name: [] for name in (*BELIEVED, "simplex", "global_ridge")}
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        fold, base = np.repeat(np.arange(3), 40), rng.normal(size=60)
+        y = base + rng.normal(size=(120, 60)) + rng.normal(0, 0.5, (3, 60))[fold]
+        means = np.stack([y[fold == k].mean(axis=0) for k in range(3)])
+        fitted = np.stack([means[[j for j in range(3) if j != k]].mean(axis=0) for k in range(3)])[fold]
+        prior = np.repeat((base + rng.normal(0, 0.1, 60))[None], 120, axis=0)
+        models = {"fitted": fitted, "half": 0.5 * fitted + rng.normal(0, 0.1, 60), "prior": prior}
+        names = [f"d{i}" for i in range(120)]
+        wanted = {"combiners": list(gains), "primary": "rmse_all@pooled"}
+        fit = ps.stack(models, treated=y, folds=fold, perturbation=names, **wanted)
+        error = fit.leaderboard["rmse_all@own"]
+        assert not set(BELIEVED) & {n for n, why in fit.choice.marked.items() if "partial nesting" in why}
+        for name in gains:
+            gains[name].append(1 - error[name] / error[list(models)].min())
+    believed = max(np.mean(gains[n]) for n in BELIEVED)
+    assert len(BELIEVED) == 7 and believed < 0.005 and max(max(gains[n]) for n in BELIEVED) < 0.015, gains

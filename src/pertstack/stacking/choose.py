@@ -175,7 +175,10 @@ def untrusted(nested: NestedFits, candidates: Sequence[str]) -> dict[str, str]:
     """Flexible combiners whose score cannot be believed because the nesting is partial, with the reason.
 
     The base models behind the level-one rows of one fold were fitted on the fold that is scored; its means, gene by
-    gene, can be read out of their predictions by weights that differ by gene (docs/decisions/0005-true-nesting.md).
+    gene, can be read out of their predictions by slopes of either sign with an intercept for every gene
+    (docs/decisions/0005-true-nesting.md). Weights that are not negative, or shared by many genes without such an
+    intercept, cannot: where they were scored both ways the score without nested fits was not too hopeful
+    (docs/lab/partial-nesting.md).
     """
     if nested.settings.get("nesting") == "full":
         return {}
@@ -183,7 +186,8 @@ def untrusted(nested: NestedFits, candidates: Sequence[str]) -> dict[str, str]:
         "not shipped: its out-of-fold score is too hopeful, since the base models behind its training rows were fitted "
         "on the scored fold (partial nesting); nested fits of every model would settle it"
     )
-    return {name: why for name in candidates if nested.combiner(name).family in FLEXIBLE}
+    barred = [c.name for c in map(nested.combiner, candidates) if c.family in FLEXIBLE and c.needs_nested]
+    return dict.fromkeys(barred, why)
 
 
 def _climb_down(panel: Panel, nested: NestedFits, eligible: Sequence[str], critical: float) -> list[Rung]:

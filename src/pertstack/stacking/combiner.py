@@ -38,6 +38,7 @@ class Combiner(ABC):
     needs: ClassVar[frozenset[Need]]
     complexity: ClassVar[int]
     candidate: ClassVar[bool] = True  # may ship; False for references that are only shown
+    needs_nested: ClassVar[bool] = True  # a flexible one whose score is believed on nested fits only (decision 0005)
     default: ClassVar[bool] = True  # fitted when no combiners are named; False for slow ones and variants of others
 
     @abstractmethod

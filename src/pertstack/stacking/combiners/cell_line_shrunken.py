@@ -32,6 +32,7 @@ class CellLineShrunken(Combiner):
     family: ClassVar[Family] = "condition"
     needs: ClassVar[frozenset[Need]] = frozenset({"gene_moments"})
     complexity: ClassVar[int] = 5
+    needs_nested: ClassVar[bool] = False
 
     def fit(self, evidence: Evidence) -> LinearWeights:
         lines = tuple(evidence.line_sums)

@@ -74,6 +74,7 @@ class FeatureWeighted(Combiner):
     family: ClassVar[Family] = "condition"
     needs: ClassVar[frozenset[Need]] = frozenset({"gene_moments"})
     complexity: ClassVar[int] = 5
+    needs_nested: ClassVar[bool] = False
 
     def fit(self, evidence: Evidence) -> LinearWeights:
         sums, n_models = evidence.sums, evidence.n_models

@@ -85,6 +85,7 @@ class GeneGroups(Combiner):
     family: ClassVar[Family] = "gene"
     needs: ClassVar[frozenset[Need]] = frozenset({"gene_moments"})
     complexity: ClassVar[int] = 5
+    needs_nested: ClassVar[bool] = False
     by: By = "variance"
     n_groups: int = 5
     gmt: str | None = None

@@ -59,6 +59,7 @@ class GeneSimplex(Combiner):
     family: ClassVar[Family] = "gene"
     needs: ClassVar[frozenset[Need]] = frozenset({"gene_moments"})
     complexity: ClassVar[int] = 6
+    needs_nested: ClassVar[bool] = False
     pull: float | None = None  # None: chosen by leaving folds out
 
     def fit(self, evidence: Evidence) -> LinearWeights:

@@ -50,6 +50,7 @@ class GeneInverseMse(Combiner):
     family: ClassVar[Family] = "gene"
     needs: ClassVar[frozenset[Need]] = frozenset({"gene_moments"})
     complexity: ClassVar[int] = 3
+    needs_nested: ClassVar[bool] = False
 
     def fit(self, evidence: Evidence) -> LinearWeights:
         sums = evidence.sums

@@ -125,6 +125,7 @@ class Selector(Combiner):
     family: ClassVar[Family] = "sample"
     needs: ClassVar[frozenset[Need]] = frozenset({"sample_moments", "slices"})
     complexity: ClassVar[int] = 6
+    needs_nested: ClassVar[bool] = False
     strength: float | None = None  # None: chosen by leaving folds out
 
     def fit(self, evidence: Evidence) -> SelectedModel:

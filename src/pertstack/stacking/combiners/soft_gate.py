@@ -122,6 +122,7 @@ class SoftGate(Combiner):
     family: ClassVar[Family] = "sample"
     needs: ClassVar[frozenset[Need]] = frozenset({"gene_moments", "sample_moments", "slices"})
     complexity: ClassVar[int] = 7
+    needs_nested: ClassVar[bool] = False
     strength: float | None = None  # None: chosen by leaving folds out
 
     def fit(self, evidence: Evidence) -> GatedWeights:
