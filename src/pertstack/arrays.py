@@ -150,9 +150,9 @@ def stack(
         they must be in one order already.
     folds, perturbation, cell_line, group : one entry per row; the group (default: perturbation) is what is resampled.
     combiners : names or combiners; None for all. primary : what is chosen by. reference : what is learned against.
-    trust_partial : let combiners with weights per gene, condition or sample ship. Arrays carry no nested fits, and base
-        models cross-fitted on these folds tell such weights the means of the scored fold
-        (docs/decisions/0005-true-nesting.md). Say True only when the models were fitted on other data altogether.
+    trust_partial : let combiners ship whose weights can read the means of the scored fold out of models cross-fitted
+        on these folds (``Combiner.needs_nested``; arrays carry no nested fits, docs/decisions/0005-true-nesting.md).
+        Say True only when the models were fitted on other data altogether.
     embeddings : {model: ArrayEmbedding(values, anchors)} of ``pertstack.predictions.sources.embedding``, for the
         combiner ``embedding_ridge``; anchors are the same rows embedded by the fit of every fold, without which
         vectors of two folds cannot be compared.

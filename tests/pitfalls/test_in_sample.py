@@ -56,7 +56,7 @@ def test_a_model_that_kept_rows_out_by_id_loses_exactly_the_rows_it_saw(store):
 def test_a_model_without_oof_is_refused_not_logged(store):
     """L13: others predict on the training rows and write a log line."""
     store.commit(Block("A", 0), "m", fitted_on=FittedOn.unknown())
-    with pytest.raises(LeakError, match="Nobody can say which samples 'm' was fitted on"):
+    with pytest.raises(LeakError, match="samples that 'm' was fitted on are unknown"):
         StoreSource(store.store, models=["m"]).sound(Block("A", 0), "m")
 
 
