@@ -223,6 +223,19 @@ def test_many_mutated_files_are_refused_in_words_or_read(tmp_path: Path, name: s
     held(DOORS[name], tmp_path, MANY)
 
 
+@pytest.mark.slow
+def test_many_mutated_checkpoints_are_refused_in_words_or_read(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from pertstack.fit.torch.checkpoint import Identity, read_checkpoint, write_checkpoint
+
+    identity = Identity("rows", "params")
+    state = {"epoch": 3, "model": {"w": torch.ones(4, 3)}, "loss": [0.5, 0.25]}
+    door = Door(
+        "checkpoint.pt", lambda p: write_checkpoint(p, identity, state), lambda p: str(read_checkpoint(p, identity))
+    )
+    held(door, tmp_path, MANY)
+
+
 def test_the_child_tells_of_a_traceback_a_crash_a_hang_and_a_gigabyte() -> None:
     def step(number: int) -> object:
         if number == 1:

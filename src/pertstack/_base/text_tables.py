@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
+from pertstack._base.damage import damage_named
 from pertstack._base.dialects import (
     BLOCK,
     BROKEN,
@@ -183,6 +184,11 @@ def text_table(path: Path, *, blanks: bool = True, quotes: bool = True) -> TextT
     InputError
         Empty, not text, damaged, a column name that occurs twice, numbers that could mean two things.
     """
+    with damage_named(path):
+        return _text_table(path, blanks, quotes)
+
+
+def _text_table(path: Path, blanks: bool, quotes: bool) -> TextTable:
     encoding = encoding_of(path)
     text, whole = head_of(path, encoding)
     carriage = "\n" not in text and "\r" in text

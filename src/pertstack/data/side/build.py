@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertstack._base.damage import damage_named
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack.data.labels import look_up
@@ -67,23 +68,26 @@ def build_side(
     kinds: dict[FeatureKind, PerturbationFeatures] = {}
     findings: list[Finding] = []
     if features is not None:
-        kinds["user"] = _user(Path(features), names, findings)
+        with damage_named(features):
+            kinds["user"] = _user(Path(features), names, findings)
     structures = _structures(obs, names, findings)
     if structures is not None:
         kinds["structure"] = structures
     perturbed = _perturbed_genes(obs, names, genes)
     if perturbed is not None:
         kinds["genes"] = perturbed
-    table = read_targets(Path(targets)) if targets is not None else targets_of(uns.get("targets"), "uns['targets']")
+    with damage_named(targets or "uns['targets']"):
+        table = read_targets(Path(targets)) if targets is not None else targets_of(uns.get("targets"), "uns['targets']")
     if table:
         found = _targets(table, names, genes, str(targets or "uns['targets']"), findings, asked=targets is not None)
         if found is not None:
             kinds["targets"] = found
-    edges = (
-        read_edges(Path(graph), genes, graph_min_score, None if graph_names is None else Path(graph_names))
-        if graph is not None
-        else edges_of_table(uns.get("graph"), genes, None)
-    )
+    with damage_named(graph or "uns['graph']"):
+        edges = (
+            read_edges(Path(graph), genes, graph_min_score, None if graph_names is None else Path(graph_names))
+            if graph is not None
+            else edges_of_table(uns.get("graph"), genes, None)
+        )
     return SideInformation(kinds, _graph(edges, genes, findings) if edges is not None else None), findings
 
 
