@@ -103,7 +103,11 @@ class FoldPlan:
         support: pd.Series[bool] | None = None,
     ) -> FoldPlan:
         """Plan from an explicit table in a file: parquet, CSV or TSV. See ``from_table``."""
-        return cls.from_table(load_table(Path(path)), obs, group_by, n_folds, seed, support)
+        table = load_table(Path(path))
+        try:
+            return cls.from_table(table, obs, group_by, n_folds, seed, support)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
 
     def extend(self, obs: pd.DataFrame) -> FoldPlan:
         """The plan with the samples of ``obs`` that it does not know yet; every known sample stays where it is.
