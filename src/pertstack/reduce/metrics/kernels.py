@@ -1,4 +1,4 @@
-"""Loops behind the metrics: sums over a gene set, ranks, distances. Formulas are in ``definitions.py``.
+"""Loops behind the metrics: sums over a gene set, distances. Formulas are in ``definitions.py``.
 
 Differences are taken in float64 from float32 profiles, so they are exact; centred sums are taken in two passes.
 A reference is an array (n, n_genes) or (1, n_genes): one row for each sample, or one for all.
@@ -131,39 +131,6 @@ def whole_sums(prediction, treated, reference, rows, out):  # type: ignore[no-un
             t[g] = np.float64(treated[i, g]) - np.float64(ref[g])
             p[g] = np.float64(prediction[i, g]) - np.float64(ref[g])
         _sums_of(t, p, n_genes, out[at])
-
-
-@kernel
-def mean_ranks(values, order, out):  # type: ignore[no-untyped-def]
-    """Ranks from 1 of each row of values (n, n_genes), ties sharing their mean rank; ``order`` sorts the row.
-
-    ``out`` may be float32: half integers up to 2 ** 23 are exact in it.
-    """
-    n = values.shape[1]
-    for row in range(values.shape[0]):
-        v, o, i = values[row], order[row], 0
-        while i < n:
-            j = i
-            while j + 1 < n and v[o[j + 1]] == v[o[i]]:
-                j += 1
-            for q in range(i, j + 1):
-                out[row, o[q]] = 0.5 * (i + j) + 1.0
-            i = j + 1
-
-
-@kernel
-def spearman_of_ranks(truth, prediction, out):  # type: ignore[no-untyped-def]
-    """Correlation of ranks (n, n_genes) row by row, into out (n,); 0 where either side is constant in rank."""
-    n_genes = truth.shape[1]
-    t = np.empty(n_genes, dtype=np.float64)
-    p = np.empty(n_genes, dtype=np.float64)
-    sums = np.empty(N_SUMS, dtype=np.float64)
-    for i in range(truth.shape[0]):
-        for g in range(n_genes):
-            t[g], p[g] = truth[i, g], prediction[i, g]
-        _sums_of(t, p, n_genes, sums)
-        scale = np.sqrt(sums[S_TT] * sums[S_PP])
-        out[i] = sums[S_TP] / scale if scale > 0.0 else 0.0
 
 
 @kernel

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pertstack.data.rows import Float32
-from pertstack.reduce.metrics.kernels import mean_ranks
+from pertstack.reduce.metrics.ranks import mean_ranks
 from pertstack.reduce.tile import Tile
 from pertstack.stacking.combiner import Combiner, Family, FittedCombiner, Need
 from pertstack.stacking.evidence import Evidence
@@ -34,7 +34,7 @@ def place_and_profile(delta: Float32, n_genes: int) -> tuple[Array, Array]:
     n, q = delta.shape
     profile = np.sort(delta, axis=1).astype(np.float64)
     ranks = np.empty((n, q), dtype=np.float64)
-    mean_ranks(delta, np.argsort(delta, axis=1), ranks)
+    mean_ranks(np.ascontiguousarray(delta), np.zeros((1, q), dtype=delta.dtype), 0, n, ranks)
     if q != n_genes:
         wanted = np.broadcast_to((np.arange(n_genes) + 0.5) / n_genes, (n, n_genes))
         profile = value_at(profile, wanted)
