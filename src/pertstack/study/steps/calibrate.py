@@ -40,7 +40,7 @@ BESIDE: tuple[str, ...] = (
     "pds_cosine@pooled",
 )
 """Calibrated beside the panel and the declared order, because people are asked for them."""
-_RULE = 1  # of the calibration: another rule, another key
+_RULE = 2  # of the calibration: another rule, another key; 2: retrieval and @others within the fold
 
 
 @dataclass(frozen=True)
