@@ -8,11 +8,11 @@ AXE    := $(VENV)/axe/node_modules/axe-core/axe.min.js
 
 export MPLBACKEND := Agg
 # Tests run side by side; BLAS threads beside them only wait for each other.
-test test-all laws: export OMP_NUM_THREADS := 1
-test test-all laws: export OPENBLAS_NUM_THREADS := 1
-test test-all laws: export MKL_NUM_THREADS := 1
+test suite test-all laws: export OMP_NUM_THREADS := 1
+test suite test-all laws: export OPENBLAS_NUM_THREADS := 1
+test suite test-all laws: export MKL_NUM_THREADS := 1
 
-.PHONY: help setup demo test test-all laws processors docs axe package matrix lint types bench worlds zoo judges calibration mutants clean
+.PHONY: help setup demo test suite test-all laws processors docs axe package matrix lint types bench worlds zoo judges calibration mutants clean
 
 help:
 	@echo "make setup     the environment alone; .venv/bin/pertstack works afterwards"
@@ -65,7 +65,11 @@ package: $(STAMP)
 matrix:
 	$(PYTHON) tests/matrix.py
 
-test: lint types axe
+# Types are checked beside the tests: both use one core for a while where there are two.
+test: lint axe
+	@$(MAKE) --no-print-directory -j2 types suite
+
+suite: $(STAMP)
 	@echo "== tests (the slow ones are in make test-all); the slowest ten are listed at the end"
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" -q --durations=10 --tb=short
 

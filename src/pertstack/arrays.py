@@ -9,7 +9,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -26,18 +27,30 @@ from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
 from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
-from pertstack.stacking.choose import Choice, choose
+from pertstack.stacking.choose import Choice, choice_in_words, choose
 from pertstack.stacking.combine_arrays import combine_arrays, sample_table
 from pertstack.stacking.combiner import Combiner
 from pertstack.stacking.nested import NestedFits, fit_nested
+from pertstack.stacking.slopes import slopes_of
 from pertstack.stacking.sums import Reference
+from pertstack.verdict.board import Form, Leaderboard, Split
+from pertstack.verdict.in_notebook import ShowsBoard
+from pertstack.verdict.oof_board import oof_board
 from pertstack.verdict.probes.rows import sample_rows
 from pertstack.verdict.probes.run import accused, accused_gravely, probe_model
+from pertstack.write.oof_table import SHOWN
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
-class StackFit:
-    """What ``stack`` found: nested scores, weights, the choice and its reasons."""
+@dataclass(frozen=True, repr=False)
+class StackFit(ShowsBoard):
+    """What ``stack`` found: nested scores, weights, the choice and its reasons.
+
+    In a notebook: the choice, the best rows with intervals, ``to_frame()``, ``plot_differences()``,
+    ``plot_weights()``, ``plot_calibration()``.
+    """
 
     scores: ScoreTable
     nested: NestedFits
@@ -51,11 +64,47 @@ class StackFit:
     """Models left out because a probe shows that they saw the rows they predict: model -> what it shows."""
     accepted: tuple[str, ...] = ()
     """Models that a probe accuses and that take part because ``accept_accused`` names them."""
+    slopes: Mapping[str, float] = field(default_factory=dict)
+    """Of the measured on every model's predicted change, out of fold; 1 is well calibrated."""
+    unit: str = "perturbation"
+    """What is resampled whole."""
 
     @property
     def chosen(self) -> str:
         """Name of the combiner that passed no-harm; ``best_single`` when none did."""
         return self.choice.chosen
+
+    @property
+    def headline(self) -> str:
+        """The choice in one sentence."""
+        return choice_in_words(self.choice, accused=self.accused, accepted=self.accepted)
+
+    @cached_property
+    def _short(self) -> Leaderboard:
+        return self._leaderboard(SHOWN)
+
+    def _board(self) -> Leaderboard:
+        return self._short
+
+    def _leaderboard(self, metrics: Sequence[str] | None = None) -> Leaderboard:
+        scores, nested = self.scores, self.nested
+        return oof_board(scores, nested, self.choice, headline=self.headline, unit=self.unit, metrics=metrics)
+
+    def to_frame(self, split: Split | None = None, *, form: Form = "tidy") -> pd.DataFrame:
+        """Every out-of-fold score with its interval; see ``Leaderboard.to_frame``."""
+        return self._leaderboard().to_frame(split, form=form)
+
+    def plot_weights(self, combiner: str | None = None) -> Figure:
+        """Weights on base models, of one combination or of all, as a matplotlib figure."""
+        from pertstack.write.stack_pictures import weights_picture
+
+        return weights_picture(self.weights, combiner)
+
+    def plot_calibration(self) -> Figure:
+        """Slope of the measured on every model's predicted change, as a matplotlib figure; 1 is well calibrated."""
+        from pertstack.write.stack_pictures import calibration_picture
+
+        return calibration_picture(self.slopes)
 
     @property
     def leaderboard(self) -> pd.DataFrame:
@@ -234,8 +283,10 @@ def stack(
         metrics = tuple(dict.fromkeys([wanted.name, *DEFAULT_PANEL]))
         table = score(source, nested.combines(), references, metrics=metrics)
         choice = choose(table, nested, seed=seed, trust_partial=trust_partial)
+        slopes = slopes_of(reduction)
     named = gene_names is not None or ordered.columns is not None
-    return StackFit(table, nested, choice, references, findings, named, left_out, tuple(sorted(set(accept_accused))))
+    accepted, unit = tuple(sorted(set(accept_accused))), "perturbation" if group is None else "group"
+    return StackFit(table, nested, choice, references, findings, named, left_out, accepted, slopes, unit)
 
 
 def _left_out(findings: Sequence[Finding], models: Iterable[str], accepted: Sequence[str]) -> dict[str, str]:

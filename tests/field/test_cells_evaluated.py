@@ -35,7 +35,7 @@ def test_predicted_counts_of_the_test_against_the_cells_of_the_whole_screen(tmp_
         own = pairs.loc[[s.rsplit("|", 1)[0] for s in samples]].to_numpy()
         expected = np.sqrt(((own - truth.loc[list(samples)].to_numpy()) ** 2).mean(axis=1))
         np.testing.assert_allclose(found.scores.values(name, "rmse_all@own"), expected, rtol=1e-4)
-    board = found.leaderboard.to_frame()
+    board = found.leaderboard.to_frame(form="wide")
     assert board.loc["near", "rmse_all@own"] < board.loc["far", "rmse_all@own"]
     found.save(tmp_path / "evaluation")  # findings with numbers that are not finite are written as null
     assert pd.read_json(tmp_path / "evaluation" / "findings.json").shape[0] > 0

@@ -65,6 +65,9 @@ class Reduction:
     tables: Mapping[Block, pd.DataFrame]  # sample_id, block, cell_line, fold, perturbation, group
     findings: tuple[Finding, ...] = field(default=())
 
+    def __repr__(self) -> str:
+        return f"Reduction({self.n_models} models, {self.n_genes:,} genes, {len(self.samples):,} samples)"
+
     @property
     def blocks(self) -> tuple[Block, ...]:
         return tuple(self.parts)

@@ -86,6 +86,23 @@ class Choice:
         }
 
 
+def choice_in_words(choice: Choice, *, accused: Collection[str] = (), accepted: Collection[str] = ()) -> str:
+    """The choice in one sentence with its numbers, after models left out for a leak or taken in despite one."""
+    said = f"Not stacked, because a probe accuses them: {', '.join(accused)}. " if accused else ""
+    if accepted:
+        said = f"ACCUSED MODELS TAKE PART, as accepted: {', '.join(accepted)}. {said}"
+    chosen, single = choice.chosen, choice.best_single
+    if chosen == BEST_SINGLE:
+        return f"{said}No combination is shown to beat {single} out of fold, so {single} ships alone."
+    rung = next(r for r in choice.ladder if r.name == chosen and r.passed)
+    gain = f"{rung.gain.value:+.4f} over {single} on {choice.primary} out of fold"
+    if rung.bound <= 0:
+        return (
+            f"{said}No gain is proven. {chosen} ships as a safe bet: {gain}, and shown not to be worse on any measure."
+        )
+    return f"{said}{chosen} is chosen: {gain}, lower bound {rung.bound:+.4f}."
+
+
 def choose(
     table: ScoreTable,
     nested: NestedFits,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.files import read_json
+from pertstack.stacking.weights import mean_weights
 from pertstack.study.audit.probes import stored_probes
 from pertstack.study.folder import StudyFolder
 from pertstack.verdict.checks.facts import Facts
@@ -37,14 +38,6 @@ def check_facts(folder: StudyFolder, combiners: Mapping[str, Any], verdict: Verd
         coverage=read_json(coverage)["coverage"] if coverage.exists() else None,
         accused=accused(stored_probes(folder)) if (folder.results / "probes.json").exists() else None,
     )
-
-
-def mean_weights(found: Mapping[str, Any]) -> dict[str, float] | None:
-    """Weight per base model, mean over genes; None for combiners without linear weights."""
-    models, mean = found.get("models"), found.get("mean")
-    if not isinstance(models, list) or not isinstance(mean, list) or len(models) != len(mean):
-        return None
-    return dict(zip(models, mean, strict=True))
 
 
 def correlation_frame(diversity: Mapping[str, Any], name: str) -> pd.DataFrame:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -29,7 +30,7 @@ class JobCount:
     scope: str = "pooled"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Status:
     """What is there. ``matrix`` maps model -> block id -> committed | partial | absent | missing."""
 
@@ -62,6 +63,11 @@ class Status:
             },
             "absent": self.reasons,
         }
+
+    def __repr__(self) -> str:
+        console = Console(width=100, file=StringIO(), record=True)
+        console.print(self.to_rich())
+        return console.export_text().rstrip()
 
     def to_rich(self) -> Group:
         """Facts, steps, and a model x block matrix for the terminal."""

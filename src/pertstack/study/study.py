@@ -9,11 +9,11 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from threadpoolctl import threadpool_limits
 
-from pertstack._base.errors import InputError, MissingFileError, PlanLockedError, unknown_name
+from pertstack._base.errors import InputError, MissingFileError, PlanLockedError, StackingError, unknown_name
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
 from pertstack.data.choices import ControlChoice, Normalise
@@ -27,9 +27,9 @@ from pertstack.design.analysis_plan import (
 )
 from pertstack.design.plan.folds import FoldPlan
 from pertstack.design.plan.known import PARTS, SEEN, SINGLE, fitted_of, known_levels
-from pertstack.fit.jobs import JobResult
 from pertstack.fit.profiles import file_profile, hyper_parameters, load_models_toml
 from pertstack.fit.registry import available, get_row
+from pertstack.fit.results import JobResults
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.reduce.reduction import Reduction
 from pertstack.stacking.registry import make_combiner
@@ -49,6 +49,9 @@ from pertstack.study.steps.stack import Stacked, stack_study, stored_key
 from pertstack.study.steps.verdict import judge_study
 from pertstack.study.steps.withdraw import finish_withdrawals, withdrawn_blocks
 from pertstack.verdict.board import Leaderboard
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -96,11 +99,19 @@ class Study:
         )
 
     def _repr_html_(self) -> str:
-        """The same for a notebook, with the steps done."""
+        """The same for a notebook, with the steps done, the headline once there is one, and the next command."""
         from html import escape
 
-        steps = ", ".join(name for name, done in self.status().steps.items() if done)
-        return f"<p><b>{escape(repr(self))}</b><br>Question: {escape(self.plan.question)}<br>done: {steps}</p>"
+        status = self.status()
+        steps = ", ".join(name + " (stale)" * (name in status.stale) for name, done in status.steps.items() if done)
+        lines = [f"<b>{escape(repr(self))}</b>", f"Question: {escape(self.plan.question)}", f"done: {steps}"]
+        if status.steps["verdict"] and "verdict" not in status.stale:
+            try:
+                said = self.headline()
+            except StackingError as error:  # a verdict that was tampered with: looking must not fail, nor hide it
+                said = str(error)
+            lines.append(f"<b>{escape(said)}</b>")
+        return f"<p>{'<br>'.join([*lines, f'next: <code>{escape(status.next_step)}</code>'])}</p>"
 
     # -- making and opening ------------------------------------------------------------------------------------------
 
@@ -286,7 +297,7 @@ class Study:
         address: str | None = None,
         time_limit: float | None = None,
         profile: str | None = None,
-    ) -> list[JobResult]:
+    ) -> JobResults:
         """Cross-fit base models: every fold and the final fit; finished jobs are look-ups.
 
         ``nested`` adds fits without each pair of folds, by which combiners are scored honestly (decision 0005).
@@ -295,20 +306,22 @@ class Study:
 
         Returns
         -------
-        list of JobResult
+        list of JobResult, which a notebook shows as counts and failures
             One per job; a failed job says why and where its log is, the others are done.
         """
         chosen = self._hyper_parameters(models, profile)
-        return cross_fit_study(
-            self.folder,
-            models,
-            params=chosen,
-            scope=scope,
-            nested=nested,
-            workers=workers,
-            engine=engine,
-            address=address,
-            time_limit=time_limit,
+        return JobResults(
+            cross_fit_study(
+                self.folder,
+                models,
+                params=chosen,
+                scope=scope,
+                nested=nested,
+                workers=workers,
+                engine=engine,
+                address=address,
+                time_limit=time_limit,
+            )
         )
 
     def _hyper_parameters(self, models: Sequence[str], profile: str | None) -> dict[str, dict[str, Any]]:
@@ -443,6 +456,24 @@ class Study:
         """The verdict in one sentence."""
         return self.leaderboard().headline
 
+    def plot_differences(self, *, every: bool = False) -> Figure:
+        """Differences to the best single model in the last verdict, as a matplotlib figure."""
+        return self.leaderboard().plot_differences(every=every)
+
+    def plot_weights(self, combiner: str | None = None) -> Figure:
+        """Weights on base models, of one combination or of all, as a matplotlib figure."""
+        from pertstack.write.stack_pictures import weights_picture
+
+        stored = stored_stack(self.folder)
+        return weights_picture({name: facts["weights"] for name, facts in stored.combiners.items()}, combiner)
+
+    def plot_calibration(self) -> Figure:
+        """Slope of the measured on every model's predicted change, as a matplotlib figure; 1 is well calibrated."""
+        from pertstack.write.stack_pictures import calibration_picture
+
+        stored_stack(self.folder)  # refuses where nothing is stacked, or where it is out of date
+        return calibration_picture(read_json(self.folder.results / "oof.json")["slopes"])
+
     @_writes
     def report(self) -> Path:
         """Write ``report.html`` and return its path."""
@@ -462,22 +493,22 @@ class Study:
         memory: str = "1 GB",
         profile: str | None = None,
         key: Path | str | None = None,
-    ) -> list[JobResult]:
+    ) -> JobResults:
         """Everything that is still missing, in order (``key``: of a sealed test).
 
         Returns the jobs that failed; the rest of the study goes on.
         """
         if self._judged() and not models:
             self.report()  # nothing is missing: what was judged stays as it is
-            return []
+            return JobResults()
         wanted = list(models) if models else self._unfinished()
         self._refuse_undoing(wanted)
-        results = self.cross_fit(wanted, scope=scope, workers=workers, profile=profile) if wanted else []
+        results = self.cross_fit(wanted, scope=scope, workers=workers, profile=profile) if wanted else JobResults()
         if not self._up_to_date():
             self.stack(workers=workers, memory=memory)
         self.verdict(workers=workers, memory=memory, key=key)
         self.report()
-        return [r for r in results if not r.ok]
+        return JobResults(r for r in results if not r.ok)
 
     def _judged(self) -> bool:
         """Whether a verdict judged the stack that is on disk."""

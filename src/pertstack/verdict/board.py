@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pandas as pd
 from rich.console import Console, ConsoleOptions, Group, RenderResult
@@ -24,11 +24,15 @@ from pertstack._base.errors import InputError, unknown_name
 from pertstack._base.files import read_json, write_atomic
 from pertstack._base.shown import shown, spreadsheet_cell
 from pertstack.design.metric_names import direction, find_metric, split_metric
-from pertstack.verdict import board_text
+from pertstack.verdict import board_frames, board_text
 from pertstack.verdict.decision import Decision
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Kind = Literal["base", "combiner", "reference", "ceiling"]
 Split = Literal["oof", "test"]
+Form = Literal["tidy", "wide", "long"]
 KINDS: tuple[Kind, ...] = ("base", "combiner", "reference", "ceiling")
 FORMAT = 1
 
@@ -188,27 +192,29 @@ class Leaderboard:
             write_atomic(Path(path), text.encode())
         return text
 
-    def to_frame(self, split: Split | None = None, *, form: Literal["wide", "long"] = "wide") -> pd.DataFrame:
-        """Wide: one line per name of a split, ranked, one column per metric. Long: every number of every split."""
-        if form == "long":
-            rows = [r for s in ("test", "oof") if split in (None, s) for r in self.ranked(s)]
-            return pd.DataFrame([line for r in rows for line in _long_lines(r)], columns=_LONG_COLUMNS)
-        if form != "wide":
-            raise InputError(f"form is {form!r}; a frame is 'wide' or 'long'.")
-        lines = []
-        for row in self.ranked(split):
-            cell, versus = row.score(self.primary), row.versus(self.primary)
-            lines.append(
-                {"name": row.name, "kind": row.kind, "chosen": row.name == self.chosen}
-                | {m: c.value for m, c in row.scores.items()}
-                | {
-                    f"{self.primary} lo": cell.ci[0] if cell and cell.ci else None,
-                    f"{self.primary} hi": cell.ci[1] if cell and cell.ci else None,
-                    "gain over best single": versus.difference if versus else None,
-                    "cautions": "; ".join(row.cautions),
-                }
-            )
-        return pd.DataFrame(lines).set_index("name") if lines else pd.DataFrame()
+    def to_frame(self, split: Split | None = None, *, form: Form = "tidy") -> pd.DataFrame:
+        """Every number as a data frame.
+
+        Parameters
+        ----------
+        split : "test" or "oof"; default the one a reader should look at (the test once it was opened), both for "long".
+        form : "tidy": one line per name and metric, best name first, with columns name, metric, reference, value, low,
+            high, kind, split, difference (to the best single model, in units of the metric), its bounds, counts.
+            "wide": one line per name, one column per metric. "long": the columns of ``leaderboard.csv``.
+        """
+        if form not in get_args(Form):
+            raise InputError(f"form is {form!r}; a frame is {', '.join(map(repr, get_args(Form)))}.")
+        made: pd.DataFrame = getattr(board_frames, form)(self, split)
+        return made
+
+    def plot_differences(self, split: Split | None = None, *, every: bool = False) -> Figure:
+        """Differences to the best single model with their intervals, as a matplotlib figure; right of zero is better.
+
+        The best ten rows, what was chosen and the best single model, or ``every`` row.
+        """
+        from pertstack.verdict.board_figure import differences_figure  # matplotlib is slow to import
+
+        return differences_figure(self, split, every=every)
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Leaderboard:
@@ -268,59 +274,11 @@ class Leaderboard:
         return board_text.for_console(self, options)
 
 
-_LONG_COLUMNS = [
-    "name",
-    "kind",
-    "split",
-    "metric",
-    "reference",
-    "value",
-    "ci_lo",
-    "ci_hi",
-    "n_valid",
-    "n",
-    "difference",
-    "difference_lo",
-    "difference_hi",
-    "p",
-    "cautions",
-]
-
-
 def schema() -> dict[str, Any]:
     """The JSON Schema of ``leaderboard.json`` that ships with the package."""
     text = files("pertstack.verdict").joinpath("schemas/leaderboard.schema.json").read_text(encoding="utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded
-
-
-def _long_lines(row: LeaderboardRow) -> list[dict[str, Any]]:
-    lines = []
-    for name, cell in row.scores.items():
-        metric, reference = split_metric(name)
-        lo, hi = cell.ci or (None, None)
-        versus = row.versus(name)
-        d_lo, d_hi = (versus.ci if versus and versus.ci else None) or (None, None)
-        lines.append(
-            {
-                "name": row.name,
-                "kind": row.kind,
-                "split": row.split,
-                "metric": metric,
-                "reference": reference,
-                "value": cell.value,
-                "ci_lo": lo,
-                "ci_hi": hi,
-                "n_valid": cell.n_valid,
-                "n": cell.n,
-                "difference": versus.difference if versus else None,
-                "difference_lo": d_lo,
-                "difference_hi": d_hi,
-                "p": versus.p if versus else None,
-                "cautions": "; ".join(row.cautions),
-            }
-        )
-    return lines
 
 
 def _row_to_dict(row: LeaderboardRow) -> dict[str, Any]:

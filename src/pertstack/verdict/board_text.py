@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from pertstack.verdict.board import Leaderboard, LeaderboardRow, ScoreCell, Split
 
 
+FIRST = 10
+"""Rows that a terminal or a notebook shows at first."""
+WIDE = 130
+"""Columns from which the whole table fits into one line a row."""
+
+
 def table(board: Leaderboard, split: Split | None = None) -> tuple[list[str], list[list[str]]]:
     """Header and lines of the short table, as text."""
     shown = board.shown_metrics()
@@ -70,29 +76,43 @@ def footer(board: Leaderboard, split: Split | None = None) -> str:
     return " ".join(parts)
 
 
-def plain(board: Leaderboard) -> str:
-    """The headline, the short table in columns and the footer, as text without any style."""
+def _first_and_rest(board: Leaderboard) -> tuple[list[str], list[list[str]], list[list[str]]]:
+    """Header; the lines of the best ten rows, of what ships and of the best single model; the other lines."""
     header, lines = table(board)
+    kept, rows = first_names(board), board.ranked()
+    first = [line for row, line in zip(rows, lines, strict=True) if row.name in kept]
+    return header, first, [line for row, line in zip(rows, lines, strict=True) if row.name not in kept]
+
+
+def first_names(board: Leaderboard, split: Split | None = None) -> set[str]:
+    """Names shown at first: the best ten, what was chosen, what ships, the best single model."""
+    ranked = board.ranked(split)
+    return {r.name for r in ranked[:FIRST]} | {n for n in (board.ships, board.chosen, board.best_single) if n}
+
+
+def plain(board: Leaderboard) -> str:
+    """The headline, the best rows in columns and the footer, as text without any style."""
+    header, lines, rest = _first_and_rest(board)
     widths = [max(len(x[i]) for x in [header, *lines]) for i in range(len(header))]
     text = ["  ".join(c.ljust(w) for c, w in zip(x, widths, strict=True)).rstrip() for x in [header, *lines]]
-    return "\n".join([*([board.headline] if board.headline else []), *text, footer(board)])
+    more = [f"{count_of(len(rest), 'more row')}: .to_frame() has them all."] if rest else []
+    return "\n".join([*([board.headline] if board.headline else []), *text, *more, footer(board)])
 
 
 def html(board: Leaderboard) -> str:
-    """The same as a table for a notebook; every name is escaped."""
-    header, lines = table(board)
+    """The same as a table for a notebook, the other rows folded away; every name is escaped."""
+    header, lines, rest = _first_and_rest(board)
+    top = f"<p><b>{escape(board.headline)}</b></p>" if board.headline else ""
+    more = f"<details><summary>{count_of(len(rest), 'more row')}</summary>{_html_table(header, rest)}</details>"
+    return f"{top}{_html_table(header, lines)}{more if rest else ''}<p>{escape(footer(board))}</p>"
+
+
+def _html_table(header: list[str], lines: list[list[str]]) -> str:
     head = "".join(f"<th style='text-align:left'>{escape(h)}</th>" for h in header)
     body = "".join(
         "<tr>" + "".join(f"<td style='text-align:left'>{escape(c)}</td>" for c in x) + "</tr>" for x in lines
     )
-    top = f"<p><b>{escape(board.headline)}</b></p>" if board.headline else ""
-    return f"{top}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{escape(footer(board))}</p>"
-
-
-FIRST = 10
-"""Rows that a terminal shows before "--all"."""
-WIDE = 130
-"""Columns from which the whole table fits into one line a row."""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def for_console(board: Leaderboard, options: ConsoleOptions) -> RenderResult:
@@ -122,9 +142,7 @@ def short_table(board: Leaderboard, *, width: int, every: bool = False, split: S
     Narrower than ``WIDE`` each row takes two lines, names are never cut and numbers never broken.
     """
     ranked = board.ranked(split)
-    kept = {r.name for r in ranked if r.kind != "ceiling"} if every else {r.name for r in ranked[:FIRST]}
-    kept |= {n for n in (board.ships, board.chosen, board.best_single) if n}
-    kept |= {r.name for r in ranked} if every else set()
+    kept = first_names(board, split) | ({r.name for r in ranked} if every else set())
     drawn = rich_table(board, split, only=kept) if width >= WIDE else Group(*_narrow(board, split, kept, width))
     left = len(ranked) - sum(r.name in kept for r in ranked)
     if not left:

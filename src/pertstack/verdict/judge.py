@@ -21,6 +21,7 @@ from pertstack.verdict.board import Leaderboard, LeaderboardRow, Split, plain_js
 from pertstack.verdict.competitors import best_single_of, decompositions_of, matrix, rows_of, views_of
 from pertstack.verdict.decision import Case, Decision, decide
 from pertstack.verdict.gain.parts import Decomposition, Difference
+from pertstack.verdict.in_notebook import ShowsBoard
 from pertstack.verdict.known import known_at_fit
 from pertstack.verdict.looks import looks_in_words
 from pertstack.verdict.ranking import rank
@@ -29,8 +30,8 @@ from pertstack.verdict.several import Scores, gains_shown, several
 from pertstack.verdict.words import count_units
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, repr=False)
+class Verdict(ShowsBoard):
     """What came out. Frames as in ``views.py``; ``decomposition`` is the chosen combiner's among ``decompositions``."""
 
     leaderboard: Leaderboard
@@ -42,6 +43,9 @@ class Verdict:
     scaled_reason: str
     split: Split
     over_alone: Difference | None = None  # what ships less what would have shipped: the best single model out of fold
+
+    def _board(self) -> Leaderboard:
+        return self.leaderboard
 
     @property
     def headline(self) -> str:

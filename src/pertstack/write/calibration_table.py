@@ -7,10 +7,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from pertstack._base.colours import BLUE, GREEN, ORANGE, figure_style
 from pertstack.design.metric_labels import metric_label
 from pertstack.reduce.calibration import AUTO_ORDER, CHANCE, Calibration
 from pertstack.verdict.words import interval, number
-from pertstack.write.colours import BLUE, GREEN, ORANGE, figure_style
 
 WIDTH = 9.2
 

@@ -1,6 +1,6 @@
 """Figures of the verdict. Each returns a matplotlib ``Figure`` in the light palette, readable without colour.
 
-Numbers come ready from ``verdict/``; how a figure gets into the page is handled by ``colours.py`` and
+Numbers come ready from ``verdict/``; how a figure gets into the page is handled by ``_base/colours.py`` and
 ``report.py``.
 """
 
@@ -13,11 +13,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pertstack._base.colours import BLUE, GREEN, GRID, INK, KIND_STYLE, MUTED, ORANGE, figure_style
 from pertstack.design.metric_labels import metric_label
 from pertstack.verdict.board import Leaderboard, LeaderboardRow
 from pertstack.verdict.gain.parts import Decomposition, Part
 from pertstack.verdict.words import number
-from pertstack.write.colours import BLUE, GREEN, GRID, INK, KIND_STYLE, MUTED, ORANGE, figure_style
 
 WIDTH = 9.2
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pertstack.design.metric_labels import metric_label
-from pertstack.design.metric_names import direction
 from pertstack.verdict.board import Leaderboard, LeaderboardRow
+from pertstack.verdict.board_figure import gain_of
 from pertstack.verdict.words import interval, number
 
 SHOWN = 10
@@ -45,9 +45,9 @@ def forest(board: Leaderboard) -> dict[str, Any]:
     what lies beyond it is marked at the edge and keeps its number.
     """
     ranked = [r for r in board.ranked() if r.kind != "ceiling"] + [r for r in board.ranked() if r.kind == "ceiling"]
-    sign, facts = direction(board.primary), []
+    facts = []
     for row in ranked:
-        gain, low, high = _gain(row, board, sign)
+        gain, low, high = gain_of(board, row)
         facts.append((row, gain, low, high))
     first = {r.name for r, *_ in facts[:SHOWN]} | {board.chosen, board.best_single}
     shown = [x for r, g, lo, hi in facts if r.name in first for x in (g, lo, hi) if x is not None]
@@ -67,16 +67,6 @@ def forest(board: Leaderboard) -> dict[str, Any]:
         "label": metric_label(board.primary),
         "best": board.best_single or "the best single model",
     }
-
-
-def _gain(row: LeaderboardRow, board: Leaderboard, sign: int) -> tuple[float | None, float | None, float | None]:
-    if row.name == board.best_single:
-        return 0.0, None, None
-    versus = row.versus(board.primary)
-    if versus is None or versus.difference is None:
-        return None, None, None
-    low, high = sorted(sign * b for b in versus.ci) if versus.ci else (None, None)
-    return sign * versus.difference, low, high
 
 
 def _row(

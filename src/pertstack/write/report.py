@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from pertstack._base.colours import to_svg
 from pertstack._base.files import write_atomic
 from pertstack._base.shown import shown
 from pertstack.design.metric_labels import metric_label
@@ -24,7 +25,6 @@ from pertstack.verdict.words import interval, number
 from pertstack.write import figures
 from pertstack.write.board_table import main_table
 from pertstack.write.calibration_table import calibration_figure, calibration_rows
-from pertstack.write.colours import to_svg
 from pertstack.write.explain import explain
 from pertstack.write.forest import forest
 from pertstack.write.probe_table import probe_table

@@ -119,11 +119,11 @@ def test_csv_has_one_line_per_name_split_and_metric_and_agrees_with_the_rows():
 
 
 def test_frame_is_ranked_and_marks_the_chosen():
-    frame = board().to_frame()
+    frame = board().to_frame(form="wide")
     assert list(frame.index) == ["simplex", "mean", "biolord", "weak", "oracle"]
     assert frame.loc["simplex", "chosen"] and frame["chosen"].sum() == 1
-    assert board().to_frame("oof").index.tolist() == ["biolord"]
-    with pytest.raises(InputError, match="'wide' or 'long'"):
+    assert board().to_frame("oof", form="wide").index.tolist() == ["biolord"]
+    with pytest.raises(InputError, match="'tidy', 'wide', 'long'"):
         board().to_frame(form="tall")  # type: ignore[arg-type]
 
 

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pertstack._base import progress
+from pertstack._base.colours import figure_style, to_svg
 from pertstack._base.shown import shown
 from pertstack.cli import terminal
 from pertstack.study.steps.bundle import _table
-from pertstack.write.colours import figure_style, to_svg
 from pertstack.write.evaluation_page import evaluation_page
 from pertstack.write.report import render
 from unit.write.test_report import full_input

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pertstack._base.colours import VARIABLES, to_svg
 from pertstack._base.findings import Finding
 from pertstack.verdict.checks.checks import run_checks
 from pertstack.verdict.checks.facts import Facts
@@ -19,7 +20,6 @@ from pertstack.verdict.decision import IN_WORDS
 from pertstack.verdict.judge import judge
 from pertstack.verdict.setting import Setting
 from pertstack.verdict.words import number
-from pertstack.write.colours import VARIABLES, to_svg
 from pertstack.write.figures import leaderboard_figure
 from pertstack.write.probe_table import probe_table
 from pertstack.write.report import render, report

@@ -17,7 +17,7 @@ from pertstack.predictions.store.record import Record
 from pertstack.predictions.store.store import PredictionStore
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AddReport:
     """What came in and what did not."""
 
@@ -40,6 +40,8 @@ class AddReport:
         said += [f"{len(self.missing_genes):,} genes recorded as not predicted"] * bool(self.missing_genes)
         said += [f"{len(self.not_covered)} blocks without predictions"] * bool(self.not_covered)
         return "; ".join(said)
+
+    __repr__ = __str__
 
 
 def report_on(

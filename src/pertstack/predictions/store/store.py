@@ -27,6 +27,10 @@ from pertstack.predictions.store.record import Kind
 class PredictionStore(StoreCommits):
     """Predictions, control and treated of one fold plan and one gene list. Make one with ``create`` or ``open``."""
 
+    def __repr__(self) -> str:
+        found = f"{len(self.blocks())} blocks; models: {', '.join(self.models()) or 'none'}"
+        return f"PredictionStore({str(self.root)!r}: {len(self.gene_names):,} genes, {found})"
+
     # -- making and opening ------------------------------------------------------------------------------------------
 
     @classmethod

@@ -68,6 +68,12 @@ class Calibrated:
         found = self.metrics.get(self.primary)
         return "" if found is None or found.passes else doubt(found)
 
+    def __repr__(self) -> str:
+        return f"decides: {self.primary}\n{self.to_frame()[['conditions', 'bds', 'drf', 'passes']].to_string()}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>decides: {self.primary}</p>{self.to_frame().round(3).to_html()}"
+
     def to_frame(self) -> pd.DataFrame:
         """One row per metric: conditions, both controls, DRF and BDS with intervals, whether it passes."""
         rows = [{"metric": name, **_flat(c)} for name, c in self.metrics.items()]

@@ -33,10 +33,11 @@ from pertstack.reduce.references import References
 from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.reduce.tile import Combine, Tile
+from pertstack.stacking.slopes import slopes_of
 from pertstack.study.check_facts import correlation_frame
 from pertstack.study.evaluation_rows import TOLD, Matched, matched_values, on_disk
-from pertstack.study.steps.stack import slopes_of
 from pertstack.verdict.board import Kind, Leaderboard
+from pertstack.verdict.in_notebook import ShowsBoard
 from pertstack.verdict.judge import Verdict, judge
 from pertstack.verdict.probes.rows import sample_rows
 from pertstack.verdict.probes.run import accused, probe_model
@@ -45,6 +46,8 @@ from pertstack.verdict.resampling import GroupResampling
 from pertstack.verdict.setting import Setting
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from pertstack.write.report_input import ReportInput
 
 AUTO = "auto"
@@ -55,9 +58,12 @@ SHOWN = ("matched_by_key", "genes_by_list", "genes_by_second_name", *TOLD)
 FLOOR, MEAN = "mean_of_others", "mean"
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What came out: the board with its decision, scores per sample, the calibration, and everything to be said."""
+@dataclass(frozen=True, repr=False)
+class Evaluation(ShowsBoard):
+    """What came out: the board with its decision, scores per sample, the calibration, and everything to be said.
+
+    In a notebook: the board, ``to_frame()``, ``plot_differences()``, ``plot_calibration()``.
+    """
 
     verdict: Verdict
     scores: ScoreTable
@@ -72,6 +78,15 @@ class Evaluation:
     @property
     def leaderboard(self) -> Leaderboard:
         return self.verdict.leaderboard
+
+    def _board(self) -> Leaderboard:
+        return self.leaderboard
+
+    def plot_calibration(self) -> Figure:
+        """Slope of the measured on every model's predicted change, as a matplotlib figure; 1 is well calibrated."""
+        from pertstack.write.stack_pictures import calibration_picture
+
+        return calibration_picture(self.slopes)
 
     def save(self, folder: str | Path) -> Path:
         """Write leaderboard.json and .csv, scores.npz, calibration.json, findings.json, report.html; gives the page."""

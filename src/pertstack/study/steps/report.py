@@ -13,8 +13,9 @@ from pertstack._base.findings import Finding
 from pertstack._base.shown import count_of
 from pertstack._base.version import __version__
 from pertstack.design.ledger import LOOK
+from pertstack.stacking.weights import mean_weights
 from pertstack.study.audit.probes import stored_probes
-from pertstack.study.check_facts import check_facts, mean_weights
+from pertstack.study.check_facts import check_facts
 from pertstack.study.estimate import roughly
 from pertstack.study.folder import StudyFolder
 from pertstack.study.judged import recall_verdict

@@ -8,9 +8,11 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from pertstack._base.errors import InputError, unknown_name
 from pertstack._base.files import read_json, write_atomic, write_json
@@ -21,15 +23,14 @@ from pertstack.design.analysis_plan import AnalysisPlan
 from pertstack.predictions.sources.some_rows import SomeRows, spread_rows
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.reduce.diversity import Diversity
-from pertstack.reduce.reduction import Reduction
 from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
-from pertstack.stacking.choose import BEST_INFORMED, Choice, choose
+from pertstack.stacking.choose import BEST_INFORMED, Choice, choice_in_words, choose
 from pertstack.stacking.constants import constant_models
 from pertstack.stacking.nested import NestedFits
 from pertstack.stacking.registry import make_combiner, make_combiners
 from pertstack.stacking.saved import save_fitted
-from pertstack.stacking.sums import merge_within, regression_sums
+from pertstack.stacking.slopes import slopes_of
 from pertstack.study.audit.probes import probe_study, write_probes
 from pertstack.study.estimate import of_stack
 from pertstack.study.folder import StudyFolder
@@ -37,16 +38,27 @@ from pertstack.study.learned import of_fold
 from pertstack.study.members import left_out_models, seen_rows, stackable_models, unverified_models
 from pertstack.study.rows import DevelopmentRows, panel_metrics
 from pertstack.study.steps.calibrate import calibrate_study
+from pertstack.verdict.board import Form, Leaderboard, Split
+from pertstack.verdict.in_notebook import ShowsBoard
+from pertstack.verdict.oof_board import oof_board
 from pertstack.verdict.probes.run import accused_gravely
+from pertstack.write.oof_table import SHOWN
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ACCEPTED = "accusation_accepted"
 GAP_ROWS = 2000
 """Rows on which the final fits are scored beside the out-of-fold ones, for the gap between the two."""
 
 
-@dataclass(frozen=True)
-class Stacked:
-    """What the stack step found. ``key`` recognises the inputs: predictions, plans, combiners."""
+@dataclass(frozen=True, repr=False)
+class Stacked(ShowsBoard):
+    """What the stack step found. ``key`` recognises the inputs: predictions, plans, combiners.
+
+    In a notebook: the choice, the best rows of the out-of-fold leaderboard, ``to_frame()``, ``plot_differences()``,
+    ``plot_weights()``, ``plot_calibration()``.
+    """
 
     key: str
     models: tuple[str, ...]
@@ -62,31 +74,48 @@ class Stacked:
     probes: tuple[Finding, ...]
     accused: dict[str, str] = field(default_factory=dict)  # of left_out, those that a probe accuses: model -> of what
     accepted: tuple[str, ...] = ()  # accused models that take part because somebody said so
+    unit: str = "perturbation"  # what is held out and resampled whole
+    looks: int = 0  # at the test so far
 
     @property
     def headline(self) -> str:
         """The choice in one sentence, what was left out for a leak or taken in despite one, and what is to be seen."""
-        said = self._choice()
-        if self.accused:
-            said = f"Not stacked, because a probe accuses them: {', '.join(self.accused)}. {said}"
-        if self.accepted:
-            said = f"ACCUSED MODELS TAKE PART, as accepted: {', '.join(self.accepted)}. {said}"
-        return said
+        said = choice_in_words(self.choice, accused=self.accused, accepted=self.accepted)
+        return f"{said} Next: the verdict."
 
-    def _choice(self) -> str:
-        chosen, single = self.choice.chosen, self.choice.best_single
-        if chosen == "best_single":
-            return f"No combination is shown to beat {single} out of fold, so {single} ships alone. Next: the verdict."
-        rung = next(r for r in self.choice.ladder if r.name == chosen and r.passed)
-        if rung.bound <= 0:
-            return (
-                f"No gain is proven. {chosen} ships as a safe bet: {rung.gain.value:+.4f} over {single} on "
-                f"{self.choice.primary} out of fold, and shown not to be worse on any measure. Next: the verdict."
-            )
-        return (
-            f"{chosen} is chosen: {rung.gain.value:+.4f} over {single} on {self.choice.primary} out of fold, lower "
-            f"bound {rung.bound:+.4f}. Next: the verdict on the held-out test."
+    @cached_property
+    def _short(self) -> Leaderboard:
+        return self._leaderboard(SHOWN)
+
+    def _board(self) -> Leaderboard:
+        return self._short
+
+    def _leaderboard(self, metrics: Sequence[str] | None = None) -> Leaderboard:
+        return oof_board(
+            self.oof,
+            self.nested,
+            self.choice,
+            headline=self.headline,
+            unit=self.unit,
+            looks=self.looks,
+            metrics=metrics,
         )
+
+    def to_frame(self, split: Split | None = None, *, form: Form = "tidy") -> pd.DataFrame:
+        """Every out-of-fold score with its interval; see ``Leaderboard.to_frame``."""
+        return self._leaderboard().to_frame(split, form=form)
+
+    def plot_weights(self, combiner: str | None = None) -> Figure:
+        """Weights on base models, of one combination or of all, as a matplotlib figure."""
+        from pertstack.write.stack_pictures import weights_picture
+
+        return weights_picture({n: self.nested.final[n].weights() for n in self.nested.names}, combiner)
+
+    def plot_calibration(self) -> Figure:
+        """Slope of the measured on every model's predicted change, as a matplotlib figure; 1 is well calibrated."""
+        from pertstack.write.stack_pictures import calibration_picture
+
+        return calibration_picture(self.slopes)
 
 
 def stack_study(
@@ -150,6 +179,8 @@ def stack_study(
         tuple(probes),
         accused,
         accepted,
+        folder.plan.group_by,
+        folder.ledger.looks(),
     )
     for model in accepted:
         codes = sorted({f.code for f in probes if f.where == model and f.severity == "error"})
@@ -199,19 +230,6 @@ def _why(model: str, words: str) -> str:
         f"a probe accuses it: {words} `pertstack withdraw` takes it out for good; `pertstack stack --accept-accused "
         f"{model}` stacks it all the same, and every headline says so"
     )
-
-
-def slopes_of(reduction: Reduction) -> dict[str, float]:
-    """Slope of the measured on each model's predicted delta, within genes and folds, over out-of-fold rows.
-
-    1 is well calibrated; below 1 the model is too bold, above 1 too timid. A model whose deltas hardly vary (less than
-    a thousandth of the measured variance) is left out. Within folds, because fold means of cross-fitted predictions
-    move against the truth (``stack.sums.merge_within``).
-    """
-    folds = sorted({b.fold for b in reduction.blocks if b.fold is not None})
-    sums = merge_within([regression_sums(reduction.select(folds=[k]).moments(), "own") for k in folds])
-    spread, together, least = np.einsum("gmm->m", sums.xx), sums.xt.sum(axis=0), 1e-3 * float(sums.tt.sum())
-    return {m: float(t / s) for m, s, t in zip(reduction.models, spread, together, strict=True) if s > least}
 
 
 def _scores(

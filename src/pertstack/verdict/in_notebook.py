@@ -1,0 +1,33 @@
+"""What results with a leaderboard have in common as the last line of a cell: text, table, frame, picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pertstack.verdict.board import Form, Leaderboard, Split
+
+
+class ShowsBoard:
+    """Shown as its leaderboard. Who inherits says which one that is."""
+
+    def _board(self) -> Leaderboard:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return repr(self._board())
+
+    def _repr_html_(self) -> str:
+        return self._board()._repr_html_()
+
+    def to_frame(self, split: Split | None = None, *, form: Form = "tidy") -> pd.DataFrame:
+        """Every score with its interval as a data frame; see ``Leaderboard.to_frame``."""
+        return self._board().to_frame(split, form=form)
+
+    def plot_differences(self, split: Split | None = None, *, every: bool = False) -> Figure:
+        """Differences to the best single model with their intervals; see ``Leaderboard.plot_differences``."""
+        return self._board().plot_differences(split, every=every)

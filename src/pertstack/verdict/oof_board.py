@@ -1,0 +1,62 @@
+"""The leaderboard of the stack step: out-of-fold scores with intervals, before any test is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pertstack.reduce.score_table import ScoreTable
+from pertstack.stacking.choose import Choice
+from pertstack.stacking.nested import NestedFits
+from pertstack.verdict.board import Kind, Leaderboard
+from pertstack.verdict.competitors import best_single_of, matrix, rows_of
+from pertstack.verdict.resampling import GroupResampling
+from pertstack.verdict.setting import Setting
+
+_KINDS: dict[str, Kind] = {"no_change": "reference", "oracle": "ceiling", "replicate": "ceiling"}
+
+
+def oof_board(
+    scores: ScoreTable,
+    nested: NestedFits,
+    choice: Choice,
+    *,
+    headline: str,
+    unit: str = "perturbation",
+    looks: int = 0,
+    seed: int = 0,
+    metrics: Sequence[str] | None = None,
+) -> Leaderboard:
+    """The board of a stack on all metrics, or on those named, the deciding one among them.
+
+    Intervals resample whole groups, as the verdict's do; every row's difference is that to the best single model.
+    """
+    if metrics is not None:
+        kept = [m for m in scores.metrics if m in {*metrics, choice.primary}]
+        at = [scores.metrics.index(m) for m in kept]
+        scores = replace(scores, metrics=tuple(kept), values_by_name=scores.values_by_name[:, at])
+    kinds = {name: _kind(name, nested) for name in scores.names}
+    marked = {name: (why,) for name, why in choice.marked.items()}
+    setting = Setting(kinds, choice.primary, choice.chosen, unit, cautions=marked)
+    resampling = GroupResampling(seed)
+    scored = np.flatnonzero(np.isfinite(matrix(scores, choice.primary)).any(axis=0))
+    n_units = {"oof": int(scores.samples["group"].iloc[scored].nunique())}
+    return Leaderboard(
+        tuple(rows_of("oof", scores, setting, resampling)),
+        choice.primary,
+        choice.chosen,
+        best_single_of(scores, setting),
+        test_looks=looks,
+        interval={**resampling.facts, "unit": unit, "n_units": n_units},
+        headline=headline,
+    )
+
+
+def _kind(name: str, nested: NestedFits) -> Kind:
+    if name in _KINDS:
+        return _KINDS[name]
+    if name not in nested.names:
+        return "base"
+    return "reference" if nested.combiner(name).family == "reference" else "combiner"
