@@ -11,12 +11,14 @@ import numpy as np
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.predictions.importers.files import NamedChunk
+from pertstack.predictions.sources.some_rows import read_at
 from pertstack.predictions.store.align import Take
 from pertstack.predictions.store.reader import StoreReader
 
 SAMPLED_ROWS = 400
 SAMPLED_GENES = 2000
 RUNS = 8
+_AT_ONCE = 64  # measured rows that are held whole before their genes are taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +76,15 @@ class Sampler:
 def measured_rows(store: StoreReader, layer: str, places: Sequence[Place | None], genes: Take | None = None) -> Float32:
     """Rows of a measured layer, (len(places), n genes); NaN where there is no place or the layer is not committed."""
     out = np.full((len(places), store.facts.n_genes if genes is None else len(genes)), np.nan, np.float32)
-    row = np.empty((1, store.facts.n_genes), np.float32)
-    there = {p.block for p in places if p is not None}
-    there = {b for b in there if store.status(b, layer) == "committed"}
-    order = sorted(
-        (i for i, p in enumerate(places) if p is not None and p.block in there), key=lambda i: _key(places[i])
-    )
-    for i in order:
-        place = places[i]
-        assert place is not None
-        store.read(place.block, layer, place.row, place.row + 1, out=row)
-        out[i] = row[0] if genes is None else row[0, genes]
+    where: dict[Block, list[tuple[int, int]]] = {}
+    for i, place in enumerate(places):
+        if place is not None:
+            where.setdefault(place.block, []).append((place.row, i))
+    for block, found in where.items():
+        if store.status(block, layer) == "committed":
+            rows, at = np.array(sorted(found)).T
+            for first in range(0, len(rows), _AT_ONCE):
+                piece = slice(first, first + _AT_ONCE)
+                read = read_at(store, block, layer, rows[piece])
+                out[at[piece]] = read if genes is None else read[:, genes]
     return out
-
-
-def _key(place: Place | None) -> tuple[str, int]:
-    assert place is not None
-    return place.block.id, place.row

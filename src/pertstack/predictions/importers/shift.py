@@ -170,9 +170,9 @@ def _clearest(difference: Any, fit: Any) -> tuple[float, float, int] | None:
     edges = np.linspace(0, len(difference), 9).round().astype(int)
     pieces = [slice(edges[a], edges[b]) for a in range(8) for b in range(a + 1, 9)]
     runs = [_mean_gain(difference[p]) for p in pieces if np.isfinite(fit[p]).any() and np.nanmean(fit[p]) > BACKWARDS]
-    from scipy.stats import norm, t  # slow to import
+    from scipy.special import ndtr, stdtr  # slow to import
 
-    clear = [r for r in runs if r[2] >= FEWEST_PAIRS and r[0] > MARGIN and t.sf(r[1], r[2] - 1) < norm.sf(SIGNIFICANT)]
+    clear = [r for r in runs if r[2] >= FEWEST_PAIRS and r[0] > MARGIN and stdtr(r[2] - 1, -r[1]) < ndtr(-SIGNIFICANT)]
     return max(clear, key=lambda run: run[1], default=None)
 
 

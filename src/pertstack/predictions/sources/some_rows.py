@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,15 @@ from pertstack.predictions.sources.embedding import EmbeddingSource, RowEmbeddin
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 
+class Reads(Protocol):
+    """A source, or a store."""
+
+    @property
+    def gene_names(self) -> Names: ...
+
+    def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32: ...
+
+
 def spread_rows(source: BlockSource, most: int) -> dict[Block, Rows]:
     """About ``most`` rows, the same share of every block and evenly spread in it; all rows where there are no more."""
     lengths = {block: len(source.obs(block)) for block in source.blocks()}
@@ -26,7 +35,7 @@ def spread_rows(source: BlockSource, most: int) -> dict[Block, Rows]:
     return {b: ((np.arange(count[b]) + 0.5) * n / max(count[b], 1)).astype(np.int64) for b, n in lengths.items()}
 
 
-def read_at(source: BlockSource, block: Block, layer: str, rows: Rows, out: Float32 | None = None) -> Float32:
+def read_at(source: Reads, block: Block, layer: str, rows: Rows, out: Float32 | None = None) -> Float32:
     """Rows of a layer at ascending positions, (len(rows), n_genes); nothing between them is read."""
     out = np.empty((len(rows), len(source.gene_names)), dtype=np.float32) if out is None else out
     cuts = np.flatnonzero(np.diff(rows) != 1) + 1
