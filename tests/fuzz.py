@@ -145,12 +145,11 @@ def _most_memory() -> int:
 # -- mutations ---------------------------------------------------------------------------------------------------------
 
 
-def mutated(path: Path, rng: np.random.Generator) -> None:
-    """Change a file, or one file of a folder, in one place."""
+def mutated(path: Path, rng: np.random.Generator) -> bool:
+    """Change a file, or one file of a folder, in one place; whether it was packed again with the right checksums."""
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.is_file())
-        mutated(files[int(rng.integers(len(files)))], rng)
-        return
+        return mutated(files[int(rng.integers(len(files)))], rng)
     raw, name = path.read_bytes(), path.name
     inside = rng.random() < 0.5
     if inside and name.endswith(".gz"):
@@ -165,6 +164,8 @@ def mutated(path: Path, rng: np.random.Generator) -> None:
         path.write_bytes(_text(raw, rng))
     else:
         path.write_bytes(_bytes(raw, rng))
+        return False
+    return True
 
 
 def _bytes(raw: bytes, rng: np.random.Generator) -> bytes:

@@ -139,7 +139,8 @@ MODELS = 'profile = "fast"\n[ridge]\npenalty = 0.5\n[perturbation_knn]\nk = 5\n'
 
 @dataclass(frozen=True)
 class Door:
-    """A file that somebody brings, and what reads it. ``checked``: its bytes carry checksums."""
+    """A file that somebody brings, and what reads it. ``checked``: its bytes carry checksums, so a change that did not
+    make them right again is never read as other values."""
 
     name: str
     make: Callable[[Path], object]
@@ -150,8 +151,8 @@ class Door:
 DOORS = {
     "init h5ad": Door("w.h5ad", lambda p: world().write_h5ad(p), init),
     "init zarr": Door("w.zarr", lambda p: as_zarr(p, world()), init),
-    "init csv.gz": Door("w.csv.gz", csv_of(frame()), lambda p: init(p, delta=True)),
-    "init tsv.gz": Door("w.tsv.gz", csv_of(frame(), sep="\t"), lambda p: init(p, delta=True)),
+    "init csv.gz": Door("w.csv.gz", csv_of(frame()), lambda p: init(p, delta=True), checked=True),
+    "init tsv.gz": Door("w.tsv.gz", csv_of(frame(), sep="\t"), lambda p: init(p, delta=True), checked=True),
     "init parquet": Door("w.parquet", lambda p: frame().to_parquet(p), lambda p: init(p, delta=True)),
     "init gctx": Door("w.gctx", gctx, init),
     "side features csv": Door("f.csv", csv_of(FEATURES), lambda p: side(p, "features")),
@@ -174,8 +175,8 @@ DOORS = {
     "add h5ad": Door("p.h5ad", lambda p: world().write_h5ad(p), add),
     "add zarr": Door("p.zarr", lambda p: as_zarr(p, world()), add),
     "add npz": Door("p.npz", npz, add, checked=True),
-    "add csv.gz": Door("p.csv.gz", lambda p: predictions().to_csv(p), add),
-    "add tsv.gz": Door("p.tsv.gz", lambda p: predictions().to_csv(p, sep="\t"), add),
+    "add csv.gz": Door("p.csv.gz", lambda p: predictions().to_csv(p), add, checked=True),
+    "add tsv.gz": Door("p.tsv.gz", lambda p: predictions().to_csv(p, sep="\t"), add, checked=True),
     "add parquet": Door("p.parquet", lambda p: predictions().to_parquet(p), add),
     "add feather": Door("p.feather", lambda p: predictions().reset_index().to_feather(p), add),
     "add pickle": Door("p.pkl", lambda p: predictions().to_pickle(p), add),
@@ -186,16 +187,19 @@ def went_through(door: Door, tmp_path: Path, n: int) -> list[Outcome]:
     original = tmp_path / "original" / door.name
     original.parent.mkdir()
     door.make(original)
-    door.read(original)  # also warms up what is compiled or imported once
+    there = door.read(original)  # also warms up what is compiled or imported once
 
     def step(number: int) -> object:
         place = tmp_path / f"m{number}"
         place.mkdir()
         path = place / door.name
         shutil.copytree(original, path) if original.is_dir() else shutil.copy(original, path)
-        mutated(path, np.random.default_rng(number))
+        packed_again = mutated(path, np.random.default_rng(number))
         try:
-            return door.read(path)
+            value = door.read(path)
+            if door.checked and not packed_again and value != there:
+                raise AssertionError("other values were admitted under a checksum that does not fit")
+            return value
         finally:
             shutil.rmtree(place)
 
@@ -247,6 +251,12 @@ def test_the_child_tells_of_a_traceback_a_crash_a_hang_and_a_gigabyte() -> None:
     found = tried(step, range(5))
     assert [o.kind for o in found] == ["read", "failed", "failed", "failed", "read"]
     assert "KeyError" in found[1].said and "signal" in found[2].said and "memory" in found[3].said
+
+
+def test_other_values_where_a_checksum_should_have_told_are_a_failure(tmp_path: Path) -> None:
+    door = Door("p.txt", text("1234567890" * 9), lambda p: p.read_bytes().decode("latin1"), checked=True)
+    with pytest.raises(AssertionError, match="other values were admitted"):
+        held(door, tmp_path, 4)
 
 
 def test_a_tree_is_changed_in_one_place() -> None:
