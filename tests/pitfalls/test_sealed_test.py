@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 
 import anndata
 import numpy as np
@@ -14,7 +15,7 @@ from pertstack._base.errors import CorruptionError, InputError, MissingFileError
 from pertstack.cli.steps import main
 from pertstack.predictions.store.sealed import SealedStore
 from pertstack.predictions.store.store import PredictionStore
-from pertstack.study.steps.bundle import verify_bundle
+from pertstack.study.steps.bundle import METHODS, verify_bundle
 
 pytest.importorskip("cryptography")
 
@@ -170,8 +171,13 @@ def test_rows_without_ids_are_matched_with_no_key(sealed, made, tmp_path):
 
 def test_the_bundle_of_a_sealed_study_is_verified_without_key(sealed, key, tmp_path):
     sealed.verdict(key=key)
-    found = verify_bundle(sealed.bundle(tmp_path / "b.zip"))
+    bundle = sealed.bundle(tmp_path / "b.zip")
+    found = verify_bundle(bundle)
     assert found.is_sound and found.findings == ()
+    with zipfile.ZipFile(bundle) as archive:
+        said = archive.read(METHODS).decode()
+        assert not [n for n in archive.namelist() if "test_truth" in n or "key" in n]
+    assert f"before anything was fitted, encrypted under key {sealed.folder.test_key}, and opened once" in said
 
 
 def test_init_refuses_a_key_inside_the_study_and_a_test_that_is_not_there(world_file, tmp_path, key):

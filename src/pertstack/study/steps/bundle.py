@@ -285,12 +285,13 @@ def methods_paragraph(folder: StudyFolder, board: Leaderboard) -> str:
     unit = plan.group_by
     models = sorted({r.name for r in board.rows if r.kind == "base"})
     combined = sorted({r.name for r in board.rows if r.kind == "combiner"})
+    sealed = f", encrypted under key {folder.test_key}," if folder.test_key else ""
     opened = {1: "once", 2: "twice"}.get(board.test_looks, f"{board.test_looks} times")
     said = (
         f"{count_of(len(models), 'base model')} ({', '.join(map(shown, models))}) were cross-fitted on {plan.n_folds} "
         f"folds of whole groups ({unit}) with pertstack {board.versions.get('pertstack', 'of unknown version')} (fold "
         f"plan {plan.digest[:12]}, seed {facts.get('seed', 0)}). {count_units(int(test['group'].nunique()), unit)} "
-        f"({count_of(len(test), 'sample')}) were held out before anything was fitted and opened {opened}"
+        f"({count_of(len(test), 'sample')}) were held out before anything was fitted{sealed} and opened {opened}"
         f"{' for exploration, after the plan had been changed' if board.exploratory else ''} (ledger digest "
         f"{sealed_verdict(folder) or 'unknown'}). {count_of(len(combined), 'combination')} were learned on out-of-fold "
         f"predictions and scored by weights that had not seen the scored fold; the analysis plan, locked before the "
