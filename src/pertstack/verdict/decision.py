@@ -25,6 +25,8 @@ IN_WORDS: Mapping[Light, str] = {
     "red": "Do not act on this",
 }
 """What each light means, printed beside it: colour alone says nothing in print or to colour-blind eyes."""
+DOUBTED = "A gain is shown, with a doubt: read on before you act"
+"""An amber light over an answer that would be green without its reasons."""
 RANKED: Mapping[Light, str] = {
     "green": "A best model is shown",
     "amber": "No best model is shown, or read on before you act",
@@ -51,7 +53,9 @@ class Decision:
 
     @property
     def light_words(self) -> str:
-        """What the light means."""
+        """What the light means, or that a gain is shown and doubted."""
+        if self.light == "amber" and self.action == "ship" and self.sentence.startswith("Ship "):
+            return DOUBTED
         return (RANKED if self.action == "rank" else IN_WORDS)[self.light]
 
     @property
@@ -163,6 +167,7 @@ def _answer(case: Case) -> tuple[Light, Action, str]:
     if gain.reading == "win":
         return "green", "ship", f"Ship {gain.name}: it beats {single} by {size} {on}{_not_made_of(gain)}."
     if gain.reading in _NEVER:
+        size = size if gain.reading == "harm" else _size(main, signed=True)
         why = _NEVER[gain.reading].format(single=single, size=size, on=on)
         return "red", "alone", f"Do not ship {gain.name}: {why}. {alone}{_not_the_best(case)}."
     if gain.reading == "mixed":
@@ -210,8 +215,12 @@ def _main(gain: Decomposition) -> Part | None:
     return gain.part(split_metric(gain.primary)[1])
 
 
-def _size(part: Part) -> str:
-    """The gain with its interval, more being better whatever the metric."""
+def _size(part: Part, *, signed: bool = False) -> str:
+    """The gain with its interval, more being better whatever the metric; of a loss its size, unless ``signed``."""
+    if signed and part.sign < 0:
+        low_high = part.difference.ci and tuple(sorted(part.better * b for b in part.difference.ci))
+        bounds = interval((low_high[0], low_high[1]), sign=True) if low_high else ""
+        return f"{number(part.gain, sign=True)} {bounds}".strip()
     ci = None if part.difference.ci is None else tuple(sorted(part.better * b for b in part.difference.ci))
     signed = part.sign <= 0
     value = number(part.gain, sign=signed) if part.sign >= 0 else number(-(part.gain or 0.0))

@@ -125,10 +125,17 @@ def _tiles(content: ReportInput) -> list[tuple[str, str, str]]:
             (
                 "gain over best single",
                 number(part.difference.value, sign=True),
-                f"{level} {interval(part.difference.ci, sign=True)}; {MEANINGS[found.reading]}",
+                f"{level} {interval(part.difference.ci, sign=True)}; {_meaning_of(content)}",
             )
         )
     return tiles
+
+
+def _meaning_of(content: ReportInput) -> str:
+    """The reading of the gain in words; in a study that should not be trusted, that."""
+    found = content.verdict.decomposition
+    assert found is not None
+    return "not to be trusted: see above" if content.verdict.decision.action == "distrust" else MEANINGS[found.reading]
 
 
 def _shown_name(content: ReportInput, name: str) -> str:

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from pertstack.verdict.board import Leaderboard, schema
-from pertstack.verdict.decision import IN_WORDS, Case, Decision, decide
+from pertstack.verdict.decision import DOUBTED, IN_WORDS, Case, Decision, decide
 from pertstack.verdict.judge import judge
 from pertstack.verdict.resampling import GroupResampling
 from pertstack.verdict.setting import Setting
@@ -81,6 +81,17 @@ def test_a_constant_that_ships_and_simulated_data_are_named():
     found = board(changed(chosen="mean_treated", simulated=True))
     assert "mean_treated never sees what was done" in found.headline
     assert "The data are simulated" in found.decision.notes[0]
+
+
+def test_a_doubted_gain_is_called_a_gain_and_a_doubt():
+    assert board(n=8).decision.light_words == DOUBTED and board().decision.light_words == IN_WORDS["green"]
+    assert board(own=0.0, pooled=0.0, centroid=0.0, rmse=0.0).decision.light_words == IN_WORDS["amber"]
+
+
+def test_what_an_artefact_loses_has_a_minus():
+    """The tile beside it says −0.150; the headline must not say 0.150."""
+    found = board(changed(chosen="direct_own")).decision
+    assert found.light == "red" and "is lost without it (−0.150 [−0.1" in found.sentence
 
 
 @pytest.mark.parametrize("light", list(IN_WORDS))

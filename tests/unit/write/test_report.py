@@ -215,6 +215,15 @@ def test_the_headline_is_not_set_in_green_unless_the_gain_is_real(shift, light):
     assert f'class="decision {light}"' in page and IN_WORDS[light] in page
 
 
+def test_a_study_not_to_be_trusted_shows_no_real_gain_anywhere_above_the_board():
+    words = ("knn knows the noise of the rows it predicts (z = 104).",)
+    doubted = dataclasses.replace(SETTING, accused={"knn": words}, accused_gravely=frozenset({"knn"}))
+    pages = [render(ReportInput("t", judge(world(), None, s, PlainResampling(20)))) for s in (SETTING, doubted)]
+    tiles = [page[page.index('class="tiles"') : page.index("<nav")] for page in pages]
+    assert "a real gain" in tiles[0] and "a real gain" not in tiles[1] and "not to be trusted" in tiles[1]
+    assert "Without that doubt it would read" in pages[1][pages[1].index('id="gain"') :]
+
+
 def test_svg_uses_variables_for_every_palette_colour():
     svg = to_svg(leaderboard_figure(full_input().verdict.leaderboard), name="x", alt='5 < 6 & "so"')
     assert "var(--orange)" in svg and not any(colour in svg for colour in VARIABLES)
