@@ -102,7 +102,7 @@ mutants: $(STAMP)
 judges:
 	$(PYTHON) -m venv .venv-judges
 	.venv-judges/bin/python -m pip install --quiet --upgrade pip
-	.venv-judges/bin/python -m pip install --quiet --editable . pytest hypothesis cell-eval==0.8.2 cell-eval2==0.20.0 scperteval==0.2.0
+	.venv-judges/bin/python -m pip install --quiet --editable . pytest hypothesis cell-eval==0.8.2 cell-eval2==0.20.0 scperteval==0.2.0 vcc-cli==0.3.0
 	.venv-judges/bin/python -m pytest -q tests/judges
 
 clean:

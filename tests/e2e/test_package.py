@@ -58,6 +58,9 @@ def test_it_installs_alone_and_works_in_an_empty_folder(built: Path, tmp_path: P
     size = ("--samples", 240, "--genes", 40, "--cell-lines", 1, "--perturbations", 30)
     run(pertstack, "simulate", "world.h5ad", *size, cwd=tmp_path)
     run(pertstack, "init", "study", "--data", "world.h5ad", cwd=tmp_path)
+    run(python, ROOT / "docs/tutorials/perturb_seq_files.py", cwd=tmp_path)  # and the leaderboard of the README
+    board = run(pertstack, "evaluate", "cells.h5ad", "gears.h5ad", "state.h5ad", "mine.h5ad", cwd=tmp_path)
+    assert "gears scores best" in " ".join(board.split())
     run(pertstack, "fit", "study", "--models", "mean_treated,ridge", cwd=tmp_path)
     run(pertstack, "stack", "study", "--combiners", "mean,simplex", cwd=tmp_path)
     run(pertstack, "verdict", "study", cwd=tmp_path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +28,9 @@ def shell_lines(text: str) -> list[str]:
 
 
 def test_readme_commands_run_in_the_order_printed(tmp_path: Path):
+    script = ROOT / "docs" / "tutorials" / "perturb_seq_files.py"
+    assert script.name in (ROOT / "README.md").read_text()
+    subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True, timeout=300)
     lines = shell_lines((ROOT / "README.md").read_text())
     ours = [line for line in lines if line.startswith("pertstack ")]
     assert len(ours) >= 5, "the README lost its commands"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -143,13 +144,26 @@ def export(
     path: Annotated[
         Path, typer.Argument(metavar="OUT", help="OUT.h5ad, OUT.zarr, OUT.npz, or a folder for cell-eval.")
     ],
-    to: Annotated[str, typer.Option(help="h5ad, zarr, npz, cell-eval or scperteval; default: from the name.")] = "auto",
+    to: Annotated[
+        str, typer.Option(help="h5ad, zarr, npz, cell-eval, cell-eval2, scperteval or vcc; default: from the name.")
+    ] = "auto",
     models: Annotated[str | None, typer.Option(help="Which models; default all.")] = None,
     with_truth: Annotated[
         bool,
         typer.Option("--with-truth", help="Also the test's treated values before the last look; noted."),
     ] = False,
     key: KeyFile = None,
+    cells: Annotated[
+        Path | None, typer.Option(help="vcc: counts of control cells, whose depth the written cells take.")
+    ] = None,
+    profiles: Annotated[
+        Path | None, typer.Option(help="vcc: a file that `pertstack predict` wrote, instead of a model of the study.")
+    ] = None,
+    per_target: Annotated[int, typer.Option("--cells-per-target", help="vcc: cells of each target and context.")] = 400,
+    sampled: Annotated[
+        bool, typer.Option("--sampled", help="vcc: independent cells, whose mean is the prediction in expectation.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="vcc: of the choice of control cells.")] = 0,
 ) -> None:
     """Write aligned predictions for other tools.
 
@@ -157,9 +171,44 @@ def export(
     """
     from pertstack.study.study import Study
 
-    written = Study.open(study).export(path, to=to, models=split_names(models), with_truth=with_truth, key=key)
+    written = Study.open(study).export(
+        path,
+        to=to,
+        models=split_names(models),
+        with_truth=with_truth,
+        key=key,
+        cells=cells,
+        profiles=profiles,
+        per_target=per_target,
+        seed=seed,
+        sampled=sampled,
+    )
     for item in written:
         out(str(item))
+    for line in judge_with(written, to, sampled):
+        say(line)
+
+
+def judge_with(written: Sequence[Path], to: str, sampled: bool) -> list[str]:
+    """The command of the judge that reads what was written, and what the judge may say of it."""
+    if to == "vcc":
+        pinned = (
+            "The mean over the cells of a target is the prediction exactly, which independent cells would not have, "
+            "and cell-eval2 remarks on it. --sampled writes independent cells, with the noise of their number."
+        )
+        pack = f"Check and pack it: vcc prep {written[0]} --genes gene_names.csv --perts pert_counts.csv"
+        return [pack] if sampled else [pack, pinned]
+    real = [p for p in written if p.name.endswith(".real.h5ad")]
+    if not real or to == "scperteval":
+        return []
+    one, predicted = real[0], real[0].with_name(real[0].name.replace(".real.", ".predicted."))
+    names = "--pert-col perturbation --control control"
+    said = [
+        f"Score a pair: cell-eval2 run -ap {predicted} -ar {one} {names} --input-type lognorm --profile anndata",
+        "One row is a profile, so tests of differential expression (profile full) have no cells to test.",
+    ]
+    lines = "cell-eval2 takes cell lines in one file for replicates: --to cell-eval2 writes a pair for each line."
+    return said if to == "cell-eval2" else [*said, lines]
 
 
 @app.command()

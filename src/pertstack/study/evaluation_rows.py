@@ -16,6 +16,7 @@ import pandas as pd
 from pertstack._base.errors import InputError, IntegrityError, MisalignedError, first_few
 from pertstack._base.findings import Finding
 from pertstack._base.progress import track
+from pertstack._base.remote import local
 from pertstack.data import DataFile, open_data
 from pertstack.data.readers.genes import other_names
 from pertstack.data.rows import Float32
@@ -100,10 +101,10 @@ def matched_values(
     transform: str | None = None,
 ) -> Matched:
     """Read, match and check; parameters and errors as of ``evaluation.evaluate``."""
-    named = named_files(predictions)
+    named, truth = named_files(predictions), local(truth)
     file = open_data(
         truth,
-        mapping=_of_truth(Path(truth), mapping),
+        mapping=_of_truth(truth, mapping),
         control_layer=control_layer,
         control_label=control_label,
         delta=delta,
@@ -111,7 +112,7 @@ def matched_values(
     samples = file.obs[[c for c in ROWS if c in file.obs]]
     own, other = [str(g) for g in file.gene_names], other_names(file.var)
     space, mapped = space_of(file.notes), None if transform is None else named_transform(transform, scale)
-    listed = None if genes is None else Path(genes)
+    listed = None if genes is None else local(genes)
     models = tuple(
         given(
             name,

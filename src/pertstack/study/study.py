@@ -596,8 +596,13 @@ class Study:
         models: Sequence[str] | None = None,
         with_truth: bool = False,
         key: Path | str | None = None,
+        cells: Path | str | None = None,
+        profiles: Path | str | None = None,
+        per_target: int = 400,
+        seed: int = 0,
+        sampled: bool = False,
     ) -> list[Path]:
-        """Write aligned predictions for other tools; see ``exporting.export_study``.
+        """Write aligned predictions for other tools; see ``steps.export.export_study``.
 
         ``with_truth`` also writes the treated values of the test before all planned looks are made; the ledger says so
         and every later result is marked. ``key``: of a sealed test, whose treated values are left out without it.
@@ -605,5 +610,16 @@ class Study:
         from pertstack.study.steps.export import export_study
 
         with self.folder.taking_away():
-            file = None if key is None else Path(key)
-            return export_study(self.folder, Path(path), to=to, models=models, with_truth=with_truth, key=file)
+            return export_study(
+                self.folder,
+                Path(path),
+                to=to,
+                models=models,
+                with_truth=with_truth,
+                key=None if key is None else Path(key),
+                cells=None if cells is None else Path(cells),
+                profiles=None if profiles is None else Path(profiles),
+                per_target=per_target,
+                seed=seed,
+                sampled=sampled,
+            )

@@ -9,6 +9,7 @@ from pertstack._base.damage import damage_named
 from pertstack._base.dialects import PACKED
 from pertstack._base.errors import InputError
 from pertstack._base.files import missing_file
+from pertstack._base.remote import is_remote, local, redacted
 from pertstack.data.cells.choice import CellChoice
 from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
@@ -40,7 +41,8 @@ def open_data(
     path
         ``.h5ad`` file or ``.zarr`` folder (AnnData); parquet of cells, with genes and values as lists, a file or a
         folder; ``.parquet`` / ``.csv`` / ``.tsv`` table; ``.gctx`` / ``.gct``; PDGrapher's ``.pt`` or the folder of
-        them; ``.pkl`` tables of the founding study. Layouts: ``docs/formats-data.md``.
+        them; ``.pkl`` tables of the founding study. Layouts: ``docs/formats-data.md``. Or the
+        address of one (``s3://``, ``https://``, ...), which is copied once.
     mapping
         Canonical column -> source column (``{"cell_line": "cell_id"}``), ``const:VALUE`` or ``none``.
     control_layer
@@ -72,8 +74,8 @@ def open_data(
     InputError
         The file cannot be read, lacks a layer or column, or holds unknown units.
     """
-    path = Path(path)
-    controls_at, table_at = (None if p is None else Path(p) for p in (control, metadata))
+    path, given = local(path), path
+    controls_at, table_at = (None if p is None else local(p) for p in (control, metadata))
     for named in (path, controls_at, table_at):
         if named is not None and not named.exists():
             raise missing_file(named)
@@ -93,7 +95,7 @@ def open_data(
             control_label=control_label,
             cells=cells,
         )
-    file.path = str(path)
+    file.path = redacted(given) if is_remote(given) else str(path)
     changed = one_spelling(file.obs["perturbation"].unique())
     file.obs["perturbation"] = file.obs["perturbation"].replace(changed)
     file.notes += spelling_finding(changed, file.path)

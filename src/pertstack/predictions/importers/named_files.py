@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pertstack._base.errors import InputError, MissingFileError, first_few
 from pertstack._base.files import missing_file
+from pertstack._base.remote import local
 from pertstack.predictions.importers.formats import SUFFIXES, is_prediction_file
 
 Paths = str | Path | Sequence[str | Path] | Mapping[str, str | Path | Sequence[str | Path]]
@@ -47,8 +48,8 @@ def _split(value: str | Path) -> tuple[str, list[Path]]:
     text = str(value)
     name, equals, path = text.partition("=")
     if equals and name and "/" not in name and not Path(text).exists():
-        return name, [Path(path)]
-    found = Path(value)
+        return name, [local(path)]
+    found = local(value)
     stem = found.name
     for suffix in (".gz", *SUFFIXES):
         stem = stem.removesuffix(suffix)
@@ -61,6 +62,7 @@ def _split(value: str | Path) -> tuple[str, list[Path]]:
 
 def prediction_files(path: Path) -> list[Path]:
     """The path itself, or the predictions in a folder (one file per fold)."""
+    path = local(path)
     if not path.exists():
         raise missing_file(path)
     if not path.is_dir() or is_prediction_file(path):

@@ -9,6 +9,7 @@ from pathlib import Path
 from pertstack._base.damage import damage_named
 from pertstack._base.dialects import PACKED
 from pertstack._base.errors import InputError, MisalignedError, MissingFileError, first_few
+from pertstack._base.remote import local
 from pertstack.data.readers.anndata_tables import is_zarr_folder, refuse_packed
 from pertstack.data.readers.cell_lists import as_anndata, cell_lists
 from pertstack.data.rows import Float32
@@ -30,7 +31,7 @@ FORMATS = ".h5ad, .zarr, .npz, .parquet, .csv, .tsv (also .gz), .arrow, .feather
 
 def as_paths(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """One path or several; each must exist. A folder stands for the predictions in it."""
-    named = [Path(paths)] if isinstance(paths, str | Path) else [Path(p) for p in paths]
+    named = [local(p) for p in ([paths] if isinstance(paths, str | Path) else paths)]
     listed = [file for path in named for file in (prediction_files(path) if path.is_dir() else [path])]
     if not listed:
         raise InputError("No file was named. Give one or more files of predictions.")

@@ -10,6 +10,7 @@ from typing import Any
 from pertstack._base.errors import InputError, MissingFileError
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
+from pertstack._base.remote import local
 from pertstack.data.choices import Normalise
 from pertstack.predictions.importers import AddReport, add_predictions
 from pertstack.predictions.importers.cards import read_card
@@ -74,6 +75,7 @@ def add_model(
         Nothing was admitted.
     """
     refuse_reserved(name)
+    files = [local(f) for f in files]
     spec = _said(fitted_on, folder)
     report = add_predictions(
         folder.store,
@@ -93,7 +95,7 @@ def add_model(
         columns=mapping,
         space=_space(folder),
         other_names=folder.other_gene_names,
-        genes=None if genes is None else Path(genes),
+        genes=None if genes is None else local(genes),
     )
     said = fitted_on if isinstance(fitted_on, str) else type(fitted_on).__name__
     folder.ledger.append(

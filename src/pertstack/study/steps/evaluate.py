@@ -18,11 +18,13 @@ import pandas as pd
 from pertstack._base.files import write_json
 from pertstack._base.findings import Finding
 from pertstack._base.memory import parse_bytes
+from pertstack._base.remote import name_of
 from pertstack._base.version import __version__
 from pertstack.data.rows import Float32
 from pertstack.design.metric_names import parse_metric
 from pertstack.predictions.importers.scale import Scale
 from pertstack.predictions.sources.array_source import ArraySource
+from pertstack.predictions.store.names import encode_name
 from pertstack.reduce.calibration import AUTO_ORDER, Calibration, first_that_passes
 from pertstack.reduce.controls import calibrate_source
 from pertstack.reduce.diversity import Diversity
@@ -89,7 +91,10 @@ class Evaluation(ShowsBoard):
         return calibration_picture(self.slopes)
 
     def save(self, folder: str | Path) -> Path:
-        """Write leaderboard.json and .csv, scores.npz, calibration.json, findings.json, report.html; gives the page."""
+        """Write leaderboard.json and .csv, scores.npz, calibration.json, findings.json, report.html, and a document
+        evaluation_results.json (``NAME.evaluation_results.json`` for each of several models); gives the page."""
+        from pertstack.write.evaluation_results import evaluation_results
+
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.leaderboard.to_json(folder / "leaderboard.json")
@@ -99,6 +104,10 @@ class Evaluation(ShowsBoard):
         write_json(folder / "calibration.json", {"format": 1, "metrics": found})
         said = [f.to_json() for f in (*self.findings, *self.probes)]
         write_json(folder / "findings.json", {"format": 1, "findings": said})
+        for model in (str(m["model"]) for m in self.models):
+            name = "" if len(self.models) == 1 else f"{encode_name(model)}."
+            document = evaluation_results(self.scores, model, dict(self.facts))
+            write_json(folder / f"{name}evaluation_results.json", document)
         return self.report(folder / "report.html")
 
     def report(self, path: str | Path) -> Path:
@@ -198,7 +207,10 @@ def evaluate(
         gene_names=found.genes,
         obs=samples,
     )
-    facts = {"truth": where.name if where.parent != Path(scratch) else "in memory", "control": found.control_reference}
+    facts = {
+        "truth": name_of(where) if where.parent != Path(scratch) else "in memory",
+        "control": found.control_reference,
+    }
     return judged(source, found, facts, primary=primary, seed=seed, workers=workers, memory=parse_bytes(memory))
 
 

@@ -22,6 +22,7 @@ from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.names import encode_name
 from pertstack.reduce.read_tiles import ordered_blocks, read_tile
 from pertstack.stacking.combiner import FittedCombiner
+from pertstack.study.as_cells import export_cells
 from pertstack.study.folder import StudyFolder
 from pertstack.study.held_out import HeldOutTruth
 from pertstack.study.learned import Stored, stored_stack
@@ -39,19 +40,25 @@ def export_study(
     models: Sequence[str] | None,
     with_truth: bool = False,
     key: Path | None = None,
+    cells: Path | None = None,
+    profiles: Path | None = None,
+    per_target: int = 400,
+    seed: int = 0,
+    sampled: bool = False,
 ) -> list[Path]:
     """Write predictions of all blocks, aligned by name; treated values of the test only after the last planned look.
 
     Parameters
     ----------
     to : h5ad or zarr (one file: control, treated, every model and, after the verdict, ``ensemble`` on the test rows),
-        npz (one model, or a folder with one file for each), cell-eval or scperteval (a folder
-        with real and predicted profiles), or auto (from the name of ``path``). Model names in file names are
-        percent-encoded as in the store.
+        npz (one model, or a folder with one file for each), cell-eval or scperteval (a folder with real and predicted
+        profiles), cell-eval2 (the same, a pair for each of several cell lines), vcc (an .h5ad of cells for ``vcc
+        prep``), or auto (from the name of ``path``). Model names in file names are percent-encoded as in the store.
 
     with_truth : also the treated values of the test before that, or under a rule of looks; the ledger says so and every
         later result is marked.
     key : the file with the key of a sealed test; without it the test's treated values are left out.
+    cells, profiles, per_target, seed, sampled : for vcc only; see ``study.as_cells``.
 
     Raises
     ------
@@ -60,13 +67,19 @@ def export_study(
     """
     kind = KINDS.get(path.suffix) if to == "auto" else to
     kind = "cell-eval" if kind == "scperteval" else kind  # scPertEval takes the same pair
-    if kind not in KINDS.values():
+    if kind not in (*KINDS.values(), "cell-eval2", "vcc"):
         raise InputError(
             f"Cannot tell the format of {path} (--to {to}). Use a name ending in .h5ad, .zarr or .npz, or "
-            f"--to cell-eval with a folder."
+            f"--to cell-eval with a folder, or --to vcc with a name ending in .h5ad."
         )
     if path.exists():
         raise InputError(f"{path} exists already. Remove it, or choose another name.")
+    if kind == "vcc":
+        one = models[0] if models is not None and len(models) == 1 else None
+        made = export_cells(
+            folder, path, cells=cells, model=one, profiles=profiles, per_target=per_target, seed=seed, sampled=sampled
+        )
+        return [made]
     judged = (folder.results / "verdict.json").exists()
     ensemble = _what_ships(folder) if judged and models is None and kind in ("h5ad", "zarr") else None
     names = list(models) if models is not None else folder.store.models()
@@ -78,9 +91,10 @@ def export_study(
         due = False
         remark(f"The test of {folder.root} is sealed: its treated values are left out. With --key FILE they go along.")
     truth = door.open("export", to=path.name, form=kind) if with_truth or due else None
-    if kind == "cell-eval":
+    if kind in ("cell-eval", "cell-eval2"):
+        by_line = kind == "cell-eval2"
         with whole(path) as part:
-            written = [p.name for name in names for p in _cell_eval(folder, part, name, truth)]
+            written = [p.name for name in names for p in _cell_eval(folder, part, name, truth, by_line=by_line)]
         return [path / name for name in written]
     card = folder.card.to_json()
     more = {} if ensemble is None else {ENSEMBLE: _ensemble_rows(folder, *ensemble)}
@@ -101,16 +115,25 @@ def _npz(folder: StudyFolder, path: Path, names: Sequence[str]) -> list[Path]:
     return [place / f"{encode_name(name)}.npz" for name in names]
 
 
-def _cell_eval(folder: StudyFolder, path: Path, name: str, truth: Any) -> list[Path]:
+def _cell_eval(folder: StudyFolder, path: Path, name: str, truth: Any, *, by_line: bool) -> list[Path]:
+    """A pair of all rows, or one for each of several cell lines: cell-eval2 knows perturbations only, takes the lines
+    in a file for replicates, and finds no effect in them."""
     predicted, real = cell_eval_pair(
         folder.store, name, role="test" if truth is not None else "development", truth=truth
     )
     path.mkdir(parents=True, exist_ok=True)
-    targets = [path / f"{encode_name(name)}.{what}.h5ad" for what in ("predicted", "real")]
-    for target, data in zip(targets, (predicted, real), strict=True):
-        data.uns["pertstack_card"] = json.dumps(folder.card.to_json())
-        data.write_h5ad(target)
-    return targets
+    lines = real.obs["cell_line"].astype(str)
+    parts = {"": np.ones(len(lines), dtype=bool)}
+    if by_line and lines.nunique() > 1:
+        parts = {f".{encode_name(line)}": (lines == line).to_numpy() for line in sorted(lines.unique())}
+    written = []
+    for of, mine in parts.items():
+        for what, data in (("predicted", predicted), ("real", real)):
+            kept = data[mine].copy()
+            kept.uns["pertstack_card"] = json.dumps(folder.card.to_json())
+            written.append(path / f"{encode_name(name)}{of}.{what}.h5ad")
+            kept.write_h5ad(written[-1])
+    return written
 
 
 def _what_ships(folder: StudyFolder) -> tuple[Stored, FittedCombiner] | None:

@@ -21,6 +21,7 @@ from pertstack._base.files import whole, write_json
 from pertstack._base.findings import Finding
 from pertstack._base.memory import rows_per_tile
 from pertstack._base.progress import track
+from pertstack._base.remote import is_remote, redacted
 from pertstack._base.shown import count_of
 from pertstack.data import DataFile, build_side, open_data, save_side, validate
 from pertstack.data.cells import CellChoice
@@ -397,7 +398,7 @@ def _pour(file: DataFile, block_of: np.ndarray, layouts: Sequence[_Layout]) -> l
 def _facts(data: Path, file: DataFile, plan: FoldPlan, choices: StudyChoices) -> dict[str, object]:
     return {
         "format": FORMAT,
-        "data": str(data),
+        "data": redacted(data) if is_remote(data) else str(data),
         "group": plan.group_by,
         "folds": plan.n_folds,
         "test": plan.test_share,
