@@ -13,6 +13,8 @@ from pertstack import stack
 from pertstack._base.errors import MisalignedError, UnknownNameError
 from pertstack.data.side.side import PerturbationFeatures, SideInformation
 from pertstack.design.blocks import Block
+from pertstack.fit.baselines.perturbation_knn import similarity
+from pertstack.predictions.sources import training_distance
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.sources.training_distance import TrainingDistance
@@ -24,7 +26,7 @@ from pertstack.stacking.combiners.sample_features import SampleFeatures
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.experimental.feature_weighted_sample import expanded_over_samples
 from pertstack.stacking.registry import make_combiner
-from pertstack.study.steps.predict import _with_distance
+from pertstack.study.steps.refit import with_distance
 from references.small_store import make_world
 from references.small_world import small_world
 from references.stack_loops import rows_of
@@ -247,8 +249,25 @@ def test_new_samples_are_measured_against_all_development_rows():
         training_distance=distance, side=SideInformation({"user": table}), gene_names=np.array(["g0", "g1"])
     )
     file = SimpleNamespace(obs=obs, uns={})
-    found = _with_distance(folder, file)["training_distance"]
+    found = with_distance(folder, file)["training_distance"]
     assert found["x"] == pytest.approx(loop_distance(table, "p07", ["p00", "p01", "p02", "p03"]), abs=1e-6)
     assert np.isnan(found["y"]) and found["z"] == 0.0
     plain = SimpleNamespace(training_distance=None, side=SideInformation(), gene_names=folder.gene_names)
-    assert _with_distance(plain, file) is obs
+    assert with_distance(plain, file) is obs
+
+
+def test_a_perturbation_is_compared_once_for_each_set_of_folds(monkeypatch):
+    compared = []
+
+    def counted(mine, theirs):
+        compared.append(len(mine))
+        return similarity(mine, theirs)
+
+    monkeypatch.setattr(training_distance, "similarity", counted)
+    distance = TrainingDistance(features(), {0: tuple(NAMES[:4]), 1: tuple(NAMES[4:8])})
+    first = distance.of([NAMES[9], NAMES[2], NAMES[9]], outside=(1,))
+    again = distance.of([NAMES[2], NAMES[10], NAMES[9]], outside=(1,))
+    assert compared == [2, 1] and first[0] == first[2] == again[2] and first[1] == again[0]
+    assert distance.of([NAMES[9]]) <= first[0] and compared == [2, 1, 1]
+    fresh = distance.with_features(features(bits=False))
+    np.testing.assert_allclose(fresh.of([NAMES[9]]), loop_distance(features(bits=False), NAMES[9], NAMES[:8]))

@@ -7,7 +7,8 @@ fits), a test row or a new sample with all of them. What is made of the number i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,11 +27,13 @@ class TrainingDistance:
     """Distance to the nearest training perturbation, ``1 - similarity`` in [0, 1].
 
     Tanimoto on fingerprints and other features that are never negative, cosine otherwise (as ``perturbation_knn``). 0
-    for a perturbation that was itself trained on, NaN where its features are unknown.
+    for a perturbation that was itself trained on, NaN where its features are unknown. Each is compared once for
+    each set of folds left out, however many blocks and sources ask.
     """
 
     features: PerturbationFeatures
     by_fold: Mapping[int, tuple[str, ...]]  # development perturbations of each fold; those of support under SUPPORT
+    _found: dict[frozenset[int | None], dict[str, float]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of_samples(cls, features: PerturbationFeatures, samples: pd.DataFrame) -> TrainingDistance:
@@ -49,7 +52,15 @@ class TrainingDistance:
         """Distance of each perturbation (n,) to the development perturbations of the folds not named in ``outside``."""
         asked = np.asarray([str(p) for p in perturbations], dtype=object)
         names, index = np.unique(asked.astype(str), return_inverse=True)
-        shut = set(outside)
+        shut = frozenset(outside)
+        found = self._found.setdefault(shut, {})
+        new = [str(n) for n in names if str(n) not in found]
+        if new:
+            found.update(zip(new, self._nearest(np.array(new), shut).tolist(), strict=True))
+        return np.array([found[str(n)] for n in names], dtype=np.float64)[index]
+
+    def _nearest(self, names: np.ndarray[Any, np.dtype[np.str_]], shut: frozenset[int | None]) -> Floats:
+        """Distance of perturbations that were not asked for before, (len(names),)."""
         trained = sorted({p for fold, ps in self.by_fold.items() if fold not in shut for p in ps})
         values, known = self.features.rows(trained)
         there = values[known].astype(np.float64)
@@ -59,5 +70,4 @@ class TrainingDistance:
             if len(there):
                 alike = similarity(mine.astype(np.float64), there).max(axis=1)
                 nearest[at : at + _PIECE] = np.where(clear, 1.0 - alike, np.nan)
-        nearest = np.where(np.isin(names, trained), 0.0, nearest)
-        return np.asarray(nearest[index])
+        return np.asarray(np.where(np.isin(names, trained), 0.0, nearest))
