@@ -74,6 +74,24 @@ def test_the_same_seed_gives_the_same_cells_and_another_seed_others(made, tmp_pa
     assert np.array_equal(a, b) and not np.array_equal(a, c)
 
 
+def test_profiles_of_a_file_give_the_cells_that_a_model_of_the_study_gives(made, tmp_path):
+    """``pertstack predict`` writes such files: one row a sample, with perturbation and cell_line."""
+    folder, study, _ = made
+    store = study.folder.store
+    obs = pd.concat([store.obs(b) for b in store.blocks()])[["perturbation", "cell_line"]].astype(str)
+    values = np.concatenate([store.read(b, "ridge") for b in store.blocks()])
+    genes = pd.DataFrame(index=[str(g) for g in store.gene_names])
+    anndata.AnnData(values, obs, genes).write_h5ad(tmp_path / "predicted.h5ad")
+    options = {"to": "vcc", "cells": folder / "cells.h5ad", "per_target": 5}
+    study.export(tmp_path / "a.h5ad", models=["ridge"], **options)
+    study.export(tmp_path / "b.h5ad", profiles=tmp_path / "predicted.h5ad", **options)
+    a, b = (anndata.read_h5ad(tmp_path / f"{n}.h5ad") for n in "ab")
+    assert a.obs.equals(b.obs) and (a.X != b.X).nnz == 0
+    anndata.AnnData(values, genes.iloc[:0].reindex(obs.index), genes).write_h5ad(tmp_path / "unsaid.h5ad")
+    with pytest.raises(InputError, match=r"does not say perturbation and cell_line.*pertstack predict"):
+        study.export(tmp_path / "c.h5ad", profiles=tmp_path / "unsaid.h5ad", **options)
+
+
 def test_counts_are_moved_and_none_is_made_or_lost():
     rng = np.random.default_rng(0)
     templates = sparse.csr_matrix(rng.poisson(1.5, (30, 25)))
