@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pertstack._base.errors import InputError
 from pertstack.predictions.sources.array_source import ArraySource
-from pertstack.reduce.read_tiles import single
+from pertstack.reduce.mixtures import single
 from pertstack.reduce.references import References
 from pertstack.verdict.coverage import (
     CrossConformal,

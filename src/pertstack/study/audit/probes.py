@@ -53,7 +53,10 @@ def _of_test(finding: Finding) -> Finding:
     code = f"test_{finding.code}"
     if finding.severity == "note":
         return replace(finding, code=code)
-    return replace(finding, code=code, message=f"On the held-out test, after the look: {finding.message}")
+    said = f"On the held-out test, after the look: {finding.message}"
+    if finding.code == "knows_replicate_noise":  # final fits know the plates of the test from their own rows
+        return replace(finding, severity="warning", code=code, message=f"{said} An honest model may look so here.")
+    return replace(finding, code=code, message=said)
 
 
 def write_probes(folder: StudyFolder, findings: Sequence[Finding], key: str, name: str = STACK_PROBES) -> None:
