@@ -147,8 +147,8 @@ def short_table(board: Leaderboard, *, width: int, every: bool = False, split: S
     left = len(ranked) - sum(r.name in kept for r in ranked)
     if not left:
         return drawn
-    where = "" if board.evaluated else " (pertstack report STUDY)"
-    return Group(drawn, Text(f"{left} more rows are in the report{where}.", style="dim"))
+    where = "are in the report" if board.evaluated else "are shown by --all, and in the report (pertstack report STUDY)"
+    return Group(drawn, Text(f"{left} more rows {where}.", style="dim"))
 
 
 def rich_table(board: Leaderboard, split: Split | None = None, *, only: Collection[str] | None = None) -> Table:

@@ -17,6 +17,8 @@ SHOWN = ("r2_top20@own", "r2_top20@pooled", "pearson_all@centroid", "rmse_all@ow
 
 FIRST = 10
 """Rows shown at first."""
+BORDERS, PER_METRIC = 11, 17
+"""Columns that lines, mark and margins of the table take, and that a metric takes with its title over two lines."""
 
 
 def oof_table(oof: ScoreTable, choice: Choice, *, every: bool = False, width: int = 80) -> Group:
@@ -28,11 +30,11 @@ def oof_table(oof: ScoreTable, choice: Choice, *, every: bool = False, width: in
     ranked = sorted(oof.names, key=lambda n: (-sign * oof.mean(n, choice.primary).value, n))
     kept = [n for i, n in enumerate(ranked) if every or i < FIRST or n in (choice.chosen, choice.best_single)]
     remarks = {n: _remark(n, choice) for n in kept}
-    free = width - max(map(len, kept)) - max(map(len, remarks.values())) - 6
-    shown = [m for m in dict.fromkeys([choice.primary, *SHOWN]) if m in oof.metrics][: max(1, free // 14)]
+    free = width - max(map(len, kept)) - max(map(len, remarks.values())) - BORDERS
+    shown = [m for m in dict.fromkeys([choice.primary, *SHOWN]) if m in oof.metrics][: max(1, free // PER_METRIC)]
     table = Table(title="Out-of-fold scores (weights learned without the scored fold)", title_justify="left")
     for column in ("", "name", *(metric_label(m) for m in shown), ""):
-        table.add_column(column, justify="left" if column in ("", "name") else "right", no_wrap=column == "name")
+        table.add_column(column, justify="left" if column in ("", "name") else "right", no_wrap=column in ("", "name"))
     for name in kept:
         chosen = remarks[name] == "ships"
         table.add_row(
@@ -42,7 +44,11 @@ def oof_table(oof: ScoreTable, choice: Choice, *, every: bool = False, width: in
             remarks[name],
         )
     left = len(ranked) - len(kept)
-    more = [Text(f"{left} more rows are in the report (pertstack report STUDY).", style="dim")] if left else []
+    more = (
+        [Text(f"{left} more rows: --all shows them, and the report (pertstack report STUDY).", style="dim")]
+        if left
+        else []
+    )
     return Group(table, *more)
 
 
@@ -55,7 +61,7 @@ def _remark(name: str, choice: Choice) -> str:
     if name not in choice.marked:
         return ""
     why = choice.marked[name]
-    return "loses on " + why.rsplit(" on ", 1)[-1].rstrip(".") if "loses" in why else "barred: no nested fits"
+    return "loses on " + why.rsplit(" on ", 1)[-1].rstrip(".") if "loses" in why else "barred"
 
 
 def barred_in_words(choice: Choice) -> str | None:
