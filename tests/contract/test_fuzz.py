@@ -223,7 +223,7 @@ def test_a_mutated_file_is_refused_in_words_or_read(tmp_path: Path, name: str) -
 
 OPEN = {
     "add feather": "mutation 290: a forged length of a buffer makes pyarrow ask for more than a gigabyte",
-    "init h5ad": "nine of 500, such as 39 and 187: libhdf5 does not come back from damaged metadata, or takes a gigabyte",
+    "init h5ad": "nine of 500, such as 39 and 187: libhdf5 hangs on damaged metadata, or takes a gigabyte",
     "add h5ad": "read by the same library; not gone through to the end",
 }
 
