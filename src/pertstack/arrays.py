@@ -91,11 +91,22 @@ class StackFit(ShowsBoard):
         return oof_board(scores, nested, self.choice, headline=self.headline, unit=self.unit, metrics=metrics)
 
     def to_frame(self, split: Split | None = None, *, form: Form = "tidy") -> pd.DataFrame:
-        """Every out-of-fold score with its interval; see ``Leaderboard.to_frame``."""
+        """Every out-of-fold score with its interval; see ``Leaderboard.to_frame``.
+
+        Parameters
+        ----------
+        split : "test" or "oof"; None for the test once it was opened.
+        form : "tidy", "wide" or "long".
+        """
         return self._leaderboard().to_frame(split, form=form)
 
     def plot_weights(self, combiner: str | None = None) -> Figure:
-        """Weights on base models, of one combination or of all, as a matplotlib figure."""
+        """Weights on base models, of one combination or of all, as a matplotlib figure.
+
+        Parameters
+        ----------
+        combiner : name of a combination; None for all.
+        """
         from pertstack.write.stack_pictures import weights_picture
 
         return weights_picture(self.weights, combiner)
@@ -139,6 +150,15 @@ class StackFit(ShowsBoard):
         ``predictions`` are of models fitted on all development rows; ``control`` None means differential values.
         ``embeddings`` by the same fits, each with its anchors, and ``features`` as in ``stack``, for a combiner that
         was learned with them; a feature that is not given counts as unknown.
+
+        Parameters
+        ----------
+        predictions : model -> (n, n_genes), of models fitted on all development rows, in the treated scale.
+        control : (n, n_genes); None for differential values.
+        cell_line : (n,); needed where the stack was learned on several.
+        combiner : name of a combiner of this fit; None for the chosen one.
+        embeddings : model -> ``ArrayEmbedding`` by the same fits, each with its anchors.
+        features : as in ``stack``; a feature that is not given counts as unknown.
         """
         name = combiner or self.chosen
         if name not in self.nested.names:
@@ -198,7 +218,11 @@ def stack(
         DataFrames and Series are put in one order by their index and columns; beside plain arrays, which have no names,
         they must be in one order already.
     folds, perturbation, cell_line, group : one entry per row; the group (default: perturbation) is what is resampled.
-    combiners : names or combiners; None for all. primary : what is chosen by. reference : what is learned against.
+    gene_names : (n_genes,); None for the columns of DataFrames, else numbers.
+    combiners : names or combiners; None for the default ones.
+    primary : metric by which a combiner is chosen.
+    reference : "pooled" or "own", what weights are learned against.
+    seed : of everything that draws.
     trust_partial : let combiners ship whose weights can read the means of the scored fold out of models cross-fitted
         on these folds (``Combiner.needs_nested``; arrays carry no nested fits, docs/decisions/0005-true-nesting.md).
         Say True only when the models were fitted on other data altogether.
@@ -304,7 +328,7 @@ def _left_out(findings: Sequence[Finding], models: Iterable[str], accepted: Sequ
     if len(left_out) == len(there):
         raise InputError(
             "Probes show of every model that it saw the rows it predicts, so nothing is left to stack: "
-            f"{' '.join(left_out.values())} Hand in out-of-fold predictions, or stack one all the same with "
+            f"{' '.join(left_out.values())} Provide out-of-fold predictions, or stack one all the same with "
             f"accept_accused=[{there[0]!r}]."
         )
     return left_out

@@ -26,6 +26,7 @@ ORDER = (
     "arrays",
     "plugins",
     "cli",
+    "__main__",
 )
 """From what knows nothing of perturbations down to what people type. ``pertstack/__init__.py`` stands below all."""
 CIRCLES: dict[tuple[str, str], str] = {

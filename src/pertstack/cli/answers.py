@@ -47,7 +47,7 @@ def predict(
     transform: Annotated[str | None, typer.Option(help="Map controls to the study's scale: ln_to_log2, ...")] = None,
     use: Annotated[str | None, typer.Option(help="A combination or model to use instead of what ships.")] = None,
 ) -> None:
-    """Predict new samples with what the headline says ships. The file is read as the study's data were, unless told.
+    """Predict new samples with the model or combination that ships; the file is read like the study's data.
 
     Example:  pertstack predict my-study new.h5ad predicted.h5ad
     """
@@ -81,7 +81,7 @@ def predict(
 
 @app.command()
 def status(study: StudyPath, as_json: AsJson = False) -> None:
-    """How far the study is: steps done, models by block.
+    """Show finished steps, and models by block.
 
     Example:  pertstack status my-study
     """
@@ -101,7 +101,7 @@ def audit(
         str | None, typer.Option("--expect-head", help="A digest of the ledger that was noted elsewhere.")
     ] = None,
 ) -> None:
-    """All checks of files, records, ledger and plan. Exit 3 when anything is wrong.
+    """Check all files, records, ledger and plan; exit 3 if anything is wrong.
 
     Example:  pertstack audit my-study --deep
     """
@@ -150,7 +150,9 @@ def export(
     models: Annotated[str | None, typer.Option(help="Which models; default all.")] = None,
     with_truth: Annotated[
         bool,
-        typer.Option("--with-truth", help="Also the test's treated values before the last look; noted."),
+        typer.Option(
+            "--with-truth", help="Also write the test's treated values before the last look; recorded in the ledger."
+        ),
     ] = False,
     key: KeyFile = None,
     cells: Annotated[
@@ -216,7 +218,7 @@ def bundle(
     study: StudyPath,
     path: Annotated[Path, typer.Argument(metavar="OUT.zip", help="The file to write.")],
 ) -> None:
-    """Write the verdict as one file that others can verify without the data: plan, ledger, scores, report.
+    """Write the verdict to one file that others can verify without the data: plan, ledger, scores, report.
 
     Example:  pertstack bundle my-study verdict.zip
     """
@@ -236,7 +238,7 @@ def verify(
         str | None, typer.Option("--expect-head", help="A digest of the ledger that was noted elsewhere.")
     ] = None,
 ) -> None:
-    """Derive a bundled verdict again from its scores, without data; exit 3 when anything was changed.
+    """Derive a bundled verdict again from its scores, without data; exit 3 if anything was changed.
 
     Example:  pertstack verify verdict.zip
     """

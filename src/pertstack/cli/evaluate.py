@@ -23,7 +23,9 @@ def evaluate(
         Path | None,
         typer.Option("--out", help="Folder for the page, the leaderboard and the scores; default: evaluation."),
     ] = None,
-    primary: Annotated[str, typer.Option(help="Metric that decides; auto takes the first that can.")] = "auto",
+    primary: Annotated[
+        str, typer.Option(help="Metric that decides; auto takes the first that separates a replicate from a constant.")
+    ] = "auto",
     scale: Annotated[Scale, typer.Option(help="Of the predictions: delta is treated - control.")] = "treated",
     map_: Annotated[str | None, typer.Option("--map", help="Your columns: perturbation=drug,cell_line=cell_id")] = None,
     control_layer: Annotated[str, typer.Option(help="Layer of the truth with each sample's control.")] = "control",

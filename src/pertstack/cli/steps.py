@@ -79,7 +79,7 @@ def simulate(
     pairing: Annotated[Pairing, typer.Option(help="How controls are paired: own, matched or random.")] = "random",
     seed: int = 0,
 ) -> None:
-    """A world with known truth, as an h5ad file (treated in X; layers control and effect).
+    """Simulate data with known truth as an h5ad file (treated in X; layers control and effect).
 
     Example:  pertstack simulate world.h5ad --samples 600 --genes 200 --seed 1
     """
@@ -253,7 +253,7 @@ def fit(
     profile: Annotated[str | None, typer.Option(help="Hyper-parameters: paper, default or fast.")] = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds one fit may take.")] = None,
 ) -> None:
-    """Cross-fit base models; finished jobs are look-ups.
+    """Cross-fit base models; finished jobs are not run again.
 
     Example:  pertstack fit my-study --models mean_treated,per_gene_linear,ridge --workers 2
     """
@@ -308,7 +308,7 @@ def add(
     ] = None,
     genes: Annotated[Path | None, typer.Option(help="Gene names in order, for files whose columns have none.")] = None,
 ) -> None:
-    """Admit predictions made elsewhere, matched by sample id, or by perturbation and cell line, and by gene name.
+    """Add predictions made elsewhere, matched by sample id, or by perturbation and cell line, and by gene name.
 
     Example:  pertstack add my-study biolord oof.h5ad test.h5ad --fitted-on plan --scale treated
     """
@@ -350,7 +350,13 @@ def reduce(study: StudyPath, workers: Workers = 1, memory: Memory = "1 GB") -> N
 def stack(
     study: StudyPath,
     combiners: Annotated[str | None, typer.Option(help="Comma-separated; default: the analysis plan's.")] = None,
-    accept_unverified: Annotated[bool, typer.Option("--accept-unverified")] = False,
+    accept_unverified: Annotated[
+        bool,
+        typer.Option(
+            "--accept-unverified",
+            help="Also stack models whose training rows are unknown; every result carries a caution.",
+        ),
+    ] = False,
     accept_accused: Annotated[
         list[str] | None,
         typer.Option(
@@ -390,7 +396,7 @@ def stack(
 
 @app.command()
 def calibrate(study: StudyPath, as_json: AsJson = False, workers: Workers = 1, memory: Memory = "1 GB") -> None:
-    """Which metrics tell the same condition measured again from a constant. Development rows only; no model is needed.
+    """Test which metrics separate a replicate from a constant, on development rows; no model is needed.
 
     Example:  pertstack calibrate my-study
     """
@@ -456,7 +462,7 @@ def verdict(
     every: Annotated[bool, typer.Option("--all", help="Show every row, not the best ten.")] = False,
     key: KeyFile = None,
 ) -> None:
-    """Open the held-out test, write the look in the ledger, print the leaderboard.
+    """Open the held-out test, record the look in the ledger, print the leaderboard.
 
     Example:  pertstack verdict my-study
     """
@@ -490,7 +496,7 @@ def run(
     memory: Memory = "1 GB",
     key: KeyFile = None,
 ) -> None:
-    """Everything that is still missing, in order: fit, reduce, stack, verdict, report.
+    """Run every missing step in order: fit, reduce, stack, verdict, report.
 
     Example:  pertstack run my-study --workers 2
     """

@@ -46,11 +46,22 @@ class BaseModel(Protocol):
     needs: ClassVar[Needs]
 
     def fit(self, rows: FitRows, *, rng: np.random.Generator) -> BaseModel:
-        """Learn from fit rows; returns self. All randomness comes from ``rng``."""
+        """Learn from fit rows; returns self. All randomness comes from ``rng``.
+
+        Parameters
+        ----------
+        rows : profiles, controls and metadata to learn from.
+        rng : the only source of randomness.
+        """
         ...
 
     def predict(self, rows: PredictRows) -> Float32:
-        """Treated profiles (n_samples, n_genes) in the input scale, finite, row by row independent of the batch."""
+        """Treated profiles (n_samples, n_genes) in the input scale, finite, row by row independent of the batch.
+
+        Parameters
+        ----------
+        rows : controls and metadata; there is no treated profile.
+        """
         ...
 
     def params(self) -> dict[str, Any]:

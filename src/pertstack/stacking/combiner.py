@@ -43,15 +43,30 @@ class Combiner(ABC):
 
     @abstractmethod
     def fit(self, evidence: Evidence) -> FittedCombiner:
-        """Learn weights from what the evidence shows and nothing else."""
+        """Learn weights from what the evidence shows and nothing else.
+
+        Parameters
+        ----------
+        evidence : sums, and rows where needed, of all folds but the one it will be scored on.
+        """
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Hyper-parameters by name, as scikit-learn's ``clone`` wants them."""
+        """Hyper-parameters by name, as scikit-learn's ``clone`` wants them.
+
+        Parameters
+        ----------
+        deep : without effect; scikit-learn passes it.
+        """
         del deep
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def with_params(self, **params: Any) -> Combiner:
-        """A copy with other hyper-parameters."""
+        """A copy with other hyper-parameters.
+
+        Parameters
+        ----------
+        **params : hyper-parameter -> value.
+        """
         known = self.get_params()
         for name in params:
             if name not in known:

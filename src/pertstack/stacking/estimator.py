@@ -82,6 +82,17 @@ class CombinerEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
         ``embeddings`` of some models, by their position in X, for combiners that need them. ``features``: what is known
         of every sample at prediction time, {"log10_dose" | "time_h" | "training_distance": (n,)}.
+
+        Parameters
+        ----------
+        X : (n, 1 + M, n_genes) float, control first, then out-of-fold predictions; NaN where a model has none.
+        y : (n, n_genes), the treated profiles.
+        folds : (n,) fold of the cross-fitting of each row.
+        groups : (n,) which rows are replicates of one perturbation; by default every row is its own.
+        cell_line : (n,); None for one line.
+        gene_names : (n_genes,); None for numbers.
+        embeddings : position in X -> embedding, for combiners that need them.
+        features : {"log10_dose" | "time_h" | "training_distance": (n,)}, known when a sample is predicted.
         """
         chosen = make_combiner(self.combiner, **(self.params or {}))
         source, names = _source(X, y, folds, groups, cell_line, gene_names, embeddings, features)
@@ -104,6 +115,11 @@ class CombinerEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         features: Mapping[str, Any] | None = None,
     ) -> Float32:
         """Combined treated profiles, (n, n_genes), for control and predictions of new samples.
+
+        Parameters
+        ----------
+        X : (n, 1 + M, n_genes), control first, then the predictions of models fitted on all rows.
+        cell_line, embeddings, features : as in ``fit``.
 
         Raises
         ------

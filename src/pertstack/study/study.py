@@ -86,7 +86,12 @@ def _writes(step: Callable[Concatenate[Study, P], T]) -> Callable[Concatenate[St
 
 
 class Study:
-    """A study on disk. Make one with ``Study.create`` or open one with ``Study.open``."""
+    """A study on disk. Make one with ``Study.create`` or open one with ``Study.open``.
+
+    Parameters
+    ----------
+    folder : where the files of the study are; ``Study.open`` makes it from a path.
+    """
 
     def __init__(self, folder: StudyFolder) -> None:
         self.folder = folder
@@ -151,6 +156,7 @@ class Study:
 
         Parameters
         ----------
+        root : the folder to make.
         data : treated and control profiles, as ``docs/formats-data.md`` describes.
         group : what is held out whole (perturbation, the default; sample, cell_line, control_id, a column, several
             joined by '+').
@@ -161,8 +167,11 @@ class Study:
             ``design.plan.support``.
         asked_for : what will be predicted: a data file, or a table with a column ``perturbation``. It is compared with
             the rows that are scored (``asked``), with a warning where they differ in what was known at fit time.
+        control_layer, treated_layer : layers of the control ("control") and of the treated profiles (X).
+        control, metadata : a separate file of controls (tables), the sample table of GCTX data.
         delta : values are already differences from control.
         mapping : canonical column -> your column.
+        features, targets : a matrix of features, and a table of target genes, by perturbation.
         graph, graph_names, graph_min_score : gene-gene edges, a table of protein ids and gene names where the edges
             hold ids (STRING), and the least score of an edge that counts.
         controls, control_label : where controls are wells or rows of the same file, how samples get theirs, and the
@@ -210,7 +219,12 @@ class Study:
 
     @classmethod
     def open(cls, root: Path | str) -> Study:
-        """An existing study."""
+        """An existing study.
+
+        Parameters
+        ----------
+        root : the folder that ``Study.create`` or ``pertstack init`` made.
+        """
         return cls(StudyFolder.open(root))
 
     # -- what it is --------------------------------------------------------------------------------------------------
@@ -251,14 +265,26 @@ class Study:
         return study_status(self.folder)
 
     def audit(self, *, deep: bool = False, clean: bool = False) -> list[Finding]:
-        """All checks of plan, ledger, stores and results."""
+        """All checks of plan, ledger, stores and results.
+
+        Parameters
+        ----------
+        deep : read every stored value, learn every weight again and ask the slow probes.
+        clean : first remove files left by killed processes.
+        """
         return audit_study(self.folder, deep=deep, clean=clean)
 
     # -- the analysis plan -------------------------------------------------------------------------------------------
 
     @_writes
     def change_plan(self, changes: Mapping[str, Any], *, exploratory: bool = False) -> AnalysisPlan:
-        """Change entries of the analysis plan; refused once it is locked, unless exploratory."""
+        """Change entries of the analysis plan; refused once it is locked, unless exploratory.
+
+        Parameters
+        ----------
+        changes : entry of the plan -> new value, such as ``{"primary": "r2_top20@pooled"}``.
+        exploratory : change a locked plan; every later result is marked exploratory.
+        """
         plan = self.folder.analysis_plan
         if not changes:
             return plan
@@ -298,11 +324,21 @@ class Study:
         time_limit: float | None = None,
         profile: str | None = None,
     ) -> JobResults:
-        """Cross-fit base models: every fold and the final fit; finished jobs are look-ups.
+        """Cross-fit base models: every fold and the final fit; finished jobs are not run again.
 
         ``nested`` adds fits without each pair of folds, by which combiners are scored honestly (decision 0005).
         Hyper-parameters come from ``models.toml`` in the study folder where there is one, else from ``profile``
         ("paper", "default" or "fast").
+
+        Parameters
+        ----------
+        models : names of base models; ``pertstack models`` lists them.
+        scope : "pooled", one fit for all cell lines, or "cell_line", one for each.
+        nested : also fit without each pair of folds, by which flexible combiners are scored honestly (decision 0005).
+        workers : processes that fit side by side.
+        engine, address : "local", or "dask" with the address of a running scheduler.
+        time_limit : seconds that one fit may take.
+        profile : hyper-parameters "paper", "default" or "fast"; a ``models.toml`` in the study folder comes first.
 
         Returns
         -------
@@ -350,7 +386,22 @@ class Study:
         genes: Path | str | None = None,
         layer: str | None = None,
     ) -> Any:
-        """Admit predictions made elsewhere; see ``adding.add_model``."""
+        """Admit predictions made elsewhere; see ``study/steps/add.py``.
+
+        Parameters
+        ----------
+        name : name of the model in this study.
+        files : its predictions; several files make one model.
+        fitted_on : "plan" (this study's folds), a file or table of the samples it was fitted on, or "unknown".
+        scale : "treated" (expression) or "delta" (treated - control).
+        missing : "refuse" rows without a prediction, or "record" them.
+        card : preprocessing card, for files that carry none.
+        transform : named map to the study's scale, such as "log1p_cp10k" or "ln_to_log2".
+        without : the files are nested predictions; their fits also left out this fold.
+        mapping : canonical column -> column of the files, where rows are matched by what was done.
+        genes : list of gene names, for files whose columns have none.
+        layer : the matrix of an AnnData file that holds the predictions.
+        """
         from pertstack.study.steps.add import add_model
 
         paths = [Path(f) for f in files]
@@ -371,14 +422,20 @@ class Study:
 
     @_writes
     def withdraw(self, model: str, why: str) -> int:
-        """Take a model out: its predictions are set aside, the reason goes into the ledger. Returns the block count."""
+        """Take a model out: its predictions are set aside, the reason goes into the ledger. Returns the block count.
+
+        Parameters
+        ----------
+        model : name of the model in this study.
+        why : the reason; it is recorded in the ledger.
+        """
         store = self.folder.store
         if model in self.folder.withdrawn() and model not in store.models():
             return withdrawn_blocks(self.folder, model)
         if model not in store.models():
             raise unknown_name("model of this study", model, store.models())
         if not why.strip():
-            raise InputError("A model is withdrawn with a reason: it is what a reader of the ledger will ask for.")
+            raise InputError("Give a reason; it is recorded in the ledger.")
         blocks = [b for b in store.blocks() if store.status(b, model) == "committed"]
         self.folder.ledger.append("model_withdrawn", model=model, reason=why, blocks=len(blocks))
         finish_withdrawals(self.folder)
@@ -388,13 +445,25 @@ class Study:
 
     @_writes
     def reduce(self, *, workers: int = 1, memory: str = "1 GB") -> Reduction:
-        """The one pass over development rows."""
+        """The one pass over development rows.
+
+        Parameters
+        ----------
+        workers : processes that read and score blocks; the result does not depend on it.
+        memory : what tiles of profiles may take, such as ``"2 GB"``.
+        """
         models = stackable_models(self.folder, accept_unverified=False)
         return DevelopmentRows(self.folder, models, workers=workers, memory=memory).reduction
 
     @_writes
     def calibrate(self, *, workers: int = 1, memory: str = "1 GB") -> Calibrated:
-        """Which metrics tell the same condition measured again from a constant; settles a plan that says ``auto``."""
+        """Which metrics separate a replicate from a constant; settles a plan that says ``auto``.
+
+        Parameters
+        ----------
+        workers : processes that read and score blocks; the result does not depend on it.
+        memory : what tiles of profiles may take, such as ``"2 GB"``.
+        """
         return calibrate_study(self.folder, workers=workers, memory=memory)
 
     @_writes
@@ -411,6 +480,14 @@ class Study:
 
         Models that a probe accuses of having seen what they predict take no part, unless ``accept_accused`` names them:
         that is a line of the ledger, and every headline says so.
+
+        Parameters
+        ----------
+        combiners : names of combiners; None for the default ones.
+        accept_unverified : also use models whose training rows are unknown; every result then carries a caution.
+        workers : processes that read and score blocks; the result does not depend on it.
+        memory : what tiles of profiles may take, such as ``"2 GB"``.
+        accept_accused : models to keep although a probe accuses them.
         """
         stacked = stack_study(
             self.folder,
@@ -434,7 +511,12 @@ class Study:
     ) -> Leaderboard:
         """Open the held-out test (once; the look is in the ledger) and return the leaderboard.
 
-        ``key`` : the file with the key of a sealed test.
+        Parameters
+        ----------
+        exploratory : look with a changed plan, or once more than planned; permanently marked.
+        workers : processes that read and score blocks; the result does not depend on it.
+        memory : what tiles of profiles may take, such as ``"2 GB"``.
+        key : the file with the key of a sealed test.
         """
         file = None if key is None else Path(key)
         board = judge_study(self.folder, exploratory=exploratory, workers=workers, memory=memory, key=file)
@@ -457,11 +539,21 @@ class Study:
         return self.leaderboard().headline
 
     def plot_differences(self, *, every: bool = False) -> Figure:
-        """Differences to the best single model in the last verdict, as a matplotlib figure."""
+        """Differences to the best single model in the last verdict, as a matplotlib figure.
+
+        Parameters
+        ----------
+        every : every row instead of the best ten.
+        """
         return self.leaderboard().plot_differences(every=every)
 
     def plot_weights(self, combiner: str | None = None) -> Figure:
-        """Weights on base models, of one combination or of all, as a matplotlib figure."""
+        """Weights on base models, of one combination or of all, as a matplotlib figure.
+
+        Parameters
+        ----------
+        combiner : name of a combination; None for all.
+        """
         from pertstack.write.stack_pictures import weights_picture
 
         stored = stored_stack(self.folder)
@@ -494,9 +586,17 @@ class Study:
         profile: str | None = None,
         key: Path | str | None = None,
     ) -> JobResults:
-        """Everything that is still missing, in order (``key``: of a sealed test).
+        """Run every missing step, in order.
 
         Returns the jobs that failed; the rest of the study goes on.
+
+        Parameters
+        ----------
+        models : base models to fit; None for those begun, or the default ones.
+        scope, profile : see ``cross_fit``.
+        workers : processes that read and score blocks; the result does not depend on it.
+        memory : what tiles of profiles may take, such as ``"2 GB"``.
+        key : the file with the key of a sealed test.
         """
         if self._judged() and not models:
             self.report()  # nothing is missing: what was judged stays as it is
@@ -556,7 +656,12 @@ class Study:
 
     @_writes
     def bundle(self, out: Path | str) -> Path:
-        """One file from which anybody derives the headline again without the data; see ``steps/bundle.py``."""
+        """One file from which anybody derives the headline again without the data; see ``steps/bundle.py``.
+
+        Parameters
+        ----------
+        out : the zip file to write.
+        """
         from pertstack.study.steps.bundle import bundle_study
 
         if not self.folder.report.exists() or "report" in self.status().stale:
@@ -578,6 +683,14 @@ class Study:
         """Predict new samples with what the headline says ships, or ``use``; see ``steps.predict.predict_new``.
 
         Warns (``UserWarning``) where they differ from the scored samples in what was known at fit time.
+
+        Parameters
+        ----------
+        new : data file of the new samples, with controls.
+        out : file to write: .h5ad, .zarr or .parquet.
+        predictions : ``model=file`` for models that were added to the study.
+        workers : processes that fit the base models again.
+        use : name of the combiner or base model to use instead of what ships.
         """
         from pertstack.study.steps.predict import predict_new
 
@@ -605,7 +718,19 @@ class Study:
         """Write aligned predictions for other tools; see ``steps.export.export_study``.
 
         ``with_truth`` also writes the treated values of the test before all planned looks are made; the ledger says so
-        and every later result is marked. ``key``: of a sealed test, whose treated values are left out without it.
+        and every later result is marked.
+
+        Parameters
+        ----------
+        path : file or folder to write.
+        to : format; by default that of the path's suffix.
+        models : models to write; None for all.
+        with_truth : also write the treated values of the test before all planned looks are made; the ledger says so and
+            every later result is marked.
+        key : the file with the key of a sealed test, whose treated values are left out without it.
+        cells, profiles : control cells as templates for ``to="vcc"``, and predicted profiles instead of the study's.
+        per_target : cells written per perturbation.
+        seed, sampled : draw cells around the prediction instead of cells whose mean is exactly the prediction.
         """
         from pertstack.study.steps.export import export_study
 

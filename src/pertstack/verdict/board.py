@@ -127,7 +127,12 @@ class Leaderboard:
         return "test" if any(r.split == "test" for r in self.rows) else "oof"
 
     def ranked(self, split: Split | None = None) -> list[LeaderboardRow]:
-        """Rows of a split, best primary score first; ceilings last, so that they are not taken for a winner."""
+        """Rows of a split, best primary score first; ceilings last, so that they are not taken for a winner.
+
+        Parameters
+        ----------
+        split : "test" or "oof"; None for the test once it was opened.
+        """
 
         def key(row: LeaderboardRow) -> tuple[bool, bool, float, str]:
             cell = row.score(self.primary)
@@ -137,7 +142,13 @@ class Leaderboard:
         return sorted((r for r in self.rows if r.split == (split or self.split)), key=key)
 
     def row(self, name: str, split: Split | None = None) -> LeaderboardRow:
-        """The row of a name; a misspelt name shows the near ones."""
+        """The row of a name; a misspelt name shows the near ones.
+
+        Parameters
+        ----------
+        name : name of a model or combiner.
+        split : "test" or "oof"; None for the test once it was opened.
+        """
         here = self.ranked(split)
         found = next((r for r in here if r.name == name), None)
         if found is None:
@@ -172,7 +183,12 @@ class Leaderboard:
         }
 
     def to_json(self, path: Path | str | None = None) -> str:
-        """Canonical JSON text, also written to ``path`` when given; equal boards give equal bytes."""
+        """Canonical JSON text, also written to ``path`` when given; equal boards give equal bytes.
+
+        Parameters
+        ----------
+        path : file to write; None for the text alone.
+        """
         text = (
             json.dumps(plain_json(self.to_dict()), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         )
@@ -185,6 +201,10 @@ class Leaderboard:
 
         Texts that a spreadsheet would take for a formula get an apostrophe in front, and very long ones are cut;
         ``to_json`` keeps them exactly.
+
+        Parameters
+        ----------
+        path : file to write; None for the text alone.
         """
         table = self.to_frame(form="long").map(lambda v: spreadsheet_cell(shown(v)) if isinstance(v, str) else v)
         text = str(table.to_csv(index=False, float_format="%.12g", lineterminator="\n"))
@@ -211,6 +231,11 @@ class Leaderboard:
         """Differences to the best single model with their intervals, as a matplotlib figure; right of zero is better.
 
         The best ten rows, what was chosen and the best single model, or ``every`` row.
+
+        Parameters
+        ----------
+        split : "test" or "oof"; None for the test once it was opened.
+        every : every row instead of the best ten.
         """
         from pertstack.verdict.board_figure import differences_figure  # matplotlib is slow to import
 
@@ -218,7 +243,12 @@ class Leaderboard:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Leaderboard:
-        """The board a ``leaderboard.json`` describes; another format number is refused."""
+        """The board a ``leaderboard.json`` describes; another format number is refused.
+
+        Parameters
+        ----------
+        value : plain values as ``to_dict`` gives them.
+        """
         if value.get("format") != FORMAT:
             raise InputError(
                 f"This leaderboard has format {value.get('format')!r}; this pertstack reads format {FORMAT}. "
@@ -242,7 +272,12 @@ class Leaderboard:
 
     @classmethod
     def from_json(cls, path: Path | str) -> Leaderboard:
-        """Read a ``leaderboard.json``."""
+        """Read a ``leaderboard.json``.
+
+        Parameters
+        ----------
+        path : a ``leaderboard.json``.
+        """
         return cls.from_dict(read_json(Path(path)))
 
     # -- what people see -----------------------------------------------------------------------------------------------
@@ -253,15 +288,32 @@ class Leaderboard:
         return list(dict.fromkeys(m for w in wanted if (m := find_metric(self.metrics(), w))))
 
     def table(self, split: Split | None = None) -> tuple[list[str], list[list[str]]]:
-        """Header and lines of the short table, as text."""
+        """Header and lines of the short table, as text.
+
+        Parameters
+        ----------
+        split : "test" or "oof"; None for the test once it was opened.
+        """
         return board_text.table(self, split)
 
     def footer(self, split: Split | None = None) -> str:
-        """What must be said under every table: split, deciding metric, intervals, looks."""
+        """What must be said under every table: split, deciding metric, intervals, looks.
+
+        Parameters
+        ----------
+        split : "test" or "oof"; None for the test once it was opened.
+        """
         return board_text.footer(self, split)
 
     def short_table(self, *, width: int = 80, every: bool = False, split: Split | None = None) -> Group | Table:
-        """The best ten rows for a terminal of ``width`` columns, or all of them."""
+        """The best ten rows for a terminal of ``width`` columns, or all of them.
+
+        Parameters
+        ----------
+        width : columns of the terminal.
+        every : all rows instead of the best ten.
+        split : "test" or "oof"; None for the test once it was opened.
+        """
         return board_text.short_table(self, width=width, every=every, split=split)
 
     def __repr__(self) -> str:

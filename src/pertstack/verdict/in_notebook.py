@@ -25,9 +25,21 @@ class ShowsBoard:
         return self._board()._repr_html_()
 
     def to_frame(self, split: Split | None = None, *, form: Form = "tidy") -> pd.DataFrame:
-        """Every score with its interval as a data frame; see ``Leaderboard.to_frame``."""
+        """Every score with its interval as a data frame; see ``Leaderboard.to_frame``.
+
+        Parameters
+        ----------
+        split : "test" or "oof"; None for the test once it was opened.
+        form : "tidy", "wide" or "long".
+        """
         return self._board().to_frame(split, form=form)
 
     def plot_differences(self, split: Split | None = None, *, every: bool = False) -> Figure:
-        """Differences to the best single model with their intervals; see ``Leaderboard.plot_differences``."""
+        """Differences to the best single model with their intervals; see ``Leaderboard.plot_differences``.
+
+        Parameters
+        ----------
+        split : "test" or "oof"; None for the test once it was opened.
+        every : every row instead of the best ten.
+        """
         return self._board().plot_differences(split, every=every)

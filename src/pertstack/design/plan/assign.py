@@ -17,7 +17,7 @@ from pertstack._base.errors import InputError
 
 Rule = Literal["hashed", "dealt", "table"]
 Place = int | None  # a fold, or None for the held-out test
-LEAST_HASHED = 30  # groups from which a hash places them evenly enough
+LEAST_HASHED = 100  # groups from which a hash places them evenly enough; below, they are dealt
 LEAST_PER_FOLD = 2
 _ROLE, _FOLD = b"pertstack.role", b"pertstack.fold"
 

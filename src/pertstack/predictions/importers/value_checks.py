@@ -118,7 +118,7 @@ def check_gene_order(values: Float32, treated: Float32, model: str) -> list[Find
     if r >= SAME_GENES:
         return []
     text = (
-        f"{model}: its columns have no names of their own, and taken by position their means do not follow the "
+        f"{model}: its columns have no names, and taken by position their means do not follow the "
         f"measured ones (correlation over genes {r:.2f}; above 0.9 is usual). They are in another order, or the list "
         f"of genes is. Name the columns where they were made, or give their order with --genes FILE."
     )

@@ -60,6 +60,11 @@ class ArrayEmbedding:
     def of_fold(self, fold: int | None, rows: Any) -> RowEmbeddings:
         """Rows by position, all of one fold.
 
+        Parameters
+        ----------
+        fold : the fold that the fit behind these rows left out; None for the final fit.
+        rows : (k,) positions of the rows.
+
         Raises
         ------
         MisalignedError

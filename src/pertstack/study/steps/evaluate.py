@@ -92,7 +92,12 @@ class Evaluation(ShowsBoard):
 
     def save(self, folder: str | Path) -> Path:
         """Write leaderboard.json and .csv, scores.npz, calibration.json, findings.json, report.html, and a document
-        evaluation_results.json (``NAME.evaluation_results.json`` for each of several models); gives the page."""
+        evaluation_results.json (``NAME.evaluation_results.json`` for each of several models); gives the page.
+
+        Parameters
+        ----------
+        folder : made if it does not exist.
+        """
         from pertstack.write.evaluation_results import evaluation_results
 
         folder = Path(folder)
@@ -111,7 +116,12 @@ class Evaluation(ShowsBoard):
         return self.report(folder / "report.html")
 
     def report(self, path: str | Path) -> Path:
-        """One self-contained page."""
+        """One self-contained page.
+
+        Parameters
+        ----------
+        path : the HTML file to write.
+        """
         from pertstack.write.evaluation_page import evaluation_page
 
         return evaluation_page(self._shown(), self.models, Path(path))
@@ -169,6 +179,7 @@ def evaluate(
     control_layer, control_label, delta : where the controls of the truth are; see ``Study.create``.
     genes : a list of gene names for prediction files whose columns have none; else one beside the file is taken.
     transform : a named map of the predicted values to the scale of the truth: log1p_cp10k, log2, ln_to_log2, ...
+    seed, workers, memory : seed of everything that draws, processes, and what tiles of profiles may take.
     layer : of the prediction files; default ``layers["prediction"]`` where there is one, else X.
 
     Raises
