@@ -29,7 +29,7 @@ DOUBTED = "A gain is shown, with a doubt: read on before you act"
 """An amber light over an answer that would be green without its reasons."""
 RANKED: Mapping[Light, str] = {
     "green": "A best model is shown",
-    "amber": "No best model is shown, or read on before you act",
+    "amber": "Read on before you act",
     "red": "Do not act on this",
 }
 """The same where models were only evaluated."""
