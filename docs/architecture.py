@@ -26,6 +26,7 @@ WHAT = {
     "arrays": "ps.stack",
     "plugins": "ps.register",
     "cli": "pertstack",
+    "__main__": "python -m pertstack",
 }
 ROW, LEFT, WIDTH = 44, 250, 400
 

@@ -84,11 +84,12 @@ def test_the_stack_says_what_was_chosen_and_marks_the_same_names(stacked, fit):
 
 
 def lines_of(figure):
-    """Label of every line of the first panel with the place of its dot."""
+    """Label of every dot of the first panel with its place."""
     axes = figure.axes[0]
     labels = [t.get_text() for t in axes.get_yticklabels()]
     dots = [line for line in axes.lines if line.get_marker() not in ("", "None", None)]
-    return {labels[round(float(d.get_ydata()[0]))]: float(d.get_xdata()[0]) for d in dots}
+    places = [place for d in dots for place in zip(d.get_xdata(), d.get_ydata(), strict=True)]
+    return {labels[round(float(y))]: float(x) for x, y in places}
 
 
 def test_the_picture_of_differences_shows_the_boards_numbers(request, opened):

@@ -61,7 +61,7 @@ def profiles(screen):
     moments = [np.array([f(v) for v in some]) for some in (mine, rest) for f in (mean, variance, len)]
     t = means(truth, label)
     others = (t.sum(axis=0) - t) / (N_DRUGS - 1)
-    return t, means(predicted, label), others, control.mean(axis=0), ew.welch_test(*moments)
+    return t, means(predicted, label), others, control.mean(axis=0), against(moments)
 
 
 def mean(cells):
@@ -134,14 +134,17 @@ def test_nir_agrees(prepared, screen, profiles):
     np.testing.assert_allclose(discrimination(t, p, "l2"), theirs(prepared, screen, "nir"), **CLOSE)
 
 
+def against(moments):
+    """Means, variances and counts of some, tested against those of others."""
+    return ew.welch_test(*moments[:3], other_mean=moments[3], other_variance=moments[4], other_n=moments[5])
+
+
 def half_tested(prepared, screen, which):
     """Cells of one half of each perturbation, and their test against all cells of the others."""
     truth, label = screen[0], screen[3]
     half = [truth[prepared._ds.halves[name][which]] for name in NAMES]
     rest = [truth[label != name] for name in NAMES]
-    return half, ew.welch_test(
-        *[np.array([f(v) for v in some]) for some in (half, rest) for f in (mean, variance, len)]
-    )
+    return half, against([np.array([f(v) for v in some]) for some in (half, rest) for f in (mean, variance, len)])
 
 
 def test_de_test_agrees(prepared, screen):

@@ -146,7 +146,7 @@ def test_models_on_different_folds_do_not_meet(world, tmp_path):
 def test_folds_do_not_depend_on_the_process_the_order_or_later_samples():
     """Pitfall 13: Python's own hash changes between processes; ours is keyed and written out."""
     obs = pd.DataFrame(
-        {"perturbation": [f"d{i // 4}" for i in range(200)], "cell_line": "A"}, index=map(str, range(200))
+        {"perturbation": [f"d{i // 4}" for i in range(480)], "cell_line": "A"}, index=map(str, range(480))
     )
     plan = FoldPlan.make(obs, seed=7)
     again = FoldPlan.make(obs.iloc[::-1], seed=7)

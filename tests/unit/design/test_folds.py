@@ -22,7 +22,7 @@ from pertstack.design.plan.groups import group_ids, question
 from realdata import real_data
 
 FIRST_RELEASE = {"d0": 1, "d1": None, "d2": None, "d3": 1, "d4": 0, "d5": 0, "d6": None, "d7": None}
-FIRST_DIGEST = "a2744c43e3f78ea1"
+FIRST_DIGEST = "31fdab755db0f5a5"
 
 
 def world(n_perturbations: int = 60, lines: tuple[str, ...] = ("A549", "MCF7"), replicates: int = 2) -> pd.DataFrame:
@@ -61,7 +61,7 @@ def test_the_place_of_a_group_is_the_hash_written_out_by_hand() -> None:
 
 def test_known_assignments_stay_what_they_were_in_the_first_release() -> None:
     """Written down once; a change here would move the folds of every study ever made."""
-    obs = world(40, ("A549",), 1)
+    obs = world(120, ("A549",), 1)
     plan = FoldPlan.make(obs, seed=0)
     first = {
         g: None if pd.isna(f) else int(f) for g, f in zip(plan.table["group"][:8], plan.table["fold"][:8], strict=True)
@@ -69,6 +69,16 @@ def test_known_assignments_stay_what_they_were_in_the_first_release() -> None:
     assert plan.rule == "hashed"
     assert first == FIRST_RELEASE
     assert plan.digest.startswith(FIRST_DIGEST)
+
+
+def test_below_a_hundred_groups_folds_are_of_one_size() -> None:
+    """Thirty perturbations by their hashes alone gave 4 test groups and folds of 7, 14 and 5 (issue 15, A4)."""
+    for n, seed in ((30, 0), (30, 1), (99, 0), (50, 7)):
+        plan = FoldPlan.make(world(n, ("A549",), 1), seed=seed)
+        parts = {(p["role"], p["fold"]): p["groups"] for p in plan.describe()["parts"]}
+        folds = [parts["development", k] for k in range(3)]
+        assert plan.rule == "dealt" and parts["test", None] == round(0.2 * n)
+        assert max(folds) - min(folds) <= 1
 
 
 def test_another_process_with_another_hash_seed_makes_the_same_plan() -> None:
@@ -196,7 +206,7 @@ def test_a_known_sample_with_another_group_is_refused() -> None:
 
 
 def test_files_come_back_as_they_were(tmp_path: Path) -> None:
-    obs = world()
+    obs = world(120)
     plan = FoldPlan.make(obs, seed=5)
     plan.save(tmp_path)
     back = FoldPlan.load(tmp_path)
@@ -205,7 +215,7 @@ def test_files_come_back_as_they_were(tmp_path: Path) -> None:
     facts = json.loads((tmp_path / "plan.json").read_text())
     assert facts["format"] == 1
     assert facts["question"] == "new perturbations in known cell lines"
-    longer = back.extend(pd.concat([obs, world(61, ("A549",), 1).iloc[-1:]]))
+    longer = back.extend(pd.concat([obs, world(121, ("A549",), 1).iloc[-1:]]))
     longer.save(tmp_path)
     assert FoldPlan.load(tmp_path).digest == longer.digest
 
@@ -372,8 +382,8 @@ def test_questions_in_plain_words() -> None:
     [
         ("l1000_single_line/ht115_cpc006.h5ad", "perturbation", "hashed"),
         ("l1000_single_line/ht115_cpc006.h5ad", "smiles", "hashed"),
-        ("l1000_single_line/a375_ljp005.h5ad", "perturbation", "hashed"),
-        ("l1000_multicell/pairs_14compounds_43lines.h5ad", "cell_line", "hashed"),
+        ("l1000_single_line/a375_ljp005.h5ad", "perturbation", "dealt"),
+        ("l1000_multicell/pairs_14compounds_43lines.h5ad", "cell_line", "dealt"),
         ("l1000_multicell/pairs_14compounds_43lines.h5ad", "perturbation", "dealt"),
         ("norman_doubles/pseudobulk.h5ad", "perturbation", "hashed"),
     ],

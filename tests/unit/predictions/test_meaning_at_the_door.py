@@ -95,7 +95,7 @@ def test_measured_values_in_x_are_refused_and_the_slot_that_holds_the_prediction
     if where == "layer":
         data.layers["pred"] = values.to_numpy()
     data.write_h5ad(tmp_path / "p.h5ad")
-    named = {"obsm": "'obsm:CPA_pred': name", "layer": "'pred': name", "alone": "predictions of them. Hand"}[where]
+    named = {"obsm": "'obsm:CPA_pred': name", "layer": "'pred': name", "alone": "predictions of them. Provide"}[where]
     with pytest.raises(IntegrityError, match=f"are the measured values themselves.*{named}"):
         add_predictions(world.store, "m", tmp_path / "p.h5ad", fitted_on="plan", scale="treated")
     assert world.store.models() == []

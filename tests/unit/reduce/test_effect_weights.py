@@ -23,7 +23,8 @@ def world():
     moments = [(v.mean(0), v.var(0, ddof=1) if len(v) > 1 else np.zeros(N_GENES), len(v)) for v in parts(values, label)]
     others = [(v.mean(0), v.var(0, ddof=1), len(v)) for v in (values[label != k] for k in range(6))]
     columns = [np.array(c) for group in (moments, others) for c in zip(*group, strict=True)]
-    return values, label, ew.welch_test(*columns)
+    mean, variance, n = columns[3:]
+    return values, label, ew.welch_test(*columns[:3], other_mean=mean, other_variance=variance, other_n=n)
 
 
 def parts(values, label):
