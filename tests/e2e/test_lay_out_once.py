@@ -14,7 +14,7 @@ import pytest
 from pertstack.data import DataFile, open_data
 from pertstack.data.readers.matrices import Float32, RowSource
 from pertstack.predictions.store.store import PredictionStore
-from pertstack.study.steps import init as create
+from pertstack.study import laid_out
 from pertstack.study.steps.init import StudyChoices, _make_plan
 
 GENES = 300
@@ -51,11 +51,11 @@ def lay_out(root: Path, file: DataFile) -> None:
     root.mkdir()
     (root / "plan").mkdir()
     plan = _make_plan(file, StudyChoices(), None)
-    create._lay_out_blocks(root, file, plan, file.obs.loc[plan.table["sample_id"]])
+    laid_out.lay_out_blocks(root, file, plan, file.obs.loc[plan.table["sample_id"]])
 
 
 def test_one_pass_and_every_row_in_its_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(create, "POUR_BYTES", 50 * 6 * 4 * GENES)  # fifty rows at a time
+    monkeypatch.setattr(laid_out, "POUR_BYTES", 50 * 6 * 4 * GENES)  # fifty rows at a time
     file = data_file(tmp_path / "data.h5ad", 700)
     file.treated, file.control = Watched(file.treated), Watched(file.control)
     lay_out(tmp_path / "study", file)
@@ -80,8 +80,8 @@ def test_one_pass_and_every_row_in_its_block(tmp_path: Path, monkeypatch: pytest
 
 def test_memory_does_not_follow_the_number_of_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four times the rows may cost a few hundred bytes for each of them, but never the rows themselves."""
-    monkeypatch.setattr(create, "POUR_BYTES", 50 * 6 * 4 * GENES)
-    peaks, pour = [], create._pour
+    monkeypatch.setattr(laid_out, "POUR_BYTES", 50 * 6 * 4 * GENES)
+    peaks, pour = [], laid_out._pour
 
     def watched(*arguments: Any) -> list[bytes]:
         tracemalloc.start()

@@ -7,7 +7,6 @@ refused ``init`` leaves nothing behind. The data file is not needed afterwards.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,11 @@ from pertstack._base import tables
 from pertstack._base.errors import InputError, LeakError, StackingError
 from pertstack._base.files import whole, write_json
 from pertstack._base.findings import Finding
-from pertstack._base.memory import rows_per_tile
-from pertstack._base.progress import track
 from pertstack._base.remote import is_remote, redacted
 from pertstack._base.shown import count_of
 from pertstack.data import DataFile, build_side, open_data, save_side, validate
 from pertstack.data.cells import CellChoice
 from pertstack.data.choices import ControlChoice, Normalise
-from pertstack.data.landmarks import landmarks_of
 from pertstack.data.readers.control_rows import Labels
 from pertstack.data.readers.genes import other_names
 from pertstack.data.rows import Float32
@@ -37,21 +33,15 @@ from pertstack.design.leaks.check_plan import check_plan
 from pertstack.design.plan.folds import FoldPlan
 from pertstack.design.plan.foreign import ForeignSplit, read_split
 from pertstack.design.plan.support import propose_support, support_rows
-from pertstack.predictions.importers.merge import fingerprints, save_marks
-from pertstack.predictions.sources.store_source import StoreSource
-from pertstack.predictions.store.names import HALVES
 from pertstack.predictions.store.sealed import cipher, seal_chunks
-from pertstack.predictions.store.store import PredictionStore
-from pertstack.predictions.store.writer import RowWriter
-from pertstack.reduce.references import References
 from pertstack.study.asked import ASKED, asked_findings, read_asked
-from pertstack.study.folder import FORMAT, MARKS, OTHER_NAMES, StudyFolder, write_choices
+from pertstack.study.folder import FORMAT, OTHER_NAMES, StudyFolder, write_choices
+from pertstack.study.laid_out import lay_out_blocks
 from pertstack.study.new_samples import open_new
 from pertstack.study.sealing_key import SealingKey
 from pertstack.study.seals import seal_init
 from pertstack.study.steps.refit import with_distance
 
-POUR_BYTES = 128 * 10**6
 TEST_SHARE = 0.2
 LONGEST_NAME = 220  # bytes of a block's name; what is written aside is called a little longer
 
@@ -200,7 +190,7 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
             write_json(staging / "plan" / OTHER_NAMES, others)
         write_json(staging / "card.json", file.card.to_json())
         save_side(staging / "side", side)
-        truth = _lay_out_blocks(staging, file, plan, obs)
+        truth = lay_out_blocks(staging, file, plan, obs)
         key = None if choices.seal_test is None else SealingKey.read_or_make(choices.seal_test)
         if key is not None:
             seal_chunks(truth, key.secret)
@@ -309,90 +299,6 @@ def _named_chunks(file: DataFile) -> Iterator[tuple[np.ndarray, Float32, Float32
     ids = np.asarray(file.obs.index, dtype=object)
     for chunk in file.chunks():
         yield ids[chunk.start : chunk.stop], chunk.control, chunk.treated
-
-
-def _lay_out_blocks(root: Path, file: DataFile, plan: FoldPlan, obs: pd.DataFrame) -> PredictionStore:
-    """Controls of every block to ``store/``; treated values to ``store/`` or, for the test, to ``test_truth/``.
-
-    Returns the store of the latter.
-    """
-    store = PredictionStore.create(root / "store", file.gene_names, plan_digest=plan.digest)
-    truth = PredictionStore.create(root / "test_truth", file.gene_names, plan_digest=plan.digest)
-    blocks = plan.blocks(obs)
-    block_of = np.full(file.n_samples, -1, dtype=np.int64)
-    with ExitStack() as stack:
-        layouts: list[_Layout] = []
-        for block, ids in track(blocks.items(), "making blocks", len(blocks)):
-            block_of[file.positions(ids)] = len(layouts)
-            layouts.append(_Layout.of(block, obs.loc[ids], store, truth, file, stack))
-        marks = _pour(file, block_of, layouts)
-    save_marks(root / "plan" / MARKS, [marks[at] for at in file.positions(list(obs.index))])
-    references = References.collect(StoreSource(store, role="development", models=(), groups=plan.groups))
-    references = references.with_controls_of(StoreSource(store, role="test", models=(), groups=plan.groups))
-    references.with_landmarks(landmarks_of(file.var)).save(root / "plan" / "references.npz")
-    return truth
-
-
-@dataclass
-class _Layout:
-    """A block being laid out: a writer for each of its layers, and the rows that are still to come."""
-
-    writers: dict[str, RowWriter]
-    rows_left: int
-
-    @classmethod
-    def of(
-        cls,
-        block: Block,
-        obs: pd.DataFrame,
-        store: PredictionStore,
-        truth: PredictionStore,
-        file: DataFile,
-        stack: ExitStack,
-    ) -> _Layout:
-        """Registers the block and reserves room for its layers, so that a full disk shows before anything is read."""
-        into = truth if block.role == "test" else store
-        for each in {id(s): s for s in (store, into)}.values():
-            each.add_block(block, obs)
-        layers = {"control": store, "treated": into} | ({"effect": into} if file.has_effect else {})
-        layers |= dict.fromkeys(HALVES, into) if file.halves is not None else {}
-        return cls(
-            {
-                name: stack.enter_context(to.writer(block, name, gene_names=file.gene_names, fitted_on=None))
-                for name, to in layers.items()
-            },
-            len(obs),
-        )
-
-    def take(self, values: dict[str, Float32], ids: np.ndarray) -> None:
-        """Rows of the block with their names; after the last of them the block is committed."""
-        for name, writer in self.writers.items():
-            writer.append(values[name], ids)
-        self.rows_left -= len(ids)
-        if not self.rows_left:
-            for writer in self.writers.values():
-                writer.commit()
-
-
-def _pour(file: DataFile, block_of: np.ndarray, layouts: Sequence[_Layout]) -> list[bytes]:
-    """One pass from the front of the file to its end, whatever the order of its rows; each row goes to its block.
-
-    Returns the fingerprint of every row, in the order of the file.
-    """
-    marks: list[bytes] = []
-    rows = rows_per_tile(file.n_genes, 10, POUR_BYTES)  # up to five layers, and the part of them that a block takes
-    for chunk in track(file.chunks(rows), "laying out blocks", total=-(-file.n_samples // rows)):
-        ids, at = file.sample_ids[chunk.start : chunk.stop], block_of[chunk.start : chunk.stop]
-        values = {"control": chunk.control, "treated": chunk.treated}
-        if chunk.effect is not None:
-            values["effect"] = chunk.effect
-        if chunk.halves is not None:
-            values |= dict(zip(HALVES, chunk.halves, strict=True))
-        for number in np.unique(at):
-            mine = at == number
-            layouts[number].take({name: v if mine.all() else v[mine] for name, v in values.items()}, ids[mine])
-        marks += fingerprints(chunk.control, chunk.treated)
-    return marks
 
 
 def _facts(data: Path, file: DataFile, plan: FoldPlan, choices: StudyChoices) -> dict[str, object]:
