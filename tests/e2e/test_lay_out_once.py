@@ -90,7 +90,7 @@ def test_memory_does_not_follow_the_number_of_samples(tmp_path: Path, monkeypatc
         tracemalloc.stop()
         return marks
 
-    monkeypatch.setattr(create, "_pour", watched)
+    monkeypatch.setattr(laid_out, "_pour", watched)
     for n in (600, 2400):
         lay_out(tmp_path / f"study{n}", data_file(tmp_path / f"{n}.h5ad", n, lines=1))
     more_rows = 2400 - 600
