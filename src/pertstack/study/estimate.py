@@ -57,7 +57,8 @@ def of_fit(folder: StudyFolder, jobs: Sequence[Job], workers: int) -> str:
     new = sorted(models - set(known))
     seconds = sum(sum(known[j.model]) / len(known[j.model]) for j in left if j.model in known) / max(1, workers)
     if new:
-        return f"{said}. How long {', '.join(new[:4])}{' and others' if len(new) > 4 else ''} takes is not known yet."
+        named = f"{', '.join(new[:4])}{' and others' if len(new) > 4 else ''}"
+        return f"{said}. How long {named} {'takes' if len(new) == 1 else 'take'} is not known yet."
     return f"{said}, takes {roughly(seconds)}."
 
 

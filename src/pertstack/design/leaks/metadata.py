@@ -12,6 +12,7 @@ import pandas as pd
 
 from pertstack._base.errors import StackingError
 from pertstack._base.findings import Finding, Severity
+from pertstack._base.shown import count_of
 from pertstack.design.plan.assign import LEAST_PER_FOLD
 from pertstack.design.plan.groups import STRUCTURE, group_ids, question, split_columns
 
@@ -207,9 +208,10 @@ def control_finding(shared: list[str], key: pd.Series[str], place: pd.Series[int
     return Finding(
         "warning",
         "control_across_roles",
-        f"{len(shared):,} control rows serve development and test samples ({how}); {n:,} test samples ({share:.0%}) "
-        "are measured against one. The noise of a shared control is in truth and prediction alike, so metrics "
-        "against the own control reward whoever reproduces that noise. Read the pooled reference beside them.",
+        f"{count_of(len(shared), 'control row')} {'serves' if len(shared) == 1 else 'serve'} development and test "
+        f"samples ({how}); {share:.0%} of the test samples ({n:,}) have such a control. The noise of a shared control "
+        "is in truth and prediction alike, so metrics against the own control reward whoever reproduces that noise. "
+        "Read the pooled reference beside them.",
         len(shared),
         tuple(shared[:10]),
         numbers={"controls": len(shared), "test_samples": n, "test_share": share},
