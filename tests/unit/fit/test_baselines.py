@@ -312,6 +312,15 @@ def test_mlp_keeps_the_best_epoch_and_does_nothing_where_nothing_can_be_learned(
     assert model.embed(held.without_treated()).shape[0] == held.n_samples
 
 
+def test_an_mlp_whose_fit_rows_all_answer_alike_has_no_embedding():
+    """A nested fit on a few rows of one perturbation: no component is left, and a vector of none was refused."""
+    fit, held = split_by_perturbation(make_rows(n_perturbations=12), 2)
+    flat = replace(fit, control=np.zeros_like(fit.control), treated=np.ones_like(fit.control))
+    model = get_model("mlp").fit(flat, rng=np.random.default_rng(0))
+    assert model.axes_.shape[1] == 0 and model.embed(held.without_treated()) is None
+    assert np.isfinite(model.predict(held.without_treated())).all()
+
+
 def test_start_at_the_control_or_at_the_mean_is_a_matter_of_control_noise():
     """With noisy controls paired at random the _treated variants win; with quiet ones the others do."""
     for noise, better, worse in ((3.0, "ridge_treated", "ridge"), (0.05, "ridge", "ridge_treated")):

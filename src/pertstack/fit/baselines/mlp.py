@@ -153,8 +153,10 @@ class MLP(Baseline):
             out += effect.astype(np.float32)
         return out
 
-    def embed(self, rows: PredictRows) -> Float32:
-        """The predicted effect in principal components, (n_samples, n_components)."""
+    def embed(self, rows: PredictRows) -> Float32 | None:
+        """The predicted effect in principal components, (n_samples, n_components); None where fit rows had none."""
+        if not self.axes_.shape[1]:
+            return None
         if self.network_ is None:
             return np.zeros((rows.n_samples, self.axes_.shape[1]), dtype=np.float32)
         return np.asarray(_output(self.network_, self._inputs(rows)), dtype=np.float32)
