@@ -93,7 +93,7 @@ class MLP(Baseline):
         self.encoder_ = RowEncoder.fit(rows, features)
         self._fit_components(rows, rng)
         inputs, target = self._inputs(rows), self.start_.residual(rows) @ self.axes_
-        self.scale_ = float(np.sqrt((target**2).mean())) or 1.0
+        self.scale_ = (float(np.sqrt((target**2).mean())) if target.size else 0.0) or 1.0
         self._train(inputs, target / self.scale_, inner, validation, rng)
         return self
 
