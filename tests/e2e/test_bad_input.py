@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import time
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from interrupts import interrupt, start
+from pertstack._base.digests import with_own_digest
 
 from .conftest import PERTSTACK, pertstack
 
@@ -107,6 +109,18 @@ def test_verdict_before_there_is_anything_to_judge(world: Path, tmp_path: Path):
     refused(pertstack("verdict", tmp_path / "s"), 2, "pertstack fit")
     refused(pertstack("stack", tmp_path / "s"), 2, "pertstack fit")
     refused(pertstack("report", tmp_path / "s"), 2, "pertstack")
+
+
+def test_a_fit_that_took_another_time_is_the_same_fit_and_one_of_another_seed_is_not(study: Path, tmp_path: Path):
+    """Interrupted between two blocks a job is fitted again: its record has other seconds than the first block's."""
+    copy = shutil.copytree(study, tmp_path / "s")
+    path = sorted(copy.glob("jobs/ridge/*/job.json"))[0]
+    for name, change, code in (("fit_seconds", 1.0, 0), ("seed", 1, 3)):
+        value = json.loads(path.read_text())
+        value["record"][name] += change
+        path.write_text(json.dumps(with_own_digest(value)))
+        said = pertstack("audit", copy)
+        assert said.returncode == code and ("'seed' differ" in said.stdout) == bool(code), said.stdout
 
 
 def test_an_interrupted_fit_keeps_what_is_done(world: Path, tmp_path: Path):

@@ -191,7 +191,8 @@ def _fitted_jobs(folder: StudyFolder) -> set[Path]:
     return {folder.path("jobs", _job_of(facts).folder) for facts in made}
 
 
-_OF_A_FIT = ("job", "seed", "n_fit", "fit_ids_digest", "fit_seconds", "params", "versions")
+_OF_A_FIT = ("job", "seed", "n_fit", "fit_ids_digest", "params", "versions")
+"""What makes a fit the same one: a job that goes on after an interruption fits again, in another time."""
 
 
 def _against_records(folder: StudyFolder, value: Any) -> list[str]:
