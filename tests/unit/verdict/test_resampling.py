@@ -30,7 +30,9 @@ def test_order_of_calls_and_of_rows_does_not_matter():
     resampling = GroupResampling(seed=1, resamples=200)
     alone = resampling.compare(values[1], values[0], groups)
     together = resampling.differences(values[::-1], values[0], groups)[1]
-    assert alone == together == resampling.compare(values[1], values[0], groups)
+    assert alone == resampling.compare(values[1], values[0], groups)
+    assert together.ci == pytest.approx(alone.ci, abs=1e-12)  # another matrix product, in another order on some machines
+    assert (together.value, together.p) == pytest.approx((alone.value, alone.p), abs=1e-12)
 
 
 def test_nothing_defined_gives_nothing_rather_than_nan():
