@@ -31,7 +31,7 @@ def test_order_of_calls_and_of_rows_does_not_matter():
     alone = resampling.compare(values[1], values[0], groups)
     together = resampling.differences(values[::-1], values[0], groups)[1]
     assert alone == resampling.compare(values[1], values[0], groups)
-    assert together.ci == pytest.approx(alone.ci, abs=1e-12)  # another matrix product, in another order on some machines
+    assert together.ci == pytest.approx(alone.ci, abs=1e-12)  # other kernels sum in another order
     assert (together.value, together.p) == pytest.approx((alone.value, alone.p), abs=1e-12)
 
 
