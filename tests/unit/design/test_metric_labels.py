@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pertstack.design.metric_labels import metric_label
-from pertstack.design.metric_names import ALIASES, effect_names, metric_names
+from pertstack.design.metric_names import ALIASES, direction, effect_names, metric_names
 
 NAMES = (*metric_names(), *effect_names(), "r2_top20_landmark", "pds_l1_offtarget", "centroid_accuracy_offtarget")
 
@@ -35,3 +35,9 @@ def test_a_peers_name_has_the_words_of_ours():
 )
 def test_words_say_kind_genes_and_reference(name, words):
     assert metric_label(name) == words
+
+
+def test_less_is_better_for_errors_alone():
+    less = {name for name in (*NAMES, "mse_all") if direction(f"{name}@pooled") == -1}
+    assert less == {n for n in (*NAMES, "mse_all") if n.startswith(("rmse_", "mae_", "mse_", "de_lfc_error"))}
+    assert {"mse_exp2", "mse_all_corrected", "rmse_all", "mae_top20", "de_lfc_error"} <= less
