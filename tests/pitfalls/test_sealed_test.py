@@ -77,7 +77,7 @@ def test_a_key_that_is_missing_wrong_or_damaged_opens_nothing(sealed, key, tmp_p
     (tmp_path / "edited.txt").write_text(key.read_text().translate(str.maketrans("0123456789", "1234567890")))
     (tmp_path / "none.txt").write_bytes(b"\xff\x00" * 3000)
     cases = [
-        (None, InputError, "Ask who holds that key"),
+        (None, InputError, "Ask whoever holds that key"),
         (tmp_path / "absent.txt", MissingFileError, "does not exist"),
         (tmp_path / "other.txt", InputError, "Nothing was opened"),
         (tmp_path / "cut.txt", InputError, "damaged"),

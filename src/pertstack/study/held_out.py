@@ -114,7 +114,7 @@ class HeldOutTruth:
             return None
         if self.key is None:
             raise InputError(
-                f"The test of {root} is sealed with key {wanted}. Ask who holds that key for the file and name it: "
+                f"The test of {root} is sealed with key {wanted}. Ask whoever holds that key for the file and name it: "
                 f"--key FILE. Nothing was opened and no look was made."
             )
         found = SealingKey.read(self.key)

@@ -228,7 +228,7 @@ def _under_other_names(name: str, what: str, names: str, *, found: Exchange, fit
     return Finding(
         "error",
         f"{what}_exchanged",
-        f"{name}: the values look as if they stood under other {names}. Among the sampled {what}, {found.moved:,} fit "
+        f"{name}: the values look as if they were under other {names}. Among the sampled {what}, {found.moved:,} fit "
         f"clearly better under others (correlation with {fit}: {found.own:.2f} under the names they carry, "
         f"{found.better:.2f} under others). Were {what} sorted without their {names}? Write the {names} again beside "
         f"the values they were made for.",
