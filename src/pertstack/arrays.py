@@ -182,7 +182,15 @@ class StackFit(ShowsBoard):
         shape = next(iter(given.values())).shape
         zero = np.zeros(shape, dtype=np.float32) if control is None else np.asarray(found["control"], dtype=np.float32)
         features = None if features is None else {f: found[f"features[{f!r}]"] for f in features}
-        combined = combine_arrays(fitted, given, zero, self.references, found["cell_line"], embeddings, features)
+        combined = combine_arrays(
+            fitted,
+            given,
+            zero,
+            references=self.references,
+            cell_line=found["cell_line"],
+            embeddings=embeddings,
+            features=features,
+        )
         if ordered.rows is None:
             return combined
         return pd.DataFrame(combined, index=ordered.rows, columns=list(self.references.gene_names))

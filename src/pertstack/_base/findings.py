@@ -34,10 +34,10 @@ class Finding:
             value["severity"],
             value["code"],
             value["message"],
-            value["count"],
-            tuple(value["examples"]),
-            value["where"],
-            dict(value["numbers"]),
+            count=value["count"],
+            examples=tuple(value["examples"]),
+            where=value["where"],
+            numbers=dict(value["numbers"]),
         )
 
     def to_json(self) -> dict[str, Any]:

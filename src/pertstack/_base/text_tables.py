@@ -90,7 +90,7 @@ class TextTable:
             try:
                 table = pa.csv.read_csv(pa.BufferReader(lines), options, parse, convert)
             except pa.ArrowInvalid as error:
-                raise self._refusal(error, lines, options, parse, names, done) from error
+                raise self._refusal(error, lines, options, parse=parse, names=names, done=done) from error
             for column in blank:
                 self._check_blank(table.column(column), int(column[1:]))
             done += table.num_rows
@@ -211,7 +211,16 @@ def _text_table(path: Path, blanks: bool, quotes: bool) -> TextTable:
         header = ["", *header]  # names of rows without a name, as R writes them
     _refuse_repeats(path, header)
     decimal = "." if separator in (" ", ONE_COLUMN) else decimal_of(path, rows[1:])
-    return TextTable(path, encoding, separator, decimal, tuple(header), skip + ends, quotes, carriage)
+    return TextTable(
+        path,
+        encoding,
+        separator,
+        decimal=decimal,
+        header=tuple(header),
+        skip=skip + ends,
+        quotes=quotes,
+        carriage=carriage,
+    )
 
 
 def _refuse_repeats(path: Path, header: Sequence[str]) -> None:

@@ -124,7 +124,15 @@ def _one(sums: GroupSums, draws: Draws | None, level: float, method: Method) -> 
     chosen = method if method != "auto" else "sign_flips" if n_groups <= FEW else "bootstrap_t"
     if n_groups < 2:
         return Estimate(
-            value, -np.inf, np.inf, None, n_groups, n, chosen, level, cautions_of(n_groups, -np.inf, np.inf)
+            value,
+            -np.inf,
+            np.inf,
+            p=None,
+            n_clusters=n_groups,
+            n=n,
+            method=chosen,
+            level=level,
+            cautions=cautions_of(n_groups, -np.inf, np.inf),
         )
     lo, hi, p = -np.inf, np.inf, None
     if chosen == "sign_flips":
@@ -141,7 +149,9 @@ def _one(sums: GroupSums, draws: Draws | None, level: float, method: Method) -> 
             lo, hi = (float(q) for q in np.nanquantile(means, tails))
             below = float(np.nanmean(means <= 0))
             p = min(1.0, 2 * max(min(below, 1 - below), 1 / (len(means) + 1)))
-    return Estimate(value, lo, hi, p, n_groups, n, chosen, level, cautions_of(n_groups, lo, hi))
+    return Estimate(
+        value, lo, hi, p=p, n_clusters=n_groups, n=n, method=chosen, level=level, cautions=cautions_of(n_groups, lo, hi)
+    )
 
 
 def _wild(sums: GroupSums, weights: Array, level: float, method: str) -> Estimate:
@@ -151,7 +161,9 @@ def _wild(sums: GroupSums, weights: Array, level: float, method: str) -> Estimat
     if n_groups >= 2:
         lo, hi = wild_interval(sums.total[0], sums.count[0], weights, level)
         p = wild_p(sums.total[0], sums.count[0], weights)
-    return Estimate(value, lo, hi, p, n_groups, n, method, level, cautions_of(n_groups, lo, hi))
+    return Estimate(
+        value, lo, hi, p=p, n_clusters=n_groups, n=n, method=method, level=level, cautions=cautions_of(n_groups, lo, hi)
+    )
 
 
 def _tails(sums: GroupSums, means: Array, value: float, level: float) -> tuple[float, float]:
@@ -205,4 +217,17 @@ def difference_to_best(
     )
     if better == 1:
         return found
-    return [Estimate(-e.value, -e.hi, -e.lo, e.p, e.n_clusters, e.n, e.method, e.level, e.cautions) for e in found]
+    return [
+        Estimate(
+            -e.value,
+            -e.hi,
+            -e.lo,
+            p=e.p,
+            n_clusters=e.n_clusters,
+            n=e.n,
+            method=e.method,
+            level=e.level,
+            cautions=e.cautions,
+        )
+        for e in found
+    ]

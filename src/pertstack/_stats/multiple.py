@@ -36,12 +36,12 @@ def max_t(
                 float(v),
                 -np.inf,
                 np.inf,
-                None,
-                int(c),
-                int(k.sum()),
-                "max_t",
-                level,
-                cautions_of(int(c), -np.inf, np.inf),
+                p=None,
+                n_clusters=int(c),
+                n=int(k.sum()),
+                method="max_t",
+                level=level,
+                cautions=cautions_of(int(c), -np.inf, np.inf),
             )
             for v, c, k in zip(d, n_groups, sums.count, strict=True)
         ]
@@ -57,7 +57,15 @@ def max_t(
         n = int(sums.count[row].sum())
         found.append(
             Estimate(
-                float(d[row]), lo, hi, p, int(n_groups[row]), n, "max_t", level, cautions_of(int(n_groups[row]), lo, hi)
+                float(d[row]),
+                lo,
+                hi,
+                p=p,
+                n_clusters=int(n_groups[row]),
+                n=n,
+                method="max_t",
+                level=level,
+                cautions=cautions_of(int(n_groups[row]), lo, hi),
             )
         )
     return found
@@ -144,7 +152,17 @@ def bbc(
         raise InputError(f"{n_groups} groups are too few: some must be left to score what others chose.")
     lo, hi = (float(q) for q in np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
     n = int(sums.count.max(axis=0).sum())
-    return Estimate(float(drawn.mean()), lo, hi, None, n_groups, n, "bbc_cv", level, cautions_of(n_groups, lo, hi))
+    return Estimate(
+        float(drawn.mean()),
+        lo,
+        hi,
+        p=None,
+        n_clusters=n_groups,
+        n=n,
+        method="bbc_cv",
+        level=level,
+        cautions=cautions_of(n_groups, lo, hi),
+    )
 
 
 def _ratio(total: Array, count: Array) -> Array:
@@ -170,4 +188,14 @@ def corrected_resampled_t(differences: Array, *, test_to_train: float, level: fl
     wide = error * float(stats.t.ppf((1 + level) / 2, k - 1))
     p = float(2 * stats.t.sf(abs(value) / error, k - 1)) if error > 0 else (1.0 if value == 0 else 0.0)
     cautions = (f"{k} folds: the interval is a rough guide",) if k < 10 else ()
-    return Estimate(value, value - wide, value + wide, p, k, k, "corrected_resampled_t", level, cautions)
+    return Estimate(
+        value,
+        value - wide,
+        value + wide,
+        p=p,
+        n_clusters=k,
+        n=k,
+        method="corrected_resampled_t",
+        level=level,
+        cautions=cautions,
+    )

@@ -34,7 +34,20 @@ def bounds_to_best(
     wanted = list(rows)
     means = GroupSums.of(values, groups).means()
     if np.isnan(means[pool]).all():
-        return [Estimate(np.nan, -np.inf, np.inf, None, 0, 0, "none", level, ("no defined sample",)) for _ in wanted]
+        return [
+            Estimate(
+                np.nan,
+                -np.inf,
+                np.inf,
+                p=None,
+                n_clusters=0,
+                n=0,
+                method="none",
+                level=level,
+                cautions=("no defined sample",),
+            )
+            for _ in wanted
+        ]
     pool = pool[~np.isnan(means[pool])]
     lead = int(np.argmax(means[pool]))
     pairs = [GroupSums.of(values[row] - values[pool], groups) for row in wanted]
@@ -59,7 +72,9 @@ def _estimate(sums: GroupSums, draws: Draws | None, others: Array, *, lead: int,
     itself = not others.all()  # the row is one of the pool, so it cannot be better than the best
     if len(rivals) == 0:
         unknown = cautions_of(n_groups, -np.inf, np.inf)
-        return Estimate(value, -np.inf, np.inf, None, n_groups, n, "none", level, unknown)
+        return Estimate(
+            value, -np.inf, np.inf, p=None, n_clusters=n_groups, n=n, method="none", level=level, cautions=unknown
+        )
     mine = sums.take(rivals)
     each: list[tuple[float, float]]  # lower end and two-sided p against every rival
     null: Null
@@ -77,7 +92,9 @@ def _estimate(sums: GroupSums, draws: Draws | None, others: Array, *, lead: int,
     p = max(p for _, p in each) if (d[rivals] > 0).all() else null_p(null, 0.0)
     if itself:
         lo, hi, p = min(lo, 0.0), min(hi, 0.0), (p if value < 0 else 1.0)
-    return Estimate(value, lo, hi, p, n_groups, n, method, level, cautions_of(n_groups, lo, hi))
+    return Estimate(
+        value, lo, hi, p=p, n_clusters=n_groups, n=n, method=method, level=level, cautions=cautions_of(n_groups, lo, hi)
+    )
 
 
 def _pairs(sums: GroupSums) -> list[tuple[float, float]]:

@@ -129,7 +129,7 @@ class ResampledNull:
         shift = np.where(np.abs(shift) <= 1e-12 * (1 + np.abs(sums.means())), 0.0, shift)
         whole = ~np.isnan(shift).any(axis=1)
         shift, errors = shift[whole], np.nan_to_num(draws.errors[whole])
-        return cls(sums.means(), sums.errors(), shift, errors, np.abs(_over(shift, errors)))
+        return cls(sums.means(), sums.errors(), shift, errors=errors, plain=np.abs(_over(shift, errors)))
 
     @property
     def start(self) -> tuple[float, float]:

@@ -60,7 +60,7 @@ def wild_interval(total: Array, count: Array, weights: Array, level: float) -> t
     step = float(np.sqrt(((total - value * count) ** 2).sum())) / n
     if step <= 1e-12 * (1 + abs(value)):
         return value, value
-    ends = [_end(total, count, weights, level, value, way * step) for way in (-1, 1)]
+    ends = [_end(total, count, weights, level=level, near=value, step=way * step) for way in (-1, 1)]
     return ends[0], ends[1]
 
 

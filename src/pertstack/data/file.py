@@ -123,7 +123,7 @@ class DataFile:
                 if self.halves is not None:
                     halves = self.halves[0].rows(start, stop), self.halves[1].rows(start, stop)
                 control, treated = self.control.rows(start, stop), self.treated.rows(start, stop)
-            yield Chunk(start, stop, control, treated, effect, halves)
+            yield Chunk(start, stop, control, treated=treated, effect=effect, halves=halves)
 
     def read(self, rows: Sequence[int] | Positions | slice) -> tuple[Float32, Float32]:
         """(control, treated) of chosen rows, each (n, n_genes) float32, in the order asked for.

@@ -231,9 +231,9 @@ def spelling_finding(changed: Mapping[str, str], where: str) -> list[Finding]:
             f"beside "
             f"it: {', '.join(shown[:10])}{more}. Each is one perturbation here, under the second name. If they are not "
             f"the same, give them names without '+' and '_' between parts.",
-            len(changed),
-            tuple(shown[:10]),
-            where,
+            count=len(changed),
+            examples=tuple(shown[:10]),
+            where=where,
         )
     ]
 

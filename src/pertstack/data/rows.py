@@ -75,7 +75,12 @@ class FitRows(PredictRows):
     def take(self, rows: Any) -> FitRows:
         """The chosen rows (integer positions or mask), for an inner split."""
         return FitRows(
-            self.gene_names, self.control[rows], self.obs.iloc[rows], self.side, self.treated[rows], self.group[rows]
+            self.gene_names,
+            self.control[rows],
+            self.obs.iloc[rows],
+            side=self.side,
+            treated=self.treated[rows],
+            group=self.group[rows],
         )
 
     def without_treated(self) -> PredictRows:

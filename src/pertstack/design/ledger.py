@@ -44,7 +44,7 @@ class Entry:
     @classmethod
     def make(cls, index: int, time: str, who: str, kind: str, facts: Mapping[str, Any], previous: str) -> Entry:
         body = {"index": index, "time": time, "who": who, "kind": kind, "facts": dict(facts), "previous": previous}
-        return cls(index, time, who, kind, dict(facts), previous, digest_json(body))
+        return cls(index, time, who, kind=kind, facts=dict(facts), previous=previous, digest=digest_json(body))
 
     def to_json(self) -> dict[str, Any]:
         return {name: dict(self.facts) if name == "facts" else getattr(self, name) for name in _FIELDS}
@@ -52,7 +52,7 @@ class Entry:
     @property
     def is_sound(self) -> bool:
         """Whether the fields are the ones the digest was taken of."""
-        again = Entry.make(self.index, self.time, self.who, self.kind, self.facts, self.previous)
+        again = Entry.make(self.index, self.time, self.who, kind=self.kind, facts=self.facts, previous=self.previous)
         return again.digest == self.digest
 
 
@@ -105,9 +105,9 @@ class Ledger:
                 elif torn:
                     addition = b"\n"
                     note = {"line": len(lines) + 1, "bytes": len(torn), "sha256": hashlib.sha256(torn).hexdigest()}
-                    entries.append(Entry.make(len(entries), stamp, by, TORN, note, _head(entries)))
+                    entries.append(Entry.make(len(entries), stamp, by, kind=TORN, facts=note, previous=_head(entries)))
                     addition += _line(entries[-1])
-                entry = Entry.make(len(entries), stamp, by, kind, facts, _head(entries))
+                entry = Entry.make(len(entries), stamp, by, kind=kind, facts=facts, previous=_head(entries))
                 _write(fd, addition + _line(entry))
                 fsync_directory(path.parent)
                 if self.witness is not None:

@@ -165,7 +165,7 @@ def _sample_level(text: str, base: str, reference: Reference) -> Metric:
         raise InputError(
             f"{text!r} asks for the top {top} genes; a correlation needs at least 2. Write for example r2_top20."
         )
-    return Metric(kind, top, strict, match["landmark"] is not None, reference)
+    return Metric(kind, top, strict, landmark=match["landmark"] is not None, reference=reference)
 
 
 def split_metric(name: str) -> tuple[str, str]:

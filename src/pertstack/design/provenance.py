@@ -75,7 +75,7 @@ class FittedOn:
             value["kind"],
             value["plan_digest"],
             value["held_out_fold"],
-            frozenset(value["fit_ids"]),
-            value["ids_digest"],
-            value.get("also_held_out"),
+            fit_ids=frozenset(value["fit_ids"]),
+            ids_digest=value["ids_digest"],
+            also_held_out=value.get("also_held_out"),
         )

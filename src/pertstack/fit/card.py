@@ -88,7 +88,9 @@ class ModelCard:
         shipped = self.path.parent == CARDS
         fixed = {"card": self.path.stem if shipped else str(self.path), "card_digest": self.digest}
         target = "pertstack.fit.external:ExternalModel"
-        return RegistryRow(self.name, target, self.needs, self.summary, "external", fixed, self._problem())
+        return RegistryRow(
+            self.name, target, self.needs, summary=self.summary, kind="external", fixed=fixed, problem=self._problem()
+        )
 
     def _problem(self) -> str | None:
         program = self.interpreter or (self.command[0] if self.command else None)

@@ -75,7 +75,7 @@ def cross_fit(
     if todo:
         with progress_bar() as bar:
             task = bar.add_task("cross-fitting", total=len(jobs), completed=len(results))
-            for result in _run(todo, setting, engine, workers, address, time_limit):
+            for result in _run(todo, setting, engine, workers=workers, address=address, time_limit=time_limit):
                 results[result.job.folder] = result
                 n_failed = sum(not r.ok for r in results.values())
                 failed = f", {n_failed} failed" if n_failed else ""

@@ -88,7 +88,7 @@ class RowEncoder:
                 covariates.append((name, float(present.mean()), float(present.std())))
         lines = tuple(sorted(set(rows.cell_line)))
         kind = features.kind if features is not None else None
-        return cls(kind, mean, scale, tuple(covariates), lines if len(lines) > 1 else ())
+        return cls(kind, mean, scale, covariates=tuple(covariates), cell_lines=lines if len(lines) > 1 else ())
 
     def encode_distinct(self, rows: PredictRows) -> tuple[Floats, Index]:
         """Columns (c, n_columns) of the distinct conditions, and the condition (n_samples,) of every row.

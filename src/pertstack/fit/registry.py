@@ -67,7 +67,7 @@ def row_of(model_class: type, kind: ModelKind = "plugin", target: str | None = N
     target = target or f"{model_class.__module__}:{model_class.__qualname__}"
     lines = (inspect.getdoc(model_class) or "").splitlines()
     contract: Any = model_class
-    return RegistryRow(contract.name, target, contract.needs, lines[0] if lines else "", kind)
+    return RegistryRow(contract.name, target, contract.needs, summary=lines[0] if lines else "", kind=kind)
 
 
 def register(model: type | RegistryRow) -> RegistryRow:
@@ -236,7 +236,12 @@ def _entry_point_rows() -> list[RegistryRow]:
             problem = f"the plug-in {point.value!r} cannot be loaded ({error}); mend or uninstall its package"
             rows.append(
                 RegistryRow(
-                    point.name, point.value, Needs(), "a plug-in that cannot be loaded", "plugin", problem=problem
+                    point.name,
+                    point.value,
+                    Needs(),
+                    summary="a plug-in that cannot be loaded",
+                    kind="plugin",
+                    problem=problem,
                 )
             )
     return rows

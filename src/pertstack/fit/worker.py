@@ -121,13 +121,13 @@ def _fit_and_commit(job: Job, setting: Setting, folder: Path, started: float) ->
         job,
         seed,
         rows.fit.n_samples,
-        digest_names(sorted(fit_ids)),
-        fit_seconds,
-        0.0,
-        0,
-        versions(),
-        model.params(),
-        _notes(model),
+        fit_ids_digest=digest_names(sorted(fit_ids)),
+        fit_seconds=fit_seconds,
+        seconds=0.0,
+        peak_memory_bytes=0,
+        versions=versions(),
+        params=model.params(),
+        notes=_notes(model),
     )
     _keep_anchors(model, job, rows.anchors, setting=setting, record=record)
     for block, part, answer in _answers(model, _safe(job, fit_ids, rows.blocks)):

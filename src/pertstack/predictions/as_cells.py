@@ -215,7 +215,9 @@ def write_cells(
         )
         ends: list[Any] = [np.zeros(1, np.int64)]
         for cells in track(
-            _made(profiles, genes, templates, per_target, seed, sampled), "writing cells", len(profiles)
+            _made(profiles, genes, templates, per_target=per_target, seed=seed, sampled=sampled),
+            "writing cells",
+            len(profiles),
         ):
             for array, new in ((data, cells.data), (indices, cells.indices)):
                 array.resize(len(array) + len(new), axis=0)

@@ -84,7 +84,7 @@ def effective_number(weights: Any, error_correlation: Float64) -> EffectiveNumbe
     kish = float(w.sum() ** 2 / (w @ w)) if (w @ w) > 0 else None
     entropy = float(np.exp(-(share * np.log(share)).sum())) if (w >= 0).all() and abs(w.sum() - 1) < 1e-9 else None
     if np.isnan(error_correlation).any():
-        return EffectiveNumber(kish, entropy, None, None, None)
+        return EffectiveNumber(kish, entropy, None, best_linear=None, equicorrelated=None)
     m = len(w)
     values, vectors = np.linalg.eigh(error_correlation)
     ones = vectors.T @ np.ones(m)
@@ -92,4 +92,6 @@ def effective_number(weights: Any, error_correlation: Float64) -> EffectiveNumbe
     rho = (error_correlation.sum() - m) / (m * (m - 1)) if m > 1 else 0.0
     alike = 1.0 + (m - 1) * rho
     equal = float(m / alike) if alike > 1e-12 else None
-    return EffectiveNumber(kish, entropy, float(values.sum() ** 2 / (values @ values)), best, equal)
+    return EffectiveNumber(
+        kish, entropy, float(values.sum() ** 2 / (values @ values)), best_linear=best, equicorrelated=equal
+    )

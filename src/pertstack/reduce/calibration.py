@@ -127,7 +127,15 @@ def calibrate(metric: str, positive: Float64, negative: Float64, conditions: Any
     value, drf_ci = mean_interval(drf, each["g"].to_numpy())
     share, bds_ci = share_interval(won, each["g"].to_numpy())
     return Calibration(
-        parsed.name, len(each), n_groups, float(pos.mean()), float(neg.mean()), value, drf_ci, share, bds_ci
+        parsed.name,
+        len(each),
+        n_groups,
+        positive=float(pos.mean()),
+        negative=float(neg.mean()),
+        drf=value,
+        drf_ci=drf_ci,
+        bds=share,
+        bds_ci=bds_ci,
     )
 
 

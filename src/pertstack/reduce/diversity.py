@@ -94,14 +94,14 @@ class Diversity:
             reduction.models,
             overall,
             per_line,
-            redundancy_clusters(reduction.models, overall.predictions, threshold),
-            threshold,
-            ambiguity(moments, weights, genes),
-            effective_number(weights, overall.errors),
-            _extremes(reduction, -spread, spread, n_examples),
-            _extremes(reduction, best, best, n_examples),
-            float((best[known] <= 0).mean()) if known.any() else float("nan"),
-            int(genes.sum()),
+            clusters=redundancy_clusters(reduction.models, overall.predictions, threshold),
+            threshold=threshold,
+            ambiguity=ambiguity(moments, weights, genes),
+            effective=effective_number(weights, overall.errors),
+            disagreement=_extremes(reduction, -spread, spread, n_examples),
+            shared_failures=_extremes(reduction, best, best, n_examples),
+            share_failed=float((best[known] <= 0).mean()) if known.any() else float("nan"),
+            n_genes=int(genes.sum()),
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -82,7 +82,9 @@ def reduce_blocks(
         if on_block is not None:
             on_block(block)
     new = [b for b in chosen if b not in parts]
-    summed = _sum_blocks(_Tiles(source, references, new, k, memory, cache), workers) if new else iter(())
+    summed = (
+        _sum_blocks(_Tiles(source, references, new, k=k, memory=memory, scratch=cache), workers) if new else iter(())
+    )
     for block, sums in summed:
         parts[block] = sums.finish()
         if block in folders:
@@ -98,7 +100,9 @@ def reduce_blocks(
             f"nothing can be learned from them together. {findings[0].message}"
         )
     tables = {b: block_samples(source, b) for b in parts}
-    return Reduction(tuple(source.models), np.asarray(source.gene_names), parts, tables, tuple(findings))
+    return Reduction(
+        tuple(source.models), np.asarray(source.gene_names), parts, tables=tables, findings=tuple(findings)
+    )
 
 
 def gene_moments(
@@ -118,7 +122,7 @@ def gene_moments(
     """
     chosen = _chosen(source, blocks)
     _check(source, chosen, k=2)
-    tiles = _Tiles(source, references, chosen, 2, memory, None, only_genes=True)
+    tiles = _Tiles(source, references, chosen, k=2, memory=memory, scratch=None, only_genes=True)
     return {block: sums.gene_moments() for block, sums in _sum_blocks(tiles, workers)}
 
 
@@ -277,16 +281,34 @@ def _findings(source: BlockSource, parts: dict[Block, BlockPart]) -> list[Findin
                 "Predict these rows, or leave these models out, to win them back."
             )
             numbers = {"rows": len(part.usable), "left_out": len(left), "by_model": by_model}
-            found.append(Finding("warning", "rows_left_out", message, len(left), tuple(ids), block.id, numbers))
+            found.append(
+                Finding(
+                    "warning",
+                    "rows_left_out",
+                    message,
+                    count=len(left),
+                    examples=tuple(ids),
+                    where=block.id,
+                    numbers=numbers,
+                )
+            )
         for j, m in enumerate(source.models):
             lacking = int((~source.genes_of(block, m)).sum())
             if lacking and part.usable[:, j].any():
                 text = f"Block {block}: model {m!r} lacks {lacking:,} genes; it takes part on the others only."
                 found.append(
-                    Finding("warning", "genes_lacking", text, lacking, (), block.id, {"model": m, "column": j})
+                    Finding(
+                        "warning",
+                        "genes_lacking",
+                        text,
+                        count=lacking,
+                        examples=(),
+                        where=block.id,
+                        numbers={"model": m, "column": j},
+                    )
                 )
     unread = [b.id for b in sorted(source.blocks()) if b.role == "test"]
     if unread:
         text = f"{len(unread)} blocks of the held-out test were left unread: nothing is learned from them."
-        found.append(Finding("note", "test_blocks_unread", text, len(unread), tuple(unread[:10])))
+        found.append(Finding("note", "test_blocks_unread", text, count=len(unread), examples=tuple(unread[:10])))
     return found

@@ -70,13 +70,13 @@ def read_tile(source: BlockSource, references: References, block: Block, start: 
         block,
         models,
         source.gene_names,
-        source.obs(block).iloc[start:stop],
-        predictions,
-        np.asarray(source.read(block, "control", start, stop)),
-        references.pooled(block.cell_line).astype(np.float32),
-        available,
-        genes,
-        embed,
+        obs=source.obs(block).iloc[start:stop],
+        predictions=predictions,
+        control=np.asarray(source.read(block, "control", start, stop)),
+        pooled=references.pooled(block.cell_line).astype(np.float32),
+        available=available,
+        gene_available=genes,
+        embed=embed,
     )
 
 
@@ -112,5 +112,5 @@ def iter_tiles(
     for turn, (block, start, stop) in enumerate(spans):
         for soon in spans[turn : turn + 2] if turn == 0 else spans[turn + 1 : turn + 2]:
             announce(source, *soon)
-        tile = read_tile(source, references, block, start, stop)
+        tile = read_tile(source, references, block, start=start, stop=stop)
         yield tile, np.asarray(source.read(block, "treated", start, stop))

@@ -149,7 +149,7 @@ class Reduction:
                 "No block is in all of the chosen folds, cell lines and blocks. Choose at least one that is."
             )
         mine = tuple(f for f in self.findings if not f.where or f.where in {b.id for b in kept})
-        return Reduction(self.models, self.gene_names, kept, {b: self.tables[b] for b in kept}, mine)
+        return Reduction(self.models, self.gene_names, kept, tables={b: self.tables[b] for b in kept}, findings=mine)
 
     def save(self, folder: Path) -> None:
         """Write everything to a folder; see ``reduction_files.py``."""

@@ -49,5 +49,9 @@ def load_reduction(folder: Path) -> Reduction:
         tables[block] = samples[samples["block"] == text].reset_index(drop=True)
     findings = tuple(Finding(**{**f, "examples": tuple(f["examples"])}) for f in manifest["findings"])
     return Reduction(
-        tuple(manifest["models"]), np.asarray(manifest["gene_names"], dtype=object), parts, tables, findings
+        tuple(manifest["models"]),
+        np.asarray(manifest["gene_names"], dtype=object),
+        parts,
+        tables=tables,
+        findings=findings,
     )

@@ -91,7 +91,7 @@ def score(
         for tile, treated in iter_tiles(source, references, memory, extra_layers=4 + made.n):
             rows = slice(at, at + tile.n)
             at += tile.n
-            truth = TruthRows(treated, _profiles(tile, references, chosen), wanted, landmarks, pool)
+            truth = TruthRows(treated, _profiles(tile, references, chosen), wanted, landmarks=landmarks, pool=pool)
             effect[rows] = np.sqrt(np.mean((treated.astype(np.float64) - tile.pooled) ** 2, axis=1))
             values[:, per_sample, rows], predicted[:, rows] = made.score(tile, truth)
             if on_rows is not None:
@@ -102,7 +102,7 @@ def score(
                 wanted = [chosen[j] for j in whole]
                 values[:, whole] = values_of(source, pick, references, wanted, memory=memory, pool=pool)
     samples = samples.assign(effect_rms=effect)
-    return ScoreTable(samples, tuple(named), tuple(m.name for m in chosen), values, predicted)
+    return ScoreTable(samples, tuple(named), tuple(m.name for m in chosen), values_by_name=values, predicted=predicted)
 
 
 def _named(source: BlockSource, combines: Combines, base_models: bool) -> dict[str, Combine | Mapping[Any, Combine]]:

@@ -122,8 +122,8 @@ class ScoreTable:
             self.samples,
             self.names + other.names,
             self.metrics,
-            np.concatenate([self.values_by_name, other.values_by_name]),
-            np.concatenate([self.predicted, other.predicted]),
+            values_by_name=np.concatenate([self.values_by_name, other.values_by_name]),
+            predicted=np.concatenate([self.predicted, other.predicted]),
         )
 
     def with_oracle(self, metric: str, models: Sequence[str], name: str = "oracle") -> ScoreTable:
@@ -146,8 +146,8 @@ class ScoreTable:
             self.samples,
             (*self.names, name),
             self.metrics,
-            np.concatenate([self.values_by_name, picked[None]]),
-            np.concatenate([self.predicted, defined[None]]),
+            values_by_name=np.concatenate([self.values_by_name, picked[None]]),
+            predicted=np.concatenate([self.predicted, defined[None]]),
         )
 
     def _unknown(self, name: str) -> int:
@@ -175,4 +175,10 @@ class ScoreTable:
         with np.load(path, allow_pickle=False) as z:
             meta = json.loads(z["meta"].tobytes())
             samples = pd.read_json(io.StringIO(z["samples"].tobytes().decode()), orient="table")
-            return cls(samples, tuple(meta["names"]), tuple(meta["metrics"]), z["values"], z["predicted"])
+            return cls(
+                samples,
+                tuple(meta["names"]),
+                tuple(meta["metrics"]),
+                values_by_name=z["values"],
+                predicted=z["predicted"],
+            )

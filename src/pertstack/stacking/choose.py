@@ -162,7 +162,7 @@ def choose(
     marked = {**barred, **harmful}
     out = barred if rule == "best" else marked
     eligible = [n for n in candidates if n not in out and n not in (BEST_SINGLE, BEST_INFORMED)]
-    critical = panel.critical(eligible, BEST_SINGLE, level, n_draws, seed)
+    critical = panel.critical(eligible, BEST_SINGLE, level, n_draws=n_draws, seed=seed)
     ladder = (_highest if rule == "best" else _climb_down)(panel, nested, eligible, critical)
     if rule == "safe_gain" and not any(r.passed for r in ladder):
         ladder += _safe_gain(panel, nested, eligible, critical)
@@ -174,7 +174,9 @@ def choose(
         )
         chosen = instead[-1].name if instead else chosen
     single = str(nested.final[BEST_SINGLE].weights()["facts"]["chosen"])
-    reasons = _reasons(panel, nested, ladder, chosen, single, marked, critical, level)
+    reasons = _reasons(
+        panel, nested, ladder, chosen=chosen, single=single, marked=marked, critical=critical, level=level
+    )
     if chosen in constant:
         reasons.append(
             f"What ships is a constant: {single if chosen == BEST_SINGLE else chosen} says the same for every "
@@ -184,7 +186,15 @@ def choose(
     if missing:
         reasons.append(f"Not judged for harm, because the score table lacks them: {', '.join(missing)}.")
     return Choice(
-        chosen, single, primary, tuple(ladder), panel.gains, marked, tuple(reasons), critical, chosen in constant
+        chosen,
+        single,
+        primary,
+        ladder=tuple(ladder),
+        panel=panel.gains,
+        marked=marked,
+        reasons=tuple(reasons),
+        critical=critical,
+        constant=chosen in constant,
     )
 
 
@@ -220,7 +230,7 @@ def _climb_down(panel: Panel, nested: NestedFits, eligible: Sequence[str], criti
         near = [n for n in left if panel.score(top) - panel.score(n) <= panel.se_between(top, n)]
         for name in sorted(near, key=lambda n: (complexity[n], -panel.score(n))):
             why = f"best of {len(left)} left" if name == top else _closeness(panel, name, top)
-            ladder.append(_rung(panel, nested, name, critical, why))
+            ladder.append(_rung(panel, nested, name, critical=critical, why=why))
             if ladder[-1].passed:
                 return ladder
         left = [n for n in left if complexity[n] < min(complexity[m] for m in near)]
@@ -231,7 +241,15 @@ def _rung(panel: Panel, nested: NestedFits, name: str, critical: float, why: str
     gain = panel.gains[name][0]
     bound = gain.value - critical * gain.se if gain.se > 0 else gain.value if np.isfinite(critical) else -critical
     passed = bound > _rounding(panel, name) if passed is None else passed
-    return Rung(name, nested.combiner(name).complexity, panel.score(name), gain, float(bound), bool(passed), why)
+    return Rung(
+        name,
+        nested.combiner(name).complexity,
+        panel.score(name),
+        gain=gain,
+        bound=float(bound),
+        passed=bool(passed),
+        why=why,
+    )
 
 
 def _rounding(panel: Panel, name: str) -> float:
@@ -253,7 +271,7 @@ def _safe_gain(panel: Panel, nested: NestedFits, eligible: Sequence[str], critic
     near = [n for n in safe if panel.score(top) - panel.score(n) <= panel.se_between(top, n)]
     name = min(near, key=lambda n: (nested.combiner(n).complexity, -panel.score(n)))
     why = "gains in expectation and is shown not to be worse on any metric of the panel"
-    return [_rung(panel, nested, name, critical, why, passed=True)]
+    return [_rung(panel, nested, name, critical=critical, why=why, passed=True)]
 
 
 def _not_constant(panel: Panel, nested: NestedFits, able: Sequence[str], critical: float) -> list[Rung]:
@@ -263,7 +281,7 @@ def _not_constant(panel: Panel, nested: NestedFits, able: Sequence[str], critica
         return []
     name = max(safe, key=panel.score)
     why = "in place of a constant, than which it is shown not to be worse on any metric of the panel"
-    return [_rung(panel, nested, name, critical, why, passed=True)]
+    return [_rung(panel, nested, name, critical=critical, why=why, passed=True)]
 
 
 def _closeness(panel: Panel, name: str, top: str) -> str:
@@ -278,7 +296,9 @@ def _highest(panel: Panel, nested: NestedFits, eligible: Sequence[str], critical
         return []
     top = max(eligible, key=panel.score)
     why = f"best of {len(eligible)}; by the rule 'best', without the no-harm ladder"
-    return [_rung(panel, nested, top, critical, why, passed=panel.gains[top][0].value > _rounding(panel, top))]
+    return [
+        _rung(panel, nested, top, critical=critical, why=why, passed=panel.gains[top][0].value > _rounding(panel, top))
+    ]
 
 
 def _reasons(

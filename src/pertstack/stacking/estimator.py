@@ -95,11 +95,22 @@ class CombinerEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         features : {"log10_dose" | "time_h" | "training_distance": (n,)}, known when a sample is predicted.
         """
         chosen = make_combiner(self.combiner, **(self.params or {}))
-        source, names = _source(X, y, folds, groups, cell_line, gene_names, embeddings, features)
+        source, names = _source(
+            X,
+            y,
+            folds,
+            groups=groups,
+            cell_line=cell_line,
+            gene_names=gene_names,
+            embeddings=embeddings,
+            features=features,
+        )
         references = References.collect(source)
         top = min(80, source.gene_names.size)
         reduction = reduce_blocks(source, references, k=top)
-        evidence = Evidence(reduction, self.reference, self.primary, self.seed, source, references)
+        evidence = Evidence(
+            reduction, self.reference, self.primary, seed=self.seed, source=source, references=references
+        )
         self.fitted_: FittedCombiner = chosen.fit(evidence)
         self.references_ = references
         self.models_ = names
@@ -137,7 +148,13 @@ class CombinerEstimator(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             )
         predictions = {m: x[:, 1 + i] for i, m in enumerate(self.models_)}
         return combine_arrays(
-            self.fitted_, predictions, x[:, 0], self.references_, cell_line, _named(embeddings, self.models_), features
+            self.fitted_,
+            predictions,
+            x[:, 0],
+            references=self.references_,
+            cell_line=cell_line,
+            embeddings=_named(embeddings, self.models_),
+            features=features,
         )
 
 

@@ -144,7 +144,9 @@ def fit_nested(
     failures: list[Failure] = []
     fully = left == "fold" and level_one is not None
     for key in [*keys, FINAL]:
-        plain = Evidence(_without(reduction, left, key, keys), reference, primary, seed, source, references)
+        plain = Evidence(
+            _without(reduction, left, key, keys), reference, primary, seed=seed, source=source, references=references
+        )
         nested = _level_one(level_one, key, plain) if fully and key != FINAL else plain
         for combiner in chosen:
             evidence = nested if combiner.family in FLEXIBLE else plain
@@ -161,9 +163,9 @@ def fit_nested(
         kept,
         left,
         {c.name: fits[c.name] for c in kept},
-        {c.name: final[c.name] for c in kept},
-        tuple(failures),
-        {"reference": reference, "primary": primary, "seed": seed, "nesting": "full" if fully else "partial"},
+        final={c.name: final[c.name] for c in kept},
+        failures=tuple(failures),
+        settings={"reference": reference, "primary": primary, "seed": seed, "nesting": "full" if fully else "partial"},
     )
 
 

@@ -119,11 +119,25 @@ class Panel:
             for i, name in enumerate(names):
                 gain = means[i] - means[at]
                 gains[name].append(
-                    Gain(metric, float(gain), float(error[i]), float(gain - reach[i]), float(gain + reach[i]), slack)
+                    Gain(
+                        metric,
+                        float(gain),
+                        float(error[i]),
+                        lower=float(gain - reach[i]),
+                        upper=float(gain + reach[i]),
+                        slack=slack,
+                    )
                 )
             if j == 0:
                 primary, kept = means, pull
-        return cls(tuple(names), spelled, {k: tuple(v) for k, v in gains.items()}, primary, kept, n_groups)
+        return cls(
+            tuple(names),
+            spelled,
+            {k: tuple(v) for k, v in gains.items()},
+            primary=primary,
+            pull=kept,
+            n_groups=n_groups,
+        )
 
     def score(self, name: str) -> float:
         """Primary score, larger is better."""

@@ -133,7 +133,16 @@ def matched_values(
     treated, control = _measured(file, scored, len(models))
     values, predicted = _predicted(models, samples, scored)
     for g in models:
-        said += _checked(g, values[g.model], predicted[g.model], treated, control, samples, scored, scale)
+        said += _checked(
+            g,
+            values[g.model],
+            predicted[g.model],
+            treated=treated,
+            control=control,
+            samples=samples,
+            genes=scored,
+            scale=scale,
+        )
     counts = {m: int(p.sum()) for m, p in predicted.items()}
     common, more = _common_rows(predicted, len(samples))
     if not common.all():
@@ -143,7 +152,17 @@ def matched_values(
         for v in values.values():
             v += control
     reference = file.control_reference
-    return Matched(models, counts, samples, scored, treated, control, values, (*said, *more), reference)
+    return Matched(
+        models,
+        counts,
+        samples,
+        genes=scored,
+        treated=treated,
+        control=control,
+        values=values,
+        findings=(*said, *more),
+        control_reference=reference,
+    )
 
 
 def _checked(

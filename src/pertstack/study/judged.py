@@ -96,4 +96,6 @@ def recall_verdict(folder: StudyFolder) -> Verdict:
     test = ScoreTable.load(folder.results / "test_scores.npz") if shown else None
     looks = int(facts["looks"]) if current else folder.ledger.looks()
     exploratory = bool(facts["exploratory"]) if current else is_exploratory(folder.ledger)
-    return derive(setting_of(folder, stored, looks, exploratory), folder.analysis_plan, oof, test, folder.ledger)
+    return derive(
+        setting_of(folder, stored, looks, exploratory), folder.analysis_plan, oof, test=test, ledger=folder.ledger
+    )

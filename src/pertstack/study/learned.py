@@ -47,7 +47,11 @@ def stored_stack(folder: StudyFolder) -> Stored:
         )
     value = read_json(path)
     stored = Stored(
-        value["key"], value["chosen"], tuple(value["models"]), value["combiners"], value["accept_unverified"]
+        value["key"],
+        value["chosen"],
+        tuple(value["models"]),
+        combiners=value["combiners"],
+        accept_unverified=value["accept_unverified"],
     )
     gone = [m for m in stored.models if m not in folder.store.models()]
     now = None
@@ -63,7 +67,7 @@ def stored_stack(folder: StudyFolder) -> Stored:
 
 def development_rows(folder: StudyFolder, stored: Stored, *, workers: int = 1, memory: str = "1 GB") -> DevelopmentRows:
     """The rows that the stack step learned from."""
-    return DevelopmentRows(folder, stored.models, stored.accept_unverified, workers, memory)
+    return DevelopmentRows(folder, stored.models, stored.accept_unverified, workers=workers, memory=memory)
 
 
 def final_fits(folder: StudyFolder, stored: Stored, *, workers: int, memory: str) -> dict[str, FittedCombiner]:

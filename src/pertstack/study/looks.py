@@ -43,7 +43,7 @@ def publish_look(folder: StudyFolder, look: Entry, chosen: str, single: str, oof
         return  # by this look, before it was interrupted
     before = last_published(folder.ledger, plan.looks_rule)
     if plan.looks_rule == "ladder":
-        facts = _ladder(before, chosen, single, test, plan.choice_metric)
+        facts = _ladder(before, chosen, single, test=test, metric=plan.choice_metric)
     else:
         noise = np.random.default_rng(int(look.digest[:16], 16))  # unknown before the look is written
         facts = _thresholdout(
@@ -68,9 +68,9 @@ def with_published(verdict: Verdict, facts: Mapping[str, Any], setting: Setting)
         facts["name"],
         setting.kinds.get(facts["name"], "combiner"),
         "test",
-        {metric: ScoreCell(facts["value"], None, n, n)},
-        {metric: Comparison(facts["gain"], None, None)},
-        (*setting.cautions.get(facts["name"], ()), *words),
+        scores={metric: ScoreCell(facts["value"], None, n, n)},
+        versus_best_single={metric: Comparison(facts["gain"], None, None)},
+        cautions=(*setting.cautions.get(facts["name"], ()), *words),
     )
     said = (
         f"Held-out test under the {facts['rule']} rule: {facts['name']} scores {facts['value']:.4f} on {metric}, "

@@ -64,7 +64,9 @@ class DevelopmentRows:
         if folder.plan.n_folds < 3 or not all(has_nested(folder.store, m) for m in self.models):
             return None
         sources = {
-            fold: WithoutFold(folder.store, self.models, fold, folder.plan.groups, folder.training_distance)
+            fold: WithoutFold(
+                folder.store, self.models, fold, groups=folder.plan.groups, distance=folder.training_distance
+            )
             for fold in range(folder.plan.n_folds)
         }
         return {fold: (self._reduced(source), source) for fold, source in sources.items()}
@@ -73,7 +75,12 @@ class DevelopmentRows:
     def evidence(self) -> Evidence:
         plan = self.folder.analysis_plan
         return Evidence(
-            self.reduction, learning_reference(plan), plan.choice_metric, plan.seed, self.source, self.folder.references
+            self.reduction,
+            learning_reference(plan),
+            plan.choice_metric,
+            seed=plan.seed,
+            source=self.source,
+            references=self.folder.references,
         )
 
     def nested(self, combiners: Sequence[Combiner], on_done: Callable[[str], None] | None = None) -> NestedFits:

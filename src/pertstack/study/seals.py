@@ -236,7 +236,15 @@ def _entries(folder: StudyFolder, kind: str) -> Iterator[Entry]:
 
 def _finding(code: str, text: str, path: Path, differs: Change) -> Finding:
     numbers = {"rows": list(differs.rows[:10])} if differs.rows else {}
-    return Finding("error", code, text, max(1, len(differs.rows)), differs.labels[:10], str(path), numbers)
+    return Finding(
+        "error",
+        code,
+        text,
+        count=max(1, len(differs.rows)),
+        examples=differs.labels[:10],
+        where=str(path),
+        numbers=numbers,
+    )
 
 
 def _head(folder: StudyFolder, entries: Sequence[Entry]) -> Iterator[Finding]:

@@ -148,7 +148,18 @@ def study_status(folder: StudyFolder) -> Status:
     jobs = count_jobs(folder)
     blocks_of = tuple(b.id for b in blocks)
     following = _next(folder.root, steps, stale, jobs)
-    return Status(folder.root, facts, blocks_of, matrix, reasons, steps, following, stale, nested, jobs)
+    return Status(
+        folder.root,
+        facts,
+        blocks_of,
+        matrix=matrix,
+        reasons=reasons,
+        steps=steps,
+        next_step=following,
+        stale=stale,
+        nested=nested,
+        jobs=jobs,
+    )
 
 
 def stale_steps(folder: StudyFolder) -> dict[str, str]:
@@ -177,7 +188,7 @@ def count_jobs(folder: StudyFolder) -> JobCount:
     waiting = tuple(dict.fromkeys(m for job, m in planned.items() if states[job] == "waiting"))
     count = Counter(states.values())
     done = count["done"] + count["present"]
-    return JobCount(len(planned), done, len(planned) - done - count["waiting"], waiting, value["scope"])
+    return JobCount(len(planned), done, len(planned) - done - count["waiting"], waiting=waiting, scope=value["scope"])
 
 
 def _next(root: Path, steps: dict[str, bool], stale: dict[str, str], jobs: JobCount) -> str:

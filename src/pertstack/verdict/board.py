@@ -258,16 +258,16 @@ class Leaderboard:
             tuple(_row_from_dict(r) for r in value["rows"]),
             f"{value['primary_metric']}@{value['reference']}",
             value["chosen"],
-            value["best_single"],
-            value["test_looks"],
-            value["plan_digest"],
-            value["versions"],
-            value.get("interval", {}),
-            value.get("exploratory", False),
-            value.get("headline", ""),
-            tuple(value.get("cautions", ())),
-            value.get("several", {}),
-            Decision.from_json(value["decision"]) if value.get("decision") else None,
+            best_single=value["best_single"],
+            test_looks=value["test_looks"],
+            plan_digest=value["plan_digest"],
+            versions=value["versions"],
+            interval=value.get("interval", {}),
+            exploratory=value.get("exploratory", False),
+            headline=value.get("headline", ""),
+            cautions=tuple(value.get("cautions", ())),
+            several=value.get("several", {}),
+            decision=Decision.from_json(value["decision"]) if value.get("decision") else None,
         )
 
     @classmethod
@@ -358,9 +358,11 @@ def _row_from_dict(value: Mapping[str, Any]) -> LeaderboardRow:
         value["name"],
         value["kind"],
         value["split"],
-        {m: ScoreCell(c["value"], pair(c["ci"]), c["n_valid"], c["n"]) for m, c in value["scores"].items()},
-        {m: Comparison(c["difference"], pair(c["ci"]), c["p"]) for m, c in value["versus_best_single"].items()},
-        tuple(value["cautions"]),
+        scores={m: ScoreCell(c["value"], pair(c["ci"]), c["n_valid"], c["n"]) for m, c in value["scores"].items()},
+        versus_best_single={
+            m: Comparison(c["difference"], pair(c["ci"]), c["p"]) for m, c in value["versus_best_single"].items()
+        },
+        cautions=tuple(value["cautions"]),
     )
 
 

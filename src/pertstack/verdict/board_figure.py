@@ -43,7 +43,7 @@ def differences_figure(board: Leaderboard, split: Split | None = None, *, every:
         figure = Figure(figsize=(7.4, 0.9 + 0.3 * len(rows)), layout="constrained")
         axes = figure.subplots()
         for y, row in enumerate(rows):
-            _draw(axes, y, row, gain_of(board, row), board.ships)
+            _draw(axes, y, row, found=gain_of(board, row), ships=board.ships)
         axes.axvline(0, color=MUTED, lw=1.2, ls=(0, (3, 2)))
         axes.set_yticks(range(len(rows)), [shown(r.name, longest=60) for r in rows])
         for label, row in zip(axes.get_yticklabels(), rows, strict=True):

@@ -72,9 +72,9 @@ def rows_of(split: Split, table: ScoreTable, setting: Setting, resampling: Resam
             name,
             setting.kinds[name],
             split,
-            scores[name],
-            versus[name],
-            (*setting.cautions.get(name, ()), *_row_cautions(scores[name][primary], setting.kinds[name])),
+            scores=scores[name],
+            versus_best_single=versus[name],
+            cautions=(*setting.cautions.get(name, ()), *_row_cautions(scores[name][primary], setting.kinds[name])),
         )
         for name in table.names
     ]

@@ -175,7 +175,9 @@ def measured_coverage(
     (the cell line has its own residuals). Values without a prediction are left out; None where there are no others.
     """
     sums: dict[str, Array] = {}
-    for line, inside, width, defined in _judged(source, combine, references, conformal, level, memory):
+    for line, inside, width, defined in _judged(
+        source, combine, references, conformal=conformal, level=level, memory=memory
+    ):
         finite = np.isfinite(width) & defined
         add = [(inside & defined).sum(), defined.sum(), width[finite].sum(dtype=np.float64), finite.sum(), len(width)]
         sums[line] = sums.get(line, np.zeros(5)) + np.array(add, dtype=np.float64)

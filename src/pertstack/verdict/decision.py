@@ -80,9 +80,9 @@ class Decision:
             value["light"],
             value["action"],
             value["sentence"],
-            tuple(value["reasons"]),
-            tuple(value.get("notes", ())),
-            value.get("ships"),
+            reasons=tuple(value["reasons"]),
+            notes=tuple(value.get("notes", ())),
+            ships=value.get("ships"),
         )
 
 
@@ -144,12 +144,16 @@ def decide(case: Case) -> Decision:
             f"stack again." + (f" Taken in by --accept-accused: {', '.join(taken)}." if taken else "")
         )
         return Decision(
-            "red", "distrust", sentence, reasons, (f"Without that doubt it would read: {_answer(case)[2]}", *notes)
+            "red",
+            "distrust",
+            sentence,
+            reasons=reasons,
+            notes=(f"Without that doubt it would read: {_answer(case)[2]}", *notes),
         )
     if light == "green" and reasons:
         light = "amber"
     ships = case.alone if action == "alone" or case.gain is None else case.chosen
-    return Decision(light, action, sentence, reasons, notes, ships)
+    return Decision(light, action, sentence, reasons=reasons, notes=notes, ships=ships)
 
 
 def _answer(case: Case) -> tuple[Light, Action, str]:
@@ -302,7 +306,7 @@ def _notes(case: Case, action: Action) -> tuple[str, ...]:
         )
     both = case.gain is not None and case.gain.best_single != case.alone  # else the answer has said it
     if both and case.over_alone is not None and case.gain is not None and case.over_alone.value is not None:
-        part = Part("alone", "", case.primary, case.over_alone, case.better)
+        part = Part("alone", "", case.primary, difference=case.over_alone, better=case.better)
         said.append(
             f"Against {case.alone}, which would have shipped without a combination, {case.gain.name} differs by "
             f"{_size(part) if part.sign <= 0 else '+' + _size(part)}."

@@ -120,32 +120,34 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, res
         _scores(table, setting),
         _scores(tables[tried], setting),
         tried,
-        best,
-        views[1],
-        resampling,
+        best_single=best,
+        left_out=views[1],
+        resampling=resampling,
     )
     if found := known_at_fit(tables, setting, _shipping(setting, best), resampling):
         together["known_at_fit"] = found
     over_alone = None if chosen is None else _over_alone(setting, table, resampling)
     if setting.evaluated:
         together = {k: v for k, v in together.items() if k in ("confidence_set", "leave_cell_line_out")}
-        decision = rank(table, setting, resampling, best, n_units[split])
+        decision = rank(table, setting, resampling, best=best, n_groups=n_units[split])
     else:
-        decision = decide(_case(setting, best, chosen, split, table, together, over_alone))
+        decision = decide(
+            _case(setting, best, chosen, split=split, table=table, together=together, over_alone=over_alone)
+        )
     board = Leaderboard(
         marked,
         need_metric(table.metrics, setting.primary),
         setting.chosen,
-        best,
-        setting.test_looks,
-        setting.plan_digest,
-        dict(setting.versions),
-        {**resampling.facts, "unit": setting.unit, "n_units": n_units},
-        setting.exploratory,
-        decision.text,
-        _board_cautions(setting, n_units[split], split, _error(marked, setting, best)),
-        together,
-        decision,
+        best_single=best,
+        test_looks=setting.test_looks,
+        plan_digest=setting.plan_digest,
+        versions=dict(setting.versions),
+        interval={**resampling.facts, "unit": setting.unit, "n_units": n_units},
+        exploratory=setting.exploratory,
+        headline=decision.text,
+        cautions=_board_cautions(setting, n_units[split], split, _error(marked, setting, best)),
+        several=together,
+        decision=decision,
     )
     return Verdict(board, chosen, decompositions, *views, split, over_alone)
 
@@ -170,7 +172,9 @@ def _over_alone(setting: Setting, table: ScoreTable, resampling: Resampling) -> 
 def _scores(table: ScoreTable, setting: Setting) -> Scores:
     """The deciding metric of a table."""
     groups = table.samples["group"].to_numpy()
-    return Scores(table.names, setting.kinds, matrix(table, setting.primary), groups, direction(setting.primary))
+    return Scores(
+        table.names, setting.kinds, matrix(table, setting.primary), groups=groups, sign=direction(setting.primary)
+    )
 
 
 def _marked(row: LeaderboardRow, split: Split, decompositions: Mapping[str, Decomposition]) -> LeaderboardRow:
@@ -179,7 +183,12 @@ def _marked(row: LeaderboardRow, split: Split, decompositions: Mapping[str, Deco
     if found is None or found.caution is None:
         return row
     return LeaderboardRow(
-        row.name, row.kind, row.split, row.scores, row.versus_best_single, (*row.cautions, found.caution)
+        row.name,
+        row.kind,
+        row.split,
+        scores=row.scores,
+        versus_best_single=row.versus_best_single,
+        cautions=(*row.cautions, found.caution),
     )
 
 
@@ -231,23 +240,23 @@ def _case(
         setting.chosen,
         alone or best,
         chosen,
-        split,
-        need_metric(table.metrics, setting.primary),
-        setting.unit,
-        _scored_groups(table, setting),
-        FEW_GROUPS,
-        setting.exploratory,
-        setting.test_looks,
-        setting.planned_looks,
-        setting.accused,
-        setting.accused_gravely,
-        frozenset(setting.no_drug),
-        (shown, len(at_once["rows"])) if at_once else None,
-        setting.simulated,
-        setting.metric_doubt,
-        setting.unproven,
-        over_alone,
-        direction(setting.primary),
-        setting.refused,
-        setting.accepted,
+        split=split,
+        primary=need_metric(table.metrics, setting.primary),
+        unit=setting.unit,
+        n_groups=_scored_groups(table, setting),
+        few_groups=FEW_GROUPS,
+        exploratory=setting.exploratory,
+        looks=setting.test_looks,
+        planned_looks=setting.planned_looks,
+        accused=setting.accused,
+        accused_gravely=setting.accused_gravely,
+        constants=frozenset(setting.no_drug),
+        at_once=(shown, len(at_once["rows"])) if at_once else None,
+        simulated=setting.simulated,
+        metric_doubt=setting.metric_doubt,
+        unproven=setting.unproven,
+        over_alone=over_alone,
+        better=direction(setting.primary),
+        refused=setting.refused,
+        accepted=setting.accepted,
     )

@@ -40,7 +40,10 @@ def known_at_fit(
         there = {s: np.asarray(found[view]) for s, found in levels.items()}
         known = sorted({str(x) for found in there.values() for x in found})
         for level in known if len(known) > 1 else []:
-            parts = {s: _part(tables[s], name, found == level, setting, resampling) for s, found in there.items()}
+            parts = {
+                s: _part(tables[s], name, found == level, setting=setting, resampling=resampling)
+                for s, found in there.items()
+            }
             facts = {s: parts.get(s) for s in ("oof", "test")}
             rows.append({"view": view, "level": level, **facts, "gap": _gap(facts["oof"], facts["test"])})
     return {"name": name, "metric": setting.primary, "rows": rows} if rows else None

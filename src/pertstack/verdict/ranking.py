@@ -68,7 +68,7 @@ def rank(table: ScoreTable, setting: Setting, resampling: Resampling, best: str,
     if best in grave:
         light, sentence = "red", f"Do not trust this ranking: {best} may have seen the samples it predicts. {sentence}"
     notes = ("The data are simulated: this says how the tool works, nothing about biology.",) * setting.simulated
-    return Decision(light, "rank", sentence, tuple(reasons), (UNSEEN, *notes))
+    return Decision(light, "rank", sentence, reasons=tuple(reasons), notes=(UNSEEN, *notes))
 
 
 def _floor(name: str) -> str:

@@ -74,7 +74,10 @@ class GroupResampling:
 
     def _estimates(self, values: Array, groups: Array) -> list[Estimate]:
         if values.shape[1] == 0:
-            return [Estimate(np.nan, -np.inf, np.inf, None, 0, 0, "none", self.level) for _ in values]
+            return [
+                Estimate(np.nan, -np.inf, np.inf, p=None, n_clusters=0, n=0, method="none", level=self.level)
+                for _ in values
+            ]
         return intervals(values, groups, rng=self._rng(), level=self.level, resamples=self.resamples)
 
     def _rng(self) -> np.random.Generator:
@@ -83,5 +86,5 @@ class GroupResampling:
 
 def _difference(estimate: Estimate) -> Difference:
     if not np.isfinite(estimate.value):
-        return Difference(None, None, None, estimate.n, estimate.n_clusters)
-    return Difference(estimate.value, estimate.ci, estimate.p, estimate.n, estimate.n_clusters)
+        return Difference(None, None, None, n=estimate.n, n_groups=estimate.n_clusters)
+    return Difference(estimate.value, estimate.ci, estimate.p, n=estimate.n, n_groups=estimate.n_clusters)

@@ -52,12 +52,12 @@ class Scores:
     def only(self, kinds: tuple[str, ...]) -> Scores:
         """Names of some kinds with a defined mean."""
         rows = [i for i, n in enumerate(self.names) if self.kinds[n] in kinds and np.isfinite(self.values[i]).any()]
-        return Scores([self.names[i] for i in rows], self.kinds, self.values[rows], self.groups, self.sign)
+        return Scores([self.names[i] for i in rows], self.kinds, self.values[rows], groups=self.groups, sign=self.sign)
 
     def scored(self) -> Scores:
         """Without the samples on which no name has a score: groups that were not scored are not counted."""
         some = np.isfinite(self.values).any(axis=0)
-        return Scores(self.names, self.kinds, self.values[:, some], self.groups[some], self.sign)
+        return Scores(self.names, self.kinds, self.values[:, some], groups=self.groups[some], sign=self.sign)
 
 
 def several(

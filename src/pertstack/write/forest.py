@@ -89,7 +89,19 @@ def _row(
     at = None if gain is None else place(gain)
     hover = _hover(board, row)
     return ForestRow(
-        row.name, row.kind, row.name == board.chosen, best, first, gain, low, high, text, at, bar, beyond, hover
+        row.name,
+        row.kind,
+        row.name == board.chosen,
+        best=best,
+        first=first,
+        gain=gain,
+        low=low,
+        high=high,
+        text=text,
+        at=at,
+        bar=bar,
+        beyond=beyond,
+        hover=hover,
     )
 
 

@@ -73,7 +73,7 @@ def look_at_cells(
     look = look_at(matrix)
     if already is not None:  # sums of counts still have to be made profiles; anything else is a profile
         summed = choice.asked or (look.kind == "counts" and not choice.as_samples)
-        return CellLook(sources, look, rows, True, already) if summed else None
+        return CellLook(sources, look, rows, summed=True, already=already) if summed else None
     return CellLook(sources, look, rows, choice.asked or (not choice.as_samples and look.are_cells(rows)))
 
 

@@ -107,9 +107,11 @@ def group_cells(
     size = np.bincount(of_cell, weights=each, minlength=n_samples).astype(np.int64)
     first = np.full(len(size), -1, dtype=np.int64)
     first[of_cell[::-1]] = np.arange(len(obs) - 1, -1, -1)
-    kept, mixed = _shared(obs, of_cell, first, n_samples, sources)
+    kept, mixed = _shared(obs, of_cell, first, n_samples=n_samples, sources=sources)
     table = obs.iloc[first][kept]
-    return Groups(of_cell, halves(obs.index, of_cell), size, table, n_samples, tuple(mixed), spelt)
+    return Groups(
+        of_cell, halves(obs.index, of_cell), size, obs=table, n_samples=n_samples, mixed=tuple(mixed), spelt=spelt
+    )
 
 
 def _respelt(column: pd.Series[Any], spelt: Mapping[str, str]) -> pd.Series[Any]:

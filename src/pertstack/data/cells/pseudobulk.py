@@ -164,8 +164,8 @@ def pseudobulk(
             f"{max(1, int(np.median(groups.size[: groups.n_samples])))}; if they are replicates, keep them apart with "
             f"--cells-as-samples."
         )
-    serving = _Serving.find(groups, kept, sources, by_batch, where)
-    source = CellSums(matrix, groups, kind, normalise, obs.index, where)
+    serving = _Serving.find(groups, kept, sources, by_batch=by_batch, where=where)
+    source = CellSums(matrix, groups, kind, normalise=normalise, names=obs.index, where=where)
     table, notes = _sample_table(groups, kept, sources, mapping=mapping, serving=serving, where=where)
     notes += spelling_finding(groups.spelt, where)
     notes += _left_out(groups, kept, sources, choice)
@@ -203,11 +203,11 @@ def pseudobulk(
         table,
         Profiles(source, normalise, kept, divisible=divisible),
         control,
-        serving.reference,
-        made,
-        normalise == "sum",
-        _cells(obs.index, groups, kept, table.index),
-        notes,
+        reference=serving.reference,
+        made=made,
+        counts=normalise == "sum",
+        cells=_cells(obs.index, groups, kept, table.index),
+        notes=notes,
     )
 
 
@@ -307,7 +307,13 @@ class _Serving:
         cells = [int(groups.size[pools[name]].sum()) for name in names]
         index = np.array([at[i] for i in ids], dtype=np.int64)
         return cls(
-            [pools[n] for n in names], index, [f"{i}:control" for i in ids], cells, names, sorted(fallen), batched
+            [pools[n] for n in names],
+            index,
+            [f"{i}:control" for i in ids],
+            cells=cells,
+            names=names,
+            fallen=sorted(fallen),
+            by_batch=batched,
         )
 
     @property
@@ -325,8 +331,8 @@ class _Serving:
                     f"{len(self.fallen):,} batches have no control cells: {first_few(self.fallen)}. Their "
                     f"samples are compared with the control cells of the whole cell line, so what is particular to the "
                     f"batch looks like an effect.",
-                    len(self.fallen),
-                    tuple(self.fallen[:10]),
+                    count=len(self.fallen),
+                    examples=tuple(self.fallen[:10]),
                 )
             )
         small = [n for n, c in zip(self.names, self.cells, strict=True) if c < choice.min_cells]
@@ -337,8 +343,8 @@ class _Serving:
                     "few_control_cells",
                     f"{len(small):,} controls are made of fewer than {choice.min_cells} cells: {first_few(small)}. "
                     f"Their noise is in every sample they serve; --controls line_mean takes the whole cell line's.",
-                    len(small),
-                    tuple(small[:10]),
+                    count=len(small),
+                    examples=tuple(small[:10]),
                 )
             )
         return found
@@ -380,8 +386,8 @@ def _left_out(groups: Groups, kept: Int64, sources: Sources, choice: CellChoice)
             "few_cells",
             f"{len(out):,} of {groups.n_samples:,} samples have fewer than {choice.min_cells} cells and were left out, "
             f"with {int(groups.size[out].sum()):,} cells: {first_few(names)}.{whole} --min-cells changes the limit.",
-            len(out),
-            tuple(names[:10]),
+            count=len(out),
+            examples=tuple(names[:10]),
             numbers={"cells": int(groups.size[out].sum()), "perturbations_lost": len(gone)},
         )
     ]

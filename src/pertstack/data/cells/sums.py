@@ -123,10 +123,10 @@ class GroupSums:
             self.space,
             self.values + other.values,
             self.n_cells + other.n_cells,
-            self.n_half + other.n_half,
-            self.depth + other.depth,
-            max(self.highest, other.highest),
-            max(self.deepest, other.deepest),
+            n_half=self.n_half + other.n_half,
+            depth=self.depth + other.depth,
+            highest=max(self.highest, other.highest),
+            deepest=max(self.deepest, other.deepest),
         )
 
     def require_exact(self) -> None:

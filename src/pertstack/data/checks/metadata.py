@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def finding_about(severity: Any, code: str, message: str, *, offenders: Iterable[object], where: str) -> Finding:
     names = [str(o) for o in offenders]
-    return Finding(severity, code, message, len(names), tuple(names[:10]), where)
+    return Finding(severity, code, message, count=len(names), examples=tuple(names[:10]), where=where)
 
 
 def untreated_samples(file: DataFile) -> list[Finding]:

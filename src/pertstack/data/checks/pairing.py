@@ -112,9 +112,9 @@ def pairing_findings(file: DataFile, census: Census, pairing: Pairing) -> list[F
                 f"{len(contradicted):,} control ids stand for more than one control profile: "
                 f"{first_few(contradicted)}. The values are what "
                 f"counts for leak checks; correct the column or drop it with --map control_id=none.",
-                len(contradicted),
-                tuple(str(c) for c in contradicted[:10]),
-                file.path,
+                count=len(contradicted),
+                examples=tuple(str(c) for c in contradicted[:10]),
+                where=file.path,
             )
         )
     return found
@@ -135,8 +135,8 @@ def _across_lines(file: DataFile, census: Census) -> list[Finding]:
             f"{int(several.sum()):,} samples share their control profile with samples of another cell line "
             f"({first_few(names)}): {first_few(samples)}. The difference between the lines is then in their effects. "
             f"Give every sample a control of its own cell line.",
-            int(several.sum()),
-            tuple(str(s) for s in samples[:10]),
-            file.path,
+            count=int(several.sum()),
+            examples=tuple(str(s) for s in samples[:10]),
+            where=file.path,
         )
     ]

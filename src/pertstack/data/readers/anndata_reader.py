@@ -51,7 +51,7 @@ def open_anndata(
     if treated_optional and ("X" not in root or control_layer == "X"):
         treated = RepeatedRow(np.full(len(var), np.nan, dtype=np.float32), len(obs))
     else:
-        treated = _matrix(path, kind, root, treated_layer, layers, "--treated-layer")
+        treated = _matrix(path, kind, root, layer=treated_layer, layers=layers, option="--treated-layer")
     shape = treated.shape
     if (len(obs), len(var)) != shape:
         raise InputError(
@@ -77,10 +77,14 @@ def open_anndata(
         parted.append(control_names(obs, mapping, rows, path.name))
     genes, named = named_genes(var, _perturbations(obs, mapping), mapping, path.name)
     look = (
-        None if delta or isinstance(treated, RepeatedRow) else look_at_cells(treated, obs, rows, mapping, cells, doses)
+        None
+        if delta or isinstance(treated, RepeatedRow)
+        else look_at_cells(treated, obs, rows, mapping=mapping, choice=cells, more=doses)
     )
     if look is not None and look.summed and control_layer not in layers:
-        made = made_of_cells(treated, obs, rows, mapping, look, cells, controls=controls, where=path.name)
+        made = made_of_cells(
+            treated, obs, rows, mapping=mapping, found=look, choice=cells, controls=controls, where=path.name
+        )
         return DataFile(
             path=str(path),
             obs=made.obs,
@@ -99,7 +103,9 @@ def open_anndata(
     uns_reader = _UnsReader(path, kind)
     notes = [*parted, *named, *_by_columns(path, root, layers), *([] if look is None else look.notes(path.name, cells))]
     if rows is not None:
-        handed = hand_out(treated, obs, ~rows, rows, mapping, choice=controls, seed=seed, where=path.name)
+        handed = hand_out(
+            treated, obs, ~rows, controls=rows, mapping=mapping, choice=controls, seed=seed, where=path.name
+        )
         return DataFile(
             path=str(path),
             obs=handed.obs,
@@ -116,7 +122,7 @@ def open_anndata(
         control = RepeatedRow(np.zeros(shape[1], dtype=np.float32), shape[0])
         _refuse_delta_with_control(path, layers, control_layer)
     else:
-        control = _control(path, kind, root, control_layer, layers, no_control_rows(obs, mapping))
+        control = _control(path, kind, root, layer=control_layer, layers=layers, rows=no_control_rows(obs, mapping))
     effect = StoredRows(path, kind, "layers/effect") if "effect" in layers else None
     halves = None
     if not delta and {"half_a", "half_b"} <= set(layers):
@@ -177,7 +183,7 @@ def _by_columns(path: Path, root: Any, layers: list[str]) -> list[Finding]:
         f"memory. Convert them once: "
         f"data.X = data.X.tocsr()."
     )
-    return [Finding("warning", "stored_by_columns", message, len(slow), tuple(slow), str(path))]
+    return [Finding("warning", "stored_by_columns", message, count=len(slow), examples=tuple(slow), where=str(path))]
 
 
 class _UnsReader:
@@ -215,7 +221,7 @@ def _no_layer(path: Path, layer: str, layers: list[str]) -> InputError:
 
 def _control(path: Path, kind: Kind, root: Any, layer: str, layers: list[str], rows: str) -> RowSource:
     if layer == "X":
-        return _matrix(path, kind, root, None, layers, "--control-layer")
+        return _matrix(path, kind, root, layer=None, layers=layers, option="--control-layer")
     if layer in layers:
         return StoredRows(path, kind, f"layers/{layer}")
     raise InputError(

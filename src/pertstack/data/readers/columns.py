@@ -245,9 +245,9 @@ def _odd_names(names: pd.Series[Any], name: str, where: str) -> list[Finding]:
             "name_may_be_missing",
             f"{len(odd):,} samples have a {what} called {first_few(sorted(set(odd)))}. If it stands for a missing "
             f"name, different {what}s are taken for one: leave these samples out.",
-            len(odd),
-            tuple(str(i) for i in odd.index[:10]),
-            where,
+            count=len(odd),
+            examples=tuple(str(i) for i in odd.index[:10]),
+            where=where,
         )
     ]
 
@@ -265,8 +265,8 @@ def _notes(sources: Mapping[str, str], where: str) -> list[Finding]:
             "note",
             "columns_taken",
             f"Columns of {where} were taken as: {', '.join(renamed)}. Change it with --map NAME=COLUMN.",
-            len(renamed),
-            tuple(renamed[:10]),
+            count=len(renamed),
+            examples=tuple(renamed[:10]),
             numbers={"sources": dict(sources)},
         )
     ]

@@ -67,7 +67,9 @@ def control_rows(
     column = source_column(obs, mapping, "perturbation")
     names = None if column is None else obs[column].astype(str).str.strip()
     if label:
-        return _labelled(obs, names, [label] if isinstance(label, str) else list(label), str(column), where)
+        return _labelled(
+            obs, names, [label] if isinstance(label, str) else list(label), column=str(column), where=where
+        )
     for flag in FLAGS:
         if flag in obs.columns and (found := _flagged(obs[flag])) is not None:
             return _by_flag(flag, found, names, where)
@@ -94,9 +96,9 @@ def _labelled(obs: pd.DataFrame, names: pd.Series[Any] | None, labels: list[str]
                 "note",
                 "controls_pooled",
                 f"Rows of {_counted(names[rows])} serve together as the control, as asked.",
-                int(rows.sum()),
-                tuple(labels[:10]),
-                where,
+                count=int(rows.sum()),
+                examples=tuple(labels[:10]),
+                where=where,
             )
         )
     return Controls(rows, aside, notes)
@@ -120,7 +122,12 @@ def _by_flag(flag: str, flagged: Mask, names: pd.Series[Any] | None, where: str)
         return Controls(
             found.rows,
             found.aside,
-            [*found.notes, Finding("warning", "control_flag_of_samples", text, len(odd), tuple(odd[:10]), where)],
+            [
+                *found.notes,
+                Finding(
+                    "warning", "control_flag_of_samples", text, count=len(odd), examples=tuple(odd[:10]), where=where
+                ),
+            ],
         )
     elsewhere = {n for n in _usual(names[~flagged]) if n not in usual} if odd else set()
     if elsewhere or (len(odd) > 1 and not all(map(_NEGATIVE.search, map(str.casefold, odd)))):
@@ -202,9 +209,9 @@ def _pooled(names: pd.Series[Any], where: str) -> Finding:
         "controls_several",
         f"Rows of several names serve together as the control: {_counted(names)}. If one of them is no control, "
         f"or they differ, name those that serve with --control-label, once for each.",
-        len(names),
-        tuple(sorted(set(names))[:10]),
-        where,
+        count=len(names),
+        examples=tuple(sorted(set(names))[:10]),
+        where=where,
     )
 
 
@@ -217,9 +224,9 @@ def _set_aside(names: pd.Series[Any], aside: Mask, serving: Sequence[str], where
             "controls_aside",
             f"{int(aside.sum()):,} rows are left out: they are controls of another kind ({_counted(names[aside])}) "
             f"than {first_few(serving)}, which serve. To put them together, name each with --control-label.",
-            int(aside.sum()),
-            tuple(sorted(set(names[aside]))[:10]),
-            where,
+            count=int(aside.sum()),
+            examples=tuple(sorted(set(names[aside]))[:10]),
+            where=where,
         )
     ]
 
@@ -233,7 +240,13 @@ def control_names(obs: pd.DataFrame, mapping: Mapping[str, str] | None, is_contr
     shows += f" and {len(count) - 6:,} more names" if len(count) > 6 else ""
     text = f"Controls of {where} are {int(is_control.sum()):,} rows: {shows}."
     return Finding(
-        "note", "control_names", text, int(is_control.sum()), tuple(map(str, count.index[:10])), where, {"shows": shows}
+        "note",
+        "control_names",
+        text,
+        count=int(is_control.sum()),
+        examples=tuple(map(str, count.index[:10])),
+        where=where,
+        numbers={"shows": shows},
     )
 
 
@@ -284,7 +297,7 @@ def hand_out(
         f"{' (no plate is known)' if known is None and choice.startswith('plate') else ''}."
     )
     notes += [Finding("note", "controls_from_rows", said, int(controls.sum()), where=where), *paired.notes]
-    return Handed(table, at, paired.rows, paired.reference, notes)
+    return Handed(table, at, paired.rows, reference=paired.reference, notes=notes)
 
 
 def _flagged(column: pd.Series[Any]) -> Mask | None:

@@ -66,8 +66,8 @@ def add_dose(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) -
             "dose_not_molar",
             f"{int(other.sum()):,} samples have doses in {first_few(sorted(set(units[other])))}, which cannot be put "
             f"on a molar scale; their log10_dose is unknown (NaN).",
-            int(other.sum()),
-            tuple(str(i) for i in obs.index[other][:10]),
+            count=int(other.sum()),
+            examples=tuple(str(i) for i in obs.index[other][:10]),
         ),
     ]
 
@@ -105,8 +105,8 @@ def _dose_units(
             f"doses of "
             f"this file can be compared with each other, but not with those of other files. Say the unit with --map "
             f"dose_unit=const:uM.",
-            int(without.sum()),
-            tuple(str(i) for i in obs.index[without][:10]),
+            count=int(without.sum()),
+            examples=tuple(str(i) for i in obs.index[without][:10]),
         )
     ]
 

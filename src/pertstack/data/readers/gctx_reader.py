@@ -59,8 +59,8 @@ def open_gctx(
             values,
             table,
             is_treated,
-            vehicles,
-            mapping,
+            controls=vehicles,
+            mapping=mapping,
             choice=controls,
             seed=seed,
             what="vehicle well",
@@ -168,7 +168,7 @@ def _read_gct(path: Path) -> tuple[RowSource, np.ndarray[Any, Any], pd.DataFrame
     ids = np.array(names[1 + n_row_meta :], dtype=object)
     _refuse_repeats(path, "column ids", ids)
     names = tuple(str(i) for i in range(len(names)))  # by place: metadata of rows may be called like a sample
-    raw_table = frame(TextTable(path, encoding, "\t", ".", names, skip=3))
+    raw_table = frame(TextTable(path, encoding, "\t", decimal=".", header=names, skip=3))
     if raw_table.shape != (n_genes + n_col_meta, 1 + n_row_meta + n_samples):
         raise InputError(
             f"{path}: its second line promises {sizes}, but the table is {raw_table.shape}. The file was cut or edited."

@@ -52,7 +52,7 @@ def named_genes(
         ``--map gene=COLUMN`` names no column of ``var``.
     """
     index = [str(g) for g in var.index]
-    source = _source(var, index, perturbations, (mapping or {}).get(GENE), where)
+    source = _source(var, index, perturbations, asked=(mapping or {}).get(GENE), where=where)
     own = _cut(index)
     taken = own if source == INDEX else _cut([str(v).strip() for v in var[source]])
     known = pd.Series(taken, dtype=object)
@@ -62,7 +62,7 @@ def named_genes(
     table = var.set_axis(pd.Index(np.array(names, dtype=object), name=var.index.name or "gene"))
     if source != INDEX or own != index:
         table = table.assign(**{_column_for(index, var): index})
-    return table, _notes(source, index, own, known[shared], int(lacking.sum()), where)
+    return table, _notes(source, index, own, shared=known[shared], n_lacking=int(lacking.sum()), where=where)
 
 
 def other_names(var: pd.DataFrame) -> dict[str, str]:
@@ -156,9 +156,9 @@ def _notes(
                 "gene_names_collide",
                 f"Of the genes named by var[{source!r}] in {where}, {' and '.join(t for t in (several, none) if t)}: "
                 f"these keep the name of the index. Tables that use the shared name do not reach them.",
-                len(shared) + n_lacking,
-                tuple(names[:10]),
-                where,
+                count=len(shared) + n_lacking,
+                examples=tuple(names[:10]),
+                where=where,
             )
         )
     return found

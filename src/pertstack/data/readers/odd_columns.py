@@ -32,12 +32,12 @@ def plain_columns(obs: pd.DataFrame, where: str) -> tuple[pd.DataFrame, list[Fin
             f"{len(odd):,} metadata columns of {where} have names that AnnData reserves or cannot store; in the study "
             f"{first_few(told)}."
         )
-        notes.append(Finding("note", "columns_renamed", message, len(odd), tuple(odd[:10])))
+        notes.append(Finding("note", "columns_renamed", message, count=len(odd), examples=tuple(odd[:10])))
     listed = [str(c) for c in obs.columns if obs[c].dtype == object and any(map(_is_list, obs[c]))]
     if listed:
         obs = obs.assign(**{c: obs[c].map(_joined) for c in listed})
         message = f"Lists in the metadata columns {first_few(listed)} of {where} are kept as texts, joined by ';'."
-        notes.append(Finding("note", "lists_joined", message, len(listed), tuple(listed[:10])))
+        notes.append(Finding("note", "lists_joined", message, count=len(listed), examples=tuple(listed[:10])))
     return obs, notes
 
 

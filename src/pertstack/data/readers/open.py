@@ -147,7 +147,7 @@ def _open(
             seed=seed,
             control_label=control_label,
         )
-    return _open_pair(kind, path, control, mapping, delta)
+    return _open_pair(kind, path, control, mapping=mapping, delta=delta)
 
 
 def _open_pair(kind: str, path: Path, control: Path | None, mapping: Mapping[str, str] | None, delta: bool) -> DataFile:

@@ -158,9 +158,9 @@ def split_findings(obs: pd.DataFrame, splits: pd.DataFrame) -> list[Finding]:
                     f"cell line) in training, so "
                     f"scores on this split measure memory, not new drugs. Use --group perturbation for a plan that "
                     f"keeps them together.",
-                    len(leaked),
-                    tuple(leaked[:10]),
-                    name,
+                    count=len(leaked),
+                    examples=tuple(leaked[:10]),
+                    where=name,
                 )
             )
     return found

@@ -66,7 +66,7 @@ def open_tables(
         controls: RowSource = RepeatedRow(np.zeros(len(ordered), dtype=np.float32), len(table))
     else:
         assert other is not None
-        controls = _controls(other, ordered, obs_source, mapping, column)
+        controls = _controls(other, ordered, obs_source, mapping=mapping, ids_in=column)
     notes.append(_gene_note(path, ordered, keep))
     if column == UNNAMED and first.counts_rows:
         notes.append(_row_numbers(path, len(obs)))
@@ -169,7 +169,9 @@ def _one_sided_note(path: Path, columns: list[str]) -> Finding:
         f"{first_few(columns)}. If they are "
         f"genes, give both tables the same gene names; if they are metadata, all is well."
     )
-    return Finding("warning", "columns_in_one_table", message, len(columns), tuple(columns[:10]), str(path))
+    return Finding(
+        "warning", "columns_in_one_table", message, count=len(columns), examples=tuple(columns[:10]), where=str(path)
+    )
 
 
 def _row_numbers(path: Path, n: int) -> Finding:

@@ -147,10 +147,10 @@ def _elsewhere(wanted: Sequence[Key], keys: Sequence[Key], ids: Names, *, what: 
             f"({first_few(units)}). They are given those of the cell line on its other plates, so the difference "
             f"between "
             f"plates is in their effects. Leave them out, or treat all samples alike with --controls line_mean.",
-            len(at),
-            tuple(str(ids[i]) for i in at[:10]),
-            where,
-            {"n_samples": len(at), "n_places": len(units)},
+            count=len(at),
+            examples=tuple(str(ids[i]) for i in at[:10]),
+            where=where,
+            numbers={"n_samples": len(at), "n_places": len(units)},
         )
     ]
 

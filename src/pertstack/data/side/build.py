@@ -79,7 +79,9 @@ def build_side(
     with damage_named(targets or "uns['targets']"):
         table = read_targets(Path(targets)) if targets is not None else targets_of(uns.get("targets"), "uns['targets']")
     if table:
-        found = _targets(table, names, genes, str(targets or "uns['targets']"), findings, asked=targets is not None)
+        found = _targets(
+            table, names, genes, where=str(targets or "uns['targets']"), findings=findings, asked=targets is not None
+        )
         if found is not None:
             kinds["targets"] = found
     with damage_named(graph or "uns['graph']"):
@@ -100,7 +102,9 @@ def multi_hot(
     for i, name in enumerate(names):
         hits = [at[g] for g in table.get(name, ()) if g in at]
         matrix[i, hits] = 1
-    return PerturbationFeatures(kind, names, columns, matrix, np.asarray(matrix.any(axis=1), dtype=np.bool_))
+    return PerturbationFeatures(
+        kind, names, columns, matrix=matrix, known=np.asarray(matrix.any(axis=1), dtype=np.bool_)
+    )
 
 
 def _user(path: Path, names: tuple[str, ...], findings: list[Finding]) -> PerturbationFeatures:
@@ -127,12 +131,12 @@ def _user(path: Path, names: tuple[str, ...], findings: list[Finding]) -> Pertur
                 f"{path.name} has no usable features for {len(lacking):,} of {len(names):,} perturbations "
                 f"({int(broken.sum()):,} of them with "
                 f"missing or infinite values): {first_few(lacking)}. They are marked unknown.",
-                len(lacking),
-                tuple(lacking[:10]),
-                str(path),
+                count=len(lacking),
+                examples=tuple(lacking[:10]),
+                where=str(path),
             )
         )
-    return PerturbationFeatures("user", names, tuple(str(c) for c in table.columns), matrix, known)
+    return PerturbationFeatures("user", names, tuple(str(c) for c in table.columns), matrix=matrix, known=known)
 
 
 def _structures(obs: pd.DataFrame, names: tuple[str, ...], findings: list[Finding]) -> PerturbationFeatures | None:
@@ -169,8 +173,8 @@ def _structures(obs: pd.DataFrame, names: tuple[str, ...], findings: list[Findin
                     f"{len(lacking):,} of {len(names):,} perturbations have {why}: {first_few(lacking)}. Their "
                     f"structure is unknown to the models; "
                     f"nothing is put in its place.",
-                    len(lacking),
-                    tuple(lacking[:10]),
+                    count=len(lacking),
+                    examples=tuple(lacking[:10]),
                 )
             )
     return found if found.known.any() else None
@@ -231,9 +235,9 @@ def _targets(
                 f"{len(lacking):,} of {len(names):,} perturbations have no target among the study's genes: "
                 f"{first_few(lacking)}. Models that "
                 f"need targets see them as unknown.",
-                len(lacking),
-                tuple(lacking[:10]),
-                where,
+                count=len(lacking),
+                examples=tuple(lacking[:10]),
+                where=where,
             )
         )
     return multi_hot("targets", table, names, columns)
@@ -253,8 +257,8 @@ def _graph(
                 "graph_partial",
                 f"The gene graph has {len(pairs):,} edges between genes of the study; {dropped:,} edges to other genes "
                 f"were left out, and {len(alone):,} of {len(genes):,} genes have no edge.",
-                len(alone),
-                tuple(alone[:10]),
+                count=len(alone),
+                examples=tuple(alone[:10]),
             )
         )
     return GeneGraph(genes, pairs)

@@ -68,7 +68,7 @@ def load_side(folder: str | Path) -> SideInformation:
         if path.exists():
             z = _load_npz(path, ("perturbations", "columns", "matrix", "known"))
             names, columns = tuple(z["perturbations"].tolist()), tuple(z["columns"].tolist())
-            kinds[kind] = PerturbationFeatures(kind, names, columns, z["matrix"], z["known"])
+            kinds[kind] = PerturbationFeatures(kind, names, columns, matrix=z["matrix"], known=z["known"])
     graph = None
     if (folder / "graph.npz").exists():
         z = _load_npz(folder / "graph.npz", ("gene_names", "edges"))

@@ -134,4 +134,4 @@ def morgan_features(smiles: Mapping[str, str | None]) -> tuple[PerturbationFeatu
             matrix[i] = generator.GetFingerprintAsNumPy(molecule)
             known[i] = True
     columns = tuple(f"morgan_{bit:04d}" for bit in range(N_BITS))
-    return PerturbationFeatures("structure", names, columns, matrix, known), unreadable
+    return PerturbationFeatures("structure", names, columns, matrix=matrix, known=known), unreadable

@@ -87,7 +87,7 @@ def read_design(config: SimulationConfig, rng: np.random.Generator) -> Design:
     ).drop_duplicates(ignore_index=True)
     width = max(3, len(str(len(smiles))))
     names = tuple(f"cpd{i + 1:0{width}d}" for i in range(len(smiles)))
-    return Design(conditions, lines, names, tuple(smiles), fingerprints.rows(smiles)[0])
+    return Design(conditions, lines, names, smiles=tuple(smiles), features=fingerprints.rows(smiles)[0])
 
 
 def read_basal(

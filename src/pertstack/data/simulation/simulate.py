@@ -122,7 +122,7 @@ def make_world(config: SimulationConfig) -> World:
         layout = lay_out(design.conditions, config, rng, lines)
     else:
         layout = make_layout(config, rng, lines)
-    return World(config, layout, truth, lines, names, smiles, genes)
+    return World(config, layout, truth, line_names=lines, perturbation_names=names, smiles=smiles, gene_names=genes)
 
 
 def simulate(config: SimulationConfig | None = None) -> Any:

@@ -65,8 +65,8 @@ def _groups(frame: pd.DataFrame, group_by: str) -> list[Finding]:
                     f"{len(values):,} groups ({group_by}) with {n:,} samples are {where}: {', '.join(values[:10])}. "
                     f"The plan claims to answer '{question(group_by)}', but models have met these groups. Keep whole "
                     f"groups together, or state the grouping that was used: {_kept_whole(frame, group_by)}.",
-                    len(values),
-                    tuple(values[:10]),
+                    count=len(values),
+                    examples=tuple(values[:10]),
                     numbers={"groups": len(values), "samples": n},
                 )
             )
@@ -82,8 +82,8 @@ def _groups(frame: pd.DataFrame, group_by: str) -> list[Finding]:
                 "group_changed",
                 f"{len(moved):,} samples have another {group_by} in the data than in the plan: "
                 f"{', '.join(map(str, moved[:10]))}. The data or the plan changed since; make a new study.",
-                len(moved),
-                tuple(map(str, moved[:10])),
+                count=len(moved),
+                examples=tuple(map(str, moved[:10])),
                 numbers={"samples": len(moved)},
             )
         )
@@ -136,8 +136,8 @@ def _perturbations(frame: pd.DataFrame, group_by: str) -> list[Finding]:
             "perturbation_across",
             f"{len(values):,} perturbations are in several folds or on both sides of the test ({len(roles):,} of them "
             f"in the test; {share:.0%} of the test samples): {', '.join(values[:10])}. {meaning}",
-            len(values),
-            tuple(values[:10]),
+            count=len(values),
+            examples=tuple(values[:10]),
             numbers={"perturbations": len(values), "in_test": len(roles), "test_share": share},
         )
     ]
@@ -163,8 +163,8 @@ def _replicates(frame: pd.DataFrame, group_by: str) -> list[Finding]:
             f"{len(values):,} conditions ({', '.join(columns)}) have replicates in several folds or on both sides of "
             f"the test, {n:,} samples in all: {'; '.join(values[:5])}. A model can answer from the replicate, so "
             "scores speak of repeated measurements, not of new conditions.",
-            len(values),
-            tuple(values[:10]),
+            count=len(values),
+            examples=tuple(values[:10]),
             numbers={"conditions": len(values), "samples": n, "in_test": len(roles)},
         )
     ]
@@ -185,8 +185,8 @@ def _plates(frame: pd.DataFrame, group_by: str) -> list[Finding]:
             f"{len(values):,} plates have samples in several folds or on both sides of the test. Effects of the plate "
             "are shared by all of them, so every model looks a little better than on a new plate. Group by plate to "
             "measure that.",
-            len(values),
-            tuple(values[:10]),
+            count=len(values),
+            examples=tuple(values[:10]),
             numbers={"plates": len(values), "in_test": len(roles)},
         )
     ]
@@ -212,8 +212,8 @@ def control_finding(shared: list[str], key: pd.Series[str], place: pd.Series[int
         f"samples ({how}); {share:.0%} of the test samples ({n:,}) have such a control. The noise of a shared control "
         "is in truth and prediction alike, so metrics against the own control reward whoever reproduces that noise. "
         "Read the pooled reference beside them.",
-        len(shared),
-        tuple(shared[:10]),
+        count=len(shared),
+        examples=tuple(shared[:10]),
         numbers={"controls": len(shared), "test_samples": n, "test_share": share},
     )
 
@@ -243,8 +243,8 @@ def _cell_lines(frame: pd.DataFrame, group_by: str, n_folds: int) -> list[Findin
             level,
             code,
             f"{len(v):,} cell lines {what}: {', '.join(v[:10])}.",
-            len(v),
-            tuple(v[:10]),
+            count=len(v),
+            examples=tuple(v[:10]),
             numbers={"cell_lines": len(v)},
         )
         for code, (v, level, what) in words.items()

@@ -55,8 +55,8 @@ def near_duplicates(
             f"{at_least}{len(pairs):,} pairs of samples on both sides of the plan are almost the same ({how} >= "
             f"{near}), {in_test:,} of them with a test sample: {'; '.join(examples[:5])}. They may be one measurement "
             "stored twice. Remove copies, or group so that they stay together.",
-            len(pairs),
-            examples,
+            count=len(pairs),
+            examples=examples,
             numbers={
                 "pairs": len(pairs),
                 "in_test": in_test,

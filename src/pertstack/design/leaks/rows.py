@@ -52,11 +52,11 @@ class RowScan:
             np.zeros(n, dtype=bool),
             np.full(n, "", dtype=object),
             np.full(n, "", dtype=object),
-            np.zeros((n, SKETCH), dtype=np.float32),
-            np.zeros(n),
-            line,
-            (frame["place"] >= 0).to_numpy(),
-            len(large) + 1,
+            sketch=np.zeros((n, SKETCH), dtype=np.float32),
+            row_mean=np.zeros(n),
+            line=line,
+            development=(frame["place"] >= 0).to_numpy(),
+            n_lines=len(large) + 1,
         )
 
     def add(self, at: Array, control: Array, treated: Array) -> None:
@@ -126,8 +126,8 @@ def _identical(scan: RowScan, frame: pd.DataFrame) -> list[Finding]:
                 f"{len(crossing):,} treated profiles occur more than once on both sides of the plan ({len(members):,} "
                 f"samples, {len(roles):,} profiles in development and test): {'; '.join(examples)}. Who saw one has "
                 "seen the other. Remove the copies, or group so that they stay together.",
-                len(crossing),
-                examples,
+                count=len(crossing),
+                examples=examples,
                 numbers={"profiles": len(crossing), "samples": len(members), "in_test": len(roles)},
             )
         )
@@ -139,8 +139,8 @@ def _identical(scan: RowScan, frame: pd.DataFrame) -> list[Finding]:
                 "identical_rows_inside",
                 f"{inside.nunique():,} treated profiles occur more than once within one fold or within the test "
                 f"({len(inside):,} samples). They count as several samples in every mean.",
-                int(inside.nunique()),
-                tuple(map(str, inside.index[:10])),
+                count=int(inside.nunique()),
+                examples=tuple(map(str, inside.index[:10])),
                 numbers={"samples": len(inside)},
             )
         )

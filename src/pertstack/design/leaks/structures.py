@@ -55,8 +55,8 @@ def structure_findings(frame: pd.DataFrame, group_by: str) -> list[Finding]:
                 f"{len(twins):,} compounds occur under several {several} on both sides of the plan (equal {how}; "
                 f"{same:,} of them also by canonical SMILES), {n:,} samples in all: {'; '.join(examples)}. A model "
                 f"that saw one has seen the other. {mend}",
-                len(twins),
-                examples,
+                count=len(twins),
+                examples=examples,
                 numbers={"structures": len(twins), "in_test": roles, "by_smiles": same, "samples": n},
             )
         )
@@ -114,8 +114,8 @@ def _salts(
             f"{len(forms):,} compounds are on both sides of the plan as a salt or another form of the same parent "
             f"structure ({roles:,} of them in the test): {'; '.join(examples)}. A model that saw one has as good as "
             "seen the other. Keep them together with --group smiles, or give them one name.",
-            len(forms),
-            examples,
+            count=len(forms),
+            examples=examples,
             numbers={"parents": len(forms), "in_test": roles},
         )
     ]
@@ -138,8 +138,8 @@ def _skeletons(
             f"{len(related):,} compounds differ from one on the other side of the plan in stereochemistry, isotopes or "
             f"charge only (equal first block of the InChIKey): {'; '.join(examples)}. Their effects may be the same, "
             "so scores speak of new compounds a little too well. Give related ones one group if that matters.",
-            len(related),
-            examples,
+            count=len(related),
+            examples=examples,
             numbers={"skeletons": len(related), "in_test": roles},
         )
     ]

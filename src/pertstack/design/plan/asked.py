@@ -63,7 +63,7 @@ def compare(scored: Known, asked: Known, where: str) -> tuple[list[dict[str, str
         if not len(here) or not len(there):
             continue
         differs = _apart(here, there)
-        lines.append(_line(view, "5 %, median, 95 %", _spread(here), _spread(there), differs))
+        lines.append(_line(view, "5 %, median, 95 %", _spread(here), asked=_spread(there), differs=differs))
         numbers[view] = [[float(q) for q in np.quantile(v, (0.05, 0.5, 0.95))] for v in (here, there)]
         if differs:
             said.append(f"{view}: {_spread(here)} against {_spread(there)} (5 %, median, 95 %)")

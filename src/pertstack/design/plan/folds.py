@@ -71,7 +71,7 @@ class FoldPlan:
             rest = groups[support.to_numpy(dtype=bool)]
             table = pd.concat([table, make_rows(rest, dict.fromkeys(rest, SUPPORT), segment=0)])
             table = table.set_index("sample_id").loc[groups.index.astype(str)].rename_axis("sample_id").reset_index()
-        return cls(table, group_by, n_folds, rule, seed, salt, test_share)._with_digest()
+        return cls(table, group_by, n_folds, rule=rule, seed=seed, salt=salt, test_share=test_share)._with_digest()
 
     @classmethod
     def from_table(
@@ -90,7 +90,7 @@ class FoldPlan:
         if support is not None:
             table = _with_support(table, support)
         read, group_by, n_folds = read_table(table, obs, group_by, n_folds, salt_of(seed))
-        return cls(read, group_by, n_folds, "table", seed, salt_of(seed))._with_digest()
+        return cls(read, group_by, n_folds, rule="table", seed=seed, salt=salt_of(seed))._with_digest()
 
     @classmethod
     def from_file(
@@ -105,7 +105,7 @@ class FoldPlan:
         """Plan from an explicit table in a file: parquet, CSV or TSV. See ``from_table``."""
         table = load_table(Path(path))
         try:
-            return cls.from_table(table, obs, group_by, n_folds, seed, support)
+            return cls.from_table(table, obs, group_by, n_folds=n_folds, seed=seed, support=support)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
@@ -272,11 +272,11 @@ class FoldPlan:
             table,
             facts["group_by"],
             facts["n_folds"],
-            facts["rule"],
-            facts["seed"],
-            facts["salt"],
-            facts["test_share"],
-            tuple(facts["digests"]),
+            rule=facts["rule"],
+            seed=facts["seed"],
+            salt=facts["salt"],
+            test_share=facts["test_share"],
+            digests=tuple(facts["digests"]),
         )
 
     def _with_digest(self) -> FoldPlan:

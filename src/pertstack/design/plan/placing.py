@@ -86,9 +86,9 @@ def strange_findings(path: Path, names: Sequence[str], kind: str) -> list[Findin
             "split_names_unknown",
             f"{path.name}: {len(names):,} {kind}s of the split are not among the samples (left out, or of other data): "
             f"{first_few(names)}.",
-            len(names),
-            tuple(names[:10]),
-            str(path),
+            count=len(names),
+            examples=tuple(names[:10]),
+            where=str(path),
         )
     ]
 
@@ -104,8 +104,8 @@ def lost_findings(path: Path, obs: pd.DataFrame, found: Mapping[str, Any]) -> li
             "samples_without_place",
             f"{path.name} gives no place to {len(lost):,} of {len(obs):,} samples, in {len(gone):,} perturbations: "
             f"{first_few(gone)}. They are left out of the study: in training or test they could be either.",
-            len(lost),
-            tuple(lost[:10]),
-            str(path),
+            count=len(lost),
+            examples=tuple(lost[:10]),
+            where=str(path),
         )
     ]

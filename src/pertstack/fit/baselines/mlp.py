@@ -94,7 +94,7 @@ class MLP(Baseline):
         self._fit_components(rows, rng)
         inputs, target = self._inputs(rows), self.start_.residual(rows) @ self.axes_
         self.scale_ = (float(np.sqrt((target**2).mean())) if target.size else 0.0) or 1.0
-        self._train(inputs, target / self.scale_, inner, validation, rng)
+        self._train(inputs, target / self.scale_, inner, validation=validation, rng=rng)
         return self
 
     def _features(self, rows: FitRows) -> PerturbationFeatures | None:

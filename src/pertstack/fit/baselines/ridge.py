@@ -81,7 +81,7 @@ class _Decomposition:
         squares, vectors = squares[kept], vectors[:, kept]
         right = x.T @ vectors / np.sqrt(squares) if kernel_form else vectors
         projected = ((x @ right) / np.sqrt(squares)).T @ y
-        return cls(mean_design, mean_target, squares, right, projected, float((y**2).sum()))
+        return cls(mean_design, mean_target, squares, right=right, projected=projected, total=float((y**2).sum()))
 
 
 def choose_penalty(design: Floats, target: Floats) -> float:

@@ -147,7 +147,7 @@ class TorchModel:
             table = self.encoder.encode(rows, rows.treated)
             sizes = Sizes(rows.n_genes, self.encoder.n_features, len(self.encoder.lines) + 1)
             self.net = self.build(sizes, rows, self.encoder).to(self.device)
-            progress = train(self._job(rows, table, self.net, split_rng, seed))
+            progress = train(self._job(rows, table, self.net, rng=split_rng, seed=seed))
             self.finish(self.net, table, rows)
         if self.checkpoint is not None:
             self.checkpoint.unlink(missing_ok=True)
@@ -226,7 +226,7 @@ class TorchModel:
             self.trained_rows(fit, held),
             optimisers,
             lambda part, g: self.training_batch(table, part, g, device),
-            lambda batch, step, g: self.step(net, optimisers, batch, step, device),
+            lambda batch, step, g: self.step(net, optimisers, batch, step=step, device=device),
             (lambda: self.validation(net, table, held)) if len(held) else None,
             generator,
             self.checkpoint,

@@ -111,7 +111,7 @@ def learn_differences(
         penalty = ridge * float(np.trace(kernel)) / len(known)
         if penalty > 0:
             slope = x.T @ np.linalg.solve(kernel + penalty * np.eye(len(known)), y)
-    return Differences(overall, of_drug, of_both, mean, slope)
+    return Differences(overall, of_drug, of_both, feature_mean=mean, slope=slope)
 
 
 def _shrunk(rows: Floats, towards: Floats, kappa: float) -> Floats:

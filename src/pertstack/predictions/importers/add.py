@@ -109,7 +109,7 @@ def add_predictions(
     _check_options(name, scale, missing)
     mapping = None if transform is None else named_transform(transform, scale)
     files = _open(paths, store, marks, layer)
-    on_cards = _on_cards(files, own_card, card, scale, mapping, name)
+    on_cards = _on_cards(files, own_card, card, scale=scale, mapping=mapping, name=name)
     if mapping is not None:
         files = [mapped_file(f, mapping) for f in files]
     places = {s: Place(b, i) for b in store.blocks() for i, s in enumerate(store.sample_ids(b))}
@@ -159,7 +159,9 @@ def add_predictions(
             n_rows=n_rows,
         )
         all_ids = [s for f in files for s in f.sample_ids]
-        findings = _judge(store, sampled, all_ids, places, scale, name, files, by_position=by_position)
+        findings = _judge(
+            store, sampled, all_ids, places=places, scale=scale, name=name, files=files, by_position=by_position
+        )
         for writer in track(writers.values(), f"Checking {name}", len(writers)):
             writer.prepare()
         records = tuple(writers[block].commit() for block in track(blocks, f"Committing {name}", len(blocks)))
@@ -169,9 +171,9 @@ def add_predictions(
         store,
         name,
         records,
-        gone,
-        missing_genes,
-        [*on_cards, *_of_names(named), *_of_matches(matches, name), *findings],
+        gone=gone,
+        missing_genes=missing_genes,
+        findings=[*on_cards, *_of_names(named), *_of_matches(matches, name), *findings],
     )
 
 

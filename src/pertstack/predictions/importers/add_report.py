@@ -57,7 +57,9 @@ def report_on(
     uncovered = tuple(b for b in store.blocks() if b not in written and store.status(b, name) != "committed")
     said = [*findings, *_in_sample(records, store), *([_uncovered(name, uncovered)] if uncovered else [])]
     lost = {b.id: tuple(s) for b, s in sorted(gone.items()) if s}
-    return AddReport(name, records, lost, tuple(missing_genes), uncovered, tuple(said))
+    return AddReport(
+        name, records, lost, missing_genes=tuple(missing_genes), not_covered=uncovered, findings=tuple(said)
+    )
 
 
 def _in_sample(records: tuple[Record, ...], store: PredictionStore) -> list[Finding]:
@@ -78,7 +80,11 @@ def _in_sample(records: tuple[Record, ...], store: PredictionStore) -> list[Find
             f"{records[0].model}: {seen:,} rows were predicted by a model that was fitted on them. They are kept, but "
             f"never stacked or scored."
         )
-        found.append(Finding("warning", "in_sample_rows", text, seen, tuple(examples[:10]), records[0].model))
+        found.append(
+            Finding(
+                "warning", "in_sample_rows", text, count=seen, examples=tuple(examples[:10]), where=records[0].model
+            )
+        )
     if unknown:
         text = (
             f"{records[0].model}: its training samples are unknown. It is kept as unverified and takes "
@@ -93,4 +99,6 @@ def _uncovered(name: str, blocks: tuple[Block, ...]) -> Finding:
         f"{name}: no predictions yet for {len(blocks)} blocks: {first_few(b.id for b in blocks)}. Add them under the "
         f"same name, or the model takes part only where it is there."
     )
-    return Finding("warning", "blocks_not_covered", text, len(blocks), tuple(b.id for b in blocks[:10]), name)
+    return Finding(
+        "warning", "blocks_not_covered", text, count=len(blocks), examples=tuple(b.id for b in blocks[:10]), where=name
+    )

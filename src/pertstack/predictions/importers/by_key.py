@@ -177,7 +177,7 @@ def match_by_key(
     given, notes = _given(file, treated, samples, mapping)
     notes += notes_of_labels
     labels = Labels.of(samples["perturbation"].astype(str), given["perturbation"].astype(str))
-    columns = _shared(given, samples, labels, notes, file)
+    columns = _shared(given, samples, labels, notes=notes, file=file)
     notes += _mixed(given, columns, labels, file)
     of_file, of_samples = _keys(given, columns, labels), _keys(samples, columns, labels)
     wanted = {key: i for i, key in enumerate(dict.fromkeys(of_samples))}
@@ -210,8 +210,27 @@ def match_by_key(
     if n_other := len(treated) - n_rows - n_controls:
         text = f"{file.path}: {n_other:,} rows are not predictions, as a column of the file says, and are not used."
         notes.append(Finding("note", "rows_not_predicted", text, n_other, where=str(file.path)))
-    found = _findings(file, columns, n_rows, len(there), len(serves), n_controls, missing, left)
-    return KeyMatch(matched, columns, n_rows, len(there), n_controls, missing, left, (*notes, *found), order)
+    found = _findings(
+        file,
+        columns,
+        n_rows,
+        n_keys=len(there),
+        n_samples=len(serves),
+        n_controls=n_controls,
+        missing=missing,
+        left=left,
+    )
+    return KeyMatch(
+        matched,
+        columns,
+        n_rows,
+        n_keys=len(there),
+        n_controls=n_controls,
+        missing=missing,
+        left_over=left,
+        findings=(*notes, *found),
+        row_of=order,
+    )
 
 
 def _given(
@@ -388,10 +407,10 @@ def _findings(
         text = (
             f"{where}: no prediction for {len(missing):,} of {len(missing) + n_keys:,} keys: {first_few(missing, 5)}."
         )
-        found.append(Finding("warning", "keys_missing", text, len(missing), missing[:10], where))
+        found.append(Finding("warning", "keys_missing", text, count=len(missing), examples=missing[:10], where=where))
     if left:
         text = f"{where}: {len(left):,} predicted keys have no sample and are not used: {first_few(left, 5)}."
-        found.append(Finding("warning", "keys_left_over", text, len(left), left[:10], where))
+        found.append(Finding("warning", "keys_left_over", text, count=len(left), examples=left[:10], where=where))
     return found
 
 

@@ -64,10 +64,14 @@ def _linear(name: str, factor: float) -> NamedTransform:
 
 
 TRANSFORMS: dict[str, NamedTransform] = {
-    "log2": NamedTransform("log2", ("linear", "counts"), "log", np.log2, 0.0),
-    "log2p1": NamedTransform("log2p1", ("linear", "counts"), "log", lambda x: np.log2(x + 1), -1.0),
-    "log1p_cp10k": NamedTransform("log1p_cp10k", ("counts", "linear"), "log", partial(_per_depth, per=1e4), -1e-9),
-    "log1p_5e4": NamedTransform("log1p_5e4", ("counts", "linear"), "log", partial(_per_depth, per=5e4), -1e-9),
+    "log2": NamedTransform("log2", ("linear", "counts"), "log", function=np.log2, lowest=0.0),
+    "log2p1": NamedTransform("log2p1", ("linear", "counts"), "log", function=lambda x: np.log2(x + 1), lowest=-1.0),
+    "log1p_cp10k": NamedTransform(
+        "log1p_cp10k", ("counts", "linear"), "log", function=partial(_per_depth, per=1e4), lowest=-1e-9
+    ),
+    "log1p_5e4": NamedTransform(
+        "log1p_5e4", ("counts", "linear"), "log", function=partial(_per_depth, per=5e4), lowest=-1e-9
+    ),
     "exp2": NamedTransform("exp2", ("log",), "linear", np.exp2),
     **{
         f"{a}_to_{b}": _linear(f"{a}_to_{b}", LOGARITHMS[b] / LOGARITHMS[a])
@@ -172,12 +176,12 @@ def check_cards(
             f"{name}: {first_few(silent)} came without a preprocessing card; the scale check alone vouches for the "
             f"values."
         )
-        findings.append(Finding("warning", "no_card", text, len(silent), tuple(silent[:10]), name))
+        findings.append(Finding("warning", "no_card", text, count=len(silent), examples=tuple(silent[:10]), where=name))
     for path, card in cards.items():
         if card is None:
             continue
         said = Card.from_json({**own.to_json(), **card})
-        differences = _differences(own, said, set(card), scale, transform, path)
+        differences = _differences(own, said, set(card), scale=scale, transform=transform, path=path)
         unjudged = "unknown" in (own.pairing, said.pairing) and own.pairing != said.pairing
         doubt = [d for d in differences if unjudged and d.startswith("controls were paired")]
         differences = [d for d in differences if d not in doubt]

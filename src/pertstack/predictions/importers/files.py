@@ -76,7 +76,7 @@ class PredictionFile:
                     f"{self.path}: rows {start}-{stop} have {values.shape[1]:,} columns for {len(self.gene_names):,} "
                     f"genes and {len(self.sample_ids):,} sample names. Each row and column needs its name."
                 )
-            yield NamedChunk(self.path, start, self.sample_ids[start:stop], self.gene_names, values)
+            yield NamedChunk(self.path, start, self.sample_ids[start:stop], gene_names=self.gene_names, values=values)
             start = stop
         if start != len(self.sample_ids):
             raise MisalignedError(f"{self.path} names {len(self.sample_ids):,} samples but holds {start:,} rows.")

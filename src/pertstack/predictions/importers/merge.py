@@ -67,7 +67,7 @@ def open_merge_predictions(path: Path, store: StoreReader, marks: Marks | None =
             elif len(match) > 1:
                 doubtful.append(row)
     if strangers or doubtful:
-        raise MisalignedError(_why(path, len(ids), strangers, doubtful, marks is not None))
+        raise MisalignedError(_why(path, len(ids), strangers, doubtful=doubtful, with_truth=marks is not None))
     return PredictionFile(
         path,
         ids,

@@ -158,4 +158,6 @@ def open_npz_predictions(path: Path) -> PredictionFile:
     meta = {key: plain(archive.array(key)) for key in META_KEYS if key in archive.names}
     in_file = next((key for key in CARD_KEYS if key in archive.names), None)
     card = None if in_file is None else read_card(archive.array(in_file), f"{path}: {in_file!r}")
-    return PredictionFile(path, sample_ids, gene_names, lambda n: archive.rows("predictions", n), folds, meta, card)
+    return PredictionFile(
+        path, sample_ids, gene_names, rows=lambda n: archive.rows("predictions", n), folds=folds, meta=meta, card=card
+    )

@@ -107,7 +107,7 @@ def _by_id(file: PredictionFile, samples: pd.DataFrame, findings: list[Finding])
         text = (
             f"{file.path}: {len(foreign):,} rows are no sample of the truth and are not used: {first_few(foreign, 5)}."
         )
-        findings.append(Finding("warning", "rows_left_over", text, len(foreign), tuple(foreign[:10])))
+        findings.append(Finding("warning", "rows_left_over", text, count=len(foreign), examples=tuple(foreign[:10])))
     return file
 
 

@@ -54,4 +54,12 @@ def open_pickle_predictions(path: Path) -> PredictionFile:
     meta = {key: plain(content[key]) for key in META_KEYS if key in content}
     in_file = next((key for key in CARD_KEYS if key in content), None)
     card = None if in_file is None else read_card(content[in_file], f"{path}: {in_file!r}")
-    return PredictionFile(path, sample_ids, gene_names, rows, None if folds is None else np.asarray(folds), meta, card)
+    return PredictionFile(
+        path,
+        sample_ids,
+        gene_names,
+        rows=rows,
+        folds=None if folds is None else np.asarray(folds),
+        meta=meta,
+        card=card,
+    )

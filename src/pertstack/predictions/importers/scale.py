@@ -135,18 +135,27 @@ def check_scale(values: Float32, treated: Float32, control: Float32, *, scale: S
             f"measured ones (correlation {numbers['level_r']:.4f}), and one unit predicted is "
             f"{numbers['level_slope']:.3f} measured. Add them with --transform {logs[0]}_to_{logs[1]}."
         )
-        return [_finding("error", "scale_wrong", name, scale, numbers, text)]
+        return [_finding("error", "scale_wrong", name, scale=scale, numbers=numbers, text=text)]
     other: Scale = "delta" if scale == "treated" else "treated"
     told = ", ".join(f"{k} {v:.3g}" for k, v in numbers.items())
     if numbers[f"rms_as_{scale}"] > PLAINLY * numbers[f"rms_as_{other}"]:
-        return [_finding("error", "scale_wrong", name, scale, numbers, _plainly_wrong(name, scale, other, numbers))]
+        return [
+            _finding(
+                "error",
+                "scale_wrong",
+                name,
+                scale=scale,
+                numbers=numbers,
+                text=_plainly_wrong(name, scale, other, numbers),
+            )
+        ]
     if numbers["outside"] > 0.5:
         text = (
             f"{name}: {numbers['outside']:.0%} of the predicted values lie far outside the measured range of their "
             f"gene, so they are on another scale (counts, z-scores, min-max?). Bring them to the scale of the study's "
             f"data ({told})."
         )
-        return [_finding("error", "scale_wrong", name, scale, numbers, text)]
+        return [_finding("error", "scale_wrong", name, scale=scale, numbers=numbers, text=text)]
     slope = numbers["level_slope"]
     if numbers["level_r"] > 0.9 and not 1 / PLAINLY <= slope <= PLAINLY:
         text = (
@@ -154,9 +163,12 @@ def check_scale(values: Float32, treated: Float32, control: Float32, *, scale: S
             f"one unit predicted is {slope:.3g} measured, as when values are normalised or logged once more. Bring "
             f"them to the scale of the study's data ({told})."
         )
-        return [_finding("error", "scale_wrong", name, scale, numbers, text)]
+        return [_finding("error", "scale_wrong", name, scale=scale, numbers=numbers, text=text)]
     fits = f"{name}: scale {scale!r} fits the data ({told})."
-    return [_finding("note", "scale_checked", name, scale, numbers, fits), *_oddities(name, scale, numbers, told)]
+    return [
+        _finding("note", "scale_checked", name, scale=scale, numbers=numbers, text=fits),
+        *_oddities(name, scale, numbers, told),
+    ]
 
 
 def _oddities(name: str, scale: Scale, numbers: dict[str, float], told: str) -> list[Finding]:
@@ -171,7 +183,7 @@ def _oddities(name: str, scale: Scale, numbers: dict[str, float], told: str) -> 
             text = (
                 f"{name}: {words}; is the preprocessing the study's? Calibration mends a scale, not a mix-up ({told})."
             )
-            found.append(_finding("warning", code, name, scale, numbers, text))
+            found.append(_finding("warning", code, name, scale=scale, numbers=numbers, text=text))
     return found
 
 

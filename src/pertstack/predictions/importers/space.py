@@ -80,7 +80,7 @@ def averaging(
     kind = _kind(file)
     whole = len(file.gene_names) >= LEAST_GENES * own_genes
     where = str(file.path)
-    plain = Averaging(kind, space, None, whole, where)
+    plain = Averaging(kind, space, None, whole_genes=whole, where=where)
     if kind == "mixed" and (space is not None or rows_per_key > 1):
         raise InputError(
             f"{where}: some rows hold counts (whole numbers) and others logarithms. Counts and logarithms cannot be "
@@ -113,7 +113,7 @@ def averaging(
             f"{IN_WORDS[space]}. Every cell weighs the same there; in the truth, by its counts."
         )
         found.append(Finding("warning", "averaged_as_expression", text, where=where))
-    return Averaging(kind, space, PER[space], whole, where), found
+    return Averaging(kind, space, PER[space], whole_genes=whole, where=where), found
 
 
 def _kind(file: PredictionFile) -> Kind:

@@ -63,7 +63,7 @@ def _without_empty(
         empty.setdefault(places[name].block, []).append(name)
     kept = np.flatnonzero(~nothing)
     ids = [chunk.sample_ids[i] for i in kept]
-    return NamedChunk(chunk.path, chunk.start, ids, chunk.gene_names, chunk.values[kept])
+    return NamedChunk(chunk.path, chunk.start, ids, gene_names=chunk.gene_names, values=chunk.values[kept])
 
 
 def _place_chunk(

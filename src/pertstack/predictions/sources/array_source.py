@@ -89,7 +89,7 @@ class ArraySource:
         )
         _one_name_each("sample", ids, n)
         _one_name_each("gene", list(self._genes), n_genes)
-        self._obs = _table(ids, perturbation, cell_line, group, obs)
+        self._obs = _table(ids, perturbation, cell_line, group=group, obs=obs)
         self._rows = _block_rows(folds, self._obs["cell_line"].to_numpy(), n, role)
         self._embeddings = {m: check_array_embedding(m, e, n) for m, e in (embeddings or {}).items()}
         for name in self._embeddings:

@@ -69,7 +69,7 @@ class SomeRows:
         return self.source.obs(block).iloc[self.rows[block]]
 
     def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32:
-        return read_at(self.source, block, layer, self.rows[block][start:stop], out)
+        return read_at(self.source, block, layer, rows=self.rows[block][start:stop], out=out)
 
     def sound(self, block: Block, model: str) -> Mask:
         return self.source.sound(block, model)[self.rows[block]]

@@ -122,7 +122,9 @@ def hash_chunk(grid: Grid, index: int, values: Float32) -> ChunkFacts:
     for piece in chunk_pieces(grid, values):
         crc = crc32c.crc32c(piece, crc)
         xxh.update(piece)
-    return ChunkFacts(grid.key(index), grid.file_size, f"{crc:08x}", xxh.hexdigest(), row_checksums(values))
+    return ChunkFacts(
+        grid.key(index), grid.file_size, f"{crc:08x}", xxh3_128=xxh.hexdigest(), row_crc32c=row_checksums(values)
+    )
 
 
 def row_checksums(values: Float32) -> str:
@@ -141,7 +143,9 @@ def write_chunk(folder: Path, grid: Grid, index: int, values: Float32) -> ChunkF
             xxh.update(piece)
             write(piece)
         write(memoryview(crc.to_bytes(4, "little")))
-    return ChunkFacts(grid.key(index), grid.file_size, f"{crc:08x}", xxh.hexdigest(), row_checksums(values))
+    return ChunkFacts(
+        grid.key(index), grid.file_size, f"{crc:08x}", xxh3_128=xxh.hexdigest(), row_crc32c=row_checksums(values)
+    )
 
 
 def read_rows(

@@ -76,14 +76,14 @@ class StoreCommits(StoreViews):
             block,
             model,
             "layer",
-            values,
-            as_names(sample_ids),
-            columns,
-            len(genes),
-            fitted_on,
-            meta or {},
-            as_names(missing_samples),
-            gone_genes,
+            values=values,
+            ids=as_names(sample_ids),
+            columns=columns,
+            width=len(genes),
+            fitted_on=fitted_on,
+            meta=meta or {},
+            gone=as_names(missing_samples),
+            gone_genes=gone_genes,
         )
 
     def _columns(
@@ -120,14 +120,14 @@ class StoreCommits(StoreViews):
             block,
             model,
             "embedding",
-            values,
-            as_names(sample_ids),
-            None,
-            width,
-            fitted_on,
-            meta or {},
-            as_names(missing_samples),
-            [],
+            values=values,
+            ids=as_names(sample_ids),
+            columns=None,
+            width=width,
+            fitted_on=fitted_on,
+            meta=meta or {},
+            gone=as_names(missing_samples),
+            gone_genes=[],
         )
 
     def commit_anchors(
@@ -184,7 +184,9 @@ class StoreCommits(StoreViews):
                 f"were named. Without one name per row and column nothing can be aligned. Pass the names that "
                 f"belong to the values."
             )
-        draft = self.draft(block, model, kind, width, fitted_on, meta, gone, gone_genes)
+        draft = self.draft(
+            block, model, kind, width=width, fitted_on=fitted_on, meta=meta, gone=gone, gone_genes=gone_genes
+        )
         rows = match("sample", ids, self.sample_ids(block), missing=gone, where=what)
         gone_mask = np.isin(np.asarray(self.sample_ids(block), dtype=object), gone)
         chunk = ordered_chunks(values, rows, columns, missing_rows=gone_mask, what=what)
@@ -247,16 +249,16 @@ class StoreCommits(StoreViews):
             self.facts.uuid,
             block,
             model,
-            kind,
-            grid,
-            facts["samples_sha256"],
-            facts["genes_sha256"] if kind == "layer" else "",
-            (),
-            tuple(sorted(set(gone), key=order.__getitem__)),
-            tuple(gone_genes),
-            fitted_on,
-            self.plan_digest,
-            dict(meta),
+            kind=kind,
+            grid=grid,
+            samples_sha256=facts["samples_sha256"],
+            genes_sha256=facts["genes_sha256"] if kind == "layer" else "",
+            chunks=(),
+            missing_samples=tuple(sorted(set(gone), key=order.__getitem__)),
+            missing_genes=tuple(gone_genes),
+            fitted_on=fitted_on,
+            plan_digest=self.plan_digest,
+            meta=dict(meta),
         )
 
     def writer(
@@ -274,7 +276,14 @@ class StoreCommits(StoreViews):
         self._writable()
         genes, gone_genes, columns = self._columns(block, model, gene_names, missing_genes)
         draft = self.draft(
-            block, model, "layer", len(genes), fitted_on, meta or {}, as_names(missing_samples), gone_genes
+            block,
+            model,
+            "layer",
+            width=len(genes),
+            fitted_on=fitted_on,
+            meta=meta or {},
+            gone=as_names(missing_samples),
+            gone_genes=gone_genes,
         )
         return RowWriter(self, draft, len(genes), columns)
 

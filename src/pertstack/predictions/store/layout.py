@@ -93,8 +93,8 @@ def read_root(root: Path) -> tuple[StoreFacts, list[str]]:
             value["store_uuid"],
             value["genes_sha256"],
             value["n_genes"],
-            value["plan_digest"],
-            tuple(value["earlier_plan_digests"]),
+            plan_digest=value["plan_digest"],
+            earlier_plan_digests=tuple(value["earlier_plan_digests"]),
         )
     except (KeyError, TypeError) as error:
         raise CorruptionError(f"{root / 'zarr.json'} is not a prediction store of pertstack.") from error

@@ -123,7 +123,9 @@ class StoreReader:
             return self._records[path][1]
         value, grid = read_record(path)
         record = Record.from_json(value, grid, read_fit_ids(self.root, value))
-        lifecycle.check_place(path, record, self.facts, self.block_facts(block), block, model, kind)
+        lifecycle.check_place(
+            path, record, self.facts, block_facts=self.block_facts(block), block=block, model=model, kind=kind
+        )
         self._records[path] = (key, record)
         return record
 
@@ -196,11 +198,11 @@ class StoreReader:
 
         ``verify`` hashes every chunk touched against the record. Rows and genes announced as missing are NaN.
         """
-        return self._read(self.record(block, layer), start, stop, out, verify)
+        return self._read(self.record(block, layer), start, stop, out=out, verify=verify)
 
     def read_embedding(self, block: Block, model: str, start: int = 0, stop: int | None = None) -> Float32:
         """Rows [start, stop) of a model's embedding, float32 (rows, d)."""
-        return self._read(self.record(block, model, "embedding"), start, stop, None, False)
+        return self._read(self.record(block, model, "embedding"), start, stop, out=None, verify=False)
 
     def anchors_of(self, record: Record) -> Anchors | None:
         """Anchor rows as the fit behind a record embeds them; None when it embedded none."""
@@ -228,7 +230,7 @@ class StoreReader:
             out = np.empty(shape, DTYPE)
         if out.shape != shape or out.dtype != DTYPE or not out.flags.c_contiguous:
             raise InputError(f"out must be C-contiguous float32 of shape {shape}, not {out.dtype} {out.shape}.")
-        self._fill(record, start, stop, out, verify)
+        self._fill(record, start, stop, out=out, verify=verify)
         return out
 
     def _fill(self, record: Record, start: int, stop: int, out: Float32, verify: bool) -> None:

@@ -51,7 +51,9 @@ def _error(code: str, where: Path, message: str, rows: Affected | None = None) -
     if rows is None or not rows.rows:
         return Finding("error", code, message, examples=(str(where),), where=str(where))
     numbers = {"rows": list(rows.rows[:10])}
-    return Finding("error", code, message, len(rows.rows), rows.samples[:10], str(where), numbers)
+    return Finding(
+        "error", code, message, count=len(rows.rows), examples=rows.samples[:10], where=str(where), numbers=numbers
+    )
 
 
 def _warning(code: str, where: Path, message: str) -> Finding:
@@ -112,8 +114,8 @@ def _block(store: StoreReader, path: Path, deep: bool) -> Iterator[Finding]:
     for extra in sorted(path.iterdir()):
         if extra.name not in SKELETON:
             yield _unknown(extra)
-    yield from _arrays(store, block, path / "layers", "layer", deep)
-    yield from _arrays(store, block, path / "obsm", "embedding", deep)
+    yield from _arrays(store, block, path / "layers", kind="layer", deep=deep)
+    yield from _arrays(store, block, path / "obsm", kind="embedding", deep=deep)
 
 
 def _arrays(store: StoreReader, block: Block, folder: Path, kind: Kind, deep: bool) -> Iterator[Finding]:

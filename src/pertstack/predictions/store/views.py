@@ -170,7 +170,7 @@ def read_ahead(
                 values[m] = np.nan
             else:
                 source.read(block, name, start, stop, out=values[m])
-        return LayerTile(block, start, stop, names, values)
+        return LayerTile(block, start, stop, layers=names, values=values)
 
     with ThreadPoolExecutor(1, thread_name_prefix="pertstack-read") as pool:
         coming = pool.submit(fill, 0) if places else None

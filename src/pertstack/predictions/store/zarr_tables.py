@@ -80,7 +80,15 @@ def _write_numbers(path: Path, values: Values) -> None:
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
     codecs = [{"name": "bytes", "configuration": {"endian": "little"}}] if values.itemsize > 1 else [{"name": "bytes"}]
     fill: Any = False if values.dtype == bool else 0 if values.dtype.kind in "iu" else 0.0
-    _write_array(path, values.dtype.name, len(values), codecs, fill, ("array", "0.2.0"), little.tobytes())
+    _write_array(
+        path,
+        values.dtype.name,
+        len(values),
+        codecs=codecs,
+        fill=fill,
+        encoding=("array", "0.2.0"),
+        data=little.tobytes(),
+    )
 
 
 def _write_words(path: Path, words: Values) -> None:
@@ -88,7 +96,7 @@ def _write_words(path: Path, words: Values) -> None:
 
     data = bytes(VLenUTF8().encode(words)) if len(words) else b""
     codecs = [{"name": "vlen-utf8", "configuration": {}}]
-    _write_array(path, "string", len(words), codecs, "", ("string-array", "0.2.0"), data)
+    _write_array(path, "string", len(words), codecs=codecs, fill="", encoding=("string-array", "0.2.0"), data=data)
 
 
 def _write_array(

@@ -62,7 +62,9 @@ def effect_level_values(
         step = max(1, memory // 2 // (8 * len(drugs) * len(source.gene_names)) - 6)
         for a in range(0, len(names), step):
             some = {name: combines[name] for name in names[a : a + step]}
-            line_values = _Line(source, references, str(line), drugs, some, memory).scores(metrics, targets)
+            line_values = _Line(source, references, str(line), drugs=drugs, combines=some, memory=memory).scores(
+                metrics, targets
+            )
             values[a : a + step, :, here] = line_values
     return values
 

@@ -113,7 +113,7 @@ def set_level_values(
         step = max(1, memory // 2 // each - 1)
         for a in range(0, len(names), step):
             some = {name: combines[name] for name in names[a : a + step]}
-            means = _LineMeans(source, references, line, where, some, used, memory)
+            means = _LineMeans(source, references, line, where=where, combines=some, used=used, memory=memory)
             values[a : a + step, :, (samples["cell_line"] == line).to_numpy()] = means.scores(metrics, genes, pool)
     return values
 
@@ -167,14 +167,14 @@ class _LineMeans:
                 mine = [j for j, m in enumerate(metrics) if m.reference == reference]
                 for off in sorted({metrics[j].off_target for j in mine}):
                     some = [j for j in mine if metrics[j].off_target == off]
-                    got = self._ranks(i, r, [_DISTANCE[metrics[j].kind] for j in some], genes[off], pool)
+                    got = self._ranks(i, r, [_DISTANCE[metrics[j].kind] for j in some], genes=genes[off], pool=pool)
                     answer[i, np.array(some)[:, None], np.flatnonzero(ok)] = got[:, self.rows[ok]]
         return answer
 
     def _ranks(self, i: int, r: int, kinds: Sequence[str], genes: Any, pool: ThreadPoolExecutor | None) -> Float64:
         """(n_kinds, n_perturbations) of prediction i against reference r, on the genes chosen."""
         if self.used[r] == "centroid":
-            return self._centred_ranks(i, r, kinds, genes, pool)
+            return self._centred_ranks(i, r, kinds, genes=genes, pool=pool)
         truth, predicted = self.means[0, r][:, genes], self.means[i + 1, r][:, genes]
         got = np.full((len(kinds), len(truth)), np.nan)
         known = np.isfinite(truth).all(axis=1)  # some row has the reference

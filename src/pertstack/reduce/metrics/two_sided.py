@@ -239,7 +239,7 @@ def _truth(truth: Float32 | Float64, known: Any, metrics: Sequence[Metric], pool
     (names, n_metrics, n)."""
     good = known & np.isfinite(truth).all(axis=1)
     zero: Any = {m.reference: np.zeros((1, truth.shape[1]), dtype=np.float32) for m in metrics}
-    rows = TruthRows(np.where(good[:, None], truth, 0.0).astype(np.float32), zero, metrics, None, pool)
+    rows = TruthRows(np.where(good[:, None], truth, 0.0).astype(np.float32), zero, metrics, landmarks=None, pool=pool)
 
     def score(predictions: Any) -> Float64:
         values, _ = rows.score_all(np.ascontiguousarray(predictions, dtype=np.float32))

@@ -45,7 +45,7 @@ def empirical_bayes(sums: Sums, share: float, *, rounds: int = 60, tolerance: fl
     spread = 0.1 * np.eye(n_models)
     weights = np.tile(centre, (sums.n_genes, 1))
     if not use.any():
-        return Posterior(weights, centre, spread, 0, True)
+        return Posterior(weights, centre, spread, rounds=0, converged=True)
     gram, cross = share * sums.xx[use], share * sums.xt[use]
     target, count = share * sums.tt[use], np.maximum(share * sums.count[use], 1.0)
     noise = target / count
@@ -66,7 +66,7 @@ def empirical_bayes(sums: Sums, share: float, *, rounds: int = 60, tolerance: fl
         centre = new_centre
     weights = np.tile(centre, (sums.n_genes, 1))
     weights[use] = mean
-    return Posterior(weights, centre, spread, used, done)
+    return Posterior(weights, centre, spread, rounds=used, converged=done)
 
 
 def effective_share(evidence: Evidence) -> float:

@@ -137,7 +137,7 @@ class SampleFeatures:
         """The scaling, and the features of every sample of the evidence in its order, (n, J)."""
         obs = _obs(evidence)
         numbers = tuple(c for c in NUMBERS if c in obs and pd.to_numeric(obs[c], errors="coerce").notna().any())
-        plain = cls(evidence.reference, evidence.cell_lines, numbers, np.zeros(0), np.ones(0))
+        plain = cls(evidence.reference, evidence.cell_lines, numbers, centre=np.zeros(0), spread=np.ones(0))
         agree = [agreement(products_of_moments(evidence, rows)[0]) for rows in pieces(len(obs))]
         raw = plain._raw(np.concatenate(agree), obs)
         known = np.isfinite(raw)
@@ -145,7 +145,7 @@ class SampleFeatures:
         centre = np.where(known, raw, 0.0).sum(axis=0) / count
         spread = np.sqrt((np.where(known, raw - centre, 0.0) ** 2).sum(axis=0) / count)
         spread = np.where(spread > 1e-9 * np.maximum(np.abs(centre), 1.0), spread, np.inf)
-        made = cls(evidence.reference, evidence.cell_lines, numbers, centre, spread)
+        made = cls(evidence.reference, evidence.cell_lines, numbers, centre=centre, spread=spread)
         return made, made._scaled(raw)
 
     def of_tile(self, tile: Tile, rows: list[int]) -> Array:

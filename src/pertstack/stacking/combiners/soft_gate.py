@@ -89,7 +89,7 @@ class GatedWeights(FittedCombiner):
         """Combined prediction in the treated scale, (n, n_genes)."""
         rows = self.rows_of(tile)
         base = tile.pooled[None, :] if self.features.reference == "pooled" else tile.control
-        return mix_rows(tile, rows, self.scale * self.weights_of(tile), base, availability(tile, rows))
+        return mix_rows(tile, rows, self.scale * self.weights_of(tile), base=base, there=availability(tile, rows))
 
     def weights(self) -> dict[str, Any]:
         """Weights of an average sample; how they move is in ``arrays``."""
@@ -185,7 +185,7 @@ def _constant(sums: TopGeneSums, squared: Sums, usable: Any) -> Array:
 
 
 def _rows(sums: TopGeneSums, chosen: Any) -> TopGeneSums:
-    return TopGeneSums(sums.a[chosen], sums.b[chosen], sums.yy[chosen], sums.k, sums.rows[chosen])
+    return TopGeneSums(sums.a[chosen], sums.b[chosen], sums.yy[chosen], k=sums.k, rows=sums.rows[chosen])
 
 
 def _scale(evidence: Evidence, weights: Array) -> float:

@@ -122,7 +122,7 @@ class DirectGene(Combiner):
         usable = usable if usable.any() else np.ones_like(usable)
         strength = self._strength(evidence, k, usable) if self.strength is None else self.strength
         common = _global(evidence, evidence.sums, k, usable=usable, rows=None)
-        rows = TopRows.of(slices, reference, k, n_genes, usable, None)
+        rows = TopRows.of(slices, reference, k, n_genes=n_genes, usable=usable, rows=None)
         weights = gene_deviations(rows, common, strength)
         facts = {
             "k": k,
@@ -150,7 +150,7 @@ class DirectGene(Combiner):
             squared = merge_sums([regression_sums(evidence.reduction.gene[b], evidence.reference) for b in rest])
             common = _global(evidence, squared, k, usable=usable, rows=fold != left)
             learn, held = (
-                TopRows.of(slices, evidence.reference, k, n_genes, usable, which)
+                TopRows.of(slices, evidence.reference, k, n_genes=n_genes, usable=usable, rows=which)
                 for which in (fold != left, fold == left)
             )
             start: Array | None = None

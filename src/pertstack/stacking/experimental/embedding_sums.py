@@ -31,9 +31,9 @@ class FeatureSums:
             0.0,
             np.zeros(n_features),
             np.zeros(n_targets),
-            np.zeros((n_features, n_features)),
-            np.zeros((n_features, n_targets)),
-            0.0,
+            xx=np.zeros((n_features, n_features)),
+            xy=np.zeros((n_features, n_targets)),
+            yy=0.0,
         )
 
     @classmethod
@@ -44,7 +44,7 @@ class FeatureSums:
         x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
         mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
         dx, dy = x - mean_x, y - mean_y
-        return cls(float(len(x)), mean_x, mean_y, dx.T @ dx, dx.T @ dy, float(np.square(dy).sum()))
+        return cls(float(len(x)), mean_x, mean_y, xx=dx.T @ dx, xy=dx.T @ dy, yy=float(np.square(dy).sum()))
 
     def merge(self, other: FeatureSums) -> FeatureSums:
         """Sums of both row sets together; empty sums change nothing."""
@@ -57,9 +57,9 @@ class FeatureSums:
             count,
             self.mean_x + share * step_x,
             self.mean_y + share * step_y,
-            self.xx + other.xx + weight * np.outer(step_x, step_x),
-            self.xy + other.xy + weight * np.outer(step_x, step_y),
-            self.yy + other.yy + weight * float(np.square(step_y).sum()),
+            xx=self.xx + other.xx + weight * np.outer(step_x, step_x),
+            xy=self.xy + other.xy + weight * np.outer(step_x, step_y),
+            yy=self.yy + other.yy + weight * float(np.square(step_y).sum()),
         )
 
     def around(self, at_x: Array, at_y: Array) -> tuple[Array, Array, float]:
@@ -79,4 +79,4 @@ def merge_folds(parts: Sequence[FeatureSums]) -> FeatureSums:
     for part in parts[1:]:
         total = total.merge(part)
     xx, xy = np.sum([p.xx for p in parts], axis=0), np.sum([p.xy for p in parts], axis=0)
-    return FeatureSums(total.count, total.mean_x, total.mean_y, xx, xy, float(sum(p.yy for p in parts)))
+    return FeatureSums(total.count, total.mean_x, total.mean_y, xx=xx, xy=xy, yy=float(sum(p.yy for p in parts)))

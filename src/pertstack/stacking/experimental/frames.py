@@ -109,12 +109,12 @@ class CommonFrame:
             _refuse_unaligned(model, fit, fits[0].anchor_ids)
         frames = [OwnFrame.of(fit.anchors).anchors for fit in fits]
         if not all(f.shape[1] for f in frames):
-            return cls(model, fits[0].anchor_ids, np.zeros((len(frames[0]), 0)), np.zeros((0, 0)), 0.0)
+            return cls(model, fits[0].anchor_ids, np.zeros((len(frames[0]), 0)), axes=np.zeros((0, 0)), misfit=0.0)
         target = consensus(frames)
         _, size, right = np.linalg.svd(target, full_matrices=False)
         kept = size[:width] > RANK * max(float(size[0]), 1e-300)
         apart = [np.square(f @ turn(f, target) - target).sum() / max(np.square(f).sum(), 1e-300) for f in frames]
-        return cls(model, fits[0].anchor_ids, target, right[:width][kept].T, float(np.round(max(apart), 6)))
+        return cls(model, fits[0].anchor_ids, target, axes=right[:width][kept].T, misfit=float(np.round(max(apart), 6)))
 
     @property
     def width(self) -> int:

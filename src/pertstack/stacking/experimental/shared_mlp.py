@@ -184,7 +184,7 @@ class SharedMlp(Combiner):
     def _start(self, inputs: Inputs, evidence: Evidence) -> dict[str, Float]:
         n_sample = 2 + len(inputs.samples.cell_lines) + len(inputs.samples.numbers)
         rng = np.random.default_rng(evidence.seed)
-        return start_net(1 + evidence.n_models, n_sample, inputs.genes.shape[1], self.hidden, rng)
+        return start_net(1 + evidence.n_models, n_sample, inputs.genes.shape[1], hidden=self.hidden, rng=rng)
 
     def _train(self, net: dict[str, Float], cells: Cells, seed: int) -> Any:
         rng = np.random.default_rng(seed + 1)
@@ -224,9 +224,9 @@ def _inputs(evidence: Evidence, sums: Sums) -> Inputs:
         evidence.reference,
         unit if unit > 0 else 1.0,
         simplex_weights(errors),
-        np.argsort(np.diag(errors), kind="stable"),
-        samples,
-        genes[:, 1:].astype(np.float32),
+        order=np.argsort(np.diag(errors), kind="stable"),
+        samples=samples,
+        genes=genes[:, 1:].astype(np.float32),
     )
 
 
@@ -244,7 +244,7 @@ def _draw(evidence: Evidence, most: int) -> tuple[list[tuple[Tile, Float32]], li
             starts = np.sort(rng.choice(starts, max(1, round(share * starts.size)), replace=False))
         for start in starts.tolist():
             stop = min(start + _CHUNK, n_rows[block])
-            tile = read_tile(evidence.source, evidence.references, block, start, stop)
+            tile = read_tile(evidence.source, evidence.references, block, start=start, stop=stop)
             tiles.append((tile, np.asarray(evidence.source.read(block, "treated", start, stop))))
             folds.append(block.fold)
     said = () if share == 1 else (f"Learned from about {share:.0%} of the rows, spread over all blocks.",)

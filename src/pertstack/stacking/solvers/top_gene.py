@@ -117,7 +117,7 @@ def top_gene_sums(slices: Slices, reference: Reference | str, k: int, rows: Mask
     b = np.concatenate([p[1] for p in pieces]) if pieces else np.zeros((0, n_models))
     yy = np.concatenate([p[2] for p in pieces]) if pieces else np.zeros(0)
     at = np.concatenate([p[3] for p in pieces]) if pieces else np.zeros(0, dtype=np.int64)
-    return TopGeneSums(a, b, yy, k, at)
+    return TopGeneSums(a, b, yy, k=k, rows=at)
 
 
 def _forms(slices: Slices, reference: str, k: int, *, usable: Mask, rows: Any) -> tuple[Array, Array, Array, Any]:

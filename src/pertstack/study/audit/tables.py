@@ -79,7 +79,12 @@ def samples_as_laid_out(folder: StudyFolder) -> list[Finding]:
         text = f"{path} does not list the samples of the fold plan in its order, from {first_few(moved, 1)} on."
         found.append(
             Finding(
-                "error", "samples_permuted", f"{text} Restore it from a copy.", len(moved), tuple(moved[:10]), str(path)
+                "error",
+                "samples_permuted",
+                f"{text} Restore it from a copy.",
+                count=len(moved),
+                examples=tuple(moved[:10]),
+                where=str(path),
             )
         )
     for block in folder.store.blocks():
@@ -92,7 +97,9 @@ def samples_as_laid_out(folder: StudyFolder) -> list[Finding]:
         examples = [f"{sample} ({', '.join(columns)})" for sample, columns in wrong.items()]
         text = f"{path} differs for {len(wrong):,} samples from the table beside their predictions: "
         text += f"{first_few(examples, 3)}. One of the two was changed; restore it from a copy."
-        found.append(Finding("error", "samples_edited", text, len(wrong), tuple(examples[:10]), str(path)))
+        found.append(
+            Finding("error", "samples_edited", text, count=len(wrong), examples=tuple(examples[:10]), where=str(path))
+        )
     return found
 
 
@@ -168,7 +175,15 @@ def jobs_as_run(folder: StudyFolder) -> Iterator[Finding]:
                 text += "of a fit; restore it from a copy."
                 numbers = {"rows": list(differs.rows[:10])} if differs.rows else {}
                 where = str(job / name)
-                yield Finding("error", "job_log_changed", text, 1, differs.labels[:10], where, numbers)
+                yield Finding(
+                    "error",
+                    "job_log_changed",
+                    text,
+                    count=1,
+                    examples=differs.labels[:10],
+                    where=where,
+                    numbers=numbers,
+                )
 
 
 def _record(store: PredictionStore, block: Block, model: str) -> Record | None:

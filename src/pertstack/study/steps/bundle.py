@@ -183,7 +183,7 @@ def _checked(folder: StudyFolder, expect_head: str | None) -> Verified:
         return Verified(tuple(findings))
     findings += ask("results", lambda: list(_differences(folder, board))) or []
     head, looks = ask("ledger.jsonl", lambda: (sealed_verdict(folder) or "", folder.ledger.looks())) or ("", 0)
-    return Verified(tuple(findings), board.headline, head, looks, board.exploratory)
+    return Verified(tuple(findings), board.headline, head, looks=looks, exploratory=board.exploratory)
 
 
 def _derived(folder: StudyFolder) -> Leaderboard:
@@ -191,7 +191,7 @@ def _derived(folder: StudyFolder) -> Leaderboard:
     setting = Setting.from_json(read_json(results / "setting.json"))
     oof = ScoreTable.load(results / "oof_scores.npz")
     test = ScoreTable.load(results / "test_scores.npz") if plan.looks_rule == "plain" else None
-    return derive(setting, plan, oof, test, folder.ledger).leaderboard
+    return derive(setting, plan, oof, test=test, ledger=folder.ledger).leaderboard
 
 
 def _differences(folder: StudyFolder, board: Leaderboard) -> Iterator[Finding]:
@@ -201,7 +201,14 @@ def _differences(folder: StudyFolder, board: Leaderboard) -> Iterator[Finding]:
     if places:
         text = f"results/leaderboard.json is not what its scores give: it differs in {first_few(places, 5)}. Derived "
         text += f"again, the headline is: {board.headline}"
-        yield Finding("error", "board_not_derived", text, len(places), tuple(places[:10]), "results/leaderboard.json")
+        yield Finding(
+            "error",
+            "board_not_derived",
+            text,
+            count=len(places),
+            examples=tuple(places[:10]),
+            where="results/leaderboard.json",
+        )
     lines = (folder.results / "leaderboard.csv").read_text(encoding="utf-8").splitlines()
     if sorted(lines) != sorted(Leaderboard.from_dict(written).to_csv().splitlines()):  # JSON keeps no order of metrics
         text = "results/leaderboard.csv is not the table of results/leaderboard.json."

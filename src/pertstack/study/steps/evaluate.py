@@ -255,7 +255,7 @@ def judged(
     probes = tuple(f for m in source.models for f in probe_model(source, rows, m, seed, claims_folds=False))
     reduction = reduce_blocks(source, references, k=min(80, len(source.gene_names)))
     diversity = Diversity.of(reduction) if len(source.models) > 1 else None
-    setting = _setting(source, table, decides, calibration, matched.findings, probes)
+    setting = _setting(source, table, decides, calibration=calibration, said=matched.findings, probes=probes)
     verdict = judge(table, None, setting, GroupResampling(seed))
     known = {**facts, **_counts(table, source)}
     slopes = slopes_of(reduction)

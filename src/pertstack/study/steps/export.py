@@ -164,4 +164,4 @@ def _ensemble_rows(folder: StudyFolder, stored: Stored, fitted: FittedCombiner) 
             if block.role == "development":
                 yield np.full((stop - start, len(folder.gene_names)), np.nan, np.float32)
             else:
-                yield fitted.combine(read_tile(source, folder.references, block, start, stop))
+                yield fitted.combine(read_tile(source, folder.references, block, start=start, stop=stop))

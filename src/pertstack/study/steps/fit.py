@@ -187,7 +187,7 @@ def fit_rows(folder: StudyFolder, job: Job) -> FitRows:
         start = stop
     obs = pd.concat([store.obs(b) for b in blocks])
     group = folder.plan.groups.reindex(obs.index).to_numpy(dtype=object)
-    return FitRows(folder.gene_names, control, obs, folder.side, treated, group)
+    return FitRows(folder.gene_names, control, obs, side=folder.side, treated=treated, group=group)
 
 
 def cross_fit_study(

@@ -84,9 +84,11 @@ def predict_new(
             for i, (name, path) in enumerate(given.items())
         }
         again = [m for m in needed if m not in given]
-        arrays |= refit_and_predict(folder, again, file, place, workers, reading)
-        vectors = new_embeddings(folder, again, file, place, reading)
-        combined = _combine(folder, stored.models, fitted, file, arrays, vectors, place / "combined.npy")
+        arrays |= refit_and_predict(folder, again, file, place=place, workers=workers, reading=reading)
+        vectors = new_embeddings(folder, again, file, place=place, reading=reading)
+        combined = _combine(
+            folder, stored.models, fitted, file=file, arrays=arrays, vectors=vectors, to=place / "combined.npy"
+        )
         facts = {
             "ensemble": name,
             "shipped": use is None,
@@ -188,13 +190,13 @@ def _combine(
                 Block(line, None),
                 tuple(models),
                 genes,
-                obs.iloc[rows],
-                values,
-                np.ascontiguousarray(file.read_control(rows)[:, order]),
-                references.pooled(line).astype(np.float32),
-                there,
-                known,
-                partial(_embedding, vectors, rows),
+                obs=obs.iloc[rows],
+                predictions=values,
+                control=np.ascontiguousarray(file.read_control(rows)[:, order]),
+                pooled=references.pooled(line).astype(np.float32),
+                available=there,
+                gene_available=known,
+                embed=partial(_embedding, vectors, rows),
             )
             combined = fitted.combine(tile)
             out[rows], answered[rows] = combined, np.isfinite(combined).all(axis=1)

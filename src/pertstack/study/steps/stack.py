@@ -142,7 +142,7 @@ def stack_study(
     accepted = _accepted(folder, accept_accused, models, suspects)
     accused = {m: words[0] for m, words in suspects.items() if m not in accepted}
     models = _not_accused(folder, models, accused)
-    rows = DevelopmentRows(folder, models, accept_unverified, workers, memory)
+    rows = DevelopmentRows(folder, models, accept_unverified, workers=workers, memory=memory)
     source, reduction = rows.source, rows.reduction
     constants = constant_models(reduction)
     if constants and BEST_INFORMED not in {c.name for c in chosen}:

@@ -74,14 +74,14 @@ def judge_study(
     if plan.looks_rule == "plain":
         write_json(
             folder.results / "coverage.json",
-            _coverage(folder, stored, nested, fits[stored.chosen], source, memory=memory),
+            _coverage(folder, stored, nested, final=fits[stored.chosen], test=source, memory=memory),
         )
         test.save(folder.results / "test_scores.npz")
         write_probes(folder, probe_test(folder, source, oof, test), stored.key, TEST_PROBES)
     else:
-        publish_look(folder, look.entry, stored.chosen, _best_single(folder), oof, test)
+        publish_look(folder, look.entry, stored.chosen, single=_best_single(folder), oof=oof, test=test)
     setting = setting_of(folder, stored, look.number, look.exploratory)
-    verdict = derive(setting, plan, oof, test, folder.ledger)
+    verdict = derive(setting, plan, oof, test=test, ledger=folder.ledger)
     write_json(folder.results / "setting.json", setting.to_json())
     _write(folder, stored, verdict)
     return verdict.leaderboard
@@ -161,8 +161,8 @@ def _coverage(
         development_rows(folder, stored, memory=memory).source,
         nested,
         test,
-        final,
-        folder.references,
+        final=final,
+        references=folder.references,
         seed=folder.analysis_plan.seed,
         memory=parse_bytes(memory),
     )

@@ -57,15 +57,32 @@ def decompose(
             continue  # no plate held enough perturbations
         given = primary_difference if metric == primary else None
         difference = compare(*scores[metric], groups) if given is None else given
-        parts.append(Part(view, "", metric, difference, direction(metric), _hollow(metric, scores[metric][0])))
+        parts.append(
+            Part(
+                view,
+                "",
+                metric,
+                difference=difference,
+                better=direction(metric),
+                hollow=_hollow(metric, scores[metric][0]),
+            )
+        )
     first, second = scores[primary]
     for view, levels in (strata or {}).items():
         labels = np.asarray(levels, dtype=object)
         for level in _ordered(x for x in labels if x is not None):
             here = labels == level
             difference = compare(first[here], second[here], groups[here])
-            parts.append(Part(view, level, primary, difference, direction(primary)))
-    whole = Decomposition(name, best_single, primary, tuple(parts), "none", "", _one_control(scores, primary))
+            parts.append(Part(view, level, primary, difference=difference, better=direction(primary)))
+    whole = Decomposition(
+        name,
+        best_single,
+        primary,
+        parts=tuple(parts),
+        reading="none",
+        headline="",
+        one_control=_one_control(scores, primary),
+    )
     if name == best_single:
         return replace(whole, headline=f"{name} is the best single model itself: there is no combination to judge.")
     if all(np.array_equal(*pair, equal_nan=True) and np.isfinite(pair[0]).any() for pair in scores.values()):

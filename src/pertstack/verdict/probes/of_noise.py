@@ -141,10 +141,10 @@ def replicate_noise(
             f"{r.mean():.3f}, z = {mean_z:.1f}, {len(extreme)} of {len(r)} pairs beyond "
             f"chance{': ' + '; '.join(examples[:3]) if examples else ''}). Nothing but having seen them tells. Ask "
             "which rows it was fitted on; if replicates are on different plates, compare within plates first.",
-            max(1, len(extreme)),
-            examples,
-            model,
-            numbers,
+            count=max(1, len(extreme)),
+            examples=examples,
+            where=model,
+            numbers=numbers,
         )
     message = "Differences between replicates are not predicted beyond their controls."
     return Finding("note", "replicate_noise_passed", message, where=model, numbers=numbers)

@@ -59,7 +59,7 @@ def sample_rows(source: BlockSource, rng: np.random.Generator) -> Sampled:
     kept = set(size.index[order[: max(least, int((running <= ROWS).sum()))]])
     genes = np.sort(rng.permutation(len(source.gene_names))[:GENES])
     parts = [(t["group"].astype(str).isin(kept)).to_numpy() for t in tables]
-    layers = [read_rows(source, blocks, parts, layer, genes) for layer in ("treated", "control")]
+    layers = [read_rows(source, blocks, parts, layer=layer, genes=genes) for layer in ("treated", "control")]
     return Sampled(pd.concat([t[p] for t, p in zip(tables, parts, strict=True)]), genes, *layers)
 
 
