@@ -52,10 +52,10 @@ class _Lines(Progress):
         if now - self._said >= EVERY:
             self._said = now
             task = self.tasks[self.task_ids.index(task_id)]
-            print(line(task.description, task.completed, task.total, now - self._began), file=sys.stderr, flush=True)  # noqa: T201
+            print(_line(task.description, task.completed, task.total, now - self._began), file=sys.stderr, flush=True)  # noqa: T201
 
 
-def line(what: str, done: float, total: float | None, seconds: float) -> str:
+def _line(what: str, done: float, total: float | None, seconds: float) -> str:
     """One line of progress for a log.
 
     >>> line("fitting combiners", 21, 84, 35)

@@ -187,11 +187,11 @@ def export(
     )
     for item in written:
         out(str(item))
-    for line in judge_with(written, to, sampled):
+    for line in _judge_with(written, to, sampled):
         say(line)
 
 
-def judge_with(written: Sequence[Path], to: str, sampled: bool) -> list[str]:
+def _judge_with(written: Sequence[Path], to: str, sampled: bool) -> list[str]:
     """The command of the judge that reads what was written, and what the judge may say of it."""
     if to == "vcc":
         pinned = (

@@ -56,7 +56,7 @@ def lookup_key(name: str) -> str:
     return name.casefold().replace("_", "").replace("-", "")
 
 
-def row_of(model_class: type, kind: ModelKind = "plugin", target: str | None = None) -> RegistryRow:
+def _row_of(model_class: type, kind: ModelKind = "plugin", target: str | None = None) -> RegistryRow:
     """The row of a class that keeps the ``BaseModel`` contract; its summary is the first line of its docstring."""
     for attribute in ("name", "needs", "fit", "predict", "params"):
         if not hasattr(model_class, attribute):
@@ -79,7 +79,7 @@ def register(model: type | RegistryRow) -> RegistryRow:
         Another model already has this name (case, ``_`` and ``-`` do not distinguish names). A changed card at the
         same path takes the place of the old one; its digest tells their predictions apart.
     """
-    row = model if isinstance(model, RegistryRow) else row_of(model)
+    row = model if isinstance(model, RegistryRow) else _row_of(model)
     present = _all_rows().get(row.key)
     same_card = present is not None and "card" in row.fixed and present.fixed.get("card") == row.fixed["card"]
     if present is not None and not same_card and (present.target, present.fixed) != (row.target, row.fixed):
@@ -220,7 +220,7 @@ def _all_rows() -> dict[str, RegistryRow]:
 
 def _own_rows() -> list[RegistryRow]:
     baselines = import_module(_BASELINES)
-    rows = [row_of(cls, kind) for cls, kind in baselines.MODELS]
+    rows = [_row_of(cls, kind) for cls, kind in baselines.MODELS]
     for module in ("pertstack.fit.torch", "pertstack.fit.cards"):
         if find_spec(module) is not None:
             rows.extend(import_module(module).ROWS)
@@ -231,7 +231,7 @@ def _entry_point_rows() -> list[RegistryRow]:
     rows = []
     for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda p: p.name):
         try:
-            rows.append(row_of(point.load(), "plugin", point.value))
+            rows.append(_row_of(point.load(), "plugin", point.value))
         except (ImportError, AttributeError, InputError) as error:
             problem = f"the plug-in {point.value!r} cannot be loaded ({error}); mend or uninstall its package"
             rows.append(

@@ -131,7 +131,7 @@ def _fit_and_commit(job: Job, setting: Setting, folder: Path, started: float) ->
     )
     _keep_anchors(model, job, rows.anchors, setting=setting, record=record)
     for block, part, answer in _answers(model, _safe(job, fit_ids, rows.blocks)):
-        predicted = checked(answer, part, job.model)
+        predicted = _checked(answer, part, job.model)
         embedding = checked_embedding(model, part)
         record = replace(record, seconds=time.perf_counter() - started, peak_memory_bytes=peak_memory())
         setting.commit(job, block, predicted, embedding, record)
@@ -169,7 +169,7 @@ def _own_matter(job: Job) -> Iterator[None]:
 
 def _safe(job: Job, fit_ids: frozenset[str], blocks: Iterable[Answered]) -> Iterator[Answered]:
     for block, part in blocks:
-        refuse_leak(job, fit_ids, part)
+        _refuse_leak(job, fit_ids, part)
         yield block, part
 
 
@@ -184,7 +184,7 @@ def _answers(model: BaseModel, blocks: Iterator[Answered]) -> Iterator[tuple[Blo
         yield block, part, answer
 
 
-def refuse_leak(job: Job, fit_ids: frozenset[str], part: PredictRows) -> None:
+def _refuse_leak(job: Job, fit_ids: frozenset[str], part: PredictRows) -> None:
     """What must never reach a model: a held-out treated value, and a predicted row among the fit rows."""
     if isinstance(part, FitRows):
         raise LeakError(f"Job {job} was handed rows to predict with their treated values. Hand it PredictRows.")
@@ -196,7 +196,7 @@ def refuse_leak(job: Job, fit_ids: frozenset[str], part: PredictRows) -> None:
         )
 
 
-def checked(predicted: Any, part: PredictRows, model: str) -> Float32:
+def _checked(predicted: Any, part: PredictRows, model: str) -> Float32:
     """Predictions as float32, when their shape is right and every value finite.
 
     Raises

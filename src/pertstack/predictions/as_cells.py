@@ -128,7 +128,7 @@ def cells_like(templates: Any, share: Shares, rng: np.random.Generator) -> Any:
     return _moved(templates, free, gene[taken], fresh)
 
 
-def cells_drawn(templates: Any, share: Shares, usual: Shares, rng: np.random.Generator) -> Any:
+def _cells_drawn(templates: Any, share: Shares, usual: Shares, rng: np.random.Generator) -> Any:
     """As ``cells_like``, each cell on its own: a count of a gene that falls from its ``usual`` share is taken out with
     that probability, and its place goes to a gene that rises. The mean over cells is ``share`` in expectation."""
     kept = np.minimum(1.0, share / np.where(usual > 0, usual, 1.0))
@@ -168,7 +168,7 @@ def _single_counts(by_gene: Any, chosen: Any) -> tuple[Any, Any]:
     return np.repeat(by_gene.indices[kept], times), np.repeat(gene[kept], times)
 
 
-def shares(profile: Any, genes: Mapping[str, int], templates: Templates, cells: Any) -> tuple[Shares, Shares]:
+def _shares(profile: Any, genes: Mapping[str, int], templates: Templates, cells: Any) -> tuple[Shares, Shares]:
     """Share of every gene of the templates in the counts that a log1p profile predicts, and in the control cells.
 
     Genes that are not predicted keep the share they have in the control cells.
@@ -253,5 +253,5 @@ def _made(
             sampled or pool.shape[0] < per_target
         )  # all cells of a pool have its mean: they would not be independent
         chosen = pool[rng.choice(pool.shape[0], per_target, replace=again)]
-        wanted, usual = shares(profile, genes, templates, pool)
-        yield cells_drawn(chosen, wanted, usual, rng) if sampled else cells_like(chosen, wanted, rng)
+        wanted, usual = _shares(profile, genes, templates, pool)
+        yield _cells_drawn(chosen, wanted, usual, rng) if sampled else cells_like(chosen, wanted, rng)

@@ -94,7 +94,7 @@ class Diversity:
             reduction.models,
             overall,
             per_line,
-            clusters=redundancy_clusters(reduction.models, overall.predictions, threshold),
+            clusters=_redundancy_clusters(reduction.models, overall.predictions, threshold),
             threshold=threshold,
             ambiguity=ambiguity(moments, weights, genes),
             effective=effective_number(weights, overall.errors),
@@ -134,7 +134,7 @@ def correlations(moments: GeneMoments, genes: Any) -> Correlations:
     return Correlations(_correlation(xx), _correlation(errors), int(moments.count[genes].max(initial=0)))
 
 
-def redundancy_clusters(
+def _redundancy_clusters(
     models: Sequence[str], correlation: Float64, threshold: float = REDUNDANT
 ) -> tuple[tuple[str, ...], ...]:
     """Groups of two or more models linked by correlations above the threshold, models in their order.

@@ -19,15 +19,15 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Combines = Mapping[str, Combine | Mapping[Any, Combine]]
 
 
-def combined(name: str, combine: Combine | Mapping[Any, Combine], tile: Tile) -> Float32:
+def _combined(name: str, combine: Combine | Mapping[Any, Combine], tile: Tile) -> Float32:
     """The combination for a tile, by the tile's own fold where there is one per fold."""
-    prediction = np.asarray(of_fold(name, combine, tile)(tile), dtype=np.float32)
+    prediction = np.asarray(_of_fold(name, combine, tile)(tile), dtype=np.float32)
     if prediction.shape != tile.control.shape:
         raise InputError(f"{name!r} gave shape {prediction.shape} for a tile of {tile.control.shape} (rows, genes).")
     return prediction
 
 
-def of_fold(name: str, combine: Combine | Mapping[Any, Combine], tile: Tile) -> Combine:
+def _of_fold(name: str, combine: Combine | Mapping[Any, Combine], tile: Tile) -> Combine:
     if not isinstance(combine, Mapping):
         return combine
     fold = tile.block.fold
@@ -48,12 +48,12 @@ class OfFold:
     combine: Combine | Mapping[Any, Combine]
 
     def __call__(self, tile: Tile) -> Float32:
-        return combined(self.name, self.combine, tile)
+        return _combined(self.name, self.combine, tile)
 
 
 def mixture_of(combine: Combine, tile: Tile) -> Mixture | None:
     """The mixture that a combination is for the rows of a tile; None where it is something else."""
-    mine = of_fold(combine.name, combine.combine, tile) if isinstance(combine, OfFold) else combine
+    mine = _of_fold(combine.name, combine.combine, tile) if isinstance(combine, OfFold) else combine
     return mine.mixture(tile) if isinstance(mine, Mixes) else None
 
 
@@ -75,12 +75,12 @@ class Made:
 
     def score(self, tile: Tile, truth: TruthRows) -> tuple[Float64, Mask]:
         """Values (names, n_metrics, n) of base models, if they are asked for, and combinations; and who predicted."""
-        combines = [(name, of_fold(name, combine, tile)) for name, combine in self.named.items()]
+        combines = [(name, _of_fold(name, combine, tile)) for name, combine in self.named.items()]
         mixing = {c: combine for c, (_, combine) in enumerate(combines) if isinstance(combine, Mixes)}
         made = self._room(tile)
         for c, (name, combine) in enumerate(combines):
             if c not in mixing:
-                made[c] = combined(name, combine, tile)
+                made[c] = _combined(name, combine, tile)
         mixtures = self._packed(tile, list(mixing.values()))
         places = np.array(list(mixing), dtype=np.int64)
         lacking: Mask = np.asarray(~tile.available.all(axis=0) | (not tile.gene_available.all()))

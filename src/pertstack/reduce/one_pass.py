@@ -75,7 +75,7 @@ def reduce_blocks(
     """
     chosen = _chosen(source, blocks)
     _check(source, chosen, k)
-    folders = {b: cache / part_key(source, references, b, k) for b in chosen} if cache is not None else {}
+    folders = {b: cache / _part_key(source, references, b, k) for b in chosen} if cache is not None else {}
     found = {b: load_part(folder) for b, folder in folders.items()}
     parts = {b: part for b, part in found.items() if part is not None}
     for block in parts:
@@ -137,7 +137,7 @@ def _chosen(source: BlockSource, blocks: Iterable[Block] | None) -> list[Block]:
     return [b for b in chosen if b in wanted]
 
 
-def part_key(source: BlockSource, references: References, block: Block, k: int) -> str:
+def _part_key(source: BlockSource, references: References, block: Block, k: int) -> str:
     """Digest of everything a block's part depends on: layers, models in order, what is usable, references, k."""
     models = [
         [
@@ -190,7 +190,7 @@ class _Tiles:
         self.models = tuple(source.models)
         self.shape = (len(self.models) + 2, len(source.gene_names))
         self.lengths = {block: len(source.obs(block)) for block in blocks}
-        self.rows = min(rows_of_tile(self.shape[1], self.shape[0], memory), max(self.lengths.values()))
+        self.rows = min(_rows_of_tile(self.shape[1], self.shape[0], memory), max(self.lengths.values()))
         self.order = [(b, a, a + self.rows >= n) for b, n in self.lengths.items() for a in range(0, n, self.rows)]
         self._made: dict[int, Float32] = {}
         self._sums: BlockSums | None = None
@@ -231,7 +231,7 @@ class _Tiles:
         return self._made[which][: n_layers * n * n_genes].reshape(n_layers, n, n_genes)
 
 
-def rows_of_tile(n_genes: int, n_layers: int, memory: int) -> int:
+def _rows_of_tile(n_genes: int, n_layers: int, memory: int) -> int:
     """Rows of a tile, a multiple of 8: two tiles fill at most 80 % of the memory, unless 8 rows are more than that."""
     rows = int(0.4 * memory) // (4 * n_genes * n_layers)
     return max(ROWS, min(MOST_ROWS, rows // ROWS * ROWS))

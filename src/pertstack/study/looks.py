@@ -82,7 +82,7 @@ def with_published(verdict: Verdict, facts: Mapping[str, Any], setting: Setting)
     return replace(verdict, leaderboard=replace(board, decision=decision))
 
 
-def group_values(table: ScoreTable, name: str, metric: str) -> Array:
+def _group_values(table: ScoreTable, name: str, metric: str) -> Array:
     """(n_groups,) shares of each group in the mean, times the number of groups; in sorted order. Their mean is the
     mean of the table, undefined samples left out as there."""
     values = table.values(name, metric)
@@ -96,7 +96,7 @@ def group_values(table: ScoreTable, name: str, metric: str) -> Array:
 def _ladder(before: Mapping[str, Any], chosen: str, single: str, test: ScoreTable, metric: str) -> dict[str, Any]:
     more = parse_metric(metric).higher_is_better
     state = Ladder.from_json(before["state"]) if before else Ladder()
-    shares = group_values(test, chosen, metric)
+    shares = _group_values(test, chosen, metric)
     answer, after = state.look(1.0 - shares if more else shares)
     words = [f"As losses{' (1 - score)' if more else ''}: {answer.words}"]
     if answer.source == "unchanged":
@@ -133,7 +133,7 @@ def _thresholdout(
     if before:
         state = Thresholdout.from_json(before["state"])
     else:
-        shares = group_values(oof, chosen, metric)
+        shares = _group_values(oof, chosen, metric)
         n_test = test.samples["group"].nunique()
         error = max(float(shares.std(ddof=1)) / math.sqrt(n_test), 1e-6)
         state = Thresholdout(threshold=2 * error, noise=error / 2, budget=budget)

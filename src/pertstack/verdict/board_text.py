@@ -143,7 +143,7 @@ def short_table(board: Leaderboard, *, width: int, every: bool = False, split: S
     """
     ranked = board.ranked(split)
     kept = first_names(board, split) | ({r.name for r in ranked} if every else set())
-    drawn = rich_table(board, split, only=kept) if width >= WIDE else Group(*_narrow(board, split, kept, width))
+    drawn = _rich_table(board, split, only=kept) if width >= WIDE else Group(*_narrow(board, split, kept, width))
     left = len(ranked) - sum(r.name in kept for r in ranked)
     if not left:
         return drawn
@@ -151,7 +151,7 @@ def short_table(board: Leaderboard, *, width: int, every: bool = False, split: S
     return Group(drawn, Text(f"{left} more rows {where}.", style="dim"))
 
 
-def rich_table(board: Leaderboard, split: Split | None = None, *, only: Collection[str] | None = None) -> Table:
+def _rich_table(board: Leaderboard, split: Split | None = None, *, only: Collection[str] | None = None) -> Table:
     """The table for a wide terminal, one line a row."""
     header, lines = table(board, split)
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))

@@ -51,7 +51,7 @@ def forest(board: Leaderboard) -> dict[str, Any]:
         facts.append((row, gain, low, high))
     first = {r.name for r, *_ in facts[:SHOWN]} | {board.chosen, board.best_single}
     shown = [x for r, g, lo, hi in facts if r.name in first for x in (g, lo, hi) if x is not None]
-    ticks = axis_ticks(min([0.0, *shown]), max([0.0, *shown]))
+    ticks = _axis_ticks(min([0.0, *shown]), max([0.0, *shown]))
     left, right = ticks[0], ticks[-1]
 
     def place(value: float) -> float:
@@ -116,7 +116,7 @@ def _hover(board: Leaderboard, row: LeaderboardRow) -> str:
     return "; ".join([f"{row.name} ({row.kind})", *said, *row.cautions])
 
 
-def axis_ticks(low: float, high: float, most: int = 6) -> list[float]:
+def _axis_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round numbers from at or below ``low`` to at or above ``high``, zero among them; at least two.
 
     >>> axis_ticks(-0.031, 0.066)

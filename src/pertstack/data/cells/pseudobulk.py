@@ -62,7 +62,7 @@ class CellSums:
     @cached_property
     def sums(self) -> GroupSums:
         """One pass over the cells; InputError where a cell cannot be summed."""
-        return sum_cells(
+        return _sum_cells(
             self.matrix, self.groups, self.kind, normalise=self.normalise, names=self.names, where=self.where
         )
 
@@ -95,7 +95,7 @@ class Served:
         return out
 
 
-def sum_cells(
+def _sum_cells(
     matrix: RowSource, groups: Groups, kind: Kind, *, normalise: Normalise, names: pd.Index[Any], where: str
 ) -> GroupSums:
     """One pass over the cells.

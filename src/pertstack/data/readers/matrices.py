@@ -135,9 +135,9 @@ class StoredRows:
                 from anndata.io import sparse_dataset
 
                 element = sparse_dataset(element)
-                refuse_hollow(element.group["data"], f"{self.key}/data", self.path)
+                _refuse_hollow(element.group["data"], f"{self.key}/data", self.path)
             else:
-                refuse_hollow(element, self.key, self.path)
+                _refuse_hollow(element, self.key, self.path)
             self._open = element
         return self._open
 
@@ -201,7 +201,7 @@ class StoredRows:
         return rows if rows > 1 and rows * self.shape[1] * self.dtype.itemsize <= BAND_BYTES else 0
 
 
-def refuse_hollow(array: Any, key: str, path: Path) -> None:
+def _refuse_hollow(array: Any, key: str, path: Path) -> None:
     """That an array which declares more than 10 GB has about as much in the file, whatever packs it.
 
     Raises

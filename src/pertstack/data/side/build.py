@@ -93,7 +93,7 @@ def build_side(
     return SideInformation(kinds, _graph(edges, genes, findings) if edges is not None else None), findings
 
 
-def multi_hot(
+def _multi_hot(
     kind: FeatureKind, table: Mapping[str, Iterable[str]], names: tuple[str, ...], columns: tuple[str, ...]
 ) -> PerturbationFeatures:
     """1 where a perturbation has a gene; a perturbation without any of the columns is unknown."""
@@ -199,7 +199,7 @@ def _perturbed_genes(obs: pd.DataFrame, names: tuple[str, ...], genes: tuple[str
     every = tuple(sorted({g for parts in table.values() for g in parts}))
     if not any(g in measured for g in every):
         return None
-    return multi_hot("genes", table, names, every)
+    return _multi_hot("genes", table, names, every)
 
 
 def _targets(
@@ -240,7 +240,7 @@ def _targets(
                 where=where,
             )
         )
-    return multi_hot("targets", table, names, columns)
+    return _multi_hot("targets", table, names, columns)
 
 
 def _graph(

@@ -42,7 +42,7 @@ class Layout:
         return len(self.perturbation)
 
 
-def uneven_shares(n: int, unbalance: float, rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _uneven_shares(n: int, unbalance: float, rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Positive shares that sum to 1; equal at ``unbalance`` 0, gamma-distributed as in LINCS at 1."""
     if unbalance <= 0:
         return np.full(n, 1 / n)
@@ -58,8 +58,8 @@ def make_layout(config: SimulationConfig, rng: np.random.Generator, line_names: 
 
 def _conditions(config: SimulationConfig, rng: np.random.Generator, n_lines: int) -> pd.DataFrame:
     wanted = -(-config.samples // config.replicates)
-    line_share = uneven_shares(n_lines, config.unbalance / 2, rng)
-    pert_share = uneven_shares(config.perturbations, config.unbalance / 2, rng)
+    line_share = _uneven_shares(n_lines, config.unbalance / 2, rng)
+    pert_share = _uneven_shares(config.perturbations, config.unbalance / 2, rng)
 
     def draw(perturbation: Ints) -> pd.DataFrame:
         n = len(perturbation)

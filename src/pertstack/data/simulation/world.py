@@ -78,7 +78,7 @@ def make_truth(config: SimulationConfig, features: Float32, basal: Float32, rng:
     )
 
 
-def effects(truth: Truth, config: SimulationConfig, layout: Layout, rows: Ints) -> Float32:
+def _effects(truth: Truth, config: SimulationConfig, layout: Layout, rows: Ints) -> Float32:
     """Noise-free effect (n, G) of samples: treated minus true basal."""
     p, c = layout.perturbation[rows], layout.cell_line[rows]
     loadings, network = truth.loadings.astype(np.float64), truth.network.astype(np.float64)
@@ -105,7 +105,7 @@ def on_grid(values: np.ndarray[Any, Any]) -> Float32:
     return np.asarray(np.rint(np.asarray(values, dtype=np.float64) * GRID) / GRID, dtype=np.float32)
 
 
-def noise(truth: Truth, config: SimulationConfig, plate: Ints, rng: np.random.Generator) -> Float64:
+def _noise(truth: Truth, config: SimulationConfig, plate: Ints, rng: np.random.Generator) -> Float64:
     """Plate and well noise (n, G) of wells: the well part comes from ``rng``, the plate part from the plate."""
     drawn = rng.standard_normal((len(plate), len(truth.common)), dtype=np.float32)
     out = config.well_sd * drawn.astype(np.float64)
@@ -125,10 +125,10 @@ def sample_rows(truth: Truth, config: SimulationConfig, layout: Layout, block: i
     rows = np.arange(block * BLOCK, min((block + 1) * BLOCK, layout.n_samples), dtype=np.int64)
     rng = np.random.default_rng([config.seed, 3, block])
     basal = truth.basal[layout.cell_line[rows]].astype(np.float64)
-    effect = effects(truth, config, layout, rows)
-    treated = on_grid(basal + effect + noise(truth, config, layout.plate[rows], rng))
+    effect = _effects(truth, config, layout, rows)
+    treated = on_grid(basal + effect + _noise(truth, config, layout.plate[rows], rng))
     if config.pairing == "own":
-        return on_grid(basal + noise(truth, config, layout.plate[rows], rng)), treated, effect
+        return on_grid(basal + _noise(truth, config, layout.plate[rows], rng)), treated, effect
     wells, inverse = np.unique(layout.control_well[rows], return_inverse=True)
     vehicle = np.stack([_vehicle(truth, config, layout, int(well)) for well in wells])
     return vehicle[inverse], treated, effect
@@ -139,7 +139,7 @@ def _vehicle(truth: Truth, config: SimulationConfig, layout: Layout, well: int) 
     n = config.controls_per_plate
     plate, wells = (well // n, [well]) if config.pairing == "random" else (well, list(range(well * n, (well + 1) * n)))
     where = np.array([plate], dtype=np.int64)
-    rows = [noise(truth, config, where, np.random.default_rng([config.seed, 4, w]))[0] for w in wells]
+    rows = [_noise(truth, config, where, np.random.default_rng([config.seed, 4, w]))[0] for w in wells]
     return on_grid(truth.basal[layout.plate_cell_line[plate]].astype(np.float64) + np.mean(rows, axis=0))
 
 

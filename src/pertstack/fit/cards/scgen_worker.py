@@ -21,7 +21,7 @@ import scgen
 import torch
 
 
-def stack(values, condition, lines):
+def _stack(values, condition, lines):
     """An AnnData with one condition per row, as scgen wants it."""
     obs = pd.DataFrame(
         {"condition": pd.Categorical(condition), "cell_type": pd.Categorical(np.asarray(lines, dtype=str))},
@@ -39,7 +39,7 @@ def main(folder):
     both = np.concatenate([np.asarray(fit.layers["control"]), np.asarray(fit.X)])
     mean, sd = both.mean(axis=0), both.std(axis=0) + 1e-6
     condition = np.repeat(["control", "treated"], fit.n_obs)
-    rows = stack((both - mean) / sd, condition, np.tile(fit.obs["cell_line"].astype(str), 2))
+    rows = _stack((both - mean) / sd, condition, np.tile(fit.obs["cell_line"].astype(str), 2))
     scgen.SCGEN.setup_anndata(rows, batch_key="condition", labels_key="cell_type")
     model = scgen.SCGEN(rows, n_hidden=p["n_hidden"], n_latent=p["n_latent"], n_layers=p["n_layers"])
     model.train(
@@ -51,7 +51,7 @@ def main(folder):
     )
     known = sorted(set(rows.obs["cell_type"]))
     lines = [line if line in known else known[0] for line in new.obs["cell_line"].astype(str)]
-    controls = stack((np.asarray(new.layers["control"]) - mean) / sd, np.full(new.n_obs, "control"), lines)
+    controls = _stack((np.asarray(new.layers["control"]) - mean) / sd, np.full(new.n_obs, "control"), lines)
     predicted, _ = model.predict(ctrl_key="control", stim_key="treated", adata_to_predict=controls)
     codes, out = model.get_latent_representation(controls), np.asarray(predicted.X) * sd + mean
     np.savez(

@@ -20,7 +20,7 @@ from pertstack.fit.torch.network import Network, Sizes
 from pertstack.fit.torch.settings import CheMoESettings
 
 
-def two_layers(n_in: int, hidden: int, out: int, dropout: float) -> nn.Sequential:
+def _two_layers(n_in: int, hidden: int, out: int, dropout: float) -> nn.Sequential:
     """Linear, LayerNorm, ReLU, dropout, linear, LayerNorm."""
     return nn.Sequential(
         nn.Linear(n_in, hidden),
@@ -39,8 +39,8 @@ class CheMoENetwork(Network):
         super().__init__()
         v = s.vector
         self.balance = s.balance
-        self.drug = two_layers(sizes.n_treatment, s.hidden, v, s.dropout)
-        self.basal = two_layers(sizes.n_genes, s.hidden, v, s.dropout)
+        self.drug = _two_layers(sizes.n_treatment, s.hidden, v, s.dropout)
+        self.basal = _two_layers(sizes.n_genes, s.hidden, v, s.dropout)
         self.cell = nn.Embedding(sizes.n_cell_lines, v)
         self.gene = nn.Embedding(sizes.n_genes, v)
         scores = nn.Sequential(

@@ -123,7 +123,7 @@ class Encoder:
         cls, rows: FitRows, settings: Settings, *, model: str, features: bool | str, targets: bool = False
     ) -> Encoder:
         """``features``: True (needed), False (unused) or "optional" (used when there are any)."""
-        table = choose_features(rows.side, settings.features, model, needed=features is True) if features else None
+        table = _choose_features(rows.side, settings.features, model, needed=features is True) if features else None
         kept, center, spread = _feature_scale(table, rows.perturbation)
         dose = _doses(rows)
         seen = dose[np.isfinite(dose)]
@@ -197,7 +197,7 @@ class Encoder:
             )
         values, known = table.rows(names)
         if self.policy == "raise" and not known.all():
-            raise missing_features(self.model, self.kind, names[~known], len(names))
+            raise _missing_features(self.model, self.kind, names[~known], len(names))
         scaled = (values[:, self.kept] - self.center) / self.spread
         return np.where(known[:, None], scaled, np.float32(0)).astype(np.float32), known
 
@@ -237,7 +237,7 @@ class Encoder:
         return tuple(found)
 
 
-def choose_features(
+def _choose_features(
     side: SideInformation, wish: FeatureKind | Literal["auto"], model: str, *, needed: bool
 ) -> PerturbationFeatures | None:
     """The features a model uses: the wished kind, or with "auto" the user's own, else structures, else perturbed
@@ -256,7 +256,7 @@ def choose_features(
     return None
 
 
-def missing_features(model: str, kind: str, names: Names, n: int) -> InputError:
+def _missing_features(model: str, kind: str, names: Names, n: int) -> InputError:
     """Perturbations without features, under the policy "raise"."""
     return InputError(
         f"{len(names):,} of {n:,} perturbations have no {kind} features ({first_few(names, 5)}). {model} would treat "

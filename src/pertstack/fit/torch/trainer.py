@@ -148,11 +148,11 @@ def _epoch(job: Job, state: Progress, epoch: int) -> dict[str, float]:
     means = {name: float(total) / counts[name] for name, total in sums.items()}
     for name, mean in means.items():
         if not math.isfinite(mean):
-            raise not_finite(job, f"the {name} of the fit rows", mean, epoch)
+            raise _not_finite(job, f"the {name} of the fit rows", mean, epoch)
     return {"epoch": float(epoch), **means}
 
 
-def not_finite(job: Job, what: str, value: float, epoch: int) -> ModelFailedError:
+def _not_finite(job: Job, what: str, value: float, epoch: int) -> ModelFailedError:
     """A loss that ran away, with what to try."""
     s = job.settings
     return ModelFailedError(
@@ -169,7 +169,7 @@ def _judge(job: Job, state: Progress, epoch: int) -> bool:
     job.net.eval()
     error = job.validate()
     if not math.isfinite(error):
-        raise not_finite(job, "the error on the inner validation rows", error, epoch)
+        raise _not_finite(job, "the error on the inner validation rows", error, epoch)
     state.curve[-1]["validation"] = error
     if error < state.best:
         state.best, state.best_epoch, state.waited = error, epoch, 0

@@ -99,7 +99,7 @@ def by_id_or_key(
         return None
     if _ids_fit(file, samples, mapping):
         return None
-    return match_by_key(file, samples, mapping, space=space, own_genes=own_genes)
+    return _match_by_key(file, samples, mapping, space=space, own_genes=own_genes)
 
 
 def _labelled(file: PredictionFile, samples: pd.DataFrame) -> PredictionFile:
@@ -148,7 +148,7 @@ def _ids_fit(file: PredictionFile, samples: pd.DataFrame, mapping: Mapping[str, 
     return bool(np.mean([labels.key(a) == labels.key(b) for a, b in zip(said, own, strict=True)]) > 0.999)
 
 
-def match_by_key(
+def _match_by_key(
     file: PredictionFile,
     samples: pd.DataFrame,
     mapping: Mapping[str, str] | None = None,

@@ -24,7 +24,7 @@ LONG = {"ln": "natural logarithms", "log2": "logarithms to base 2", "log10": "lo
 FEWEST_ROWS = 3
 
 
-def scale_numbers(raw: Float32, treated_rows: Float32, control_rows: Float32, scale: Scale) -> dict[str, float]:
+def _scale_numbers(raw: Float32, treated_rows: Float32, control_rows: Float32, scale: Scale) -> dict[str, float]:
     """What the check measures, over rows (m, n_genes) with both predictions and truth.
 
     ``rms_as_treated`` and ``rms_as_delta``: root mean square difference to the treated values, and to treated -
@@ -127,7 +127,7 @@ def check_scale(values: Float32, treated: Float32, control: Float32, *, scale: S
                 f"the scale.",
             )
         ]
-    numbers = scale_numbers(values, treated, control, scale)
+    numbers = _scale_numbers(values, treated, control, scale)
     logs = other_logarithm(numbers["level_slope"], numbers["level_r"], numbers["level_offset"])
     if logs is not None and scale == "treated":
         text = (

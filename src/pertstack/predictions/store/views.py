@@ -51,7 +51,7 @@ class StoreViews(StoreReader):
             if name not in known:
                 raise unknown_name("layer", name, known)
         rows = rows_per_tile(self.facts.n_genes, max(1, len(names)), memory // 2)
-        yield from read_ahead(self, names, self.blocks(role), rows)
+        yield from _read_ahead(self, names, self.blocks(role), rows)
 
     def rows(self, ids: Sequence[str], layers: Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
         """Layer -> table of the named samples (rows in the order asked for) × genes; NaN where not predicted."""
@@ -152,7 +152,7 @@ class _Stored:
         return np.asarray(self._store.read(self._block, self._name, start, max(start, stop))[::step, columns])
 
 
-def read_ahead(
+def _read_ahead(
     source: StoreReader | BlockSource, layers: Sequence[str], blocks: Sequence[Block], n_rows: int
 ) -> Iterator[LayerTile]:
     """Tiles of at most ``n_rows`` rows; a second thread fills one buffer while the caller works on the other."""

@@ -35,7 +35,7 @@ class Ends:
         return self.common if n + pull == 0 else np.asarray((n * own + pull * self.common) / (n + pull))
 
 
-def both_ends(top: TopGeneSums, lines: dict[str, TopGeneSums], squared: Sums, usable: Mask) -> Ends:
+def _both_ends(top: TopGeneSums, lines: dict[str, TopGeneSums], squared: Sums, usable: Mask) -> Ends:
     """Optimum of the metric over all samples and in each cell line; the common weights are a start for every line."""
     starts = direct_starts(squared) * usable
     starts = starts[starts.sum(axis=1) > 0]
@@ -66,7 +66,7 @@ class DirectCellLine(Combiner):
         usable = usable_models(slices, k)
         usable = usable if usable.any() else np.ones_like(usable)
         pull = self._pull(evidence, k, usable) if self.pull is None else self.pull
-        ends = both_ends(*_sums(evidence, k, None), evidence.sums, usable)
+        ends = _both_ends(*_sums(evidence, k, None), evidence.sums, usable)
         by_line = {}
         for line in evidence.line_sums:
             weights = ends.weights(line, pull)
@@ -85,7 +85,7 @@ class DirectCellLine(Combiner):
         value = np.zeros(len(PULLS))
         for left in evidence.folds:
             squared = merge_sums([s for (_, j), s in evidence.line_fold_sums.items() if j != left])
-            ends = both_ends(*_sums(evidence, k, fold != left), squared, usable)
+            ends = _both_ends(*_sums(evidence, k, fold != left), squared, usable)
             _, held = _sums(evidence, k, fold == left)
             for line, sums in held.items():
                 value += [sums.n * sums.value(ends.weights(line, pull)) for pull in PULLS]

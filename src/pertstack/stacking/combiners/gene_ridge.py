@@ -38,7 +38,9 @@ def choose_strengths(error: Array, choice: Choice) -> Array:
     return np.asarray(last - np.argmin(error[:, ::-1], axis=1))
 
 
-def fit_per_gene(evidence: Evidence, *, choice: Choice, shrink: bool) -> tuple[Array, Array, dict[str, Any], list[str]]:
+def _fit_per_gene(
+    evidence: Evidence, *, choice: Choice, shrink: bool
+) -> tuple[Array, Array, dict[str, Any], list[str]]:
     """Weights (n_genes, M), intercepts (n_genes,), facts and cautions.
 
     ``shrink`` pulls towards global weights learned on the same rows (anew inside each inner split), else towards zero.
@@ -123,7 +125,7 @@ class GeneRidge(Combiner):
     choice: Choice = "gene"
 
     def fit(self, evidence: Evidence) -> LinearWeights:
-        weights, intercept, facts, cautions = fit_per_gene(evidence, choice=self.choice, shrink=False)
+        weights, intercept, facts, cautions = _fit_per_gene(evidence, choice=self.choice, shrink=False)
         return linear(self.name, evidence, weights, intercept, facts=facts, cautions=tuple(cautions))
 
 
@@ -141,5 +143,5 @@ class GeneShrunken(Combiner):
     choice: Choice = "shared"
 
     def fit(self, evidence: Evidence) -> LinearWeights:
-        weights, intercept, facts, cautions = fit_per_gene(evidence, choice=self.choice, shrink=True)
+        weights, intercept, facts, cautions = _fit_per_gene(evidence, choice=self.choice, shrink=True)
         return linear(self.name, evidence, weights, intercept, facts=facts, cautions=tuple(cautions))

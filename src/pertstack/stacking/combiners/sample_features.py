@@ -79,7 +79,7 @@ def add_products(predictions, rows, base, whole, out):  # type: ignore[no-untype
                 out[i, a, b] = out[i, b, a]
 
 
-def products_of_tile(tile: Tile, rows: list[int], reference: Reference) -> Array:
+def _products_of_tile(tile: Tile, rows: list[int], reference: Reference) -> Array:
     """Mean products over genes of ``prediction - reference``, (n, M, M); NaN for models that lack the row or a gene."""
     base = tile.pooled[None, :] if reference == "pooled" else tile.control
     every_gene: Mask = np.asarray(tile.gene_available[rows].all(axis=1), dtype=bool)
@@ -151,7 +151,7 @@ class SampleFeatures:
     def of_tile(self, tile: Tile, rows: list[int]) -> Array:
         """Features of a tile's samples, (n, J)."""
         obs = tile.obs.assign(cell_line=tile.block.cell_line)
-        return self._scaled(self._raw(agreement(products_of_tile(tile, rows, self.reference)), obs))
+        return self._scaled(self._raw(agreement(_products_of_tile(tile, rows, self.reference)), obs))
 
     def names(self, models: tuple[str, ...]) -> list[str]:
         """Names of the J features."""

@@ -161,7 +161,7 @@ def calibrate_study(folder: StudyFolder, *, workers: int = 1, memory: str = "1GB
         found = calibrate_source(
             source, folder.references, wanted, memory=parse_bytes(memory), workers=workers, halves=halves
         )
-    settled = settle(folder, plan, found)
+    settled = _settle(folder, plan, found)
     calibrated = Calibrated(key, parse_metric(settled.choice_metric).name, found, AGAIN[halves])
     if calibrated != before:
         write_json(path, calibrated.to_json())
@@ -174,7 +174,7 @@ def _by_halves(folder: StudyFolder, source: StoreSource) -> bool:
     return halved and not measured_twice(source)
 
 
-def settle(folder: StudyFolder, plan: AnalysisPlan, found: dict[str, Calibration]) -> AnalysisPlan:
+def _settle(folder: StudyFolder, plan: AnalysisPlan, found: dict[str, Calibration]) -> AnalysisPlan:
     """The plan with ``auto`` settled and written down; any other plan as it is. A locked plan is never touched."""
     if plan.primary != AUTO or plan.settled:
         return plan

@@ -222,10 +222,10 @@ def evaluate(
         "truth": name_of(where) if where.parent != Path(scratch) else "in memory",
         "control": found.control_reference,
     }
-    return judged(source, found, facts, primary=primary, seed=seed, workers=workers, memory=parse_bytes(memory))
+    return _judged(source, found, facts, primary=primary, seed=seed, workers=workers, memory=parse_bytes(memory))
 
 
-def judged(
+def _judged(
     source: ArraySource,
     matched: Matched,
     facts: Mapping[str, Any],

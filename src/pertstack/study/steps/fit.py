@@ -211,8 +211,8 @@ def cross_fit_study(
     UnknownNameError
         An unknown model; near names are shown.
     """
-    jobs = study_jobs(folder, models, params=params, scope=scope, nested=nested)
-    note_planned(folder, jobs, scope)
+    jobs = _study_jobs(folder, models, params=params, scope=scope, nested=nested)
+    _note_planned(folder, jobs, scope)
     remark(of_fit(folder, jobs, workers))
     return cross_fit(
         jobs,
@@ -230,14 +230,14 @@ def cross_fit_study(
     )
 
 
-def note_planned(folder: StudyFolder, jobs: Sequence[Job], scope: str) -> None:
+def _note_planned(folder: StudyFolder, jobs: Sequence[Job], scope: str) -> None:
     """Write down which jobs were asked for, beside those asked for before: an interrupted fit is then known as such."""
     path = folder.path("jobs", "planned.json")
     before = read_json(path)["jobs"] if path.exists() else {}
     write_json(path, {"format": 1, "scope": scope, "jobs": {**before, **{job.folder: job.model for job in jobs}}})
 
 
-def study_jobs(
+def _study_jobs(
     folder: StudyFolder, models: Sequence[str], *, params: Mapping[str, Mapping[str, Any]], scope: str, nested: bool
 ) -> list[Job]:
     """Jobs of models, fold by fold, those whose needs are not met refused together."""
