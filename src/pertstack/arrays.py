@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from pertstack._base.errors import InputError, MisalignedError, first_few, unknown_name
+from pertstack._base.errors import MisalignedError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack._base.labelled import align
 from pertstack.data.labels import one_spelling, spelling_finding
@@ -26,96 +25,29 @@ from pertstack.predictions.sources.embedding import ArrayEmbedding
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
 from pertstack.reduce.score import score
-from pertstack.reduce.score_table import ScoreTable
-from pertstack.stacking.choose import Choice, choice_in_words, choose
+from pertstack.stacking.choose import choose
 from pertstack.stacking.combine_arrays import combine_arrays, sample_table
 from pertstack.stacking.combiner import Combiner
-from pertstack.stacking.nested import NestedFits, fit_nested
+from pertstack.stacking.nested import fit_nested
 from pertstack.stacking.slopes import slopes_of
 from pertstack.stacking.sums import Reference
-from pertstack.verdict.board import Form, Leaderboard, Split
-from pertstack.verdict.in_notebook import ShowsBoard
-from pertstack.verdict.oof_board import oof_board
 from pertstack.verdict.probes.rows import sample_rows
-from pertstack.verdict.probes.run import accused, accused_gravely, probe_model
-from pertstack.write.oof_table import SHOWN
+from pertstack.verdict.probes.run import accused, accused_gravely, probe_model, seen_through
+from pertstack.write.stack_result import StackResult
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 
-@dataclass(frozen=True, repr=False)
-class StackFit(ShowsBoard):
-    """What ``stack`` found: nested scores, weights, the choice and its reasons.
+@dataclass(frozen=True, repr=False, kw_only=True)
+class StackFit(StackResult):
+    """What ``stack`` found: nested scores, weights, the choice and its reasons, and ``predict`` for new samples."""
 
-    In a notebook: the choice, the best rows with intervals, ``to_frame()``, ``plot_differences()``,
-    ``plot_weights()``, ``plot_calibration()``.
-    """
-
-    scores: ScoreTable
-    nested: NestedFits
-    choice: Choice
     references: References
     findings: tuple[Finding, ...] = ()
     """What the probes say of every model's claim to be out of fold; an accusation is a warning too."""
     named_genes: bool = False
     """Whether genes have names, to which DataFrames of new predictions are brought."""
-    accused: Mapping[str, str] = field(default_factory=dict)
-    """Models left out because a probe shows that they saw the rows they predict: model -> what it shows."""
-    accepted: tuple[str, ...] = ()
-    """Models that a probe accuses and that take part because ``accept_accused`` names them."""
-    slopes: Mapping[str, float] = field(default_factory=dict)
-    """Of the measured on every model's predicted change, out of fold; 1 is well calibrated."""
-    unit: str = "perturbation"
-    """What is resampled whole."""
-
-    @property
-    def chosen(self) -> str:
-        """Name of the combiner that passed no-harm; ``best_single`` when none did."""
-        return self.choice.chosen
-
-    @property
-    def headline(self) -> str:
-        """The choice in one sentence."""
-        return choice_in_words(self.choice, accused=self.accused, accepted=self.accepted)
-
-    @cached_property
-    def _short(self) -> Leaderboard:
-        return self._leaderboard(SHOWN)
-
-    def _board(self) -> Leaderboard:
-        return self._short
-
-    def _leaderboard(self, metrics: Sequence[str] | None = None) -> Leaderboard:
-        scores, nested = self.scores, self.nested
-        return oof_board(scores, nested, self.choice, headline=self.headline, unit=self.unit, metrics=metrics)
-
-    def to_frame(self, split: Split | None = None, *, form: Form = "tidy") -> pd.DataFrame:
-        """Every out-of-fold score with its interval; see ``Leaderboard.to_frame``.
-
-        Parameters
-        ----------
-        split : "test" or "oof"; None for the test once it was opened.
-        form : "tidy", "wide" or "long".
-        """
-        return self._leaderboard().to_frame(split, form=form)
-
-    def plot_weights(self, combiner: str | None = None) -> Figure:
-        """Weights on base models, of one combination or of all, as a matplotlib figure.
-
-        Parameters
-        ----------
-        combiner : name of a combination; None for all.
-        """
-        from pertstack.write.stack_pictures import weights_picture
-
-        return weights_picture(self.weights, combiner)
-
-    def plot_calibration(self) -> Figure:
-        """Slope of the measured on every model's predicted change, as a matplotlib figure; 1 is well calibrated."""
-        from pertstack.write.stack_pictures import calibration_picture
-
-        return calibration_picture(self.slopes)
 
     @property
     def leaderboard(self) -> pd.DataFrame:
@@ -128,11 +60,6 @@ class StackFit(ShowsBoard):
         frame.insert(1, "chosen", [n == self.chosen for n in frame.index])
         frame.insert(2, "marked", [n in self.choice.marked for n in frame.index])
         return frame
-
-    @property
-    def weights(self) -> dict[str, dict[str, Any]]:
-        """Weights of every combiner's final fit, as plain JSON."""
-        return {name: self.nested.final[name].weights() for name in self.nested.names}
 
     def predict(
         self,
@@ -296,7 +223,7 @@ def stack(
     left_out: dict[str, str] = {}
     source = source_of(predictions)
     findings = _probes(source, seed, claims_folds=not trust_partial, assumed=condition is None)
-    left_out |= _left_out(findings, predictions, accept_accused)
+    left_out |= seen_through(findings, list(predictions), accept_accused, mend="accept_accused=[{model!r}]")
     if left_out:
         source = source_of(m for m in predictions if m not in left_out)
     with threadpool_limits(limits=1):  # many small solves, on which BLAS threads wait for each other
@@ -316,30 +243,18 @@ def stack(
         table = score(source, nested.combines(), references, metrics=metrics)
         choice = choose(table, nested, seed=seed, trust_partial=trust_partial)
         slopes = slopes_of(reduction)
-    named = gene_names is not None or ordered.columns is not None
-    accepted, unit = tuple(sorted(set(accept_accused))), "perturbation" if group is None else "group"
-    return StackFit(table, nested, choice, references, findings, named, left_out, accepted, slopes, unit)
-
-
-def _left_out(findings: Sequence[Finding], models: Iterable[str], accepted: Sequence[str]) -> dict[str, str]:
-    """Models that a probe accuses with severity error and that nobody accepted, with what it shows."""
-    there, grave = list(models), accused_gravely(findings)
-    for name in accepted:
-        if name not in there:
-            raise unknown_name("model of the stack", name, there)
-        if name not in grave:
-            raise InputError(
-                f"No probe shows that {name} saw the rows it predicts (shown for: {', '.join(grave) or 'none'}), so "
-                "there is nothing to accept. Leave it out of accept_accused."
-            )
-    left_out = {m: " ".join(words) for m, words in grave.items() if m not in accepted}
-    if len(left_out) == len(there):
-        raise InputError(
-            "Probes show of every model that it saw the rows it predicts, so nothing is left to stack: "
-            f"{' '.join(left_out.values())} Provide out-of-fold predictions, or stack one all the same with "
-            f"accept_accused=[{there[0]!r}]."
-        )
-    return left_out
+    return StackFit(
+        scores=table,
+        nested=nested,
+        choice=choice,
+        references=references,
+        findings=findings,
+        named_genes=gene_names is not None or ordered.columns is not None,
+        accused=left_out,
+        accepted=tuple(sorted(set(accept_accused))),
+        slopes=slopes,
+        unit="perturbation" if group is None else "group",
+    )
 
 
 def _one_name_each(perturbation: Any) -> Any:

@@ -62,7 +62,7 @@ def test_every_result_is_a_few_lines_as_text_and_as_html(request, opened):
 def test_frames_are_tidy_and_hold_what_the_result_holds(request, opened):
     for name in ("stacked", "fit", "evaluated"):
         result = request.getfixturevalue(name)
-        scores = result.oof if name == "stacked" else result.scores
+        scores = result.scores
         frame = result.to_frame()
         assert list(frame.columns[:6]) == FIRST and not frame.duplicated(["name", "metric", "reference"]).any()
         assert len(frame) == len(scores.names) * len(scores.metrics)

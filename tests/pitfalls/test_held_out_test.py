@@ -204,7 +204,7 @@ def test_an_accused_model_is_not_stacked_and_cannot_be_the_best_single(fitted, t
 
 def test_an_accused_model_takes_part_when_accepted_by_name_and_every_headline_says_so(fitted, tmp_path):
     add_liar(fitted, tmp_path)
-    with pytest.raises(InputError, match="No probe accuses ridge"):
+    with pytest.raises(InputError, match="No probe shows that ridge"):
         fitted.stack(["mean"], accept_accused=["ridge"])
     with pytest.raises(UnknownNameError, match="liars"):
         fitted.stack(["mean"], accept_accused=["liars"])

@@ -210,7 +210,7 @@ def stack(
     from pertstack.write.oof_table import barred_in_words, oof_table
 
     say_stacked(opened)
-    out(oof_table(result.oof, result.choice, every=every, width=get_terminal_size().columns))
+    out(oof_table(result.scores, result.choice, every=every, width=get_terminal_size().columns))
     if barred := barred_in_words(result.choice):
         out(barred)
     out(result.headline)

@@ -6,15 +6,12 @@ Reads development rows only. What comes out lies under ``results/``; the held-ou
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from pertstack._base.errors import InputError, unknown_name
 from pertstack._base.files import read_json, write_atomic, write_json
 from pertstack._base.findings import Finding
 from pertstack._base.memory import parse_bytes
@@ -25,7 +22,7 @@ from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.reduce.diversity import Diversity
 from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
-from pertstack.stacking.choose import BEST_INFORMED, Choice, choice_in_words, choose
+from pertstack.stacking.choose import BEST_INFORMED, choose
 from pertstack.stacking.constants import constant_models
 from pertstack.stacking.nested import NestedFits
 from pertstack.stacking.registry import make_combiner, make_combiners
@@ -38,84 +35,31 @@ from pertstack.study.learned import of_fold
 from pertstack.study.members import left_out_models, seen_rows, stackable_models, unverified_models
 from pertstack.study.rows import DevelopmentRows, panel_metrics
 from pertstack.study.steps.calibrate import calibrate_study
-from pertstack.verdict.board import Form, Leaderboard, Split
-from pertstack.verdict.in_notebook import ShowsBoard
-from pertstack.verdict.oof_board import oof_board
-from pertstack.verdict.probes.run import accused_gravely
-from pertstack.write.oof_table import SHOWN
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from pertstack.verdict.probes.run import seen_through
+from pertstack.write.stack_result import StackResult
 
 ACCEPTED = "accusation_accepted"
 GAP_ROWS = 2000
 """Rows on which the final fits are scored beside the out-of-fold ones, for the gap between the two."""
 
 
-@dataclass(frozen=True, repr=False)
-class Stacked(ShowsBoard):
-    """What the stack step found. ``key`` recognises the inputs: predictions, plans, combiners.
-
-    In a notebook: the choice, the best rows of the out-of-fold leaderboard, ``to_frame()``, ``plot_differences()``,
-    ``plot_weights()``, ``plot_calibration()``.
-    """
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Stacked(StackResult):
+    """What the stack step of a study found. ``key`` recognises its inputs: predictions, plans, combiners."""
 
     key: str
     models: tuple[str, ...]
-    nested: NestedFits
-    oof: ScoreTable
-    in_sample: ScoreTable
-    choice: Choice
+    in_sample: ScoreTable  # of the final fits, on some of the rows they were learned from
     diversity: Diversity
-    slopes: dict[str, float]
-    left_out: dict[str, str]  # model -> why it takes no part
+    left_out: dict[str, str]  # model -> why it takes no part, accused ones among them
     unverified: tuple[str, ...]  # models that take part although their training rows are unknown
     rows_seen: dict[str, int]  # model -> predicted rows that take no part, because it was fitted on them
     probes: tuple[Finding, ...]
-    accused: dict[str, str] = field(default_factory=dict)  # of left_out, those that a probe accuses: model -> of what
-    accepted: tuple[str, ...] = ()  # accused models that take part because somebody said so
-    unit: str = "perturbation"  # what is held out and resampled whole
-    looks: int = 0  # at the test so far
 
     @property
     def headline(self) -> str:
-        """The choice in one sentence, what was left out for a leak or taken in despite one, and what is to be seen."""
-        said = choice_in_words(self.choice, accused=self.accused, accepted=self.accepted)
-        return f"{said} Next: the verdict."
-
-    @cached_property
-    def _short(self) -> Leaderboard:
-        return self._leaderboard(SHOWN)
-
-    def _board(self) -> Leaderboard:
-        return self._short
-
-    def _leaderboard(self, metrics: Sequence[str] | None = None) -> Leaderboard:
-        return oof_board(
-            self.oof,
-            self.nested,
-            self.choice,
-            headline=self.headline,
-            unit=self.unit,
-            looks=self.looks,
-            metrics=metrics,
-        )
-
-    def to_frame(self, split: Split | None = None, *, form: Form = "tidy") -> pd.DataFrame:
-        """Every out-of-fold score with its interval; see ``Leaderboard.to_frame``."""
-        return self._leaderboard().to_frame(split, form=form)
-
-    def plot_weights(self, combiner: str | None = None) -> Figure:
-        """Weights on base models, of one combination or of all, as a matplotlib figure."""
-        from pertstack.write.stack_pictures import weights_picture
-
-        return weights_picture({n: self.nested.final[n].weights() for n in self.nested.names}, combiner)
-
-    def plot_calibration(self) -> Figure:
-        """Slope of the measured on every model's predicted change, as a matplotlib figure; 1 is well calibrated."""
-        from pertstack.write.stack_pictures import calibration_picture
-
-        return calibration_picture(self.slopes)
+        """The choice in one sentence, and what comes next."""
+        return f"{super().headline} Next: the verdict."
 
 
 def stack_study(
@@ -138,10 +82,11 @@ def stack_study(
     chosen = make_combiners(wanted)
     models = stackable_models(folder, accept_unverified=accept_unverified)
     probes = probe_study(folder, DevelopmentRows(folder, models, accept_unverified).source)
-    suspects = accused_gravely(probes)
-    accepted = _accepted(folder, accept_accused, models, suspects)
-    accused = {m: words[0] for m, words in suspects.items() if m not in accepted}
-    models = _not_accused(folder, models, accused)
+    accused = seen_through(
+        probes, models, accept_accused, mend=f"`pertstack stack {folder.root} --accept-accused {{model}}`"
+    )
+    models = tuple(m for m in models if m not in accused)
+    accepted = tuple(sorted(set(accept_accused)))
     rows = DevelopmentRows(folder, models, accept_unverified, workers=workers, memory=memory)
     source, reduction = rows.source, rows.reduction
     constants = constant_models(reduction)
@@ -165,22 +110,23 @@ def stack_study(
     fitted = {name: nested.combiner(name).get_params() for name in nested.names}
     key = rows.key(fitted)
     stacked = Stacked(
-        key,
-        models,
-        nested,
-        oof,
-        in_sample,
-        choice,
-        Diversity.of(reduction),
-        slopes_of(reduction),
-        {**left_out_models(folder, accept_unverified=accept_unverified), **{m: _why(m, w) for m, w in accused.items()}},
-        tuple(m for m in unverified_models(folder) if m in models),
-        seen_rows(source),
-        tuple(probes),
-        accused,
-        accepted,
-        folder.plan.group_by,
-        folder.ledger.looks(),
+        key=key,
+        models=models,
+        nested=nested,
+        scores=oof,
+        in_sample=in_sample,
+        choice=choice,
+        diversity=Diversity.of(reduction),
+        slopes=slopes_of(reduction),
+        left_out=left_out_models(folder, accept_unverified=accept_unverified)
+        | {m: _why(m, words) for m, words in accused.items()},
+        unverified=tuple(m for m in unverified_models(folder) if m in models),
+        rows_seen=seen_rows(source),
+        probes=tuple(probes),
+        accused=accused,
+        accepted=accepted,
+        unit=folder.plan.group_by,
+        looks=folder.ledger.looks(),
     )
     for model in accepted:
         codes = sorted({f.code for f in probes if f.where == model and f.severity == "error"})
@@ -190,39 +136,6 @@ def stack_study(
     write_probes(folder, probes, key)
     _write(folder, stacked, accept_unverified)
     return stacked
-
-
-def _accepted(
-    folder: StudyFolder, names: Sequence[str], models: Sequence[str], suspects: Mapping[str, Any]
-) -> tuple[str, ...]:
-    """The accused models that were accepted by name.
-
-    Raises
-    ------
-    UnknownNameError, InputError
-        A name that is no model of the stack, or that no probe accuses.
-    """
-    for name in names:
-        if name not in models:
-            raise unknown_name("model of the stack", name, models)
-        if name not in suspects:
-            raise InputError(
-                f"No probe accuses {name} (accused: {', '.join(suspects) or 'none'}): there is nothing to accept. Run "
-                f"`pertstack stack {folder.root}` without --accept-accused {name}."
-            )
-    return tuple(sorted(set(names)))
-
-
-def _not_accused(folder: StudyFolder, models: Sequence[str], accused: Mapping[str, str]) -> tuple[str, ...]:
-    left = tuple(m for m in models if m not in accused)
-    if not left:
-        why = "".join(f"\n  - {words}" for words in accused.values())
-        raise InputError(
-            f"Probes accuse every model of {folder.root} of having seen the rows it predicts, so nothing is left "
-            f"to stack:{why}\nFit others with `pertstack fit {folder.root} --models mean_treated,ridge`, or accept one "
-            f"by name: `pertstack stack {folder.root} --accept-accused {next(iter(accused))}`."
-        )
-    return left
 
 
 def _why(model: str, words: str) -> str:
@@ -266,7 +179,7 @@ def _scores(
 def _write(folder: StudyFolder, stacked: Stacked, accept_unverified: bool) -> None:
     results = folder.results
     nested = stacked.nested
-    stacked.oof.save(results / "oof_scores.npz")
+    stacked.scores.save(results / "oof_scores.npz")
     write_json(results / "diversity.json", {"format": 1, **stacked.diversity.to_json()})
     chosen = stacked.choice.chosen
     folds = {of_fold(chosen, k): fit for k, fit in nested.fits[chosen].items()}
@@ -284,8 +197,8 @@ def _write(folder: StudyFolder, stacked: Stacked, accept_unverified: bool) -> No
             "models": list(stacked.models),
             "accept_unverified": accept_unverified,
             "combiners": {
-                name: {"params": nested.combiner(name).get_params(), "weights": nested.final[name].weights()}
-                for name in nested.names
+                name: {"params": nested.combiner(name).get_params(), "weights": weights}
+                for name, weights in stacked.weights.items()
             },
         },
     )
@@ -299,10 +212,10 @@ def oof_summary(stacked: Stacked) -> dict[str, Any]:
     """
     metric = stacked.choice.primary
     gaps: dict[str, dict[str, float]] = {}
-    same_rows = stacked.oof.samples["sample_id"].isin(set(stacked.in_sample.samples["sample_id"])).to_numpy()
+    same_rows = stacked.scores.samples["sample_id"].isin(set(stacked.in_sample.samples["sample_id"])).to_numpy()
     for name in stacked.in_sample.names:
-        outside = stacked.oof.mean(name, metric).value
-        gap = stacked.in_sample.mean(name, metric).value - stacked.oof.mean(name, metric, rows=same_rows).value
+        outside = stacked.scores.mean(name, metric).value
+        gap = stacked.in_sample.mean(name, metric).value - stacked.scores.mean(name, metric, rows=same_rows).value
         gaps[name] = {"in_sample": outside + gap, "out_of_fold": outside, "gap": gap}
     return {
         "choice": stacked.choice.to_json(),

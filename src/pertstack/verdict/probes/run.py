@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from pertstack._base.arrays import Array
+from pertstack._base.errors import InputError, unknown_name
 from pertstack._base.findings import Finding
 from pertstack.predictions.source import BlockSource
 from pertstack.verdict.probes.of_folds import fold_fingerprint
@@ -28,6 +29,42 @@ def accused(findings: Sequence[Finding]) -> dict[str, list[str]]:
         if finding.severity != "note":
             found.setdefault(finding.where, []).append(finding.message)
     return found
+
+
+def seen_through(
+    findings: Sequence[Finding], models: Sequence[str], accepted: Sequence[str], *, mend: str
+) -> dict[str, str]:
+    """Models to leave out of a stack because a probe shows that they saw the rows they predict: model -> what it shows.
+
+    Parameters
+    ----------
+    findings : of the probes.
+    models : of the stack.
+    accepted : models that take part all the same.
+    mend : how somebody accepts one, with ``{model}`` in it.
+
+    Raises
+    ------
+    UnknownNameError, InputError
+        An accepted name is no model of the stack, or no probe accuses it; every model is accused.
+    """
+    grave = accused_gravely(findings)
+    for name in accepted:
+        if name not in models:
+            raise unknown_name("model of the stack", name, models)
+        if name not in grave:
+            raise InputError(
+                f"No probe shows that {name} saw the rows it predicts (shown for: {', '.join(grave) or 'none'}), so "
+                f"there is nothing to accept. Leave out {mend.format(model=name)}."
+            )
+    left_out = {m: " ".join(words) for m, words in grave.items() if m in models and m not in accepted}
+    if len(left_out) == len(models):
+        why = "".join(f"\n  - {words}" for words in left_out.values())
+        raise InputError(
+            f"Probes show of every model that it saw the rows it predicts, so nothing is left to stack:{why}\nTake "
+            f"predictions that are out of fold, or accept one by name: {mend.format(model=next(iter(left_out)))}."
+        )
+    return left_out
 
 
 def probe_model(
