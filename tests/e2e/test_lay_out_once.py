@@ -15,7 +15,8 @@ from pertstack.data import DataFile, open_data
 from pertstack.data.readers.matrices import Float32, RowSource
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.study import laid_out
-from pertstack.study.steps.init import StudyChoices, _make_plan
+from pertstack.study.choices import PlanChoices
+from pertstack.study.steps.init import _make_plan
 
 GENES = 300
 
@@ -50,7 +51,7 @@ def data_file(path: Path, n: int, lines: int = 3) -> DataFile:
 def lay_out(root: Path, file: DataFile) -> None:
     root.mkdir()
     (root / "plan").mkdir()
-    plan = _make_plan(file, StudyChoices(), None)
+    plan = _make_plan(file, PlanChoices(), None)
     laid_out.lay_out_blocks(root, file, plan, file.obs.loc[plan.table["sample_id"]])
 
 

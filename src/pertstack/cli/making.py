@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -16,7 +18,34 @@ from pertstack.cli.terminal import (
     show_board,
     split_names,
 )
-from pertstack.data.choices import ControlChoice, Normalise, Pairing
+from pertstack.data.choices import Pairing
+from pertstack.study.choices import Choice, StudyChoices, listed
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def takes_options(command: F) -> F:
+    """Give a command whose ``**options`` are the choices of a study one option for each."""
+    own = inspect.signature(command, eval_str=True)
+    kept = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    command.__signature__ = own.replace(parameters=[*kept, *map(_option, listed())])  # type: ignore[attr-defined]
+    del command.__annotations__["options"]
+    return command
+
+
+def _option(choice: Choice) -> inspect.Parameter:
+    """A choice as an option: names repeated for several; ``--map`` and ``--by`` are text with commas."""
+    kind, flag = choice.kind, choice.help.flag or "--" + choice.name.replace("_", "-")
+    if choice.name in ("mapping", "by"):
+        kind = str | None
+    elif kind == tuple[str, ...]:
+        kind = list[str] | None
+    return inspect.Parameter(
+        choice.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=choice.default or None if kind in (str | None, list[str] | None) else choice.default,
+        annotation=Annotated[kind, typer.Option(flag, help=choice.help.text, **choice.help.cli)],
+    )
 
 
 @app.command()
@@ -67,127 +96,29 @@ def simulate(
 
 
 @app.command()
+@takes_options
 def init(
     study: Annotated[Path, typer.Argument(metavar="STUDY", help="Folder to make.")],
     data: Annotated[Path, typer.Option(help="Profiles: .h5ad, .zarr, .parquet, .csv, .gctx, .pt")],
-    group: Annotated[
-        str | None,
-        typer.Option(
-            help="What is held out whole: perturbation (the default), sample, "
-            "cell_line, control_id, perturbation+cell_line, or a column, also "
-            "one of the table given with --plan."
-        ),
-    ] = None,
-    folds: Annotated[int | None, typer.Option(min=2, help="Number of folds; 3, or those of the --plan table.")] = None,
-    test: Annotated[
-        float | None,
-        typer.Option(help="Share of the groups held out as the test; 0.2, or the test of the --plan table."),
-    ] = None,
-    seed: int = 0,
-    plan: Annotated[
-        Path | None,
-        typer.Option(help="An explicit fold table, or a split of other software (TOML, pickle, JSON, CSV)."),
-    ] = None,
-    support: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Rows always fitted on and never scored: kind=single (singles where doubles are asked for), "
-            "COLUMN=VALUE, a yes-or-no column, a file or names of perturbations."
-        ),
-    ] = None,
-    for_: Annotated[
-        Path | None,
-        typer.Option(
-            "--for",
-            metavar="NEW",
-            help="What will be predicted: a data file, or a table with a column perturbation. Compared with what is "
-            "scored: genes seen, cell line, distance, dose.",
-        ),
-    ] = None,
-    control_layer: Annotated[str, typer.Option(help="Layer with each sample's control.")] = "control",
-    control: Annotated[Path | None, typer.Option(help="Separate control file of parquet / CSV data.")] = None,
-    metadata: Annotated[Path | None, typer.Option(help="Sample table of GCTX data (siginfo / instinfo).")] = None,
-    controls: Annotated[
-        ControlChoice,
-        typer.Option(help="How to assign a control to each sample when controls are wells or rows of the same file."),
-    ] = "plate_mean",
-    control_label: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="The perturbation that is the control, where controls "
-            "are rows (common names are known). Repeat it to put "
-            "several together."
-        ),
-    ] = None,
-    treated_layer: Annotated[str | None, typer.Option(help="Layer with treated profiles or counts; default X.")] = None,
-    by: Annotated[
-        str | None, typer.Option(help="Cells: what else tells samples apart: guide, dose, donor, or a column.")
-    ] = None,
-    normalise: Annotated[
-        Normalise | None,
-        typer.Option(help="Cells: cp10k or 5e4 (log1p of counts per 10,000 or 50,000), mean_log1p, sum."),
-    ] = None,
-    min_cells: Annotated[int, typer.Option(min=1, help="Cells: samples of fewer are left out.")] = 10,
-    cells_as_samples: Annotated[
-        bool, typer.Option("--cells-as-samples", help="Every row is a sample, also if rows look like cells.")
-    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is taken for what; write nothing.")] = False,
-    delta: Annotated[bool, typer.Option("--delta", help="Values are already differences from control.")] = False,
-    map_: Annotated[str | None, typer.Option("--map", help="Your columns: cell_line=cell_id,perturbation=drug")] = None,
-    features: Annotated[Path | None, typer.Option(help="Feature matrix keyed by perturbation.")] = None,
-    targets: Annotated[Path | None, typer.Option(help="Target genes of each perturbation.")] = None,
-    graph: Annotated[Path | None, typer.Option(help="Gene-gene edge list.")] = None,
-    graph_names: Annotated[
-        Path | None, typer.Option(help="Protein ids and gene names, where the edges hold ids (STRING's protein.info).")
-    ] = None,
-    graph_min_score: Annotated[float | None, typer.Option(help="Edges with at least this score.")] = None,
-    seal_test: Annotated[
-        Path | None,
-        typer.Option(metavar="KEYFILE", help="Encrypt the test; the key goes into this file, for another to keep."),
-    ] = None,
+    **options: Any,
 ) -> None:
     """Read and validate the data, write the fold plan.
 
     Example:  pertstack init my-study --data lincs.h5ad --group perturbation --folds 3 --test 0.2
     """
-    from pertstack.study.steps.init import StudyChoices, preview_study
+    from pertstack.study.steps.init import preview_study
     from pertstack.study.study import Study
     from pertstack.write.tables import asked_table, taken_table
 
-    options: dict[str, Any] = {
-        "group": group,
-        "folds": folds,
-        "test": test,
-        "seed": seed,
-        "plan": plan,
-        "control_layer": control_layer,
-        "control": control,
-        "metadata": metadata,
-        "controls": controls,
-        "control_label": control_label,
-        "delta": delta,
-        "mapping": parse_mapping(map_),
-        "features": features,
-        "targets": targets,
-        "graph": graph,
-        "graph_names": graph_names,
-        "graph_min_score": graph_min_score,
-        "treated_layer": treated_layer,
-        "by": split_names(by) or [],
-        "normalise": normalise,
-        "min_cells": min_cells,
-        "cells_as_samples": cells_as_samples,
-        "support": support or [],
-        "asked_for": for_,
-        "seal_test": seal_test,
-    }
+    options |= {"mapping": parse_mapping(options["mapping"]), "by": split_names(options["by"])}
     if dry_run:
         seen = preview_study(study, data, StudyChoices.of(**options))
         out(taken_table(seen.taken))
         say_findings(seen.findings)
         out(f"{seen.plan}\nDry run: nothing was written, and values were looked at in part only.")
-        if for_ is not None:
-            out(f"The comparison with {for_} comes with the run itself.")
+        if options["asked_for"] is not None:
+            out(f"The comparison with {options['asked_for']} comes with the run itself.")
         return
     made = Study.create(study, data=data, **options)
     out(taken_table(made.taken()))

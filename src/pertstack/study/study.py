@@ -16,7 +16,6 @@ from threadpoolctl import threadpool_limits
 from pertstack._base.errors import InputError, MissingFileError, PlanLockedError, StackingError, unknown_name
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
-from pertstack.data.choices import ControlChoice, Normalise
 from pertstack.data.taken import Taken
 from pertstack.design.analysis_plan import (
     AnalysisPlan,
@@ -35,6 +34,7 @@ from pertstack.reduce.reduction import Reduction
 from pertstack.stacking.registry import make_combiner
 from pertstack.study.asked import ASKED
 from pertstack.study.audit.audit import audit_study
+from pertstack.study.choices import StudyChoices, takes_choices
 from pertstack.study.folder import StudyFolder
 from pertstack.study.held_out import require_sealed_verdict, unfinished_look
 from pertstack.study.learned import stored_stack
@@ -44,7 +44,7 @@ from pertstack.study.seals import seal_report, seal_stack, seal_verdict
 from pertstack.study.status import Status, count_jobs, study_status
 from pertstack.study.steps.calibrate import Calibrated, calibrate_study
 from pertstack.study.steps.fit import cross_fit_study
-from pertstack.study.steps.init import StudyChoices, create_study, plan_in_words
+from pertstack.study.steps.init import create_study, plan_in_words
 from pertstack.study.steps.stack import Stacked, stack_study, stored_key
 from pertstack.study.steps.verdict import judge_study
 from pertstack.study.steps.withdraw import finish_withdrawals, withdrawn_blocks
@@ -121,65 +121,15 @@ class Study:
     # -- making and opening ------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(
-        cls,
-        root: Path | str,
-        *,
-        data: Path | str,
-        group: str | None = None,
-        folds: int | None = None,
-        test: float | None = None,
-        seed: int = 0,
-        plan: Path | str | None = None,
-        control_layer: str = "control",
-        treated_layer: str | None = None,
-        control: Path | str | None = None,
-        metadata: Path | str | None = None,
-        controls: ControlChoice = "plate_mean",
-        delta: bool = False,
-        mapping: Mapping[str, str] | None = None,
-        features: Path | str | None = None,
-        targets: Path | str | None = None,
-        graph: Path | str | None = None,
-        graph_names: Path | str | None = None,
-        graph_min_score: float | None = None,
-        control_label: str | Sequence[str] | None = None,
-        by: Sequence[str] = (),
-        normalise: Normalise | None = None,
-        min_cells: int = 10,
-        cells_as_samples: bool = False,
-        support: str | Sequence[str] = (),
-        asked_for: Path | str | None = None,
-        seal_test: Path | str | None = None,
-    ) -> Study:
+    @takes_choices
+    def create(cls, root: Path | str, *, data: Path | str, **options: Any) -> Study:
         """Read and validate a data file, fix the fold plan, lay out the study.
 
         Parameters
         ----------
         root : the folder to make.
         data : treated and control profiles, as ``docs/formats-data.md`` describes.
-        group : what is held out whole (perturbation, the default; sample, cell_line, control_id, a column, several
-            joined by '+').
-        folds, test, seed : number of folds (3), share of groups held out as the test (0.2), seed of plan and fits.
-        plan : an explicit fold table instead of the rule. It decides folds and test; ``group`` still says what whole
-            groups are, by which the split is checked and intervals are made.
-        support : rows that are always fitted on and never scored: ``"kind=single"``, a column, a file or names; see
-            ``design.plan.support``.
-        asked_for : what will be predicted: a data file, or a table with a column ``perturbation``. It is compared with
-            the rows that are scored (``asked``), with a warning where they differ in what was known at fit time.
-        control_layer, treated_layer : layers of the control ("control") and of the treated profiles (X).
-        control, metadata : a separate file of controls (tables), the sample table of GCTX data.
-        delta : values are already differences from control.
-        mapping : canonical column -> your column.
-        features, targets : a matrix of features, and a table of target genes, by perturbation.
-        graph, graph_names, graph_min_score : gene-gene edges, a table of protein ids and gene names where the edges
-            hold ids (STRING), and the least score of an edge that counts.
-        controls, control_label : where controls are wells or rows of the same file, how samples get theirs, and the
-            perturbation, or perturbations, that are the control (common names are known).
-        by, normalise, min_cells, cells_as_samples : where rows are cells: what else tells samples apart, how sums of
-            cells become profiles, how many cells a sample has at least, and whether every cell is a sample.
-        seal_test : encrypt the test; the key is written to this file (or read from it, if it is there), which another
-            person keeps until the verdict.
+        options : see below.
 
         Raises
         ------
@@ -188,34 +138,7 @@ class Study:
         LeakError
             The fold plan contradicts the data.
         """
-        choices = StudyChoices.of(
-            group=group,
-            folds=folds,
-            test=test,
-            seed=seed,
-            control_layer=control_layer,
-            treated_layer=treated_layer,
-            controls=controls,
-            control_label=control_label,
-            delta=delta,
-            mapping=mapping,
-            features=features,
-            targets=targets,
-            graph=graph,
-            graph_names=graph_names,
-            graph_min_score=graph_min_score,
-            plan=plan,
-            control=control,
-            metadata=metadata,
-            by=by,
-            normalise=normalise,
-            min_cells=min_cells,
-            cells_as_samples=cells_as_samples,
-            support=support,
-            asked_for=asked_for,
-            seal_test=seal_test,
-        )
-        return cls(create_study(Path(root), Path(data), choices))
+        return cls(create_study(Path(root), Path(data), StudyChoices.of(**options)))
 
     @classmethod
     def open(cls, root: Path | str) -> Study:

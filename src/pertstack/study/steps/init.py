@@ -6,10 +6,9 @@ refused ``init`` leaves nothing behind. The data file is not needed afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,8 +21,6 @@ from pertstack._base.remote import is_remote, redacted
 from pertstack._base.shown import count_of
 from pertstack.data import DataFile, build_side, open_data, save_side, validate
 from pertstack.data.cells import CellChoice
-from pertstack.data.choices import ControlChoice, Normalise
-from pertstack.data.readers.control_rows import Labels
 from pertstack.data.readers.genes import other_names
 from pertstack.data.rows import Float32
 from pertstack.data.taken import Taken, taken
@@ -35,6 +32,7 @@ from pertstack.design.plan.foreign import ForeignSplit, read_split
 from pertstack.design.plan.support import propose_support, support_rows
 from pertstack.predictions.store.sealed import cipher, seal_chunks
 from pertstack.study.asked import ASKED, asked_findings, read_asked
+from pertstack.study.choices import DataChoices, PlanChoices, StudyChoices
 from pertstack.study.folder import FORMAT, OTHER_NAMES, StudyFolder, write_choices
 from pertstack.study.laid_out import lay_out_blocks
 from pertstack.study.new_samples import open_new
@@ -44,53 +42,6 @@ from pertstack.study.steps.refit import with_distance
 
 TEST_SHARE = 0.2
 LONGEST_NAME = 220  # bytes of a block's name; what is written aside is called a little longer
-
-
-@dataclass(frozen=True)
-class StudyChoices:
-    """What the user chooses once, when a study is made."""
-
-    group: str | None = None  # perturbation, or the groups of an explicit fold table
-    folds: int | None = None  # 3, or those of an explicit fold table
-    test: float | None = None  # TEST_SHARE, or the test of an explicit fold table
-    seed: int = 0
-    control_layer: str = "control"
-    treated_layer: str | None = None
-    delta: bool = False
-    control: Path | None = None  # separate control file of parquet / CSV pairs
-    metadata: Path | None = None  # sample table of GCTX data
-    controls: ControlChoice = "plate_mean"  # how control wells or rows are assigned
-    control_label: Labels = None  # the perturbations that are the control, where controls are rows
-    mapping: dict[str, str] = field(default_factory=dict)
-    features: Path | None = None
-    targets: Path | None = None
-    graph: Path | None = None
-    graph_names: Path | None = None
-    graph_min_score: float | None = None
-    plan: Path | None = None  # explicit fold table
-    asked_for: Path | None = None  # what will be predicted: a data file, or a table with a column perturbation
-    seal_test: Path | None = None  # file with the key that the test is encrypted with; made where there is none
-    support: tuple[str, ...] = ()  # what is always fitted on and never scored; see ``design.plan.support``
-    cells: CellChoice = field(default_factory=CellChoice)  # how rows that are cells become samples
-
-    @classmethod
-    def of(
-        cls,
-        *,
-        mapping: Mapping[str, str] | None = None,
-        by: Sequence[str] = (),
-        normalise: Normalise | None = None,
-        min_cells: int = 10,
-        cells_as_samples: bool = False,
-        support: str | Sequence[str] = (),
-        **options: Any,
-    ) -> StudyChoices:
-        """The choices as ``Study.create`` and ``pertstack init`` are given them; paths may be text."""
-        files = ("control", "metadata", "features", "targets", "graph", "graph_names", "plan", "asked_for", "seal_test")
-        paths = {name: Path(options.pop(name)) for name in files if options.get(name) is not None}
-        cells = CellChoice(tuple(by), normalise, min_cells, cells_as_samples)
-        known = (support,) if isinstance(support, str) else tuple(support)
-        return cls(mapping=dict(mapping or {}), cells=cells, support=known, **{**options, **paths})
 
 
 @dataclass(frozen=True)
@@ -111,8 +62,8 @@ def preview_study(root: Path, data: Path, choices: StudyChoices) -> Preview:
         As ``create_study``, as far as metadata tell.
     """
     _require_free(Path(root))
-    file, split = _placed(_open(data, choices), choices)
-    plan = _make_plan(file, choices, split)
+    file, split = _placed(_open(data, choices), choices.plan)
+    plan = _make_plan(file, choices.plan, split)
     return Preview(taken(file), list(file.notes), plan_in_words(plan))
 
 
@@ -131,19 +82,24 @@ def plan_in_words(plan: FoldPlan) -> str:
 
 
 def _open(data: Path, choices: StudyChoices) -> DataFile:
+    how = choices.data
     return open_data(
         data,
-        mapping=choices.mapping,
-        control_layer=choices.control_layer,
-        treated_layer=choices.treated_layer,
-        delta=choices.delta,
-        control=choices.control,
-        metadata=choices.metadata,
-        controls=choices.controls,
-        control_label=choices.control_label,
-        seed=choices.seed,
-        cells=choices.cells,
+        mapping=how.mapping,
+        control_layer=how.control_layer,
+        treated_layer=how.treated_layer,
+        delta=how.delta,
+        control=how.control,
+        metadata=how.metadata,
+        controls=how.controls,
+        control_label=how.control_label or None,
+        seed=choices.plan.seed,
+        cells=_cells(how),
     )
+
+
+def _cells(how: DataChoices) -> CellChoice:
+    return CellChoice(how.by, how.normalise, how.min_cells, how.cells_as_samples)
 
 
 def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
@@ -158,23 +114,14 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
     """
     root = Path(root)
     _require_free(root)
-    _require_sealable(root, choices)
-    file, split = _placed(_open(data, choices), choices)
+    _require_sealable(root, choices.plan)
+    file, split = _placed(_open(data, choices), choices.plan)
     findings = validate(file)
     _stop_on_errors(findings, f"{data} cannot be used as it is", InputError)
-    side, side_findings = build_side(
-        file.obs,
-        file.gene_names,
-        features=choices.features,
-        targets=choices.targets,
-        graph=choices.graph,
-        graph_names=choices.graph_names,
-        graph_min_score=choices.graph_min_score,
-        uns=file.uns,
-    )
+    side, side_findings = build_side(file.obs, file.gene_names, uns=file.uns, **vars(choices.side))
     findings += side_findings
     _stop_on_errors(side_findings, "The side information cannot be used as it is", InputError)
-    plan = _make_plan(file, choices, split)
+    plan = _make_plan(file, choices.plan, split)
     plan_findings = check_plan(plan, file.obs, lambda: _named_chunks(file)) + propose_support(plan, file.obs)
     findings += plan_findings
     _stop_on_errors(plan_findings, "The fold plan leaks", LeakError)
@@ -191,13 +138,13 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
         write_json(staging / "card.json", file.card.to_json())
         save_side(staging / "side", side)
         truth = lay_out_blocks(staging, file, plan, obs)
-        key = None if choices.seal_test is None else SealingKey.read_or_make(choices.seal_test)
+        key = None if choices.plan.seal_test is None else SealingKey.read_or_make(choices.plan.seal_test)
         if key is not None:
             seal_chunks(truth, key.secret)
-        AnalysisPlan(grouping=plan.group_by, seed=choices.seed).save(staging / "plan.toml")
+        AnalysisPlan(grouping=plan.group_by, seed=choices.plan.seed).save(staging / "plan.toml")
         write_choices(staging, {**_facts(data, file, plan, choices), "test_key": None if key is None else key.id})
         laid_out = StudyFolder(staging)
-        findings += _asked(laid_out, choices.asked_for)
+        findings += _asked(laid_out, choices.plan.asked_for)
         write_json(staging / "plan" / "findings.json", [f.to_json() for f in findings])
         laid_out.ledger.begin("study_created", plan_digest=plan.digest, n_samples=len(obs))
         seal_init(laid_out)
@@ -226,7 +173,7 @@ def _require_free(root: Path) -> None:
         raise InputError(f"{root} exists and is not an empty folder. Choose a new folder for the study.")
 
 
-def _require_sealable(root: Path, choices: StudyChoices) -> None:
+def _require_sealable(root: Path, choices: PlanChoices) -> None:
     """A sealed test needs the cipher, a test, and a key that does not lie in the study it is the key of."""
     path = choices.seal_test
     if path is None:
@@ -249,7 +196,7 @@ def _stop_on_errors(findings: Sequence[Finding], what: str, kind: type[StackingE
         raise kind(f"{what}:\n" + "\n".join(f"  - {f.message}" for f in errors))
 
 
-def _placed(file: DataFile, choices: StudyChoices) -> tuple[DataFile, ForeignSplit | None]:
+def _placed(file: DataFile, choices: PlanChoices) -> tuple[DataFile, ForeignSplit | None]:
     """The samples that a split of other software places, and the split; the file as it is where there is none."""
     split = None if choices.plan is None else read_split(choices.plan, file.obs, file.cells)
     if split is None:
@@ -258,7 +205,7 @@ def _placed(file: DataFile, choices: StudyChoices) -> tuple[DataFile, ForeignSpl
     return file.only([s for s in file.sample_ids if s in known], split.findings), split
 
 
-def _make_plan(file: DataFile, choices: StudyChoices, split: ForeignSplit | None) -> FoldPlan:
+def _make_plan(file: DataFile, choices: PlanChoices, split: ForeignSplit | None) -> FoldPlan:
     support = support_rows(file.obs, choices.support) if choices.support else None
     if choices.plan is None:
         return FoldPlan.make(
@@ -302,21 +249,22 @@ def _named_chunks(file: DataFile) -> Iterator[tuple[np.ndarray, Float32, Float32
 
 
 def _facts(data: Path, file: DataFile, plan: FoldPlan, choices: StudyChoices) -> dict[str, object]:
+    how = choices.data
     return {
         "format": FORMAT,
         "data": redacted(data) if is_remote(data) else str(data),
         "group": plan.group_by,
         "folds": plan.n_folds,
         "test": plan.test_share,
-        "support": list(choices.support) or None,
-        "seed": choices.seed,
-        "control_layer": None if choices.delta else choices.control_layer,
-        "controls": choices.controls,
-        "control_label": choices.control_label,
-        "delta": choices.delta,
+        "support": list(choices.plan.support) or None,
+        "seed": choices.plan.seed,
+        "control_layer": None if how.delta else how.control_layer,
+        "controls": how.controls,
+        "control_label": list(how.control_label) or None,
+        "delta": how.delta,
         "made": file.made or None,
-        "cells": choices.cells.to_json() if file.made or choices.cells.as_samples else None,
-        "map": choices.mapping,
+        "cells": _cells(how).to_json() if file.made or how.cells_as_samples else None,
+        "map": dict(how.mapping),
         "n_samples": file.n_samples,
         "n_genes": file.n_genes,
         "has_effect": file.has_effect,
