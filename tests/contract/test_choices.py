@@ -19,7 +19,7 @@ def options_of_init():
     return {p.name: p for p in init.params}
 
 
-@pytest.mark.parametrize("choice", listed(), ids=lambda c: c.name)
+@pytest.mark.parametrize("choice", list(listed()), ids=lambda c: c.name)
 def test_python_and_the_command_line_take_the_same_choices_with_the_same_help(choice):
     parameter = inspect.signature(ps.Study.create).parameters[choice.name]
     assert parameter.default == choice.default and parameter.kind is inspect.Parameter.KEYWORD_ONLY
@@ -43,6 +43,6 @@ def test_text_is_taken_for_a_path_and_one_name_for_several():
 
 
 def test_a_misspelt_option_is_refused_with_the_near_ones(tmp_path):
-    with pytest.raises(UnknownNameError, match="'grup'. Did you mean 'group'"):
+    with pytest.raises(UnknownNameError, match=r"'grup'\. Did you mean 'group'"):
         ps.Study.create(tmp_path / "s", data="x.h5ad", grup="perturbation")
     assert not (tmp_path / "s").exists()

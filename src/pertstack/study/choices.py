@@ -49,8 +49,8 @@ class PlanChoices:
     support: Annotated[
         tuple[str, ...],
         Help(
-            "Rows always fitted on and never scored: kind=single (singles where doubles are asked for), COLUMN=VALUE, a "
-            "yes-or-no column, a file or names of perturbations."
+            "Rows always fitted on and never scored: kind=single (singles where doubles are asked for), COLUMN=VALUE, "
+            "a yes-or-no column, a file or names of perturbations."
         ),
     ] = ()
     asked_for: Annotated[
@@ -65,7 +65,7 @@ class PlanChoices:
     seal_test: Annotated[
         Path | None,
         Help(
-            "Encrypt the test; the key goes into this file (or is read from it), for another to keep until the verdict.",
+            "Encrypt the test; the key goes into this file (or is read from it), which another person keeps.",
             cli={"metavar": "KEYFILE"},
         ),
     ] = None
