@@ -87,7 +87,14 @@ class Choice:
 
 
 def choice_in_words(choice: Choice, *, accused: Collection[str] = (), accepted: Collection[str] = ()) -> str:
-    """The choice in one sentence with its numbers, after models left out for a leak or taken in despite one."""
+    """The choice in one sentence with its numbers.
+
+    Parameters
+    ----------
+    choice : from ``choose``.
+    accused : names of models left out for a leak; named first.
+    accepted : names of models that take part despite an accusation; named before all else, in capitals.
+    """
     said = f"Not stacked, because a probe accuses them: {', '.join(accused)}. " if accused else ""
     if accepted:
         said = f"ACCUSED MODELS TAKE PART, as accepted: {', '.join(accepted)}. {said}"

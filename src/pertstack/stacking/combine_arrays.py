@@ -53,9 +53,18 @@ def combine_arrays(
     embeddings: Mapping[str, ArrayEmbedding] | None = None,
     features: Mapping[str, Any] | None = None,
 ) -> Float32:
-    """Combined prediction of samples in arrays, rows in the order given, (n, n_genes).
+    """Combined prediction of samples in arrays, (n, n_genes) float32, rows in the order given.
 
-    A cell line without development rows takes the mean of the controls given for it as its pooled control.
+    Parameters
+    ----------
+    fitted : a final fit; its ``models`` are read from ``predictions``.
+    predictions : model -> (n, n_genes), treated scale; NaN where a model has no answer.
+    control : (n, n_genes), same unit; zeros for differential values.
+    references : of the development rows. A cell line without such rows takes the mean of the controls given here as its
+        pooled control.
+    cell_line : (n,) names; None where the weights were learned without names.
+    embeddings : model -> vectors and anchors of the same fits, for combiners that read embeddings.
+    features : name -> (n,) sample features as in ``stack``; what is absent counts as unknown.
 
     Raises
     ------

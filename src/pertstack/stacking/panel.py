@@ -90,11 +90,27 @@ class Panel:
         tolerance: float = 0.0,
         ranges: Mapping[str, float] | None = None,
     ) -> Panel:
-        """Gains from a score table; ``metrics`` has the primary first and must be in the table.
+        """Gains from a score table.
 
-        ``tolerance`` is the share of a metric's range that counts as equal; ``ranges`` gives the ranges (distance from
-        the mean of the other perturbations to a perfect score), without which the best single model's distance to a
-        perfect score is taken. Bounds are of t with one degree of freedom less than there are groups; none for one.
+        Bounds are of t with one degree of freedom less than there are groups; none for one.
+
+        Parameters
+        ----------
+        table : scores of out-of-fold rows.
+        names : models and combiners to compare, ``against`` among them.
+        against : the best single model.
+        metrics : the primary first; all in the table.
+        level : one-sided level of every bound.
+        tolerance : share of a metric's range that counts as equal.
+        ranges : metric -> distance from the mean of the other perturbations to a perfect score; without it, the
+            distance of ``against`` to a perfect score.
+
+        Raises
+        ------
+        InputError
+            The table holds no samples.
+        UnknownNameError
+            The table lacks a name or metric.
         """
         for name in (*names, against):
             if name not in table.names:
@@ -157,11 +173,18 @@ class Panel:
         return [g for g in self.gains[name] if not g.not_inferior]
 
     def critical(self, names: Sequence[str], against: str, level: float, n_draws: int, seed: int) -> float:
-        """How many standard errors a gain must be above zero, when ``names`` are tried and the best may be taken.
+        """How many standard errors a gain must be above zero, when several are tried and the best may be taken.
 
-        The ``1 - level`` quantile of the largest studentised gain among them when the signs of whole groups are
-        flipped: all patterns of signs up to ``ALL_SIGNS`` groups, else ``n_draws``. Westfall and Young (1993). At least
-        the quantile of t for one candidate; infinite with one group.
+        The ``1 - level`` quantile of the largest studentised gain among them when the signs of whole groups are flipped
+        (Westfall and Young 1993). At least the quantile of t for one candidate; infinite with one group.
+
+        Parameters
+        ----------
+        names : the candidates, all in the panel.
+        against : what they are compared with.
+        level : one-sided, of all candidates together.
+        n_draws : of signs; all patterns are taken up to ``ALL_SIGNS`` groups.
+        seed : of the draws.
         """
         alone = _quantile(level, self.n_groups)
         if not names or not np.isfinite(alone):

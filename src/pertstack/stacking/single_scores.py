@@ -85,9 +85,15 @@ def score_singles(
 ) -> SingleScores:
     """Goodness of each model on the primary metric over the rows that all models predict (each one's own, if none are).
 
-    Exact for every metric, errors with their sign turned. Only where rows are needed (metrics against the centroid,
-    Spearman, landmarks, retrieval, ...) and no source is there, mean squared error stands in, with a caution. A model
-    without a single defined sample gets -inf.
+    Larger is better: errors have their sign turned. A model without a single defined sample gets -inf.
+
+    Parameters
+    ----------
+    reduction : restricted to the rows that may be seen.
+    primary : metric by name.
+    sums : of the same rows, for the mean squared error.
+    source, references : to read rows where the reduction does not determine the metric (against the centroid, Spearman,
+        landmarks, retrieval, ...). Without them mean squared error stands in there, with a caution.
     """
     metric = parse_metric(primary)
     values = _from_slices(reduction, metric, sums.n_genes)

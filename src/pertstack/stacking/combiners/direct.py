@@ -29,10 +29,16 @@ BEST_STARTS = 4  # starts that are followed to the end; all are looked at
 
 
 def maximise_top_gene(sums: TopGeneSums, starts: Array, *, signed: bool) -> tuple[Array, float]:
-    """Weights of largest mean r |r| and that value; scale is arbitrary (the metric does not see it) and set to sum
-    |w| = 1.
+    """Weights (M,) of largest mean r |r|, and that value. The metric does not see their scale, which is set to sum |w|
+    = 1.
 
-    L-BFGS-B with the exact gradient from the best of the given starts, (n_starts, M); ties go to the earlier start.
+    L-BFGS-B with the exact gradient from the best of the starts; ties go to the earlier start.
+
+    Parameters
+    ----------
+    sums : quadratic forms of the samples to learn from.
+    starts : (n_starts, M); the ``BEST_STARTS`` of largest value are searched from.
+    signed : whether weights may be negative.
     """
     values = np.array([sums.value(start) for start in starts])
     best, most = starts[int(np.argmax(values))], float(values.max())

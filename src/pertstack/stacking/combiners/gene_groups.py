@@ -61,7 +61,15 @@ def by_sets(gene_names: Sequence[str], sets: dict[str, tuple[str, ...]]) -> Labe
 
 
 def by_clusters(sums: Sums, n_groups: int, seed: int) -> Labels:
-    """k-means (Lloyd 1982) on each gene's shrunken weights: genes on which the same models do well stand together."""
+    """Group of every gene, (n_genes,), by k-means (Lloyd 1982) on shrunken weights: genes on which the same models do
+    well stand together.
+
+    Parameters
+    ----------
+    sums : centred sums of the rows to learn from.
+    n_groups : at most this many; fewer where fewer genes differ.
+    seed : of the starts of k-means, four of which are tried.
+    """
     from sklearn.cluster import KMeans  # here, because importing it takes longer than all the rest
 
     weights = fit_per_gene_at(sums, DEFAULT_STRENGTH)

@@ -80,7 +80,15 @@ def fit_per_gene_at(sums: Sums, strength: float) -> Array:
 
 
 def repair(sums: Sums, path: RidgePath, weights: Array, intercept: Array) -> tuple[Array, Array, list[str]]:
-    """Genes whose own rows cannot say (none, too few, or not finite) get the global weights and no intercept."""
+    """Global weights and no intercept for genes whose own rows cannot say; with a caution that counts them.
+
+    Parameters
+    ----------
+    sums : the rows the weights were learned from; genes with fewer than M + 1 of them are repaired.
+    path : the same fit, for the condition of every gene; an ill-conditioned one is cautioned of, not repaired.
+    weights : (n_genes, M); a gene with a value that is not finite is repaired. Copied, not changed.
+    intercept : (n_genes,), delta units; likewise.
+    """
     few = sums.count < sums.n_models + 1
     broken = ~np.isfinite(weights).all(axis=1) | ~np.isfinite(intercept)
     bad = few | broken

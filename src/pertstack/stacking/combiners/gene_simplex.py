@@ -20,10 +20,15 @@ PULLS: Array = np.array([0.0, 0.1, 0.3, 1.0, 3.0, 10.0])
 
 
 def gene_simplex_weights(error_grams: Array, available: Mask, common: Array, pull: float) -> Array:
-    """Per gene ``argmin w'(E_g + pull * c_g E)w`` on the simplex over available models, (n_genes, M).
+    """Per gene ``argmin w'(E_g + pull * c_g E)w`` on the simplex over available models, (n_genes, M), with c_g =
+    trace(E_g) / trace(E). Genes without errors or models get the global weights.
 
-    E is the error gram of all genes and c_g = trace(E_g) / trace(E), so that ``pull`` has no unit: 0 is the gene
-    alone, a large one the global simplex. Genes without errors or models get the global weights.
+    Parameters
+    ----------
+    error_grams : E_g, (n_genes, M, M), sums of products of errors, delta units squared.
+    available : (n_genes, M), False where a model does not predict the gene.
+    common : E, (M, M), the error gram of all genes.
+    pull : >= 0, no unit; 0 is the gene alone, a large one the global simplex.
     """
     n_models = common.shape[0]
     trace = np.einsum("gmm->g", np.where(available[:, :, None] & available[:, None, :], error_grams, 0.0))
@@ -38,7 +43,15 @@ def gene_simplex_weights(error_grams: Array, available: Mask, common: Array, pul
 
 
 def kkt_residuals(grams: Array, weights: Array, available: Mask) -> Array:
-    """Per gene the largest broken optimality condition relative to the largest error, (n_genes,); 0 is optimal."""
+    """Per gene the largest broken optimality condition of ``min w'Ew`` on the simplex, relative to the largest error,
+    (n_genes,); 0 is optimal (Karush, Kuhn and Tucker).
+
+    Parameters
+    ----------
+    grams : (n_genes, M, M) error grams that were minimised.
+    weights : (n_genes, M), sum one.
+    available : (n_genes, M); a gene without an available model has residual 0.
+    """
     gradient = (grams @ weights[:, :, None])[:, :, 0]
     value = (weights * gradient).sum(axis=1)
     scale = np.maximum(np.einsum("gmm->gm", grams).max(axis=1), np.finfo(float).tiny)

@@ -40,8 +40,16 @@ def greedy_counts(error_gram: Array, rounds: int) -> np.ndarray[tuple[int], np.d
 
 
 def bagged_greedy(error_gram: Array, rounds: int, bags: int, *, share: float, rng: np.random.Generator) -> Array:
-    """Mean weights over bags, each greedy over a random share of the models (Caruana et al. 2006); one bag takes
-    all."""
+    """Mean weights over bags, (M,), each greedy over a random share of the models (Caruana et al. 2006).
+
+    Parameters
+    ----------
+    error_gram : (M, M) sums of products of errors, delta units squared.
+    rounds : how many models are added, with replacement.
+    bags : 1 takes all models and draws nothing.
+    share : of the models in a bag, in (0, 1]; at least one.
+    rng : draws the bags.
+    """
     n_models = error_gram.shape[0]
     if bags == 1:
         counts = greedy_counts(error_gram, rounds)

@@ -70,7 +70,18 @@ def greedy_r2_counts(sums: TopGeneSums, rounds: int, *, start: int = 1, models: 
 def bagged_greedy_r2(
     sums: TopGeneSums, rounds: int, *, start: int, usable: Mask, bags: int, share: float, rng: np.random.Generator
 ) -> Array:
-    """Weights of sum one, (M,); with several bags their mean, each bag over a random share of the usable models."""
+    """Weights of sum one, (M,); with several bags their mean, each bag greedy over a random share of the usable models.
+
+    Parameters
+    ----------
+    sums : quadratic forms of R2 Top-k of the samples to learn from.
+    rounds : how many models are added, with replacement.
+    start : column of the model that every bag starts from.
+    usable : (M,), False for models that may not be added.
+    bags : 1 takes all usable models and draws nothing.
+    share : of the usable models in a bag, in (0, 1]; at least one.
+    rng : draws the bags.
+    """
     if bags == 1:
         counts = greedy_r2_counts(sums, rounds, start=start, models=usable)
         return np.asarray(counts / counts.sum())

@@ -24,9 +24,19 @@ def linear(
     cautions: tuple[str, ...] = (),
     learned: bool = True,
 ) -> LinearWeights:
-    """``LinearWeights`` over the evidence's models and genes; coefficients (M,) or (n_genes, M).
+    """``LinearWeights`` over the evidence's models and genes.
 
-    ``learned`` False for weights that rest on no sums, so that cautions about the sums do not concern them.
+    Parameters
+    ----------
+    name : of the combiner.
+    evidence : what was learned from; gives models, genes, ranking, and its cautions.
+    weights : (M,) or (n_genes, M), on ``prediction - reference``.
+    intercept : one number or (n_genes,), delta units.
+    reference : "pooled" or "own" control; None for that of the evidence.
+    by_cell_line : cell line -> (weights, intercept) where they differ from the common ones.
+    facts : what the fit found, as plain JSON.
+    cautions : said beside those of the evidence.
+    learned : False for weights that rest on no sums, so that cautions about the sums do not concern them.
     """
     return LinearWeights(
         name=name,

@@ -21,10 +21,17 @@ DEFAULT_STRENGTH = 0.1  # where there is a single fold and a single cell line, s
 def global_ridge(
     sums: Sums, splits: list[tuple[Sums, Sums]], toward: Toward, strengths: Array = STRENGTHS
 ) -> tuple[Array, dict[str, Any], tuple[str, ...]]:
-    """Weights (M,), facts and cautions. Minimises squared error over all genes plus ``strength * trace / M * |w -
-    w0|²``.
+    """Weights (M,), facts and cautions: least squared error over all genes plus ``strength * trace / M * |w - w0|²``.
 
-    No intercept: ``prediction - reference`` zero means no effect. ``w0`` is zero or the plain mean.
+    No intercept: ``prediction - reference`` zero means no effect.
+
+    Parameters
+    ----------
+    sums : of all rows to learn from.
+    splits : (learn, held) sums, one pair per fold left out, by which the strength is chosen; empty takes
+        ``DEFAULT_STRENGTH`` with a caution.
+    toward : "zero" (w0 = 0) or "equal" (w0 = 1 / M).
+    strengths : (n_strengths,), no unit, > 0, to choose from.
     """
     pooled = one_gene(sums)
     n_models = pooled.n_models

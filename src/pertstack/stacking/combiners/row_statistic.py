@@ -83,7 +83,15 @@ def over_sorted(predictions, rows, table, total, out):  # type: ignore[no-untype
 
 
 def statistic_of(predictions: Float32, rows: Any, statistic: Statistic) -> Float32:
-    """The statistic (n, n_genes) over some models of predictions (all models, n, n_genes), NaN where one is missing."""
+    """An L-statistic per sample and gene over some models, (n, n_genes) float32; taken over those that predict the
+    cell, NaN where none does.
+
+    Parameters
+    ----------
+    predictions : (all models, n, n_genes), treated scale.
+    rows : positions, on the first axis, of the models that take part.
+    statistic : gives the weight of each place of the sorted values.
+    """
     n_models = len(rows)
     table, total = np.zeros((n_models + 1, n_models)), np.ones(n_models + 1)
     for count in range(1, n_models + 1):

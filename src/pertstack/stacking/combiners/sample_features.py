@@ -194,10 +194,16 @@ def softmax(score: Array) -> Array:
 
 
 def mix_rows(tile: Tile, rows: list[int], weights: Array, base: Any, there: Any) -> Float32:
-    """``base + sum_m w_nm (prediction_m - base)`` with weights per sample (n, M); where some models lack a gene or row
-    (``there``, (M, n, n_genes), None when complete) the weights of the others are renormalised to the same sum.
+    """``base + sum_m w_nm (prediction_m - base)``, (n, n_genes); NaN where no model predicts.
 
-    NaN where no model predicts.
+    Parameters
+    ----------
+    tile : predictions of all models, treated scale.
+    rows : positions in the tile of the M models that are mixed.
+    weights : (n, M), one set per sample.
+    base : (n, n_genes), or broadcast to it: the control that deltas refer to.
+    there : (M, n, n_genes), False where a model lacks a row or gene: the weights of the others are renormalised to the
+        same sum. None when complete.
     """
     shape = tile.predictions.shape[1:]
     if there is None:

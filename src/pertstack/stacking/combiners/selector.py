@@ -47,9 +47,15 @@ def goodness_slopes(features: Array, goodness: Array, strength: float) -> tuple[
 
 
 def choose_strength(features: Array, goodness: Array, fold: Any) -> tuple[float, Array]:
-    """Strength by what is realised on folds left out, and that gain over the best model on average, per strength.
+    """Strength by what is realised on folds left out, and the gain over the best model on average, per strength.
 
-    The best is taken if its paired gain exceeds one standard error over samples (Breiman et al. 1984), else none.
+    The best is taken if its paired gain exceeds one standard error over samples (Breiman et al. 1984), else the first.
+
+    Parameters
+    ----------
+    features : (n, J) of samples, known at prediction time.
+    goodness : (n, M), the metric of every model with errors sign-turned: larger is better.
+    fold : (n,) by which rows are left out.
     """
     realised = np.zeros((len(STRENGTHS), len(features)))
     for left in np.unique(fold):

@@ -31,7 +31,13 @@ _LEAST = 0.02  # weight, shared by all models, that the start lends to those of 
 def gate_value_and_gradient(sums: TopGeneSums, features: Array, table: Array) -> tuple[float, Array]:
     """Mean of r |r| over samples with weights ``softmax(features @ table)``, and its derivative (J, M).
 
-    features (n, J) of the samples of ``sums``; dr/dw as in ``stacking/solvers/top_gene.py``, dw/dz of the softmax.
+    dr/dw as in ``stacking/solvers/top_gene.py``, dw/dz of the softmax.
+
+    Parameters
+    ----------
+    sums : quadratic forms of n samples; none gives 0 and no slope.
+    features : (n, J) of the same samples, in their order.
+    table : (J, M); row 0 goes with the constant.
     """
     if not sums.n:
         return 0.0, np.zeros_like(table)
@@ -49,9 +55,14 @@ def gate_value_and_gradient(sums: TopGeneSums, features: Array, table: Array) ->
 
 
 def fit_gate(sums: TopGeneSums, features: Array, start: Array, *, strength: float, hold: Array) -> Array:
-    """Table (J, M) that maximises ``value - strength |slopes|² - 0.001 |constant - hold|²``; row 0 is the constant.
+    """Table (J, M) that maximises ``value - strength |slopes|² - 0.001 |constant - hold|²``, by L-BFGS.
 
-    Infinite strength gives ``hold`` without slopes. L-BFGS from ``start``.
+    Parameters
+    ----------
+    sums, features : as in ``gate_value_and_gradient``.
+    start : (J, M); row 0 is the constant, the others are slopes.
+    strength : >= 0; infinite gives ``hold`` without slopes.
+    hold : (M,), where the constant is held (logits).
     """
     if not np.isfinite(strength) or not sums.n:
         table = np.zeros_like(start)

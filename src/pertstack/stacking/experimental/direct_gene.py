@@ -44,7 +44,17 @@ class TopRows:
 
     @classmethod
     def of(cls, slices: Slices, reference: str, k: int, n_genes: int, usable: Mask, rows: Mask | None) -> TopRows:
-        """The chosen rows of top-gene slices; models that are not usable are zero."""
+        """The chosen rows of top-gene slices that all usable models predict and whose truth varies.
+
+        Parameters
+        ----------
+        slices : of all samples, with at least k genes each.
+        reference : "own" or "pooled": what deltas on the top genes refer to.
+        k : how many top genes.
+        n_genes : of the study; ``genes`` of the slices count up to it.
+        usable : (M,); the others are zero.
+        rows : (n,) samples to take; None for all.
+        """
         at = slice(None) if rows is None else np.flatnonzero(rows)
         genes = np.asarray(slices.genes)[at, :k].astype(np.int64)
         x = np.array(np.asarray(slices.delta)[at, :, :k], dtype=np.float32)
@@ -69,13 +79,19 @@ class TopRows:
 
 
 def gene_deviations(rows: TopRows, weights: Array, strength: float, *, start: Array | None = None) -> Array:
-    """Weights (n_genes, M), none negative, that maximise ``mean r |r| - strength * (M / G) * sum |w_g - w|²``.
+    """Weights (n_genes, M) that maximise ``mean r |r| - strength * (M / G) * sum |w_g - w|²``, by L-BFGS-B.
 
-    ``w`` (M,) are global weights of sum |w| = 1, G the genes that appear, so that a strength of one costs one unit of
-    R2 for deviations as large as equal weights, whatever M and G. L-BFGS-B from ``start`` (default: no deviation);
-    genes that never appear keep ``w``. A signed ``w`` gives signed weights.
+    G is the number of genes that appear, so that a strength of one costs one unit of R2 for deviations as large as
+    equal weights, whatever M and G. Genes that never appear keep ``w``.
 
     References: methods F6 (shrinkage to a common vector) and F8 (gradient); Evgeniou and Pontil (2004).
+
+    Parameters
+    ----------
+    rows : top genes of the samples to learn from.
+    weights : ``w``, (M,), global weights of sum |w| = 1. If none is negative, no answer is; else answers may be.
+    strength : >= 0; infinite gives ``w`` for every gene.
+    start : (n_genes, M); None for no deviation.
     """
     seen = np.unique(rows.genes)
     full = np.tile(weights, (rows.n_genes, 1))

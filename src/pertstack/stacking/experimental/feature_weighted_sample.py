@@ -21,10 +21,15 @@ from pertstack.stacking.sums import Array, Mask, Sums
 
 
 def expanded_over_samples(evidence: Evidence, features: Array, rows: Mask) -> Sums:
-    """Sums of the regressors ``feature_j(sample) * x_m`` over all genes of the chosen samples that every model
-    predicts, as one problem of J * M columns.
+    """Sums of the regressors ``feature_j(sample) * x_m`` over all genes, as one problem of J * M columns.
 
-    features (n, J) in the evidence's order. Products are means over genes, so a count is one sample.
+    Products are means over genes, so a count is one sample.
+
+    Parameters
+    ----------
+    evidence : the rows that may be seen; those that some model did not predict are passed over.
+    features : (n, J) in the evidence's order.
+    rows : (n,), the samples to take.
     """
     size = features.shape[1] * evidence.n_models
     xx, xt, tt, count = np.zeros((size, size)), np.zeros(size), 0.0, 0

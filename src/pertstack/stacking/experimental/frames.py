@@ -98,7 +98,13 @@ class CommonFrame:
 
     @classmethod
     def of(cls, model: str, fits: Sequence[RowEmbeddings], width: int) -> CommonFrame:
-        """The common frame of some fits, at most ``width`` directions; r = 0 where a fit embeds all anchors alike.
+        """The common frame of some fits; r = 0 where a fit embeds all anchors alike.
+
+        Parameters
+        ----------
+        model : whose fits these are; for messages.
+        fits : embeddings of the same anchors by different fits, at least one.
+        width : the frame has at most this many directions.
 
         Raises
         ------

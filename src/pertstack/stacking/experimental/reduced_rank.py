@@ -32,12 +32,18 @@ class LowRank:
 
 
 def low_rank_paths(sums: FeatureSums, strengths: Sequence[float], most: int) -> Iterator[LowRank]:
-    """Slopes of rank up to ``most`` for each penalty, components in order: the first r are the solution of rank r.
+    """Slopes for each penalty in turn, components in order: the first r are the solution of rank r.
 
     Minimises ``|Y - X B|² + p |B|²`` over B of rank r, with ``p = strength * trace(X'X) / F``: the ridge solution
     projected on the leading right singular vectors of its fit to the rows with the penalty's rows added (Mukherjee and
     Zhu 2011, Statistical Analysis and Data Mining 4, 612-622). With ``A = X'X + p`` and ``M = A^-1/2 X'Y`` these are
     M's, so one F x F eigenproblem per penalty does, F being the number of features.
+
+    Parameters
+    ----------
+    sums : centred sums of F features and G targets.
+    strengths : >= 0, no unit.
+    most : largest rank.
     """
     values, vectors = np.linalg.eigh(sums.xx)
     values = np.maximum(values, 0.0)
@@ -54,9 +60,15 @@ def low_rank_paths(sums: FeatureSums, strengths: Sequence[float], most: int) -> 
 
 
 def held_out_errors(path: LowRank, held: FeatureSums, intercept: Array) -> Array:
-    """Squared error on held-out rows of ``intercept + slopes`` of rank 0, 1, ..., r; (r + 1,).
+    """Squared error on held-out rows of ``intercept + slopes`` of rank 0, 1, ..., r; (r + 1,), target units squared.
 
     Components of one path have right factors that are orthogonal, so ranks add up and all cost as much as one.
+
+    Parameters
+    ----------
+    path : of rank r, learned without the held-out rows.
+    held : sums of the held-out rows, same features and targets.
+    intercept : (G,), prediction at ``path.mean_x``.
     """
     xx, xy, yy = held.around(path.mean_x, intercept)
     cross = np.einsum("fk,fk->k", path.left, xy @ path.right.T)

@@ -36,8 +36,15 @@ class Cells:
 def start_net(n_inputs: int, n_sample: int, n_gene: int, hidden: int, rng: np.random.Generator) -> dict[str, Float]:
     """Parameters of an untrained net. The last layer is zero: it predicts no correction.
 
-    Each part has its own stream, and the first input the same slopes however many follow, so that copies of a
-    model change nothing.
+    Each part has its own stream, and the first input the same slopes however many follow, so that copies of a model
+    change nothing.
+
+    Parameters
+    ----------
+    n_inputs : 1 + M: the mixture that is corrected and each model's distance from it.
+    n_sample, n_gene : width of the context of samples and of genes.
+    hidden : width of the hidden layer.
+    rng : spawned once per part.
     """
     parts = dict(zip(("models", "sample", "gene"), (n_inputs, n_sample, n_gene), strict=True))
     net = {}
@@ -54,6 +61,13 @@ def correction(net: dict[str, Float], x: Float, sample: Float, gene: Float) -> t
     """``tanh(x A + sample B + gene C + d) v`` for every cell, (n, g), and the hidden layer (n, g, hidden).
 
     The parts of sample and gene are made once per sample and gene, not per cell.
+
+    Parameters
+    ----------
+    net : parameters from ``start_net`` or ``epochs``.
+    x : (n, g, 1 + M), in units of the truth's root mean square.
+    sample : (n, S) context of samples.
+    gene : (g, C) context of genes.
     """
     inner = x @ net["models"]
     inner += (sample @ net["sample"])[:, None, :] + (gene @ net["gene"])[None, :, :] + net["shift"]
@@ -62,7 +76,14 @@ def correction(net: dict[str, Float], x: Float, sample: Float, gene: Float) -> t
 
 
 def loss_and_gradient(net: dict[str, Float], cells: Cells, decay: float) -> tuple[float, dict[str, Float]]:
-    """Mean squared rest after the correction, plus ``decay`` times the squares of all slopes; and its derivative."""
+    """Mean squared rest after the correction, plus ``decay`` times the squares of all slopes; and its derivative.
+
+    Parameters
+    ----------
+    net : parameters; the derivative has the same keys and shapes.
+    cells : inputs and the rest to be explained.
+    decay : >= 0; the shift is not penalised.
+    """
     made, hidden = correction(net, cells.x, cells.sample, cells.gene)
     wrong = made - cells.rest
     size = wrong.size
@@ -86,9 +107,18 @@ def loss_and_gradient(net: dict[str, Float], cells: Cells, decay: float) -> tupl
 def epochs(
     net: dict[str, Float], cells: Cells, *, rate: float, decay: float, batch: int, rng: np.random.Generator
 ) -> Iterator[dict[str, Float]]:
-    """The net after each further epoch, without end; rows in an order drawn anew, ``batch`` rows a step.
+    """The net after each further epoch, without end; rows in an order drawn anew.
 
     Adam (Kingma and Ba 2015) with its usual constants.
+
+    Parameters
+    ----------
+    net : where to start; not changed.
+    cells : all training cells.
+    rate : step size of Adam.
+    decay : as in ``loss_and_gradient``.
+    batch : samples (rows of cells) a step.
+    rng : draws the order of rows.
     """
     first = {k: np.zeros_like(v) for k, v in net.items()}
     second = {k: np.zeros_like(v) for k, v in net.items()}

@@ -82,9 +82,15 @@ def cross_validated_error(
     toward: Callable[[Sums], Array] | None = None,
     scale: Array | None = None,
 ) -> Array:
-    """Squared error on the rows left out, summed over splits, (n_genes, n_strengths).
+    """Squared error on the rows left out, summed over splits, (n_genes, n_strengths); delta units squared.
 
-    ``toward`` is learned anew on each training part, so that nothing of the held part is known.
+    Parameters
+    ----------
+    splits : (learn, held) sums, one pair per fold left out.
+    strengths : (n_strengths,), as in ``ridge_path``.
+    toward : gives, from the sums of a training part, where weights are pulled to; learned anew for each, so that
+        nothing of the held part is known. None for zero.
+    scale : (n_genes,) penalty units; None for those of each training part.
     """
     total = np.zeros((splits[0][0].n_genes, len(strengths)))
     for learn, held in splits:

@@ -98,6 +98,13 @@ def top_gene_sums(slices: Slices, reference: Reference | str, k: int, rows: Mask
 
     Models that are not usable have zeros. Samples are taken in pieces, so that float64 copies stay small.
 
+    Parameters
+    ----------
+    slices : top genes of n samples.
+    reference : "own" or "pooled": what deltas refer to.
+    k : how many top genes.
+    rows : (n,), the samples to take; None for all.
+
     Raises
     ------
     InputError
@@ -140,7 +147,14 @@ def _centred(slices: Slices, reference: str, k: int, rows: Any = slice(None)) ->
 
 
 def single_r2(slices: Slices, reference: Reference | str, k: int) -> Array:
-    """R2 Top-k of every model alone, (M, n); NaN where undefined (not predicted, constant truth or prediction)."""
+    """R2 Top-k of every model alone, (M, n); NaN where undefined (not predicted, constant truth or prediction).
+
+    Parameters
+    ----------
+    slices : top genes of n samples, at least k each.
+    reference : "own" or "pooled": what deltas refer to.
+    k : how many top genes.
+    """
     n = np.asarray(slices.y).shape[0]
     pieces = [_single_piece(slices, reference, k, slice(at, at + _PIECE)) for at in range(0, max(n, 1), _PIECE)]
     return np.concatenate(pieces, axis=1)
