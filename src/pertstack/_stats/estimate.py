@@ -42,6 +42,21 @@ class Estimate:
 
 
 def check_choices(level: float, resamples: int, method: str) -> None:
+    """Refuse choices of inference that give no interval.
+
+    Parameters
+    ----------
+    level : of a two-sided interval; between 0.5 and 1, both exclusive.
+    resamples : at least 100.
+    method : one of ``Method``.
+
+    Raises
+    ------
+    InputError
+        The level or the number of resamples is out of range.
+    UnknownNameError
+        No such method.
+    """
     if not 0.5 < level < 1:
         raise InputError(f"The level of an interval is {level}; give one between 0.5 and 1, such as 0.95.")
     if resamples < 100:
@@ -51,7 +66,13 @@ def check_choices(level: float, resamples: int, method: str) -> None:
 
 
 def cautions_of(n_groups: int, lo: float, hi: float) -> tuple[str, ...]:
-    """What to say of an interval from so few groups."""
+    """What to say of an interval from so few groups; nothing from ``ROUGH`` on.
+
+    Parameters
+    ----------
+    n_groups : groups with a defined sample.
+    lo, hi : ends of the interval; infinite or NaN where there is none.
+    """
     if n_groups <= 1:
         return ("one group: an interval is not possible",) if n_groups else ("no defined sample",)
     if not np.isfinite([lo, hi]).all():
@@ -76,7 +97,15 @@ def quantile_of(values: Array, level: float) -> float:
 
 
 def bootstrap_t(value: float, error: float, t: Array, level: float) -> tuple[float, float, float]:
-    """Symmetric studentised interval and p-value."""
+    """Symmetric studentised interval and two-sided p-value: (lo, hi, p).
+
+    Parameters
+    ----------
+    value : the estimate.
+    error : its standard error; 0 gives an interval of no width.
+    t : (resamples,) studentised deviations of the resamples; NaN are left out.
+    level : of the interval.
+    """
     known = np.abs(t[~np.isnan(t)])
     if error == 0 or known.size == 0:
         return value, value, 1.0 if value == 0 else 1 / (len(t) + 1)

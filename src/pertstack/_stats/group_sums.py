@@ -94,7 +94,14 @@ class Draws:
 
 
 def draw_counts(n_groups: int, resamples: int, rng: np.random.Generator) -> Iterator[Array]:
-    """How often each group is drawn, (some resamples, n_groups) at a time: n_groups draws with replacement each."""
+    """How often each group is drawn, (some resamples, n_groups) at a time, float64.
+
+    Parameters
+    ----------
+    n_groups : of which as many draws with replacement make a resample.
+    resamples : in all pieces together.
+    rng : draws the groups; the pieces follow from n_groups alone.
+    """
     step = max(1, _CELLS // max(1, n_groups))
     for start in range(0, resamples, step):
         k = min(step, resamples - start)
@@ -103,7 +110,14 @@ def draw_counts(n_groups: int, resamples: int, rng: np.random.Generator) -> Iter
 
 
 def resample(sums: GroupSums, resamples: int, rng: np.random.Generator) -> Draws:
-    """Means and standard errors of all rows in bootstrap resamples of whole groups; no spread (``STILL``) is 0."""
+    """Means and standard errors of all rows in bootstrap resamples of whole groups, (resamples, n_rows) each.
+
+    Parameters
+    ----------
+    sums : by row and group. Standard errors that are less than ``STILL`` of the row's are set to 0: no spread.
+    resamples : how many.
+    rng : draws the groups, the same for all rows.
+    """
     s, c = sums.total.T, sums.count.T  # (n_groups, n_rows)
     least = STILL * np.nan_to_num(sums.errors())
     means, errors = [], []

@@ -58,9 +58,13 @@ def interval(
     resamples: int = RESAMPLES,
     method: Method = "auto",
 ) -> Estimate:
-    """Mean over valid samples of one row (n,) of values (NaN: undefined), resampling whole groups (n,).
+    """Mean over the valid samples of one row, with an interval; whole groups are resampled.
 
-    ``p`` is of the mean being 0; read it for differences only.
+    Parameters
+    ----------
+    values : (n,); NaN where undefined.
+    groups : (n,) labels.
+    rng, level, resamples, method : as in ``intervals``.
     """
     return intervals(np.asarray(values)[None, :], groups, rng=rng, level=level, resamples=resamples, method=method)[0]
 
@@ -74,7 +78,18 @@ def intervals(
     resamples: int = RESAMPLES,
     method: Method = "auto",
 ) -> list[Estimate]:
-    """One estimate per row of ``values`` (n_rows, n); all rows see the same resamples.
+    """One estimate per row; all rows see the same resamples. ``p`` is of the mean being 0; read it for differences
+    only.
+
+    Parameters
+    ----------
+    values : (n_rows, n); NaN where undefined.
+    groups : (n,) labels of what is resampled whole.
+    rng : draws the groups; unused where intervals are exact.
+    level : of a two-sided interval.
+    resamples : 100 or more; unused where intervals are exact.
+    method : "auto" flips the signs of whole groups where there are few, and takes the symmetric bootstrap-t of groups
+        elsewhere; others by name, see ``Method``.
 
     Raises
     ------
@@ -101,9 +116,15 @@ def difference_to_fixed(
     resamples: int = RESAMPLES,
     method: Method = "auto",
 ) -> Estimate:
-    """Paired mean of ``first - second`` (n,) over the samples on which both are defined.
+    """Paired mean of ``first - second`` over the samples on which both are defined.
 
     For a competitor that was named without looking at these values: the mean, or the model that was best out of fold.
+
+    Parameters
+    ----------
+    first, second : (n,), one score per sample, NaN where undefined.
+    groups : (n,) labels of what is resampled whole.
+    rng, level, resamples, method : as in ``intervals``.
     """
     paired = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     return interval(paired, groups, rng=rng, level=level, resamples=resamples, method=method)

@@ -20,10 +20,17 @@ from pertstack._stats.group_sums import GroupSums, draw_counts, resample
 def max_t(
     differences: Array, groups: Array, *, rng: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES
 ) -> list[Estimate]:
-    """Simultaneous intervals and adjusted p-values for several paired differences (n_rows, n) to one reference.
+    """Simultaneous intervals and adjusted p-values for several paired differences to one reference.
 
     The chance that any of the intervals misses its target is 1 - ``level``. Single-step max-|t| (Westfall and Young
     1993) with whole groups resampled; few groups make it rough, and a caution says so.
+
+    Parameters
+    ----------
+    differences : (n_rows, n), per sample; NaN where undefined.
+    groups : (n,) labels.
+    rng, resamples : of the draws of groups, shared by all rows.
+    level : of all intervals together.
     """
     check_choices(level, resamples, "auto")
     sums = GroupSums.of(differences, groups)
@@ -92,8 +99,21 @@ def model_confidence_set(
 ) -> ConfidenceSet:
     """Hansen, Lunde and Nason (2011) Econometrica 79:453, statistic T_max, with whole groups resampled.
 
-    Models (n_models, n) are taken out one by one, the worst first, while the hypothesis that all that remain are equal
-    is rejected. A model's p is the largest p met up to its leaving; the last model has 1.
+    Models are taken out one by one, the worst first, while the hypothesis that all that remain are equal is rejected. A
+    model's p is the largest p met up to its leaving; the last model has 1.
+
+    Parameters
+    ----------
+    values : (n_models, n) scores per sample; NaN where undefined.
+    groups : (n,) labels.
+    rng, resamples : of the draws of groups, shared by all models.
+    better : 1 where more is better, -1 for errors.
+    level : chance that the set holds the best model.
+
+    Raises
+    ------
+    InputError
+        Fewer than two groups, or a model without a defined mean.
     """
     check_choices(level, resamples, "auto")
     sums = GroupSums.of(values, groups)
@@ -131,9 +151,22 @@ def bbc(
 ) -> Estimate:
     """What the best of C candidates scores on groups that did not choose it: bootstrap bias corrected cross-validation.
 
-    In each resample of whole groups the best of the rows (C, n) is chosen on the groups drawn and scored on the others
-    (Tsamardinos, Greasidou and Borboudakis 2018, Machine Learning 107:1895). ``value`` is the mean of these scores, the
-    interval their quantiles. It estimates the score of the winner, free of the optimism of having been chosen.
+    In each resample of whole groups the best row is chosen on the groups drawn and scored on the others (Tsamardinos,
+    Greasidou and Borboudakis 2018, Machine Learning 107:1895). ``value`` is the mean of these scores, the interval
+    their quantiles. It estimates the score of the winner, free of the optimism of having been chosen.
+
+    Parameters
+    ----------
+    values : (C, n) scores per sample; NaN where undefined.
+    groups : (n,) labels.
+    rng, resamples : of the draws of groups.
+    better : 1 where more is better, -1 for errors.
+    level : of the interval.
+
+    Raises
+    ------
+    InputError
+        No group is ever left out: fewer than two, or none defined.
     """
     check_choices(level, resamples, "auto")
     sums = GroupSums.of(values, groups)
@@ -171,10 +204,20 @@ def _ratio(total: Array, count: Array) -> Array:
 
 
 def corrected_resampled_t(differences: Array, *, test_to_train: float, level: float = 0.95) -> Estimate:
-    """t-test of fold differences (k,) whose training sets overlap: variance times ``1 / k + test_to_train``.
+    """t-test of fold differences whose training sets overlap: variance times ``1 / k + test_to_train``.
 
-    ``test_to_train`` is the size of a test fold over that of its training rows: 1 / (K - 1) in K-fold cross-validation.
     Nadeau and Bengio (2003) Machine Learning 52:239.
+
+    Parameters
+    ----------
+    differences : (k,), one per fold, finite.
+    test_to_train : size of a test fold over that of its training rows: 1 / (K - 1) in K-fold cross-validation.
+    level : of the interval, two-sided.
+
+    Raises
+    ------
+    InputError
+        Fewer than two differences, one that is not finite, or a ratio that is not positive.
     """
     d = np.asarray(differences, dtype=np.float64)
     if d.ndim != 1 or len(d) < 2 or not np.isfinite(d).all() or test_to_train <= 0:

@@ -35,14 +35,27 @@ def split_ends(total: Array, count: Array) -> tuple[Array, Array]:
 
 
 def flip_interval(total: Array, count: Array, level: float) -> tuple[float, float]:
-    """All t that the two-sided sign-flip test does not reject at 1 - level; infinite with too few groups."""
+    """All t that the two-sided sign-flip test does not reject at 1 - level; infinite with too few groups.
+
+    Parameters
+    ----------
+    total : (n_groups,) sums of the values of each group.
+    count : (n_groups,) how many values; the mean is ``total.sum() / count.sum()``.
+    level : of the interval.
+    """
     low, high = split_ends(total, count)
     allowed = int(np.floor((1 - level) * len(low) + 1e-9))  # rejected while p(t) <= 1 - level
     return (float(low[allowed]), float(high[::-1][allowed])) if allowed < len(low) else (np.nan, np.nan)
 
 
 def flip_p(total: Array, count: Array, at: float = 0.0) -> float:
-    """Two-sided p-value of mean == ``at``: the share of splits whose half means have it between them."""
+    """Two-sided p-value of a mean: the share of splits whose half means have it between them.
+
+    Parameters
+    ----------
+    total, count : (n_groups,), as in ``flip_interval``.
+    at : the mean that is tested.
+    """
     low, high = split_ends(total, count)
     n_low = np.searchsorted(low, at, side="right")  # lower end <= at
     n_above = len(high) - np.searchsorted(high, at, side="left")  # upper end >= at

@@ -30,7 +30,17 @@ def bounds_to_best(
     level: float,
     resamples: int,
 ) -> list[Estimate]:
-    """Estimates for ``rows`` of ``values`` (n_rows, n) against the best of the rows ``pool``; more is better."""
+    """Estimates for some rows against the best of a pool; more is better.
+
+    Parameters
+    ----------
+    values : (n_rows, n) scores per sample, NaN where undefined; errors with their sign turned.
+    pool : positions of the rows among which the best is; a row without a defined mean is left out of it.
+    groups : (n,) labels.
+    rows : positions of the rows to compare, each of which may be in the pool.
+    rng, resamples : of the draws of groups, shared by all pairs; unused where signs are flipped.
+    level : of the bounds.
+    """
     wanted = list(rows)
     means = GroupSums.of(values, groups).means()
     if np.isnan(means[pool]).all():

@@ -24,6 +24,20 @@ _SAME = 1e-9
 def wild_weights(kind: WildWeights, n_groups: int, resamples: int, rng: np.random.Generator) -> Array:
     """(n_draws, n_groups) weights of mean 0 and variance 1; all 2^C sign patterns where they are no more than draws.
 
+    Parameters
+    ----------
+    kind : "rademacher" (signs) or "webb" (six points, for few groups).
+    n_groups : columns.
+    resamples : rows, unless all sign patterns are fewer.
+    rng : draws the weights; unused for all sign patterns.
+
+    Raises
+    ------
+    UnknownNameError
+        No such kind.
+
+    Examples
+    --------
     >>> wild_weights("rademacher", 2, 100, np.random.default_rng(0)).tolist()
     [[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]]
     """
@@ -54,7 +68,15 @@ def wild_p(total: Array, count: Array, weights: Array, at: float = 0.0) -> float
 
 
 def wild_interval(total: Array, count: Array, weights: Array, level: float) -> tuple[float, float]:
-    """All values that ``wild_p`` does not reject at ``1 - level``; infinite ends where every value stands."""
+    """All values that ``wild_p`` does not reject at ``1 - level``; infinite ends where every value stands.
+
+    Parameters
+    ----------
+    total : (n_groups,) sums of the values of each group.
+    count : (n_groups,) how many values.
+    weights : (n_draws, n_groups) from ``wild_weights``.
+    level : of the interval.
+    """
     n = float(count.sum())
     value = float(total.sum()) / n
     step = float(np.sqrt(((total - value * count) ** 2).sum())) / n

@@ -35,7 +35,14 @@ def gain_of(board: Leaderboard, row: LeaderboardRow) -> Found:
 
 
 def differences_figure(board: Leaderboard, split: Split | None = None, *, every: bool = False) -> Figure:
-    """The best ten rows, what was chosen and the best single model, or ``every`` row; right of zero is better."""
+    """Rows with their difference to the best single model and its interval; right of zero is better.
+
+    Parameters
+    ----------
+    board : whose deciding metric is drawn.
+    split : "oof" or "test"; None for the test once it was opened.
+    every : all rows instead of the best ten, what was chosen and the best single model.
+    """
     kept = first_names(board, split)
     rows = [r for r in board.ranked(split) if every or r.name in kept][::-1]
     best = board.best_single or "the best single model"

@@ -137,9 +137,15 @@ def answer(board: Leaderboard) -> list[Text]:
 
 
 def short_table(board: Leaderboard, *, width: int, every: bool = False, split: Split | None = None) -> Group | Table:
-    """The best ten rows, what was chosen, the best single model; all of them with ``every``.
+    """The best ten rows, what was chosen and the best single model, with a line on how many more there are.
 
-    Narrower than ``WIDE`` each row takes two lines, names are never cut and numbers never broken.
+    Parameters
+    ----------
+    board : to print.
+    width : columns of the terminal; under ``WIDE`` each row takes two lines, so that names are never cut and numbers
+        never broken.
+    every : all rows.
+    split : "oof" or "test"; None for the test once it was opened.
     """
     ranked = board.ranked(split)
     kept = first_names(board, split) | ({r.name for r in ranked} if every else set())

@@ -43,7 +43,20 @@ def best_single_of(table: ScoreTable, setting: Setting) -> str:
 
 
 def rows_of(split: Split, table: ScoreTable, setting: Setting, resampling: Resampling) -> list[LeaderboardRow]:
-    """Every name of a table with its scores on every metric."""
+    """Every name of a table with its scores on every metric.
+
+    Parameters
+    ----------
+    split : which rows were scored, "oof" or "test".
+    table : the scores; its names are in ``setting.kinds``.
+    setting : kinds, the deciding metric, cautions by name.
+    resampling : makes the intervals.
+
+    Raises
+    ------
+    InputError
+        A name without a kind.
+    """
     missing = [n for n in table.names if n not in setting.kinds]
     if missing:
         raise InputError(f"No kind is given for {missing}; every scored name is base, combiner, reference or ceiling.")
@@ -93,7 +106,15 @@ def _row_cautions(cell: ScoreCell, kind: Kind) -> list[str]:
 def decompositions_of(
     table: ScoreTable, setting: Setting, resampling: Resampling, best: str
 ) -> dict[str, Decomposition]:
-    """Every combiner and reference against the best single model; strata for the chosen one only."""
+    """Every combiner, reference and the chosen one against the best single model; strata for the chosen one only.
+
+    Parameters
+    ----------
+    table : scores, one row per sample.
+    setting : kinds, the deciding metric, what was chosen.
+    resampling : makes the intervals.
+    best : name of the best single model.
+    """
     where = {name: i for i, name in enumerate(table.names)}
     primary = need_metric(table.metrics, setting.primary)
     groups = table.samples["group"].to_numpy()
@@ -137,7 +158,15 @@ def _strata(table: ScoreTable, setting: Setting) -> dict[str, list[str | None]]:
 def views_of(
     table: ScoreTable, setting: Setting, resampling: Resampling, best: str
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
-    """By cell line, the gain with each cell line left out, scaled scores and why there are none; see ``views.py``."""
+    """By cell line, the gain with each cell line left out, scaled scores and why there are none; see ``views.py``.
+
+    Parameters
+    ----------
+    table : scores, one row per sample.
+    setting : the deciding metric, what was chosen, floor and ceiling.
+    resampling : makes the intervals.
+    best : name of the best single model; judged itself where nothing was chosen.
+    """
     primary = need_metric(table.metrics, setting.primary)
     values = matrix(table, primary)
     where = {name: i for i, name in enumerate(table.names)}

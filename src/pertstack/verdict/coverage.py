@@ -96,7 +96,14 @@ class CrossConformal:
 
 
 def guaranteed_coverage(level: float, n: int, n_folds: int) -> float:
-    """What is proven for CV+ at 1 - alpha = ``level`` with n groups in K folds (Barber et al. 2021, theorem 4)."""
+    """What is proven for CV+ (Barber et al. 2021, theorem 4).
+
+    Parameters
+    ----------
+    level : 1 - alpha, nominal.
+    n : groups.
+    n_folds : K.
+    """
     alpha = 1 - level
     slack = min(2 * (1 - 1 / n_folds) / (n / n_folds + 1), (1 - n_folds / n) / (n_folds + 1))
     return max(0.0, 1 - 2 * alpha - slack)
@@ -114,7 +121,21 @@ def collect_residuals(
     """Residual lists of out-of-fold rows.
 
     One row is drawn per group, cell line and fold (samples of a group are alike, so more would count one thing twice).
-    ``combine`` per fold must have been learned without the fold. Memory: one tile, and the drawn rows of one block.
+    Memory: one tile, and the drawn rows of one block.
+
+    Parameters
+    ----------
+    source : development rows, block by block.
+    combine : one combination, or by fold, each learned without the fold.
+    references : of the same rows.
+    seed : of the draw of one row per group.
+    keep : residuals kept per gene, cell line and fold, at most.
+    memory : bytes that a tile may take.
+
+    Raises
+    ------
+    InputError
+        The source holds held-out test rows.
     """
     drawn = _one_per_group(samples_of(source), seed)
     kept: dict[tuple[str, int], list[Float32]] = {}
@@ -173,6 +194,15 @@ def measured_coverage(
 
     Columns cell_line, coverage (share of sample-gene values), width (mean, over finite intervals), n (samples), own
     (the cell line has its own residuals). Values without a prediction are left out; None where there are no others.
+
+    Parameters
+    ----------
+    source : judged rows with their truth.
+    combine : gives the centre of the intervals.
+    references : of the development rows.
+    conformal : from ``collect_residuals``.
+    level : 1 - alpha, nominal.
+    memory : bytes that a tile may take.
     """
     sums: dict[str, Array] = {}
     for line, inside, width, defined in _judged(
@@ -207,8 +237,16 @@ def check_coverage(
 ) -> dict[str, Any]:
     """Residuals from out-of-fold rows, coverage on judged rows: the facts of ``results/coverage.json``.
 
-    ``by_fold`` maps each fold to the combination learned without it; ``final`` is the one that ships. The centre of the
-    intervals is the shipped prediction, since models of single folds do not predict judged rows.
+    Parameters
+    ----------
+    development : out-of-fold rows.
+    by_fold : fold -> the combination learned without it, or one for all.
+    judged : rows with their truth.
+    final : the combination that ships: the centre of the intervals, since models of single folds do not predict judged
+        rows.
+    references : of the development rows.
+    level : 1 - alpha, nominal.
+    seed, memory : as in ``collect_residuals``.
     """
     conformal = collect_residuals(development, by_fold, references, seed=seed, memory=memory)
     table = measured_coverage(judged, final, references, conformal, level=level, memory=memory)

@@ -27,10 +27,17 @@ if TYPE_CHECKING:
 def known_at_fit(
     tables: Mapping[Split, ScoreTable], setting: Setting, name: str, resampling: Resampling
 ) -> dict[str, Any] | None:
-    """Scores of ``name`` on the deciding metric by view and level; None where all rows were known alike.
+    """Scores of one name on the deciding metric by view and level; None where all rows were known alike.
 
     ``rows``: view, level, and for ``oof`` and ``test`` n, value, ci (None without rows); ``gap``: test less out of
     fold, with an interval from both (their groups are disjoint, so half-widths add as squares).
+
+    Parameters
+    ----------
+    tables : "oof", and "test" once opened -> scores.
+    setting : what was fitted; without it the answer is None.
+    name : what ships.
+    resampling : makes the intervals.
     """
     if setting.fitted is None:
         return None

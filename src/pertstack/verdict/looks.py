@@ -102,7 +102,12 @@ class Thresholdout:
             )
 
     def look(self, out_of_fold: float, test: float, rng: np.random.Generator) -> tuple[Answer, Thresholdout]:
-        """Ask for one mean, given as measured out of fold and on the test.
+        """Ask for one mean; the answer, and the state after it.
+
+        Parameters
+        ----------
+        out_of_fold, test : the mean as measured on either, in the metric's unit.
+        rng : Laplace noise on threshold and answer.
 
         Raises
         ------
@@ -167,7 +172,14 @@ def price_of_looks(looks: int, error: float) -> float:
 
 
 def looks_in_words(looks: int, planned: int, error: float | None = None) -> str:
-    """One sentence under the table: how often the test was opened and what that costs."""
+    """One sentence under the table: how often the test was opened and what that costs.
+
+    Parameters
+    ----------
+    looks : how often.
+    planned : how often the plan allows for.
+    error : standard error of a score, by which the price is counted; None to leave the price out.
+    """
     times = {1: "once", 2: "twice"}.get(looks, f"{looks} times")
     said = f"The held-out test was opened {times}" + (f" ({planned} planned)." if looks != planned else ", as planned.")
     if looks <= 1 or error is None:

@@ -29,9 +29,19 @@ def oof_board(
     seed: int = 0,
     metrics: Sequence[str] | None = None,
 ) -> Leaderboard:
-    """The board of a stack on all metrics, or on those named, the deciding one among them.
+    """The board of a stack. Intervals resample whole groups, as the verdict's do; every row's difference is that to the
+    best single model.
 
-    Intervals resample whole groups, as the verdict's do; every row's difference is that to the best single model.
+    Parameters
+    ----------
+    scores : of out-of-fold rows.
+    nested : says what is a combiner.
+    choice : what ships, and the deciding metric.
+    headline : one sentence over the board.
+    unit : what a group is, in words.
+    looks : how often the test was opened.
+    seed : of the resamples.
+    metrics : to show beside the deciding one; None for all.
     """
     if metrics is not None:
         kept = [m for m in scores.metrics if m in {*metrics, choice.primary}]

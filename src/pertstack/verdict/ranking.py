@@ -20,7 +20,16 @@ UNSEEN = "What the models were fitted on is not known here: a model that saw the
 
 
 def rank(table: ScoreTable, setting: Setting, resampling: Resampling, best: str, n_groups: int) -> Decision:
-    """The answer of an evaluation: the best base model against the next one and against the floor."""
+    """The answer of an evaluation: the best base model against the next one and against the floor.
+
+    Parameters
+    ----------
+    table : scores, one row per sample.
+    setting : kinds, the deciding metric, floors (``no_drug``), doubts and accusations.
+    resampling : makes the intervals.
+    best : name of the base model of best mean.
+    n_groups : scored groups; under ``FEW_GROUPS`` a reason says so.
+    """
     sign = direction(setting.primary)
     values, groups = matrix(table, setting.primary), table.samples["group"].to_numpy()
     at = {name: i for i, name in enumerate(table.names)}

@@ -43,15 +43,36 @@ class Resampling(SeveralResampling, Protocol):
         ...
 
     def compare(self, first: Array, second: Array, groups: Array) -> Difference:
-        """Paired difference of two rows (n,)."""
+        """Paired difference of two rows over the samples on which both are defined.
+
+        Parameters
+        ----------
+        first, second : (n,) scores per sample, NaN where undefined.
+        groups : (n,), resampled whole.
+        """
         ...
 
     def differences(self, values: Array, second: Array, groups: Array) -> list[Difference]:
-        """Paired differences of every row of ``values`` (n_names, n) to one row (n,)."""
+        """Paired differences of every row to one.
+
+        Parameters
+        ----------
+        values : (n_names, n) scores per sample, NaN where undefined.
+        second : (n,).
+        groups : (n,), resampled whole.
+        """
         ...
 
     def versus_best(self, values: Array, candidates: Array, groups: Array, sign: int) -> list[Difference]:
-        """Every row minus the best row among ``candidates`` (mask over rows), whichever of them that is."""
+        """Every row minus the best candidate, whichever of them that is; bounds hold against all of them.
+
+        Parameters
+        ----------
+        values : (n_names, n) scores per sample, NaN where undefined.
+        candidates : (n_names,) mask.
+        groups : (n,), resampled whole.
+        sign : 1 where more is better, -1 for errors.
+        """
         ...
 
 

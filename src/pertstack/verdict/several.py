@@ -27,7 +27,14 @@ class SeveralResampling(Protocol):
     """Inference about many rows at once; ``resampling.GroupResampling``."""
 
     def confidence_set(self, values: Array, groups: Array, sign: int) -> ConfidenceSet | None:
-        """Which rows of ``values`` (n_names, n) cannot be told from the best; None with fewer than two groups."""
+        """Which rows cannot be told from the best; None with fewer than two groups.
+
+        Parameters
+        ----------
+        values : (n_names, n) scores per sample, NaN where undefined.
+        groups : (n,), resampled whole.
+        sign : 1 where more is better, -1 for errors.
+        """
         ...
 
     def simultaneous(self, differences: Array, groups: Array) -> list[Estimate]:
@@ -35,7 +42,12 @@ class SeveralResampling(Protocol):
         ...
 
     def best_of(self, values: Array, groups: Array, sign: int) -> Estimate | None:
-        """What the best of the rows scores on groups that did not choose it; None with fewer than two groups."""
+        """What the best of the rows scores on groups that did not choose it; None with fewer than two groups.
+
+        Parameters
+        ----------
+        values, groups, sign : as in ``confidence_set``.
+        """
         ...
 
 

@@ -57,6 +57,12 @@ def leave_cell_line_out(
     """The paired difference with each cell line left out in turn: does the gain hang on one of them?
 
     Columns left_out, difference, ci_lo, ci_hi, n. Empty when there are fewer than two cell lines.
+
+    Parameters
+    ----------
+    first, second : (n,) scores per sample, NaN where undefined.
+    cell_lines, groups : (n,) names.
+    compare : (first, second, groups) -> paired difference with its interval.
     """
     known = sorted({str(x) for x in cell_lines})
     lines: list[dict[str, Any]] = []
@@ -74,8 +80,16 @@ def scaled_scores(
     """s = (u - b) / (r - b): the share of the way from the best no-drug baseline b to the replicate predictor r.
 
     All three means are taken over the samples where the replicate predictor is defined, because replicates often exist
-    for some samples only. ``values`` is (n_names, n). Returns the table (name, value, floor, ceiling, scaled) and, when
-    it is empty, the reason in words.
+    for some samples only. Returns the table (name, value, floor, ceiling, scaled) and, when it is empty, the reason in
+    words.
+
+    Parameters
+    ----------
+    names : of the rows.
+    values : (n_names, n) scores per sample, NaN where undefined.
+    metric : says which way is better.
+    no_drug : names of baselines that never see the perturbation; those not scored are passed over.
+    replicate : name of the replicate predictor; None where there are no replicates.
     """
     empty = pd.DataFrame(columns=["name", "value", "floor", "ceiling", "scaled"])
     where = {name: i for i, name in enumerate(names)}

@@ -10,6 +10,14 @@ from pertstack._base.shown import count_of
 def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
     """A number for people, with a real minus sign; a dash where there is none.
 
+    Parameters
+    ----------
+    value : None, NaN and infinite give the dash.
+    digits : after the point.
+    sign : a plus sign before positive numbers.
+
+    Examples
+    --------
     >>> number(0.01234), number(-0.5, sign=True), number(None)
     ('0.012', '−0.500', '—')
     """
@@ -26,6 +34,14 @@ def interval(bounds: tuple[float, float] | None, digits: int = 3, *, sign: bool 
 
     Bounds on one side of zero are never rounded to zero: as many digits are shown as it takes, up to six.
 
+    Parameters
+    ----------
+    bounds : (lo, hi); None for no interval.
+    digits : after the point, at least.
+    sign : a plus sign before positive bounds.
+
+    Examples
+    --------
     >>> interval((0.00042, 0.0105)), interval((-0.003, 0.0))
     ('[0.0004, 0.0105]', '[−0.003, 0.000]')
     """
@@ -40,6 +56,8 @@ def interval(bounds: tuple[float, float] | None, digits: int = 3, *, sign: bool 
 def unit_words(unit: str) -> str:
     """What is resampled, as a noun.
 
+    Examples
+    --------
     >>> unit_words("cell_line"), unit_words("perturbation+cell_line")
     ('cell line', 'pair of perturbation and cell line')
     """
@@ -50,6 +68,8 @@ def unit_words(unit: str) -> str:
 def count_units(n: int, unit: str) -> str:
     """A count of what is resampled.
 
+    Examples
+    --------
     >>> count_units(11, "cell_line"), count_units(2, "perturbation+cell_line")
     ('11 cell lines', '2 pairs of perturbation and cell line')
     """

@@ -35,10 +35,25 @@ def fold_fingerprint(
     """Do the predictions carry the mark of the folds they claim?
 
     A model fitted without a fold has, in its level, the mean of the other folds: where a fold's truth is high, its
-    out-of-fold predictions are a little low. The covariance of fold means of truth and prediction is therefore lower
-    at the true folds than at folds made by shuffling whole groups. A mark that is seen supports the claim. One that is
-    not seen is no accusation: a model fitted on all rows, or on other folds, lacks it, but so does one without a fitted
+    out-of-fold predictions are a little low. The covariance of fold means of truth and prediction is therefore lower at
+    the true folds than at folds made by shuffling whole groups. A mark that is seen supports the claim. One that is not
+    seen is no accusation: a model fitted on all rows, or on other folds, lacks it, but so does one without a fitted
     level, and in the predictions of honest flexible models it drowns (42 to 80 % of them were accused once).
+
+    Parameters
+    ----------
+    predictions, truth : (n, n_genes), treated scale.
+    folds : (n,), as claimed.
+    groups : (n,), each in one fold.
+    rng : shuffles the groups.
+    cell_lines : (n,), within which means are taken; None for one.
+    permutations : how many shuffles.
+    model : for the message.
+
+    Raises
+    ------
+    InputError
+        A group has samples in several folds.
     """
     lines = np.zeros(len(folds), dtype=object) if cell_lines is None else np.asarray(cell_lines)
     _, group = np.unique(np.asarray(groups).astype(str), return_inverse=True)
@@ -82,10 +97,17 @@ def oof_against_fit(
 ) -> Finding:
     """Is the error on rows claimed as out-of-fold as small as on rows the model was fitted on?
 
-    Errors (n,) per sample of the claimed out-of-fold predictions, of the same model on rows it was fitted on, and of a
-    baseline without the perturbation. ``share`` = (oof - fit) / (base - fit): 0 is "as good as on seen rows", 1 is "no
-    better than the baseline". A share below 0.1 is a warning, no proof: a model with few parameters and many rows has
-    it by right.
+    ``share`` = (oof - fit) / (base - fit): 0 is "as good as on seen rows", 1 is "no better than the baseline". A share
+    below 0.1 is a warning, no proof: a model with few parameters and many rows has it by right.
+
+    Parameters
+    ----------
+    oof_error : (n,), error per sample of the predictions claimed as out-of-fold.
+    fit_error : (n,), of the same model on rows it was fitted on.
+    base_error : (n,), of a baseline without the perturbation.
+    groups : (n,), resampled whole.
+    rng : draws the groups.
+    model : for the message.
     """
     errors = np.stack([np.asarray(e, dtype=np.float64) for e in (oof_error, fit_error, base_error)])
     if np.array_equal(errors[0], errors[1]):

@@ -35,9 +35,17 @@ def too_good(
 ) -> Finding:
     """Is the error below the noise of replicates, which cannot be predicted?
 
-    Samples of one ``condition`` (same perturbation, dose, time, cell line and, where known, plate) differ by noise
-    alone, so the expected squared error of an honest prediction is at least their variance. Only conditions with two
-    or more samples are used. Groups are resampled whole.
+    Samples of one condition differ by noise alone, so the expected squared error of an honest prediction is at least
+    their variance.
+
+    Parameters
+    ----------
+    predictions, truth : (n, n_genes), treated scale.
+    conditions : (n,), the same for the same perturbation, dose, time, cell line and, where known, plate; only those
+        with two or more samples are used.
+    groups : (n,), resampled whole.
+    rng : draws the groups.
+    model : for the message.
     """
     rows, code, size = _replicated(conditions)
     if len(rows) == 0:
@@ -90,8 +98,15 @@ def replicate_noise(
     models then give correlations around 0. Judged against pairs matched at random, on the mean and on the number of
     extreme pairs, so that a few memorised rows show as well.
 
-    ``batches`` (n,): plates, where known; by default samples with the same control row are a batch, since a control
-    that is the mean of a plate names the plate.
+    Parameters
+    ----------
+    predictions, truth, control : (n, n_genes), treated scale.
+    conditions : (n,), by which replicates are known.
+    rng : draws the random matches.
+    batches : (n,) plates; None for samples with the same control row, since a control that is the mean of a plate names
+        the plate.
+    model : for the message.
+    sample_ids : (n,), to name the pairs that are told apart; None for none.
     """
     named = batches is not None
     batch = np.asarray(batches).astype(str) if named else control_batches(control)
@@ -156,6 +171,15 @@ def known(value: float) -> float | None:
 
 
 def not_applicable(probe: str, why: str, where: str, numbers: dict[str, Any] | None = None) -> Finding:
+    """A note that a probe could not be run, which differs from "passed".
+
+    Parameters
+    ----------
+    probe : its name; the code of the finding begins with it.
+    why : in words, without a full stop.
+    where : the model.
+    numbers : what is known all the same.
+    """
     return Finding(
         "note", f"{probe}_not_applicable", f"Could not be tested: {why}.", where=where, numbers=numbers or {}
     )
@@ -180,6 +204,12 @@ def batch_effects(rows: Array, conditions: Array, batch: Array) -> Array:
 
     Least squares on rows less the mean of their condition, so that the effects of perturbations do not enter. Batches
     under ``LEAST_OF_BATCH`` such rows, and those never compared with another, owe nothing.
+
+    Parameters
+    ----------
+    rows : (n, n_genes), treated scale.
+    conditions : (n,), by which replicates are known.
+    batch : (n,) names.
     """
     within, code, size = _replicated(conditions)
     effect = np.zeros(np.shape(rows))

@@ -33,6 +33,14 @@ def noise_floor(
     difference is expected to be noise (1 / n_a + 1 / n_b), so their mean has n_a n_b / n^2 of it. An honest prediction
     errs at least as much. A model that keeps the means of conditions shows here although it says the same for all
     replicates.
+
+    Parameters
+    ----------
+    predictions, truth : (n, n_genes), treated scale.
+    conditions : (n,), by which replicates are known; at least five with two or more samples.
+    groups : (n,), resampled whole.
+    rng : draws the groups.
+    model : for the message.
     """
     _, code = np.unique(np.asarray(conditions).astype(str), return_inverse=True)
     size = np.bincount(code)
@@ -93,6 +101,13 @@ def jump(model: str, models: Sequence[str], oof: ScoreTable, test: ScoreTable, *
     so its best fold is what the test is held against. The test may be easier, and final fits saw more rows: what the
     median of the other models gains is taken off. Groups are drawn again on both sides. It is an error where the model
     is also ahead of every other on the test, and a warning where it is not: training may have failed in every fold.
+
+    Parameters
+    ----------
+    model : the one that is asked about.
+    models : all base models; at least two others are needed.
+    oof, test : scores with squared errors of these models and of no change.
+    rng : draws the groups.
     """
     others = [m for m in models if m != model and all(m in t.names for t in (oof, test))]
     if len(others) < 2 or not all(m in t.names and ERROR in t.metrics for t in (oof, test) for m in (model, NO_CHANGE)):

@@ -64,7 +64,16 @@ def sample_rows(source: BlockSource, rng: np.random.Generator) -> Sampled:
 
 
 def read_rows(source: BlockSource, blocks: Sequence[Any], parts: Sequence[Array], layer: str, genes: Array) -> Array:
-    """(n, n_genes) of the rows that are True in their block's mask; no other row is read, and few at a time."""
+    """The chosen rows, (n, n_genes chosen), float32; no other row is read, and few at a time.
+
+    Parameters
+    ----------
+    source : to read from.
+    blocks : in the order of the answer.
+    parts : per block a mask of its rows.
+    layer : a model, "control" or "treated".
+    genes : positions of genes.
+    """
     found = [np.zeros((0, len(genes)), dtype=np.float32)]
     for block, part in zip(blocks, parts, strict=True):
         rows = np.flatnonzero(part)

@@ -79,9 +79,16 @@ def probe_model(
 ) -> list[Finding]:
     """The probes of one model, on the rows and genes it predicted and claims not to have seen.
 
-    ``claims_folds``: it says it was cross-fitted on these folds; ``assumed``: rows of one perturbation and cell line
-    are taken for replicates without being declared as such, which makes an accusation a warning. ``floor``: also
-    against the noise of means of replicates.
+    Parameters
+    ----------
+    source : the predictions.
+    sampled : the rows and genes to look at, with truth, controls and conditions.
+    model : name in the source.
+    seed : each probe draws from its own stream of it.
+    claims_folds : the model says it was cross-fitted on these folds.
+    assumed : rows of one perturbation and cell line are taken for replicates without being declared as such, which
+        makes an accusation a warning.
+    floor : also against the noise of means of replicates.
     """
     samples, blocks = sampled.samples, source.blocks()
     parts = [source.obs(b).index.isin(samples.index) for b in blocks]
