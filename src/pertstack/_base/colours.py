@@ -79,9 +79,13 @@ def figure_style() -> Any:
 
 
 def to_svg(figure: Figure, *, name: str, alt: str) -> str:
-    """The figure as inline SVG: transparent, colours as CSS variables, ids unique by ``name``, with an alt text.
+    """The figure as inline SVG: transparent, colours as CSS variables. Same figure, same text: no dates, fixed salt.
 
-    Same figure, same text: no dates, fixed salt.
+    Parameters
+    ----------
+    figure : drawn with the palette's colours.
+    name : makes ids unique on a page.
+    alt : text that stands in for the picture.
     """
     buffer = io.StringIO()
     with figure_style():

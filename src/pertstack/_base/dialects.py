@@ -153,7 +153,14 @@ def last_line_end(text: str, quotes: bool) -> int:
 
 
 def cells_of(lines: Sequence[str], separator: str, quotes: bool) -> tuple[list[list[str]], int]:
-    """Cells of the lines that are not empty, and how many lines the first of them takes."""
+    """Cells of the lines that are not empty, and how many lines the first of them takes.
+
+    Parameters
+    ----------
+    lines : with their line ends.
+    separator : one character; a blank stands for any run of blanks.
+    quotes : whether ``"`` encloses cells.
+    """
     if separator == " ":
         return [line.split() for line in lines if line.strip()], 1
     reader = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
@@ -167,7 +174,14 @@ def cells_of(lines: Sequence[str], separator: str, quotes: bool) -> tuple[list[l
 
 
 def separator_of(lines: Sequence[str], blanks: bool, quotes: bool) -> str:
-    """The mark that cuts all lines into the same number of cells, the most of them; else that of the first line."""
+    """The mark that cuts all lines into the same number of cells, the most of them; else that of the first line.
+
+    Parameters
+    ----------
+    lines : the first lines of the table, not empty.
+    blanks : whether runs of blanks may separate, if no mark does.
+    quotes : whether ``"`` encloses cells.
+    """
     for unnamed in (0, 1):  # R names no column of row names: its first line then has one cell less
         best, most = "", 1
         for mark in "\t;,|":

@@ -43,7 +43,14 @@ def digest_array(array: np.ndarray[Any, Any]) -> str:
 
 
 def keyed_hash64(text: str, key: bytes, person: bytes = b"") -> int:
-    """64 unsigned bits of ``blake2b(text, key)``: the same in every process, on every machine, in every version."""
+    """64 unsigned bits of ``blake2b(text, key)``: the same in every process, on every machine, in every version.
+
+    Parameters
+    ----------
+    text : hashed as UTF-8.
+    key : at most 64 bytes, such as a salt.
+    person : at most 16 bytes that tell uses of one key apart.
+    """
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, key=key, person=person).digest(), "big")
 
 

@@ -81,6 +81,14 @@ class PlanLockedError(IntegrityError):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """Error for a misspelt name: shows the near ones, or all of them when none is near.
 
+    Parameters
+    ----------
+    kind : what the name is of, as the message begins: "Unknown kind 'name'".
+    name : as it was given.
+    known : names that would do; near ones are found without regard to case.
+
+    Examples
+    --------
     >>> print(unknown_name("combiner", "simplx", ["simplex", "mean"]))
     Unknown combiner 'simplx'. Did you mean 'simplex'? Known: mean, simplex.
     """

@@ -126,7 +126,15 @@ def leftovers(folder: Path) -> list[Path]:
 
 
 def is_dead(path: Path, host: str, pid: str, *, now: float, lease_seconds: float = LEASE_SECONDS) -> bool:
-    """Whether the writer of what lies at ``path`` is gone: dead on this host, or silent for longer than the lease."""
+    """Whether a writer is gone: dead on this host, or silent for longer than the lease.
+
+    Parameters
+    ----------
+    path : what it wrote; its last change is its last sign of life.
+    host, pid : of the writer; only on this host the process is looked for.
+    now : seconds, as ``time.time()``.
+    lease_seconds : how long a writer may be silent.
+    """
     if host == host_name() and pid.isdigit() and not alive(int(pid)):
         return True
     return now - path.stat().st_mtime > lease_seconds

@@ -25,5 +25,12 @@ def parse_bytes(text: str | int) -> int:
 
 
 def rows_per_tile(n_genes: int, n_layers: int, budget: int, *, most: int = 512) -> int:
-    """Rows of a float32 tile (n_layers, rows, n_genes) that fit in ``budget`` bytes: at least 1, at most ``most``."""
+    """Rows of a float32 tile (n_layers, rows, n_genes) that fit in a budget: at least 1.
+
+    Parameters
+    ----------
+    n_genes, n_layers : the other two axes.
+    budget : bytes.
+    most : rows at most.
+    """
     return max(1, min(most, budget // max(1, 4 * n_genes * n_layers)))

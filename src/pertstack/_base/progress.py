@@ -91,7 +91,14 @@ def progress_bar() -> Progress:
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Iterate with a progress bar."""
+    """Iterate with a progress bar on standard error.
+
+    Parameters
+    ----------
+    items : passed on as they are.
+    description : before the bar.
+    total : how many there are, for items without a length; None for a bar without an end.
+    """
     with progress_bar() as bar:
         yield from bar.track(items, description=description, total=total)
 

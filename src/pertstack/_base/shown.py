@@ -48,6 +48,14 @@ def spreadsheet_cell(text: str) -> str:
 def count_of(n: int, one: str, many: str | None = None) -> str:
     """A count with its noun.
 
+    Parameters
+    ----------
+    n : shown with separators of thousands.
+    one : the noun for 1.
+    many : the noun for all others; None appends an s.
+
+    Examples
+    --------
     >>> count_of(1, "perturbation"), count_of(1200, "cell line")
     ('1 perturbation', '1,200 cell lines')
     """

@@ -133,9 +133,15 @@ def numbers(values: pd.Series[Any], decimal: str = ".") -> np.ndarray[Any, np.dt
 
 
 def with_numbers(table: pd.DataFrame, names: Collection[str], decimal: str = ".") -> pd.DataFrame:
-    """Whole columns of texts as the numbers or truths they are, all but ``names``; None in the cells that are empty.
+    """Whole columns of texts as the numbers or truths they are; None in the cells that are empty.
 
     A column with a zero-padded value (``007``) holds names, so it stays text.
+
+    Parameters
+    ----------
+    table : of texts; other columns are kept, unless named.
+    names : columns that are text whatever they hold.
+    decimal : the decimal mark.
     """
     out = {}
     for column in table.columns:

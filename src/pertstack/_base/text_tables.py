@@ -62,7 +62,13 @@ class TextTable:
     def batches(
         self, columns: Collection[str] | None = None, *, numbers: Collection[str] = (), kind: Any = None
     ) -> Iterator[Any]:
-        """The rows as pyarrow tables, some lines at a time: text, except ``numbers`` (float32, or ``kind``).
+        """The rows as pyarrow tables, some lines at a time.
+
+        Parameters
+        ----------
+        columns : to read; None for all that have a name.
+        numbers : columns that are numbers; the others are text.
+        kind : pyarrow type of the numbers; None for float32.
 
         Raises
         ------

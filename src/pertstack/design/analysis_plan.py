@@ -208,8 +208,12 @@ def lock(plan: AnalysisPlan, ledger: Ledger, **facts: Any) -> None:
 def require_unlocked_or_same(plan: AnalysisPlan, ledger: Ledger, *, exploratory: bool = False) -> bool:
     """Whether results under this plan are exploratory; refuses a plan that differs from the locked one.
 
-    With ``exploratory=True`` a differing plan is admitted, the change goes into the ledger, and every later result of
-    the study is permanently marked.
+    Parameters
+    ----------
+    plan : as it is now.
+    ledger : holds the locked one, if any.
+    exploratory : admit a differing plan: the change goes into the ledger, and every later result of the study is marked
+        for good.
 
     Raises
     ------
@@ -236,6 +240,12 @@ def require_unlocked_or_same(plan: AnalysisPlan, ledger: Ledger, *, exploratory:
 
 def permit_look(plan: AnalysisPlan, ledger: Ledger, *, exploratory: bool = False) -> LookPermit:
     """May the held-out test be opened now? Locks the plan if it is not; the caller then writes the look, then looks.
+
+    Parameters
+    ----------
+    plan : as it is now.
+    ledger : earlier looks and the locked plan; a look beyond the planned ones is noted.
+    exploratory : go on where it would be refused; every later result of the study is marked.
 
     Raises
     ------

@@ -43,6 +43,17 @@ class Entry:
 
     @classmethod
     def make(cls, index: int, time: str, who: str, kind: str, facts: Mapping[str, Any], previous: str) -> Entry:
+        """An entry with its digest.
+
+        Parameters
+        ----------
+        index : from 0.
+        time : UTC, ISO 8601.
+        who : the user.
+        kind : what was done.
+        facts : plain JSON.
+        previous : digest of the entry before.
+        """
         body = {"index": index, "time": time, "who": who, "kind": kind, "facts": dict(facts), "previous": previous}
         return cls(index, time, who, kind=kind, facts=dict(facts), previous=previous, digest=digest_json(body))
 
@@ -75,9 +86,16 @@ class Ledger:
         return entry
 
     def append(self, kind: str, *, time: datetime | None = None, who: str | None = None, **facts: Any) -> Entry:
-        """Add an entry; it is on the disk when this returns. Facts are plain JSON values.
+        """Add an entry; it is on the disk when this returns.
 
         A torn last line (a crash while it was written) is kept, closed, and named in a separate entry first.
+
+        Parameters
+        ----------
+        kind : what was done, such as "look"; not empty.
+        time : None for now.
+        who : None for the user of this process.
+        **facts : plain JSON values.
 
         Raises
         ------

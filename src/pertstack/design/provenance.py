@@ -36,6 +36,14 @@ class FittedOn:
 
     @classmethod
     def fold_of_plan(cls, plan_digest: str, held_out_fold: int | None, fit_ids: Sequence[str] = ()) -> FittedOn:
+        """Fitted on the development rows outside one fold of a plan.
+
+        Parameters
+        ----------
+        plan_digest : of the fold plan.
+        held_out_fold : not fitted on; None for a fit on all development rows.
+        fit_ids : sample ids that were fitted on; empty where they are not known.
+        """
         return cls(
             "plan", plan_digest, held_out_fold, ids_digest=digest_names(sorted(fit_ids)) if len(fit_ids) else None
         )

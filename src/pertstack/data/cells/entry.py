@@ -60,7 +60,14 @@ def look_at_cells(
 ) -> CellLook | None:
     """What the rows of a file look like; None where no column says the perturbation, or rows are sums already.
 
-    ``more`` are columns that are part of what was done, beside the perturbation (the dose in its label).
+    Parameters
+    ----------
+    matrix : values of the rows, (n, n_genes).
+    obs : (n rows) as the file has it.
+    is_control : (n,) mask; None where no control is known.
+    mapping : canonical column -> column of ``obs``.
+    choice : what the user said of cells; decides before the look of the values does.
+    more : columns that are part of what was done, beside the perturbation (the dose in its label).
     """
     already = next((c for c in ALREADY if c in obs.columns), None)
     sources = Sources.find(obs, mapping, (*choice.by, *more), "the data")
@@ -88,7 +95,18 @@ def made_of_cells(
     controls: ControlChoice,
     where: str,
 ) -> Pseudobulk:
-    """Samples made of the cells of a file.
+    """Samples made of the cells of a file; see ``pseudobulk``.
+
+    Parameters
+    ----------
+    matrix : values of the cells, (n, n_genes).
+    obs : (n rows) as the file has it.
+    is_control : (n,) mask; None is refused.
+    mapping : canonical column -> column of ``obs``.
+    found : from ``look_at_cells``.
+    choice : how cells become samples.
+    controls : "plate_mean" (of the cells' batch) or "line_mean"; a random single cell is refused.
+    where : the file, for messages.
 
     Raises
     ------

@@ -38,7 +38,20 @@ class Sources:
     def find(
         cls, obs: pd.DataFrame, mapping: Mapping[str, str] | None, by: Sequence[str], where: str
     ) -> Sources | None:
-        """None where no column says the perturbation."""
+        """The columns that say what cells are; None where none says the perturbation.
+
+        Parameters
+        ----------
+        obs : one row per cell.
+        mapping : canonical column -> column of ``obs``.
+        by : columns, or names of the usual extras (guide, donor, ...), that tell samples apart.
+        where : the file, for messages.
+
+        Raises
+        ------
+        UnknownNameError
+            A column of ``by`` is not there.
+        """
         perturbation = source_column(obs, mapping, "perturbation")
         if perturbation is None:
             return None
@@ -88,7 +101,15 @@ class Groups:
 def group_cells(
     obs: pd.DataFrame, is_control: Mask, sources: Sources, *, where: str, already: str | None = None
 ) -> Groups:
-    """Groups of the cells of a table. ``already`` is the column that says of how many cells each row is the sum.
+    """Groups of the cells of a table.
+
+    Parameters
+    ----------
+    obs : one row per cell.
+    is_control : (n_cells,) mask; controls are grouped by batch, all others by what was done.
+    sources : which columns say what.
+    where : the file, for messages.
+    already : column that says of how many cells each row is the sum; None where rows are cells.
 
     Raises
     ------
@@ -136,7 +157,14 @@ def halves(names: pd.Index[Any], of_cell: Int64) -> Mask:
 
 
 def rows_per_condition(obs: pd.DataFrame, is_control: Mask, columns: Sequence[str]) -> float:
-    """Median number of rows that say the same in all columns, over treated rows; 0 where there are none."""
+    """Median number of rows that say the same, over treated rows; 0 where there are none.
+
+    Parameters
+    ----------
+    obs : (n rows).
+    is_control : (n,) mask of rows that do not count.
+    columns : in which rows must agree; empty cells agree.
+    """
     keep = ~is_control
     if not keep.any():
         return 0.0

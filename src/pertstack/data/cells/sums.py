@@ -61,7 +61,18 @@ class GroupSums:
 
     @classmethod
     def empty(cls, n_groups: int, n_genes: int, space: Space) -> GroupSums:
-        """No cell yet. Large sums lie in a temporary file, so memory stays bounded."""
+        """No cell yet. Large sums lie in a temporary file, so memory stays bounded.
+
+        Parameters
+        ----------
+        n_groups, n_genes : first two axes of the sums.
+        space : what the values of cells are summed as.
+
+        Raises
+        ------
+        InputError
+            The temporary folder has too little room.
+        """
         shape = (n_groups, n_genes, 4)
         zeros: Int64
         size = n_groups * n_genes * 4 * 8

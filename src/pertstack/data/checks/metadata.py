@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 
 
 def finding_about(severity: Any, code: str, message: str, *, offenders: Iterable[object], where: str) -> Finding:
+    """A finding that counts its offenders and shows ten of them.
+
+    Parameters
+    ----------
+    severity : "note", "warning" or "error".
+    code, message : of the finding.
+    offenders : what it is about, each once.
+    where : the file.
+    """
     names = [str(o) for o in offenders]
     return Finding(severity, code, message, count=len(names), examples=tuple(names[:10]), where=where)
 

@@ -77,7 +77,14 @@ def _unit(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def pairing_findings(file: DataFile, census: Census, pairing: Pairing) -> list[Finding]:
-    """What the user should know about the controls."""
+    """What the user should know about the controls.
+
+    Parameters
+    ----------
+    file : the data; with ``delta`` there are none.
+    census : digest of every sample's control.
+    pairing : what controls are shared by, from the digests.
+    """
     found = [] if file.delta else _across_lines(file, census)
     if pairing.word in ("random", "unknown") and not file.delta:
         found.append(

@@ -41,7 +41,19 @@ def open_anndata(
     seed: int = 0,
     cells: CellChoice | None = None,
 ) -> DataFile:
-    """Open an .h5ad file or .zarr folder; see ``open_data``."""
+    """Open an .h5ad file or .zarr folder.
+
+    Parameters
+    ----------
+    path : the file or folder.
+    mapping, control_layer, treated_layer, delta, treated_optional, control_label, controls, seed, cells : as in
+        ``open_data``.
+
+    Raises
+    ------
+    InputError
+        A table or layer is missing or damaged, or controls are named twice.
+    """
     kind, root = open_anndata_file(path)
     obs, var = read_frame(root, "obs", path), read_frame(root, "var", path)
     obs, parted = part_labels(obs, source_column(obs, mapping, "perturbation"), path.name)

@@ -104,6 +104,12 @@ def locked(path: Path) -> InputError:
 def read_frame(root: Any, name: str, path: Path) -> pd.DataFrame:
     """The table obs or var.
 
+    Parameters
+    ----------
+    root : the opened file or folder.
+    name : "obs" or "var".
+    path : of the file, for messages.
+
     Raises
     ------
     InputError

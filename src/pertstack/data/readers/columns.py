@@ -172,7 +172,14 @@ def _may_be(column: pd.Series[Any], name: str) -> bool:
 
 
 def source_column(obs: pd.DataFrame, mapping: Mapping[str, str] | None, name: str) -> str | None:
-    """The column of the source that is taken for a canonical one; None where there is none, or it is a constant."""
+    """The column of the source that is taken for a canonical one; None where there is none, or it is a constant.
+
+    Parameters
+    ----------
+    obs : table as the file has it.
+    mapping : canonical column -> column of ``obs``; goes before the usual names.
+    name : canonical: "perturbation", "cell_line", "plate", ...
+    """
     source = _sources(obs, dict(mapping or {}), "the data").get(name)
     return None if source is None or source.startswith("const:") else source
 
@@ -186,6 +193,13 @@ def canonical_text(
     obs: pd.DataFrame, mapping: Mapping[str, str] | None, name: str, *, where: str = "the data"
 ) -> np.ndarray[Any, np.dtype[Any]] | None:
     """One canonical column of text (n_rows,), None in empty cells; None where the table has no such column.
+
+    Parameters
+    ----------
+    obs : table as the file has it.
+    mapping : canonical column -> column of ``obs``, ``const:VALUE`` or ``none``.
+    name : canonical.
+    where : the file, for messages.
 
     Raises
     ------

@@ -59,6 +59,13 @@ def control_rows(
     several kinds are never put together unasked: untreated ones are set aside where there are others, and anything else
     has to be named.
 
+    Parameters
+    ----------
+    obs : table as the file has it.
+    mapping : canonical column -> column of ``obs``.
+    label : the perturbation, or perturbations, that are the control; None to look.
+    where : the file, for messages.
+
     Raises
     ------
     InputError
@@ -173,6 +180,14 @@ def vehicles_by_name(
 ) -> tuple[Mask, list[Finding]]:
     """Wells that a column says are vehicles: those of the names given, else all, with a word where names are several.
 
+    Parameters
+    ----------
+    obs : table as the file has it.
+    vehicles : (n,) mask.
+    mapping : canonical column -> column of ``obs``.
+    label : perturbations to keep; None for all.
+    where : the file, for messages.
+
     Raises
     ------
     InputError
@@ -232,7 +247,15 @@ def _set_aside(names: pd.Series[Any], aside: Mask, serving: Sequence[str], where
 
 
 def control_names(obs: pd.DataFrame, mapping: Mapping[str, str] | None, is_control: Mask, where: str) -> Finding:
-    """A note of every name that was taken for a control, with its rows."""
+    """A note of every name that was taken for a control, with its rows.
+
+    Parameters
+    ----------
+    obs : table as the file has it.
+    mapping : canonical column -> column of ``obs``.
+    is_control : (n,) mask.
+    where : the file, for messages.
+    """
     column = source_column(obs, mapping, "perturbation")
     names = pd.Series("marked rows", index=range(len(obs))) if column is None else obs[column].astype(str).str.strip()
     count = names[is_control].value_counts()
@@ -263,6 +286,16 @@ def hand_out(
     where: str = "the data",
 ) -> Handed:
     """A control for every treated row, from the control rows of its cell line and plate (see ``pair_controls``).
+
+    Parameters
+    ----------
+    values : all rows of the file, (n, n_genes).
+    obs : table as the file has it, (n rows).
+    treated, controls : (n,) masks; rows in neither take no part.
+    mapping : canonical column -> column of ``obs``.
+    choice, seed : as in ``pair_controls``.
+    what : a control in messages.
+    where : the file, for messages.
 
     Raises
     ------

@@ -36,7 +36,20 @@ def text_of(values: pd.Series[Any]) -> np.ndarray[Any, np.dtype[Any]]:
 
 
 def add_dose(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) -> list[Finding]:
-    """Columns dose, dose_unit and log10_dose (log10 micromolar, NaN where unknown); nothing when there are no doses."""
+    """Add the columns dose, dose_unit and log10_dose (log10 micromolar, NaN where unknown); nothing when there are no
+    doses.
+
+    Parameters
+    ----------
+    out : the canonical table, changed in place.
+    obs : table as the file has it, same rows.
+    sources : canonical column -> column of ``obs``.
+
+    Raises
+    ------
+    InputError
+        A dose is negative, or its unit is not known.
+    """
     if "dose" not in sources:
         return []
     numbers, own = split_quantities(one_column(obs, sources["dose"]), "dose")
@@ -126,7 +139,19 @@ def _refuse_two_units(obs: pd.DataFrame, numbers: Float64, said: list[Texts]) ->
 
 
 def add_time(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) -> None:
-    """Column time_h, NaN where unknown; a number without unit is hours, as in LINCS."""
+    """Add the column time_h, hours, NaN where unknown; a number without unit is hours, as in LINCS.
+
+    Parameters
+    ----------
+    out : the canonical table, changed in place.
+    obs : table as the file has it, same rows.
+    sources : canonical column -> column of ``obs``.
+
+    Raises
+    ------
+    InputError
+        The unit of a time is not known.
+    """
     if "time" not in sources:
         return
     numbers, own = split_quantities(one_column(obs, sources["time"]), "time")

@@ -43,7 +43,18 @@ def open_gctx(
     seed: int = 0,
     control_label: Labels = None,
 ) -> DataFile:
-    """Open a .gctx or .gct file; see ``open_data``."""
+    """Open a .gctx or .gct file.
+
+    Parameters
+    ----------
+    path : the file.
+    metadata, mapping, delta, controls, seed, control_label : as in ``open_data``.
+
+    Raises
+    ------
+    InputError
+        The file or its metadata cannot be used.
+    """
     gctx = path.suffix.casefold() == ".gctx"
     values, ids, columns, var = _read_gctx(path) if gctx else _read_gct(path)
     table = _metadata(path, metadata, ids, columns)

@@ -43,8 +43,15 @@ def named_genes(
     """The gene table of a file, indexed by the names the study will use, and notes of what was taken.
 
     A column of symbols is taken where the index holds Ensembl ids or numbers, a column of either kind where it names
-    more of the perturbed genes than the index does. Genes without such a name, or whose name others have too, keep
-    that of the index.
+    more of the perturbed genes than the index does. Genes without such a name, or whose name others have too, keep that
+    of the index.
+
+    Parameters
+    ----------
+    var : gene table as the file has it.
+    perturbations : names, some of which may be genes.
+    mapping : ``gene`` -> column of ``var`` decides.
+    where : the file, for messages.
 
     Raises
     ------

@@ -35,10 +35,16 @@ class RowSource(Protocol):
 
 
 def take(source: RowSource, positions: Positions, *, gap: int = 16, most: int = 1024) -> Float32:
-    """Rows at any positions, in the order asked for, repeats allowed; neighbours are read together.
+    """Rows at any positions, (n_positions, n_genes) float32, in the order asked for; neighbours are read together.
 
-    Reads go from the front of the file to its end; rows no more than ``gap`` apart share one read of at most ``most``
-    rows.
+    Reads go from the front of the file to its end.
+
+    Parameters
+    ----------
+    source : the matrix on disk.
+    positions : in any order, repeats allowed.
+    gap : rows no more than this apart share one read.
+    most : rows of one read.
     """
     positions = np.asarray(positions, dtype=np.int64)
     out = np.empty((len(positions), source.shape[1]), dtype=np.float32)

@@ -39,6 +39,11 @@ METADATA = (
 def open_merge(treated: str | Path, control: str | Path, *, mapping: Mapping[str, str] | None = None) -> DataFile:
     """Open a pair of row-aligned pickles (held in memory: a pickle cannot be read in parts).
 
+    Parameters
+    ----------
+    treated, control : paths of the two tables, a row per sample, in the same order.
+    mapping : canonical column -> source column.
+
     Raises
     ------
     InputError

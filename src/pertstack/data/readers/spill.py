@@ -54,7 +54,22 @@ class Table:
 
 
 def pour(table: Table, genes: list[str], keep: list[str], names: Collection[str]) -> tuple[ArrayRows, pd.DataFrame]:
-    """Genes of a table as mapped rows (n, n_genes) float32, and the columns to keep as a table; ``names`` are text."""
+    """Genes of a table as mapped rows (n, n_genes) float32, and its other columns as a table.
+
+    Parameters
+    ----------
+    table : read once, in batches.
+    genes : columns of numbers, in the order of the answer.
+    keep : other columns.
+    names : columns of ``keep`` that are text whatever they hold.
+
+    Raises
+    ------
+    InputError
+        The table has no rows, or a gene holds what is no number.
+    StorageError
+        The temporary folder refuses.
+    """
     path = table.path
     parts: list[pd.DataFrame] = []
     stream = tempfile.TemporaryFile(prefix="pertstack-")  # noqa: SIM115 (lives as long as the map)

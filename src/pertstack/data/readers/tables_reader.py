@@ -31,7 +31,19 @@ _KNOWN = {"sample_id", "control_id", "log10_dose", *_ID_COLUMNS, *(a for names i
 def open_tables(
     path: Path, control: Path | None, *, mapping: Mapping[str, str] | None = None, delta: bool = False
 ) -> DataFile:
-    """Open a treated table and its control table; with ``delta`` no control table is needed. See ``open_data``."""
+    """Open a treated table and its control table.
+
+    Parameters
+    ----------
+    path : a row per sample, with metadata and genes; genes are the numeric columns that both tables share.
+    control : a row per sample_id, or per control_id; None with ``delta`` only.
+    mapping, delta : as in ``open_data``.
+
+    Raises
+    ------
+    InputError
+        Controls are missing, or the tables share no gene.
+    """
     first = Table(path)
     other = None if control is None else Table(control)
     one_sided: set[str] = set()

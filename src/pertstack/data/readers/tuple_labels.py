@@ -56,7 +56,14 @@ def _is_part(part: Any) -> bool:
 
 
 def part_labels(obs: pd.DataFrame, column: str | None, where: str) -> tuple[pd.DataFrame, list[Finding]]:
-    """The table with plain names in ``column`` and columns ``dose`` and ``dose_unit``; as it is where labels are plain.
+    """The table with plain names of perturbations and columns ``dose`` and ``dose_unit``; as it is where labels are
+    plain.
+
+    Parameters
+    ----------
+    obs : table as the file has it.
+    column : of labels; None changes nothing.
+    where : the file, for messages.
 
     Raises
     ------

@@ -144,7 +144,14 @@ def to_unit(
     own_units: np.ndarray[Any, np.dtype[Any]],
     column_units: np.ndarray[Any, np.dtype[Any]],
 ) -> np.ndarray[Any, np.dtype[Any]]:
-    """The unit of each value: the one behind the number, else that of the unit column; "" for missing numbers."""
+    """The unit of each value, (n,): the one behind the number, else that of the unit column; "" for missing numbers.
+
+    Parameters
+    ----------
+    numbers : (n,), NaN where missing.
+    own_units : (n,) texts behind the numbers, "" where there are none.
+    column_units : (n,) texts of the unit column.
+    """
     units = np.where(own_units == "", column_units, own_units)
     units = np.array(["" if str(u).casefold() in _MISSING else str(u) for u in units], dtype=object)
     units[np.isnan(numbers)] = ""

@@ -206,9 +206,21 @@ def _listed(value: Any) -> list[Any]:
 def read_edges(
     path: Path, genes: tuple[str, ...], min_score: float | None, names: Path | None = None
 ) -> tuple[Pairs, int]:
-    """Edges (positions in ``genes``, each pair once, no loops) of a file, and how many edges lead to other genes.
+    """Edges (positions in ``genes``, each pair once, no loops) of a file, (n_edges, 2), and how many edges lead to
+    other genes.
 
-    ``names`` translates protein ids; without it, the ``protein.info`` file beside STRING's ``protein.links`` is taken.
+    Parameters
+    ----------
+    path : any table with two columns of names, or STRING's ``protein.links``.
+    genes : of the study.
+    min_score : least score of an edge that counts (STRING: 0 to 1000); None for all.
+    names : table of protein ids and gene names; None takes the ``protein.info`` file beside STRING's ``protein.links``,
+        if there is one.
+
+    Raises
+    ------
+    InputError
+        No two columns, no score to compare, or no edge between genes of the study.
     """
     table = read_table(path)
     names = names or names_beside(path)
@@ -232,7 +244,21 @@ def edges_of_table(
     where: str = "uns['graph']",
     names: Names | None = None,
 ) -> tuple[Pairs, int] | None:
-    """As ``read_edges``, for a table or an array of pairs, with names of its ids; None for None."""
+    """As ``read_edges``, for a table or an array of pairs; None for None.
+
+    Parameters
+    ----------
+    value : table, or array (n_edges, 2) of names.
+    genes : of the study.
+    min_score : least score of an edge that counts; None for all.
+    where : what the edges are from, for messages.
+    names : id -> gene names; None where edges hold gene names.
+
+    Raises
+    ------
+    InputError
+        As in ``read_edges``.
+    """
     if value is None:
         return None
     table = value if isinstance(value, pd.DataFrame) else pd.DataFrame(np.asarray(value))

@@ -55,7 +55,13 @@ def read_string(path: Path) -> pd.DataFrame:
 
 
 def names_of_table(table: pd.DataFrame, genes: tuple[str, ...], where: str) -> Names:
-    """Protein id -> its names among ``genes``; an id with several of them stands for all.
+    """Protein id -> its names among the study's genes; an id with several of them stands for all.
+
+    Parameters
+    ----------
+    table : two columns at least, ids and names, by usual headings or in this order.
+    genes : of the study.
+    where : the file, for messages.
 
     Raises
     ------
@@ -79,7 +85,14 @@ def names_of_table(table: pd.DataFrame, genes: tuple[str, ...], where: str) -> N
 
 
 def translate(table: pd.DataFrame, columns: tuple[object, object], names: Names) -> pd.DataFrame:
-    """Edges with gene names for protein ids; one row per pair of names, and as they were where an id has no name."""
+    """Edges with gene names for protein ids; one row per pair of names.
+
+    Parameters
+    ----------
+    table : the edges.
+    columns : the two that hold ids.
+    names : id -> gene names; an id that is not there is kept.
+    """
     out = table
     for column in columns:
         ids = out[column].astype(str)

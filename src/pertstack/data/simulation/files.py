@@ -93,10 +93,22 @@ def read_design(config: SimulationConfig, rng: np.random.Generator) -> Design:
 def read_basal(
     config: SimulationConfig, line_names: tuple[str, ...], rng: np.random.Generator
 ) -> tuple[tuple[str, ...], Float32, tuple[str, ...]]:
-    """Gene names, untreated profiles (n_lines, n_genes) and line names from an h5ad whose rows are untreated profiles.
+    """Gene names, untreated profiles (n_lines, n_genes) and line names from ``config.basal``, an h5ad whose rows are
+    untreated profiles.
 
-    Cell lines are matched by name; made-up line names (or lines the file does not have) take profiles of other lines
-    of the file, in a drawn order, and made-up names become the names of those.
+    Cell lines are matched by name; made-up line names (or lines the file does not have) take profiles of other lines of
+    the file, in a drawn order, and made-up names become the names of those.
+
+    Parameters
+    ----------
+    config : path of the file and how many genes are drawn from it.
+    line_names : of the design.
+    rng : draws genes and lines.
+
+    Raises
+    ------
+    InputError
+        The file has fewer profiles or genes than are asked for.
     """
     from pertstack.data.readers.anndata_tables import open_anndata_file, read_frame
 

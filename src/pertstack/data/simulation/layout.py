@@ -51,7 +51,14 @@ def _uneven_shares(n: int, unbalance: float, rng: np.random.Generator) -> np.nda
 
 
 def make_layout(config: SimulationConfig, rng: np.random.Generator, line_names: tuple[str, ...]) -> Layout:
-    """Draw a design of exactly ``config.samples`` samples in which every perturbation occurs."""
+    """Draw a design of exactly ``config.samples`` samples in which every perturbation occurs.
+
+    Parameters
+    ----------
+    config : sizes, replicates, imbalance.
+    rng : draws conditions, then plates.
+    line_names : by which plates are named.
+    """
     conditions = _conditions(config, rng, len(line_names))
     return lay_out(conditions, config, rng, line_names)
 
@@ -84,7 +91,15 @@ def _conditions(config: SimulationConfig, rng: np.random.Generator, n_lines: int
 def lay_out(
     conditions: pd.DataFrame, config: SimulationConfig, rng: np.random.Generator, line_names: tuple[str, ...]
 ) -> Layout:
-    """Replicates and plates for conditions (columns perturbation, cell_line: positions; dose, time_h)."""
+    """Replicates and plates for given conditions.
+
+    Parameters
+    ----------
+    conditions : columns perturbation and cell_line (positions), dose, time_h; one row each.
+    config : samples, wells per plate, pairing.
+    rng : draws the order of conditions and the control wells.
+    line_names : by which plates are named.
+    """
     table = conditions.iloc[rng.permutation(len(conditions))].reset_index(drop=True)
     n_per_condition = _replicates_per_condition(len(table), config)
     order = table.groupby(["cell_line", "time_h"], sort=True).cumcount().to_numpy()

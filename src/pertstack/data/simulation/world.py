@@ -48,7 +48,15 @@ class Truth:
 
 
 def make_truth(config: SimulationConfig, features: Float32, basal: Float32, rng: np.random.Generator) -> Truth:
-    """Draw a world. ``features`` (D, n_features) is the observable part of each perturbation, ``basal`` (C, G)."""
+    """Draw a world: what each perturbation does to each gene in each cell line.
+
+    Parameters
+    ----------
+    config : sizes and spreads.
+    features : (n_perturbations, n_features), the observable part of each perturbation.
+    basal : (n_lines, n_genes), untreated profiles.
+    rng : draws the world; the order of draws is part of the format.
+    """
     n_genes, n_lines, n_perts, p = config.genes, len(basal), len(features), config.programmes
     loadings = _loadings(p, n_genes, config.programme_share, rng)
     edges = _graph(loadings, rng)
@@ -121,7 +129,13 @@ def _noise(truth: Truth, config: SimulationConfig, plate: Ints, rng: np.random.G
 
 
 def sample_rows(truth: Truth, config: SimulationConfig, layout: Layout, block: int) -> tuple[Float32, Float32, Float32]:
-    """(control, treated, effect) of the ``block``-th ``BLOCK`` samples, each (n, G)."""
+    """(control, treated, effect) of one block of samples, each (n, n_genes) float32.
+
+    Parameters
+    ----------
+    truth, config, layout : of one world.
+    block : which ``BLOCK`` samples, from 0; each block has its own stream, so that blocks may be made in any order.
+    """
     rows = np.arange(block * BLOCK, min((block + 1) * BLOCK, layout.n_samples), dtype=np.int64)
     rng = np.random.default_rng([config.seed, 3, block])
     basal = truth.basal[layout.cell_line[rows]].astype(np.float64)

@@ -21,7 +21,14 @@ _CONDITION = ("perturbation", "cell_line", "log10_dose", "dose", "time_h", "time
 
 
 def metadata_findings(frame: pd.DataFrame, group_by: str, n_folds: int) -> list[Finding]:
-    """All findings from the metadata."""
+    """All findings from the metadata.
+
+    Parameters
+    ----------
+    frame : one row per sample, with metadata, group and place (fold, below 0 for the test).
+    group_by : what is held out whole.
+    n_folds : of the plan.
+    """
     return [
         *_groups(frame, group_by),
         *_perturbations(frame, group_by),
@@ -201,7 +208,15 @@ def _controls(frame: pd.DataFrame) -> list[Finding]:
 
 
 def control_finding(shared: list[str], key: pd.Series[str], place: pd.Series[int], how: str) -> Finding:
-    """The warning for controls that serve development and test."""
+    """The warning for controls that serve development and test.
+
+    Parameters
+    ----------
+    shared : keys of these controls.
+    key : per sample, its control.
+    place : per sample, fold or below 0 for the test.
+    how : how they were found, in words.
+    """
     held_out = place < 0
     n = int((key.isin(shared) & held_out).sum())
     share = n / max(1, int(held_out.sum()))

@@ -26,7 +26,16 @@ _TREE_DIMENSIONS = 10
 def near_duplicates(
     scan: RowScan, frame: pd.DataFrame, near: float, *, again: Again | None, memory: int
 ) -> list[Finding]:
-    """The finding on near-duplicates across the plan, or none. Identical rows are left to ``leak_rows``."""
+    """The finding on near-duplicates across the plan, or none. Identical rows are left to the scan's other findings.
+
+    Parameters
+    ----------
+    scan : of all rows.
+    frame : one row per sample, in the scan's order, with ``place``.
+    near : least correlation of a near-duplicate.
+    again : reads the rows once more, for exact correlations; None estimates them from sketches.
+    memory : bytes for the rows that are compared.
+    """
     pairs, complete = candidates(scan, frame["place"].to_numpy(), near)
     if len(pairs) == 0:
         return []
@@ -70,10 +79,17 @@ def near_duplicates(
 
 
 def candidates(scan: RowScan, place: Array, near: float) -> tuple[Array, bool]:
-    """Pairs (n_pairs, 2) in different places whose sketches are close, and whether these are all.
+    """Pairs (n_pairs, 2) in different places whose sketches are close, and whether these are all (at most
+    ``MOST_PAIRS``).
 
     Distances in a few leading directions are never larger than in all of them, so a tree over those finds every pair of
     close sketches; the rest is sorted out with all numbers.
+
+    Parameters
+    ----------
+    scan : of all n rows.
+    place : (n,) fold, below 0 for the test.
+    near : least correlation; sketches get some slack.
     """
     from scipy.spatial import cKDTree  # slow to import
 
@@ -116,7 +132,14 @@ def _fit_memory(pairs: Array, scan: RowScan, memory: int) -> tuple[Array, bool]:
 
 
 def exact_correlations(scan: RowScan, pairs: Array, again: Again) -> Array:
-    """(n_pairs,) Pearson correlation over genes of centred treated profiles; reads the rows once more."""
+    """(n_pairs,) Pearson correlation over genes of centred treated profiles.
+
+    Parameters
+    ----------
+    scan : of all rows; gives shift and centres.
+    pairs : (n_pairs, 2) row numbers.
+    again : reads (rows, control, treated) once more.
+    """
     wanted = np.unique(pairs)
     kept = np.zeros((len(wanted), scan.line_sum.shape[1]), dtype=np.float32)
     centres = scan.centres()

@@ -60,7 +60,13 @@ class RowScan:
         )
 
     def add(self, at: Array, control: Array, treated: Array) -> None:
-        """Rows ``at`` (n_rows,) with control and treated (n_rows, G)."""
+        """Take some rows in; each row comes once.
+
+        Parameters
+        ----------
+        at : (n_rows,) row numbers of the frame.
+        control, treated : (n_rows, n_genes).
+        """
         treated = np.ascontiguousarray(treated, dtype=np.float32) + np.float32(0)  # -0.0 becomes 0.0
         control = np.ascontiguousarray(control, dtype=np.float32) + np.float32(0)
         if self.shift is None:
@@ -102,7 +108,14 @@ class RowScan:
 
 
 def row_findings(scan: RowScan, frame: pd.DataFrame, group_by: str) -> list[Finding]:
-    """Identical treated rows, shared control rows, scaling."""
+    """Identical treated rows, shared control rows, scaling.
+
+    Parameters
+    ----------
+    scan : of all rows.
+    frame : one row per sample, in the scan's order.
+    group_by : what is held out whole.
+    """
     scaled = [] if scan.scale is None else scaling_findings(scan.scale)
     return [*_identical(scan, frame), *_control_rows(scan, frame), *scaled]
 

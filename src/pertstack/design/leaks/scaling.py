@@ -42,7 +42,13 @@ class ScaleScan:
     high: Array = field(default_factory=lambda: np.zeros(0))
 
     def add(self, at: Array, control: Array, treated: Array) -> None:
-        """Rows ``at`` (n_rows,) of the frame, control and treated (n_rows, G) float32."""
+        """Take some rows in; each row comes once.
+
+        Parameters
+        ----------
+        at : (n_rows,) row numbers of the frame.
+        control, treated : (n_rows, n_genes) float32.
+        """
         if self.shift is None:
             shape = (2, self.n_lines, 2, treated.shape[1])
             self.shift = treated.mean(axis=0, dtype=np.float64)
@@ -63,7 +69,14 @@ class ScaleScan:
                     self.high[place] = np.maximum(self.high[place], values.max(axis=0))
 
     def standard(self, roles: slice, layers: slice, by_line: bool) -> Array:
-        """(G,) genes with mean 0 and standard deviation 1 over a set of rows (in each cell line that has enough)."""
+        """(n_genes,) whether a gene has mean 0 and standard deviation 1 over a set of rows.
+
+        Parameters
+        ----------
+        roles : slice of (development, test).
+        layers : slice of (treated, control).
+        by_line : in each cell line that has enough rows, instead of over all of them.
+        """
         assert self.shift is not None
         parts = [a[roles, :, layers] for a in (self.count, self.total, self.squares)]
         count, total, squares = (p.sum(axis=(0, 2)) for p in parts)  # (n_lines,), (n_lines, G), (n_lines, G)

@@ -35,7 +35,13 @@ class Known:
 
 
 def compare(scored: Known, asked: Known, where: str) -> tuple[list[dict[str, str]], list[Finding]]:
-    """A table (known at fit time, level, scored, asked, differs) and a warning where they differ."""
+    """A table (known at fit time, level, scored, asked, differs) and a warning where they differ.
+
+    Parameters
+    ----------
+    scored, asked : what was known of the rows that are scored, and of those to be predicted.
+    where : what asks, for the message.
+    """
     lines: list[dict[str, str]] = []
     said: list[str] = []
     numbers: dict[str, Any] = {}

@@ -35,6 +35,15 @@ def role_threshold(test_share: float) -> int:
 def hashed_place(group: str, *, salt: str, n_folds: int, threshold: int) -> Place:
     """Fold of a group, or None for the test, from its name alone.
 
+    Parameters
+    ----------
+    group : name.
+    salt : of the plan.
+    n_folds : of the plan.
+    threshold : of 2^64: role hashes below it are the test.
+
+    Examples
+    --------
     >>> hashed_place("vorinostat", salt=salt_of(0), n_folds=3, threshold=0) in (0, 1, 2)
     True
     """
@@ -47,8 +56,14 @@ def hashed_place(group: str, *, salt: str, n_folds: int, threshold: int) -> Plac
 def dealt_places(groups: Iterable[str], *, salt: str, n_folds: int, test_share: float) -> dict[str, Place]:
     """Groups dealt out in hash order: the first by role hash are the test, the others go round the folds by fold hash.
 
-    The test gets ``round(test_share * n)`` groups, at least one when ``test_share > 0``. Folds differ by at most one
-    group.
+    Folds differ by at most one group.
+
+    Parameters
+    ----------
+    groups : names, repeats allowed.
+    salt : of the plan.
+    n_folds : of the plan.
+    test_share : the test gets ``round(test_share * n)`` groups, at least one when this is > 0.
     """
     key = salt.encode()
     by_role = sorted(set(groups), key=lambda g: (keyed_hash64(g, key, _ROLE), g))
@@ -64,6 +79,13 @@ def place_groups(groups: Iterable[str], *, salt: str, n_folds: int, test_share: 
 
     Hashing where there are at least ``LEAST_HASHED`` groups and it leaves two groups in every fold and one in the test
     (if one was asked for); dealing otherwise.
+
+    Parameters
+    ----------
+    groups : names, repeats allowed.
+    salt : of the plan.
+    n_folds : two or more.
+    test_share : of the groups, from 0 to below 1.
 
     Raises
     ------
@@ -89,7 +111,14 @@ def _enough(places: dict[str, Place], n_folds: int, test_share: float) -> bool:
 
 
 def too_few_groups(n_groups: int, count: Counter[Place], n_folds: int) -> InputError:
-    """The error for fewer than two groups in some fold, with the counts and the ways out."""
+    """The error for fewer than two groups in some fold, with the counts and the ways out.
+
+    Parameters
+    ----------
+    n_groups : in all.
+    count : groups by fold; None is the test.
+    n_folds : of the plan.
+    """
     found = ", ".join(f"fold {f}: {count[f]}" for f in range(n_folds))
     return InputError(
         f"Too few groups: {n_groups} in all, {count[None]} of them held out, leaves {found}; each fold needs at least "

@@ -29,6 +29,12 @@ _KEY = b"pertstack.plan"
 def write_plan(folder: Path, table: pd.DataFrame, facts: dict[str, Any]) -> None:
     """Write both files, rows first.
 
+    Parameters
+    ----------
+    folder : of the plan.
+    table : rows, see ``rows.make_rows``.
+    facts : plain JSON with ``digest`` and, per batch, ``digests``.
+
     Raises
     ------
     ConflictError
@@ -92,6 +98,13 @@ def read_plan(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 def check_digests(table: pd.DataFrame, digests: Sequence[str], group_by: str, *, n_folds: int, where: str) -> None:
     """Every batch of rows has the digest that was taken when it was added.
+
+    Parameters
+    ----------
+    table : rows with their batch in ``segment``.
+    digests : one per batch, in order.
+    group_by, n_folds : of the plan; part of the digest.
+    where : the file, for messages.
 
     Raises
     ------

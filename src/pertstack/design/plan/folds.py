@@ -52,10 +52,17 @@ class FoldPlan:
         salt: str | None = None,
         support: pd.Series[bool] | None = None,
     ) -> FoldPlan:
-        """Plan for the samples of ``obs`` (index = sample ids; columns as ``group_by`` needs).
+        """Plan for the samples of a table. The same groups and seed give the same plan, in any row order.
 
-        Rows of ``support`` are always fitted on and never scored: they have neither fold nor test. The same groups and
-        seed give the same plan, in any row order. See ``group_ids`` for what may be grouped by.
+        Parameters
+        ----------
+        obs : index = sample ids; columns as ``group_by`` needs.
+        group_by : what is held out whole; see ``group_ids``.
+        n_folds : two or more.
+        test_share : of the groups, from 0 to below 1.
+        seed : gives the salt.
+        salt : of the hashes; None for that of the seed.
+        support : per sample, whether it is always fitted on and never scored (neither fold nor test); None for none.
 
         Raises
         ------
@@ -83,9 +90,21 @@ class FoldPlan:
         seed: int = 0,
         support: pd.Series[bool] | None = None,
     ) -> FoldPlan:
-        """Plan from an explicit table (columns sample_id, and fold or role or both); see ``plan_table.read_table``.
+        """Plan from an explicit table; see ``table.read_table``.
 
-        Development rows of ``support`` become support; a row that the table puts into the test cannot.
+        Parameters
+        ----------
+        table : columns sample_id, and fold or role or both.
+        obs : samples that the table must place; None for those it names.
+        group_by : what whole groups are; None for perturbations, or the table's groups of perturbations.
+        n_folds : only with a table that has no folds, whose development groups are then hashed; None for 3.
+        seed : of the fits.
+        support : as in ``make``; development rows become support, and a row that the table puts into the test cannot.
+
+        Raises
+        ------
+        InputError
+            The table cannot be a plan of these samples.
         """
         if support is not None:
             table = _with_support(table, support)
@@ -102,7 +121,18 @@ class FoldPlan:
         seed: int = 0,
         support: pd.Series[bool] | None = None,
     ) -> FoldPlan:
-        """Plan from an explicit table in a file: parquet, CSV or TSV. See ``from_table``."""
+        """Plan from an explicit table in a file.
+
+        Parameters
+        ----------
+        path : parquet, CSV or TSV.
+        obs, group_by, n_folds, seed, support : as in ``from_table``.
+
+        Raises
+        ------
+        InputError
+            The table cannot be a plan of these samples.
+        """
         table = load_table(Path(path))
         try:
             return cls.from_table(table, obs, group_by, n_folds=n_folds, seed=seed, support=support)
@@ -183,7 +213,14 @@ class FoldPlan:
         return question(self.group_by)
 
     def sample_ids(self, role: Role | None = None, fold: int | None = None, *, outside: int | None = None) -> list[str]:
-        """Sample ids in plan order: of a role, of one fold, or of development outside a fold (what a fit may see)."""
+        """Sample ids in plan order; all that meet every condition given.
+
+        Parameters
+        ----------
+        role : "development", "test" or "support".
+        fold : in this fold.
+        outside : development outside this fold: what a fit may see.
+        """
         keep = pd.Series(True, index=self.table.index)
         if role is not None:
             keep &= self.table["role"] == role

@@ -20,7 +20,14 @@ def known_names(obs: pd.DataFrame, cells: pd.Series[Any] | None) -> dict[str, se
 
 
 def kind_of(names: Iterable[str], obs: pd.DataFrame, cells: pd.Series[Any] | None) -> str:
-    """Whether names are samples, cells or perturbations: what most of them are."""
+    """Whether names are samples, cells or perturbations: what most of them are.
+
+    Parameters
+    ----------
+    names : of a foreign split.
+    obs : samples of the study.
+    cells : cell -> sample; None where samples are not made of cells.
+    """
     listed = list(names)
     by_kind = {k: sum(n in v for n in listed) for k, v in known_names(obs, cells).items()}
     by_kind["perturbation"] = len(look_up(listed, obs["perturbation"].astype(str)))
@@ -30,7 +37,21 @@ def kind_of(names: Iterable[str], obs: pd.DataFrame, cells: pd.Series[Any] | Non
 def place_names(
     path: Path, place: Mapping[str, Any], obs: pd.DataFrame, *, cells: pd.Series[Any] | None, kind: str | None = None
 ) -> tuple[dict[str, Any], list[Finding]]:
-    """Place of each sample that the split names, and what has none."""
+    """Place of each sample that the split names, and what has none.
+
+    Parameters
+    ----------
+    path : of the split, for messages.
+    place : name -> its place: a fold, or a role as the split words it.
+    obs : samples of the study.
+    cells : cell -> sample; None where samples are not made of cells. A split may not cut through a sample.
+    kind : "sample", "cell" or "perturbation"; None for that of most names.
+
+    Raises
+    ------
+    InputError
+        No name is known, or two spellings of one perturbation have different places.
+    """
     kind = kind or kind_of(place, obs, cells)
     if kind == "cell":
         assert cells is not None
@@ -78,6 +99,14 @@ def _by_cell(path: Path, place: Mapping[str, Any], cells: pd.Series[Any]) -> dic
 
 
 def strange_findings(path: Path, names: Sequence[str], kind: str) -> list[Finding]:
+    """A warning of names that are not among the samples; none without such names.
+
+    Parameters
+    ----------
+    path : of the split.
+    names : the unknown ones.
+    kind : what they are taken for.
+    """
     if not names:
         return []
     return [
@@ -94,6 +123,14 @@ def strange_findings(path: Path, names: Sequence[str], kind: str) -> list[Findin
 
 
 def lost_findings(path: Path, obs: pd.DataFrame, found: Mapping[str, Any]) -> list[Finding]:
+    """A warning of samples without a place; none if all have one.
+
+    Parameters
+    ----------
+    path : of the split.
+    obs : samples of the study.
+    found : sample -> place.
+    """
     lost = [str(s) for s in obs.index if str(s) not in found]
     if not lost:
         return []

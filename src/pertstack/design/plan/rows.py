@@ -15,7 +15,13 @@ COLUMNS = ("sample_id", "group", "role", "fold", "segment")
 
 
 def digest_of(table: pd.DataFrame, group_by: str, n_folds: int) -> str:
-    """Digest of assignments: sample id, group, role, fold, in order of sample id, and the grouping they stand for."""
+    """Digest of assignments: sample id, group, role, fold, in order of sample id, and the grouping they stand for.
+
+    Parameters
+    ----------
+    table : rows of the plan, in any order.
+    group_by, n_folds : of the plan.
+    """
     ordered = table.sort_values("sample_id", kind="stable")
     fold = ordered["fold"].astype("Int64").astype(object).where(ordered["fold"].notna(), "")
     columns = {"sample_id": ordered["sample_id"], "group": ordered["group"], "role": ordered["role"], "fold": fold}
@@ -24,7 +30,14 @@ def digest_of(table: pd.DataFrame, group_by: str, n_folds: int) -> str:
 
 
 def make_rows(groups: pd.Series[str], places: dict[str, Place], segment: int) -> pd.DataFrame:
-    """Rows of the plan for samples with their groups, in their order."""
+    """Rows of the plan for samples with their groups, in their order.
+
+    Parameters
+    ----------
+    groups : index = sample ids, values = groups.
+    places : group -> fold, None for the test, ``SUPPORT`` for support.
+    segment : number of the batch, from 0.
+    """
     place = groups.map(places).astype("Int64")
     role = place.isna().map({True: "test", False: "development"}).where(place.fillna(0) != SUPPORT, "support")
     return pd.DataFrame(
