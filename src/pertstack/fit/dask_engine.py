@@ -13,11 +13,23 @@ from pertstack.fit.worker import Setting, in_words, run_job
 
 
 def run_dask(jobs: Sequence[Job], setting: Setting, *, workers: int, address: str | None = None) -> Iterator[JobResult]:
-    """Results in the order in which jobs end, from the scheduler at ``address`` or from a cluster of local processes.
+    """Results in the order in which jobs end.
 
     A job whose worker dies is tried again by Dask and given up after its usual number of deaths; commits are whole or
     not at all, so a job that runs twice costs time only. Workers need this package and the study's folder under the
     same path.
+
+    Parameters
+    ----------
+    jobs : sent all at once.
+    setting : where rows come from and predictions go; sent along.
+    workers : local processes, without an address.
+    address : of a scheduler; None starts a cluster of local processes.
+
+    Raises
+    ------
+    NeedsExtraError
+        dask or distributed is not installed.
     """
     try:
         from distributed import Client, LocalCluster, as_completed

@@ -25,7 +25,19 @@ COVARIATES = ("log10_dose", "time_h")
 
 
 def features_of(side: SideInformation, kinds: tuple[FeatureKind, ...], model: str) -> PerturbationFeatures:
-    """The first kind of features present among ``kinds``, in the order user, structure, genes, targets."""
+    """The first kind of features present, in the order user, structure, genes, targets.
+
+    Parameters
+    ----------
+    side : of the study.
+    kinds : that the model can use.
+    model : for the message.
+
+    Raises
+    ------
+    InputError
+        None of them is present.
+    """
     for kind in FEATURE_KINDS:
         if kind in kinds and kind in side.features:
             return side.features[kind]
@@ -42,7 +54,20 @@ def check_policy(policy: str) -> None:
 
 
 def refuse_missing(features: PerturbationFeatures, rows: PredictRows, policy: MissingPolicy, model: str) -> Mask:
-    """Mask (n_samples,) of rows with known features; raises when the policy says so, or when none is known."""
+    """Mask (n_samples,) of rows whose perturbation has known features.
+
+    Parameters
+    ----------
+    features : of the model.
+    rows : to predict.
+    policy : "raise" refuses rows without features; the others let them pass.
+    model : for the message.
+
+    Raises
+    ------
+    InputError
+        Features are missing and the policy is "raise".
+    """
     _, known = features.rows(rows.perturbation)
     if policy == "raise" and not known.all():
         unknown = sorted(set(rows.perturbation[~known]))

@@ -40,7 +40,16 @@ class Answer:
 def write_task(
     folder: Path, card: ModelCard, fit: FitRows, predict: PredictRows, *, seed: int, params: dict[str, Any]
 ) -> None:
-    """Write the input files; samples to predict carry no treated values."""
+    """Write the input files and ``task.json``; samples to predict carry no treated values.
+
+    Parameters
+    ----------
+    folder : made if needed; answers of an earlier run are removed.
+    card : says which files and features the model takes.
+    fit, predict : rows to fit on and to predict.
+    seed : handed to the model.
+    params : plain JSON, handed to the model.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in (*OUTPUTS, exchange_csv.EMBEDDING):
         (folder / name).unlink(missing_ok=True)
@@ -100,7 +109,13 @@ def _write(path: Path, rows: PredictRows, features: PerturbationFeatures | None,
 
 
 def read_answer(folder: Path, card: ModelCard, fit: FitRows, predict: PredictRows) -> Answer:
-    """Read and check what the model wrote.
+    """Read and check what the model wrote; rows and genes in our order.
+
+    Parameters
+    ----------
+    folder : of the exchange.
+    card : says which files the model writes, and in which scale.
+    fit, predict : as they were given to ``write_task``.
 
     Raises
     ------

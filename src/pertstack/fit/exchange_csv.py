@@ -32,7 +32,14 @@ def write_tables(
     obs: tuple[pd.DataFrame, pd.DataFrame],
     features: PerturbationFeatures | None,
 ) -> None:
-    """Write the input files; ``obs`` are the sample tables of both, in plain texts and numbers.
+    """Write the input files.
+
+    Parameters
+    ----------
+    folder : of the exchange.
+    fit, predict : rows to fit on and to predict.
+    obs : sample tables of both, in plain texts and numbers.
+    features : of perturbations; None for a model without.
 
     Raises
     ------

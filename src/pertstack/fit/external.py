@@ -116,7 +116,14 @@ class ExternalModel:
 
 
 def run_program(card: ModelCard, python: str, folder: Path, log: Path) -> None:
-    """Run the program of a card on an exchange folder, with its output in the log.
+    """Run the program of a card on an exchange folder.
+
+    Parameters
+    ----------
+    card : command and limits of time, memory and file size.
+    python : interpreter that the command may name.
+    folder : of the exchange, where the program runs; the rest of a study is hidden from it.
+    log : gets the command and its output.
 
     Raises
     ------

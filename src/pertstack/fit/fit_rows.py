@@ -20,10 +20,17 @@ FILE = "fit_errors.json"
 
 
 def keep_fit_errors(model: BaseModel, rows: FitRows, job: Job, folder: Path) -> None:
-    """Mean squared error over genes of up to 128 evenly spaced fit rows, by sample id.
+    """Mean squared error over genes of up to 128 evenly spaced fit rows, by sample id, written as ``fit_errors.json``.
 
-    Kept for the fits of single folds; final and nested fits have no out-of-fold rows to compare with, and
-    a model that runs a program for its predictions is asked once only.
+    Kept for the fits of single folds; final and nested fits have no out-of-fold rows to compare with, and a model that
+    runs a program for its predictions is asked once only.
+
+    Parameters
+    ----------
+    model : fitted.
+    rows : that it was fitted on.
+    job : of the fit.
+    folder : of the job.
     """
     if job.fold is None or job.also is not None or hasattr(model, "predict_many"):
         return

@@ -15,10 +15,16 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 def inner_split(rows: FitRows, share: float, rng: np.random.Generator) -> tuple[Mask, Mask]:
     """Masks (n_samples,) of rows to fit on and rows to validate on; whole groups of the fold plan move together.
 
-    Groups are drawn at random until at least ``share`` of the rows is validation, but always one group or more on each
-    side. With a single group rows are split instead (nothing else is possible, and the caller's early stopping is then
-    optimistic); with a single row both masks hold it. The draw depends on ``rng`` and the sorted groups, so the order
-    of rows is irrelevant unless there is a single group.
+    Groups are drawn at random until enough rows are validation, but always one group or more on each side. With a
+    single group rows are split instead (nothing else is possible, and the caller's early stopping is then optimistic);
+    with a single row both masks hold it. The draw depends on ``rng`` and the sorted groups, so the order of rows is
+    irrelevant unless there is a single group.
+
+    Parameters
+    ----------
+    rows : that the model is fitted on.
+    share : least share of validation rows, between 0 and 1.
+    rng : draws the groups.
 
     Raises
     ------

@@ -62,7 +62,23 @@ class Job:
         alias: str | None = None,
         also: int | None = None,
     ) -> Job:
-        """The job of a registered model; ``alias`` keeps its predictions under another name (for other parameters)."""
+        """The job of a registered model.
+
+        Parameters
+        ----------
+        name : in the registry.
+        params : hyper-parameters on top of those the registry fixes.
+        fold : not fitted on; None for the final fit.
+        scope : "pooled", or "cell_line" for a fit on one line.
+        cell_line : of that scope.
+        alias : keeps the predictions under another name (for other parameters).
+        also : a second fold that is not fitted on, for nested fits.
+
+        Raises
+        ------
+        UnknownNameError
+            No such model.
+        """
         row = get_row(name)
         return cls(alias or row.name, row.target, {**row.fixed, **(params or {})}, scope, fold, cell_line, also)
 
@@ -106,7 +122,14 @@ def plan_jobs(
 ) -> list[Job]:
     """All jobs of one model: every fold, then the final fit; for scope ``cell_line`` each line in turn.
 
-    ``nested`` adds a fit for every pair of folds, K (K - 1) / 2 in all (Varma and Simon 2006; methods F11).
+    Parameters
+    ----------
+    name, params, alias : as in ``Job.of``.
+    n_folds : K.
+    scope : "pooled" or "cell_line".
+    cell_lines : for scope ``cell_line``.
+    final : whether there is a final fit.
+    nested : adds a fit for every pair of folds, K (K - 1) / 2 in all (Varma and Simon 2006; methods F11).
     """
     left: list[tuple[int | None, int | None]] = [(k, None) for k in range(n_folds)]
     left += [(None, None)] if final else []

@@ -74,6 +74,13 @@ def run_local(
 ) -> Iterator[JobResult]:
     """Results in the order in which jobs end. Workers are killed when the caller stops listening (also by Ctrl-C).
 
+    Parameters
+    ----------
+    jobs : done in this order, as workers become free.
+    setting : where rows come from and predictions go.
+    workers : processes, at most one per job.
+    time_limit : seconds per job, after which it is killed and counts as failed; None for no limit.
+
     Raises
     ------
     InputError

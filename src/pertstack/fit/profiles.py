@@ -49,7 +49,21 @@ def profile(name: str, model: str) -> dict[str, Any]:
 
 
 def hyper_parameters(model: str, changes: Mapping[str, Any] | None = None, *, name: str = "default") -> dict[str, Any]:
-    """A profile with changes on top; keys the model does not have are refused with the near ones."""
+    """A profile with changes on top, as plain values.
+
+    Parameters
+    ----------
+    model : in the registry.
+    changes : hyper-parameter -> value.
+    name : of the profile: "paper", "default" or "fast".
+
+    Raises
+    ------
+    UnknownNameError
+        A key that the model does not have; near ones are shown.
+    InputError
+        A value of the wrong kind or outside its range.
+    """
     row = get_row(model)
     changes = dict(changes or {})
     if row.name in SETTINGS:

@@ -167,7 +167,14 @@ def build(cls: type, params: Mapping[str, Any], name: str) -> BaseModel:
 
 
 def available(row: RegistryRow, side: SideInformation, obs: pd.DataFrame | None = None) -> str | None:
-    """Why a model cannot run on these data, or None when it can. ``obs``: the samples whose features must be known."""
+    """Why a model cannot run on these data, or None when it can.
+
+    Parameters
+    ----------
+    row : of the registry; says what the model needs.
+    side : features, targets and graph of the study.
+    obs : samples, of which some must have a perturbation with features; None to ask only whether there are any.
+    """
     needs = row.needs
     if row.problem is not None:
         return row.problem

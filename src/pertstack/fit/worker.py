@@ -77,8 +77,12 @@ class Boundary:
 def run_job(job: Job, setting: Setting, *, own_process: bool = False) -> JobResult:
     """Run one job. Never raises for what the model does; the result says how it went.
 
-    ``own_process``: the process runs nothing but jobs, so that its file descriptors 1 and 2 can be sent to the log as
-    well.
+    Parameters
+    ----------
+    job : which model, without which fold.
+    setting : where rows come from, where predictions and logs go.
+    own_process : the process runs nothing but jobs, so that its file descriptors 1 and 2 can be sent to the log as
+        well.
     """
     folder, started = setting.folder(job), time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)

@@ -28,8 +28,15 @@ ASKED = "asked.json"
 
 
 def asked_findings(folder: StudyFolder, obs: pd.DataFrame, where: str) -> tuple[list[dict[str, str]], list[Finding]]:
-    """Rows to be predicted against the rows scored out of fold; ``obs`` as in a data file, with ``training_distance``
-    where it is known. The table of ``design.plan.asked.compare`` and its warning."""
+    """Rows to be predicted against the rows scored out of fold: the table of ``design.plan.asked.compare`` and its
+    warning.
+
+    Parameters
+    ----------
+    folder : of the study.
+    obs : rows to be predicted, as in a data file, with ``training_distance`` where it is known.
+    where : what asks, for the message.
+    """
     samples = folder.samples
     scored = samples[samples["role"] == "development"]
     if not len(scored) or not len(obs):

@@ -18,7 +18,14 @@ from pertstack.verdict.probes.run import accused
 
 
 def check_facts(folder: StudyFolder, combiners: Mapping[str, Any], verdict: Verdict) -> Facts:
-    """Facts for ``run_checks``; what a study has not computed stays None and the check says so."""
+    """Facts for ``run_checks``; what a study has not computed stays None and the check says so.
+
+    Parameters
+    ----------
+    folder : of the study; its results are read.
+    combiners : name -> facts, as in ``weights.json``.
+    verdict : that the checks are about.
+    """
     diversity = read_json(folder.results / "diversity.json")
     oof = read_json(folder.results / "oof.json")
     roles = folder.samples.groupby("role")["cell_line"].unique()

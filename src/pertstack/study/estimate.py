@@ -26,7 +26,14 @@ def sizes(folder: StudyFolder, role: str) -> tuple[int, int]:
 
 
 def of_stack(folder: StudyFolder, n_models: int, n_combiners: int, *, verdict: bool = False) -> str:
-    """One line before ``stack`` or ``verdict``."""
+    """One line before ``stack`` or ``verdict``: what will be read, and roughly how long it takes.
+
+    Parameters
+    ----------
+    folder : of the study, for rows and genes.
+    n_models, n_combiners : that take part.
+    verdict : whether it is before ``verdict``.
+    """
     rows, genes = sizes(folder, "development")
     values = rows * n_models * genes
     seconds = 4 + values * (PASS_SECONDS + COMBINER_SECONDS * n_combiners) * (VERDICT if verdict else 1.0)
@@ -37,7 +44,14 @@ def of_stack(folder: StudyFolder, n_models: int, n_combiners: int, *, verdict: b
 
 
 def of_fit(folder: StudyFolder, jobs: Sequence[Job], workers: int) -> str:
-    """One line before ``fit``: jobs still to be done, what they write, and the time where it is known."""
+    """One line before ``fit``: jobs still to be done, what they write, and the time where it is known.
+
+    Parameters
+    ----------
+    folder : of the study, with the times of earlier jobs.
+    jobs : all that are asked for.
+    workers : side by side.
+    """
     rows, genes = sizes(folder, "development")
     test, _ = sizes(folder, "test")
     records = {job.folder: folder.path("jobs", job.folder, "job.json") for job in jobs}

@@ -68,8 +68,15 @@ class Matched:
 
 
 def on_disk(truth: Any, predictions: Any, scratch: Path) -> tuple[Path, Paths]:
-    """Paths of what was given; AnnData and DataFrames are written into ``scratch``, so that there is one
-    reader (a copy: writing turns texts into categories)."""
+    """Paths of what was given, so that there is one reader.
+
+    Parameters
+    ----------
+    truth : path, AnnData or DataFrame.
+    predictions : path or paths, AnnData, DataFrame, or a mapping of them by model; one object without a name is
+        "model".
+    scratch : folder into which objects are written (a copy: writing turns texts into categories).
+    """
 
     def path_of(value: Any, name: str) -> Any:
         if hasattr(value, "write_h5ad"):
@@ -100,7 +107,13 @@ def matched_values(
     genes: str | Path | None = None,
     transform: str | None = None,
 ) -> Matched:
-    """Read, match and check; parameters and errors as of ``evaluation.evaluate``."""
+    """Read, match and check.
+
+    Parameters
+    ----------
+    truth, predictions, scale, mapping, control_layer, control_label, delta, layer, genes, transform : as in
+        ``evaluation.evaluate``, errors too.
+    """
     named, truth = named_files(predictions), local(truth)
     file = open_data(
         truth,

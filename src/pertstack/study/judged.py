@@ -26,7 +26,16 @@ from pertstack.verdict.setting import Setting
 
 def derive(setting: Setting, plan: AnalysisPlan, oof: ScoreTable, test: ScoreTable | None, ledger: Ledger) -> Verdict:
     """Judged on the test, or out of fold with the one row that the plan's rule of looks gave away: a function of scores
-    per sample, of the setting, and of what the ledger published."""
+    per sample, of the setting, and of what the ledger published.
+
+    Parameters
+    ----------
+    setting : what the study knows.
+    plan : rule of looks and seed.
+    oof : scores of development rows.
+    test : scores of the test; None before it was opened.
+    ledger : of the study, for what was published.
+    """
     if plan.looks_rule == "plain":
         return _judged(test, oof, setting, plan.seed)
     found = last_published(ledger, plan.looks_rule)
@@ -48,6 +57,15 @@ def _judged(test: ScoreTable | None, oof: ScoreTable, setting: Setting, seed: in
 
 
 def setting_of(folder: StudyFolder, stored: Stored, looks: int, exploratory: bool) -> Setting:
+    """What the judge is told beside the scores.
+
+    Parameters
+    ----------
+    folder : of the study.
+    stored : what the stack step wrote.
+    looks : how often the test was opened.
+    exploratory : whether the plan was changed after it was locked.
+    """
     plan, calibrated = folder.analysis_plan, stored_calibration(folder)
     oof = read_json(folder.results / "oof.json")
     cautions = {name: tuple(c) for name, c in oof["cautions"].items()}

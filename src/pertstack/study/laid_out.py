@@ -29,9 +29,15 @@ POUR_BYTES = 128 * 10**6
 
 
 def lay_out_blocks(root: Path, file: DataFile, plan: FoldPlan, obs: pd.DataFrame) -> PredictionStore:
-    """Controls of every block to ``store/``; treated values to ``store/`` or, for the test, to ``test_truth/``.
+    """Controls of every block to ``store/``; treated values to ``store/`` or, for the test, to ``test_truth/``, whose
+    store is returned. Marks and references go to ``plan/``.
 
-    Returns the store of the latter.
+    Parameters
+    ----------
+    root : of the study that is being made.
+    file : read once, from its front to its end.
+    plan : which row goes where.
+    obs : the rows that the plan places, in its order.
     """
     store = PredictionStore.create(root / "store", file.gene_names, plan_digest=plan.digest)
     truth = PredictionStore.create(root / "test_truth", file.gene_names, plan_digest=plan.digest)

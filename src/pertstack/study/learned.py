@@ -66,7 +66,15 @@ def stored_stack(folder: StudyFolder) -> Stored:
 
 
 def development_rows(folder: StudyFolder, stored: Stored, *, workers: int = 1, memory: str = "1 GB") -> DevelopmentRows:
-    """The rows that the stack step learned from."""
+    """The rows that the stack step learned from.
+
+    Parameters
+    ----------
+    folder : of the study.
+    stored : what the stack step wrote.
+    workers : processes that share a pass.
+    memory : of a tile, in words.
+    """
     return DevelopmentRows(folder, stored.models, stored.accept_unverified, workers=workers, memory=memory)
 
 
@@ -75,6 +83,10 @@ def final_fits(folder: StudyFolder, stored: Stored, *, workers: int, memory: str
 
     Without a whole seal, and for combiners of a plug-in that keeps no state, they are learned again from the stored
     sums: they are deterministic.
+
+    Parameters
+    ----------
+    folder, stored, workers, memory : as in ``development_rows``; the last two are for learning again.
 
     Raises
     ------
@@ -95,7 +107,12 @@ def final_fits(folder: StudyFolder, stored: Stored, *, workers: int, memory: str
 
 
 def fold_fits(folder: StudyFolder, stored: Stored, *, workers: int, memory: str) -> dict[int, FittedCombiner]:
-    """The chosen combiner as fitted without each fold, loaded or learned again as ``final_fits`` does."""
+    """The chosen combiner as fitted without each fold, loaded or learned again as ``final_fits`` does.
+
+    Parameters
+    ----------
+    folder, stored, workers, memory : as in ``final_fits``.
+    """
     start = of_fold(stored.chosen, "")
     fits = {int(n.removeprefix(start)): fit for n, fit in _loaded(folder).items() if n.startswith(start)}
     if fits:
@@ -121,7 +138,13 @@ def _loaded(folder: StudyFolder) -> dict[str, FittedCombiner]:
 def learn_again(
     folder: StudyFolder, stored: Stored, names: Sequence[str], *, workers: int, memory: str
 ) -> dict[str, FittedCombiner]:
-    """Combiners learned from the stored sums as the stack step did it."""
+    """Combiners learned from the stored sums as the stack step did it.
+
+    Parameters
+    ----------
+    folder, stored, workers, memory : as in ``development_rows``.
+    names : of combiners that the stack step fitted.
+    """
     evidence = development_rows(folder, stored, workers=workers, memory=memory).evidence
     return {name: make_combiner(name, **stored.combiners[name].get("params", {})).fit(evidence) for name in names}
 

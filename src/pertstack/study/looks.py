@@ -28,9 +28,15 @@ PUBLISHED = "look_published"
 
 
 def publish_look(folder: StudyFolder, look: Entry, chosen: str, single: str, oof: ScoreTable, test: ScoreTable) -> None:
-    """Ask the rule of the plan what this look may give away, and write that into the ledger.
+    """Ask the rule of the plan what this look may give away, and write that into the ledger, once per look.
 
-    ``single`` is the best single model as chosen out of fold; the gain is against it.
+    Parameters
+    ----------
+    folder : of the study.
+    look : its line of the ledger, whose digest seeds the noise.
+    chosen : what ships.
+    single : the best single model as chosen out of fold; the gain is against it.
+    oof, test : scores of development and test rows.
 
     Raises
     ------
@@ -59,7 +65,14 @@ def last_published(ledger: Ledger, rule: str) -> Mapping[str, Any]:
 
 
 def with_published(verdict: Verdict, facts: Mapping[str, Any], setting: Setting) -> Verdict:
-    """An out-of-fold verdict with the one row that a look gave away; unchanged when there is none."""
+    """An out-of-fold verdict with the one row that a look gave away.
+
+    Parameters
+    ----------
+    verdict : out of fold.
+    facts : of the ledger's line; empty leaves the verdict as it is.
+    setting : kinds and cautions by name.
+    """
     if not facts:
         return verdict
     board, metric, n = verdict.leaderboard, str(facts["metric"]), int(facts["n"])

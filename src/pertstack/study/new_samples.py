@@ -24,9 +24,13 @@ from pertstack.study.folder import StudyFolder
 def open_new(folder: StudyFolder, new: Path, reading: Mapping[str, Any] | None = None) -> DataFile:
     """The file of new samples, checked against the study: genes, sample ids, values of the controls.
 
-    ``reading`` says how this file differs from the study's (``mapping``, ``control_layer``, ``control``, ``metadata``,
-    ``controls``, ``control_label``, and a named ``transform`` to the study's scale); what it leaves out is read as the
-    study's data were.
+    Parameters
+    ----------
+    folder : of the study.
+    new : the file.
+    reading : how it differs from the study's (``mapping``, ``control_layer``, ``control``, ``metadata``, ``controls``,
+        ``control_label``, and a named ``transform`` to the study's scale); what is left out is read as the study's data
+        were.
 
     Raises
     ------
@@ -147,6 +151,12 @@ def merged_side(known: SideInformation, file: DataFile, gene_names: Any) -> Side
 
     New perturbations get structures or perturbed genes from the file; where it has none they stay unknown, and models
     say what they do then.
+
+    Parameters
+    ----------
+    known : of the study.
+    file : new samples.
+    gene_names : of the study.
     """
     side, _ = build_side(file.obs, gene_names, uns=file.uns)
     features = {}

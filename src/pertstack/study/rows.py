@@ -137,6 +137,13 @@ def learning_reference(plan: AnalysisPlan) -> Any:
 
 
 def panel_metrics(plan: AnalysisPlan, references: References, *, full: bool = False) -> tuple[str, ...]:
-    """The panel that the data allow, and the plan's own metrics where they are not in it."""
+    """The panel that the data allow, and the plan's own metrics where they are not in it.
+
+    Parameters
+    ----------
+    plan : primary metric and the one that decides.
+    references : say which references the data allow.
+    full : the long panel, of the report.
+    """
     extra = [parse_metric(m).name for m in (plan.primary, plan.choice_metric) if m != AUTO]
     return tuple(dict.fromkeys([*panel(references, full=full), *extra]))

@@ -74,6 +74,12 @@ def seal_report(folder: StudyFolder) -> None:
 def is_sealed(folder: StudyFolder, step: Step, file: Path) -> bool:
     """Whether a step sealed this file and the ledger holds that seal.
 
+    Parameters
+    ----------
+    folder : of the study.
+    step : that wrote the file.
+    file : in the study.
+
     Raises
     ------
     CorruptionError

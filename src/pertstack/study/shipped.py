@@ -53,6 +53,12 @@ def what_ships(folder: StudyFolder, stored: Stored) -> str | None:
 def fit_named(folder: StudyFolder, stored: Stored, name: str, *, workers: int) -> FittedCombiner:
     """The final fit of a combination, or a base model by itself.
 
+    Parameters
+    ----------
+    folder, stored : as in ``learned.final_fits``.
+    name : of a combiner or a base model.
+    workers : for learning again.
+
     Raises
     ------
     UnknownNameError

@@ -15,7 +15,14 @@ TEMPLATE = "evaluation.html.j2"
 
 
 def evaluation_page(content: ReportInput, models: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Write the page; ``models`` has one mapping per model: model, files, how, samples, genes."""
+    """Write the page of an evaluation; its path.
+
+    Parameters
+    ----------
+    content : as for the report of a study.
+    models : one mapping per model: model, files, how, samples, genes.
+    path : of the page.
+    """
     names = {r.name for r in content.verdict.leaderboard.rows}
     page = render(content, template=TEMPLATE, models=models, unseen=UNSEEN, names=names)
     write_atomic(path, page.encode())

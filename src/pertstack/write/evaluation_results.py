@@ -33,6 +33,12 @@ def evaluation_results(table: ScoreTable, model: str, settings: dict[str, Any]) 
     """The document of one model: a value per metric and perturbation, the mean over its samples.
 
     A board averages over samples instead, so its numbers differ where perturbations have different numbers of samples.
+
+    Parameters
+    ----------
+    table : scores.
+    model : name in the table.
+    settings : plain JSON: how it was scored.
     """
     names = table.samples["perturbation"].astype(str).to_numpy()
     labels = sorted(set(names))

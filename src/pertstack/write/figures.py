@@ -133,7 +133,11 @@ def strata_figure(found: Decomposition) -> Figure | None:
 def heat_figure(tables: Mapping[str, pd.DataFrame], *, digits: int = 2, symmetric: bool = True) -> Figure:
     """Numbers as shaded squares (blue above zero, orange below, deeper is larger), one panel per table.
 
-    ``symmetric``: correlations, shaded by value itself; otherwise by value over the largest in the table.
+    Parameters
+    ----------
+    tables : title -> numbers; rows and columns are named.
+    digits : after the point.
+    symmetric : correlations, shaded by value itself; otherwise by value over the largest in the table.
     """
     with figure_style():
         rows, columns = (max(t.shape[axis] for t in tables.values()) for axis in (0, 1))
@@ -177,7 +181,15 @@ def _heat(axes: Axes, table: pd.DataFrame, digits: int, symmetric: bool) -> None
 
 
 def cell_line_figure(table: pd.DataFrame, names: Sequence[str], metric: str) -> Figure:
-    """Mean score by cell line of a few names (the best single model, the chosen combiner, the plain mean)."""
+    """Mean score by cell line of a few names.
+
+    Parameters
+    ----------
+    table : columns cell_line, name, value, n.
+    names : up to three: the best single model, the chosen combiner, the plain mean; those not in the table are passed
+        over.
+    metric : for the axis.
+    """
     styles = [(BLUE, "o", BLUE), (ORANGE, "D", ORANGE), (MUTED, "s", "none")]
     lines = list(dict.fromkeys(table["cell_line"]))[::-1]
     with figure_style():

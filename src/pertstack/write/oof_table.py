@@ -22,9 +22,14 @@ BORDERS, PER_METRIC = 11, 17
 
 
 def oof_table(oof: ScoreTable, choice: Choice, *, every: bool = False, width: int = 80) -> Group:
-    """Names by nested out-of-fold score on the deciding metric: the best ten and what was chosen, or ``every`` one.
+    """Names by nested out-of-fold score on the deciding metric: the best ten and what was chosen. Names are never cut.
 
-    Names are never cut; as many metrics are shown as fit into ``width``.
+    Parameters
+    ----------
+    oof : scores of development rows.
+    choice : what ships, and why others do not.
+    every : all names.
+    width : of the terminal; as many metrics are shown as fit.
     """
     sign = 1.0 if parse_metric(choice.primary).higher_is_better else -1.0
     ranked = sorted(oof.names, key=lambda n: (-sign * oof.mean(n, choice.primary).value, n))

@@ -18,9 +18,13 @@ from pertstack.verdict.board import Leaderboard
 
 
 def leaderboard_table(board: Leaderboard, *, width: int | None = None, every: bool = False) -> Group | Table:
-    """The best ten rows (all with ``every``): canonical and deciding metric with intervals, gain over the best single.
+    """The best ten rows: canonical and deciding metric with intervals, gain over the best single.
 
-    ``width`` in characters (default: the terminal's); below 130 each row takes two lines, so that nothing is cut off.
+    Parameters
+    ----------
+    board : to print.
+    width : in characters, None for the terminal's; below 130 each row takes two lines, so that nothing is cut off.
+    every : all rows.
     """
     return board.short_table(width=width or get_terminal_size().columns, every=every)
 

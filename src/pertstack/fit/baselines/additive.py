@@ -18,11 +18,16 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def additive_effects(delta: Floats, genes: Floats, counts: Floats, kappa: float) -> Floats:
-    """Effect per perturbed gene (n_genes_perturbed + 1, n_genes); the last row answers for genes never perturbed.
+    """Effect per perturbed gene, (P + 1, n_genes), by weighted least squares; the last row answers for genes never
+    perturbed.
 
-    Least squares of the mean deltas (C, G) on multi-hot rows (C, P), weighted by counts, with ``kappa`` pseudo-samples
-    per gene that pull its effect to the average gene's effect (delta summed over the rows / perturbed genes summed over
-    the rows).
+    Parameters
+    ----------
+    delta : (C, n_genes), mean delta of each combination.
+    genes : (C, P), 1 where a combination perturbs a gene.
+    counts : (C,), samples of each combination: its weight.
+    kappa : pseudo-samples per gene that pull its effect to the average gene's effect (delta summed over the rows /
+        perturbed genes summed over the rows).
     """
     hits = (genes * counts[:, None]).sum()
     average = (delta * counts[:, None]).sum(axis=0) / max(hits, 1.0)

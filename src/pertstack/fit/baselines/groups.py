@@ -56,6 +56,13 @@ def centred_group_means(
 
     The deviation of a label is the mean over its rows of ``value - centre[row]``, so an unbalanced design (a
     perturbation seen only in some cell lines) does not leak cell line means into the perturbation.
+
+    Parameters
+    ----------
+    values : (n, n_genes).
+    labels : (n,) names, such as perturbations.
+    centre : means that are subtracted, such as those of cell lines.
+    centre_labels : (n,), which of these goes with each row.
     """
     names, sums, counts = label_sums(values, labels)
     position = {name: i for i, name in enumerate(names)}

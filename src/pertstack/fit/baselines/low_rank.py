@@ -51,9 +51,15 @@ def gene_scores(effects: Floats, rank: int) -> Floats:
 
 
 def bilinear_middle(effects: Floats, genes: Floats, perturbations: Floats, strength: float) -> Floats:
-    """``W = (A'A + λI)⁻¹ A' Y B' (BB' + λI)⁻¹``, shape (K, L), for effects Y given as rows (C, G).
+    """``W = (A'A + λI)⁻¹ A' Y B' (BB' + λI)⁻¹``, shape (K, L): least squares of ``Y = A W B`` with a penalty on both
+    sides.
 
-    ``genes`` is A (G, K), ``perturbations`` B' (C, L), ``strength`` λ >= 0; Y has its row mean removed beforehand.
+    Parameters
+    ----------
+    effects : Y, given as rows (C, G); its row mean removed beforehand.
+    genes : A, (G, K), embedding of genes.
+    perturbations : B', (C, L), embedding of perturbations.
+    strength : λ >= 0.
     """
     left = genes.T @ genes + strength * np.eye(genes.shape[1])
     right = perturbations.T @ perturbations + strength * np.eye(perturbations.shape[1])

@@ -47,7 +47,14 @@ class Parts(Baseline):
         return self
 
     def learn(self, parts: list[Floats], delta: Floats, counts: Floats) -> None:
-        """What there is to learn from measured combinations: effects of the parts (n_parts, n_genes), and changes."""
+        """What there is to learn from measured combinations; nothing by default.
+
+        Parameters
+        ----------
+        parts : one array (n_parts, n_genes) per combination, the effects of its parts.
+        delta : (C, n_genes), the measured changes of the same combinations.
+        counts : (C,), their samples.
+        """
 
     def together(self, parts: Floats) -> Floats:
         """(n_genes,) effect of a combination from those of its parts, (n_parts, n_genes)."""

@@ -19,9 +19,13 @@ FLAT = 1e-10  # variance of a gene's control below which it has no slope (MERGE 
 def per_gene_lines(control: Float32, treated: Float32, ridge: float) -> tuple[Floats, Floats]:
     """Slope a and intercept b, both (n_genes,), of ``treated = a * control + b`` per gene.
 
-    Minimises ``sum (treated - a control - b)² + ridge * var(control) * (a - 1)²`` per gene: ``ridge`` counts
-    pseudo-samples that say "no change". A gene whose control varies by less than 1e-10 gets a = 0 and b = its mean
-    treated.
+    Minimises ``sum (treated - a control - b)² + ridge * var(control) * (a - 1)²`` per gene. A gene whose control varies
+    by less than 1e-10 gets a = 0 and b = its mean treated.
+
+    Parameters
+    ----------
+    control, treated : (n, n_genes), the same samples.
+    ridge : pseudo-samples that say "no change".
     """
     n = len(control)
     mean_control, mean_treated = control.mean(axis=0, dtype=np.float64), treated.mean(axis=0, dtype=np.float64)

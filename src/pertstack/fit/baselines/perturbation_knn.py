@@ -45,6 +45,12 @@ def choose_kappa(alike: Floats, effects: Floats, k: int) -> float:
     """The shrinkage of least squared error when each fitted perturbation is predicted from the others.
 
     One of ``KAPPAS``; infinity (no effect at all) when nothing is gained. Where two do equally well the stronger one.
+
+    Parameters
+    ----------
+    alike : (P, P) similarity of perturbations; the diagonal is not looked at.
+    effects : (P, n_genes), mean effects.
+    k : neighbours.
     """
     others = alike.copy()
     np.fill_diagonal(others, 0.0)

@@ -25,7 +25,14 @@ GRID = np.logspace(-4, 6, 41)  # penalties tried, in units of the mean eigenvalu
 
 
 def label_means(values: Floats | Float32, index: Index, n: int) -> tuple[Floats, Floats]:
-    """Mean of the values over each of ``n`` labels (n, n_columns) in float64, and counts (n,)."""
+    """Mean of the values over each label, (n, n_columns) float64, and counts (n,).
+
+    Parameters
+    ----------
+    values : (n_rows, n_columns).
+    index : (n_rows,) positions of labels.
+    n : labels; each has at least one row.
+    """
     counts = np.bincount(index, minlength=n)
     order, start, means = np.argsort(index, kind="stable"), 0, np.empty((n, values.shape[1]))
     for k, count in enumerate(counts):
@@ -37,8 +44,12 @@ def label_means(values: Floats | Float32, index: Index, n: int) -> tuple[Floats,
 def gcv_penalty(eigenvalues: Floats, projected: Floats, total: float, n: int) -> float:
     """The penalty of least generalised cross-validation over a fixed grid, one for all columns of the target.
 
-    ``eigenvalues`` (r,) of the design's scatter, ``projected`` (r, n_targets) the target in its left singular vectors,
-    ``total`` the target's sum of squares, ``n`` the number of observations (one of which the centring has used up).
+    Parameters
+    ----------
+    eigenvalues : (r,), of the design's scatter; their mean is the grid's unit.
+    projected : (r, n_targets), the target in the design's left singular vectors.
+    total : the target's sum of squares.
+    n : observations, one of which the centring has used up.
 
     References
     ----------
@@ -93,8 +104,15 @@ def choose_penalty(design: Floats, target: Floats) -> float:
 def solve_ridge(design: Floats, target: Floats, weights: Floats, penalty: float) -> tuple[Floats, Floats]:
     """Coefficients (p, n_targets) and intercept (n_targets,).
 
-    Minimises ``sum_i w_i |t_i - b - W' d_i|² + penalty * |W|²``. Rows that share a design row may be given as their
-    mean with their count as weight: the solution is the same (tested).
+    Minimises ``sum_i w_i |t_i - b - W' d_i|² + penalty * |W|²``.
+
+    Parameters
+    ----------
+    design : (n, p).
+    target : (n, n_targets).
+    weights : (n,). Rows that share a design row may be given as their mean with their count as weight: the solution is
+        the same (tested).
+    penalty : > 0, in units of the design squared.
     """
     parts = _Decomposition.of(design, target, weights)
     shrunk = np.sqrt(parts.squares) / (parts.squares + penalty)

@@ -80,9 +80,15 @@ class BiolordNetwork(Network):
         return self.mean(h), self.log_variance(h).clamp(*LOG_VARIANCE)
 
     def cost(self, code: Tensor, attributes: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss per row (B,) and squared error per row: likelihood, reconstruction and size of the code, per gene.
+        """Loss per row (B,) and squared error per row (B,): likelihood, reconstruction and size of the code, per gene.
 
         The original weighs the mean over rows of |code|² by lambda against means over genes; so do we.
+
+        Parameters
+        ----------
+        code : (B, latent), of the rows.
+        attributes : (B, width), embedded drug, dose and cell line.
+        x : (B, n_genes), standardised truth.
         """
         mean, log_variance = self.decode(code, attributes)
         mean, log_variance = mean.float(), log_variance.float()

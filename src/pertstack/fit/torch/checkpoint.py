@@ -32,7 +32,15 @@ class Identity:
 
 
 def fit_identity(rows: FitRows, model: str, params: dict[str, Any], plan_digest: str | None) -> Identity:
-    """Digests of fit rows, groups, values and plan, and of model and hyper-parameters."""
+    """Digests of rows (ids, groups, genes, values, plan), and of model and hyper-parameters.
+
+    Parameters
+    ----------
+    rows : fitted on.
+    model : name.
+    params : plain JSON.
+    plan_digest : of the fold plan; None outside a study.
+    """
     of_rows = [
         FORMAT,
         plan_digest,
@@ -46,7 +54,14 @@ def fit_identity(rows: FitRows, model: str, params: dict[str, Any], plan_digest:
 
 
 def write_checkpoint(path: Path, identity: Identity, state: dict[str, Any]) -> None:
-    """Write a checkpoint whole or not at all."""
+    """Write a checkpoint whole or not at all.
+
+    Parameters
+    ----------
+    path : replaced if it is there.
+    identity : of the fit; only the same one may go on from it.
+    state : tensors and plain values.
+    """
     stream = io.BytesIO()
     torch.save({"format": FORMAT, "rows": identity.rows, "params": identity.params, "state": state}, stream)
     write_atomic(path, stream.getvalue())

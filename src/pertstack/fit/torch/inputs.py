@@ -74,7 +74,14 @@ class Table:
         return len(self.control)
 
     def batch(self, rows: Index, device: torch.device, genes: Tensor | None = None) -> Batch:
-        """The given rows (positions) on a device."""
+        """Some rows on a device.
+
+        Parameters
+        ----------
+        rows : (B,) positions.
+        device : to which tensors go.
+        genes : positions of the genes to learn from; None for all.
+        """
         drug = self.drug[rows]
         targets = None
         if self.targets is not None:
@@ -122,7 +129,21 @@ class Encoder:
     def fit(
         cls, rows: FitRows, settings: Settings, *, model: str, features: bool | str, targets: bool = False
     ) -> Encoder:
-        """``features``: True (needed), False (unused) or "optional" (used when there are any)."""
+        """Learn scales, levels and features from fit rows.
+
+        Parameters
+        ----------
+        rows : fitted on.
+        settings : choice of features, policy for missing ones.
+        model : for messages.
+        features : True (needed), False (unused) or "optional" (used when there are any).
+        targets : whether batches hold the drugs' target genes.
+
+        Raises
+        ------
+        InputError
+            Features are needed, and the study has none that do.
+        """
         table = _choose_features(rows.side, settings.features, model, needed=features is True) if features else None
         kept, center, spread = _feature_scale(table, rows.perturbation)
         dose = _doses(rows)

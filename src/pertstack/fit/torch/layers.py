@@ -16,9 +16,15 @@ def mlp(
     dropout: float = 0.0,
     last: bool = True,
 ) -> nn.Sequential:
-    """Linear layers through ``sizes``, each followed by norm ("batch", "layer" or none), activation and dropout.
+    """Linear layers, each followed by norm, activation and dropout.
 
-    ``last`` False leaves the last layer linear.
+    Parameters
+    ----------
+    sizes : widths, input first.
+    norm : "batch", "layer" or "" for none.
+    activation : made anew for each layer.
+    dropout : probability; 0 for none.
+    last : False leaves the last layer linear.
     """
     layers: list[nn.Module] = []
     for i, (a, b) in enumerate(pairwise(sizes)):
@@ -119,9 +125,17 @@ class Gate(nn.Module):
 
 
 def mix(experts: nn.ModuleList, weights: Tensor, inputs: Sequence[Tensor], *, shared: Sequence[Tensor] = ()) -> Tensor:
-    """Weighted sum of expert outputs. While training only the rows an expert was chosen for pass through it.
+    """Weighted sum of expert outputs, (B, n_out). While training only the rows an expert was chosen for pass through
+    it.
 
     In evaluation mode every expert sees every row, so that a row's answer cannot depend on who else is in the batch.
+
+    Parameters
+    ----------
+    experts : E networks.
+    weights : (B, E), 0 where an expert was not chosen.
+    inputs : tensors of B rows, given to every expert.
+    shared : further arguments that do not go by rows.
     """
     out: Tensor | None = None
     for e, expert in enumerate(experts):

@@ -71,7 +71,14 @@ class TorchModel:
     # -- what a model states ------------------------------------------------------------------------------------------
 
     def build(self, sizes: Sizes, rows: FitRows, encoder: Encoder) -> Network:
-        """The untrained network; drawn from the global generator, which is seeded for the time of the fit."""
+        """The untrained network; drawn from the global generator, which is seeded for the time of the fit.
+
+        Parameters
+        ----------
+        sizes : of inputs and outputs.
+        rows : fitted on.
+        encoder : fitted on the same rows.
+        """
         raise TypeError(f"{self.name} does not say how it is built")
 
     def optimisers(self, net: Network) -> Sequence[torch.optim.Optimizer]:
@@ -82,14 +89,30 @@ class TorchModel:
     def step(
         self, net: Network, optimisers: Sequence[torch.optim.Optimizer], batch: Batch, step: int, device: torch.device
     ) -> dict[str, Tensor]:
-        """One update."""
+        """One update; its losses by name.
+
+        Parameters
+        ----------
+        net : in training mode.
+        optimisers : of its parameters.
+        batch : of training rows, on the device.
+        step : number of the update, from 0.
+        device : for mixed precision.
+        """
         with autocast(device, self.settings):
             losses = net.loss(batch, step)
         update(net.parameters(), optimisers, losses["loss"], self.settings.gradient_clip)
         return losses
 
     def validation(self, net: Network, table: Table, rows: Index) -> float:
-        """Error on inner validation rows, lower is better: mean squared error of the prediction, standardised."""
+        """Error on inner validation rows, lower is better: mean squared error of the prediction, standardised.
+
+        Parameters
+        ----------
+        net : in evaluation mode.
+        table : of the fit rows, with truth.
+        rows : (n,) positions of the validation rows.
+        """
         assert table.treated is not None
         total = 0.0
         for start in range(0, len(rows), PREDICT_ROWS):
@@ -113,7 +136,14 @@ class TorchModel:
             return net.embed(batch).float()
 
     def finish(self, net: Network, table: Table, rows: FitRows) -> None:
-        """What is computed from the fit rows once the weights are there."""
+        """What is computed from the fit rows once the weights are there; nothing by default.
+
+        Parameters
+        ----------
+        net : in evaluation mode, with the weights that are kept.
+        table : of the fit rows.
+        rows : the same rows, as they came.
+        """
 
     def encode(self, encoder: Encoder, rows: PredictRows) -> Table:
         """Rows to predict, with what a model adds to them."""
@@ -235,7 +265,15 @@ class TorchModel:
         )
 
     def training_batch(self, table: Table, part: Index, generator: torch.Generator, device: torch.device) -> Batch:
-        """A batch with some cell lines (and, by policy, structures) hidden, on all genes or some."""
+        """A batch with some cell lines (and, by policy, structures) hidden, on all genes or some.
+
+        Parameters
+        ----------
+        table : of the fit rows.
+        part : (B,) positions.
+        generator : draws what is hidden and which genes.
+        device : to which tensors go.
+        """
         s, genes = self.settings, None
         n_genes = table.control.shape[1]
         if self.per_gene and 0 < s.genes_per_step < n_genes:

@@ -56,7 +56,15 @@ def autocast(device: torch.device, settings: Settings) -> torch.autocast:
 
 
 def update(parameters: Any, optimisers: Sequence[torch.optim.Optimizer], loss: Tensor, clip: float) -> None:
-    """Backward, clip the gradient norm, step."""
+    """Backward, clip the gradient norm, step.
+
+    Parameters
+    ----------
+    parameters : whose norm is clipped together.
+    optimisers : that step.
+    loss : one number.
+    clip : largest norm; 0 for no clipping.
+    """
     for optimiser in optimisers:
         optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -67,7 +75,14 @@ def update(parameters: Any, optimisers: Sequence[torch.optim.Optimizer], loss: T
 
 
 def hide(batch: Batch, settings: Settings, generator: torch.Generator) -> Batch:
-    """Hide the cell line (and the structure, unless its policy is "raise") of a few rows: so the unknown is trained."""
+    """Hide the cell line (and the structure, unless its policy is "raise") of a few rows: so the unknown is trained.
+
+    Parameters
+    ----------
+    batch : of training rows; not changed.
+    settings : share of hidden rows (``unknown_dropout``) and the policy.
+    generator : draws them.
+    """
     share, n = settings.unknown_dropout, len(batch.row)
     if share <= 0:
         return batch

@@ -32,6 +32,14 @@ class Spread(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, dense: Tensor) -> Tensor:
+        """``matrix @ dense`` in full precision.
+
+        Parameters
+        ----------
+        ctx : keeps the matrix for the way back.
+        matrix : sparse (G, G).
+        dense : (G, width).
+        """
         ctx.save_for_backward(matrix)
         with torch.autocast(dense.device.type, enabled=False):
             return matrix @ dense
@@ -88,6 +96,16 @@ class GraphLayer(nn.Module):
         self.linear, self.norm = nn.Linear(3 * width, width), nn.BatchNorm1d(3 * width)
 
     def forward(self, h: Tensor, inputs: Tensor, keep: Tensor, matrix: Tensor, own: Tensor) -> Tensor:
+        """Messages along the edges of the graph, joined with the inputs, (B, G, 3 * width).
+
+        Parameters
+        ----------
+        h : (B, G, 3 * width), what genes hold.
+        inputs : (B, G, 2 * width), given to every layer.
+        keep : (B, G), 0 where the edges into a gene are cut.
+        matrix : sparse (G, G), normalised edges.
+        own : (G,), weight of a gene's message to itself.
+        """
         b, g, _ = h.shape
         message = self.linear(h)
         flat = message.float().transpose(0, 1).reshape(g, -1)  # (G, B * width)

@@ -23,9 +23,15 @@ class GeneScaler:
 
     @classmethod
     def fit(cls, control: Float32, treated: Float32, *, rows_at_once: int = 4096) -> GeneScaler:
-        """Float64 sums over slices of rows, so that a memory-mapped matrix is never copied whole.
+        """Mean and spread per gene over control and treated rows together, in float64 over slices of rows, so that a
+        memory-mapped matrix is never copied whole.
 
         A gene that never varies gets spread 1 (its standardised value is 0 everywhere).
+
+        Parameters
+        ----------
+        control, treated : (n, n_genes), the fit rows.
+        rows_at_once : size of a slice.
         """
         n, total = 2 * len(control), np.zeros(control.shape[1])
         low = np.inf

@@ -71,7 +71,13 @@ class Differences:
     slope: Floats  # (F, d); zeros where nothing can be said
 
     def of(self, drug: str, line: str, features: Floats | None) -> Floats:
-        """The most particular difference there is."""
+        """The most particular difference there is, (d,): of drug and line, of the drug, by features, overall.
+
+        Parameters
+        ----------
+        drug, line : names.
+        features : (n_features,), of the drug; None where unknown.
+        """
         if (drug, line) in self.drug_line:
             return self.drug_line[drug, line]
         if drug in self.drug:
@@ -84,11 +90,18 @@ class Differences:
 def learn_differences(
     difference: Floats, drug: list[str], line: list[str], *, features: dict[str, Floats], kappa: float, ridge: float
 ) -> Differences:
-    """Means of latent differences (n, d), each shrunk towards the wider one with weight n / (n + kappa).
+    """Means of latent differences, each shrunk towards the wider one with weight n / (n + kappa).
 
     ``overall`` is the mean over cell lines of their means, so that a line with many rows does not speak for all. The
-    regression on features is fitted on the drugs' shrunk differences (kernel form: drugs are few), its penalty
-    ``ridge`` times the mean square of the centred features.
+    regression on features is fitted on the drugs' shrunk differences (kernel form: drugs are few).
+
+    Parameters
+    ----------
+    difference : (n, d), treated less control in the latent space.
+    drug, line : names of the n rows.
+    features : drug -> (n_features,), for the drugs that have any.
+    kappa : pseudo-rows.
+    ridge : penalty, times the mean square of the centred features.
     """
     lines = sorted(set(line))
     at = {name: np.array([i for i, x in enumerate(line) if x == name]) for name in lines}

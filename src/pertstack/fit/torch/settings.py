@@ -217,7 +217,13 @@ S = TypeVar("S", bound=Settings)
 
 
 def make_settings(settings: type[S], model: str, params: Mapping[str, Any]) -> S:
-    """Settings of a model from plain values (TOML or JSON); the rest keeps its default.
+    """Settings of a model from plain values; the rest keeps its default.
+
+    Parameters
+    ----------
+    settings : the model's dataclass.
+    model : for messages.
+    params : hyper-parameter -> value, as TOML or JSON has them.
 
     Raises
     ------

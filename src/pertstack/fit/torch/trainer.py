@@ -41,7 +41,14 @@ def pick_device(name: str) -> torch.device:
 
 @contextmanager
 def torch_session(device: torch.device, threads: int, seed: int | None = None) -> Iterator[None]:
-    """Threads and seed for the time of a fit or a prediction; global random state and threads are put back after it."""
+    """Threads and seed for the time of a fit or a prediction; global random state and threads are put back after it.
+
+    Parameters
+    ----------
+    device : whose generator is kept too.
+    threads : of torch on the CPU.
+    seed : of the global generators; None leaves them as they are.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

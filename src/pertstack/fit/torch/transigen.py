@@ -39,7 +39,13 @@ def draw(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def kl(mean: Tensor, log_variance: Tensor, to_mean: Tensor, to_log_variance: Tensor) -> Tensor:
-    """KL divergence between diagonal Gaussians, summed over dimensions, mean over rows."""
+    """KL divergence between diagonal Gaussians, summed over dimensions, mean over rows.
+
+    Parameters
+    ----------
+    mean, log_variance : (B, d), of the first.
+    to_mean, to_log_variance : (B, d), of the second.
+    """
     ratio = (log_variance - to_log_variance).exp()
     apart = (mean - to_mean) ** 2 * (-to_log_variance).exp()
     return 0.5 * (ratio + apart - 1 - log_variance + to_log_variance).sum(dim=1).mean()

@@ -57,9 +57,15 @@ def folder_to_audit(root: Path | str) -> StudyFolder:
 
 
 def audit_study(folder: StudyFolder, *, deep: bool, clean: bool, expect_head: str | None = None) -> list[Finding]:
-    """Every check of what is on disk: plan, ledger, stores, jobs, results. ``clean`` first removes files left
-    by killed processes, while no other command works on the study. Each finding is listed once, gravest first, in the
+    """Every check of what is on disk: plan, ledger, stores, jobs, results; each finding once, gravest first, in the
     order of the work.
+
+    Parameters
+    ----------
+    folder : of the study.
+    deep : also read every value again: bytes of the stores, sums, weights.
+    clean : first remove files left by killed processes, while no other command works on the study.
+    expect_head : digest that the ledger ended with when someone noted it; None to leave that out.
     """
     if clean:
         with folder.alone():

@@ -39,7 +39,14 @@ def probe_study(folder: StudyFolder, source: StoreSource) -> list[Finding]:
 
 
 def probe_test(folder: StudyFolder, source: StoreSource, oof: ScoreTable, test: ScoreTable) -> list[Finding]:
-    """Probe every model of a source of test rows, whose truth a look has opened: did its answers see them?"""
+    """Probe every model of a source of test rows, whose truth a look has opened: did its answers see them?
+
+    Parameters
+    ----------
+    folder : of the study, for the seed.
+    source : test rows.
+    oof, test : scores of development and test rows.
+    """
     seed = folder.analysis_plan.seed
     sampled = sample_rows(source, np.random.default_rng([seed, 9]))
     found: list[Finding] = []
@@ -60,7 +67,15 @@ def _of_test(finding: Finding) -> Finding:
 
 
 def write_probes(folder: StudyFolder, findings: Sequence[Finding], key: str, name: str = STACK_PROBES) -> None:
-    """Keep what probes found, under the key of the stack."""
+    """Keep what probes found.
+
+    Parameters
+    ----------
+    folder : of the study.
+    findings : as they are stored.
+    key : of the stack they belong to.
+    name : file in ``results/``.
+    """
     write_json(folder.results / name, {"format": 1, "key": key, "findings": [f.to_json() for f in findings]})
 
 

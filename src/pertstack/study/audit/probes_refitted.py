@@ -45,6 +45,13 @@ def fit_row_probe(folder: StudyFolder, source: StoreSource, model: str, seed: in
     A fit made here from a model of this package never had the rows of its fold, so nothing it does is an accusation:
     the finding is then a note with the share lost. Models that were added, and models that somebody registered, may
     have read more than they were handed.
+
+    Parameters
+    ----------
+    folder : of the study, with what fits kept of their errors.
+    source : development rows.
+    model : name.
+    seed : of the resamples.
     """
     rng = np.random.default_rng([seed, 6])
     kept = _kept_errors(folder, model)
@@ -155,6 +162,12 @@ def permuted_study(folder: StudyFolder, models: Sequence[str], *, accept_unverif
 
     Whoever is scored on rows it learned from errs less on the exchanged truth it learned than on another exchange of
     the same rows. Models and weights that know no more than means of folds or cell lines do not.
+
+    Parameters
+    ----------
+    folder : of the study.
+    models : that are stacked.
+    accept_unverified : as in the stack step.
     """
     seed = folder.analysis_plan.seed
     source = StoreSource(

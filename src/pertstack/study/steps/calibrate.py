@@ -135,6 +135,12 @@ def calibrate_study(folder: StudyFolder, *, workers: int = 1, memory: str = "1GB
 
     What is there already for the same rows and plan is read back.
 
+    Parameters
+    ----------
+    folder : of the study.
+    workers : processes that share the pass.
+    memory : of a tile, in words.
+
     Raises
     ------
     InputError

@@ -204,6 +204,18 @@ def cross_fit_study(
 ) -> list[JobResult]:
     """Cross-fit models on every fold and once on all development rows.
 
+    Parameters
+    ----------
+    folder : of the study.
+    models : names in the registry; at least one.
+    params : model -> hyper-parameters; a model that is not there keeps its own.
+    scope : "pooled", or "cell_line" for one fit per line, kept as ``NAME.by_cell_line``.
+    nested : also without every pair of folds.
+    workers : processes.
+    engine : "local" or "dask".
+    address : of a Dask scheduler; None for local processes.
+    time_limit : seconds per job; None for no limit.
+
     Raises
     ------
     InputError

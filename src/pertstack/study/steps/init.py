@@ -56,6 +56,12 @@ class Preview:
 def preview_study(root: Path, data: Path, choices: StudyChoices) -> Preview:
     """What a study of these data would be made of; nothing is written and no value is checked.
 
+    Parameters
+    ----------
+    root : folder that would be made; must be free.
+    data : the file.
+    choices : of the study.
+
     Raises
     ------
     InputError
@@ -104,6 +110,12 @@ def _cells(how: DataChoices) -> CellChoice:
 
 def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
     """Make a study from a data file; findings that do not stop it are kept in ``plan/findings.json``.
+
+    Parameters
+    ----------
+    root : folder to make; it appears whole or not at all.
+    data : the file.
+    choices : of the study.
 
     Raises
     ------

@@ -131,7 +131,13 @@ def _given(pairs: Sequence[str], needed: Sequence[str]) -> dict[str, Path]:
 
 
 def read_aligned(path: Path, sample_ids: Sequence[str], gene_names: Sequence[str], to: Path) -> Float32:
-    """Predictions of a file for exactly these samples and genes, in this order, memory-mapped at ``to``.
+    """Predictions of a file for exactly these samples and genes, (n_samples, n_genes) float32, memory-mapped.
+
+    Parameters
+    ----------
+    path : of the predictions.
+    sample_ids, gene_names : rows and columns of the answer, in this order.
+    to : the .npy file that is written.
 
     Raises
     ------

@@ -123,7 +123,16 @@ class KeepAnchors:
 def new_embeddings(
     folder: StudyFolder, models: Sequence[str], file: DataFile, place: Path, reading: Mapping[str, Any] | None = None
 ) -> dict[str, RowEmbeddings]:
-    """Embeddings of the new file's rows by every model that was fitted again and gave them, with its anchors."""
+    """Embeddings of the new file's rows, with their anchors, by every model that was fitted again and gave them.
+
+    Parameters
+    ----------
+    folder : of the study.
+    models : names.
+    file : new samples.
+    place : folder that ``refit_and_predict`` filled.
+    reading : as in ``open_new``.
+    """
     keep = KeepArrays(NewSamples(folder.root, Path(file.path), place, reading), tuple(models))
     names = digest_names(anchor_ids(folder.plan))
     found = {}
@@ -145,7 +154,15 @@ def refit_and_predict(
     reading: Mapping[str, Any] | None = None,
 ) -> dict[str, Float32]:
     """Predictions (n_samples, n_genes) of each model for the new file, memory-mapped; NaN where a model has no answer.
-    Their embeddings lie in ``place`` too (``new_embeddings``).
+
+    Parameters
+    ----------
+    folder : of the study.
+    models : names; all fitted here.
+    file : new samples, from ``open_new``.
+    place : folder for predictions, embeddings (``new_embeddings``) and logs.
+    workers : processes.
+    reading : as in ``open_new``: workers open the file again.
 
     Raises
     ------

@@ -73,8 +73,15 @@ def stack_study(
 ) -> Stacked:
     """Learn, score and choose on out-of-fold rows; writes weights, diversity, scores and choice to ``results/``.
 
-    A model that a probe accuses of having seen the rows it predicts (severity error) takes no part, unless it is named
-    in ``accept_accused``; that is a line of the ledger.
+    Parameters
+    ----------
+    folder : of the study.
+    combiners : names; None for those of the plan, else the default ones.
+    accept_unverified : also models that were added without saying what they were fitted on.
+    workers : processes that share the pass.
+    memory : of a tile, in words.
+    accept_accused : models that take part although a probe accuses them of having seen the rows they predict (severity
+        error), which is a line of the ledger; the others are left out.
     """
     calibrated = calibrate_study(folder, workers=workers, memory=memory)
     plan = folder.analysis_plan

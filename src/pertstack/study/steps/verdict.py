@@ -40,7 +40,13 @@ def judge_study(
 ) -> Leaderboard:
     """Open the held-out test, or give the board of the look already made with the same predictions and plan.
 
-    ``key`` : the file with the key, where the test is sealed.
+    Parameters
+    ----------
+    folder : of the study.
+    exploratory : look although the plan was changed, or its looks are used up; marked for good.
+    workers : processes that share the pass.
+    memory : of a tile, in words.
+    key : the file with the key, if the test is sealed.
 
     Raises
     ------
