@@ -58,6 +58,12 @@ def demo_models() -> list[str]:
 def run_demo(folder: Path, *, workers: int, seed: int) -> Study:
     """Simulate, fit, stack, judge, report; what is there already is kept.
 
+    Parameters
+    ----------
+    folder : of the demo: the world's file and the study.
+    workers : processes.
+    seed : of world and study.
+
     Raises
     ------
     InputError

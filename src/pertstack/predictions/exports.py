@@ -38,8 +38,15 @@ def export_anndata(
     """One .h5ad or .zarr: X absent, layers control, treated and every model; NaN where not predicted. Written by
     chunks, and there whole or not at all.
 
-    Treated values of test rows are NaN unless ``truth`` is given. ``card`` (the study's preprocessing card) goes
-    into ``uns["pertstack_card"]`` as JSON. ``more``: further layers, all their rows in order, some at a time.
+    Parameters
+    ----------
+    store : development rows, and controls of test rows.
+    path : of the file; the suffix says the format.
+    models : names; None for all.
+    role : "development", "test" or "all".
+    truth : store of the test's treated values; without it they are NaN.
+    card : the study's preprocessing card, for ``uns["pertstack_card"]`` as JSON.
+    more : further layers by name, all their rows in order, some at a time.
 
     Raises
     ------
@@ -105,7 +112,16 @@ def export_npz(
     card: Mapping[str, Any] | None = None,
 ) -> Path:
     """One model: predictions, sample_ids, gene_names, fold_assignments (-1 = test) and the preprocessing card (JSON),
-    as ``pertstack add`` reads them back. Genes that the model predicts nowhere are left out."""
+    as ``pertstack add`` reads them back. Genes that the model predicts nowhere are left out.
+
+    Parameters
+    ----------
+    store : of the predictions.
+    path : of the file; ``.npz`` is appended where it lacks.
+    model : name.
+    role : "development", "test" or "all".
+    card : the study's preprocessing card; None leaves it out.
+    """
     path = Path(path)
     path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
     blocks = [b for b in _blocks(store, role) if store.status(b, _models(store, [model])[0]) == "committed"]
@@ -149,9 +165,16 @@ def cell_eval_pair(
     truth: StoreReader | None = None,
     control_name: str = "control",
 ) -> tuple[Any, Any]:
-    """(predicted, real) AnnData as cell-eval takes them: profiles in X, ``obs.perturbation``, and each sample's
-    control as a
-    separate row named ``control_name``. Only samples the model predicted; whole in memory.
+    """(predicted, real) AnnData as cell-eval takes them: profiles in X, ``obs.perturbation``, and each sample's control
+    as a separate row. Only samples the model predicted; whole in memory.
+
+    Parameters
+    ----------
+    store : of the predictions.
+    model : name; must predict all genes.
+    role : "development" or "test".
+    truth : store of the test's treated values.
+    control_name : what controls are called in ``obs.perturbation``.
 
     Raises
     ------

@@ -36,7 +36,15 @@ class BlockSource(Protocol):
         ...
 
     def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32:
-        """Rows [start, stop) of 'treated', 'control', 'effect' or a model, (rows, n_genes); into ``out`` when given."""
+        """Some rows of a layer, float32 (rows, n_genes).
+
+        Parameters
+        ----------
+        block : of the source.
+        layer : "treated", "control", "effect" or a model.
+        start, stop : rows [start, stop) of the block, in plan order.
+        out : array to read into; None makes one. It may come back as the answer, or not.
+        """
         ...
 
     def sound(self, block: Block, model: str) -> Mask:
@@ -57,5 +65,10 @@ class ReadsAhead(Protocol):
     """A source whose rows come from a slow place and can be asked for before they are needed."""
 
     def prefetch(self, block: Block, layer: str, start: int, stop: int) -> None:
-        """Ask for rows [start, stop) of a layer; returns at once, and what is wrong is said by ``read``."""
+        """Ask for some rows of a layer; returns at once, and what is wrong is said by ``read``.
+
+        Parameters
+        ----------
+        block, layer, start, stop : as of ``BlockSource.read``.
+        """
         ...

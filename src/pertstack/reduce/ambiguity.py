@@ -45,11 +45,21 @@ class EffectiveNumber:
 
 
 def ambiguity(moments: GeneMoments, weights: Any, genes: Any = None) -> Ambiguity:
-    """Decomposition for a mixture with weights (M,) of sum one, over the chosen genes (default: all that every model
-    predicts).
+    """Decomposition of a mixture's error into the models' errors less their differences (Krogh and Vedelsby 1995).
 
-    The three parts are computed apart: the first from mixed errors, the second from the models' errors, the third
-    from differences between predictions. Their identity is a check on the sums.
+    The three parts are computed apart: the first from mixed errors, the second from the models' errors, the third from
+    differences between predictions. Their identity is a check on the sums.
+
+    Parameters
+    ----------
+    moments : of the rows.
+    weights : (M,), of sum one.
+    genes : mask or positions; None for all that every model predicts.
+
+    Raises
+    ------
+    InputError
+        Weights of another number or sum.
     """
     w = np.asarray(weights, dtype=np.float64)
     if w.shape != (moments.n_models,) or abs(w.sum() - 1.0) > 1e-9:

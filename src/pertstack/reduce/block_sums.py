@@ -84,7 +84,14 @@ class BlockSums:
         self.panels = [(a, min(n_genes, a + PANEL)) for a in range(0, n_genes, PANEL)]
 
     def add(self, tile: Float32, start: int, spread: Spread) -> None:
-        """Add rows [start, start + n) from a tile (M + 2, n, n_genes): predictions, treated, control."""
+        """Add some rows, each once.
+
+        Parameters
+        ----------
+        tile : (M + 2, n, n_genes) float32: predictions, treated, control.
+        start : position of the first row in the block.
+        spread : does the pieces of work, side by side or not.
+        """
         n = tile.shape[1]
         rows = slice(start, start + n)
         usable = np.ascontiguousarray(self.usable[rows].T)

@@ -88,6 +88,14 @@ def dynamic_range_fraction(positive: Float64, negative: Float64, perfect: float,
 
     NaN where a control is undefined or the negative one is beyond perfect.
 
+    Parameters
+    ----------
+    positive, negative : (n,), the metric on the positive and negative control of each condition.
+    perfect : value of a perfect prediction.
+    higher : whether more is better.
+
+    Examples
+    --------
     >>> dynamic_range_fraction(np.array([0.75, 0.0]), np.array([0.5, 0.5]), 1.0, higher=True).round(3).tolist()
     [0.5, -1.0]
     """
@@ -97,7 +105,13 @@ def dynamic_range_fraction(positive: Float64, negative: Float64, perfect: float,
 
 
 def bound_discrimination(positive: Float64, negative: Float64, *, higher: bool) -> Float64:
-    """Per condition 1.0 where the positive control is strictly better, else 0.0; a tie or a NaN is no win."""
+    """Per condition 1.0 where the positive control is strictly better, else 0.0; a tie or a NaN is no win.
+
+    Parameters
+    ----------
+    positive, negative : (n,), the metric on either control of each condition.
+    higher : whether more is better.
+    """
     won = positive > negative if higher else positive < negative
     return np.asarray(won, dtype=np.float64)
 
@@ -140,7 +154,14 @@ def calibrate(metric: str, positive: Float64, negative: Float64, conditions: Any
 
 
 def mean_interval(values: Float64, groups: Any, level: float = 0.95) -> tuple[float | None, Interval | None]:
-    """Mean of defined values and its t interval, from the spread between groups; None below one value, two groups."""
+    """Mean of defined values and its t interval, from the spread between groups; None below one value, two groups.
+
+    Parameters
+    ----------
+    values : (n,), NaN where undefined.
+    groups : (n,) labels.
+    level : of the interval.
+    """
     found = GroupMeans.of(values, groups)
     n_groups = int(found.n_groups[0])
     if n_groups == 0:
@@ -166,6 +187,12 @@ def share_interval(won: Float64, groups: Any, level: float = 0.95) -> tuple[floa
     interval is Wilson's with the quantile of t, one degree of freedom less than groups. Where all groups agree no
     spread is seen: then it is the exact one for as many conditions as groups. Wilson (1927) JASA 22:209; Clopper and
     Pearson (1934) Biometrika 26:404.
+
+    Parameters
+    ----------
+    won : (n,), 0 or 1 per condition.
+    groups : (n,) labels; one group gives no interval.
+    level : of the interval.
     """
     found = GroupMeans.of(won, groups)
     share, n_groups, error = float(found.means[0]), int(found.n_groups[0]), float(found.errors[0])
@@ -182,10 +209,14 @@ def share_interval(won: Float64, groups: Any, level: float = 0.95) -> tuple[floa
 
 
 def interpolated_duplicate(again: Float64, p_adjusted: Float64, others: Float64) -> Float64:
-    """A positive control for noisy duplicates: per gene the duplicate as far as it is significant, else the mean.
+    """A positive control for noisy duplicates: (1 - p) * again + p * others, per gene the duplicate as far as it is
+    significant, else the mean (Miller et al. 2025).
 
-    ``again`` (n, n_genes) is the condition measured again, ``p_adjusted`` that measurement tested against all other
-    perturbations, ``others`` their mean: (1 - p) * again + p * others. Miller et al. 2025.
+    Parameters
+    ----------
+    again : (n, n_genes), the conditions measured again.
+    p_adjusted : (n, n_genes), that measurement tested against all other perturbations.
+    others : (n_genes,) or (n, n_genes), the mean of these.
     """
     return np.asarray((1.0 - p_adjusted) * again + p_adjusted * others)
 

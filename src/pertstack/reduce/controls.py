@@ -198,8 +198,16 @@ def calibrate_source(
 
     Where no condition was measured twice the positive control is unknown everywhere; the mean of the negative control
     is given all the same, so that the range of the metric is known. The centroid is that of the other folds; truth and
-    positive control share its noise, worth a correlation of one over the number of its samples. ``halves``: the second
-    half of each sample's cells is the condition measured again, the first half the truth.
+    positive control share its noise, worth a correlation of one over the number of its samples.
+
+    Parameters
+    ----------
+    source : development rows; no model is read.
+    references : of the same rows.
+    metrics : by name.
+    memory : bytes that a tile may take.
+    workers : processes that share the pass.
+    halves : the second half of each sample's cells is the condition measured again, the first half the truth.
     """
     half: TruthHalf | FirstHalves = FirstHalves(source) if halves else TruthHalf.of(source)
     again: Combine = SecondHalves(source) if halves else MeasuredAgain(source)

@@ -69,6 +69,12 @@ class Diversity:
         Only genes that every model predicts take part, and rows that every model predicted. With one model,
         correlations are 1 and nothing disagrees.
 
+        Parameters
+        ----------
+        reduction : of the rows.
+        threshold : correlation of predictions from which models are redundant.
+        n_examples : samples that are listed as most disputed, and as failed by all.
+
         Raises
         ------
         InputError

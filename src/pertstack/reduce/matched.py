@@ -63,10 +63,14 @@ class MatchedControls:
         return ""
 
     def profiles(self, obs: pd.DataFrame, cell_line: str, control: Float32) -> Float64:
-        """Mean of the other controls of each row's plate, (n, n_genes); NaN rows where it is not known.
+        """Mean of the other controls of each row's plate, (n, n_genes); NaN rows where it is not known, or is of fewer
+        than ``LEAST_OTHERS``.
 
-        ``control`` (n, n_genes) are the rows' own controls, which are left out of their means; a plate with fewer than
-        ``LEAST_OTHERS`` other controls is not known.
+        Parameters
+        ----------
+        obs : (n rows), with the plate.
+        cell_line : of these rows.
+        control : (n, n_genes), their own controls, which are left out of their means.
         """
         answer = np.full(control.shape, np.nan)
         if self.by is None:
@@ -123,7 +127,14 @@ class PlateGather:
         return by is not None and any(g is not None and g not in self.known.plates for g in _groups(obs, cell_line, by))
 
     def add(self, obs: pd.DataFrame, cell_line: str, control: Float32) -> None:
-        """Rows with their own controls (n, n_genes)."""
+        """Take the controls of some rows in; a control that several rows share counts once.
+
+        Parameters
+        ----------
+        obs : (n rows), with the plate.
+        cell_line : of these rows.
+        control : (n, n_genes).
+        """
         if self.known.by is None:
             return
         for row, group in zip(control, _groups(obs, cell_line, self.known.by), strict=True):

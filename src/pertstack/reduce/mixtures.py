@@ -95,7 +95,15 @@ class Mixtures:
             self.shift[c] = mixture.shift
 
     def mix(self, tile: Tile, start: int, stop: int, out: Float32, places: Any = None) -> None:
-        """Rows [start, stop) of the tile into ``places`` of out (names, n, n_genes); without places one by one."""
+        """Mix some rows of a tile.
+
+        Parameters
+        ----------
+        tile : predictions of all models.
+        start, stop : rows [start, stop).
+        out : (names, n, n_genes) float32, filled at the same rows.
+        places : on the first axis, one per mixture; None for their order.
+        """
         places = np.arange(len(self.own)) if places is None else places
         pooled = np.ascontiguousarray(tile.pooled, dtype=np.float32)
         packed = (self.weights, self.rest, self.shift, self.own, self.used, self.n_used)

@@ -43,8 +43,17 @@ class GeneMoments:
 
     @classmethod
     def of(cls, delta: Any, y: Any, offset: Any, available: Mask | None = None) -> GeneMoments:
-        """Moments of rows in memory: delta (M, n, n_genes), y and offset (n, n_genes). Two passes, float64.
+        """Moments of rows in memory. Two passes, float64.
 
+        Parameters
+        ----------
+        delta : (M, n, n_genes), prediction - control.
+        y : (n, n_genes), treated - control.
+        offset : (n, n_genes), control - pooled control.
+        available : (n_genes, M), False where a model does not predict the gene; None for all.
+
+        Examples
+        --------
         >>> m = GeneMoments.of([[[1.0], [3.0]]], [[0.0], [1.0]], [[0.0], [0.0]])
         >>> m.mean[0].tolist(), m.scatter[0, 0].tolist()
         ([2.0, 0.5, 0.0], [2.0, 1.0, 0.0])
@@ -124,5 +133,11 @@ class GeneMoments:
 
 
 def merge_moments(parts: Iterable[GeneMoments], n_genes: int, n_models: int) -> GeneMoments:
-    """All parts together, in the order given: equal parts in equal order give equal bits."""
+    """All parts together: equal parts in equal order give equal bits.
+
+    Parameters
+    ----------
+    parts : in the order in which they are merged; none give empty moments.
+    n_genes, n_models : of all parts.
+    """
     return reduce(GeneMoments.merge, parts, GeneMoments.empty(n_genes, n_models))

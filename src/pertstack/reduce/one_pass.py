@@ -117,8 +117,12 @@ def gene_moments(
     ``reduce_blocks``.
 
     They are all that squared-error weights need (ridge, simplex, empirical Bayes, global or per gene), for about half
-    the work: no products per sample, no slices, no files. Parameters, rows that count and errors as there; a block
-    without a row that every model predicts has count zero.
+    the work: no products per sample, no slices, no files. Rows that count and errors as there; a block without a row
+    that every model predicts has count zero.
+
+    Parameters
+    ----------
+    source, references, memory, workers, blocks : as in ``reduce_blocks``.
     """
     chosen = _chosen(source, blocks)
     _check(source, chosen, k=2)

@@ -28,7 +28,19 @@ FORMAT = 1
 
 
 def save_part(folder: Path, part: BlockPart, facts: Mapping[str, Any]) -> None:
-    """Write a part aside, then move the folder to its place; what is there already stays."""
+    """Write a part aside, then move the folder to its place; what is there already stays.
+
+    Parameters
+    ----------
+    folder : of the part, named by the digest of what went in.
+    part : moments and slices of one block.
+    facts : plain JSON, kept beside it.
+
+    Raises
+    ------
+    StorageError
+        The disk refuses.
+    """
     if (folder / "part.json").exists():
         return
     arrays = _arrays(part)

@@ -49,7 +49,16 @@ def samples_of(source: BlockSource) -> pd.DataFrame:
 
 
 def read_tile(source: BlockSource, references: References, block: Block, start: int, stop: int) -> Tile:
-    """Rows [start, stop) of a block. A model's row is NaN where it is not sound, its genes where it has none."""
+    """Some rows of a block with all predictions. A model's row is NaN where it is not sound, its genes where it has
+    none.
+
+    Parameters
+    ----------
+    source : to read from.
+    references : give the pooled control.
+    block : of the source.
+    start, stop : rows [start, stop), in plan order.
+    """
     models, n_genes = tuple(source.models), len(source.gene_names)
     predictions = np.empty((len(models), stop - start, n_genes), dtype=np.float32)
     available = np.zeros((len(models), stop - start), dtype=bool)
@@ -85,7 +94,14 @@ def _embedding(source: EmbeddingSource, block: Block, start: int, stop: int, mod
 
 
 def announce(source: BlockSource, block: Block, start: int, stop: int) -> None:
-    """Ask a source that can read ahead for every layer of rows [start, stop), in the order they are read."""
+    """Ask a source that can read ahead for every layer of some rows, in the order they are read.
+
+    Parameters
+    ----------
+    source : without read-ahead nothing happens.
+    block : of the source.
+    start, stop : rows [start, stop).
+    """
     if isinstance(source, ReadsAhead):
         for layer in (*source.models, "control", "treated"):
             source.prefetch(block, layer, start, stop)
@@ -99,10 +115,15 @@ def iter_tiles(
     extra_layers: int = 4,
     blocks: Sequence[Block] | None = None,
 ) -> Iterator[tuple[Tile, Float32]]:
-    """Tiles in plan order with their treated profiles (n, n_genes); half of ``memory`` (bytes) goes to one tile.
+    """Tiles in plan order with their treated profiles (n, n_genes).
 
-    ``extra_layers`` counts the further arrays of a tile's size that the caller makes of it; ``blocks``
-    restricts to some blocks, in the order given.
+    Parameters
+    ----------
+    source : to read from.
+    references : give the pooled control.
+    memory : bytes, half of which go to one tile.
+    extra_layers : arrays of a tile's size that the caller makes of it.
+    blocks : some blocks, in the order given; None for all.
     """
     n_layers = len(source.models) + 2 + extra_layers
     most = rows_per_tile(len(source.gene_names), n_layers, memory // 2)

@@ -119,7 +119,11 @@ class Reduction:
         cell_lines: Iterable[str] | None = None,
         blocks: Iterable[Block] | None = None,
     ) -> Reduction:
-        """The part of the reduction in the given folds, cell lines and blocks; nothing is copied.
+        """The part of the reduction that meets every condition given; nothing is copied.
+
+        Parameters
+        ----------
+        folds, cell_lines, blocks : to keep; None for all.
 
         Raises
         ------

@@ -65,7 +65,13 @@ class ScoreTable:
         return found.hexdigest()
 
     def values(self, name: str, metric: str | Metric, reference: str | None = None) -> Float64:
-        """Values (n_samples,) of one name; NaN where undefined. ``metric`` may carry its reference, or it is own.
+        """Values (n_samples,) of one name; NaN where undefined.
+
+        Parameters
+        ----------
+        name : of a model or combiner.
+        metric : may carry its reference (``r2_top20@pooled``).
+        reference : of a metric that does not; None for the own control.
 
         Raises
         ------
@@ -88,8 +94,12 @@ class ScoreTable:
         return self.metrics.index(spelled)
 
     def mean(self, name: str, metric: str | Metric, reference: str | None = None, *, rows: Mask | None = None) -> Score:
-        """Mean over the defined samples (of ``rows`` where given); 0.0 when none is defined, as the canonical metric
-        says.
+        """Mean over the defined samples; 0.0 when none is defined, as the canonical metric says.
+
+        Parameters
+        ----------
+        name, metric, reference : as in ``values``.
+        rows : mask (n_samples,) or positions; None for all.
         """
         values = self.values(name, metric, reference)
         if rows is not None:
@@ -127,10 +137,23 @@ class ScoreTable:
         )
 
     def with_oracle(self, metric: str, models: Sequence[str], name: str = "oracle") -> ScoreTable:
-        """The table with one more name: per sample the values of whichever of ``models`` is best on ``metric`` there.
+        """The table with one more name: per sample the values of whichever model is best there.
 
-        A ceiling that looks at the truth, never a candidate. Ties go to the first model; a sample on which no model
-        is defined is not predicted.
+        A ceiling that looks at the truth, never a candidate. Ties go to the first model; a sample on which no model is
+        defined is not predicted.
+
+        Parameters
+        ----------
+        metric : by which the best is chosen.
+        models : to choose from.
+        name : of the new row.
+
+        Raises
+        ------
+        InputError
+            The table already holds that name.
+        UnknownNameError
+            No such model or metric.
         """
         if name in self.names:
             raise InputError(f"The table already holds {name!r}; give the oracle another name.")

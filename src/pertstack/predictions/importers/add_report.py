@@ -52,7 +52,17 @@ def report_on(
     missing_genes: list[str],
     findings: list[Finding],
 ) -> AddReport:
-    """What came in, what did not, and what is to be said of it."""
+    """What came in, what did not, and what is to be said of it.
+
+    Parameters
+    ----------
+    store : as it is after the addition.
+    name : of the model.
+    records : of the blocks that were written.
+    gone : block -> samples that are recorded as not predicted.
+    missing_genes : recorded as not predicted.
+    findings : of the checks before.
+    """
     written = {r.block for r in records}
     uncovered = tuple(b for b in store.blocks() if b not in written and store.status(b, name) != "committed")
     said = [*findings, *_in_sample(records, store), *([_uncovered(name, uncovered)] if uncovered else [])]

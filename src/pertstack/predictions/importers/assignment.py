@@ -36,10 +36,17 @@ class Exchange:
 def exchanged_rows(
     values: Array, measured: Array, lines: Sequence[str], perturbations: Sequence[str] | None = None
 ) -> Exchange | None:
-    """Whether predictions (n, n_genes) fit other measured rows of their cell line clearly better; None else.
+    """Whether predictions fit other measured rows of their cell line clearly better; None else.
 
-    Rows are centred per gene and cell line first; the fit is the correlation over genes. Rows of one perturbation may
-    be exchanged for nothing: what a model learned from the other replicates fits these better than the row left out.
+    Rows are centred per gene and cell line first; the fit is the correlation over genes, judged on other genes than
+    those that chose the assignment.
+
+    Parameters
+    ----------
+    values, measured : (n, n_genes), the same scale; rows with NaN are left out.
+    lines : (n,) cell lines.
+    perturbations : (n,), within which rows may be exchanged for nothing: what a model learned from the other replicates
+        fits these better than the row left out. None if all rows differ.
     """
     names, gains, own = np.asarray(lines, dtype=object), [], []
     kinds = np.arange(len(values)) if perturbations is None else np.asarray(perturbations, dtype=object)
@@ -61,6 +68,11 @@ def exchanged_genes(values: Array, measured: Array, lines: Sequence[str]) -> Exc
     """Whether predicted genes vary with other measured genes clearly more than with their own; None else.
 
     Genes are centred per cell line, so that levels do not count; the fit is the correlation over rows.
+
+    Parameters
+    ----------
+    values, measured : (n, n_genes), the same scale; rows with NaN are left out.
+    lines : (n,) cell lines.
     """
     names = np.asarray(lines, dtype=object)
     usable = np.isfinite(values).all(axis=1) & np.isfinite(measured).all(axis=1)
@@ -85,8 +97,13 @@ def exchanged_genes(values: Array, measured: Array, lines: Sequence[str]) -> Exc
 def levels_of_other_genes(values: Array, treated: Array, orders: Sequence[Array]) -> Exchange | None:
     """Whether the predicted means of genes are the measured ones under other names; None else.
 
-    Tried on all genes and on pieces of them, in every order given (that of the study, that of the file). Nothing is
-    said where levels differ between genes no more than rows do within one.
+    Tried on all genes and on pieces of them. Nothing is said where levels differ between genes no more than rows do
+    within one.
+
+    Parameters
+    ----------
+    values, treated : (n, n_genes), treated scale; genes with NaN are left out.
+    orders : positions of all genes, once per order to cut pieces from (that of the study, that of the file).
     """
     if not len(values):
         return None

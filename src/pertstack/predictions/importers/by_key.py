@@ -83,8 +83,13 @@ def by_id_or_key(
 ) -> KeyMatch | None:
     """None where the ids of the file are those of the samples; else the match by what was done.
 
-    ``samples``: index = sample ids; perturbation, cell_line, and log10_dose, time_h, plate where known. ``space``: how
-    the samples were made of cells, where they were; ``own_genes``: how many genes they have.
+    Parameters
+    ----------
+    file : names, and values still to be read.
+    samples : index = sample ids; perturbation, cell_line, and log10_dose, time_h, plate where known.
+    mapping : canonical column -> column of the file.
+    space : how the samples were made of cells; None where they were not.
+    own_genes : how many genes the samples have.
 
     Raises
     ------

@@ -36,7 +36,19 @@ def check_names(files: list[PredictionFile], places: Mapping[str, Place]) -> Non
 
 
 def check_folds(files: list[PredictionFile], places: Mapping[str, Place], fitted: FittedOnBlocks) -> None:
-    """Folds that a file names must part the samples as the plan does, where it claims to follow the plan."""
+    """Folds that a file names must part the samples as the plan does, where it claims to follow the plan.
+
+    Parameters
+    ----------
+    files : those without folds are passed over.
+    places : sample -> block and row.
+    fitted : what the user says the model was fitted on.
+
+    Raises
+    ------
+    FoldPlanMismatchError
+        They do not.
+    """
     for file in files:
         if file.folds is not None and fitted.by_plan:
             own_folds = [places[s].block.fold for s in file.sample_ids]
@@ -44,7 +56,19 @@ def check_folds(files: list[PredictionFile], places: Mapping[str, Place], fitted
 
 
 def genes_not_predicted(files: list[PredictionFile], own: list[str], missing: Missing) -> list[str]:
-    """Genes of the study that no file predicts, in the study's order; a MisalignedError where that is not allowed."""
+    """Genes of the study that no file predicts, in the study's order.
+
+    Parameters
+    ----------
+    files : of one model.
+    own : genes of the study.
+    missing : "refuse" or "record".
+
+    Raises
+    ------
+    MisalignedError
+        Files of different genes, foreign genes, or genes that lack and are refused.
+    """
     given = set(files[0].gene_names)
     for file in files[1:]:
         if set(file.gene_names) != given:
@@ -63,7 +87,20 @@ def genes_not_predicted(files: list[PredictionFile], own: list[str], missing: Mi
 def samples_not_predicted(
     store: PredictionStore, files: list[PredictionFile], blocks: list[Block], missing: Missing
 ) -> dict[Block, tuple[str, ...]]:
-    """Samples of the covered blocks that no file predicts; a MisalignedError where that is not allowed."""
+    """Samples of the covered blocks that no file predicts, by block.
+
+    Parameters
+    ----------
+    store : names the samples of blocks.
+    files : of one model.
+    blocks : that the files cover.
+    missing : "refuse" or "record".
+
+    Raises
+    ------
+    MisalignedError
+        There are some, and they are refused.
+    """
     given = {s for f in files for s in f.sample_ids}
     gone = {b: tuple(s for s in store.sample_ids(b) if s not in given) for b in blocks}
     gone = {b: names for b, names in gone.items() if names}

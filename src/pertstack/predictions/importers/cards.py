@@ -159,9 +159,15 @@ def sidecar(path: Path) -> dict[str, Any] | None:
 def check_cards(
     own: Card, cards: Mapping[str, Mapping[str, Any] | None], *, scale: str, transform: NamedTransform | None, name: str
 ) -> list[Finding]:
-    """Findings on the cards of the files (path -> card, None where there is none).
+    """Findings on the cards of the files. Fields a card leaves out are not compared, and that is said.
 
-    Fields a card leaves out are not compared, and that is said.
+    Parameters
+    ----------
+    own : card of the study.
+    cards : path -> card, None where there is none.
+    scale : in which the files are declared to be.
+    transform : brings values to the study's scale; None for none.
+    name : of the model.
 
     Raises
     ------

@@ -83,7 +83,19 @@ class PredictionFile:
 
 
 def names_of(values: Any, what: str, path: Path) -> list[str]:
-    """Names as text; numbers are written plainly, gaps are refused."""
+    """Names as text; numbers are written plainly.
+
+    Parameters
+    ----------
+    values : (n,), text, bytes or numbers.
+    what : "sample ids" or the like, for messages.
+    path : of the file, for messages.
+
+    Raises
+    ------
+    InputError
+        Not one name per row or column, or an empty one.
+    """
     array = np.asarray(values)
     if array.ndim != 1:
         raise InputError(f"{path}: {what} has shape {array.shape}; one name per row or column is expected.")
@@ -93,7 +105,19 @@ def names_of(values: Any, what: str, path: Path) -> list[str]:
 
 
 def check_shape(path: Path, shape: tuple[int, ...], sample_ids: list[str], gene_names: list[str]) -> None:
-    """Values and names must agree in number."""
+    """Values and names must agree in number.
+
+    Parameters
+    ----------
+    path : of the file, for messages.
+    shape : of the values.
+    sample_ids, gene_names : of its rows and columns.
+
+    Raises
+    ------
+    MisalignedError
+        They do not.
+    """
     if tuple(shape) != (len(sample_ids), len(gene_names)):
         raise MisalignedError(
             f"{path}: the predictions have shape {tuple(shape)}, but {len(sample_ids):,} sample ids and "

@@ -80,7 +80,13 @@ class FittedOnBlocks:
         return self._plan is not None or (self._fixed is not None and self._fixed.kind == "plan")
 
     def without(self, fold: int, places: Mapping[str, Any], sample_ids: Sequence[str]) -> FittedOnBlocks:
-        """The same for nested predictions: every fit also left out ``fold``.
+        """The same for nested predictions: every fit also left out one fold.
+
+        Parameters
+        ----------
+        fold : that was left out too.
+        places : sample -> block and row.
+        sample_ids : that are predicted.
 
         Raises
         ------
@@ -214,6 +220,13 @@ def check_file_folds(
     folds: np.ndarray[Any, Any], sample_ids: Sequence[str], own: Sequence[int | None], path: Any
 ) -> None:
     """Folds written in a file must part the development rows as the plan does, under whatever numbers.
+
+    Parameters
+    ----------
+    folds : (n,), of the file.
+    sample_ids : (n,).
+    own : (n,), of the plan; None for test rows, which are not compared.
+    path : of the file, for messages.
 
     Raises
     ------

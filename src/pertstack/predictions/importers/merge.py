@@ -37,7 +37,11 @@ def is_merge_file(path: Path) -> bool:
 def open_merge_predictions(path: Path, store: StoreReader, marks: Marks | None = None) -> PredictionFile:
     """Names recovered from the study; the gene order is the study's, which the byte-wise match proves.
 
-    ``marks`` gives the fingerprints of all rows of the study; without it those of the held-out test are unknown.
+    Parameters
+    ----------
+    path : npz with predictions, control and treated rows side by side, without ids.
+    store : of the study.
+    marks : gives the fingerprints of all rows of the study; without it those of the held-out test are unknown.
 
     Raises
     ------

@@ -60,8 +60,18 @@ def given(
 ) -> Given:
     """Open and match the files of one model.
 
-    ``own`` are the genes of the truth, ``other`` their second names, ``genes`` a list for columns without names,
-    ``space`` how the truth was made of cells, ``transform`` a map of every row before it is averaged.
+    Parameters
+    ----------
+    model : name, for messages.
+    paths : its files.
+    samples : index = sample ids; what was done to them.
+    mapping : canonical column -> column of the files.
+    layer : AnnData: where the predictions are; None to find them.
+    genes : list of names for columns without any.
+    own : genes of the truth.
+    other : second name -> gene of the truth.
+    space : how the truth was made of cells; None where it was not.
+    transform : a map of every row before it is averaged.
 
     Raises
     ------
@@ -141,7 +151,14 @@ def common_genes(models: Sequence[Given], own: Sequence[str]) -> tuple[list[str]
 
 
 def laid_out(model: Given, samples: pd.DataFrame, genes: Sequence[str], out: Float32) -> Mask:
-    """Values of a model into ``out`` (n_samples, n_genes); returns which samples (n,) it predicts. Others are NaN.
+    """Write the values of a model into an array; which samples (n,) it predicts.
+
+    Parameters
+    ----------
+    model : matched files.
+    samples : index = sample ids: rows of the array.
+    genes : columns of the array.
+    out : (n_samples, n_genes) float32, filled; NaN where the model predicts nothing.
 
     Raises
     ------

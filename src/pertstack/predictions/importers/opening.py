@@ -109,6 +109,13 @@ def refuse_repeats(files: Sequence[PredictionFile]) -> None:
 def open_predictions(
     paths: str | Path | Iterable[str | Path], *, layer: str | None = None, n_rows: int | None = None
 ) -> Iterator[NamedChunk]:
-    """Named chunks of all files, a few rows at a time."""
+    """Named chunks of all files, a few rows at a time.
+
+    Parameters
+    ----------
+    paths : one or several, of any known format.
+    layer : AnnData: where the predictions are; None to find them.
+    n_rows : of a chunk; None for what fits the format.
+    """
     for file in open_files(paths, layer=layer):
         yield from file.chunks(n_rows)

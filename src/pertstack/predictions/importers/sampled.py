@@ -74,7 +74,16 @@ class Sampler:
 
 
 def measured_rows(store: StoreReader, layer: str, places: Sequence[Place | None], genes: Take | None = None) -> Float32:
-    """Rows of a measured layer, (len(places), n genes); NaN where there is no place or the layer is not committed."""
+    """Rows of a measured layer, (len(places), n genes) float32; NaN where there is no place or the layer is not
+    committed.
+
+    Parameters
+    ----------
+    store : of the study.
+    layer : "control" or "treated".
+    places : block and row; None for no place.
+    genes : positions of genes; None for all.
+    """
     out = np.full((len(places), store.facts.n_genes if genes is None else len(genes)), np.nan, np.float32)
     where: dict[Block, list[tuple[int, int]]] = {}
     for i, place in enumerate(places):

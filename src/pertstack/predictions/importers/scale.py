@@ -72,10 +72,12 @@ def levels(predicted: Any, measured: Any) -> tuple[float, float]:
 
 
 def other_logarithm(slope: float, r: float, offset: float) -> tuple[str, str] | None:
-    """The logarithms (of the values, of the study) of which one turns into the other by ``slope``; None else.
+    """The logarithms (of the values, of the study) of which one turns into the other by a factor; None else.
 
-    ``slope`` and ``r`` are of measured on given means over genes, ``offset`` what is left between the means of both
-    after the factor, in measured standard deviations over genes.
+    Parameters
+    ----------
+    slope, r : of measured on given means over genes.
+    offset : from ``offset_after``.
     """
     if r < 0.98 or abs(offset) > 0.15:
         return None
@@ -86,7 +88,14 @@ def other_logarithm(slope: float, r: float, offset: float) -> tuple[str, str] | 
 
 
 def offset_after(slope: float, predicted: Any, measured: Any) -> float:
-    """Distance of the means over genes after multiplying by ``slope``, in measured standard deviations."""
+    """Distance of the means over genes after a factor, in measured standard deviations over genes; infinite where these
+    are 0.
+
+    Parameters
+    ----------
+    slope : the factor.
+    predicted, measured : (n_genes,) means over rows.
+    """
     spread = float(np.std(measured))
     return float(np.mean(measured) - slope * np.mean(predicted)) / spread if spread > 0 else np.inf
 
@@ -94,7 +103,15 @@ def offset_after(slope: float, predicted: Any, measured: Any) -> float:
 def refuse_the_truth(
     values: Float32, treated: Float32, control: Float32, *, scale: Scale, name: str, slots: str
 ) -> None:
-    """Refuse predictions that are the measured values themselves, row by row; ``slots`` says what else the file holds.
+    """Refuse predictions that are the measured values themselves, row by row.
+
+    Parameters
+    ----------
+    values : (n, n_genes), in ``scale``; NaN where not predicted.
+    treated, control : (n, n_genes), measured.
+    scale : "treated" or "delta".
+    name : of the model.
+    slots : what else the file holds, for the message.
 
     Raises
     ------
@@ -117,7 +134,15 @@ def refuse_the_truth(
 
 
 def check_scale(values: Float32, treated: Float32, control: Float32, *, scale: Scale, name: str) -> list[Finding]:
-    """Findings on the declared scale; an error when it is plainly wrong. Rows without truth must be left out before."""
+    """Findings on the declared scale; an error when it is plainly wrong.
+
+    Parameters
+    ----------
+    values : (n, n_genes), as given.
+    treated, control : (n, n_genes), measured; rows without truth must be left out before.
+    scale : as declared, "treated" or "delta".
+    name : of the model.
+    """
     if len(values) < FEWEST_ROWS or not np.isfinite(values).all(axis=0).any():
         return [
             Finding(

@@ -46,8 +46,17 @@ def check_shift(
     """Error when a neighbour's measured profile fits the predictions better than the own one; else what could be seen.
 
     The statistic is the paired difference, over sampled rows, of the correlation over genes between the prediction and
-    a measured profile (control, and treated where it may be seen): neighbour's minus own. Profiles are centred per
-    gene and cell line first, so that what all samples share does not count.
+    a measured profile (control, and treated where it may be seen): neighbour's minus own. Profiles are centred per gene
+    and cell line first, so that what all samples share does not count.
+
+    Parameters
+    ----------
+    store : gives measured rows.
+    sampled : predicted rows and genes, treated scale.
+    all_ids : samples of all files, in their order: who is a neighbour in the file.
+    places : sample -> block and row: who is a neighbour in the study.
+    name : of the model.
+    file_genes : in the order of the file; empty for that of the study.
     """
     own: list[Place | None] = [places.get(i) for i in sampled.ids]
     if len(own) < FEWEST_PAIRS or len(sampled.genes) < 3:

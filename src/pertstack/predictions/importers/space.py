@@ -70,7 +70,14 @@ class Averaging:
 def averaging(
     file: PredictionFile, space: Normalise | None, rows_per_key: float, own_genes: int
 ) -> tuple[Averaging, list[Finding]]:
-    """How the rows of a file are averaged for a truth in ``space``.
+    """How the rows of a file are averaged so that they are comparable with the truth.
+
+    Parameters
+    ----------
+    file : some of its values are read, to see what they are.
+    space : how the truth was made of cells; None where it was not.
+    rows_per_key : rows of the file per sample, on average; nothing is averaged at 1.
+    own_genes : how many genes the truth has.
 
     Raises
     ------

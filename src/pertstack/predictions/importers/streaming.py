@@ -32,7 +32,21 @@ def stream_into(
     missing: Missing,
     n_rows: int | None,
 ) -> tuple[Sampled, dict[Block, list[str]]]:
-    """Every value, once: into the writers, and a few into the sample that is checked."""
+    """Every value, once: into the writers, and a few into the sample that is checked. Also the samples of each block
+    whose rows are empty.
+
+    Parameters
+    ----------
+    store : of the study.
+    files : of one model.
+    places : sample -> block and row.
+    own_genes : genes of the study.
+    missing_genes : that no file predicts.
+    writers : one per covered block.
+    scale : of the files; "delta" has the control added.
+    missing : "record" takes whole rows of NaN for samples not predicted.
+    n_rows : of a chunk; None for what fits the format.
+    """
     gaps = set(missing_genes)
     predicted = np.flatnonzero([g not in gaps for g in own_genes])
     sampler = Sampler(sum(len(f.sample_ids) for f in files), predicted)

@@ -35,6 +35,14 @@ class InMemory:
 
     @classmethod
     def of(cls, treated: Float32, control: Float32, samples: pd.DataFrame, gene_names: Sequence[str]) -> InMemory:
+        """Arrays as a store of one block per cell line.
+
+        Parameters
+        ----------
+        treated, control : (n, n_genes).
+        samples : (n rows), with cell_line.
+        gene_names : (n_genes,).
+        """
         lines = samples["cell_line"].astype(str).to_numpy()
         rows = {Block(str(line), 0): np.flatnonzero(lines == line) for line in np.unique(lines)}
         return cls({"treated": treated, "control": control}, samples, gene_names, rows)
@@ -79,10 +87,25 @@ def check_values(
     ids_in_file: bool,
     genes_by_list: bool = False,
 ) -> list[Finding]:
-    """Findings on the predicted ``rows`` of a model; an error says that they must not be scored like this.
+    """Findings on the predicted rows of a model; an error says that they must not be scored like this.
 
-    ``values`` as given, (n_samples, n_genes). Where rows were matched by what was done (``ids_in_file`` False)
-    nothing could be shifted against ids, so that is not asked. ``genes_by_list``: columns got names by position.
+    Parameters
+    ----------
+    model : name.
+    values : (n_samples, n_genes), as given.
+    treated, control : (n_samples, n_genes), measured.
+    samples : (n_samples rows), with cell_line.
+    rows : positions of the predicted samples, in the order of the file.
+    scale : of the values, "treated" or "delta".
+    gene_names : (n_genes,).
+    ids_in_file : False where rows were matched by what was done: then nothing could be shifted against ids, so that is
+        not asked.
+    genes_by_list : columns got names by position.
+
+    Raises
+    ------
+    IntegrityError
+        The values are the truth itself.
     """
     if not len(rows):
         return []
@@ -107,7 +130,13 @@ def check_values(
 
 
 def check_gene_order(values: Float32, treated: Float32, model: str) -> list[Finding]:
-    """An error where the mean of every gene is not that of the gene whose name it was given by position."""
+    """An error where the means of genes do not follow those of the genes whose names they were given by position.
+
+    Parameters
+    ----------
+    values, treated : (n, n_genes), treated scale; genes with NaN are left out.
+    model : for the message.
+    """
     if not len(values):
         return []
     p, y = values.mean(axis=0, dtype=np.float64), treated.mean(axis=0, dtype=np.float64)

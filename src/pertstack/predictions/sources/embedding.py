@@ -38,7 +38,14 @@ class EmbeddingSource(Protocol):
     """A ``BlockSource`` that also has embeddings."""
 
     def embedding(self, block: Block, model: str, start: int, stop: int) -> RowEmbeddings | None:
-        """Embeddings of rows [start, stop) of a block; None when the model gave none."""
+        """Embeddings of some rows; None when the model gave none.
+
+        Parameters
+        ----------
+        block : of the source.
+        model : name.
+        start, stop : rows [start, stop) of the block, in plan order.
+        """
         ...
 
 
@@ -87,6 +94,12 @@ class ArrayEmbedding:
 
 def check_array_embedding(model: str, embedding: Any, n: int) -> ArrayEmbedding:
     """Refuse what is not one vector per row.
+
+    Parameters
+    ----------
+    model : for the message.
+    embedding : as given.
+    n : rows of the predictions.
 
     Raises
     ------

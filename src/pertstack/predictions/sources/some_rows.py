@@ -36,7 +36,16 @@ def spread_rows(source: BlockSource, most: int) -> dict[Block, Rows]:
 
 
 def read_at(source: Reads, block: Block, layer: str, rows: Rows, out: Float32 | None = None) -> Float32:
-    """Rows of a layer at ascending positions, (len(rows), n_genes); nothing between them is read."""
+    """Rows of a layer at given positions, (len(rows), n_genes); nothing between them is read.
+
+    Parameters
+    ----------
+    source : to read from.
+    block : of the source.
+    layer : a model, "control", "treated" or "effect".
+    rows : positions in the block, ascending.
+    out : float32 array to fill; None makes one.
+    """
     out = np.empty((len(rows), len(source.gene_names)), dtype=np.float32) if out is None else out
     cuts = np.flatnonzero(np.diff(rows) != 1) + 1
     for first, last in zip([0, *cuts], [*cuts, len(rows)], strict=True):

@@ -34,8 +34,14 @@ def match(
     """Positions in ``given`` of every name in ``own``; -1 for those announced as missing; None when the order is the
     same.
 
-    A name may be both given and announced as missing; it then counts as given (the caller checks that it holds
-    nothing).
+    Parameters
+    ----------
+    kind : "sample" or "gene", for messages.
+    given : names as they come.
+    own : names as they are wanted.
+    missing : announced. A name may be both given and announced; it then counts as given (the caller checks that it
+        holds nothing).
+    where : the file, for messages.
 
     Raises
     ------

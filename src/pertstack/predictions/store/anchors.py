@@ -58,7 +58,14 @@ def anchor_file(root: Path, fit: str) -> Path:
 
 
 def write_anchors(root: Path, store_uuid: str, anchors: Anchors) -> None:
-    """Write one fit's anchors, whole or not at all."""
+    """Write one fit's anchors, whole or not at all.
+
+    Parameters
+    ----------
+    root : of the store.
+    store_uuid : by which a file copied from another store is known.
+    anchors : of one fit.
+    """
     facts = with_own_digest(
         {
             "format": FORMAT,
@@ -82,6 +89,11 @@ def write_anchors(root: Path, store_uuid: str, anchors: Anchors) -> None:
 
 def read_anchors(root: Path, store_uuid: str, fit: str) -> Anchors | None:
     """One fit's anchors; None when it embedded none (as fits of earlier versions).
+
+    Parameters
+    ----------
+    root, store_uuid : of the store.
+    fit : name, from job and fit rows.
 
     Raises
     ------

@@ -89,7 +89,14 @@ def as_bytes(values: Float32) -> memoryview:
 
 
 def array_metadata(grid: Grid, dimension_names: Sequence[str], attributes: dict[str, Any]) -> dict[str, Any]:
-    """The ``zarr.json`` of an array whose chunks are written by ``write_chunk``."""
+    """The ``zarr.json`` of an array whose chunks are written by ``write_chunk``.
+
+    Parameters
+    ----------
+    grid : shape and chunks.
+    dimension_names : of both axes.
+    attributes : plain JSON, kept beside AnnData's own.
+    """
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -117,7 +124,14 @@ def chunk_pieces(grid: Grid, values: Float32) -> Iterator[memoryview]:
 
 
 def hash_chunk(grid: Grid, index: int, values: Float32) -> ChunkFacts:
-    """What ``write_chunk`` would record, without writing."""
+    """What ``write_chunk`` would record, without writing.
+
+    Parameters
+    ----------
+    grid : of the array.
+    index : of the chunk, from 0.
+    values : its rows, (at most ``grid.rows``, ``grid.width``), C-contiguous.
+    """
     crc, xxh = 0, xxhash.xxh3_128()
     for piece in chunk_pieces(grid, values):
         crc = crc32c.crc32c(piece, crc)
@@ -133,7 +147,13 @@ def row_checksums(values: Float32) -> str:
 
 
 def write_chunk(folder: Path, grid: Grid, index: int, values: Float32) -> ChunkFacts:
-    """Write one new chunk file (not yet flushed to the disk); hashes are taken in passing."""
+    """Write one new chunk file (not yet flushed to the disk); hashes are taken in passing.
+
+    Parameters
+    ----------
+    folder : of the array.
+    grid, index, values : as in ``hash_chunk``.
+    """
     crc, xxh = 0, xxhash.xxh3_128()
     path = folder / grid.key(index)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,8 +171,15 @@ def write_chunk(folder: Path, grid: Grid, index: int, values: Float32) -> ChunkF
 def read_rows(
     folder: Path, grid: Grid, start: int, stop: int, out: Float32, facts: Sequence[ChunkFacts] | None = None
 ) -> None:
-    """Rows [start, stop) into ``out``, straight from the files. Sizes are always checked; bytes too when ``facts``
-    are given.
+    """Rows [start, stop), straight from the files. Sizes are always checked.
+
+    Parameters
+    ----------
+    folder : of the array.
+    grid : its chunks.
+    start, stop : rows.
+    out : (stop - start, width) float32, C-contiguous; filled.
+    facts : of all chunks, to check the bytes too; None to leave that out.
 
     Raises
     ------
@@ -171,6 +198,12 @@ def read_rows(
 def announce_rows(folder: Path, grid: Grid, start: int, stop: int) -> None:
     """Tell the system that rows [start, stop) are read soon, so that the disk works meanwhile. Reads and checks
     nothing; a system without this call, and a missing file, are passed over.
+
+    Parameters
+    ----------
+    folder : of the array.
+    grid : its chunks.
+    start, stop : rows.
     """
     if sys.platform != "linux":
         return

@@ -32,7 +32,21 @@ ChunkValues = Callable[[int, int], Float32]
 def ordered_chunks(
     values: Any, rows: Take | None, columns: Take | None, *, missing_rows: np.ndarray[Any, Any], what: str
 ) -> ChunkValues:
-    """Rows and columns of ``values`` in the block's order; announced gaps become NaN, anything else must be finite."""
+    """Rows and columns of given values in the block's order, chunk by chunk; announced gaps become NaN, anything else
+    must be finite.
+
+    Parameters
+    ----------
+    values : (n given, genes given).
+    rows, columns : positions in ``values``, -1 where announced as missing; None for the same order.
+    missing_rows : mask over the block's rows.
+    what : the array, for messages.
+
+    Raises
+    ------
+    InputError
+        A value is not finite (when its chunk is asked for).
+    """
     drop_columns = None if columns is None or (columns >= 0).all() else columns < 0
 
     def chunk(start: int, stop: int) -> Float32:
@@ -76,7 +90,22 @@ def check_finite(
     samples: Sequence[str] | None = None,
     genes: Sequence[str] | None = None,
 ) -> None:
-    """Refuse NaN and Inf that were not announced: one cheap sum, and the exact test only when that is not finite."""
+    """Refuse NaN and Inf that were not announced: one cheap sum, and the exact test only when that is not finite.
+
+    Parameters
+    ----------
+    part : (n, width), some rows.
+    start : position of the first.
+    gone : (n,) mask of rows announced as missing; None for none.
+    drop : (width,) mask of such columns; None for none.
+    what : the array, for messages.
+    samples, genes : names of rows and columns, for messages.
+
+    Raises
+    ------
+    InputError
+        There are some; the first places are shown.
+    """
     announced = drop is not None or (gone is not None and bool(gone.any()))
     with np.errstate(over="ignore", invalid="ignore"):
         if not announced and np.isfinite(part.sum(dtype=np.float64)):
@@ -108,7 +137,14 @@ def _place(kind: str, number: int, names: Sequence[str] | None, at: int) -> str:
 
 
 def stage_chunks(folder: Path, grid: Grid, chunk: ChunkValues) -> tuple[ChunkFacts, ...]:
-    """Write every chunk file of an array; each is flushed by a second thread while the next is made."""
+    """Write every chunk file of an array; each is flushed by a second thread while the next is made.
+
+    Parameters
+    ----------
+    folder : staging.
+    grid : of the array.
+    chunk : gives the rows of each, in order.
+    """
     facts, flushing = [], []
     with ThreadPoolExecutor(1, thread_name_prefix="pertstack-flush") as pool:
         for i in range(grid.count):
@@ -135,7 +171,20 @@ def seal(folder: Path, record: Record) -> None:
 
 
 def publish_record(staged: Path, target: Path, record: Record, look: Callable[[], Record | None]) -> Record:
-    """Rename into place; when somebody was first, same content is success and other content a conflict."""
+    """Rename into place; when somebody was first, same content is success and other content a conflict.
+
+    Parameters
+    ----------
+    staged : folder, flushed.
+    target : where it belongs.
+    record : that lies in ``staged``.
+    look : reads the record at ``target``, None where there is none.
+
+    Raises
+    ------
+    ConflictError
+        Other content, or a folder without a record, was there first.
+    """
     try:
         if durable.publish(staged, target):
             return record
@@ -157,7 +206,19 @@ def publish_record(staged: Path, target: Path, record: Record, look: Callable[[]
 
 
 def same_or_conflict(found: Record, ours: Record, target: Path) -> Record:
-    """The committed record when ours says the same; ConflictError when it does not. The first one always stays."""
+    """The committed record when ours says the same. The first one always stays.
+
+    Parameters
+    ----------
+    found : committed.
+    ours : that came later.
+    target : its folder.
+
+    Raises
+    ------
+    ConflictError
+        Other values, or another claim of what the model was fitted on.
+    """
     what = f"{ours.model!r} in block {ours.block.id}"
     if found.digest != ours.digest:
         raise ConflictError(

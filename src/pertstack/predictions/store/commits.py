@@ -110,7 +110,27 @@ class StoreCommits(StoreViews):
         meta: dict[str, Any] | None = None,
         missing_samples: Iterable[object] = (),
     ) -> Record:
-        """Commit one model's embedding (n, d) of a block's samples; the same rules as for predictions."""
+        """Commit one model's embedding of a block's samples; the same rules as for predictions.
+
+        Parameters
+        ----------
+        block : of the store.
+        model : name.
+        values : (n, d), finite.
+        sample_ids : of the rows, in any order.
+        fitted_on : which rows the model was fitted on; None is refused.
+        meta : plain JSON, kept in the record.
+        missing_samples : of the block, that have no embedding.
+
+        Raises
+        ------
+        InputError
+            Not an array of vectors, or a value is not finite.
+        MisalignedError
+            Samples are foreign, twice, or lacking unannounced.
+        ConflictError
+            Something else is committed under this name.
+        """
         width = int(np.shape(values)[1]) if np.ndim(values) == 2 else 0
         if width < 1:
             raise InputError(
@@ -133,7 +153,14 @@ class StoreCommits(StoreViews):
     def commit_anchors(
         self, model: str, values: Any, *, sample_ids: Iterable[object], job_digest: str, fit_ids_digest: str
     ) -> Anchors:
-        """Keep the anchor rows (a, d) as one fit embeds them; written before the fit's first block.
+        """Keep the anchor rows as one fit embeds them; written before the fit's first block.
+
+        Parameters
+        ----------
+        model : name.
+        values : (a, d), finite.
+        sample_ids : of the anchors, the same for every fit.
+        job_digest, fit_ids_digest : by which the fit is known.
 
         Raises
         ------
@@ -210,7 +237,13 @@ class StoreCommits(StoreViews):
                 raise error if isinstance(error, StorageError) else storage_error(error, staged) from error
 
     def seal_and_publish(self, staged: Path, target: Path, record: Record) -> Record:
-        """Last steps of every commit: record, flush, rename; then the mark 'absent', if any, is lifted."""
+        """Last steps of every commit: record, flush, rename; then the mark 'absent', if any, is lifted.
+
+        Parameters
+        ----------
+        staged, target : folders.
+        record : of the commit.
+        """
         if record.fitted_on is not None:
             write_fit_ids(self.root, record.fitted_on)
         seal(staged, record)
@@ -230,7 +263,25 @@ class StoreCommits(StoreViews):
         gone: list[str],
         gone_genes: list[str],
     ) -> Record:
-        """A record without chunks, its names and provenance checked."""
+        """A record without chunks, its names and provenance checked.
+
+        Parameters
+        ----------
+        block : of the store.
+        model : name.
+        kind : "layer" or "embedding".
+        width : columns, of an embedding.
+        fitted_on : which rows the model was fitted on; needed, except for measured layers.
+        meta : plain JSON.
+        gone, gone_genes : samples and genes announced as missing.
+
+        Raises
+        ------
+        InputError
+            ``fitted_on`` is not said.
+        MisalignedError
+            Missing samples that are not in the block.
+        """
         encode_name(model)
         if fitted_on is None and model not in TRUTH_LAYERS:
             raise InputError(
@@ -272,7 +323,17 @@ class StoreCommits(StoreViews):
         missing_samples: Iterable[object] = (),
         missing_genes: Iterable[object] = (),
     ) -> RowWriter:
-        """A writer for predictions larger than memory: append rows in any order, ``commit()`` at the end."""
+        """A writer for predictions larger than memory: append rows in any order, ``commit()`` at the end.
+
+        Parameters
+        ----------
+        block : of the store.
+        model : name.
+        gene_names : of the columns, in any order.
+        fitted_on : which rows the model was fitted on.
+        meta : plain JSON, kept in the record.
+        missing_samples, missing_genes : announced: NaN, instead of refused.
+        """
         self._writable()
         genes, gone_genes, columns = self._columns(block, model, gene_names, missing_genes)
         draft = self.draft(

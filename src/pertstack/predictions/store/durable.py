@@ -124,7 +124,14 @@ def probe_rename(root: Path) -> None:
 
 
 def dead_staging(root: Path, *, now: float | None = None, lease_seconds: float = LEASE_SECONDS) -> list[Path]:
-    """Staging folders whose writer is gone: dead on this host, or older than the lease."""
+    """Staging folders whose writer is gone: dead on this host, or older than the lease.
+
+    Parameters
+    ----------
+    root : of the store.
+    now : seconds, as ``time.time()``; None for now.
+    lease_seconds : how long a writer may be silent.
+    """
     folder = root / "staging"
     if not folder.is_dir():
         return []

@@ -51,7 +51,19 @@ def write_root(root: Path, facts: StoreFacts) -> None:
 
 
 def create_root(root: Path, gene_names: list[str], plan_digest: str | None) -> StoreFacts:
-    """Folders, gene list and, last of all, the root's ``zarr.json``."""
+    """Folders, gene list and, last of all, the root's ``zarr.json``.
+
+    Parameters
+    ----------
+    root : of the new store.
+    gene_names : in the order of all columns.
+    plan_digest : of the fold plan; None for a store without.
+
+    Raises
+    ------
+    InputError
+        No gene, an empty or repeated name, or one with a line break.
+    """
     odd = [g for g in gene_names if not g or "\n" in g or "\r" in g]
     if odd:
         raise InputError(f"{len(odd)} gene names are empty or hold a line break: {first_few(odd)}. Rename them.")
@@ -117,13 +129,28 @@ def block_folder(root: Path, block: Block) -> Path:
 
 
 def array_folder(root: Path, block: Block, model: str, kind: Kind = "layer") -> Path:
-    """Folder of one committed array."""
+    """Folder of one committed array.
+
+    Parameters
+    ----------
+    root : of the store.
+    block : of the array.
+    model : name, encoded for the file system.
+    kind : "layer" or "embedding".
+    """
     if kind == "layer":
         return block_folder(root, block) / "layers" / encode_name(model)
     return block_folder(root, block) / "obsm" / f"{EMBEDDING_PREFIX}{encode_name(model)}"
 
 
 def absent_file(root: Path, block: Block, model: str) -> Path:
+    """File that says that a model will not come for a block.
+
+    Parameters
+    ----------
+    root : of the store.
+    block, model : which.
+    """
     return root / "absent" / block.id / f"{encode_name(model)}.json"
 
 
@@ -140,7 +167,14 @@ def list_blocks(root: Path) -> list[Block]:
 
 
 def list_arrays(root: Path, block: Block, kind: Kind = "layer") -> Iterator[str]:
-    """Names committed in a block, sorted; folders without a record are passed over (the audit names them)."""
+    """Names committed in a block, sorted; folders without a record are passed over (the audit names them).
+
+    Parameters
+    ----------
+    root : of the store.
+    block : which.
+    kind : "layer" or "embedding".
+    """
     folder = block_folder(root, block) / ("layers" if kind == "layer" else "obsm")
     prefix = "" if kind == "layer" else EMBEDDING_PREFIX
     names = []

@@ -35,7 +35,21 @@ def check_place(
     model: str,
     kind: Kind,
 ) -> None:
-    """A record copied or renamed to the wrong place is refused."""
+    """A record copied or renamed to the wrong place is refused.
+
+    Parameters
+    ----------
+    path : of the record.
+    record : as read.
+    store : facts of the store it lies in.
+    block_facts : digests and size of the block it lies in.
+    block, model, kind : as its path says.
+
+    Raises
+    ------
+    CorruptionError
+        It says otherwise.
+    """
     expected = {
         "store_uuid": store.uuid,
         "block": block.id,
@@ -66,7 +80,14 @@ def check_place(
 
 
 def extend_plan(root: Path, facts: layout.StoreFacts, new_digest: str) -> layout.StoreFacts:
-    """Root facts with a new plan digest; the old one is remembered."""
+    """Root facts with a new plan digest; the old one is remembered.
+
+    Parameters
+    ----------
+    root : of the store.
+    facts : as they are.
+    new_digest : of the plan that extends the old one; the same one changes nothing.
+    """
     if new_digest == facts.plan_digest:
         return facts
     earlier = facts.earlier_plan_digests + (() if facts.plan_digest is None else (facts.plan_digest,))
@@ -76,7 +97,14 @@ def extend_plan(root: Path, facts: layout.StoreFacts, new_digest: str) -> layout
 
 
 def status_table(root: Path, blocks: Sequence[Block], models: Sequence[str] | None) -> pd.DataFrame:
-    """Blocks × models: committed, absent or missing, from the folder names alone."""
+    """Blocks × models: committed, absent or missing, from the folder names alone.
+
+    Parameters
+    ----------
+    root : of the store.
+    blocks : rows of the table.
+    models : columns; None for all that are there or said to be absent.
+    """
     committed = {block: set(layout.list_arrays(root, block)) for block in blocks}
     absent: dict[Block, set[str]] = {}
     for block in blocks:
@@ -92,6 +120,14 @@ def status_table(root: Path, blocks: Sequence[Block], models: Sequence[str] | No
 
 
 def mark_absent(root: Path, block: Block, model: str, reason: str) -> None:
+    """Say on disk that a model will not come for a block.
+
+    Parameters
+    ----------
+    root : of the store.
+    block, model : which.
+    reason : in words.
+    """
     write_json(
         layout.absent_file(root, block, model),
         with_own_digest({"block": block.id, "model": model, "reason": reason, "host": host_name(), "time": utc_now()}),
@@ -99,7 +135,19 @@ def mark_absent(root: Path, block: Block, model: str, reason: str) -> None:
 
 
 def retract(root: Path, block: Block, model: str, reason: str, kind: Kind) -> Path:
-    """Reason first, then one rename."""
+    """Take an array out of its block: reason first, then one rename. Its new folder.
+
+    Parameters
+    ----------
+    root : of the store.
+    block, model, kind : which.
+    reason : in words, kept beside it.
+
+    Raises
+    ------
+    UnknownNameError
+        Nothing is committed there.
+    """
     source = layout.array_folder(root, block, model, kind)
     folder = root / "retracted" / uuid.uuid4().hex
     write_json(

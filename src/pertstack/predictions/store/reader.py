@@ -112,7 +112,19 @@ class StoreReader:
     # -- looking -----------------------------------------------------------------------------------------------------
 
     def find(self, block: Block, model: str, kind: Kind = "layer") -> Record | None:
-        """The record of a committed array, checked against its place; None when there is none."""
+        """The record of a committed array, checked against its place; None when there is none.
+
+        Parameters
+        ----------
+        block : of the store.
+        model : name, or a measured layer.
+        kind : "layer" or "embedding".
+
+        Raises
+        ------
+        CorruptionError
+            The record is damaged, or of another place.
+        """
         path = layout.array_folder(self.root, block, model, kind) / "zarr.json"
         try:
             stat = path.stat()
@@ -130,7 +142,17 @@ class StoreReader:
         return record
 
     def record(self, block: Block, model: str, kind: Kind = "layer") -> Record:
-        """As ``find``; raises UnknownNameError when nothing is committed."""
+        """As ``find``, for an array that must be there.
+
+        Parameters
+        ----------
+        block, model, kind : as in ``find``.
+
+        Raises
+        ------
+        UnknownNameError
+            Nothing is committed.
+        """
         found = self.find(block, model, kind)
         if found is None:
             raise unknown_name(f"{kind} in block {block.id}:", model, layout.list_arrays(self.root, block, kind))
@@ -193,15 +215,33 @@ class StoreReader:
         *,
         verify: bool = False,
     ) -> Float32:
-        """Rows [start, stop) of one layer, float32 (rows, n_genes); into ``out`` when given (reuse it: fresh memory
-        is slow).
+        """Rows of one layer, float32 (rows, n_genes); those announced as missing, and such genes, are NaN.
 
-        ``verify`` hashes every chunk touched against the record. Rows and genes announced as missing are NaN.
+        Parameters
+        ----------
+        block : of the store.
+        layer : a model, "control", "treated" or "effect".
+        start, stop : rows [start, stop); None for the end.
+        out : array to fill (reuse it: fresh memory is slow); None makes one.
+        verify : hash every chunk touched against the record.
+
+        Raises
+        ------
+        UnknownNameError
+            Nothing is committed.
+        CorruptionError
+            A file is missing or of another size; with ``verify``, of other bytes.
         """
         return self._read(self.record(block, layer), start, stop, out=out, verify=verify)
 
     def read_embedding(self, block: Block, model: str, start: int = 0, stop: int | None = None) -> Float32:
-        """Rows [start, stop) of a model's embedding, float32 (rows, d)."""
+        """Rows of a model's embedding, float32 (rows, d).
+
+        Parameters
+        ----------
+        block, model : of the store.
+        start, stop : rows [start, stop); None for the end.
+        """
         return self._read(self.record(block, model, "embedding"), start, stop, out=None, verify=False)
 
     def anchors_of(self, record: Record) -> Anchors | None:

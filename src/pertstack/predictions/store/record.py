@@ -98,6 +98,14 @@ class Record:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], grid: Grid, fit_ids: frozenset[str] = frozenset()) -> Record:
+        """A record as it was written.
+
+        Parameters
+        ----------
+        value : plain JSON.
+        grid : of its array.
+        fit_ids : samples it was fitted on, kept in a file of their own.
+        """
         fitted = value["fitted_on"]
         return cls(
             store_uuid=value["store_uuid"],

@@ -32,7 +32,15 @@ BLOCK_ATTRIBUTE = "pertstack_block"
 
 
 def write_skeleton(staged: Path, block: Block, obs: pd.DataFrame, gene_names: Sequence[str]) -> Path:
-    """Write ``<block>.zarr`` below a private folder; returns its path."""
+    """Write ``<block>.zarr``, with obs, var and no values; its path.
+
+    Parameters
+    ----------
+    staged : a private folder.
+    block : of the store.
+    obs : samples in plan order, index = sample ids.
+    gene_names : of the store.
+    """
     path, table = staged / f"{block.id}.zarr", plain_obs(obs)
     facts = {
         "block": block.id,

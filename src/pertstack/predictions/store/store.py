@@ -37,6 +37,12 @@ class PredictionStore(StoreCommits):
     def create(cls, root: str | Path, gene_names: Iterable[object], plan_digest: str | None = None) -> PredictionStore:
         """A new, empty store.
 
+        Parameters
+        ----------
+        root : folder to make.
+        gene_names : in the order of all columns.
+        plan_digest : of the fold plan; None for a store without.
+
         Raises
         ------
         ConflictError
@@ -114,14 +120,37 @@ class PredictionStore(StoreCommits):
     # -- life of what was committed ----------------------------------------------------------------------------------
 
     def mark_absent(self, block: Block, model: str, reason: str) -> None:
-        """Say that a model will not come for a block, and why."""
+        """Say that a model will not come for a block.
+
+        Parameters
+        ----------
+        block, model : which.
+        reason : in words.
+
+        Raises
+        ------
+        ConflictError
+            It is committed there.
+        """
         self._writable()
         if self.status(block, model) == "committed":
             raise ConflictError(f"{model!r} is committed in block {block.id}; it cannot be absent. Withdraw it first.")
         lifecycle.mark_absent(self.root, block, model, reason)
 
     def retract(self, block: Block, model: str, reason: str, kind: Kind = "layer") -> Path:
-        """Take a committed array out of sight by one rename; it stays under ``retracted/`` with the reason."""
+        """Take a committed array out of sight by one rename; it stays under ``retracted/``, whose folder is returned.
+
+        Parameters
+        ----------
+        block, model : which.
+        reason : in words, kept beside it.
+        kind : "layer" or "embedding".
+
+        Raises
+        ------
+        UnknownNameError
+            Nothing is committed.
+        """
         self._writable()
         self.record(block, model, kind)
         return lifecycle.retract(self.root, block, model, reason, kind)

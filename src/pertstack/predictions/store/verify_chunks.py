@@ -35,8 +35,15 @@ Fault = tuple[str, Path, str, Affected]
 
 
 def chunk_faults(store: StoreReader, path: Path, record: Record, deep: bool) -> Iterator[Fault]:
-    """Every chunk file of the array at ``path`` that is not as committed; ``deep`` reads and hashes the bytes,
-    which only the seal of ``init`` knows where they are encrypted."""
+    """Every chunk file of an array that is not as committed.
+
+    Parameters
+    ----------
+    store : that holds it.
+    path : of the array.
+    record : its record.
+    deep : also read and hash the bytes, which only the seal of ``init`` knows where they are encrypted.
+    """
     what = f"part of {record.model!r} in block {record.block.id}; withdraw and predict again, or restore the file."
     for index, chunk in enumerate(record.chunks):
         file = path / chunk.key

@@ -41,9 +41,19 @@ class StoreViews(StoreReader):
     def tile(
         self, layers: Sequence[str] | None = None, *, role: Role | None = "development", memory: int = 500_000_000
     ) -> Iterator[LayerTile]:
-        """Every block in turn, all layers side by side, the next tile being read while this one is worked on.
+        """Every block in turn, all layers side by side, the next tile being read while this one is worked on; NaN where
+        a model did not predict.
 
-        NaN where a model did not predict. ``layers`` default to all models; ``memory`` bounds both buffers together.
+        Parameters
+        ----------
+        layers : names; None for all models.
+        role : "development" or "test"; None for both.
+        memory : bytes, of both buffers together.
+
+        Raises
+        ------
+        UnknownNameError
+            No such layer.
         """
         names = tuple(self.models() if layers is None else layers)
         known = [*self.models(), *TRUTH_LAYERS]
@@ -74,7 +84,19 @@ class StoreViews(StoreReader):
     def gene(
         self, name: str, layers: Sequence[str] | None = None, *, role: Role | None = "development"
     ) -> pd.DataFrame:
-        """One gene in all samples: samples × layers. Reads everything once, a tile at a time."""
+        """One gene in all samples: samples × layers. Reads everything once, a tile at a time.
+
+        Parameters
+        ----------
+        name : of the gene.
+        layers : names; None for all models, control and treated.
+        role : "development" or "test"; None for both.
+
+        Raises
+        ------
+        UnknownNameError
+            No such gene or layer.
+        """
         genes = [str(g) for g in self.gene_names]
         if name not in genes:
             raise unknown_name("gene", name, genes)
@@ -90,9 +112,14 @@ class StoreViews(StoreReader):
     def to_anndata(
         self, layers: Sequence[str] | None = None, *, lazy: bool = True, role: Role | None = "development"
     ) -> Any:
-        """One AnnData over all blocks: obs with ``block`` and ``fold``, one layer per model, control and treated.
+        """One AnnData over all blocks: obs with ``block`` and ``fold``, one layer per model, control and treated; NaN
+        where a model did not predict.
 
-        ``lazy`` keeps the values on the disk as dask arrays, NaN where a model did not predict.
+        Parameters
+        ----------
+        layers : names; None for all.
+        lazy : keep the values on the disk as dask arrays.
+        role : "development" or "test"; None for both.
 
         Raises
         ------

@@ -20,7 +20,14 @@ _PLAIN = {"bool", *(f"{kind}{8 * size}" for kind in ("int", "uint") for size in 
 
 
 def write_group(path: Path, kind: str, version: str, **attributes: Any) -> None:
-    """An empty group, (folder with) ``zarr.json``."""
+    """An empty group, (folder with) ``zarr.json``.
+
+    Parameters
+    ----------
+    path : folder to make.
+    kind, version : AnnData's encoding.
+    **attributes : plain JSON.
+    """
     path.mkdir(parents=True)
     attributes |= {"encoding-type": kind, "encoding-version": version}
     _write_json(path, {"attributes": attributes, "zarr_format": 3, "node_type": "group"})

@@ -18,12 +18,18 @@ SMALLEST_STD = 1e-10  # population standard deviation below which a side counts 
 
 
 def from_sums(metric: Metric, sums: Float64, spearman: Float64 | None = None) -> Float64:
-    """Values (n,) of a per-sample metric from sums (n, 9) over its gene set; NaN where undefined.
+    """Values (n,) of a per-sample metric; NaN where undefined.
 
     A constant truth leaves the sample out of every correlation. A constant prediction leaves it out of ``r2``
     (canonical: Pearson r squared, valid where both population standard deviations reach 1e-10), and counts 0 in
     ``r2_*_strict``, ``pearson``, ``spearman`` and ``cosine``, so that abstaining is never paid. ``rmse``, ``mae``,
     ``sign_acc`` are always defined; ``cod`` = 1 - sum (T - P)^2 / sum (T - mean T)^2 wherever the truth varies.
+
+    Parameters
+    ----------
+    metric : which.
+    sums : (n, 9), over its gene set.
+    spearman : (n,), rank correlations; needed for that metric only.
     """
     n = sums[:, N]
     truth_varies = np.sqrt(sums[:, S_TT] / n) >= SMALLEST_STD

@@ -46,10 +46,15 @@ def effect_level_values(
     memory: int = 10**9,
     pool: ThreadPoolExecutor | None = None,
 ) -> Float64:
-    """Values (n_names, n_metrics, n_samples), cell line by cell line; as ``set_level_values``.
+    """Values (n_names, n_metrics, n_samples), cell line by cell line.
 
     NaN: rows a name did not predict, lines with a single perturbation, perturbations without a significant gene (on
     metrics over significant genes) or measured once (``mse_all_corrected``).
+
+    Parameters
+    ----------
+    source, combines, references, metrics, memory : as in ``set_level_values``.
+    pool : not used: there is nothing to share out.
     """
     del pool  # a few matrix products: nothing to share out
     samples = samples_of(source)

@@ -93,7 +93,14 @@ def significant(p_adjusted: Float64, level: float = SIGNIFICANT) -> Float64:
 
 
 def most_expressed(control: Float64, k: int, n: int) -> Float64:
-    """Equal weights on the k genes of highest control expression (n_genes,), the same for n rows."""
+    """Equal weights on the genes of highest control expression, (n, n_genes), the same for all rows.
+
+    Parameters
+    ----------
+    control : (n_genes,), mean control.
+    k : how many genes.
+    n : rows.
+    """
     order = np.argsort(-control, kind="stable")[:k]
     return np.repeat(_on(order[None], (1, len(control))), n, axis=0)
 
@@ -117,13 +124,24 @@ def _on(genes: np.ndarray[tuple[int, int], np.dtype[np.int64]], shape: tuple[int
 
 
 def weighted_mse(truth: Float64, prediction: Float64, weights: Float64) -> Float64:
-    """Sum over genes of w (t - p)^2, (n,). With equal weights on a set of genes: their mean squared error."""
+    """Sum over genes of w (t - p)^2, (n,). With equal weights on a set of genes: their mean squared error.
+
+    Parameters
+    ----------
+    truth, prediction : (n, n_genes).
+    weights : (n, n_genes), sum one per row.
+    """
     answer: Float64 = (weights * (truth - prediction) ** 2).sum(axis=1)
     return answer
 
 
 def weighted_pearson(truth: Float64, prediction: Float64, weights: Float64) -> Float64:
-    """Weighted correlation (n,); NaN for a constant truth, 0 for a constant prediction."""
+    """Weighted correlation (n,); NaN for a constant truth, 0 for a constant prediction.
+
+    Parameters
+    ----------
+    truth, prediction, weights : as in ``weighted_mse``.
+    """
     t = truth - (weights * truth).sum(axis=1, keepdims=True)
     p = prediction - (weights * prediction).sum(axis=1, keepdims=True)
     tt, pp, tp = ((weights * a * b).sum(axis=1) for a, b in ((t, t), (p, p), (t, p)))
@@ -133,7 +151,13 @@ def weighted_pearson(truth: Float64, prediction: Float64, weights: Float64) -> F
 
 
 def weighted_cod(truth: Float64, prediction: Float64, weights: Float64) -> Float64:
-    """Weighted coefficient of determination (n,), unbounded below: what peers call ``weighted_r2``, ``r2_ctrl``."""
+    """Weighted coefficient of determination (n,), unbounded below: what peers call ``weighted_r2``, ``r2_ctrl``. NaN
+    for a constant truth.
+
+    Parameters
+    ----------
+    truth, prediction, weights : as in ``weighted_mse``.
+    """
     middle = (weights * truth).sum(axis=1, keepdims=True)
     total = (weights * (truth - middle) ** 2).sum(axis=1)
     error = weighted_mse(truth, prediction, weights)
@@ -143,9 +167,14 @@ def weighted_cod(truth: Float64, prediction: Float64, weights: Float64) -> Float
 def corrected_mse(truth: Float64, prediction: Float64, variance: Float64, n: Float64) -> Float64:
     """Mean squared error (n,) less what the noise of the measured means alone would give; may be negative.
 
-    ``variance`` (n, n_genes) is the unbiased variance of the samples behind the measured mean, ``n`` (n,) their number;
-    a mean of one sample is NaN. Only the noise of the measurement is taken out: whoever corrects a prediction for the
-    noise it reports can be made to score better by reporting more.
+    Only the noise of the measurement is taken out: whoever corrects a prediction for the noise it reports can be made
+    to score better by reporting more.
+
+    Parameters
+    ----------
+    truth, prediction : (n, n_genes), means over samples.
+    variance : (n, n_genes), unbiased, of the samples behind the measured mean.
+    n : (n,), their number; a mean of one sample is NaN.
     """
     raw = ((truth - prediction) ** 2).mean(axis=1)
     return _where(n > 1, raw - np.divide(variance.mean(axis=1), n, out=np.zeros_like(raw), where=n > 1))

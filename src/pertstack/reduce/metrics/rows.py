@@ -246,10 +246,15 @@ def score_rows(
     *,
     landmarks: Mask | None = None,
 ) -> tuple[Float64, Mask]:
-    """Per-sample metrics of one prediction (n, n_genes), treated scale: values (n_metrics, n), predicted (n,).
-
-    ``references`` maps each reference used to an array (n, n_genes) or (n_genes,). Everything is rounded to float32
+    """Per-sample metrics of one prediction: values (n_metrics, n), predicted (n,). Everything is rounded to float32
     first, the precision of the store.
+
+    Parameters
+    ----------
+    prediction, treated : (n, n_genes), treated scale.
+    references : each reference used -> (n, n_genes) or (n_genes,).
+    metrics : per-sample ones.
+    landmarks : (n_genes,) mask, for metrics over landmark genes.
     """
     ready: dict[Reference, Float32] = {r: np.atleast_2d(np.asarray(v, dtype=np.float32)) for r, v in references.items()}
     truth = TruthRows(np.asarray(treated, dtype=np.float32), ready, metrics, landmarks)

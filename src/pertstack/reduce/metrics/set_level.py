@@ -94,10 +94,19 @@ def set_level_values(
 ) -> Float64:
     """Values (n_names, n_metrics, n_samples) of set-level metrics, cell line by cell line.
 
-    At most ``most`` perturbations per cell line take part, chosen by a hash of their names (the same in every run);
-    samples of the others are NaN, as are rows a name did not predict and cell lines with a single perturbation.
-    Where the mean profiles of all names at once would not fit into half of ``memory``, rows are read again for the
-    next names.
+    NaN: samples of perturbations that do not take part, rows a name did not predict, cell lines with a single
+    perturbation.
+
+    Parameters
+    ----------
+    source : rows with their truth.
+    combines : name -> from a tile to one prediction.
+    references : of the development rows.
+    metrics : set-level ones.
+    memory : bytes. Where the mean profiles of all names at once would not fit into half of it, rows are read again for
+        the next names.
+    most : perturbations per cell line that take part, chosen by a hash of their names (the same in every run).
+    pool : threads that share the work; None for none.
     """
     samples = samples_of(source)
     place = _chosen(samples, most)

@@ -47,10 +47,14 @@ def two_sided_values(
     memory: int = 10**9,
     pool: ThreadPoolExecutor | None = None,
 ) -> Float64:
-    """Values (n_names, n_metrics, n_samples), block by block; as ``set_level_values``.
+    """Values (n_names, n_metrics, n_samples), block by block.
 
     NaN: rows a name did not predict, rows whose plate is not known or holds fewer than ``LEAST_OTHERS`` other
     perturbations (of the same fold), lines with fewer than two distinct controls.
+
+    Parameters
+    ----------
+    source, combines, references, metrics, memory, pool : as in ``set_level_values``.
     """
     n = len(samples_of(source))
     values = np.full((len(combines), len(metrics), n), np.nan)
