@@ -170,7 +170,6 @@ def stack(
     condition : one name per row, equal for replicates (same perturbation, cell line, dose and time). Models are probed
         for knowing the noise of single measurements, which only in-sample predictions do. Without it rows of one
         perturbation and cell line (and dose and time, where ``features`` have them) are taken for replicates.
-
     accept_accused : models that take part although a probe shows (severity error) that they saw the rows they predict;
         without it they are neither combined nor the best single model.
 

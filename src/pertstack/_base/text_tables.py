@@ -180,6 +180,8 @@ def text_table(path: Path, *, blanks: bool = True, quotes: bool = True) -> TextT
 
     Parameters
     ----------
+    path
+        Of the file, packed or not.
     blanks
         Whether runs of blanks may separate columns, where no tab, semicolon, comma or bar does.
     quotes

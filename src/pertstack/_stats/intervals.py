@@ -222,6 +222,10 @@ def difference_to_best(
         Per-sample values, NaN where undefined. A difference is taken over the samples on which both rows are defined.
     candidates : bool array, shape (n_rows,)
         The rows the best is chosen from.
+    groups : array, shape (n,)
+        Labels of what is resampled whole.
+    rng, level, resamples
+        As in ``intervals``.
     better : {1, -1}
         1 when more is better.
     rows : indices, optional

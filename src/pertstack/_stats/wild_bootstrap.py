@@ -60,6 +60,8 @@ def wild_p(total: Array, count: Array, weights: Array, at: float = 0.0) -> float
         Sum and number of valid values by group; groups without any are left out.
     weights : array, shape (n_draws, C)
         From ``wild_weights``.
+    at : float
+        The mean that is tested.
     """
     some = count > 0
     residual, size, v = total[some] - at * count[some], count[some], weights[:, some]

@@ -41,6 +41,8 @@ def cross_fit(
 
     Parameters
     ----------
+    jobs
+        From ``plan_jobs``, each once.
     rows_for, commit
         Called in the worker: rows of a job, and what to do with each predicted block. For ``local`` and ``dask`` they
         must be picklable (functions or objects of a module). ``commit`` must be whole or not at all; it may run twice.
@@ -57,11 +59,15 @@ def cross_fit(
         ``local``: worker processes on this machine, a crash of one ends its job only. ``inline``: in this process, one
         after the other (for notebooks and debugging; a crash ends everything). ``dask``: a cluster at ``address``, or a
         local one.
+    workers, address
+        Processes, and the Dask scheduler; None starts a cluster here.
     time_limit
         Seconds per job, for ``local``.
     threads
         Threads of numerical libraries per worker. Part of the result's identity in the last bits, hence not derived
         from the number of workers.
+    plan_digest
+        Of the fold plan, by which a checkpoint of an interrupted fit is recognised.
 
     Raises
     ------

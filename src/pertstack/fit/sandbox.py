@@ -74,6 +74,10 @@ def run(command: Sequence[str], folder: Path, log: Path, *, limits: Limits, hidd
 
     Parameters
     ----------
+    command : program and arguments; nothing is read by a shell.
+    folder : where it runs, and the only one it may write to (where bubblewrap works).
+    log : file to which its output is appended.
+    limits : of time, memory, file size and processes.
     hidden : folders it must not see (only where bubblewrap works).
 
     Raises

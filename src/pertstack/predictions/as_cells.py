@@ -107,6 +107,8 @@ def cells_like(templates: Any, share: Shares, rng: np.random.Generator) -> Any:
     templates : csr matrix of counts, shape (n_cells, n_genes)
     share : array, shape (n_genes,)
         Of each gene in all counts; sums to 1.
+    rng
+        Places the counts among the cells.
 
     Returns
     -------
@@ -196,7 +198,12 @@ def write_cells(
 
     Parameters
     ----------
+    path : of the file.
     profiles : log1p of counts per a depth; columns are genes, index (perturbation, cell line).
+    templates : control cells, whose depth and spread the cells take.
+    per_target : cells of each row.
+    seed : of cells and counts.
+    sampled : draw every cell, so that their mean is the profile in expectation; else exactly.
     """
     import h5py
     from anndata.io import write_elem

@@ -50,6 +50,8 @@ def reduce_blocks(
 
     Parameters
     ----------
+    source : where rows come from, block by block.
+    references : means per cell line over its development rows.
     k : top genes per sample that slices keep.
     memory : bytes for two tiles; at least 8 rows of every layer are held whatever it says.
     workers : threads. Results have the same bits for any number of them, any memory and any order of blocks.

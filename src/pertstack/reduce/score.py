@@ -50,16 +50,19 @@ def score(
 
     Parameters
     ----------
+    source : where rows come from, with their truth.
     combines : name -> Combine, or name -> {fold: Combine}
         With one Combine per fold, each row meets the one of its own fold (learned without it); test rows have fold
         None.
+    references : means per cell line over development rows: what deltas refer to.
     metrics : names as ``r2_top20@pooled``
         Set-level metrics (``pds_l1`` ...) give each sample the value of its perturbation within its cell line.
     base_models : bool
         Also score every base model of the source, and ``no_change`` (the control itself).
     landmarks : bool, shape (n_genes,)
         Genes measured rather than inferred, for ``_landmark`` metrics; default those the references know.
-    memory : bytes that tiles may take. workers : threads of the loops; results do not depend on it.
+    memory : bytes that tiles may take.
+    workers : threads of the loops; results do not depend on it.
     on_rows : called with the number of rows done after each tile, for progress.
 
     Returns

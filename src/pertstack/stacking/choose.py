@@ -130,14 +130,16 @@ def choose(
     Parameters
     ----------
     table : scores of out-of-fold rows, from ``score(source, nested.combines(), ...)``.
+    nested : the fits behind these scores.
     primary : metric to choose by; default that of the nested fits.
     no_harm : metrics that must not lose beyond noise; those the table lacks are named in the reasons. Where the table
         holds correlations within plates, they belong to them.
-    level : one-sided level of every bound. n_draws, seed : of the sign flips of groups.
+    level : one-sided level of every bound.
     tolerance : share of a metric's range that counts as equal. Paired differences of similar answers are known so
         exactly that without it a loss of 0.001 on one metric would outweigh any gain on the primary one.
     ranges : metric -> distance from the mean of the other perturbations to a perfect score; see ``Panel.of``.
     constants : base models that say the same for every perturbation; a combination of them alone is one too.
+    n_draws, seed : of the sign flips of groups.
     trust_partial : let flexible combiners ship although the nesting is partial (see ``untrusted``): only for
         predictions whose base models never met the other folds at all.
     rule : "no_harm_ladder" (the default): the ladder alone; "safe_gain": the ladder, else what is shown not to be worse

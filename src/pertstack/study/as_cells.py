@@ -38,9 +38,13 @@ def export_cells(
 
     Parameters
     ----------
+    folder : of the study.
+    path : of the .h5ad.
     cells : file with control cells as counts, whose depth and spread the cells take.
     model : whose predictions, of all blocks it predicts; or
     profiles : a file of predictions, such as ``pertstack predict`` writes.
+    per_target : cells of each.
+    seed : of cells and counts.
     sampled : the mean over cells is the prediction in expectation, else exactly.
 
     Raises

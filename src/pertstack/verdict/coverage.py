@@ -73,6 +73,8 @@ class CrossConformal:
 
         Parameters
         ----------
+        cell_line : str
+            Of all rows.
         prediction : (n, n_genes), or one such array per fold
             Per fold (each by models that never saw the fold) gives CV+; a single one uses the same centre for all.
         level : float

@@ -88,8 +88,14 @@ def several(
         The split the verdict is read on.
     tried : Scores
         The rows the combination was chosen on: out of fold where there are any.
+    tried_split : str
+        Which these are, "oof" or "test".
+    best_single : str
+        The best base model, against which gains are tested together.
     left_out : frame
         From ``views.leave_cell_line_out``.
+    resampling
+        Draws whole groups.
     """
     return {
         "confidence_set": _confidence_set(read.only(("base", "combiner", "reference")).scored(), resampling),

@@ -27,6 +27,8 @@ def per_cell_line(names: Sequence[str], values: Array, cell_lines: Array) -> pd.
 
     Parameters
     ----------
+    names
+        Of the rows of ``values``.
     values : (n_names, n)
         Scores of one metric, NaN where undefined.
     cell_lines : (n,)

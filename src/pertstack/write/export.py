@@ -31,6 +31,7 @@ def predictions_to_h5ad(
 
     Parameters
     ----------
+    path : of the .h5ad
     ids : n sample ids
     genes : n_genes names
     treated : (n, n_genes) predicted expression in the scale of the study; NaN where not predicted

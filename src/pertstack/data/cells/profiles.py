@@ -125,8 +125,12 @@ def standard_error(values: Int64, n_cells: Int64, depth: Int64, normalise: Norma
     ----------
     values : array, shape (n, n_genes, 4)
         SUM, SQUARE and PRODUCT (value x depth of the cell) of each group.
+    n_cells : array, shape (n,)
+        Of each group.
     depth : array, shape (n, 3)
         Sum of depths and of their squares.
+    normalise : str
+        How sums become profiles: a mean of logarithms, or a share of the counts.
     """
     n = n_cells.astype(np.float64)[:, None]
     few = np.where(n > 1, n, np.nan)

@@ -143,9 +143,12 @@ def pseudobulk(
     obs : one row per cell.
     is_control : (n_cells,) bool
     sources : which columns say what.
+    mapping : canonical column -> column of ``obs``.
     kind : what the values are.
+    choice : how sums become profiles, and the least number of cells of a sample.
     by_batch : controls of the cells' batch, where it has any; else those of the cell line.
     already : a column that says of how many cells a row is the sum already; None where rows are cells.
+    where : the file, for messages.
 
     Raises
     ------

@@ -74,8 +74,10 @@ def pair_controls(
         ``plate_mean`` (mean control of the cell line on the plate), ``plate_random`` (one of them), ``line_mean`` and
         ``line_random`` (of the cell line, wherever it is). A sample whose plate holds no control of its cell line, or
         whose plate is not known, gets the mean (or one) of its cell line; a warning says which.
-    what
-        What a control is called in messages.
+    seed
+        Of the draws of ``plate_random`` and ``line_random``.
+    what, where
+        A control, and the file, in messages.
 
     Raises
     ------

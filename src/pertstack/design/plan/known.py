@@ -38,6 +38,8 @@ def known_levels(perturbations: Iterable[object], folds: Iterable[Any], fitted: 
     perturbations, folds : (n,)
         A row of a fold is predicted by fits without that fold; a fold that is missing (None, NaN) marks a row of the
         test or a new one, which all of ``fitted`` was fitted for.
+    fitted
+        Perturbations that may be fitted on, by fold; see ``fitted_of``.
 
     Returns
     -------

@@ -53,6 +53,8 @@ def read_table(
     n_folds : int, optional
         Only with a table that has no folds: development samples get one from the hash of their group (3 when not
         given).
+    salt : str
+        Of these hashes.
 
     Raises
     ------

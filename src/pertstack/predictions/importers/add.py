@@ -71,6 +71,10 @@ def add_predictions(
 
     Parameters
     ----------
+    store
+        Of the study; it holds the measured rows.
+    name
+        Of the model.
     paths
         One file or several (one per fold or cell line): .h5ad, .zarr, .npz, .parquet, .csv, .tsv, .arrow, .feather.
     fitted_on
@@ -83,6 +87,12 @@ def add_predictions(
     marks
         Gives the fingerprints of all rows of the study, by which MERGE-style rows without ids are recognised; without
         it those of the test are not. Asked only for such files.
+    layer
+        AnnData: where the predictions are; None to find them.
+    meta
+        Plain JSON, kept in the records.
+    n_rows
+        Rows read at once; None for what fits a chunk of some megabytes.
     own_card, card
         The study's preprocessing card, with which the files' cards must agree (None: they are not looked at), and a
         card for all files, where they carry none themselves (in the file, or as ``<file>.card.json``).

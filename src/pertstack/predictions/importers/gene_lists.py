@@ -95,6 +95,7 @@ def with_genes(
 
     Parameters
     ----------
+    file : names, and values still to be read.
     own : names of the truth.
     genes : a list of names for columns without one.
     other : second name -> name of the truth.

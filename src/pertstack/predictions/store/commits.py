@@ -57,12 +57,16 @@ class StoreCommits(StoreViews):
 
         Parameters
         ----------
+        block, model
+            Where they belong; a name that is committed there is refused, unless the content is the same.
         values : array, shape (len(sample_ids), len(gene_names))
             Any row and gene order; cast to float32.
         sample_ids, gene_names
             Names of rows and columns. Together with ``missing_*`` they must be exactly those of the block.
         fitted_on
             Who the model was fitted on; None only for the measured layers 'treated', 'control' and 'effect'.
+        meta
+            Plain JSON, kept in the record.
         missing_samples, missing_genes
             What was not predicted; stored NaN and recorded. NaN anywhere else is refused.
 

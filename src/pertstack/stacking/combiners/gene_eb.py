@@ -36,8 +36,11 @@ def empirical_bayes(sums: Sums, share: float, *, rounds: int = 60, tolerance: fl
 
     Parameters
     ----------
+    sums : centred sums of the rows to learn from.
     share : float in (0, 1]
         Effective rows per row: replicates of a perturbation count once. Scales G, b and n alike.
+    rounds : at most.
+    tolerance : relative change of w0 under which the rounds end.
     """
     use = sums.complete & (sums.tt > 0)
     n_models = sums.n_models

@@ -36,7 +36,8 @@ def greedy_r2_counts(sums: TopGeneSums, rounds: int, *, start: int = 1, models: 
 
     Parameters
     ----------
-    sums : quadratic forms of n samples. rounds : models taken in all, at least 1.
+    sums : quadratic forms of n samples.
+    rounds : models taken in all, at least 1.
     start : longest prefix looked at, 1 for the best single model.
     models : bool array, shape (M,); those that may be taken (default: all).
     """

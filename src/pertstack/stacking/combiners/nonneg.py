@@ -21,7 +21,8 @@ def nonneg_weights(gram: Array, cross: Array, *, tolerance: float = 1e-12) -> Ar
 
     Parameters
     ----------
-    gram : array, shape (M, M); cross : array, shape (M,); uncentred sums, delta units squared.
+    gram, cross : arrays of shape (M, M) and (M,), uncentred sums, delta units squared.
+    tolerance : relative slope under which a weight of zero stays.
 
     Returns
     -------

@@ -30,7 +30,9 @@ def goodness_slopes(features: Array, goodness: Array, strength: float) -> tuple[
 
     Parameters
     ----------
-    features : array, shape (n, J), unitless. goodness : array, shape (n, M), R2.
+    features : array, shape (n, J), unitless.
+    goodness : array, shape (n, M), R2.
+    strength : >= 0, no unit.
     """
     n = len(features)
     beyond = goodness - goodness.mean(axis=1, keepdims=True)

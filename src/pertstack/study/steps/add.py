@@ -59,8 +59,13 @@ def add_model(
 
     Parameters
     ----------
+    folder : of the study.
+    name : of the model.
+    files : one, or one per fold or cell line.
     fitted_on : 'plan', a plan digest, 'unknown', a fold plan, a list of ids, a table fold -> ids; or the path of a file
         with ids (one per line, or a column ``sample_id``) or with columns ``fold`` and ``sample_id``.
+    scale : 'treated', or 'delta' (the stored control is added).
+    missing : 'refuse' rows and genes that a covered block lacks, or 'record' them as not predicted.
     card : preprocessing card (file or mapping) of the data the model was fitted on, for files that carry none.
     transform : named map to the study's scale: log2, log2p1, exp2, ln_to_log2 (any two of ln, log2, log10),
         minmax_inverse:LOW:HIGH.

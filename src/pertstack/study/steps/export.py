@@ -50,11 +50,13 @@ def export_study(
 
     Parameters
     ----------
+    folder : of the study.
+    path : of the file or folder to write.
     to : h5ad or zarr (one file: control, treated, every model and, after the verdict, ``ensemble`` on the test rows),
         npz (one model, or a folder with one file for each), cell-eval or scperteval (a folder with real and predicted
         profiles), cell-eval2 (the same, a pair for each of several cell lines), vcc (an .h5ad of cells for ``vcc
         prep``), or auto (from the name of ``path``). Model names in file names are percent-encoded as in the store.
-
+    models : names; None for all.
     with_truth : also the treated values of the test before that, or under a rule of looks; the ledger says so and every
         later result is marked.
     key : the file with the key of a sealed test; without it the test's treated values are left out.

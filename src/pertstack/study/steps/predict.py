@@ -52,8 +52,11 @@ def predict_new(
 
     Parameters
     ----------
+    folder : of the study.
     new : as the study's data, with a control layer (unless the study is differential); treated values are not read.
+    out : the .h5ad to write.
     predictions : ``NAME=FILE`` for models that were added to the study rather than fitted in it.
+    workers : processes that fit models again.
     reading : how the file differs from the study's own; see ``refit.open_new``.
     use : a combination or base model to predict with instead of what ships.
     say : is given what differs between the new samples and those that were scored; it is in ``uns`` of the file too.

@@ -35,12 +35,16 @@ def decompose(
 
     Parameters
     ----------
+    name, best_single : str
+        What is judged, and against what; for words.
     scores : mapping of metric to (scores of name, scores of best_single), each (n,) with NaN where undefined
         Looked through for the primary metric under own / pooled / centroid, ``pearson_all@centroid`` and RMSE.
     primary : str
         The deciding metric, such as ``r2_top20@pooled``; must be among ``scores``.
     groups : (n,)
         Group (usually perturbation) of every sample; whole groups are resampled by ``compare``.
+    compare : function
+        (first, second, groups) -> paired difference with its interval.
     strata : mapping of view to a level per sample, or None per sample where it does not apply
         Such as effect quartiles, cell lines, seen / unseen perturbations; compared on the primary metric.
     primary_difference : Difference, optional

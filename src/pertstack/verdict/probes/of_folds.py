@@ -156,6 +156,12 @@ def permuted_truth(
         sees the perturbation, or the same answers on another exchange.
     strata : array, shape (n,)
         Truths are exchanged within a stratum only (cell line, fold), so that what all samples of it share stays.
+    rng
+        Draws the exchanges.
+    permutations : int
+        How many exchanges; under five nothing is said.
+    name : str
+        Of the procedure, for the message.
 
     With the link between sample and truth cut, an honest procedure has nothing to gain; one that is scored on rows it
     learned from gains as before.
