@@ -157,7 +157,7 @@ def cells_of(lines: Sequence[str], separator: str, quotes: bool) -> tuple[list[l
 
     Parameters
     ----------
-    lines : with their line ends.
+    lines : the first lines of a table.
     separator : one character; a blank stands for any run of blanks.
     quotes : whether ``"`` encloses cells.
     """

@@ -92,7 +92,7 @@ def add_predictions(
     meta
         Plain JSON, kept in the records.
     n_rows
-        Rows read at once; None for what fits a chunk of some megabytes.
+        Rows read at once; None for as many as ``files.CHUNK_BYTES`` hold.
     own_card, card
         The study's preprocessing card, with which the files' cards must agree (None: they are not looked at), and a
         card for all files, where they carry none themselves (in the file, or as ``<file>.card.json``).

@@ -115,7 +115,7 @@ def open_predictions(
     ----------
     paths : one or several, of any known format.
     layer : AnnData: where the predictions are; None to find them.
-    n_rows : of a chunk; None for what fits the format.
+    n_rows : of a chunk; None for as many as ``CHUNK_BYTES`` hold.
     """
     for file in open_files(paths, layer=layer):
         yield from file.chunks(n_rows)

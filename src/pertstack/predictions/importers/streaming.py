@@ -45,7 +45,7 @@ def stream_into(
     writers : one per covered block.
     scale : of the files; "delta" has the control added.
     missing : "record" takes whole rows of NaN for samples not predicted.
-    n_rows : of a chunk; None for what fits the format.
+    n_rows : of a chunk; None for as many as ``CHUNK_BYTES`` hold.
     """
     gaps = set(missing_genes)
     predicted = np.flatnonzero([g not in gaps for g in own_genes])
