@@ -51,7 +51,8 @@ def goodness_slopes(features: Array, goodness: Array, strength: float) -> tuple[
 def choose_strength(features: Array, goodness: Array, fold: Any) -> tuple[float, Array]:
     """Strength by what is realised on folds left out, and the gain over the best model on average, per strength.
 
-    The best is taken if its paired gain exceeds one standard error over samples (Breiman et al. 1984), else the infinite one: no slopes.
+    The best is taken if its paired gain exceeds one standard error over samples (Breiman et al. 1984), else the
+    infinite one: no slopes.
 
     Parameters
     ----------
