@@ -1,19 +1,21 @@
 """Draw random mutants where a wrong sign would be a wrong number: does some test go red?
 
 A mutant is one change in one place: a comparison, an operator, a small number, a truth value, an ``and`` for an ``or``.
-The room's own tests are run on it, the quick ones. Survivors are printed with line and change, to be judged: a hole in
-the tests, or a change that means the same.
+The quick tests of the room are run once with ``line_map``; a mutant then meets those that come by its line, the fastest
+first. Survivors are printed with line and change, to be judged: a hole in the tests, or a change that means the same.
 
     python benchmarks/random_mutants.py                  # 100 of them, seed 0
-    python benchmarks/random_mutants.py --n 20 --seed 3 --room ledger
+    python benchmarks/random_mutants.py --n 20 --seed 3 --room ledger   # the same 20 as in a whole run of seed 3
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,17 +25,38 @@ from pathlib import Path
 
 from mutants import ROOT, copy_tree, imports_the_copy
 
-LIMIT = 300
+LIMIT = 120
+"""Seconds a mutant may take beyond four times what its tests took."""
 ENOUGH = 0.9
 ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "store": (("predictions/store/*.py",), ("tests/unit/predictions", "tests/golden")),
+    "store": (
+        ("predictions/store/*.py",),
+        ("tests/unit/predictions", "tests/golden", "tests/laws/test_store_laws.py", "tests/field/test_stores.py"),
+    ),
     "ledger": (
         ("design/ledger.py", "design/analysis_plan.py"),
-        ("tests/unit/design/test_ledger.py", "tests/unit/design/test_analysis_plan.py"),
+        (
+            "tests/unit/design/test_ledger.py",
+            "tests/unit/design/test_analysis_plan.py",
+            "tests/unit/verdict/test_looks.py",
+            "tests/pitfalls/test_held_out_test.py",
+            "tests/pitfalls/test_one_door.py",
+        ),
     ),
-    "choice": (("stacking/choose.py", "stacking/panel.py", "stacking/constants.py"), ("tests/unit/stacking",)),
+    "choice": (
+        ("stacking/choose.py", "stacking/panel.py", "stacking/constants.py"),
+        (
+            "tests/unit/stacking",
+            "tests/laws/test_combiner_laws.py",
+            "tests/pitfalls/test_combining.py",
+            "tests/pitfalls/test_in_sample.py",
+        ),
+    ),
     "inference": (("_stats/*.py",), ("tests/unit/verdict", "tests/unit/stacking")),
-    "metrics": (("reduce/metrics/*.py", "reduce/score.py", "reduce/score_table.py"), ("tests/unit/reduce",)),
+    "metrics": (
+        ("reduce/metrics/*.py", "reduce/score.py", "reduce/score_table.py"),
+        ("tests/unit/reduce", "tests/laws/test_moment_laws.py", "tests/judges"),
+    ),
 }
 """Files below src/pertstack, and where their tests are."""
 _COMPARE = {
@@ -62,6 +85,7 @@ class Change:
     new: str
     start: int
     stop: int
+    at_import: bool
 
     def applied(self, text: str) -> str:
         raw = text.encode()
@@ -76,7 +100,7 @@ def changes_of(room: str, file: Path) -> list[Change]:
         starts.append(starts[-1] + len(line))
     found: list[Change] = []
 
-    def visit(node: ast.AST) -> None:
+    def visit(node: ast.AST, at_import: bool) -> None:
         if isinstance(node, ast.Raise | ast.JoinedStr | ast.Assert | ast.Import | ast.ImportFrom):
             return
         other = _mutated(node)
@@ -84,7 +108,8 @@ def changes_of(room: str, file: Path) -> list[Change]:
             start = starts[node.lineno - 1] + node.col_offset
             stop = starts[node.end_lineno - 1] + (node.end_col_offset or 0)
             old = text.encode()[start:stop].decode()
-            found.append(Change(room, file, node.lineno, old, f"({ast.unparse(other)})", start, stop))
+            found.append(Change(room, file, node.lineno, old, f"({ast.unparse(other)})", start, stop, at_import))
+        inside = isinstance(node, ast.FunctionDef)
         for name, value in ast.iter_fields(node):
             if name in (
                 "annotation",
@@ -95,9 +120,9 @@ def changes_of(room: str, file: Path) -> list[Change]:
                 continue
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
-                    visit(child)
+                    visit(child, at_import and not (inside and name == "body"))
 
-    visit(ast.parse(text))
+    visit(ast.parse(text), True)
     return found
 
 
@@ -117,66 +142,107 @@ def _mutated(node: ast.AST) -> ast.expr | None:
     return None
 
 
-def killed(tree: Path, tests: tuple[str, ...]) -> bool:
-    """Whether some test of the room goes red, or nothing can be imported any more, or all hangs."""
-    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    environment = {**inherited, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "--tb=no",
-        "-p",
-        "no:cacheprovider",
-        "-m",
-        "not slow",
-        *tests,
-    ]
+@dataclass(frozen=True)
+class Paths:
+    """Which tests come by which line, and their seconds; see ``line_map``."""
+
+    lines: dict[str, dict[str, list[str]]]
+    seconds: dict[str, float]
+
+    def tests_of(self, change: Change) -> list[str]:
+        """Tests that come by a change, the fastest first; of a line that runs at import, those that use the file, or
+        all of the room."""
+        there = self.lines.get(str(change.file), {})
+        stop = change.line + change.old.count("\n")
+        found = {t for n in range(change.line, stop + 1) for t in there.get(str(n), ())}
+        if not found and change.at_import:
+            found = {t for tests in there.values() for t in tests} or set(self.seconds)
+        return sorted(found, key=lambda t: (self.seconds[t], t))
+
+
+def paths_of(tree: Path, room: str) -> Paths | None:
+    """Run the tests of a room once without any change; None when they are red."""
+    files = [str(f) for glob in ROOMS[room][0] for f in sorted((tree / "src" / "pertstack").glob(glob))]
+    out = tree / f"{room}.json"
+    more = {"LINE_MAP": str(out), "LINE_MAP_FILES": os.pathsep.join(files)}
+    if _pytest(tree, ["-p", "line_map", *ROOMS[room][1]], more, None) != 0:
+        return None
+    return Paths(**json.loads(out.read_text(encoding="utf-8")))
+
+
+def killed(tree: Path, change: Change, paths: Paths) -> bool:
+    """Whether some test goes red, or nothing can be imported any more, or all hangs."""
+    tests = paths.tests_of(change)
+    if not tests:
+        return False
     try:
-        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, timeout=LIMIT, check=False)
-        return done.returncode != 0
+        return _pytest(tree, tests, {}, LIMIT + 4 * sum(paths.seconds[t] for t in tests)) != 0
     except subprocess.TimeoutExpired:
         return True
+
+
+def _pytest(tree: Path, tests: list[str], more: dict[str, str], limit: float | None) -> int:
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    path = os.pathsep.join([str(tree / "src"), str(tree / "benchmarks")])
+    environment = {**inherited, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **more}
+    options = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-m", "not slow", "--basetemp", str(tree / "t")]
+    command = [sys.executable, "-m", "pytest", *options, *tests]
+    with subprocess.Popen(
+        command, cwd=tree, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as running:
+        try:
+            return running.wait(limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(running.pid, signal.SIGKILL)
+            raise
 
 
 def main() -> int:
     """Draw, try, list the survivors; exit code 1 when fewer than nine of ten are killed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--n", type=int, default=100)
+    parser.add_argument("--n", type=int, default=100, help="over all rooms, or of --room")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--room", choices=sorted(ROOMS), help="one room only")
     given = parser.parse_args()
-    started, rng = time.monotonic(), random.Random(given.seed)
+    started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants.") as folder:
         tree = copy_tree(Path(folder), ROOT)
         if not imports_the_copy(tree):
             print("Python imports pertstack from elsewhere than the copy, so nothing would be tested.")
             return 1
-        rooms = [given.room] if given.room else list(ROOMS)
-        for room in rooms:
-            if killed(tree, ROOMS[room][1]):
+        survivors, drawn = 0, 0
+        for i, room in enumerate(ROOMS):
+            if given.room not in (None, room):
+                continue
+            n = given.n if given.room else _share(given.n, len(ROOMS), i)
+            dead = tried(tree, room, n, given.seed)
+            if dead is None:
                 print(f"without any change the tests of {room} are RED")
                 return 1
-        source = tree / "src" / "pertstack"
-        there = {
-            room: [c for glob in ROOMS[room][0] for f in sorted(source.glob(glob)) for c in changes_of(room, f)]
-            for room in rooms
-        }
-        drawn = [c for i, room in enumerate(rooms) for c in rng.sample(there[room], _share(given.n, len(rooms), i))]
-        survivors = []
-        for change in drawn:
-            text = change.file.read_text(encoding="utf-8")
-            change.file.write_text(change.applied(text), encoding="utf-8")
-            dead = killed(tree, ROOMS[change.room][1])
-            change.file.write_text(text, encoding="utf-8")
-            place = f"{change.file.relative_to(source)}:{change.line}"
-            print(f"{'killed' if dead else 'ALIVE '} {place}  {change.old!r} -> {change.new!r}", flush=True)
-            survivors += [] if dead else [change]
+            drawn, survivors = drawn + len(dead), survivors + dead.count(False)
     minutes = (time.monotonic() - started) / 60
-    print(f"{len(drawn) - len(survivors)} of {len(drawn)} killed, {minutes:.0f} min")
-    return int(len(drawn) - len(survivors) < ENOUGH * len(drawn))
+    print(f"{drawn - survivors} of {drawn} killed, {minutes:.0f} min")
+    return int(drawn - survivors < ENOUGH * drawn)
+
+
+def tried(tree: Path, room: str, n: int, seed: int) -> list[bool] | None:
+    """Draw mutants of one room and try each; whether each was killed, or None when the tests are red without any."""
+    paths = paths_of(tree, room)
+    if paths is None:
+        return None
+    source = tree / "src" / "pertstack"
+    there = [c for glob in ROOMS[room][0] for f in sorted(source.glob(glob)) for c in changes_of(room, f)]
+    print(f"{room}: {len(paths.seconds)} tests, {sum(paths.seconds.values()):.0f} s; {len(there)} mutants", flush=True)
+    dead = []
+    for change in random.Random(f"{seed} {room}").sample(there, min(n, len(there))):
+        text = change.file.read_text(encoding="utf-8")
+        change.file.write_text(change.applied(text), encoding="utf-8")
+        dead.append(killed(tree, change, paths))
+        change.file.write_text(text, encoding="utf-8")
+        place = f"{change.file.relative_to(source)}:{change.line}"
+        word = "killed" if dead[-1] else "ALIVE " if paths.tests_of(change) else "UNSEEN"
+        print(f"{word} {place}  {change.old!r} -> {change.new!r}", flush=True)
+    return dead
 
 
 def _share(n: int, parts: int, i: int) -> int:
