@@ -63,6 +63,12 @@ WORDS = (
 )
 
 
+def many() -> range:
+    """The mutations of ``make test-all``: five hundred, or ``FUZZ=n``, or a piece of them, ``FUZZ=100:200``."""
+    first, _, last = os.environ.get("FUZZ", "500").rpartition(":")
+    return range(int(first or 0), int(last))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of one mutation: ``read``, ``refused`` (in words, with them), or ``failed``."""

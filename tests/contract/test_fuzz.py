@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fuzz import Outcome, mutated, tree, tried
+from fuzz import Outcome, many, mutated, tree, tried
 from pertstack.data import build_side, open_data, validate
 from pertstack.design.plan.folds import FoldPlan
 from pertstack.design.plan.foreign import read_split
@@ -30,7 +30,6 @@ from pertstack.fit.profiles import load_models_toml
 from pertstack.predictions.importers.cards import read_card
 from pertstack.predictions.importers.opening import open_file
 
-MANY = int(os.environ.get("FUZZ", "500"))
 FEW = 12
 N, G = 24, 6
 GENES = [f"G{g}" for g in range(G)]
@@ -183,7 +182,7 @@ DOORS = {
 }
 
 
-def went_through(door: Door, tmp_path: Path, n: int) -> list[Outcome]:
+def went_through(door: Door, tmp_path: Path, numbers: range) -> list[Outcome]:
     original = tmp_path / "original" / door.name
     original.parent.mkdir()
     door.make(original)
@@ -203,14 +202,14 @@ def went_through(door: Door, tmp_path: Path, n: int) -> list[Outcome]:
         finally:
             shutil.rmtree(place)
 
-    return tried(step, range(n))
+    return tried(step, numbers)
 
 
-def held(door: Door, tmp_path: Path, n: int) -> None:
-    found = went_through(door, tmp_path, n)
-    assert len(found) == n
+def held(door: Door, tmp_path: Path, numbers: range) -> None:
+    found = went_through(door, tmp_path, numbers)
+    assert len(found) == len(numbers)
     failed = [f"mutation {o.number}: {o.said}" for o in found if o.kind == "failed"]
-    assert not failed, "\n".join([f"{len(failed)} of {n}", *failed[:20]])
+    assert not failed, "\n".join([f"{len(failed)} of {len(numbers)}", *failed[:20]])
     stem = door.name.split(".")[0]
     silent = [o.number for o in found if o.kind == "refused" and stem not in o.said and "'" not in o.said]
     assert not silent, f"the file is not named in the refusals of {silent[:10]}"
@@ -218,7 +217,7 @@ def held(door: Door, tmp_path: Path, n: int) -> None:
 
 @pytest.mark.parametrize("name", DOORS)
 def test_a_mutated_file_is_refused_in_words_or_read(tmp_path: Path, name: str) -> None:
-    held(DOORS[name], tmp_path, FEW)
+    held(DOORS[name], tmp_path, range(FEW))
 
 
 OPEN = {
@@ -233,7 +232,7 @@ OPEN = {
     "name", [pytest.param(n, marks=pytest.mark.xfail(reason=OPEN[n])) if n in OPEN else n for n in DOORS]
 )
 def test_many_mutated_files_are_refused_in_words_or_read(tmp_path: Path, name: str) -> None:
-    held(DOORS[name], tmp_path, MANY)
+    held(DOORS[name], tmp_path, many())
 
 
 @pytest.mark.slow
@@ -246,7 +245,7 @@ def test_many_mutated_checkpoints_are_refused_in_words_or_read(tmp_path: Path) -
     door = Door(
         "checkpoint.pt", lambda p: write_checkpoint(p, identity, state), lambda p: str(read_checkpoint(p, identity))
     )
-    held(door, tmp_path, MANY)
+    held(door, tmp_path, many())
 
 
 def test_the_child_tells_of_a_traceback_a_crash_a_hang_and_a_gigabyte() -> None:
@@ -265,7 +264,7 @@ def test_the_child_tells_of_a_traceback_a_crash_a_hang_and_a_gigabyte() -> None:
 def test_other_values_where_a_checksum_should_have_told_are_a_failure(tmp_path: Path) -> None:
     door = Door("p.txt", text("1234567890" * 9), lambda p: p.read_bytes().decode("latin1"), checked=True)
     with pytest.raises(AssertionError, match="other values were admitted"):
-        held(door, tmp_path, 4)
+        held(door, tmp_path, range(4))
 
 
 def test_a_tree_is_changed_in_one_place() -> None:

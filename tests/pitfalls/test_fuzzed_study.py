@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -10,11 +9,10 @@ import numpy as np
 import pytest
 
 import pertstack as ps
-from fuzz import Outcome, mutated, tried
+from fuzz import Outcome, many, mutated, tried
 from pertstack._base.errors import StackingError
 from pertstack.study.audit.audit import audit_study, folder_to_audit
 
-MANY = int(os.environ.get("FUZZ", "500"))
 FREE = ("log.txt", ".lock", "plan.toml", "curve.json", "leaderboard.html")
 """Logs, and the plan that people edit: compared with the locked one by content."""
 
@@ -77,4 +75,4 @@ def test_a_file_of_a_study_that_was_mutated_is_found_and_breaks_no_command(judge
 
 @pytest.mark.slow
 def test_many_files_of_a_study_that_were_mutated_are_found_and_break_no_command(judged, tmp_path):
-    held(judged, tmp_path, range(MANY))
+    held(judged, tmp_path, many())
