@@ -22,7 +22,9 @@ from pertstack._base.dialects import is_number
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.files import missing_file
 from pertstack._base.text_tables import MISSING, UNNAMED, TextTable, text_table
+from pertstack._base.tried_first import tried_first
 
+WALK_ARROW = "pertstack._base.walk_arrow:walk"
 PARQUET, FEATHER = frozenset({".parquet", ".pq"}), frozenset({".feather", ".arrow", ".ipc"})
 ROWS = 1024  # rows of a parquet file read at a time
 _PADDED = re.compile(r"[+-]?0\d")
@@ -52,6 +54,8 @@ def read_table(path: Path, *, blanks: bool = True) -> pd.DataFrame:
     if not path.is_file():
         raise missing_file(path) if not path.exists() else InputError(f"{path} is a folder, not a table.")
     suffix = path.suffix.casefold()
+    if suffix in FEATHER:
+        tried_first(path, WALK_ARROW)
     if suffix in PARQUET | FEATHER:
         return _columnar(path, suffix)
     table = text_table(path, blanks=blanks)

@@ -16,9 +16,11 @@ import pandas as pd
 from pertstack._base.damage import require_modest
 from pertstack._base.dialects import text_of_bytes
 from pertstack._base.errors import InputError, StackingError, first_few
+from pertstack._base.tried_first import tried_first
 from pertstack.data.readers.matrices import open_root
 
 Kind = Literal["hdf5", "zarr"]
+WALK = "pertstack._base.walk_hdf5:walk"
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
 _HINT = "Is it a complete AnnData file? Try `python -c \"import anndata; print(anndata.read_h5ad('FILE'))\"`."
 
@@ -71,20 +73,35 @@ def open_anndata_file(path: Path) -> tuple[Kind, Any]:
     """
     refuse_packed(path)
     kind: Kind = "zarr" if path.is_dir() else "hdf5"
+    if kind == "hdf5":
+        tried_first(path, WALK)
     try:
         root = open_root(path, kind)
         names = set(root.keys())
+        flat = [n for n in ("layers", "obsm", "uns") if n in names and not hasattr(root[n], "keys")]
     except _UNREADABLE as error:
         if is_locked(error):
             raise locked(path) from error
         what = "an HDF5 (.h5ad) file" if kind == "hdf5" else "a zarr group"
         raise InputError(f"{path} cannot be read as AnnData: it is not {what} ({error}). {_HINT}") from error
+    if flat:  # to look for a name in an array is to go through all that it declares
+        raise InputError(
+            f"{path}: {first_few(flat)} holds an array where AnnData has a group. The file is damaged, or was not "
+            f"written by AnnData; write it again where it was made."
+        )
     missing = {"obs", "var"} - names
     if missing:
         raise InputError(
             f"{path} is no AnnData file: it lacks {first_few(sorted(missing))} and has {first_few(sorted(names))}."
         )
     return kind, root
+
+
+def open_foreign(path: Path, kind: Kind) -> Any:
+    """The root group of a file that somebody else wrote: HDF5 is walked through in a child process first."""
+    if kind == "hdf5":
+        tried_first(path, WALK)
+    return open_root(path, kind)
 
 
 def is_locked(error: BaseException) -> bool:

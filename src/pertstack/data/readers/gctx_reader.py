@@ -22,7 +22,7 @@ from pertstack._base.tables import as_names, frame, read_table, with_numbers
 from pertstack._base.text_tables import MISSING, TextTable
 from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
-from pertstack.data.readers.anndata_tables import is_locked, locked
+from pertstack.data.readers.anndata_tables import is_locked, locked, open_foreign
 from pertstack.data.readers.columns import ALIASES, canonical_obs
 from pertstack.data.readers.control_rows import Labels, Mask, control_names, hand_out, vehicles_by_name
 from pertstack.data.readers.matrices import ArrayRows, RepeatedRow, RowSource, StoredRows, SubsetRows
@@ -128,10 +128,8 @@ def _roles(table: pd.DataFrame, path: Path) -> tuple[Mask, Mask]:
 
 
 def _read_gctx(path: Path) -> tuple[RowSource, np.ndarray[Any, Any], pd.DataFrame, pd.DataFrame]:
-    import h5py
-
     try:
-        with h5py.File(path, "r") as file:
+        with open_foreign(path, "hdf5") as file:
             shape = file["0/DATA/0/matrix"].shape
             rows, columns = _meta(file["0/META/ROW"]), _meta(file["0/META/COL"])
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:

@@ -20,7 +20,8 @@ from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack.data.file import DataFile
 from pertstack.data.readers.matrices import Float32
-from pertstack.data.readers.unpickle import Bag, StoredTensor, load_torch
+from pertstack.data.readers.unpickle import load_torch
+from pertstack.data.readers.unpickle_parts import Bag, StoredTensor
 
 _NEEDED = ("perturbagen_name", "diseased", "treated", "gene_symbols")
 SPLITS = ("train", "val", "test")

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
-from pertstack.data.readers.anndata_tables import open_anndata_file, read_frame, read_whole
-from pertstack.data.readers.matrices import StoredRows, open_root
+from pertstack.data.readers.anndata_tables import open_anndata_file, open_foreign, read_frame, read_whole
+from pertstack.data.readers.matrices import StoredRows
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.cards import CARD_KEYS, read_card
 from pertstack.predictions.importers.files import PredictionFile, check_shape, names_of
@@ -108,7 +108,7 @@ def anndata_columns(path: Path) -> list[str] | None:
     if not path.exists():
         return None
     try:
-        root = open_root(path, "zarr" if path.is_dir() else "hdf5")
+        root = open_foreign(path, "zarr" if path.is_dir() else "hdf5")
         return sorted(root["obs"].keys())
     except (OSError, ValueError, KeyError, TypeError):
         return None

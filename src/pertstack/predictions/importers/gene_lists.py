@@ -49,10 +49,9 @@ def read_gene_list(path: Path) -> list[str]:
     name = path.name.casefold()
     try:
         if name.endswith((".h5ad", ".zarr")):
-            from pertstack.data.readers.anndata_tables import read_frame
-            from pertstack.data.readers.matrices import open_root
+            from pertstack.data.readers.anndata_tables import open_foreign, read_frame
 
-            var = read_frame(open_root(path, "zarr" if path.is_dir() else "hdf5"), "var", path)
+            var = read_frame(open_foreign(path, "zarr" if path.is_dir() else "hdf5"), "var", path)
             column = next((c for c in SECOND if c in var.columns), None)
             names = list(var.index if column is None or not positional(list(map(str, var.index))) else var[column])
         elif name.endswith(".json"):

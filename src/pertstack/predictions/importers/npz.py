@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pertstack._base.errors import InputError, first_few
+from pertstack._base.tried_first import tried_first
 from pertstack.data.readers.unpickle import load_object_array
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.anndata_files import plain
@@ -53,6 +54,7 @@ class Archive:
             with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as stream:
                 shape, _, dtype = _npy_header(stream, self.path, name)
                 if dtype.hasobject:
+                    tried_first(self.path, f"{__name__}:read_objects")
                     return self._objects(load_object_array(stream, self.path), name, shape)  # type: ignore[arg-type]
             with np.load(self.path, allow_pickle=False) as archive:
                 return np.asarray(archive[name])
@@ -101,6 +103,14 @@ class Archive:
                 raw = _read_exactly(stream, n * row_bytes, self.path)
                 with np.errstate(over="ignore"):
                     yield np.frombuffer(raw, dtype).reshape(n, shape[1]).astype(np.float32)
+
+
+def read_objects(path: Path) -> None:
+    """Unpickle every array of Python objects in an archive: for a child process."""
+    for name in Archive(path).names:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
+            if _npy_header(stream, path, name)[2].hasobject:
+                load_object_array(stream, path)  # type: ignore[arg-type]
 
 
 def _npy_header(stream: Any, path: Path, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

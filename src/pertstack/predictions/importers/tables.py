@@ -22,8 +22,9 @@ import pyarrow.parquet
 
 from pertstack._base.dialects import is_number
 from pertstack._base.errors import InputError, first_few
-from pertstack._base.tables import counts_rows
+from pertstack._base.tables import WALK_ARROW, counts_rows
 from pertstack._base.text_tables import UNNAMED, TextTable, text_table
+from pertstack._base.tried_first import tried_first
 from pertstack.data.readers.columns import ALIASES
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.files import STATUS, PredictionFile, names_of
@@ -51,6 +52,7 @@ def open_parquet_predictions(path: Path) -> PredictionFile:
 
 def open_arrow_predictions(path: Path) -> PredictionFile:
     """An Arrow IPC (Feather) file with one row per sample."""
+    tried_first(path, WALK_ARROW)
     try:
         with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as reader:
             schema = reader.schema

@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pertstack._base.damage import MODEST
+from pertstack._base.errors import CorruptionError
+
 Values = np.ndarray[Any, Any]
 _NULLABLE = {"nullable-integer": pd.arrays.IntegerArray, "nullable-boolean": pd.arrays.BooleanArray}
 _PLAIN = {"bool", *(f"{kind}{8 * size}" for kind in ("int", "uint") for size in (1, 2, 4, 8)), "float32", "float64"}
@@ -59,7 +62,13 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame | None:
-    """The data frame that ``write_table`` wrote; None where something is not as it would have written it."""
+    """The data frame that ``write_table`` wrote; None where something is not as it would have written it.
+
+    Raises
+    ------
+    CorruptionError
+        A part of it declares another number of values than it holds.
+    """
     try:
         facts = _read_json(path)["attributes"]
         if facts["encoding-type"] != "dataframe":
@@ -155,12 +164,21 @@ def _read_array(path: Path) -> Values:
     dtype = object if words else np.dtype(meta["data_type"]).newbyteorder("<")
     file = path / "c" / "0"
     if not n or not file.exists():
+        _believe(path, n <= MODEST, f"declares {n:,} values and holds none")
         return np.full(n, meta["fill_value"], dtype=dtype)
     data = Zstd().decode(file.read_bytes())
+    told = int.from_bytes(data[:4], "little") if words else n
+    _believe(path, told == n, f"holds {told:,} texts, not {n:,}")
     values = VLenUTF8().decode(data) if words else np.frombuffer(data, dtype=dtype).astype(meta["data_type"])
     if len(values) != n:
         raise ValueError(f"{path} holds {len(values)} values, not {n}")
     return np.asarray(values)
+
+
+def _believe(path: Path, fits: bool, why: str) -> None:
+    """A number of values that does not fit is not passed on to AnnData: room would be made for them first."""
+    if not fits:
+        raise CorruptionError(f"{path} {why}: it was damaged or changed. Restore it from a copy.")
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

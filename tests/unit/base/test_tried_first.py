@@ -1,0 +1,128 @@
+"""A child process reads a stranger's file first: a hang, a crash and a gigabyte end it and not this process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from pertstack._base import tried_first as module
+from pertstack._base.errors import InputError
+from pertstack._base.tried_first import tried_first
+from pertstack._base.walk_hdf5 import walk
+
+HERE = "test_tried_first"
+
+
+def fine(path: Path) -> None:
+    path.with_name("read").write_text(f"{path.read_text()} in {os.getpid()}")
+
+
+def refused(path: Path) -> None:
+    raise ValueError("the reader says what is wrong")
+
+
+def hang(path: Path) -> None:
+    while True:
+        pass
+
+
+def sleep(path: Path) -> None:
+    time.sleep(60)
+
+
+def crash(path: Path) -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def greedy(path: Path) -> None:
+    np.ones(5 * 10**8)
+
+
+def said_in_words(path: Path) -> None:
+    raise OSError("Unable to allocate chunk")
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.setattr(module, "_fine", set())
+    path = tmp_path / "theirs.bin"
+    path.write_text("content")
+    return path
+
+
+def test_a_good_file_is_read_in_another_process_and_only_once(file, monkeypatch):
+    tried_first(file, f"{HERE}:fine")
+    content, _, process = file.with_name("read").read_text().partition(" in ")
+    assert content == "content" and int(process) != os.getpid()
+    file.with_name("read").unlink()
+    tried_first(file, f"{HERE}:fine")
+    assert not file.with_name("read").exists()
+    file.write_text("changed")
+    tried_first(file, f"{HERE}:fine")
+    assert file.with_name("read").exists()
+
+
+def test_what_the_reader_refuses_is_left_to_it(file):
+    tried_first(file, f"{HERE}:refused")
+    tried_first(file.with_name("not there"), f"{HERE}:fine")
+
+
+@pytest.mark.parametrize(
+    "reader, said",
+    [
+        ("hang", "did not come back within 1 seconds of work"),
+        ("crash", "crashed on it .signal 11"),
+        ("greedy", "more than 1 GB of memory"),
+        ("said_in_words", "more than 1 GB of memory"),
+    ],
+)
+def test_a_hang_a_crash_and_a_gigabyte_are_refused_in_words(file, monkeypatch, reader, said):
+    monkeypatch.setattr(module, "SECONDS", 1)
+    monkeypatch.setattr(
+        module,
+        "_START",
+        module._START.replace("; child()", "; import pertstack._base.tried_first as m; m.SECONDS = 1; child()"),
+    )
+    for _ in range(2):  # a refusal is not remembered as fine
+        with pytest.raises(InputError, match=rf"theirs.bin cannot be read.*{said}"):
+            tried_first(file, f"{HERE}:{reader}")
+
+
+def test_a_child_that_waits_for_ever_is_ended_by_the_clock(file, monkeypatch):
+    monkeypatch.setattr(module, "WAITING", 0.1)
+    monkeypatch.setattr(module, "SECONDS", 5)
+    with pytest.raises(InputError, match="did not come back"):
+        tried_first(file, f"{HERE}:sleep")
+
+
+def test_what_a_file_may_take_grows_with_it():
+    assert module.memory_of(0) == 10**9 and module.memory_of(10**10) > 10**11
+
+
+def test_a_walk_goes_through_every_part_and_passes_over_broken_ones(tmp_path):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["a/b/texts"] = np.array(["x", "y"], dtype=object)
+        file["a/numbers"] = np.arange(30.0).reshape(10, 3)
+        file["alone"], file["nothing"] = 3, h5py.Empty("f4")
+        file["a/round"] = h5py.SoftLink("/a")
+        file["gone"], file["outside"] = h5py.SoftLink("/not here"), h5py.ExternalLink("other.h5", "/")
+        file.create_dataset("hollow", (10**12,), "f4", chunks=(10**6,))
+        file.create_dataset("texts of nothing", (10**12,), h5py.string_dtype(), chunks=(10**4,))
+        file.create_dataset("one row", (1, 10**11), "f4", chunks=(1, 10**6))
+        file["a"].attrs["kind"] = "x"
+    walk(path)
+
+
+def test_no_file_of_another_is_tried(tmp_path, monkeypatch):
+    """A folder (zarr) is not."""
+    monkeypatch.setattr(subprocess, "run", None)
+    tried_first(tmp_path, f"{HERE}:fine")
