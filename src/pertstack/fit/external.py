@@ -25,6 +25,7 @@ from pertstack.fit.base import Needs
 from pertstack.fit.card import ModelCard, load_card
 from pertstack.fit.environment import interpreter_for, last_lines
 from pertstack.fit.exchange import Answer, read_answer, write_task
+from pertstack.fit.parameter_kinds import fits
 
 PARTS_OF_A_STUDY = ("jobs", "plan", "reduced", "results", "seals", "store", "test_truth")
 
@@ -47,9 +48,12 @@ class ExternalModel:
                 f"The card {self.card.path} or its script has changed (digest {self.card.digest}, was {card_digest}): "
                 f"its predictions would not be those of the model that was named. Start afresh with the changed card."
             )
-        for key in params:
+        for key, value in params.items():
             if key not in self.card.params:
                 raise unknown_name(f"hyper-parameter of {self.card.name}", key, self.card.params or ["(it has none)"])
+            kind = type(self.card.params[key])  # 1 in a card may mean 1.0
+            if not fits(value, float if kind is int else kind):
+                raise InputError(f"{self.card.name}.{key} is {value!r}; it must be as {self.card.params[key]!r} is.")
         self.name, self.needs = self.card.name, self.card.needs
         self.folder: Path | None = None
         self._chosen, self._named = {**self.card.params, **params}, str(card)

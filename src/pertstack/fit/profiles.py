@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pertstack._base.errors import InputError, MissingFileError, UnknownNameError, unknown_name
-from pertstack.fit.registry import get_row, model_class
+from pertstack.fit.registry import build, get_row, model_class
 from pertstack.fit.torch.settings import SETTINGS, make_settings
 
 PROFILES = ("paper", "default", "fast")
@@ -73,6 +73,7 @@ def hyper_parameters(model: str, changes: Mapping[str, Any] | None = None, *, na
         for key in changes:
             if key not in known:
                 raise unknown_name(f"hyper-parameter of {row.name}", key, known or ["(it has none)"])
+        build(model_class(row), {**row.fixed, **changes}, row.name)  # refuses values of another kind or range
     return changes
 
 
@@ -96,7 +97,7 @@ def load_models_toml(path: Path | str) -> dict[str, dict[str, Any]]:
     Raises
     ------
     MissingFileError, InputError
-        No such file; not TOML.
+        No such file; not TOML; a value of another kind or outside its range.
     UnknownNameError
         A model, profile or hyper-parameter that does not exist; near names are shown.
     """
@@ -114,8 +115,8 @@ def load_models_toml(path: Path | str) -> dict[str, dict[str, Any]]:
         chosen = own.pop("profile", general)
         try:
             out[get_row(model).name] = hyper_parameters(model, own, name=str(chosen))
-        except UnknownNameError as error:
-            raise UnknownNameError(f"{path}: {error}") from error
+        except (UnknownNameError, InputError) as error:
+            raise type(error)(f"{path}: {error}") from error
     return out
 
 

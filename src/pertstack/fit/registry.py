@@ -20,6 +20,7 @@ import pandas as pd
 from pertstack._base.errors import ConflictError, InputError, NeedsExtraError, first_few, unknown_name
 from pertstack.data.side.side import FEATURE_KINDS, SideInformation
 from pertstack.fit.base import BaseModel, Needs
+from pertstack.fit.parameter_kinds import refuse_other_kinds
 
 ModelKind = Literal["baseline", "linear", "network", "external", "plugin"]
 ENTRY_POINT_GROUP = "pertstack.base_models"
@@ -156,12 +157,13 @@ def get_model(name: str, params: Mapping[str, Any] | None = None) -> BaseModel:
 
 
 def build(cls: type, params: Mapping[str, Any], name: str) -> BaseModel:
-    """Construct a model class with hyper-parameters, refusing those it does not have."""
+    """Construct a model class with hyper-parameters, refusing those it does not have and those of another kind."""
     accepted = inspect.signature(cls).parameters
     if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values()):
         for key in params:
             if key not in accepted:
                 raise unknown_name(f"hyper-parameter of {name}", key, accepted or ["(it has none)"])
+    refuse_other_kinds(cls, params, name)
     model: BaseModel = cls(**params)
     return model
 

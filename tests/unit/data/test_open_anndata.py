@@ -6,15 +6,18 @@ import pickle
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pertstack._base.errors import InputError, MissingFileError
 from pertstack.data import open_data
-from pertstack.data.readers.matrices import ArrayRows, take
+from pertstack.data.readers import anndata_tables
+from pertstack.data.readers.matrices import ArrayRows, open_root, take
 from references.data_worlds import small, write
 
 
@@ -188,3 +191,31 @@ def test_matrices_stored_by_columns_are_warned_about(tmp_path) -> None:
     data.layers["control"] = sp.csc_matrix(data.layers["control"])
     note = next(n for n in open_data(write(tmp_path, data)).notes if n.code == "stored_by_columns")
     assert note.examples == ("layers/control",)
+
+
+@pytest.mark.parametrize("part", ["uns", "layers", "obsm"])
+@pytest.mark.parametrize("name", ["data.h5ad", "data.zarr"])
+def test_an_array_where_anndata_has_a_group_is_refused_at_once(tmp_path, name: str, part: str) -> None:
+    """To ask whether it holds a name was to go through 10^12 values."""
+    path = write(tmp_path, small(), name)
+    if path.suffix == ".h5ad":
+        with h5py.File(path, "a") as file:
+            file.pop(part, None)
+            file.create_dataset(part, (10**12,), "f4", chunks=(10**6,))
+    else:
+        (path / ".zmetadata").unlink()
+        root = zarr.open_group(str(path), mode="a")
+        if part in root:
+            del root[part]
+        root.create_array(part, shape=(10**12,), dtype="f4", chunks=(10**6,))
+    with pytest.raises(InputError, match=rf"{name}: '{part}' holds an array where AnnData has a group"):
+        open_data(path)
+
+
+def test_an_hdf5_file_is_walked_through_in_a_child_before_it_is_opened(tmp_path, monkeypatch) -> None:
+    path, seen = write(tmp_path, small(), "data.h5ad"), []
+    monkeypatch.setattr(anndata_tables, "tried_first", lambda p, reader: seen.append((p, reader, path in opened)))
+    opened: list[object] = []
+    monkeypatch.setattr(anndata_tables, "open_root", lambda p, kind: opened.append(p) or open_root(p, kind))
+    open_data(path)
+    assert seen[0] == (path, "pertstack._base.walk_hdf5:walk", False) and opened == [path]

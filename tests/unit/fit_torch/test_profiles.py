@@ -88,6 +88,13 @@ def test_a_models_file_names_profiles_and_changes(tmp_path):
     assert found["Biolord"] == {**profile("paper", "Biolord"), "infer": "zero"}
 
 
+def test_whole_numbers_and_nothing_are_numbers_where_a_model_takes_them(tmp_path):
+    path = tmp_path / "models.toml"
+    path.write_text("[ridge]\npenalty = 2\n[perturbation_knn]\nkappa = 0\nk = 7\n[scgen_published]\npatience = 3\n")
+    found = load_models_toml(path)
+    assert found["ridge"] == {"penalty": 2} and found["perturbation_knn"] == {"kappa": 0, "k": 7}
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "says"),
     [
@@ -105,6 +112,19 @@ def test_a_models_file_names_profiles_and_changes(tmp_path):
         ("[TranSiGen]\ndose = 1\n", InputError, "must be bool"),
         ("[TranSiGen]\nbatch_size = 1\n", InputError, "at least 2"),
         ("latent = 7\n", InputError, "outside a table"),
+        ("[ridge]\npenaltyy = 1\n", UnknownNameError, "Did you mean 'penalty'. Known: on_missing, penalty, start"),
+        ("[mean_treated]\nk = 1\n", UnknownNameError, "it has none"),
+        ("[ridge]\npenalty = 'soon'\n", InputError, "models.toml: ridge.penalty is 'soon'; it must be a number"),
+        ("[ridge]\npenalty = true\n", InputError, "must be a number"),
+        ("[ridge]\npenalty = nan\n", InputError, "must be a number"),
+        ("[ridge]\npenalty = -1\n", InputError, "above 0"),
+        ("[ridge]\nstart = 'contrl'\n", InputError, "'control'"),
+        ("[perturbation_knn]\nk = 2.5\n", InputError, "a whole number, such as 5"),
+        ("[perturbation_knn]\nk = 0\n", InputError, "1 or more"),
+        ("[low_rank]\nrank = [3]\n", InputError, "a whole number, such as 10"),
+        ("[mlp]\nlearning_rate = 0\n", InputError, "above 0"),
+        ("[scgen_published]\nn_layers = 'two'\n", InputError, "must be as 2 is"),
+        ("[scgen_published]\nlayers = 2\n", UnknownNameError, "n_layers"),
         ("[TranSiGen\n", InputError, "not valid TOML"),
     ],
 )

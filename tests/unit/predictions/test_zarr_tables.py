@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 import zarr
 from anndata.io import read_elem, write_elem
+from numcodecs import Zstd
 from pandas.testing import assert_frame_equal
 
+from pertstack._base.errors import CorruptionError
 from pertstack.design.blocks import Block
 from pertstack.predictions.store import skeleton
 from pertstack.predictions.store.zarr_tables import can_write, read_table, write_table
@@ -89,3 +91,20 @@ def test_what_is_laid_out_otherwise_is_not_guessed_at(tmp_path):
     assert read_table(tmp_path / "t") is None
     (tmp_path / "t" / "dose" / "c" / "0").write_bytes(b"broken")
     assert read_table(tmp_path / "t") is None
+
+
+def test_a_part_that_declares_other_counts_is_refused_before_room_is_made(tmp_path):
+    """One changed number in a packed chunk asked for 29 GB."""
+    write_table(tmp_path / "obs", table(4))
+    chunk = tmp_path / "obs" / "_index" / "c" / "0"
+    data = Zstd().decode(chunk.read_bytes())
+    chunk.write_bytes(Zstd().encode((3_906_250_000).to_bytes(4, "little") + bytes(data[4:])))
+    with pytest.raises(CorruptionError, match="_index holds 3,906,250,000 texts, not 4"):
+        read_table(tmp_path / "obs")
+    write_table(tmp_path / "hollow", table(4))
+    meta = json.loads((tmp_path / "hollow" / "dose" / "zarr.json").read_text())
+    meta["shape"], meta["chunk_grid"]["configuration"]["chunk_shape"] = [10**12], [10**12]
+    (tmp_path / "hollow" / "dose" / "zarr.json").write_text(json.dumps(meta))
+    (tmp_path / "hollow" / "dose" / "c" / "0").unlink()
+    with pytest.raises(CorruptionError, match="dose declares 1,000,000,000,000 values and holds none"):
+        read_table(tmp_path / "hollow")

@@ -82,6 +82,10 @@ class MLP(Baseline):
             raise InputError(
                 "width, n_components, batch_size, max_epochs and patience of mlp are whole numbers from 1."
             )
+        if min(self.n_input_components, self.n_control_components, self.weight_decay, self.validation_share) < 0:
+            raise InputError("Components, weight_decay and validation_share of mlp are not below 0.")
+        if self.learning_rate <= 0 or self.validation_share >= 1:
+            raise InputError("learning_rate of mlp is above 0, and validation_share below 1.")
 
     def fit(self, rows: FitRows, *, rng: np.random.Generator) -> MLP:
         features = self._features(rows)

@@ -75,6 +75,8 @@ def read_table(path: Path) -> pd.DataFrame | None:
             return None
         index = _read_array(path / facts["_index"])
         columns = {name: _read_column(path / name) for name in facts["column-order"]}
+    except CorruptionError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         return None  # whoever reads it with AnnData learns what is wrong
     if any(len(values) != len(index) for values in columns.values()):
