@@ -11,6 +11,7 @@ import shutil
 import pytest
 
 import pertstack as ps
+import pertstack.study.steps.calibrate
 import pertstack.study.steps.verdict
 from pertstack._base.errors import CorruptionError, InputError, StackingError
 from pertstack.study.seals import SEALED
@@ -135,3 +136,26 @@ def test_a_ledger_that_is_a_link_to_another_studys_is_refused(judged, stacked):
     path.symlink_to(stacked.folder.path("ledger.jsonl"))
     with pytest.raises(CorruptionError, match="with which it ended before"):
         judged.stack(["mean"])
+
+
+def test_a_study_stacked_by_an_older_rule_keeps_the_calibration_it_was_stacked_with(stacked, monkeypatch):
+    """A newer version that calibrates otherwise rewrote a file under the seal, and the verdict was refused for ever."""
+    monkeypatch.setattr(pertstack.study.steps.calibrate, "_RULE", "another")
+    path = stacked.folder.results / "calibration.json"
+    before = path.read_bytes()
+    found = stacked.calibrate()
+    stacked.lock_plan()
+    assert path.read_bytes() == before and found == stacked.calibrate()
+    assert [f for f in stacked.audit(deep=True) if f.severity == "error"] == []
+    stacked.verdict()
+    again = ps.Study.open(stacked.folder.root)
+    assert path.read_bytes() == before and again.folder.ledger.looks() == 1
+
+
+def test_an_edited_calibration_is_refused_and_not_mended_in_silence(stacked):
+    path = stacked.folder.results / "calibration.json"
+    edit_json(path, primary="mse_all")
+    with pytest.raises(CorruptionError, match=r"calibration.json is not what the stack step wrote"):
+        stacked.calibrate()
+    stacked.stack(["mean", "simplex"])
+    assert stacked.calibrate().primary != "mse_all"

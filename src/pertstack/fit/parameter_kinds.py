@@ -7,7 +7,7 @@ import math
 import types
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pertstack._base.errors import InputError
 
@@ -23,14 +23,16 @@ def refuse_other_kinds(cls: type, params: Mapping[str, Any], model: str) -> None
         A value of another kind, or one that is no number; the default is shown.
     """
     try:
-        hints = get_type_hints(cls.__init__)
+        accepted = inspect.signature(cls, eval_str=True).parameters
     except (NameError, TypeError, AttributeError):  # annotations of a plug-in that only a type checker can follow
         return
-    defaults = {n: p.default for n, p in inspect.signature(cls).parameters.items()}
     for key, value in params.items():
-        if key in hints and key in defaults and not fits(value, hints[key]):
-            shown = "" if defaults[key] in (inspect.Parameter.empty, None) else f", such as {defaults[key]!r}"
-            raise InputError(f"{model}.{key} is {value!r}; it must be {_in_words(hints[key])}{shown}.")
+        if key not in accepted or accepted[key].annotation is inspect.Parameter.empty:
+            continue
+        kind, default = accepted[key].annotation, accepted[key].default
+        if not fits(value, kind):
+            shown = "" if default in (inspect.Parameter.empty, None) else f", such as {default!r}"
+            raise InputError(f"{model}.{key} is {value!r}; it must be {_in_words(kind)}{shown}.")
 
 
 def fits(value: Any, kind: Any) -> bool:

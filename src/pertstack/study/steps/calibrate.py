@@ -23,6 +23,7 @@ from pertstack.reduce.calibration import AUTO_ORDER, Calibration, first_that_pas
 from pertstack.reduce.controls import calibrate_source, measured_twice
 from pertstack.reduce.panels import panel
 from pertstack.study.folder import StudyFolder
+from pertstack.study.seals import is_sealed
 
 FILE = "calibration.json"
 AGAIN = {
@@ -130,10 +131,11 @@ def in_numbers(found: Calibration) -> str:
     return f"BDS {found.bds:.2f}{ci}, DRF {found.drf:+.2f}, {found.n:,} conditions"
 
 
-def calibrate_study(folder: StudyFolder, *, workers: int = 1, memory: str = "1GB") -> Calibrated:
+def calibrate_study(folder: StudyFolder, *, workers: int = 1, memory: str = "1GB", sealing: bool = False) -> Calibrated:
     """Calibrate every metric on development rows, settle a plan that says ``auto``, write ``results/calibration.json``.
 
-    What is there already for the same rows and plan is read back.
+    What is there already for the same rows and plan is read back. Numbers that the stack step sealed stay as they are,
+    whatever this version would make of them, unless that step asks (``sealing``) and seals the new ones.
 
     Parameters
     ----------
@@ -143,6 +145,8 @@ def calibrate_study(folder: StudyFolder, *, workers: int = 1, memory: str = "1GB
 
     Raises
     ------
+    CorruptionError
+        The stack step sealed the file, and it is not as it was.
     InputError
         There are no development rows.
     UnknownNameError
@@ -161,6 +165,9 @@ def calibrate_study(folder: StudyFolder, *, workers: int = 1, memory: str = "1GB
     key = digest_json([_RULE, folder.plan.digest, layers, wanted, *(["halves"] if halves else [])])
     path = folder.results / FILE
     before = Calibrated.from_json(read_json(path)) if path.exists() else None
+    kept = not sealing and is_sealed(folder, "stack", path)
+    if before is not None and kept and set(wanted) <= set(before.metrics):
+        return before
     if before is not None and before.key == key:
         found = before.metrics
     else:
@@ -169,7 +176,7 @@ def calibrate_study(folder: StudyFolder, *, workers: int = 1, memory: str = "1GB
         )
     settled = _settle(folder, plan, found)
     calibrated = Calibrated(key, parse_metric(settled.choice_metric).name, found, AGAIN[halves])
-    if calibrated != before:
+    if calibrated != before and not kept:
         write_json(path, calibrated.to_json())
     return calibrated
 

@@ -83,7 +83,7 @@ def stack_study(
     accept_accused : models that take part although a probe accuses them of having seen the rows they predict (severity
         error), which is a line of the ledger; the others are left out.
     """
-    calibrated = calibrate_study(folder, workers=workers, memory=memory)
+    calibrated = calibrate_study(folder, workers=workers, memory=memory, sealing=True)
     plan = folder.analysis_plan
     wanted = combiners if combiners is not None else (list(plan.combiners) or None)
     chosen = make_combiners(wanted)
