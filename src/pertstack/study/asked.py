@@ -15,7 +15,8 @@ from pertstack._base.findings import Finding
 from pertstack.data.labels import one_spelling, perturbation_keys
 from pertstack.design.blocks import SUPPORT
 from pertstack.design.plan.asked import Known, compare
-from pertstack.design.plan.known import fitted_of, known_levels, telling
+from pertstack.design.plan.groups import apart
+from pertstack.design.plan.known import fitted_of, known_levels, sharing, telling
 from pertstack.predictions.sources.training_distance import COLUMN
 from pertstack.study.folder import StudyFolder
 
@@ -41,7 +42,7 @@ def asked_findings(folder: StudyFolder, obs: pd.DataFrame, where: str) -> tuple[
     scored = samples[samples["role"] == "development"]
     if not len(scored) or not len(obs):
         return [], []
-    fitted, effects = fitted_of(samples), _effects(folder, obs)
+    fitted, effects, by_parts = fitted_of(samples), _effects(folder, obs), apart(folder.plan.group_by)
     distance = folder.training_distance
     if distance is not None:
         near = pd.Series(np.nan, index=scored.index)
@@ -56,14 +57,20 @@ def asked_findings(folder: StudyFolder, obs: pd.DataFrame, where: str) -> tuple[
         int(k): set(map(str, rows["cell_line"]))
         for k, rows in samples[samples["role"] != "test"].groupby(samples["fold"].astype("Int64").fillna(SUPPORT))
     }
-    mine = known_levels(scored["perturbation"], scored["fold"], fitted)
-    theirs = known_levels(obs["perturbation"], [None] * len(obs), fitted)
+    mine = known_levels(scored["perturbation"], scored["fold"], fitted, apart=by_parts)
+    theirs = known_levels(obs["perturbation"], [None] * len(obs), _finally(fitted, samples) if by_parts else fitted)
     views = telling(mine, theirs)
     return compare(
         _known(scored, {v: mine[v] for v in views}, lines, effects),
         _known(obs.assign(fold=None), {v: theirs[v] for v in views}, lines, effects),
         where,
     )
+
+
+def _finally(fitted: Mapping[int, Sequence[str]], samples: pd.DataFrame) -> dict[int, list[str]]:
+    """What final fits see where parts are kept apart: nothing that shares a part with the test, but for support."""
+    test = samples.loc[samples["role"] == "test", "perturbation"]
+    return {k: [n for n in names if k == SUPPORT or n not in sharing(names, test)] for k, names in fitted.items()}
 
 
 def _known(

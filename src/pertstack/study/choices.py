@@ -34,7 +34,8 @@ class PlanChoices:
         str | None,
         Help(
             "What is held out whole: perturbation (the default), sample, cell_line, control_id, "
-            "perturbation+cell_line, or a column, also one of the table given with --plan."
+            "perturbation+cell_line, parts (combinations, and no fit sees one that shares a part with what it "
+            "predicts), or a column, also one of the table given with --plan."
         ),
     ] = None
     folds: Annotated[int | None, Help("Number of folds; 3, or those of the --plan table.", cli={"min": 2})] = None

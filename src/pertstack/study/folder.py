@@ -28,6 +28,7 @@ from pertstack.data import Card, SideInformation, load_side
 from pertstack.design.analysis_plan import AnalysisPlan
 from pertstack.design.ledger import Ledger
 from pertstack.design.plan.folds import FoldPlan
+from pertstack.design.plan.groups import apart
 from pertstack.predictions.sources.training_distance import TrainingDistance
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.reduce.references import References
@@ -158,9 +159,12 @@ class StudyFolder:
 
     @cached_property
     def training_distance(self) -> TrainingDistance | None:
-        """How far perturbations are from those trained on; None where nothing is known of them but their names."""
+        """How far perturbations are from those trained on; None where nothing is known of them but their names, and
+        where parts are kept apart, since each fit then has another list of what it trained on."""
         features = self.side.best()
-        return None if features is None else TrainingDistance.of_samples(features, self.samples)
+        if features is None or apart(self.plan.group_by):
+            return None
+        return TrainingDistance.of_samples(features, self.samples)
 
     @cached_property
     def card(self) -> Card:

@@ -25,6 +25,7 @@ from pertstack.design.analysis_plan import (
     require_unlocked_or_same,
 )
 from pertstack.design.plan.folds import FoldPlan
+from pertstack.design.plan.groups import apart
 from pertstack.design.plan.known import PARTS, SEEN, SINGLE, fitted_of, known_levels
 from pertstack.fit.profiles import file_profile, hyper_parameters, load_models_toml
 from pertstack.fit.registry import available, get_row
@@ -557,7 +558,8 @@ class Study:
         """The default models whose needs this study meets; those that are there already when models were added."""
         samples, wanted = self.folder.samples, list(DEFAULT_MODELS)
         rows = samples[samples["role"] == "development"]
-        known = known_levels(rows["perturbation"], rows["fold"], fitted_of(samples))
+        by_parts = apart(self.folder.plan.group_by)
+        known = known_levels(rows["perturbation"], rows["fold"], fitted_of(samples), apart=by_parts)
         if set(known[PARTS]) - {SINGLE}:
             wanted += COMBINATION_MODELS
         if samples["cell_line"].nunique() > 1 and "seen" in known[SEEN]:

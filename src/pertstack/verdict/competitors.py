@@ -12,7 +12,7 @@ import pandas as pd
 from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError
 from pertstack.design.metric_names import direction, find_metric, need_metric, split_metric
-from pertstack.design.plan.known import known_levels, telling
+from pertstack.design.plan.known import telling
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.verdict.board import Comparison, Kind, LeaderboardRow, ScoreCell, Split
 from pertstack.verdict.gain.decompose import decompose, effect_quartiles
@@ -150,7 +150,7 @@ def _strata(table: ScoreTable, setting: Setting) -> dict[str, list[str | None]]:
         strata["effect quartile"] = effect_quartiles(table.samples["effect_rms"].to_numpy(dtype=np.float64))
     strata["cell line"] = [str(x) for x in table.samples["cell_line"]]
     if setting.fitted is not None:
-        known = known_levels(table.samples["perturbation"], table.samples["fold"], setting.fitted)
+        known = setting.known_levels(table.samples)
         strata |= {view: list(known[view]) for view in telling(known)}
     return {view: levels for view, levels in strata.items() if len({x for x in levels if x is not None}) > 1}
 

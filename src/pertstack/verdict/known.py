@@ -14,7 +14,7 @@ import numpy as np
 
 from pertstack.design.metric_labels import metric_label
 from pertstack.design.metric_names import need_metric
-from pertstack.design.plan.known import SEEN, known_levels, telling
+from pertstack.design.plan.known import SEEN, telling
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.verdict.views import nan_mean
 from pertstack.verdict.words import interval, number
@@ -41,7 +41,7 @@ def known_at_fit(
     """
     if setting.fitted is None:
         return None
-    levels = {s: known_levels(t.samples["perturbation"], t.samples["fold"], setting.fitted) for s, t in tables.items()}
+    levels = {s: setting.known_levels(t.samples) for s, t in tables.items()}
     rows: list[dict[str, Any]] = []
     for view in telling(*levels.values()):
         there = {s: np.asarray(found[view]) for s, found in levels.items()}

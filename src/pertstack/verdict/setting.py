@@ -9,8 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
+import pandas as pd
+
 from pertstack._base.arrays import Array
 from pertstack.design.blocks import SUPPORT
+from pertstack.design.plan.groups import apart
+from pertstack.design.plan.known import known_levels
 from pertstack.verdict.board import Kind
 from pertstack.verdict.gain.parts import Difference
 from pertstack.verdict.several import SeveralResampling
@@ -107,6 +111,11 @@ class Setting:
     refused: tuple[str, ...] = ()  # models that were not stacked because a probe accuses them
     accepted: tuple[str, ...] = ()  # accused models that were stacked all the same, by name
     unproven: bool = False  # the chosen combination ships without a proven gain: by the rule safe_gain
+
+    def known_levels(self, samples: pd.DataFrame) -> dict[str, list[str]]:
+        """What was known of each row of a score table when it was predicted, by view; ``fitted`` must be known."""
+        fitted = self.fitted or {}
+        return known_levels(samples["perturbation"], samples["fold"], fitted, apart=apart(self.unit))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: with the scores, all that a verdict is derived from."""

@@ -15,6 +15,7 @@ from pertstack.verdict.judge import Verdict
 
 QUESTIONS: dict[str, str] = {
     "perturbation": "How well are perturbations predicted that no model has ever been fitted on?",
+    "parts": "How well are combinations predicted whose parts are in no combination that was fitted on?",
     "sample": "How well are single held-out samples predicted when other samples of the same perturbation were seen?",
     "cell_line": "How well are cell lines predicted in which no model has ever been fitted?",
     "control_id": "How well are samples predicted whose control was used for no fitted sample?",

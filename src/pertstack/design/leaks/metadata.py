@@ -14,7 +14,7 @@ from pertstack._base.errors import StackingError
 from pertstack._base.findings import Finding, Severity
 from pertstack._base.shown import count_of
 from pertstack.design.plan.assign import LEAST_PER_FOLD
-from pertstack.design.plan.groups import STRUCTURE, group_ids, question, split_columns
+from pertstack.design.plan.groups import PARTS, STRUCTURE, group_ids, question, split_columns
 
 TINY_GROUPS = 5
 _CONDITION = ("perturbation", "cell_line", "log10_dose", "dose", "time_h", "time")
@@ -113,19 +113,19 @@ def _expects(group_by: str) -> tuple[bool, bool]:
     """Whether a grouping promises new perturbations, and whether it promises new cell lines."""
     parts = split_columns(group_by)
     alone = len(parts) == 1
-    return alone and parts[0] in ("perturbation", STRUCTURE), alone and parts[0] == "cell_line"
+    return alone and parts[0] in ("perturbation", PARTS, STRUCTURE), alone and parts[0] == "cell_line"
 
 
 def _perturbations(frame: pd.DataFrame, group_by: str) -> list[Finding]:
     """The same perturbation on both sides: what it means depends on the question."""
-    if "perturbation" not in frame or group_by == "perturbation":
+    if "perturbation" not in frame or group_by in ("perturbation", PARTS):
         return []
     roles, folds = across(frame["perturbation"], frame["place"])
     values = sorted({*roles, *folds})
     if not values:
         return []
     new_perturbations, new_lines = _expects(group_by)
-    expected = new_lines or "perturbation" in split_columns(group_by)
+    expected = new_lines or bool({"perturbation", PARTS} & set(split_columns(group_by)))
     severity: Severity = "note" if expected else "warning"
     held_out = frame["place"] < 0
     share = float(frame.loc[held_out, "perturbation"].astype(str).isin(roles).mean()) if held_out.any() else 0.0
@@ -153,7 +153,7 @@ def _perturbations(frame: pd.DataFrame, group_by: str) -> list[Finding]:
 def _replicates(frame: pd.DataFrame, group_by: str) -> list[Finding]:
     """The same condition (perturbation, cell line, dose, time) on both sides."""
     columns = [c for c in _CONDITION if c in frame]
-    if not {"perturbation", "cell_line"} <= set(columns) or {"perturbation"} == set(split_columns(group_by)):
+    if not {"perturbation", "cell_line"} <= set(columns) or split_columns(group_by) in (("perturbation",), (PARTS,)):
         return []
     key = frame[columns[0]].astype(str)
     for column in columns[1:]:

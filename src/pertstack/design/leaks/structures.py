@@ -12,6 +12,7 @@ import pandas as pd
 from pertstack._base.findings import Finding, Severity
 from pertstack.design.leaks.metadata import across, affected
 from pertstack.design.plan.groups import (
+    PARTS,
     STRUCTURE,
     canonical_structures,
     compound_keys,
@@ -29,7 +30,7 @@ _INCHI_KEY = r"[A-Z]{14}-[A-Z]{10}-[A-Z]"
 def structure_findings(frame: pd.DataFrame, group_by: str) -> list[Finding]:
     """Twins and near-twins among the compounds of a plan; nothing when it promises no new perturbations."""
     parts = split_columns(group_by)
-    named = next((p for p in ("perturbation", STRUCTURE) if p in parts), None)
+    named = next((p for p in ("perturbation", PARTS, STRUCTURE) if p in parts), None)
     if named is None or "perturbation" not in frame:
         return []
     canonical, keys, how = _keys(frame)
@@ -42,12 +43,12 @@ def structure_findings(frame: pd.DataFrame, group_by: str) -> list[Finding]:
     twins, roles = _several(whole, spelling, frame)
     found = []
     if twins:
-        several = "names" if named == "perturbation" else "SMILES"
+        several = "names" if named != STRUCTURE else "SMILES"
         same = 0 if canonical is None else len(_several(_joined(canonical, frame, others), spelling, frame)[0])
         n = affected(whole, list(twins))
-        severity: Severity = "error" if named == "perturbation" else "warning"
+        severity: Severity = "error" if named != STRUCTURE else "warning"
         examples = tuple(twins.values())[:10]
-        mend = "Group by smiles, or give each one name." if named == "perturbation" else "Give each one SMILES."
+        mend = "Group by smiles, or give each one name." if named != STRUCTURE else "Give each one SMILES."
         found.append(
             Finding(
                 severity,

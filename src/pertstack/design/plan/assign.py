@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from pertstack._base.digests import keyed_hash64
@@ -74,11 +74,19 @@ def dealt_places(groups: Iterable[str], *, salt: str, n_folds: int, test_share: 
     return places
 
 
-def place_groups(groups: Iterable[str], *, salt: str, n_folds: int, test_share: float) -> tuple[dict[str, Place], Rule]:
+def place_groups(
+    groups: Iterable[str],
+    *,
+    parts: Mapping[str, Sequence[str]] | None = None,
+    salt: str,
+    n_folds: int,
+    test_share: float,
+) -> tuple[dict[str, Place], Rule]:
     """Place of every group, and the rule that gave it.
 
-    Hashing where there are at least ``LEAST_HASHED`` groups and it leaves two groups in every fold and one in the test
-    (if one was asked for); dealing otherwise.
+    ``parts`` (group -> parts) lays those that share parts together (``linked_places``). Else hashing where there are at
+    least ``LEAST_HASHED`` groups and it leaves two groups in every fold and one in the test (if one was asked for);
+    dealing otherwise.
 
     Parameters
     ----------
@@ -94,6 +102,8 @@ def place_groups(groups: Iterable[str], *, salt: str, n_folds: int, test_share: 
     """
     names = sorted(set(groups))
     check_choices(n_folds, test_share)
+    if parts is not None:
+        return linked_places({g: parts[g] for g in names}, salt=salt, n_folds=n_folds, test_share=test_share), "dealt"
     if len(names) >= LEAST_HASHED:
         threshold = role_threshold(test_share)
         places = {g: hashed_place(g, salt=salt, n_folds=n_folds, threshold=threshold) for g in names}
@@ -103,6 +113,38 @@ def place_groups(groups: Iterable[str], *, salt: str, n_folds: int, test_share: 
     if not _enough(places, n_folds, test_share):
         raise too_few_groups(len(names), Counter(places.values()), n_folds)
     return places, "dealt"
+
+
+def linked_places(
+    parts: Mapping[str, Sequence[str]], *, salt: str, n_folds: int, test_share: float
+) -> dict[str, Place]:
+    """Groups dealt out so that groups that share parts lie in one place where they can.
+
+    Along an order of small bandwidth of the graph of shared parts (Cuthill and McKee 1969), begun in hash order, the
+    first ``round(test_share * n)`` groups are the test and the others are cut into folds of equal size.
+
+    Raises
+    ------
+    InputError
+        Fewer than two groups per fold.
+    """
+    from scipy.sparse import csr_matrix  # slow to import
+    from scipy.sparse.csgraph import reverse_cuthill_mckee
+
+    check_choices(n_folds, test_share)
+    names = sorted(parts, key=lambda g: (keyed_hash64(g, salt.encode(), _FOLD), g))
+    columns = {p: j for j, p in enumerate(dict.fromkeys(p for name in names for p in parts[name]))}
+    rows = [i for i, name in enumerate(names) for _ in parts[name]]
+    at = [columns[p] for name in names for p in parts[name]]
+    has = csr_matrix(([1] * len(rows), (rows, at)), shape=(len(names), len(columns)))
+    ordered = [names[i] for i in reverse_cuthill_mckee(csr_matrix(has @ has.T), symmetric_mode=True)]
+    n_test = max(1, round(test_share * len(ordered))) if test_share > 0 else 0
+    n = max(1, len(ordered) - n_test)
+    places: dict[str, Place] = dict.fromkeys(ordered[:n_test])
+    places.update({group: i * n_folds // n for i, group in enumerate(ordered[n_test:])})
+    if not _enough(places, n_folds, test_share):
+        raise too_few_groups(len(names), Counter(places.values()), n_folds)
+    return places
 
 
 def _enough(places: dict[str, Place], n_folds: int, test_share: float) -> bool:

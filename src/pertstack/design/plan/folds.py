@@ -19,7 +19,7 @@ from pertstack._base.errors import InputError, first_few
 from pertstack.design.blocks import SUPPORT, Block, Role
 from pertstack.design.plan.assign import Place, Rule, hashed_place, place_groups, role_threshold, salt_of
 from pertstack.design.plan.files import check_digests, read_plan, write_plan
-from pertstack.design.plan.groups import check_sample_ids, group_ids, question
+from pertstack.design.plan.groups import apart, check_sample_ids, group_ids, parts_of_groups, question
 from pertstack.design.plan.rows import FORMAT, counts_of, digest_of, make_rows, places_of
 from pertstack.design.plan.table import load_table, read_table
 
@@ -72,7 +72,13 @@ class FoldPlan:
         groups = group_ids(obs, group_by)
         salt = salt_of(seed) if salt is None else salt
         scored = groups if support is None else groups[~support.to_numpy(dtype=bool)]
-        places, rule = place_groups(scored, salt=salt, n_folds=n_folds, test_share=test_share)
+        places, rule = place_groups(
+            scored,
+            parts=parts_of_groups(obs, scored) if apart(group_by) else None,
+            salt=salt,
+            n_folds=n_folds,
+            test_share=test_share,
+        )
         table = make_rows(scored, places, segment=0)
         if support is not None and len(scored) < len(groups):
             rest = groups[support.to_numpy(dtype=bool)]

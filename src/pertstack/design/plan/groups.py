@@ -14,16 +14,19 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.names import refuse_unusable_names
-from pertstack.data.labels import one_spelling
+from pertstack.data.labels import one_spelling, perturbation_keys
 
 STRUCTURE = "smiles"
 SAMPLE = "sample"
+PARTS = "parts"
+"""Groups are perturbations, and no fit sees a combination that shares a part with what it predicts."""
 _QUESTIONS = {
     "perturbation": "new perturbations in known cell lines",
     STRUCTURE: "new chemical structures in known cell lines",
     "cell_line": "known perturbations in new cell lines",
     "perturbation+cell_line": "new pairs of a known perturbation and a known cell line",
     "control_id": "new controls: samples whose control profile no model was fitted with",
+    PARTS: "new combinations of parts that no fitted combination has",
     "plate": "new plates: samples measured apart from every plate a model was fitted on",
     SAMPLE: "new samples of known perturbations in known cell lines (replicates may be on both sides)",
 }
@@ -53,6 +56,15 @@ def split_columns(group_by: str) -> tuple[str, ...]:
     return parts
 
 
+def apart(group_by: str) -> bool:
+    """Whether fits leave out development rows that share a part with what they predict.
+
+    >>> apart("parts"), apart("perturbation")
+    (True, False)
+    """
+    return PARTS in split_columns(group_by)
+
+
 def group_ids(obs: pd.DataFrame, group_by: str) -> pd.Series[str]:
     """One group name per sample, in the order of ``obs``.
 
@@ -61,7 +73,8 @@ def group_ids(obs: pd.DataFrame, group_by: str) -> pd.Series[str]:
     obs : DataFrame
         Index = sample ids (unique, not missing); columns as named by ``group_by``.
     group_by : str
-        ``sample``, ``smiles`` (the canonical structure), a column of ``obs``, or several joined by ``+``.
+        ``sample``, ``smiles`` (the canonical structure), ``parts`` (perturbations, whose parts are kept apart as well),
+        a column of ``obs``, or several joined by ``+``.
 
     Raises
     ------
@@ -107,6 +120,9 @@ def _one(obs: pd.DataFrame, column: str) -> pd.Series[str]:
         return pd.Series(obs.index.astype(str), index=obs.index, dtype=object)
     if column == STRUCTURE:
         return structure_ids(obs)
+    if column == PARTS:
+        _refuse_nothing_joined(obs)
+        column = "perturbation"
     if column not in obs.columns:
         raise unknown_name("column to group by", column, [*map(str, obs.columns), SAMPLE])
     values = obs[column]
@@ -119,6 +135,30 @@ def _one(obs: pd.DataFrame, column: str) -> pd.Series[str]:
             "sample without a group could land on both sides of a fold. Fill in the column, or group by another one."
         )
     return values.astype(str).astype(object)
+
+
+def parts_of_groups(obs: pd.DataFrame, groups: pd.Series[str]) -> dict[str, tuple[str, ...]]:
+    """Parts of the perturbations of every group."""
+    keys = perturbation_keys(obs["perturbation"])
+    found: dict[str, tuple[str, ...]] = {}
+    for group, name in zip(groups, obs["perturbation"].reindex(groups.index), strict=True):
+        found[group] = tuple(dict.fromkeys((*found.get(group, ()), *keys[str(name)])))
+    return found
+
+
+def _refuse_nothing_joined(obs: pd.DataFrame) -> None:
+    """Grouping by parts needs combinations; a column of that name is another thing."""
+    if PARTS in obs.columns:
+        raise InputError(
+            f"The data have a column {PARTS!r}, and --group {PARTS} keeps the parts of combinations apart. It is not "
+            "clear which is meant: rename the column."
+        )
+    names = obs["perturbation"].dropna().astype(str)
+    if not any(len(key) > 1 for key in perturbation_keys(names).values()):
+        raise InputError(
+            f"--group {PARTS} keeps the parts of combinations apart, and no perturbation here joins parts "
+            f"({first_few(names.unique())}). Use --group perturbation."
+        )
 
 
 def structure_ids(obs: pd.DataFrame) -> pd.Series[str]:

@@ -30,7 +30,21 @@ def fitted_of(samples: pd.DataFrame) -> dict[int, tuple[str, ...]]:
     return {int(k): tuple(sorted(map(str, names.unique()))) for k, names in grouped}
 
 
-def known_levels(perturbations: Iterable[object], folds: Iterable[Any], fitted: Fitted) -> dict[str, list[str]]:
+def sharing(names: Iterable[object], left_out: Iterable[object]) -> set[str]:
+    """Those of ``names`` that have a part of one that is left out: what no fit may see where groups are ``parts``.
+
+    >>> sharing(["A+B", "C", "D+E"], ["B+D", "C+F"]) == {"A+B", "C", "D+E"}
+    True
+    """
+    asked, away = [str(n) for n in names], [str(n) for n in left_out]
+    keys = perturbation_keys([*asked, *away])
+    parts = {part for name in away for part in keys[name]}
+    return {name for name in asked if not parts.isdisjoint(keys[name])}
+
+
+def known_levels(
+    perturbations: Iterable[object], folds: Iterable[Any], fitted: Fitted, *, apart: bool = False
+) -> dict[str, list[str]]:
     """What was known of each row (n,) when it was predicted, by view.
 
     Parameters
@@ -40,6 +54,7 @@ def known_levels(perturbations: Iterable[object], folds: Iterable[Any], fitted: 
         test or a new one, which all of ``fitted`` was fitted for.
     fitted
         Perturbations that may be fitted on, by fold; see ``fitted_of``.
+    apart : fits left out the development rows that share a part with the rows they predict (groups are ``parts``).
 
     Returns
     -------
@@ -52,10 +67,13 @@ def known_levels(perturbations: Iterable[object], folds: Iterable[Any], fitted: 
     keys = perturbation_keys([*asked, *(p for names in fitted.values() for p in names)])
     rows: dict[tuple[str, int | None], tuple[str, ...]] = {}
     for fold in dict.fromkeys(own):
-        there = {keys[p] for k, names in fitted.items() if k != fold for p in names}
+        mine = {p for p, f in zip(asked, own, strict=True) if f == fold}
+        able = {p for k, names in fitted.items() if k not in (fold, SUPPORT) for p in names}
+        able -= sharing(able, mine) if apart else set()
+        there = {keys[p] for p in (*able, *fitted.get(SUPPORT, ()))}
         alone = {key[0] for key in there if len(key) == 1}
         joined = {part for key in there if len(key) > 1 for part in key}
-        for name in {p for p, f in zip(asked, own, strict=True) if f == fold}:
+        for name in mine:
             rows[name, fold] = (
                 "seen" if keys[name] in there else "unseen",
                 _count(keys[name], alone | joined),

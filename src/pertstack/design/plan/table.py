@@ -11,7 +11,7 @@ from pertstack._base.errors import InputError, MissingFileError, first_few, unkn
 from pertstack._base.tables import as_names, without_row_numbers
 from pertstack._base.text_tables import UNNAMED
 from pertstack.design.plan.assign import LEAST_PER_FOLD, place_groups, too_few_groups
-from pertstack.design.plan.groups import SAMPLE, check_sample_ids, group_ids
+from pertstack.design.plan.groups import SAMPLE, apart, check_sample_ids, group_ids, parts_of_groups
 from pertstack.design.plan.rows import groups_per_place
 
 ROLES = ("development", "test", "support")
@@ -76,7 +76,9 @@ def read_table(
     if fold is None:
         n_folds = 3 if n_folds is None else n_folds
         development = (role == "development").to_numpy()
-        places, _ = place_groups(groups[development], salt=salt, n_folds=n_folds, test_share=0.0)
+        known = table.set_index("sample_id") if obs is None else obs.set_axis(obs.index.astype(str))
+        parts = parts_of_groups(known, groups[development]) if apart(group_by) else None
+        places, _ = place_groups(groups[development], parts=parts, salt=salt, n_folds=n_folds, test_share=0.0)
         drawn = [places[g] if keep else None for g, keep in zip(groups, development, strict=True)]
         fold = pd.Series(drawn, dtype="Int64")
     else:

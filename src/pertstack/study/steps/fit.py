@@ -22,6 +22,8 @@ from pertstack._base.progress import remark
 from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.design.blocks import Block
 from pertstack.design.plan.folds import FoldPlan
+from pertstack.design.plan.groups import apart
+from pertstack.design.plan.known import sharing
 from pertstack.design.provenance import FittedOn
 from pertstack.fit.cross_fit import cross_fit
 from pertstack.fit.jobs import Job, JobRecord, JobResult, JobRows, Scope, plan_jobs
@@ -159,7 +161,8 @@ def anchor_rows(folder: StudyFolder) -> PredictRows:
 
 def fit_rows(folder: StudyFolder, job: Job) -> FitRows:
     """Support, and development rows outside the job's folds (all of them for a final fit); of its cell line where it
-    has one.
+    has one. Where groups are ``parts``, without development rows that share a part with a row of the folds left out
+    (of the test, for a final fit).
 
     Raises
     ------
@@ -187,7 +190,25 @@ def fit_rows(folder: StudyFolder, job: Job) -> FitRows:
         start = stop
     obs = pd.concat([store.obs(b) for b in blocks])
     group = folder.plan.groups.reindex(obs.index).to_numpy(dtype=object)
-    return FitRows(folder.gene_names, control, obs, side=folder.side, treated=treated, group=group)
+    rows = FitRows(folder.gene_names, control, obs, side=folder.side, treated=treated, group=group)
+    return _apart(folder, job, rows) if apart(folder.plan.group_by) else rows
+
+
+def _apart(folder: StudyFolder, job: Job, rows: FitRows) -> FitRows:
+    """The fit rows that share no part with what the job predicts; support stays."""
+    samples = folder.samples
+    left_out = [k for k in (job.fold, job.also) if k is not None]
+    asked = samples["role"] == "test" if job.fold is None else samples["fold"].isin(left_out)
+    near = sharing(samples["perturbation"], samples.loc[asked, "perturbation"])
+    role = samples["role"].reindex(rows.obs.index)
+    kept = (role == "support") | ~rows.obs["perturbation"].astype(str).isin(near)
+    if not kept.any():
+        raise InputError(
+            f"Every row that {job} could be fitted on shares a part with what it predicts, so grouped by parts nothing "
+            "is left. Make the parts support (`pertstack init ... --group parts --support kind=single`), or use more "
+            "folds."
+        )
+    return rows.take(kept.to_numpy())
 
 
 def cross_fit_study(

@@ -27,6 +27,7 @@ from pertstack.data.taken import Taken, taken
 from pertstack.design.analysis_plan import AnalysisPlan
 from pertstack.design.blocks import Block
 from pertstack.design.leaks.check_plan import check_plan
+from pertstack.design.plan.apart import apart_findings
 from pertstack.design.plan.folds import FoldPlan
 from pertstack.design.plan.foreign import ForeignSplit, read_split
 from pertstack.design.plan.support import propose_support, support_rows
@@ -135,6 +136,7 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
     _stop_on_errors(side_findings, "The side information cannot be used as it is", InputError)
     plan = _make_plan(file, choices.plan, split)
     plan_findings = check_plan(plan, file.obs, lambda: _named_chunks(file)) + propose_support(plan, file.obs)
+    plan_findings += apart_findings(plan, file.obs)
     findings += plan_findings
     _stop_on_errors(plan_findings, "The fold plan leaks", LeakError)
 
