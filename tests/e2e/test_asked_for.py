@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from pertstack.design.plan.asked import DIFFERS, Known, compare
+from pertstack.study.expected import never_scored, weights_toward
 from pertstack.study.study import Study
 
 from .conftest import ok, pertstack
@@ -37,7 +38,7 @@ def profiles(names, seed=0):
 def files(tmp_path_factory):
     place = tmp_path_factory.mktemp("asked")
     known = GENES[:10]
-    doubles = ["+".join(p) for p in combinations(known, 2)]
+    doubles = [str(d) for d in np.random.default_rng(6).permutation(["+".join(p) for p in combinations(known, 2)])]
     profiles([f"{g}+ctrl" for g in known] + doubles[:35]).write_h5ad(place / "data.h5ad")
     profiles(doubles[35:], seed=1).write_h5ad(place / "alike.h5ad")
     profiles(
@@ -94,7 +95,27 @@ def test_predict_says_it_too_and_writes_it_down(files, tmp_path):
         study.predict(files / "alike.h5ad", tmp_path / "alike.h5ad")
     with pytest.warns(UserWarning, match="no scored row is 0 of 2 or 1 of 2") as told:
         assert study.predict(files / "other.h5ad", tmp_path / "other.h5ad") == (13, 30)
-    assert anndata.read_h5ad(tmp_path / "other.h5ad").uns["pertstack"]["warnings"][0] == str(told[0].message)
+    facts = anndata.read_h5ad(tmp_path / "other.h5ad").uns["pertstack"]
+    assert facts["warnings"][0] == str(told[0].message)
+    assert "It does not answer for parts seen: 0 of 2, parts seen: 1 of 2" in facts["expected"]
+    said = pertstack("predict", tmp_path / "s", files / "alike.h5ad", tmp_path / "again.h5ad").stderr
+    assert "Expected of" in said and "speak in effect" in said
+
+
+def test_scores_are_weighed_to_the_rows_asked_for():
+    """A score that is linear in what is known: the weighed mean is the score at the mean asked for (plain algebra)."""
+    rng = np.random.default_rng(3)
+    effect, level = rng.normal(1, 0.3, 400), np.array(["a", "b"] * 200)
+    scored = Known({"v": list(level)}, {"effect": effect}, [f"p{i}" for i in range(400)])
+    asked = Known({"v": ["a"] * 3 + ["b"] + ["new"] * 4}, {"effect": [0.8] * 8}, [f"q{i}" for i in range(8)])
+    weights = weights_toward(scored, asked)
+    truth = 2 * effect + 3 * (level == "a")
+    assert np.average(truth, weights=weights) == pytest.approx(2 * 0.8 + 3 * 0.75, abs=0.02)
+    assert np.mean(truth) == pytest.approx(2 + 1.5, abs=0.1) and (weights > 0).all() and never_scored(scored, asked)
+    same = weights_toward(scored, Known({"v": list(level)}, {"effect": effect}, scored.units))
+    np.testing.assert_allclose(same, 1, atol=1e-6)
+    blind = Known({"v": ["a"] * 400}, {"effect": [np.nan] * 400}, scored.units)
+    np.testing.assert_allclose(weights_toward(blind, asked), 1)
 
 
 def test_numbers_and_levels_by_hand():

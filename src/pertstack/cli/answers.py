@@ -72,7 +72,7 @@ def predict(
         workers=workers,
         reading=reading,
         use=use,
-        say=lambda finding: say_findings([finding]),
+        say=lambda f: say(f.message) if f.severity == "note" else say_findings([f]),
     )
     if not (folder.results / "verdict.json").exists():
         say(f"warning: no verdict has judged this ensemble yet: pertstack verdict {folder.root}")

@@ -26,6 +26,7 @@ from pertstack.stacking.combiners.mean import Mean
 from pertstack.stacking.combiners.median import Median
 from pertstack.stacking.combiners.no_change import NoChange
 from pertstack.stacking.combiners.nonneg import Nonneg
+from pertstack.stacking.combiners.parts_shrunken import PartsShrunken
 from pertstack.stacking.combiners.rank_average import RankAverage
 from pertstack.stacking.combiners.ridge import Ridge
 from pertstack.stacking.combiners.selector import Selector
@@ -62,6 +63,7 @@ _CLASSES: tuple[type[Combiner], ...] = (
     DirectCellLine,
     DirectGene,
     CellLineShrunken,
+    PartsShrunken,
     FeatureWeighted,
     GeneGroups,
     GeneSimplex,

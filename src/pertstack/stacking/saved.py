@@ -19,6 +19,7 @@ from pertstack._base.digests import digest_array
 from pertstack._base.errors import CorruptionError
 from pertstack.stacking.combiner import FittedCombiner
 from pertstack.stacking.combiners.linear_weights import LinearWeights
+from pertstack.stacking.combiners.parts_shrunken import WeightsByParts
 from pertstack.stacking.combiners.rank_average import RankMean
 from pertstack.stacking.combiners.row_statistic import MiddleMean, RowStatistic
 from pertstack.stacking.combiners.sample_features import SampleFeatures
@@ -49,6 +50,7 @@ CLASSES: dict[str, type[Any]] = {
         SampleFeatures,
         SampleWeights,
         SelectedModel,
+        WeightsByParts,
     )
 }
 STATES = "fitted"

@@ -38,10 +38,15 @@ def asked_findings(folder: StudyFolder, obs: pd.DataFrame, where: str) -> tuple[
     obs : rows to be predicted, as in a data file, with ``training_distance`` where it is known.
     where : what asks, for the message.
     """
+    if not (folder.samples["role"] == "development").any() or not len(obs):
+        return [], []
+    return compare(*both_sides(folder, obs), where)
+
+
+def both_sides(folder: StudyFolder, obs: pd.DataFrame) -> tuple[Known, Known]:
+    """What was known of the rows scored out of fold, in plan order, and what is of the rows ``obs`` to be predicted."""
     samples = folder.samples
     scored = samples[samples["role"] == "development"]
-    if not len(scored) or not len(obs):
-        return [], []
     fitted, effects, by_parts = fitted_of(samples), _effects(folder, obs), apart(folder.plan.group_by)
     distance = folder.training_distance
     if distance is not None:
@@ -60,10 +65,9 @@ def asked_findings(folder: StudyFolder, obs: pd.DataFrame, where: str) -> tuple[
     mine = known_levels(scored["perturbation"], scored["fold"], fitted, apart=by_parts)
     theirs = known_levels(obs["perturbation"], [None] * len(obs), _finally(fitted, samples) if by_parts else fitted)
     views = telling(mine, theirs)
-    return compare(
+    return (
         _known(scored, {v: mine[v] for v in views}, lines, effects),
         _known(obs.assign(fold=None), {v: theirs[v] for v in views}, lines, effects),
-        where,
     )
 
 
@@ -108,7 +112,8 @@ def _effects(folder: StudyFolder, obs: pd.DataFrame) -> dict[str, float]:
     """RMS change of every part of a combination that was measured alone, from rows that may be fitted on."""
     samples = folder.samples[folder.samples["role"] != "test"]
     keys = perturbation_keys([*samples["perturbation"], *obs["perturbation"]])
-    asked = {part for p in obs["perturbation"] if len(keys[str(p)]) > 1 for part in keys[str(p)]}
+    names = [*obs["perturbation"], *samples.loc[samples["role"] == "development", "perturbation"]]
+    asked = {part for p in names if len(keys[str(p)]) > 1 for part in keys[str(p)]}
     found: dict[str, list[float]] = {}
     for block in [b for b in folder.store.blocks() if b.role != "test"] if asked else []:
         names = folder.store.obs(block)["perturbation"]

@@ -620,7 +620,8 @@ class Study:
         from pertstack.study.steps.predict import predict_new
 
         def say(finding: Finding) -> None:
-            warnings.warn(finding.message, stacklevel=3)
+            if finding.severity != "note":
+                warnings.warn(finding.message, stacklevel=3)
 
         return predict_new(
             self.folder, Path(new), Path(out), predictions=predictions, workers=workers, use=use, say=say

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,28 +35,39 @@ class CellLineShrunken(Combiner):
     needs_nested: ClassVar[bool] = False
 
     def fit(self, evidence: Evidence) -> LinearWeights:
-        lines = tuple(evidence.line_sums)
-        parts = evidence.line_fold_sums
-        cautions: tuple[str, ...] = ()
-        if len(evidence.folds) > 1 and len(lines) > 1:
-            error = np.zeros(len(STRENGTHS))
-            for fold in evidence.folds:
-                error += _left_out_error(parts, lines, fold)
-            strength = float(STRENGTHS[len(STRENGTHS) - 1 - int(np.argmin(error[::-1]))])
-        else:
-            strength = DEFAULT_PULL
-            cautions = (f"Too few folds or cell lines to choose: strength of the pull set to {DEFAULT_PULL}.",)
-        centre = global_ridge(evidence.sums, [], "equal")[0]
-        each = [one_gene(evidence.line_sums[line]) for line in lines]
-        weights, _ = pick(ridge_path(stack_sums(each), np.array([strength]), toward=centre), 0)
-        by_line = {line: (weights[i], np.zeros(())) for i, line in enumerate(lines)}
-        return linear(
-            self.name, evidence, centre, by_cell_line=by_line, facts={"strength": strength}, cautions=cautions
-        )
+        centre, weights, facts, cautions = shrunken(evidence.line_fold_sums, evidence)
+        by_line = {line: (w, np.zeros(())) for line, w in weights.items()}
+        return linear(self.name, evidence, centre, by_cell_line=by_line, facts=facts, cautions=cautions)
 
 
-def _left_out_error(parts: dict[tuple[str, int], Sums], lines: Sequence[str], fold: int) -> Array:
-    """Squared error on one fold of all lines, weights learned on the others, (n_strengths,)."""
+def shrunken(
+    parts: Mapping[tuple[str, int], Sums], evidence: Evidence
+) -> tuple[Array, dict[str, Array], dict[str, Any], tuple[str, ...]]:
+    """Weights of all rows (M,), of every stratum pulled to them, facts and cautions, from sums by stratum and fold.
+
+    The strength of the pull is one for all strata: that of the smallest error on folds left out, the strongest among
+    equals.
+    """
+    strata = tuple(sorted({one for one, _ in parts}))
+    cautions: tuple[str, ...] = ()
+    if len(evidence.folds) > 1 and len(strata) > 1:
+        error = np.zeros(len(STRENGTHS))
+        for fold in evidence.folds:
+            error += _left_out_error(parts, strata, fold)
+        strength = float(STRENGTHS[len(STRENGTHS) - 1 - int(np.argmin(error[::-1]))])
+    else:
+        strength = DEFAULT_PULL
+        cautions = (f"Too few folds or strata to choose: strength of the pull set to {DEFAULT_PULL}.",)
+    centre = global_ridge(evidence.sums, [], "equal")[0]
+    if not strata:
+        return centre, {}, {"strength": strength}, cautions
+    each = [one_gene(merge_sums([s for (one, _), s in parts.items() if one == stratum])) for stratum in strata]
+    weights, _ = pick(ridge_path(stack_sums(each), np.array([strength]), toward=centre), 0)
+    return centre, {stratum: weights[i] for i, stratum in enumerate(strata)}, {"strength": strength}, cautions
+
+
+def _left_out_error(parts: Mapping[tuple[str, int], Sums], lines: Sequence[str], fold: int) -> Array:
+    """Squared error on one fold of all strata, weights learned on the others, (n_strengths,)."""
     learn = {line: [s for (one, k), s in parts.items() if one == line and k != fold] for line in lines}
     both = [line for line in lines if learn[line] and (line, fold) in parts]
     if not both:

@@ -29,6 +29,7 @@ from pertstack.predictions.store.align import match
 from pertstack.reduce.tile import Tile
 from pertstack.stacking.combiner import FittedCombiner
 from pertstack.study.asked import asked_findings
+from pertstack.study.expected import expected_on
 from pertstack.study.folder import StudyFolder
 from pertstack.study.learned import stored_stack
 from pertstack.study.new_samples import open_new
@@ -59,7 +60,8 @@ def predict_new(
     workers : processes that fit models again.
     reading : how the file differs from the study's own; see ``refit.open_new``.
     use : a combination or base model to predict with instead of what ships.
-    say : is given what differs between the new samples and those that were scored; it is in ``uns`` of the file too.
+    say : is given what differs between the new samples and those that were scored, and, as a note, the score to expect
+        on them; both are in ``uns`` of the file too.
 
     Raises
     ------
@@ -74,9 +76,11 @@ def predict_new(
         name = use or shipped(folder, stored)
         fitted = fit_named(folder, stored, name, workers=workers)
     file = open_new(folder, new, reading)
-    said = asked_findings(folder, with_distance(folder, file), str(new))[1]
+    obs = with_distance(folder, file)
+    said, expected = asked_findings(folder, obs, str(new))[1], expected_on(folder, obs, name)
+    notes = [] if expected is None else [Finding("note", "expected_score", expected.in_words())]
     if say is not None:
-        for finding in said:
+        for finding in [*said, *notes]:
             say(finding)
     needed = models_with_weight(fitted)
     given = _given(predictions, needed)
@@ -99,6 +103,7 @@ def predict_new(
             "key": stored.key,
             "plan_digest": folder.plan.digest,
             "warnings": [f.message for f in said],
+            "expected": "" if expected is None else expected.in_words(),
         }
         predictions_to_h5ad(
             out,

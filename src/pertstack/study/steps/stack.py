@@ -17,6 +17,8 @@ from pertstack._base.findings import Finding
 from pertstack._base.memory import parse_bytes
 from pertstack._base.progress import progress_bar, remark
 from pertstack.design.analysis_plan import AnalysisPlan
+from pertstack.design.plan.groups import apart
+from pertstack.design.plan.known import JOINED, fitted_of, known_levels
 from pertstack.predictions.sources.some_rows import SomeRows, spread_rows
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.reduce.diversity import Diversity
@@ -38,6 +40,7 @@ from pertstack.study.steps.calibrate import calibrate_study
 from pertstack.verdict.probes.run import seen_through
 from pertstack.write.stack_result import StackResult
 
+PARTS_SHRUNKEN = "parts_shrunken"
 ACCEPTED = "accusation_accepted"
 GAP_ROWS = 2000
 """Rows on which the final fits are scored beside the out-of-fold ones, for the gap between the two."""
@@ -99,6 +102,8 @@ def stack_study(
     constants = constant_models(reduction)
     if constants and BEST_INFORMED not in {c.name for c in chosen}:
         chosen = (*chosen, make_combiner(BEST_INFORMED))
+    if wanted is None and _parts_differ(folder):
+        chosen = (*chosen, make_combiner(PARTS_SHRUNKEN))
     remark(of_stack(folder, len(models), len(chosen)))
     with progress_bar() as bar:
         task = bar.add_task("fitting combiners", total=len(chosen) * (folder.plan.n_folds + 1))
@@ -143,6 +148,14 @@ def stack_study(
     write_probes(folder, probes, key)
     _write(folder, stacked, accept_unverified)
     return stacked
+
+
+def _parts_differ(folder: StudyFolder) -> bool:
+    """Whether scored combinations differ in how many of their parts the fits met in other combinations."""
+    rows = folder.samples[folder.samples["role"] == "development"]
+    fitted = fitted_of(folder.samples)
+    levels = known_levels(rows["perturbation"], rows["fold"], fitted, apart=apart(folder.plan.group_by))[JOINED]
+    return len(set(levels)) > 1
 
 
 def _why(model: str, words: str) -> str:
