@@ -152,6 +152,18 @@ def test_pairs_missing_and_left_over_are_counted_and_named(world, tmp_path):
     assert any("no prediction for 4 of 48" in c for r in found.leaderboard.rows for c in r.cautions)
 
 
+def test_the_same_pairs_missing_everywhere_are_one_line(world, tmp_path):
+    folder, _, pairs = world
+    kept = pairs.iloc[4:]
+    obs = pd.DataFrame(kept.index.tolist(), columns=["perturbation", "cell_line"], index=map(str, range(len(kept))))
+    models = {
+        m: written(tmp_path, f"{m}.h5ad", kept.to_numpy() + a, obs) for m, a in (("a", 0), ("b", 0.1), ("c", 0.2))
+    }
+    found = ps.evaluate(folder / "truth.h5ad", models)
+    (said,) = [f for f in found.findings if f.severity == "warning" and f.code in ("samples_common", "keys_missing")]
+    assert "88 of 96 samples" in said.message and "'P00'" in said.message and said.count == 8
+
+
 def test_half_of_the_pairs_is_no_ranking(world, tmp_path):
     folder, _, pairs = world
     kept = pairs.iloc[:20]

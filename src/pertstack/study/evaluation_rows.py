@@ -157,7 +157,9 @@ def matched_values(
             scale=scale,
         )
     counts = {m: int(p.sum()) for m, p in predicted.items()}
-    common, more = _common_rows(predicted, len(samples))
+    common, more = _common_rows(predicted, samples)
+    if any(f.numbers.get("same") for f in more):
+        said = [f for f in said if f.code != "keys_missing"]  # one line for all models
     if not common.all():
         samples, treated, control = samples[common], treated[common], control[common]
         values = {m: v[common] for m, v in values.items()}
@@ -239,7 +241,7 @@ def _predicted(
     return values, {g.model: laid_out(g, samples, genes, values[g.model]) for g in models}
 
 
-def _common_rows(predicted: Mapping[str, Any], n: int) -> tuple[Any, list[Finding]]:
+def _common_rows(predicted: Mapping[str, Any], samples: pd.DataFrame) -> tuple[Any, list[Finding]]:
     """(n,) samples that every model predicts; a warning says who lacks how many.
 
     Samples that no model predicts were not to be predicted: the truth of a whole screen may be given with
@@ -250,16 +252,17 @@ def _common_rows(predicted: Mapping[str, Any], n: int) -> tuple[Any, list[Findin
     MisalignedError
         Fewer than ``LEAST_COMMON`` of the samples that some model predicts.
     """
-    common = np.logical_and.reduce(list(predicted.values()))
+    n, common = len(samples), np.logical_and.reduce(list(predicted.values()))
     if common.all():
         return common, []
     some = np.logical_or.reduce(list(predicted.values()))
     if len(predicted) > 1 and np.array_equal(common, some):
         text = (
             f"Scored on the {int(common.sum()):,} of {n:,} samples that the models predict, all of them the same ones. "
-            f"Nothing is known of their predictions of the other {int((~common).sum()):,}."
+            f"Nothing is known of their predictions of the other {int((~common).sum()):,} "
+            f"({first_few(samples['perturbation'][~common].unique(), 5)})."
         )
-        return common, [Finding("warning", "samples_common", text, int((~common).sum()))]
+        return common, [Finding("warning", "samples_common", text, int((~common).sum()), numbers={"same": True})]
     told = ", ".join(f"{m} predicts {int(p.sum()):,} of {n:,}" for m, p in predicted.items() if not p.all())
     fewest = min(predicted, key=lambda m: int(predicted[m].sum()))
     if common.mean() < LEAST_COMMON:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
-from pertstack.stacking.choose import choose
+from pertstack.stacking.choose import choice_in_words, choose
 from pertstack.stacking.combiners.mean import Mean
 from pertstack.stacking.constants import constant_models, is_constant
 from pertstack.stacking.nested import FINAL, fit_nested
@@ -283,3 +284,19 @@ def test_the_whole_way_through_on_a_small_world():
     goodness = nested.final["best_single"].weights()["facts"]["goodness"]
     for model in source.models:
         assert goodness[model] == pytest.approx(table.mean(model, "r2_top20@pooled").value, rel=1e-5)
+
+
+def test_the_sentence_names_what_its_gain_is_over():
+    """Two equal models: which one is picked changes from fold to fold, and the gain is over the picks."""
+    nested, source, references = fitted(small_world(n_models=2, errors=[0.6, 0.6], n=60), ["mean", "simplex"])
+    table = score(source, nested.combines(), references, metrics=["r2_top20@pooled"])
+    choice = choose(table, nested, rule="best")
+    assert choice.picked == tuple(str(nested.fits["best_single"][k].weights()["facts"]["chosen"]) for k in range(3))
+    assert set(choice.picked) == {"m0", "m1"} and choice.chosen in ("mean", "simplex")
+    row = table.mean(choice.chosen, "r2_top20@pooled").value - table.mean("best_single", "r2_top20@pooled").value
+    gain = next(r for r in choice.ladder if r.passed).gain.value
+    assert gain == pytest.approx(row, abs=1e-6)
+    said = choice_in_words(choice)
+    assert f"as picked without each fold ({', '.join(choice.picked)};" in said and "best in hindsight" in said
+    alone = dataclasses.replace(choice, picked=(choice.best_single,) * 3)
+    assert f"over {choice.best_single} on r2_top20@pooled" in choice_in_words(alone)
