@@ -112,8 +112,8 @@ def _effects(folder: StudyFolder, obs: pd.DataFrame) -> dict[str, float]:
     """RMS change of every part of a combination that was measured alone, from rows that may be fitted on."""
     samples = folder.samples[folder.samples["role"] != "test"]
     keys = perturbation_keys([*samples["perturbation"], *obs["perturbation"]])
-    names = [*obs["perturbation"], *samples.loc[samples["role"] == "development", "perturbation"]]
-    asked = {part for p in names if len(keys[str(p)]) > 1 for part in keys[str(p)]}
+    joined = [*obs["perturbation"], *samples.loc[samples["role"] == "development", "perturbation"]]
+    asked = {part for p in joined if len(keys[str(p)]) > 1 for part in keys[str(p)]}
     found: dict[str, list[float]] = {}
     for block in [b for b in folder.store.blocks() if b.role != "test"] if asked else []:
         names = folder.store.obs(block)["perturbation"]

@@ -69,13 +69,13 @@ def expected_on(folder: StudyFolder, obs: pd.DataFrame, name: str) -> Expected |
     scored, asked = both_sides(folder, obs)
     order = folder.samples.index[folder.samples["role"] == "development"]
     weights = pd.Series(weights_toward(scored, asked), index=order.astype(str))
-    values = table.values(known, need_metric(table.metrics, metric)).astype(np.float64)
+    values = np.asarray(table.values(known, need_metric(table.metrics, metric)), dtype=np.float64)
     mine = weights.reindex(table.samples["sample_id"].astype(str)).to_numpy()
     there = np.isfinite(values) & np.isfinite(mine)
     if not there.any():
         return None
-    mean, ci = _weighed(values[there], mine[there], table.samples["group"].to_numpy()[there])
-    w = mine[there]
+    w = np.asarray(mine[there], dtype=np.float64)
+    mean, ci = _weighed(values[there], w, table.samples["group"].to_numpy()[there])
     return Expected(
         name,
         metric,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pertstack.verdict.probes.of_test import jump, noise_floor
+from pertstack._base.findings import Finding
+from pertstack.verdict.probes.of_noise import PLATES_TOLD, replicate_noise
+from pertstack.verdict.probes.of_test import as_out_of_fold, jump, noise_floor
 
 N_GENES = 60
 
@@ -102,3 +105,33 @@ def test_a_network_that_failed_to_train_in_some_folds_is_not_accused():
 def test_a_jump_needs_others_to_be_held_against():
     oof, test = tables(0, 1.0)
     assert jump("m0", ["m0", "m1"], oof, test, rng=np.random.default_rng(0)).code == "jump_not_applicable"
+
+
+def wells(seed: int, n: int):
+    """Pairs of replicates on plates that are not named, each with its own control well: treated, control, plates."""
+    rng = np.random.default_rng(seed)
+    plate = np.stack([rng.permutation(n) * 6 // n, 6 + rng.permutation(n) * 6 // n], axis=1).ravel()
+    drug = np.repeat(np.arange(n), 2)
+    shift = np.random.default_rng(seed + 1000).normal(0, 0.5, (12, N_GENES))[plate]
+    control = 8 + shift + rng.normal(0, 0.4, shift.shape)
+    treated = 8 + shift + rng.normal(0, 0.5, (n, N_GENES))[drug] + rng.normal(0, 0.4, shift.shape)
+    return treated, control, shift + 8, drug
+
+
+def test_plates_that_controls_tell_out_of_fold_are_not_held_against_a_model_on_the_test():
+    """A model that knows the plates (an honest one may) is accused on few pairs, which cannot show that there are
+    plates; the many pairs out of fold do."""
+    accused = kept = 0
+    for seed in range(30):
+        treated, control, plates, drug = wells(seed, 60)
+        rng = np.random.default_rng(seed)
+        before = replicate_noise(plates, treated, control, drug, rng=rng, model="honest")
+        assert before.code == "replicate_noise_not_applicable" and before.numbers[PLATES_TOLD]
+        few = drug < 12
+        found = replicate_noise(plates[few], treated[few], control[few], drug[few], rng=rng, model="honest")
+        accused += found.severity == "error"
+        assert as_out_of_fold(found, [before]).severity == "note"
+        kept += as_out_of_fold(found, [dataclasses.replace(before, where="another")]).severity == "error"
+    assert accused == kept >= 5
+    loud = Finding("error", "too_good_to_be_true", "said", where="honest")
+    assert as_out_of_fold(loud, [before]) is loud

@@ -20,7 +20,7 @@ from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.study.audit.probes_refitted import fit_row_probe
 from pertstack.study.folder import StudyFolder
-from pertstack.verdict.probes.of_test import jump
+from pertstack.verdict.probes.of_test import as_out_of_fold, jump
 from pertstack.verdict.probes.rows import sample_rows
 from pertstack.verdict.probes.run import probe_model
 
@@ -50,8 +50,10 @@ def probe_test(folder: StudyFolder, source: StoreSource, oof: ScoreTable, test: 
     seed = folder.analysis_plan.seed
     sampled = sample_rows(source, np.random.default_rng([seed, 9]))
     found: list[Finding] = []
+    before = stored_probes(folder)
     for model in source.models:
-        found += probe_model(source, sampled, model, seed, claims_folds=False, floor=True)[:-1]
+        of_model = probe_model(source, sampled, model, seed, claims_folds=False, floor=True)[:-1]
+        found += [as_out_of_fold(f, before) for f in of_model]
         found.append(jump(model, source.models, oof, test, rng=np.random.default_rng([seed, 10])))
     return [_of_test(f) for f in found]
 

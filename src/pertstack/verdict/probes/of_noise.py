@@ -24,6 +24,8 @@ LEAST_EXTREME = 3
 """Fewer extreme pairs are no evidence: on real plates one pair in 235 stood out for models that saw nothing."""
 LEAST_OF_BATCH = 4
 """Rows of a batch (plate) from which its effect is estimated."""
+PLATES_TOLD = "controls_tell_plates"
+"""Key among the numbers of a finding: no plate is named, and the controls show that there are some."""
 PLATES_UNNAMED = 0.2
 """Level at which controls show plates that were not named: lenient, since missing them flags honest models."""
 DIRECTIONS = 5
@@ -124,7 +126,7 @@ def replicate_noise(
             "no plate is named, and replicates whose controls differ alike differ alike: an honest model may read such "
             "plates off the control. Name them in the data (column plate)"
         )
-        return not_applicable("replicate_noise", why, model)
+        return not_applicable("replicate_noise", why, model, {PLATES_TOLD: True})
     p = _without(p, c)
     told_apart = np.linalg.norm(p, axis=1) > 1e-5 * (1 + np.linalg.norm(y, axis=1))
     if told_apart.sum() < 5:

@@ -15,7 +15,7 @@ from pertstack._base.arrays import Array
 from pertstack._base.findings import Finding
 from pertstack._stats.intervals import interval
 from pertstack.reduce.score_table import ScoreTable
-from pertstack.verdict.probes.of_noise import ALPHA, known, not_applicable
+from pertstack.verdict.probes.of_noise import ALPHA, PLATES_TOLD, known, not_applicable
 
 ERROR = "rmse_all@own"
 NO_CHANGE = "no_change"
@@ -84,6 +84,16 @@ def noise_floor(
     return Finding(
         "note", "noise_floor_passed", "The error is not below the noise of means.", where=model, numbers=numbers
     )
+
+
+def as_out_of_fold(finding: Finding, before: Sequence[Finding]) -> Finding:
+    """Where the probe of replicates found out of fold that controls tell plates that are not named, the test cannot be
+    tested either: its fewer pairs do not show the plates, and an honest final fit knows them from other rows."""
+    told = any(f.numbers.get(PLATES_TOLD) and f.where == finding.where for f in before)
+    if not told or finding.code != "knows_replicate_noise":
+        return finding
+    why = "no plate is named, and out-of-fold rows show that controls tell plates. Name them in the data (column plate)"
+    return not_applicable("replicate_noise", why, finding.where, {PLATES_TOLD: True})
 
 
 def _rank_within(code: Array) -> Array:
