@@ -58,6 +58,12 @@ def expected_on(folder: StudyFolder, obs: pd.DataFrame, name: str) -> Expected |
     """What ``name`` should score on rows ``obs`` (as in a data file) on the deciding metric; None without scores.
 
     The interval takes the weights as given.
+
+    Parameters
+    ----------
+    folder : of a study that was stacked.
+    obs : rows to be predicted, as in a data file; with ``training_distance`` where it is known.
+    name : a combination or base model of the stack.
     """
     path = folder.results / "oof_scores.npz"
     if not path.exists():

@@ -84,13 +84,14 @@ def place_groups(
 ) -> tuple[dict[str, Place], Rule]:
     """Place of every group, and the rule that gave it.
 
-    ``parts`` (group -> parts) lays those that share parts together (``linked_places``). Else hashing where there are at
-    least ``LEAST_HASHED`` groups and it leaves two groups in every fold and one in the test (if one was asked for);
-    dealing otherwise.
+    Groups that share parts are laid together where ``parts`` are given (``linked_places``). Else hashing where there
+    are at least ``LEAST_HASHED`` groups and it leaves two groups in every fold and one in the test (if one was asked
+    for); dealing otherwise.
 
     Parameters
     ----------
     groups : names, repeats allowed.
+    parts : group -> names of its parts, for plans that keep parts apart; None for others.
     salt : of the plan.
     n_folds : two or more.
     test_share : of the groups, from 0 to below 1.
@@ -122,6 +123,13 @@ def linked_places(
 
     Along an order of small bandwidth of the graph of shared parts (Cuthill and McKee 1969), begun in hash order, the
     first ``round(test_share * n)`` groups are the test and the others are cut into folds of equal size.
+
+    Parameters
+    ----------
+    parts : group -> names of its parts.
+    salt : of the plan.
+    n_folds : two or more.
+    test_share : of the groups, from 0 to below 1.
 
     Raises
     ------
