@@ -58,7 +58,7 @@ class _Lines(Progress):
 def _line(what: str, done: float, total: float | None, seconds: float) -> str:
     """One line of progress for a log.
 
-    >>> line("fitting combiners", 21, 84, 35)
+    >>> _line("fitting combiners", 21, 84, 35)
     'fitting combiners: 21 of 84 (25 %), 0:35 gone, about 1:45 left'
     """
     if not total:

@@ -145,7 +145,7 @@ def _redundancy_clusters(
 ) -> tuple[tuple[str, ...], ...]:
     """Groups of two or more models linked by correlations above the threshold, models in their order.
 
-    >>> redundancy_clusters(["a", "b", "c"], np.array([[1, 0.2, 0.99], [0.2, 1, 0.1], [0.99, 0.1, 1]]))
+    >>> _redundancy_clusters(["a", "b", "c"], np.array([[1, 0.2, 0.99], [0.2, 1, 0.1], [0.99, 0.1, 1]]))
     (('a', 'c'),)
     """
     group = list(range(len(models)))

@@ -119,7 +119,7 @@ def _hover(board: Leaderboard, row: LeaderboardRow) -> str:
 def _axis_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round numbers from at or below ``low`` to at or above ``high``, zero among them; at least two.
 
-    >>> axis_ticks(-0.031, 0.066)
+    >>> _axis_ticks(-0.031, 0.066)
     [-0.05, -0.025, 0.0, 0.025, 0.05, 0.075]
     """
     span = max(high - low, 1e-6)
