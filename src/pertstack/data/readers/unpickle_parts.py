@@ -172,6 +172,14 @@ def bare(value: Any, depth: int = 0) -> Any:
 
 
 def encode(text: str, encoding: str = "latin1", errors: str = "strict") -> bytes:
+    """``_codecs.encode``, as pickles of protocol 2 call it for their bytes.
+
+    Parameters
+    ----------
+    text : one character per byte.
+    encoding : latin1, utf-8 or ascii; any other is read as latin1.
+    errors : as of ``str.encode``.
+    """
     return text.encode(encoding if encoding in {"latin1", "latin-1", "utf-8", "ascii"} else "latin1", errors)
 
 
@@ -183,7 +191,21 @@ def byte_array(content: Any = b"", encoding: str = "latin1") -> bytearray:
 
 
 def frombuffer(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any, axis_order: Any = None) -> Any:
-    # numpy's pickles of protocol 5 name it and give four values by position
+    """An array of a pickle of protocol 5, copied. numpy's pickles name this function and give four values by position.
+
+    Parameters
+    ----------
+    buffer : its bytes.
+    dtype : a ``StoredDtype`` of numbers or texts, no objects.
+    shape : of the array.
+    order : "C" or "F".
+    axis_order : not used; newer numpy names it.
+
+    Raises
+    ------
+    UnpicklingError
+        The type is not plain.
+    """
     if not isinstance(dtype, StoredDtype) or dtype.real.hasobject:
         raise pickle.UnpicklingError("it holds an array without a plain type")
     return np.frombuffer(buffer, dtype=dtype.real).reshape(shape, order=order).copy()

@@ -134,14 +134,15 @@ def in_numbers(found: Calibration) -> str:
 def calibrate_study(folder: StudyFolder, *, workers: int = 1, memory: str = "1GB", sealing: bool = False) -> Calibrated:
     """Calibrate every metric on development rows, settle a plan that says ``auto``, write ``results/calibration.json``.
 
-    What is there already for the same rows and plan is read back. Numbers that the stack step sealed stay as they are,
-    whatever this version would make of them, unless that step asks (``sealing``) and seals the new ones.
+    What is there already for the same rows and plan is read back.
 
     Parameters
     ----------
     folder : of the study.
     workers : processes that share the pass.
     memory : of a tile, in words.
+    sealing : asked by the stack step, which seals what comes out. Without it numbers that it sealed stay as they are,
+        whatever this version would make of them.
 
     Raises
     ------
