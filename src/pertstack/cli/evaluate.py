@@ -8,7 +8,22 @@ from typing import Annotated, Literal
 
 import typer
 
-from pertstack.cli.terminal import AsJson, Memory, Workers, app, out, out_json, parse_mapping, say, say_findings
+from pertstack.cli.terminal import (
+    AsJson,
+    By,
+    CellsAsSamples,
+    Memory,
+    MinCells,
+    Normalised,
+    Workers,
+    app,
+    out,
+    out_json,
+    parse_mapping,
+    say,
+    say_findings,
+    split_names,
+)
 
 Scale = Literal["treated", "delta"]
 
@@ -32,6 +47,13 @@ def evaluate(
     control_label: Annotated[
         str | None, typer.Option(help="The perturbation that is the control, where controls are rows of the truth.")
     ] = None,
+    treated_layer: Annotated[
+        str | None, typer.Option(help="Layer of the truth with what was measured; raw is its .raw; default X.")
+    ] = None,
+    by: By = None,
+    normalise: Normalised = None,
+    min_cells: MinCells = 10,
+    cells_as_samples: CellsAsSamples = False,
     delta: Annotated[bool, typer.Option("--delta", help="The truth holds differences from control.")] = False,
     layer: Annotated[str | None, typer.Option(help="Layer of the prediction files.")] = None,
     genes: Annotated[Path | None, typer.Option(help="Gene names in order, for files whose columns have none.")] = None,
@@ -66,6 +88,11 @@ def evaluate(
         mapping=parse_mapping(map_) or None,
         control_layer=control_layer,
         control_label=control_label,
+        treated_layer=treated_layer,
+        by=split_names(by) or (),
+        normalise=normalise,
+        min_cells=min_cells,
+        cells_as_samples=cells_as_samples,
         delta=delta,
         layer=layer,
         genes=genes,

@@ -18,6 +18,7 @@ from pertstack._base.findings import Finding
 from pertstack._base.progress import track
 from pertstack._base.remote import local
 from pertstack.data import DataFile, open_data
+from pertstack.data.cells import CellChoice
 from pertstack.data.readers.genes import other_names
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.anndata_files import anndata_columns
@@ -102,6 +103,8 @@ def matched_values(
     mapping: Mapping[str, str] | None = None,
     control_layer: str = "control",
     control_label: str | None = None,
+    treated_layer: str | None = None,
+    cells: CellChoice | None = None,
     delta: bool = False,
     layer: str | None = None,
     genes: str | Path | None = None,
@@ -120,6 +123,8 @@ def matched_values(
         mapping=_of_truth(truth, mapping),
         control_layer=control_layer,
         control_label=control_label,
+        treated_layer=treated_layer,
+        cells=cells,
         delta=delta,
     )
     samples = file.obs[[c for c in ROWS if c in file.obs]]

@@ -30,6 +30,10 @@ class CellLook:
     summed: bool
     already: str | None = None  # the column that says of how many cells a row is the sum
 
+    def of_no_use(self, choice: CellChoice) -> bool:
+        """Whether rows are as many of one condition as cells are, and their values cannot be summed."""
+        return not self.summed and not choice.as_samples and self.rows >= MANY and self.look.kind == "other"
+
     def notes(self, where: str, choice: CellChoice) -> list[Finding]:
         """A warning where rows that may be cells are taken as samples."""
         like_cells = self.look.zeros >= 0.01 or self.look.kind == "other"

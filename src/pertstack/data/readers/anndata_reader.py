@@ -17,7 +17,8 @@ from pertstack._base.damage import damage_named
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack.data.cells.choice import CellChoice
-from pertstack.data.cells.entry import look_at_cells, made_of_cells
+from pertstack.data.cells.entry import CellLook, look_at_cells, made_of_cells
+from pertstack.data.cells.recognise import look_at
 from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
 from pertstack.data.readers.anndata_tables import Kind, open_anndata_file, read_frame, read_whole
@@ -26,6 +27,11 @@ from pertstack.data.readers.control_rows import Labels, control_names, control_r
 from pertstack.data.readers.genes import named_genes
 from pertstack.data.readers.matrices import RepeatedRow, RowSource, StoredRows, SubsetRows, open_root
 from pertstack.data.readers.tuple_labels import part_labels, says_dose
+
+
+RAW = "raw"
+"""The layer by which ``--treated-layer`` means ``data.raw``, unless a layer has that name."""
+_RAW_KEY = "raw/X"
 
 
 def open_anndata(
@@ -64,6 +70,8 @@ def open_anndata(
         treated = RepeatedRow(np.full(len(var), np.nan, dtype=np.float32), len(obs))
     else:
         treated = _matrix(path, kind, root, layer=treated_layer, layers=layers, option="--treated-layer")
+        if isinstance(treated, StoredRows) and treated.key == _RAW_KEY:
+            var = read_frame(root["raw"], "var", path)
     shape = treated.shape
     if (len(obs), len(var)) != shape:
         raise InputError(
@@ -93,6 +101,8 @@ def open_anndata(
         if delta or isinstance(treated, RepeatedRow)
         else look_at_cells(treated, obs, rows, mapping=mapping, choice=cells, more=doses)
     )
+    if look is not None and rows is not None and look.of_no_use(cells):
+        _refuse_scaled(path, look, kind=kind, root=root, layers=layers)
     if look is not None and look.summed and control_layer not in layers:
         made = made_of_cells(
             treated, obs, rows, mapping=mapping, found=look, choice=cells, controls=controls, where=path.name
@@ -160,6 +170,21 @@ def open_anndata(
     )
 
 
+def _refuse_scaled(path: Path, look: CellLook, *, kind: Kind, root: Any, layers: list[str]) -> None:
+    """Cells whose values cannot be summed, in a file that has others that can: which are meant has to be said."""
+    slots = {name: f"layers/{name}" for name in layers} | ({RAW: _RAW_KEY} if _RAW_KEY in root else {})
+    found = {name: look_at(StoredRows(path, kind, key)).kind for name, key in slots.items()}
+    usable = [n for n, k in found.items() if k in ("counts", "log1p_counts", "log")]
+    usable.sort(key=lambda n: found[n] == "log")
+    if usable:
+        raise InputError(
+            f"{path}: {look.rows:,.0f} rows say the same perturbation, cell line and batch (in the median), so they "
+            f"are cells, and their values are neither counts nor logarithms (scaled?). {usable[0]!r} of the file has "
+            f"{'logarithms' if found[usable[0]] == 'log' else 'counts'}: --treated-layer {usable[0]} sums it to "
+            f"samples. If every row is a sample, say --cells-as-samples."
+        )
+
+
 USED_OF_UNS = ("targets", "graph")
 """What is read of ``uns``; whatever else lies there is never opened."""
 _PREDICTED = {"predicted", "prediction", "predictions", "pred", "generated", "imputed"}
@@ -219,8 +244,10 @@ def _matrix(path: Path, kind: Kind, root: Any, layer: str | None, layers: list[s
                 f"(layers here: {first_few(layers) if layers else 'none'})."
             )
         return StoredRows(path, kind, "X")
+    if layer == RAW and RAW not in layers and _RAW_KEY in root:
+        return StoredRows(path, kind, _RAW_KEY)
     if layer not in layers:
-        raise _no_layer(path, layer, layers)
+        raise _no_layer(path, layer, [*layers, *([RAW] if _RAW_KEY in root else [])])
     return StoredRows(path, kind, f"layers/{layer}")
 
 

@@ -26,7 +26,7 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Labels = str | Sequence[str] | None
 _NEGATIVE = re.compile(r"neg|non.?target|safe|scramb|control|ctrl|\bnt|aavs|rosa|luc|lacz|gfp|rfp|dmso|vehicle|mock")
 """Names that guides and vectors of negative controls have."""
-FLAGS = ("is_control", "control")
+FLAGS = ("is_control", "control", "vehicle")
 """Columns of true / false or 0 / 1 that mark control rows."""
 
 

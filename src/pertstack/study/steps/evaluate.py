@@ -20,6 +20,8 @@ from pertstack._base.findings import Finding
 from pertstack._base.memory import parse_bytes
 from pertstack._base.remote import name_of
 from pertstack._base.version import __version__
+from pertstack.data.cells import CellChoice
+from pertstack.data.choices import Normalise
 from pertstack.data.rows import Float32
 from pertstack.design.metric_names import parse_metric
 from pertstack.predictions.importers.scale import Scale
@@ -155,6 +157,11 @@ def evaluate(
     mapping: Mapping[str, str] | None = None,
     control_layer: str = "control",
     control_label: str | None = None,
+    treated_layer: str | None = None,
+    by: Sequence[str] = (),
+    normalise: Normalise | None = None,
+    min_cells: int = 10,
+    cells_as_samples: bool = False,
     delta: bool = False,
     layer: str | None = None,
     genes: str | Path | None = None,
@@ -176,7 +183,8 @@ def evaluate(
     primary : metric that decides; ``auto`` takes the first that can tell a replicate from a constant.
     scale : ``treated`` (what is measured) or ``delta`` (treated - control) of the predicted values.
     mapping : canonical column -> column of the files (``{"cell_line": "cell_id"}``), for truth and predictions.
-    control_layer, control_label, delta : where the controls of the truth are; see ``Study.create``.
+    control_layer, control_label, treated_layer, delta : where the truth is, and its controls; see ``Study.create``.
+    by, normalise, min_cells, cells_as_samples : where the rows of the truth are cells; see ``Study.create``.
     genes : a list of gene names for prediction files whose columns have none; else one beside the file is taken.
     transform : a named map of the predicted values to the scale of the truth: log1p_cp10k, log2, ln_to_log2, ...
     seed, workers, memory : seed of everything that draws, processes, and what tiles of profiles may take.
@@ -201,6 +209,8 @@ def evaluate(
             mapping=mapping,
             control_layer=control_layer,
             control_label=control_label,
+            treated_layer=treated_layer,
+            cells=CellChoice(tuple(by), normalise, min_cells, cells_as_samples),
             delta=delta,
             layer=layer,
             genes=genes,
