@@ -28,7 +28,6 @@ from pertstack.data.readers.genes import named_genes
 from pertstack.data.readers.matrices import RepeatedRow, RowSource, StoredRows, SubsetRows, open_root
 from pertstack.data.readers.tuple_labels import part_labels, says_dose
 
-
 RAW = "raw"
 """The layer by which ``--treated-layer`` means ``data.raw``, unless a layer has that name."""
 _RAW_KEY = "raw/X"
