@@ -15,6 +15,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+from pertstack._base.cache import cache_folder
 from pertstack._base.digests import digest_json
 from pertstack._base.errors import ModelFailedError
 from pertstack._base.files import write_json
@@ -28,15 +29,6 @@ _HANDED_ON = (
     ("PIP_CERT", "SSL_CERT_FILE"),
 )
 _NOT_HANDED_ON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSAFEPATH")
-
-
-def cache_folder() -> Path:
-    """Where environments are kept: ``$PERTSTACK_CACHE``, else the user's cache folder."""
-    chosen = os.environ.get("PERTSTACK_CACHE")
-    if chosen:
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "pertstack"
 
 
 def interpreter_for(card: ModelCard, log: Path) -> str:

@@ -7,7 +7,7 @@ the cells' own line and batch, or of the whole line where the batch has none. Th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,12 +16,11 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
-from pertstack._base.progress import track
 from pertstack.data.cells.choice import IN_WORDS, CellChoice, Kind
 from pertstack.data.cells.groups import ONE_LINE, Groups, Mask, Sources, group_cells
 from pertstack.data.cells.profiles import Profiles, profile
-from pertstack.data.cells.reading import blocks, n_blocks
-from pertstack.data.cells.sums import SUM, BadCell, GroupSums, Int64, Space
+from pertstack.data.cells.summing import sum_cells
+from pertstack.data.cells.sums import SUM, GroupSums, Int64
 from pertstack.data.choices import Normalise
 from pertstack.data.labels import spelling_finding
 from pertstack.data.readers.columns import CELL_EXTRAS, alias_of, canonical_obs
@@ -62,7 +61,7 @@ class CellSums:
     @cached_property
     def sums(self) -> GroupSums:
         """One pass over the cells; InputError where a cell cannot be summed."""
-        return _sum_cells(
+        return sum_cells(
             self.matrix, self.groups, self.kind, normalise=self.normalise, names=self.names, where=self.where
         )
 
@@ -93,33 +92,6 @@ class Served:
             n, depth = sums.n_cells[pool].sum(keepdims=True), sums.depth[pool, 0].sum(keepdims=True)
             out[i] = profile(total, n, depth, self.source.normalise)[0]
         return out
-
-
-def _sum_cells(
-    matrix: RowSource, groups: Groups, kind: Kind, *, normalise: Normalise, names: pd.Index[Any], where: str
-) -> GroupSums:
-    """One pass over the cells.
-
-    Raises
-    ------
-    InputError
-        A cell has values of another kind than the others, or values that cannot be used.
-    """
-    counting = kind in ("counts", "log1p_counts")
-    space: Space = "log1p" if normalise == "mean_log1p" else "counts"
-    sums = GroupSums.empty(groups.n_groups, matrix.shape[1], space)
-    for block in track(blocks(matrix), "summing cells", n_blocks(matrix)):
-        rows = block.rows
-        if kind == "log1p_counts":
-            rows = replace(rows, data=np.rint(np.expm1(rows.data.astype(np.float64))))
-        cells = slice(block.start, block.stop)
-        try:
-            sums.add(rows, groups.of_cell[cells], groups.half[cells], log=counting)
-        except BadCell as bad:
-            ends = rows.indptr[bad.row : bad.row + 2]
-            raise _unusable(names[block.start + bad.row], block.rows.data[ends[0] : ends[1]], kind, where) from None
-    sums.require_exact()
-    return sums
 
 
 def pseudobulk(
@@ -239,26 +211,6 @@ def _space(kind: Kind, choice: CellChoice, where: str) -> Normalise:
             )
         return "mean_log1p"
     return choice.normalise or "cp10k"
-
-
-def _unusable(name: object, values: np.ndarray[Any, Any], kind: Kind, where: str) -> InputError:
-    odd = values[~(np.isfinite(values) & (values >= 0))]
-    if len(odd):
-        return InputError(
-            f"{where}: cell {str(name)!r} has the value {odd[0]:g}, which is no expression. Remove such cells, or "
-            f"name the layer of counts with --treated-layer."
-        )
-    if kind in ("counts", "log1p_counts"):
-        part = values[values != np.rint(values)]
-        said = f"{part[0]:g}" if len(part) else f"{values.max(initial=0):g}"
-        return InputError(
-            f"{where}: cell {str(name)!r} has the value {said}, while the other cells hold counts: counts and "
-            f"logarithms are mixed, or the file is damaged. Put all cells on one scale first."
-        )
-    return InputError(
-        f"{where}: cell {str(name)!r} has the value {values.max(initial=0):g}, while the other cells hold logarithms: "
-        f"counts and logarithms are mixed, or the file is damaged. Put all cells on one scale first."
-    )
 
 
 def _key_in_words(sources: Sources) -> list[str]:

@@ -15,28 +15,43 @@ from pertstack.data.readers.matrices import RowSource, StoredRows
 
 ENTRIES = 4_000_000
 """Stored entries that are read at once (48 MB of float32 with their columns)."""
-COLUMNS_IN_MEMORY = 2 * 10**9
 
 
 @dataclass(frozen=True)
 class Block:
-    """Cells start..stop of a file."""
+    """Cells start..stop of a file, or genes start..stop of one that is stored by columns."""
 
     start: int
     stop: int
     rows: Rows
 
 
-def blocks(matrix: RowSource, *, entries: int = ENTRIES) -> Iterator[Block]:
-    """The cells of a matrix from front to end. One block is read ahead.
+def blocks(matrix: RowSource, *, first: int = 0, entries: int | None = None) -> Iterator[Block]:
+    """The cells of a matrix from ``first`` to the end. One block is read ahead.
 
     Raises
     ------
     InputError
-        The matrix is stored by columns and too large to be turned round, or its parts do not fit together.
+        The parts of the matrix do not fit together.
     """
-    stored = matrix.sparse() if isinstance(matrix, StoredRows) else None
-    pieces = _dense(matrix, entries) if stored is None else _sparse(stored, entries, matrix)
+    stored, entries = sparse_of(matrix), ENTRIES if entries is None else entries
+    pieces = _dense(matrix, entries, first) if stored is None else _sparse(stored, matrix, entries=entries, first=first)
+    yield from _ahead(pieces)
+
+
+def columns(matrix: StoredRows, *, first: int = 0, entries: int | None = None) -> Iterator[Block]:
+    """A matrix that is stored by columns, some whole columns at a time: ``rows.indices`` are cells.
+
+    Raises
+    ------
+    InputError
+        The parts of the matrix do not fit together.
+    """
+    stored = matrix.sparse()
+    yield from _ahead(_sparse(stored, matrix, entries=ENTRIES if entries is None else entries, first=first))
+
+
+def _ahead(pieces: Iterator[Block]) -> Iterator[Block]:
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(next, pieces, None)
         while (block := coming.result()) is not None:
@@ -44,30 +59,33 @@ def blocks(matrix: RowSource, *, entries: int = ENTRIES) -> Iterator[Block]:
             yield block
 
 
-def n_blocks(matrix: RowSource, *, entries: int = ENTRIES) -> int:
+def sparse_of(matrix: RowSource) -> Any | None:
+    """anndata's view of a sparse matrix in a file; None for any other."""
+    return matrix.sparse() if isinstance(matrix, StoredRows) else None
+
+
+def n_blocks(matrix: RowSource, *, entries: int | None = None) -> int:
     """About how many blocks there will be, for a progress bar."""
-    stored = matrix.sparse() if isinstance(matrix, StoredRows) else None
+    stored, entries = sparse_of(matrix), ENTRIES if entries is None else entries
     n = matrix.shape[0] * matrix.shape[1] if stored is None else int(stored.group["data"].shape[0])
     return max(1, -(-n // entries))
 
 
-def _dense(matrix: RowSource, entries: int) -> Iterator[Block]:
+def _dense(matrix: RowSource, entries: int, first: int) -> Iterator[Block]:
     n, g = matrix.shape
     step = max(1, entries // max(1, g))
-    for start in range(0, n, step):
+    for start in range(first, n, step):
         stop = min(n, start + step)
         yield Block(start, stop, Rows.of_dense(matrix.rows(start, stop)))
 
 
-def _sparse(stored: Any, entries: int, matrix: RowSource) -> Iterator[Block]:
-    n = matrix.shape[0]
-    if stored.format == "csc":
-        yield from _turned(stored, n)
-        return
+def _sparse(stored: Any, matrix: RowSource, *, entries: int, first: int) -> Iterator[Block]:
+    """Whole rows of a matrix stored by rows, whole columns of one stored by columns."""
+    n = matrix.shape[0 if stored.format == "csr" else 1]
     group = stored.group
     data, indices = group["data"], group["indices"]
     n_stored = min(int(data.shape[0]), int(indices.shape[0]))
-    at = 0
+    at = first
     while at < n:
         ends: Int64 = np.asarray(group["indptr"][at : min(n, at + 1_000_000) + 1], dtype=np.int64)
         if len(ends) < 2 or (np.diff(ends) < 0).any() or ends[0] < 0 or ends[-1] > n_stored:
@@ -83,15 +101,3 @@ def _sparse(stored: Any, entries: int, matrix: RowSource) -> Iterator[Block]:
             yield Block(at + row, at + stop, part)
             row = stop
         at += len(ends) - 1
-
-
-def _turned(stored: Any, n: int) -> Iterator[Block]:
-    """A matrix stored by columns, turned round in memory."""
-    size = int(stored.group["data"].shape[0]) * 24
-    if size > COLUMNS_IN_MEMORY:
-        raise InputError(
-            f"The cells are stored by columns (CSC), and turning them round needs about {size / 1e9:.0f} GB of memory. "
-            f"Do it once where there is room: data.X = data.X.tocsr(); data.write_h5ad('cells_by_row.h5ad')."
-        )
-    turned = stored.to_memory().tocsr()
-    yield Block(0, n, Rows(turned.indptr.astype(np.int64), turned.indices, turned.data))

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from pertstack.data.cells.choice import Kind
-from pertstack.data.readers.matrices import RowSource
+from pertstack.data.readers.matrices import RowSource, StoredRows, SubsetRows
 
 LOOKED_AT, RUNS = 512, 16
 """Rows looked at, in this many runs spread over the file."""
 VALUES = 4 * 10**7
 """Values looked at, at most, where rows are long."""
+COLUMNS = 64
+"""Columns looked at where a file is stored by columns."""
 MANY = 10
 """Rows of one condition that replicate wells do not reach."""
 SOME = 3
@@ -48,12 +50,29 @@ class Look:
 
 def look_at(matrix: RowSource) -> Look:
     """Kind of values and share of zeros, from runs of rows spread over the file."""
+    values = _by_columns(matrix)
+    if values is not None:
+        return Look(kind_of(values), float(np.mean(values == 0)) if values.size else 0.0, len(values))
     n = matrix.shape[0]
     run = max(1, min(LOOKED_AT, VALUES // max(1, matrix.shape[1])) // RUNS)
     starts = np.unique(np.linspace(0, max(0, n - run), min(RUNS, -(-n // run))).astype(np.int64))
     parts = [matrix.rows(int(s), min(n, int(s) + run)) for s in starts]
     values = np.concatenate(parts) if parts else np.empty((0, matrix.shape[1]), dtype=np.float32)
     return Look(kind_of(values), float(np.mean(values == 0)) if values.size else 0.0, len(values))
+
+
+def _by_columns(matrix: RowSource) -> np.ndarray[Any, Any] | None:
+    """Some values of cells that are stored by columns: a row of such a file cannot be read without all of it."""
+    base = matrix.source if isinstance(matrix, SubsetRows) else matrix
+    stored = base.sparse() if isinstance(base, StoredRows) else None
+    if stored is None or stored.format != "csc":
+        return None
+    n, n_genes = base.shape
+    parts, wanted = [], max(1, min(COLUMNS, VALUES // max(1, n)))
+    rows = np.unique(np.linspace(0, max(0, n - 1), COLUMNS * LOOKED_AT // 16).astype(np.int64))
+    for gene in np.unique(np.linspace(0, max(0, n_genes - 1), wanted).astype(np.int64)):
+        parts.append(stored[:, int(gene) : int(gene) + 1].toarray()[rows])
+    return np.concatenate(parts, axis=1) if parts else None
 
 
 def kind_of(values: np.ndarray[Any, Any]) -> Kind:

@@ -119,9 +119,64 @@ class GroupSums:
             at, why, highest, deepest = _add_logs(*rows.parts, *into, log)
         self.highest, self.deepest = max(self.highest, highest), max(self.deepest, deepest)
         if why == _UNSORTED:
-            self.add(rows.sorted_from(at, self.n_genes), group[at:], half[at:], log=log)
+            try:
+                self.add(rows.sorted_from(at, self.n_genes), group[at:], half[at:], log=log)
+            except BadCell as bad:
+                raise BadCell(int(at) + bad.row) from None
         elif why != _FINE:
             raise BadCell(int(at))
+
+    def add_columns(
+        self,
+        columns: Rows,
+        group: Int64,
+        half: np.ndarray[Any, np.dtype[np.bool_]],
+        *,
+        first: int,
+        totals: np.ndarray[Any, np.dtype[np.float64]],
+        whole: bool,
+    ) -> None:
+        """Add some genes of all cells; ``count_cells`` then says once how many cells there were.
+
+        Parameters
+        ----------
+        columns, first : columns first, first + 1, ... of the matrix; ``indices`` are cells.
+        group, half : of every cell, as in ``add``.
+        totals : array, shape (n_cells,)
+            Counts of all genes of each cell; see ``add_totals``. Not used for logarithms.
+        whole : values are counts (also where logarithms of counts per 10,000 are summed).
+
+        Raises
+        ------
+        BadCell
+            As ``add``.
+        """
+        into = (first, group, half, totals, self.values)
+        log = self.space == "log1p"
+        at, cell, why, highest = _add_columns(*columns.parts, *into, log, whole)
+        self.highest = max(self.highest, highest)
+        if why == _UNSORTED:
+            rest = columns.sorted_from(at, len(group))
+            self.add_columns(rest, group, half, first=first + at, totals=totals, whole=whole)
+        elif why != _FINE:
+            raise BadCell(int(cell))
+
+    def count_cells(
+        self,
+        group: Int64,
+        half: np.ndarray[Any, np.dtype[np.bool_]],
+        totals: np.ndarray[Any, np.dtype[np.float64]],
+    ) -> None:
+        """Cells and depths of cells whose values came by columns."""
+        used = group >= 0
+        g, first, depth = group[used], half[used], totals[used].astype(np.int64)
+        np.add.at(self.n_cells, g, 1)
+        np.add.at(self.n_half, g[first], 1)
+        if self.space == "counts":
+            np.add.at(self.depth[:, 0], g, depth)
+            np.add.at(self.depth[:, 1], g, depth * depth)
+            np.add.at(self.depth[:, 2], g[first], depth[first])
+            self.deepest = max(self.deepest, float(depth.max(initial=0)))
 
     def merge(self, other: GroupSums) -> GroupSums:
         """Sums over the cells of both; the same bits in any order. Both must have the same groups, genes and space."""
@@ -186,11 +241,12 @@ class GroupSums:
 
 
 class BadCell(ValueError):
-    """A cell whose values cannot be summed; ``row`` is its position among the rows that were passed."""
+    """A cell whose values cannot be summed; ``row`` is its position among the rows that were passed, ``values`` what
+    it holds, where that is known."""
 
-    def __init__(self, row: int) -> None:
+    def __init__(self, row: int, values: np.ndarray[Any, Any] | None = None) -> None:
         super().__init__(f"row {row} cannot be summed")
-        self.row = row
+        self.row, self.values = row, np.empty(0) if values is None else values
 
 
 @dataclass(frozen=True)
@@ -321,3 +377,63 @@ def _add_logs(
         if first:
             n_half[g] += 1
     return 0, 0, highest, 0.0
+
+
+def add_totals(columns: Rows, totals: np.ndarray[Any, np.dtype[np.float64]]) -> None:
+    """Add the values of some columns to the totals of their cells."""
+    _add_totals(*columns.parts[1:], totals)
+
+
+@kernel
+def _add_totals(indices: Any, data: Any, totals: Any) -> None:
+    for k in range(len(data)):
+        if indices[k] >= 0 and indices[k] < len(totals):  # others are refused when they are summed
+            totals[indices[k]] += np.float64(data[k])
+
+
+@kernel
+def _add_columns(
+    indptr: Any,
+    indices: Any,
+    data: Any,
+    first_gene: int,
+    group: Any,
+    half: Any,
+    totals: Any,
+    values: Any,
+    log: bool,
+    whole: bool,
+) -> Any:
+    highest = 0.0
+    for column in range(len(indptr) - 1):
+        before = -1
+        for k in range(indptr[column], indptr[column + 1]):
+            if indices[k] < 0 or indices[k] >= len(group):
+                return column, 0, 1, highest
+            if indices[k] <= before:
+                return column, 0, 2, highest
+            before = indices[k]
+        j = first_gene + column
+        for k in range(indptr[column], indptr[column + 1]):
+            r, x = indices[k], np.float64(data[k])
+            g = group[r]
+            if g < 0:
+                continue
+            if not (x >= 0.0 and x < 4e15) or (whole and x != np.floor(x)):
+                return column, r, 1, highest
+            if log:
+                if whole:
+                    x = np.log1p(x * (1e4 / max(totals[r], 1.0)))
+                if x > 64.0:
+                    return column, r, 1, highest
+                v, square = np.int64(np.rint(x * 1073741824.0)), np.int64(np.rint(x * x * 16777216.0))
+            else:
+                v = np.int64(x)
+                square = v * v
+                values[g, j, 2] += v * np.int64(totals[r])
+            highest = max(highest, x)
+            values[g, j, 0] += v
+            values[g, j, 1] += square
+            if half[r]:
+                values[g, j, 3] += v
+    return 0, 0, 0, highest

@@ -115,7 +115,7 @@ def open_anndata(
             control_reference=made.reference,
             source_dtype=source_dtype,
             uns_reader=_UnsReader(path, kind),
-            notes=[*told, *made.notes, *parted, *named, *_by_columns(path, root, layers)],
+            notes=[*told, *made.notes, *parted, *named],
             made=made.made,
             counts_meant=made.counts,
             cells=made.cells,

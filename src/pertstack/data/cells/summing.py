@@ -1,0 +1,120 @@
+"""The one pass over the cells of a file: by rows, or by columns where they are stored so, with sums kept on the way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import InputError
+from pertstack._base.progress import remark, track
+from pertstack.data.cells.choice import Kind
+from pertstack.data.cells.groups import Groups, Mask
+from pertstack.data.cells.kept import KeptSums
+from pertstack.data.cells.reading import blocks, columns, n_blocks, sparse_of
+from pertstack.data.cells.sums import BadCell, GroupSums, Int64, Rows, Space, add_totals
+from pertstack.data.choices import Normalise
+from pertstack.data.readers.matrices import RowSource, StoredRows, SubsetRows
+
+
+def sum_cells(
+    matrix: RowSource, groups: Groups, kind: Kind, *, normalise: Normalise, names: pd.Index[Any], where: str
+) -> GroupSums:
+    """One pass over the cells (two where they are stored by columns); a run that was killed is gone on with.
+
+    Raises
+    ------
+    InputError
+        A cell has values of another kind than the others, or values that cannot be used.
+    """
+    space: Space = "log1p" if normalise == "mean_log1p" else "counts"
+    stored, group, half = _as_stored(matrix, groups)
+    sums = GroupSums.empty(groups.n_groups, matrix.shape[1], space)
+    kept = KeptSums.of(stored, (space, kind), (group, half))
+    first = kept.load(sums)
+    by_columns = (found := sparse_of(stored)) is not None and found.format == "csc"
+    if first:
+        what = "genes" if by_columns else "cells"
+        remark(f"{where}: the first {first:,} {what} were summed by a run that did not end; going on from there.")
+    try:
+        if by_columns:
+            assert isinstance(stored, StoredRows)
+            _sum_columns(stored, sums, kind, group=group, half=half, first=first, kept=kept)
+        else:
+            _sum_rows(stored, sums, kind, group=group, half=half, first=first, kept=kept)
+    except BadCell as bad:
+        kept.done()
+        cell = int(np.searchsorted(matrix.index, bad.row)) if stored is not matrix else bad.row  # type: ignore[attr-defined]
+        raise _unusable(names[cell], bad.values, kind, where) from None
+    kept.done()
+    sums.require_exact()
+    return sums
+
+
+def _as_stored(matrix: RowSource, groups: Groups) -> tuple[RowSource, Int64, Mask]:
+    """The file itself where the cells are some of its rows, in its order; rows that are left out have no group."""
+    if not isinstance(matrix, SubsetRows) or (np.diff(matrix.index) <= 0).any():
+        return matrix, groups.of_cell, groups.half
+    n = matrix.source.shape[0]
+    group, half = np.full(n, -1, dtype=np.int64), np.zeros(n, dtype=bool)
+    group[matrix.index], half[matrix.index] = groups.of_cell, groups.half
+    return matrix.source, group, half
+
+
+def _sum_rows(
+    matrix: RowSource, sums: GroupSums, kind: Kind, *, group: Int64, half: Mask, first: int, kept: KeptSums
+) -> None:
+    counting = kind in ("counts", "log1p_counts")
+    for block in track(blocks(matrix, first=first), "summing cells", n_blocks(matrix)):
+        cells = slice(block.start, block.stop)
+        try:
+            sums.add(_counted(block.rows, kind), group[cells], half[cells], log=counting)
+        except BadCell as bad:
+            ends = block.rows.indptr[bad.row : bad.row + 2]
+            raise BadCell(block.start + bad.row, block.rows.data[ends[0] : ends[1]]) from None
+        kept.keep(sums, block.stop)
+
+
+def _sum_columns(
+    matrix: StoredRows, sums: GroupSums, kind: Kind, *, group: Int64, half: Mask, first: int, kept: KeptSums
+) -> None:
+    """Depths of all cells first, where they are needed; then gene by gene."""
+    counting, totals = kind in ("counts", "log1p_counts"), np.zeros(len(group))
+    if counting:
+        for block in track(columns(matrix), "counting cells", n_blocks(matrix)):
+            add_totals(_counted(block.rows, kind), totals)
+    for block in track(columns(matrix, first=first), "summing genes", n_blocks(matrix)):
+        try:
+            part = _counted(block.rows, kind)
+            sums.add_columns(part, group, half, first=block.start, totals=totals, whole=counting)
+        except BadCell as bad:
+            raise BadCell(bad.row, block.rows.data[block.rows.indices == bad.row]) from None
+        kept.keep(sums, block.stop)
+    sums.count_cells(group, half, totals)
+
+
+def _counted(rows: Rows, kind: Kind) -> Rows:
+    """Logarithms of counts as counts."""
+    return rows if kind != "log1p_counts" else replace(rows, data=np.rint(np.expm1(rows.data.astype(np.float64))))
+
+
+def _unusable(name: object, values: np.ndarray[Any, Any], kind: Kind, where: str) -> InputError:
+    odd = values[~(np.isfinite(values) & (values >= 0))]
+    if len(odd):
+        return InputError(
+            f"{where}: cell {str(name)!r} has the value {odd[0]:g}, which is no expression. Remove such cells, or "
+            f"name the layer of counts with --treated-layer."
+        )
+    if kind in ("counts", "log1p_counts"):
+        part = values[values != np.rint(values)]
+        said = f"{part[0]:g}" if len(part) else f"{values.max(initial=0):g}"
+        return InputError(
+            f"{where}: cell {str(name)!r} has the value {said}, while the other cells hold counts: counts and "
+            f"logarithms are mixed, or the file is damaged. Put all cells on one scale first."
+        )
+    return InputError(
+        f"{where}: cell {str(name)!r} has the value {values.max(initial=0):g}, while the other cells hold logarithms: "
+        f"counts and logarithms are mixed, or the file is damaged. Put all cells on one scale first."
+    )
