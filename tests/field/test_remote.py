@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import json
 import threading
 import time
 
@@ -17,6 +18,7 @@ from pertstack._base import remote
 from pertstack._base.errors import InputError, MissingFileError
 from pertstack.data.readers.open import open_data
 from pertstack.study.evaluation_rows import matched_values
+from pertstack.study.study import Study
 from references import prediction_files as files
 
 fsspec = pytest.importorskip("fsspec")
@@ -68,6 +70,23 @@ def test_commands_take_addresses(world, memory, tmp_path):
     assert done.returncode == 0, done.stderr
     done = pertstack("evaluate", memory("truth.zarr"), f"other={memory('m.h5ad')}", cwd=tmp_path)
     assert done.returncode == 0 and "other" in done.stdout, done.stderr
+
+
+def test_splits_features_and_lists_are_taken_from_addresses(world, memory, tmp_path):
+    """Whatever a command takes as a file beside the data."""
+    system, names = fsspec.filesystem("memory"), sorted(world[1].index)
+    split = {"fold_0": {"train": names[9:], "test": names[:9]}, "fold_1": {"train": names[:9], "test": names[9:]}}
+    system.pipe("/bucket/kfold_splits.json", json.dumps(split).encode())
+    table = pd.DataFrame({"perturbation": names, "a": range(18), "b": 1.0})
+    system.pipe("/bucket/features.csv", table.to_csv(index=False).encode())
+    words = ("--plan", memory("kfold_splits.json"), "--features", memory("features.csv"))
+    done = pertstack("init", "study", "--data", memory("truth.h5ad"), *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    study = Study.open(tmp_path / "study")
+    assert study.folder.plan.n_folds == 2 and list(study.folder.side.features["user"].columns) == ["a", "b"]
+    said = ("--fitted-on", memory("kfold_splits.json"), "--scale", "treated")
+    done = pertstack("add", "study", "m", memory("m.h5ad"), *said, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -9,9 +9,9 @@ import re
 import shutil
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pertstack._base.digests import digest_json
 from pertstack._base.errors import InputError, MissingFileError, unknown_name
@@ -38,7 +38,7 @@ _OF_RUN = {
 }
 """What the keys of [run] are; of the others the few allowed words are checked."""
 Scale = Literal["treated", "delta"]
-Files = Literal["h5ad", "csv"]
+Files = Literal["h5ad", "csv", "cells"]
 _TOP = ("format", "name", "summary", "licence", "citation", "run", "needs", "params")
 _RUN = (
     "script",
@@ -132,6 +132,8 @@ def load_card(card: str | Path) -> ModelCard:
     _check_keys(path, run, _RUN)
     needs = _needs(path, content.get("needs", {}))
     _check_run(path, content, run)
+    if run.get("files") == "cells":
+        needs = replace(needs, cells=True)
     script = run.get("script")
     code = (path.parent / script).read_text(encoding="utf-8") if script else ""
     text_of = {key: str(content.get(key, "")) for key in ("summary", "licence", "citation")}
@@ -214,5 +216,5 @@ def _check_run(path: Path, content: Mapping[str, Any], run: Mapping[str, Any]) -
         raise InputError(f"{path}: 'requirements' build an environment, 'interpreter' names one. Give one of the two.")
     if run.get("scale", "treated") not in ("treated", "delta"):
         raise InputError(f"{path}: scale is {run['scale']!r}; a model predicts 'treated' or 'delta'.")
-    if run.get("files", "h5ad") not in ("h5ad", "csv"):
-        raise InputError(f"{path}: files is {run['files']!r}; the folder can hold 'h5ad' or 'csv' files.")
+    if run.get("files", "h5ad") not in get_args(Files):
+        raise InputError(f"{path}: files is {run['files']!r}; the folder can hold 'h5ad' or 'csv' files, or 'cells'.")

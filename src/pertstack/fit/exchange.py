@@ -25,6 +25,7 @@ from pertstack.fit import exchange_csv
 from pertstack.fit.card import ModelCard
 from pertstack.fit.sandbox import plain_file
 
+CELLS = "cells.h5ad"
 OUTPUTS = ("predictions.h5ad", "predictions.npz", exchange_csv.OUTPUT)
 FAR = 5.0  # standard deviations by which a typical gene's mean may differ from the fit rows before it is another scale
 
@@ -38,7 +39,14 @@ class Answer:
 
 
 def write_task(
-    folder: Path, card: ModelCard, fit: FitRows, predict: PredictRows, *, seed: int, params: dict[str, Any]
+    folder: Path,
+    card: ModelCard,
+    fit: FitRows,
+    predict: PredictRows,
+    *,
+    seed: int,
+    params: dict[str, Any],
+    cells: Any = None,
 ) -> None:
     """Write the input files and ``task.json``; samples to predict carry no treated values.
 
@@ -49,6 +57,7 @@ def write_task(
     fit, predict : rows to fit on and to predict.
     seed : handed to the model.
     params : plain JSON, handed to the model.
+    cells : single cells as AnnData, for a card that asks for them; see ``data.cells.raw``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in (*OUTPUTS, exchange_csv.EMBEDDING):
@@ -59,7 +68,10 @@ def write_task(
     else:
         _write(folder / "fit.h5ad", fit, features, fit.treated)
         _write(folder / "predict.h5ad", predict, features, None)
+        if cells is not None:
+            cells.write_h5ad(folder / CELLS)
     inputs = exchange_csv.INPUTS if card.files == "csv" else ("fit.h5ad", "predict.h5ad")
+    inputs = (*inputs, CELLS) if cells is not None else inputs
     task = {
         "format": 1,
         "model": card.name,

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import ConflictError, InputError, ModelFailedError, unknown_name
+from pertstack.data.cells.raw import RawCells
 from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.fit import sandbox
 from pertstack.fit.base import Needs
@@ -57,6 +58,7 @@ class ExternalModel:
         self.name, self.needs = self.card.name, self.card.needs
         self.folder: Path | None = None
         self._chosen, self._named = {**self.card.params, **params}, str(card)
+        self.raw_cells: RawCells | None = None  # set by the worker, where the study was made of cells
         self._rows: FitRows | None = None
         self._seed = 0
         self._embeddings: dict[str, Float32] = {}
@@ -104,9 +106,10 @@ class ExternalModel:
         place.mkdir(parents=True, exist_ok=True)
         log.write_text("", encoding="utf-8")
         python = interpreter_for(self.card, log)
-        write_task(folder, self.card, fit, predict, seed=self._seed, params=self._chosen)
+        cells = self._cells(fit)
+        write_task(folder, self.card, fit, predict, seed=self._seed, params=self._chosen, cells=cells)
         try:
-            run_program(self.card, python, folder, log)
+            run_program(self.card, python, folder, log, hidden=self._hidden())
             answer = read_answer(folder, self.card, fit, predict)
         except ModelFailedError as error:
             kept = sandbox.keep(folder, self.folder / "exchange") if self.folder else folder
@@ -118,8 +121,21 @@ class ExternalModel:
             shutil.rmtree(folder)
         return answer
 
+    def _cells(self, fit: FitRows) -> Any:
+        """Cells of the fit rows and their controls, where the card asks for them."""
+        if self.card.files != "cells":
+            return None
+        if self.raw_cells is None:
+            raise InputError(f"{self.name} learns from single cells, and the rows it was given were made of profiles.")
+        return self.raw_cells.of(fit)
 
-def run_program(card: ModelCard, python: str, folder: Path, log: Path) -> None:
+    def _hidden(self) -> list[Path]:
+        """The file of all cells, those of held-out samples among them."""
+        path = None if self.raw_cells is None else Path(self.raw_cells.path)
+        return [path] if path is not None and path.exists() else []
+
+
+def run_program(card: ModelCard, python: str, folder: Path, log: Path, *, hidden: Sequence[Path] = ()) -> None:
     """Run the program of a card on an exchange folder.
 
     Parameters
@@ -128,6 +144,7 @@ def run_program(card: ModelCard, python: str, folder: Path, log: Path) -> None:
     python : interpreter that the command may name.
     folder : of the exchange, where the program runs; the rest of a study is hidden from it.
     log : gets the command and its output.
+    hidden : files that are kept from it, beside the study.
 
     Raises
     ------
@@ -140,9 +157,9 @@ def run_program(card: ModelCard, python: str, folder: Path, log: Path) -> None:
         stream.write(f"$ {' '.join(command)}\n".encode())
     limits = sandbox.Limits(card.time_limit, card.memory, card.file_size)
     studies = [p for p in log.resolve().parents if (p / "study.toml").is_file()]
-    hidden = [p for study in studies for p in sorted(study.iterdir()) if p.is_dir() and p.name in PARTS_OF_A_STUDY]
+    parts = [p for study in studies for p in sorted(study.iterdir()) if p.is_dir() and p.name in PARTS_OF_A_STUDY]
     try:
-        code = sandbox.run(command, folder, log, limits=limits, hidden=hidden)
+        code = sandbox.run(command, folder, log, limits=limits, hidden=[*parts, *hidden])
     except OSError as error:
         raise ModelFailedError(
             f"{card.name}: {command[0]!r} cannot be started ({error}). See its card {card.path}."

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pertstack._base.digests import canonical_json, digest_json, keyed_hash64
 from pertstack._base.errors import InputError
 from pertstack._base.names import undotted
+from pertstack.data.cells.raw import RawCells
 from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.design.blocks import Block
 from pertstack.fit.registry import get_row
@@ -149,6 +150,7 @@ class JobRows:
     fit: FitRows
     blocks: Iterable[tuple[Block, PredictRows]]
     anchors: PredictRows | None = None  # rows that every fit of a model embeds, so that their frames can be aligned
+    cells: RawCells | None = None  # what the samples were made of, where that was cells
 
 
 @dataclass(frozen=True)

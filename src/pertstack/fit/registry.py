@@ -190,6 +190,8 @@ def available(row: RegistryRow, side: SideInformation, obs: pd.DataFrame | None 
         return "needs drug targets or perturbed genes, and the study has neither; provide a table of targets"
     if needs.graph and side.graph is None:
         return "needs a gene graph, and the study has none; provide an edge list of genes"
+    if needs.cells and obs is not None and "n_cells" not in obs:
+        return "learns from single cells, and the study was made of profiles; make it of a file of cells"
     return None
 
 

@@ -78,7 +78,7 @@ def run(command: Sequence[str], folder: Path, log: Path, *, limits: Limits, hidd
     folder : where it runs, and the only one it may write to (where bubblewrap works).
     log : file to which its output is appended.
     limits : of time, memory, file size and processes.
-    hidden : folders it must not see (only where bubblewrap works).
+    hidden : folders and files it must not see (only where bubblewrap works).
 
     Raises
     ------
@@ -132,7 +132,8 @@ def _boxed(command: Sequence[str], folder: Path, hidden: Sequence[Path]) -> list
         return list(command)
     words = [program, "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--proc", "/proc", "--tmpfs", "/dev/shm"]
     for path in hidden:
-        words += ["--tmpfs", str(path.resolve())]
+        there = str(path.resolve())
+        words += ["--tmpfs", there] if path.is_dir() else ["--ro-bind", "/dev/null", there]
     words += ["--bind", str(folder), str(folder), "--chdir", str(folder)]
     return [*words, "--unshare-net", "--unshare-pid", "--unshare-ipc", "--die-with-parent", "--", *command]
 

@@ -115,6 +115,8 @@ def _fit_and_commit(job: Job, setting: Setting, folder: Path, started: float) ->
     model = build(load_target(job.target), job.params, job.model)
     _give_place(model, folder, setting.plan_digest)
     rows: JobRows = setting.rows_for(job)
+    if hasattr(model, "raw_cells"):
+        model.raw_cells = rows.cells
     fit_ids = frozenset(rows.fit.obs.index)
     fitted_at = time.perf_counter()
     seed = job.seed(setting.seed)

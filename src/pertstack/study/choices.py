@@ -77,7 +77,7 @@ class DataChoices:
     """How a file is read."""
 
     control_layer: Annotated[str, Help("Layer with each sample's control.")] = "control"
-    treated_layer: Annotated[str | None, Help("Layer with treated profiles or counts; default X.")] = None
+    treated_layer: Annotated[str | None, Help("Layer with treated profiles or counts (raw: .raw); default X.")] = None
     delta: Annotated[bool, Help("Values are already differences from control.")] = False
     control: Annotated[Path | None, Help("Separate control file of parquet / CSV data.")] = None
     metadata: Annotated[Path | None, Help("Sample table of GCTX data (siginfo / instinfo).")] = None
@@ -154,11 +154,13 @@ class Choice:
     default: Any
 
     def held(self, value: Any) -> Any:
-        """A value as people give it, as the field holds it."""
+        """A value as people give it, as the field holds it; what lies at an address is copied."""
         if value is None:
             return self.default
         if self.kind == Path | None:
-            return Path(value)
+            from pertstack._base.remote import local  # not needed for help
+
+            return local(value)
         if self.kind == tuple[str, ...]:
             return (value,) if isinstance(value, str) else tuple(value)
         return value

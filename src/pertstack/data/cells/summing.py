@@ -70,7 +70,7 @@ def _sum_rows(
     for block in track(blocks(matrix, first=first), "summing cells", n_blocks(matrix)):
         cells = slice(block.start, block.stop)
         try:
-            sums.add(_counted(block.rows, kind), group[cells], half[cells], log=counting)
+            sums.add(counted(block.rows, kind), group[cells], half[cells], log=counting)
         except BadCell as bad:
             ends = block.rows.indptr[bad.row : bad.row + 2]
             raise BadCell(block.start + bad.row, block.rows.data[ends[0] : ends[1]]) from None
@@ -84,10 +84,10 @@ def _sum_columns(
     counting, totals = kind in ("counts", "log1p_counts"), np.zeros(len(group))
     if counting:
         for block in track(columns(matrix), "counting cells", n_blocks(matrix)):
-            add_totals(_counted(block.rows, kind), totals)
+            add_totals(counted(block.rows, kind), totals)
     for block in track(columns(matrix, first=first), "summing genes", n_blocks(matrix)):
         try:
-            part = _counted(block.rows, kind)
+            part = counted(block.rows, kind)
             sums.add_columns(part, group, half, first=block.start, totals=totals, whole=counting)
         except BadCell as bad:
             raise BadCell(bad.row, block.rows.data[block.rows.indices == bad.row]) from None
@@ -95,7 +95,7 @@ def _sum_columns(
     sums.count_cells(group, half, totals)
 
 
-def _counted(rows: Rows, kind: Kind) -> Rows:
+def counted(rows: Rows, kind: Kind) -> Rows:
     """Logarithms of counts as counts."""
     return rows if kind != "log1p_counts" else replace(rows, data=np.rint(np.expm1(rows.data.astype(np.float64))))
 

@@ -10,7 +10,7 @@ from typing import Any
 from pertstack._base.errors import InputError, MissingFileError
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
-from pertstack._base.remote import local
+from pertstack._base.remote import is_remote, local
 from pertstack.data.choices import Normalise
 from pertstack.predictions.importers import AddReport, add_predictions
 from pertstack.predictions.importers.cards import read_card
@@ -121,6 +121,8 @@ def _said(fitted_on: Any, folder: StudyFolder) -> Any:
     """What is said of the fit rows: a word, ids, or a split of other software."""
     if not isinstance(fitted_on, str | Path):
         return fitted_on
+    if is_remote(fitted_on):
+        fitted_on = local(fitted_on)
     found = fits_of_split(Path(fitted_on), folder)
     return read_fitted_on(fitted_on) if found is None else found
 

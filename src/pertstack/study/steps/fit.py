@@ -19,12 +19,15 @@ from pertstack._base.digests import keyed_hash64
 from pertstack._base.errors import ConflictError, InputError, first_few
 from pertstack._base.files import read_json, write_json
 from pertstack._base.progress import remark
+from pertstack.data.cells import CellChoice
+from pertstack.data.cells.raw import RawCells
 from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.design.blocks import Block
 from pertstack.design.plan.folds import FoldPlan
 from pertstack.design.plan.groups import apart
 from pertstack.design.plan.known import sharing
 from pertstack.design.provenance import FittedOn
+from pertstack.fit.card import load_card
 from pertstack.fit.cross_fit import cross_fit
 from pertstack.fit.jobs import Job, JobRecord, JobResult, JobRows, Scope, plan_jobs
 from pertstack.fit.registry import available, get_row, model_class
@@ -56,7 +59,7 @@ class StudyRows(_OfStudy):
 
     def __call__(self, job: Job) -> JobRows:
         anchors = anchor_rows(self.folder) if job.scope == "pooled" else None
-        return JobRows(fit_rows(self.folder, job), self._blocks(job), anchors)
+        return JobRows(fit_rows(self.folder, job), self._blocks(job), anchors, raw_cells(self.folder))
 
     def _blocks(self, job: Job) -> Iterator[tuple[Block, PredictRows]]:
         store = self.folder.store
@@ -113,6 +116,22 @@ class StudyDone(_OfStudy):
                     f'`pertstack withdraw {self.root} {job.model} --why "..."`, or use another name.'
                 )
         return len(there) == len(blocks)
+
+
+def raw_cells(folder: StudyFolder) -> RawCells | None:
+    """The file of cells that a study was made of, and how it was read; None where it was made of profiles."""
+    choices = folder.choices
+    if not choices.get("made"):
+        return None
+    options = {
+        "mapping": choices["map"],
+        "controls": choices.get("controls", "plate_mean"),
+        "control_label": choices.get("control_label"),
+        "treated_layer": choices.get("treated_layer"),
+        "cells": CellChoice.from_json(choices["cells"]),
+        "seed": choices["seed"],
+    }
+    return RawCells(str(choices["data"]), options)
 
 
 def predicted_blocks(store: PredictionStore, job: Job) -> list[Block]:
@@ -246,6 +265,7 @@ def cross_fit_study(
     """
     jobs = _study_jobs(folder, models, params=params, scope=scope, nested=nested)
     _note_planned(folder, jobs, scope)
+    _say_licences(models)
     remark(of_fit(folder, jobs, workers))
     return cross_fit(
         jobs,
@@ -261,6 +281,13 @@ def cross_fit_study(
         time_limit=time_limit,
         plan_digest=folder.plan.digest,
     )
+
+
+def _say_licences(models: Sequence[str]) -> None:
+    """Programs of others run under their licences, which whoever runs them should have seen."""
+    for row in map(get_row, models):
+        if row.kind == "external" and (licence := load_card(row.fixed["card"]).licence):
+            remark(f"{row.name} is somebody else's program. Licence: {licence}.")
 
 
 def _note_planned(folder: StudyFolder, jobs: Sequence[Job], scope: str) -> None:

@@ -273,6 +273,7 @@ def _facts(data: Path, file: DataFile, plan: FoldPlan, choices: StudyChoices) ->
         "support": list(choices.plan.support) or None,
         "seed": choices.plan.seed,
         "control_layer": None if how.delta else how.control_layer,
+        "treated_layer": how.treated_layer,
         "controls": how.controls,
         "control_label": list(how.control_label) or None,
         "delta": how.delta,

@@ -26,7 +26,7 @@ from pertstack.predictions.sources.embedding import RowEmbeddings
 from pertstack.predictions.sources.training_distance import COLUMN
 from pertstack.study.folder import StudyFolder
 from pertstack.study.new_samples import merged_side, open_new
-from pertstack.study.steps.fit import anchor_ids, anchor_rows, fit_rows
+from pertstack.study.steps.fit import anchor_ids, anchor_rows, fit_rows, raw_cells
 
 ROWS = 512
 
@@ -68,7 +68,7 @@ class NewSamples:
 
     def __call__(self, job: Job) -> JobRows:
         anchors = anchor_rows(self.folder) if job.scope == "pooled" else None
-        return JobRows(fit_rows(self.folder, job), self._blocks(job), anchors)
+        return JobRows(fit_rows(self.folder, job), self._blocks(job), anchors, raw_cells(self.folder))
 
     def _blocks(self, job: Job) -> Iterator[tuple[Block, PredictRows]]:
         side, order = load_side(self.place / "side"), self.file.var.index.get_indexer(pd.Index(self.folder.gene_names))
