@@ -43,7 +43,14 @@ class KeptSums:
 
     @classmethod
     def of(cls, matrix: RowSource, what: Sequence[str], arrays: Sequence[np.ndarray[Any, Any]]) -> KeptSums:
-        """For the cells of a matrix; ``what`` and ``arrays`` are what the sums depend on beside the file."""
+        """For the cells of a matrix.
+
+        Parameters
+        ----------
+        matrix : the cells, in a file or not.
+        what : words that the sums depend on beside the file.
+        arrays : arrays they depend on: the group of every cell, its half.
+        """
         if not isinstance(matrix, StoredRows):
             return cls(None)
         parts = [xxhash.xxh3_128_hexdigest(np.ascontiguousarray(a).data) for a in arrays]

@@ -26,7 +26,7 @@ class Block:
     rows: Rows
 
 
-def blocks(matrix: RowSource, *, first: int = 0, entries: int | None = None) -> Iterator[Block]:
+def blocks(matrix: RowSource, *, first: int = 0) -> Iterator[Block]:
     """The cells of a matrix from ``first`` to the end. One block is read ahead.
 
     Raises
@@ -34,12 +34,12 @@ def blocks(matrix: RowSource, *, first: int = 0, entries: int | None = None) -> 
     InputError
         The parts of the matrix do not fit together.
     """
-    stored, entries = sparse_of(matrix), ENTRIES if entries is None else entries
-    pieces = _dense(matrix, entries, first) if stored is None else _sparse(stored, matrix, entries=entries, first=first)
+    stored = sparse_of(matrix)
+    pieces = _dense(matrix, ENTRIES, first) if stored is None else _sparse(stored, matrix, entries=ENTRIES, first=first)
     yield from _ahead(pieces)
 
 
-def columns(matrix: StoredRows, *, first: int = 0, entries: int | None = None) -> Iterator[Block]:
+def columns(matrix: StoredRows, *, first: int = 0) -> Iterator[Block]:
     """A matrix that is stored by columns, some whole columns at a time: ``rows.indices`` are cells.
 
     Raises
@@ -48,7 +48,7 @@ def columns(matrix: StoredRows, *, first: int = 0, entries: int | None = None) -
         The parts of the matrix do not fit together.
     """
     stored = matrix.sparse()
-    yield from _ahead(_sparse(stored, matrix, entries=ENTRIES if entries is None else entries, first=first))
+    yield from _ahead(_sparse(stored, matrix, entries=ENTRIES, first=first))
 
 
 def _ahead(pieces: Iterator[Block]) -> Iterator[Block]:
@@ -64,11 +64,11 @@ def sparse_of(matrix: RowSource) -> Any | None:
     return matrix.sparse() if isinstance(matrix, StoredRows) else None
 
 
-def n_blocks(matrix: RowSource, *, entries: int | None = None) -> int:
+def n_blocks(matrix: RowSource) -> int:
     """About how many blocks there will be, for a progress bar."""
-    stored, entries = sparse_of(matrix), ENTRIES if entries is None else entries
+    stored = sparse_of(matrix)
     n = matrix.shape[0] * matrix.shape[1] if stored is None else int(stored.group["data"].shape[0])
-    return max(1, -(-n // entries))
+    return max(1, -(-n // ENTRIES))
 
 
 def _dense(matrix: RowSource, entries: int, first: int) -> Iterator[Block]:

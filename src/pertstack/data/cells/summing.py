@@ -24,6 +24,15 @@ def sum_cells(
 ) -> GroupSums:
     """One pass over the cells (two where they are stored by columns); a run that was killed is gone on with.
 
+    Parameters
+    ----------
+    matrix : values of the cells, (n_cells, n_genes).
+    groups : of every cell.
+    kind : what the values are.
+    normalise : how sums become profiles, which says what is summed.
+    names : of the cells, for messages.
+    where : the file, for messages.
+
     Raises
     ------
     InputError

@@ -140,8 +140,10 @@ class GroupSums:
 
         Parameters
         ----------
-        columns, first : columns first, first + 1, ... of the matrix; ``indices`` are cells.
-        group, half : of every cell, as in ``add``.
+        columns : some columns of the matrix; ``indices`` are cells.
+        first : gene of the first of these columns.
+        group : of every cell, as in ``add``.
+        half : of every cell, as in ``add``.
         totals : array, shape (n_cells,)
             Counts of all genes of each cell; see ``add_totals``. Not used for logarithms.
         whole : values are counts (also where logarithms of counts per 10,000 are summed).
@@ -167,7 +169,17 @@ class GroupSums:
         half: np.ndarray[Any, np.dtype[np.bool_]],
         totals: np.ndarray[Any, np.dtype[np.float64]],
     ) -> None:
-        """Cells and depths of cells whose values came by columns."""
+        """Cells and depths of cells whose values came by columns.
+
+        Parameters
+        ----------
+        group : array, shape (n_cells,)
+            As in ``add``.
+        half : array, shape (n_cells,), bool
+            As in ``add``.
+        totals : array, shape (n_cells,)
+            Counts of all genes of each cell.
+        """
         used = group >= 0
         g, first, depth = group[used], half[used], totals[used].astype(np.int64)
         np.add.at(self.n_cells, g, 1)

@@ -60,14 +60,14 @@ def features_of(fit, new):
     return codes, {CONTROL: torch.zeros(width), **{codes[n]: v for n, v in table.items()}}
 
 
-def held_back(names, share, seed):
+def _held_back(names, share, seed):
     """Whole perturbations for early stopping."""
     names = sorted(set(names))
     n = min(max(1, round(share * len(names))), len(names) - 1)
     return set(np.random.default_rng(seed).choice(names, size=n, replace=False))
 
 
-def as_anndata(x, gene, line, batch, var):
+def _as_anndata(x, gene, line, batch, var):
     obs = pd.DataFrame({"gene": gene, "cell_type": line, "gem_group": batch}).astype("category")
     obs.index = [f"c{i}" for i in range(len(obs))]
     out = anndata.AnnData(x, obs=obs, var=pd.DataFrame(index=list(var)))
@@ -75,7 +75,7 @@ def as_anndata(x, gene, line, batch, var):
     return out
 
 
-def train(place, p, seed, widths):
+def _train(place, p, seed):
     """``state tx train``, with the width and depth of the card."""
     backbone = "model.kwargs.transformer_backbone_kwargs"
     words = [
@@ -117,9 +117,9 @@ def main(folder):
 
     place = folder / "state"
     (place / "data").mkdir(parents=True)
-    as_anndata(logs, gene, line, plate, genes).write_h5ad(place / "data" / "fit.h5ad")
+    _as_anndata(logs, gene, line, plate, genes).write_h5ad(place / "data" / "fit.h5ad")
     torch.save(vectors, place / "features.pt")
-    back = held_back(gene[~control], p["validation_share"], seed)
+    back = _held_back(gene[~control], p["validation_share"], seed)
     few = "".join(
         f'[fewshot."screen.{c}"]\nval = {json.dumps(sorted(back & set(gene[line == c])))}\ntest = []\n'
         for c in sorted(set(line))
@@ -127,7 +127,7 @@ def main(folder):
     )
     head = f'[datasets]\nscreen = {json.dumps(str(place / "data"))}\n[training]\nscreen = "train"\n[zeroshot]\n'
     (place / "split.toml").write_text(head + few)
-    train(place, p, seed, len(vectors[CONTROL]))
+    _train(place, p, seed)
 
     wanted = sorted({(str(a), str(b)) for a, b in zip(new.obs["cell_line"], new.obs["perturbation"], strict=True)})
     rng, parts = np.random.default_rng(seed), []
@@ -136,7 +136,7 @@ def main(folder):
         parts += [(i, codes[perturbation], lines[name]) for i in rng.choice(pool, p["cells_per_target"])]
     parts += [(i, CONTROL, line[i]) for i in np.flatnonzero(control)]
     rows = np.array([i for i, _, _ in parts])
-    asked = as_anndata(logs[rows].toarray(), [g for _, g, _ in parts], [c for _, _, c in parts], plate[rows], genes)
+    asked = _as_anndata(logs[rows].toarray(), [g for _, g, _ in parts], [c for _, _, c in parts], plate[rows], genes)
     asked.write_h5ad(place / "asked.h5ad")
     checkpoints = place / "run" / "checkpoints"
     best = next(f for f in (checkpoints / "best.ckpt", checkpoints / "last.ckpt") if f.exists())
