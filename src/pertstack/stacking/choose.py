@@ -161,7 +161,7 @@ def choose(
     Raises
     ------
     InputError
-        The best single model is missing, so that there is nothing to compare with.
+        The best single model is missing, so that there is nothing to compare with; or no row has a primary score.
     """
     if BEST_SINGLE not in nested.final:
         why = "; ".join(str(f) for f in nested.failures if f.combiner == BEST_SINGLE) or "it was not among the fits"
@@ -169,6 +169,7 @@ def choose(
     if rule not in get_args(Rule):
         raise unknown_name("choice rule", rule, get_args(Rule))
     primary = parse_metric(primary or str(nested.settings["primary"])).name
+    _refuse_undefined(table, primary)
     there = [m for m in no_harm if parse_metric(m).name in table.metrics]
     there += [WITHIN_PLATE] if WITHIN_PLATE in table.metrics and WITHIN_PLATE not in there else []
     candidates = [c.name for c in nested.combiners if c.candidate and c.name in table.names]
@@ -217,6 +218,17 @@ def choose(
         critical=critical,
         constant=chosen in constant,
         picked=tuple(str(fit.weights()["facts"]["chosen"]) for fit in nested.fits[BEST_SINGLE].values()),
+    )
+
+
+def _refuse_undefined(table: ScoreTable, primary: str) -> None:
+    """A metric without a value anywhere would choose by position."""
+    if np.isfinite(table.values_by_name[:, table.column(primary)]).any():
+        return
+    raise InputError(
+        f"{primary} is undefined on every one of {table.n:,} rows, for every model, so nothing can be chosen by it. "
+        "(Metrics within plates need several perturbations on a plate, correlations need rows that vary, and retrieval "
+        "several perturbations.) Decide on another: `pertstack plan STUDY --primary r2_top20@pooled`."
     )
 
 
