@@ -55,9 +55,14 @@ CONTROL_KINDS = {
 }
 """Names of the control that are known without being told (upper or lower case), by what was done to them."""
 CONTROL_NAMES = frozenset().union(*CONTROL_KINDS.values())
-_NUMBERED = re.compile(r"(neg_?ctrl|non[-_ ]?targeting)[-_ ]?\d+")  # NegCtrl0, non-targeting_12
-_BLANKS = re.compile("[ \u00a0]+")  # tabs and line breaks are no blanks: such names are refused elsewhere
-_JOINS = frozenset("+|;&,/")
+_NUMBERED = re.compile(r"(neg_?ctrl|non[-_ ]?targeting|safe[-_ ]?targeting|ctrl|control)[-_ ]?\d+")
+"""NegCtrl0, non-targeting_12, control_1."""
+_BLANKS = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
+"""Blanks of any width; tabs and line breaks are none: such names are refused elsewhere."""
+_JOINS = frozenset("+|;&,/\uff0b\uff5c\uff1b\uff06\uff0c\uff0f")
+"""Characters that join names, in full width too."""
+_LOOSE = re.compile(r"_+|:|-|\.| (?:and|with|x|\u00d7) | ?\u00d7 ?")
+"""What joins names where every piece is itself a name in the data: ``A_B``, ``A:B``, ``A and B``."""
 _OPEN, _CLOSE = frozenset("([{"), frozenset(")]}")
 _BROAD = re.compile(r"(brd-[a-z]\d{8})-.+")  # Broad ids: the compound, then its batch
 _REPLICATE = re.compile(r"[\s_.\-]+(?:replicate|rep|r|batch|lot|copy|dup)[\s_.\-]*\d+$")
@@ -169,12 +174,18 @@ def perturbation_keys(names: Iterable[object]) -> dict[str, tuple[str, ...]]:
     """What each name means: equal for spellings of one perturbation.
 
     ``_`` is read as joining names where every piece is itself a name in these data, or where the same pieces occur in
-    another order.
+    another order; ``:``, ``-``, ``.``, ``and``, ``with`` and ``x`` where every piece is a name.
     """
     keys = {name: parts_of(name) for name in dict.fromkeys(map(str, names))}
     known = {p for key in keys.values() for p in key if len(key) > 1 or "_" not in p}
     loose: dict[tuple[str, ...], list[str]] = {}
     for name, key in keys.items():
+        apart = _LOOSE.split(key[0]) if len(key) == 1 else []
+        least = 2 if {"-", "."} & set(key[0]) else 1  # T-DM1 is one name beside T and DM1
+        words = all(len(p) >= least and any(c.isalpha() for c in p) for p in apart)
+        if len(apart) > 1 and known.issuperset(apart) and words:
+            keys[name] = tuple(sorted(apart))
+            continue
         pieces = [p for p in key[0].split("_") if not _NUMBERED.fullmatch(p.casefold())] if len(key) == 1 else []
         if "_" not in key[0] or not pieces or not all(any(c.isalpha() for c in p) for p in pieces):
             continue

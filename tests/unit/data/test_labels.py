@@ -28,6 +28,8 @@ from pertstack.design.plan.folds import FoldPlan
         ["ABC1_NegCtrl0", "NegCtrl0_ABC1", "ABC1"],
         ["A+B+C", "C+A+B", "B+C+A"],
         ["nilotinib/ruxolitinib", "ruxolitinib/nilotinib"],
+        ["A\uff0bB", "B\u2009+\u2009A", "A\u3000+ B", "A+B"],  # full width, blanks of any width
+        ["ABC1", "ABC1+control_1", "ctrl2+ABC1", "ABC1+safe-targeting_3"],
     ],
 )
 def test_spellings_of_one_perturbation(spelt):
@@ -39,8 +41,20 @@ def test_spellings_of_one_perturbation(spelt):
 
 
 @pytest.mark.parametrize(
+    "joined", ["AB1:CD2", "CD2-AB1", "AB1.CD2", "CD2__AB1", "AB1 and CD2", "AB1 x CD2", "CD2 \u00d7 AB1"]
+)
+def test_other_marks_join_where_every_piece_is_a_name(joined):
+    assert perturbation_keys([joined, "AB1", "CD2"])[joined] == ("AB1", "CD2")
+    assert perturbation_keys([joined, "AB1+CD2"])[joined] == ("AB1", "CD2")
+    assert len(perturbation_keys([joined, "AB1"])[joined]) == 1  # CD2 is no name here
+
+
+@pytest.mark.parametrize(
     "different",
     [
+        ["T-DM1", "T", "DM1"],
+        ["NKX2-1", "NKX2", "1"],
+        ["A-B", "B-A"],
         ["A", "B", "A+B"],
         ["drug00", "DRUG-00"],  # alike, but a person decides
         ["(+)-catechin", "(-)-catechin"],

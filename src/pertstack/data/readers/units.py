@@ -19,6 +19,7 @@ _NUMBER = re.compile(r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s
 _MISSING = {"", "nan", "none", "na", "n/a", "null", "-666", "-666.0", "-666 -666", "<na>"}
 _MOLAR = {"m": 1e6, "mm": 1e3, "um": 1.0, "nm": 1e-3, "pm": 1e-6, "fm": 1e-9}
 _MOLAR_WORDS = {"molar": 1e6, "millimolar": 1e3, "micromolar": 1.0, "nanomolar": 1e-3, "picomolar": 1e-6}
+_MOLAR_WORDS |= {"mol/l": 1e6, "mmol/l": 1e3, "umol/l": 1.0, "nmol/l": 1e-3, "pmol/l": 1e-6}
 _OTHER = {
     "mg/ml",
     "ug/ml",
