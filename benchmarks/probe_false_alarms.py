@@ -234,13 +234,13 @@ def _predicted(w: World, fit: Fit, test: Array, seen: Array) -> Array:
     return out
 
 
-def looks(first: int, worlds: int) -> None:
+def looks(first: int, worlds: int, honest_only: bool) -> None:
     """Tables of the probes after a look."""
     honest: dict[str, dict[str, Counter[str]]] = {}
     power: dict[str, dict[str, Counter[str]]] = {}
     for i in range(first, first + worlds):
         w = World(i)
-        for share in SHARES if (i - first) % 3 == 0 else SHARES[:1]:
+        for share in SHARES if (i - first) % 3 == 0 and not honest_only else SHARES[:1]:
             for name, codes in look(w, share).items():
                 keys = [(power, f"{name}, {share:.0%} seen")] if share else [(honest, name), (honest, "all")]
                 for counts, key in keys:
@@ -248,6 +248,8 @@ def looks(first: int, worlds: int) -> None:
                         counts.setdefault(key, {p: Counter() for p in AFTER})[which][code] += 1
     print("After a look, honest models accused, of those that could be tested.")
     table("model", honest, AFTER)
+    if honest_only:
+        return
     print("\nModels whose final fit saw rows of the test, accused.")
     table("model", power, AFTER)
 
@@ -273,10 +275,11 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=210, help="0 to 209 were looked at while the probes were mended")
     parser.add_argument("--design", choices=DESIGNS, help="only worlds of this design")
     parser.add_argument("--look", action="store_true", help="the probes of the test after a look")
+    parser.add_argument("--honest", action="store_true", help="with --look: honest models alone, a third of the time")
     options = parser.parse_args()
     started = time.perf_counter()
     if options.look:
-        looks(options.first, options.worlds)
+        looks(options.first, options.worlds, options.honest)
         print(f"\n{options.worlds} worlds from {options.first}, seed {SEED}, {time.perf_counter() - started:.0f} s.")
         return
     by: dict[str, dict[str, dict[str, Counter[str]]]] = {"model": {}, "design": {}, "perturbations": {}, "all": {}}
