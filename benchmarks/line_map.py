@@ -2,8 +2,8 @@
 
     LINE_MAP=out.json LINE_MAP_FILES=/repo/src/a.py:/repo/src/b.py python -m pytest -p line_map tests/unit
 
-The map is ``{"lines": {file: {line: [test]}}, "seconds": {test: s}}``. What runs while a file is imported belongs to no
-test and is left out.
+The map is ``{"lines": {name of a file: {line: [test]}}, "seconds": {test: s}}``. What runs while a file is imported
+belongs to no test and is left out.
 """
 
 from __future__ import annotations
@@ -60,5 +60,5 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_sessionfinish() -> None:
     """Write the map."""
-    lines = {file: {n: sorted(tests) for n, tests in at.items()} for file, at in _seen.items()}
+    lines = {Path(file).name: {n: sorted(tests) for n, tests in at.items()} for file, at in _seen.items()}
     Path(os.environ["LINE_MAP"]).write_text(json.dumps({"lines": lines, "seconds": _seconds}), encoding="utf-8")

@@ -6,6 +6,7 @@ first. Survivors are printed with line and change, to be judged: a hole in the t
 
     python benchmarks/random_mutants.py                  # 100 of them, seed 0
     python benchmarks/random_mutants.py --n 20 --seed 3 --room ledger   # the same 20 as in a whole run of seed 3
+    python benchmarks/random_mutants.py --room store --maps /tmp/maps --skip 7   # in pieces: maps kept, 7 were tried
 """
 
 from __future__ import annotations
@@ -31,24 +32,38 @@ ENOUGH = 0.9
 ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "store": (
         ("predictions/store/*.py",),
-        ("tests/unit/predictions", "tests/golden", "tests/laws/test_store_laws.py"),
+        (
+            *(f"tests/unit/predictions/test_{n}.py" for n in ("store", "align", "reading", "audit", "some_rows")),
+            "tests/unit/predictions/test_faults.py",
+            "tests/unit/predictions/test_zarr_tables.py",
+            "tests/golden",
+            "tests/laws/test_store_laws.py",
+        ),
     ),
     "ledger": (
         ("design/ledger.py", "design/analysis_plan.py"),
-        (
-            "tests/unit/design/test_ledger.py",
-            "tests/unit/design/test_analysis_plan.py",
-            "tests/unit/verdict/test_looks.py",
-        ),
+        (*(f"tests/unit/{n}.py" for n in ("design/test_ledger", "design/test_analysis_plan", "verdict/test_looks")),),
     ),
     "choice": (
         ("stacking/choose.py", "stacking/panel.py", "stacking/constants.py"),
-        ("tests/unit/stacking", "tests/pitfalls/test_combining.py"),
+        (
+            *(f"tests/unit/stacking/test_{n}.py" for n in ("nested_and_choice", "other_primaries", "conditions")),
+            "tests/unit/stacking/test_nested_cautions.py",
+        ),
     ),
-    "inference": (("_stats/*.py",), ("tests/unit/verdict",)),
+    "inference": (
+        ("_stats/*.py",),
+        (
+            *(f"tests/unit/verdict/test_{n}.py" for n in ("inference", "inference_null", "inference_wild", "several")),
+            *(f"tests/unit/verdict/test_{n}.py" for n in ("intervals", "resampling", "decision", "replicates")),
+        ),
+    ),
     "metrics": (
         ("reduce/metrics/*.py", "reduce/score.py", "reduce/score_table.py"),
-        ("tests/unit/reduce", "tests/laws/test_moment_laws.py"),
+        (
+            *(f"tests/unit/reduce/test_{n}.py" for n in ("metrics", "ranks", "effect_weights", "score", "matched")),
+            *(f"tests/unit/reduce/test_{n}.py" for n in ("beyond_samples", "diversity", "controls")),
+        ),
     ),
 }
 """Files below src/pertstack, and where their tests are."""
@@ -145,7 +160,7 @@ class Paths:
     def tests_of(self, change: Change) -> list[str]:
         """Tests that come by a change, the fastest first; of a line that runs at import, those that use the file, or
         all of the room."""
-        there = self.lines.get(str(change.file), {})
+        there = self.lines.get(change.file.name, {})
         stop = change.line + change.old.count("\n")
         found = {t for n in range(change.line, stop + 1) for t in there.get(str(n), ())}
         if not found and change.at_import:
@@ -153,10 +168,13 @@ class Paths:
         return sorted(found, key=lambda t: (self.seconds[t], t))
 
 
-def paths_of(tree: Path, room: str) -> Paths | None:
-    """Run the tests of a room once without any change; None when they are red."""
+def paths_of(tree: Path, room: str, maps: Path | None) -> Paths | None:
+    """Run the tests of a room once without any change; None when they are red. ``maps``: where what was found is
+    kept."""
     files = [str(f) for glob in ROOMS[room][0] for f in sorted((tree / "src" / "pertstack").glob(glob))]
-    out = tree / f"{room}.json"
+    out = (maps or tree) / f"{room}.json"
+    if out.exists():
+        return Paths(**json.loads(out.read_text(encoding="utf-8")))
     more = {"LINE_MAP": str(out), "LINE_MAP_FILES": os.pathsep.join(files)}
     if _pytest(tree, ["-p", "line_map", *ROOMS[room][1]], more, None) != 0:
         return None
@@ -196,6 +214,8 @@ def main() -> int:
     parser.add_argument("--n", type=int, default=100, help="over all rooms, or of --room")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--room", choices=sorted(ROOMS), help="one room only")
+    parser.add_argument("--skip", type=int, default=0, help="how many of the draw were tried before")
+    parser.add_argument("--maps", type=Path, help="an existing folder that keeps which tests come by which line")
     given = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants.") as folder:
@@ -208,7 +228,7 @@ def main() -> int:
             if given.room not in (None, room):
                 continue
             n = given.n if given.room else _share(given.n, len(ROOMS), i)
-            dead = tried(tree, room, n, given.seed)
+            dead = tried(tree, room, given, n)
             if dead is None:
                 print(f"without any change the tests of {room} are RED")
                 return 1
@@ -218,16 +238,16 @@ def main() -> int:
     return int(drawn - survivors < ENOUGH * drawn)
 
 
-def tried(tree: Path, room: str, n: int, seed: int) -> list[bool] | None:
+def tried(tree: Path, room: str, given: argparse.Namespace, n: int) -> list[bool] | None:
     """Draw mutants of one room and try each; whether each was killed, or None when the tests are red without any."""
-    paths = paths_of(tree, room)
+    paths = paths_of(tree, room, given.maps)
     if paths is None:
         return None
     source = tree / "src" / "pertstack"
     there = [c for glob in ROOMS[room][0] for f in sorted(source.glob(glob)) for c in changes_of(room, f)]
     print(f"{room}: {len(paths.seconds)} tests, {sum(paths.seconds.values()):.0f} s; {len(there)} mutants", flush=True)
     dead = []
-    for change in random.Random(f"{seed} {room}").sample(there, min(n, len(there))):
+    for change in random.Random(f"{given.seed} {room}").sample(there, min(n, len(there)))[given.skip :]:
         text = change.file.read_text(encoding="utf-8")
         change.file.write_text(change.applied(text), encoding="utf-8")
         dead.append(killed(tree, change, paths))

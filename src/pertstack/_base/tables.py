@@ -78,6 +78,7 @@ def _columnar(path: Path, suffix: str) -> pd.DataFrame:
             table = pa.parquet.read_table(path)
         else:
             table = pa.feather.read_table(str(path))
+            table.validate(full=True)  # forged offsets of texts are followed to anywhere in the memory
             refuse_repeats(path, table.schema.names)
         return table.to_pandas()  # type: ignore[no-any-return]
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:

@@ -10,12 +10,16 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.feather
 import pytest
 
 from pertstack._base import tried_first as module
 from pertstack._base.errors import InputError
+from pertstack._base.tables import read_table
 from pertstack._base.tried_first import tried_first
 from pertstack._base.walk_hdf5 import walk
+from pertstack.predictions.importers.opening import open_file
 
 HERE = "test_tried_first"
 
@@ -126,3 +130,28 @@ def test_no_file_of_another_is_tried(tmp_path, monkeypatch):
     """A folder (zarr) is not."""
     monkeypatch.setattr(subprocess, "run", None)
     tried_first(tmp_path, f"{HERE}:fine")
+
+
+@pytest.mark.parametrize("reader", [lambda p: list(open_file(p).chunks()), read_table], ids=["add", "side table"])
+def test_forged_offsets_of_texts_are_not_followed(tmp_path, reader):
+    """pyarrow reads a text from wherever its offset says, unless it is asked to look first."""
+    path = tmp_path / "theirs.feather"
+    pa.feather.write_feather(pa.table({"sample_id": ["a", "bb", "ccc"], "G0": [1.0, 2.0, 3.0]}), path, "uncompressed")
+    raw = path.read_bytes()
+    offsets = np.array([0, 1, 3, 6], dtype="<i4").tobytes()
+    assert raw.count(offsets) == 1
+    path.write_bytes(raw.replace(offsets, np.array([0, -(10**9), 10**9, 6], dtype="<i4").tobytes()))
+    with pytest.raises(InputError, match=r"theirs\.feather"):
+        reader(path)
+
+
+def test_a_batch_that_asks_for_a_terabyte_is_refused_in_the_child(tmp_path):
+    """The unpacked length of a compressed buffer stands before it, and room is made for it first."""
+    path = tmp_path / "theirs.feather"
+    table = pa.table({"sample_id": [str(i) for i in range(5000)], "G0": np.zeros(5000)})
+    pa.feather.write_feather(table, path, "zstd")
+    raw, told = path.read_bytes(), (8 * 5000).to_bytes(8, "little")
+    at = raw.index(told)
+    path.write_bytes(raw[:at] + (10**12).to_bytes(8, "little") + raw[at + 8 :])
+    with pytest.raises(InputError, match=r"theirs.feather cannot be read: it asks for more than 1 GB"):
+        open_file(path)

@@ -62,7 +62,9 @@ def open_arrow_predictions(path: Path) -> PredictionFile:
     def read(columns: list[str]) -> Any:
         # a buffer as long as the whole record batch is asked for, of which only the wanted columns are filled: next to
         # nothing with the system's allocator (the command line sets it), resident memory with pooling ones
-        return pa.feather.read_table(str(path), columns=columns, memory_map=False, use_threads=False)
+        table = pa.feather.read_table(str(path), columns=columns, memory_map=False, use_threads=False)
+        table.validate(full=True)  # forged offsets of texts are followed to anywhere in the memory
+        return table
 
     return _columnar(path, schema, read)
 
