@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pertstack._base.errors import CorruptionError
-from pertstack.design.ledger import START, TORN, Ledger
+from pertstack.design.ledger import START, TORN, Entry, Ledger
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -169,3 +169,24 @@ def test_a_crash_between_the_line_and_its_witness_is_no_cut(witnessed: Ledger) -
     witnessed.append("note")
     assert len(witnessed.entries()) == 7 and witnessed.head in witnessed.witness.read_text()
     assert json.loads(witnessed.witness.read_text())["format"] == 1
+
+
+@pytest.mark.parametrize("value", ["[]", "7", "{}", '{"index": 5}', "null"])
+def test_json_that_is_no_entry_is_named_wherever_it_is(ledger: Ledger, value: str) -> None:
+    lines = lines_of(ledger)
+    facts = json.dumps({**json.loads(lines[2]), "facts": [1]})
+    for wrong, line in ((value, 3), (value, 6), (facts, 3)):
+        ledger.path.write_text("\n".join([*lines[: line - 1], wrong, *lines[line:]]) + "\n")
+        assert (ledger.verify()[0].code, ledger.verify()[0].numbers["line"]) == ("ledger_unreadable", line)
+
+
+def test_only_an_entry_about_a_torn_line_excuses_one(ledger: Ledger) -> None:
+    """Facts like those of such an entry under another kind are somebody's."""
+    ledger.path.write_bytes(ledger.path.read_bytes() + b'{"torn')
+    ledger.append("note", n=9)
+    lines = lines_of(ledger)
+    entry = json.loads(lines[6])
+    assert entry["kind"] == TORN
+    forged = Entry.make(5, entry["time"], entry["who"], kind="note", facts=entry["facts"], previous=entry["previous"])
+    ledger.path.write_text("\n".join([*lines[:6], json.dumps(forged.to_json())]) + "\n")
+    assert ledger.verify()[0].code == "ledger_unreadable"

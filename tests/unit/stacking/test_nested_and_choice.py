@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
+from pertstack.stacking import choose as choose_module
 from pertstack.stacking.choose import choice_in_words, choose
 from pertstack.stacking.combiners.mean import Mean
 from pertstack.stacking.constants import constant_models, is_constant
@@ -300,3 +302,15 @@ def test_the_sentence_names_what_its_gain_is_over():
     assert f"as picked without each fold ({', '.join(choice.picked)};" in said and "best in hindsight" in said
     alone = dataclasses.replace(choice, picked=(choice.best_single,) * 3)
     assert f"over {choice.best_single} on r2_top20@pooled" in choice_in_words(alone)
+
+
+@pytest.mark.parametrize("gain, passes", [(0.4, False), (-0.4, False)])
+def test_without_enough_groups_no_gain_passes_however_sure_it_looks(monkeypatch, gain, passes):
+    """Nothing varies between the few groups, so the standard error is 0; the critical value is infinite."""
+    panel = SimpleNamespace(gains={"mean": [SimpleNamespace(value=gain, se=0.0)]}, score=lambda name: 0.5)
+    nested = SimpleNamespace(combiner=lambda name: SimpleNamespace(complexity=1))
+    monkeypatch.setattr("pertstack.stacking.choose._rounding", lambda panel, name: 1e-9)
+    found = choose_module._rung(panel, nested, "mean", critical=np.inf, why="")
+    assert (found.bound, found.passed) == (-np.inf, passes)
+    sure = choose_module._rung(panel, nested, "mean", critical=2.0, why="")
+    assert (sure.bound, sure.passed) == (gain, gain > 0)

@@ -17,6 +17,7 @@ from pertstack._stats.group_sums import GroupSums, resample
 from pertstack._stats.intervals import difference_to_best, difference_to_fixed, interval, intervals
 from pertstack._stats.multiple import bbc, corrected_resampled_t, max_t, model_confidence_set
 from pertstack._stats.sign_flips import flip_interval, flip_p
+from pertstack._stats.versus_best import bounds_to_best
 
 Array = np.ndarray[Any, Any]
 
@@ -387,3 +388,18 @@ def test_near_copies_that_differ_in_one_group_have_no_interval_instead_of_a_huge
     for found in (alone, best):
         assert found.value == pytest.approx(0.0125, abs=1e-5) and found.ci is None, found
     assert "few of them that differ" in alone.cautions[0]
+
+
+def test_flips_of_one_group_or_none_say_nothing() -> None:
+    for total, count in ((np.array([3.0]), np.array([2.0])), (np.zeros(0), np.zeros(0))):
+        assert flip_interval(total, count, 0.95) == (-np.inf, np.inf) and flip_p(total, count) == 1.0
+
+
+@pytest.mark.parametrize("n_groups", [8, 40])
+def test_the_best_of_a_pool_compared_with_that_pool_gains_nothing_for_sure(n_groups: int) -> None:
+    """Its difference to itself is 0 exactly: p is 1, whatever the others are like."""
+    values = rng(5).normal(size=(3, n_groups)) + np.array([[0.0], [0.1], [9.0]])
+    (found,) = bounds_to_best(
+        values, np.arange(3), np.arange(n_groups), rows=[2], rng=rng(6), level=0.95, resamples=400
+    )
+    assert (found.value, found.p, found.hi) == (0.0, 1.0, 0.0)
