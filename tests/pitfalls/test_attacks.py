@@ -159,3 +159,14 @@ def test_an_edited_calibration_is_refused_and_not_mended_in_silence(stacked):
         stacked.calibrate()
     stacked.stack(["mean", "simplex"])
     assert stacked.calibrate().primary != "mse_all"
+
+
+@pytest.mark.parametrize("also", ["nothing else", "seals"])
+def test_no_board_is_shown_beside_a_ledger_that_is_gone(judged, also):
+    """Without a line about seals every file counted as one from before there were seals."""
+    (judged.folder.root / "ledger.jsonl").unlink()
+    if also == "seals":
+        shutil.rmtree(judged.folder.path("seals"))
+    with pytest.raises(CorruptionError, match=r"ledger.jsonl"):
+        ps.Study.open(judged.folder.root).leaderboard()
+    assert [f for f in judged.audit() if f.severity == "error"]

@@ -214,6 +214,7 @@ def unsealed_results(folder: StudyFolder) -> list[str]:
     """Names of result files of the verdict that are not as last sealed; none in a study that never was sealed."""
     entries = folder.ledger.of_kind(SEALED)
     if not entries:
+        folder.ledger.require_whole()  # none, or cut to where there were none
         return []
     seals = [e for e in entries if e.facts["step"] == "verdict"]
     known = dict(seals[-1].facts["files"]) if seals else {}
