@@ -27,7 +27,7 @@ def line(seed: int, study: Study) -> str:
     cells = []
     for metric in SHOWN:
         versus = row.versus(parse_metric(metric).name)
-        cells.append(f"{number(versus.difference, sign=True)} {interval(versus.ci, sign=True)}" if versus else "")
+        cells.append(f"{number(versus.value, sign=True)} {interval(versus.ci, sign=True)}" if versus else "")
     said = board.headline.rsplit(": ", 1)[-1].rstrip(".")
     return f"| {seed} | {board.chosen} | {board.best_single} | {' | '.join(cells)} | {said} | {board.test_looks} |"
 

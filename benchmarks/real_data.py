@@ -85,7 +85,7 @@ def markdown(study: Study) -> str:
     for row in board.ranked():
         cells = [row.score(c) for c in COLUMNS]
         gain, main = row.versus(board.primary), row.score(board.primary)
-        told = f"{number(gain.difference, sign=True)} {interval(gain.ci, sign=True)}" if gain else ""
+        told = f"{number(gain.value, sign=True)} {interval(gain.ci, sign=True)}" if gain else ""
         values = [f"{number(c.value)} {interval(c.ci)}".strip() if c else "" for c in cells]
         lines.append(
             f"| {'▸' if row.name == board.chosen else ''} | {row.name} | {row.kind} | {' | '.join(values)} | {told} "

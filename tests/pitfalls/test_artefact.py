@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pertstack._stats.estimate import Difference
 from pertstack.verdict.gain.decompose import decompose
-from pertstack.verdict.gain.parts import Difference
 from realdata import real_data
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

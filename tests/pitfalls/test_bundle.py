@@ -17,8 +17,10 @@ from pertstack._base.digests import with_own_digest
 from pertstack._base.errors import InputError
 from pertstack.design.ledger import Entry
 from pertstack.reduce.score_table import ScoreTable
+from pertstack.study.bundle_archive import archived, with_manifest
+from pertstack.study.for_the_paper import METHODS, methods_paragraph
 from pertstack.study.seals import sealed_verdict
-from pertstack.study.steps.bundle import METHODS, _archive, _with_manifest, methods_paragraph, verify_bundle
+from pertstack.study.steps.bundle import verify_bundle
 
 
 @pytest.fixture(scope="module")
@@ -81,15 +83,15 @@ def mutate(rng, raw, older):
     name = str(rng.choice(names))
     if kind == "put back":
         name = str(rng.choice([n for n in names if n in old and old[n] != files[n]]))
-        return _archive({**files, name: old[name]}), {name}
+        return archived({**files, name: old[name]}), {name}
     if kind == "delete":
         del files[name]
-        return _archive(files), {name}
+        return archived(files), {name}
     if kind == "swap":
         other = str(rng.choice([n for n in names if n != name and files[n] != files[name]]))
-        return _archive({**files, name: files[other], other: files[name]}), {name, other}
+        return archived({**files, name: files[other], other: files[name]}), {name, other}
     if kind == "add":
-        return _archive({**files, "extra.json": b"{}"}), {"extra.json"}
+        return archived({**files, "extra.json": b"{}"}), {"extra.json"}
     if kind == "raw byte":
         at = int(rng.integers(len(raw)))
         return raw[:at] + bytes([raw[at] ^ (1 << int(rng.integers(8)))]) + raw[at + 1 :], set()
@@ -99,7 +101,7 @@ def mutate(rng, raw, older):
     digits = [i for i, c in enumerate(content) if chr(c).isdigit()] if kind == "value" else []
     at = int(rng.choice(digits)) if digits else int(rng.integers(len(content)))
     content[at] = (content[at] - 48 + 1 + int(rng.integers(8))) % 10 + 48 if digits else content[at] ^ 1
-    return _archive({**files, name: bytes(content)}), {name}
+    return archived({**files, name: bytes(content)}), {name}
 
 
 def attack(seeds, bundled, tmp_path):
@@ -141,7 +143,7 @@ def better_scores(content, name, tmp_path):
 def test_edited_scores_under_a_new_manifest_are_told_by_the_seal_and_by_the_derivation(bundled, tmp_path):
     files = members(bundled[1])
     scores, name = "results/test_scores.npz", bundled[0].leaderboard().chosen
-    found = verify(tmp_path, _archive(_with_manifest({**files, scores: better_scores(files[scores], name, tmp_path)})))
+    found = verify(tmp_path, archived(with_manifest({**files, scores: better_scores(files[scores], name, tmp_path)})))
     assert scores in errors(found), "the seal knows its digest"
     assert "board_not_derived" in {f.code for f in found.findings} and found.headline != bundled[0].headline()
 
@@ -154,7 +156,7 @@ def test_an_edited_board_whose_seal_was_edited_too_is_told_by_the_ledger_and_by_
     seal = json.loads(files["seals/verdict.json"])
     seal["files"]["results/leaderboard.json"]["sha256"] = hashlib.sha256(text).hexdigest()
     edited = {**files, "results/leaderboard.json": text, "seals/verdict.json": json.dumps(seal).encode()}
-    found = verify(tmp_path, _archive(_with_manifest(edited)))
+    found = verify(tmp_path, archived(with_manifest(edited)))
     assert {"seals/verdict.json", "results/leaderboard.json"} <= errors(found)
     assert found.headline == bundled[0].headline(), "what is printed is derived, not read"
 
@@ -183,9 +185,9 @@ def test_a_ledger_written_anew_with_fewer_looks_is_told_without_and_surely_with_
     text, head = rechained(b"\n".join(lines), first)
     witness = json.dumps(with_own_digest({"format": 1, "ledger_head": head})).encode()
     edited = {**files, "ledger.jsonl": text, "seals/head.json": witness}
-    found = verify(tmp_path, _archive(_with_manifest(edited)))
+    found = verify(tmp_path, archived(with_manifest(edited)))
     assert not found.is_sound
-    noted = verify(tmp_path, _archive(_with_manifest(edited)), expect_head=sealed_verdict(study.folder))
+    noted = verify(tmp_path, archived(with_manifest(edited)), expect_head=sealed_verdict(study.folder))
     assert "ledger_not_as_noted" in {f.code for f in noted.findings}
 
 

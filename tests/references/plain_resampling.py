@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from pertstack._stats.estimate import Difference
 from pertstack._stats.multiple import bbc, max_t, model_confidence_set
-from pertstack.verdict.gain.parts import Difference
 
 
 class PlainResampling:

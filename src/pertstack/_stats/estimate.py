@@ -41,6 +41,17 @@ class Estimate:
         return (self.lo, self.hi) if np.isfinite([self.lo, self.hi]).all() else None
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A paired mean difference as it is reported, in units of the metric: what is not known is None, never infinite."""
+
+    value: float | None
+    ci: tuple[float, float] | None = None
+    p: float | None = None
+    n: int = 0  # samples on which both are defined
+    n_groups: int = 0
+
+
 def check_choices(level: float, resamples: int, method: str) -> None:
     """Refuse choices of inference that give no interval.
 

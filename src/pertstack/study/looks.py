@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from pertstack._base.arrays import Array
+from pertstack._stats.estimate import Difference
 from pertstack.design.ledger import Entry, Ledger
 from pertstack.design.metric_names import parse_metric
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.study.folder import StudyFolder
-from pertstack.verdict.board import Comparison, LeaderboardRow, ScoreCell
+from pertstack.verdict.board_rows import LeaderboardRow, ScoreCell
 from pertstack.verdict.judge import Verdict
 from pertstack.verdict.looks import Ladder, Thresholdout
 from pertstack.verdict.setting import Setting
@@ -82,7 +83,7 @@ def with_published(verdict: Verdict, facts: Mapping[str, Any], setting: Setting)
         setting.kinds.get(facts["name"], "combiner"),
         "test",
         scores={metric: ScoreCell(facts["value"], None, n, n)},
-        versus_best_single={metric: Comparison(facts["gain"], None, None)},
+        versus_best_single={metric: Difference(facts["gain"], None, None)},
         cautions=(*setting.cautions.get(facts["name"], ()), *words),
     )
     said = (

@@ -8,11 +8,9 @@ numbers come about is handled by ``judge.py``; how they read as text, by ``board
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -22,60 +20,18 @@ from rich.table import Table
 
 from pertstack._base.errors import InputError, unknown_name
 from pertstack._base.files import read_json, write_atomic
+from pertstack._base.plain_json import plain_json
 from pertstack._base.shown import shown, spreadsheet_cell
 from pertstack.design.metric_names import direction, find_metric, split_metric
 from pertstack.verdict import board_frames, board_text
+from pertstack.verdict.board_rows import LeaderboardRow, Split, row_from_dict, row_to_dict
 from pertstack.verdict.decision import Decision
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Kind = Literal["base", "combiner", "reference", "ceiling"]
-Split = Literal["oof", "test"]
 Form = Literal["tidy", "wide", "long"]
-KINDS: tuple[Kind, ...] = ("base", "combiner", "reference", "ceiling")
 FORMAT = 1
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreCell:
-    """A mean score with its interval. ``value`` and ``ci`` are None where the score is undefined or has no interval."""
-
-    value: float | None
-    ci: tuple[float, float] | None
-    n_valid: int
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Difference to the best single model, in units of the metric (row minus best single); ``p`` is two-sided."""
-
-    difference: float | None
-    ci: tuple[float, float] | None
-    p: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class LeaderboardRow:
-    """One competitor on one split. A ceiling (oracle, replicates) is shown but can never be chosen."""
-
-    name: str
-    kind: Kind
-    split: Split
-    scores: Mapping[str, ScoreCell]  # metric or metric@reference -> score
-    versus_best_single: Mapping[str, Comparison] = field(default_factory=dict)
-    cautions: tuple[str, ...] = ()
-
-    def score(self, metric: str) -> ScoreCell | None:
-        """The score under any spelling of the metric; None when it was not computed."""
-        found = find_metric(self.scores, metric)
-        return None if found is None else self.scores[found]
-
-    def versus(self, metric: str) -> Comparison | None:
-        """The comparison under any spelling of the metric; None for the best single itself and where none was made."""
-        found = find_metric(self.versus_best_single, metric)
-        return None if found is None else self.versus_best_single[found]
 
 
 @dataclass(frozen=True)
@@ -177,7 +133,7 @@ class Leaderboard:
             "exploratory": self.exploratory,
             "headline": self.headline,
             "cautions": list(self.cautions),
-            "rows": [_row_to_dict(r) for r in rows],
+            "rows": [row_to_dict(r) for r in rows],
             **({"several": dict(self.several)} if self.several else {}),
             **({"decision": self.decision.to_json()} if self.decision else {}),
         }
@@ -255,7 +211,7 @@ class Leaderboard:
                 f"Run `pertstack verdict` again with this version, or read it with the version that wrote it."
             )
         return cls(
-            tuple(_row_from_dict(r) for r in value["rows"]),
+            tuple(row_from_dict(r) for r in value["rows"]),
             f"{value['primary_metric']}@{value['reference']}",
             value["chosen"],
             best_single=value["best_single"],
@@ -331,50 +287,3 @@ def schema() -> dict[str, Any]:
     text = files("pertstack.verdict").joinpath("schemas/leaderboard.schema.json").read_text(encoding="utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded
-
-
-def _row_to_dict(row: LeaderboardRow) -> dict[str, Any]:
-    return {
-        "name": row.name,
-        "kind": row.kind,
-        "split": row.split,
-        "cautions": list(row.cautions),
-        "scores": {
-            m: {"value": c.value, "ci": list(c.ci) if c.ci else None, "n_valid": c.n_valid, "n": c.n}
-            for m, c in row.scores.items()
-        },
-        "versus_best_single": {
-            m: {"difference": c.difference, "ci": list(c.ci) if c.ci else None, "p": c.p}
-            for m, c in row.versus_best_single.items()
-        },
-    }
-
-
-def _row_from_dict(value: Mapping[str, Any]) -> LeaderboardRow:
-    def pair(ci: list[float] | None) -> tuple[float, float] | None:
-        return None if ci is None else (ci[0], ci[1])
-
-    return LeaderboardRow(
-        value["name"],
-        value["kind"],
-        value["split"],
-        scores={m: ScoreCell(c["value"], pair(c["ci"]), c["n_valid"], c["n"]) for m, c in value["scores"].items()},
-        versus_best_single={
-            m: Comparison(c["difference"], pair(c["ci"]), c["p"]) for m, c in value["versus_best_single"].items()
-        },
-        cautions=tuple(value["cautions"]),
-    )
-
-
-def plain_json(value: Any) -> Any:
-    """JSON values with floats rounded to 12 significant digits; NaN and infinities become null."""
-    if isinstance(value, dict):
-        return {str(k): plain_json(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_json(v) for v in value]
-    if isinstance(value, (bool, str)) or value is None:
-        return value
-    if isinstance(value, Integral):
-        return int(value)
-    number_ = float(value)
-    return float(f"{number_:.12g}") + 0.0 if math.isfinite(number_) else None

@@ -14,7 +14,8 @@ from pertstack.design.metric_names import direction
 from pertstack.verdict.board_text import first_names
 
 if TYPE_CHECKING:
-    from pertstack.verdict.board import Leaderboard, LeaderboardRow, Split
+    from pertstack.verdict.board import Leaderboard
+    from pertstack.verdict.board_rows import LeaderboardRow, Split
 
 Found = tuple[float | None, float | None, float | None]
 
@@ -27,11 +28,11 @@ def gain_of(board: Leaderboard, row: LeaderboardRow) -> Found:
     if row.name == board.best_single:
         return 0.0, None, None
     versus = row.versus(board.primary)
-    if versus is None or versus.difference is None:
+    if versus is None or versus.value is None:
         return None, None, None
     sign = direction(board.primary)
     low, high = sorted(sign * b for b in versus.ci) if versus.ci else (None, None)
-    return sign * versus.difference, low, high
+    return sign * versus.value, low, high
 
 
 def differences_figure(board: Leaderboard, split: Split | None = None, *, every: bool = False) -> Figure:

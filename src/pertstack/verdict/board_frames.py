@@ -9,7 +9,8 @@ import pandas as pd
 from pertstack.design.metric_names import split_metric
 
 if TYPE_CHECKING:
-    from pertstack.verdict.board import Leaderboard, LeaderboardRow, Split
+    from pertstack.verdict.board import Leaderboard
+    from pertstack.verdict.board_rows import LeaderboardRow, Split
 
 LONG = [
     "name",
@@ -72,7 +73,7 @@ def wide(board: Leaderboard, split: Split | None = None) -> pd.DataFrame:
             | {
                 f"{board.primary} lo": cell.ci[0] if cell and cell.ci else None,
                 f"{board.primary} hi": cell.ci[1] if cell and cell.ci else None,
-                "gain over best single": versus.difference if versus else None,
+                "gain over best single": versus.value if versus else None,
                 "cautions": "; ".join(row.cautions),
             }
         )
@@ -98,7 +99,7 @@ def _lines(row: LeaderboardRow) -> list[dict[str, Any]]:
                 "ci_hi": hi,
                 "n_valid": cell.n_valid,
                 "n": cell.n,
-                "difference": versus.difference if versus else None,
+                "difference": versus.value if versus else None,
                 "difference_lo": d_lo,
                 "difference_hi": d_hi,
                 "p": versus.p if versus else None,

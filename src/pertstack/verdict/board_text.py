@@ -20,7 +20,8 @@ from pertstack.verdict.several import several_in_words
 from pertstack.verdict.words import count_units, interval, number
 
 if TYPE_CHECKING:
-    from pertstack.verdict.board import Leaderboard, LeaderboardRow, ScoreCell, Split
+    from pertstack.verdict.board import Leaderboard
+    from pertstack.verdict.board_rows import LeaderboardRow, ScoreCell, Split
 
 
 FIRST = 10
@@ -46,7 +47,7 @@ def table(board: Leaderboard, split: Split | None = None) -> tuple[list[str], li
                 *(_cell_text(c, main) for c in cells),
                 "(best single)"
                 if row.name == board.best_single
-                else f"{number(versus.difference, sign=True)} {interval(versus.ci, sign=True)}".strip()
+                else f"{number(versus.value, sign=True)} {interval(versus.ci, sign=True)}".strip()
                 if versus
                 else "",
                 f"{main.n_valid:,} / {main.n:,}" if main else "—",

@@ -11,10 +11,11 @@ import pandas as pd
 
 from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError
+from pertstack._stats.estimate import Difference
 from pertstack.design.metric_names import direction, find_metric, need_metric, split_metric
 from pertstack.design.plan.known import telling
 from pertstack.reduce.score_table import ScoreTable
-from pertstack.verdict.board import Comparison, Kind, LeaderboardRow, ScoreCell, Split
+from pertstack.verdict.board_rows import Kind, LeaderboardRow, ScoreCell, Split
 from pertstack.verdict.gain.decompose import decompose, effect_quartiles
 from pertstack.verdict.gain.parts import Decomposition
 from pertstack.verdict.setting import Resampling, Setting
@@ -65,7 +66,7 @@ def rows_of(split: Split, table: ScoreTable, setting: Setting, resampling: Resam
     best = table.names.index(best_single_of(table, setting))
     bases = np.array([setting.kinds[name] == "base" for name in table.names])
     scores: dict[str, dict[str, ScoreCell]] = {name: {} for name in table.names}
-    versus: dict[str, dict[str, Comparison]] = {name: {} for name in table.names}
+    versus: dict[str, dict[str, Difference]] = {name: {} for name in table.names}
     for metric in table.metrics:
         values = matrix(table, metric)
         if metric == primary:
@@ -79,7 +80,7 @@ def rows_of(split: Split, table: ScoreTable, setting: Setting, resampling: Resam
             scores[name][metric] = ScoreCell(value, cis[i] if mean.n_valid else None, mean.n_valid, n)
             d = differences[i]
             if i != best and d.value is not None:
-                versus[name][metric] = Comparison(d.value, d.ci, d.p)
+                versus[name][metric] = Difference(d.value, d.ci, d.p)
     return [
         LeaderboardRow(
             name,

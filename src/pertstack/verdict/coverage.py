@@ -20,12 +20,12 @@ import pandas as pd
 from pertstack._base.arrays import Array
 from pertstack._base.compiled import kernel
 from pertstack._base.errors import InputError
+from pertstack._base.plain_json import plain_json
 from pertstack.data.rows import Float32
 from pertstack.predictions.source import BlockSource
 from pertstack.reduce.read_tiles import iter_tiles, samples_of
 from pertstack.reduce.references import References
 from pertstack.reduce.tile import Combine, Tile
-from pertstack.verdict.board import plain_json
 
 KEEP = 512
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pertstack._base.shown import count_of
+from pertstack._stats.estimate import Difference
 from pertstack.design.metric_labels import metric_label
 from pertstack.design.metric_names import split_metric
-from pertstack.verdict.gain.parts import Decomposition, Difference, Part
+from pertstack.verdict.gain.parts import Decomposition, Part
 from pertstack.verdict.words import count_units, interval, number
 
 Light = Literal["green", "amber", "red"]

@@ -9,7 +9,8 @@ import pandas as pd
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pertstack.verdict.board import Form, Leaderboard, Split
+    from pertstack.verdict.board import Form, Leaderboard
+    from pertstack.verdict.board_rows import Split
 
 
 class ShowsBoard:

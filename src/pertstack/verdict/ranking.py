@@ -6,12 +6,12 @@ distance to the best answer that knows no perturbation. ``decision.py`` answers 
 
 from __future__ import annotations
 
+from pertstack._stats.estimate import Difference
 from pertstack.design.metric_labels import metric_label
 from pertstack.design.metric_names import direction
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.verdict.competitors import matrix
 from pertstack.verdict.decision import Decision, Light
-from pertstack.verdict.gain.parts import Difference
 from pertstack.verdict.setting import FEW_GROUPS, Resampling, Setting
 from pertstack.verdict.views import nan_mean
 from pertstack.verdict.words import count_units, interval, number

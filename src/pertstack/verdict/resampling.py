@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from pertstack._base.arrays import Array
+from pertstack._stats.estimate import Difference
 from pertstack._stats.intervals import RESAMPLES, Estimate, difference_to_best, intervals
 from pertstack._stats.multiple import ConfidenceSet, bbc, max_t, model_confidence_set
-from pertstack.verdict.gain.parts import Difference
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 import pandas as pd
 
 from pertstack._base.arrays import Array
+from pertstack._stats.estimate import Difference
 from pertstack.design.blocks import SUPPORT
 from pertstack.design.plan.groups import apart
 from pertstack.design.plan.known import known_levels
-from pertstack.verdict.board import Kind
-from pertstack.verdict.gain.parts import Difference
+from pertstack.verdict.board_rows import Kind
 from pertstack.verdict.several import SeveralResampling
 
 BEST_SINGLE = "best_single"

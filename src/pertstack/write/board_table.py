@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pertstack.design.metric_names import find_metric
-from pertstack.verdict.board import LeaderboardRow, ScoreCell
+from pertstack.verdict.board_rows import LeaderboardRow, ScoreCell
 from pertstack.verdict.gain.in_words import MEANINGS
 from pertstack.verdict.words import interval, number
 from pertstack.write.report_input import ReportInput
@@ -60,9 +60,9 @@ def _reading(row: LeaderboardRow, content: ReportInput) -> str:
     versus = row.versus(board.primary)
     if row.kind == "ceiling":
         return "a ceiling: it looks at the truth and cannot be shipped"
-    if versus is None or versus.difference is None:
+    if versus is None or versus.value is None:
         return ""
-    said = f"{number(versus.difference, sign=True)} {interval(versus.ci, sign=True)}".strip()
+    said = f"{number(versus.value, sign=True)} {interval(versus.ci, sign=True)}".strip()
     found = content.verdict.decompositions.get(row.name)
     if found is not None and row.kind != "base":
         return f"{said}: {MEANINGS[found.reading]}" if not board.evaluated else said

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pertstack.design.metric_labels import metric_label
-from pertstack.verdict.board import Leaderboard, LeaderboardRow
+from pertstack.verdict.board import Leaderboard
 from pertstack.verdict.board_figure import gain_of
+from pertstack.verdict.board_rows import LeaderboardRow
 from pertstack.verdict.words import interval, number
 
 SHOWN = 10

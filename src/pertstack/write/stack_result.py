@@ -12,7 +12,8 @@ import pandas as pd
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stacking.choose import Choice, choice_in_words
 from pertstack.stacking.nested import NestedFits
-from pertstack.verdict.board import Form, Leaderboard, Split
+from pertstack.verdict.board import Form, Leaderboard
+from pertstack.verdict.board_rows import Split
 from pertstack.verdict.in_notebook import ShowsBoard
 from pertstack.verdict.oof_board import oof_board
 from pertstack.write.oof_table import SHOWN

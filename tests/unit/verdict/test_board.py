@@ -14,7 +14,9 @@ import pandas as pd
 import pytest
 
 from pertstack._base.errors import InputError, UnknownNameError
-from pertstack.verdict.board import Comparison, Leaderboard, LeaderboardRow, ScoreCell, schema
+from pertstack._stats.estimate import Difference
+from pertstack.verdict.board import Leaderboard, schema
+from pertstack.verdict.board_rows import LeaderboardRow, ScoreCell
 
 
 def row(name: str, kind: str, value: float | None, split: str = "test", **more: object) -> LeaderboardRow:
@@ -27,7 +29,7 @@ def row(name: str, kind: str, value: float | None, split: str = "test", **more: 
 
 
 def board() -> Leaderboard:
-    gain = {"r2_top20@pooled": Comparison(0.02, (0.01, 0.03), 0.004)}
+    gain = {"r2_top20@pooled": Difference(0.02, (0.01, 0.03), 0.004)}
     return Leaderboard(
         (
             row("oracle", "ceiling", 0.9),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pertstack._stats.estimate import Difference
 from pertstack.verdict.gain.decompose import decompose, effect_quartiles, panel_metrics
-from pertstack.verdict.gain.parts import Difference
 from pertstack.verdict.words import interval
 
 N, PER_GROUP = 240, 4

@@ -28,7 +28,7 @@ def test_best_single_chosen_gain_and_artefact_come_out_as_built(verdict):
     board = verdict.leaderboard
     assert (board.best_single, board.chosen, board.primary) == ("mlp", "direct_pooled", "r2_top20@pooled")
     gain = board.row("direct_pooled").versus("r2_top20@pooled")
-    assert gain is not None and gain.difference == pytest.approx(0.025, abs=1e-3)
+    assert gain is not None and gain.value == pytest.approx(0.025, abs=1e-3)
     assert gain.ci is not None and gain.ci[0] > 0
     assert verdict.decomposition.reading == "win" and verdict.decomposition.name == "direct_pooled"
     assert verdict.decompositions["direct_own"].reading == "artefact"

@@ -47,7 +47,7 @@ def test_verdict_with_the_real_inference_reads_the_known_world_right():
     found = judge(world(), world(seed=6), SETTING, GroupResampling(resamples=300))
     assert found.decomposition.reading == "win" and found.decompositions["direct_own"].reading == "artefact"
     gain = found.leaderboard.row("direct_pooled").versus("r2_top20@pooled")
-    assert gain.difference == pytest.approx(0.025, abs=1e-3) and gain.ci[0] > 0.01 and gain.p < 0.05
+    assert gain.value == pytest.approx(0.025, abs=1e-3) and gain.ci[0] > 0.01 and gain.p < 0.05
     assert found.leaderboard.row("ridge").versus("r2_top20@pooled").ci[1] <= 0.0
     again = judge(world(), world(seed=6), SETTING, GroupResampling(resamples=300))
     assert again.leaderboard.to_json() == found.leaderboard.to_json()

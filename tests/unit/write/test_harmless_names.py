@@ -15,7 +15,7 @@ from pertstack._base import progress
 from pertstack._base.colours import figure_style, to_svg
 from pertstack._base.shown import shown
 from pertstack.cli import terminal
-from pertstack.study.steps.bundle import _table
+from pertstack.study.for_the_paper import paper_table
 from pertstack.write.evaluation_page import evaluation_page
 from pertstack.write.report import render
 from unit.write.test_report import full_input
@@ -85,7 +85,7 @@ def test_the_page_of_an_evaluation_shows_it_harmlessly(hostile, tmp_path):
 
 def test_the_table_for_the_paper_holds_no_formula(hostile):
     name, _, board = hostile
-    rows = list(csv.reader(io.StringIO(_table(board))))
+    rows = list(csv.reader(io.StringIO(paper_table(board))))
     assert not any(row[0].startswith(("=", "+", "@", "-")) for row in rows)
     assert any(shown(name)[-20:] in row[0] for row in rows)
     assert not any(c in cell for c in UNSEEN for row in rows for cell in row)

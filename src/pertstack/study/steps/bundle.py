@@ -7,14 +7,10 @@ seals, the seals tie every file. Who writes all of it anew is found by a digest 
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import json
 import math
 import tempfile
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,36 +18,19 @@ from typing import Any
 from pertstack._base.errors import CorruptionError, InputError, first_few
 from pertstack._base.files import missing_file, read_json, whole
 from pertstack._base.findings import Finding
-from pertstack._base.shown import count_of, shown, spreadsheet_cell
 from pertstack.design.analysis_plan import is_exploratory
 from pertstack.design.ledger import LOOK
-from pertstack.design.metric_labels import metric_label
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.study.audit.audit import DAMAGED, Check, ledger_findings
 from pertstack.study.audit.tables import plan_as_locked
+from pertstack.study.bundle_archive import LEFT_OUT, PLAN_FILES, against_manifest, archived, members, with_manifest
 from pertstack.study.folder import StudyFolder
+from pertstack.study.for_the_paper import for_the_paper
 from pertstack.study.held_out import look_findings, require_sealed_verdict, unfinished_look
 from pertstack.study.judged import derive
 from pertstack.study.seals import STACK_RESULTS, STEPS, VERDICT_RESULTS, broken_seals, sealed_verdict
-from pertstack.verdict.board import Leaderboard, plain_json
+from pertstack.verdict.board import Leaderboard
 from pertstack.verdict.setting import Setting
-from pertstack.verdict.words import count_units, interval, number
-
-MANIFEST, METHODS, TABLE = "manifest.json", "methods.txt", "table.csv"
-PLAN_FILES = ("study.toml", "card.json", "plan.toml", "plan/plan.json", "plan/folds.parquet", "plan/findings.json")
-LEFT_OUT = "results/weights.npz"
-"""Arrays of weights do not travel, nor does any file of ``init`` but those of the plan: what was measured, and what can
-be read back from it. Their digests are in the seals."""
-REQUIRED = (
-    "ledger.jsonl",
-    *PLAN_FILES,
-    *(f"seals/{step}.json" for step in STEPS),
-    "seals/head.json",
-    "report.html",
-    *(f"results/{name}" for name in ("setting.json", "leaderboard.json", "oof_scores.npz")),
-)
-LARGEST = 2_000_000_000
-_DAY = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -109,9 +88,9 @@ def bundle_study(folder: StudyFolder, out: Path) -> Path:
     names = [*PLAN_FILES, "ledger.jsonl", "report.html", *(f"seals/{s}.json" for s in (*STEPS, "head"))]
     names += [f"results/{n}" for n in (*STACK_RESULTS, *VERDICT_RESULTS)]
     files = {n: folder.path(n).read_bytes() for n in names if n != LEFT_OUT and folder.path(n).is_file()}
-    files |= {name: text.encode() for name, text in _for_the_paper(folder).items()}
+    files |= {name: text.encode() for name, text in for_the_paper(folder).items()}
     with whole(out) as part:
-        part.write_bytes(_archive(_with_manifest(files)))
+        part.write_bytes(archived(with_manifest(files)))
         wrong = [f for f in verify_bundle(part).findings if f.severity == "error"]
         if wrong:
             raise CorruptionError(
@@ -139,9 +118,9 @@ def verify_bundle(path: Path, expect_head: str | None = None) -> Verified:
         raise missing_file(Path(path))
     raw = Path(path).read_bytes()
     findings: list[Finding] = []
-    files = _members(path, raw, findings)
-    findings += _against_manifest(files)
-    if not findings and _archive(files) != raw:
+    files = members(path, raw, findings)
+    findings += against_manifest(files)
+    if not findings and archived(files) != raw:
         text = f"{path.name} is not the archive that was written: something outside of its files was changed."
         findings.append(Finding("error", "archive_edited", text, where=path.name))
     with tempfile.TemporaryDirectory(prefix="pertstack-verify-") as scratch:
@@ -213,7 +192,7 @@ def _differences(folder: StudyFolder, board: Leaderboard) -> Iterator[Finding]:
     if sorted(lines) != sorted(Leaderboard.from_dict(written).to_csv().splitlines()):  # JSON keeps no order of metrics
         text = "results/leaderboard.csv is not the table of results/leaderboard.json."
         yield Finding("error", "table_not_derived", text, where="results/leaderboard.csv")
-    for name, expected in _for_the_paper(folder).items():
+    for name, expected in for_the_paper(folder).items():
         if folder.path(name).read_text(encoding="utf-8") != expected:
             yield Finding("error", "text_not_derived", f"{name} is not what the results say.", where=name)
     yield from _against_ledger(folder, board)
@@ -274,136 +253,3 @@ def _at_home(finding: Finding, root: Path) -> Finding:
     """The finding with names as in the bundle, rather than in the folder where it was unpacked."""
     message, where = (t.replace(f"{root}/", "").replace(str(root), "STUDY") for t in (finding.message, finding.where))
     return replace(finding, message=message, where=where)
-
-
-# -- for the paper -----------------------------------------------------------------------------------------------------
-
-
-def _for_the_paper(folder: StudyFolder) -> dict[str, str]:
-    """A methods paragraph and the table, from what the study says of itself."""
-    board = Leaderboard.from_json(folder.results / "leaderboard.json")
-    return {METHODS: methods_paragraph(folder, board), TABLE: _table(board)}
-
-
-def methods_paragraph(folder: StudyFolder, board: Leaderboard) -> str:
-    """What was done, in the words of a methods section; every number is the study's own."""
-    plan, facts = folder.plan, folder.choices
-    test = plan.table[plan.table["role"] == "test"]
-    unit = plan.group_by
-    models = sorted({r.name for r in board.rows if r.kind == "base"})
-    combined = sorted({r.name for r in board.rows if r.kind == "combiner"})
-    sealed = f", encrypted under key {folder.test_key}," if folder.test_key else ""
-    opened = {1: "once", 2: "twice"}.get(board.test_looks, f"{board.test_looks} times")
-    said = (
-        f"{count_of(len(models), 'base model')} ({', '.join(map(shown, models))}) were cross-fitted on {plan.n_folds} "
-        f"folds of whole groups ({unit}) with pertstack {board.versions.get('pertstack', 'of unknown version')} (fold "
-        f"plan {plan.digest[:12]}, seed {facts.get('seed', 0)}). {count_units(int(test['group'].nunique()), unit)} "
-        f"({count_of(len(test), 'sample')}) were held out before anything was fitted{sealed} and opened {opened}"
-        f"{' for exploration, after the plan had been changed' if board.exploratory else ''} (ledger digest "
-        f"{sealed_verdict(folder) or 'unknown'}). {count_of(len(combined), 'combination')} were learned on out-of-fold "
-        f"predictions and scored by weights that had not seen the scored fold; the analysis plan, locked before the "
-        f"test was opened, chose one of them or the best single model. The deciding metric was "
-        f"{metric_label(board.primary)}. Intervals ({100 * float(board.interval.get('level', 0.95)):.0f} %) come from "
-        f"resampling whole groups, and gains are against the best single model, whichever it is. Result: "
-        f"{board.headline}"
-    )
-    return f"{shown(said)}\n"
-
-
-def _table(board: Leaderboard) -> str:
-    """One line a row of the test, best first: score and gain with their intervals, as printed in a paper."""
-    label = metric_label(board.primary)
-    lines = [["name", "kind", label, "interval", "gain over best single", "interval of the gain", "n valid", "n"]]
-    for row in board.ranked():
-        cell, versus = row.score(board.primary), row.versus(board.primary)
-        gain = None if versus is None else versus.difference
-        lines.append(
-            [
-                shown(row.name),
-                row.kind,
-                "" if cell is None else number(cell.value),
-                interval(cell.ci) if cell is not None else "",
-                "" if gain is None else number(gain, sign=True),
-                "" if versus is None else interval(versus.ci, sign=True),
-                "" if cell is None else str(cell.n_valid),
-                "" if cell is None else str(cell.n),
-            ]
-        )
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([[spreadsheet_cell(c) for c in line] for line in lines])
-    return out.getvalue()
-
-
-# -- the archive -------------------------------------------------------------------------------------------------------
-
-
-def _with_manifest(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    files = {name: content for name, content in files.items() if name != MANIFEST}
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
-    text = json.dumps(plain_json({"format": 1, "files": digests}), indent=2, sort_keys=True)
-    return {**files, MANIFEST: f"{text}\n".encode()}
-
-
-def _archive(files: Mapping[str, bytes]) -> bytes:
-    """Equal files give equal bytes: sorted, not compressed, without times."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in sorted(files.items()):
-            facts = zipfile.ZipInfo(name, _DAY)
-            facts.external_attr = 0o644 << 16
-            archive.writestr(facts, content)
-    return out.getvalue()
-
-
-def _members(path: Path, raw: bytes, findings: list[Finding]) -> dict[str, bytes]:
-    """The files of an archive that can be read; what cannot is a finding. Nothing is unpacked to a place of its own
-    choice, and nothing grows when it is."""
-    known = {*REQUIRED, MANIFEST, METHODS, TABLE, *(f"results/{n}" for n in (*STACK_RESULTS, *VERDICT_RESULTS))}
-    files: dict[str, bytes] = {}
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(raw))
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
-        if not raw.startswith(b"PK"):
-            raise InputError(
-                f"{path} is no bundle: it is not a zip file. `pertstack bundle STUDY OUT.zip` makes one."
-            ) from error
-        text = f"{path.name} cannot be read as an archive ({error}): it was cut, edited or damaged."
-        findings.append(Finding("error", "archive_damaged", text, where=path.name))
-        return files
-    with archive:
-        for entry in archive.infolist():
-            name = entry.filename
-            wrong = ""
-            if name not in known:
-                wrong = "does not belong into a bundle"
-            elif name in files:
-                wrong = "is there twice"
-            elif entry.compress_type != zipfile.ZIP_STORED or entry.file_size > min(LARGEST, len(raw)):
-                wrong = "is compressed or of an impossible size"
-            else:
-                try:
-                    files[name] = archive.read(entry)
-                except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-                    wrong = f"was edited or damaged ({error})"
-            if wrong:
-                findings.append(Finding("error", "member_wrong", f"{shown(name)} {wrong}.", where=shown(name)))
-    return files
-
-
-def _against_manifest(files: Mapping[str, bytes]) -> Iterable[Finding]:
-    """Files that are not those the manifest lists."""
-    try:
-        listed = dict(json.loads(files[MANIFEST])["files"])
-    except (KeyError, ValueError, TypeError, RecursionError):
-        yield Finding("error", "manifest_broken", f"{MANIFEST} is gone, was edited or damaged.", where=MANIFEST)
-        listed = {}
-    digests = {n: hashlib.sha256(c).hexdigest() for n, c in files.items() if n != MANIFEST}
-    for name in sorted({*listed, *digests, *REQUIRED, METHODS, TABLE}):
-        if name not in digests:
-            yield Finding("error", "file_removed", f"{shown(name)} is gone from the bundle.", where=shown(name))
-        elif listed and name not in listed:
-            text = f"{shown(name)} was added to the bundle: its manifest does not know it."
-            yield Finding("error", "file_added", text, where=shown(name))
-        elif listed and digests[name] != listed[name]:
-            text = f"{shown(name)} is not what was bundled: it was edited, damaged, exchanged or put back."
-            yield Finding("error", "file_edited", text, where=shown(name))

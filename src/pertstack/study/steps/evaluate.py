@@ -40,7 +40,8 @@ from pertstack.reduce.tile import Combine, Tile
 from pertstack.stacking.slopes import slopes_of
 from pertstack.study.check_facts import correlation_frame
 from pertstack.study.evaluation_rows import TOLD, Matched, matched_values, on_disk
-from pertstack.verdict.board import Kind, Leaderboard
+from pertstack.verdict.board import Leaderboard
+from pertstack.verdict.board_rows import Kind
 from pertstack.verdict.in_notebook import ShowsBoard
 from pertstack.verdict.judge import Verdict, judge
 from pertstack.verdict.probes.rows import sample_rows

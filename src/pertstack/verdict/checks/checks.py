@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pertstack._base.files import write_json
 from pertstack._base.findings import SEVERITIES
-from pertstack.verdict.board import plain_json
+from pertstack._base.plain_json import plain_json
 from pertstack.verdict.checks.facts import Answer, Check, Facts
 from pertstack.verdict.checks.of_gains import (
     below_mean,

@@ -15,9 +15,10 @@ from dataclasses import replace
 import numpy as np
 
 from pertstack._base.arrays import Array
+from pertstack._stats.estimate import Difference
 from pertstack.design.metric_names import direction, find_metric, split_metric
 from pertstack.verdict.gain.in_words import headline, read
-from pertstack.verdict.gain.parts import Compare, Decomposition, Difference, Part
+from pertstack.verdict.gain.parts import Compare, Decomposition, Part
 
 
 def decompose(

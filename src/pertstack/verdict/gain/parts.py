@@ -12,20 +12,10 @@ from typing import Any, Literal
 import pandas as pd
 
 from pertstack._base.arrays import Array
+from pertstack._stats.estimate import Difference
 
 Reading = Literal["win", "plate", "control_noise", "artefact", "mixed", "within_noise", "no_gain", "harm", "none"]
 """What the parts say together, in one word; told in words by ``gain_in_words.MEANINGS``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A paired mean difference in units of the metric; ``ci`` None where there are too few groups to say."""
-
-    value: float | None
-    ci: tuple[float, float] | None = None
-    p: float | None = None
-    n: int = 0  # samples on which both are defined
-    n_groups: int = 0
 
 
 Compare = Callable[[Array, Array, Array], Difference]
