@@ -12,6 +12,7 @@ import pytest
 
 from pertstack.design.plan.asked import DIFFERS, Known, compare
 from pertstack.study.expected import never_scored, weights_toward
+from pertstack.study.steps.run import default_models
 from pertstack.study.study import Study
 
 from .conftest import ok, pertstack
@@ -63,7 +64,7 @@ def test_init_says_where_the_rows_to_come_differ_and_where_they_do_not(files, tm
     assert other.returncode == 0 and "warning: What" in other.stderr, other.stderr
     found = [f for f in Study.open(tmp_path / "b").findings() if f.code == DIFFERS]
     study = Study.open(tmp_path / "b")
-    assert {"additive", "mean_of_parts", "larger_change", "scaled_sum"} <= set(study._runnable_defaults())
+    assert {"additive", "mean_of_parts", "larger_change", "scaled_sum"} <= set(default_models(study.folder))
     assert all(r.ok for r in study.cross_fit(["mean_treated", "additive"], engine="inline"))
     assert found[0].message in pertstack("stack", tmp_path / "b", "--combiners", "mean").stderr
     shares = found[0].numbers["parts seen"]

@@ -13,42 +13,38 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from threadpoolctl import threadpool_limits
 
-from pertstack._base.errors import InputError, MissingFileError, PlanLockedError, StackingError, unknown_name
+from pertstack._base.errors import InputError, MissingFileError, StackingError
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
 from pertstack.data.taken import Taken
 from pertstack.design.analysis_plan import (
     AnalysisPlan,
-    is_exploratory,
     lock,
-    locked_plan,
-    require_unlocked_or_same,
 )
 from pertstack.design.plan.folds import FoldPlan
-from pertstack.design.plan.groups import apart
-from pertstack.design.plan.known import PARTS, SEEN, SINGLE, fitted_of, known_levels
 from pertstack.fit.profiles import file_profile, hyper_parameters, load_models_toml
-from pertstack.fit.registry import available, get_row
+from pertstack.fit.registry import get_row
 from pertstack.fit.results import JobResults
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.reduce.reduction import Reduction
-from pertstack.stacking.registry import make_combiner
 from pertstack.study.asked import ASKED
 from pertstack.study.audit.audit import audit_study
 from pertstack.study.choices import StudyChoices, takes_choices
 from pertstack.study.folder import StudyFolder
 from pertstack.study.held_out import require_sealed_verdict, unfinished_look
 from pertstack.study.learned import stored_stack
-from pertstack.study.members import stack_facts, stackable_models
+from pertstack.study.members import stackable_models
 from pertstack.study.rows import DevelopmentRows
 from pertstack.study.seals import seal_report, seal_stack, seal_verdict
-from pertstack.study.status import Status, count_jobs, study_status
+from pertstack.study.status import Status, study_status
 from pertstack.study.steps.calibrate import Calibrated, calibrate_study
 from pertstack.study.steps.fit import cross_fit_study
 from pertstack.study.steps.init import create_study, plan_in_words
-from pertstack.study.steps.stack import Stacked, stack_study, stored_key
+from pertstack.study.steps.plan import change_plan, plan_and_state
+from pertstack.study.steps.run import is_judged, is_stacked, models_to_fit, refuse_undoing
+from pertstack.study.steps.stack import Stacked, stack_study
 from pertstack.study.steps.verdict import judge_study
-from pertstack.study.steps.withdraw import finish_withdrawals, withdrawn_blocks
+from pertstack.study.steps.withdraw import finish_withdrawals, withdraw_model
 from pertstack.verdict.board import Leaderboard
 
 if TYPE_CHECKING:
@@ -56,19 +52,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-DEFAULT_MODELS = (
-    "mean_treated",
-    "mean_treated_cell_line",
-    "per_gene_linear",
-    "perturbation_knn",
-    "ridge",
-    "ridge_treated",
-    "low_rank",
-)
-COMBINATION_MODELS = ("additive", "mean_of_parts", "larger_change", "scaled_sum")
-"""Beside the default ones where combinations are scored: what anyone would try first."""
-CONTEXT_MODELS = ("perturbation_elsewhere",)
-"""Beside the default ones where a scored perturbation may have been fitted in another cell line."""
 
 
 def _writes(step: Callable[Concatenate[Study, P], T]) -> Callable[Concatenate[Study, P], T]:
@@ -209,15 +192,7 @@ class Study:
         changes : entry of the plan -> new value, such as ``{"primary": "r2_top20@pooled"}``.
         exploratory : change a locked plan; every later result is marked exploratory.
         """
-        plan = self.folder.analysis_plan
-        if not changes:
-            return plan
-        for name in changes.get("combiners", ()):
-            make_combiner(name)
-        changed = plan.changed(**changes)
-        require_unlocked_or_same(changed, self.folder.ledger, exploratory=exploratory)
-        changed.save(self.folder.analysis_plan_file)
-        return changed
+        return change_plan(self.folder, changes, exploratory=exploratory)
 
     @_writes
     def lock_plan(self) -> None:
@@ -227,11 +202,7 @@ class Study:
 
     def describe_plan(self) -> str:
         """The analysis plan and its state, for people."""
-        plan, ledger = self.folder.analysis_plan, self.folder.ledger
-        lines = [f"{key}: {', '.join(v) if isinstance(v, list) else v}" for key, v in plan.to_json().items()]
-        state = "locked" if locked_plan(ledger) else "open: the first look at the test locks it"
-        marked = "; results are marked EXPLORATORY" if is_exploratory(ledger) else ""
-        return "\n".join([*lines, f"digest: {plan.digest[:12]}", f"state: {state}{marked}", f"looks: {ledger.looks()}"])
+        return plan_and_state(self.folder)
 
     # -- fitting -----------------------------------------------------------------------------------------------------
 
@@ -353,17 +324,7 @@ class Study:
         model : name of the model in this study.
         why : the reason; it is recorded in the ledger.
         """
-        store = self.folder.store
-        if model in self.folder.withdrawn() and model not in store.models():
-            return withdrawn_blocks(self.folder, model)
-        if model not in store.models():
-            raise unknown_name("model of this study", model, store.models())
-        if not why.strip():
-            raise InputError("Give a reason; it is recorded in the ledger.")
-        blocks = [b for b in store.blocks() if store.status(b, model) == "committed"]
-        self.folder.ledger.append("model_withdrawn", model=model, reason=why, blocks=len(blocks))
-        finish_withdrawals(self.folder)
-        return len(blocks)
+        return withdraw_model(self.folder, model, why)
 
     # -- combining and judging ---------------------------------------------------------------------------------------
 
@@ -522,60 +483,17 @@ class Study:
         memory : what tiles of profiles may take, such as ``"2 GB"``.
         key : the file with the key of a sealed test.
         """
-        if self._judged() and not models:
+        if is_judged(self.folder) and not models:
             self.report()  # nothing is missing: what was judged stays as it is
             return JobResults()
-        wanted = list(models) if models else self._unfinished()
-        self._refuse_undoing(wanted)
+        wanted = list(models) if models else models_to_fit(self.folder)
+        refuse_undoing(self.folder, wanted)
         results = self.cross_fit(wanted, scope=scope, workers=workers, profile=profile) if wanted else JobResults()
-        if not self._up_to_date():
+        if not is_stacked(self.folder):
             self.stack(workers=workers, memory=memory)
         self.verdict(workers=workers, memory=memory, key=key)
         self.report()
         return JobResults(r for r in results if not r.ok)
-
-    def _judged(self) -> bool:
-        """Whether a verdict judged the stack that is on disk."""
-        path = self.folder.results / "verdict.json"
-        return path.exists() and read_json(path)["key"] == stored_key(self.folder)
-
-    def _refuse_undoing(self, wanted: Sequence[str]) -> None:
-        """New models on a judged study change what ships: that takes ``fit`` and ``stack``, not ``run``."""
-        new = [get_row(m).name for m in wanted if get_row(m).name not in self.folder.store.models()]
-        if new and self._judged():
-            raise PlanLockedError(
-                f"{self.folder.root} was judged; with {', '.join(new)} another stack would ship, which no verdict has "
-                f"judged, so `run` leaves it as it is. To go on all the same: pertstack fit {self.folder.root} "
-                f"--models {','.join(new)}, then stack, then verdict (a new look at the test)."
-            )
-
-    def _unfinished(self) -> list[str]:
-        """Models whose fits were begun and not finished; the default ones where the study has no model at all."""
-        waiting = [m.removesuffix(".by_cell_line") for m in count_jobs(self.folder).waiting]
-        return list(dict.fromkeys(waiting)) if self.folder.store.models() else self._runnable_defaults()
-
-    def _runnable_defaults(self) -> list[str]:
-        """The default models whose needs this study meets; those that are there already when models were added."""
-        samples, wanted = self.folder.samples, list(DEFAULT_MODELS)
-        rows = samples[samples["role"] == "development"]
-        by_parts = apart(self.folder.plan.group_by)
-        known = known_levels(rows["perturbation"], rows["fold"], fitted_of(samples), apart=by_parts)
-        if set(known[PARTS]) - {SINGLE}:
-            wanted += COMBINATION_MODELS
-        if samples["cell_line"].nunique() > 1 and "seen" in known[SEEN]:
-            wanted += CONTEXT_MODELS
-        found = [get_row(m) for m in wanted]
-        return [r.name for r in found if available(r, self.folder.side, self.folder.samples) is None]
-
-    def _up_to_date(self) -> bool:
-        if stored_key(self.folder) is None:
-            return False
-        models = stackable_models(self.folder, accept_unverified=False)
-        try:
-            out = stack_facts(self.folder)["accused"]
-            return sorted([*stored_stack(self.folder).models, *out]) == sorted(models)
-        except InputError:
-            return False
 
     # -- taking away -------------------------------------------------------------------------------------------------
 
@@ -590,7 +508,7 @@ class Study:
         from pertstack.study.steps.bundle import bundle_study
 
         if not self.folder.report.exists() or "report" in self.status().stale:
-            if not self._judged():
+            if not is_judged(self.folder):
                 root = self.folder.root
                 raise InputError(f"{root} has no verdict of what is stacked. Run `pertstack verdict {root}`.")
             self.report()

@@ -2,8 +2,36 @@
 
 from __future__ import annotations
 
+from pertstack._base.errors import InputError, unknown_name
 from pertstack.predictions.store.names import nested_name
 from pertstack.study.folder import StudyFolder
+
+
+def withdraw_model(folder: StudyFolder, model: str, why: str) -> int:
+    """Record the reason in the ledger, then set the model's predictions aside; returns the number of blocks.
+
+    Parameters
+    ----------
+    folder : of the study; the caller holds its lock.
+    model : name of the model in the study. One that is withdrawn already stays so.
+    why : the reason, as the ledger keeps it.
+
+    Raises
+    ------
+    UnknownNameError, InputError
+        No such model; no reason.
+    """
+    store = folder.store
+    if model in folder.withdrawn() and model not in store.models():
+        return withdrawn_blocks(folder, model)
+    if model not in store.models():
+        raise unknown_name("model of this study", model, store.models())
+    if not why.strip():
+        raise InputError("Give a reason; it is recorded in the ledger.")
+    blocks = [b for b in store.blocks() if store.status(b, model) == "committed"]
+    folder.ledger.append("model_withdrawn", model=model, reason=why, blocks=len(blocks))
+    finish_withdrawals(folder)
+    return len(blocks)
 
 
 def finish_withdrawals(folder: StudyFolder) -> None:
