@@ -7,17 +7,14 @@ else from the visible rows, which are then read once more. Official scores with 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from pertstack.data.rows import Float32, Names
-from pertstack.design.blocks import Block
 from pertstack.design.metric_names import Metric, parse_metric
-from pertstack.predictions.source import BlockSource, Mask
+from pertstack.predictions.source import BlockSource
+from pertstack.predictions.sources.some_rows import SomeRows
 from pertstack.reduce.score import score
 from pertstack.stacking.solvers.top_gene import single_r2
 from pertstack.stacking.sums import Array, Sums
@@ -39,40 +36,6 @@ class SingleScores:
     def best(self) -> int:
         """Position of the best model; ties go to the first."""
         return int(np.argmax(self.goodness))
-
-
-@dataclass(frozen=True)
-class VisibleRows:
-    """The blocks of a source that an evidence may see, as a separate ``BlockSource``."""
-
-    source: BlockSource
-    visible: Sequence[Block]
-
-    @property
-    def gene_names(self) -> Names:
-        return self.source.gene_names
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        return self.source.models
-
-    def blocks(self) -> list[Block]:
-        return sorted(self.visible)
-
-    def obs(self, block: Block) -> pd.DataFrame:
-        return self.source.obs(block)
-
-    def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32:
-        return self.source.read(block, layer, start, stop, out)
-
-    def sound(self, block: Block, model: str) -> Mask:
-        return self.source.sound(block, model)
-
-    def genes_of(self, block: Block, model: str) -> Mask:
-        return self.source.genes_of(block, model)
-
-    def layer_digest(self, block: Block, layer: str) -> str:
-        return self.source.layer_digest(block, layer)
 
 
 def score_singles(
@@ -99,7 +62,7 @@ def score_singles(
     values = _from_slices(reduction, metric, sums.n_genes)
     values = _from_moments(reduction, metric) if values is None else values
     if values is None and source is not None and references is not None:
-        rows = VisibleRows(source, reduction.blocks)
+        rows = SomeRows.of_blocks(source, reduction.blocks)
         table = score(rows, {}, references, metrics=(metric,))
         values = np.stack([table.values(m, primary) for m in reduction.models]).astype(np.float64)
     if values is None:

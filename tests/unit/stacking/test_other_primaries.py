@@ -8,12 +8,12 @@ import pytest
 from pertstack import stack
 from pertstack._base.errors import UnknownNameError
 from pertstack.design.metric_names import metric_names, parse_metric
+from pertstack.predictions.sources.some_rows import SomeRows
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.score import score
 from pertstack.stacking.choose import choose
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.registry import make_combiner
-from pertstack.stacking.single_scores import VisibleRows
 from references.small_world import as_source, small_world
 
 METRICS = [f"{m}@{r}" for m in metric_names(tops=(5,)) for r in ("own", "pooled", "centroid")]
@@ -32,7 +32,7 @@ def test_singles_are_scored_by_the_metric_itself(primary):
     world = small_world(n_groups=18, errors=[0.7, 0.75, 0.8, 0.85])
     evidence = evidence_of(world, primary, folds=[0, 2])
     found = evidence.singles
-    rows = VisibleRows(evidence.source, evidence.blocks)
+    rows = SomeRows.of_blocks(evidence.source, evidence.blocks)
     table = score(rows, {}, evidence.references, metrics=(primary,))
     sign = 1 if parse_metric(primary).higher_is_better else -1
     official = [sign * table.mean(m, primary).value for m in evidence.models]

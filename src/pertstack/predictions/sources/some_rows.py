@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -62,6 +62,11 @@ class SomeRows:
 
     def __init__(self, source: BlockSource, rows: Mapping[Block, Rows]) -> None:
         self.source, self.rows = source, {b: r for b, r in rows.items() if len(r)}
+
+    @classmethod
+    def of_blocks(cls, source: BlockSource, blocks: Iterable[Block]) -> SomeRows:
+        """All rows of some blocks, such as those that an evidence may see."""
+        return cls(source, {b: np.arange(len(source.obs(b))) for b in blocks})
 
     @property
     def gene_names(self) -> Names:
