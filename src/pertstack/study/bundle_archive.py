@@ -53,7 +53,19 @@ def archived(files: Mapping[str, bytes]) -> bytes:
 
 def members(path: Path, raw: bytes, findings: list[Finding]) -> dict[str, bytes]:
     """The files of an archive that can be read; what cannot is a finding. Nothing is unpacked to a place of its own
-    choice, and nothing grows when it is."""
+    choice, and nothing grows when it is.
+
+    Parameters
+    ----------
+    path : of the archive, for messages.
+    raw : its bytes.
+    findings : what is wrong is added here.
+
+    Raises
+    ------
+    InputError
+        It is no zip file.
+    """
     known = {*REQUIRED, MANIFEST, METHODS, TABLE, *(f"results/{n}" for n in (*STACK_RESULTS, *VERDICT_RESULTS))}
     files: dict[str, bytes] = {}
     try:

@@ -13,6 +13,12 @@ from pertstack.study.folder import StudyFolder
 def change_plan(folder: StudyFolder, changes: Mapping[str, Any], *, exploratory: bool = False) -> AnalysisPlan:
     """Write changed entries of the plan; refused once it is locked, unless exploratory.
 
+    Parameters
+    ----------
+    folder : of the study; the caller holds its lock.
+    changes : entry of the plan -> new value.
+    exploratory : change a locked plan; every later result is marked exploratory.
+
     Raises
     ------
     PlanLockedError, InputError
