@@ -29,17 +29,21 @@ def oof_table(oof: ScoreTable, choice: Choice, *, every: bool = False, width: in
     oof : scores of development rows.
     choice : what ships, and why others do not.
     every : all names.
-    width : of the terminal; as many metrics are shown as fit.
+    width : of the terminal; as many metrics are shown as fit, the deciding one always. A remark that does not fit is cut.
     """
     sign = 1.0 if parse_metric(choice.primary).higher_is_better else -1.0
     ranked = sorted(oof.names, key=lambda n: (-sign * oof.mean(n, choice.primary).value, n))
     kept = [n for i, n in enumerate(ranked) if every or i < FIRST or n in (choice.chosen, choice.best_single)]
-    remarks = {n: _remark(n, choice) for n in kept}
-    free = width - max(map(len, kept)) - max(map(len, remarks.values())) - BORDERS
+    room = width - max(map(len, kept)) - BORDERS
+    remarks = {n: _cut(_remark(n, choice), room - PER_METRIC) for n in kept}
+    free = room - max(map(len, remarks.values()))
     shown = [m for m in dict.fromkeys([choice.primary, *SHOWN]) if m in oof.metrics][: max(1, free // PER_METRIC)]
     table = Table(title="Out-of-fold scores (weights learned without the scored fold)", title_justify="left")
-    for column in ("", "name", *(metric_label(m) for m in shown), ""):
-        table.add_column(column, justify="left" if column in ("", "name") else "right", no_wrap=column in ("", "name"))
+    table.add_column("")
+    table.add_column("name", no_wrap=True)
+    for metric in shown:
+        table.add_column(metric_label(metric), justify="right")
+    table.add_column("", no_wrap=True)
     for name in kept:
         chosen = remarks[name] == "ships"
         table.add_row(
@@ -66,7 +70,14 @@ def _remark(name: str, choice: Choice) -> str:
     if name not in choice.marked:
         return ""
     why = choice.marked[name]
-    return "loses on " + why.rsplit(" on ", 1)[-1].rstrip(".") if "loses" in why else "barred"
+    if "loses" not in why:
+        return "barred"
+    first, *rest = (said.split()[0] for said in why.rsplit(" on ", 1)[-1].split("; "))  # numbers are in the report
+    return f"loses on {first}" + (f" and {len(rest)} more" if rest else "")
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: max(0, most - 1)] + "…"
 
 
 def barred_in_words(choice: Choice) -> str | None:

@@ -8,14 +8,17 @@ import pytest
 from rich.console import Console
 
 from pertstack.stacking.choose import Choice
+from pertstack.verdict.words import number
 from pertstack.write.oof_table import FIRST, oof_table
 from references.judged_world import shifts, world
 
 MORE = {f"cell_line_shrunken_{i}": {"own": 0.001 * i, "pooled": 0.001 * i} for i in range(8)}
 MARKED = {
-    "simplex": "not shipped: loses beyond noise against the best single model on rmse_all@own",
+    "simplex": "not shipped: loses beyond noise against the best single model on "
+    "pearson_all@centroid -0.0516 (s.e. 0.0198, bounds -0.0843, -0.0189); rmse_all@own +0.0212 (s.e. 0.0071)",
     "direct_own": "no",
 }
+"""As ``stacking/choose.py`` says it: what was lost, with numbers, and why else a name may not ship."""
 
 
 @pytest.mark.parametrize("width", [80, 130])
@@ -32,3 +35,8 @@ def test_one_line_a_row_and_no_name_cut(width):
         assert len(set(names)) == len(names)
         assert len(names) == (len(table.names) if every else FIRST + (names.index("mlp") >= FIRST))
         assert ("--all" in lines[-1]) is not every
+        for name, line in zip(names, rows, strict=True):
+            assert f" {number(table.mean(name, choice.primary).value)} " in line, "the deciding number is there"
+        if width == 130 and every:
+            lost = next(line for name, line in zip(names, rows, strict=True) if name == "simplex")
+            assert "loses on pearson_all@centroid and 1 more" in lost and "s.e." not in lost
