@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -36,6 +37,19 @@ def test_there_is_an_example_for_each_kind():
     assert [title for title, _ in EXAMPLES] == ["Add a base model", "Add a combiner", "Add a metric"]
 
 
+def tutorial_outputs() -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location("tutorial_outputs", ROOT / "docs" / "tutorial_outputs.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def words_of(page: str) -> list[str]:
+    """Lines without their numbers, in any order: numbers may differ in the last digit, and neighbours change places."""
+    return sorted(" ".join(re.sub(r"[-+−]?\d[\d.,]*", "#", line).split()) for line in page.splitlines())
+
+
 SLOW = ("simulated-study", "outside-models")  # a whole study each; `make test-all` runs them
 
 
@@ -44,11 +58,14 @@ SLOW = ("simulated-study", "outside-models")  # a whole study each; `make test-a
 )
 def test_a_tutorial_runs_cell_by_cell(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    cells = re.findall(r"```\{code-cell\} python\n(.*?)```", path.read_text(), flags=re.S)
-    assert len(cells) >= 4
-    names: dict[str, object] = {"__name__": "notebook"}
-    for i, cell in enumerate(cells):
-        exec(compile(cell, f"{path.name}, cell {i + 1}", "exec"), names)
+    printed = path.read_text(encoding="utf-8")
+    run = tutorial_outputs().with_outputs(
+        printed, path.name, lambda cell, _: f"../images/tutorial-{path.stem}-{cell}.png"
+    )
+    assert len(re.findall(r"^% what it shows$", run, flags=re.M)) >= 2
+    assert words_of(run) == words_of(printed), "python docs/tutorial_outputs.py writes the outputs again"
+    for picture in re.findall(r"\]\((\.\./images/[^)]*)\)", printed):
+        assert (path.parent / picture).exists(), picture
     for line in re.findall(r"^pertstack [^\n]+", path.read_text(), flags=re.M):
         ok(line.split()[1], "--help")
 

@@ -29,7 +29,7 @@ def oof_table(oof: ScoreTable, choice: Choice, *, every: bool = False, width: in
     oof : scores of development rows.
     choice : what ships, and why others do not.
     every : all names.
-    width : of the terminal; as many metrics are shown as fit, the deciding one always. A remark that does not fit is cut.
+    width : of the terminal; as many metrics are shown as fit, the deciding one always. A remark is cut where it must be.
     """
     sign = 1.0 if parse_metric(choice.primary).higher_is_better else -1.0
     ranked = sorted(oof.names, key=lambda n: (-sign * oof.mean(n, choice.primary).value, n))
@@ -42,7 +42,7 @@ def oof_table(oof: ScoreTable, choice: Choice, *, every: bool = False, width: in
     table.add_column("")
     table.add_column("name", no_wrap=True)
     for metric in shown:
-        table.add_column(metric_label(metric), justify="right")
+        table.add_column(metric_label(metric), justify="right", max_width=PER_METRIC - 3)
     table.add_column("", no_wrap=True)
     for name in kept:
         chosen = remarks[name] == "ships"

@@ -32,8 +32,11 @@ def leaderboard_table(board: Leaderboard, *, width: int | None = None, every: bo
 def taken_table(lines: Iterable[Taken]) -> Table:
     """What was taken for what, and the option that changes each line."""
     table = Table(title="Taken from the data", title_justify="left")
-    for column in ("what", "from", "shows", "to change it"):
+    lines = list(lines)
+    for column in ("what", "from", "shows"):
         table.add_column(column, overflow="fold")
+    options = [word for line in lines for word in line.mend.split()]  # to be copied: never broken
+    table.add_column("to change it", overflow="fold", min_width=max(map(len, options), default=0))
     for line in lines:
         table.add_row(*(Text(t) for t in (line.what, line.source, line.shows, line.mend)))
     return table
