@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -60,6 +63,17 @@ def page() -> str:
         mean_name="plain_mean",
     )
     return render(dataclasses.replace(content))
+
+
+@cache
+def pages_by_headline() -> dict[str, str]:
+    """The report in every state of its headline, as docs/headlines.py draws them."""
+    path = Path(__file__).resolve().parents[2] / "docs" / "headlines.py"
+    spec = importlib.util.spec_from_file_location("headlines", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return {state: module.page(state) for state in module.STATES}
 
 
 WORKS = """
@@ -123,6 +137,19 @@ def test_axe_core_finds_no_serious_fault(answers, view):
     if answers[view]["faults"] is None:
         pytest.skip("axe-core is not installed: make axe")
     assert answers[view]["faults"] == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_core_finds_no_serious_fault_in_any_state_of_the_headline(tmp_path, dark):
+    axe = browser.axe_source()
+    if axe is None:
+        pytest.skip("axe-core is not installed: make axe")
+    frames = {state: (text, 400) for state, text in pages_by_headline().items()}
+    script = f"const AXE = {json.dumps(axe)};".replace("</", "<\\/") + browser.LAYOUT + browser.ACCESSIBLE
+    found = browser.ask(tmp_path, frames, script + "return {layout, faults};", dark=dark)
+    assert len(found) >= 7
+    assert {s: a.get("faults", a) for s, a in found.items() if a.get("faults", a)} == {}
+    assert all(a["layout"]["beyond"] == [] and a["layout"]["sideways"] <= 0 for a in found.values())
 
 
 def test_dark_is_dark(answers):

@@ -33,10 +33,10 @@ def taken_table(lines: Iterable[Taken]) -> Table:
     """What was taken for what, and the option that changes each line."""
     table = Table(title="Taken from the data", title_justify="left")
     lines = list(lines)
+    options = [word for line in lines for word in line.mend.split()]  # to be copied: never broken
     for column in ("what", "from", "shows"):
         table.add_column(column, overflow="fold")
-    options = [word for line in lines for word in line.mend.split()]  # to be copied: never broken
-    table.add_column("to change it", overflow="fold", min_width=max(map(len, options), default=0))
+    table.add_column("to change it", width=max([12, *map(len, options)]))
     for line in lines:
         table.add_row(*(Text(t) for t in (line.what, line.source, line.shows, line.mend)))
     return table
