@@ -50,7 +50,7 @@ def forest(board: Leaderboard) -> dict[str, Any]:
     for row in ranked:
         gain, low, high = gain_of(board, row)
         facts.append((row, gain, low, high))
-    first = {r.name for r, *_ in facts[:SHOWN]} | {board.chosen, board.best_single}
+    first = {r.name for r, *_ in facts[:SHOWN]} | {board.chosen, board.ships, board.best_single}
     shown = [x for r, g, lo, hi in facts if r.name in first for x in (g, lo, hi) if x is not None]
     ticks = _axis_ticks(min([0.0, *shown]), max([0.0, *shown]))
     left, right = ticks[0], ticks[-1]

@@ -29,7 +29,7 @@ def oof_table(oof: ScoreTable, choice: Choice, *, every: bool = False, width: in
     oof : scores of development rows.
     choice : what ships, and why others do not.
     every : all names.
-    width : of the terminal; as many metrics are shown as fit, the deciding one always. A remark is cut where it must be.
+    width : of the terminal; as many metrics are shown as fit, the deciding one always; a remark may be cut.
     """
     sign = 1.0 if parse_metric(choice.primary).higher_is_better else -1.0
     ranked = sorted(oof.names, key=lambda n: (-sign * oof.mean(n, choice.primary).value, n))

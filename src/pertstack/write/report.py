@@ -123,7 +123,7 @@ def _tiles(content: ReportInput) -> list[tuple[str, str, str]]:
     if found is not None and part is not None and found.reading != "none":
         tiles.append(
             (
-                "gain over best single",
+                "gain over best single" if board.ships == board.chosen else f"{board.chosen}, not shipped: gain",
                 number(part.difference.value, sign=True),
                 f"{level} {interval(part.difference.ci, sign=True)}; {_meaning_of(content)}",
             )

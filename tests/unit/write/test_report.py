@@ -21,6 +21,7 @@ from pertstack.verdict.judge import judge
 from pertstack.verdict.setting import Setting
 from pertstack.verdict.words import number
 from pertstack.write.figures import leaderboard_figure
+from pertstack.write.forest import forest
 from pertstack.write.probe_table import probe_table
 from pertstack.write.report import render, report
 from pertstack.write.report_input import QUESTIONS, ReportInput, question_of
@@ -274,3 +275,17 @@ def test_all_competitors_at_once_stand_in_the_report():
     assert "All at once" not in render(
         dataclasses.replace(content, verdict=dataclasses.replace(content.verdict, leaderboard=bare))
     )
+
+
+def test_a_gain_that_does_not_ship_is_named_and_what_ships_is_in_the_first_figure():
+    """Beside "shipped: X alone" the gain of another combination was read as that of X."""
+    content = full_input()
+    board = content.verdict.leaderboard
+    assert board.ships == board.chosen == "direct_pooled" and "gain over best single<" in render(content)
+    alone = board.ranked()[-1].name
+    assert alone not in {r.name for r in forest(board)["rows"] if r.first}
+    decision = dataclasses.replace(content.verdict.decision, ships=alone)
+    held_back = dataclasses.replace(board, decision=decision)
+    page = render(dataclasses.replace(content, verdict=dataclasses.replace(content.verdict, leaderboard=held_back)))
+    assert "direct_pooled, not shipped: gain<" in page and f"shipped: {alone}" in page
+    assert alone in {r.name for r in forest(held_back)["rows"] if r.first}
