@@ -90,3 +90,15 @@ def test_a_named_primary_that_fails_is_kept_and_doubted(tmp_path):
     assert found.primary == "rmse_all@pooled" == study.folder.analysis_plan.primary
     assert not found.metrics["rmse_all@pooled"].passes, "one noisy replicate errs more than the mean of the others"
     assert "cannot tell a replicate from a constant" in found.doubt
+
+
+def test_a_large_study_is_calibrated_on_whole_groups_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    study = make(tmp_path, samples=240)
+    whole = study.calibrate()
+    monkeypatch.setattr("pertstack.study.steps.calibrate.MOST_ROWS", 100)
+    some = study.calibrate()
+    assert some.key != whole.key and study.calibrate() == some
+    for name, found in some.metrics.items():
+        assert found.n_groups < whole.metrics[name].n_groups
+    both = [m.metrics["r2_top20@pooled"].positive for m in (some, whole)]
+    assert both[0] == pytest.approx(both[1], abs=0.15)

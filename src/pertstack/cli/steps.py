@@ -23,7 +23,9 @@ from pertstack._base.shown import count_of
 from pertstack._base.version import __version__
 from pertstack.cli.terminal import (
     USAGE_ERROR,
+    Address,
     AsJson,
+    Engine,
     KeyFile,
     Memory,
     StudyPath,
@@ -70,7 +72,8 @@ def fit(
         str, typer.Option(help="pooled: one model for all cell lines; cell_line: one for each.")
     ] = "pooled",
     workers: Workers = 1,
-    engine: Annotated[str, typer.Option(help="local or dask.")] = "local",
+    engine: Engine = "local",
+    address: Address = None,
     nested: Annotated[bool, typer.Option("--nested/--no-nested", help="Also fit without each pair of folds.")] = True,
     profile: Annotated[str | None, typer.Option(help="Hyper-parameters: paper, default or fast.")] = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds one fit may take.")] = None,
@@ -87,6 +90,7 @@ def fit(
         nested=nested,
         workers=workers,
         engine=engine,
+        address=address,
         time_limit=time_limit,
         profile=profile,
     )
@@ -154,14 +158,20 @@ def add(
 
 
 @app.command()
-def reduce(study: StudyPath, workers: Workers = 1, memory: Memory = "1 GB") -> None:
+def reduce(
+    study: StudyPath,
+    workers: Workers = 1,
+    memory: Memory = "1 GB",
+    engine: Engine = "local",
+    address: Address = None,
+) -> None:
     """Sum the predictions of a study into moments, in one pass.
 
     Example:  pertstack reduce my-study --workers 2
     """
     from pertstack.study.study import Study
 
-    reduction = Study.open(study).reduce(workers=workers, memory=memory)
+    reduction = Study.open(study).reduce(workers=workers, memory=memory, engine=engine, address=address)
     out(
         f"{count_of(len(reduction.models), 'base model')}, {count_of(len(reduction.gene_names), 'gene')}, "
         f"{count_of(len(reduction.samples), 'sample')}"
@@ -190,6 +200,8 @@ def stack(
     ] = None,
     workers: Workers = 1,
     memory: Memory = "1 GB",
+    engine: Engine = "local",
+    address: Address = None,
     every: Annotated[bool, typer.Option("--all", help="Show every row, not the best ten.")] = False,
 ) -> None:
     """Learn and score combiners on out-of-fold rows, choose one.
@@ -206,6 +218,8 @@ def stack(
         workers=workers,
         memory=memory,
         accept_accused=names,
+        engine=engine,
+        address=address,
     )
     from pertstack.write.oof_table import barred_in_words, oof_table
 

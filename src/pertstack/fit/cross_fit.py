@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from pertstack._base import errors
+from pertstack._base.cluster import Cluster
 from pertstack._base.errors import InputError, IntegrityError, StackingError, StorageError, first_few
 from pertstack._base.progress import progress_bar
 from pertstack.fit.jobs import Commit, CommitAnchors, Done, Job, JobResult, RowsFor
@@ -75,6 +76,8 @@ def cross_fit(
         The disk refuses, or going on would be dishonest; running jobs are stopped, committed work stays.
     """
     _refuse_bad_call(jobs, engine, workers, time_limit=time_limit, threads=threads)
+    if engine != "inline":
+        Cluster.of(engine, workers, address)
     setting = Setting(rows_for, commit, Path(log_dir), seed, threads, plan_digest, commit_anchors)
     results = {job.folder: JobResult(job, "present", log=str(setting.log(job))) for job in jobs if done(job)}
     todo = [job for job in jobs if job.folder not in results]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from typing import Any
 
-from pertstack._base.errors import NeedsExtraError
+from pertstack._base.cluster import Cluster, piece
+from pertstack._base.version import __version__
 from pertstack.fit.job_files import write_job
 from pertstack.fit.jobs import Job, JobResult
 from pertstack.fit.worker import Setting, in_words, run_job
@@ -31,21 +30,10 @@ def run_dask(jobs: Sequence[Job], setting: Setting, *, workers: int, address: st
     NeedsExtraError
         dask or distributed is not installed.
     """
-    try:
-        from distributed import Client, LocalCluster, as_completed
-    except ImportError as error:
-        raise NeedsExtraError(
-            "The Dask engine needs dask and distributed, which are not installed here. Install them with: pip install "
-            "'pertstack[dask]', or use engine='local'."
-        ) from error
-    with ExitStack() as stack:
-        target: Any = address
-        if address is None:
-            target = stack.enter_context(
-                LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None)
-            )
-        client = stack.enter_context(Client(target))
-        futures = {client.submit(run_job, job, setting, pure=False, retries=0): job for job in jobs}
+    with Cluster(workers, address).client() as client:
+        from distributed import as_completed
+
+        futures = {client.submit(piece, __version__, run_job, job, setting, pure=False): job for job in jobs}
         for future in as_completed(list(futures)):
             lost = future.exception()
             yield future.result() if lost is None else _lost(futures[future], setting, lost)

@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
-from pertstack.data.rows import FitRows, PredictRows
+from pertstack.data.rows import FitRows, Names, PredictRows
 from pertstack.data.side.side import FEATURE_KINDS, FeatureKind, PerturbationFeatures, SideInformation
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Index = np.ndarray[Any, np.dtype[np.int64]]
 MissingPolicy = Literal["mask", "drop", "raise"]
+_PIECE = 1024  # rows whose features are looked at together
 COVARIATES = ("log10_dose", "time_h")
 
 
@@ -68,7 +70,7 @@ def refuse_missing(features: PerturbationFeatures, rows: PredictRows, policy: Mi
     InputError
         Features are missing and the policy is "raise".
     """
-    _, known = features.rows(rows.perturbation)
+    known = features.has(rows.perturbation)
     if policy == "raise" and not known.all():
         unknown = sorted(set(rows.perturbation[~known]))
         raise InputError(
@@ -98,16 +100,15 @@ class RowEncoder:
     def fit(cls, rows: FitRows, features: PerturbationFeatures | None) -> RowEncoder:
         mean, scale = np.zeros(0), 1.0
         if features is not None:
-            values, known = features.rows(rows.perturbation)
+            known = features.has(rows.perturbation)
             if not known.any():
                 raise InputError(
                     f"{features.kind} features are missing for every fit row: there is nothing to learn from."
                 )
-            mean = values[known].mean(axis=0, dtype=np.float64)
-            scale = _scale(((values[known] - mean) ** 2).sum(axis=1))
+            mean, scale = _centre_and_scale(features, rows.perturbation[known])
         covariates = []
         for name in COVARIATES:
-            column = _column(rows, name)
+            column = _column(rows.obs, name)
             present = column[np.isfinite(column)]
             if len(present) and np.ptp(present) > 0:
                 covariates.append((name, float(present.mean()), float(present.std())))
@@ -121,32 +122,55 @@ class RowEncoder:
         Replicates share perturbation, cell line, dose and time, hence their columns: a tenth of the rows is often
         enough.
         """
+        first, index = self.conditions(rows)
+        return self.encode_table(rows.obs.iloc[first], rows.side), index
+
+    def conditions(self, rows: PredictRows) -> tuple[Index, Index]:
+        """The first row (c,) of each distinct condition, and the condition (n_samples,) of every row."""
         keys = [rows.perturbation.astype(str), rows.cell_line.astype(str)]
-        keys += [_column(rows, name).astype(str) for name, _, _ in self.covariates]
+        keys += [_column(rows.obs, name).astype(str) for name, _, _ in self.covariates]
         text = np.array(["\x1f".join(row) for row in zip(*keys, strict=True)], dtype=object).astype(str)
         _, first, index = np.unique(text, return_index=True, return_inverse=True)
-        part = PredictRows(rows.gene_names, rows.control[first], rows.obs.iloc[first], rows.side)
-        return self.encode(part), index
+        return first, index
+
+    @property
+    def n_columns(self) -> int:
+        return (0 if self.kind is None else len(self.feature_mean)) + len(self.covariates) + len(self.cell_lines)
 
     def encode(self, rows: PredictRows) -> Floats:
         """Columns (n_samples, n_columns) of rows; a cell line never fitted has zeros in every cell line column."""
+        return self.encode_table(rows.obs, rows.side)
+
+    def encode_table(self, obs: pd.DataFrame, side: SideInformation) -> Floats:
+        """As ``encode``, of rows of which nothing but the metadata is there."""
         parts: list[Floats] = []
         if self.kind is not None:
-            values, known = rows.side.features[self.kind].rows(rows.perturbation)
+            values, known = side.features[self.kind].rows(np.asarray(obs["perturbation"], dtype=object))
             parts.append(np.where(known[:, None], values - self.feature_mean, 0.0) / self.feature_scale)
         for name, mean, scale in self.covariates:
-            column = _column(rows, name)
+            column = _column(obs, name)
             finite = np.isfinite(column)
             parts.append((np.where(finite, column - mean, 0.0) / scale)[:, None])
         if self.cell_lines:
-            parts.append((rows.cell_line[:, None] == np.array(self.cell_lines, dtype=object)).astype(np.float64))
-        return np.concatenate(parts, axis=1) if parts else np.zeros((rows.n_samples, 0))
+            lines = np.asarray(obs["cell_line"], dtype=object)
+            parts.append((lines[:, None] == np.array(self.cell_lines, dtype=object)).astype(np.float64))
+        return np.concatenate(parts, axis=1) if parts else np.zeros((len(obs), 0))
 
 
-def _column(rows: PredictRows, name: str) -> Floats:
-    if name not in rows.obs:
-        return np.full(rows.n_samples, np.nan)
-    return np.asarray(rows.obs[name], dtype=np.float64)
+def _column(obs: pd.DataFrame, name: str) -> Floats:
+    if name not in obs:
+        return np.full(len(obs), np.nan)
+    return np.asarray(obs[name], dtype=np.float64)
+
+
+def _centre_and_scale(features: PerturbationFeatures, names: Names) -> tuple[Floats, float]:
+    """Mean (n_features,) and root mean square distance from it over rows of known perturbations, some rows at once."""
+    pieces = [names[a : a + _PIECE] for a in range(0, len(names), _PIECE)]
+    total = np.zeros(len(features.columns))
+    for some in pieces:
+        total = np.concatenate([total[None], features.rows(some)[0]]).sum(axis=0)
+    mean = total / len(names)
+    return mean, _scale(np.concatenate([((features.rows(some)[0] - mean) ** 2).sum(axis=1) for some in pieces]))
 
 
 def _scale(square_norms: Floats) -> float:

@@ -6,7 +6,6 @@ one thread, and shares are put together in the order of the panels.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
@@ -17,6 +16,7 @@ import numpy as np
 
 from pertstack._base.arrays import Float64
 from pertstack._base.errors import IntegrityError, first_few
+from pertstack._base.scratch import space
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.design.metric_names import Reference
@@ -29,7 +29,6 @@ from pertstack.reduce.top_kernels import cut_slices
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Spread = Callable[[list[Callable[[], Any]]], None]
 _SLICE_ROWS = 16
-IN_MEMORY = 2**25  # bytes of one array of slices above which it is kept in a file
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,20 +175,9 @@ def _call(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
 
 
 def _empty_slices(n: int, n_models: int, k: int, scratch: Path | None) -> TopSlices:
-    genes = _space((n, k), np.int32, scratch)
-    y, offset = (_space((n, k), np.float32, scratch) for _ in range(2))
-    return TopSlices(genes, y, offset, _space((n, n_models, k), np.float32, scratch))
-
-
-def _space(shape: tuple[int, ...], dtype: Any, scratch: Path | None) -> np.ndarray[Any, Any]:
-    """Zeros in memory, or in a nameless file of the scratch folder where they are large: a block may have any number
-    of rows.
-    """
-    if scratch is None or int(np.prod(shape)) * 4 <= IN_MEMORY:
-        return np.zeros(shape, dtype=dtype)
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=scratch) as stream:
-        return np.asarray(np.memmap(stream, dtype=dtype, mode="w+", shape=shape))
+    genes = space((n, k), np.int32, scratch)
+    y, offset = (space((n, k), np.float32, scratch) for _ in range(2))
+    return TopSlices(genes, y, offset, space((n, n_models, k), np.float32, scratch))
 
 
 def _symmetric(cross: Float64, n_columns: int) -> Float64:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from pertstack.reduce.reduction import Reduction
 from pertstack.reduce.references import SLICED, References
 from pertstack.reduce.sum_kernels import ROWS
 
+K = 80
 MOST_ROWS = 128
 AHEAD = 2  # tiles the disk is asked for beyond the one that is read
 
@@ -39,7 +41,7 @@ def reduce_blocks(
     source: BlockSource,
     references: References,
     *,
-    k: int = 80,
+    k: int = K,
     memory: int = 10**9,
     workers: int = 1,
     cache: Path | None = None,
@@ -77,21 +79,10 @@ def reduce_blocks(
     """
     chosen = _chosen(source, blocks)
     _check(source, chosen, k)
-    folders = {b: cache / _part_key(source, references, b, k) for b in chosen} if cache is not None else {}
-    found = {b: load_part(folder) for b, folder in folders.items()}
-    parts = {b: part for b, part in found.items() if part is not None}
-    for block in parts:
-        if on_block is not None:
-            on_block(block)
-    new = [b for b in chosen if b not in parts]
-    summed = (
-        _sum_blocks(_Tiles(source, references, new, k=k, memory=memory, scratch=cache), workers) if new else iter(())
-    )
-    for block, sums in summed:
-        parts[block] = sums.finish()
-        if block in folders:
-            save_part(folders[block], parts[block], {"block": block.id, "models": list(source.models), "k": k})
-            parts[block] = load_part(folders[block]) or parts[block]
+    made = _parts(_Asked(source, references, chosen, k=k, memory=memory, workers=workers, cache=cache))
+    parts = {}
+    for block, part in made:
+        parts[block] = part
         if on_block is not None:
             on_block(block)
     parts = {b: parts[b] for b in chosen}
@@ -105,6 +96,54 @@ def reduce_blocks(
     return Reduction(
         tuple(source.models), np.asarray(source.gene_names), parts, tables=tables, findings=tuple(findings)
     )
+
+
+def keep_parts(
+    source: BlockSource, references: References, blocks: Iterable[Block], *, cache: Path, memory: int = 10**9
+) -> None:
+    """Leave the parts of some blocks in the cache, for a later ``reduce_blocks`` that looks them up: one share of the
+    work of several processes or hosts. Errors as there, but for blocks without a whole row.
+
+    Parameters
+    ----------
+    source, references, blocks, memory : as for ``reduce_blocks``.
+    cache : the folder that all of them write to.
+    """
+    chosen = _chosen(source, blocks)
+    _check(source, chosen, K)
+    for _ in _parts(_Asked(source, references, chosen, k=K, memory=memory, workers=1, cache=cache)):
+        pass
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What parts are made of, and how."""
+
+    source: BlockSource
+    references: References
+    blocks: list[Block]
+    k: int
+    memory: int
+    workers: int
+    cache: Path | None
+
+
+def _parts(asked: _Asked) -> Iterator[tuple[Block, BlockPart]]:
+    """The part of every block: those that lie in the cache first, then those that are made."""
+    source, references, cache, k = asked.source, asked.references, asked.cache, asked.k
+    folders = {b: cache / _part_key(source, references, b, k) for b in asked.blocks} if cache is not None else {}
+    found = {b: load_part(folder) for b, folder in folders.items()}
+    yield from ((b, part) for b, part in found.items() if part is not None)
+    new = [b for b in asked.blocks if found.get(b) is None]
+    if not new:
+        return
+    tiles = _Tiles(source, references, new, k=k, memory=asked.memory, scratch=cache)
+    for block, sums in _sum_blocks(tiles, asked.workers):
+        part = sums.finish()
+        if block in folders:
+            save_part(folders[block], part, {"block": block.id, "models": list(source.models), "k": k})
+            part = load_part(folders[block]) or part
+        yield block, part
 
 
 def gene_moments(

@@ -18,7 +18,7 @@ import xxhash
 
 from pertstack._base.arrays import Float64
 from pertstack._base.errors import InputError, MissingFileError, unknown_name
-from pertstack._base.files import write_atomic
+from pertstack._base.files import whole
 from pertstack.design.metric_names import Metric, parse_metric
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -61,7 +61,7 @@ class ScoreTable:
         found = xxhash.xxh3_128(repr((self.names, self.metrics)).encode())
         found.update(self.samples.to_json(orient="table").encode())  # as it is saved
         for part in (self.values_by_name, self.predicted):
-            found.update(np.ascontiguousarray(part).tobytes())
+            found.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
         return found.hexdigest()
 
     def values(self, name: str, metric: str | Metric, reference: str | None = None) -> Float64:
@@ -136,6 +136,27 @@ class ScoreTable:
             predicted=np.concatenate([self.predicted, other.predicted]),
         )
 
+    @classmethod
+    def one_after_the_other(cls, parts: Sequence[ScoreTable]) -> ScoreTable:
+        """The samples of several tables of the same names and metrics, in the order given."""
+        first = parts[0]
+        assert all(p.names == first.names and p.metrics == first.metrics for p in parts)
+        return cls(
+            pd.concat([p.samples for p in parts], ignore_index=True),
+            first.names,
+            first.metrics,
+            np.concatenate([p.values_by_name for p in parts], axis=2),
+            np.concatenate([p.predicted for p in parts], axis=1),
+        )
+
+    def with_metrics_of(self, other: ScoreTable, order: Sequence[str]) -> ScoreTable:
+        """Metrics of both tables on the same names and samples, in the given order."""
+        assert self.names == other.names and self.samples.equals(other.samples)
+        values = np.concatenate([self.values_by_name, other.values_by_name], axis=1)
+        there = (*self.metrics, *other.metrics)
+        columns = [there.index(m) for m in order]
+        return replace(self, metrics=tuple(order), values_by_name=np.ascontiguousarray(values[:, columns]))
+
     def with_oracle(self, metric: str, models: Sequence[str], name: str = "oracle") -> ScoreTable:
         """The table with one more name: per sample the values of whichever model is best there.
 
@@ -178,16 +199,15 @@ class ScoreTable:
 
     def save(self, path: Path) -> None:
         """Write to one npz file, seen whole or not at all."""
-        buffer = io.BytesIO()
         meta = {"format": 1, "names": list(self.names), "metrics": list(self.metrics)}
-        np.savez_compressed(
-            buffer,
-            meta=np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8),
-            values=self.values_by_name,
-            predicted=self.predicted,
-            samples=np.frombuffer(self.samples.to_json(orient="table").encode(), dtype=np.uint8),
-        )
-        write_atomic(Path(path), buffer.getvalue())
+        with whole(Path(path)) as part, part.open("wb") as file:  # in a study of many samples hundreds of megabytes
+            np.savez_compressed(
+                file,
+                meta=np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8),
+                values=self.values_by_name,
+                predicted=self.predicted,
+                samples=np.frombuffer(self.samples.to_json(orient="table").encode(), dtype=np.uint8),
+            )
 
     @classmethod
     def load(cls, path: Path) -> ScoreTable:

@@ -6,15 +6,40 @@ so.
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
-from pertstack._base.errors import InputError
+from pertstack._base.errors import CorruptionError, InputError, first_few
 from pertstack._base.files import read_json
+from pertstack.design.blocks import Role
 from pertstack.design.plan.asked import DIFFERS
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.study.audit.probes import stored_probes
 from pertstack.study.folder import StudyFolder
 from pertstack.verdict.probes.run import accused
+
+
+def require_every_block(folder: StudyFolder, role: Role) -> None:
+    """Refuse a store that lacks a block: its rows would be left out, and nothing would show it.
+
+    Raises
+    ------
+    CorruptionError
+        Names the samples of the plan that lie in no block, and the blocks that are there.
+    """
+    store, planned = folder.store, folder.plan.sample_ids(role)
+    blocks = store.blocks(role)
+    if sum(store.n_samples(b) for b in blocks) >= len(planned):
+        return
+    there = {s for b in blocks for s in store.sample_ids(b)}
+    lost = [s for s in planned if s not in there]
+    lines = first_few(sorted(set(folder.samples.loc[lost, "cell_line"].astype(str))), 5)
+    raise CorruptionError(
+        f"{store.root} on {socket.gethostname()} lacks blocks: {len(lost):,} of {len(planned):,} {role} samples "
+        f"({first_few(lost, 3)}; cell lines {lines}) lie in none of {first_few((b.id for b in blocks), 5)}. Without "
+        f"them every number would be that of other rows. Restore the folder from a copy, or mount it whole; "
+        f"`pertstack audit {folder.root}` lists what is gone."
+    )
 
 
 def stackable_models(folder: StudyFolder, *, accept_unverified: bool) -> tuple[str, ...]:

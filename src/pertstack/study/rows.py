@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from pertstack._base.cluster import Cluster
 from pertstack._base.digests import digest_json
 from pertstack._base.memory import parse_bytes
+from pertstack._base.progress import progress_bar
 from pertstack.design.analysis_plan import AUTO, AnalysisPlan
+from pertstack.design.blocks import Block
 from pertstack.design.metric_names import parse_metric
-from pertstack.predictions.source import BlockSource
 from pertstack.predictions.sources.nested_source import WithoutFold, has_nested
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.names import nested_name
-from pertstack.reduce.one_pass import reduce_blocks
+from pertstack.reduce.one_pass import keep_parts, reduce_blocks
 from pertstack.reduce.panels import panel
 from pertstack.reduce.reduction import Reduction
 from pertstack.reduce.references import References
@@ -24,6 +27,7 @@ from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.nested import NestedFits, fit_nested
 from pertstack.stacking.registry import make_combiner
 from pertstack.study.folder import StudyFolder
+from pertstack.study.members import require_every_block
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,11 @@ class DevelopmentRows:
     accept_unverified: bool = False
     workers: int = 1
     memory: str = "1 GB"
+    cluster: Cluster | None = None
 
     @cached_property
     def source(self) -> StoreSource:
+        require_every_block(self.folder, "development")
         return StoreSource(
             self.folder.store,
             None,
@@ -55,21 +61,24 @@ class DevelopmentRows:
     @cached_property
     def reduction(self) -> Reduction:
         """The one pass over the rows; sums that are there already are read back."""
-        return self._reduced(self.source)
+        return self._reduced(None)
 
     @cached_property
-    def level_one(self) -> dict[int, tuple[Reduction, WithoutFold]] | None:
+    def level_one(self) -> dict[int, tuple[Reduction, StoreSource | WithoutFold]] | None:
         """Per fold, level-one rows by base models that never saw it; None when some model has no nested fits."""
         folder = self.folder
         if folder.plan.n_folds < 3 or not all(has_nested(folder.store, m) for m in self.models):
             return None
-        sources = {
-            fold: WithoutFold(
-                folder.store, self.models, fold, groups=folder.plan.groups, distance=folder.training_distance
-            )
-            for fold in range(folder.plan.n_folds)
-        }
-        return {fold: (self._reduced(source), source) for fold, source in sources.items()}
+        return {k: (self._reduced(k), self.source_without(k)) for k in range(folder.plan.n_folds)}
+
+    def source_without(self, fold: int | None) -> StoreSource | WithoutFold:
+        """Predictions by base models that never saw a fold; the ordinary out-of-fold ones for None."""
+        if fold is None:
+            return self.source
+        folder = self.folder
+        return WithoutFold(
+            folder.store, self.models, fold, groups=folder.plan.groups, distance=folder.training_distance
+        )
 
     @cached_property
     def evidence(self) -> Evidence:
@@ -121,14 +130,55 @@ class DevelopmentRows:
             facts.append(source.distance.digest)
         return digest_json(facts)
 
-    def _reduced(self, source: BlockSource) -> Reduction:
-        return reduce_blocks(
-            source,
-            self.folder.references,
-            memory=parse_bytes(self.memory),
-            workers=self.workers,
-            cache=self.folder.path("reduced"),
+    def _reduced(self, without: int | None) -> Reduction:
+        source = self.source_without(without)
+        blocks = [b for b in source.blocks() if b.role == "development"]
+        said = "summing" if without is None else f"summing without fold {without}"
+        with progress_bar() as bar:
+            if self.cluster is not None:
+                task = bar.add_task(f"{said} on the cluster", total=len(blocks))
+                for _ in self.cluster.each(reduce_piece, self.shared(without), blocks):
+                    bar.advance(task)
+            task = bar.add_task(said, total=len(blocks))
+            return reduce_blocks(
+                source,
+                self.folder.references,
+                memory=parse_bytes(self.memory),
+                workers=self.workers,
+                cache=self.folder.path("reduced"),
+                on_block=lambda _: bar.advance(task),
+            )
+
+    def shared(self, without: int | None = None) -> Shared:
+        """What a worker elsewhere needs to open the same rows."""
+        return Shared(
+            self.folder.root.resolve(),
+            tuple(self.models),
+            self.accept_unverified,
+            memory=self.memory,
+            without=without,
         )
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Development rows as they are named to a worker: it opens them from the study's folder. ``without``: a fold."""
+
+    root: Path
+    models: tuple[str, ...]
+    accept_unverified: bool
+    memory: str
+    without: int | None = None
+
+    def open(self) -> DevelopmentRows:
+        return DevelopmentRows(StudyFolder.open(self.root), self.models, self.accept_unverified, memory=self.memory)
+
+
+def reduce_piece(shared: Shared, block: Block) -> None:
+    """On a worker: the sums of one block, left in the study's folder."""
+    rows = shared.open()
+    source, cache = rows.source_without(shared.without), rows.folder.path("reduced")
+    keep_parts(source, rows.folder.references, [block], cache=cache, memory=parse_bytes(shared.memory))
 
 
 def learning_reference(plan: AnalysisPlan) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from threadpoolctl import threadpool_limits
 
+from pertstack._base.cluster import Cluster
 from pertstack._base.errors import InputError, MissingFileError, StackingError
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
@@ -329,16 +330,20 @@ class Study:
     # -- combining and judging ---------------------------------------------------------------------------------------
 
     @_writes
-    def reduce(self, *, workers: int = 1, memory: str = "1 GB") -> Reduction:
+    def reduce(
+        self, *, workers: int = 1, memory: str = "1 GB", engine: str = "local", address: str | None = None
+    ) -> Reduction:
         """The one pass over development rows.
 
         Parameters
         ----------
         workers : processes that read and score blocks; the result does not depend on it.
-        memory : what tiles of profiles may take, such as ``"2 GB"``.
+        memory : what tiles of profiles may take, such as ``"2 GB"``; on a cluster, for each worker.
+        engine, address : "local", or "dask" with the address of a running scheduler; the sums have the same bits.
         """
         models = stackable_models(self.folder, accept_unverified=False)
-        return DevelopmentRows(self.folder, models, workers=workers, memory=memory).reduction
+        cluster = Cluster.of(engine, workers, address)
+        return DevelopmentRows(self.folder, models, workers=workers, memory=memory, cluster=cluster).reduction
 
     @_writes
     def calibrate(self, *, workers: int = 1, memory: str = "1 GB") -> Calibrated:
@@ -360,6 +365,8 @@ class Study:
         workers: int = 1,
         memory: str = "1 GB",
         accept_accused: Sequence[str] = (),
+        engine: str = "local",
+        address: str | None = None,
     ) -> Stacked:
         """Learn and score combiners on out-of-fold rows and choose one by the plan's rule.
 
@@ -373,6 +380,7 @@ class Study:
         workers : processes that read and score blocks; the result does not depend on it.
         memory : what tiles of profiles may take, such as ``"2 GB"``.
         accept_accused : models to keep although a probe accuses them.
+        engine, address : "local", or "dask" with the address of a running scheduler, for sums and out-of-fold scores.
         """
         stacked = stack_study(
             self.folder,
@@ -381,6 +389,7 @@ class Study:
             workers=workers,
             memory=memory,
             accept_accused=accept_accused,
+            cluster=Cluster.of(engine, workers, address),
         )
         seal_stack(self.folder)
         return stacked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pertstack.predictions.sources.some_rows import SomeRows, read_at, spread_rows
+from pertstack.predictions.sources.some_rows import SomeRows, read_at, some_groups, spread_rows
 from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.score import score
 from pertstack.stacking.nested import fit_nested
@@ -57,3 +57,18 @@ def test_rows_of_a_sample_score_as_they_do_among_all():
     at = np.flatnonzero(whole.samples["sample_id"].isin(set(part.samples["sample_id"])))
     assert 50 <= len(at) < 60
     np.testing.assert_array_equal(part.values_by_name, whole.values_by_name[:, :, at])
+
+
+def test_groups_are_taken_whole_and_all_rows_when_there_are_few():
+    source, _ = as_source(small_world(n=300, n_groups=30))
+    assert some_groups(source, 300, seed=1) is source
+    some = some_groups(source, 100, seed=1)
+    found = [g for b in some.blocks() for g in some.obs(b)["group"]]
+    every = [g for b in source.blocks() for g in source.obs(b)["group"]]
+    assert 85 < len(found) <= 100 and len(set(found)) == len(found) // 10
+    assert all(found.count(g) == every.count(g) for g in set(found))
+    again, other = some_groups(source, 100, seed=1), some_groups(source, 100, seed=2)
+    assert [g for b in again.blocks() for g in again.obs(b)["group"]] == found
+    assert {g for b in other.blocks() for g in other.obs(b)["group"]} != set(found)
+    alone = some_groups(source, 1, seed=1)
+    assert len({g for b in alone.blocks() for g in alone.obs(b)["group"]}) == 1

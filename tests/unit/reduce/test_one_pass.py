@@ -291,7 +291,7 @@ def test_large_slices_are_made_in_files_of_the_cache_and_leave_none_behind(tmp_p
     source = world()
     refs = References.collect(source)
     want = reduce_blocks(source, refs)
-    monkeypatch.setattr("pertstack.reduce.block_sums.IN_MEMORY", 1)
+    monkeypatch.setattr("pertstack._base.scratch.IN_MEMORY", 1)
     same_bits(want, reduce_blocks(source, refs, cache=tmp_path / "cache", workers=2))
     assert all(p.is_dir() for p in (tmp_path / "cache").iterdir())
 

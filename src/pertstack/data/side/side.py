@@ -54,10 +54,19 @@ class PerturbationFeatures:
         A perturbation that is not in the table gets mask False and zeros; the mask is the information, the zeros are
         not.
         """
-        at = np.array([self._position.get(p, -1) for p in perturbations], dtype=np.int64)
-        known = (at >= 0) & self.known[at]
+        at, known = self._at(perturbations)
         values = np.where(known[:, None], self.matrix[at], np.float32(0))
         return values.astype(np.float32, copy=False), known
+
+    def has(self, perturbations: Iterable[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Mask (n,) of perturbations whose features are known, without the features."""
+        return self._at(perturbations)[1]
+
+    def _at(
+        self, perturbations: Iterable[str]
+    ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.bool_]]]:
+        at = np.array([self._position.get(p, -1) for p in perturbations], dtype=np.int64)
+        return at, (at >= 0) & self.known[at]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from pertstack._base.errors import InputError
 from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.fit.base import Needs
-from pertstack.fit.baselines.groups import label_sums
+from pertstack.fit.baselines.groups import deltas, label_sums
 from pertstack.fit.baselines.model import Baseline
 from pertstack.fit.encoders import features_of
 
@@ -57,7 +57,7 @@ class Additive(Baseline):
 
     def fit(self, rows: FitRows, *, rng: np.random.Generator) -> Additive:
         features = features_of(rows.side, self.needs.features, self.name)
-        names, sums, counts = label_sums(rows.delta, rows.perturbation)
+        names, sums, counts = label_sums(deltas(rows), rows.perturbation)
         values, known = features.rows(names)
         if not known.any():
             raise InputError(

@@ -16,7 +16,7 @@ import numpy as np
 from pertstack._base.errors import InputError
 from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.fit.base import Needs
-from pertstack.fit.baselines.groups import GroupMeans, centred_group_means
+from pertstack.fit.baselines.groups import GroupMeans, centred_group_means, deltas
 from pertstack.fit.baselines.model import Baseline
 
 
@@ -44,7 +44,7 @@ class _MeanOf(Baseline):
 
     def fit(self, rows: FitRows, *, rng: np.random.Generator) -> _MeanOf:
         labels = rows.cell_line if self.by_cell_line else np.full(rows.n_samples, "all", dtype=object)
-        self.means_ = GroupMeans.of(rows.delta if self.of == "delta" else rows.treated, labels)
+        self.means_ = GroupMeans.of(deltas(rows) if self.of == "delta" else rows.treated, labels)
         return self
 
     def predict(self, rows: PredictRows) -> Float32:

@@ -11,6 +11,7 @@ from pertstack._base.errors import InputError, ModelFailedError
 from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.data.side.side import PerturbationFeatures
 from pertstack.fit.base import Needs
+from pertstack.fit.baselines.groups import Values
 from pertstack.fit.baselines.low_rank import principal_axes
 from pertstack.fit.baselines.model import Baseline
 from pertstack.fit.baselines.start import Start, StartingPoint
@@ -19,6 +20,7 @@ from pertstack.fit.inner_split import inner_split
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 MOST_ROWS_FOR_AXES = 1500
+_PIECE = 2048  # rows of inputs made at once
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class MLP(Baseline):
         self.start_ = StartingPoint.fit(rows, self.start)
         self.encoder_ = RowEncoder.fit(rows, features)
         self._fit_components(rows, rng)
-        inputs, target = self._inputs(rows), self.start_.residual(rows) @ self.axes_
+        inputs, target = self._inputs(rows), _times(self.start_.residual(rows), self.axes_)
         self.scale_ = (float(np.sqrt((target**2).mean())) if target.size else 0.0) or 1.0
         self._train(inputs, target / self.scale_, inner, validation=validation, rng=rng)
         return self
@@ -110,13 +112,16 @@ class MLP(Baseline):
         n = rows.n_samples
         drawn = np.sort(rng.choice(n, MOST_ROWS_FOR_AXES, replace=False)) if n > MOST_ROWS_FOR_AXES else np.arange(n)
         sample = rows.take(drawn)
-        self.axes_ = principal_axes(self.start_.residual(sample).astype(np.float64), self.n_components)
+        self.axes_ = principal_axes(self.start_.residual(sample)[:].astype(np.float64), self.n_components)
         self.control_ = _Components.fit(sample.control.astype(np.float64), self.n_control_components)
         self.known_ = _Components.fit(self.encoder_.encode_distinct(sample)[0], self.n_input_components)
 
     def _inputs(self, rows: PredictRows) -> Floats:
-        design, index = self.encoder_.encode_distinct(rows)
-        return np.concatenate([self.known_.of(design)[index], self.control_.of(rows.control)], axis=1)
+        first, index = self.encoder_.conditions(rows)
+        parts = [first[a : a + _PIECE] for a in range(0, max(len(first), 1), _PIECE)]
+        known = [self.known_.of(self.encoder_.encode_table(rows.obs.iloc[some], rows.side)) for some in parts]
+        controls = [self.control_.of(rows.control[a : a + _PIECE]) for a in range(0, max(rows.n_samples, 1), _PIECE)]
+        return np.concatenate([np.concatenate(known)[index], np.concatenate(controls)], axis=1)
 
     def _train(self, inputs: Floats, target: Floats, inner: Any, validation: Any, rng: np.random.Generator) -> None:
         from sklearn.neural_network import MLPRegressor
@@ -164,6 +169,11 @@ class MLP(Baseline):
         if self.network_ is None:
             return np.zeros((rows.n_samples, self.axes_.shape[1]), dtype=np.float32)
         return np.asarray(_output(self.network_, self._inputs(rows)), dtype=np.float32)
+
+
+def _times(values: Values, axes: Floats) -> Floats:
+    """``values @ axes``, some rows at a time."""
+    return np.concatenate([values[a : a + _PIECE] @ axes for a in range(0, values.shape[0], _PIECE)])
 
 
 def _output(network: Any, inputs: Floats) -> Floats:

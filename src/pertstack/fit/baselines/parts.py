@@ -15,7 +15,7 @@ from pertstack._base.errors import InputError
 from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.fit.base import Needs
 from pertstack.fit.baselines.additive import additive_effects
-from pertstack.fit.baselines.groups import Floats, label_sums
+from pertstack.fit.baselines.groups import Floats, deltas, label_sums
 from pertstack.fit.baselines.model import Baseline
 from pertstack.fit.encoders import features_of
 
@@ -33,7 +33,7 @@ class Parts(Baseline):
 
     def fit(self, rows: FitRows, *, rng: np.random.Generator) -> Parts:
         features = features_of(rows.side, self.needs.features, self.name)
-        names, sums, counts = label_sums(rows.delta, rows.perturbation)
+        names, sums, counts = label_sums(deltas(rows), rows.perturbation)
         values, known = features.rows(names)
         if not known.any():
             raise InputError(f"{self.name}: the perturbed genes of every fit row are unknown; nothing can be learned.")

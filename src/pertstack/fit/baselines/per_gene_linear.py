@@ -10,6 +10,7 @@ import numpy as np
 from pertstack._base.errors import InputError
 from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.fit.base import Needs
+from pertstack.fit.baselines.groups import PIECE
 from pertstack.fit.baselines.model import Baseline
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -63,4 +64,7 @@ class PerGeneLinear(Baseline):
         return self
 
     def predict(self, rows: PredictRows) -> Float32:
-        return np.asarray(rows.control * self.slope_ + self.intercept_, dtype=np.float32)
+        out = np.empty(rows.control.shape, dtype=np.float32)
+        for a in range(0, rows.n_samples, PIECE):
+            out[a : a + PIECE] = rows.control[a : a + PIECE] * self.slope_ + self.intercept_
+        return out

@@ -16,6 +16,7 @@ from pertstack._base.errors import InputError
 from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.data.side.side import PerturbationFeatures
 from pertstack.fit.base import Needs
+from pertstack.fit.baselines.groups import PIECE, Made, Values, sums_by_index
 from pertstack.fit.baselines.model import Baseline
 from pertstack.fit.baselines.start import Start, StartingPoint
 from pertstack.fit.encoders import Index, MissingPolicy, RowEncoder, check_policy, features_of, refuse_missing
@@ -24,7 +25,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 GRID = np.logspace(-4, 6, 41)  # penalties tried, in units of the mean eigenvalue
 
 
-def label_means(values: Floats | Float32, index: Index, n: int) -> tuple[Floats, Floats]:
+def label_means(values: Values, index: Index, n: int) -> tuple[Floats, Floats]:
     """Mean of the values over each label, (n, n_columns) float64, and counts (n,).
 
     Parameters
@@ -33,12 +34,23 @@ def label_means(values: Floats | Float32, index: Index, n: int) -> tuple[Floats,
     index : (n_rows,) positions of labels.
     n : labels; each has at least one row.
     """
-    counts = np.bincount(index, minlength=n)
-    order, start, means = np.argsort(index, kind="stable"), 0, np.empty((n, values.shape[1]))
-    for k, count in enumerate(counts):
-        means[k] = values[order[start : start + count]].mean(axis=0, dtype=np.float64)
-        start += count
-    return means, counts.astype(np.float64)
+    sums, counts = sums_by_index(values, index, n)
+    sums /= counts[:, None]
+    return sums, counts
+
+
+def _means_of_labels(values: Values, index: Index, n: int) -> tuple[Made, Floats]:
+    """Means of labels that are made when asked for, and counts (n,); parameters as for ``label_means``."""
+    order, counts = np.argsort(index, kind="stable"), np.bincount(index, minlength=n)
+    starts = np.concatenate([[0], np.cumsum(counts)])
+
+    def means(labels: Any) -> Floats:
+        wanted = np.arange(n)[labels]
+        rows = np.concatenate([order[starts[k] : starts[k + 1]] for k in wanted])
+        mine = np.repeat(np.arange(len(wanted)), counts[wanted])
+        return label_means(Made((len(rows), values.shape[1]), lambda some: values[rows[some]]), mine, len(wanted))[0]
+
+    return Made((n, values.shape[1]), means), counts.astype(np.float64)
 
 
 def gcv_penalty(eigenvalues: Floats, projected: Floats, total: float, n: int) -> float:
@@ -82,26 +94,44 @@ class _Decomposition:
     total: float  # sum of squares of the centred target
 
     @classmethod
-    def of(cls, design: Floats, target: Floats, weights: Floats) -> _Decomposition:
-        mean_design, mean_target = (np.average(a, axis=0, weights=weights) for a in (design, target))
-        root = np.sqrt(weights)[:, None]
-        x, y = (design - mean_design) * root, (target - mean_target) * root
-        kernel_form = x.shape[0] < x.shape[1]
-        squares, vectors = np.linalg.eigh(x @ x.T if kernel_form else x.T @ x)
+    def of(cls, design: Values, target: Values, weights: Floats) -> _Decomposition:
+        kernel_form = design.shape[0] < design.shape[1]
+        whole = len(weights) if kernel_form else PIECE
+        pieces = [slice(a, a + whole) for a in range(0, len(weights), whole)]
+        mean_design, mean_target = (_weighted_mean(a, weights, pieces) for a in (design, target))
+        scatter: Floats | float = 0.0
+        cross: Floats | float = 0.0
+        total = 0.0
+        for some in pieces:  # of the smaller side: all rows at once when there are fewer of them than columns
+            root = np.sqrt(weights[some])[:, None]
+            x, y = (design[some] - mean_design) * root, (target[some] - mean_target) * root
+            scatter = scatter + (x @ x.T if kernel_form else x.T @ x)
+            cross = cross + x.T @ y
+            total += float((y**2).sum())
+        squares, vectors = np.linalg.eigh(scatter)
         kept = squares > max(float(squares.max(initial=0.0)) * 1e-10, 1e-12)
         squares, vectors = squares[kept], vectors[:, kept]
         right = x.T @ vectors / np.sqrt(squares) if kernel_form else vectors
-        projected = ((x @ right) / np.sqrt(squares)).T @ y
-        return cls(mean_design, mean_target, squares, right=right, projected=projected, total=float((y**2).sum()))
+        projected = (right / np.sqrt(squares)).T @ cross
+        return cls(mean_design, mean_target, squares, right=right, projected=projected, total=total)
 
 
-def choose_penalty(design: Floats, target: Floats) -> float:
+def _weighted_mean(values: Values, weights: Floats, pieces: list[slice]) -> Floats:
+    total: Floats = np.zeros(values.shape[1])
+    for some in pieces:
+        total += (values[some] * weights[some, None]).sum(axis=0)
+    mean: Floats = total / weights.sum()
+    return mean
+
+
+def choose_penalty(design: Values, target: Values) -> float:
     """GCV penalty for rows that are independent observations: here one row per perturbation."""
-    parts = _Decomposition.of(design, target, np.ones(len(design)))
-    return gcv_penalty(parts.squares, parts.projected, parts.total, len(design))
+    n = design.shape[0]
+    parts = _Decomposition.of(design, target, np.ones(n))
+    return gcv_penalty(parts.squares, parts.projected, parts.total, n)
 
 
-def solve_ridge(design: Floats, target: Floats, weights: Floats, penalty: float) -> tuple[Floats, Floats]:
+def solve_ridge(design: Values, target: Values, weights: Floats, penalty: float) -> tuple[Floats, Floats]:
     """Coefficients (p, n_targets) and intercept (n_targets,).
 
     Minimises ``sum_i w_i |t_i - b - W' d_i|² + penalty * |W|²``.
@@ -155,9 +185,12 @@ class Ridge(Baseline):
         fitted = rows.take(known) if self.on_missing == "drop" else rows
         self.start_ = StartingPoint.fit(fitted, self.start)
         self.encoder_ = RowEncoder.fit(fitted, self._features(fitted))
-        design, condition = self.encoder_.encode_distinct(fitted)
-        means, counts = label_means(self.start_.residual(fitted), condition, len(design))
-        _, first = np.unique(condition, return_index=True)
+        first, condition = self.encoder_.conditions(fitted)
+        design = Made(
+            (len(first), self.encoder_.n_columns),
+            lambda some: self.encoder_.encode_table(fitted.obs.iloc[first[some]], fitted.side),
+        )
+        means, counts = _means_of_labels(self.start_.residual(fitted), condition, len(first))
         names, who = np.unique(fitted.perturbation[first].astype(str), return_inverse=True)
         self.penalty_ = self.penalty or choose_penalty(
             label_means(design, who, len(names))[0], label_means(means, who, len(names))[0]

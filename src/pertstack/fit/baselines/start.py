@@ -14,7 +14,7 @@ import numpy as np
 
 from pertstack._base.errors import InputError
 from pertstack.data.rows import FitRows, Float32, PredictRows
-from pertstack.fit.baselines.groups import GroupMeans
+from pertstack.fit.baselines.groups import GroupMeans, Made, Values
 from pertstack.fit.baselines.per_gene_linear import Floats, per_gene_lines
 
 Start = Literal["control", "mean_treated", "per_gene_line"]
@@ -43,9 +43,10 @@ class StartingPoint:
             slope = np.full(rows.n_genes, 1.0 if start == "control" else 0.0)
         return cls(slope, GroupMeans.of(_without_slope(rows, slope), rows.cell_line))
 
-    def residual(self, rows: FitRows) -> Float32:
-        """What is left for the perturbation to explain, (n_samples, n_genes)."""
-        return _without_slope(rows, self.slope) - self.levels.rows(rows.cell_line)
+    def residual(self, rows: FitRows) -> Made:
+        """What is left for the perturbation to explain, (n_samples, n_genes), when rows of it are asked for."""
+        flat, lines = _without_slope(rows, self.slope), rows.cell_line
+        return Made(rows.treated.shape, lambda some: flat[some] - self.levels.rows(lines[some]))
 
     def predict(self, rows: PredictRows) -> Float32:
         """The starting point of every row, (n_samples, n_genes), as a fresh array to which the effect is added."""
@@ -55,5 +56,8 @@ class StartingPoint:
         return out
 
 
-def _without_slope(rows: FitRows, slope: Floats) -> Float32:
-    return rows.treated - rows.control * slope.astype(np.float32) if slope.any() else rows.treated
+def _without_slope(rows: FitRows, slope: Floats) -> Values:
+    steep = slope.astype(np.float32)
+    if not slope.any():
+        return rows.treated
+    return Made(rows.treated.shape, lambda some: rows.treated[some] - rows.control[some] * steep)

@@ -300,10 +300,19 @@ class TorchModel:
         return np.empty((0, width or 0), dtype=np.float32) if out is None else out
 
 
+def _not_finite(values: Float32, rows_at_once: int = 4096) -> Index:
+    """Positions of rows with a NaN or an infinite value."""
+    starts = range(0, len(values), rows_at_once)
+    return np.concatenate(
+        [np.zeros(0, np.int64)]
+        + [a + np.flatnonzero(~np.isfinite(values[a : a + rows_at_once]).all(axis=1)) for a in starts]
+    )
+
+
 def _refuse_not_finite(rows: PredictRows, model: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(rows.control).all(axis=1))
+    bad = _not_finite(rows.control)
     if isinstance(rows, FitRows):
-        bad = np.union1d(bad, np.flatnonzero(~np.isfinite(rows.treated).all(axis=1)))
+        bad = np.union1d(bad, _not_finite(rows.treated))
     if len(bad):
         raise InputError(
             f"{len(bad):,} of {rows.n_samples:,} rows hold NaN or infinite values "

@@ -25,6 +25,8 @@ from pertstack.fit.torch.network import Network, Sizes
 from pertstack.fit.torch.settings import PDGrapherSettings
 
 Edges = np.ndarray[Any, np.dtype[np.int64]]
+MOST_ROWS = 4096
+"""Most rows whose controls set the bounds of the expression bins; evenly spaced."""
 
 
 class Spread(torch.autograd.Function):
@@ -186,4 +188,5 @@ class PDGrapher(TorchModel):
                 "example protein-protein interactions), or leave PDGrapher out: no other graph is put in its place."
             )
         edges = edges_of(rows.side.graph, rows.gene_names)
-        return PDGrapherNetwork(sizes.n_genes, self.settings, edges, encoder.scaler.apply(rows.control))
+        some = np.unique(np.linspace(0, rows.n_samples - 1, min(MOST_ROWS, rows.n_samples)).astype(np.int64))
+        return PDGrapherNetwork(sizes.n_genes, self.settings, edges, encoder.scaler.apply(rows.control[some]))

@@ -35,6 +35,25 @@ def spread_rows(source: BlockSource, most: int) -> dict[Block, Rows]:
     return {b: ((np.arange(count[b]) + 0.5) * n / max(count[b], 1)).astype(np.int64) for b, n in lengths.items()}
 
 
+def some_groups(source: BlockSource, most: int, *, seed: int) -> BlockSource:
+    """The source with about ``most`` rows, of whole groups drawn at random; the source itself if it has no more.
+
+    Parameters
+    ----------
+    source : with a column ``group`` in ``obs``.
+    most : rows; one group is taken even if it has more.
+    seed : of the draw.
+    """
+    blocks = list(source.blocks())
+    groups = {block: source.obs(block)["group"].astype(str).to_numpy() for block in blocks}
+    names, size = np.unique(np.concatenate([np.zeros(0, str), *groups.values()]), return_counts=True)
+    if size.sum() <= most:
+        return source
+    order = np.random.default_rng([seed, 11]).permutation(len(names))
+    kept = names[order[: max(1, int((np.cumsum(size[order]) <= most).sum()))]]
+    return SomeRows(source, {block: np.flatnonzero(np.isin(groups[block], kept)) for block in blocks})
+
+
 def read_at(source: Reads, block: Block, layer: str, rows: Rows, out: Float32 | None = None) -> Float32:
     """Rows of a layer at given positions, (len(rows), n_genes); nothing between them is read.
 

@@ -160,10 +160,11 @@ def minus_others(rows, plate, slot, sums, own, n, n_own, out):  # type: ignore[n
 
 
 def _tiles(
-    source: BlockSource, references: References, block: Block, memory: int
+    source: BlockSource, references: References, block: Block, memory: int, *, made: int = 0
 ) -> Iterator[tuple[int, Tile, Float32]]:
+    """Tiles of a block and where they start; ``made`` counts the layers that are made of each beside a few."""
     start = 0
-    for tile, treated in iter_tiles(source, references, memory, blocks=[block]):
+    for tile, treated in iter_tiles(source, references, memory, extra_layers=4 + made, blocks=[block]):
         yield start, tile, treated
         start += tile.n
 
@@ -190,7 +191,8 @@ def _scored_by_plate(
         for start, tile, treated in _tiles(source, references, block, memory // 2):
             for layer, found in enumerate((treated, *layout.of_models(tile), *(combines[n](tile) for n in some))):
                 means.add(layer, start, np.asarray(found, dtype=np.float32))
-        for start, tile, treated in _tiles(source, references, block, memory // 2):
+        layers = 2 * layout.n_models + max(len(layout.mixing), 2 * len(some))
+        for start, tile, treated in _tiles(source, references, block, memory // 2, made=layers):
             rows = slice(start, start + tile.n)
             truth = _truth(means.without_own(0, start, treated), enough[rows], metrics, pool)
             left = [means.without_own(1 + j, start, p) for j, p in enumerate(layout.of_models(tile))]

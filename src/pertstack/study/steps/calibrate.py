@@ -17,6 +17,7 @@ from pertstack._base.files import read_json, write_json
 from pertstack._base.memory import parse_bytes
 from pertstack.design.analysis_plan import AUTO, AnalysisPlan, locked_plan, require_unlocked_or_same
 from pertstack.design.metric_names import parse_metric
+from pertstack.predictions.sources.some_rows import some_groups
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.names import HALVES
 from pertstack.reduce.calibration import AUTO_ORDER, Calibration, first_that_passes
@@ -41,6 +42,8 @@ BESIDE: tuple[str, ...] = (
     "pds_cosine@pooled",
 )
 """Calibrated beside the panel and the declared order, because people are asked for them."""
+MOST_ROWS = 20_000
+"""Rows of whole groups that are looked at: metrics over perturbations grow with the square of what they compare."""
 _RULE = 2  # of the calibration: another rule, another key; 2: retrieval and @others within the fold
 
 
@@ -134,7 +137,8 @@ def in_numbers(found: Calibration) -> str:
 def calibrate_study(folder: StudyFolder, *, workers: int = 1, memory: str = "1GB", sealing: bool = False) -> Calibrated:
     """Calibrate every metric on development rows, settle a plan that says ``auto``, write ``results/calibration.json``.
 
-    What is there already for the same rows and plan is read back.
+    Of more than ``MOST_ROWS`` rows whole groups are drawn until so many are together. What is there already for the
+    same rows and plan is read back.
 
     Parameters
     ----------
@@ -159,11 +163,13 @@ def calibrate_study(folder: StudyFolder, *, workers: int = 1, memory: str = "1GB
         dict.fromkeys(parse_metric(m).name for m in (*AUTO_ORDER, *named, *panel(folder.references), *BESIDE))
     )
     source = StoreSource(folder.store, None, "development", (), groups=folder.plan.groups)
+    some = some_groups(source, MOST_ROWS, seed=plan.seed)
     layers = [[b.id, layer, source.layer_digest(b, layer)] for b in source.blocks() for layer in ("control", "treated")]
     if not layers:
         raise InputError(f"{folder.root} has no development rows to calibrate metrics on.")
     halves = _by_halves(folder, source)
-    key = digest_json([_RULE, folder.plan.digest, layers, wanted, *(["halves"] if halves else [])])
+    looked = [] if some is source else [["groups", MOST_ROWS, plan.seed]]
+    key = digest_json([_RULE, folder.plan.digest, layers, wanted, *(["halves"] if halves else []), *looked])
     path = folder.results / FILE
     before = Calibrated.from_json(read_json(path)) if path.exists() else None
     kept = not sealing and is_sealed(folder, "stack", path)
@@ -173,7 +179,7 @@ def calibrate_study(folder: StudyFolder, *, workers: int = 1, memory: str = "1GB
         found = before.metrics
     else:
         found = calibrate_source(
-            source, folder.references, wanted, memory=parse_bytes(memory), workers=workers, halves=halves
+            some, folder.references, wanted, memory=parse_bytes(memory), workers=workers, halves=halves
         )
     settled = _settle(folder, plan, found)
     calibrated = Calibrated(key, parse_metric(settled.choice_metric).name, found, AGAIN[halves])

@@ -19,10 +19,11 @@ from pertstack._base.digests import keyed_hash64
 from pertstack._base.errors import ConflictError, InputError, first_few
 from pertstack._base.files import read_json, write_json
 from pertstack._base.progress import remark
+from pertstack._base.scratch import space
 from pertstack.data.cells import CellChoice
 from pertstack.data.cells.raw import RawCells
 from pertstack.data.rows import FitRows, Float32, PredictRows
-from pertstack.design.blocks import Block
+from pertstack.design.blocks import Block, Role
 from pertstack.design.plan.folds import FoldPlan
 from pertstack.design.plan.groups import apart
 from pertstack.design.plan.known import sharing
@@ -35,6 +36,7 @@ from pertstack.predictions.store.names import nested_name
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.study.estimate import of_fit
 from pertstack.study.folder import StudyFolder
+from pertstack.study.members import require_every_block
 
 ANCHORS = 256
 """Rows that every fit embeds besides those it predicts (docs/decisions/0007-aligned-embeddings.md)."""
@@ -59,7 +61,9 @@ class StudyRows(_OfStudy):
 
     def __call__(self, job: Job) -> JobRows:
         anchors = anchor_rows(self.folder) if job.scope == "pooled" else None
-        return JobRows(fit_rows(self.folder, job), self._blocks(job), anchors, raw_cells(self.folder))
+        return JobRows(
+            fit_rows(self.folder, job, self.folder.path("jobs")), self._blocks(job), anchors, raw_cells(self.folder)
+        )
 
     def _blocks(self, job: Job) -> Iterator[tuple[Block, PredictRows]]:
         store = self.folder.store
@@ -178,10 +182,17 @@ def anchor_rows(folder: StudyFolder) -> PredictRows:
     return PredictRows(folder.gene_names, control, pd.concat(obs).loc[ids], folder.side)
 
 
-def fit_rows(folder: StudyFolder, job: Job) -> FitRows:
+def fit_rows(folder: StudyFolder, job: Job, scratch: Path | None = None) -> FitRows:
     """Support, and development rows outside the job's folds (all of them for a final fit); of its cell line where it
     has one. Where groups are ``parts``, without development rows that share a part with a row of the folds left out
-    (of the test, for a final fit).
+    (of the test, for a final fit). Many rows are mapped from a nameless file, of which the system keeps in memory what
+    it can.
+
+    Parameters
+    ----------
+    folder : the study.
+    job : what is fitted.
+    scratch : folder of that file; None keeps all rows in memory.
 
     Raises
     ------
@@ -199,8 +210,7 @@ def fit_rows(folder: StudyFolder, job: Job) -> FitRows:
             f"make the study with 3 or more folds."
         )
     total, n_genes = sum(store.n_samples(b) for b in blocks), len(folder.gene_names)
-    control = np.empty((total, n_genes), np.float32)
-    treated = np.empty((total, n_genes), np.float32)
+    control, treated = (space((total, n_genes), np.float32, scratch) for _ in range(2))
     start = 0
     for block in blocks:
         stop = start + store.n_samples(block)
@@ -264,6 +274,8 @@ def cross_fit_study(
         An unknown model; near names are shown.
     """
     jobs = _study_jobs(folder, models, params=params, scope=scope, nested=nested)
+    for role in get_args(Role):
+        require_every_block(folder, role)
     _note_planned(folder, jobs, scope)
     _say_licences(models)
     remark(of_fit(folder, jobs, workers))

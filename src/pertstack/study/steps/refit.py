@@ -68,7 +68,7 @@ class NewSamples:
 
     def __call__(self, job: Job) -> JobRows:
         anchors = anchor_rows(self.folder) if job.scope == "pooled" else None
-        return JobRows(fit_rows(self.folder, job), self._blocks(job), anchors, raw_cells(self.folder))
+        return JobRows(fit_rows(self.folder, job, self.place), self._blocks(job), anchors, raw_cells(self.folder))
 
     def _blocks(self, job: Job) -> Iterator[tuple[Block, PredictRows]]:
         side, order = load_side(self.place / "side"), self.file.var.index.get_indexer(pd.Index(self.folder.gene_names))

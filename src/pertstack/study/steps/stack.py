@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pertstack._base.cluster import Cluster
 from pertstack._base.files import read_json, write_atomic, write_json
 from pertstack._base.findings import Finding
 from pertstack._base.memory import parse_bytes
@@ -20,7 +21,6 @@ from pertstack.design.analysis_plan import AnalysisPlan
 from pertstack.design.plan.groups import apart
 from pertstack.design.plan.known import JOINED, fitted_of, known_levels
 from pertstack.predictions.sources.some_rows import SomeRows, spread_rows
-from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.reduce.diversity import Diversity
 from pertstack.reduce.score import score
 from pertstack.reduce.score_table import ScoreTable
@@ -35,6 +35,7 @@ from pertstack.study.estimate import of_stack
 from pertstack.study.folder import StudyFolder
 from pertstack.study.learned import of_fold
 from pertstack.study.members import left_out_models, seen_rows, stackable_models, unverified_models
+from pertstack.study.out_of_fold import score_out_of_fold
 from pertstack.study.rows import DevelopmentRows, panel_metrics
 from pertstack.study.steps.calibrate import calibrate_study
 from pertstack.verdict.probes.run import seen_through
@@ -73,6 +74,7 @@ def stack_study(
     workers: int,
     memory: str,
     accept_accused: Sequence[str] = (),
+    cluster: Cluster | None = None,
 ) -> Stacked:
     """Learn, score and choose on out-of-fold rows; writes weights, diversity, scores and choice to ``results/``.
 
@@ -85,6 +87,7 @@ def stack_study(
     memory : of a tile, in words.
     accept_accused : models that take part although a probe accuses them of having seen the rows they predict (severity
         error), which is a line of the ledger; the others are left out.
+    cluster : where sums and out-of-fold scores are made; None for here.
     """
     calibrated = calibrate_study(folder, workers=workers, memory=memory, sealing=True)
     plan = folder.analysis_plan
@@ -97,7 +100,7 @@ def stack_study(
     )
     models = tuple(m for m in models if m not in accused)
     accepted = tuple(sorted(set(accept_accused)))
-    rows = DevelopmentRows(folder, models, accept_unverified, workers=workers, memory=memory)
+    rows = DevelopmentRows(folder, models, accept_unverified, workers=workers, memory=memory, cluster=cluster)
     source, reduction = rows.source, rows.reduction
     constants = constant_models(reduction)
     if constants and BEST_INFORMED not in {c.name for c in chosen}:
@@ -108,7 +111,7 @@ def stack_study(
     with progress_bar() as bar:
         task = bar.add_task("fitting combiners", total=len(chosen) * (folder.plan.n_folds + 1))
         nested = rows.nested(chosen, on_done=lambda _: bar.advance(task))
-    oof, in_sample = _scores(folder, source, nested, plan, workers=workers, memory=memory)
+    oof, in_sample = _scores(rows, nested, plan)
     choice = choose(
         oof,
         nested,
@@ -165,32 +168,23 @@ def _why(model: str, words: str) -> str:
     )
 
 
-def _scores(
-    folder: StudyFolder, source: StoreSource, nested: NestedFits, plan: AnalysisPlan, *, workers: int, memory: str
-) -> tuple[ScoreTable, ScoreTable]:
+def _scores(rows: DevelopmentRows, nested: NestedFits, plan: AnalysisPlan) -> tuple[ScoreTable, ScoreTable]:
     """Out-of-fold scores of everything, and those of the final fits on some of the rows they were learned from."""
+    source, references = rows.source, rows.folder.references
     n_rows = sum(source.store.n_samples(b) for b in source.blocks())
     some = SomeRows(source, spread_rows(source, GAP_ROWS))
-    budget = parse_bytes(memory)
     with progress_bar() as bar:
         task = bar.add_task("scoring out of fold", total=n_rows + sum(map(len, some.rows.values())))
-        oof = score(
-            source,
-            nested.combines(),
-            folder.references,
-            metrics=panel_metrics(plan, folder.references),
-            memory=budget,
-            workers=workers,
-            on_rows=lambda n: bar.advance(task, n),
-        )
+        metrics = panel_metrics(plan, references)
+        oof = score_out_of_fold(rows, nested.combines(), metrics, on_rows=lambda n: bar.advance(task, n))
         in_sample = score(
             some,
             nested.final_combines(),
-            folder.references,
+            references,
             metrics=(plan.choice_metric,),
             base_models=False,
-            memory=budget,
-            workers=workers,
+            memory=parse_bytes(rows.memory),
+            workers=rows.workers,
             on_rows=lambda n: bar.advance(task, n),
         )
     return oof.with_oracle(plan.choice_metric, source.models), in_sample

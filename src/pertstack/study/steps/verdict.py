@@ -27,6 +27,7 @@ from pertstack.study.held_out import HeldOutTruth, require_sealed_verdict, unfin
 from pertstack.study.judged import derive, setting_of
 from pertstack.study.learned import Stored, development_rows, final_fits, fold_fits, stored_stack
 from pertstack.study.looks import publish_look
+from pertstack.study.members import require_every_block
 from pertstack.study.rows import panel_metrics
 from pertstack.verdict.board import Leaderboard
 from pertstack.verdict.checks.checks import run_checks, write_checks
@@ -68,6 +69,7 @@ def judge_study(
             f"was recorded. Its out-of-fold scores: pertstack stack {folder.root}. For a verdict make the study again "
             f"with --test 0.2."
         )
+    require_every_block(folder, "test")
     door = HeldOutTruth(folder, key)
     door.require_key()
     remark(of_stack(folder, len(stored.models), len(stored.combiners), verdict=True))

@@ -1,0 +1,172 @@
+"""`reduce` and `stack` on a Dask cluster of two processes: the same bits, and what happens when a worker is unwell."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pertstack._base.errors import IntegrityError, StackingError
+from pertstack.study.study import Study
+
+from .conftest import ok, pertstack
+
+distributed = pytest.importorskip("distributed")
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study with plates and three fitted models, one with nested fits, nothing summed yet. Copy it."""
+    folder = tmp_path_factory.mktemp("cluster")
+    world, study = folder / "world.h5ad", folder / "study"
+    ok("simulate", world, "--samples", 240, "--genes", 40, "--cell-lines", 2, "--perturbations", 30, "--seed", 5)
+    ok("init", study, "--data", world, "--seed", 1)
+    ok("fit", study, "--models", "mean_treated,per_gene_linear,ridge")
+    ok("plan", study, "--primary", "r2_top20@pooled")
+    return study
+
+
+@contextmanager
+def two_workers() -> Iterator[Any]:
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as started,
+        distributed.Client(started) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """Two workers for all tests; leave them whole."""
+    with two_workers() as found:
+        yield found
+
+
+def sums(study: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(study)): f.read_bytes() for f in sorted((study / "reduced").rglob("*.npy"))}
+
+
+def test_a_cluster_gives_the_bits_of_one_process(fitted: Path, tmp_path: Path, client: Any):
+    alone, together = (shutil.copytree(fitted, tmp_path / name) for name in ("alone", "together"))
+    on_it = ("--engine", "dask", "--address", client.scheduler.address)
+    assert ok("reduce", alone, "--memory", "1 MB") == ok("reduce", together, "--memory", "1 MB", *on_it)
+    assert sums(alone) and sums(alone) == sums(together)
+    assert ok("stack", alone) == ok("stack", together, *on_it)
+    assert sums(alone) == sums(together)
+    tables = [np.load(root / "results" / "oof_scores.npz") for root in (alone, together)]
+    assert b"@plate" in tables[0]["meta"].tobytes()
+    for name in ("meta", "samples", "predicted", "values"):
+        np.testing.assert_array_equal(tables[0][name], tables[1][name], err_msg=name)
+    stored = [json.loads((root / "results" / "oof.json").read_text()) for root in (alone, together)]
+    assert stored[0]["choice"] == stored[1]["choice"] and stored[0]["key"] == stored[1]["key"]
+
+
+@pytest.mark.slow
+def test_metrics_across_blocks_are_computed_here(fitted: Path, tmp_path: Path, client: Any):
+    """Retrieval looks at all rows of a cell line and fold, and halves at all its controls."""
+    alone, together = (shutil.copytree(fitted, tmp_path / name) for name in ("alone", "together"))
+    for root in (alone, together):
+        ok("plan", root, "--primary", "pds_l1@pooled")
+    stacked = [
+        Study.open(root).stack(["mean", "simplex"], **how)
+        for root, how in ((alone, {}), (together, {"engine": "dask", "address": client.scheduler.address}))
+    ]
+    assert "pds_l1@pooled" in stacked[0].oof.metrics
+    assert stacked[0].oof.digest == stacked[1].oof.digest
+
+
+def _dies_once() -> None:
+    from pertstack.study import rows
+
+    rows.keep_parts = lambda *args, **options: os._exit(9)
+
+
+def _is_another_version() -> None:
+    import pertstack._base.cluster
+    import pertstack._base.version
+
+    pertstack._base.version.__version__ = pertstack._base.cluster.__version__ = "0.0.9"
+
+
+@pytest.mark.slow
+def test_the_work_of_a_worker_that_dies_is_done_again(fitted: Path, tmp_path: Path):
+    alone, together = (shutil.copytree(fitted, tmp_path / name) for name in ("alone", "together"))
+    with two_workers() as client:
+        first, *_ = client.scheduler_info()["workers"]
+        before = set(client.run(os.getpid).values())
+        client.run(_dies_once, workers=[first])  # the nanny starts a whole one in its place
+        Study.open(together).reduce(engine="dask", address=client.scheduler.address)
+        client.wait_for_workers(2)
+        assert len(before - set(client.run(os.getpid).values())) == 1
+    Study.open(alone).reduce()
+    assert sums(alone) == sums(together)
+
+
+@pytest.mark.slow
+def test_a_worker_of_another_version_is_refused(fitted: Path, tmp_path: Path):
+    root = shutil.copytree(fitted, tmp_path / "study")
+    with two_workers() as client:
+        first, *_ = client.scheduler_info()["workers"]
+        client.run(_is_another_version, workers=[first])
+        for command in (("reduce", root), ("stack", root), ("fit", root, "--models", "low_rank")):
+            refused = pertstack(*command, "--engine", "dask", "--address", client.scheduler.address)
+            assert refused.returncode == 3, refused.stderr
+            assert "0.0.9" in refused.stderr and f"'{first}'" in refused.stderr, refused.stderr
+    assert not sums(root)
+
+
+def test_a_worker_that_joins_later_is_refused_as_well(client: Any):
+    from pertstack._base.cluster import piece
+
+    with pytest.raises(IntegrityError, match=r"0\.0\.9"):
+        client.submit(piece, "0.0.9", len, "abc").result()
+
+
+def test_a_worker_that_does_not_see_the_study_says_on_which_host(fitted: Path, tmp_path: Path, client: Any):
+    """The folder is there when this process opens it, and elsewhere for the workers."""
+    from pertstack._base.cluster import Cluster
+    from pertstack.study.rows import DevelopmentRows, reduce_piece
+
+    rows = DevelopmentRows(Study.open(fitted).folder, ["ridge"])
+    shared, blocks = rows.shared(), rows.source.blocks()
+    moved = type(shared)(tmp_path / "elsewhere", shared.models, False, shared.memory)
+    cluster = Cluster(2, client.scheduler.address)
+    with pytest.raises(StackingError, match=r"elsewhere does not exist.*On host "):
+        list(cluster.each(reduce_piece, moved, blocks))
+
+
+def test_a_block_that_is_missing_is_named_with_its_host(fitted: Path, tmp_path: Path, client: Any):
+    root = shutil.copytree(fitted, tmp_path / "study")
+    chunks = [f for f in (root / "store" / "blocks").glob("*.f1.*/layers/ridge/c/*/*") if f.is_file()]
+    assert chunks
+    for chunk in chunks:
+        chunk.unlink()
+    refused = pertstack("reduce", root, "--engine", "dask", "--address", client.scheduler.address)
+    assert refused.returncode == 3, refused.stderr
+    assert "ridge" in refused.stderr and ".f1." in refused.stderr and "On host " in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_store_that_lacks_a_whole_block_is_refused_and_never_summed_without_it(fitted: Path, tmp_path: Path):
+    """As on a host that mounts the study half."""
+    root = shutil.copytree(fitted, tmp_path / "study")
+    shutil.rmtree(root / "store" / "blocks" / "LINE01.f1.s000.zarr")
+    for command in (("reduce",), ("stack",), ("fit", "--models", "low_rank")):
+        refused = pertstack(command[0], root, *command[1:])
+        assert refused.returncode == 3, refused.stderr
+        assert "'LINE01'" in refused.stderr and "LINE02" in refused.stderr and "audit" in refused.stderr
+    assert not sums(root) and not (root / "results" / "oof.json").exists()
+
+
+def test_wrong_addresses_and_engines_are_refused(fitted: Path):
+    said = pertstack("reduce", fitted, "--address", "tcp://localhost:8786")
+    assert said.returncode == 2 and "add --engine dask" in said.stderr
+    said = pertstack("reduce", fitted, "--engine", "dusk")
+    assert said.returncode == 2 and "Did you mean 'dask'?" in said.stderr
