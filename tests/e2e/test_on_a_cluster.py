@@ -78,8 +78,8 @@ def test_metrics_across_blocks_are_computed_here(fitted: Path, tmp_path: Path, c
         Study.open(root).stack(["mean", "simplex"], **how)
         for root, how in ((alone, {}), (together, {"engine": "dask", "address": client.scheduler.address}))
     ]
-    assert "pds_l1@pooled" in stacked[0].oof.metrics
-    assert stacked[0].oof.digest == stacked[1].oof.digest
+    assert "pds_l1@pooled" in stacked[0].scores.metrics
+    assert stacked[0].scores.digest == stacked[1].scores.digest
 
 
 def _dies_once() -> None:
