@@ -15,6 +15,7 @@ from rich.segment import Segment
 from pertstack._base.findings import Finding
 from pertstack._base.shown import shown, spelt_out
 from pertstack.data.choices import Normalise
+from pertstack.study.choices import listed
 
 if TYPE_CHECKING:
     from pertstack.fit.jobs import JobResult
@@ -27,6 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+HELP = {choice.name: choice.help.text for choice in listed()}
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="A study made by `pertstack init`.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes (or threads) that work side by side.")]
 Memory = Annotated[str, typer.Option(help="Memory for tiles, such as '500 MB'.")]
@@ -35,15 +37,13 @@ Address = Annotated[
     str | None, typer.Option(help="Of a running Dask scheduler, such as tcp://HOST:8786; default: one on this machine.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
-By = Annotated[str | None, typer.Option(help="Cells: what else tells samples apart: guide, dose, donor, or a column.")]
+By = Annotated[str | None, typer.Option(help=HELP["by"])]
 Normalised = Annotated[
     Normalise | None,
-    typer.Option(help="Cells: cp10k or 5e4 (log1p of counts per 10,000 or 50,000), mean_log1p, sum."),
+    typer.Option(help=HELP["normalise"]),
 ]
-MinCells = Annotated[int, typer.Option(min=1, help="Cells: samples of fewer are left out.")]
-CellsAsSamples = Annotated[
-    bool, typer.Option("--cells-as-samples", help="Every row is a sample, also if rows look like cells.")
-]
+MinCells = Annotated[int, typer.Option(min=1, help=HELP["min_cells"])]
+CellsAsSamples = Annotated[bool, typer.Option("--cells-as-samples", help=HELP["cells_as_samples"])]
 KeyFile = Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The key of a sealed test.")]
 
 USAGE_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
