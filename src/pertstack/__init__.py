@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pertstack.stacking.estimator import CombinerEstimator
     from pertstack.study.steps.evaluate import Evaluation, evaluate
     from pertstack.study.study import Study
-    from pertstack.verdict.board import Leaderboard
+    from pertstack.verdict.boards.board import Leaderboard
 
 __all__ = [
     "ArrayEmbedding",
@@ -48,7 +48,7 @@ _HOMES = {
     "Combiner": "pertstack.stacking.combiner",
     "CombinerEstimator": "pertstack.stacking.estimator",
     "Evaluation": "pertstack.study.steps.evaluate",
-    "Leaderboard": "pertstack.verdict.board",
+    "Leaderboard": "pertstack.verdict.boards.board",
     "StackFit": "pertstack.arrays",
     "StackingError": "pertstack._base.errors",
     "Study": "pertstack.study.study",

@@ -28,7 +28,7 @@ from pertstack.design.plan.foreign import read_split
 from pertstack.fit.card import load_card
 from pertstack.fit.profiles import load_models_toml
 from pertstack.predictions.importers.cards import read_card
-from pertstack.predictions.importers.opening import open_file
+from pertstack.predictions.importers.readers.opening import open_file
 
 FEW = 12
 N, G = 24, 6

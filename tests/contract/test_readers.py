@@ -29,7 +29,7 @@ import scipy.sparse as sp
 
 from pertstack._base.errors import IntegrityError, StackingError
 from pertstack.data import open_data
-from pertstack.predictions.importers.opening import open_file
+from pertstack.predictions.importers.readers.opening import open_file
 
 N, G = 7, 5
 IDS = ["s3", "007", "1E5", "α/β", "µ 10", "12", "x" * 200]

@@ -76,7 +76,7 @@ def evaluate(
     """
     from pertstack.study.steps.evaluate import SHOWN
     from pertstack.study.steps.evaluate import evaluate as judge
-    from pertstack.verdict.board_text import answer
+    from pertstack.verdict.boards.text import answer
     from pertstack.verdict.several import several_in_words
     from pertstack.write.tables import leaderboard_table
 

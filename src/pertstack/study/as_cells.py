@@ -14,7 +14,7 @@ from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
 from pertstack.data.rows import Float32
 from pertstack.predictions.as_cells import read_templates, write_cells
-from pertstack.predictions.importers.opening import open_file
+from pertstack.predictions.importers.readers.opening import open_file
 from pertstack.predictions.importers.space import space_of
 from pertstack.study.folder import StudyFolder
 

@@ -21,15 +21,15 @@ from pertstack.data import DataFile, open_data
 from pertstack.data.cells import CellChoice
 from pertstack.data.readers.genes import other_names
 from pertstack.data.rows import Float32
-from pertstack.predictions.importers.anndata_files import anndata_columns
 from pertstack.predictions.importers.by_key import columns_of
 from pertstack.predictions.importers.cards import named_transform
-from pertstack.predictions.importers.gene_lists import positional
-from pertstack.predictions.importers.named_files import Paths, named_files
+from pertstack.predictions.importers.checks.scale import Scale
+from pertstack.predictions.importers.checks.value_checks import check_values
 from pertstack.predictions.importers.onto import Given, common_genes, given, laid_out, scratch
-from pertstack.predictions.importers.scale import Scale
+from pertstack.predictions.importers.readers.anndata_files import anndata_columns
+from pertstack.predictions.importers.readers.gene_lists import positional
+from pertstack.predictions.importers.readers.named_files import Paths, named_files
 from pertstack.predictions.importers.space import space_of
-from pertstack.predictions.importers.value_checks import check_values
 from pertstack.predictions.source import Mask
 from pertstack.predictions.store.names import encode_name
 

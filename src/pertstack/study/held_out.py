@@ -19,7 +19,7 @@ from pertstack._base.findings import Finding
 from pertstack.design.analysis_plan import OPENED, locked_plan, permit_look
 from pertstack.design.blocks import Block
 from pertstack.design.ledger import LOOK, Entry
-from pertstack.predictions.importers.merge import load_marks, study_fingerprints
+from pertstack.predictions.importers.readers.merge import load_marks, study_fingerprints
 from pertstack.predictions.store.sealed import SealedStore
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.study.folder import MARKS, StudyFolder

@@ -17,7 +17,7 @@ from pertstack.data.landmarks import landmarks_of
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.design.plan.folds import FoldPlan
-from pertstack.predictions.importers.merge import fingerprints, save_marks
+from pertstack.predictions.importers.readers.merge import fingerprints, save_marks
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.names import HALVES
 from pertstack.predictions.store.store import PredictionStore

@@ -17,7 +17,7 @@ from pertstack.stacking.saved import load_fitted
 from pertstack.study.folder import StudyFolder
 from pertstack.study.rows import DevelopmentRows
 from pertstack.study.seals import is_sealed
-from pertstack.verdict.board_rows import Kind
+from pertstack.verdict.boards.rows import Kind
 
 
 @dataclass(frozen=True)

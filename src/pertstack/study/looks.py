@@ -20,7 +20,7 @@ from pertstack.design.ledger import Entry, Ledger
 from pertstack.design.metric_names import parse_metric
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.study.folder import StudyFolder
-from pertstack.verdict.board_rows import LeaderboardRow, ScoreCell
+from pertstack.verdict.boards.rows import LeaderboardRow, ScoreCell
 from pertstack.verdict.judge import Verdict
 from pertstack.verdict.looks import Ladder, Thresholdout
 from pertstack.verdict.setting import Setting

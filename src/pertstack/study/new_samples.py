@@ -17,7 +17,7 @@ from pertstack.data.labels import one_spelling
 from pertstack.data.readers.matrices import MappedRows
 from pertstack.data.side.side import PerturbationFeatures
 from pertstack.predictions.importers.cards import named_transform
-from pertstack.predictions.importers.scale import LONG, levels, offset_after, other_logarithm
+from pertstack.predictions.importers.checks.scale import LONG, levels, offset_after, other_logarithm
 from pertstack.study.folder import StudyFolder
 
 

@@ -18,7 +18,7 @@ from pertstack.study.folder import StudyFolder
 from pertstack.study.held_out import require_sealed_verdict
 from pertstack.study.judged import recall_verdict
 from pertstack.study.learned import Stored, final_fits
-from pertstack.verdict.board import Leaderboard
+from pertstack.verdict.boards.board import Leaderboard
 
 
 def shipped(folder: StudyFolder, stored: Stored) -> str:

@@ -46,7 +46,7 @@ from pertstack.study.steps.run import is_judged, is_stacked, models_to_fit, refu
 from pertstack.study.steps.stack import Stacked, stack_study
 from pertstack.study.steps.verdict import judge_study
 from pertstack.study.steps.withdraw import finish_withdrawals, withdraw_model
-from pertstack.verdict.board import Leaderboard
+from pertstack.verdict.boards.board import Leaderboard
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

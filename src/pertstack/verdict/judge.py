@@ -19,12 +19,12 @@ from pertstack._base.plain_json import plain_json
 from pertstack._stats.estimate import Difference
 from pertstack.design.metric_names import direction, need_metric
 from pertstack.reduce.score_table import ScoreTable
-from pertstack.verdict.board import Leaderboard
-from pertstack.verdict.board_rows import LeaderboardRow, Split
+from pertstack.verdict.boards.board import Leaderboard
+from pertstack.verdict.boards.in_notebook import ShowsBoard
+from pertstack.verdict.boards.rows import LeaderboardRow, Split
 from pertstack.verdict.competitors import best_single_of, decompositions_of, matrix, rows_of, views_of
 from pertstack.verdict.decision import Case, Decision, decide
 from pertstack.verdict.gain.parts import Decomposition
-from pertstack.verdict.in_notebook import ShowsBoard
 from pertstack.verdict.known import known_at_fit
 from pertstack.verdict.looks import looks_in_words
 from pertstack.verdict.ranking import rank

@@ -20,7 +20,7 @@ from pertstack.verdict.views import nan_mean
 from pertstack.verdict.words import interval, number
 
 if TYPE_CHECKING:
-    from pertstack.verdict.board_rows import Split
+    from pertstack.verdict.boards.rows import Split
     from pertstack.verdict.setting import Resampling, Setting
 
 

@@ -16,7 +16,7 @@ from pertstack._stats.estimate import Difference
 from pertstack.design.blocks import SUPPORT
 from pertstack.design.plan.groups import apart
 from pertstack.design.plan.known import known_levels
-from pertstack.verdict.board_rows import Kind
+from pertstack.verdict.boards.rows import Kind
 from pertstack.verdict.several import SeveralResampling
 
 BEST_SINGLE = "best_single"

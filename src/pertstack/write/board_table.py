@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pertstack.design.metric_names import find_metric
-from pertstack.verdict.board_rows import LeaderboardRow, ScoreCell
+from pertstack.verdict.boards.rows import LeaderboardRow, ScoreCell
 from pertstack.verdict.gain.in_words import MEANINGS
 from pertstack.verdict.words import interval, number
 from pertstack.write.report_input import ReportInput

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from pertstack._base.colours import BLUE, GREEN, GRID, INK, KIND_STYLE, MUTED, ORANGE, figure_style
 from pertstack.design.metric_labels import metric_label
-from pertstack.verdict.board import Leaderboard
-from pertstack.verdict.board_rows import LeaderboardRow
+from pertstack.verdict.boards.board import Leaderboard
+from pertstack.verdict.boards.rows import LeaderboardRow
 from pertstack.verdict.gain.parts import Decomposition, Part
 from pertstack.verdict.words import number
 

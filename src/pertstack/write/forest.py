@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pertstack.design.metric_labels import metric_label
-from pertstack.verdict.board import Leaderboard
-from pertstack.verdict.board_figure import gain_of
-from pertstack.verdict.board_rows import LeaderboardRow
+from pertstack.verdict.boards.board import Leaderboard
+from pertstack.verdict.boards.figure import gain_of
+from pertstack.verdict.boards.rows import LeaderboardRow
 from pertstack.verdict.words import interval, number
 
 SHOWN = 10

@@ -18,7 +18,7 @@ from pertstack._base.colours import to_svg
 from pertstack._base.files import write_atomic
 from pertstack._base.shown import shown
 from pertstack.design.metric_labels import metric_label
-from pertstack.verdict.board import Leaderboard
+from pertstack.verdict.boards.board import Leaderboard
 from pertstack.verdict.gain.in_words import MEANINGS
 from pertstack.verdict.gain.parts import Decomposition
 from pertstack.verdict.words import interval, number

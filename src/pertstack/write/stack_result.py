@@ -12,10 +12,10 @@ import pandas as pd
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stacking.choose import Choice, choice_in_words
 from pertstack.stacking.nested import NestedFits
-from pertstack.verdict.board import Form, Leaderboard
-from pertstack.verdict.board_rows import Split
-from pertstack.verdict.in_notebook import ShowsBoard
-from pertstack.verdict.oof_board import oof_board
+from pertstack.verdict.boards.board import Form, Leaderboard
+from pertstack.verdict.boards.in_notebook import ShowsBoard
+from pertstack.verdict.boards.out_of_fold import oof_board
+from pertstack.verdict.boards.rows import Split
 from pertstack.write.oof_table import SHOWN
 
 if TYPE_CHECKING:

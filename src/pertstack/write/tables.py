@@ -1,7 +1,7 @@
 """Tables for the terminal: the leaderboard, and what was taken from the data, as rich ``Table`` objects.
 
 The same words and numbers as in the report; the leaderboard's own short table lives beside it, in
-``verdict/board_text.py``.
+``verdict/boards/text.py``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pertstack.data.taken import Taken
-from pertstack.verdict.board import Leaderboard
+from pertstack.verdict.boards.board import Leaderboard
 
 
 def leaderboard_table(board: Leaderboard, *, width: int | None = None, every: bool = False) -> Group | Table:

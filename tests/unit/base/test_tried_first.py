@@ -19,7 +19,7 @@ from pertstack._base.errors import InputError
 from pertstack._base.tables import read_table
 from pertstack._base.tried_first import tried_first
 from pertstack._base.walk_hdf5 import walk
-from pertstack.predictions.importers.opening import open_file
+from pertstack.predictions.importers.readers.opening import open_file
 
 HERE = "test_tried_first"
 

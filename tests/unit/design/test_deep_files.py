@@ -16,7 +16,7 @@ from pertstack.design.ledger import Ledger
 from pertstack.fit.card import load_card
 from pertstack.predictions.importers.cards import read_card
 from pertstack.predictions.importers.fitted_file import read_fitted_on
-from pertstack.predictions.importers.opening import open_file
+from pertstack.predictions.importers.readers.opening import open_file
 
 DEEP = "[" * 200_000
 DOORS: dict[str, Callable[[Path], Any]] = {

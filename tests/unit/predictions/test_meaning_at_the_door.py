@@ -13,7 +13,7 @@ from pertstack._base.errors import IntegrityError, UnknownNameError
 from pertstack.design.blocks import Block
 from pertstack.predictions.importers import add_predictions
 from pertstack.predictions.importers.cards import named_transform
-from pertstack.predictions.importers.scale import offset_after, other_logarithm
+from pertstack.predictions.importers.checks.scale import offset_after, other_logarithm
 from references.small_store import World, make_world
 
 SIZES = {Block("A", 0): 20, Block("A", 1): 20, Block("B", 0): 20, Block("A", None): 10}

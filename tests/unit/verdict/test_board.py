@@ -15,8 +15,8 @@ import pytest
 
 from pertstack._base.errors import InputError, UnknownNameError
 from pertstack._stats.estimate import Difference
-from pertstack.verdict.board import Leaderboard, schema
-from pertstack.verdict.board_rows import LeaderboardRow, ScoreCell
+from pertstack.verdict.boards.board import Leaderboard, schema
+from pertstack.verdict.boards.rows import LeaderboardRow, ScoreCell
 
 
 def row(name: str, kind: str, value: float | None, split: str = "test", **more: object) -> LeaderboardRow:
@@ -163,5 +163,6 @@ def test_a_misspelt_row_shows_the_near_one():
 
 
 def test_importing_the_board_prints_nothing():
-    done = subprocess.run([sys.executable, "-c", "import pertstack.verdict.board"], capture_output=True, check=True)
+    command = [sys.executable, "-c", "import pertstack.verdict.boards.board"]
+    done = subprocess.run(command, capture_output=True, check=True)
     assert done.stdout == b"" and done.stderr == b""

@@ -8,7 +8,7 @@ import json
 import jsonschema
 import pytest
 
-from pertstack.verdict.board import Leaderboard, schema
+from pertstack.verdict.boards.board import Leaderboard, schema
 from pertstack.verdict.decision import DOUBTED, IN_WORDS, Case, Decision, decide
 from pertstack.verdict.judge import judge
 from pertstack.verdict.resampling import GroupResampling

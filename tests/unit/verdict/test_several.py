@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from pertstack._stats.multiple import bbc, max_t, model_confidence_set
-from pertstack.verdict.board import Leaderboard, schema
+from pertstack.verdict.boards.board import Leaderboard, schema
 from pertstack.verdict.judge import judge
 from pertstack.verdict.resampling import GroupResampling
 from pertstack.verdict.setting import Setting

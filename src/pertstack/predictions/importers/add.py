@@ -31,16 +31,16 @@ from pertstack.predictions.importers.by_name import (
     samples_not_predicted,
 )
 from pertstack.predictions.importers.cards import NamedTransform, check_cards, mapped_file, named_transform, sidecar
-from pertstack.predictions.importers.files import PredictionFile
+from pertstack.predictions.importers.checks.sampled import Place, Sampled, measured_rows
+from pertstack.predictions.importers.checks.scale import Scale, check_scale, refuse_the_truth
+from pertstack.predictions.importers.checks.shift import check_shift
+from pertstack.predictions.importers.checks.value_checks import check_gene_order
 from pertstack.predictions.importers.fitted import FittedOnBlocks
-from pertstack.predictions.importers.gene_lists import positional, with_genes
-from pertstack.predictions.importers.merge import Marks, is_merge_file, open_merge_predictions
-from pertstack.predictions.importers.opening import as_paths, open_file, refuse_repeats
-from pertstack.predictions.importers.sampled import Place, Sampled, measured_rows
-from pertstack.predictions.importers.scale import Scale, check_scale, refuse_the_truth
-from pertstack.predictions.importers.shift import check_shift
+from pertstack.predictions.importers.readers.files import PredictionFile
+from pertstack.predictions.importers.readers.gene_lists import positional, with_genes
+from pertstack.predictions.importers.readers.merge import Marks, is_merge_file, open_merge_predictions
+from pertstack.predictions.importers.readers.opening import as_paths, open_file, refuse_repeats
 from pertstack.predictions.importers.streaming import stream_into
-from pertstack.predictions.importers.value_checks import check_gene_order
 from pertstack.predictions.store.names import NESTED_PREFIX, TRUTH_LAYERS, encode_name, nested_name
 from pertstack.predictions.store.store import PredictionStore
 

@@ -22,7 +22,7 @@ from pertstack.data.readers.columns import canonical_obs, source_column
 from pertstack.data.readers.control_rows import control_rows
 from pertstack.data.readers.tuple_labels import part_labels
 from pertstack.data.rows import Float32
-from pertstack.predictions.importers.files import STATUS, PredictionFile
+from pertstack.predictions.importers.readers.files import STATUS, PredictionFile
 from pertstack.predictions.importers.space import Averaging, averaging
 from pertstack.predictions.store.align import names_index
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from pertstack._base.errors import MisalignedError, first_few
 from pertstack.design.blocks import Block
-from pertstack.predictions.importers.files import PredictionFile
+from pertstack.predictions.importers.checks.sampled import Place
 from pertstack.predictions.importers.fitted import FittedOnBlocks, check_file_folds
-from pertstack.predictions.importers.sampled import Place
+from pertstack.predictions.importers.readers.files import PredictionFile
 from pertstack.predictions.store.align import likely_cause, match
 from pertstack.predictions.store.store import PredictionStore
 

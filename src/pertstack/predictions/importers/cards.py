@@ -20,8 +20,8 @@ from pertstack._base.errors import InputError, IntegrityError, first_few, unknow
 from pertstack._base.findings import Finding
 from pertstack.data import Card
 from pertstack.data.rows import Float32
-from pertstack.predictions.importers.files import PredictionFile
-from pertstack.predictions.importers.scale import LOGARITHMS
+from pertstack.predictions.importers.checks.scale import LOGARITHMS
+from pertstack.predictions.importers.readers.files import PredictionFile
 
 CARD_KEYS = ("pertstack_card", "card")
 

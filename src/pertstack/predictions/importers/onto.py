@@ -20,9 +20,9 @@ from pertstack.data.choices import Normalise
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.by_key import KeyMatch, by_id_or_key
 from pertstack.predictions.importers.cards import NamedTransform, mapped_file
-from pertstack.predictions.importers.files import PredictionFile
-from pertstack.predictions.importers.gene_lists import with_genes
-from pertstack.predictions.importers.opening import open_file, refuse_repeats
+from pertstack.predictions.importers.readers.files import PredictionFile
+from pertstack.predictions.importers.readers.gene_lists import with_genes
+from pertstack.predictions.importers.readers.opening import open_file, refuse_repeats
 from pertstack.predictions.source import Mask
 from pertstack.predictions.store.align import likely_cause, match, names_index
 

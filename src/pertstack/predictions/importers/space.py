@@ -18,7 +18,7 @@ from pertstack.data.cells.choice import IN_WORDS, Kind
 from pertstack.data.cells.profiles import PER
 from pertstack.data.cells.recognise import kind_of
 from pertstack.data.choices import Normalise
-from pertstack.predictions.importers.files import PredictionFile
+from pertstack.predictions.importers.readers.files import PredictionFile
 
 LOOKED_AT = 512
 LEAST_GENES = 0.99

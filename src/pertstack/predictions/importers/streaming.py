@@ -12,9 +12,9 @@ import numpy as np
 from pertstack._base.progress import progress_bar
 from pertstack.design.blocks import Block
 from pertstack.predictions.importers.by_name import Missing
-from pertstack.predictions.importers.files import NamedChunk, PredictionFile
-from pertstack.predictions.importers.sampled import Place, Sampled, Sampler, measured_rows
-from pertstack.predictions.importers.scale import Scale
+from pertstack.predictions.importers.checks.sampled import Place, Sampled, Sampler, measured_rows
+from pertstack.predictions.importers.checks.scale import Scale
+from pertstack.predictions.importers.readers.files import NamedChunk, PredictionFile
 from pertstack.predictions.store.align import Take, match
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.predictions.store.writer import RowWriter

@@ -29,7 +29,7 @@ from pertstack.study.for_the_paper import for_the_paper
 from pertstack.study.held_out import look_findings, require_sealed_verdict, unfinished_look
 from pertstack.study.judged import derive
 from pertstack.study.seals import STACK_RESULTS, STEPS, VERDICT_RESULTS, broken_seals, sealed_verdict
-from pertstack.verdict.board import Leaderboard
+from pertstack.verdict.boards.board import Leaderboard
 from pertstack.verdict.setting import Setting
 
 

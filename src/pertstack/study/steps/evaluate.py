@@ -24,7 +24,7 @@ from pertstack.data.cells import CellChoice
 from pertstack.data.choices import Normalise
 from pertstack.data.rows import Float32
 from pertstack.design.metric_names import parse_metric
-from pertstack.predictions.importers.scale import Scale
+from pertstack.predictions.importers.checks.scale import Scale
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.predictions.store.names import encode_name
 from pertstack.reduce.calibration import AUTO_ORDER, Calibration, first_that_passes
@@ -40,9 +40,9 @@ from pertstack.reduce.tile import Combine, Tile
 from pertstack.stacking.slopes import slopes_of
 from pertstack.study.check_facts import correlation_frame
 from pertstack.study.evaluation_rows import TOLD, Matched, matched_values, on_disk
-from pertstack.verdict.board import Leaderboard
-from pertstack.verdict.board_rows import Kind
-from pertstack.verdict.in_notebook import ShowsBoard
+from pertstack.verdict.boards.board import Leaderboard
+from pertstack.verdict.boards.in_notebook import ShowsBoard
+from pertstack.verdict.boards.rows import Kind
 from pertstack.verdict.judge import Verdict, judge
 from pertstack.verdict.probes.rows import sample_rows
 from pertstack.verdict.probes.run import accused, probe_model

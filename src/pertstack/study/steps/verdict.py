@@ -29,7 +29,7 @@ from pertstack.study.learned import Stored, development_rows, final_fits, fold_f
 from pertstack.study.looks import publish_look
 from pertstack.study.members import require_every_block
 from pertstack.study.rows import panel_metrics
-from pertstack.verdict.board import Leaderboard
+from pertstack.verdict.boards.board import Leaderboard
 from pertstack.verdict.checks.checks import run_checks, write_checks
 from pertstack.verdict.coverage import check_coverage
 from pertstack.verdict.judge import Verdict

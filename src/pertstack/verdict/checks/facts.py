@@ -13,8 +13,8 @@ import pandas as pd
 
 from pertstack._base.findings import Finding, Severity
 from pertstack.design.metric_names import direction
-from pertstack.verdict.board import Leaderboard
-from pertstack.verdict.board_rows import Split
+from pertstack.verdict.boards.board import Leaderboard
+from pertstack.verdict.boards.rows import Split
 from pertstack.verdict.judge import Verdict
 from pertstack.verdict.setting import BEST_SINGLE
 

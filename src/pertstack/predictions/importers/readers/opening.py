@@ -13,13 +13,13 @@ from pertstack._base.remote import local
 from pertstack.data.readers.anndata_tables import is_zarr_folder, refuse_packed
 from pertstack.data.readers.cell_lists import as_anndata, cell_lists
 from pertstack.data.rows import Float32
-from pertstack.predictions.importers.anndata_files import open_anndata_predictions, open_packed_predictions
-from pertstack.predictions.importers.dicts import open_json_predictions
-from pertstack.predictions.importers.files import NamedChunk, PredictionFile
-from pertstack.predictions.importers.named_files import prediction_files
-from pertstack.predictions.importers.npz import open_npz_predictions
-from pertstack.predictions.importers.pickles import open_pickle_predictions
-from pertstack.predictions.importers.tables import (
+from pertstack.predictions.importers.readers.anndata_files import open_anndata_predictions, open_packed_predictions
+from pertstack.predictions.importers.readers.dicts import open_json_predictions
+from pertstack.predictions.importers.readers.files import NamedChunk, PredictionFile
+from pertstack.predictions.importers.readers.named_files import prediction_files
+from pertstack.predictions.importers.readers.npz import open_npz_predictions
+from pertstack.predictions.importers.readers.pickles import open_pickle_predictions
+from pertstack.predictions.importers.readers.tables import (
     open_arrow_predictions,
     open_csv_predictions,
     open_parquet_predictions,

@@ -18,7 +18,7 @@ from pertstack._base.files import missing_file
 from pertstack._base.findings import Finding
 from pertstack._base.tables import read_table
 from pertstack.data.readers.genes import IDS, SYMBOLS, without_version
-from pertstack.predictions.importers.files import PredictionFile, Rows
+from pertstack.predictions.importers.readers.files import PredictionFile, Rows
 from pertstack.predictions.store.align import names_index
 
 SECOND = (*SYMBOLS, *IDS)

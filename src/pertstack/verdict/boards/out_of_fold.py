@@ -10,8 +10,8 @@ import numpy as np
 from pertstack.reduce.score_table import ScoreTable
 from pertstack.stacking.choose import Choice
 from pertstack.stacking.nested import NestedFits
-from pertstack.verdict.board import Leaderboard
-from pertstack.verdict.board_rows import Kind
+from pertstack.verdict.boards.board import Leaderboard
+from pertstack.verdict.boards.rows import Kind
 from pertstack.verdict.competitors import best_single_of, matrix, rows_of
 from pertstack.verdict.resampling import GroupResampling
 from pertstack.verdict.setting import Setting

@@ -18,9 +18,9 @@ from pertstack._base.errors import InputError, first_few
 from pertstack._base.tried_first import tried_first
 from pertstack.data.readers.unpickle import load_object_array
 from pertstack.data.rows import Float32
-from pertstack.predictions.importers.anndata_files import plain
 from pertstack.predictions.importers.cards import CARD_KEYS, read_card
-from pertstack.predictions.importers.files import PredictionFile, check_shape, names_of
+from pertstack.predictions.importers.readers.anndata_files import plain
+from pertstack.predictions.importers.readers.files import PredictionFile, check_shape, names_of
 
 _DAMAGE = (
     OSError,

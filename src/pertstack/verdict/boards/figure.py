@@ -11,11 +11,11 @@ from pertstack._base.colours import INK, KIND_STYLE, MUTED, figure_style
 from pertstack._base.shown import shown
 from pertstack.design.metric_labels import metric_label
 from pertstack.design.metric_names import direction
-from pertstack.verdict.board_text import first_names
+from pertstack.verdict.boards.text import first_names
 
 if TYPE_CHECKING:
-    from pertstack.verdict.board import Leaderboard
-    from pertstack.verdict.board_rows import LeaderboardRow, Split
+    from pertstack.verdict.boards.board import Leaderboard
+    from pertstack.verdict.boards.rows import LeaderboardRow, Split
 
 Found = tuple[float | None, float | None, float | None]
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
 from pertstack.data.rows import Float32
-from pertstack.predictions.importers.files import PredictionFile
+from pertstack.predictions.importers.readers.files import PredictionFile
 
 LARGEST_JSON = 600_000_000
 """Bytes; a JSON text takes some ten times as much memory as the numbers in it."""

@@ -17,14 +17,14 @@ import numpy as np
 
 from pertstack._base.findings import Finding
 from pertstack.data.rows import Float32
-from pertstack.predictions.importers.assignment import (
+from pertstack.predictions.importers.checks.assignment import (
     BACKWARDS,
     Exchange,
     exchanged_genes,
     exchanged_rows,
     levels_of_other_genes,
 )
-from pertstack.predictions.importers.sampled import Place, Sampled, measured_rows
+from pertstack.predictions.importers.checks.sampled import Place, Sampled, measured_rows
 from pertstack.predictions.store.reader import StoreReader
 
 STEPS = (-2, -1, 1, 2)

@@ -23,8 +23,9 @@ from pertstack._base.files import read_json, write_atomic
 from pertstack._base.plain_json import plain_json
 from pertstack._base.shown import shown, spreadsheet_cell
 from pertstack.design.metric_names import direction, find_metric, split_metric
-from pertstack.verdict import board_frames, board_text
-from pertstack.verdict.board_rows import LeaderboardRow, Split, row_from_dict, row_to_dict
+from pertstack.verdict.boards import frames as board_frames
+from pertstack.verdict.boards import text as board_text
+from pertstack.verdict.boards.rows import LeaderboardRow, Split, row_from_dict, row_to_dict
 from pertstack.verdict.decision import Decision
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ class Leaderboard:
         split : "test" or "oof"; None for the test once it was opened.
         every : every row instead of the best ten.
         """
-        from pertstack.verdict.board_figure import differences_figure  # matplotlib is slow to import
+        from pertstack.verdict.boards.figure import differences_figure  # matplotlib is slow to import
 
         return differences_figure(self, split, every=every)
 

@@ -15,9 +15,9 @@ from pertstack.data.readers.anndata_tables import open_anndata_file, open_foreig
 from pertstack.data.readers.matrices import StoredRows
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.cards import CARD_KEYS, read_card
-from pertstack.predictions.importers.files import PredictionFile, check_shape, names_of
-from pertstack.predictions.importers.gene_lists import SECOND
-from pertstack.predictions.importers.vcc import unpacked
+from pertstack.predictions.importers.readers.files import PredictionFile, check_shape, names_of
+from pertstack.predictions.importers.readers.gene_lists import SECOND
+from pertstack.predictions.importers.readers.vcc import unpacked
 
 PREFERRED = "prediction"
 META_KEYS = ("model_version", "training_params", "timestamp", "scale", "fitted_on")

@@ -16,9 +16,9 @@ import pandas as pd
 from pertstack._base.findings import Finding
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
-from pertstack.predictions.importers.sampled import SAMPLED_GENES, SAMPLED_ROWS, Place, Sampled
-from pertstack.predictions.importers.scale import Scale, check_scale, refuse_the_truth
-from pertstack.predictions.importers.shift import check_shift
+from pertstack.predictions.importers.checks.sampled import SAMPLED_GENES, SAMPLED_ROWS, Place, Sampled
+from pertstack.predictions.importers.checks.scale import Scale, check_scale, refuse_the_truth
+from pertstack.predictions.importers.checks.shift import check_shift
 
 SAME_GENES = 0.5
 """Correlation over genes of predicted and measured means below which columns are in another order."""

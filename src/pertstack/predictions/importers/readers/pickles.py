@@ -15,11 +15,11 @@ import pandas as pd
 from pertstack._base.errors import InputError, first_few
 from pertstack.data.readers.unpickle import load_pickle
 from pertstack.data.rows import Float32
-from pertstack.predictions.importers.anndata_files import plain
 from pertstack.predictions.importers.cards import CARD_KEYS, read_card
-from pertstack.predictions.importers.dicts import from_dict, is_profiles
-from pertstack.predictions.importers.files import PredictionFile, check_shape, names_of
-from pertstack.predictions.importers.npz import META_KEYS
+from pertstack.predictions.importers.readers.anndata_files import plain
+from pertstack.predictions.importers.readers.dicts import from_dict, is_profiles
+from pertstack.predictions.importers.readers.files import PredictionFile, check_shape, names_of
+from pertstack.predictions.importers.readers.npz import META_KEYS
 
 
 def open_pickle_predictions(path: Path) -> PredictionFile:

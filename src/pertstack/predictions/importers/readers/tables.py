@@ -27,7 +27,7 @@ from pertstack._base.text_tables import UNNAMED, TextTable, text_table
 from pertstack._base.tried_first import tried_first
 from pertstack.data.readers.columns import ALIASES
 from pertstack.data.rows import Float32
-from pertstack.predictions.importers.files import STATUS, PredictionFile, names_of
+from pertstack.predictions.importers.readers.files import STATUS, PredictionFile, names_of
 
 SLAB_BYTES = 24_000_000
 KEYS = frozenset({a for name in ALIASES if name != "smiles" for a in ALIASES[name]} | set(STATUS))

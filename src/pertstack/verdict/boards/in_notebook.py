@@ -9,8 +9,8 @@ import pandas as pd
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pertstack.verdict.board import Form, Leaderboard
-    from pertstack.verdict.board_rows import Split
+    from pertstack.verdict.boards.board import Form, Leaderboard
+    from pertstack.verdict.boards.rows import Split
 
 
 class ShowsBoard:

@@ -9,8 +9,8 @@ import pandas as pd
 from pertstack.design.metric_names import split_metric
 
 if TYPE_CHECKING:
-    from pertstack.verdict.board import Leaderboard
-    from pertstack.verdict.board_rows import LeaderboardRow, Split
+    from pertstack.verdict.boards.board import Leaderboard
+    from pertstack.verdict.boards.rows import LeaderboardRow, Split
 
 LONG = [
     "name",

@@ -20,8 +20,8 @@ from pertstack.verdict.several import several_in_words
 from pertstack.verdict.words import count_units, interval, number
 
 if TYPE_CHECKING:
-    from pertstack.verdict.board import Leaderboard
-    from pertstack.verdict.board_rows import LeaderboardRow, ScoreCell, Split
+    from pertstack.verdict.boards.board import Leaderboard
+    from pertstack.verdict.boards.rows import LeaderboardRow, ScoreCell, Split
 
 
 FIRST = 10

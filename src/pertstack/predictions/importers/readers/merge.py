@@ -18,8 +18,8 @@ from pertstack._base.errors import CorruptionError, MisalignedError, first_few
 from pertstack._base.files import write_atomic
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
-from pertstack.predictions.importers.files import PredictionFile
-from pertstack.predictions.importers.npz import Archive
+from pertstack.predictions.importers.readers.files import PredictionFile
+from pertstack.predictions.importers.readers.npz import Archive
 from pertstack.predictions.store.reader import StoreReader
 
 Marks = Callable[[], Mapping[bytes, list[str]]]

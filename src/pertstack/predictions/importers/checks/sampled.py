@@ -10,7 +10,7 @@ import numpy as np
 
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
-from pertstack.predictions.importers.files import NamedChunk
+from pertstack.predictions.importers.readers.files import NamedChunk
 from pertstack.predictions.sources.some_rows import read_at
 from pertstack.predictions.store.align import Take
 from pertstack.predictions.store.reader import StoreReader
