@@ -36,7 +36,7 @@ def taken_table(lines: Iterable[Taken]) -> Table:
     options = [word for line in lines for word in line.mend.split()]  # to be copied: never broken
     for column in ("what", "from", "shows"):
         table.add_column(column, overflow="fold")
-    table.add_column("to change it", width=max([12, *map(len, options)]))
+    table.add_column("to change it", min_width=max([12, *map(len, options)]))
     for line in lines:
         table.add_row(*(Text(t) for t in (line.what, line.source, line.shows, line.mend)))
     return table

@@ -55,7 +55,7 @@ def make_card(
     return card
 
 
-def run_here(card, python, folder, log) -> None:
+def run_here(card, python, folder, log, *, hidden) -> None:
     """Stands in for a process where only the answer matters (a Python start costs a second each)."""
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(SystemExit):
         patch.setattr(sys, "argv", ["model.py", str(folder)])

@@ -82,7 +82,7 @@ def test_a_loss_that_runs_away_is_told_with_epoch_and_mend():
 
 
 def test_out_of_memory_is_told_with_what_to_make_smaller(monkeypatch):
-    def no_memory(*_):
+    def no_memory(*_, **__):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried ...")
 
     model = small("MultiDCP")
