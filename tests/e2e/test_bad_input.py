@@ -96,6 +96,9 @@ def test_usage_errors(study: Path):
     refused(pertstack("frobnicate"), 2, "frobnicate")
     refused(pertstack("fit", study), 2, "--models")
     refused(pertstack("reduce", study, "--memory", "lots"), 2, "lots")
+    refused(
+        pertstack("reduce", study, "--memory", "1 kB"), 2, "--memory 1 kB does not hold one sample", "--memory '500 MB'"
+    )
 
 
 def test_corrupted_choices(study: Path, tmp_path: Path):

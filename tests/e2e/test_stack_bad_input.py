@@ -259,6 +259,8 @@ def test_the_primary_metric_is_obeyed_to_the_end(primary, metric, best, run, stu
     assert all(gains[0]["metric"] == metric for gains in oof["panel"].values())
     weights = json.loads((study / "results" / "weights.json").read_text())["combiners"]["best_single"]["weights"]
     assert (weights["facts"]["chosen"], weights["facts"]["metric"]) == (best, metric)
+    code, _, said = run("verdict", study, "--memory", "1 kB")
+    assert code == 2 and "does not hold one sample" in said and Study.open(study).folder.ledger.looks() == 0
     assert run("verdict", study)[0] == 0
     board = json.loads((study / "results" / "leaderboard.json").read_text())
     assert f"{board['primary_metric']}@{board['reference']}" == metric

@@ -6,6 +6,8 @@ import re
 
 from pertstack._base.errors import InputError
 
+EXTRA_LAYERS = 6
+"""Arrays of a tile beside its predictions: control, treated, and what is computed."""
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -22,6 +24,28 @@ def parse_bytes(text: str | int) -> int:
     if n_bytes < 1:
         raise InputError(f"{text!r} is no memory at all. Give at least a few MB, such as '500 MB'.")
     return n_bytes
+
+
+def tile_memory(text: str | int, n_genes: int, n_models: int) -> int:
+    """Bytes of a budget for tiles, which must hold at least one row of them.
+
+    Parameters
+    ----------
+    text : such as ``"1 GB"``.
+    n_genes, n_models : of the study.
+
+    Raises
+    ------
+    InputError
+        It is no size, or one row does not fit.
+    """
+    budget, need = parse_bytes(text), 2 * 4 * n_genes * (n_models + EXTRA_LAYERS)
+    if budget < need:
+        raise InputError(
+            f"--memory {text} does not hold one sample: {n_genes:,} genes of {n_models} models and what is computed "
+            f"from them take {need / 1e3:,.0f} kB. Give at least a few MB, such as --memory '500 MB'."
+        )
+    return budget
 
 
 def rows_per_tile(n_genes: int, n_layers: int, budget: int, *, most: int = 512) -> int:

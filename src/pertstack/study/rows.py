@@ -10,7 +10,7 @@ from typing import Any
 
 from pertstack._base.cluster import Cluster
 from pertstack._base.digests import digest_json
-from pertstack._base.memory import parse_bytes
+from pertstack._base.memory import parse_bytes, tile_memory
 from pertstack._base.progress import progress_bar
 from pertstack.design.analysis_plan import AUTO, AnalysisPlan
 from pertstack.design.blocks import Block
@@ -143,7 +143,7 @@ class DevelopmentRows:
             return reduce_blocks(
                 source,
                 self.folder.references,
-                memory=parse_bytes(self.memory),
+                memory=tile_memory(self.memory, len(source.gene_names), len(source.models)),
                 workers=self.workers,
                 cache=self.folder.path("reduced"),
                 on_block=lambda _: bar.advance(task),

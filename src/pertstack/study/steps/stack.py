@@ -63,7 +63,7 @@ class Stacked(StackResult):
     @property
     def headline(self) -> str:
         """The choice in one sentence, and what comes next."""
-        return f"{super().headline} Next: the verdict."
+        return f"{super().headline} Next: the verdict{' (a new look at the test)' if self.looks else ''}."
 
 
 def stack_study(

@@ -12,7 +12,7 @@ from typing import Any
 from pertstack._base.digests import digest_json
 from pertstack._base.errors import InputError
 from pertstack._base.files import read_json, write_json
-from pertstack._base.memory import parse_bytes
+from pertstack._base.memory import parse_bytes, tile_memory
 from pertstack._base.progress import progress_bar, remark
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.store import PredictionStore
@@ -70,6 +70,7 @@ def judge_study(
             f"with --test 0.2."
         )
     require_every_block(folder, "test")
+    tile_memory(memory, len(folder.gene_names), len(stored.models))  # refused before the look, not after it
     door = HeldOutTruth(folder, key)
     door.require_key()
     remark(of_stack(folder, len(stored.models), len(stored.combiners), verdict=True))
