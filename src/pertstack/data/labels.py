@@ -63,6 +63,8 @@ _JOINS = frozenset("+|;&,/\uff0b\uff5c\uff1b\uff06\uff0c\uff0f")
 """Characters that join names, in full width too."""
 _LOOSE = re.compile(r"_+|:|-|\.| (?:and|with|x|\u00d7) | ?\u00d7 ?")
 """What joins names where every piece is itself a name in the data: ``A_B``, ``A:B``, ``A and B``."""
+_LOCANTS = re.compile(r"(?<![^\s\-(\[{])(?:\d+[a-z]?'*|[NOSP]'*)(?:,(?:\d+[a-z]?'*|[NOSP]'*))+(?=-)")
+"""Positions within a chemical name, whose commas join nothing: ``4,5`` in thia-4,5-diaza, ``N,N`` in N,N-dimethyl."""
 _OPEN, _CLOSE = frozenset("([{"), frozenset(")]}")
 _BROAD = re.compile(r"(brd-[a-z]\d{8})-.+")  # Broad ids: the compound, then its batch
 _REPLICATE = re.compile(r"[\s_.\-]+(?:replicate|rep|r|batch|lot|copy|dup)[\s_.\-]*\d+$")
@@ -149,6 +151,8 @@ def parts_of(name: str) -> tuple[str, ...]:
 
     >>> parts_of("KLF1 + CEBPA"), parts_of("ctrl+KLF1"), parts_of("(+)-MK-801"), parts_of("NAD+")
     (('CEBPA', 'KLF1'), ('KLF1',), ('(+)-MK-801',), ('NAD+',))
+    >>> parts_of("thia-4,5-diaza-chrysene"), parts_of("N,N-dimethyltryptamine")
+    (('thia-4,5-diaza-chrysene',), ('N,N-dimethyltryptamine',))
     """
     text = _BLANKS.sub(" ", unicodedata.normalize("NFC", str(name))).strip(" ")
     pieces = _split(text)
@@ -159,11 +163,12 @@ def parts_of(name: str) -> tuple[str, ...]:
 
 
 def _split(text: str) -> list[str]:
-    """Pieces between joining characters, those in brackets left alone."""
+    """Pieces between joining characters, those in brackets and between locants left alone."""
     pieces, depth = [""], 0
-    for character in text:
+    locants = {i for m in _LOCANTS.finditer(text) for i in range(*m.span())}
+    for i, character in enumerate(text):
         depth += (character in _OPEN) - (character in _CLOSE)
-        if character in _JOINS and depth <= 0:
+        if character in _JOINS and depth <= 0 and i not in locants:
             pieces.append("")
         else:
             pieces[-1] += character

@@ -192,3 +192,23 @@ def test_features_and_targets_find_a_combination_in_any_order(tmp_path):
     assert side.features["targets"].known.tolist() == [True, False]
     named, _ = build_side(obs.assign(perturbation=["g1_g2", "g2"]), ["g1", "g2"])
     np.testing.assert_array_equal(named.features["genes"].matrix, [[1, 1], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "9-methyl-5H-6-thia-4,5-diaza-chrysene-6,6-dioxide",
+        "N,N-dimethyltryptamine",
+        "benzo-2,1,3-thiadiazole",
+        "tetra-3a,4,7,7a-hydroindene",
+        "di-4,4'-pyridyl",
+    ],
+)
+def test_commas_between_locants_join_nothing(name):
+    assert parts_of(name) == (name,)
+    assert parts_of(f"{name} + KLF1") == tuple(sorted((name, "KLF1")))
+
+
+def test_commas_between_names_join_them():
+    assert parts_of("KLF1,CEBPA") == parts_of("CEBPA, KLF1") == ("CEBPA", "KLF1")
+    assert parts_of("N1,N2") == ("N1", "N2") and parts_of("IL-2,IL-4") == ("IL-2", "IL-4")
