@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 
 from pertstack._base.errors import InputError
+from pertstack._base.progress import remark
 
 SECONDS, PER_SECOND = 5, 10**7
 """Seconds of work for a small file, and how many bytes more are worth another one."""
@@ -71,6 +72,9 @@ def tried_first(path: Path, reader: str) -> None:
         raise _refusal(path, f"it asks for more than {memory_of(found.st_size) / 1e9:,.0f} GB of memory")
     if ended < 0:
         raise _refusal(path, _told(-ended, seconds))
+    if ended > 0:  # Python itself did not start there, or could not import the reader
+        remark(f"{path.name} could not be tried in a process apart (exit code {ended}); damage may hang this one.")
+        return
     _fine.add(mark)
 
 

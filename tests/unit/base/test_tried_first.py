@@ -16,6 +16,7 @@ import pytest
 
 from pertstack._base import tried_first as module
 from pertstack._base.errors import InputError
+from pertstack._base.progress import show_progress
 from pertstack._base.tables import read_table
 from pertstack._base.tried_first import tried_first
 from pertstack._base.walk_hdf5 import walk
@@ -155,3 +156,12 @@ def test_a_batch_that_asks_for_a_terabyte_is_refused_in_the_child(tmp_path):
     path.write_bytes(raw[:at] + (10**12).to_bytes(8, "little") + raw[at + 8 :])
     with pytest.raises(InputError, match=r"theirs.feather cannot be read: it asks for more than 1 GB"):
         open_file(path)
+
+
+def test_a_child_that_does_not_start_is_said_and_not_taken_for_a_look(file, capsys):
+    show_progress(True)
+    try:
+        tried_first(file, "no_such_module_anywhere:read")
+    finally:
+        show_progress(False)
+    assert "could not be tried in a process apart" in capsys.readouterr().err and not module._fine
