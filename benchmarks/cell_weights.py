@@ -24,7 +24,7 @@ import pertstack as ps
 from pertstack._stats.group_sums import GroupSums
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.references import References
-from pertstack.reduce.score import score
+from pertstack.reduce.scoring.score import score
 
 MODELS = ("mean_treated", "ridge", "additive", "perturbation_knn")
 METRICS = ("r2_top20@pooled", "pearson_all@pooled", "pearson_all@centroid", "rmse_all@own")

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from claims import Claim, cpu, machine, table
 
-from pertstack.reduce.slices import TopSlices
-from pertstack.stacking.combiners.direct import maximise_top_gene
+from pertstack.reduce.sums.slices import TopSlices
+from pertstack.stacking.combiners.global_weights.direct import maximise_top_gene
 from pertstack.stacking.experimental.direct_gene import TopRows, gene_deviations
 from pertstack.stacking.solvers.top_gene import top_gene_sums
 

@@ -25,7 +25,7 @@ import numpy as np
 
 import pertstack as ps
 from pertstack.reduce.metrics import parse_metrics, score_rows
-from pertstack.stacking.combiners.direct import DirectOwn
+from pertstack.stacking.combiners.global_weights.direct import DirectOwn
 from pertstack.stacking.registry import make_combiner
 from pertstack.verdict.gain.decompose import decompose
 from pertstack.verdict.resampling import GroupResampling

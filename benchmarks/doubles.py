@@ -20,7 +20,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from pertstack.study.expected import expected_on
+from pertstack.study.new_rows.expected import expected_on
 from pertstack.study.study import Study
 
 SEED, FIFTEEN = 20261126, 15

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from claims import Claim, cpu, machine, table
 
-from pertstack.reduce.slices import TopSlices
-from pertstack.stacking.combiners.greedy_r2 import greedy_r2_counts
+from pertstack.reduce.sums.slices import TopSlices
+from pertstack.stacking.combiners.global_weights.greedy_r2 import greedy_r2_counts
 from pertstack.stacking.solvers.top_gene import top_gene_sums
 
 MODELS, TOP, ROUNDS = 10, 20, 50

@@ -22,11 +22,11 @@ import pandas as pd
 from against_users import N_FOLDS, NO_HARM, POOLED, Split, real_splits, simulated
 
 from pertstack.design.metric_names import parse_metric
-from pertstack.reduce.calibration import AUTO_ORDER, first_that_passes
-from pertstack.reduce.controls import calibrate_source
-from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
-from pertstack.reduce.score import score
+from pertstack.reduce.scoring.calibration import AUTO_ORDER, first_that_passes
+from pertstack.reduce.scoring.controls import calibrate_source
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.choose import choose
 from pertstack.stacking.combiner import FLEXIBLE
 from pertstack.stacking.constants import constant_models

@@ -19,9 +19,9 @@ import pandas as pd
 from scipy import stats
 
 from pertstack.predictions.sources.array_source import ArraySource
-from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
-from pertstack.reduce.score import score
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.combine_arrays import combine_arrays
 from pertstack.stacking.nested import fit_nested
 from pertstack.verdict.competitors import best_single_of, decompositions_of

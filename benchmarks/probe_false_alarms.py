@@ -27,7 +27,7 @@ from sklearn.neural_network import MLPRegressor
 
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.references import References
-from pertstack.reduce.score import score
+from pertstack.reduce.scoring.score import score
 from pertstack.study.audit.probes import probe_model
 from pertstack.verdict.probes.of_folds import oof_against_fit
 from pertstack.verdict.probes.of_test import ERROR, as_out_of_fold, jump

@@ -59,7 +59,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
     ),
     "metrics": (
-        ("reduce/metrics/*.py", "reduce/score.py", "reduce/score_table.py"),
+        ("reduce/metrics/*.py", "reduce/scoring/score.py", "reduce/scoring/score_table.py"),
         (
             *(f"tests/unit/reduce/test_{n}.py" for n in ("metrics", "ranks", "effect_weights", "score", "matched")),
             *(f"tests/unit/reduce/test_{n}.py" for n in ("beyond_samples", "diversity", "controls")),

@@ -34,11 +34,11 @@ from sklearn.preprocessing import FunctionTransformer
 import pertstack as ps
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce import References, gene_moments, reduce_blocks
-from pertstack.reduce.moments import GeneMoments
-from pertstack.stacking.combiners.gene_eb import empirical_bayes
-from pertstack.stacking.combiners.gene_ridge import choose_strengths
-from pertstack.stacking.combiners.gene_simplex import gene_simplex_weights
-from pertstack.stacking.combiners.simplex import global_error_gram
+from pertstack.reduce.sums.moments import GeneMoments
+from pertstack.stacking.combiners.gene_weights.gene_eb import empirical_bayes
+from pertstack.stacking.combiners.gene_weights.gene_ridge import choose_strengths
+from pertstack.stacking.combiners.gene_weights.gene_simplex import gene_simplex_weights
+from pertstack.stacking.combiners.global_weights.simplex import global_error_gram
 from pertstack.stacking.solvers.ridge_path import STRENGTHS, cross_validated_error, penalty_scale, pick, ridge_path
 from pertstack.stacking.sums import Sums, merge_sums, regression_sums
 

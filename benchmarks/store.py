@@ -29,7 +29,7 @@ from pertstack.design.blocks import Block
 from pertstack.design.provenance import FittedOn
 from pertstack.predictions import PredictionStore
 from pertstack.predictions.importers import add_predictions
-from pertstack.predictions.store.layout import array_folder
+from pertstack.predictions.store.files.layout import array_folder
 
 GENES = 10_716
 

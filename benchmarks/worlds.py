@@ -25,9 +25,9 @@ from worlds_make import KINDS, N_FOLDS, STRESS, World, make_world
 
 from pertstack.design.metric_names import parse_metric
 from pertstack.predictions.sources.array_source import ArraySource
-from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
-from pertstack.reduce.score import score
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.choose import Choice, choose
 from pertstack.stacking.combine_arrays import combine_arrays
 from pertstack.stacking.combiner import FLEXIBLE, FittedCombiner

@@ -22,9 +22,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from pertstack._base.progress import show_progress
+from pertstack._base.machine.progress import show_progress
 from pertstack.data import SimulationConfig, simulate_to_file
-from pertstack.fit.jobs import JobResult
+from pertstack.fit.jobs.job import JobResult
 from pertstack.fit.torch import ROWS
 from pertstack.study.study import Study
 

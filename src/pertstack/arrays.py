@@ -22,9 +22,9 @@ from pertstack.data.labels import one_spelling, spelling_finding
 from pertstack.design.metric_names import DEFAULT_PANEL, parse_metric
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.predictions.sources.embedding import ArrayEmbedding
-from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
-from pertstack.reduce.score import score
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.choose import choose
 from pertstack.stacking.combine_arrays import combine_arrays, sample_table
 from pertstack.stacking.combiner import Combiner

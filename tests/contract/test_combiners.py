@@ -10,8 +10,8 @@ from sklearn.base import clone
 
 from pertstack._base.errors import MisalignedError, UnknownNameError
 from pertstack.predictions.sources.embedding import ArrayEmbedding
-from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.combiner import Combiner
 from pertstack.stacking.estimator import CombinerEstimator
 from pertstack.stacking.evidence import Evidence

@@ -25,7 +25,7 @@ from fuzz import Outcome, many, mutated, tree, tried
 from pertstack.data import build_side, open_data, validate
 from pertstack.design.plan.folds import FoldPlan
 from pertstack.design.plan.foreign import read_split
-from pertstack.fit.card import load_card
+from pertstack.fit.external.card import load_card
 from pertstack.fit.profiles import load_models_toml
 from pertstack.predictions.importers.cards import read_card
 from pertstack.predictions.importers.readers.opening import open_file

@@ -23,7 +23,7 @@ def pertstack(*words: object, cwd: Path | None = None) -> subprocess.CompletedPr
 
     A process of its own takes seconds to load what is loaded here already; ``fresh_pertstack`` starts one.
     """
-    from pertstack._base.progress import show_progress
+    from pertstack._base.machine.progress import show_progress
     from pertstack.cli.steps import main
 
     out, err, before = io.StringIO(), io.StringIO(), (sys.argv, Path.cwd())

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from pertstack.design.plan.asked import DIFFERS, Known, compare
-from pertstack.study.expected import never_scored, weights_toward
+from pertstack.study.new_rows.expected import never_scored, weights_toward
 from pertstack.study.steps.run import default_models
 from pertstack.study.study import Study
 

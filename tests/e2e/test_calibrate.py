@@ -13,7 +13,7 @@ from pertstack._base.errors import UnknownNameError
 from pertstack.cli.steps import app
 from pertstack.data import SimulationConfig, simulate_to_file
 from pertstack.design.analysis_plan import locked_plan
-from pertstack.reduce.calibration import AUTO_ORDER
+from pertstack.reduce.scoring.calibration import AUTO_ORDER
 
 
 def make(folder: Path, **changes) -> ps.Study:

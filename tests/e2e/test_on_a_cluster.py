@@ -83,16 +83,16 @@ def test_metrics_across_blocks_are_computed_here(fitted: Path, tmp_path: Path, c
 
 
 def _dies_once() -> None:
-    from pertstack.study import rows
+    from pertstack.study.development import rows
 
     rows.keep_parts = lambda *args, **options: os._exit(9)
 
 
 def _is_another_version() -> None:
-    import pertstack._base.cluster
+    import pertstack._base.machine.cluster
     import pertstack._base.version
 
-    pertstack._base.version.__version__ = pertstack._base.cluster.__version__ = "0.0.9"
+    pertstack._base.version.__version__ = pertstack._base.machine.cluster.__version__ = "0.0.9"
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ def test_a_worker_of_another_version_is_refused(fitted: Path, tmp_path: Path):
 
 
 def test_a_worker_that_joins_later_is_refused_as_well(client: Any):
-    from pertstack._base.cluster import piece
+    from pertstack._base.machine.cluster import piece
 
     with pytest.raises(IntegrityError, match=r"0\.0\.9"):
         client.submit(piece, "0.0.9", len, "abc").result()
@@ -131,8 +131,8 @@ def test_a_worker_that_joins_later_is_refused_as_well(client: Any):
 
 def test_a_worker_that_does_not_see_the_study_says_on_which_host(fitted: Path, tmp_path: Path, client: Any):
     """The folder is there when this process opens it, and elsewhere for the workers."""
-    from pertstack._base.cluster import Cluster
-    from pertstack.study.rows import DevelopmentRows, reduce_piece
+    from pertstack._base.machine.cluster import Cluster
+    from pertstack.study.development.rows import DevelopmentRows, reduce_piece
 
     rows = DevelopmentRows(Study.open(fitted).folder, ["ridge"])
     shared, blocks = rows.shared(), rows.source.blocks()

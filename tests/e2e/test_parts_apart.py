@@ -12,7 +12,7 @@ from pertstack.design.plan.apart import apart_findings
 from pertstack.design.plan.assign import linked_places, salt_of
 from pertstack.design.plan.folds import FoldPlan
 from pertstack.design.plan.known import ALONE, JOINED, SINGLE, fitted_of, known_levels
-from pertstack.fit.jobs import Job
+from pertstack.fit.jobs.job import Job
 from pertstack.study.steps.fit import fit_rows
 from pertstack.study.study import Study
 

@@ -13,9 +13,9 @@ import pytest
 from pertstack._base.errors import InputError, LeakError, UnknownNameError
 from pertstack.design.plan.folds import FoldPlan
 from pertstack.design.plan.support import propose_support, support_rows
-from pertstack.fit.jobs import Job
+from pertstack.fit.jobs.job import Job
 from pertstack.predictions.sources.store_source import StoreSource
-from pertstack.reduce.score import score
+from pertstack.reduce.scoring.score import score
 from pertstack.study.steps.fit import fit_rows
 from pertstack.study.study import Study
 

@@ -120,7 +120,7 @@ def test_sums_that_the_disk_cannot_hold_are_refused_before_they_are_made(monkeyp
 
 def test_counts_of_the_challenge_of_2026_against_measured_counts(tmp_path):
     """An entry of counts with ``context`` and no control row; plain pandas gives its profiles."""
-    from pertstack.study.evaluation_rows import matched_values
+    from pertstack.study.new_rows.evaluation_rows import matched_values
 
     obs = cells.design(cells.TARGETS, names=("target_gene", "context", None), lines=("A", "B"), n=20, batches=("1",))
     cells.write(tmp_path / "cells.h5ad", obs, cells.counts_of(obs, "target_gene", "context"))

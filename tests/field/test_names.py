@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from pertstack._base.errors import InputError
 from pertstack.cli.steps import app
 from pertstack.data import build_side
-from pertstack.data.readers.genes import other_names
+from pertstack.data.readers.columns.genes import other_names
+from pertstack.data.readers.columns.tuple_labels import part_label
 from pertstack.data.readers.open import open_data
-from pertstack.data.readers.tuple_labels import part_label
 from pertstack.study.study import Study
 from references import cell_worlds as worlds
 

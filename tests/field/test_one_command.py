@@ -13,7 +13,7 @@ import pytest
 from scipy import sparse
 
 from e2e.conftest import ok, pertstack
-from pertstack.reduce.score_table import ScoreTable
+from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.study.study import Study
 from references import cell_worlds as cells
 from references import prediction_files as files

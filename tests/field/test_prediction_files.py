@@ -12,7 +12,7 @@ import pytest
 
 from pertstack._base.errors import InputError, IntegrityError, MisalignedError
 from pertstack.data.readers.open import open_data
-from pertstack.study.evaluation_rows import matched_values
+from pertstack.study.new_rows.evaluation_rows import matched_values
 from references import cell_worlds as cells
 from references import prediction_files as files
 

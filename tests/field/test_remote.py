@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 
 from e2e.conftest import pertstack
-from pertstack._base import remote
 from pertstack._base.errors import InputError, MissingFileError
+from pertstack._base.reading import remote
 from pertstack.data.readers.open import open_data
-from pertstack.study.evaluation_rows import matched_values
+from pertstack.study.new_rows.evaluation_rows import matched_values
 from pertstack.study.study import Study
 from references import prediction_files as files
 

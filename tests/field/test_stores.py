@@ -10,7 +10,7 @@ from scipy import sparse
 
 from pertstack._base.errors import InputError
 from pertstack.data.readers.open import open_data
-from pertstack.study.evaluation_rows import matched_values
+from pertstack.study.new_rows.evaluation_rows import matched_values
 from references import cell_worlds as worlds
 
 KEY = ["target_gene", "cell_line", "gem_group"]

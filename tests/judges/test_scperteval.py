@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pertstack.reduce.calibration import bound_discrimination, dynamic_range_fraction, interpolated_duplicate
 from pertstack.reduce.metrics import effect_weights as ew
 from pertstack.reduce.metrics.set_level import discrimination
+from pertstack.reduce.scoring.calibration import bound_discrimination, dynamic_range_fraction, interpolated_duplicate
 
 scperteval = pytest.importorskip("scperteval")
 pytestmark = pytest.mark.filterwarnings("ignore:Excluding")

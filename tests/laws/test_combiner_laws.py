@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.nested import fit_nested
 from pertstack.stacking.registry import COMBINERS, make_combiner

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pertstack.reduce import GeneMoments, References, reduce_blocks
-from pertstack.reduce.moments import merge_moments
+from pertstack.reduce.sums.moments import merge_moments
 from references.memory_source import world
 
 FIELDS = ("count", "mean", "scatter", "available")

@@ -18,7 +18,7 @@ from pertstack.predictions import StoreSource
 from pertstack.predictions.importers import add_predictions
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.references import References
-from pertstack.reduce.score import score
+from pertstack.reduce.scoring.score import score
 from references.small_store import World, make_world
 from references.small_world import small_world
 

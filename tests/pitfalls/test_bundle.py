@@ -16,9 +16,9 @@ import pertstack as ps
 from pertstack._base.digests import with_own_digest
 from pertstack._base.errors import InputError
 from pertstack.design.ledger import Entry
-from pertstack.reduce.score_table import ScoreTable
-from pertstack.study.bundle_archive import archived, with_manifest
-from pertstack.study.for_the_paper import METHODS, methods_paragraph
+from pertstack.reduce.scoring.score_table import ScoreTable
+from pertstack.study.outputs.bundle_archive import archived, with_manifest
+from pertstack.study.outputs.for_the_paper import METHODS, methods_paragraph
 from pertstack.study.seals import sealed_verdict
 from pertstack.study.steps.bundle import verify_bundle
 

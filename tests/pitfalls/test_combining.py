@@ -10,8 +10,8 @@ from scipy.optimize import minimize
 
 import pertstack as ps
 from pertstack.predictions.sources.array_source import ArraySource
-from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.combiner import Combiner
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.nested import fit_nested

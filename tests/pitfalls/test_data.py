@@ -145,7 +145,7 @@ class Broken:
 
 def test_a_model_that_fails_is_absent_and_is_not_the_control(monkeypatch, tmp_path):
     """P12: any failure returned the control profile as "prediction"."""
-    import pertstack.fit.worker as worker
+    import pertstack.fit.jobs.worker as worker
 
     monkeypatch.setattr(worker, "build", lambda *a: Broken())
     kept = []

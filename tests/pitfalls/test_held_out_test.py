@@ -12,9 +12,9 @@ import pytest
 import pertstack as ps
 from pertstack._base.errors import InputError, LeakError, PlanLockedError, UnknownNameError
 from pertstack.predictions.sources.store_source import StoreSource
-from pertstack.reduce.score_table import ScoreTable
+from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.study import judged as room
-from pertstack.study.looks import PUBLISHED
+from pertstack.study.truth.looks import PUBLISHED
 
 
 def test_the_truth_of_the_test_is_out_of_reach_of_fitting_and_stacking(fitted):

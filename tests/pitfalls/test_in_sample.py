@@ -17,9 +17,9 @@ from pertstack.design.provenance import FittedOn
 from pertstack.fit import Job, JobRows, cross_fit
 from pertstack.predictions import StoreSource
 from pertstack.predictions.sources.array_source import ArraySource
-from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
-from pertstack.reduce.score import score
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.combiner import FLEXIBLE
 from pertstack.stacking.nested import fit_nested
 from pertstack.stacking.registry import COMBINERS
@@ -337,7 +337,7 @@ def test_flexible_weights_do_not_ship_on_partial_nesting():
 
 
 def test_a_study_nests_fully_and_level_one_rows_of_the_scored_fold_are_refused(fitted):
-    from pertstack.study.rows import DevelopmentRows
+    from pertstack.study.development.rows import DevelopmentRows
 
     models = ("mean_treated", "perturbation_knn", "ridge")
     development = DevelopmentRows(fitted.folder, models, memory="100 MB")

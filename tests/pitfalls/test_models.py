@@ -15,9 +15,9 @@ import pertstack as ps
 from pertstack._base.errors import InputError, IntegrityError, MisalignedError, UnknownNameError
 from pertstack.fit.registry import get_model
 from pertstack.predictions.sources.array_source import ArraySource
-from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
-from pertstack.reduce.score import score
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.nested import fit_nested
 from references.fit_world import make_rows, split_by_perturbation, with_control, with_obs
 from references.small_world import small_world
@@ -272,8 +272,8 @@ def test_no_silenced_warnings_pickles_global_settings_or_machine_paths(path):
         assert place == "fit/torch/checkpoint.py" and "weights_only=True" in ast.unparse(tree)
     names = [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
     allowed = {
-        "data/readers/unpickle.py",
-        "data/readers/unpickle_parts.py",
+        "_base/reading/unpickle.py",
+        "_base/reading/unpickle_parts.py",
         "fit/torch/checkpoint.py",
     }  # a reader that runs no code; the name of an exception
     assert not ({"pickle", "joblib", "dill"} & set(names)) or path.relative_to(SOURCE).as_posix() in allowed, names

@@ -15,7 +15,7 @@ from pertstack._base.errors import CorruptionError, InputError, MissingFileError
 from pertstack.cli.steps import main
 from pertstack.predictions.store.sealed import SealedStore
 from pertstack.predictions.store.store import PredictionStore
-from pertstack.study.for_the_paper import METHODS
+from pertstack.study.outputs.for_the_paper import METHODS
 from pertstack.study.steps.bundle import verify_bundle
 
 pytest.importorskip("cryptography")

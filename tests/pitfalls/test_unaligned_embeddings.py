@@ -17,18 +17,18 @@ from sklearn.linear_model import RidgeCV
 
 import pertstack as ps
 from pertstack._base.errors import CorruptionError, LeakError, MisalignedError
-from pertstack.fit.jobs import Job, JobRows
+from pertstack.fit.jobs.job import Job, JobRows
+from pertstack.fit.jobs.worker import Setting, run_job
 from pertstack.fit.profiles import hyper_parameters
-from pertstack.fit.worker import Setting, run_job
 from pertstack.predictions.sources.embedding import RowEmbeddings
 from pertstack.predictions.sources.store_source import StoreSource
-from pertstack.predictions.store.anchors import anchor_file, fit_of
-from pertstack.reduce.one_pass import reduce_blocks
+from pertstack.predictions.store.files.anchors import anchor_file, fit_of
 from pertstack.reduce.read_tiles import iter_tiles
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.experimental.embedding_ridge import EmbeddingRidge
 from pertstack.stacking.experimental.frames import CommonFrame
-from pertstack.study.learned import final_fits, stored_stack
+from pertstack.study.development.learned import final_fits, stored_stack
 from pertstack.study.steps import predict as shipping
 from pertstack.study.steps.fit import ANCHORS, StudyAnchors, StudyRows, anchor_ids, cross_fit_study, fit_rows
 from references.embedding_world import embeddings_of, knowing_world

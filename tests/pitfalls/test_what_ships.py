@@ -11,8 +11,8 @@ import pytest
 
 import pertstack as ps
 from pertstack._base.errors import InputError, IntegrityError, UnknownNameError
-from pertstack.study.learned import stored_stack
-from pertstack.study.new_samples import open_new
+from pertstack.study.development.learned import stored_stack
+from pertstack.study.new_rows.new_samples import open_new
 from pertstack.study.seals import seal_stack, seal_verdict
 from pertstack.study.shipped import shipped
 from pertstack.study.steps.predict import predict_new

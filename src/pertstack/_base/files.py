@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pertstack._base.errors import CorruptionError, MissingFileError, StackingError, StorageError
-from pertstack._base.hosts import alive, host_name
+from pertstack._base.machine.hosts import alive, host_name
 
 LEASE_SECONDS = 7 * 24 * 3600.0
 """What an unknown or unreachable writer has begun is left alone for a week."""

@@ -78,7 +78,7 @@ def evaluate(
     from pertstack.study.steps.evaluate import evaluate as judge
     from pertstack.verdict.boards.text import answer
     from pertstack.verdict.several import several_in_words
-    from pertstack.write.tables import leaderboard_table
+    from pertstack.write.tables.layout import leaderboard_table
 
     found = judge(
         truth,

@@ -109,7 +109,7 @@ def init(
     """
     from pertstack.study.steps.init import preview_study
     from pertstack.study.study import Study
-    from pertstack.write.tables import asked_table, taken_table
+    from pertstack.write.tables.layout import asked_table, taken_table
 
     options |= {"mapping": parse_mapping(options["mapping"]), "by": split_names(options["by"])}
     if dry_run:

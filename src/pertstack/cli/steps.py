@@ -14,11 +14,11 @@ from typing import Annotated
 
 import typer
 
-import pertstack._base.allocator
+import pertstack._base.machine.allocator
 import pertstack.cli.making  # its commands come first
 from pertstack._base.errors import StackingError
 from pertstack._base.files import storage_error
-from pertstack._base.progress import show_progress
+from pertstack._base.machine.progress import show_progress
 from pertstack._base.shown import count_of
 from pertstack._base.version import __version__
 from pertstack.cli.terminal import (
@@ -221,7 +221,7 @@ def stack(
         engine=engine,
         address=address,
     )
-    from pertstack.write.oof_table import barred_in_words, oof_table
+    from pertstack.write.tables.oof_table import barred_in_words, oof_table
 
     say_stacked(opened)
     out(oof_table(result.scores, result.choice, every=every, width=get_terminal_size().columns))
@@ -237,7 +237,7 @@ def calibrate(study: StudyPath, as_json: AsJson = False, workers: Workers = 1, m
     Example:  pertstack calibrate my-study
     """
     from pertstack.study.study import Study
-    from pertstack.write.calibration_table import calibration_lines
+    from pertstack.write.tables.calibration_table import calibration_lines
 
     found = Study.open(study).calibrate(workers=workers, memory=memory)
     if as_json:

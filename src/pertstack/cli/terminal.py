@@ -18,7 +18,7 @@ from pertstack.data.choices import Normalise
 from pertstack.study.choices import listed
 
 if TYPE_CHECKING:
-    from pertstack.fit.jobs import JobResult
+    from pertstack.fit.jobs.job import JobResult
 
 app = typer.Typer(
     name="pertstack",
@@ -96,7 +96,7 @@ def show_board(study: Any, *, every: bool = False) -> None:
     from pertstack.study.seals import sealed_verdict
     from pertstack.verdict.boards.text import answer
     from pertstack.verdict.several import several_in_words
-    from pertstack.write.tables import leaderboard_table
+    from pertstack.write.tables.layout import leaderboard_table
 
     board = study.leaderboard()
     out(leaderboard_table(board, every=every))

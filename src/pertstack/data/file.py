@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pertstack._base.damage import damage_named
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
+from pertstack._base.reading.damage import damage_named
 from pertstack.data.readers.matrices import Float32, Positions, RowSource, SubsetRows, take
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """The contract every base model keeps: fit on ``FitRows``, predict ``PredictRows`` in the input scale.
 
 A model never receives a held-out treated value; one that wants early stopping splits its own fit rows by group
-(``inner_split``). How jobs are run is handled by ``fit/cross_fit.py``.
+(``inner_split``). How jobs are run is handled by ``fit/jobs/cross_fit.py``.
 """
 
 from __future__ import annotations

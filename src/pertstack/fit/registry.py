@@ -103,7 +103,7 @@ def get_row(name: str) -> RegistryRow:
     A name that ends with ``.toml`` is taken as the path of an external model's card.
     """
     if name.endswith(".toml"):
-        loaded: RegistryRow = import_module("pertstack.fit.card").load_card(name).row
+        loaded: RegistryRow = import_module("pertstack.fit.external.card").load_card(name).row
         return register(loaded)
     rows = _all_rows()
     row = rows.get(lookup_key(name))

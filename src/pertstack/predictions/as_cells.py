@@ -19,10 +19,10 @@ from scipy import sparse
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.files import whole
-from pertstack._base.progress import track
+from pertstack._base.machine.progress import track
 from pertstack.data.cells.recognise import kind_of
 from pertstack.data.readers.anndata_tables import open_anndata_file, read_frame
-from pertstack.data.readers.columns import source_column
+from pertstack.data.readers.columns.columns import source_column
 from pertstack.data.readers.control_rows import control_rows
 from pertstack.data.readers.matrices import StoredRows, take
 

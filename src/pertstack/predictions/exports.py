@@ -19,7 +19,7 @@ from pertstack._base.errors import InputError, LeakError, unknown_name
 from pertstack._base.files import whole
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block, Role
-from pertstack.predictions.store.chunks import DTYPE
+from pertstack.predictions.store.files.chunks import DTYPE
 from pertstack.predictions.store.reader import StoreReader
 
 Which = Role | Literal["all"]

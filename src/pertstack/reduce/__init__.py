@@ -13,16 +13,16 @@ from pertstack.reduce.metrics import (
     parse_metrics,
     score_rows,
 )
-from pertstack.reduce.mixtures import no_change, single
-from pertstack.reduce.moments import GeneMoments
-from pertstack.reduce.one_pass import gene_moments, reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles, read_tile, samples_of
-from pertstack.reduce.reduction import Reduction
 from pertstack.reduce.references import References
-from pertstack.reduce.sample_moments import SampleMoments
-from pertstack.reduce.score import NO_CHANGE, score
-from pertstack.reduce.score_table import Score, ScoreTable
-from pertstack.reduce.slices import TopSlices
+from pertstack.reduce.scoring.mixtures import no_change, single
+from pertstack.reduce.scoring.score import NO_CHANGE, score
+from pertstack.reduce.scoring.score_table import Score, ScoreTable
+from pertstack.reduce.sums.moments import GeneMoments
+from pertstack.reduce.sums.one_pass import gene_moments, reduce_blocks
+from pertstack.reduce.sums.reduction import Reduction
+from pertstack.reduce.sums.sample_moments import SampleMoments
+from pertstack.reduce.sums.slices import TopSlices
 from pertstack.reduce.tile import Combine, Tile
 
 __all__ = [

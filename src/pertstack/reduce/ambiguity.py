@@ -12,7 +12,7 @@ import numpy as np
 
 from pertstack._base.arrays import Float64
 from pertstack._base.errors import InputError
-from pertstack.reduce.moments import GeneMoments
+from pertstack.reduce.sums.moments import GeneMoments
 
 
 @dataclass(frozen=True, slots=True)

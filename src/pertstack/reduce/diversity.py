@@ -15,9 +15,9 @@ import numpy as np
 from pertstack._base.arrays import Float64
 from pertstack._base.errors import InputError
 from pertstack.reduce.ambiguity import Ambiguity, EffectiveNumber, ambiguity, effective_number
-from pertstack.reduce.moments import GeneMoments
-from pertstack.reduce.reduction import Reduction
-from pertstack.reduce.sample_moments import SampleMoments
+from pertstack.reduce.sums.moments import GeneMoments
+from pertstack.reduce.sums.reduction import Reduction
+from pertstack.reduce.sums.sample_moments import SampleMoments
 
 REDUNDANT = 0.95
 

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from pertstack._base.memory import rows_per_tile
+from pertstack._base.machine.memory import rows_per_tile
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.predictions.source import BlockSource, ReadsAhead

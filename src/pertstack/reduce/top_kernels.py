@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pertstack._base.compiled import kernel
+from pertstack._base.machine.compiled import kernel
 
 RUN = 32  # genes whose maximum is looked at first; fewer where there are not several runs for each of the top k
 

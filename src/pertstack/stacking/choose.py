@@ -18,8 +18,8 @@ import numpy as np
 
 from pertstack._base.errors import InputError, unknown_name
 from pertstack.design.metric_names import parse_metric
-from pertstack.reduce.panels import WITHIN_PLATE
-from pertstack.reduce.score_table import ScoreTable
+from pertstack.reduce.scoring.panels import WITHIN_PLATE
+from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.stacking.combiner import FLEXIBLE, Family
 from pertstack.stacking.constants import is_constant
 from pertstack.stacking.nested import NestedFits

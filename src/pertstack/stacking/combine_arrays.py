@@ -15,7 +15,7 @@ from pertstack.predictions.sources.embedding import ArrayEmbedding
 from pertstack.reduce.read_tiles import iter_tiles
 from pertstack.reduce.references import References
 from pertstack.stacking.combiner import FittedCombiner
-from pertstack.stacking.combiners.sample_features import NUMBERS
+from pertstack.stacking.combiners.row_weights.sample_features import NUMBERS
 
 ONE_LINE = "all"  # what ``ArraySource`` calls the cell line of samples that name none
 

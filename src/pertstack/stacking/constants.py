@@ -1,7 +1,7 @@
 """Which base models say the same whatever was done: their predictions hardly vary within a cell line and fold.
 
 Such a model is a fair benchmark and a poor thing to ship: it answers no question about a perturbation. What is made of
-it is decided in ``stacking/choose.py`` and ``stacking/combiners/best_informed.py``.
+it is decided in ``stacking/choose.py`` and ``stacking/combiners/references/best_informed.py``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pertstack.stacking.combiners.linear_weights import LinearWeights
 from pertstack.stacking.sums import regression_sums
 
 if TYPE_CHECKING:
-    from pertstack.reduce.reduction import Reduction
+    from pertstack.reduce.sums.reduction import Reduction
 
 LEAST_SHARE = 1e-3
 """Predicted variance within blocks, as a share of the measured one, below which a model counts as constant."""

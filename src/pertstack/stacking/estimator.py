@@ -18,8 +18,8 @@ from pertstack._base.errors import InputError, MisalignedError
 from pertstack.data.rows import Float32
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.predictions.sources.embedding import ArrayEmbedding
-from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.combine_arrays import combine_arrays, sample_table
 from pertstack.stacking.combiner import FittedCombiner
 from pertstack.stacking.evidence import Evidence

@@ -19,8 +19,8 @@ from pertstack.stacking.sums import Reference, Sums, merge_sums, merge_within, r
 if TYPE_CHECKING:
     from pertstack.design.blocks import Block
     from pertstack.predictions.source import BlockSource
-    from pertstack.reduce.reduction import Reduction
     from pertstack.reduce.references import References
+    from pertstack.reduce.sums.reduction import Reduction
 
 
 @dataclass(frozen=True, eq=False)

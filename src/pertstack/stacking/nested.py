@@ -23,8 +23,8 @@ from pertstack.stacking.sums import Reference
 
 if TYPE_CHECKING:
     from pertstack.predictions.source import BlockSource
-    from pertstack.reduce.reduction import Reduction
     from pertstack.reduce.references import References
+    from pertstack.reduce.sums.reduction import Reduction
 
 Left = Literal["fold", "cell_line"]
 FINAL = "final"

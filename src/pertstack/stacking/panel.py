@@ -15,7 +15,7 @@ import numpy as np
 from pertstack._base.errors import InputError, unknown_name
 from pertstack._stats.group_means import GroupMeans, standard_errors
 from pertstack.design.metric_names import parse_metric
-from pertstack.reduce.score_table import ScoreTable
+from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.stacking.sums import Array
 
 NO_HARM: tuple[str, ...] = ("r2_top20@own", "r2_top20@pooled", "pearson_all@centroid", "rmse_all@own")

@@ -8,33 +8,33 @@ from typing import Any
 
 from pertstack._base.errors import ConflictError, InputError, unknown_name
 from pertstack.stacking.combiner import Combiner
-from pertstack.stacking.combiners.best_informed import BestInformed
-from pertstack.stacking.combiners.best_single import BestSingle
-from pertstack.stacking.combiners.calibrated import Calibrated
-from pertstack.stacking.combiners.cell_line_shrunken import CellLineShrunken
-from pertstack.stacking.combiners.direct import DirectOwn, DirectPooled, DirectSigned
-from pertstack.stacking.combiners.direct_cell_line import DirectCellLine
-from pertstack.stacking.combiners.feature_weighted import FeatureWeighted
-from pertstack.stacking.combiners.gene_eb import GeneEb
-from pertstack.stacking.combiners.gene_groups import GeneGroups
-from pertstack.stacking.combiners.gene_ridge import GeneRidge, GeneShrunken
-from pertstack.stacking.combiners.gene_simplex import GeneSimplex
-from pertstack.stacking.combiners.greedy import GreedyMse
-from pertstack.stacking.combiners.greedy_r2 import GreedyR2
-from pertstack.stacking.combiners.inverse_mse import GeneInverseMse, InverseMse
-from pertstack.stacking.combiners.mean import Mean
-from pertstack.stacking.combiners.median import Median
-from pertstack.stacking.combiners.no_change import NoChange
-from pertstack.stacking.combiners.nonneg import Nonneg
-from pertstack.stacking.combiners.parts_shrunken import PartsShrunken
-from pertstack.stacking.combiners.rank_average import RankAverage
-from pertstack.stacking.combiners.ridge import Ridge
-from pertstack.stacking.combiners.selector import Selector
-from pertstack.stacking.combiners.simplex import Simplex
-from pertstack.stacking.combiners.soft_gate import SoftGate
-from pertstack.stacking.combiners.standardised_mean import StandardisedMean
-from pertstack.stacking.combiners.trimmed_mean import TrimmedMean
-from pertstack.stacking.combiners.winsorised_mean import WinsorisedMean
+from pertstack.stacking.combiners.gene_weights.calibrated import Calibrated
+from pertstack.stacking.combiners.gene_weights.gene_eb import GeneEb
+from pertstack.stacking.combiners.gene_weights.gene_groups import GeneGroups
+from pertstack.stacking.combiners.gene_weights.gene_ridge import GeneRidge, GeneShrunken
+from pertstack.stacking.combiners.gene_weights.gene_simplex import GeneSimplex
+from pertstack.stacking.combiners.global_weights.direct import DirectOwn, DirectPooled, DirectSigned
+from pertstack.stacking.combiners.global_weights.greedy import GreedyMse
+from pertstack.stacking.combiners.global_weights.greedy_r2 import GreedyR2
+from pertstack.stacking.combiners.global_weights.inverse_mse import GeneInverseMse, InverseMse
+from pertstack.stacking.combiners.global_weights.nonneg import Nonneg
+from pertstack.stacking.combiners.global_weights.ridge import Ridge
+from pertstack.stacking.combiners.global_weights.simplex import Simplex
+from pertstack.stacking.combiners.references.best_informed import BestInformed
+from pertstack.stacking.combiners.references.best_single import BestSingle
+from pertstack.stacking.combiners.references.mean import Mean
+from pertstack.stacking.combiners.references.median import Median
+from pertstack.stacking.combiners.references.no_change import NoChange
+from pertstack.stacking.combiners.references.rank_average import RankAverage
+from pertstack.stacking.combiners.references.standardised_mean import StandardisedMean
+from pertstack.stacking.combiners.references.trimmed_mean import TrimmedMean
+from pertstack.stacking.combiners.references.winsorised_mean import WinsorisedMean
+from pertstack.stacking.combiners.row_weights.cell_line_shrunken import CellLineShrunken
+from pertstack.stacking.combiners.row_weights.direct_cell_line import DirectCellLine
+from pertstack.stacking.combiners.row_weights.feature_weighted import FeatureWeighted
+from pertstack.stacking.combiners.row_weights.parts_shrunken import PartsShrunken
+from pertstack.stacking.combiners.row_weights.selector import Selector
+from pertstack.stacking.combiners.row_weights.soft_gate import SoftGate
 from pertstack.stacking.experimental.direct_gene import DirectGene
 from pertstack.stacking.experimental.embedding_ridge import EmbeddingRidge
 from pertstack.stacking.experimental.feature_weighted_sample import FeatureWeightedSample

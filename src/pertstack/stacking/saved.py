@@ -19,13 +19,13 @@ from pertstack._base.digests import digest_array
 from pertstack._base.errors import CorruptionError
 from pertstack.stacking.combiner import FittedCombiner
 from pertstack.stacking.combiners.linear_weights import LinearWeights
-from pertstack.stacking.combiners.parts_shrunken import WeightsByParts
-from pertstack.stacking.combiners.rank_average import RankMean
-from pertstack.stacking.combiners.row_statistic import MiddleMean, RowStatistic
-from pertstack.stacking.combiners.sample_features import SampleFeatures
-from pertstack.stacking.combiners.selector import SelectedModel
-from pertstack.stacking.combiners.soft_gate import GatedWeights
-from pertstack.stacking.combiners.winsorised_mean import DrawnIn
+from pertstack.stacking.combiners.references.rank_average import RankMean
+from pertstack.stacking.combiners.references.row_statistic import MiddleMean, RowStatistic
+from pertstack.stacking.combiners.references.winsorised_mean import DrawnIn
+from pertstack.stacking.combiners.row_weights.parts_shrunken import WeightsByParts
+from pertstack.stacking.combiners.row_weights.sample_features import SampleFeatures
+from pertstack.stacking.combiners.row_weights.selector import SelectedModel
+from pertstack.stacking.combiners.row_weights.soft_gate import GatedWeights
 from pertstack.stacking.experimental.embedding_ridge import EmbeddingCorrection
 from pertstack.stacking.experimental.feature_weighted_sample import SampleWeights
 from pertstack.stacking.experimental.frames import CommonFrame
@@ -61,7 +61,7 @@ _LONG = 32  # names from which a tuple of text is kept as an array
 def save_fitted(fits: Mapping[str, FittedCombiner]) -> dict[str, Array]:
     """Arrays for ``weights.npz``: ``<combiner>/<array>`` for readers, the rest of each state, and ``fitted``.
 
-    >>> from pertstack.stacking.combiners.row_statistic import MiddleMean, RowStatistic
+    >>> from pertstack.stacking.combiners.references.row_statistic import MiddleMean, RowStatistic
     >>> arrays = save_fitted({"median": RowStatistic("median", ("a", "b"), MiddleMean(0.5))})
     >>> load_fitted(arrays)["median"].statistic
     MiddleMean(cut=0.5)

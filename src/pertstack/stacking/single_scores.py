@@ -15,13 +15,13 @@ import numpy as np
 from pertstack.design.metric_names import Metric, parse_metric
 from pertstack.predictions.source import BlockSource
 from pertstack.predictions.sources.some_rows import SomeRows
-from pertstack.reduce.score import score
+from pertstack.reduce.scoring.score import score
 from pertstack.stacking.solvers.top_gene import single_r2
 from pertstack.stacking.sums import Array, Sums
 
 if TYPE_CHECKING:
-    from pertstack.reduce.reduction import Reduction
     from pertstack.reduce.references import References
+    from pertstack.reduce.sums.reduction import Reduction
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pertstack.reduce.reduction import Reduction
+from pertstack.reduce.sums.reduction import Reduction
 from pertstack.stacking.sums import merge_within, regression_sums
 
 

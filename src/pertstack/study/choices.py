@@ -158,7 +158,7 @@ class Choice:
         if value is None:
             return self.default
         if self.kind == Path | None:
-            from pertstack._base.remote import local  # not needed for help
+            from pertstack._base.reading.remote import local  # not needed for help
 
             return local(value)
         if self.kind == tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pertstack._base.files import read_json
-from pertstack.fit.jobs import Job
+from pertstack.fit.jobs.job import Job
 from pertstack.study.folder import StudyFolder
 
 PASS_SECONDS, COMBINER_SECONDS = 2.2e-7, 1.6e-8

@@ -22,8 +22,8 @@ from tomlkit.exceptions import TOMLKitError
 from pertstack._base.digests import digest_names
 from pertstack._base.errors import CorruptionError, InputError, MissingFileError
 from pertstack._base.files import read_json, write_atomic
-from pertstack._base.locks import exclusive
-from pertstack._base.progress import remark
+from pertstack._base.machine.locks import exclusive
+from pertstack._base.machine.progress import remark
 from pertstack.data import Card, SideInformation, load_side
 from pertstack.design.analysis_plan import AnalysisPlan
 from pertstack.design.ledger import Ledger

@@ -9,15 +9,15 @@ from pertstack._base.files import read_json
 from pertstack.design.analysis_plan import AnalysisPlan, is_exploratory
 from pertstack.design.ledger import Ledger
 from pertstack.design.plan.known import fitted_of
-from pertstack.fit.jobs import versions
-from pertstack.reduce.score_table import ScoreTable
+from pertstack.fit.jobs.job import versions
+from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.study.audit.probes import stored_probes
+from pertstack.study.development.learned import Stored, kinds_of, stored_stack
 from pertstack.study.folder import StudyFolder
-from pertstack.study.held_out import require_sealed_verdict
-from pertstack.study.learned import Stored, kinds_of, stored_stack
-from pertstack.study.looks import last_published, with_published
 from pertstack.study.members import doubts, is_simulated, stack_facts
 from pertstack.study.steps.calibrate import stored_calibration
+from pertstack.study.truth.held_out import require_sealed_verdict
+from pertstack.study.truth.looks import last_published, with_published
 from pertstack.verdict.judge import Verdict, judge
 from pertstack.verdict.probes.run import accused, accused_gravely
 from pertstack.verdict.resampling import GroupResampling

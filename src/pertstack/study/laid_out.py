@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pertstack._base.memory import rows_per_tile
-from pertstack._base.progress import track
+from pertstack._base.machine.memory import rows_per_tile
+from pertstack._base.machine.progress import track
 from pertstack.data import DataFile
 from pertstack.data.landmarks import landmarks_of
 from pertstack.data.rows import Float32
@@ -19,7 +19,7 @@ from pertstack.design.blocks import Block
 from pertstack.design.plan.folds import FoldPlan
 from pertstack.predictions.importers.readers.merge import fingerprints, save_marks
 from pertstack.predictions.sources.store_source import StoreSource
-from pertstack.predictions.store.names import HALVES
+from pertstack.predictions.store.files.names import HALVES
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.predictions.store.writer import RowWriter
 from pertstack.reduce.references import References

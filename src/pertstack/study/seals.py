@@ -228,7 +228,7 @@ class _Seal:
         model = self.folder.path(name).parent.name
         since = [e.facts["model"] for e in _entries(self.folder, "model_withdrawn") if e.index > self.entries[-1].index]
         gone = {m for w in since for m in (w, *(f"nested.f{k}.{w}" for k in range(self.folder.plan.n_folds)))}
-        from pertstack.predictions.store.names import encode_name
+        from pertstack.predictions.store.files.names import encode_name
 
         return model in {encode_name(m) for m in gone}
 

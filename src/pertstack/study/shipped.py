@@ -14,10 +14,10 @@ from pertstack._base.files import read_json
 from pertstack.stacking.choose import BEST_SINGLE
 from pertstack.stacking.combiner import FittedCombiner
 from pertstack.stacking.combiners.linear_weights import LinearWeights
+from pertstack.study.development.learned import Stored, final_fits
 from pertstack.study.folder import StudyFolder
-from pertstack.study.held_out import require_sealed_verdict
 from pertstack.study.judged import recall_verdict
-from pertstack.study.learned import Stored, final_fits
+from pertstack.study.truth.held_out import require_sealed_verdict
 from pertstack.verdict.boards.board import Leaderboard
 
 

@@ -13,29 +13,28 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from threadpoolctl import threadpool_limits
 
-from pertstack._base.cluster import Cluster
 from pertstack._base.errors import InputError, MissingFileError, StackingError
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
+from pertstack._base.machine.cluster import Cluster
 from pertstack.data.taken import Taken
 from pertstack.design.analysis_plan import (
     AnalysisPlan,
     lock,
 )
 from pertstack.design.plan.folds import FoldPlan
+from pertstack.fit.jobs.results import JobResults
 from pertstack.fit.profiles import file_profile, hyper_parameters, load_models_toml
 from pertstack.fit.registry import get_row
-from pertstack.fit.results import JobResults
 from pertstack.predictions.store.store import PredictionStore
-from pertstack.reduce.reduction import Reduction
-from pertstack.study.asked import ASKED
+from pertstack.reduce.sums.reduction import Reduction
 from pertstack.study.audit.audit import audit_study
 from pertstack.study.choices import StudyChoices, takes_choices
+from pertstack.study.development.learned import stored_stack
+from pertstack.study.development.rows import DevelopmentRows
 from pertstack.study.folder import StudyFolder
-from pertstack.study.held_out import require_sealed_verdict, unfinished_look
-from pertstack.study.learned import stored_stack
 from pertstack.study.members import stackable_models
-from pertstack.study.rows import DevelopmentRows
+from pertstack.study.new_rows.asked import ASKED
 from pertstack.study.seals import seal_report, seal_stack, seal_verdict
 from pertstack.study.status import Status, study_status
 from pertstack.study.steps.calibrate import Calibrated, calibrate_study
@@ -46,6 +45,7 @@ from pertstack.study.steps.run import is_judged, is_stacked, models_to_fit, refu
 from pertstack.study.steps.stack import Stacked, stack_study
 from pertstack.study.steps.verdict import judge_study
 from pertstack.study.steps.withdraw import finish_withdrawals, withdraw_model
+from pertstack.study.truth.held_out import require_sealed_verdict, unfinished_look
 from pertstack.verdict.boards.board import Leaderboard
 
 if TYPE_CHECKING:

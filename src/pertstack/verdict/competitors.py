@@ -14,7 +14,7 @@ from pertstack._base.errors import InputError
 from pertstack._stats.estimate import Difference
 from pertstack.design.metric_names import direction, find_metric, need_metric, split_metric
 from pertstack.design.plan.known import telling
-from pertstack.reduce.score_table import ScoreTable
+from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.verdict.boards.rows import Kind, LeaderboardRow, ScoreCell, Split
 from pertstack.verdict.gain.decompose import decompose, effect_quartiles
 from pertstack.verdict.gain.parts import Decomposition

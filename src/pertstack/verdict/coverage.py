@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.arrays import Array
-from pertstack._base.compiled import kernel
 from pertstack._base.errors import InputError
+from pertstack._base.machine.compiled import kernel
 from pertstack._base.plain_json import plain_json
 from pertstack.data.rows import Float32
 from pertstack.predictions.source import BlockSource

@@ -18,7 +18,7 @@ from pertstack._base.errors import InputError
 from pertstack._base.plain_json import plain_json
 from pertstack._stats.estimate import Difference
 from pertstack.design.metric_names import direction, need_metric
-from pertstack.reduce.score_table import ScoreTable
+from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.verdict.boards.board import Leaderboard
 from pertstack.verdict.boards.in_notebook import ShowsBoard
 from pertstack.verdict.boards.rows import LeaderboardRow, Split

@@ -15,7 +15,7 @@ import numpy as np
 from pertstack.design.metric_labels import metric_label
 from pertstack.design.metric_names import need_metric
 from pertstack.design.plan.known import SEEN, telling
-from pertstack.reduce.score_table import ScoreTable
+from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.verdict.views import nan_mean
 from pertstack.verdict.words import interval, number
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pertstack._stats.estimate import Difference
 from pertstack.design.metric_labels import metric_label
 from pertstack.design.metric_names import direction
-from pertstack.reduce.score_table import ScoreTable
+from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.verdict.competitors import matrix
 from pertstack.verdict.decision import Decision, Light
 from pertstack.verdict.setting import FEW_GROUPS, Resampling, Setting

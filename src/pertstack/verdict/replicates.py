@@ -11,7 +11,7 @@ import numpy as np
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.predictions.source import BlockSource
-from pertstack.reduce.controls import condition_codes
+from pertstack.reduce.scoring.controls import condition_codes
 from pertstack.reduce.tile import Tile
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from pertstack._base.version import __version__
 from pertstack.design.metric_labels import metric_label
 from pertstack.design.metric_names import parse_metric
-from pertstack.reduce.score_table import ScoreTable
+from pertstack.reduce.scoring.score_table import ScoreTable
 
 AXIS = "perturbation"
 STATISTICS = {

@@ -23,13 +23,13 @@ from pertstack.verdict.gain.in_words import MEANINGS
 from pertstack.verdict.gain.parts import Decomposition
 from pertstack.verdict.words import interval, number
 from pertstack.write import figures
-from pertstack.write.board_table import main_table
-from pertstack.write.calibration_table import calibration_figure, calibration_rows
 from pertstack.write.explain import explain
 from pertstack.write.forest import forest
-from pertstack.write.probe_table import probe_table
 from pertstack.write.report_input import CITATIONS, ReportInput, question_of
-from pertstack.write.together_table import together_table
+from pertstack.write.tables.board_table import main_table
+from pertstack.write.tables.calibration_table import calibration_figure, calibration_rows
+from pertstack.write.tables.probe_table import probe_table
+from pertstack.write.tables.together_table import together_table
 
 
 def report(content: ReportInput, path: Path | str) -> Path:

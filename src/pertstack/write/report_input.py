@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from pertstack._base.findings import Finding
-from pertstack.reduce.calibration import Calibration
+from pertstack.reduce.scoring.calibration import Calibration
 from pertstack.verdict.checks.facts import Check
 from pertstack.verdict.judge import Verdict
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pertstack.reduce.score_table import ScoreTable
+from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.stacking.choose import Choice, choice_in_words
 from pertstack.stacking.nested import NestedFits
 from pertstack.verdict.boards.board import Form, Leaderboard
 from pertstack.verdict.boards.in_notebook import ShowsBoard
 from pertstack.verdict.boards.out_of_fold import oof_board
 from pertstack.verdict.boards.rows import Split
-from pertstack.write.oof_table import SHOWN
+from pertstack.write.tables.oof_table import SHOWN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

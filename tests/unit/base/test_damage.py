@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import zarr
 
-from pertstack._base.damage import damage_named, require_modest
 from pertstack._base.errors import InputError, LeakError, StorageError
+from pertstack._base.reading.damage import damage_named, require_modest
 from pertstack.data import open_data
 
 

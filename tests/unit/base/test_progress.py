@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pertstack._base import progress
+from pertstack._base.machine import progress
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.feather
 import pytest
 
-from pertstack._base import tried_first as module
 from pertstack._base.errors import InputError
-from pertstack._base.progress import show_progress
-from pertstack._base.tables import read_table
-from pertstack._base.tried_first import tried_first
-from pertstack._base.walk_hdf5 import walk
+from pertstack._base.machine.progress import show_progress
+from pertstack._base.reading import tried_first as module
+from pertstack._base.reading.tables import read_table
+from pertstack._base.reading.tried_first import tried_first
+from pertstack._base.reading.walk_hdf5 import walk
 from pertstack.predictions.importers.readers.opening import open_file
 
 HERE = "test_tried_first"
@@ -94,7 +94,7 @@ def test_a_hang_a_crash_and_a_gigabyte_are_refused_in_words(file, monkeypatch, r
     monkeypatch.setattr(
         module,
         "_START",
-        module._START.replace("; child()", "; import pertstack._base.tried_first as m; m.SECONDS = 1; child()"),
+        module._START.replace("; child()", "; import pertstack._base.reading.tried_first as m; m.SECONDS = 1; child()"),
     )
     for _ in range(2):  # a refusal is not remembered as fine
         with pytest.raises(InputError, match=rf"theirs.bin cannot be read.*{said}"):

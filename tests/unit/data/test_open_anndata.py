@@ -218,4 +218,4 @@ def test_an_hdf5_file_is_walked_through_in_a_child_before_it_is_opened(tmp_path,
     opened: list[object] = []
     monkeypatch.setattr(anndata_tables, "open_root", lambda p, kind: opened.append(p) or open_root(p, kind))
     open_data(path)
-    assert seen[0] == (path, "pertstack._base.walk_hdf5:walk", False) and opened == [path]
+    assert seen[0] == (path, "pertstack._base.reading.walk_hdf5:walk", False) and opened == [path]

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from pertstack._base.errors import InputError
-from pertstack._base.tables import read_table, with_numbers
-from pertstack._base.text_tables import text_table
+from pertstack._base.reading.tables import read_table, with_numbers
+from pertstack._base.reading.text_tables import text_table
 from pertstack.data.side.files import read_features, read_targets
 from pertstack.data.simulation.files import read_table as design_reader
 from pertstack.predictions.importers.fitted_file import read_fitted_on
@@ -76,7 +76,7 @@ def test_blocks_end_where_rows_end_however_the_bytes_fall(tmp_path: Path, monkey
     frame = pd.DataFrame({"id": names, "v": np.arange(50) / 4})
     frame.to_csv(tmp_path / "t.csv", index=False)
     for block in (1, 7, 64, 10_000):
-        monkeypatch.setattr("pertstack._base.text_tables.BLOCK", block)
+        monkeypatch.setattr("pertstack._base.reading.text_tables.BLOCK", block)
         read = pd.concat([p.to_pandas() for p in text_table(tmp_path / "t.csv").batches(numbers=["v"])])
         assert read["id"].tolist() == names and read["v"].tolist() == frame["v"].tolist()
 

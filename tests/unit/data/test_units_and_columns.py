@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pertstack._base.errors import InputError, UnknownNameError
-from pertstack.data.readers.columns import canonical_obs
-from pertstack.data.readers.units import hours_per, micromolar_per
+from pertstack.data.readers.columns.columns import canonical_obs
+from pertstack.data.readers.columns.units import hours_per, micromolar_per
 
 
 def table(**columns: object) -> pd.DataFrame:

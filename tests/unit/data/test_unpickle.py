@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from pertstack._base.errors import InputError, MissingFileError
-from pertstack.data.readers.unpickle import load_pickle, load_torch
-from pertstack.data.readers.unpickle_parts import StoredTensor
+from pertstack._base.reading.unpickle import load_pickle, load_torch
+from pertstack._base.reading.unpickle_parts import StoredTensor
 
 FRAME = pd.DataFrame(
     {
@@ -154,7 +154,7 @@ def test_torch_models_are_refused(tmp_path) -> None:
 
 
 def test_a_tensor_may_not_reach_beyond_its_storage(tmp_path) -> None:
-    from pertstack.data.readers.unpickle_parts import Storage
+    from pertstack._base.reading.unpickle_parts import Storage
 
     storage = Storage(None, "0", "f4", 10)  # type: ignore[arg-type]
     StoredTensor(storage, 0, (2, 5), (5, 1))

@@ -13,7 +13,7 @@ from pertstack._base.files import read_json
 from pertstack.data.side.files import read_targets
 from pertstack.design.analysis_plan import AnalysisPlan
 from pertstack.design.ledger import Ledger
-from pertstack.fit.card import load_card
+from pertstack.fit.external.card import load_card
 from pertstack.predictions.importers.cards import read_card
 from pertstack.predictions.importers.fitted_file import read_fitted_on
 from pertstack.predictions.importers.readers.opening import open_file

@@ -17,9 +17,9 @@ from double_models import Committer, Loader
 
 from pertstack._base.errors import ConflictError, InputError, MissingFileError, ModelFailedError, UnknownNameError
 from pertstack.fit import Job, available, cross_fit, get_model, get_row, list_models
-from pertstack.fit.card import load_card
-from pertstack.fit.environment import clean_environment, interpreter_for
-from pertstack.fit.external import ExternalModel
+from pertstack.fit.external.card import load_card
+from pertstack.fit.external.environment import clean_environment, interpreter_for
+from pertstack.fit.external.model import ExternalModel
 from references.fit_world import make_rows, split_by_perturbation
 
 READ = """
@@ -64,7 +64,7 @@ def run_here(card, python, folder, log, *, hidden) -> None:
 
 @pytest.fixture
 def in_process(monkeypatch):
-    monkeypatch.setattr("pertstack.fit.external.run_program", run_here)
+    monkeypatch.setattr("pertstack.fit.external.model.run_program", run_here)
 
 
 def ask(card: Path, **params):
@@ -142,7 +142,7 @@ def test_treated_values_declared_as_deltas_are_refused(tmp_path, in_process):
 
 
 def test_a_program_that_hangs_is_stopped_with_all_it_started(tmp_path, monkeypatch):
-    monkeypatch.setattr("pertstack.fit.sandbox._bubblewrap", lambda: None)  # in it a process id is another's outside
+    monkeypatch.setattr("pertstack.fit.external.sandbox._bubblewrap", lambda: None)  # in it, process ids are others
     program = (  # no import that takes seconds on a busy machine: it must get to the word within its limit
         "import pathlib, subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
@@ -288,7 +288,7 @@ def test_an_environment_is_built_once_from_pins_with_pips_settings(tmp_path, mon
     if with_uv and shutil.which("uv") is None:
         pytest.importorskip("uv")
     if not with_uv:
-        monkeypatch.setattr("pertstack.fit.environment.find_uv", lambda: None)
+        monkeypatch.setattr("pertstack.fit.external.environment.find_uv", lambda: None)
     card = load_card(make_card(tmp_path / "m", run='requirements = ["tinypkg==1.0"]'))
     log = tmp_path / "log.txt"
     log.write_text("")

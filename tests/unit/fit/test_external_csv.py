@@ -16,9 +16,9 @@ import pytest
 from pertstack._base.errors import InputError, ModelFailedError
 from pertstack.data import FitRows
 from pertstack.fit import get_model
-from pertstack.fit.card import load_card
-from pertstack.fit.exchange import read_answer, write_task
-from pertstack.fit.external import ExternalModel
+from pertstack.fit.external.card import load_card
+from pertstack.fit.external.exchange import read_answer, write_task
+from pertstack.fit.external.model import ExternalModel
 from references.fit_world import make_rows, split_by_perturbation
 
 PAGE = (Path(__file__).parents[3] / "docs" / "external-models.md").read_text()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tests.references.fit_world import make_rows, split_by_perturbation
 
-from pertstack._base import scratch
 from pertstack._base.errors import StorageError
+from pertstack._base.machine import scratch
 from pertstack.fit.baselines import groups
 from pertstack.fit.registry import build, get_row, load_target
 

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from pertstack._base.errors import InputError, ModelFailedError
-from pertstack.fit import sandbox
-from pertstack.fit.card import load_card
-from pertstack.fit.exchange import _read
-from pertstack.fit.external import run_program
-from pertstack.fit.sandbox import Limits
+from pertstack.fit.external.card import load_card
+from pertstack.fit.external.exchange import _read
+from pertstack.fit.external.model import run_program, sandbox
+from pertstack.fit.external.sandbox import Limits
 
 CARD = 'format = 1\nname = "mine"\n[run]\ncommand = ["sh", "-c", "{}"]\n'
 
@@ -125,7 +124,7 @@ def test_a_script_outside_the_cards_folder_is_refused(tmp_path, script):
 
 def test_a_program_runs_outside_the_study(study, tmp_path, unboxed):
     """It read ten test rows from ../../../../test_truth."""
-    from pertstack.fit.external import ExternalModel
+    from pertstack.fit.external.model import ExternalModel
     from references.fit_world import make_rows, split_by_perturbation
 
     card = tmp_path / "mine.toml"

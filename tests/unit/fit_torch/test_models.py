@@ -15,11 +15,11 @@ from pertstack.data.rows import FitRows
 from pertstack.data.side.side import GeneGraph, PerturbationFeatures, SideInformation
 from pertstack.fit.profiles import profile
 from pertstack.fit.registry import get_model
-from pertstack.fit.torch.biolord import BiolordNetwork
-from pertstack.fit.torch.chemcpa import adversary_classes
 from pertstack.fit.torch.inputs import Encoder
 from pertstack.fit.torch.network import Sizes
-from pertstack.fit.torch.scgen import learn_differences
+from pertstack.fit.torch.networks.biolord import BiolordNetwork
+from pertstack.fit.torch.networks.chemcpa import adversary_classes
+from pertstack.fit.torch.networks.scgen import learn_differences
 from pertstack.fit.torch.settings import SETTINGS
 from references.fit_world import make_rows, split_by_perturbation, with_control, with_obs
 
@@ -116,7 +116,7 @@ def test_mixed_precision_runs_and_stays_near_full_precision(name, monkeypatch):
     def always(device, settings):
         return torch.autocast("cpu", dtype=torch.bfloat16)
 
-    for module in ("model", "chemcpa", "biolord"):
+    for module in ("model", "networks.chemcpa", "networks.biolord"):
         monkeypatch.setattr(f"pertstack.fit.torch.{module}.autocast", always)
     model = model_of(name, epochs=3).fit(rows, rng=np.random.default_rng(0))
     half, vectors = model.predict(rows.without_treated()), model.embed(rows.without_treated())

@@ -11,7 +11,7 @@ import pytest
 
 from pertstack._base.errors import InputError, MissingFileError, NeedsExtraError, UnknownNameError
 from pertstack.fit import registry
-from pertstack.fit.card import load_card
+from pertstack.fit.external.card import load_card
 from pertstack.fit.profiles import PROFILES, file_profile, hyper_parameters, load_models_toml, profile
 from pertstack.fit.torch import NEEDS, ROWS, settings
 from pertstack.fit.torch.settings import SETTINGS, make_settings
@@ -165,7 +165,7 @@ def test_importing_any_file_of_the_networks_without_torch_says_the_same():
         "    try: importlib.import_module('pertstack.fit.torch.' + file)\n"
         "    except NeedsExtraError as error: print(file, 'pertstack[models]' in str(error))\n"
         "from pertstack.fit.registry import load_target\n"
-        "try: load_target('pertstack.fit.torch.biolord:Biolord')\n"
+        "try: load_target('pertstack.fit.torch.networks.biolord:Biolord')\n"
         "except NeedsExtraError: print('as a job')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

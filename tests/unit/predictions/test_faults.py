@@ -22,7 +22,7 @@ import pytest
 from pertstack._base.errors import ConflictError, StackingError, StorageError
 from pertstack.design.blocks import Block
 from pertstack.predictions import PredictionStore
-from pertstack.predictions.store import durable
+from pertstack.predictions.store.files import durable
 from references.small_store import World, make_world
 
 LINE, OTHER = Block("A375", 0), Block("A375", 1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from pertstack.predictions.sources.some_rows import SomeRows, read_at, some_groups, spread_rows
-from pertstack.reduce.one_pass import reduce_blocks
-from pertstack.reduce.score import score
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.nested import fit_nested
 from references.small_world import as_source, small_world
 

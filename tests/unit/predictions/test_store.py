@@ -20,8 +20,8 @@ from pertstack._base.errors import (
 from pertstack.design.blocks import Block
 from pertstack.design.provenance import FittedOn
 from pertstack.predictions import PredictionStore
-from pertstack.predictions.store.chunks import Grid
-from pertstack.predictions.store.names import decode_name, encode_name
+from pertstack.predictions.store.files.chunks import Grid
+from pertstack.predictions.store.files.names import decode_name, encode_name
 from references.small_store import PLAN, World, make_world
 
 LINE = Block("A375", 0)

@@ -16,8 +16,8 @@ from pandas.testing import assert_frame_equal
 
 from pertstack._base.errors import CorruptionError
 from pertstack.design.blocks import Block
-from pertstack.predictions.store import skeleton
-from pertstack.predictions.store.zarr_tables import can_write, read_table, write_table
+from pertstack.predictions.store.files import skeleton
+from pertstack.predictions.store.files.zarr_tables import can_write, read_table, write_table
 
 
 def table(n):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pertstack.reduce.calibration import (
+from pertstack.reduce.scoring.calibration import (
     Calibration,
     bound_discrimination,
     calibrate,

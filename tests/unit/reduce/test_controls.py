@@ -7,7 +7,7 @@ import pytest
 
 from pertstack.design.blocks import Block
 from pertstack.reduce import References, iter_tiles
-from pertstack.reduce.controls import (
+from pertstack.reduce.scoring.controls import (
     MeasuredAgain,
     TruthHalf,
     calibrate_source,

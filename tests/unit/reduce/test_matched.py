@@ -12,7 +12,7 @@ from pertstack.design.blocks import Block
 from pertstack.reduce import DEFAULT_PANEL, References, metric_names, parse_metrics, score
 from pertstack.reduce.matched import LEAST_OTHERS
 from pertstack.reduce.metrics import SET_LEVEL
-from pertstack.reduce.panels import MATCHED_FULL, panel
+from pertstack.reduce.scoring.panels import MATCHED_FULL, panel
 from references.memory_source import world
 from references.metric_loops import metric_loop
 

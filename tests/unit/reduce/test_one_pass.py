@@ -12,7 +12,7 @@ from pertstack.design.blocks import Block
 from pertstack.reduce import Reduction, References, reduce_blocks, score, score_rows, top_kernels
 from pertstack.reduce import gene_moments as gene_moments_alone
 from pertstack.reduce.metrics import parse_metric
-from pertstack.reduce.moments import merge_moments
+from pertstack.reduce.sums.moments import merge_moments
 from references.memory_source import MemorySource, world
 from references.metric_loops import centroid_loop, metric_loop
 from references.moment_loops import columns, gene_moments, sample_moments, top_genes
@@ -291,13 +291,13 @@ def test_large_slices_are_made_in_files_of_the_cache_and_leave_none_behind(tmp_p
     source = world()
     refs = References.collect(source)
     want = reduce_blocks(source, refs)
-    monkeypatch.setattr("pertstack._base.scratch.IN_MEMORY", 1)
+    monkeypatch.setattr("pertstack._base.machine.scratch.IN_MEMORY", 1)
     same_bits(want, reduce_blocks(source, refs, cache=tmp_path / "cache", workers=2))
     assert all(p.is_dir() for p in (tmp_path / "cache").iterdir())
 
 
 def test_the_first_finished_part_stays(tmp_path):
-    from pertstack.reduce.part_files import load_part, save_part
+    from pertstack.reduce.sums.part_files import load_part, save_part
 
     part = reduce_blocks(source := world(), References.collect(source)).parts[Block("A375", 0)]
     save_part(tmp_path / "x", part, {})

@@ -8,8 +8,8 @@ import pytest
 import pertstack as ps
 from pertstack._base.errors import InputError, MisalignedError, UnknownNameError
 from pertstack.arrays import stack
-from pertstack.reduce.one_pass import reduce_blocks
-from pertstack.reduce.score import score
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.nested import fit_nested
 from references.small_world import as_source, small_world
 

@@ -7,12 +7,12 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from pertstack._base.errors import InputError, MissingFileError, UnknownNameError
-from pertstack.reduce.one_pass import reduce_blocks
-from pertstack.stacking.combiners.calibrated import scale_factors
-from pertstack.stacking.combiners.feature_weighted import expanded, gene_features
-from pertstack.stacking.combiners.gene_groups import by_clusters, by_quantile, by_sets, read_gmt
-from pertstack.stacking.combiners.gene_ridge import choose_strengths
-from pertstack.stacking.combiners.ridge import global_ridge
+from pertstack.reduce.sums.one_pass import reduce_blocks
+from pertstack.stacking.combiners.gene_weights.calibrated import scale_factors
+from pertstack.stacking.combiners.gene_weights.gene_groups import by_clusters, by_quantile, by_sets, read_gmt
+from pertstack.stacking.combiners.gene_weights.gene_ridge import choose_strengths
+from pertstack.stacking.combiners.global_weights.ridge import global_ridge
+from pertstack.stacking.combiners.row_weights.feature_weighted import expanded, gene_features
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.registry import make_combiner
 from references.small_world import as_source, small_world

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pertstack.reduce.one_pass import reduce_blocks
-from pertstack.reduce.score import score
-from pertstack.stacking.combiners.direct_cell_line import PULLS, Ends
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.sums.one_pass import reduce_blocks
+from pertstack.stacking.combiners.row_weights.direct_cell_line import PULLS, Ends
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.experimental.direct_gene import TopRows, gene_deviations
 from pertstack.stacking.registry import make_combiner, make_combiners

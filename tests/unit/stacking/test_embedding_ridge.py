@@ -12,9 +12,9 @@ from sklearn.linear_model import Ridge
 from pertstack._base.errors import InputError, MisalignedError, UnknownNameError
 from pertstack.arrays import stack
 from pertstack.predictions.sources.embedding import ArrayEmbedding, RowEmbeddings
-from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles
-from pertstack.reduce.score import score
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.experimental.embedding_ridge import STRENGTHS, EmbeddingRidge
 from pertstack.stacking.experimental.embedding_sums import FeatureSums

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pertstack._base.errors import InputError
-from pertstack.reduce.one_pass import reduce_blocks
-from pertstack.stacking.combiners.greedy_r2 import bagged_greedy_r2, greedy_r2_counts
+from pertstack.reduce.sums.one_pass import reduce_blocks
+from pertstack.stacking.combiners.global_weights.greedy_r2 import bagged_greedy_r2, greedy_r2_counts
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.registry import make_combiner
 from pertstack.stacking.solvers.top_gene import top_gene_sums

@@ -10,12 +10,12 @@ import pytest
 
 from pertstack._base.errors import MisalignedError
 from pertstack.design.blocks import Block
-from pertstack.reduce.mixtures import Mixture, Mixtures, mixed
-from pertstack.reduce.one_pass import reduce_blocks
-from pertstack.reduce.score import score
+from pertstack.reduce.scoring.mixtures import Mixture, Mixtures, mixed
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.reduce.tile import Tile
 from pertstack.stacking.combiners.linear_weights import LinearWeights, effective_models
-from pertstack.stacking.combiners.row_statistic import MiddleMean, RowStatistic, statistic_of
+from pertstack.stacking.combiners.references.row_statistic import MiddleMean, RowStatistic, statistic_of
 from pertstack.stacking.nested import fit_nested
 from references.small_world import as_source, small_world
 

@@ -14,12 +14,12 @@ from scipy import stats
 
 from pertstack._base.errors import InputError, UnknownNameError
 from pertstack.predictions.sources.array_source import ArraySource
-from pertstack.reduce.one_pass import reduce_blocks
-from pertstack.reduce.score import score
-from pertstack.reduce.score_table import ScoreTable
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.scoring.score_table import ScoreTable
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking import choose as choose_module
 from pertstack.stacking.choose import choice_in_words, choose
-from pertstack.stacking.combiners.mean import Mean
+from pertstack.stacking.combiners.references.mean import Mean
 from pertstack.stacking.constants import constant_models, is_constant
 from pertstack.stacking.nested import FINAL, fit_nested
 from pertstack.stacking.panel import Panel

@@ -9,8 +9,8 @@ from pertstack import stack
 from pertstack._base.errors import UnknownNameError
 from pertstack.design.metric_names import metric_names, parse_metric
 from pertstack.predictions.sources.some_rows import SomeRows
-from pertstack.reduce.one_pass import reduce_blocks
-from pertstack.reduce.score import score
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.choose import choose
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.registry import make_combiner

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from pertstack.predictions.sources.array_source import ArraySource
-from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles
 from pertstack.reduce.references import References
-from pertstack.reduce.score import score
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.choose import choose
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.nested import fit_nested

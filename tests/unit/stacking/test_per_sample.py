@@ -10,13 +10,13 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from pertstack.predictions.sources.array_source import ArraySource
-from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles
 from pertstack.reduce.references import References
-from pertstack.reduce.score import score
-from pertstack.stacking.combiners.sample_features import SampleFeatures, agreement, softmax
-from pertstack.stacking.combiners.selector import choose_strength, goodness_slopes
-from pertstack.stacking.combiners.soft_gate import _scale, fit_gate, gate_value_and_gradient
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.sums.one_pass import reduce_blocks
+from pertstack.stacking.combiners.row_weights.sample_features import SampleFeatures, agreement, softmax
+from pertstack.stacking.combiners.row_weights.selector import choose_strength, goodness_slopes
+from pertstack.stacking.combiners.row_weights.soft_gate import _scale, fit_gate, gate_value_and_gradient
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.registry import make_combiner
 from pertstack.stacking.solvers.top_gene import top_gene_sums

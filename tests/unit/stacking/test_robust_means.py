@@ -7,11 +7,11 @@ import pytest
 from scipy.stats.mstats import winsorize
 
 from pertstack._base.errors import InputError
-from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles
-from pertstack.stacking.combiners.rank_average import rank_average
-from pertstack.stacking.combiners.row_statistic import MiddleMean, statistic_of
-from pertstack.stacking.combiners.winsorised_mean import DrawnIn
+from pertstack.reduce.sums.one_pass import reduce_blocks
+from pertstack.stacking.combiners.references.rank_average import rank_average
+from pertstack.stacking.combiners.references.row_statistic import MiddleMean, statistic_of
+from pertstack.stacking.combiners.references.winsorised_mean import DrawnIn
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.registry import make_combiner
 from references.robust_loops import loop_rank_average

@@ -11,14 +11,14 @@ import pytest
 
 import pertstack as ps
 from pertstack._base.errors import CorruptionError
-from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.combiner import FittedCombiner
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.registry import COMBINERS, make_combiner
 from pertstack.stacking.saved import STATES, load_fitted, save_fitted
 from pertstack.study.audit.tables import weights_as_learned
-from pertstack.study.learned import development_rows, final_fits, fold_fits, learn_again, stored_stack
+from pertstack.study.development.learned import development_rows, final_fits, fold_fits, learn_again, stored_stack
 from references.small_world import as_source, small_world
 
 
@@ -95,7 +95,7 @@ def stacked(tmp_path_factory):
 def test_a_study_loads_what_it_learned_and_learns_nothing(stacked, monkeypatch):
     folder, stored = stacked.folder, stored_stack(stacked.folder)
     again = learn_again(folder, stored, list(stored.combiners), workers=1, memory="1 GB")
-    monkeypatch.setattr("pertstack.study.learned.learn_again", lambda *a, **k: pytest.fail("learned again"))
+    monkeypatch.setattr("pertstack.study.development.learned.learn_again", lambda *a, **k: pytest.fail("learned again"))
     found = final_fits(folder, stored, workers=1, memory="1 GB")
     for name in stored.combiners:
         assert found[name].weights() == again[name].weights()
@@ -106,7 +106,7 @@ def test_a_study_loads_what_it_learned_and_learns_nothing(stacked, monkeypatch):
 def test_fits_without_each_fold_are_loaded_too(stacked, monkeypatch):
     folder, stored = stacked.folder, stored_stack(stacked.folder)
     again = development_rows(folder, stored).nested([make_combiner(stored.chosen)]).fits[stored.chosen]
-    monkeypatch.setattr("pertstack.study.rows.fit_nested", lambda *a, **k: pytest.fail("learned again"))
+    monkeypatch.setattr("pertstack.study.development.rows.fit_nested", lambda *a, **k: pytest.fail("learned again"))
     found = fold_fits(folder, stored, workers=1, memory="1 GB")
     assert sorted(found) == sorted(again) == [0, 1, 2]
     for fold, fit in found.items():

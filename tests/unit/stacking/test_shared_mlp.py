@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from pertstack._base.errors import InputError
-from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles
-from pertstack.reduce.score import score
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.experimental.shared_mlp import _draw
 from pertstack.stacking.experimental.small_net import (

@@ -11,12 +11,12 @@ from scipy.optimize import nnls
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.model_selection import PredefinedSplit
 
-from pertstack.reduce.moments import GeneMoments
-from pertstack.stacking.combiners.gene_eb import empirical_bayes
-from pertstack.stacking.combiners.gene_simplex import gene_simplex_weights, kkt_residuals
-from pertstack.stacking.combiners.greedy import bagged_greedy, greedy_counts
-from pertstack.stacking.combiners.inverse_mse import inverse_error_weights
-from pertstack.stacking.combiners.nonneg import nonneg_weights
+from pertstack.reduce.sums.moments import GeneMoments
+from pertstack.stacking.combiners.gene_weights.gene_eb import empirical_bayes
+from pertstack.stacking.combiners.gene_weights.gene_simplex import gene_simplex_weights, kkt_residuals
+from pertstack.stacking.combiners.global_weights.greedy import bagged_greedy, greedy_counts
+from pertstack.stacking.combiners.global_weights.inverse_mse import inverse_error_weights
+from pertstack.stacking.combiners.global_weights.nonneg import nonneg_weights
 from pertstack.stacking.solvers.convex import _projected_gradient, kkt_residual_simplex, simplex_weights
 from pertstack.stacking.solvers.ridge_path import cross_validated_error, penalty_scale, ridge_path
 from pertstack.stacking.sums import merge_sums, regression_sums

@@ -8,9 +8,9 @@ import pytest
 from scipy.optimize import differential_evolution
 
 from pertstack._base.errors import InputError
-from pertstack.reduce.one_pass import reduce_blocks
-from pertstack.reduce.score import score
-from pertstack.stacking.combiners.direct import SHARES, direct_starts, maximise_top_gene, scale_of
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.sums.one_pass import reduce_blocks
+from pertstack.stacking.combiners.global_weights.direct import SHARES, direct_starts, maximise_top_gene, scale_of
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.registry import make_combiner
 from pertstack.stacking.single_scores import score_singles

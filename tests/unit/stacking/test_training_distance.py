@@ -18,11 +18,11 @@ from pertstack.predictions.sources import training_distance
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.sources.training_distance import TrainingDistance
-from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.read_tiles import iter_tiles
 from pertstack.reduce.references import References
-from pertstack.reduce.score import score
-from pertstack.stacking.combiners.sample_features import SampleFeatures
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.sums.one_pass import reduce_blocks
+from pertstack.stacking.combiners.row_weights.sample_features import SampleFeatures
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.experimental.feature_weighted_sample import expanded_over_samples
 from pertstack.stacking.registry import make_combiner

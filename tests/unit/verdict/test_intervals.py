@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from pertstack._base.errors import InputError
 from pertstack.predictions.sources.array_source import ArraySource
-from pertstack.reduce.mixtures import single
 from pertstack.reduce.references import References
+from pertstack.reduce.scoring.mixtures import single
 from pertstack.verdict.coverage import (
     CrossConformal,
     SortedResiduals,

@@ -16,7 +16,7 @@ from pertstack.verdict.judge import judge
 from pertstack.verdict.resampling import GroupResampling
 from pertstack.verdict.setting import Setting
 from pertstack.verdict.several import several_in_words
-from pertstack.write.together_table import together_table
+from pertstack.write.tables.together_table import together_table
 from references.judged_world import KINDS, world
 
 SETTING = Setting(kinds=KINDS, chosen="direct_pooled", test_looks=1, plan_digest="p1")

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pertstack._base import progress
 from pertstack._base.colours import figure_style, to_svg
+from pertstack._base.machine import progress
 from pertstack._base.shown import shown
 from pertstack.cli import terminal
-from pertstack.study.for_the_paper import paper_table
+from pertstack.study.outputs.for_the_paper import paper_table
 from pertstack.write.evaluation_page import evaluation_page
 from pertstack.write.report import render
 from unit.write.test_report import full_input

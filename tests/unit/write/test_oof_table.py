@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pertstack.stacking.choose import Choice
 from pertstack.verdict.words import number
-from pertstack.write.oof_table import FIRST, oof_table
+from pertstack.write.tables.oof_table import FIRST, oof_table
 from references.judged_world import shifts, world
 
 MORE = {f"cell_line_shrunken_{i}": {"own": 0.001 * i, "pooled": 0.001 * i} for i in range(8)}

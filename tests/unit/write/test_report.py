@@ -22,9 +22,9 @@ from pertstack.verdict.setting import Setting
 from pertstack.verdict.words import number
 from pertstack.write.figures import leaderboard_figure
 from pertstack.write.forest import forest
-from pertstack.write.probe_table import probe_table
 from pertstack.write.report import render, report
 from pertstack.write.report_input import QUESTIONS, ReportInput, question_of
+from pertstack.write.tables.probe_table import probe_table
 from references.judged_world import KINDS, shifts, world
 from references.plain_resampling import PlainResampling
 

@@ -16,7 +16,7 @@ from pertstack.verdict.judge import judge
 from pertstack.verdict.setting import Setting
 from pertstack.verdict.words import interval, number
 from pertstack.write.export import predictions_to_h5ad
-from pertstack.write.tables import leaderboard_table
+from pertstack.write.tables.layout import leaderboard_table
 from references.judged_world import KINDS, shifts, world
 from references.plain_resampling import PlainResampling
 

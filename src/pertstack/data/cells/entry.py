@@ -15,7 +15,7 @@ from pertstack.data.cells.groups import Mask, Sources, rows_per_condition
 from pertstack.data.cells.pseudobulk import Pseudobulk, pseudobulk
 from pertstack.data.cells.recognise import ALREADY, MANY, Look, look_at
 from pertstack.data.choices import ControlChoice
-from pertstack.data.readers.columns import alias_of
+from pertstack.data.readers.columns.columns import alias_of
 from pertstack.data.readers.control_rows import no_control_rows
 from pertstack.data.readers.matrices import RowSource
 

@@ -15,7 +15,7 @@ import pandas as pd
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack.data.cells.sums import Int64
 from pertstack.data.labels import one_spelling
-from pertstack.data.readers.columns import CELL_EXTRAS, source_column
+from pertstack.data.readers.columns.columns import CELL_EXTRAS, source_column
 
 ONE_LINE = "all_cells"
 """The cell line where no column says it."""

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from pertstack._base.cache import cache_folder
 from pertstack._base.digests import digest_json
 from pertstack._base.errors import StorageError
 from pertstack._base.files import whole
-from pertstack._base.progress import remark
+from pertstack._base.machine.cache import cache_folder
+from pertstack._base.machine.progress import remark
 from pertstack.data.cells.sums import GroupSums
 from pertstack.data.readers.matrices import RowSource, StoredRows
 

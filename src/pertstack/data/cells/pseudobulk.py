@@ -23,7 +23,7 @@ from pertstack.data.cells.summing import sum_cells
 from pertstack.data.cells.sums import SUM, GroupSums, Int64
 from pertstack.data.choices import Normalise
 from pertstack.data.labels import spelling_finding
-from pertstack.data.readers.columns import CELL_EXTRAS, alias_of, canonical_obs
+from pertstack.data.readers.columns.columns import CELL_EXTRAS, alias_of, canonical_obs
 from pertstack.data.readers.matrices import Float32, RowSource
 
 _RAW = "Sum counts if the file has them (--treated-layer counts), or take logarithms first: sc.pp.log1p(data)."

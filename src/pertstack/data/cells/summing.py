@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError
-from pertstack._base.progress import remark, track
+from pertstack._base.machine.progress import remark, track
 from pertstack.data.cells.choice import Kind
 from pertstack.data.cells.groups import Groups, Mask
 from pertstack.data.cells.kept import KeptSums

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pertstack._base.compiled import kernel
 from pertstack._base.errors import InputError
+from pertstack._base.machine.compiled import kernel
 
 Space = Literal["counts", "log1p"]
 Int64 = np.ndarray[Any, np.dtype[np.int64]]

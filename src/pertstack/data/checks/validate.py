@@ -14,9 +14,9 @@ import pandas as pd
 
 from pertstack._base.errors import first_few
 from pertstack._base.findings import Finding
-from pertstack._base.memory import rows_per_tile
+from pertstack._base.machine.memory import rows_per_tile
+from pertstack._base.machine.progress import track
 from pertstack._base.names import unusable_in_words, unusable_names
-from pertstack._base.progress import track
 from pertstack.data.card import Card
 from pertstack.data.checks.census import Census
 from pertstack.data.checks.metadata import finding_about, metadata_findings

@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pertstack._base.damage import damage_named
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
+from pertstack._base.reading.damage import damage_named
 from pertstack.data.cells.choice import CellChoice
 from pertstack.data.cells.entry import CellLook, look_at_cells, made_of_cells
 from pertstack.data.cells.recognise import look_at
 from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
 from pertstack.data.readers.anndata_tables import Kind, open_anndata_file, read_frame, read_whole
-from pertstack.data.readers.columns import canonical_obs, source_column
+from pertstack.data.readers.columns.columns import canonical_obs, source_column
+from pertstack.data.readers.columns.genes import named_genes
+from pertstack.data.readers.columns.tuple_labels import part_labels, says_dose
 from pertstack.data.readers.control_rows import Labels, control_names, control_rows, hand_out, no_control_rows
-from pertstack.data.readers.genes import named_genes
 from pertstack.data.readers.matrices import RepeatedRow, RowSource, StoredRows, SubsetRows, open_root
-from pertstack.data.readers.tuple_labels import part_labels, says_dose
 
 RAW = "raw"
 """The layer by which ``--treated-layer`` means ``data.raw``, unless a layer has that name."""

@@ -13,14 +13,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from pertstack._base.damage import require_modest
-from pertstack._base.dialects import text_of_bytes
 from pertstack._base.errors import InputError, StackingError, first_few
-from pertstack._base.tried_first import tried_first
+from pertstack._base.reading.damage import require_modest
+from pertstack._base.reading.dialects import text_of_bytes
+from pertstack._base.reading.tried_first import tried_first
 from pertstack.data.readers.matrices import open_root
 
 Kind = Literal["hdf5", "zarr"]
-WALK = "pertstack._base.walk_hdf5:walk"
+WALK = "pertstack._base.reading.walk_hdf5:walk"
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
 _HINT = "Is it a complete AnnData file? Try `python -c \"import anndata; print(anndata.read_h5ad('FILE'))\"`."
 

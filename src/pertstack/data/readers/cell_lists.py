@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
-from pertstack._base.progress import track
-from pertstack._base.scratch import scratch_path
-from pertstack.data.readers.genes import IDS, SYMBOLS
+from pertstack._base.machine.progress import track
+from pertstack._base.machine.scratch import scratch_path
+from pertstack.data.readers.columns.genes import IDS, SYMBOLS
 
 GENES = ("genes", "gene_ids", "gene_names")
 VALUES = ("expressions", "expression", "counts", "values")

@@ -17,8 +17,8 @@ from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack.data.choices import ControlChoice
 from pertstack.data.labels import control_kind, is_control_name
-from pertstack.data.readers.columns import canonical_obs, canonical_text, sample_ids, source_column
-from pertstack.data.readers.doses import EMPTY
+from pertstack.data.readers.columns.columns import canonical_obs, canonical_text, sample_ids, source_column
+from pertstack.data.readers.columns.doses import EMPTY
 from pertstack.data.readers.matrices import Positions, RowSource
 from pertstack.data.readers.vehicles import pair_controls
 

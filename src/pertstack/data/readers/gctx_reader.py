@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pertstack._base.damage import require_modest
-from pertstack._base.dialects import BROKEN, damaged, encoding_of, open_bytes, text_of_bytes
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
-from pertstack._base.tables import as_names, frame, read_table, with_numbers
-from pertstack._base.text_tables import MISSING, TextTable
+from pertstack._base.reading.damage import require_modest
+from pertstack._base.reading.dialects import BROKEN, damaged, encoding_of, open_bytes, text_of_bytes
+from pertstack._base.reading.tables import as_names, frame, read_table, with_numbers
+from pertstack._base.reading.text_tables import MISSING, TextTable
 from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
 from pertstack.data.readers.anndata_tables import is_locked, locked, open_foreign
-from pertstack.data.readers.columns import ALIASES, canonical_obs
+from pertstack.data.readers.columns.columns import ALIASES, canonical_obs
 from pertstack.data.readers.control_rows import Labels, Mask, control_names, hand_out, vehicles_by_name
 from pertstack.data.readers.matrices import ArrayRows, RepeatedRow, RowSource, StoredRows, SubsetRows
 from pertstack.data.readers.vehicles import treated_rows, vehicle_rows

@@ -17,10 +17,10 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, MisalignedError, first_few
 from pertstack._base.findings import Finding
+from pertstack._base.reading.unpickle import load_pickle
 from pertstack.data.file import DataFile
-from pertstack.data.readers.columns import canonical_obs
+from pertstack.data.readers.columns.columns import canonical_obs
 from pertstack.data.readers.matrices import ArrayRows
-from pertstack.data.readers.unpickle import load_pickle
 
 METADATA = (
     "sig_id",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pertstack._base.damage import damage_named
-from pertstack._base.dialects import PACKED
 from pertstack._base.errors import InputError
 from pertstack._base.files import missing_file
-from pertstack._base.remote import is_remote, local, redacted
+from pertstack._base.reading.damage import damage_named
+from pertstack._base.reading.dialects import PACKED
+from pertstack._base.reading.remote import is_remote, local, redacted
 from pertstack.data.cells.choice import CellChoice
 from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile

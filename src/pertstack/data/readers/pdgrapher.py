@@ -18,10 +18,10 @@ import xxhash
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
+from pertstack._base.reading.unpickle import load_torch
+from pertstack._base.reading.unpickle_parts import Bag, StoredTensor
 from pertstack.data.file import DataFile
 from pertstack.data.readers.matrices import Float32
-from pertstack.data.readers.unpickle import load_torch
-from pertstack.data.readers.unpickle_parts import Bag, StoredTensor
 
 _NEEDED = ("perturbagen_name", "diseased", "treated", "gene_symbols")
 SPLITS = ("train", "val", "test")

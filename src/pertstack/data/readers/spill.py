@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pertstack._base.dialects import is_number
 from pertstack._base.errors import InputError, StorageError, first_few
 from pertstack._base.files import storage_error
-from pertstack._base.tables import counts_rows, is_padded, is_parquet, parquet_batches, with_numbers
-from pertstack._base.text_tables import MISSING, UNNAMED, text_table
+from pertstack._base.reading.dialects import is_number
+from pertstack._base.reading.tables import counts_rows, is_padded, is_parquet, parquet_batches, with_numbers
+from pertstack._base.reading.text_tables import MISSING, UNNAMED, text_table
 from pertstack.data.readers.matrices import ArrayRows, Float32
 
 

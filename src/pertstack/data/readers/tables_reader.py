@@ -17,9 +17,9 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
-from pertstack._base.text_tables import UNNAMED
+from pertstack._base.reading.text_tables import UNNAMED
 from pertstack.data.file import DataFile
-from pertstack.data.readers.columns import ALIASES, canonical_obs, source_column
+from pertstack.data.readers.columns.columns import ALIASES, canonical_obs, source_column
 from pertstack.data.readers.matrices import IndexedRows, RepeatedRow, RowSource
 from pertstack.data.readers.spill import Table, pour
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pertstack._base.damage import damage_named
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
+from pertstack._base.reading.damage import damage_named
 from pertstack.data.labels import look_up
 from pertstack.data.side.files import edges_of_table, read_edges, read_features, read_targets, targets_of
 from pertstack.data.side.side import FeatureKind, GeneGraph, PerturbationFeatures, SideInformation

@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from pertstack._base.errors import CorruptionError, InputError, MissingFileError, first_few
 from pertstack._base.files import write_atomic
-from pertstack._base.tables import as_names, counts_rows, is_text, read_table
-from pertstack._base.text_tables import UNNAMED, text_table
+from pertstack._base.reading.tables import as_names, counts_rows, is_text, read_table
+from pertstack._base.reading.text_tables import UNNAMED, text_table
 from pertstack.data.side.gene_names import Names, is_string, names_beside, names_of_table, read_string, translate
 from pertstack.data.side.side import FEATURE_KINDS, FeatureKind, GeneGraph, PerturbationFeatures, SideInformation
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from pertstack._base.dialects import BROKEN, open_bytes
 from pertstack._base.errors import InputError, first_few
-from pertstack._base.tables import frame
-from pertstack._base.text_tables import text_table
+from pertstack._base.reading.dialects import BROKEN, open_bytes
+from pertstack._base.reading.tables import frame
+from pertstack._base.reading.text_tables import text_table
 
 Names = Mapping[str, tuple[str, ...]]
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
-from pertstack._base.tables import read_table
+from pertstack._base.reading.tables import read_table
 from pertstack.data.side.structures import morgan_features
 from pertstack.data.simulation.config import SimulationConfig
 from pertstack.data.simulation.layout import DOSE_SHARES, DOSES, TIME_SHARES, TIMES

@@ -19,7 +19,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, StorageError
 from pertstack._base.files import storage_error
-from pertstack._base.progress import track
+from pertstack._base.machine.progress import track
 from pertstack.data.simulation.config import SimulationConfig
 from pertstack.data.simulation.files import read_basal, read_design
 from pertstack.data.simulation.layout import Layout, lay_out, make_layout

@@ -19,9 +19,9 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, MissingFileError, first_few
 from pertstack._base.findings import Finding
-from pertstack._base.tables import read_table
+from pertstack._base.reading.tables import read_table
+from pertstack._base.reading.unpickle import load_pickle
 from pertstack.data.labels import look_up
-from pertstack.data.readers.unpickle import load_pickle
 from pertstack.design.plan.placing import kind_of, known_names, lost_findings, place_names, strange_findings
 
 WORDS = {

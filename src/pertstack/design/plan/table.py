@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from pertstack._base import tables
 from pertstack._base.errors import InputError, MissingFileError, first_few, unknown_name
-from pertstack._base.tables import as_names, without_row_numbers
-from pertstack._base.text_tables import UNNAMED
+from pertstack._base.reading import tables
+from pertstack._base.reading.tables import as_names, without_row_numbers
+from pertstack._base.reading.text_tables import UNNAMED
 from pertstack.design.plan.assign import LEAST_PER_FOLD, place_groups, too_few_groups
 from pertstack.design.plan.groups import SAMPLE, apart, check_sample_ids, group_ids, parts_of_groups
 from pertstack.design.plan.rows import groups_per_place

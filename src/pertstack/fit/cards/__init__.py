@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pertstack.fit.card import CARDS, load_card
+from pertstack.fit.external.card import CARDS, load_card
 
 ROWS = tuple(load_card(path.stem).row for path in sorted(CARDS.glob("*.toml")))
 

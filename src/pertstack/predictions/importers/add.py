@@ -18,7 +18,7 @@ import pandas as pd
 from pertstack._base.digests import digest_json
 from pertstack._base.errors import InputError, IntegrityError, LeakError, MisalignedError, first_few
 from pertstack._base.findings import Finding
-from pertstack._base.progress import track
+from pertstack._base.machine.progress import track
 from pertstack.data import Card
 from pertstack.data.choices import Normalise
 from pertstack.predictions.importers.add_report import AddReport, report_on
@@ -41,7 +41,7 @@ from pertstack.predictions.importers.readers.gene_lists import positional, with_
 from pertstack.predictions.importers.readers.merge import Marks, is_merge_file, open_merge_predictions
 from pertstack.predictions.importers.readers.opening import as_paths, open_file, refuse_repeats
 from pertstack.predictions.importers.streaming import stream_into
-from pertstack.predictions.store.names import NESTED_PREFIX, TRUTH_LAYERS, encode_name, nested_name
+from pertstack.predictions.store.files.names import NESTED_PREFIX, TRUTH_LAYERS, encode_name, nested_name
 from pertstack.predictions.store.store import PredictionStore
 
 

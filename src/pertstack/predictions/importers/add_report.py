@@ -13,7 +13,7 @@ import numpy as np
 from pertstack._base.errors import first_few
 from pertstack._base.findings import Finding
 from pertstack.design.blocks import Block
-from pertstack.predictions.store.record import Record
+from pertstack.predictions.store.files.record import Record
 from pertstack.predictions.store.store import PredictionStore
 
 

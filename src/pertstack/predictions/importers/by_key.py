@@ -18,9 +18,9 @@ from pertstack._base.errors import InputError, MisalignedError, first_few
 from pertstack._base.findings import Finding
 from pertstack.data.choices import Normalise
 from pertstack.data.labels import perturbation_keys
-from pertstack.data.readers.columns import canonical_obs, source_column
+from pertstack.data.readers.columns.columns import canonical_obs, source_column
+from pertstack.data.readers.columns.tuple_labels import part_labels
 from pertstack.data.readers.control_rows import control_rows
-from pertstack.data.readers.tuple_labels import part_labels
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.readers.files import STATUS, PredictionFile
 from pertstack.predictions.importers.space import Averaging, averaging

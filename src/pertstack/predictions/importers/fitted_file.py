@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
-from pertstack._base.tables import as_names, frame, is_text, numbers, read_table, without_row_numbers
-from pertstack._base.text_tables import UNNAMED, TextTable, text_table
+from pertstack._base.reading.tables import as_names, frame, is_text, numbers, read_table, without_row_numbers
+from pertstack._base.reading.text_tables import UNNAMED, TextTable, text_table
 
 ID_COLUMNS = (
     "sample_id",

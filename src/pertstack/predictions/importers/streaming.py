@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pertstack._base.progress import progress_bar
+from pertstack._base.machine.progress import progress_bar
 from pertstack.design.blocks import Block
 from pertstack.predictions.importers.by_name import Missing
 from pertstack.predictions.importers.checks.sampled import Place, Sampled, Sampler, measured_rows

@@ -18,7 +18,7 @@ from pertstack.design.blocks import Block
 from pertstack.predictions.source import Mask
 from pertstack.predictions.sources.embedding import ArrayEmbedding, RowEmbeddings, check_array_embedding
 from pertstack.predictions.store.align import as_names, names_index
-from pertstack.predictions.store.names import TRUTH_LAYERS
+from pertstack.predictions.store.files.names import TRUTH_LAYERS
 
 
 class ArraySource:

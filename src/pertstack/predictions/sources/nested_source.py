@@ -17,7 +17,7 @@ from pertstack.predictions.source import Mask
 from pertstack.predictions.sources.embedding import RowEmbeddings
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.sources.training_distance import TrainingDistance
-from pertstack.predictions.store.names import TRUTH_LAYERS, nested_name
+from pertstack.predictions.store.files.names import TRUTH_LAYERS, nested_name
 from pertstack.predictions.store.store import PredictionStore
 
 

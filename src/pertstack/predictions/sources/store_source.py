@@ -19,9 +19,9 @@ from pertstack.design.blocks import Block
 from pertstack.predictions.source import Mask
 from pertstack.predictions.sources.embedding import RowEmbeddings
 from pertstack.predictions.sources.training_distance import COLUMN, TrainingDistance
-from pertstack.predictions.store.anchors import fit_of
-from pertstack.predictions.store.names import TRUTH_LAYERS
-from pertstack.predictions.store.record import Record
+from pertstack.predictions.store.files.anchors import fit_of
+from pertstack.predictions.store.files.names import TRUTH_LAYERS
+from pertstack.predictions.store.files.record import Record
 from pertstack.predictions.store.store import PredictionStore
 
 

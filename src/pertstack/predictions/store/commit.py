@@ -16,14 +16,14 @@ import numpy as np
 
 from pertstack._base.errors import ConflictError, InputError, first_few
 from pertstack._base.files import fsync_directory, storage_error
-from pertstack._base.hosts import host_name
+from pertstack._base.machine.hosts import host_name
 from pertstack._base.shown import count_of
 from pertstack.data.rows import Float32
 from pertstack.design.provenance import FittedOn
-from pertstack.predictions.store import durable
 from pertstack.predictions.store.align import Take
-from pertstack.predictions.store.chunks import DTYPE, ChunkFacts, Grid, array_metadata, hash_chunk, write_chunk
-from pertstack.predictions.store.record import ATTRIBUTE, Record
+from pertstack.predictions.store.files import durable
+from pertstack.predictions.store.files.chunks import DTYPE, ChunkFacts, Grid, array_metadata, hash_chunk, write_chunk
+from pertstack.predictions.store.files.record import ATTRIBUTE, Record
 
 ChunkValues = Callable[[int, int], Float32]
 """From [start, stop) to those rows in the block's order, C-contiguous float32, NaN where announced as missing."""
@@ -267,7 +267,7 @@ def stamped(record: Record, attempt: str) -> Record:
     """The record with who, where and when."""
     import os
 
-    from pertstack.predictions.store.record import software_versions, utc_now
+    from pertstack.predictions.store.files.record import software_versions, utc_now
 
     return replace(
         record, attempt=attempt, host=host_name(), pid=os.getpid(), time=utc_now(), software=software_versions()

@@ -16,10 +16,7 @@ from pertstack._base.errors import ConflictError, InputError, MisalignedError, S
 from pertstack._base.files import storage_error
 from pertstack.design.blocks import Block
 from pertstack.design.provenance import FittedOn
-from pertstack.predictions.store import durable, layout
 from pertstack.predictions.store.align import Take, as_names, match
-from pertstack.predictions.store.anchors import Anchors, fit_name, fit_of, read_anchors, write_anchors
-from pertstack.predictions.store.chunks import Grid
 from pertstack.predictions.store.commit import (
     ChunkValues,
     hash_chunks,
@@ -30,9 +27,12 @@ from pertstack.predictions.store.commit import (
     stage_chunks,
     stamped,
 )
-from pertstack.predictions.store.names import TRUTH_LAYERS, encode_name
-from pertstack.predictions.store.provenance import write_fit_ids
-from pertstack.predictions.store.record import Kind, Record
+from pertstack.predictions.store.files import durable, layout
+from pertstack.predictions.store.files.anchors import Anchors, fit_name, fit_of, read_anchors, write_anchors
+from pertstack.predictions.store.files.chunks import Grid
+from pertstack.predictions.store.files.names import TRUTH_LAYERS, encode_name
+from pertstack.predictions.store.files.provenance import write_fit_ids
+from pertstack.predictions.store.files.record import Kind, Record
 from pertstack.predictions.store.views import StoreViews
 from pertstack.predictions.store.writer import RowWriter
 

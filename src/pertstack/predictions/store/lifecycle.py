@@ -19,11 +19,11 @@ import pandas as pd
 from pertstack._base.digests import digest_json, with_own_digest
 from pertstack._base.errors import CorruptionError, unknown_name
 from pertstack._base.files import fsync_directory, storage_error, write_atomic, write_json
-from pertstack._base.hosts import host_name
+from pertstack._base.machine.hosts import host_name
 from pertstack.design.blocks import Block
-from pertstack.predictions.store import durable, layout
-from pertstack.predictions.store.names import TRUTH_LAYERS, decode_name, encode_name
-from pertstack.predictions.store.record import Kind, Record, utc_now
+from pertstack.predictions.store.files import durable, layout
+from pertstack.predictions.store.files.names import TRUTH_LAYERS, decode_name, encode_name
+from pertstack.predictions.store.files.record import Kind, Record, utc_now
 
 
 def check_place(

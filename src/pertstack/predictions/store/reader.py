@@ -18,12 +18,13 @@ from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
 from pertstack.data.rows import Float32, Names
 from pertstack.design.blocks import Block, Role
-from pertstack.predictions.store import layout, lifecycle, skeleton
-from pertstack.predictions.store.anchors import Anchors, fit_of, read_anchors
-from pertstack.predictions.store.chunks import DTYPE, announce_rows, read_rows
-from pertstack.predictions.store.names import NESTED_PREFIX, TRUTH_LAYERS
-from pertstack.predictions.store.provenance import read_fit_ids
-from pertstack.predictions.store.record import Kind, Record, read_record
+from pertstack.predictions.store import lifecycle
+from pertstack.predictions.store.files import layout, skeleton
+from pertstack.predictions.store.files.anchors import Anchors, fit_of, read_anchors
+from pertstack.predictions.store.files.chunks import DTYPE, announce_rows, read_rows
+from pertstack.predictions.store.files.names import NESTED_PREFIX, TRUTH_LAYERS
+from pertstack.predictions.store.files.provenance import read_fit_ids
+from pertstack.predictions.store.files.record import Kind, Record, read_record
 from pertstack.predictions.store.verify import verify_store
 
 Status = Literal["committed", "absent", "missing"]

@@ -3,7 +3,7 @@
 A sealed chunk is 12 random bytes, the chunk file encrypted with AES-256-GCM, and its tag. The tag also covers the id of
 the store and the place of the chunk, so one that was changed, moved or brought from elsewhere is refused. Records,
 names and metadata stay readable. The cipher is the one of the library ``cryptography``; who holds the key is told in
-``study/sealing_key.py``.
+``study/truth/sealing_key.py``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 from pertstack._base.errors import CorruptionError, InputError, NeedsExtraError
 from pertstack._base.files import write_atomic
 from pertstack.data.rows import Float32
-from pertstack.predictions.store.chunks import DTYPE, ChunkFacts
-from pertstack.predictions.store.layout import array_folder
-from pertstack.predictions.store.record import Record
+from pertstack.predictions.store.files.chunks import DTYPE, ChunkFacts
+from pertstack.predictions.store.files.layout import array_folder
+from pertstack.predictions.store.files.record import Record
 from pertstack.predictions.store.store import PredictionStore
 
 NONCE, TAG = 12, 16

@@ -17,11 +17,12 @@ from pertstack._base.digests import digest_names
 from pertstack._base.errors import ConflictError, StorageError, first_few
 from pertstack._base.files import LEASE_SECONDS, storage_error
 from pertstack.design.blocks import Block
-from pertstack.predictions.store import durable, layout, lifecycle, skeleton
+from pertstack.predictions.store import lifecycle
 from pertstack.predictions.store.align import as_names
 from pertstack.predictions.store.commits import StoreCommits
-from pertstack.predictions.store.names import TRUTH_LAYERS
-from pertstack.predictions.store.record import Kind
+from pertstack.predictions.store.files import durable, layout, skeleton
+from pertstack.predictions.store.files.names import TRUTH_LAYERS
+from pertstack.predictions.store.files.record import Kind
 
 
 class PredictionStore(StoreCommits):

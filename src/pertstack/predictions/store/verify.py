@@ -17,11 +17,11 @@ from pertstack._base.errors import StackingError
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
 from pertstack.design.blocks import Block
-from pertstack.predictions.store import durable, layout, skeleton
-from pertstack.predictions.store.anchors import damaged_anchors
-from pertstack.predictions.store.chunks import array_metadata
-from pertstack.predictions.store.names import EMBEDDING_PREFIX, decode_name, encode_name
-from pertstack.predictions.store.record import ATTRIBUTE, Kind
+from pertstack.predictions.store.files import durable, layout, skeleton
+from pertstack.predictions.store.files.anchors import damaged_anchors
+from pertstack.predictions.store.files.chunks import array_metadata
+from pertstack.predictions.store.files.names import EMBEDDING_PREFIX, decode_name, encode_name
+from pertstack.predictions.store.files.record import ATTRIBUTE, Kind
 from pertstack.predictions.store.verify_chunks import Affected, chunk_faults
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import crc32c
 import xxhash
 
 from pertstack._base.errors import first_few
-from pertstack.predictions.store.chunks import DTYPE, PIECE
-from pertstack.predictions.store.record import Record
+from pertstack.predictions.store.files.chunks import DTYPE, PIECE
+from pertstack.predictions.store.files.record import Record
 
 if TYPE_CHECKING:
     from pertstack.predictions.store.reader import StoreReader

@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import NeedsExtraError, first_few, unknown_name
-from pertstack._base.memory import rows_per_tile
+from pertstack._base.machine.memory import rows_per_tile
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block, Role
 from pertstack.predictions.source import BlockSource
-from pertstack.predictions.store.chunks import DTYPE
-from pertstack.predictions.store.names import TRUTH_LAYERS
+from pertstack.predictions.store.files.chunks import DTYPE
+from pertstack.predictions.store.files.names import TRUTH_LAYERS
 from pertstack.predictions.store.reader import StoreReader
 
 

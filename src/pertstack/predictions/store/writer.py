@@ -19,11 +19,11 @@ import numpy as np
 
 from pertstack._base.errors import InputError, MisalignedError, StorageError, first_few
 from pertstack._base.files import storage_error
-from pertstack.predictions.store import durable, layout
 from pertstack.predictions.store.align import Take, as_names
-from pertstack.predictions.store.chunks import DTYPE, ChunkFacts, as_bytes, hash_chunk
 from pertstack.predictions.store.commit import check_finite, same_or_conflict, stamped
-from pertstack.predictions.store.record import Record
+from pertstack.predictions.store.files import durable, layout
+from pertstack.predictions.store.files.chunks import DTYPE, ChunkFacts, as_bytes, hash_chunk
+from pertstack.predictions.store.files.record import Record
 
 if TYPE_CHECKING:
     from pertstack.predictions.store.commits import StoreCommits

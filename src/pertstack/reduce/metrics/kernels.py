@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pertstack._base.compiled import kernel
+from pertstack._base.machine.compiled import kernel
 
 N, MEAN_T, MEAN_P, S_TT, S_PP, S_TP, S_ABS, S_SQ, N_SIGN = range(9)
 N_SUMS = 9

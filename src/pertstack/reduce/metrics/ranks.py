@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pertstack._base.compiled import kernel
+from pertstack._base.machine.compiled import kernel
 
 _DIGITS, _VALUES = 3, 2048  # eleven bits at a time
 

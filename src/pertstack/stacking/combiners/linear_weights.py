@@ -13,7 +13,7 @@ import numpy as np
 
 from pertstack._base.errors import MisalignedError, first_few
 from pertstack.data.rows import Float32
-from pertstack.reduce.mixtures import Mixture, mixed
+from pertstack.reduce.scoring.mixtures import Mixture, mixed
 from pertstack.reduce.tile import Tile
 from pertstack.stacking.combiner import FittedCombiner, availability
 from pertstack.stacking.sums import Array, Reference

@@ -19,7 +19,7 @@ import numpy as np
 
 from pertstack.design.metric_names import parse_metric
 from pertstack.stacking.combiner import Combiner, Family, Need
-from pertstack.stacking.combiners.direct import direct_starts, maximise_top_gene, scale_of
+from pertstack.stacking.combiners.global_weights.direct import direct_starts, maximise_top_gene, scale_of
 from pertstack.stacking.combiners.learned import linear
 from pertstack.stacking.combiners.linear_weights import LinearWeights
 from pertstack.stacking.evidence import Evidence

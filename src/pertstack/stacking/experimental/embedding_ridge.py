@@ -17,8 +17,8 @@ from pertstack.predictions.sources.embedding import EmbeddingSource, RowEmbeddin
 from pertstack.reduce.read_tiles import iter_tiles
 from pertstack.reduce.tile import Tile
 from pertstack.stacking.combiner import Combiner, Family, FittedCombiner, Need
+from pertstack.stacking.combiners.global_weights.simplex import Simplex
 from pertstack.stacking.combiners.linear_weights import LinearWeights
-from pertstack.stacking.combiners.simplex import Simplex
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.experimental.embedding_sums import FeatureSums, merge_folds
 from pertstack.stacking.experimental.frames import CommonFrame

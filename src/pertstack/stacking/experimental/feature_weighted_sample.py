@@ -13,8 +13,8 @@ import numpy as np
 from pertstack.data.rows import Float32
 from pertstack.reduce.tile import Tile
 from pertstack.stacking.combiner import Combiner, Family, FittedCombiner, Need, availability
-from pertstack.stacking.combiners.ridge import DEFAULT_STRENGTH
-from pertstack.stacking.combiners.sample_features import SampleFeatures, pieces, products_with_truth
+from pertstack.stacking.combiners.global_weights.ridge import DEFAULT_STRENGTH
+from pertstack.stacking.combiners.row_weights.sample_features import SampleFeatures, pieces, products_with_truth
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.solvers.ridge_path import STRENGTHS, cross_validated_error, ridge_path
 from pertstack.stacking.sums import Array, Mask, Sums

@@ -17,9 +17,9 @@ from pertstack.data.rows import Float32
 from pertstack.reduce.read_tiles import read_tile
 from pertstack.reduce.tile import Tile
 from pertstack.stacking.combiner import Combiner, Family, FittedCombiner, Need, availability
-from pertstack.stacking.combiners.feature_weighted import gene_features
-from pertstack.stacking.combiners.sample_features import SampleFeatures
-from pertstack.stacking.combiners.simplex import global_error_gram
+from pertstack.stacking.combiners.global_weights.simplex import global_error_gram
+from pertstack.stacking.combiners.row_weights.feature_weighted import gene_features
+from pertstack.stacking.combiners.row_weights.sample_features import SampleFeatures
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.experimental.small_net import PARTS, Cells, Float, correction, epochs, squared_rest, start_net
 from pertstack.stacking.solvers.convex import simplex_weights

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pertstack._base.compiled import kernel
+from pertstack._base.machine.compiled import kernel
 
 
 @kernel

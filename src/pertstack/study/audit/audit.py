@@ -29,10 +29,10 @@ from pertstack.study.audit.tables import (
     sums_as_reduced,
     weights_as_learned,
 )
+from pertstack.study.development.learned import stored_stack
 from pertstack.study.folder import StudyFolder
-from pertstack.study.held_out import HeldOutTruth, UnreadTruth, look_findings
-from pertstack.study.learned import stored_stack
 from pertstack.study.seals import SEALED, broken_seals, heads
+from pertstack.study.truth.held_out import HeldOutTruth, UnreadTruth, look_findings
 
 DAMAGED = (
     StackingError,

@@ -17,7 +17,7 @@ import numpy as np
 from pertstack._base.files import read_json, write_json
 from pertstack._base.findings import Finding
 from pertstack.predictions.sources.store_source import StoreSource
-from pertstack.reduce.score_table import ScoreTable
+from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.study.audit.probes_refitted import fit_row_probe
 from pertstack.study.folder import StudyFolder
 from pertstack.verdict.probes.of_test import as_out_of_fold, jump

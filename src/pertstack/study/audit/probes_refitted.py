@@ -18,14 +18,14 @@ import numpy as np
 from pertstack._base.arrays import Array
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
-from pertstack.fit.fit_rows import FILE
+from pertstack.fit.jobs.fit_rows import FILE
 from pertstack.predictions.source import BlockSource
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.predictions.sources.nested_source import WithoutFold, has_nested
 from pertstack.predictions.sources.store_source import StoreSource
-from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.references import References
-from pertstack.reduce.score import score
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.nested import fit_nested
 from pertstack.study.folder import StudyFolder
 from pertstack.verdict.probes.of_folds import exchange, oof_against_fit, permuted_truth

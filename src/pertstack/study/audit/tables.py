@@ -21,12 +21,12 @@ from pertstack._base.findings import Finding
 from pertstack._base.fingerprints import change
 from pertstack.design.analysis_plan import CHANGED, AnalysisPlan, locked_plan
 from pertstack.design.blocks import Block
-from pertstack.fit.jobs import Job
-from pertstack.predictions.store.record import Record
+from pertstack.fit.jobs.job import Job
+from pertstack.predictions.store.files.record import Record
 from pertstack.predictions.store.store import PredictionStore
-from pertstack.reduce.part_files import load_part
+from pertstack.reduce.sums.part_files import load_part
+from pertstack.study.development.learned import learn_again, stored_stack
 from pertstack.study.folder import StudyFolder
-from pertstack.study.learned import learn_again, stored_stack
 
 
 def stale_results(folder: StudyFolder) -> list[Finding]:

@@ -10,7 +10,7 @@ from typing import Any
 from pertstack._base.errors import InputError, MissingFileError
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
-from pertstack._base.remote import is_remote, local
+from pertstack._base.reading.remote import is_remote, local
 from pertstack.data.choices import Normalise
 from pertstack.predictions.importers import AddReport, add_predictions
 from pertstack.predictions.importers.cards import read_card
@@ -18,9 +18,9 @@ from pertstack.predictions.importers.fitted_file import read_fitted_on
 from pertstack.predictions.importers.space import space_of
 from pertstack.predictions.sources.nested_source import has_nested
 from pertstack.stacking.registry import COMBINERS
-from pertstack.study.fits_of_split import fits_of_split
+from pertstack.study.development.fits_of_split import fits_of_split
 from pertstack.study.folder import StudyFolder
-from pertstack.study.held_out import row_marks
+from pertstack.study.truth.held_out import row_marks
 
 RESERVED = frozenset({*COMBINERS, "oracle", "replicate", "ensemble"})
 

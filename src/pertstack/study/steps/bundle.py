@@ -20,15 +20,22 @@ from pertstack._base.files import missing_file, read_json, whole
 from pertstack._base.findings import Finding
 from pertstack.design.analysis_plan import is_exploratory
 from pertstack.design.ledger import LOOK
-from pertstack.reduce.score_table import ScoreTable
+from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.study.audit.audit import DAMAGED, Check, ledger_findings
 from pertstack.study.audit.tables import plan_as_locked
-from pertstack.study.bundle_archive import LEFT_OUT, PLAN_FILES, against_manifest, archived, members, with_manifest
 from pertstack.study.folder import StudyFolder
-from pertstack.study.for_the_paper import for_the_paper
-from pertstack.study.held_out import look_findings, require_sealed_verdict, unfinished_look
 from pertstack.study.judged import derive
+from pertstack.study.outputs.bundle_archive import (
+    LEFT_OUT,
+    PLAN_FILES,
+    against_manifest,
+    archived,
+    members,
+    with_manifest,
+)
+from pertstack.study.outputs.for_the_paper import for_the_paper
 from pertstack.study.seals import STACK_RESULTS, STEPS, VERDICT_RESULTS, broken_seals, sealed_verdict
+from pertstack.study.truth.held_out import look_findings, require_sealed_verdict, unfinished_look
 from pertstack.verdict.boards.board import Leaderboard
 from pertstack.verdict.setting import Setting
 

@@ -14,15 +14,15 @@ import pandas as pd
 from pertstack._base.digests import digest_json
 from pertstack._base.errors import InputError
 from pertstack._base.files import read_json, write_json
-from pertstack._base.memory import parse_bytes
+from pertstack._base.machine.memory import parse_bytes
 from pertstack.design.analysis_plan import AUTO, AnalysisPlan, locked_plan, require_unlocked_or_same
 from pertstack.design.metric_names import parse_metric
 from pertstack.predictions.sources.some_rows import some_groups
 from pertstack.predictions.sources.store_source import StoreSource
-from pertstack.predictions.store.names import HALVES
-from pertstack.reduce.calibration import AUTO_ORDER, Calibration, first_that_passes
-from pertstack.reduce.controls import calibrate_source, measured_twice
-from pertstack.reduce.panels import panel
+from pertstack.predictions.store.files.names import HALVES
+from pertstack.reduce.scoring.calibration import AUTO_ORDER, Calibration, first_that_passes
+from pertstack.reduce.scoring.controls import calibrate_source, measured_twice
+from pertstack.reduce.scoring.panels import panel
 from pertstack.study.folder import StudyFolder
 from pertstack.study.seals import is_sealed
 

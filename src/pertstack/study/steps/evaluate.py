@@ -17,8 +17,8 @@ import pandas as pd
 
 from pertstack._base.files import write_json
 from pertstack._base.findings import Finding
-from pertstack._base.memory import parse_bytes
-from pertstack._base.remote import name_of
+from pertstack._base.machine.memory import parse_bytes
+from pertstack._base.reading.remote import name_of
 from pertstack._base.version import __version__
 from pertstack.data.cells import CellChoice
 from pertstack.data.choices import Normalise
@@ -26,20 +26,20 @@ from pertstack.data.rows import Float32
 from pertstack.design.metric_names import parse_metric
 from pertstack.predictions.importers.checks.scale import Scale
 from pertstack.predictions.sources.array_source import ArraySource
-from pertstack.predictions.store.names import encode_name
-from pertstack.reduce.calibration import AUTO_ORDER, Calibration, first_that_passes
-from pertstack.reduce.controls import calibrate_source
+from pertstack.predictions.store.files.names import encode_name
 from pertstack.reduce.diversity import Diversity
-from pertstack.reduce.one_pass import reduce_blocks
 from pertstack.reduce.others import MeanOfOtherPerturbations
-from pertstack.reduce.panels import panel
 from pertstack.reduce.references import References
-from pertstack.reduce.score import score
-from pertstack.reduce.score_table import ScoreTable
+from pertstack.reduce.scoring.calibration import AUTO_ORDER, Calibration, first_that_passes
+from pertstack.reduce.scoring.controls import calibrate_source
+from pertstack.reduce.scoring.panels import panel
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.scoring.score_table import ScoreTable
+from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.reduce.tile import Combine, Tile
 from pertstack.stacking.slopes import slopes_of
 from pertstack.study.check_facts import correlation_frame
-from pertstack.study.evaluation_rows import TOLD, Matched, matched_values, on_disk
+from pertstack.study.new_rows.evaluation_rows import TOLD, Matched, matched_values, on_disk
 from pertstack.verdict.boards.board import Leaderboard
 from pertstack.verdict.boards.in_notebook import ShowsBoard
 from pertstack.verdict.boards.rows import Kind

@@ -14,19 +14,19 @@ import numpy as np
 
 from pertstack._base.errors import InputError
 from pertstack._base.files import whole
-from pertstack._base.memory import parse_bytes
-from pertstack._base.progress import remark
+from pertstack._base.machine.memory import parse_bytes
+from pertstack._base.machine.progress import remark
 from pertstack.data.rows import Float32
 from pertstack.predictions.exports import cell_eval_pair, export_anndata, export_npz
 from pertstack.predictions.sources.store_source import StoreSource
-from pertstack.predictions.store.names import encode_name
+from pertstack.predictions.store.files.names import encode_name
 from pertstack.reduce.read_tiles import ordered_blocks, read_tile
 from pertstack.stacking.combiner import FittedCombiner
-from pertstack.study.as_cells import export_cells
+from pertstack.study.development.learned import Stored, stored_stack
 from pertstack.study.folder import StudyFolder
-from pertstack.study.held_out import HeldOutTruth
-from pertstack.study.learned import Stored, stored_stack
+from pertstack.study.outputs.as_cells import export_cells
 from pertstack.study.shipped import fit_named, refuse_unjudged, what_ships
+from pertstack.study.truth.held_out import HeldOutTruth
 
 KINDS = {".h5ad": "h5ad", ".zarr": "zarr", ".npz": "npz", "": "cell-eval"}
 ENSEMBLE = "ensemble"

@@ -18,8 +18,8 @@ import pandas as pd
 from pertstack._base.digests import keyed_hash64
 from pertstack._base.errors import ConflictError, InputError, first_few
 from pertstack._base.files import read_json, write_json
-from pertstack._base.progress import remark
-from pertstack._base.scratch import space
+from pertstack._base.machine.progress import remark
+from pertstack._base.machine.scratch import space
 from pertstack.data.cells import CellChoice
 from pertstack.data.cells.raw import RawCells
 from pertstack.data.rows import FitRows, Float32, PredictRows
@@ -28,11 +28,11 @@ from pertstack.design.plan.folds import FoldPlan
 from pertstack.design.plan.groups import apart
 from pertstack.design.plan.known import sharing
 from pertstack.design.provenance import FittedOn
-from pertstack.fit.card import load_card
-from pertstack.fit.cross_fit import cross_fit
-from pertstack.fit.jobs import Job, JobRecord, JobResult, JobRows, Scope, plan_jobs
+from pertstack.fit.external.card import load_card
+from pertstack.fit.jobs.cross_fit import cross_fit
+from pertstack.fit.jobs.job import Job, JobRecord, JobResult, JobRows, Scope, plan_jobs
 from pertstack.fit.registry import available, get_row, model_class
-from pertstack.predictions.store.names import nested_name
+from pertstack.predictions.store.files.names import nested_name
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.study.estimate import of_fit
 from pertstack.study.folder import StudyFolder

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pertstack._base import tables
 from pertstack._base.errors import InputError, LeakError, StackingError
 from pertstack._base.files import whole, write_json
 from pertstack._base.findings import Finding
-from pertstack._base.remote import is_remote, redacted
+from pertstack._base.reading import tables
+from pertstack._base.reading.remote import is_remote, redacted
 from pertstack._base.shown import count_of
 from pertstack.data import DataFile, build_side, open_data, save_side, validate
 from pertstack.data.cells import CellChoice
-from pertstack.data.readers.genes import other_names
+from pertstack.data.readers.columns.genes import other_names
 from pertstack.data.rows import Float32
 from pertstack.data.taken import Taken, taken
 from pertstack.design.analysis_plan import AnalysisPlan
@@ -32,14 +32,14 @@ from pertstack.design.plan.folds import FoldPlan
 from pertstack.design.plan.foreign import ForeignSplit, read_split
 from pertstack.design.plan.support import propose_support, support_rows
 from pertstack.predictions.store.sealed import cipher, seal_chunks
-from pertstack.study.asked import ASKED, asked_findings, read_asked
 from pertstack.study.choices import DataChoices, PlanChoices, StudyChoices
 from pertstack.study.folder import FORMAT, OTHER_NAMES, StudyFolder, write_choices
 from pertstack.study.laid_out import lay_out_blocks
-from pertstack.study.new_samples import open_new
-from pertstack.study.sealing_key import SealingKey
+from pertstack.study.new_rows.asked import ASKED, asked_findings, read_asked
+from pertstack.study.new_rows.new_samples import open_new
 from pertstack.study.seals import seal_init
 from pertstack.study.steps.refit import with_distance
+from pertstack.study.truth.sealing_key import SealingKey
 
 TEST_SHARE = 0.2
 LONGEST_NAME = 220  # bytes of a block's name; what is written aside is called a little longer

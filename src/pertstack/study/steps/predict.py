@@ -28,11 +28,11 @@ from pertstack.predictions.sources.embedding import RowEmbeddings
 from pertstack.predictions.store.align import match
 from pertstack.reduce.tile import Tile
 from pertstack.stacking.combiner import FittedCombiner
-from pertstack.study.asked import asked_findings
-from pertstack.study.expected import expected_on
+from pertstack.study.development.learned import stored_stack
 from pertstack.study.folder import StudyFolder
-from pertstack.study.learned import stored_stack
-from pertstack.study.new_samples import open_new
+from pertstack.study.new_rows.asked import asked_findings
+from pertstack.study.new_rows.expected import expected_on
+from pertstack.study.new_rows.new_samples import open_new
 from pertstack.study.shipped import fit_named, shipped
 from pertstack.study.steps.refit import ROWS, new_embeddings, refit_and_predict, with_distance
 from pertstack.write.export import predictions_to_h5ad

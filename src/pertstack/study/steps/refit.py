@@ -20,12 +20,12 @@ from pertstack._base.errors import InputError, ModelFailedError
 from pertstack.data import DataFile, load_side, save_side
 from pertstack.data.rows import Float32, PredictRows
 from pertstack.design.blocks import Block
-from pertstack.fit.cross_fit import cross_fit
-from pertstack.fit.jobs import Job, JobRecord, JobRows
+from pertstack.fit.jobs.cross_fit import cross_fit
+from pertstack.fit.jobs.job import Job, JobRecord, JobRows
 from pertstack.predictions.sources.embedding import RowEmbeddings
 from pertstack.predictions.sources.training_distance import COLUMN
 from pertstack.study.folder import StudyFolder
-from pertstack.study.new_samples import merged_side, open_new
+from pertstack.study.new_rows.new_samples import merged_side, open_new
 from pertstack.study.steps.fit import anchor_ids, anchor_rows, fit_rows, raw_cells
 
 ROWS = 512

@@ -16,10 +16,10 @@ from pertstack.design.ledger import LOOK
 from pertstack.stacking.weights import mean_weights
 from pertstack.study.audit.probes import stored_probes
 from pertstack.study.check_facts import check_facts
+from pertstack.study.development.learned import Stored, stored_stack
 from pertstack.study.estimate import roughly
 from pertstack.study.folder import StudyFolder
 from pertstack.study.judged import recall_verdict
-from pertstack.study.learned import Stored, stored_stack
 from pertstack.study.members import is_simulated, stack_facts
 from pertstack.study.seals import SEALED, sealed_verdict
 from pertstack.study.steps.calibrate import stored_calibration

@@ -9,8 +9,8 @@ from pertstack._base.files import read_json
 from pertstack.design.plan.groups import apart
 from pertstack.design.plan.known import PARTS, SEEN, SINGLE, fitted_of, known_levels
 from pertstack.fit.registry import available, get_row
+from pertstack.study.development.learned import stored_stack
 from pertstack.study.folder import StudyFolder
-from pertstack.study.learned import stored_stack
 from pertstack.study.members import stack_facts, stackable_models
 from pertstack.study.status import count_jobs
 from pertstack.study.steps.stack import stored_key

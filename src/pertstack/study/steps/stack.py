@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from pertstack._base.cluster import Cluster
 from pertstack._base.files import read_json, write_atomic, write_json
 from pertstack._base.findings import Finding
-from pertstack._base.memory import parse_bytes
-from pertstack._base.progress import progress_bar, remark
+from pertstack._base.machine.cluster import Cluster
+from pertstack._base.machine.memory import parse_bytes
+from pertstack._base.machine.progress import progress_bar, remark
 from pertstack.design.analysis_plan import AnalysisPlan
 from pertstack.design.plan.groups import apart
 from pertstack.design.plan.known import JOINED, fitted_of, known_levels
 from pertstack.predictions.sources.some_rows import SomeRows, spread_rows
 from pertstack.reduce.diversity import Diversity
-from pertstack.reduce.score import score
-from pertstack.reduce.score_table import ScoreTable
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.stacking.choose import BEST_INFORMED, choose
 from pertstack.stacking.constants import constant_models
 from pertstack.stacking.nested import NestedFits
@@ -31,12 +31,12 @@ from pertstack.stacking.registry import make_combiner, make_combiners
 from pertstack.stacking.saved import save_fitted
 from pertstack.stacking.slopes import slopes_of
 from pertstack.study.audit.probes import probe_study, write_probes
+from pertstack.study.development.learned import of_fold
+from pertstack.study.development.out_of_fold import score_out_of_fold
+from pertstack.study.development.rows import DevelopmentRows, panel_metrics
 from pertstack.study.estimate import of_stack
 from pertstack.study.folder import StudyFolder
-from pertstack.study.learned import of_fold
 from pertstack.study.members import left_out_models, seen_rows, stackable_models, unverified_models
-from pertstack.study.out_of_fold import score_out_of_fold
-from pertstack.study.rows import DevelopmentRows, panel_metrics
 from pertstack.study.steps.calibrate import calibrate_study
 from pertstack.verdict.probes.run import seen_through
 from pertstack.write.stack_result import StackResult

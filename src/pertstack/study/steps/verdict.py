@@ -12,23 +12,23 @@ from typing import Any
 from pertstack._base.digests import digest_json
 from pertstack._base.errors import InputError
 from pertstack._base.files import read_json, write_json
-from pertstack._base.memory import parse_bytes, tile_memory
-from pertstack._base.progress import progress_bar, remark
+from pertstack._base.machine.memory import parse_bytes, tile_memory
+from pertstack._base.machine.progress import progress_bar, remark
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.store import PredictionStore
-from pertstack.reduce.score import score
-from pertstack.reduce.score_table import ScoreTable
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.stacking.combiner import FittedCombiner
 from pertstack.study.audit.probes import TEST_PROBES, probe_test, write_probes
 from pertstack.study.check_facts import check_facts
+from pertstack.study.development.learned import Stored, development_rows, final_fits, fold_fits, stored_stack
+from pertstack.study.development.rows import panel_metrics
 from pertstack.study.estimate import of_stack
 from pertstack.study.folder import StudyFolder
-from pertstack.study.held_out import HeldOutTruth, require_sealed_verdict, unfinished_look
 from pertstack.study.judged import derive, setting_of
-from pertstack.study.learned import Stored, development_rows, final_fits, fold_fits, stored_stack
-from pertstack.study.looks import publish_look
 from pertstack.study.members import require_every_block
-from pertstack.study.rows import panel_metrics
+from pertstack.study.truth.held_out import HeldOutTruth, require_sealed_verdict, unfinished_look
+from pertstack.study.truth.looks import publish_look
 from pertstack.verdict.boards.board import Leaderboard
 from pertstack.verdict.checks.checks import run_checks, write_checks
 from pertstack.verdict.coverage import check_coverage

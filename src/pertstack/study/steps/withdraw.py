@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pertstack._base.errors import InputError, unknown_name
-from pertstack.predictions.store.names import nested_name
+from pertstack.predictions.store.files.names import nested_name
 from pertstack.study.folder import StudyFolder
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pertstack.reduce.score_table import ScoreTable
+from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.stacking.choose import Choice
 from pertstack.stacking.nested import NestedFits
 from pertstack.verdict.boards.board import Leaderboard

@@ -14,7 +14,7 @@ import numpy as np
 from pertstack._base.arrays import Array
 from pertstack._base.findings import Finding
 from pertstack._stats.intervals import interval
-from pertstack.reduce.score_table import ScoreTable
+from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.verdict.probes.of_noise import ALPHA, PLATES_TOLD, known, not_applicable
 
 ERROR = "rmse_all@own"

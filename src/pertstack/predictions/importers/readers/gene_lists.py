@@ -16,8 +16,8 @@ import numpy as np
 from pertstack._base.errors import InputError, MisalignedError, first_few
 from pertstack._base.files import missing_file
 from pertstack._base.findings import Finding
-from pertstack._base.tables import read_table
-from pertstack.data.readers.genes import IDS, SYMBOLS, without_version
+from pertstack._base.reading.tables import read_table
+from pertstack.data.readers.columns.genes import IDS, SYMBOLS, without_version
 from pertstack.predictions.importers.readers.files import PredictionFile, Rows
 from pertstack.predictions.store.align import names_index
 

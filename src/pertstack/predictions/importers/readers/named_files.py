@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pertstack._base.errors import InputError, MissingFileError, first_few
 from pertstack._base.files import missing_file
-from pertstack._base.remote import local
+from pertstack._base.reading.remote import local
 from pertstack.predictions.importers.readers.formats import SUFFIXES, is_prediction_file
 
 Paths = str | Path | Sequence[str | Path] | Mapping[str, str | Path | Sequence[str | Path]]

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from pertstack._base.errors import InputError, first_few
-from pertstack._base.tried_first import tried_first
-from pertstack.data.readers.unpickle import load_object_array
+from pertstack._base.reading.tried_first import tried_first
+from pertstack._base.reading.unpickle import load_object_array
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.cards import CARD_KEYS, read_card
 from pertstack.predictions.importers.readers.anndata_files import plain

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pertstack._base.damage import damage_named
-from pertstack._base.dialects import PACKED
 from pertstack._base.errors import InputError, MisalignedError, MissingFileError, first_few
-from pertstack._base.remote import local
+from pertstack._base.reading.damage import damage_named
+from pertstack._base.reading.dialects import PACKED
+from pertstack._base.reading.remote import local
 from pertstack.data.readers.anndata_tables import is_zarr_folder, refuse_packed
 from pertstack.data.readers.cell_lists import as_anndata, cell_lists
 from pertstack.data.rows import Float32

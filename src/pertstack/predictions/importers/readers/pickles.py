@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
-from pertstack.data.readers.unpickle import load_pickle
+from pertstack._base.reading.unpickle import load_pickle
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.cards import CARD_KEYS, read_card
 from pertstack.predictions.importers.readers.anndata_files import plain

@@ -20,12 +20,12 @@ import pyarrow.feather
 import pyarrow.ipc
 import pyarrow.parquet
 
-from pertstack._base.dialects import is_number
 from pertstack._base.errors import InputError, first_few
-from pertstack._base.tables import WALK_ARROW, counts_rows
-from pertstack._base.text_tables import UNNAMED, TextTable, text_table
-from pertstack._base.tried_first import tried_first
-from pertstack.data.readers.columns import ALIASES
+from pertstack._base.reading.dialects import is_number
+from pertstack._base.reading.tables import WALK_ARROW, counts_rows
+from pertstack._base.reading.text_tables import UNNAMED, TextTable, text_table
+from pertstack._base.reading.tried_first import tried_first
+from pertstack.data.readers.columns.columns import ALIASES
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.readers.files import STATUS, PredictionFile, names_of
 

@@ -1,0 +1,1 @@
+"""What a machine has: memory, processes, locks, scratch room, a cluster, a terminal to report progress to."""

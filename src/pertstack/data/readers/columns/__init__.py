@@ -1,0 +1,1 @@
+"""What the columns of a sample table and the names of genes mean, in one spelling."""

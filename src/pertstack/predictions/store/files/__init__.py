@@ -1,0 +1,1 @@
+"""What lies on the disk of a store: where, in which form, under which name."""

@@ -1,0 +1,111 @@
+"""Predictions of many combinations for a tile, and their scores: mixtures of models together, others one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pertstack._base.arrays import Float64
+from pertstack._base.errors import InputError, first_few
+from pertstack.data.rows import Float32
+from pertstack.reduce.metrics.rows import TruthRows
+from pertstack.reduce.scoring.mixtures import Mixes, Mixture, Mixtures
+from pertstack.reduce.tile import Combine, Tile
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Combines = Mapping[str, Combine | Mapping[Any, Combine]]
+
+
+def _combined(name: str, combine: Combine | Mapping[Any, Combine], tile: Tile) -> Float32:
+    """The combination for a tile, by the tile's own fold where there is one per fold."""
+    prediction = np.asarray(_of_fold(name, combine, tile)(tile), dtype=np.float32)
+    if prediction.shape != tile.control.shape:
+        raise InputError(f"{name!r} gave shape {prediction.shape} for a tile of {tile.control.shape} (rows, genes).")
+    return prediction
+
+
+def _of_fold(name: str, combine: Combine | Mapping[Any, Combine], tile: Tile) -> Combine:
+    if not isinstance(combine, Mapping):
+        return combine
+    fold = tile.block.fold
+    if fold not in combine:
+        raise InputError(
+            f"{name!r} has no combination for fold {fold} (it has {first_few(combine)}), so rows of block "
+            f"{tile.block} could only be scored by one that has seen them. Fit it for every fold, or provide a "
+            "single combination."
+        )
+    return combine[fold]
+
+
+@dataclass(frozen=True)
+class OfFold:
+    """A combination under its name, by the tile's own fold where there is one per fold."""
+
+    name: str
+    combine: Combine | Mapping[Any, Combine]
+
+    def __call__(self, tile: Tile) -> Float32:
+        return _combined(self.name, self.combine, tile)
+
+
+def mixture_of(combine: Combine, tile: Tile) -> Mixture | None:
+    """The mixture that a combination is for the rows of a tile; None where it is something else."""
+    mine = _of_fold(combine.name, combine.combine, tile) if isinstance(combine, OfFold) else combine
+    return mine.mixture(tile) if isinstance(mine, Mixes) else None
+
+
+class Made:
+    """Predictions of every combination for a tile, in one array that is kept from tile to tile: fresh memory is slow.
+
+    Mixtures of models are made a few rows at a time, just before these are scored; other combinations at once.
+    """
+
+    def __init__(self, named: Combines, n_given: int) -> None:
+        self.named = dict(list(named.items())[n_given:])
+        self.given = bool(n_given)
+        self._space = np.zeros(0, dtype=np.float32)
+        self._mixtures: tuple[Any, Mixtures] | None = None
+
+    @property
+    def n(self) -> int:
+        return len(self.named)
+
+    def score(self, tile: Tile, truth: TruthRows) -> tuple[Float64, Mask]:
+        """Values (names, n_metrics, n) of base models, if they are asked for, and combinations; and who predicted."""
+        combines = [(name, _of_fold(name, combine, tile)) for name, combine in self.named.items()]
+        mixing = {c: combine for c, (_, combine) in enumerate(combines) if isinstance(combine, Mixes)}
+        made = self._room(tile)
+        for c, (name, combine) in enumerate(combines):
+            if c not in mixing:
+                made[c] = _combined(name, combine, tile)
+        mixtures = self._packed(tile, list(mixing.values()))
+        places = np.array(list(mixing), dtype=np.int64)
+        lacking: Mask = np.asarray(~tile.available.all(axis=0) | (not tile.gene_available.all()))
+
+        def make(start: int, stop: int) -> None:
+            mixtures.mix(tile, start, stop, made, places)
+            if lacking[start:stop].any():
+                rows = start + np.flatnonzero(lacking[start:stop])
+                some = tile.take(rows)
+                for c, combine in mixing.items():
+                    made[c, rows] = combine(some)
+
+        given = tile.predictions if self.given else tile.predictions[:0]
+        return truth.score_all(given, made, make=make if mixing else None)
+
+    def _room(self, tile: Tile) -> Float32:
+        shape = (self.n, *tile.control.shape)
+        size = int(np.prod(shape))
+        if self._space.size < size:
+            self._space = np.empty(size, dtype=np.float32)
+        return self._space[:size].reshape(shape)
+
+    def _packed(self, tile: Tile, mixing: list[Mixes]) -> Mixtures:
+        """The weights of a block, put together once for its tiles."""
+        if self._mixtures is None or self._mixtures[0] != tile.block:
+            found = [combine.mixture(tile) for combine in mixing]
+            self._mixtures = tile.block, Mixtures(found, *tile.predictions.shape[::2])
+        return self._mixtures[1]

@@ -1,0 +1,1 @@
+"""The one pass over all predictions, and the sums it leaves."""

@@ -1,0 +1,1 @@
+"""One weight per model for all genes and samples."""

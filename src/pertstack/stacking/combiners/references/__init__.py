@@ -1,0 +1,1 @@
+"""Combiners that learn little or nothing: single models, means and medians."""

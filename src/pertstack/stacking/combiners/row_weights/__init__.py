@@ -1,0 +1,1 @@
+"""Weights that differ by cell line, parts or sample."""

@@ -1,0 +1,1 @@
+"""Development rows of a study and what its steps learned from them."""

@@ -1,0 +1,70 @@
+"""Out-of-fold scores of a study: here, or block by block on a cluster with the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pertstack._base.machine.memory import parse_bytes
+from pertstack.design.blocks import Block
+from pertstack.design.metric_names import Metric, parse_metrics
+from pertstack.predictions.sources.some_rows import SomeRows
+from pertstack.reduce.read_tiles import ordered_blocks
+from pertstack.reduce.scoring.made import Combines
+from pertstack.reduce.scoring.score import score
+from pertstack.reduce.scoring.score_table import ScoreTable
+from pertstack.reduce.scoring.two_sided import PLATE
+from pertstack.study.development.rows import DevelopmentRows, Shared
+
+
+def score_out_of_fold(
+    rows: DevelopmentRows, combines: Combines, metrics: Sequence[str], *, on_rows: Callable[[int], Any]
+) -> ScoreTable:
+    """Scores of everything on all development rows. On a cluster a piece is a block; metrics that compare rows of
+    several blocks are computed here.
+
+    Parameters
+    ----------
+    rows : to be scored, with their memory, workers and cluster.
+    combines : as for ``reduce.score``.
+    metrics : names.
+    on_rows : called with the number of rows done, for progress.
+    """
+
+    def here(some: Sequence[str | Metric]) -> ScoreTable:
+        memory = parse_bytes(rows.memory)
+        references, workers = rows.folder.references, rows.workers
+        return score(rows.source, combines, references, metrics=some, memory=memory, workers=workers, on_rows=on_rows)
+
+    if rows.cluster is None:
+        return here(metrics)
+    chosen = parse_metrics(metrics)
+    within = tuple(m.name for m in chosen if m.scope == "sample" or m.reference == PLATE)
+    found: dict[Block, ScoreTable] = {}
+    blocks = ordered_blocks(rows.source)
+    for block, table in rows.cluster.each(score_piece, Asked(rows.shared(), combines, within), blocks):
+        found[block] = table
+        on_rows(table.n)
+    whole = ScoreTable.one_after_the_other([found[block] for block in blocks])
+    across = [m for m in chosen if m.name not in within]
+    return whole.with_metrics_of(here(across), [m.name for m in chosen]) if across else whole
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a worker scores: which rows, by which combinations, with which metrics."""
+
+    rows: Shared
+    combines: Combines
+    metrics: tuple[str, ...]
+
+
+def score_piece(asked: Asked, block: Block) -> ScoreTable:
+    """On a worker: the scores of one block."""
+    rows = asked.rows.open()
+    alone = SomeRows(rows.source, {block: np.arange(rows.folder.store.n_samples(block))})
+    memory = parse_bytes(asked.rows.memory)
+    return score(alone, asked.combines, rows.folder.references, metrics=asked.metrics, memory=memory)

@@ -1,0 +1,289 @@
+"""Truth and predictions of a test set laid side by side: read, matched, checked, in the treated scale.
+
+Nothing is scored here; that is done in ``evaluation.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.errors import InputError, IntegrityError, MisalignedError, first_few
+from pertstack._base.findings import Finding
+from pertstack._base.machine.progress import track
+from pertstack._base.reading.remote import local
+from pertstack.data import DataFile, open_data
+from pertstack.data.cells import CellChoice
+from pertstack.data.readers.columns.genes import other_names
+from pertstack.data.rows import Float32
+from pertstack.predictions.importers.by_key import columns_of
+from pertstack.predictions.importers.cards import named_transform
+from pertstack.predictions.importers.checks.scale import Scale
+from pertstack.predictions.importers.checks.value_checks import check_values
+from pertstack.predictions.importers.onto import Given, common_genes, given, laid_out, scratch
+from pertstack.predictions.importers.readers.anndata_files import anndata_columns
+from pertstack.predictions.importers.readers.gene_lists import positional
+from pertstack.predictions.importers.readers.named_files import Paths, named_files
+from pertstack.predictions.importers.space import space_of
+from pertstack.predictions.source import Mask
+from pertstack.predictions.store.files.names import encode_name
+
+ROWS = ("perturbation", "cell_line", "log10_dose", "time_h", "plate")
+TOLD = ("pseudobulk", "controls_from_rows", "genes_by_column", "labels_parted")
+"""Notes on the truth that everybody should read: what was made of its rows."""
+LEAST_COMMON = 0.5
+"""Share of the samples that all models must predict together, below which no ranking is worth giving."""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Samples that every model predicts, with what was measured and predicted, all (n, n_genes), treated scale."""
+
+    models: tuple[Given, ...]
+    predicted: Mapping[str, int]  # samples each model predicts, also those that others lack
+    samples: pd.DataFrame
+    genes: Sequence[str]
+    treated: Float32
+    control: Float32
+    values: Mapping[str, Float32]
+    findings: tuple[Finding, ...]
+    control_reference: str
+
+    def shown(self) -> list[dict[str, Any]]:
+        """One line per model: its files, how rows were matched, how much it predicts."""
+        return [
+            {
+                "model": g.model,
+                "files": ", ".join(dict.fromkeys(f.path.name for f in g.files)),
+                "how": _how(g),
+                "samples": self.predicted[g.model],
+                "genes": len(g.genes),
+            }
+            for g in self.models
+        ]
+
+
+def on_disk(truth: Any, predictions: Any, scratch: Path) -> tuple[Path, Paths]:
+    """Paths of what was given, so that there is one reader.
+
+    Parameters
+    ----------
+    truth : path, AnnData or DataFrame.
+    predictions : path or paths, AnnData, DataFrame, or a mapping of them by model; one object without a name is
+        "model".
+    scratch : folder into which objects are written (a copy: writing turns texts into categories).
+    """
+
+    def path_of(value: Any, name: str) -> Any:
+        if hasattr(value, "write_h5ad"):
+            value.copy().write_h5ad(scratch / f"{name}.h5ad")
+            return scratch / f"{name}.h5ad"
+        if isinstance(value, pd.DataFrame):
+            value.to_parquet(scratch / f"{name}.parquet")
+            return scratch / f"{name}.parquet"
+        return value
+
+    if hasattr(predictions, "write_h5ad") or isinstance(predictions, pd.DataFrame):
+        predictions = {"model": predictions}
+    if isinstance(predictions, Mapping):
+        predictions = {str(n): path_of(v, f"{i}_{encode_name(str(n))}") for i, (n, v) in enumerate(predictions.items())}
+    return Path(path_of(truth, "truth")), predictions
+
+
+def matched_values(
+    truth: str | Path,
+    predictions: Paths,
+    *,
+    scale: Scale = "treated",
+    mapping: Mapping[str, str] | None = None,
+    control_layer: str = "control",
+    control_label: str | None = None,
+    treated_layer: str | None = None,
+    cells: CellChoice | None = None,
+    delta: bool = False,
+    layer: str | None = None,
+    genes: str | Path | None = None,
+    transform: str | None = None,
+) -> Matched:
+    """Read, match and check.
+
+    Parameters
+    ----------
+    truth, predictions, scale, mapping, control_layer, control_label, treated_layer, delta, layer, genes, transform : as
+        in ``evaluation.evaluate``, errors too.
+    cells : how cells of the truth become samples.
+    """
+    named, truth = named_files(predictions), local(truth)
+    file = open_data(
+        truth,
+        mapping=_of_truth(truth, mapping),
+        control_layer=control_layer,
+        control_label=control_label,
+        treated_layer=treated_layer,
+        cells=cells,
+        delta=delta,
+    )
+    samples = file.obs[[c for c in ROWS if c in file.obs]]
+    own, other = [str(g) for g in file.gene_names], other_names(file.var)
+    space, mapped = space_of(file.notes), None if transform is None else named_transform(transform, scale)
+    listed = None if genes is None else local(genes)
+    models = tuple(
+        given(
+            name,
+            paths,
+            samples,
+            mapping=mapping,
+            layer=layer,
+            genes=listed,
+            own=own,
+            other=other,
+            space=space,
+            transform=mapped,
+        )
+        for name, paths in named.items()
+    )
+    scored, said = common_genes(models, own)
+    said += [f for g in models for f in g.findings] + [f for f in file.notes if f.severity != "note" or f.code in TOLD]
+    treated, control = _measured(file, scored, len(models))
+    values, predicted = _predicted(models, samples, scored)
+    for g in models:
+        said += _checked(
+            g,
+            values[g.model],
+            predicted[g.model],
+            treated=treated,
+            control=control,
+            samples=samples,
+            genes=scored,
+            scale=scale,
+        )
+    counts = {m: int(p.sum()) for m, p in predicted.items()}
+    common, more = _common_rows(predicted, samples)
+    if any(f.numbers.get("same") for f in more):
+        said = [f for f in said if f.code != "keys_missing"]  # one line for all models
+    if not common.all():
+        samples, treated, control = samples[common], treated[common], control[common]
+        values = {m: v[common] for m, v in values.items()}
+    if scale == "delta":
+        for v in values.values():
+            v += control
+    reference = file.control_reference
+    return Matched(
+        models,
+        counts,
+        samples,
+        genes=scored,
+        treated=treated,
+        control=control,
+        values=values,
+        findings=(*said, *more),
+        control_reference=reference,
+    )
+
+
+def _checked(
+    model: Given,
+    values: Float32,
+    predicted: Mask,
+    treated: Float32,
+    control: Float32,
+    samples: pd.DataFrame,
+    genes: Sequence[str],
+    scale: Scale,
+) -> list[Finding]:
+    """Scale, alignment and copies; an error ends the evaluation."""
+    found = check_values(
+        model.model,
+        values,
+        treated,
+        control=control,
+        samples=samples,
+        rows=np.flatnonzero(predicted).tolist(),
+        scale=scale,
+        gene_names=genes,
+        ids_in_file=len(model.matches) < len(model.files),
+        genes_by_list=positional(genes) or any(f.code == "genes_by_list" for f in model.findings),
+    )
+    if wrong := [f for f in found if f.severity == "error"]:
+        raise IntegrityError(wrong[0].message)
+    return found
+
+
+def _of_truth(truth: Path, mapping: Mapping[str, str] | None) -> dict[str, str] | None:
+    """The columns that the truth has; where its columns cannot be listed beforehand, all that were named."""
+    if mapping is None:
+        return None
+    columns = anndata_columns(truth)
+    return dict(mapping) if columns is None else columns_of(mapping, columns)
+
+
+def _measured(file: DataFile, genes: Sequence[str], n_models: int) -> tuple[Float32, Float32]:
+    """Treated and control of the truth on the genes that are scored."""
+    shape = (file.n_samples, len(genes))
+    treated, control = (scratch(shape, n_models + 2) for _ in range(2))
+    at = {str(g): i for i, g in enumerate(file.gene_names)}
+    columns = np.array([at[g] for g in genes])
+    for chunk in track(file.chunks(), "Reading the truth", -(-file.n_samples // 512)):
+        treated[chunk.start : chunk.stop] = chunk.treated[:, columns]
+        control[chunk.start : chunk.stop] = chunk.control[:, columns]
+    bad: Mask = np.asarray(~(np.isfinite(treated).all(axis=1) & np.isfinite(control).all(axis=1)))
+    if bad.any():
+        raise InputError(
+            f"{file.path}: {int(bad.sum()):,} samples have NaN or infinite measured values: "
+            f"{first_few(file.obs.index[bad], 5)}. Leave them out, or mend the values."
+        )
+    return treated, control
+
+
+def _predicted(
+    models: Sequence[Given], samples: pd.DataFrame, genes: Sequence[str]
+) -> tuple[dict[str, Float32], dict[str, Any]]:
+    values = {g.model: scratch((len(samples), len(genes)), len(models) + 2) for g in models}
+    return values, {g.model: laid_out(g, samples, genes, values[g.model]) for g in models}
+
+
+def _common_rows(predicted: Mapping[str, Any], samples: pd.DataFrame) -> tuple[Any, list[Finding]]:
+    """(n,) samples that every model predicts; a warning says who lacks how many.
+
+    Samples that no model predicts were not to be predicted: the truth of a whole screen may be given with
+    predictions of its test.
+
+    Raises
+    ------
+    MisalignedError
+        Fewer than ``LEAST_COMMON`` of the samples that some model predicts.
+    """
+    n, common = len(samples), np.logical_and.reduce(list(predicted.values()))
+    if common.all():
+        return common, []
+    some = np.logical_or.reduce(list(predicted.values()))
+    if len(predicted) > 1 and np.array_equal(common, some):
+        text = (
+            f"Scored on the {int(common.sum()):,} of {n:,} samples that the models predict, all of them the same ones. "
+            f"Nothing is known of their predictions of the other {int((~common).sum()):,} "
+            f"({first_few(samples['perturbation'][~common].unique(), 5)})."
+        )
+        return common, [Finding("warning", "samples_common", text, int((~common).sum()), numbers={"same": True})]
+    told = ", ".join(f"{m} predicts {int(p.sum()):,} of {n:,}" for m, p in predicted.items() if not p.all())
+    fewest = min(predicted, key=lambda m: int(predicted[m].sum()))
+    if common.mean() < LEAST_COMMON:
+        raise MisalignedError(
+            f"Only {int(common.sum()):,} of {n:,} samples are predicted by every model ({told}), and a ranking on them "
+            f"says little of the rest. "
+            + (f"Leave {fewest} out, or evaluate it alone" if len(predicted) > 1 else "Predict the others too")
+            + ", or give a truth file of only the samples that were to be predicted."
+        )
+    text = f"Scored on {int(common.sum()):,} of {n:,} samples, those that every model predicts: {told}."
+    return common, [Finding("warning", "samples_common", text, int((~common).sum()))]
+
+
+def _how(model: Given) -> str:
+    if not model.matches:
+        return "sample id"
+    names = {"log10_dose": "dose", "time_h": "time"}
+    return ", ".join(names.get(c, c.replace("_", " ")) for c in model.matches[0].key)

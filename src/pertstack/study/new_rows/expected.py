@@ -1,0 +1,156 @@
+"""What a name should score on rows to come: its out-of-fold scores, weighed to what is known of those rows.
+
+The mean over scored rows answers for rows like them. Where the rows asked for differ in what the fits knew of them or
+in how strong their parts act alone, scored rows like them count for more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pertstack._base.arrays import Float64
+from pertstack.design.metric_labels import metric_label
+from pertstack.design.metric_names import need_metric, parse_metric
+from pertstack.design.plan.asked import NEVER, SPEAK, Known
+from pertstack.reduce.scoring.score_table import ScoreTable
+from pertstack.stacking.choose import BEST_SINGLE
+from pertstack.study.folder import StudyFolder
+from pertstack.study.new_rows.asked import both_sides
+from pertstack.verdict.words import interval, number
+
+RIDGE = 1e-3
+"""Pull of the weights to equal ones, in units of a standard deviation squared: balance is then within a few hundredths
+of one, and weights exist where the rows asked for lie outside of what was scored."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """``value`` with its 95 % interval over groups, the plain mean, and how many rows speak in effect (Kish 1965)."""
+
+    name: str
+    metric: str
+    value: float
+    ci: tuple[float, float]
+    plain: float
+    n: int
+    effective: float
+    never: tuple[str, ...]  # kinds of row asked for that were never scored
+
+    def in_words(self) -> str:
+        """One sentence for the terminal."""
+        said = (
+            f"Expected of {self.name} on these samples: {metric_label(self.metric)} {number(self.value)} "
+            f"{interval(self.ci)}, from out-of-fold scores weighed to what is known of them (unweighed "
+            f"{number(self.plain)}; {self.effective:.0f} of {self.n:,} scored samples speak in effect)."
+        )
+        if self.never:
+            said += f" It does not answer for {', '.join(self.never)}: never scored."
+        elif self.effective < SPEAK * self.n:
+            said += " Few scored samples are like these: a rough guide."
+        return said
+
+
+def expected_on(folder: StudyFolder, obs: pd.DataFrame, name: str) -> Expected | None:
+    """What ``name`` should score on rows ``obs`` (as in a data file) on the deciding metric; None without scores.
+
+    The interval takes the weights as given.
+
+    Parameters
+    ----------
+    folder : of a study that was stacked.
+    obs : rows to be predicted, as in a data file; with ``training_distance`` where it is known.
+    name : a combination or base model of the stack.
+    """
+    path = folder.results / "oof_scores.npz"
+    if not path.exists():
+        return None
+    table, metric = ScoreTable.load(path), parse_metric(folder.analysis_plan.choice_metric).name
+    known = name if name in table.names else BEST_SINGLE
+    if metric not in table.metrics or known not in table.names or not len(obs):
+        return None
+    scored, asked = both_sides(folder, obs)
+    order = folder.samples.index[folder.samples["role"] == "development"]
+    weights = pd.Series(weights_toward(scored, asked), index=order.astype(str))
+    values = np.asarray(table.values(known, need_metric(table.metrics, metric)), dtype=np.float64)
+    mine = weights.reindex(table.samples["sample_id"].astype(str)).to_numpy()
+    there = np.isfinite(values) & np.isfinite(mine)
+    if not there.any():
+        return None
+    w = np.asarray(mine[there], dtype=np.float64)
+    mean, ci = _weighed(values[there], w, table.samples["group"].to_numpy()[there])
+    return Expected(
+        name,
+        metric,
+        mean,
+        ci,
+        float(values[there].mean()),
+        int(there.sum()),
+        float(w.sum() ** 2 / (w**2).sum()),
+        never_scored(scored, asked),
+    )
+
+
+def weights_toward(scored: Known, asked: Known) -> Float64:
+    """Positive weights (n,) of scored rows under which shares of levels and means of numbers are those asked for.
+
+    The weights nearest to equal ones in entropy (Hainmueller 2012, Political Analysis 20:25), with a slight pull to
+    equal. Numbers that are unknown for a row count as the mean; levels never scored are left out.
+    """
+    from scipy.optimize import minimize  # slow to import
+    from scipy.special import logsumexp
+
+    mine, theirs = [], []
+    for view, levels in scored.levels.items():
+        here, there = np.asarray(levels), np.asarray(asked.levels[view])
+        for level in sorted({*here})[1:]:
+            mine.append((here == level).astype(float))
+            theirs.append(float(np.mean(there[np.isin(there, here)] == level)) if np.isin(there, here).any() else 0.0)
+    for view, numbers in scored.numbers.items():
+        here, there = (np.asarray(k.numbers.get(view, []), dtype=np.float64) for k in (scored, asked))
+        if np.isfinite(here).any() and np.isfinite(there).any():
+            mine.append(np.where(np.isfinite(here), here, np.nanmean(here)))
+            theirs.append(float(np.nanmean(there)))
+        del numbers
+    x = np.stack(mine, axis=1) if mine else np.zeros((len(scored.units), 0))
+    spread = x.std(axis=0)
+    varies = spread > 1e-9
+    x = (x - x.mean(axis=0))[:, varies] / spread[varies]
+    goal = (np.asarray(theirs) - (np.stack(mine, axis=1).mean(axis=0) if mine else 0.0))[varies] / spread[varies]
+
+    def dual(pull: Any) -> tuple[float, Any]:
+        level = x @ pull
+        share = np.exp(level - logsumexp(level))
+        return float(logsumexp(level) - goal @ pull + RIDGE / 2 * pull @ pull), share @ x - goal + RIDGE * pull
+
+    found = minimize(dual, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B").x if x.shape[1] else np.zeros(0)
+    level = x @ found
+    return np.asarray(len(x) * np.exp(level - logsumexp(level)), dtype=np.float64)
+
+
+def never_scored(scored: Known, asked: Known) -> tuple[str, ...]:
+    """Levels of the rows asked for that no scored row has, as ``view: level``."""
+    found = []
+    for view, levels in asked.levels.items():
+        there = np.asarray(levels)
+        for level in sorted({*levels} - {*scored.levels[view]}):
+            if np.mean(there == level) >= NEVER:
+                found.append(f"{view}: {level}")
+    return tuple(found)
+
+
+def _weighed(values: Float64, weights: Float64, groups: Any) -> tuple[float, tuple[float, float]]:
+    """Weighed mean, and its 95 % interval of t with whole groups as the unit."""
+    from scipy import stats
+
+    mean = float(np.average(values, weights=weights))
+    codes = np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
+    pull = np.bincount(codes, weights * (values - mean)) / weights.sum()
+    n = len(pull)
+    if n < 2:
+        return mean, (float("nan"), float("nan"))
+    half = float(stats.t.ppf(0.975, n - 1) * np.sqrt((pull**2).sum() * n / (n - 1)))
+    return mean, (mean - half, mean + half)

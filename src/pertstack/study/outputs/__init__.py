@@ -1,0 +1,1 @@
+"""What leaves a study: a bundle, words for a paper, cells."""

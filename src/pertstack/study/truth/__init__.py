@@ -1,0 +1,1 @@
+"""The held-out truth: who opens it, how often, with which key."""

@@ -1,0 +1,241 @@
+"""The held-out test behind one door: who opens it writes the ledger first, and nothing else opens it.
+
+A look is an intent (what will be judged, by digest), the opening, and a result that a seal ties to the intent. An
+intent without a sealed result, because the machine stopped or the disk was full, is taken up by the same command and
+not counted again; with other predictions, weights or plan it is another look.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pertstack._base.digests import digest_json
+from pertstack._base.errors import CorruptionError, InputError, StackingError
+from pertstack._base.findings import Finding
+from pertstack.design.analysis_plan import OPENED, locked_plan, permit_look
+from pertstack.design.blocks import Block
+from pertstack.design.ledger import LOOK, Entry
+from pertstack.predictions.importers.readers.merge import load_marks, study_fingerprints
+from pertstack.predictions.store.sealed import SealedStore
+from pertstack.predictions.store.store import PredictionStore
+from pertstack.study.folder import MARKS, StudyFolder
+from pertstack.study.seals import SEALED, VERDICT_RESULTS, require_unbroken
+from pertstack.study.truth.sealing_key import SealingKey
+
+TRUTH = "test_truth"
+Reason = Literal["export", "row_marks"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at the test: its line of the ledger, and whether what comes of it is marked exploratory."""
+
+    entry: Entry
+
+    @property
+    def number(self) -> int:
+        return int(self.entry.facts["number"])
+
+    @property
+    def exploratory(self) -> bool:
+        return bool(self.entry.facts["exploratory"])
+
+
+@dataclass(frozen=True)
+class HeldOutTruth:
+    """The treated values of the test rows. ``key``: the file with the key of a sealed test."""
+
+    folder: StudyFolder
+    key: Path | None = None
+
+    def open(self, reason: Reason, **facts: Any) -> PredictionStore:
+        """The values, for something that is no look. The line of the ledger is on the disk before this returns.
+
+        ``early`` in the line says that planned looks were still to come: every later result is marked then. A sealed
+        test is opened only if its files and the key are right, and nothing is written otherwise.
+        """
+        store = self._unlocked()
+        with self.folder.writing():
+            if self.folder.test_key is not None:
+                require_unbroken(self.folder, ("init",))
+            early = reason == "export" and not self.is_spent
+            self.folder.ledger.append(OPENED, reason=reason, early=early, looks=self.folder.ledger.looks(), **facts)
+        return store
+
+    def look(self, intent: dict[str, Any], *, exploratory: bool) -> tuple[Look, PredictionStore]:
+        """The values, to judge what ``intent`` describes (plain JSON), and the look this is.
+
+        Raises
+        ------
+        PlanLockedError
+            The plan differs from the locked one, or all planned looks are used up.
+        CorruptionError
+            The study is not what its steps wrote; nothing was opened.
+        InputError
+            The test is sealed and the key is not there, or not the right one; nothing was opened.
+        """
+        store = self._unlocked()
+        digest = digest_json(intent)
+        require_unbroken(self.folder)
+        last = unfinished_look(self.folder)
+        if last is None or last.facts.get("intent") != digest:
+            permit = permit_look(self.folder.analysis_plan, self.folder.ledger, exploratory=exploratory)
+            last = self.folder.ledger.append(
+                LOOK,
+                number=permit.number,
+                planned=permit.planned,
+                exploratory=permit.exploratory,
+                intent=digest,
+                **intent,
+            )
+        return Look(last), store
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether the test is sealed and no key was given."""
+        return self.folder.test_key is not None and self.key is None
+
+    def require_key(self) -> bytes | None:
+        """The secret of a sealed test; None where the test is not sealed.
+
+        Raises
+        ------
+        InputError
+            No key, a wrong or damaged one, or a key for a test that is not sealed.
+        """
+        wanted, root = self.folder.test_key, self.folder.root
+        if wanted is None:
+            if self.key is not None:
+                raise InputError(f"The test of {root} is not sealed, so there is no key to it. Leave --key out.")
+            return None
+        if self.key is None:
+            raise InputError(
+                f"The test of {root} is sealed with key {wanted}. Ask whoever holds that key for the file and name it: "
+                f"--key FILE. Nothing was opened and no look was made."
+            )
+        found = SealingKey.read(self.key)
+        if found.id != wanted:
+            raise InputError(
+                f"{self.key} is key {found.id}, and the test of {root} is sealed with key {wanted}. Nothing was opened "
+                f"and no look was made."
+            )
+        return found.secret
+
+    def _unlocked(self) -> PredictionStore:
+        secret, store = self.require_key(), self._store()
+        if isinstance(store, SealedStore):
+            store.key = secret
+        return store
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing is left to be protected: all planned looks are made and sealed, each in full."""
+        ledger = self.folder.ledger
+        plan = locked_plan(ledger) or self.folder.analysis_plan
+        whole = plan.looks_rule == "plain" and unfinished_look(self.folder) is None
+        return whole and ledger.looks() >= plan.looks
+
+    def unread(self, *, of_this_plan: bool = True) -> UnreadTruth:
+        """The files, to be checked and not read; also those of another plan, when the audit wants to name them."""
+        return UnreadTruth(self._store if of_this_plan else lambda: self._kind.open(self.folder.path(TRUTH)))
+
+    @property
+    def _kind(self) -> type[PredictionStore]:
+        return PredictionStore if self.folder.test_key is None else SealedStore
+
+    def _store(self) -> PredictionStore:
+        return self.folder.open_store(TRUTH, self._kind)
+
+
+class UnreadTruth:
+    """What an audit may ask of the test truth: names and checksums, no value."""
+
+    def __init__(self, store: Any) -> None:
+        self._open = store
+
+    def sample_ids(self, block: Block) -> Iterable[str]:
+        return list(self._open().sample_ids(block))
+
+    def verify(self, *, deep: bool) -> list[Finding]:
+        return list(self._open().verify(deep=deep))
+
+
+def row_marks(folder: StudyFolder) -> dict[bytes, list[str]]:
+    """Sample ids by the fingerprint of their measured rows, from ``init``; a study made before there were any has its
+    truth opened for it, with a line in the ledger."""
+    path = folder.path("plan", MARKS)
+    if path.exists():
+        return load_marks(path, [str(s) for s in folder.samples.index])
+    return study_fingerprints(folder.store, HeldOutTruth(folder).open("row_marks"))
+
+
+def unfinished_look(folder: StudyFolder) -> Entry | None:
+    """The last look, when no sealed result came of it."""
+    last, sealed = None, -1
+    for entry in folder.ledger.entries():
+        if entry.kind == LOOK:
+            last = entry
+        elif entry.kind == SEALED and entry.facts["step"] == "verdict":
+            sealed = entry.index
+    return last if last is not None and last.index > sealed else None
+
+
+def require_sealed_verdict(folder: StudyFolder) -> None:
+    """Refuse results of the test that are not those that were sealed when they were written.
+
+    Raises
+    ------
+    InputError
+        The verdict was interrupted; running it again finishes the same look.
+    CorruptionError
+        They were changed since.
+    """
+    wrong = unsealed_results(folder)
+    if not wrong:
+        return
+    look = unfinished_look(folder)
+    if look is not None:
+        raise InputError(
+            f"The verdict of {look.time} was interrupted before its results were sealed, so {', '.join(wrong)} cannot "
+            f"be told from edited ones. Run `pertstack verdict {folder.root}` again: it is the same look and is not "
+            "counted twice."
+        )
+    raise CorruptionError(
+        f"{', '.join(wrong)} in {folder.results} changed after the verdict had sealed them. `pertstack audit "
+        f"{folder.root}` shows what changed. Restore the files from a copy."
+    )
+
+
+def unsealed_results(folder: StudyFolder) -> list[str]:
+    """Names of result files of the verdict that are not as last sealed; none in a study that never was sealed."""
+    entries = folder.ledger.of_kind(SEALED)
+    if not entries:
+        folder.ledger.require_whole()  # none, or cut to where there were none
+        return []
+    seals = [e for e in entries if e.facts["step"] == "verdict"]
+    known = dict(seals[-1].facts["files"]) if seals else {}
+    there = [n for n in VERDICT_RESULTS if (folder.results / n).exists()]
+    return [n for n in there if _sha256(folder.results / n) != known.get(f"results/{n}")]
+
+
+def look_findings(folder: StudyFolder) -> list[Finding]:
+    """What the audit says of a look that was interrupted."""
+    try:
+        look, wrong = unfinished_look(folder), unsealed_results(folder)
+    except StackingError:
+        return []  # a broken ledger has separate findings
+    if look is None:
+        return []
+    said = f" {', '.join(wrong)} cannot be told from edited files." if wrong else ""
+    text = f"The look of {look.time} was interrupted before its results were sealed.{said} `pertstack verdict "
+    text += f"{folder.root}` finishes it, with the same weights and plan, and does not count it again."
+    severity: Literal["error", "warning"] = "error" if wrong else "warning"
+    return [Finding(severity, "look_unfinished", text, where=str(folder.path("ledger.jsonl")))]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
