@@ -87,10 +87,13 @@ class CrossConformal:
             raise InputError(f"The level of an interval is {level}; give a share between 0 and 1, such as 0.9.")
         mine = self.lists.get(cell_line)
         used = list(mine.items()) if mine is not None else [x for m in self.lists.values() for x in m.items()]
-        centres = [prediction[fold] if isinstance(prediction, Mapping) else prediction for fold, _ in used]
         values, upto = _stack([r for _, r in used])
         rank = math.ceil(level * (sum(r.n for _, r in used) + 1) - 1e-9)
-        mu = np.stack([np.asarray(c, dtype=np.float64) for c in centres])
+        if not isinstance(prediction, Mapping):
+            reach = _reach(values, upto, rank)  # the same on both sides
+            middle = np.asarray(prediction, dtype=np.float64)
+            return (middle - reach).astype(np.float32), (middle + reach).astype(np.float32)
+        mu = np.stack([np.asarray(prediction[fold], dtype=np.float64) for fold, _ in used])
         hi, lo = np.empty(mu.shape[1:]), np.empty(mu.shape[1:])
         _upper(mu, values, upto, rank, hi)
         _upper(-mu, values, upto, rank, lo)
@@ -267,7 +270,7 @@ def coverage_to_json(table: pd.DataFrame, level: float) -> dict[str, Any]:
 def _judged(
     source: BlockSource, combine: Combine, references: References, conformal: CrossConformal, level: float, memory: int
 ) -> Iterator[tuple[str, Array, Array, Array]]:
-    for tile, treated in iter_tiles(source, references, memory):
+    for tile, treated in iter_tiles(source, references, memory, extra_layers=8):
         prediction = _centre(combine, tile)
         lo, hi = conformal.intervals(tile.block.cell_line, prediction, level)
         yield tile.block.cell_line, (treated >= lo) & (treated <= hi), hi - lo, np.isfinite(prediction)
@@ -283,6 +286,13 @@ def _stack(lists: list[SortedResiduals]) -> tuple[Array, Array]:
         upto[k] = r.n
         upto[k, : len(r.values)] = r.upto
     return values, upto
+
+
+def _reach(values: Array, upto: Array, rank: int) -> Array:
+    """Half the width (1, n_genes) of intervals that have one centre: no row needs a search of its own."""
+    reach = np.empty((1, values.shape[2]))
+    _upper(np.zeros((len(values), 1, values.shape[2])), values, upto, rank, reach)
+    return reach
 
 
 @kernel

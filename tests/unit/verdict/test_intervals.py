@@ -15,6 +15,7 @@ from pertstack._base.errors import InputError
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.references import References
 from pertstack.reduce.scoring.mixtures import single
+from pertstack.verdict import coverage
 from pertstack.verdict.coverage import (
     CrossConformal,
     SortedResiduals,
@@ -40,6 +41,35 @@ def test_ends_equal_a_plain_loop(seed, sizes, level):
             mine = [float(centres[k][i, g]) for k in centres]
             expected = cv_plus(mine, [[float(x) for x in r[:, g]] for r in residuals], level)
             assert (lo[i, g], hi[i, g]) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.lists(st.integers(1, 30), min_size=1, max_size=4), st.booleans())
+def test_one_centre_gives_the_ends_of_the_same_centre_for_every_fold(seed, sizes, coarse):
+    rng = np.random.default_rng(seed)
+    residuals = [rng.normal(size=(n, 3)).astype(np.float32) for n in sizes]
+    if coarse:  # equal residuals within and between folds
+        residuals = [np.round(r * 2) / 2 for r in residuals]
+    centre = np.round(rng.normal(size=(4, 3)) * 64).astype(np.float32) / 64
+    centre[1, 2] = np.nan
+    conformal = CrossConformal({"A": {k: SortedResiduals.of(r) for k, r in enumerate(residuals)}})
+    by_fold = conformal.intervals("A", dict.fromkeys(range(len(sizes)), centre), 0.8)
+    for one, each in zip(conformal.intervals("A", centre, 0.8), by_fold, strict=True):
+        np.testing.assert_array_max_ulp(one, each, maxulp=1)
+
+
+def test_one_centre_is_searched_for_once_a_gene_whatever_the_rows(monkeypatch):
+    searched = []
+    search = coverage._upper
+
+    def counted(mu, *rest):
+        searched.append(mu.shape[1])
+        search(mu, *rest)
+
+    monkeypatch.setattr(coverage, "_upper", counted)
+    conformal = CrossConformal({"A": {0: SortedResiduals.of(np.ones((20, 2), dtype=np.float32))}})
+    conformal.intervals("A", np.zeros((500, 2), dtype=np.float32))
+    assert sum(searched) <= 2
 
 
 def test_thinning_only_widens_and_little():
