@@ -27,7 +27,14 @@ def shell_lines(text: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def test_readme_commands_run_in_the_order_printed(tmp_path: Path):
+def shown_in_the_tutorial() -> str:
+    """What the tutorial prints under `pertstack evaluate`."""
+    page = (ROOT / "docs" / "tutorials" / "outside-models.md").read_text(encoding="utf-8")
+    return page.split("```text\n")[1].split("```")[0]
+
+
+def test_readme_commands_run_in_the_order_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "100")
     script = ROOT / "docs" / "tutorials" / "perturb_seq_files.py"
     assert script.name in (ROOT / "README.md").read_text()
     subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True, timeout=300)
@@ -39,6 +46,8 @@ def test_readme_commands_run_in_the_order_printed(tmp_path: Path):
             continue  # ten minutes; `make demo` is the same command
         done = pertstack(*shlex.split(line)[1:], cwd=tmp_path)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        if line.startswith("pertstack evaluate"):
+            assert done.stdout.split() == shown_in_the_tutorial().split()
 
 
 def test_make_targets_of_the_readme_exist():
