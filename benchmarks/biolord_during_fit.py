@@ -17,7 +17,8 @@ from torch import Tensor
 
 from pertstack.data import FitRows
 from pertstack.data.rows import Float32, PredictRows
-from pertstack.fit.torch.inputs import Batch, Encoder
+from pertstack.fit.torch.batches import Batch
+from pertstack.fit.torch.inputs import Encoder
 from pertstack.fit.torch.network import Sizes, update
 from pertstack.fit.torch.networks.biolord import Biolord, BiolordNetwork
 

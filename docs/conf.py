@@ -62,7 +62,7 @@ def write_cli_page(app: Sphinx) -> None:
         sys.executable,
         "-m",
         "typer",
-        "pertstack.cli.steps",
+        "pertstack.cli.entry",
         "utils",
         "docs",
         "--name",

@@ -1,6 +1,6 @@
 """``python -m pertstack`` is the command ``pertstack``."""
 
-from pertstack.cli.steps import main
+from pertstack.cli.entry import main
 
 if __name__ == "__main__":
     main()

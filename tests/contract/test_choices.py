@@ -10,7 +10,7 @@ import typer
 
 import pertstack as ps
 from pertstack._base.errors import UnknownNameError
-from pertstack.cli.steps import app
+from pertstack.cli.entry import app
 from pertstack.study.choices import StudyChoices, listed
 
 

@@ -61,7 +61,7 @@ class Blocked:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Blocked())
-import pertstack, pertstack.cli.steps
+import pertstack, pertstack.cli.entry
 pertstack.Study, pertstack.stack
 from pertstack.fit.registry import list_models
 assert len(list_models()) > 8
@@ -77,7 +77,7 @@ SLOW = {"anndata", "dask", "matplotlib", "narwhals", "numba", "rdkit", "scipy", 
 @pytest.mark.parametrize(
     ("code", "not_imported"),
     [
-        ("from pertstack.cli.steps import app; app(['--help'], standalone_mode=False)", SLOW | {"numpy", "pandas"}),
+        ("from pertstack.cli.entry import app; app(['--help'], standalone_mode=False)", SLOW | {"numpy", "pandas"}),
         ("import pertstack; pertstack.stack, pertstack.Study, pertstack.Leaderboard", SLOW),
     ],
 )

@@ -24,7 +24,7 @@ def pertstack(*words: object, cwd: Path | None = None) -> subprocess.CompletedPr
     A process of its own takes seconds to load what is loaded here already; ``fresh_pertstack`` starts one.
     """
     from pertstack._base.machine.progress import show_progress
-    from pertstack.cli.steps import main
+    from pertstack.cli.entry import main
 
     out, err, before = io.StringIO(), io.StringIO(), (sys.argv, Path.cwd())
     code: object = 0

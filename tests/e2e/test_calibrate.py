@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import pertstack as ps
 from pertstack._base.errors import UnknownNameError
-from pertstack.cli.steps import app
+from pertstack.cli.entry import app
 from pertstack.data import SimulationConfig, simulate_to_file
 from pertstack.design.analysis_plan import locked_plan
 from pertstack.reduce.scoring.calibration import AUTO_ORDER

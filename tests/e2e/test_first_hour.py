@@ -16,7 +16,7 @@ import typer.main
 from typer.testing import CliRunner
 
 import pertstack as ps
-from pertstack.cli.steps import app
+from pertstack.cli.entry import app
 from pertstack.data import SimulationConfig, simulate_to_file
 from pertstack.stacking.registry import COMBINERS
 

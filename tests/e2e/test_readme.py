@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pertstack.cli.steps import app
+from pertstack.cli.entry import app
 
 from .conftest import pertstack
 

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 import pertstack as ps
-from pertstack.cli.steps import main
+from pertstack.cli.entry import main
 from pertstack.study.study import Study
 
 N_DRUGS, GENES = 40, [f"g{i:02d}" for i in range(30)]

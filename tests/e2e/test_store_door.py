@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pertstack.cli.steps import main
+from pertstack.cli.entry import main
 
 from .conftest import ok
 

@@ -175,7 +175,7 @@ def test_sums_of_cells_made_elsewhere_are_samples(tmp_path):
 def test_init_says_how_many_samples_were_made_of_how_many_cells(tmp_path, capsys):
     from typer.testing import CliRunner
 
-    from pertstack.cli.steps import app
+    from pertstack.cli.entry import app
 
     path, _, _ = perturb_seq(tmp_path)
     done = CliRunner().invoke(app, ["init", str(tmp_path / "study"), "--data", str(path), "--folds", "2"])

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import pertstack as ps
 from pertstack._base.errors import InputError, IntegrityError, MisalignedError
-from pertstack.cli.steps import app
+from pertstack.cli.entry import app
 from pertstack.verdict.ranking import UNSEEN
 
 GENES = [f"GENE{i:02d}" for i in range(40)]

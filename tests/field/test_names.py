@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pertstack._base.errors import InputError
-from pertstack.cli.steps import app
+from pertstack.cli.entry import app
 from pertstack.data import build_side
 from pertstack.data.readers.columns.genes import other_names
 from pertstack.data.readers.columns.tuple_labels import part_label

@@ -24,7 +24,7 @@ from pertstack._base.digests import with_own_digest
 from pertstack._base.files import read_json, write_json
 from pertstack._base.findings import Finding
 from pertstack._base.fingerprints import fingerprint
-from pertstack.cli.steps import app
+from pertstack.cli.entry import app
 from pertstack.data import SimulationConfig, simulate_to_file
 from pertstack.study.audit.audit import audit_study, folder_to_audit
 

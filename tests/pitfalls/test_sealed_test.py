@@ -12,7 +12,7 @@ import pytest
 
 import pertstack as ps
 from pertstack._base.errors import CorruptionError, InputError, MissingFileError, StackingError
-from pertstack.cli.steps import main
+from pertstack.cli.entry import main
 from pertstack.predictions.store.sealed import SealedStore
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.study.outputs.for_the_paper import METHODS

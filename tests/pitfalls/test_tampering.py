@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import pertstack as ps
-from pertstack.cli.steps import app
+from pertstack.cli.entry import app
 
 
 def findings(study: ps.Study, *options: str) -> list[dict]:

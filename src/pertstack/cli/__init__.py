@@ -3,6 +3,6 @@
 
 def main() -> None:
     """Run ``pertstack``; the console script calls this."""
-    from pertstack.cli.steps import main as run
+    from pertstack.cli.entry import main as run
 
     run()

@@ -1,4 +1,4 @@
-"""Commands that make data and studies: demo, simulate, init."""
+"""Commands that make data and studies: demo, simulate, init; and the list of base models."""
 
 from __future__ import annotations
 
@@ -126,3 +126,14 @@ def init(
         out(asked_table(rows))
     say_findings(made.findings())
     out(made.describe())
+
+
+@app.command()
+def models(study: Annotated[Path | None, typer.Argument(help="Say which could run on this study.")] = None) -> None:
+    """List the base models with their needs.
+
+    Example:  pertstack models
+    """
+    from pertstack.cli.models_table import models_table
+
+    out(models_table(study))

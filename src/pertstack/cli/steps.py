@@ -1,28 +1,15 @@
-"""The door: one thin command per step. Results go to standard output, progress and warnings to standard error.
-
-Exit codes: 0 done; 2 wrong usage or bad input; 3 refused for integrity; 1 a defect of ours.
-"""
+"""Commands on the way to a verdict: fit, add, reduce, stack, calibrate, plan, verdict, report, run."""
 
 from __future__ import annotations
 
-import errno
-import sys
-import traceback
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import Annotated
 
 import typer
 
-import pertstack._base.machine.allocator
-import pertstack.cli.making  # its commands come first
-from pertstack._base.errors import StackingError
-from pertstack._base.files import storage_error
-from pertstack._base.machine.progress import show_progress
 from pertstack._base.shown import count_of
-from pertstack._base.version import __version__
 from pertstack.cli.terminal import (
-    USAGE_ERROR,
     Address,
     AsJson,
     Engine,
@@ -41,27 +28,6 @@ from pertstack.cli.terminal import (
     show_board,
     split_names,
 )
-
-
-@app.callback(invoke_without_command=True)
-def _common(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-) -> None:
-    if version:
-        typer.echo(f"pertstack {__version__}")
-        raise typer.Exit
-
-
-@app.command()
-def models(study: Annotated[Path | None, typer.Argument(help="Say which could run on this study.")] = None) -> None:
-    """List the base models with their needs.
-
-    Example:  pertstack models
-    """
-    from pertstack.cli.models_table import models_table
-
-    out(models_table(study))
 
 
 @app.command()
@@ -343,36 +309,3 @@ def run(
     say_stacked(opened)
     show_board(opened)
     out(f"Report: {opened.folder.report}")
-
-
-import pertstack.cli.answers  # noqa: E402  (its commands come after these)
-import pertstack.cli.evaluate  # noqa: E402, F401
-
-
-def main() -> None:
-    """Entry point: our errors become a message and an exit code, never a traceback (unless --debug)."""
-    debug = "--debug" in sys.argv
-    show_progress(True)
-    try:
-        code = app(standalone_mode=False)
-        if code == 130:  # how typer reports Ctrl-C
-            raise KeyboardInterrupt
-        sys.exit(code if isinstance(code, int) else 0)
-    except USAGE_ERROR as error:
-        error.show()
-        sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        say("Interrupted. What was finished is kept; run the same command again to go on.")
-        sys.exit(130)
-    except StackingError as error:
-        if debug:
-            traceback.print_exc()
-        say(f"Error: {error if error.args else type(error).__name__}")
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
-            raise
-        if debug:
-            traceback.print_exc()
-        say(f"Error: {storage_error(error, Path(str(error.filename or 'the study')))}")
-        sys.exit(2)

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pertstack.fit.torch.inputs import Batch
+from pertstack.fit.torch.batches import Batch
 from pertstack.fit.torch.layers import Gate, GeneHead, mix, mlp
 from pertstack.fit.torch.network import Sizes
 from pertstack.fit.torch.networks.biolord import BiolordNetwork

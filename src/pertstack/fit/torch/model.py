@@ -19,11 +19,13 @@ from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.fit.base import Needs
 from pertstack.fit.inner_split import inner_split
 from pertstack.fit.torch import NEEDS
+from pertstack.fit.torch.batches import Batch, Index, Table
 from pertstack.fit.torch.checkpoint import Identity, fit_identity
 from pertstack.fit.torch.framework import Tensor, torch
-from pertstack.fit.torch.inputs import Batch, Encoder, Index, Table
+from pertstack.fit.torch.inputs import Encoder, refuse_not_finite
+from pertstack.fit.torch.make_settings import make_settings
 from pertstack.fit.torch.network import Network, Sizes, autocast, hide, update
-from pertstack.fit.torch.settings import SETTINGS, Settings, make_settings
+from pertstack.fit.torch.settings import SETTINGS, Settings
 from pertstack.fit.torch.trainer import Curve, Job, explained, pick_device, torch_session, train
 
 PREDICT_ROWS = 128
@@ -168,7 +170,7 @@ class TorchModel:
         if rows.n_samples < 2:
             raise InputError(f"{self.name} was given {rows.n_samples} fit row(s); a network needs at least 2.")
         started, s = time.monotonic(), self.settings
-        _refuse_not_finite(rows, self.name)
+        refuse_not_finite(rows, self.name)
         seed, split_rng = int(rng.integers(2**62)), np.random.default_rng(rng.integers(2**62))
         self.device = pick_device(s.device)
         with torch_session(self.device, s.threads, seed), explained(self.name, s):
@@ -240,9 +242,8 @@ class TorchModel:
         fit, held = everyone, everyone[:0]
         if s.validation_share > 0 and len(np.unique(rows.group.astype(str))) > 1:
             inside, outside = inner_split(rows, s.validation_share, rng)
-            fit, held = np.flatnonzero(inside), np.flatnonzero(outside)
-            if len(fit) < 2:
-                fit, held = everyone, everyone[:0]
+            if inside.sum() >= 2:
+                fit, held = np.flatnonzero(inside), np.flatnonzero(outside)
         generator = torch.Generator().manual_seed(seed)
         optimisers = self.optimisers(net)
         identity: Identity | None = None
@@ -278,13 +279,12 @@ class TorchModel:
         n_genes = table.control.shape[1]
         if self.per_gene and 0 < s.genes_per_step < n_genes:
             genes = torch.randperm(n_genes, generator=generator)[: s.genes_per_step]
-        batch = table.batch(part, device, genes)
-        return hide(batch, s, generator)
+        return hide(table.batch(part, device, genes), s, generator)
 
     def _run(self, rows: PredictRows, function: Callable[[Batch], Tensor], width: int | None) -> Float32:
         """Apply to all rows in padded batches of one size, in evaluation mode."""
         encoder, net = self._fitted()
-        _refuse_not_finite(rows, self.name)
+        refuse_not_finite(rows, self.name)
         table = self.encode(encoder, rows)
         net.eval()
         out: Float32 | None = None if width is None else np.empty((table.n, width), dtype=np.float32)
@@ -298,24 +298,3 @@ class TorchModel:
                 out = np.empty((table.n, values.shape[1]), dtype=np.float32) if out is None else out
                 out[part] = values
         return np.empty((0, width or 0), dtype=np.float32) if out is None else out
-
-
-def _not_finite(values: Float32, rows_at_once: int = 4096) -> Index:
-    """Positions of rows with a NaN or an infinite value."""
-    starts = range(0, len(values), rows_at_once)
-    return np.concatenate(
-        [np.zeros(0, np.int64)]
-        + [a + np.flatnonzero(~np.isfinite(values[a : a + rows_at_once]).all(axis=1)) for a in starts]
-    )
-
-
-def _refuse_not_finite(rows: PredictRows, model: str) -> None:
-    bad = _not_finite(rows.control)
-    if isinstance(rows, FitRows):
-        bad = np.union1d(bad, _not_finite(rows.treated))
-    if len(bad):
-        raise InputError(
-            f"{len(bad):,} of {rows.n_samples:,} rows hold NaN or infinite values "
-            f"({first_few(rows.sample_ids[bad], 5)}); {model} cannot learn from or predict them. Leave them out or "
-            "mend them."
-        )

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pertstack.fit.torch.batches import Batch
 from pertstack.fit.torch.framework import Tensor, nn, torch
-from pertstack.fit.torch.inputs import Batch
 from pertstack.fit.torch.settings import Settings
 
 

@@ -19,9 +19,9 @@ import numpy as np
 
 from pertstack._base.errors import InputError, ModelFailedError
 from pertstack._base.machine.progress import track
+from pertstack.fit.torch.batches import Batch, Index
 from pertstack.fit.torch.checkpoint import Identity, read_checkpoint, write_checkpoint
 from pertstack.fit.torch.framework import Tensor, nn, torch
-from pertstack.fit.torch.inputs import Batch, Index
 from pertstack.fit.torch.settings import Settings
 
 Curve = list[dict[str, float]]

@@ -19,8 +19,9 @@ import numpy as np
 from xxhash import xxh3_128_digest
 
 from pertstack.data.rows import FitRows
+from pertstack.fit.torch.batches import Batch, Index, Table
 from pertstack.fit.torch.framework import Tensor, nn, torch
-from pertstack.fit.torch.inputs import Batch, Encoder, Index, Table
+from pertstack.fit.torch.inputs import Encoder
 from pertstack.fit.torch.model import PREDICT_ROWS, TorchModel
 from pertstack.fit.torch.network import Network, Sizes, autocast
 from pertstack.fit.torch.settings import BiolordSettings

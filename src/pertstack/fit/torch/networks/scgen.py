@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pertstack.data.rows import FitRows, PredictRows
+from pertstack.fit.torch.batches import Batch, Index, Table
 from pertstack.fit.torch.framework import Tensor, nn, torch
-from pertstack.fit.torch.inputs import Batch, Encoder, Index, Table
+from pertstack.fit.torch.inputs import Encoder
 from pertstack.fit.torch.layers import mlp
 from pertstack.fit.torch.model import PREDICT_ROWS, TorchModel
 from pertstack.fit.torch.network import Network, Sizes

@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from pertstack.data.rows import FitRows
+from pertstack.fit.torch.batches import Batch
 from pertstack.fit.torch.framework import Tensor, nn, torch
-from pertstack.fit.torch.inputs import Batch, Encoder
+from pertstack.fit.torch.inputs import Encoder
 from pertstack.fit.torch.layers import Gate, mix, mlp
 from pertstack.fit.torch.model import TorchModel
 from pertstack.fit.torch.network import Network, Sizes

@@ -1,0 +1,67 @@
+"""The door: one thin command per step. Results go to standard output, progress and warnings to standard error.
+
+Exit codes: 0 done; 2 wrong usage or bad input; 3 refused for integrity; 1 a defect of ours.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import pertstack._base.machine.allocator  # noqa: F401  before anything imports pyarrow
+from pertstack._base.errors import StackingError
+from pertstack._base.files import storage_error
+from pertstack._base.machine.progress import show_progress
+from pertstack._base.version import __version__
+
+from pertstack.cli import making, steps, answers, evaluate  # isort: skip
+from pertstack.cli.terminal import USAGE_ERROR, app, say
+
+COMMANDS = (making, steps, answers, evaluate)
+"""The files of commands, imported in the order in which ``--help`` lists them."""
+
+__all__ = ["COMMANDS", "app", "main"]
+
+
+@app.callback(invoke_without_command=True)
+def _common(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"pertstack {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: our errors become a message and an exit code, never a traceback (unless --debug)."""
+    debug = "--debug" in sys.argv
+    show_progress(True)
+    try:
+        code = app(standalone_mode=False)
+        if code == 130:  # how typer reports Ctrl-C
+            raise KeyboardInterrupt
+        sys.exit(code if isinstance(code, int) else 0)
+    except USAGE_ERROR as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        say("Interrupted. What was finished is kept; run the same command again to go on.")
+        sys.exit(130)
+    except StackingError as error:
+        if debug:
+            traceback.print_exc()
+        say(f"Error: {error if error.args else type(error).__name__}")
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
+            raise
+        if debug:
+            traceback.print_exc()
+        say(f"Error: {storage_error(error, Path(str(error.filename or 'the study')))}")
+        sys.exit(2)
