@@ -12,7 +12,7 @@ test suite test-all laws: export OMP_NUM_THREADS := 1
 test suite test-all laws: export OPENBLAS_NUM_THREADS := 1
 test suite test-all laws: export MKL_NUM_THREADS := 1
 
-.PHONY: help setup demo test suite test-all laws processors docs axe package matrix lint types bench worlds zoo judges calibration mutants clean
+.PHONY: help setup demo test suite test-all laws processors docs linkcheck axe package matrix lint types bench worlds zoo judges calibration mutants clean
 
 help:
 	@echo "make setup     the environment alone; .venv/bin/pertstack works afterwards"
@@ -22,6 +22,7 @@ help:
 	@echo "make laws      every law on 2,000 new random examples (LAW_EXAMPLES=N); before an issue is called done"
 	@echo "make processors  the tests that hang on rounding, with other vector units, kernels and thread counts"
 	@echo "make docs      the documentation site in docs/_build; warnings are errors"
+	@echo "make linkcheck every link of the site that leaves it; needs a network (links between pages are in make test)"
 	@echo "make package   wheel and sdist, built and installed alone in an empty folder"
 	@echo "make matrix    the quick tests under every Python from 3.11 to 3.14 that is here"
 	@echo "make bench | worlds | zoo | judges | calibration | mutants    what stands behind the docs"
@@ -58,6 +59,9 @@ axe: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+linkcheck: $(STAMP)
+	$(BIN)/python -m sphinx --keep-going -q -b linkcheck docs docs/_build/linkcheck
 
 package: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow tests/e2e/test_package.py

@@ -40,6 +40,10 @@ html_theme_options = {
     "footer_end": [],
 }
 nitpicky = False
+linkcheck_timeout = 20
+linkcheck_retries = 2
+linkcheck_rate_limit_timeout = 60.0
+linkcheck_allowed_redirects = {r"https://doi\.org/.*": r"https://.*"}  # a DOI is meant to lead elsewhere
 
 
 class CodeCell(Directive):

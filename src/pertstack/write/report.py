@@ -22,7 +22,7 @@ from pertstack.verdict.boards.board import Leaderboard
 from pertstack.verdict.gain.in_words import MEANINGS
 from pertstack.verdict.gain.parts import Decomposition
 from pertstack.verdict.words import interval, number
-from pertstack.write import figures
+from pertstack.write import advice, figures
 from pertstack.write.explain import explain
 from pertstack.write.forest import forest
 from pertstack.write.report_input import CITATIONS, ReportInput, question_of
@@ -65,6 +65,7 @@ def render(content: ReportInput, *, template: str = "report.html.j2", **more: An
         facts=_facts,
         strata=_strata_lines(content.verdict.decomposition),
         probes=probe_table(content.probes or ()),
+        advice=advice,
         together=together_table(board.several),
         decision=content.verdict.decision,
         light_words=content.verdict.decision.light_words,

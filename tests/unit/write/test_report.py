@@ -242,10 +242,10 @@ def test_probes_are_a_table_of_models_and_accusations_keep_their_words():
         Finding("error", "too_good", "biolord predicts noise.", where="biolord"),
     ]
     table = probe_table(probes)
-    assert table.probes == ("too good", "replicate noise")
+    assert table.probes == ("too_good", "replicate_noise")
     assert {m: {p: o.word for p, o in c.items()} for m, c in table.cells.items()} == {
-        "transigen": {"too good": "passed", "replicate noise": "not applicable"},
-        "biolord": {"too good": "error"},
+        "transigen": {"too_good": "passed", "replicate_noise": "not applicable"},
+        "biolord": {"too_good": "error"},
     }
     page = render(full_input(probes=probes))
     assert "biolord predicts noise." in page and 'title="Could not be tested: no replicates."' in page

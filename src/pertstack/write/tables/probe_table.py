@@ -1,6 +1,6 @@
 """Leak probes of every model as one small table: a line a model, a column a probe. Accusations keep their words.
 
-Findings come from ``verdict/``; a code is the name of a probe and an outcome, as in ``too_good_passed``.
+Findings come from ``verdict/``; a code is the name of a probe and an outcome, as in ``too_good_passed``, or an accusation.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pertstack._base.findings import Finding
-
-OUTCOMES = ("_passed", "_found", "_missing", "_unclear", "_not_applicable")
-"""Endings of a code that tell how a probe went; a code without one is an accusation in itself."""
+from pertstack.write.advice import probe_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +35,9 @@ def probe_table(findings: Sequence[Finding]) -> ProbeTable:
     cells: dict[str, dict[str, Outcome]] = {}
     probes: dict[str, None] = {}
     for finding in findings:
-        probe, word = _split(finding.code)
+        probe, word = probe_of(finding.code)
         probes[probe] = None
         cells.setdefault(finding.where, {})[probe] = Outcome(
             word or finding.severity, finding.severity, finding.message
         )
     return ProbeTable(tuple(probes), cells, tuple(f for f in findings if f.severity != "note"))
-
-
-def _split(code: str) -> tuple[str, str]:
-    """Probe and outcome in words, of a code: ("fold fingerprint", "found")."""
-    for ending in OUTCOMES:
-        if code.endswith(ending):
-            return code.removesuffix(ending).replace("_", " "), ending.replace("_", " ").strip()
-    return code.replace("_", " "), ""
