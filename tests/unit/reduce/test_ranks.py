@@ -42,6 +42,29 @@ def test_differences_that_float32_rounds_together_keep_their_order(shared):
     np.testing.assert_array_equal(ranks_of(values, reference), rankdata(exact, axis=1))
 
 
+@pytest.mark.parametrize("spread", ["two heaps", "one far away", "exponents", "a step"])
+def test_rows_that_no_guess_of_their_spread_fits_are_ranked_all_the_same(spread):
+    rng = np.random.default_rng(3)
+    n = 3000
+    fine = rng.normal(0, 1e-6, (6, n))
+    rows = {
+        "two heaps": np.where(rng.random((6, n)) < 0.5, -1.0, 1.0) + fine,
+        "one far away": np.where(np.arange(n) == 7, 1e30, fine),
+        "exponents": rng.normal(size=(6, n)) * 10.0 ** rng.integers(-20, 20, (6, n)),
+        "a step": np.where(np.arange(n) < 5, np.arange(n), 3 + fine),
+    }[spread].astype(np.float32)
+    nothing = np.zeros((1, n), dtype=np.float32)
+    np.testing.assert_array_equal(ranks_of(rows, nothing), rankdata(rows, axis=1))
+
+
+def test_a_row_with_nan_disturbs_no_other():
+    values = profiles()[6:12]
+    values[2, ::3] = np.nan
+    nothing = np.zeros((1, values.shape[1]), dtype=np.float32)
+    whole = [0, 1, 3, 4, 5]
+    np.testing.assert_array_equal(ranks_of(values, nothing)[whole], rankdata(values[whole], axis=1))
+
+
 def test_spearman_is_scipys_and_zero_for_a_constant():
     rng = np.random.default_rng(2)
     truth, prediction = (np.round(rng.normal(0, 3, (20, 300))).astype(np.float32) for _ in range(2))

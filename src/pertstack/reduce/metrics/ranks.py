@@ -1,7 +1,9 @@
 """Ranks of the genes of a row, and Spearman's correlation from them.
 
-A row is sorted by its differences rounded to float32, whose bits a radix sort takes as numbers: several times faster
-than comparing. The few that rounding makes equal are then put in order by the differences themselves.
+A row is dealt into buckets by a guess at how its differences are spread, and what the guess left out of order is put
+right by insertion, which compares the differences themselves. Where the guess is poor (most differences in few
+buckets), the bits of the differences rounded to float32 are sorted digit by digit, and the few that rounding makes
+equal by the differences.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import numpy as np
 from pertstack._base.machine.compiled import kernel
 
 _DIGITS, _VALUES = 3, 2048  # eleven bits at a time
+_BUCKETS = 2  # per gene
+_MOVES = 16  # per gene: with more, insertion takes longer than sorting by digits
 
 
 @kernel
@@ -46,11 +50,11 @@ def _sort_exactly(values, order):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _ranks_of_row(profile, reference, exact, rough, keys, order, spare, counts, out):  # type: ignore[no-untyped-def]
-    """Mean ranks from 1 of profile - reference (n_genes,) into out; the rest is workspace."""
-    n = profile.shape[0]
+def _radix_row(exact, values, order, spare):  # type: ignore[no-untyped-def]
+    """Order (n,) of exact (n,), and its values in that order, by digits."""
+    n = exact.shape[0]
+    rough, keys = np.empty(n, dtype=np.float32), np.empty(n, dtype=np.uint32)
     for g in range(n):
-        exact[g] = np.float64(profile[g]) - np.float64(reference[g])
         rough[g] = exact[g]
     bits = rough.view(np.uint32)
     top = np.uint32(0x80000000)
@@ -59,7 +63,7 @@ def _ranks_of_row(profile, reference, exact, rough, keys, order, spare, counts, 
             keys[g] = top  # of either sign
         else:
             keys[g] = ~bits[g] if bits[g] & top else bits[g] | top
-    _radix_order(keys, order, spare, counts)
+    _radix_order(keys, order, spare, np.empty((_DIGITS, _VALUES), dtype=np.int64))
     i = 0
     while i < n:
         j = i + 1
@@ -68,14 +72,66 @@ def _ranks_of_row(profile, reference, exact, rough, keys, order, spare, counts, 
         if j - i > 1:
             _sort_exactly(exact, order[i:j])
         i = j
-    i = 0
-    while i < n:
-        j = i
-        while j + 1 < n and exact[order[j + 1]] == exact[order[i]]:
-            j += 1
-        for q in range(i, j + 1):
-            out[order[q]] = 0.5 * (i + j) + 1.0
-        i = j + 1
+    for i in range(n):
+        values[i] = exact[order[i]]
+
+
+@kernel
+def _deal(exact, values, order, bucket, counts):  # type: ignore[no-untyped-def]
+    """Put exact (n,) nearly in order, into values and order; False where one bucket would hold all."""
+    n, last = exact.shape[0], counts.shape[0] - 1
+    total, spread = 0.0, 0.0
+    for g in range(n):
+        total += exact[g]
+    middle = total / n
+    for g in range(n):
+        spread += abs(exact[g] - middle)
+    if not (spread > 0.0 and np.isfinite(spread)):
+        return False
+    centre, scale, half = np.float32(middle), np.float32(spread / n), np.float32(0.5 * last)
+    for g in range(n):  # x / (1 + |x|) is near the distribution of what has a peak and long tails
+        x = np.float32(exact[g]) - centre
+        share = x / (scale + abs(x)) + np.float32(1.0)
+        bucket[g] = min(max(np.int32(share * half), 0), last - 1) if share == share else 0
+    counts[:] = 0
+    for g in range(n):
+        counts[bucket[g] + 1] += 1
+    for b in range(1, last):
+        counts[b] += counts[b - 1]
+    for g in range(n):
+        at = counts[bucket[g]]
+        counts[bucket[g]] = at + 1
+        values[at] = exact[g]
+        order[at] = g
+    return True
+
+
+@kernel
+def _insert(values, order):  # type: ignore[no-untyped-def]
+    """Put values that are nearly in order into it, and order with them; False where that takes too long."""
+    n = values.shape[0]
+    moves = 0
+    for i in range(1, n):
+        value = values[i]
+        if values[i - 1] > value:
+            gene, j = order[i], i
+            while j > 0 and values[j - 1] > value:
+                values[j], order[j] = values[j - 1], order[j - 1]
+                j -= 1
+            values[j], order[j] = value, gene
+            moves += i - j
+            if moves > _MOVES * n:
+                return False
+    return True
+
+
+@kernel
+def _sort_row(profile, reference, exact, values, order, bucket, counts):  # type: ignore[no-untyped-def]
+    """Sort profile - reference (n_genes,) into values, its genes into order; the rest is workspace."""
+    for g in range(profile.shape[0]):
+        exact[g] = np.float64(profile[g]) - np.float64(reference[g])
+    if not (_deal(exact, values, order, bucket, counts) and _insert(values, order)):
+        _radix_row(exact, values, order, bucket)
 
 
 @kernel
@@ -86,32 +142,46 @@ def mean_ranks(profiles, reference, start, stop, out):  # type: ignore[no-untype
     integers up to 2 ** 23 are exact in it.
     """
     n, shared = profiles.shape[1], reference.shape[0] == 1
-    exact, rough, keys = np.empty(n, dtype=np.float64), np.empty(n, dtype=np.float32), np.empty(n, dtype=np.uint32)
-    order, spare = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.int32)
-    counts = np.empty((_DIGITS, _VALUES), dtype=np.int64)
-    for i in range(start, stop):
-        ref = reference[0 if shared else i]
-        _ranks_of_row(profiles[i], ref, exact, rough, keys, order, spare, counts, out[i])
+    exact, values = np.empty(n, dtype=np.float64), np.empty(n, dtype=np.float64)
+    order, bucket = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.int32)
+    counts = np.empty(_BUCKETS * n + 1, dtype=np.int32)
+    for row in range(start, stop):
+        _sort_row(profiles[row], reference[0 if shared else row], exact, values, order, bucket, counts)
+        i = 0
+        while i < n:
+            j = i
+            while j + 1 < n and values[j + 1] == values[i]:
+                j += 1
+            for q in range(i, j + 1):
+                out[row, order[q]] = 0.5 * (i + j) + 1.0
+            i = j + 1
 
 
 @kernel
 def spearman_with(ranks, profiles, reference, start, stop, out):  # type: ignore[no-untyped-def]
     """Correlation of ranks (n, n_genes) with those of profile - reference, rows [start, stop), into out (n,); 0 where
-    either side is constant."""
+    either side is constant. Sums of ranks are exact in float64, in whatever order."""
     n, shared = profiles.shape[1], reference.shape[0] == 1
-    exact, rough, keys = np.empty(n, dtype=np.float64), np.empty(n, dtype=np.float32), np.empty(n, dtype=np.uint32)
-    order, spare = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.int32)
-    counts, mine = np.empty((_DIGITS, _VALUES), dtype=np.int64), np.empty(n, dtype=np.float64)
+    exact, values = np.empty(n, dtype=np.float64), np.empty(n, dtype=np.float64)
+    order, bucket = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.int32)
+    counts = np.empty(_BUCKETS * n + 1, dtype=np.int32)
     middle = 0.5 * (n + 1)
-    for i in range(start, stop):
-        ref = reference[0 if shared else i]
-        _ranks_of_row(profiles[i], ref, exact, rough, keys, order, spare, counts, mine)
-        theirs = ranks[i]
+    for row in range(start, stop):
+        _sort_row(profiles[row], reference[0 if shared else row], exact, values, order, bucket, counts)
+        theirs = ranks[row]
         tt, pp, tp = 0.0, 0.0, 0.0
         for g in range(n):
-            a, b = theirs[g] - middle, mine[g] - middle
+            a = theirs[g] - middle
             tt += a * a
-            pp += b * b
-            tp += a * b
+        i = 0
+        while i < n:
+            j, run = i + 1, theirs[order[i]] - middle
+            while j < n and values[j] == values[i]:
+                run += theirs[order[j]] - middle
+                j += 1
+            b = 0.5 * (i + j - 1) + 1.0 - middle
+            tp += run * b
+            pp += (j - i) * b * b
+            i = j
         scale = np.sqrt(tt * pp)
-        out[i] = tp / scale if scale > 0.0 else 0.0
+        out[row] = tp / scale if scale > 0.0 else 0.0
