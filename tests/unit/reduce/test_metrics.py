@@ -213,6 +213,29 @@ def test_discrimination_matches_a_double_loop(kind, scipy_name):
     np.testing.assert_allclose(discrimination(truth, prediction, kind), discrimination_loop(truth, prediction, measure))
 
 
+@pytest.mark.parametrize(("kind", "scipy_name"), [("l1", "cityblock"), ("l2", "sqeuclidean"), ("cosine", "cosine")])
+def test_discrimination_tells_apart_what_float32_and_matrix_products_cannot(kind, scipy_name):
+    """Equal truths, truths that differ in the tenth digit, silent ones, and numbers that float32 does not hold."""
+    rng = np.random.default_rng(6)
+    truth = rng.normal(size=(70, 600))
+    truth[10:20] = truth[10]
+    truth[20:40] = truth[20] + 1e-10 * rng.normal(size=(20, 600))
+    truth[40:43] = 0.0
+    prediction = truth + rng.normal(0, 1, truth.shape)
+    prediction[20:40] = prediction[20]
+    prediction[50:53] = 0.0
+    measure = {
+        "l1": lambda a, b: np.abs(a - b).sum(),
+        "l2": lambda a, b: ((a - b) ** 2).sum(),
+        "cosine": lambda a, b: 1 - (a @ b / np.sqrt((a @ a) * (b @ b)) if a.any() and b.any() else 0.0),
+    }[kind]
+    expected = discrimination_loop(truth, prediction, measure)
+    np.testing.assert_allclose(discrimination(truth, prediction, kind), expected, atol=1e-12)
+    if kind == "l1":
+        large = discrimination(truth * 1e38, prediction * 1e38, kind)
+        np.testing.assert_allclose(large, discrimination_loop(truth * 1e38, prediction * 1e38, measure), atol=1e-12)
+
+
 def test_discrimination_limits():
     truth = np.random.default_rng(0).normal(size=(6, 10))
     np.testing.assert_array_equal(discrimination(truth, truth, "l1"), 1.0)

@@ -1,4 +1,4 @@
-"""Loops behind the metrics: sums over a gene set, distances. Formulas are in ``definitions.py``.
+"""Loops behind the metrics: sums over a gene set. Formulas are in ``definitions.py``.
 
 Differences are taken in float64 from float32 profiles, so they are exact; centred sums are taken in two passes.
 A reference is an array (n, n_genes) or (1, n_genes): one row for each sample, or one for all.
@@ -132,23 +132,3 @@ def whole_sums(prediction, treated, reference, rows, out):  # type: ignore[no-un
             p[g] = np.float64(prediction[i, g]) - np.float64(ref[g])
         _sums_of(t, p, n_genes, out[at])
 
-
-@kernel
-def profile_distances(truth, prediction, start, stop, out):  # type: ignore[no-untyped-def]
-    """Sums of |t - p|, (t - p)^2 and t p between predictions [start, stop) and every truth, added to out (n, n, 3)."""
-    n, n_genes = truth.shape
-    for low in range(0, n_genes, 512):  # all truths of a run of genes stay in cache
-        high = min(n_genes, low + 512)
-        for i in range(start, stop):
-            p = prediction[i, low:high]
-            for j in range(n):
-                t = truth[j, low:high]
-                l1, l2, dot = 0.0, 0.0, 0.0
-                for g in range(high - low):
-                    d = t[g] - p[g]
-                    l1 += abs(d)
-                    l2 += d * d
-                    dot += t[g] * p[g]
-                out[i, j, 0] += l1
-                out[i, j, 1] += l2
-                out[i, j, 2] += dot

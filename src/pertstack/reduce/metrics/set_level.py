@@ -23,14 +23,14 @@ from pertstack.design.metric_names import Metric, Reference
 from pertstack.predictions.source import BlockSource
 from pertstack.reduce.metrics.banks import banks
 from pertstack.reduce.metrics.effect_level import named_genes
-from pertstack.reduce.metrics.kernels import profile_distances
+from pertstack.reduce.metrics.nearest import Truths
 from pertstack.reduce.read_tiles import iter_tiles, ordered_blocks, samples_of
 from pertstack.reduce.references import References
 from pertstack.reduce.tile import Combine, Tile
 
 MOST_PERTURBATIONS = 4000
 """Beyond this many in one cell line, distances to all others take too long (they grow with the square)."""
-_ROWS = 8
+_ROWS = 64
 _DISTANCE = {"pds_l1": "l1", "pds_cosine": "cosine", "centroid_accuracy": "l2"}
 
 
@@ -56,28 +56,21 @@ def _mid_ranks(t: Float64, p: Float64, distances: Sequence[str], pool: ThreadPoo
     """Discrimination for each distance, (n_distances, n)."""
     n = len(t)
     answer: Float64 = np.full((len(distances), n), np.nan)
-    known = np.asarray(np.isfinite(p).all(axis=1))
-    if n < 2 or not known.any():
+    known = np.flatnonzero(np.isfinite(p).all(axis=1))
+    if n < 2 or not len(known):
         return answer
-    size = [np.sqrt((v * v).sum(axis=1)) for v in (p, t)]
+    truths = Truths(t, distances)
 
-    def ranked(a: int, b: int) -> None:
-        sums = np.zeros((b - a, n, 3))  # prediction, truth, (l1, l2, dot)
-        profile_distances(t, p[a:b], 0, b - a, sums)
-        scale = size[0][a:b, None] * size[1][None, :]
-        cosine = np.divide(sums[:, :, 2], scale, out=np.zeros((b - a, n)), where=scale > 0)
-        for j, name in enumerate(distances):
-            d = {"l1": sums[:, :, 0], "l2": sums[:, :, 1], "cosine": 1.0 - cosine}[name]
-            own = d[np.arange(b - a), np.arange(a, b)][:, None]
-            closer, equal = (d < own).sum(axis=1), (d == own).sum(axis=1)
-            answer[j, a:b] = np.where(known[a:b], 1.0 - (closer + (equal - 1) / 2) / (n - 1), np.nan)
+    def ranked(rows: Any) -> None:
+        closer, equal = truths.nearer(p[rows], rows)
+        answer[:, rows] = 1.0 - (closer + (equal - 1) / 2) / (n - 1)
 
-    cuts = [(a, min(n, a + _ROWS)) for a in range(0, n, _ROWS)]
+    pieces = [known[a : a + _ROWS] for a in range(0, len(known), _ROWS)]
     if pool is None:
-        for a, b in cuts:
-            ranked(a, b)
+        for rows in pieces:
+            ranked(rows)
     else:
-        for done in [pool.submit(ranked, a, b) for a, b in cuts]:
+        for done in [pool.submit(ranked, rows) for rows in pieces]:
             done.result()
     return answer
 
