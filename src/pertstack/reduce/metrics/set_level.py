@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.arrays import Float64
+from pertstack._base.machine.compiled import kernel
 from pertstack._base.digests import keyed_hash64
 from pertstack.design.metric_names import Metric, Reference
 from pertstack.predictions.source import BlockSource
@@ -144,15 +145,16 @@ class _LineMeans:
             in_fold[tile.block.fold] += np.bincount(drug[drug >= 0], minlength=len(where))
             rows.append(drug)
             layers = [treated, *(np.asarray(c(tile), dtype=np.float32) for c in combines.values())]
-            finite = np.stack([np.isfinite(layer).all(axis=1) for layer in layers])
-            predicted.append(finite[1:])
-            profiles = [np.broadcast_to(_profile(tile, references, r), treated.shape) for r in used]
-            known = [np.isfinite(p).all(axis=1) for p in profiles]
+            finite = np.empty((len(layers), tile.n), dtype=bool)
+            profiles = [np.atleast_2d(_profile(tile, references, r)) for r in used]
+            known = [np.broadcast_to(np.isfinite(p).all(axis=1), tile.n) for p in profiles]
             for i, layer in enumerate(layers):
+                finite[i] = np.isfinite(layer.sum(axis=1, dtype=np.float64))
                 for r, profile in enumerate(profiles):
-                    good = finite[i] & (drug >= 0) & known[r]
-                    np.add.at(counts[i, r], drug[good], 1)
-                    _add_rows(self.means[i, r], drug[good], layer[good] - profile[good])
+                    to = np.where(finite[i] & known[r], drug, -1)
+                    counts[i, r] += np.bincount(to[to >= 0], minlength=len(where))
+                    add_differences(np.ascontiguousarray(layer), profile, to, self.means[i, r])
+            predicted.append(finite[1:])
         self.rows, self.predicted = np.concatenate(rows), np.concatenate(predicted, axis=1)
         self.in_fold = np.stack(list(in_fold.values()), axis=1)  # (n_perturbations, n_folds)
         self.bank = banks(self.in_fold)
@@ -203,10 +205,15 @@ class _LineMeans:
         return got
 
 
-def _add_rows(sums: Float64, where: Any, rows: Any) -> None:
-    """``np.add.at`` for whole rows, in the same order; adding a row at a time is many times faster."""
-    for at, row in zip(where.tolist(), rows, strict=True):
-        sums[at] += row
+@kernel
+def add_differences(rows, profile, to, sums):  # type: ignore[no-untyped-def]
+    """Rows (n, n_genes) less a profile, (n, n_genes) or (1, n_genes), added to the rows ``to`` of sums; -1 to none."""
+    shared = profile.shape[0] == 1
+    for i in range(rows.shape[0]):
+        if to[i] >= 0:
+            into, row, less = sums[to[i]], rows[i], profile[0 if shared else i]
+            for g in range(rows.shape[1]):
+                into[g] += row[g] - less[g]
 
 
 def _profile(tile: Tile, references: References, reference: Reference) -> Any:
