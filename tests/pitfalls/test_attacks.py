@@ -13,8 +13,10 @@ import pytest
 import pertstack as ps
 import pertstack.study.steps.calibrate
 import pertstack.study.steps.verdict
+from faults import run_with_fault
 from pertstack._base.errors import CorruptionError, InputError, StackingError
-from pertstack.study.seals import SEALED
+from pertstack.predictions.store.store import PredictionStore
+from pertstack.study.manifests import SEALED
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +172,136 @@ def test_no_board_is_shown_beside_a_ledger_that_is_gone(judged, also):
     with pytest.raises(CorruptionError, match=r"ledger.jsonl"):
         ps.Study.open(judged.folder.root).leaderboard()
     assert [f for f in judged.audit() if f.severity == "error"]
+
+
+# -- predictions that the ledger contradicts ---------------------------------------------------------------------------
+
+
+def codes(study, **how):
+    return {f.code for f in ps.Study.open(study.folder.root).audit(**how) if f.severity == "error"}
+
+
+def layer_folders(folder, model):
+    return [p for p in sorted(folder.path("store", "blocks").glob("*/layers/*")) if p.name.split(".")[-1] == model]
+
+
+def by_hand(study, block, model, values, like="ridge"):
+    """Predictions committed past `add` and `fit`, with a record like that of an honest fit."""
+    record = study.folder.store.record(block, like)
+    study.folder.store.commit(
+        block,
+        model,
+        values,
+        sample_ids=study.folder.store.sample_ids(block),
+        gene_names=study.folder.gene_names,
+        fitted_on=record.fitted_on,
+        meta=record.meta,
+    )
+
+
+@pytest.mark.parametrize("also", ["nothing else", "the retraction removed"])
+def test_a_withdrawn_model_put_back_by_hand_is_named(judged, tmp_path, also):
+    """Its predictions copied away before the withdrawal, and back after it."""
+    folder = judged.folder
+    kept = {p: shutil.copytree(p, tmp_path / "kept" / str(i)) for i, p in enumerate(layer_folders(folder, "ridge"))}
+    judged.withdraw("ridge", "too good")
+    if also != "nothing else":
+        judged.stack(["mean"])
+    assert codes(judged) == set()
+    for place, copy in kept.items():
+        shutil.copytree(copy, place)
+    if also != "nothing else":
+        shutil.rmtree(folder.path("store", "retracted"))
+    (found,) = (f for f in ps.Study.open(folder.root).audit() if f.code == "withdrawn_put_back")
+    assert found.severity == "error" and "ridge" in found.message and found.count == 8
+    again = ps.Study.open(folder.root)
+    again.stack(["mean"])
+    assert "ridge" not in again.folder.store.models() and codes(judged) == set()
+
+
+def test_a_withdrawal_that_was_interrupted_is_no_accusation(fitted, monkeypatch):
+    monkeypatch.setattr("pertstack.study.steps.withdraw.finish_withdrawals", lambda folder: None)
+    fitted.withdraw("ridge", "stopped half way")
+    found = [f for f in ps.Study.open(fitted.folder.root).audit() if "ridge" in f.message]
+    assert [(f.code, f.severity) for f in found] == [("withdrawal_unfinished", "warning")]
+
+
+def test_predictions_that_no_line_of_the_ledger_tells_are_named_and_not_stacked(stacked):
+    """Committed through the store itself, as what `add` commits, and as the work of a fit."""
+    folder = stacked.folder
+    values = {b: folder.store.read(b, "ridge") for b in folder.store.blocks() if b.role != "support"}
+    for block, here in values.items():
+        record = folder.store.record(block, "ridge")
+        folder.store.commit(
+            block,
+            "gift",
+            here,
+            sample_ids=folder.store.sample_ids(block),
+            gene_names=folder.gene_names,
+            fitted_on=record.fitted_on,
+            meta={"kind": "added", "files": ["gift.npz"]},
+        )
+    assert codes(stacked) == {"predictions_untold"}
+    with pytest.raises(CorruptionError, match=r"gift.*no line of"):
+        ps.Study.open(folder.root).stack(["mean"])
+    stacked.withdraw("gift", "nobody added it")
+    assert codes(stacked) == set()
+    for block, here in values.items():
+        by_hand(stacked, block, "work", here)
+    assert "job_record_moved" in codes(stacked) or "predictions_untold" in codes(stacked)
+
+
+def exchange(study, tmp_path):
+    """What one model predicts for the test becomes the truth; its records are sound in themselves."""
+    truth = PredictionStore.open(study.folder.path("test_truth"))
+    for block in truth.blocks():
+        record = study.folder.store.record(block, "ridge")
+        place = study.folder.path("store", "blocks") / f"{block.id}.zarr" / "layers" / "ridge"
+        assert place.is_dir()
+        shutil.move(place, tmp_path / block.id)
+        study.folder.store.commit(
+            block,
+            "ridge",
+            truth.read(block, "treated"),
+            sample_ids=truth.sample_ids(block),
+            gene_names=study.folder.gene_names,
+            fitted_on=record.fitted_on,
+            meta=record.meta,
+        )
+
+
+@pytest.mark.parametrize("also", ["nothing else", "seal removed", "seal of before"])
+def test_models_exchanged_between_two_stacks_are_not_sealed_anew(stacked, tmp_path, also):
+    """`stack` wrote a seal over whatever records were there: the exchange was then what the ledger said."""
+    folder = stacked.folder
+    seal = folder.path("seals", "stack.json")
+    kept = seal.read_bytes()
+    if also == "seal of before":
+        stacked.stack(["mean"])
+    exchange(stacked, tmp_path)
+    if also == "seal removed":
+        seal.unlink()
+    if also == "seal of before":
+        seal.write_bytes(kept)
+    lines = folder.path("ledger.jsonl").read_bytes()
+    with pytest.raises(CorruptionError, match=r"never overwritten|is gone|put back"):
+        ps.Study.open(folder.root).stack(["mean", "simplex"])
+    assert folder.path("ledger.jsonl").read_bytes() == lines and codes(stacked)
+
+
+def test_a_seal_that_was_interrupted_is_finished_by_the_next_command(stacked_study, tmp_path):
+    """Between the manifest and its line in the ledger, and after it."""
+    root = stacked_study.folder.root
+    count = shutil.copytree(root, tmp_path / "count")
+
+    def step(at):
+        return lambda: ps.Study.open(at).stack(["mean"])
+
+    n = run_with_fault(step(count), count, at=None)
+    for at in range(n - 12, n + 1):
+        copy = shutil.copytree(root, tmp_path / f"at{at}")
+        run_with_fault(step(copy), copy, at=at)
+        again = ps.Study.open(copy)
+        again.stack(["mean"])
+        assert codes(again) == set(), at
+        assert [p.name for p in again.folder.path("seals").glob("*next*")] == [], at

@@ -8,24 +8,20 @@ the ledger by its chain and by ``seals/head.json``. What a finding of a step mea
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pertstack._base.digests import own_digest_fits
 from pertstack._base.errors import CorruptionError, InputError, StackingError
-from pertstack._base.files import read_json, write_json
+from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
-from pertstack._base.fingerprints import Change, change, fingerprint
-from pertstack.design.ledger import LOOK, Entry
+from pertstack._base.fingerprints import Change, change
+from pertstack.design.ledger import Entry
 from pertstack.study.folder import StudyFolder
+from pertstack.study.manifests import SEALED, STEPS, Step, manifest_of, sha256_of, write_seal
 
-Step = Literal["init", "stack", "verdict", "report"]
-STEPS: tuple[Step, ...] = ("init", "stack", "verdict", "report")
-SEALED = "sealed"
-FORMAT = 1
 STACK_RESULTS = (
     "calibration.json",
     "weights.json",
@@ -52,23 +48,23 @@ def seal_init(folder: StudyFolder) -> None:
     fixed = [folder.path("study.toml"), folder.path("card.json")]
     fixed += [p for name in ("plan", "side", "store", "test_truth") for p in folder.path(name).rglob("*")]
     sealed = folder.test_key is not None  # the checksums in the records are those of the values, not of these files
-    _seal(folder, "init", (p for p in fixed if not _is_chunk(p, folder.root) or (sealed and _is_truth(p, folder))))
+    write_seal(folder, "init", (p for p in fixed if not _is_chunk(p, folder.root) or (sealed and _is_truth(p, folder))))
 
 
 def seal_stack(folder: StudyFolder) -> None:
     """What the stack step wrote, and the records of the predictions it learned from: who was fitted on what."""
     records = sorted(folder.path("store", "blocks").glob("*/layers/*/zarr.json"))
-    _seal(folder, "stack", [*(folder.results / name for name in STACK_RESULTS), *records])
+    write_seal(folder, "stack", [*(folder.results / name for name in STACK_RESULTS), *records])
 
 
 def seal_verdict(folder: StudyFolder) -> None:
     """What the verdict wrote."""
-    _seal(folder, "verdict", (folder.results / name for name in VERDICT_RESULTS))
+    write_seal(folder, "verdict", (folder.results / name for name in VERDICT_RESULTS))
 
 
 def seal_report(folder: StudyFolder) -> None:
     """The page that people read."""
-    _seal(folder, "report", [folder.report])
+    write_seal(folder, "report", [folder.report])
 
 
 def is_sealed(folder: StudyFolder, step: Step, file: Path) -> bool:
@@ -85,11 +81,9 @@ def is_sealed(folder: StudyFolder, step: Step, file: Path) -> bool:
     CorruptionError
         It did, and the file is not what the step wrote.
     """
-    manifest = folder.path("seals", f"{step}.json")
     entries = [e for e in folder.ledger.of_kind(SEALED) if e.facts["step"] == step]
-    if not manifest.exists() or not entries:
-        return False
-    if hashlib.sha256(manifest.read_bytes()).hexdigest() != entries[-1].facts["manifest"]:
+    manifest = manifest_of(folder, step, entries)
+    if not manifest.exists() or not entries or sha256_of(manifest) != entries[-1].facts["manifest"]:
         return False
     facts = read_json(manifest)["files"].get(file.relative_to(folder.root).as_posix())
     if facts is None:
@@ -143,6 +137,22 @@ def require_unbroken(folder: StudyFolder, steps: Sequence[Step] = ("init", "stac
         raise CorruptionError(f"The test was not opened. {wrong[0].message}{more}")
 
 
+def require_records_kept(folder: StudyFolder) -> None:
+    """Refuse to seal records of predictions again that are not those of the last stack step and were not withdrawn
+    since: models exchanged between two looks would then be what the ledger says.
+
+    Raises
+    ------
+    CorruptionError
+        A record was changed or is gone, or the manifest that lists them.
+    """
+    ours = ("layout_changed", "file_removed", "seal_broken", "seal_removed")  # results are written anew
+    wrong = [f for f in broken_seals(folder, ("stack",)) if f.severity == "error" and f.code in ours]
+    if wrong:
+        text = f"Nothing was stacked, because predictions are never overwritten. {wrong[0].message}"
+        raise CorruptionError(text.replace(", or run that step again", ""))
+
+
 def broken_seals(folder: StudyFolder, steps: Sequence[Step] = STEPS) -> list[Finding]:
     """Every file that is not what its step wrote, one finding each, with the rows where it has rows."""
     try:
@@ -152,14 +162,13 @@ def broken_seals(folder: StudyFolder, steps: Sequence[Step] = STEPS) -> list[Fin
     found = list(_head(folder, entries))
     for step in steps:
         mine = [e for e in entries if e.facts["step"] == step]
-        path = folder.path("seals", f"{step}.json")
+        path = manifest_of(folder, step, mine)
         if not path.exists():
             if mine:
                 text = f"{path} is gone, and the ledger says that the study was sealed: {_AFTER}."
                 found.append(Finding("error", "seal_removed", text, where=str(path)))
             continue
-        raw = path.read_bytes()
-        if mine and hashlib.sha256(raw).hexdigest() != mine[-1].facts["manifest"]:
+        if mine and sha256_of(path) != mine[-1].facts["manifest"]:
             text = f"{path} is not the manifest of {mine[-1].time}: it was edited, damaged or put back. {_AFTER}."
             found.append(Finding("error", "seal_broken", text, where=str(path)))
         try:
@@ -217,7 +226,7 @@ class _Seal:
 
     def _older(self, name: str, path: Path) -> str:
         """A sentence, when the file is what an earlier seal of this step knew."""
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = sha256_of(path)
         times = [e.time for e in self.entries[:-1] if e.facts["files"].get(name) == digest]
         return f" It is the version of {times[-1]}, put back." if times else ""
 
@@ -268,16 +277,3 @@ def _is_chunk(path: Path, root: Path) -> bool:
 
 def _is_truth(path: Path, folder: StudyFolder) -> bool:
     return path.is_file() and folder.path("test_truth") in path.parents
-
-
-def _seal(folder: StudyFolder, step: Step, files: Iterable[Path]) -> None:
-    there = {p.relative_to(folder.root).as_posix(): fingerprint(p) for p in sorted(set(files)) if p.is_file()}
-    path = folder.path("seals", f"{step}.json")
-    write_json(path, {"format": FORMAT, "step": step, "files": there})
-    results = {n: f["sha256"] for n, f in there.items() if n.startswith(("results/", "report"))}
-    manifest = hashlib.sha256(path.read_bytes()).hexdigest()
-    before = [e for e in folder.ledger.of_kind(SEALED) if e.facts["step"] == step]
-    looked = max((e.index for e in folder.ledger.of_kind(LOOK)), default=-1) if step == "verdict" else -1
-    if before and before[-1].facts["manifest"] == manifest and before[-1].index > looked:
-        return
-    folder.ledger.append(SEALED, step=step, manifest=manifest, files=results, n_files=len(there))

@@ -33,6 +33,7 @@ from pertstack.study.choices import StudyChoices, takes_choices
 from pertstack.study.development.learned import stored_stack
 from pertstack.study.development.rows import DevelopmentRows
 from pertstack.study.folder import StudyFolder
+from pertstack.study.manifests import finish_seals
 from pertstack.study.members import stackable_models
 from pertstack.study.new_rows.asked import ASKED
 from pertstack.study.seals import seal_report, seal_stack, seal_verdict
@@ -64,6 +65,7 @@ def _writes(step: Callable[Concatenate[Study, P], T]) -> Callable[Concatenate[St
     @wraps(step)
     def held(self: Study, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with self.folder.writing(), threadpool_limits(limits=1):
+            finish_seals(self.folder)
             finish_withdrawals(self.folder)
             return step(self, *args, **kwargs)
 

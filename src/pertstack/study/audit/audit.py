@@ -21,6 +21,7 @@ from pertstack.predictions.store.lifecycle import gc
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.study.audit.probes import stored_probes
 from pertstack.study.audit.probes_refitted import permuted_study
+from pertstack.study.audit.records import records_as_told
 from pertstack.study.audit.tables import (
     jobs_as_run,
     plan_as_locked,
@@ -31,7 +32,8 @@ from pertstack.study.audit.tables import (
 )
 from pertstack.study.development.learned import stored_stack
 from pertstack.study.folder import StudyFolder
-from pertstack.study.seals import SEALED, broken_seals, heads
+from pertstack.study.manifests import SEALED
+from pertstack.study.seals import broken_seals, heads
 from pertstack.study.truth.held_out import HeldOutTruth, UnreadTruth, look_findings
 
 DAMAGED = (
@@ -91,6 +93,7 @@ def audit_study(folder: StudyFolder, *, deep: bool, clean: bool, expect_head: st
     ask(folder.results / "leaderboard.json", lambda: _results_against_plan(folder))
     ask(folder.path("plan", "samples.parquet"), lambda: samples_as_laid_out(folder))
     ask(folder.analysis_plan_file, lambda: plan_as_locked(folder))
+    ask(folder.path("store"), lambda: records_as_told(folder))
     ask(folder.path("jobs"), lambda: jobs_as_run(folder))
     ask(folder.path("reduced"), lambda: sums_as_reduced(folder) if deep else ())
     ask(folder.results / "weights.json", lambda: stale_results(folder))

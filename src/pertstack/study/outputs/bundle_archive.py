@@ -13,8 +13,9 @@ from pertstack._base.errors import InputError
 from pertstack._base.findings import Finding
 from pertstack._base.plain_json import plain_json
 from pertstack._base.shown import shown
+from pertstack.study.manifests import STEPS
 from pertstack.study.outputs.for_the_paper import METHODS, TABLE
-from pertstack.study.seals import STACK_RESULTS, STEPS, VERDICT_RESULTS
+from pertstack.study.seals import STACK_RESULTS, VERDICT_RESULTS
 
 MANIFEST = "manifest.json"
 PLAN_FILES = ("study.toml", "card.json", "plan.toml", "plan/plan.json", "plan/folds.parquet", "plan/findings.json")

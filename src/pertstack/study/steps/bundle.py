@@ -25,6 +25,7 @@ from pertstack.study.audit.audit import DAMAGED, Check, ledger_findings
 from pertstack.study.audit.tables import plan_as_locked
 from pertstack.study.folder import StudyFolder
 from pertstack.study.judged import derive
+from pertstack.study.manifests import STEPS
 from pertstack.study.outputs.bundle_archive import (
     LEFT_OUT,
     PLAN_FILES,
@@ -34,7 +35,7 @@ from pertstack.study.outputs.bundle_archive import (
     with_manifest,
 )
 from pertstack.study.outputs.for_the_paper import for_the_paper
-from pertstack.study.seals import STACK_RESULTS, STEPS, VERDICT_RESULTS, broken_seals, sealed_verdict
+from pertstack.study.seals import STACK_RESULTS, VERDICT_RESULTS, broken_seals, sealed_verdict
 from pertstack.study.truth.held_out import look_findings, require_sealed_verdict, unfinished_look
 from pertstack.verdict.boards.board import Leaderboard
 from pertstack.verdict.setting import Setting

@@ -20,8 +20,9 @@ from pertstack.study.development.learned import Stored, stored_stack
 from pertstack.study.estimate import roughly
 from pertstack.study.folder import StudyFolder
 from pertstack.study.judged import recall_verdict
+from pertstack.study.manifests import SEALED
 from pertstack.study.members import is_simulated, stack_facts
-from pertstack.study.seals import SEALED, sealed_verdict
+from pertstack.study.seals import sealed_verdict
 from pertstack.study.steps.calibrate import stored_calibration
 from pertstack.verdict.checks.checks import run_checks
 from pertstack.write.report import report

@@ -31,12 +31,14 @@ from pertstack.stacking.registry import make_combiner, make_combiners
 from pertstack.stacking.saved import save_fitted
 from pertstack.stacking.slopes import slopes_of
 from pertstack.study.audit.probes import probe_study, write_probes
+from pertstack.study.audit.records import require_told
 from pertstack.study.development.learned import of_fold
 from pertstack.study.development.out_of_fold import score_out_of_fold
 from pertstack.study.development.rows import DevelopmentRows, panel_metrics
 from pertstack.study.estimate import of_stack
 from pertstack.study.folder import StudyFolder
 from pertstack.study.members import left_out_models, seen_rows, stackable_models, unverified_models
+from pertstack.study.seals import require_records_kept
 from pertstack.study.steps.calibrate import calibrate_study
 from pertstack.verdict.probes.run import seen_through
 from pertstack.write.stack_result import StackResult
@@ -89,6 +91,8 @@ def stack_study(
         error), which is a line of the ledger; the others are left out.
     cluster : where sums and out-of-fold scores are made; None for here.
     """
+    require_records_kept(folder)
+    require_told(folder)
     calibrated = calibrate_study(folder, workers=workers, memory=memory, sealing=True)
     plan = folder.analysis_plan
     wanted = combiners if combiners is not None else (list(plan.combiners) or None)

@@ -23,7 +23,8 @@ from pertstack.predictions.importers.readers.merge import load_marks, study_fing
 from pertstack.predictions.store.sealed import SealedStore
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.study.folder import MARKS, StudyFolder
-from pertstack.study.seals import SEALED, VERDICT_RESULTS, require_unbroken
+from pertstack.study.manifests import SEALED
+from pertstack.study.seals import VERDICT_RESULTS, require_unbroken
 from pertstack.study.truth.sealing_key import SealingKey
 
 TRUTH = "test_truth"
