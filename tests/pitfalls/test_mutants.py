@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -47,3 +48,13 @@ def test_a_patch_that_does_not_apply_once_is_refused():
     for text in ("", "aa"):
         with pytest.raises(ValueError, match="not once"):
             mutant.applied(text)
+
+
+def test_tests_that_do_not_end_are_ended_by_their_work_and_not_by_the_clock(tmp_path):
+    """On a busy machine ten minutes of waiting were half a minute of work, and a mutant had "no answer"."""
+    (tmp_path / "tests" / "pitfalls").mkdir(parents=True)
+    (tmp_path / "tests" / "pitfalls" / "test_forever.py").write_text(
+        "def test_forever():\n    while True:\n        pass\n"
+    )
+    with pytest.raises(subprocess.TimeoutExpired):
+        script().run_tests(tmp_path, ("test_forever.py",), limit=3)

@@ -23,7 +23,14 @@ FORMAT = 1
 
 
 def write_seal(folder: StudyFolder, step: Step, files: Iterable[Path]) -> None:
-    """The manifest aside, then its line in the ledger, then the manifest in its place (``finish_seals``)."""
+    """The manifest aside, then its line in the ledger, then the manifest in its place (``finish_seals``).
+
+    Parameters
+    ----------
+    folder : of the study.
+    step : that wrote the files.
+    files : of the study; those that are not there are left out.
+    """
     there = {p.relative_to(folder.root).as_posix(): fingerprint(p) for p in sorted(set(files)) if p.is_file()}
     coming = _coming(folder, step)
     write_json(coming, {"format": FORMAT, "step": step, "files": there})
@@ -55,7 +62,14 @@ def _coming(folder: StudyFolder, step: str) -> Path:
 
 
 def manifest_of(folder: StudyFolder, step: str, entries: Sequence[Entry]) -> Path:
-    """The manifest of a step: the one aside when the last line of the step is of it."""
+    """The manifest of a step: the one aside when the last line of the step is of it.
+
+    Parameters
+    ----------
+    folder : of the study.
+    step : that wrote it.
+    entries : the step's lines of the ledger, oldest first.
+    """
     coming = _coming(folder, step)
     if entries and coming.exists() and sha256_of(coming) == entries[-1].facts["manifest"]:
         return coming
