@@ -3,7 +3,7 @@
 Two habits of the package that cannot stand behind ``fit`` and ``predict`` of a base model: the controls of the rows to
 predict are trained on together with the fit rows, and their codes are kept; batches are cut from single profiles,
 shuffled, and the last batch is what is left over, which may be a handful. ``rest=False`` cuts the same profiles into
-near-equal batches instead. Network, loss and optimisers are those of ``pertstack.fit.torch.networks.biolord``.
+near-equal batches instead. Network, loss and optimisers are those of ``pertstack.fit.torch.biolord``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from pertstack.data import FitRows
 from pertstack.data.rows import Float32, PredictRows
-from pertstack.fit.torch.batches import Batch
-from pertstack.fit.torch.inputs import Encoder
-from pertstack.fit.torch.network import Sizes, update
-from pertstack.fit.torch.networks.biolord import Biolord, BiolordNetwork
+from pertstack.fit.torch.biolord import Biolord, BiolordNetwork
+from pertstack.fit.torch.common.batches import Batch
+from pertstack.fit.torch.common.inputs import Encoder
+from pertstack.fit.torch.common.network import Sizes, update
 
 CPU = torch.device("cpu")
 

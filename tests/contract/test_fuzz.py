@@ -229,7 +229,7 @@ def test_many_mutated_files_are_refused_in_words_or_read(tmp_path: Path, name: s
 @pytest.mark.slow
 def test_many_mutated_checkpoints_are_refused_in_words_or_read(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    from pertstack.fit.torch.checkpoint import Identity, read_checkpoint, write_checkpoint
+    from pertstack.fit.torch.common.checkpoint import Identity, read_checkpoint, write_checkpoint
 
     identity = Identity("rows", "params")
     state = {"epoch": 3, "model": {"w": torch.ones(4, 3)}, "loss": [0.5, 0.25]}

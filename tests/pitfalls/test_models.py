@@ -200,7 +200,7 @@ def test_no_network_is_blind_to_its_control(name):
 def test_a_gate_with_one_expert_learns_and_the_naive_one_does_not():
     """P21: a softmax over the one selected logit is the constant 1, so no gradient reaches the gate."""
     torch = pytest.importorskip("torch")
-    from pertstack.fit.torch.layers import Gate
+    from pertstack.fit.torch.common.layers import Gate
 
     torch.manual_seed(0)
     x, target = torch.randn(64, 6), torch.randn(64, 3)
@@ -265,16 +265,16 @@ def test_no_silenced_warnings_pickles_global_settings_or_machine_paths(path):
     place = path.relative_to(SOURCE).as_posix()
     assert not [c for c in calls if c.endswith(("set_default_dtype", "pickle.dump", "pickle.load"))]
     if not place.startswith("fit/cards/"):  # workers of external models: programs of their own, in a process of theirs
-        seeding = {"fit/torch/trainer.py"} if "fork_rng" in ast.unparse(tree) else set()
+        seeding = {"fit/torch/common/trainer.py"} if "fork_rng" in ast.unparse(tree) else set()
         assert place in seeding or not {"torch.manual_seed", "np.random.seed", "random.seed"} & set(calls)
     # A checkpoint holds tensors and plain values and is read back without running code; workers are other programs.
     if "torch.save" in calls and not place.startswith("fit/cards/"):
-        assert place == "fit/torch/checkpoint.py" and "weights_only=True" in ast.unparse(tree)
+        assert place == "fit/torch/common/checkpoint.py" and "weights_only=True" in ast.unparse(tree)
     names = [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
     allowed = {
         "_base/reading/unpickle.py",
         "_base/reading/unpickle_parts.py",
-        "fit/torch/checkpoint.py",
+        "fit/torch/common/checkpoint.py",
     }  # a reader that runs no code; the name of an exception
     assert not ({"pickle", "joblib", "dill"} & set(names)) or path.relative_to(SOURCE).as_posix() in allowed, names
     words = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]

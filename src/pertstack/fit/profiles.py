@@ -16,8 +16,8 @@ from typing import Any
 
 from pertstack._base.errors import InputError, MissingFileError, UnknownNameError, unknown_name
 from pertstack.fit.registry import build, get_row, model_class
-from pertstack.fit.torch.make_settings import make_settings
-from pertstack.fit.torch.settings import SETTINGS
+from pertstack.fit.torch.common.make_settings import make_settings
+from pertstack.fit.torch.common.settings import SETTINGS
 
 PROFILES = ("paper", "default", "fast")
 PUBLISHED = "published"  # for models that have a published package beside them

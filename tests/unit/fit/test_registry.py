@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pertstack._base.errors import ConflictError, InputError, NeedsExtraError, UnknownNameError
 from pertstack.data.rows import FitRows
 from pertstack.data.side.side import SideInformation
-from pertstack.fit import Needs, RegistryRow, available, get_model, get_row, inner_split, list_models, register
+from pertstack.fit import Job, Needs, RegistryRow, available, get_model, get_row, inner_split, list_models, register
 from pertstack.fit import registry as module
 from pertstack.fit.encoders import RowEncoder
 from references.fit_world import make_rows
@@ -32,6 +32,30 @@ def test_names_are_found_ignoring_case_and_marks():
         assert get_row(name).name == "per_gene_linear"
     with pytest.raises(UnknownNameError, match="Did you mean 'mean_treated'"):
         get_row("mean_traeted")
+
+
+def test_a_shipped_model_keeps_the_identity_by_which_its_fits_are_seeded_and_found_again():
+    """A job is seeded and recognised by its class's address: a moved file would train other networks, all of them."""
+    known = {
+        "additive": "pertstack.fit.baselines.additive:Additive",
+        "mean_treated": "pertstack.fit.baselines.means:MeanTreated",
+        "mlp": "pertstack.fit.baselines.mlp:MLP",
+        "perturbation_knn": "pertstack.fit.baselines.perturbation_knn:PerturbationKNN",
+        "ridge": "pertstack.fit.baselines.ridge:Ridge",
+        "Biolord": "pertstack.fit.torch.biolord:Biolord",
+        "CheMoE": "pertstack.fit.torch.chemoe:CheMoE",
+        "ChemCPA": "pertstack.fit.torch.chemcpa:ChemCPA",
+        "ChemCPASupervised": "pertstack.fit.torch.chemcpa_supervised:ChemCPASupervised",
+        "MultiDCP": "pertstack.fit.torch.multidcp:MultiDCP",
+        "PDGrapher": "pertstack.fit.torch.pdgrapher:PDGrapher",
+        "scGen": "pertstack.fit.torch.scgen:ScGen",
+        "TranSiGen": "pertstack.fit.torch.transigen:TranSiGen",
+        "biolord_published": "pertstack.fit.external:ExternalModel",
+        "state_published": "pertstack.fit.external:ExternalModel",
+    }
+    rows = {row.name: row.target for row in list_models()}
+    assert {name: rows[name] for name in known} == known
+    assert Job.of("ridge", {"strength": 1.0}, fold=0).seed(7) == 7848998345469281045
 
 
 def test_listing_imports_no_framework():

@@ -17,10 +17,10 @@ torch = pytest.importorskip("torch")
 from pertstack._base.errors import InputError
 from pertstack.fit import get_model
 from pertstack.fit.profiles import profile
-from pertstack.fit.torch.model import PREDICT_ROWS
-from pertstack.fit.torch.network import Sizes, autocast
-from pertstack.fit.torch.settings import SETTINGS, Settings
-from pertstack.fit.torch.trainer import pick_device, torch_session
+from pertstack.fit.torch.common.model import PREDICT_ROWS
+from pertstack.fit.torch.common.network import Sizes, autocast
+from pertstack.fit.torch.common.settings import SETTINGS, Settings
+from pertstack.fit.torch.common.trainer import pick_device, torch_session
 from references.fit_world import make_rows
 
 pytestmark = pytest.mark.torch

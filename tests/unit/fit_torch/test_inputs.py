@@ -13,10 +13,10 @@ from sklearn.preprocessing import StandardScaler
 
 from pertstack._base.errors import InputError, MisalignedError
 from pertstack.data.side.side import PerturbationFeatures, SideInformation
-from pertstack.fit.torch.inputs import Encoder
-from pertstack.fit.torch.network import hide
-from pertstack.fit.torch.scaling import GeneScaler
-from pertstack.fit.torch.settings import Settings
+from pertstack.fit.torch.common.inputs import Encoder
+from pertstack.fit.torch.common.network import hide
+from pertstack.fit.torch.common.scaling import GeneScaler
+from pertstack.fit.torch.common.settings import Settings
 from references.fit_world import make_rows, split_by_perturbation, with_obs
 
 pytestmark = pytest.mark.torch

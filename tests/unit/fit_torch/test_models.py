@@ -15,12 +15,12 @@ from pertstack.data.rows import FitRows
 from pertstack.data.side.side import GeneGraph, PerturbationFeatures, SideInformation
 from pertstack.fit.profiles import profile
 from pertstack.fit.registry import get_model
-from pertstack.fit.torch.inputs import Encoder
-from pertstack.fit.torch.network import Sizes
-from pertstack.fit.torch.networks.biolord import BiolordNetwork
-from pertstack.fit.torch.networks.chemcpa import adversary_classes
-from pertstack.fit.torch.networks.scgen import learn_differences
-from pertstack.fit.torch.settings import SETTINGS
+from pertstack.fit.torch.biolord import BiolordNetwork
+from pertstack.fit.torch.chemcpa import adversary_classes
+from pertstack.fit.torch.common.inputs import Encoder
+from pertstack.fit.torch.common.network import Sizes
+from pertstack.fit.torch.common.settings import SETTINGS
+from pertstack.fit.torch.scgen import learn_differences
 from references.fit_world import make_rows, split_by_perturbation, with_control, with_obs
 
 pytestmark = pytest.mark.torch
@@ -116,7 +116,7 @@ def test_mixed_precision_runs_and_stays_near_full_precision(name, monkeypatch):
     def always(device, settings):
         return torch.autocast("cpu", dtype=torch.bfloat16)
 
-    for module in ("model", "networks.chemcpa", "networks.biolord"):
+    for module in ("common.model", "chemcpa", "biolord"):
         monkeypatch.setattr(f"pertstack.fit.torch.{module}.autocast", always)
     model = model_of(name, epochs=3).fit(rows, rng=np.random.default_rng(0))
     half, vectors = model.predict(rows.without_treated()), model.embed(rows.without_treated())
@@ -129,7 +129,7 @@ def test_genes_may_be_predicted_in_parts(name, monkeypatch):
     rows = make_rows()
     model = model_of(name, epochs=1, genes_per_step=7).fit(rows, rng=np.random.default_rng(0))
     whole = model.predict(rows.without_treated())
-    monkeypatch.setattr("pertstack.fit.torch.model.PREDICT_GENES", 8)
+    monkeypatch.setattr("pertstack.fit.torch.common.model.PREDICT_GENES", 8)
     np.testing.assert_allclose(model.predict(rows.without_treated()), whole, atol=1e-5)
 
 

@@ -7,18 +7,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pertstack.fit.torch.batches import Batch
-from pertstack.fit.torch.layers import Gate, GeneHead, mix, mlp
-from pertstack.fit.torch.network import Sizes
-from pertstack.fit.torch.networks.biolord import BiolordNetwork
-from pertstack.fit.torch.networks.chemcpa import ChemCPANetwork
-from pertstack.fit.torch.networks.chemcpa_supervised import SupervisedNetwork
-from pertstack.fit.torch.networks.chemoe import CheMoENetwork
-from pertstack.fit.torch.networks.multidcp import ExpertHead, PlainHead
-from pertstack.fit.torch.networks.pdgrapher import PDGrapherNetwork, neighbours
-from pertstack.fit.torch.networks.scgen import ScGenNetwork
-from pertstack.fit.torch.networks.transigen import ExpertFusion, Fusion, TranSiGenNetwork
-from pertstack.fit.torch.settings import (
+from pertstack.fit.torch.biolord import BiolordNetwork
+from pertstack.fit.torch.chemcpa import ChemCPANetwork
+from pertstack.fit.torch.chemcpa_supervised import SupervisedNetwork
+from pertstack.fit.torch.chemoe import CheMoENetwork
+from pertstack.fit.torch.common.batches import Batch
+from pertstack.fit.torch.common.layers import Gate, GeneHead, mix, mlp
+from pertstack.fit.torch.common.network import Sizes
+from pertstack.fit.torch.common.settings import (
     BiolordSettings,
     ChemCPASettings,
     ChemCPASupervisedSettings,
@@ -30,6 +26,10 @@ from pertstack.fit.torch.settings import (
     TranSiGenMoESettings,
     TranSiGenSettings,
 )
+from pertstack.fit.torch.multidcp import ExpertHead, PlainHead
+from pertstack.fit.torch.pdgrapher import PDGrapherNetwork, neighbours
+from pertstack.fit.torch.scgen import ScGenNetwork
+from pertstack.fit.torch.transigen import ExpertFusion, Fusion, TranSiGenNetwork
 
 pytestmark = pytest.mark.torch
 LINCS = Sizes(978, 2048, 2)
@@ -226,7 +226,7 @@ def test_cut_edges_shield_a_target_from_its_neighbours_and_nothing_else():
 
 def test_gradients_pass_the_sparse_product():
     matrix, _ = neighbours(np.array([[0, 1], [1, 2]]), 4)
-    from pertstack.fit.torch.networks.pdgrapher import Spread
+    from pertstack.fit.torch.pdgrapher import Spread
 
     x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda d: Spread.apply(matrix.double(), d), (x,))

@@ -18,9 +18,9 @@ from pertstack.fit import Job, JobRows, cross_fit
 from pertstack.fit.inner_split import inner_split
 from pertstack.fit.profiles import profile
 from pertstack.fit.registry import get_model
-from pertstack.fit.torch import trainer
-from pertstack.fit.torch.checkpoint import Identity, read_checkpoint
-from pertstack.fit.torch.settings import SETTINGS
+from pertstack.fit.torch.common import trainer
+from pertstack.fit.torch.common.checkpoint import Identity, read_checkpoint
+from pertstack.fit.torch.common.settings import SETTINGS
 from references.fit_world import make_rows, split_by_perturbation
 
 pytestmark = pytest.mark.torch
@@ -54,7 +54,7 @@ def test_inner_validation_holds_whole_groups_and_is_never_trained_on(monkeypatch
         seen.append(job.rows)
         return plain(job)
 
-    monkeypatch.setattr("pertstack.fit.torch.model.train", spy)
+    monkeypatch.setattr("pertstack.fit.torch.common.model.train", spy)
     small("TranSiGen", epochs=1).fit(rows, rng=np.random.default_rng(0))
     trained = set(rows.group[seen[0]])
     held = set(np.delete(rows.group, seen[0]))

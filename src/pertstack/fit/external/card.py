@@ -87,7 +87,7 @@ class ModelCard:
         """The card as a registry row; the digest makes a changed card another model."""
         shipped = self.path.parent == CARDS
         fixed = {"card": self.path.stem if shipped else str(self.path), "card_digest": self.digest}
-        target = "pertstack.fit.external.model:ExternalModel"
+        target = "pertstack.fit.external:ExternalModel"
         return RegistryRow(
             self.name, target, self.needs, summary=self.summary, kind="external", fixed=fixed, problem=self._problem()
         )

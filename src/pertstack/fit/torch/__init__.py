@@ -38,7 +38,7 @@ _WHERE: tuple[tuple[str, str, str], ...] = (
 )
 
 ROWS: tuple[RegistryRow, ...] = tuple(
-    RegistryRow(name, f"pertstack.fit.torch.networks.{target}", NEEDS[name], summary=summary, kind="network")
+    RegistryRow(name, f"pertstack.fit.torch.{target}", NEEDS[name], summary=summary, kind="network")
     for name, target, summary in _WHERE
 )
 

@@ -131,4 +131,3 @@ def whole_sums(prediction, treated, reference, rows, out):  # type: ignore[no-un
             t[g] = np.float64(treated[i, g]) - np.float64(ref[g])
             p[g] = np.float64(prediction[i, g]) - np.float64(ref[g])
         _sums_of(t, p, n_genes, out[at])
-

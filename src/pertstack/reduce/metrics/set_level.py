@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.arrays import Float64
-from pertstack._base.machine.compiled import kernel
 from pertstack._base.digests import keyed_hash64
+from pertstack._base.machine.compiled import kernel
 from pertstack.design.metric_names import Metric, Reference
 from pertstack.predictions.source import BlockSource
 from pertstack.reduce.metrics.banks import banks

@@ -1,6 +1,7 @@
 """Leak probes of every model as one small table: a line a model, a column a probe. Accusations keep their words.
 
-Findings come from ``verdict/``; a code is the name of a probe and an outcome, as in ``too_good_passed``, or an accusation.
+Findings come from ``verdict/``; a code is the name of a probe and an outcome, as in ``too_good_passed``, or an
+accusation.
 """
 
 from __future__ import annotations

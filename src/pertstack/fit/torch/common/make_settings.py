@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from pertstack._base.errors import InputError, unknown_name
-from pertstack.fit.torch.settings import Settings
+from pertstack.fit.torch.common.settings import Settings
 
 S = TypeVar("S", bound=Settings)
 

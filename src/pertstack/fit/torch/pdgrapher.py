@@ -18,12 +18,12 @@ import numpy as np
 from pertstack._base.errors import InputError, first_few
 from pertstack.data.rows import FitRows, Float32
 from pertstack.data.side.side import GeneGraph
-from pertstack.fit.torch.batches import Batch
-from pertstack.fit.torch.framework import Tensor, nn, torch
-from pertstack.fit.torch.inputs import Encoder
-from pertstack.fit.torch.model import TorchModel
-from pertstack.fit.torch.network import Network, Sizes
-from pertstack.fit.torch.settings import PDGrapherSettings
+from pertstack.fit.torch.common.batches import Batch
+from pertstack.fit.torch.common.framework import Tensor, nn, torch
+from pertstack.fit.torch.common.inputs import Encoder
+from pertstack.fit.torch.common.model import TorchModel
+from pertstack.fit.torch.common.network import Network, Sizes
+from pertstack.fit.torch.common.settings import PDGrapherSettings
 
 Edges = np.ndarray[Any, np.dtype[np.int64]]
 MOST_ROWS = 4096

@@ -18,7 +18,7 @@ from pertstack._base.digests import digest_array, digest_json, digest_names
 from pertstack._base.errors import CorruptionError, FoldPlanMismatchError
 from pertstack._base.files import write_atomic
 from pertstack.data.rows import FitRows
-from pertstack.fit.torch.framework import torch
+from pertstack.fit.torch.common.framework import torch
 
 FORMAT = 1
 

@@ -17,13 +17,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pertstack.data.rows import FitRows
-from pertstack.fit.torch.batches import Batch, Table
-from pertstack.fit.torch.framework import Tensor, nn, torch
-from pertstack.fit.torch.inputs import Encoder
-from pertstack.fit.torch.layers import mlp
-from pertstack.fit.torch.model import TorchModel
-from pertstack.fit.torch.network import Network, Sizes, autocast, update
-from pertstack.fit.torch.settings import ChemCPASettings
+from pertstack.fit.torch.common.batches import Batch, Table
+from pertstack.fit.torch.common.framework import Tensor, nn, torch
+from pertstack.fit.torch.common.inputs import Encoder
+from pertstack.fit.torch.common.layers import mlp
+from pertstack.fit.torch.common.model import TorchModel
+from pertstack.fit.torch.common.network import Network, Sizes, autocast, update
+from pertstack.fit.torch.common.settings import ChemCPASettings
 
 VARIANCE = (1e-3, 1e2)
 

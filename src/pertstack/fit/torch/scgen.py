@@ -15,14 +15,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pertstack.data.rows import FitRows, PredictRows
-from pertstack.fit.torch.batches import Batch, Index, Table
-from pertstack.fit.torch.framework import Tensor, nn, torch
-from pertstack.fit.torch.inputs import Encoder
-from pertstack.fit.torch.layers import mlp
-from pertstack.fit.torch.model import PREDICT_ROWS, TorchModel
-from pertstack.fit.torch.network import Network, Sizes
-from pertstack.fit.torch.networks.transigen import Gaussian, draw, kl
-from pertstack.fit.torch.settings import ScGenSettings
+from pertstack.fit.torch.common.batches import Batch, Index, Table
+from pertstack.fit.torch.common.framework import Tensor, nn, torch
+from pertstack.fit.torch.common.inputs import Encoder
+from pertstack.fit.torch.common.layers import mlp
+from pertstack.fit.torch.common.model import PREDICT_ROWS, TorchModel
+from pertstack.fit.torch.common.network import Network, Sizes
+from pertstack.fit.torch.common.settings import ScGenSettings
+from pertstack.fit.torch.transigen import Gaussian, draw, kl
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 

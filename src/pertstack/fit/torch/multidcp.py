@@ -14,13 +14,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 from pertstack.data.rows import FitRows
-from pertstack.fit.torch.batches import Batch
-from pertstack.fit.torch.framework import Tensor, nn, torch
-from pertstack.fit.torch.inputs import Encoder
-from pertstack.fit.torch.layers import Gate, GeneHead, PerGeneResidual, mix, mlp
-from pertstack.fit.torch.model import TorchModel
-from pertstack.fit.torch.network import Network, Sizes
-from pertstack.fit.torch.settings import MultiDCPCheMoESettings, MultiDCPSettings
+from pertstack.fit.torch.common.batches import Batch
+from pertstack.fit.torch.common.framework import Tensor, nn, torch
+from pertstack.fit.torch.common.inputs import Encoder
+from pertstack.fit.torch.common.layers import Gate, GeneHead, PerGeneResidual, mix, mlp
+from pertstack.fit.torch.common.model import TorchModel
+from pertstack.fit.torch.common.network import Network, Sizes
+from pertstack.fit.torch.common.settings import MultiDCPCheMoESettings, MultiDCPSettings
 
 
 class MultiDCPNetwork(Network):

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pertstack.fit.torch.batches import Batch
-from pertstack.fit.torch.framework import Tensor, nn, torch
-from pertstack.fit.torch.settings import Settings
+from pertstack.fit.torch.common.batches import Batch
+from pertstack.fit.torch.common.framework import Tensor, nn, torch
+from pertstack.fit.torch.common.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from pertstack.fit.torch.framework import Tensor, nn, torch
+from pertstack.fit.torch.common.framework import Tensor, nn, torch
 
 
 def mlp(

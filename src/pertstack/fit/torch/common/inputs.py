@@ -14,10 +14,10 @@ import numpy as np
 from pertstack._base.errors import InputError, MisalignedError, first_few
 from pertstack.data.rows import FitRows, Float32, Names, PredictRows
 from pertstack.data.side.side import FeatureKind, PerturbationFeatures, SideInformation
-from pertstack.fit.torch.batches import Index, Table
-from pertstack.fit.torch.framework import torch
-from pertstack.fit.torch.scaling import GeneScaler
-from pertstack.fit.torch.settings import Settings
+from pertstack.fit.torch.common.batches import Index, Table
+from pertstack.fit.torch.common.framework import torch
+from pertstack.fit.torch.common.scaling import GeneScaler
+from pertstack.fit.torch.common.settings import Settings
 
 _AUTO: tuple[FeatureKind, ...] = ("user", "structure", "genes")
 

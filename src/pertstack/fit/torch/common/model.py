@@ -19,14 +19,14 @@ from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.fit.base import Needs
 from pertstack.fit.inner_split import inner_split
 from pertstack.fit.torch import NEEDS
-from pertstack.fit.torch.batches import Batch, Index, Table
-from pertstack.fit.torch.checkpoint import Identity, fit_identity
-from pertstack.fit.torch.framework import Tensor, torch
-from pertstack.fit.torch.inputs import Encoder, refuse_not_finite
-from pertstack.fit.torch.make_settings import make_settings
-from pertstack.fit.torch.network import Network, Sizes, autocast, hide, update
-from pertstack.fit.torch.settings import SETTINGS, Settings
-from pertstack.fit.torch.trainer import Curve, Job, explained, pick_device, torch_session, train
+from pertstack.fit.torch.common.batches import Batch, Index, Table
+from pertstack.fit.torch.common.checkpoint import Identity, fit_identity
+from pertstack.fit.torch.common.framework import Tensor, torch
+from pertstack.fit.torch.common.inputs import Encoder, refuse_not_finite
+from pertstack.fit.torch.common.make_settings import make_settings
+from pertstack.fit.torch.common.network import Network, Sizes, autocast, hide, update
+from pertstack.fit.torch.common.settings import SETTINGS, Settings
+from pertstack.fit.torch.common.trainer import Curve, Job, explained, pick_device, torch_session, train
 
 PREDICT_ROWS = 128
 """Every predicted batch has this many rows (the last is padded): a row's answer ignores its neighbours."""

@@ -19,10 +19,10 @@ import numpy as np
 
 from pertstack._base.errors import InputError, ModelFailedError
 from pertstack._base.machine.progress import track
-from pertstack.fit.torch.batches import Batch, Index
-from pertstack.fit.torch.checkpoint import Identity, read_checkpoint, write_checkpoint
-from pertstack.fit.torch.framework import Tensor, nn, torch
-from pertstack.fit.torch.settings import Settings
+from pertstack.fit.torch.common.batches import Batch, Index
+from pertstack.fit.torch.common.checkpoint import Identity, read_checkpoint, write_checkpoint
+from pertstack.fit.torch.common.framework import Tensor, nn, torch
+from pertstack.fit.torch.common.settings import Settings
 
 Curve = list[dict[str, float]]
 

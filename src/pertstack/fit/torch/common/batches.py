@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pertstack.data.rows import Float32
-from pertstack.fit.torch.framework import Tensor, torch
-from pertstack.fit.torch.scaling import GeneScaler
+from pertstack.fit.torch.common.framework import Tensor, torch
+from pertstack.fit.torch.common.scaling import GeneScaler
 
 Index = np.ndarray[Any, np.dtype[np.int64]]
 

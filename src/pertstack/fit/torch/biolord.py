@@ -19,12 +19,12 @@ import numpy as np
 from xxhash import xxh3_128_digest
 
 from pertstack.data.rows import FitRows
-from pertstack.fit.torch.batches import Batch, Index, Table
-from pertstack.fit.torch.framework import Tensor, nn, torch
-from pertstack.fit.torch.inputs import Encoder
-from pertstack.fit.torch.model import PREDICT_ROWS, TorchModel
-from pertstack.fit.torch.network import Network, Sizes, autocast
-from pertstack.fit.torch.settings import BiolordSettings
+from pertstack.fit.torch.common.batches import Batch, Index, Table
+from pertstack.fit.torch.common.framework import Tensor, nn, torch
+from pertstack.fit.torch.common.inputs import Encoder
+from pertstack.fit.torch.common.model import PREDICT_ROWS, TorchModel
+from pertstack.fit.torch.common.network import Network, Sizes, autocast
+from pertstack.fit.torch.common.settings import BiolordSettings
 
 LOG_VARIANCE = (-6.0, 6.0)
 KEPT_BATCHES = 256  # of 128 rows: 4 MB with 32 numbers a row

@@ -1,0 +1,1 @@
+"""What all networks share: settings, inputs, batches, layers, the training loop."""

@@ -1,1 +1,0 @@
-"""The published networks, one file per family."""
