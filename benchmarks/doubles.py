@@ -112,12 +112,13 @@ def run(doubles: Doubles, number: int, work: Path, group: str) -> str:
     expected = expected_on(study.folder, asked, ships)
     own, fresh, chosen = of[ships, "oof"], of[ships, "test"], of[str(board.chosen), "test"]
     assert own is not None and own.ci is not None and fresh is not None and fresh.ci is not None and chosen is not None
-    assert expected is not None
+    assert expected is not None and expected.ci is not None and expected.seen is not None
     return (
         f"| {number} | {len(development)} | {doubles.plain(development, test):.4f} | {board.chosen} {chosen.value:.4f} "
         f"| {ships} {fresh.value:.4f} [{fresh.ci[0]:.4f}, {fresh.ci[1]:.4f}] "
         f"| {own.value:.4f} [{own.ci[0]:.4f}, {own.ci[1]:.4f}] "
-        f"| {expected.value:.4f} [{expected.ci[0]:.4f}, {expected.ci[1]:.4f}] |"
+        f"| {expected.value:.4f} [{expected.ci[0]:.4f}, {expected.ci[1]:.4f}] "
+        f"| [{expected.seen[0]:.4f}, {expected.seen[1]:.4f}] |"
     )
 
 
@@ -131,9 +132,9 @@ def main() -> None:
     doubles = Doubles(args.data / "norman_doubles/pseudobulk.h5ad")
     print(
         "| batch | doubles left | plain least squares | chosen out of fold | ships after the look | its own estimate "
-        "| expected of the fifteen |"
+        "| expected of the fifteen | what fifteen should show |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|")
     for number in args.batches:
         print(run(doubles, number, args.work, args.group), flush=True)
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from pertstack.design.plan.asked import DIFFERS, Known, compare
-from pertstack.study.new_rows.expected import never_scored, weights_toward
+from pertstack.study.new_rows.expected import Expected, _weighed, never_scored, weights_toward
 from pertstack.study.steps.run import default_models
 from pertstack.study.study import Study
 
@@ -101,6 +101,7 @@ def test_predict_says_it_too_and_writes_it_down(files, tmp_path):
     assert "It does not answer for parts seen: 0 of 2, parts seen: 1 of 2" in facts["expected"]
     said = pertstack("predict", tmp_path / "s", files / "alike.h5ad", tmp_path / "again.h5ad").stderr
     assert "Expected of" in said and "speak in effect" in said
+    assert "Measured on 10 such groups the mean should lie in [" in said
 
 
 def test_scores_are_weighed_to_the_rows_asked_for():
@@ -117,6 +118,27 @@ def test_scores_are_weighed_to_the_rows_asked_for():
     np.testing.assert_allclose(same, 1, atol=1e-6)
     blind = Known({"v": ["a"] * 400}, {"effect": [np.nan] * 400}, scored.units)
     np.testing.assert_allclose(weights_toward(blind, asked), 1)
+
+
+def test_what_new_groups_show_is_wider_than_what_is_expected_of_them():
+    """19 of 20 new batches of seven groups lie in the interval; the one of the mean holds far fewer (simulated)."""
+    rng = np.random.default_rng(1)
+    kept = {"ci": 0, "seen": 0}
+    for _ in range(400):
+        level = rng.normal(0.5, 0.2, 40)  # forty groups of three rows, then seven new ones
+        values = np.repeat(level, 3) + rng.normal(0, 0.05, 120)
+        _, ci, seen = _weighed(values, np.ones(120), np.repeat(np.arange(40), 3), 7)
+        new = (rng.normal(0.5, 0.2, (7, 1)) + rng.normal(0, 0.05, (7, 3))).mean()
+        kept["ci"] += ci[0] < new < ci[1]
+        kept["seen"] += seen[0] < new < seen[1]
+    assert 0.92 < kept["seen"] / 400 < 0.98 and kept["ci"] / 400 < 0.75
+
+
+def test_one_group_has_no_interval_and_says_so():
+    mean, ci, seen = _weighed(np.array([0.2, 0.4]), np.ones(2), ["a", "a"], 3)
+    assert (mean, ci, seen) == (pytest.approx(0.3), None, None)
+    said = Expected("ridge", "rmse_all@own", mean, ci, seen, 3, 0.3, n=2, effective=2.0, never=()).in_words()
+    assert "no interval: all scored samples are of one group" in said and "nan" not in said and "—" not in said
 
 
 def test_numbers_and_levels_by_hand():

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.arrays import Float64
+from pertstack._base.shown import count_of
 from pertstack.design.metric_labels import metric_label
 from pertstack.design.metric_names import need_metric, parse_metric
 from pertstack.design.plan.asked import NEVER, SPEAK, Known
@@ -22,6 +23,7 @@ from pertstack.study.folder import StudyFolder
 from pertstack.study.new_rows.asked import both_sides
 from pertstack.verdict.words import interval, number
 
+Bounds = tuple[float, float]
 RIDGE = 1e-3
 """Pull of the weights to equal ones, in units of a standard deviation squared: balance is then within a few hundredths
 of one, and weights exist where the rows asked for lie outside of what was scored."""
@@ -29,12 +31,19 @@ of one, and weights exist where the rows asked for lie outside of what was score
 
 @dataclass(frozen=True)
 class Expected:
-    """``value`` with its 95 % interval over groups, the plain mean, and how many rows speak in effect (Kish 1965)."""
+    """``value`` with its 95 % interval over groups, the plain mean, and how many rows speak in effect (Kish 1965).
+
+    ``seen`` is where the mean over the samples asked for should lie once they are measured, 19 times of 20: beside the
+    error of ``value`` it counts that they are a draw of ``n_asked`` groups. Both are None where the scored rows are of
+    one group, whose spread says nothing about others.
+    """
 
     name: str
     metric: str
     value: float
-    ci: tuple[float, float]
+    ci: Bounds | None
+    seen: Bounds | None
+    n_asked: int
     plain: float
     n: int
     effective: float
@@ -44,9 +53,12 @@ class Expected:
         """One sentence for the terminal."""
         said = (
             f"Expected of {self.name} on these samples: {metric_label(self.metric)} {number(self.value)} "
-            f"{interval(self.ci)}, from out-of-fold scores weighed to what is known of them (unweighed "
-            f"{number(self.plain)}; {self.effective:.0f} of {self.n:,} scored samples speak in effect)."
+            f"{interval(self.ci) or '(no interval: all scored samples are of one group)'}, from out-of-fold scores "
+            f"weighed to what is known of them (unweighed {number(self.plain)}; {self.effective:.0f} of {self.n:,} "
+            f"scored samples speak in effect)."
         )
+        if self.seen is not None:
+            said += f" Measured on {count_of(self.n_asked, 'such group')} the mean should lie in {interval(self.seen)}."
         if self.never:
             said += f" It does not answer for {', '.join(self.never)}: never scored."
         elif self.effective < SPEAK * self.n:
@@ -57,7 +69,7 @@ class Expected:
 def expected_on(folder: StudyFolder, obs: pd.DataFrame, name: str) -> Expected | None:
     """What ``name`` should score on rows ``obs`` (as in a data file) on the deciding metric; None without scores.
 
-    The interval takes the weights as given.
+    Both intervals take the weights as given.
 
     Parameters
     ----------
@@ -81,16 +93,19 @@ def expected_on(folder: StudyFolder, obs: pd.DataFrame, name: str) -> Expected |
     if not there.any():
         return None
     w = np.asarray(mine[there], dtype=np.float64)
-    mean, ci = _weighed(values[there], w, table.samples["group"].to_numpy()[there])
+    n_asked = len(set(asked.units))
+    mean, ci, seen = _weighed(values[there], w, table.samples["group"].to_numpy()[there], n_asked)
     return Expected(
         name,
         metric,
         mean,
-        ci,
-        float(values[there].mean()),
-        int(there.sum()),
-        float(w.sum() ** 2 / (w**2).sum()),
-        never_scored(scored, asked),
+        ci=ci,
+        seen=seen,
+        n_asked=n_asked,
+        plain=float(values[there].mean()),
+        n=int(there.sum()),
+        effective=float(w.sum() ** 2 / (w**2).sum()),
+        never=never_scored(scored, asked),
     )
 
 
@@ -142,15 +157,24 @@ def never_scored(scored: Known, asked: Known) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _weighed(values: Float64, weights: Float64, groups: Any) -> tuple[float, tuple[float, float]]:
-    """Weighed mean, and its 95 % interval of t with whole groups as the unit."""
+def _weighed(
+    values: Float64, weights: Float64, groups: Any, n_asked: int
+) -> tuple[float, Bounds | None, Bounds | None]:
+    """Weighed mean, its 95 % interval of t with groups as the unit, and that of the mean of ``n_asked`` new groups.
+
+    The latter adds the weighed variance between groups, over the number of new ones, to the squared standard error.
+    None twice for a single group.
+    """
     from scipy import stats
 
     mean = float(np.average(values, weights=weights))
     codes = np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
-    pull = np.bincount(codes, weights * (values - mean)) / weights.sum()
+    pull, total = np.bincount(codes, weights * (values - mean)), np.bincount(codes, weights)
     n = len(pull)
     if n < 2:
-        return mean, (float("nan"), float("nan"))
-    half = float(stats.t.ppf(0.975, n - 1) * np.sqrt((pull**2).sum() * n / (n - 1)))
-    return mean, (mean - half, mean + half)
+        return mean, None, None
+    error = (pull**2).sum() / weights.sum() ** 2 * n / (n - 1)
+    between = (pull**2 / total).sum() / total.sum() * n / (n - 1)
+    reach = float(stats.t.ppf(0.975, n - 1))
+    half, further = (reach * float(np.sqrt(v)) for v in (error, error + between / max(1, n_asked)))
+    return mean, (mean - half, mean + half), (mean - further, mean + further)
