@@ -24,7 +24,8 @@ class FittedOn:
 
     ``plan``: fitted on development rows of a fold plan (by digest) outside ``held_out_fold`` (None = all of them) and,
     for a nested fit, outside ``also_held_out``.
-    ``ids``: fitted on an explicit list of sample ids. ``unknown``: the fit rows are not known.
+    ``ids``: fitted on an explicit list of sample ids; ``near`` are rows that are not in it but of a group that is, or
+    that share a part with one of it where parts are kept apart. ``unknown``: the fit rows are not known.
     """
 
     kind: FittedKind
@@ -33,6 +34,7 @@ class FittedOn:
     fit_ids: frozenset[str] = frozenset()
     ids_digest: str | None = None  # digest of the sorted fit rows, where they are known
     also_held_out: int | None = None  # the second fold that a nested fit left out
+    near: frozenset[str] = frozenset()
 
     @classmethod
     def fold_of_plan(cls, plan_digest: str, held_out_fold: int | None, fit_ids: Sequence[str] = ()) -> FittedOn:
@@ -57,14 +59,14 @@ class FittedOn:
         return cls("unknown")
 
     def saw(self, block: Block, sample_ids: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
-        """Mask (n,) of rows of this block that the model was fitted on; None when unknown."""
+        """Mask (n,) of rows of this block that the model was fitted on, or on their like; None when unknown."""
         n = len(sample_ids)
         if self.kind == "unknown":
             return None
         if self.kind == "plan":
             clean = block.fold in (None, self.held_out_fold, self.also_held_out)
             return np.full(n, not clean)
-        return np.fromiter((s in self.fit_ids for s in sample_ids), dtype=bool, count=n)
+        return np.fromiter((s in self.fit_ids or s in self.near for s in sample_ids), dtype=bool, count=n)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; the list of ids is written beside (by digest) when it is long, so here only kind and digests."""
@@ -75,6 +77,7 @@ class FittedOn:
             "ids_digest": self.ids_digest,
             "fit_ids": sorted(self.fit_ids),
             **({} if self.also_held_out is None else {"also_held_out": self.also_held_out}),
+            **({"near": sorted(self.near)} if self.near else {}),
         }
 
     @classmethod
@@ -86,4 +89,5 @@ class FittedOn:
             fit_ids=frozenset(value["fit_ids"]),
             ids_digest=value["ids_digest"],
             also_held_out=value.get("also_held_out"),
+            near=frozenset(value.get("near", ())),
         )

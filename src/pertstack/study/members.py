@@ -86,8 +86,8 @@ def unverified_models(folder: StudyFolder) -> tuple[str, ...]:
 
 
 def seen_rows(source: StoreSource) -> dict[str, int]:
-    """Per model, the predicted rows that take no part because it was fitted on them; models without any are left
-    out."""
+    """Per model, the predicted rows that take no part because it was fitted on them or on others of their group;
+    models without any are left out."""
     out = {}
     for model in source.models:
         seen = 0
@@ -140,7 +140,9 @@ def doubts(folder: StudyFolder, combiners: list[str]) -> dict[str, tuple[str, ..
     for model, box in sandboxes(folder).items():
         out.setdefault(model, []).append(f"its program ran in a sandbox ({box})")
     for model, n in facts["rows_seen"].items():
-        out.setdefault(model, []).append(f"was fitted on {n:,} of the rows it predicts; they take no part")
+        out.setdefault(model, []).append(
+            f"was fitted on {n:,} of the rows it predicts, or on others of their group; they take no part"
+        )
     for model, words in suspects.items():
         out.setdefault(model, []).extend(words)
     for name in combiners:
@@ -162,7 +164,7 @@ def stack_warnings(folder: StudyFolder) -> list[str]:
         for model in facts["unverified"]
     ]
     said += [
-        f"{model} was fitted on {n:,} of the rows it predicts; they take no part."
+        f"{model} was fitted on {n:,} of the rows it predicts, or on others of their group; they take no part."
         for model, n in facts["rows_seen"].items()
     ]
     said += [f["message"] for f in read_json(folder.path("plan", "findings.json")) if f["code"] == DIFFERS]

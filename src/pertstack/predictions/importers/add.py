@@ -35,7 +35,7 @@ from pertstack.predictions.importers.checks.sampled import Place, Sampled, measu
 from pertstack.predictions.importers.checks.scale import Scale, check_scale, refuse_the_truth
 from pertstack.predictions.importers.checks.shift import check_shift
 from pertstack.predictions.importers.checks.value_checks import check_gene_order
-from pertstack.predictions.importers.fitted import FittedOnBlocks
+from pertstack.predictions.importers.fitted import FittedOnBlocks, Kin
 from pertstack.predictions.importers.readers.files import PredictionFile
 from pertstack.predictions.importers.readers.gene_lists import positional, with_genes
 from pertstack.predictions.importers.readers.merge import Marks, is_merge_file, open_merge_predictions
@@ -66,6 +66,7 @@ def add_predictions(
     genes: Path | None = None,
     other_names: Mapping[str, str] | None = None,
     space: Normalise | None = None,
+    kin: Kin | None = None,
 ) -> AddReport:
     """Admit one model's predictions into a store.
 
@@ -107,6 +108,8 @@ def add_predictions(
         Second name of a gene -> its name in the study.
     space
         How the samples of the study were made of cells, where they were: predicted cells are averaged likewise.
+    kin
+        Which rows of a block are of one group with a listed fit row: they count as seen.
     samples, columns
         The study's sample table, and which columns of the files say what: rows whose ids are no samples of the study
         are then matched by what was done (``by_key.py``).
@@ -130,7 +133,7 @@ def add_predictions(
     by_position = positional(own_genes) or any(f.code == "genes_by_list" for _, said in named for f in said)
     check_names(files, places)
     missing_genes = genes_not_predicted(files, own_genes, missing)
-    fitted = FittedOnBlocks(fitted_on, store)
+    fitted = FittedOnBlocks(fitted_on, store, kin)
     check_folds(files, places, fitted)
     _refuse_straddling(matches, places, fitted)
     if without is not None:

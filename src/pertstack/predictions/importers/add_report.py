@@ -74,7 +74,7 @@ def report_on(
 
 def _in_sample(records: tuple[Record, ...], store: PredictionStore) -> list[Finding]:
     """Rows the model was fitted on are kept, but never stacked; say how many."""
-    seen, examples, unknown = 0, [], False
+    seen, examples, unknown, near = 0, [], False, 0
     for record in records:
         assert record.fitted_on is not None
         ids = store.sample_ids(record.block)
@@ -82,6 +82,9 @@ def _in_sample(records: tuple[Record, ...], store: PredictionStore) -> list[Find
         if saw is None:
             unknown = True
             continue
+        listed = np.fromiter((s not in record.fitted_on.near for s in ids), dtype=bool, count=len(ids))
+        near += int((saw & ~listed).sum())
+        saw = saw & listed
         seen += int(saw.sum())
         examples += [ids[i] for i in np.flatnonzero(saw)[:10]]
     found = []
@@ -95,6 +98,13 @@ def _in_sample(records: tuple[Record, ...], store: PredictionStore) -> list[Find
                 "warning", "in_sample_rows", text, count=seen, examples=tuple(examples[:10]), where=records[0].model
             )
         )
+    if near:
+        text = (
+            f"{records[0].model}: {near:,} rows were predicted by a model that was fitted on others of their group, or "
+            f"on what shares a part with them where the study keeps parts apart. This study asks how a model predicts "
+            f"groups that it never saw, so these rows are kept, but never stacked or scored."
+        )
+        found.append(Finding("warning", "group_was_fitted_on", text, count=near, where=records[0].model))
     if unknown:
         text = (
             f"{records[0].model}: its training samples are unknown. It is kept as unverified and takes "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,6 +20,10 @@ MOST_FOREIGN = 0.1
 """Share of fit rows that may be no samples of the study (controls, other data sets) without a question."""
 
 
+Kin = Callable[[Set[str], Sequence[str]], frozenset[str]]
+"""From fit ids and the ids of a block to those of the block that are of one group with a fit row."""
+
+
 @runtime_checkable
 class HasDigest(Protocol):
     """A fold plan, as far as this room needs it."""
@@ -33,10 +37,11 @@ class FittedOnBlocks:
 
     ``spec`` is a fold plan or its digest (or 'plan': this store's own), a list of sample ids, a table fold -> ids
     (mapping, or DataFrame with columns ``fold`` and ``sample_id``), 'unknown', or a ``FittedOn`` for all blocks alike.
+    ``kin`` tells which rows of a block go with listed fit rows without being listed.
     """
 
-    def __init__(self, spec: Any, store: StoreReader) -> None:
-        self._store, self._also = store, None  # type: StoreReader, int | None
+    def __init__(self, spec: Any, store: StoreReader, kin: Kin | None = None) -> None:
+        self._store, self._also, self._kin = store, None, kin  # type: StoreReader, int | None, Kin | None
         self._fixed: FittedOn | None = None
         self._plan: str | None = None
         self._by_fold: dict[int | None, FittedOn] = {}
@@ -112,6 +117,8 @@ class FittedOnBlocks:
     def of(self, block: Block) -> FittedOn:
         """Provenance of this block's predictions."""
         found = self._of(block)
+        if found.kind == "ids" and self._kin is not None:
+            found = replace(found, near=self._kin(found.fit_ids, self._store.sample_ids(block)))
         return found if self._also is None else replace(found, also_held_out=self._also)
 
     def _of(self, block: Block) -> FittedOn:

@@ -97,7 +97,8 @@ def _unpaired(folder: StudyFolder, source: StoreSource, model: str) -> _Errors |
 
     def saw(names: Array, block: Any) -> Array:
         record = source.store.find(block, model)
-        mask = None if record is None or record.fitted_on is None else record.fitted_on.saw(block, list(names))
+        fitted = None if record is None or record.fitted_on is None else replace(record.fitted_on, near=frozenset())
+        mask = None if fitted is None else fitted.saw(block, list(names))
         return np.zeros(len(names), dtype=bool) if mask is None else mask
 
     rng = np.random.default_rng(0)

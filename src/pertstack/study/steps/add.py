@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
 from pertstack._base.reading.remote import is_remote, local
 from pertstack.data.choices import Normalise
+from pertstack.design.plan.groups import apart
+from pertstack.design.plan.known import sharing
 from pertstack.predictions.importers import AddReport, add_predictions
 from pertstack.predictions.importers.cards import read_card
 from pertstack.predictions.importers.fitted_file import read_fitted_on
@@ -99,6 +101,7 @@ def add_model(
         samples=folder.samples,
         columns=mapping,
         space=_space(folder),
+        kin=lambda fit_ids, asked: gone_with(folder, fit_ids, asked),
         other_names=folder.other_gene_names,
         genes=None if genes is None else local(genes),
     )
@@ -114,7 +117,42 @@ def add_model(
         without=without,
         blocks={r.block.id: r.digest for r in report.committed},
     )
-    return report if without is not None else replace(report, findings=(*report.findings, *nesting(folder, name)))
+    findings = (*report.findings, *_parts_on_a_word(folder, report))
+    return replace(report, findings=findings if without is not None else (*findings, *nesting(folder, name)))
+
+
+def gone_with(folder: StudyFolder, fit_ids: Set[str], asked: Sequence[str]) -> frozenset[str]:
+    """Those of ``asked``, not listed themselves, that a model met through its fit rows: others of their group were
+    among them, or, where parts are kept apart, combinations that share a part. Support teaches every fit.
+
+    Parameters
+    ----------
+    folder : of the study.
+    fit_ids : sample ids the model was fitted on.
+    asked : sample ids it predicts.
+    """
+    samples, group = folder.samples, folder.plan.groups
+    fitted = samples.index[samples.index.isin(list(fit_ids)) & (samples["role"] != "support")]
+    rest = samples.loc[[s for s in asked if s not in fit_ids and samples.at[s, "role"] != "support"]]
+    met = group.reindex(rest.index).isin(set(group.reindex(fitted))).to_numpy()
+    if apart(folder.plan.group_by):
+        near = sharing(rest["perturbation"], samples.loc[fitted, "perturbation"])
+        met = met | rest["perturbation"].astype(str).isin(near).to_numpy()
+    return frozenset(map(str, rest.index[met]))
+
+
+def _parts_on_a_word(folder: StudyFolder, report: AddReport) -> list[Finding]:
+    """What 'plan' promises where parts are kept apart, which nothing here can check."""
+    by_plan = any(r.fitted_on is not None and r.fitted_on.kind == "plan" for r in report.committed)
+    if not by_plan or not apart(folder.plan.group_by):
+        return []
+    text = (
+        f"{report.name} is out of fold by your word. This study keeps parts apart (--group {folder.plan.group_by}): "
+        "the fit of a fold, and the final fit, must also have left out the development combinations that share a part "
+        "with what it predicts. Nothing here can check that; --fitted-on FILE with columns fold and sample_id can be "
+        "checked."
+    )
+    return [Finding("warning", "parts_on_your_word", text, where=report.name)]
 
 
 def _said(fitted_on: Any, folder: StudyFolder) -> Any:
