@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,11 @@ from pertstack._base.errors import MisalignedError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack._base.labelled import align
 from pertstack.data.labels import one_spelling, spelling_finding
-from pertstack.design.metric_names import DEFAULT_PANEL, parse_metric
+from pertstack.design.metric_names import DEFAULT_PANEL, Metric, parse_metric
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.predictions.sources.embedding import ArrayEmbedding
+from pertstack.reduce.metrics.asked import asked_metric
+from pertstack.reduce.read_tiles import samples_of
 from pertstack.reduce.references import References
 from pertstack.reduce.scoring.score import score
 from pertstack.reduce.sums.one_pass import reduce_blocks
@@ -35,8 +37,7 @@ from pertstack.verdict.probes.rows import sample_rows
 from pertstack.verdict.probes.run import accused, accused_gravely, probe_model, seen_through
 from pertstack.write.stack_result import StackResult
 
-if TYPE_CHECKING:
-    pass
+PRIMARY = "r2_top20@pooled"
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -134,7 +135,7 @@ def stack(
     gene_names: Any = None,
     group: Any = None,
     combiners: Sequence[str | Combiner] | None = None,
-    primary: str = "r2_top20@pooled",
+    primary: str = PRIMARY,
     reference: Reference = "pooled",
     seed: int = 0,
     trust_partial: bool = False,
@@ -227,6 +228,7 @@ def stack(
         source = source_of(m for m in predictions if m not in left_out)
     with threadpool_limits(limits=1):  # many small solves, on which BLAS threads wait for each other
         references = References.collect(source)
+        _fitting(wanted, source, references)
         k = min(max(80, wanted.top or 0), len(source.gene_names))
         reduction = reduce_blocks(source, references, k=k)
         nested = fit_nested(
@@ -254,6 +256,13 @@ def stack(
         slopes=slopes,
         unit="perturbation" if group is None else "group",
     )
+
+
+def _fitting(wanted: Metric, source: ArraySource, references: References) -> None:
+    """A metric that rows of this kind cannot have is refused; one that is less than its name says is warned of."""
+    named = wanted != parse_metric(PRIMARY)
+    for f in asked_metric(wanted, samples_of(source), source.gene_names, references=references, named=named):
+        warnings.warn(f.message, stacklevel=3)
 
 
 def _one_name_each(perturbation: Any) -> Any:

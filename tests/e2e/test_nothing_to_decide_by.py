@@ -30,13 +30,16 @@ def study(tmp_path_factory):
 
 
 def test_a_metric_that_is_undefined_everywhere_chooses_nothing_and_costs_no_look(study):
-    ok("plan", study, "--primary", "pearson_all@plate")
+    said = pertstack("plan", study, "--primary", "pearson_all@plate")
+    assert said.returncode == 2 and "undefined on every one of" in said.stderr, said.stderr
+    before = (study / "plan.toml").read_bytes()
+    (study / "plan.toml").write_bytes(before.replace(b'primary = "auto"', b'primary = "pearson_all@plate"'))
     for step in ("stack", "verdict", "report"):
         said = pertstack(step, study, *(["--combiners", "mean"] if step == "stack" else []))
         assert said.returncode == 2, (step, said.stdout, said.stderr)
         assert step == "report" or "pertstack" in said.stderr, said.stderr
     said = pertstack("stack", study, "--combiners", "mean").stderr
-    assert "pearson_all@plate is undefined on every one of" in said and "--primary r2_top20@pooled" in said
+    assert "pearson_all@plate is undefined on every one of" in said and "such as pearson_all@pooled" in said
     opened = Study.open(study)
     assert opened.folder.ledger.looks() == 0 and not (opened.folder.results / "oof.json").exists()
 

@@ -19,7 +19,7 @@ import numpy as np
 from pertstack._base.errors import InputError, unknown_name
 from pertstack.design.metric_names import parse_metric
 from pertstack.reduce.scoring.panels import WITHIN_PLATE
-from pertstack.reduce.scoring.score_table import ScoreTable
+from pertstack.reduce.scoring.score_table import ScoreTable, refuse_undefined
 from pertstack.stacking.combiner import FLEXIBLE, Family
 from pertstack.stacking.constants import is_constant
 from pertstack.stacking.nested import NestedFits
@@ -169,7 +169,7 @@ def choose(
     if rule not in get_args(Rule):
         raise unknown_name("choice rule", rule, get_args(Rule))
     primary = parse_metric(primary or str(nested.settings["primary"])).name
-    _refuse_undefined(table, primary)
+    refuse_undefined(table, primary, "Decide on another: `pertstack plan STUDY --primary r2_top20@pooled`.")
     there = [m for m in no_harm if parse_metric(m).name in table.metrics]
     there += [WITHIN_PLATE] if WITHIN_PLATE in table.metrics and WITHIN_PLATE not in there else []
     candidates = [c.name for c in nested.combiners if c.candidate and c.name in table.names]
@@ -218,17 +218,6 @@ def choose(
         critical=critical,
         constant=chosen in constant,
         picked=tuple(str(fit.weights()["facts"]["chosen"]) for fit in nested.fits[BEST_SINGLE].values()),
-    )
-
-
-def _refuse_undefined(table: ScoreTable, primary: str) -> None:
-    """A metric without a value anywhere would choose by position."""
-    if np.isfinite(table.values_by_name[:, table.column(primary)]).any():
-        return
-    raise InputError(
-        f"{primary} is undefined on every one of {table.n:,} rows, for every model, so nothing can be chosen by it. "
-        "(Metrics within plates need several perturbations on a plate, correlations need rows that vary, and retrieval "
-        "several perturbations.) Decide on another: `pertstack plan STUDY --primary r2_top20@pooled`."
     )
 
 

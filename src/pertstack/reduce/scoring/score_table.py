@@ -225,3 +225,14 @@ class ScoreTable:
                 values_by_name=z["values"],
                 predicted=z["predicted"],
             )
+
+
+def refuse_undefined(table: ScoreTable, metric: str, mend: str) -> None:
+    """Refuse to decide by a metric that has no value anywhere: it would choose by position."""
+    if np.isfinite(table.values_by_name[:, table.column(metric)]).any():
+        return
+    raise InputError(
+        f"{metric} is undefined on every one of {table.n:,} rows, for every model, so nothing can be chosen by it. "
+        "(Metrics within plates need several perturbations on a plate, correlations need rows that vary, retrieval "
+        "several perturbations, metrics of significant genes such genes, halves two controls of a cell line.) " + mend
+    )

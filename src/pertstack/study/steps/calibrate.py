@@ -6,7 +6,7 @@ Development rows only, and no model. ``results/calibration.json`` keeps every me
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -14,12 +14,14 @@ import pandas as pd
 from pertstack._base.digests import digest_json
 from pertstack._base.errors import InputError
 from pertstack._base.files import read_json, write_json
+from pertstack._base.findings import Finding
 from pertstack._base.machine.memory import parse_bytes
 from pertstack.design.analysis_plan import AUTO, AnalysisPlan, locked_plan, require_unlocked_or_same
 from pertstack.design.metric_names import parse_metric
 from pertstack.predictions.sources.some_rows import some_groups
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.files.names import HALVES
+from pertstack.reduce.metrics.asked import asked_metric
 from pertstack.reduce.scoring.calibration import AUTO_ORDER, Calibration, first_that_passes
 from pertstack.reduce.scoring.controls import calibrate_source, measured_twice
 from pertstack.reduce.scoring.panels import panel
@@ -42,6 +44,7 @@ BESIDE: tuple[str, ...] = (
     "pds_cosine@pooled",
 )
 """Calibrated beside the panel and the declared order, because people are asked for them."""
+_MEND = "`pertstack plan STUDY --primary METRIC` names it; auto lets the rows choose."
 MOST_ROWS = 20_000
 """Rows of whole groups that are looked at: metrics over perturbations grow with the square of what they compare."""
 _RULE = 2  # of the calibration: another rule, another key; 2: retrieval and @others within the fold
@@ -55,6 +58,7 @@ class Calibrated:
     primary: str
     metrics: dict[str, Calibration]
     positive: str = AGAIN[False]  # what served as the condition measured again
+    cautions: tuple[str, ...] = field(default=(), compare=False)  # where the primary is less than its name says
 
     @property
     def known(self) -> bool:
@@ -70,7 +74,8 @@ class Calibrated:
     def doubt(self) -> str:
         """Why the primary metric may not be able to decide; empty where it passes."""
         found = self.metrics.get(self.primary)
-        return "" if found is None or found.passes else doubt(found)
+        words = [] if found is None or found.passes else [doubt(found)]
+        return " ".join([*words, *self.cautions])
 
     def __repr__(self) -> str:
         return f"decides: {self.primary}\n{self.to_frame()[['conditions', 'bds', 'drf', 'passes']].to_string()}"
@@ -153,11 +158,12 @@ def calibrate_study(folder: StudyFolder, *, workers: int = 1, memory: str = "1GB
     CorruptionError
         The stack step sealed the file, and it is not as it was.
     InputError
-        There are no development rows.
+        There are no development rows; or the plan names a metric that they or the test cannot have.
     UnknownNameError
         The plan names a metric that does not exist.
     """
     plan = folder.analysis_plan
+    require_fitting(folder, plan)
     named = [] if plan.primary == AUTO else [parse_metric(plan.primary).name, parse_metric(plan.choice_metric).name]
     wanted = tuple(
         dict.fromkeys(parse_metric(m).name for m in (*AUTO_ORDER, *named, *panel(folder.references), *BESIDE))
@@ -174,7 +180,7 @@ def calibrate_study(folder: StudyFolder, *, workers: int = 1, memory: str = "1GB
     before = Calibrated.from_json(read_json(path)) if path.exists() else None
     kept = not sealing and is_sealed(folder, "stack", path)
     if before is not None and kept and set(wanted) <= set(before.metrics):
-        return before
+        return _with_cautions(folder, before)
     if before is not None and before.key == key:
         found = before.metrics
     else:
@@ -185,7 +191,38 @@ def calibrate_study(folder: StudyFolder, *, workers: int = 1, memory: str = "1GB
     calibrated = Calibrated(key, parse_metric(settled.choice_metric).name, found, AGAIN[halves])
     if calibrated != before and not kept:
         write_json(path, calibrated.to_json())
-    return calibrated
+    return _with_cautions(folder, calibrated)
+
+
+def require_fitting(folder: StudyFolder, plan: AnalysisPlan, *, refuse: bool = True) -> tuple[Finding, ...]:
+    """What must be known of a plan's metric on the rows of a study (``reduce.metrics.asked``), as warnings.
+
+    Parameters
+    ----------
+    folder : of the study.
+    plan : names the metric, or has settled it.
+    refuse : stop at a metric that was named and cannot be; else it is said like the rest.
+
+    Raises
+    ------
+    InputError
+        The plan names a metric that no row can have, or that would be another under its name.
+    """
+    metrics = [plan.settled] if plan.primary == AUTO else [plan.primary, plan.choice_metric]
+    rows, named = folder.samples, refuse and plan.primary != AUTO
+    rows = rows[rows["role"].isin(("development", "test"))]
+    found = [
+        f
+        for metric in dict.fromkeys(parse_metric(m).name for m in metrics if m)
+        for f in asked_metric(metric, rows, folder.gene_names, references=folder.references, named=named, mend=_MEND)
+    ]
+    return tuple({f.message: f for f in found}.values())
+
+
+def _with_cautions(folder: StudyFolder, calibrated: Calibrated) -> Calibrated:
+    return replace(
+        calibrated, cautions=tuple(f.message for f in require_fitting(folder, folder.analysis_plan, refuse=False))
+    )
 
 
 def _by_halves(folder: StudyFolder, source: StoreSource) -> bool:
@@ -217,4 +254,4 @@ def _settle(folder: StudyFolder, plan: AnalysisPlan, found: dict[str, Calibratio
 def stored_calibration(folder: StudyFolder) -> Calibrated | None:
     """What the step wrote, or None."""
     path = folder.results / FILE
-    return Calibrated.from_json(read_json(path)) if path.exists() else None
+    return _with_cautions(folder, Calibrated.from_json(read_json(path))) if path.exists() else None

@@ -28,13 +28,15 @@ from pertstack.predictions.importers.checks.scale import Scale
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.predictions.store.files.names import encode_name
 from pertstack.reduce.diversity import Diversity
+from pertstack.reduce.metrics.asked import asked_metric
 from pertstack.reduce.others import MeanOfOtherPerturbations
+from pertstack.reduce.read_tiles import samples_of
 from pertstack.reduce.references import References
 from pertstack.reduce.scoring.calibration import AUTO_ORDER, Calibration, first_that_passes
 from pertstack.reduce.scoring.controls import calibrate_source
 from pertstack.reduce.scoring.panels import panel
 from pertstack.reduce.scoring.score import score
-from pertstack.reduce.scoring.score_table import ScoreTable
+from pertstack.reduce.scoring.score_table import ScoreTable, refuse_undefined
 from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.reduce.tile import Combine, Tile
 from pertstack.stacking.slopes import slopes_of
@@ -249,10 +251,16 @@ def _judged(
     """Score, calibrate, probe and rank the models of a source."""
     references = References.collect(source)
     wanted = [] if primary == AUTO else [parse_metric(primary).name]
+    rows = samples_of(source)
+    if "plate" in matched.samples:
+        rows["plate"] = matched.samples["plate"].reindex(rows["sample_id"]).to_numpy()
+    for metric in wanted:
+        asked_metric(metric, rows, source.gene_names, references=references)
     options: dict[str, Any] = {"memory": memory, "workers": workers}
     asked = tuple(dict.fromkeys([*AUTO_ORDER, *wanted, *panel(references)]))
     calibration = calibrate_source(source, references, asked, **options)
     decides = wanted[0] if wanted else (first_that_passes(AUTO_ORDER, calibration) or AUTO_ORDER[0])
+    fits = asked_metric(decides, rows, source.gene_names, references=references, named=bool(wanted))
     combines: dict[str, Combine] = {FLOOR: MeanOfOtherPerturbations(source)}
     if len(source.models) > 1:
         combines[MEAN] = _mean
@@ -260,13 +268,14 @@ def _judged(
         combines["replicate"] = replicates
     scored = tuple(dict.fromkeys([*panel(references), parse_metric(decides).name, *asked]))
     table = score(source, combines, references, metrics=scored, **options)
+    refuse_undefined(table, decides, "Name another with --primary, such as pearson_all@pooled.")
     if len(source.models) > 1:
         table = table.with_oracle(decides, source.models)
-    rows = sample_rows(source, np.random.default_rng([seed, 5]))
-    probes = tuple(f for m in source.models for f in probe_model(source, rows, m, seed, claims_folds=False))
+    some = sample_rows(source, np.random.default_rng([seed, 5]))
+    probes = tuple(f for m in source.models for f in probe_model(source, some, m, seed, claims_folds=False))
     reduction = reduce_blocks(source, references, k=min(80, len(source.gene_names)))
     diversity = Diversity.of(reduction) if len(source.models) > 1 else None
-    setting = _setting(source, table, decides, calibration=calibration, said=matched.findings, probes=probes)
+    setting = _setting(source, table, decides, calibration=calibration, said=matched.findings, probes=probes, fits=fits)
     verdict = judge(table, None, setting, GroupResampling(seed))
     known = {**facts, **_counts(table, source)}
     slopes = slopes_of(reduction)
@@ -280,6 +289,7 @@ def _setting(
     calibration: Mapping[str, Calibration],
     said: Sequence[Finding],
     probes: Sequence[Finding],
+    fits: Sequence[Finding],
 ) -> Setting:
     from pertstack.study.steps.calibrate import doubt
 
@@ -291,6 +301,7 @@ def _setting(
         if f.severity != "note" and f.where in source.models:
             cautions.setdefault(f.where, []).append(f.message)
     found = calibration.get(parse_metric(primary).name)
+    doubts = [] if found is None or found.passes else [doubt(found).replace("development rows", "samples")]
     suspects = {m: tuple(w) for m, w in accused(probes).items() if m in source.models}
     return Setting(
         {n: kinds[n] for n in table.names},
@@ -302,7 +313,7 @@ def _setting(
         no_drug=(FLOOR, "no_change"),
         accused=suspects,
         accused_gravely=frozenset(f.where for f in probes if f.severity == "error"),
-        metric_doubt="" if found is None or found.passes else doubt(found).replace("development rows", "samples"),
+        metric_doubt=" ".join([*doubts, *(f.message.replace("development rows", "samples") for f in fits)]),
         evaluated=True,
     )
 

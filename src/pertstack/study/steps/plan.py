@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pertstack._base.machine.progress import remark
 from pertstack.design.analysis_plan import AnalysisPlan, is_exploratory, locked_plan, require_unlocked_or_same
 from pertstack.stacking.registry import make_combiner
 from pertstack.study.folder import StudyFolder
+from pertstack.study.steps.calibrate import require_fitting
 
 
 def change_plan(folder: StudyFolder, changes: Mapping[str, Any], *, exploratory: bool = False) -> AnalysisPlan:
@@ -22,7 +24,7 @@ def change_plan(folder: StudyFolder, changes: Mapping[str, Any], *, exploratory:
     Raises
     ------
     PlanLockedError, InputError
-        The plan is locked; an entry or a value that does not exist.
+        The plan is locked; an entry or a value that does not exist; a metric that the rows of the study cannot have.
     """
     plan = folder.analysis_plan
     if not changes:
@@ -30,6 +32,9 @@ def change_plan(folder: StudyFolder, changes: Mapping[str, Any], *, exploratory:
     for name in changes.get("combiners", ()):
         make_combiner(name)
     changed = plan.changed(**changes)
+    if {"primary", "reference"} & set(changes):
+        for finding in require_fitting(folder, changed):
+            remark(f"warning: {finding.message}")
     require_unlocked_or_same(changed, folder.ledger, exploratory=exploratory)
     changed.save(folder.analysis_plan_file)
     return changed

@@ -94,6 +94,8 @@ def stack_study(
     require_records_kept(folder)
     require_told(folder)
     calibrated = calibrate_study(folder, workers=workers, memory=memory, sealing=True)
+    for words in calibrated.cautions:
+        remark(f"warning: {words}")
     plan = folder.analysis_plan
     wanted = combiners if combiners is not None else (list(plan.combiners) or None)
     chosen = make_combiners(wanted)
