@@ -16,7 +16,7 @@ from pertstack._stats.estimate import Difference
 from pertstack.design.metric_labels import metric_label
 from pertstack.design.metric_names import split_metric
 from pertstack.verdict.gain.parts import Decomposition, Part
-from pertstack.verdict.words import count_units, interval, number
+from pertstack.verdict.words import count_units, few_words, interval, number
 
 Light = Literal["green", "amber", "red"]
 Action = Literal["ship", "alone", "distrust", "look", "rank"]
@@ -279,7 +279,7 @@ def _reasons(case: Case, action: Action) -> tuple[str, ...]:
         said.append(case.metric_doubt)
     if 0 < case.n_groups < case.few_groups:
         said.append(
-            f"Scored on {count_units(case.n_groups, case.unit)} only: the interval is a rough guide, and a repeat with "
+            f"Scored on {count_units(case.n_groups, case.unit)} only: {few_words(case.n_groups)}, and a repeat with "
             f"others may say something else."
         )
     if case.exploratory:

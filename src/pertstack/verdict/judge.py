@@ -30,7 +30,7 @@ from pertstack.verdict.looks import looks_in_words
 from pertstack.verdict.ranking import rank
 from pertstack.verdict.setting import BEST_SINGLE, FEW_GROUPS, Resampling, Setting
 from pertstack.verdict.several import Scores, gains_shown, several
-from pertstack.verdict.words import count_units
+from pertstack.verdict.words import count_units, few_words
 
 
 @dataclass(frozen=True, repr=False)
@@ -205,7 +205,7 @@ def _error(rows: Sequence[LeaderboardRow], setting: Setting, best: str) -> float
 def _board_cautions(setting: Setting, n_groups: int, split: Split, error: float | None) -> tuple[str, ...]:
     cautions = []
     if n_groups < FEW_GROUPS:
-        cautions.append(f"Only {count_units(n_groups, setting.unit)}: the intervals are a rough guide.")
+        cautions.append(f"Only {count_units(n_groups, setting.unit)}: {few_words(n_groups, plural=True)}.")
     if split == "oof":
         cautions.append("Out-of-fold scores only: the held-out test has not been opened.")
     if setting.test_looks > 1 or (setting.test_looks and setting.planned_looks > 1):

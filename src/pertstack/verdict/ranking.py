@@ -14,7 +14,7 @@ from pertstack.verdict.competitors import matrix
 from pertstack.verdict.decision import Decision, Light
 from pertstack.verdict.setting import FEW_GROUPS, Resampling, Setting
 from pertstack.verdict.views import nan_mean
-from pertstack.verdict.words import count_units, interval, number
+from pertstack.verdict.words import count_units, few_words, interval, number
 
 UNSEEN = "What the models were fitted on is not known here: a model that saw these samples would score too well."
 
@@ -69,8 +69,8 @@ def rank(table: ScoreTable, setting: Setting, resampling: Resampling, best: str,
         reasons.append(setting.metric_doubt)
     if n_groups < FEW_GROUPS:
         reasons.append(
-            f"Scored on {count_units(n_groups, setting.unit)} only: the intervals are a rough guide, and others may "
-            f"say something else."
+            f"Scored on {count_units(n_groups, setting.unit)} only: {few_words(n_groups, plural=True)}, and "
+            f"others may say something else."
         )
     if light == "green" and reasons:
         light = "amber"

@@ -53,6 +53,24 @@ def interval(bounds: tuple[float, float] | None, digits: int = 3, *, sign: bool 
     return f"[{number(bounds[0], digits, sign=sign)}, {number(bounds[1], digits, sign=sign)}]"
 
 
+def few_words(n: int, *, plural: bool = False) -> str:
+    """What few groups leave of an interval; a single one tells nothing about others.
+
+    Parameters
+    ----------
+    n : groups.
+    plural : speak of intervals.
+
+    Examples
+    --------
+    >>> few_words(1), few_words(7, plural=True)
+    ('there is no interval', 'the intervals are a rough guide')
+    """
+    if n < 2:
+        return "there is no interval"
+    return "the intervals are a rough guide" if plural else "the interval is a rough guide"
+
+
 def unit_words(unit: str) -> str:
     """What is resampled, as a noun.
 

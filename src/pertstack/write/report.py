@@ -107,6 +107,10 @@ def negative_weights(weights: Mapping[str, Mapping[str, float]], chosen: str | N
     )
 
 
+def _with_level(level: str, bounds: str) -> str:
+    return f"{level} {bounds}" if bounds else "no interval: too few groups"
+
+
 def _tiles(content: ReportInput) -> list[tuple[str, str, str]]:
     """The three numbers a reader wants first: caption, number, what it is."""
     board, tiles = content.verdict.leaderboard, []
@@ -116,7 +120,7 @@ def _tiles(content: ReportInput) -> list[tuple[str, str, str]]:
         row = next((r for r in board.ranked() if r.name == name), None)
         cell = row.score(metric) if row else None
         if row is not None and cell is not None:
-            small = f"{metric_label(metric)}; {level} {interval(cell.ci)}; n {cell.n_valid:,} / {cell.n:,}"
+            small = f"{metric_label(metric)}; {_with_level(level, interval(cell.ci))}; n {cell.n_valid:,} / {cell.n:,}"
             shown_name = _shown_name(content, row.name) if caption == "shipped" else row.name
             tiles.append((f"{caption}: {shown_name}", number(cell.value), small))
     found = content.verdict.decomposition
@@ -126,7 +130,7 @@ def _tiles(content: ReportInput) -> list[tuple[str, str, str]]:
             (
                 "gain over best single" if board.ships == board.chosen else f"{board.chosen}, not shipped: gain",
                 number(part.difference.value, sign=True),
-                f"{level} {interval(part.difference.ci, sign=True)}; {_meaning_of(content)}",
+                f"{_with_level(level, interval(part.difference.ci, sign=True))}; {_meaning_of(content)}",
             )
         )
     return tiles

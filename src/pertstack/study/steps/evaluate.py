@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pertstack._base.errors import InputError
 from pertstack._base.files import write_json
 from pertstack._base.findings import Finding
 from pertstack._base.machine.memory import parse_bytes
@@ -220,6 +221,11 @@ def evaluate(
             transform=transform,
         )
     samples = found.samples
+    if samples["perturbation"].nunique() < 2:
+        raise InputError(
+            f"The predictions and the truth share a single perturbation ({samples['perturbation'].iloc[0]}): there are "
+            f"no others to hold it against, and no interval. Give the truth of at least two perturbations."
+        )
     source = ArraySource(
         found.values,
         found.treated,

@@ -113,7 +113,9 @@ def _weights(stored: Stored) -> dict[str, dict[str, float]]:
 
 def _single_numbers(diversity: dict[str, Any]) -> dict[str, Any]:
     """The numbers of diversity.json a reader can use, in words."""
-    effective, error = diversity["effective_number"], diversity["ambiguity"]
+    known = diversity["effective_number"]
+    effective = {k: "not defined: two models err alike" if v is None else v for k, v in known.items()}
+    error = diversity["ambiguity"]
     clusters = diversity["redundancy"]["clusters"]
     return {
         "effective number of models (participation ratio of error correlations)": effective["participation"],
