@@ -228,7 +228,19 @@ class ScoreTable:
 
 
 def refuse_undefined(table: ScoreTable, metric: str, mend: str) -> None:
-    """Refuse to decide by a metric that has no value anywhere: it would choose by position."""
+    """Refuse to decide by a metric that has no value anywhere: it would choose by position.
+
+    Parameters
+    ----------
+    table : scores of everything that could be chosen.
+    metric : that decides.
+    mend : how another is named at this door.
+
+    Raises
+    ------
+    InputError
+        Every value is NaN.
+    """
     if np.isfinite(table.values_by_name[:, table.column(metric)]).any():
         return
     raise InputError(
