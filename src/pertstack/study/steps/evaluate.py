@@ -6,7 +6,7 @@ were fitted on cannot be known here; every answer says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -64,6 +64,8 @@ PARTS = 5
 SHOWN = ("matched_by_key", "genes_by_list", "genes_by_second_name", *TOLD)
 """Notes that are printed and shown on the page."""
 FLOOR, MEAN = "mean_of_others", "mean"
+OWN = frozenset({FLOOR, MEAN, "no_change", "oracle", "replicate"})
+"""Rows of the board that are no models."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -206,6 +208,7 @@ def evaluate(
     """
     with TemporaryDirectory(prefix="pertstack-") as scratch:
         where, files = on_disk(truth, predictions, Path(scratch))
+        _refuse_own(files)
         found = matched_values(
             where,
             files,
@@ -242,6 +245,16 @@ def evaluate(
         "control": found.control_reference,
     }
     return _judged(source, found, facts, primary=primary, seed=seed, workers=workers, memory=parse_bytes(memory))
+
+
+def _refuse_own(names: Iterable[str]) -> None:
+    """A model must not be called like a row that the board has beside the models."""
+    for name in names:
+        if name in OWN:
+            raise InputError(
+                f"{name!r} is the name of a row that every evaluation has beside the models. Give the model another "
+                f"one: my_{name}=FILE, or {{'my_{name}': ...}}."
+            )
 
 
 def _judged(
