@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from pertstack._base.errors import MisalignedError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack._base.labelled import align
-from pertstack.data.labels import one_spelling, spelling_finding
+from pertstack.data.labels import alike_finding, near_names, one_spelling, spelling_finding
 from pertstack.design.metric_names import DEFAULT_PANEL, Metric, parse_metric
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.predictions.sources.embedding import ArrayEmbedding
@@ -204,7 +204,7 @@ def stack(
     )
     found = ordered.values
     features = None if features is None else {f: found[f"features[{f!r}]"] for f in features}
-    names = _one_name_each(found["perturbation"])
+    names = _one_name_each(found["perturbation"], grouped=group is not None)
 
     def source_of(models: Iterable[str]) -> ArraySource:
         return ArraySource(
@@ -265,11 +265,14 @@ def _fitting(wanted: Metric, source: ArraySource, references: References) -> Non
         warnings.warn(f.message, stacklevel=3)
 
 
-def _one_name_each(perturbation: Any) -> Any:
-    """Perturbations under one spelling each (B+A is A+B), with a warning where one is changed."""
+def _one_name_each(perturbation: Any, *, grouped: bool) -> Any:
+    """Perturbations under one spelling each (B+A is A+B), with a warning where one is changed, and of names that nearly
+    agree where they are the groups."""
     names = np.asarray(perturbation, dtype=object)
     changed = one_spelling(names)
-    for finding in spelling_finding(changed, "perturbation"):
+    alike = [] if grouped else near_names(changed.get(str(n), str(n)) for n in np.unique(names.astype(str)))
+    mend = "give what holds them together as group=, or one name."
+    for finding in [*spelling_finding(changed, "perturbation"), *alike_finding(alike, "perturbation", mend)]:
         warnings.warn(finding.message, stacklevel=3)
     return np.array([changed.get(str(n), n) for n in names], dtype=object) if changed else perturbation
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -159,6 +160,23 @@ def test_a4_names_that_nearly_agree_are_listed_by_every_reader(how, tmp_path):
     found = [f for f in validate(opened(how, tmp_path, *world(names))) if f.code == "names_alike"]
     assert found and found[0].severity == "warning"
     assert "drug-00" in found[0].message.replace("DRUG 00", "drug-00")
+
+
+def test_a4_names_that_nearly_agree_are_listed_by_evaluate_and_by_arrays():
+    rng = np.random.default_rng(4)
+    names = np.array([*(f"{a}-{i}" for i in range(12) for a in "p"), "drug07", "DRUG-7", "imatinib", "Imatinib HCl"])
+    obs = pd.DataFrame({"perturbation": names, "cell_line": "A"}, index=[f"s{i}" for i in range(len(names))])
+    truth = anndata.AnnData(rng.normal(8, 1, (len(names), 24)).astype(np.float32), obs)
+    truth.layers["control"] = np.full(truth.shape, 8, np.float32)
+    guess = anndata.AnnData(truth.X + rng.normal(0, 1, truth.shape).astype(np.float32), obs[[]], truth.var)
+    said = [f.message for f in ps.evaluate(truth, {"m": guess}).findings if f.code == "names_alike"]
+    assert len(said) == 1 and "DRUG-7 = drug07" in said[0] and "Imatinib HCl = imatinib" in said[0]
+    given = {"treated": truth.X, "folds": np.arange(len(names)) % 3, "perturbation": names, "combiners": ["mean"]}
+    with pytest.warns(UserWarning, match="DRUG-7 = drug07"):
+        ps.stack({"m": guess.X, "n": guess.X + 0.1}, **given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ps.stack({"m": guess.X, "n": guess.X + 0.1}, **given, group=[f"g{i}" for i in range(len(names))])
 
 
 @pytest.mark.parametrize("how", ["h5ad", "zarr", "gctx", "gct", "csv", "parquet"])

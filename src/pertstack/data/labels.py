@@ -254,6 +254,34 @@ def spelling_finding(changed: Mapping[str, str], where: str) -> list[Finding]:
     ]
 
 
+def alike_finding(groups: Iterable[tuple[str, ...]], where: str, mend: str) -> list[Finding]:
+    """A warning that lists names which may be one perturbation.
+
+    Parameters
+    ----------
+    groups : from ``near_names``.
+    where : file or argument.
+    mend : how they are held together at this door, after "name".
+    """
+    groups = list(groups)
+    if not groups:
+        return []
+    names = [name for group in groups for name in group]
+    return [
+        Finding(
+            "warning",
+            "names_alike",
+            f"{len(names):,} names of perturbations are alike but for case, punctuation, zeros, salt or a suffix: "
+            f"{'; '.join(' = '.join(g) for g in groups[:10])}{' ...' if len(groups) > 10 else ''}. If they are one "
+            f"perturbation (replicates, guides or salts of it), models meet it in other folds and intervals are too "
+            f"narrow: {mend}",
+            count=len(names),
+            examples=tuple(names[:10]),
+            where=where,
+        )
+    ]
+
+
 def near_names(names: Iterable[object]) -> list[tuple[str, ...]]:
     """Groups of names that differ in case, punctuation, leading zeros, salt, batch or replicate suffix only.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pertstack._base.errors import first_few
 from pertstack._base.findings import Finding
-from pertstack.data.labels import is_control_name, near_names
+from pertstack.data.labels import alike_finding, is_control_name, near_names
 
 if TYPE_CHECKING:
     from pertstack.data.file import DataFile
@@ -53,22 +53,11 @@ def names_alike(file: DataFile) -> list[Finding]:
     obs = file.obs
     known = set(obs.loc[obs["smiles"].notna(), "perturbation"].astype(str)) if "smiles" in obs else set()
     groups = [g for g in near_names(obs["perturbation"].unique()) if not known.issuperset(g)]
-    if not groups:
-        return []
-    names = [name for group in groups for name in group]
-    return [
-        finding_about(
-            "warning",
-            "names_alike",
-            f"{len(names):,} names of perturbations are alike but for case, punctuation, zeros, salt or a suffix: "
-            f"{'; '.join(' = '.join(g) for g in groups[:10])}{' ...' if len(groups) > 10 else ''}. If they are one "
-            f"perturbation (replicates, guides or salts of it), models meet it in other folds and intervals are too "
-            f"narrow: name a column that holds them together with --group COLUMN, or one with the right names with "
-            f"--map perturbation=COLUMN.",
-            offenders=names,
-            where=file.path,
-        )
-    ]
+    mend = (
+        "name a column that holds them together with --group COLUMN, or one with the right names with "
+        "--map perturbation=COLUMN."
+    )
+    return alike_finding(groups, file.path, mend)
 
 
 def metadata_findings(file: DataFile) -> list[Finding]:

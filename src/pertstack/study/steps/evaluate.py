@@ -7,7 +7,7 @@ were fitted on cannot be known here; every answer says so.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from pertstack._base.reading.remote import name_of
 from pertstack._base.version import __version__
 from pertstack.data.cells import CellChoice
 from pertstack.data.choices import Normalise
+from pertstack.data.labels import alike_finding, near_names
 from pertstack.data.rows import Float32
 from pertstack.design.metric_names import parse_metric
 from pertstack.predictions.importers.checks.scale import Scale
@@ -64,6 +65,7 @@ PARTS = 5
 SHOWN = ("matched_by_key", "genes_by_list", "genes_by_second_name", *TOLD)
 """Notes that are printed and shown on the page."""
 FLOOR, MEAN = "mean_of_others", "mean"
+_ALIKE = "name a column with the right names with --map perturbation=COLUMN."
 OWN = frozenset({FLOOR, MEAN, "no_change", "oracle", "replicate"})
 """Rows of the board that are no models."""
 
@@ -208,7 +210,6 @@ def evaluate(
     """
     with TemporaryDirectory(prefix="pertstack-") as scratch:
         where, files = on_disk(truth, predictions, Path(scratch))
-        _refuse_own(files)
         found = matched_values(
             where,
             files,
@@ -224,11 +225,14 @@ def evaluate(
             transform=transform,
         )
     samples = found.samples
+    _refuse_own(found.values)
     if samples["perturbation"].nunique() < 2:
         raise InputError(
             f"The predictions and the truth share a single perturbation ({samples['perturbation'].iloc[0]}): there are "
             f"no others to hold it against, and no interval. Give the truth of at least two perturbations."
         )
+    alike = alike_finding(near_names(samples["perturbation"].unique()), "the truth", _ALIKE)
+    found = replace(found, findings=(*found.findings, *alike))
     source = ArraySource(
         found.values,
         found.treated,
