@@ -70,6 +70,8 @@ def predictions_to_h5ad(
                 f"Give obs for every sample id."
             )
         table = obs.loc[list(ids)].copy()
+        if table.index.name in table.columns:  # AnnData takes such a pair only where both are the same
+            table.index.name = None
     data = anndata.AnnData(
         X=np.asarray(treated, dtype=np.float32),
         obs=table,

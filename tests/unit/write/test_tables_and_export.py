@@ -89,6 +89,14 @@ def test_h5ad_round_trip_is_matched_by_name(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["p.h5ad"], "nothing is left beside it"
 
 
+def test_a_column_that_is_named_like_the_index_is_kept(tmp_path):
+    """A plate of LINCS has `sample_id` in obs beside the row names, and they differ: predict ended in a traceback."""
+    obs = pd.DataFrame({"sample_id": ["well-9", "well-7"]}, index=pd.Index(["s0", "s1"], name="sample_id"))
+    path = predictions_to_h5ad(tmp_path / "p.h5ad", ["s1", "s0"], ["g"], np.ones((2, 1)), obs=obs)
+    back = ad.read_h5ad(path).obs
+    assert list(back.index) == ["s1", "s0"] and list(back["sample_id"]) == ["well-7", "well-9"]
+
+
 def test_h5ad_refuses_what_is_not_aligned(tmp_path):
     treated = np.zeros((2, 2), dtype=np.float32)
     with pytest.raises(InputError, match=r"shape \(2, 2\), but there are 3 ids"):

@@ -29,14 +29,16 @@ def leaderboard_table(board: Leaderboard, *, width: int | None = None, every: bo
     return board.short_table(width=width or get_terminal_size().columns, every=every)
 
 
-def taken_table(lines: Iterable[Taken]) -> Table:
-    """What was taken for what, and the option that changes each line."""
+def taken_table(lines: Iterable[Taken], *, width: int | None = None) -> Table:
+    """What was taken for what, and the option that changes each line; ``width`` in characters, None: the terminal's."""
     table = Table(title="Taken from the data", title_justify="left")
     lines = list(lines)
     options = [word for line in lines for word in line.mend.split()]  # to be copied: never broken
     for column in ("what", "from", "shows"):
         table.add_column(column, overflow="fold")
-    table.add_column("to change it", min_width=max([12, *map(len, options)]))
+    longest = max([12, *map(len, options)])
+    narrow = (width or get_terminal_size().columns) < 100
+    table.add_column("to change it", width=longest if narrow else None, min_width=longest)
     for line in lines:
         table.add_row(*(Text(t) for t in (line.what, line.source, line.shows, line.mend)))
     return table
