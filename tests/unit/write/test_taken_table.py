@@ -12,7 +12,7 @@ from pertstack.write.tables.layout import taken_table
 
 LINES = [
     Taken("samples", "7,080 cells -> 176 samples (perturbation, cell line): mean of log1p", "", "--cells-as-samples"),
-    Taken("perturbation", "column perturbation", "349: '15-delta-prostaglandi...', and 348", "--map perturbation=COLUMN"),
+    Taken("perturbation", "column perturbation", "349: '15-delta-prostag...', and 348", "--map perturbation=COLUMN"),
 ]
 
 
