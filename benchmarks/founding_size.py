@@ -261,6 +261,10 @@ def work(home: Path, options: argparse.Namespace) -> None:
     step("init", "init", str(study), "--data", str(data))
     data.unlink()
     for m in range(options.models):
+        if shutil.disk_usage(home).free < 3 * 4 * options.samples * options.genes:  # its file, its layer, and as much
+            print(f"no room on the disk for more than {m} models", flush=True)
+            options.models = m
+            break
         write_h5ad(file, world, {"X": lambda rows, m=m: world.prediction(rows, m)}, [])  # type: ignore[misc]
         if m == 0:
             run("cp predictions", ["cp", str(file), str(home / "copy")], home)
