@@ -10,7 +10,7 @@ form; centroid accuracy of Systema (Vinas Torne et al. 2025).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -49,18 +49,17 @@ def discrimination(truth: Any, prediction: Any, distance: str = "l1") -> Float64
         A zero vector has cosine distance 1 to everything.
     """
     t, p = (np.ascontiguousarray(v, dtype=np.float64) for v in (truth, prediction))
-    answer: Float64 = _mid_ranks(t, p, [distance], None)[0]
+    answer: Float64 = _mid_ranks(Truths(t, [distance]), p, None)[0]
     return answer
 
 
-def _mid_ranks(t: Float64, p: Float64, distances: Sequence[str], pool: ThreadPoolExecutor | None) -> Float64:
+def _mid_ranks(truths: Truths, p: Float64, pool: ThreadPoolExecutor | None) -> Float64:
     """Discrimination for each distance, (n_distances, n)."""
-    n = len(t)
-    answer: Float64 = np.full((len(distances), n), np.nan)
+    n = len(p)
+    answer: Float64 = np.full((len(truths.distances), n), np.nan)
     known = np.flatnonzero(np.isfinite(p).all(axis=1))
     if n < 2 or not len(known):
         return answer
-    truths = Truths(t, distances)
 
     def ranked(rows: Any) -> None:
         closer, equal = truths.nearer(p[rows], rows)
@@ -112,8 +111,8 @@ def set_level_values(
         named = named_genes(samples["perturbation"], source.gene_names)
         genes[True] = np.setdiff1d(np.arange(len(source.gene_names)), [g for some in named.values() for g in some])
     for line, where in place.items():
-        each = 16 * len(where) * len(used) * len(source.gene_names)
-        step = max(1, memory // 2 // each - 1)
+        each = 8 * len(where) * len(used) * len(source.gene_names)
+        step = max(1, memory // 2 // each - 4)  # beside them the truth and copies for the distances
         for a in range(0, len(names), step):
             some = {name: combines[name] for name in names[a : a + step]}
             means = _LineMeans(source, references, line, where=where, combines=some, used=used, memory=memory)
@@ -163,53 +162,51 @@ class _LineMeans:
 
     def scores(self, metrics: Sequence[Metric], genes: Mapping[bool, Any], pool: ThreadPoolExecutor | None) -> Float64:
         """(n_names, n_metrics, n rows of the line); ``genes`` are those looked at with target genes and without."""
-        n_names = len(self.means) - 1
-        answer = np.full((n_names, len(metrics), len(self.rows)), np.nan)
-        for i in range(n_names):
-            ok = (self.rows >= 0) & self.predicted[i]
-            for r, reference in enumerate(self.used):
-                mine = [j for j, m in enumerate(metrics) if m.reference == reference]
-                for off in sorted({metrics[j].off_target for j in mine}):
-                    some = [j for j in mine if metrics[j].off_target == off]
-                    got = self._ranks(i, r, [_DISTANCE[metrics[j].kind] for j in some], genes=genes[off], pool=pool)
-                    answer[i, np.array(some)[:, None], np.flatnonzero(ok)] = got[:, self.rows[ok]]
+        answer = np.full((len(self.means) - 1, len(metrics), len(self.rows)), np.nan)
+        for r, reference in enumerate(self.used):
+            mine = [j for j, m in enumerate(metrics) if m.reference == reference]
+            for off in sorted({metrics[j].off_target for j in mine}):
+                some = [j for j in mine if metrics[j].off_target == off]
+                got = self._ranks(r, [_DISTANCE[metrics[j].kind] for j in some], genes=genes[off], pool=pool)
+                for i, predicted in enumerate(self.predicted):
+                    ok = (self.rows >= 0) & predicted
+                    answer[i, np.array(some)[:, None], np.flatnonzero(ok)] = got[i][:, self.rows[ok]]
         return answer
 
-    def _ranks(self, i: int, r: int, kinds: Sequence[str], genes: Any, pool: ThreadPoolExecutor | None) -> Float64:
-        """(n_kinds, n_perturbations) of prediction i against reference r, on the genes chosen."""
+    def _ranks(self, r: int, kinds: Sequence[str], genes: Any, pool: ThreadPoolExecutor | None) -> Float64:
+        """(n_names, n_kinds, n_perturbations) of all predictions against reference r, on the genes chosen."""
+        truth = self.means[0, r][:, genes]
+        got = np.full((len(self.means) - 1, len(kinds), len(truth)), np.nan)
         if self.used[r] == "centroid":
-            return self._centred_ranks(i, r, kinds, genes=genes, pool=pool)
-        truth, predicted = self.means[0, r][:, genes], self.means[i + 1, r][:, genes]
-        got = np.full((len(kinds), len(truth)), np.nan)
+            for mine, bank, centroid in self._centroids():
+                truths = Truths(truth[bank] - centroid[genes], kinds)
+                for i, means in enumerate(self.means[1:, r]):
+                    some = np.where(mine[bank][:, None], means[bank][:, genes] - centroid[genes], np.nan)
+                    got[i][:, mine] = _mid_ranks(truths, some, pool)[:, mine[bank]]
+            return got
         known = np.isfinite(truth).all(axis=1)  # some row has the reference
         for code in np.unique(self.bank):
             mine = known & (self.bank == code)
-            got[:, mine] = _mid_ranks(truth[mine], predicted[mine], kinds, pool)
+            truths = Truths(truth[mine], kinds)
+            for i, means in enumerate(self.means[1:, r]):
+                got[i][:, mine] = _mid_ranks(truths, means[mine][:, genes], pool)
         return got
 
-    def _centred_ranks(
-        self, i: int, r: int, kinds: Sequence[str], genes: Any, pool: ThreadPoolExecutor | None
-    ) -> Float64:
-        """Ranks against the centroid outside each perturbation's own folds, which truth and prediction and all that
-        it is told apart from lose alike."""
-        truth, predicted = self.means[0, r][:, genes], self.means[i + 1, r][:, genes]
+    def _centroids(self) -> Iterator[tuple[Any, Any, Float64]]:
+        """The centroid outside the own folds of some perturbations, which truth and prediction and all that these are
+        told apart from lose alike: who they are, who the others are, the profile."""
         share = self.in_fold / self.in_fold.sum(axis=1, keepdims=True)
         kinds_of_share, which = np.unique(share, axis=0, return_inverse=True)
-        got = np.full((len(kinds), len(truth)), np.nan)
         for turn, weights in enumerate(kinds_of_share):
-            centroid = (weights @ np.stack(list(self.folds.values())))[genes]
             mine = which.ravel() == turn
-            bank = self.bank == self.bank[mine][0]
-            some = np.where(mine[:, None], predicted, np.nan)[bank]
-            got[:, mine] = _mid_ranks(truth[bank] - centroid, some - centroid, kinds, pool)[:, mine[bank]]
-        return got
+            yield mine, self.bank == self.bank[mine][0], weights @ np.stack(list(self.folds.values()))
 
 
 @kernel
 def add_differences(rows, profile, to, sums):  # type: ignore[no-untyped-def]
     """Rows (n, n_genes) less a profile, (n, n_genes) or (1, n_genes), added to the rows ``to`` of sums; -1 to none."""
     shared = profile.shape[0] == 1
-    for i in range(rows.shape[0]):
+    for i in np.argsort(to, kind="mergesort"):  # a row of sums stays in the cache for all that is added to it
         if to[i] >= 0:
             into, row, less = sums[to[i]], rows[i], profile[0 if shared else i]
             for g in range(rows.shape[1]):
