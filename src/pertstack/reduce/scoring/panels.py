@@ -21,7 +21,6 @@ MATCHED_FULL: tuple[str, ...] = (
     "pearson_top20@matched",
     "cod_all@matched",
     "sign_acc_top20@matched",
-    "spearman_all@matched",
     "cosine_all@matched",
     "pds_l1@matched",
     "centroid_accuracy@matched",
@@ -41,6 +40,6 @@ def panel(references: References, *, full: bool = False) -> tuple[str, ...]:
         wanted += [WITHIN_PLATE, "r2_top20@plate"] if full else [WITHIN_PLATE]
     if full and references.landmarks is not None:
         names = [m for m in metric_names(tops=(20,)) if m not in SET_LEVEL]
-        wanted += [f"{m}_landmark@own" for m in names]
+        wanted += [f"{m}_landmark@own" for m in names if m != "spearman_all"]
         wanted += [f"{m}_landmark@pooled" for m in names if m not in ("rmse_all", "mae_all")]  # the reference cancels
     return tuple(dict.fromkeys(parse_metric(m).name for m in wanted))
