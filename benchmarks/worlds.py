@@ -28,7 +28,8 @@ from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.references import References
 from pertstack.reduce.scoring.score import score
 from pertstack.reduce.sums.one_pass import reduce_blocks
-from pertstack.stacking.choose import Choice, choose
+from pertstack.stacking.choice import Choice
+from pertstack.stacking.choose import choose
 from pertstack.stacking.combine_arrays import combine_arrays
 from pertstack.stacking.combiner import FLEXIBLE, FittedCombiner
 from pertstack.stacking.evidence import Evidence

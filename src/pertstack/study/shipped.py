@@ -11,7 +11,7 @@ import numpy as np
 
 from pertstack._base.errors import IntegrityError, unknown_name
 from pertstack._base.files import read_json
-from pertstack.stacking.choose import BEST_SINGLE
+from pertstack.stacking.choice import BEST_SINGLE
 from pertstack.stacking.combiner import FittedCombiner
 from pertstack.stacking.combiners.linear_weights import LinearWeights
 from pertstack.study.development.learned import Stored, final_fits

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pertstack.reduce.scoring.score_table import ScoreTable
-from pertstack.stacking.choose import Choice, choice_in_words
+from pertstack.stacking.choice import Choice, choice_in_words
 from pertstack.stacking.nested import NestedFits
 from pertstack.verdict.boards.board import Form, Leaderboard
 from pertstack.verdict.boards.in_notebook import ShowsBoard

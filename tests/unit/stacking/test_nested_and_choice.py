@@ -18,7 +18,8 @@ from pertstack.reduce.scoring.score import score
 from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking import choose as choose_module
-from pertstack.stacking.choose import choice_in_words, choose
+from pertstack.stacking.choice import choice_in_words
+from pertstack.stacking.choose import choose
 from pertstack.stacking.combiners.references.mean import Mean
 from pertstack.stacking.constants import constant_models, is_constant
 from pertstack.stacking.nested import FINAL, fit_nested

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from pertstack.stacking.choose import Choice
+from pertstack.stacking.choice import Choice
 from pertstack.verdict.words import number
 from pertstack.write.tables.oof_table import FIRST, oof_table
 from references.judged_world import shifts, world

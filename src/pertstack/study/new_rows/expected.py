@@ -18,7 +18,7 @@ from pertstack.design.metric_labels import metric_label
 from pertstack.design.metric_names import need_metric, parse_metric
 from pertstack.design.plan.asked import NEVER, SPEAK, Known
 from pertstack.reduce.scoring.score_table import ScoreTable
-from pertstack.stacking.choose import BEST_SINGLE
+from pertstack.stacking.choice import BEST_SINGLE
 from pertstack.study.folder import StudyFolder
 from pertstack.study.new_rows.asked import both_sides
 from pertstack.verdict.words import interval, number

@@ -24,7 +24,8 @@ from pertstack.predictions.sources.some_rows import SomeRows, spread_rows
 from pertstack.reduce.diversity import Diversity
 from pertstack.reduce.scoring.score import score
 from pertstack.reduce.scoring.score_table import ScoreTable
-from pertstack.stacking.choose import BEST_INFORMED, choose
+from pertstack.stacking.choice import BEST_INFORMED
+from pertstack.stacking.choose import choose
 from pertstack.stacking.constants import constant_models
 from pertstack.stacking.nested import NestedFits
 from pertstack.stacking.registry import make_combiner, make_combiners

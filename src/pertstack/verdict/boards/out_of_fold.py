@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from pertstack.reduce.scoring.score_table import ScoreTable
-from pertstack.stacking.choose import Choice
+from pertstack.stacking.choice import Choice
 from pertstack.stacking.nested import NestedFits
 from pertstack.verdict.boards.board import Leaderboard
 from pertstack.verdict.boards.rows import Kind

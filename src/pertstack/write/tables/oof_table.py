@@ -9,7 +9,7 @@ from rich.text import Text
 from pertstack.design.metric_labels import metric_label
 from pertstack.design.metric_names import parse_metric
 from pertstack.reduce.scoring.score_table import ScoreTable
-from pertstack.stacking.choose import Choice
+from pertstack.stacking.choice import Choice
 from pertstack.verdict.words import number
 
 SHOWN = ("r2_top20@own", "r2_top20@pooled", "pearson_all@centroid", "rmse_all@own")
