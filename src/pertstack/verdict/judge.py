@@ -22,8 +22,9 @@ from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.verdict.boards.board import Leaderboard
 from pertstack.verdict.boards.in_notebook import ShowsBoard
 from pertstack.verdict.boards.rows import LeaderboardRow, Split
+from pertstack.verdict.case import Case
 from pertstack.verdict.competitors import best_single_of, decompositions_of, matrix, rows_of, views_of
-from pertstack.verdict.decision import Case, Decision, decide
+from pertstack.verdict.decision import Decision, decide
 from pertstack.verdict.gain.parts import Decomposition
 from pertstack.verdict.known import known_at_fit
 from pertstack.verdict.looks import looks_in_words

@@ -9,7 +9,8 @@ import jsonschema
 import pytest
 
 from pertstack.verdict.boards.board import Leaderboard, schema
-from pertstack.verdict.decision import DOUBTED, IN_WORDS, Case, Decision, decide
+from pertstack.verdict.case import Case
+from pertstack.verdict.decision import DOUBTED, IN_WORDS, Decision, decide
 from pertstack.verdict.judge import judge
 from pertstack.verdict.resampling import GroupResampling
 from pertstack.verdict.setting import Setting
