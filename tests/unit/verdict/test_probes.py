@@ -10,8 +10,9 @@ import pytest
 
 from pertstack._base.errors import InputError
 from pertstack.design.plan.folds import FoldPlan
+from pertstack.verdict.probes.batches import batch_effects
 from pertstack.verdict.probes.of_folds import fold_fingerprint, oof_against_fit, permuted_truth
-from pertstack.verdict.probes.of_noise import batch_effects, replicate_noise, too_good
+from pertstack.verdict.probes.of_noise import replicate_noise, too_good
 from realdata import real_data
 
 Array = np.ndarray[Any, Any]

@@ -12,7 +12,7 @@ import pandas as pd
 from pertstack._base.arrays import Array
 from pertstack.predictions.source import BlockSource
 from pertstack.predictions.sources.some_rows import read_at
-from pertstack.verdict.probes.of_noise import control_batches
+from pertstack.verdict.probes.batches import control_batches
 
 ROWS, GENES = 3000, 1000
 """Most rows and genes that are looked at: about 12 MB a layer, whatever the size of the study."""

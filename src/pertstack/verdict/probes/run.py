@@ -11,8 +11,9 @@ from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError, unknown_name
 from pertstack._base.findings import Finding
 from pertstack.predictions.source import BlockSource
+from pertstack.verdict.probes.batches import batch_effects
 from pertstack.verdict.probes.of_folds import fold_fingerprint
-from pertstack.verdict.probes.of_noise import batch_effects, not_applicable, replicate_noise, too_good
+from pertstack.verdict.probes.of_noise import not_applicable, replicate_noise, too_good
 from pertstack.verdict.probes.of_test import noise_floor
 from pertstack.verdict.probes.rows import Sampled, read_rows
 
