@@ -14,7 +14,7 @@ import xxhash
 
 from pertstack._base.arrays import Array
 from pertstack._base.findings import Finding
-from pertstack.design.leaks.metadata import across, control_finding
+from pertstack.design.leaks.control_groups import across, control_finding
 from pertstack.design.leaks.scaling import ScaleScan, scaling_findings
 
 SKETCH = 128

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pandas as pd
 
 from pertstack._base.findings import Finding, Severity
-from pertstack.design.leaks.metadata import across, affected
+from pertstack.design.leaks.control_groups import across, affected
 from pertstack.design.plan.groups import (
     PARTS,
     STRUCTURE,
