@@ -18,7 +18,8 @@ from threadpoolctl import threadpool_limits
 from pertstack._base.errors import MisalignedError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack._base.labelled import align
-from pertstack.data.labels import alike_finding, near_names, one_spelling, spelling_finding
+from pertstack.data.labels import one_spelling, spelling_finding
+from pertstack.data.near_names import alike_finding, near_names
 from pertstack.design.metric_names import DEFAULT_PANEL, Metric, parse_metric
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.predictions.sources.embedding import ArrayEmbedding

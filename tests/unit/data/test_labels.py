@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pertstack.data import build_side, open_data, validate
-from pertstack.data.labels import is_control_name, look_up, near_names, one_spelling, parts_of, perturbation_keys
+from pertstack.data.labels import is_control_name, look_up, one_spelling, parts_of, perturbation_keys
+from pertstack.data.near_names import near_names
 from pertstack.design.leaks.check_plan import check_plan
 from pertstack.design.plan.folds import FoldPlan
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pertstack._base.errors import first_few
 from pertstack._base.findings import Finding
-from pertstack.data.labels import alike_finding, is_control_name, near_names
+from pertstack.data.labels import is_control_name
+from pertstack.data.near_names import alike_finding, near_names
 
 if TYPE_CHECKING:
     from pertstack.data.file import DataFile

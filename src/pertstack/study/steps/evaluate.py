@@ -23,7 +23,7 @@ from pertstack._base.reading.remote import name_of
 from pertstack._base.version import __version__
 from pertstack.data.cells import CellChoice
 from pertstack.data.choices import Normalise
-from pertstack.data.labels import alike_finding, near_names
+from pertstack.data.near_names import alike_finding, near_names
 from pertstack.data.rows import Float32
 from pertstack.design.metric_names import parse_metric
 from pertstack.predictions.importers.checks.scale import Scale

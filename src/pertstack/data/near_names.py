@@ -1,0 +1,143 @@
+"""Names that differ in case, punctuation, salt or suffix only: they may be one perturbation, and a person decides."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from pertstack._base.findings import Finding
+
+_BROAD = re.compile(r"(brd-[a-z]\d{8})-.+")  # Broad ids: the compound, then its batch
+
+
+_REPLICATE = re.compile(r"[\s_.\-]+(?:replicate|rep|r|batch|lot|copy|dup)[\s_.\-]*\d+$")
+
+
+_NUMBER_AT_END = re.compile(r"(.*\S)[\s_.\-]+(\d{1,2})")
+
+
+_SALTS = frozenset(
+    (
+        "hydrochloride",
+        "dihydrochloride",
+        "monohydrochloride",
+        "hcl",
+        "2hcl",
+        "hydrobromide",
+        "hbr",
+        "sodium",
+        "disodium",
+        "potassium",
+        "calcium",
+        "magnesium",
+        "mesylate",
+        "dimesylate",
+        "methanesulfonate",
+        "maleate",
+        "fumarate",
+        "hemifumarate",
+        "tartrate",
+        "bitartrate",
+        "citrate",
+        "phosphate",
+        "diphosphate",
+        "sulfate",
+        "sulphate",
+        "hemisulfate",
+        "acetate",
+        "trifluoroacetate",
+        "tfa",
+        "bromide",
+        "chloride",
+        "iodide",
+        "nitrate",
+        "tosylate",
+        "ditosylate",
+        "besylate",
+        "succinate",
+        "lactate",
+        "malate",
+        "pamoate",
+        "oxalate",
+        "hydrate",
+        "monohydrate",
+        "dihydrate",
+        "hemihydrate",
+        "anhydrous",
+        "salt",
+        "base",
+        "free",
+    )
+)
+
+
+def alike_finding(groups: Iterable[tuple[str, ...]], where: str, mend: str) -> list[Finding]:
+    """A warning that lists names which may be one perturbation.
+
+    Parameters
+    ----------
+    groups : from ``near_names``.
+    where : file or argument.
+    mend : how they are held together at this door, after "name".
+    """
+    groups = list(groups)
+    if not groups:
+        return []
+    names = [name for group in groups for name in group]
+    return [
+        Finding(
+            "warning",
+            "names_alike",
+            f"{len(names):,} names of perturbations are alike but for case, punctuation, zeros, salt or a suffix: "
+            f"{'; '.join(' = '.join(g) for g in groups[:10])}{' ...' if len(groups) > 10 else ''}. If they are one "
+            f"perturbation (replicates, guides or salts of it), models meet it in other folds and intervals are too "
+            f"narrow: {mend}",
+            count=len(names),
+            examples=tuple(names[:10]),
+            where=where,
+        )
+    ]
+
+
+def near_names(names: Iterable[object]) -> list[tuple[str, ...]]:
+    """Groups of names that differ in case, punctuation, leading zeros, salt, batch or replicate suffix only.
+
+    A number at the end is taken for a replicate's where at least three stems have several (``aspirin_1``,
+    ``aspirin_2``, ...), or where the stem is a name itself.
+
+    >>> near_names(["drug07", "DRUG-7", "imatinib", "Imatinib mesylate", "other"])
+    [('DRUG-7', 'drug07'), ('Imatinib mesylate', 'imatinib')]
+    """
+    plain = {name: _plain(name) for name in dict.fromkeys(map(str, names))}
+    stems: dict[str, list[str]] = {}
+    whole = set(plain.values())
+    for name in plain:
+        found = _NUMBER_AT_END.fullmatch(name)
+        if found and any(c.isalpha() for c in found[1]):
+            stems.setdefault(_plain(found[1]), []).append(name)
+    repeated = {stem: spelt for stem, spelt in stems.items() if len(spelt) > 1}
+    for stem, spelt in stems.items():
+        if stem in whole or (len(repeated) >= 3 and stem in repeated):
+            plain |= dict.fromkeys(spelt, stem)
+    groups: dict[str, list[str]] = {}
+    for name, key in plain.items():
+        groups.setdefault(key, []).append(name)
+    return sorted(tuple(sorted(g)) for key, g in groups.items() if len(g) > 1 and key)
+
+
+def _plain(name: str) -> str:
+    """A name without case, punctuation, leading zeros, salt, batch and replicate."""
+    text = unicodedata.normalize("NFKC", name).casefold().strip()
+    text = _REPLICATE.sub("", text)
+    broad = _BROAD.fullmatch(text)
+    text = broad[1] if broad else text
+    text = text.replace("(+)", " plus ").replace("(-)", " minus ").replace("(±)", " racemic ")
+    text = re.sub(r"\+$", " plus", re.sub(r"-$", " minus", text))
+    words = re.split(r"[\s()]+", text)
+    words = [w for w in words if w]
+    while len(words) > 1 and words[-1] in _SALTS and any(len(w) > 3 and w not in _SALTS for w in words[:-1]):
+        words.pop()
+    text = re.sub(r"(?<=\d)[\W_]+(?=\d)", ".", " ".join(words))
+    text = re.sub(r"[^\w.]+|_+|(?<!\d)\.|\.(?!\d)", "", text)
+    return re.sub(r"(?<!\d)0+(?=\d)", "", text)
