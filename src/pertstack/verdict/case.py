@@ -57,11 +57,12 @@ class Case:
     accepted: tuple[str, ...] = ()
 
 
-def _main(gain: Decomposition) -> Part | None:
+def main_part(gain: Decomposition) -> Part | None:
+    """The part of a gain that the deciding metric shows."""
     return gain.part(split_metric(gain.primary)[1])
 
 
-def _size(part: Part, *, signed: bool = False) -> str:
+def size_words(part: Part, *, signed: bool = False) -> str:
     """The gain with its interval, more being better whatever the metric; of a loss its size, unless ``signed``."""
     if signed and part.sign < 0:
         low_high = part.difference.ci and tuple(sorted(part.better * b for b in part.difference.ci))
@@ -76,13 +77,14 @@ def _size(part: Part, *, signed: bool = False) -> str:
     return f"{value} {interval((low, high), sign=signed and part.sign == 0)}".strip()
 
 
-def _metric(name: str) -> str:
+def metric_words(name: str) -> str:
     """A metric in words, its reference in brackets: ``R² Top-20 (pooled control)``."""
     bare, full = metric_label(name, reference=False), metric_label(name)
     return bare if bare == full else f"{bare} ({full.removeprefix(bare).lstrip(', ')})"
 
 
-def _where(case: Case) -> str:
+def where_scored(case: Case) -> str:
+    """``, in 12 held-out perturbations``."""
     return f", in {count_units(case.n_groups, 'held-out ' + case.unit)}" if case.n_groups else ""
 
 
@@ -90,20 +92,22 @@ _MADE_OF = {"pooled": "the control's", "plate": "the plate's", "centroid": "the 
 """What a gain could be made of, by the view that would show it: only views that were measured are named."""
 
 
-def _not_made_of(gain: Decomposition) -> str:
+def not_made_of(gain: Decomposition) -> str:
     """``, and the gain is not the control's or the constant's``: for the views in which the gain was shown."""
-    shown = [words for view, words in _MADE_OF.items() if _shows(gain, view)]
+    shown = [words for view, words in _MADE_OF.items() if shows(gain, view)]
     if not shown:
         return ""
     return f", and the gain is not {', '.join(shown[:-1])}{' or ' if len(shown) > 1 else ''}{shown[-1]}"
 
 
-def _shows(gain: Decomposition, view: str) -> bool:
+def shows(gain: Decomposition, view: str) -> bool:
+    """Whether a view shows the gain; with one control per cell line the pooled one shows nothing of its own."""
     part = gain.part(view)
     return part is not None and part.sign == 1 and not (view == "pooled" and gain.one_control)
 
 
-def _disagree(gain: Decomposition) -> str:
+def disagreement(gain: Decomposition) -> str:
+    """On which metrics a gain is shown, and on which a loss."""
     lost = [metric_label(p.metric) for p in gain.parts if not p.level and p.sign == -1]
     won = [metric_label(p.metric) for p in gain.parts if not p.level and p.sign == 1]
     return (f"; better on {'; '.join(won)}" if won else "") + (f"; worse on {'; '.join(lost)}" if lost else "")

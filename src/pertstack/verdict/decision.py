@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pertstack._base.shown import count_of
-from pertstack.verdict.case import Case, _disagree, _main, _metric, _not_made_of, _shows, _size, _where
+from pertstack.verdict.case import (
+    Case,
+    disagreement,
+    main_part,
+    metric_words,
+    not_made_of,
+    shows,
+    size_words,
+    where_scored,
+)
 from pertstack.verdict.gain.parts import Part
 from pertstack.verdict.words import count_units, few_words
 
@@ -116,21 +125,21 @@ def _answer(case: Case) -> tuple[Light, Action, str]:
     if case.split == "oof":
         return "amber", "look", _out_of_fold(case)
     if case.gain is None:
-        return "amber", "alone", f"Ship {case.alone} alone: no combination was shown to beat it{_where(case)}."
-    gain, main = case.gain, _main(case.gain)
+        return "amber", "alone", f"Ship {case.alone} alone: no combination was shown to beat it{where_scored(case)}."
+    gain, main = case.gain, main_part(case.gain)
     if main is None or main.gain is None:
         found = f"{gain.name} and {gain.best_single} are defined on no common sample"
         return "amber", "alone", f"Ship {case.alone} alone: {found}."
     alone = f"Ship {case.alone} alone"
-    single, size, on = gain.best_single, _size(main), f"on {_metric(gain.primary)}{_where(case)}"
+    single, size, on = gain.best_single, size_words(main), f"on {metric_words(gain.primary)}{where_scored(case)}"
     if gain.reading == "win":
-        return "green", "ship", f"Ship {gain.name}: it beats {single} by {size} {on}{_not_made_of(gain)}."
+        return "green", "ship", f"Ship {gain.name}: it beats {single} by {size} {on}{not_made_of(gain)}."
     if gain.reading in _NEVER:
-        size = size if gain.reading == "harm" else _size(main, signed=True)
+        size = size if gain.reading == "harm" else size_words(main, signed=True)
         why = _NEVER[gain.reading].format(single=single, size=size, on=on)
         return "red", "alone", f"Do not ship {gain.name}: {why}. {alone}{_not_the_best(case)}."
     if gain.reading == "mixed":
-        found = f"the measures disagree about {gain.name} ({size} {on}{_disagree(gain)})"
+        found = f"the measures disagree about {gain.name} ({size} {on}{disagreement(gain)})"
         return "amber", "alone", f"{alone}{_not_the_best(case)}, or decide what counts: {found}."
     if gain.reading == "plate":
         found = f"{gain.name} gains {size} {on}, and none of it is shown within plates: it may be the plate's"
@@ -164,9 +173,9 @@ def _out_of_fold(case: Case) -> str:
     if case.gain is None:
         found = f"no combination was shown to beat {case.alone}"
     else:
-        main = _main(case.gain)
-        size = "an unknown amount" if main is None or main.gain is None else _size(main)
-        found = f"{case.gain.name} leads {case.gain.best_single} by {size} on {_metric(case.gain.primary)}"
+        main = main_part(case.gain)
+        size = "an unknown amount" if main is None or main.gain is None else size_words(main)
+        found = f"{case.gain.name} leads {case.gain.best_single} by {size} on {metric_words(case.gain.primary)}"
     return f"Not decided yet: out of fold {found}. Open the held-out test with `pertstack verdict`."
 
 
@@ -189,7 +198,7 @@ def _reasons(case: Case, action: Action) -> tuple[str, ...]:
     if case.looks > case.planned_looks:
         said.append(f"The test was opened {count_of(case.looks, 'time')}; {case.planned_looks} planned.")
     gain = case.gain
-    if gain is not None and gain.one_control and gain.reading == "win" and not _shows(gain, "centroid"):
+    if gain is not None and gain.one_control and gain.reading == "win" and not shows(gain, "centroid"):
         said.append("All samples of a cell line share one control, so nothing tells this gain from control noise.")
     shipped = case.alone if action == "alone" else None
     if shipped in case.constants:
@@ -212,7 +221,7 @@ def _notes(case: Case, action: Action) -> tuple[str, ...]:
         part = Part("alone", "", case.primary, difference=case.over_alone, better=case.better)
         said.append(
             f"Against {case.alone}, which would have shipped without a combination, {case.gain.name} differs by "
-            f"{_size(part) if part.sign <= 0 else '+' + _size(part)}."
+            f"{size_words(part) if part.sign <= 0 else '+' + size_words(part)}."
         )
     if case.at_once is not None and case.split == "test" and action == "ship" and case.gain is not None:
         names, n = case.at_once

@@ -23,7 +23,7 @@ def affected(key: pd.Series[str], values: list[str]) -> int:
     return int(key.astype(str).isin(values).sum())
 
 
-def _controls(frame: pd.DataFrame) -> list[Finding]:
+def controls_across(frame: pd.DataFrame) -> list[Finding]:
     """Controls by name, on both sides of the test; equal control rows without a name are found by ``leak_rows``."""
     if "control_id" not in frame:
         return []

@@ -12,7 +12,7 @@ import pandas as pd
 
 from pertstack._base.errors import StackingError
 from pertstack._base.findings import Finding, Severity
-from pertstack.design.leaks.control_groups import _controls, across, affected
+from pertstack.design.leaks.control_groups import across, affected, controls_across
 from pertstack.design.plan.assign import LEAST_PER_FOLD
 from pertstack.design.plan.groups import PARTS, STRUCTURE, group_ids, question, split_columns
 
@@ -34,7 +34,7 @@ def metadata_findings(frame: pd.DataFrame, group_by: str, n_folds: int) -> list[
         *_perturbations(frame, group_by),
         *_replicates(frame, group_by),
         *_plates(frame, group_by),
-        *_controls(frame),
+        *controls_across(frame),
         *_cell_lines(frame, group_by, n_folds),
         *_sizes(frame, n_folds),
     ]

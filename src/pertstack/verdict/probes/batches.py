@@ -1,4 +1,4 @@
-"""Batches of replicates: which rows share a plate by name or by control, what that shifts, and whether controls tell it."""
+"""Batches of replicates: which rows share a plate by name or control, what that shifts, whether controls tell it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ DIRECTIONS = 5
 """Main directions of control differences whose effect is taken out of replicates, with at least ten pairs for each."""
 
 
+def replicated_rows(conditions: Array) -> tuple[Array, Array, Array]:
+    """Rows of conditions with several samples, their condition code 0.., and the size of each condition."""
+    _, code, size = np.unique(np.asarray(conditions).astype(str), return_inverse=True, return_counts=True)
+    rows = np.flatnonzero(size[code] > 1)
+    _, again, kept = np.unique(code[rows], return_inverse=True, return_counts=True)
+    return rows, again, kept
+
+
 def control_batches(control: Array) -> Array:
     """A name per row, equal where controls are equal."""
     rows = np.ascontiguousarray(control)
@@ -37,7 +45,7 @@ def batch_effects(rows: Array, conditions: Array, batch: Array) -> Array:
     conditions : (n,), by which replicates are known.
     batch : (n,) names.
     """
-    within, code, size = _replicated(conditions)
+    within, code, size = replicated_rows(conditions)
     effect = np.zeros(np.shape(rows))
     kept = [name for name, n in zip(*np.unique(batch[within], return_counts=True), strict=True) if n >= LEAST_OF_BATCH]
     if len(kept) < 2:
@@ -49,7 +57,7 @@ def batch_effects(rows: Array, conditions: Array, batch: Array) -> Array:
     return effect
 
 
-def _pairs(conditions: Array, batch: Array) -> tuple[Array, Array]:
+def replicate_pairs(conditions: Array, batch: Array) -> tuple[Array, Array]:
     """Disjoint pairs of rows of the same condition; of the same batch first, where there are such."""
     _, code = np.unique(np.asarray(conditions).astype(str), return_inverse=True)
     first, second = [], []
@@ -71,11 +79,17 @@ def _pairs(conditions: Array, batch: Array) -> tuple[Array, Array]:
     return np.array(first, dtype=np.int64)[order], np.array(second, dtype=np.int64)[order]
 
 
-def _comparable(first: Array, second: Array, batch: Array, named: bool) -> tuple[Array, Array, Array]:
+def comparable_pairs(first: Array, second: Array, batch: Array, named: bool) -> tuple[Array, Array, Array]:
     """Pairs whose batches can be taken out, and which batches they differ by, (n_pairs, n_batches) of 1, -1 and 0.
 
     A pair on two plates one of which is in fewer than ``LEAST_OF_BATCH`` pairs is left out: its plates cannot be told
     from its noise. If batches are recognised by controls, one that no other sample has is a well and no plate.
+
+    Parameters
+    ----------
+    first, second : (n_pairs,) rows of each pair.
+    batch : (n,) names.
+    named : batches are plates by name, not by their controls.
     """
     apart = batch[first] != batch[second]
     names, n = np.unique(np.concatenate([batch[first][apart], batch[second][apart]]), return_counts=True)
@@ -94,7 +108,7 @@ def _comparable(first: Array, second: Array, batch: Array, named: bool) -> tuple
     return a, b, np.zeros((len(a), 0)) if kinds is None else kinds
 
 
-def _main_directions(c: Array) -> Array:
+def main_directions(c: Array) -> Array:
     """(n_pairs, at most ``DIRECTIONS``) scores of the differences of controls: an honest model may follow them with any
     pattern of genes, as plates that were not named."""
     n = min(DIRECTIONS, len(c) // 10)
@@ -104,25 +118,31 @@ def _main_directions(c: Array) -> Array:
     return scores
 
 
-def _controls_tell_plates(y: Array, c: Array, known: Array, rng: np.random.Generator) -> bool:
+def controls_tell_plates(y: Array, c: Array, known: Array, rng: np.random.Generator) -> bool:
     """Whether pairs whose controls differ alike have truths that differ alike (Mantel's test, at a lenient level).
 
     Differences must be private to a pair, as the noise of wells is, before knowing them accuses anybody. What is
     ``known`` was taken out of both; truths that change places lose it again (Freedman and Lane).
+
+    Parameters
+    ----------
+    y, c : (n_pairs, n_genes), differences of truths and of controls.
+    known : (n_pairs, k), orthonormal.
+    rng : draws the orders.
     """
     if not np.any(c):
         return False
     over = np.triu_indices(len(y), 1)
-    of_c = _unit(c) @ _unit(c).T
+    of_c = unit_rows(c) @ unit_rows(c).T
     values = []
     for turn in range(100):
         rows = y if turn == 0 else rng.choice([-1.0, 1.0], (len(y), 1)) * y[rng.permutation(len(y))]
-        rows = _unit(rows - known @ (known.T @ rows))
+        rows = unit_rows(rows - known @ (known.T @ rows))
         values.append(float((rows @ rows.T)[over] @ of_c[over]))
     return bool(np.mean(np.array(values[1:]) >= values[0]) < PLATES_UNNAMED)
 
 
-def _basis(design: Array) -> Array:
+def basis(design: Array) -> Array:
     """Orthonormal columns that span those of a design."""
     if design.shape[1] == 0:
         return design
@@ -131,11 +151,12 @@ def _basis(design: Array) -> Array:
     return basis
 
 
-def _shifts(n: int, rng: np.random.Generator) -> Array:
+def cyclic_shifts(n: int, rng: np.random.Generator) -> Array:
+    """At most forty different steps by which n pairs are moved on."""
     return rng.permutation(np.arange(1, n))[:40]
 
 
-def _without(rows: Array, other: Array) -> Array:
+def without_span(rows: Array, other: Array) -> Array:
     """Rows less their mean over genes and what the same row of ``other`` explains."""
     rows = rows - rows.mean(axis=1, keepdims=True)
     other = other - other.mean(axis=1, keepdims=True)
@@ -145,7 +166,7 @@ def _without(rows: Array, other: Array) -> Array:
     return left
 
 
-def _unit(rows: Array) -> Array:
+def unit_rows(rows: Array) -> Array:
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     unit: Array = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
     return unit

@@ -17,15 +17,16 @@ from pertstack._base.arrays import Array
 from pertstack._base.findings import Finding
 from pertstack._stats.intervals import interval
 from pertstack.verdict.probes.batches import (
-    _basis,
-    _comparable,
-    _controls_tell_plates,
-    _main_directions,
-    _pairs,
-    _shifts,
-    _unit,
-    _without,
+    basis,
+    comparable_pairs,
     control_batches,
+    controls_tell_plates,
+    main_directions,
+    replicate_pairs,
+    replicated_rows,
+    cyclic_shifts,
+    unit_rows,
+    without_span,
 )
 
 ALPHA = 0.01
@@ -53,7 +54,7 @@ def too_good(
     rng : draws the groups.
     model : for the message.
     """
-    rows, code, size = _replicated(conditions)
+    rows, code, size = replicated_rows(conditions)
     if len(rows) == 0:
         return not_applicable("too_good", "no condition has two samples", model)
     y, p = np.asarray(truth[rows], dtype=np.float64), np.asarray(predictions[rows], dtype=np.float64)
@@ -116,29 +117,29 @@ def replicate_noise(
     """
     named = batches is not None
     batch = np.asarray(batches).astype(str) if named else control_batches(control)
-    first, second, kinds = _comparable(*_pairs(conditions, batch), batch, named)
+    first, second, kinds = comparable_pairs(*replicate_pairs(conditions, batch), batch, named)
     if len(first) < 5:
         return not_applicable("replicate_noise", f"{len(first)} pairs of replicates, at least 5 are needed", model)
     y, p, c = (np.asarray(a[first], dtype=np.float64) - a[second] for a in (truth, predictions, control))
-    known = _basis(np.hstack([kinds, _main_directions(c)]))
+    known = basis(np.hstack([kinds, main_directions(c)]))
     if len(first) - known.shape[1] < max(5, len(first) // 3):
         why = f"{len(first)} pairs of replicates are on too many plates to tell their noise from the plates' effects"
         return not_applicable("replicate_noise", why, model)
     y, p, c = (a - known @ (known.T @ a) for a in (y, p, c))
-    if not named and _controls_tell_plates(_without(y, c), c, known, rng):
+    if not named and controls_tell_plates(without_span(y, c), c, known, rng):
         why = (
             "no plate is named, and replicates whose controls differ alike differ alike: an honest model may read such "
             "plates off the control. Name them in the data (column plate)"
         )
         return not_applicable("replicate_noise", why, model, {PLATES_TOLD: True})
-    p = _without(p, c)
+    p = without_span(p, c)
     told_apart = np.linalg.norm(p, axis=1) > 1e-5 * (1 + np.linalg.norm(y, axis=1))
     if told_apart.sum() < 5:
         why = "predictions of replicates hardly differ beyond their controls, so they carry no noise of single samples"
         return not_applicable("replicate_noise", why, model)
-    y, p = _unit(_without(y, c)[told_apart]), _unit(p[told_apart])
+    y, p = unit_rows(without_span(y, c)[told_apart]), unit_rows(p[told_apart])
     r = np.einsum("ij,ij->i", y, p)
-    null = np.concatenate([np.einsum("ij,ij->i", y, np.roll(p, s, axis=0)) for s in _shifts(len(p), rng)])
+    null = np.concatenate([np.einsum("ij,ij->i", y, np.roll(p, s, axis=0)) for s in cyclic_shifts(len(p), rng)])
     null = np.concatenate([null, -null])
     spread = float(null.std())
     mean_z = float(r.mean() / (spread / np.sqrt(len(r)))) if spread > 0 else 0.0
@@ -189,11 +190,3 @@ def not_applicable(probe: str, why: str, where: str, numbers: dict[str, Any] | N
     return Finding(
         "note", f"{probe}_not_applicable", f"Could not be tested: {why}.", where=where, numbers=numbers or {}
     )
-
-
-def _replicated(conditions: Array) -> tuple[Array, Array, Array]:
-    """Rows of conditions with several samples, their condition code 0.., and the size of each condition."""
-    _, code, size = np.unique(np.asarray(conditions).astype(str), return_inverse=True, return_counts=True)
-    rows = np.flatnonzero(size[code] > 1)
-    _, again, kept = np.unique(code[rows], return_inverse=True, return_counts=True)
-    return rows, again, kept
