@@ -12,15 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
 from pertstack.design.blocks import SUPPORT, Block, Role
-from pertstack.design.plan.assign import Place, Rule, hashed_place, place_groups, role_threshold, salt_of
+from pertstack.design.plan.assign import Rule, place_groups, role_threshold, salt_of
 from pertstack.design.plan.files import check_digests, read_plan, write_plan
 from pertstack.design.plan.groups import apart, check_sample_ids, group_ids, parts_of_groups, question
-from pertstack.design.plan.rows import FORMAT, counts_of, digest_of, make_rows, places_of
+from pertstack.design.plan.newcomers import places_of_new, with_support
+from pertstack.design.plan.rows import FORMAT, counts_of_parts, digest_of, make_rows, places_of
 from pertstack.design.plan.table import load_table, read_table
 
 
@@ -113,7 +113,7 @@ class FoldPlan:
             The table cannot be a plan of these samples.
         """
         if support is not None:
-            table = _with_support(table, support)
+            table = with_support(table, support)
         read, group_by, n_folds = read_table(table, obs, group_by, n_folds, salt_of(seed))
         return cls(read, group_by, n_folds, rule="table", seed=seed, salt=salt_of(seed))._with_digest()
 
@@ -170,34 +170,11 @@ class FoldPlan:
         new = groups.loc[~groups.index.isin(known.index)]
         if new.empty:
             return self
-        places = self._places_of(new)
+        places = places_of_new(
+            new, self.table, self.group_by, test_share=self.test_share, salt=self.salt, n_folds=self.n_folds
+        )
         table = pd.concat([self.table, make_rows(new, places, segment=len(self.digests))], ignore_index=True)
         return replace(self, table=table)._with_digest()
-
-    def _places_of(self, new: pd.Series[str]) -> dict[str, Place]:
-        """Where the groups of new samples go."""
-        old: dict[str, set[Place]] = {}
-        wanted = self.table[self.table["group"].isin(set(new))]
-        for group, place in zip(wanted["group"], places_of(wanted), strict=True):
-            old.setdefault(group, set()).add(place)
-        split = sorted(g for g, found in old.items() if len(found) > 1)
-        if split:
-            raise InputError(
-                f"The plan has samples of the same {self.group_by} in several folds ({first_few(split)}), so it does "
-                "not say where a new sample of them goes. Write the new samples into the table and make the plan "
-                "from it."
-            )
-        unknown = sorted(set(new) - set(old))
-        if unknown and self.test_share is None:
-            raise InputError(
-                f"The plan came from a table, which does not say where {len(unknown):,} new groups go: "
-                f"{first_few(unknown)}. Write the new samples into the table and make the plan from it."
-            )
-        threshold = role_threshold(self.test_share or 0.0)
-        places: dict[str, Place] = {g: next(iter(found)) for g, found in old.items()}
-        for g in unknown:
-            places[g] = hashed_place(g, salt=self.salt, n_folds=self.n_folds, threshold=threshold)
-        return places
 
     @property
     def digest(self) -> str:
@@ -262,14 +239,6 @@ class FoldPlan:
 
     def describe(self) -> dict[str, Any]:
         """The plan in plain JSON: question, rule, and samples and groups of every part."""
-        places = self.table["fold"].fillna(-1).to_numpy(dtype=np.int64)
-        parts: list[dict[str, Any]] = [
-            {"role": "development", "fold": fold} | counts_of(self.table[places == fold])
-            for fold in range(self.n_folds)
-        ]
-        parts.append({"role": "test", "fold": None} | counts_of(self.table[self.table["role"] == "test"]))
-        if (self.table["role"] == "support").any():
-            parts.append({"role": "support", "fold": None} | counts_of(self.table[self.table["role"] == "support"]))
         return {
             "question": self.question,
             "group_by": self.group_by,
@@ -281,7 +250,7 @@ class FoldPlan:
             "test_share": self.test_share,
             "digest": self.digest,
             "batches": len(self.digests),
-            "parts": parts,
+            "parts": counts_of_parts(self.table, self.n_folds),
         }
 
     def save(self, folder: Path) -> None:
@@ -324,25 +293,3 @@ class FoldPlan:
 
     def _with_digest(self) -> FoldPlan:
         return replace(self, digests=(*self.digests, digest_of(self.table, self.group_by, self.n_folds)))
-
-
-def _with_support(table: pd.DataFrame, support: pd.Series[bool]) -> pd.DataFrame:
-    """A fold table in which the rows of ``support`` (index = sample ids) have that role."""
-    names = table["sample_id"] if "sample_id" in table.columns else table.index
-    mine = pd.Series(names).astype(str).isin(support.index[support.to_numpy(dtype=bool)].astype(str)).to_numpy()
-    answer = table.copy()
-    if "fold" in table.columns:
-        held = table["fold"].isna() | table["fold"].astype(str).str.strip().str.casefold().isin(["", "test", "nan"])
-    else:
-        held = table["role"].astype(str).str.strip().str.casefold() == "test"
-    clash = pd.Series(names)[mine & held.to_numpy()]
-    if len(clash):
-        raise InputError(
-            f"{len(clash):,} samples are the test by the table and support by --support: {first_few(clash)}. Support "
-            "is fitted on, so it cannot be the test. Leave them out of one of the two."
-        )
-    if "fold" in table.columns:
-        answer["fold"] = answer["fold"].astype(object).where(~mine, "support")
-    if "role" in table.columns or "fold" not in table.columns:
-        answer["role"] = answer["role"].astype(object).where(~mine, "support")
-    return answer

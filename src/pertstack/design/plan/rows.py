@@ -66,3 +66,15 @@ def places_of(table: pd.DataFrame) -> list[Place]:
 
 def counts_of(part: pd.DataFrame) -> dict[str, int]:
     return {"samples": len(part), "groups": int(part["group"].nunique())}
+
+
+def counts_of_parts(table: pd.DataFrame, n_folds: int) -> list[dict[str, Any]]:
+    """Samples and groups of every fold, of the test, and of support where there is some."""
+    places = table["fold"].fillna(-1).to_numpy(dtype=np.int64)
+    parts: list[dict[str, Any]] = [
+        {"role": "development", "fold": fold} | counts_of(table[places == fold]) for fold in range(n_folds)
+    ]
+    parts.append({"role": "test", "fold": None} | counts_of(table[table["role"] == "test"]))
+    if (table["role"] == "support").any():
+        parts.append({"role": "support", "fold": None} | counts_of(table[table["role"] == "support"]))
+    return parts

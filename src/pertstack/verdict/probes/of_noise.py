@@ -21,10 +21,10 @@ from pertstack.verdict.probes.batches import (
     comparable_pairs,
     control_batches,
     controls_tell_plates,
+    cyclic_shifts,
     main_directions,
     replicate_pairs,
     replicated_rows,
-    cyclic_shifts,
     unit_rows,
     without_span,
 )
