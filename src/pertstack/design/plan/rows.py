@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pertstack._base.digests import digest_json, digest_names
