@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pertstack.predictions.sources.embedding import ArrayEmbedding
     from pertstack.stacking.combiner import Combiner
     from pertstack.stacking.estimator import CombinerEstimator
-    from pertstack.study.steps.evaluate import Evaluation, evaluate
+    from pertstack.study.new_rows.evaluation import Evaluation
+    from pertstack.study.steps.evaluate import evaluate
     from pertstack.study.study import Study
     from pertstack.verdict.boards.board import Leaderboard
 
@@ -47,7 +48,7 @@ _HOMES = {
     "BaseModel": "pertstack.fit.base",
     "Combiner": "pertstack.stacking.combiner",
     "CombinerEstimator": "pertstack.stacking.estimator",
-    "Evaluation": "pertstack.study.steps.evaluate",
+    "Evaluation": "pertstack.study.new_rows.evaluation",
     "Leaderboard": "pertstack.verdict.boards.board",
     "StackFit": "pertstack.arrays",
     "StackingError": "pertstack._base.errors",

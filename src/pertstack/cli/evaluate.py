@@ -74,7 +74,7 @@ def evaluate(
 
     Example:  pertstack evaluate truth.h5ad gears=gears.h5ad state=adata_pred.h5ad
     """
-    from pertstack.study.steps.evaluate import SHOWN
+    from pertstack.study.new_rows.evaluation import SHOWN
     from pertstack.study.steps.evaluate import evaluate as judge
     from pertstack.verdict.boards.text import answer
     from pertstack.verdict.several import several_in_words
