@@ -136,6 +136,15 @@ def test_what_is_less_than_its_name_is_said_at_every_door(primary, changes, said
             arrays(primary, changes)
 
 
+def test_a_number_of_top_genes_that_nothing_reads_is_said(tmp_path):
+    data, _ = world()
+    data.write_h5ad(tmp_path / "data.h5ad")
+    ok("init", tmp_path / "s", "--data", tmp_path / "data.h5ad")
+    plan = tmp_path / "s" / "plan.toml"
+    plan.write_text(plan.read_text().replace("k = 20", "k = 5"))
+    assert "k = 5 in plan.toml changes nothing" in " ".join(pertstack("calibrate", tmp_path / "s").stderr.split())
+
+
 def test_the_default_of_arrays_on_few_genes_is_warned_of_and_on_many_it_is_not(recwarn):
     data, models = world(genes=12)
     given = {"treated": data.X, "folds": np.arange(15) % 3, "perturbation": data.obs["perturbation"].to_numpy()}

@@ -34,7 +34,7 @@ _COMMENTS = {
     "settled": "what auto was settled on, from development rows; written by `pertstack calibrate` and `stack`",
     "settled_by": "the numbers behind it",
     "reference": "control reference of choosing: own, pooled, matched or centroid; weights learn on own or pooled",
-    "k": "number of top genes where the primary metric does not say it",
+    "k": "read by nothing, kept for plans of older studies: the metric's name says how many top genes",
     "grouping": "what whole groups are held out and resampled",
     "combiners": "candidates; an empty list stands for all of them",
     "choice_rule": "no_harm_ladder: proven gain only; safe_gain: else a gain shown not to harm; best: the top score",

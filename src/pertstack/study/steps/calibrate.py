@@ -216,6 +216,15 @@ def require_fitting(folder: StudyFolder, plan: AnalysisPlan, *, refuse: bool = T
         for metric in dict.fromkeys(parse_metric(m).name for m in metrics if m)
         for f in asked_metric(metric, rows, folder.gene_names, references=folder.references, named=named, mend=_MEND)
     ]
+    if plan.k != AnalysisPlan().k:
+        found.append(
+            Finding(
+                "warning",
+                "k_without_effect",
+                f"k = {plan.k} in plan.toml changes nothing: metrics and combiners take the number of top genes from "
+                f"the name of the metric. Write it there, as r2_top{plan.k}@pooled.",
+            )
+        )
     return tuple({f.message: f for f in found}.values())
 
 
