@@ -155,7 +155,7 @@ def test_rows(split, references, nested, choice, strict, primary, calibration, s
     names = [n for n in dict.fromkeys([*combines, *learned]) if n in table.names]
     rows = []
     for metric in metrics:
-        panel = Panel.of(table, names, "best_single", [metric], level=0.025)
+        panel = Panel.of(table, names, "best_single", metrics=[metric], level=0.025)
         for name in names:
             gain = panel.gains[name][0]
             fact = {

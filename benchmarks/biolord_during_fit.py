@@ -63,7 +63,7 @@ class DuringFit:
                 z = z + net.s.latent_noise * torch.randn_like(z)
                 attributes = torch.cat([net.attribute(treatment[part]), net.cell(cell[part])], dim=1)
                 loss, _ = net.cost(z, attributes, values[part])
-                update(net.parameters(), optimisers, loss.mean(), net.s.gradient_clip)
+                update(net.parameters(), optimisers, loss.mean(), clip=net.s.gradient_clip)
 
     def _batches(self, n: int) -> Iterator[Tensor]:
         order = torch.randperm(n)

@@ -106,7 +106,7 @@ def global_weights(n: int) -> list[Claim]:
 
 def weights_per_gene(n: int) -> list[Claim]:
     slices = make_slices(np.random.default_rng(1), n, GENES)
-    rows = TopRows.of(slices, "own", TOP, GENES, np.ones(MODELS, dtype=bool), None)
+    rows = TopRows.of(slices, "own", TOP, n_genes=GENES, usable=np.ones(MODELS, dtype=bool), rows=None)
     common = np.full(MODELS, 1 / MODELS)
     gene_deviations(rows, common, 1.0)  # compile
     strength = 0.1

@@ -100,9 +100,9 @@ def judge(prediction: Array, study: Study, pooled: Array, centroid: Array) -> di
     """Per-sample values of the columns, and of the panel that the decomposition reads."""
     metrics = parse_metrics(["r2_top20@own", "r2_top20@pooled", "pearson_all@centroid", "rmse_all@own"])
     references: Any = {"own": study.control, "pooled": pooled, "centroid": centroid}
-    own, coupled_free, centred, rmse = score_rows(prediction, study.treated, references, metrics)[0]
+    own, coupled_free, centred, rmse = score_rows(prediction, study.treated, references, metrics=metrics)[0]
     exact = [
-        score_rows(prediction, reference + study.effect, {"own": reference}, metrics[:1])[0][0]
+        score_rows(prediction, reference + study.effect, {"own": reference}, metrics=metrics[:1])[0][0]
         for reference in (study.control, np.broadcast_to(pooled, study.control.shape))
     ]
     return {

@@ -161,7 +161,7 @@ def compare(
         began = time.perf_counter()
         predicted = predict(name, params, fit, test.without_treated(), seed)
         seconds = time.perf_counter() - began
-        values, _ = score_rows(predicted, test.treated, {"pooled": pooled(fit, test)}, METRICS)
+        values, _ = score_rows(predicted, test.treated, {"pooled": pooled(fit, test)}, metrics=METRICS)
         scores = dict(zip((m.name for m in METRICS), values.mean(axis=1), strict=True))
         yield {"model": label, "split": split, "seed": seed, "seconds": seconds, **scores}
 

@@ -48,7 +48,7 @@ def coverage(seed: int, level: float, groups: int) -> dict[str, float]:
 
     references = References.collect(source("development"))
     conformal = collect_residuals(source("development"), single("m"), references, seed=seed)
-    found = measured_coverage(source("test"), single("m"), references, conformal, level=level)
+    found = measured_coverage(source("test"), single("m"), references, conformal=conformal, level=level)
     return dict(zip(found["cell_line"], found["coverage"], strict=True))
 
 

@@ -72,7 +72,7 @@ def judge(split: Split) -> list[dict[str, Any]]:
     combines = {n: f.combine for n, f in nested.final.items() if n != "no_change"}
     found = score(asked, combines, references.with_controls_of(asked), metrics=(primary,))
     rivals = [n for n in found.names if n in nested.final]
-    fresh = Panel.of(found, rivals, "best_single", [primary], level=0.025).gains
+    fresh = Panel.of(found, rivals, "best_single", metrics=[primary], level=0.025).gains
     facts = {"split": split.name, "kind": split.kind, "primary": primary}
     sign = 1 if parse_metric(primary).higher_is_better else -1
 

@@ -111,7 +111,7 @@ def judge(kind: str, seed: int) -> list[dict[str, Any]]:
     kinds |= dict.fromkeys(w["predictions"], "base") | {"no_change": "reference"}
     setting, resampling = Setting(kinds), GroupResampling(seed, resamples=400)
     best = best_single_of(table, setting)
-    after = decompositions_of(table, setting, resampling, best)
+    after = decompositions_of(table, setting, resampling, best=best)
     keep = [i for i, m in enumerate(table.metrics) if m != "pearson_all@plate"]
     less = type(table)(
         table.samples,
@@ -120,7 +120,7 @@ def judge(kind: str, seed: int) -> list[dict[str, Any]]:
         table.values_by_name[:, keep],
         table.predicted,
     )
-    before = decompositions_of(less, setting, resampling, best)
+    before = decompositions_of(less, setting, resampling, best=best)
     agree = agreement(w, nested, references)
     return [
         {
@@ -142,7 +142,9 @@ def agreement(w: dict[str, Any], nested: Any, references: References) -> dict[st
     rows = w["folds"] < 0
     given = {m: p[rows] for m, p in w["predictions"].items()}
     control = w["control"][rows].astype(np.float32)
-    answers = {n: combine_arrays(nested.final[n], given, control, references, None) for n in nested.names}
+    answers = {
+        n: combine_arrays(nested.final[n], given, control, references=references, cell_line=None) for n in nested.names
+    }
     found = {}
     for name, out in {**given, **answers}.items():
         p, t = out - w["base"], w["effect"][rows]

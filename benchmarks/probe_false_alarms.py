@@ -188,10 +188,10 @@ def probe(w: World, fit: Fit, share: float) -> dict[str, str]:
     rng = np.random.default_rng([SEED, 7, int(100 * share), len(w.drug)])
     p, fit_error = claimed(w, fit, share, rng)
     source = w.source({"model": p})
-    found = probe_model(source, sample_rows(source, rng), "model", SEED)
+    found = probe_model(source, sample_rows(source, rng), "model", seed=SEED)
     base = np.stack([w.treated[w.fold != k].mean(axis=0) for k in range(N_FOLDS)])[w.fold]
     errors = [((a - w.treated) ** 2).mean(axis=1) for a in (p, base)]
-    found.append(oof_against_fit(errors[0], fit_error, errors[1], w.drug.astype(str), rng=rng))
+    found.append(oof_against_fit(errors[0], fit_error, errors[1], groups=w.drug.astype(str), rng=rng))
     names = ("too_good", "replicate_noise", "fold_fingerprint", "oof_against_fit")
     return {
         name: "n. a." if f.code.endswith("_not_applicable") else f"{f.severity}|{f.code}"
@@ -215,9 +215,9 @@ def look(w: World, share: float) -> dict[str, dict[str, str]]:
         mine = honest if not share else {**honest, name: _predicted(w, fit, test, seen)}
         source = w.source(mine, test, "test")
         table_ = score(source, {}, references.with_controls_of(source), metrics=[ERROR])
-        probes = probe_model(source, sample_rows(source, rng), name, SEED, claims_folds=False, floor=True)
+        probes = probe_model(source, sample_rows(source, rng), name, seed=SEED, claims_folds=False, floor=True)
         before = w.source({name: mine[name]}, ~test)
-        told = probe_model(before, sample_rows(before, rng), name, SEED)
+        told = probe_model(before, sample_rows(before, rng), name, seed=SEED)
         probes = [*(as_out_of_fold(f, told) for f in probes[:3]), jump(name, list(mine), oof, table_, rng=rng)]
         found[name] = {
             probe: "n. a." if f.code.endswith("_not_applicable") else f"{f.severity}|{f.code}"

@@ -98,10 +98,10 @@ def probe(
     base = np.stack([y[fold != k].mean(axis=0) for k in range(N_FOLDS)])[fold]
     oof_error, base_error = ((claimed - y) ** 2).mean(axis=1), ((base - y) ** 2).mean(axis=1)
     findings = {
-        "too_good": too_good(claimed, y, group, group, rng=rng),
-        "replicate_noise": replicate_noise(claimed, y, world["control"], group, rng=rng),
-        "fold_fingerprint": fold_fingerprint(claimed, y, fold, group, rng=rng, permutations=200),
-        "oof_against_fit": oof_against_fit(oof_error, fit_error, base_error, group, rng=rng),
+        "too_good": too_good(claimed, y, group, groups=group, rng=rng),
+        "replicate_noise": replicate_noise(claimed, y, world["control"], conditions=group, rng=rng),
+        "fold_fingerprint": fold_fingerprint(claimed, y, fold, groups=group, rng=rng, permutations=200),
+        "oof_against_fit": oof_against_fit(oof_error, fit_error, base_error, groups=group, rng=rng),
     }
     return {
         name: "not applicable" if f.code.endswith("_not_applicable") else f.severity for name, f in findings.items()

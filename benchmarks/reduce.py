@@ -110,7 +110,7 @@ def warm(n: int, rounds: int) -> list[Claim]:
 
     def copies() -> None:
         for layer in source.pool:
-            source.read(Block("A375", 0), layer, 0, n, out)
+            source.read(Block("A375", 0), layer, start=0, stop=n, out=out)
 
     reduce_blocks(PoolSource(16), references)
     sums()
@@ -141,7 +141,7 @@ def stored(n: int, folder: Path) -> StoreSource:
         store.add_block(block, obs)
         for layer in (*MODELS, "treated", "control"):
             fitted = FittedOn.fold_of_plan("p", block.fold) if layer in MODELS else None
-            values = memory.read(block, layer, 0, len(obs))
+            values = memory.read(block, layer, start=0, stop=len(obs))
             store.commit(block, layer, values, sample_ids=list(obs.index), gene_names=GENES, fitted_on=fitted, meta={})
     return StoreSource(store, models=MODELS)
 

@@ -95,11 +95,13 @@ def at_full_size(genes: int) -> list[Claim]:
     rng = np.random.default_rng(0)
     parts = [regression_sums(m, "pooled") for m in _moments_of_size(rng, genes)]
     whole = merge_sums(parts)
-    gene_simplex_weights(whole.error_gram()[:2], whole.available[:2], global_error_gram(whole), 0.1)  # compile
+    gene_simplex_weights(whole.error_gram()[:2], whole.available[:2], global_error_gram(whole), pull=0.1)  # compile
     start = time.perf_counter()
     used, _ = cpu(lambda: gene_ridge(parts))
     wall = time.perf_counter() - start
-    simplex, _ = cpu(lambda: gene_simplex_weights(whole.error_gram(), whole.available, global_error_gram(whole), 0.0))
+    simplex, _ = cpu(
+        lambda: gene_simplex_weights(whole.error_gram(), whole.available, global_error_gram(whole), pull=0.0)
+    )
     bayes, _ = cpu(lambda: empirical_bayes(whole, 1.0))
     what = f"ridge per gene from moments, {genes:,} genes, {len(STRENGTHS)} penalties, {FOLDS} folds"
     rest = f"simplex per gene {simplex:.2f} s, empirical Bayes {bayes:.2f} s CPU"

@@ -50,7 +50,7 @@ def make_split(file: Path, options: dict[str, Any], group_by: str, seed: int) ->
     data = open_data(file, seed=seed, **options)
     control, treated = data.read(slice(None))
     side, _ = build_side(data.obs, data.gene_names, uns=data.uns)
-    plan = FoldPlan.make(data.obs, group_by, N_FOLDS, 0.2, seed)
+    plan = FoldPlan.make(data.obs, group_by, n_folds=N_FOLDS, test_share=0.2, seed=seed)
     table = plan.table.set_index("sample_id").reindex(data.obs.index)
     folds = table["fold"].astype(float).fillna(-1).to_numpy(dtype=int)
     group = table["group"].to_numpy(dtype=object)

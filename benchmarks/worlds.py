@@ -107,7 +107,7 @@ def judge_world(world: World, learned: Learned) -> pd.DataFrame:
     combines = {name: fit.combine for name, fit in learned.final.items() if name != "no_change"}
     table = score(source, combines, learned.references, metrics=SHOWN)
     names = [n for n in table.names if n != "no_change"]
-    panel = Panel.of(table, names, "best_single", [PRIMARY], level=0.05)
+    panel = Panel.of(table, names, "best_single", metrics=[PRIMARY], level=0.05)
     truth = _truth_agreement(world, learned, test)
     rows = []
     for name in names:
@@ -145,7 +145,7 @@ def _truth_agreement(world: World, learned: Learned, test: Any) -> dict[str, flo
     given = {m: p[test] for m, p in world.predictions.items()}
     control = world.control[test].astype(np.float32)
     answers = {
-        name: combine_arrays(fit, given, control, learned.references, line)
+        name: combine_arrays(fit, given, control, references=learned.references, cell_line=line)
         for name, fit in learned.final.items()
         if name != "no_change"
     }

@@ -42,7 +42,9 @@ def page(state: str) -> str:
     kinds = KINDS | ({"best_single": "reference"} if chosen == "best_single" else {})
     by_name = shifts(**gains) | ({"best_single": {}} if chosen == "best_single" else {})
     setting = Setting(kinds, chosen=chosen, test_looks=1, plan_digest="9f2c44e0a1b2" * 4, **{"alone": "mlp", **known})
-    verdict = judge(world(n, by_name=by_name), world(n, seed=6, by_name=by_name), setting, GroupResampling(0))
+    verdict = judge(
+        world(n, by_name=by_name), world(n, seed=6, by_name=by_name), setting, resampling=GroupResampling(0)
+    )
     made = {"test opened": "2026-01-01 00:00 UTC", "command": "pertstack report study"}
     facts = {"title": "study: screen.h5ad", "verdict": verdict, "made": made, "simulated": setting.simulated}
     return render(ReportInput(**facts))

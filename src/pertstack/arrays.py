@@ -284,7 +284,7 @@ def _probes(source: ArraySource, seed: int, *, claims_folds: bool, assumed: bool
     found = [
         finding
         for model in source.models
-        for finding in probe_model(source, sampled, model, seed, claims_folds=claims_folds, assumed=assumed)
+        for finding in probe_model(source, sampled, model, seed=seed, claims_folds=claims_folds, assumed=assumed)
     ]
     grave = accused_gravely(found)
     for model, words in accused(found).items():

@@ -52,7 +52,7 @@ def lay_out(root: Path, file: DataFile) -> None:
     root.mkdir()
     (root / "plan").mkdir()
     plan = _make_plan(file, PlanChoices(), None)
-    laid_out.lay_out_blocks(root, file, plan, file.obs.loc[plan.table["sample_id"]])
+    laid_out.lay_out_blocks(root, file, plan, obs=file.obs.loc[plan.table["sample_id"]])
 
 
 def test_one_pass_and_every_row_in_its_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ def page() -> str:
         cautions={"simplex": ("weights did not settle",)},
         simulated=True,
     )
-    verdict = judge(world(24, by_name=shifts() | MORE), None, setting, PlainResampling(20))
+    verdict = judge(world(24, by_name=shifts() | MORE), None, setting, resampling=PlainResampling(20))
     correlation = pd.DataFrame(np.eye(4) * 0.2 + 0.8, MODELS, MODELS)
     content = ReportInput(
         "study: lincs_level3.h5ad",

@@ -71,7 +71,7 @@ def test_every_fit_sees_all_support_and_no_score_counts_it(study):
     fit = plan[(plan["role"] == "support") | plan["fold"].isin([1, 2])]["sample_id"]  # loop: the mean of what was seen
     data = anndata.read_h5ad(study.folder.choices["data"])
     change = (data[list(fit)].X - data[list(fit)].layers["control"]).mean(axis=0)
-    got = source.read(block, "mean_treated", 0, 1)[0] - source.read(block, "control", 0, 1)[0]
+    got = source.read(block, "mean_treated", start=0, stop=1)[0] - source.read(block, "control", start=0, stop=1)[0]
     np.testing.assert_allclose(got, change, rtol=1e-3, atol=1e-4)
 
 

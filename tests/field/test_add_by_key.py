@@ -26,7 +26,7 @@ def stored(study, model):
     """Every stored prediction by sample id."""
     store = study.folder.store
     parts = [
-        pd.DataFrame(store.read(b, model, 0, store.n_samples(b)), store.sample_ids(b), store.gene_names)
+        pd.DataFrame(store.read(b, model, start=0, stop=store.n_samples(b)), store.sample_ids(b), store.gene_names)
         for b in store.blocks()
     ]
     return pd.concat(parts)

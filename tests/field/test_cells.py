@@ -220,4 +220,4 @@ def test_halves_of_the_test_stay_behind_the_door_of_its_truth(tmp_path):
     for block in source.blocks():
         assert not {"treated", "half_a", "half_b"} & set(folder.store.layers(block))
         with pytest.raises(LeakError):
-            source.read(block, "half_a", 0, 1)
+            source.read(block, "half_a", start=0, stop=1)

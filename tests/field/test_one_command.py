@@ -26,7 +26,7 @@ def stored(study, name="treated"):
     """Development rows of a study, by sample id, as they lie in its store."""
     store = Study.open(study).folder.store
     parts = [
-        pd.DataFrame(store.read(b, name, 0, store.n_samples(b)), store.sample_ids(b), list(store.gene_names))
+        pd.DataFrame(store.read(b, name, start=0, stop=store.n_samples(b)), store.sample_ids(b), list(store.gene_names))
         for b in store.blocks()
         if b.role == "development"
     ]

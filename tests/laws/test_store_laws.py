@@ -68,7 +68,7 @@ def test_any_order_and_any_cutting_gives_the_same_bytes(data: st.DataObject) -> 
             assert world.store.record(LINE, "whole").digest == world.store.record(LINE, "stream").digest
             start, stop = sorted(data.draw(st.tuples(st.integers(0, n), st.integers(0, n))))
             np.testing.assert_array_equal(
-                world.store.read(LINE, "stream", start, stop, verify=True), values[start:stop]
+                world.store.read(LINE, "stream", start=start, stop=stop, verify=True), values[start:stop]
             )
         finally:
             shutil.rmtree(home, ignore_errors=True)

@@ -44,7 +44,7 @@ def add(world: World, frame: pd.DataFrame, tmp_path: Path, name: str = "m", **op
 
 def stored(world: World, name: str = "m") -> pd.DataFrame:
     parts = [
-        pd.DataFrame(world.store.read(b, name, 0, SIZES[b]), index=world.obs[b].index, columns=world.genes)
+        pd.DataFrame(world.store.read(b, name, start=0, stop=SIZES[b]), index=world.obs[b].index, columns=world.genes)
         for b in SIZES
     ]
     return pd.concat(parts)

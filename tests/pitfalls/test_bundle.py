@@ -166,7 +166,7 @@ def rechained(ledger, change):
     out, previous = [], "0" * 64
     for line in ledger.splitlines():
         e = change(json.loads(line))
-        entry = Entry.make(len(out), e["time"], e["who"], e["kind"], e["facts"], previous)
+        entry = Entry.make(len(out), e["time"], e["who"], kind=e["kind"], facts=e["facts"], previous=previous)
         out.append(json.dumps(entry.to_json(), ensure_ascii=False))
         previous = entry.digest
     return ("\n".join(out) + "\n").encode(), previous

@@ -22,7 +22,7 @@ def test_the_truth_of_the_test_is_out_of_reach_of_fitting_and_stacking(fitted):
     store = fitted.folder.store
     block = next(b for b in store.blocks() if b.role == "test")
     with pytest.raises(LeakError, match="held-out test: its treated values are opened by the verdict only"):
-        StoreSource(store, role="test").read(block, "treated", 0, 1)
+        StoreSource(store, role="test").read(block, "treated", start=0, stop=1)
     assert store.find(block, "treated") is None
 
 
@@ -76,7 +76,7 @@ def test_the_verdict_is_recalled_without_drawing_again_as_long_as_every_score_is
     fitted.stack(["mean"])
     fitted.verdict()
     drawn, judge = [], room.judge
-    monkeypatch.setattr(room, "judge", lambda *given: drawn.append(1) or judge(*given))
+    monkeypatch.setattr(room, "judge", lambda *given, **named: drawn.append(1) or judge(*given, **named))
     recalled = room.recall_verdict(fitted.folder)
     assert not drawn
     room._LAST.clear()
@@ -143,7 +143,7 @@ def add_unknown(study: ps.Study, tmp_path) -> None:
     store, rng, parts = study.folder.store, np.random.default_rng(0), []
     for block in store.blocks():
         layer = "treated" if block.role == "development" else "control"
-        values = store.read(block, layer, 0, store.n_samples(block))
+        values = store.read(block, layer, start=0, stop=store.n_samples(block))
         values = values + rng.normal(0, 0.2, values.shape)
         parts.append(pd.DataFrame(values, index=store.sample_ids(block), columns=store.gene_names))
     pd.concat(parts).to_parquet(tmp_path / "mystery.parquet")
@@ -235,9 +235,9 @@ def add_oracle(study: ps.Study, tmp_path, *, means: bool = False) -> None:
     truth = study.folder.open_store("test_truth")
     for block in store.blocks():
         n = store.n_samples(block)
-        values = store.read(block, "ridge", 0, n)
+        values = store.read(block, "ridge", start=0, stop=n)
         if block.role == "test":
-            values = truth.read(block, "treated", 0, n)
+            values = truth.read(block, "treated", start=0, stop=n)
             if means:
                 drug = store.obs(block)["perturbation"].to_numpy()
                 values = np.stack([values[drug == d].mean(axis=0) for d in drug])

@@ -58,7 +58,7 @@ def test_mixing_frames_is_garbage_and_aligning_is_not():
         for k in range(3):
             mine = world["folds"] == k
             scaled[mine] = (raw[mine] - raw[mine].mean(axis=0)) / raw[mine].std(axis=0)
-        fits = {b: source.embedding(b, "m0", 0, len(source.obs(b))) for b in source.blocks()}
+        fits = {b: source.embedding(b, "m0", start=0, stop=len(source.obs(b))) for b in source.blocks()}
         frame = CommonFrame.of("m0", list(fits.values()), 32)
         for block, rows in fits.items():
             aligned[source.rows_of(block)] = frame.align(rows)

@@ -100,7 +100,7 @@ def intervals(
     sums = GroupSums.of(values, groups)
     if method == "wild_rademacher" or method == "wild_webb":
         kind: WildWeights = "webb" if method == "wild_webb" else "rademacher"
-        weights = wild_weights(kind, sums.total.shape[1], resamples, rng)
+        weights = wild_weights(kind, sums.total.shape[1], resamples, rng=rng)
         return [_wild(sums.take([row]), weights, level, method) for row in range(sums.n_rows)]
     draws = resample(sums, resamples, rng) if _needs_draws(sums, method) else None
     return [_one(sums.take([row]), _column(draws, row), level, method) for row in range(sums.n_rows)]

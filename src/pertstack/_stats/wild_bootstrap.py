@@ -21,7 +21,7 @@ _DOUBLINGS = 40
 _SAME = 1e-9
 
 
-def wild_weights(kind: WildWeights, n_groups: int, resamples: int, rng: np.random.Generator) -> Array:
+def wild_weights(kind: WildWeights, n_groups: int, resamples: int, *, rng: np.random.Generator) -> Array:
     """(n_draws, n_groups) weights of mean 0 and variance 1; all 2^C sign patterns where they are no more than draws.
 
     Parameters
@@ -38,7 +38,7 @@ def wild_weights(kind: WildWeights, n_groups: int, resamples: int, rng: np.rando
 
     Examples
     --------
-    >>> wild_weights("rademacher", 2, 100, np.random.default_rng(0)).tolist()
+    >>> wild_weights("rademacher", 2, 100, rng=np.random.default_rng(0)).tolist()
     [[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]]
     """
     if kind not in get_args(WildWeights):

@@ -42,7 +42,7 @@ class Entry:
     digest: str
 
     @classmethod
-    def make(cls, index: int, time: str, who: str, kind: str, facts: Mapping[str, Any], previous: str) -> Entry:
+    def make(cls, index: int, time: str, who: str, *, kind: str, facts: Mapping[str, Any], previous: str) -> Entry:
         """An entry with its digest.
 
         Parameters

@@ -55,7 +55,7 @@ def check_policy(policy: str) -> None:
         raise InputError(f"on_missing is {policy!r}; the choices are 'mask', 'drop' and 'raise'.")
 
 
-def refuse_missing(features: PerturbationFeatures, rows: PredictRows, policy: MissingPolicy, model: str) -> Mask:
+def refuse_missing(features: PerturbationFeatures, rows: PredictRows, policy: MissingPolicy, *, model: str) -> Mask:
     """Mask (n_samples,) of rows whose perturbation has known features.
 
     Parameters

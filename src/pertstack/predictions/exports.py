@@ -242,6 +242,6 @@ def _chunks(
         for start in range(0, n, n_rows):
             stop = min(start + n_rows, n)
             if there:
-                yield source.read(block, name, start, stop)
+                yield source.read(block, name, start=start, stop=stop)
             else:
                 yield np.full((stop - start, store.facts.n_genes), np.nan, DTYPE)

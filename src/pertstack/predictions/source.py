@@ -35,7 +35,7 @@ class BlockSource(Protocol):
         """Index = sample ids; columns perturbation, cell_line, group; log10_dose, time_h, plate, ... where known."""
         ...
 
-    def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32:
+    def read(self, block: Block, layer: str, *, start: int, stop: int, out: Float32 | None = None) -> Float32:
         """Some rows of a layer, float32 (rows, n_genes).
 
         Parameters
@@ -64,7 +64,7 @@ class BlockSource(Protocol):
 class ReadsAhead(Protocol):
     """A source whose rows come from a slow place and can be asked for before they are needed."""
 
-    def prefetch(self, block: Block, layer: str, start: int, stop: int) -> None:
+    def prefetch(self, block: Block, layer: str, *, start: int, stop: int) -> None:
         """Ask for some rows of a layer; returns at once, and what is wrong is said by ``read``.
 
         Parameters

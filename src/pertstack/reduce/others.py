@@ -29,7 +29,9 @@ class MeanOfOtherPerturbations:
         for block in ordered_blocks(source):
             names = source.obs(block)["perturbation"].astype(str).to_numpy()
             for start in range(0, len(names), _CHUNK_ROWS):
-                rows = source.read(block, "treated", start, min(len(names), start + _CHUNK_ROWS)).astype(np.float64)
+                rows = source.read(block, "treated", start=start, stop=min(len(names), start + _CHUNK_ROWS)).astype(
+                    np.float64
+                )
                 for name in np.unique(names[start : start + len(rows)]):
                     part = rows[names[start : start + len(rows)] == name]
                     for have in (self._of(block.cell_line, None, rows), self._of(block.cell_line, str(name), rows)):

@@ -48,7 +48,7 @@ def samples_of(source: BlockSource) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(SAMPLE_COLUMNS))
 
 
-def read_tile(source: BlockSource, references: References, block: Block, start: int, stop: int) -> Tile:
+def read_tile(source: BlockSource, references: References, block: Block, *, start: int, stop: int) -> Tile:
     """Some rows of a block with all predictions. A model's row is NaN where it is not sound, its genes where it has
     none.
 
@@ -68,7 +68,7 @@ def read_tile(source: BlockSource, references: References, block: Block, start: 
         genes[m] = source.genes_of(block, model)
         if available[m].any():
             into = predictions[m]
-            got = source.read(block, model, start, stop, into)
+            got = source.read(block, model, start=start, stop=stop, out=into)
             if got is not into:
                 into[...] = got
         predictions[m][~available[m]] = np.nan
@@ -81,7 +81,7 @@ def read_tile(source: BlockSource, references: References, block: Block, start: 
         source.gene_names,
         obs=source.obs(block).iloc[start:stop],
         predictions=predictions,
-        control=np.asarray(source.read(block, "control", start, stop)),
+        control=np.asarray(source.read(block, "control", start=start, stop=stop)),
         pooled=references.pooled(block.cell_line).astype(np.float32),
         available=available,
         gene_available=genes,
@@ -90,10 +90,10 @@ def read_tile(source: BlockSource, references: References, block: Block, start: 
 
 
 def _embedding(source: EmbeddingSource, block: Block, start: int, stop: int, model: str) -> RowEmbeddings | None:
-    return source.embedding(block, model, start, stop)
+    return source.embedding(block, model, start=start, stop=stop)
 
 
-def announce(source: BlockSource, block: Block, start: int, stop: int) -> None:
+def announce(source: BlockSource, block: Block, *, start: int, stop: int) -> None:
     """Ask a source that can read ahead for every layer of some rows, in the order they are read.
 
     Parameters
@@ -104,7 +104,7 @@ def announce(source: BlockSource, block: Block, start: int, stop: int) -> None:
     """
     if isinstance(source, ReadsAhead):
         for layer in (*source.models, "control", "treated"):
-            source.prefetch(block, layer, start, stop)
+            source.prefetch(block, layer, start=start, stop=stop)
 
 
 def iter_tiles(
@@ -131,7 +131,7 @@ def iter_tiles(
     lengths = [(block, len(source.obs(block))) for block in chosen]
     spans = [(block, a, min(n, a + most)) for block, n in lengths for a in range(0, n, most)]
     for turn, (block, start, stop) in enumerate(spans):
-        for soon in spans[turn : turn + 2] if turn == 0 else spans[turn + 1 : turn + 2]:
-            announce(source, *soon)
+        for soon, first, last in spans[turn : turn + 2] if turn == 0 else spans[turn + 1 : turn + 2]:
+            announce(source, soon, start=first, stop=last)
         tile = read_tile(source, references, block, start=start, stop=stop)
-        yield tile, np.asarray(source.read(block, "treated", start, stop))
+        yield tile, np.asarray(source.read(block, "treated", start=start, stop=stop))

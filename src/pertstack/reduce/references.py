@@ -268,7 +268,7 @@ def _sum_layer(source: BlockSource, block: Block, layer: str, plates: PlateGathe
     n = len(obs)
     total: Float64 = np.zeros(len(source.gene_names))
     for start in range(0, n, _CHUNK_ROWS):
-        rows = source.read(block, layer, start, min(n, start + _CHUNK_ROWS))
+        rows = source.read(block, layer, start=start, stop=min(n, start + _CHUNK_ROWS))
         total += rows.sum(axis=0, dtype=np.float64)
         if plates is not None:
             plates.add(obs.iloc[start : start + len(rows)], block.cell_line, rows)

@@ -81,7 +81,9 @@ def choose(
     there = [m for m in no_harm if parse_metric(m).name in table.metrics]
     there += [WITHIN_PLATE] if WITHIN_PLATE in table.metrics and WITHIN_PLATE not in there else []
     candidates = [c.name for c in nested.combiners if c.candidate and c.name in table.names]
-    panel = Panel.of(table, candidates, BEST_SINGLE, [primary, *there], level=level, tolerance=tolerance, ranges=ranges)
+    panel = Panel.of(
+        table, candidates, BEST_SINGLE, metrics=[primary, *there], level=level, tolerance=tolerance, ranges=ranges
+    )
     harmful = {
         name: f"{'marked' if rule == 'best' else 'not shipped'}: loses beyond noise against the best single model on "
         + "; ".join(map(str, losses))

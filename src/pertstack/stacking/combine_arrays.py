@@ -48,6 +48,7 @@ def combine_arrays(
     fitted: FittedCombiner,
     predictions: dict[str, Any],
     control: Any,
+    *,
     references: References,
     cell_line: Any,
     embeddings: Mapping[str, ArrayEmbedding] | None = None,

@@ -84,8 +84,8 @@ class Panel:
         table: ScoreTable,
         names: Sequence[str],
         against: str,
-        metrics: Sequence[str],
         *,
+        metrics: Sequence[str],
         level: float,
         tolerance: float = 0.0,
         ranges: Mapping[str, float] | None = None,
@@ -172,7 +172,7 @@ class Panel:
         """Metrics, the primary included, on which this name is not shown to be as good as the best single model."""
         return [g for g in self.gains[name] if not g.not_inferior]
 
-    def critical(self, names: Sequence[str], against: str, level: float, n_draws: int, seed: int) -> float:
+    def critical(self, names: Sequence[str], against: str, level: float, *, n_draws: int, seed: int) -> float:
         """How many standard errors a gain must be above zero, when several are tried and the best may be taken.
 
         The ``1 - level`` quantile of the largest studentised gain among them when the signs of whole groups are flipped

@@ -24,7 +24,9 @@ from pertstack.verdict.resampling import GroupResampling
 from pertstack.verdict.setting import Setting
 
 
-def derive(setting: Setting, plan: AnalysisPlan, oof: ScoreTable, test: ScoreTable | None, ledger: Ledger) -> Verdict:
+def derive(
+    setting: Setting, plan: AnalysisPlan, oof: ScoreTable, *, test: ScoreTable | None, ledger: Ledger
+) -> Verdict:
     """Judged on the test, or out of fold with the one row that the plan's rule of looks gave away: a function of scores
     per sample, of the setting, and of what the ledger published.
 
@@ -50,13 +52,13 @@ def _judged(test: ScoreTable | None, oof: ScoreTable, setting: Setting, seed: in
     facts = {"setting": asdict(setting), "seed": seed, "scores": [None if t is None else t.digest for t in (test, oof)]}
     key = json.dumps(facts, sort_keys=True, default=sorted)
     if key not in _LAST:
-        verdict = judge(test, oof, setting, GroupResampling(seed))
+        verdict = judge(test, oof, setting, resampling=GroupResampling(seed))
         _LAST.clear()
         _LAST[key] = verdict
     return _LAST[key]
 
 
-def setting_of(folder: StudyFolder, stored: Stored, looks: int, exploratory: bool) -> Setting:
+def setting_of(folder: StudyFolder, stored: Stored, looks: int, *, exploratory: bool) -> Setting:
     """What the judge is told beside the scores.
 
     Parameters
@@ -115,5 +117,9 @@ def recall_verdict(folder: StudyFolder) -> Verdict:
     looks = int(facts["looks"]) if current else folder.ledger.looks()
     exploratory = bool(facts["exploratory"]) if current else is_exploratory(folder.ledger)
     return derive(
-        setting_of(folder, stored, looks, exploratory), folder.analysis_plan, oof, test=test, ledger=folder.ledger
+        setting_of(folder, stored, looks, exploratory=exploratory),
+        folder.analysis_plan,
+        oof,
+        test=test,
+        ledger=folder.ledger,
     )

@@ -28,7 +28,7 @@ from pertstack.study.folder import MARKS
 POUR_BYTES = 128 * 10**6
 
 
-def lay_out_blocks(root: Path, file: DataFile, plan: FoldPlan, obs: pd.DataFrame) -> PredictionStore:
+def lay_out_blocks(root: Path, file: DataFile, plan: FoldPlan, *, obs: pd.DataFrame) -> PredictionStore:
     """Controls of every block to ``store/``; treated values to ``store/`` or, for the test, to ``test_truth/``, whose
     store is returned. Marks and references go to ``plan/``.
 
@@ -47,7 +47,7 @@ def lay_out_blocks(root: Path, file: DataFile, plan: FoldPlan, obs: pd.DataFrame
         layouts: list[_Layout] = []
         for block, ids in track(blocks.items(), "making blocks", len(blocks)):
             block_of[file.positions(ids)] = len(layouts)
-            layouts.append(_Layout.of(block, obs.loc[ids], store, truth, file, stack))
+            layouts.append(_Layout.of(block, obs.loc[ids], store, truth=truth, file=file, stack=stack))
         marks = _pour(file, block_of, layouts)
     save_marks(root / "plan" / MARKS, [marks[at] for at in file.positions(list(obs.index))])
     references = References.collect(StoreSource(store, role="development", models=(), groups=plan.groups))
@@ -69,6 +69,7 @@ class _Layout:
         block: Block,
         obs: pd.DataFrame,
         store: PredictionStore,
+        *,
         truth: PredictionStore,
         file: DataFile,
         stack: ExitStack,

@@ -43,7 +43,7 @@ def best_single_of(table: ScoreTable, setting: Setting) -> str:
     return min(known)[1]
 
 
-def rows_of(split: Split, table: ScoreTable, setting: Setting, resampling: Resampling) -> list[LeaderboardRow]:
+def rows_of(split: Split, table: ScoreTable, setting: Setting, *, resampling: Resampling) -> list[LeaderboardRow]:
     """Every name of a table with its scores on every metric.
 
     Parameters
@@ -70,7 +70,7 @@ def rows_of(split: Split, table: ScoreTable, setting: Setting, resampling: Resam
     for metric in table.metrics:
         values = matrix(table, metric)
         if metric == primary:
-            differences = resampling.versus_best(values, bases, groups, direction(metric))
+            differences = resampling.versus_best(values, bases, groups, sign=direction(metric))
         else:
             differences = resampling.differences(values, values[best], groups)
         cis = resampling.intervals(values, groups)
@@ -105,7 +105,7 @@ def _row_cautions(cell: ScoreCell, kind: Kind) -> list[str]:
 
 
 def decompositions_of(
-    table: ScoreTable, setting: Setting, resampling: Resampling, best: str
+    table: ScoreTable, setting: Setting, resampling: Resampling, *, best: str
 ) -> dict[str, Decomposition]:
     """Every combiner, reference and the chosen one against the best single model; strata for the chosen one only.
 
@@ -125,7 +125,7 @@ def decompositions_of(
     used = [m for m in table.metrics if any(find_metric([m], w) for w in wanted)]
     values = {m: matrix(table, m) for m in used}
     bases = np.array([setting.kinds[n] == "base" for n in table.names])
-    inside = resampling.versus_best(values[primary], bases, groups, direction(primary))
+    inside = resampling.versus_best(values[primary], bases, groups, sign=direction(primary))
     found = {}
     for name in table.names:
         if name != setting.chosen and setting.kinds[name] not in ("combiner", "reference"):
@@ -157,7 +157,7 @@ def _strata(table: ScoreTable, setting: Setting) -> dict[str, list[str | None]]:
 
 
 def views_of(
-    table: ScoreTable, setting: Setting, resampling: Resampling, best: str
+    table: ScoreTable, setting: Setting, resampling: Resampling, *, best: str
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
     """By cell line, the gain with each cell line left out, scaled scores and why there are none; see ``views.py``.
 

@@ -190,8 +190,8 @@ def measured_coverage(
     source: BlockSource,
     combine: Combine,
     references: References,
-    conformal: CrossConformal,
     *,
+    conformal: CrossConformal,
     level: float = 0.9,
     memory: int = 10**9,
 ) -> pd.DataFrame:
@@ -233,9 +233,9 @@ def check_coverage(
     development: BlockSource,
     by_fold: Combine | Mapping[int, Combine],
     judged: BlockSource,
+    *,
     final: Combine,
     references: References,
-    *,
     level: float = 0.9,
     seed: int = 0,
     memory: int = 10**9,
@@ -254,7 +254,7 @@ def check_coverage(
     seed, memory : as in ``collect_residuals``.
     """
     conformal = collect_residuals(development, by_fold, references, seed=seed, memory=memory)
-    table = measured_coverage(judged, final, references, conformal, level=level, memory=memory)
+    table = measured_coverage(judged, final, references, conformal=conformal, level=level, memory=memory)
     return coverage_to_json(table, level)
 
 

@@ -77,7 +77,7 @@ class Verdict(ShowsBoard):
         return plain
 
 
-def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, resampling: Resampling) -> Verdict:
+def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, *, resampling: Resampling) -> Verdict:
     """The verdict on a study.
 
     Parameters
@@ -111,14 +111,14 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, res
     rows: list[LeaderboardRow] = []
     n_units: dict[str, int] = {}
     for which, table in tables.items():
-        rows += rows_of(which, table, setting, resampling)
+        rows += rows_of(which, table, setting, resampling=resampling)
         n_units[which] = _scored_groups(table, setting)
     table = tables[split]
     best = best_single_of(table, setting)
-    decompositions = decompositions_of(table, setting, resampling, best)
+    decompositions = decompositions_of(table, setting, resampling, best=best)
     chosen = None if _ships_alone(setting, best) else decompositions.get(setting.chosen or "")
     marked = tuple(_marked(r, split, decompositions) for r in rows)
-    views = views_of(table, setting, resampling, best)
+    views = views_of(table, setting, resampling, best=best)
     tried: Split = "oof" if oof is not None else "test"
     together = several(
         _scores(table, setting),
@@ -128,7 +128,7 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, res
         left_out=views[1],
         resampling=resampling,
     )
-    if found := known_at_fit(tables, setting, _shipping(setting, best), resampling):
+    if found := known_at_fit(tables, setting, _shipping(setting, best), resampling=resampling):
         together["known_at_fit"] = found
     over_alone = None if chosen is None else _over_alone(setting, table, resampling)
     if setting.evaluated:

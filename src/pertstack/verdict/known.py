@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def known_at_fit(
-    tables: Mapping[Split, ScoreTable], setting: Setting, name: str, resampling: Resampling
+    tables: Mapping[Split, ScoreTable], setting: Setting, name: str, *, resampling: Resampling
 ) -> dict[str, Any] | None:
     """Scores of one name on the deciding metric by view and level; None where all rows were known alike.
 

@@ -19,7 +19,7 @@ from pertstack.verdict.words import count_units, few_words, interval, number
 UNSEEN = "What the models were fitted on is not known here: a model that saw these samples would score too well."
 
 
-def rank(table: ScoreTable, setting: Setting, resampling: Resampling, best: str, n_groups: int) -> Decision:
+def rank(table: ScoreTable, setting: Setting, resampling: Resampling, *, best: str, n_groups: int) -> Decision:
     """The answer of an evaluation: the best base model against the next one and against the floor.
 
     Parameters

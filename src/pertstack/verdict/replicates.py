@@ -30,7 +30,7 @@ class ReplicatePredictor:
         if tile.block != self._block:
             self._load(tile.block)
         rows = np.array([self._row[s] for s in tile.obs.index], dtype=np.int64)
-        own = np.asarray(self.source.read(tile.block, "treated", int(rows.min()), int(rows.max()) + 1))[
+        own = np.asarray(self.source.read(tile.block, "treated", start=int(rows.min()), stop=int(rows.max()) + 1))[
             rows - rows.min()
         ]
         codes = self._codes[rows]
@@ -47,7 +47,7 @@ class ReplicatePredictor:
         self._sums = np.zeros((n_conditions, len(self.source.gene_names)))
         for start in range(0, len(obs), 512):
             stop = min(start + 512, len(obs))
-            np.add.at(self._sums, self._codes[start:stop], self.source.read(block, "treated", start, stop))
+            np.add.at(self._sums, self._codes[start:stop], self.source.read(block, "treated", start=start, stop=stop))
         self._row = {str(s): i for i, s in enumerate(obs.index)}
         self._block = block
 

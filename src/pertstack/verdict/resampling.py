@@ -47,7 +47,7 @@ class GroupResampling:
         paired = np.asarray(values, dtype=np.float64) - np.asarray(second, dtype=np.float64)
         return [_difference(e) for e in self._estimates(paired, groups)]
 
-    def versus_best(self, values: Array, candidates: Array, groups: Array, sign: int) -> list[Difference]:
+    def versus_best(self, values: Array, candidates: Array, groups: Array, *, sign: int) -> list[Difference]:
         """Every row minus the best of the ``candidates``, whichever that is; bounds hold against all of them."""
         found = difference_to_best(
             values, candidates, groups, rng=self._rng(), better=sign, level=self.level, resamples=self.resamples

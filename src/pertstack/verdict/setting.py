@@ -67,7 +67,7 @@ class Resampling(SeveralResampling, Protocol):
         """
         ...
 
-    def versus_best(self, values: Array, candidates: Array, groups: Array, sign: int) -> list[Difference]:
+    def versus_best(self, values: Array, candidates: Array, groups: Array, *, sign: int) -> list[Difference]:
         """Every row minus the best candidate, whichever of them that is; bounds hold against all of them.
 
         Parameters

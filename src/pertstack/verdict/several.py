@@ -76,6 +76,7 @@ def several(
     read: Scores,
     tried: Scores,
     tried_split: str,
+    *,
     best_single: str,
     left_out: pd.DataFrame,
     resampling: SeveralResampling,

@@ -57,7 +57,7 @@ def test_profiles_equal_pandas(normalise):
     x, group, half = world()
     space = "log1p" if normalise == "mean_log1p" else "counts"
     s = summed(x, group, half, space=space)
-    ours = profile(s.values[..., SUM], s.n_cells, s.depth[:, 0], normalise)
+    ours = profile(s.values[..., SUM], s.n_cells, s.depth[:, 0], normalise=normalise)
     table = pd.DataFrame(x.astype(np.float64))[group >= 0].groupby(group[group >= 0])
     if normalise == "mean_log1p":
         each = pd.DataFrame(np.log1p(1e4 * x.astype(np.float64) / x.sum(axis=1, keepdims=True, dtype=np.float64)))
@@ -73,7 +73,7 @@ def test_profiles_equal_pandas(normalise):
 def test_the_standard_error_of_a_mean_is_that_of_pandas():
     x, group, half = world()
     s = summed(x, group, half, space="log1p")
-    ours = standard_error(s.values, s.n_cells, s.depth, "mean_log1p")
+    ours = standard_error(s.values, s.n_cells, s.depth, normalise="mean_log1p")
     each = pd.DataFrame(np.log1p(1e4 * x.astype(np.float64) / x.sum(axis=1, keepdims=True, dtype=np.float64)))
     np.testing.assert_allclose(ours, each[group >= 0].groupby(group[group >= 0]).sem(), atol=1e-6)
 
@@ -87,8 +87,8 @@ def test_the_standard_error_of_log_counts_is_the_spread_of_repeated_samples():
     group = np.repeat(np.arange(n_groups), n)
     s = GroupSums.empty(n_groups, 3, "counts")
     s.add(rows_of(x), group, np.zeros(len(x), dtype=bool))
-    found = profile(s.values[..., SUM], s.n_cells, s.depth[:, 0], "cp10k")
-    error = standard_error(s.values, s.n_cells, s.depth, "cp10k")
+    found = profile(s.values[..., SUM], s.n_cells, s.depth[:, 0], normalise="cp10k")
+    error = standard_error(s.values, s.n_cells, s.depth, normalise="cp10k")
     np.testing.assert_allclose(np.sqrt((error**2).mean(axis=0)), found.std(axis=0), rtol=0.06)
 
 

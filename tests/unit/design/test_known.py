@@ -69,7 +69,7 @@ def test_the_verdict_tells_scores_by_parts_seen_out_of_fold_and_on_the_test():
     singles = {k: tuple(p for i in range(k, 60, 3) for p in (f"c{i}", f"d{i}", f"c{i}+d{i}")) for k in range(3)}
     fitted = {-1: tuple(f"a{i}" for i in range(30)), **singles}
     setting = Setting(KINDS, chosen="direct_pooled", test_looks=1, fitted=fitted)
-    verdict = judge(test, oof, setting, PlainResampling(200))
+    verdict = judge(test, oof, setting, resampling=PlainResampling(200))
     rows = {(r["view"], r["level"]): r for r in verdict.leaderboard.several["known_at_fit"]["rows"]}
     values = test.values("direct_pooled", "r2_top20@pooled")
     one, none = rows[PARTS, "1 of 2"], rows[PARTS, "0 of 2"]
@@ -80,4 +80,4 @@ def test_the_verdict_tells_scores_by_parts_seen_out_of_fold_and_on_the_test():
     assert "by parts seen" in told and "1 of 2: test" in told and "0 of 2: out of fold" in told
     assert verdict.decomposition.part(PARTS, "1 of 2").difference.n == 30
     same = dataclasses.replace(setting, fitted=dict.fromkeys(range(3), ()))
-    assert "known_at_fit" not in judge(test, oof, same, PlainResampling(200)).leaderboard.several
+    assert "known_at_fit" not in judge(test, oof, same, resampling=PlainResampling(200)).leaderboard.several

@@ -183,7 +183,7 @@ def test_ridge_matches_sklearn_on_rows_and_on_condition_means():
     np.testing.assert_array_equal(found, counts)
     for p in (5, 40):  # fewer and more columns than rows: both sides of the decomposition
         design = np.hstack([distinct, rng.normal(size=(12, p - 5))]) if p > 5 else distinct
-        coefficients, intercept = solve_ridge(design, means, found, 2.5)
+        coefficients, intercept = solve_ridge(design, means, found, penalty=2.5)
         other = SklearnRidge(alpha=2.5).fit(design[who], target)
         np.testing.assert_allclose(coefficients.T, other.coef_, atol=1e-8)
         np.testing.assert_allclose(intercept, other.intercept_, atol=1e-8)
@@ -199,7 +199,7 @@ def test_gcv_matches_hat_matrices(p):
     squares, left = np.linalg.eigh(x @ x.T)
     kept = squares > 1e-9
     squares, left = squares[kept], left[:, kept]
-    got = gcv_penalty(squares, left.T @ y, float((y**2).sum()), n)
+    got = gcv_penalty(squares, left.T @ y, float((y**2).sum()), n=n)
     scores = []
     for penalty in GRID * squares.mean():
         hat = x @ np.linalg.solve(x.T @ x + penalty * np.eye(p), x.T) + 1 / n
@@ -232,7 +232,7 @@ def test_ridge_is_blind_to_replication_of_whole_perturbations():
 def test_low_rank_matches_the_formula_with_inverses():
     rng = np.random.default_rng(2)
     effects, genes, embedded = rng.normal(size=(9, 7)), rng.normal(size=(7, 3)), rng.normal(size=(9, 2))
-    got = bilinear_middle(effects, genes, embedded, 0.1)
+    got = bilinear_middle(effects, genes, embedded, strength=0.1)
     left = np.linalg.inv(genes.T @ genes + 0.1 * np.eye(3)) @ genes.T
     right = embedded @ np.linalg.inv(embedded.T @ embedded + 0.1 * np.eye(2))
     np.testing.assert_allclose(got, left @ effects.T @ right, atol=1e-12)
@@ -272,11 +272,11 @@ def test_additive_effects_add_up():
     rng = np.random.default_rng(4)
     single = rng.normal(size=(3, 5))
     genes = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]], dtype=float)
-    effects = additive_effects(genes @ single, genes, np.full(4, 10.0), 1e-9)
+    effects = additive_effects(genes @ single, genes, np.full(4, 10.0), kappa=1e-9)
     np.testing.assert_allclose(effects[:3], single, atol=1e-6)
     average = (genes @ single).sum(axis=0) / 5  # five perturbed genes over four conditions
     np.testing.assert_allclose(effects[3], average, atol=1e-6)
-    strong = additive_effects(genes @ single, genes, np.full(4, 10.0), 1e9)
+    strong = additive_effects(genes @ single, genes, np.full(4, 10.0), kappa=1e9)
     np.testing.assert_allclose(strong[:3], np.tile(average, (3, 1)), atol=1e-6)
 
 

@@ -44,7 +44,7 @@ def named(table: FitRows, samples, genes) -> FitRows:
 
 
 def write(card, tmp_path, fit, new) -> Path:
-    write_task(tmp_path / "x", load_card(card), fit, new, seed=1, params={})
+    write_task(tmp_path / "x", load_card(card), fit, predict=new, seed=1, params={})
     return tmp_path / "x"
 
 
@@ -89,7 +89,7 @@ def test_the_same_answer_as_csv_and_as_h5ad_is_the_same(card, tmp_path):
     answer = pd.DataFrame(held.treated[order][:, columns], index=np.array(ids)[order], columns=np.array(genes)[columns])
     answer.to_csv(folder / "predictions.csv", quoting=csv.QUOTE_NONNUMERIC)
     pd.DataFrame(vectors[::-1], index=ids[::-1]).to_csv(folder / "embedding.csv")
-    found = read_answer(folder, load_card(card), fit, held.without_treated())
+    found = read_answer(folder, load_card(card), fit, predict=held.without_treated())
     np.testing.assert_array_equal(found.treated, held.treated)
     np.testing.assert_array_equal(found.embedding, vectors)
     table = anndata.AnnData(
@@ -97,7 +97,7 @@ def test_the_same_answer_as_csv_and_as_h5ad_is_the_same(card, tmp_path):
     )
     table.write_h5ad(folder / "predictions.h5ad")  # stands before the CSV file
     np.testing.assert_array_equal(
-        read_answer(folder, load_card(card), fit, held.without_treated()).treated, found.treated
+        read_answer(folder, load_card(card), fit, predict=held.without_treated()).treated, found.treated
     )
 
 
@@ -124,7 +124,7 @@ def test_a_damaged_csv_answer_is_refused_with_its_line(card, tmp_path, change, m
     text = pd.DataFrame(np.abs(held.treated) % 1, index=held.sample_ids, columns=held.gene_names).to_csv()
     (folder / "predictions.csv").write_text(change(text))
     with pytest.raises(ModelFailedError, match=message):
-        read_answer(folder, load_card(card), fit, held.without_treated())
+        read_answer(folder, load_card(card), fit, predict=held.without_treated())
 
 
 def test_an_embedding_of_other_samples_is_refused(card, tmp_path):
@@ -133,7 +133,7 @@ def test_an_embedding_of_other_samples_is_refused(card, tmp_path):
     pd.DataFrame(held.treated, index=held.sample_ids, columns=held.gene_names).to_csv(folder / "predictions.csv")
     pd.DataFrame(np.ones((2, 2)), index=["a", "b"]).to_csv(folder / "embedding.csv")
     with pytest.raises(ModelFailedError, match="other samples"):
-        read_answer(folder, load_card(card), fit, held.without_treated())
+        read_answer(folder, load_card(card), fit, predict=held.without_treated())
 
 
 def test_a_gene_named_as_the_first_column_and_another_form_are_refused(card, tmp_path):

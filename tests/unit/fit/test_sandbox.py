@@ -157,7 +157,7 @@ def test_in_bubblewrap_the_study_is_out_of_sight_and_nothing_else_can_be_written
     card.write_text(
         f'format = 1\nname = "mine"\n[run]\ncommand = ["sh", "-c", "{"; ".join(tries)}; ls /sys/class/net"]\n'
     )
-    run_program(load_card(card), "", folder, log)
+    run_program(load_card(card), "", folder, log=log)
     said = log.read_text()
     assert "TRUTH" not in said and (study / "ledger.jsonl").read_text() == "" and not (tmp_path / "here").exists()
     assert (folder / "mine").read_text() == "x\n" and sandbox.kind() == sandbox.BOXED

@@ -135,7 +135,7 @@ def test_reading_notices_what_it_touches(world: World) -> None:
     flip_bit(store.root / CHUNK, 40)
     store.read(LINE, "m")
     with pytest.raises(CorruptionError, match="does not hold the bytes"):
-        store.read(LINE, "m", 3, 4, verify=True)
+        store.read(LINE, "m", start=3, stop=4, verify=True)
     (store.root / CHUNK).write_bytes(b"short")
     with pytest.raises(CorruptionError, match="bytes where"):
         store.read(LINE, "m")

@@ -267,7 +267,7 @@ def test_ensembl_versions_are_cut(world: World, tmp_path: Path) -> None:
     assert "without Ensembl versions" in next(f for f in report.findings if f.code == "genes_by_second_name").message
     add_predictions(world.store, "plain", parquet(tmp_path, table(world)), fitted_on="plan", scale="treated")
     for block in world.obs:
-        a, b = (world.store.read(block, m, 0, world.store.n_samples(block)) for m in ("m", "plain"))
+        a, b = (world.store.read(block, m, start=0, stop=world.store.n_samples(block)) for m in ("m", "plain"))
         np.testing.assert_array_equal(a, b)
 
 

@@ -81,7 +81,7 @@ def test_predictions_in_another_logarithm_are_refused_by_name_and_the_transform_
         world.store, "m", tmp_path / "p.csv", fitted_on="plan", scale="treated", transform=f"{base}_to_log2"
     )
     kept = np.empty((20, 30), np.float32)
-    world.store.read(Block("A", 0), "m", 0, 20, out=kept)
+    world.store.read(Block("A", 0), "m", start=0, stop=20, out=kept)
     np.testing.assert_allclose(kept, values.loc[world.obs[Block("A", 0)].index], rtol=1e-4)
 
 

@@ -22,7 +22,7 @@ class Counted:
 
     def read(self, block, layer, start, stop, out=None):
         self.spans.append((block, layer, start, stop))
-        return self.source.read(block, layer, start, stop, out)
+        return self.source.read(block, layer, start=start, stop=stop, out=out)
 
 
 def test_rows_are_spread_over_blocks_and_all_are_taken_when_there_are_few():
@@ -42,10 +42,10 @@ def test_only_rows_that_are_asked_for_are_read():
     counted, block = Counted(source), source.blocks()[0]
     rows = np.array([1, 2, 3, 8, 20, 21])
     np.testing.assert_array_equal(
-        read_at(counted, block, "m1", rows), source.read(block, "m1", 0, len(source.obs(block)))[rows]
+        read_at(counted, block, "m1", rows=rows), source.read(block, "m1", start=0, stop=len(source.obs(block)))[rows]
     )
     assert [(a, b) for _, _, a, b in counted.spans] == [(1, 4), (8, 9), (20, 22)]
-    assert read_at(counted, block, "m1", rows[:0]).shape == (0, 30)
+    assert read_at(counted, block, "m1", rows=rows[:0]).shape == (0, 30)
 
 
 def test_rows_of_a_sample_score_as_they_do_among_all():

@@ -78,7 +78,7 @@ def test_a_block_without_the_model_reads_as_nan_and_is_not_sound(world: World) -
     world.commit(LINE, "m")
     source = StoreSource(world.store)
     assert not source.sound(OTHER, "m").any() and not source.genes_of(OTHER, "m").any()
-    assert np.isnan(source.read(OTHER, "m", 0, 3)).all() and source.layer_digest(OTHER, "m") == "missing"
+    assert np.isnan(source.read(OTHER, "m", start=0, stop=3)).all() and source.layer_digest(OTHER, "m") == "missing"
     with pytest.raises(UnknownNameError, match="Did you mean 'm'"):
         source.sound(LINE, "M")
 
@@ -89,14 +89,14 @@ def test_test_values_are_read_only_from_the_truth_store(world: World, tmp_path: 
     truth.commit(TEST, "treated", world.treated[TEST], fitted_on=None, **world.names(TEST))
     world.commit(TEST, "m")
     with pytest.raises(LeakError, match="held-out test"):
-        StoreSource(world.store, role="test").read(TEST, "treated", 0, 6)
+        StoreSource(world.store, role="test").read(TEST, "treated", start=0, stop=6)
     source = StoreSource(world.store, truth, role="test")
     assert source.blocks() == [TEST]
-    np.testing.assert_array_equal(source.read(TEST, "treated", 1, 4), world.treated[TEST][1:4])
+    np.testing.assert_array_equal(source.read(TEST, "treated", start=1, stop=4), world.treated[TEST][1:4])
     other = PredictionStore.create(tmp_path / "other_truth", world.genes, PLAN)
     other.add_block(TEST, world.obs[TEST].iloc[::-1])
     with pytest.raises(MisalignedError, match="different studies"):
-        StoreSource(world.store, other, role="test").read(TEST, "treated", 0, 1)
+        StoreSource(world.store, other, role="test").read(TEST, "treated", start=0, stop=1)
 
 
 def test_groups_come_from_the_plan(world: World) -> None:
@@ -155,8 +155,12 @@ def test_arrays_and_store_show_the_same_blocks(world: World) -> None:
         pd.testing.assert_frame_equal(here, there.iloc[rows][here.columns], check_dtype=False)
         for layer in ("treated", "control", "m"):
             n = len(here)
-            np.testing.assert_array_equal(memory.read(block, layer, 0, n), disk.read(block, layer, 0, n)[rows])
-            np.testing.assert_array_equal(memory.read(block, layer, 1, 3), disk.read(block, layer, 0, n)[rows][1:3])
+            np.testing.assert_array_equal(
+                memory.read(block, layer, start=0, stop=n), disk.read(block, layer, start=0, stop=n)[rows]
+            )
+            np.testing.assert_array_equal(
+                memory.read(block, layer, start=1, stop=3), disk.read(block, layer, start=0, stop=n)[rows][1:3]
+            )
         assert memory.sound(block, "m").all() and memory.genes_of(block, "m").all()
 
 
@@ -172,7 +176,7 @@ def test_arrays_with_gaps_and_roles() -> None:
     assert source.genes_of(Block("all", 1), "gaps").tolist() == [True, False, True, True]
     assert ArraySource({"full": full}, treated, control, folds, list("aabbccdd")).blocks() == source.blocks()[:2]
     zero = ArraySource({"full": full}, treated, None, folds, list("aabbccdd"))
-    assert not zero.read(Block("all", 0), "control", 0, 3).any()
+    assert not zero.read(Block("all", 0), "control", start=0, stop=3).any()
 
 
 def test_arrays_that_do_not_fit_are_refused() -> None:
@@ -208,18 +212,18 @@ def test_asking_ahead_changes_nothing_and_reaches_no_test_value(world: World, mo
     monkeypatch.setattr(os, "posix_fadvise", note, raising=False)
     world.commit(LINE, "m")
     source = StoreSource(world.store, role="all")
-    source.prefetch(LINE, "m", 2, 5)
-    source.prefetch(TEST, "m", 0, 3)  # never predicted: nothing to ask for, nothing to raise
-    source.prefetch(TEST, "treated", 0, 3)
+    source.prefetch(LINE, "m", start=2, stop=5)
+    source.prefetch(TEST, "m", start=0, stop=3)  # never predicted: nothing to ask for, nothing to raise
+    source.prefetch(TEST, "treated", start=0, stop=3)
     row = 4 * len(world.genes)
     if sys.platform == "linux":
         ((path, start, length, advice),) = asked
         assert path.endswith("layers/m/c/0/0") and (start, length) == (2 * row, 3 * row)
         assert advice == os.POSIX_FADV_WILLNEED
         Path(path).unlink()
-        source.prefetch(LINE, "m", 2, 5)
+        source.prefetch(LINE, "m", start=2, stop=5)
         with pytest.raises(CorruptionError, match="missing"):
-            source.read(LINE, "m", 2, 5)
+            source.read(LINE, "m", start=2, stop=5)
 
 
 @pytest.mark.parametrize("holes", [[np.nan], [np.inf], [np.inf, -np.inf]])

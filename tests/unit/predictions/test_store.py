@@ -47,18 +47,18 @@ def test_rows_and_genes_in_any_order_come_back_in_the_stores_order(world: World)
         fitted_on=world.fitted(LINE),
     )
     np.testing.assert_array_equal(world.store.read(LINE, "m", verify=True), values)
-    np.testing.assert_array_equal(world.store.read(LINE, "m", 2, 5, verify=True), values[2:5])
+    np.testing.assert_array_equal(world.store.read(LINE, "m", start=2, stop=5, verify=True), values[2:5])
 
 
 def test_reading_into_a_buffer_uses_that_buffer(world: World) -> None:
     world.commit(LINE, "m")
     out = np.zeros((3, 23), np.float32)
-    assert world.store.read(LINE, "m", 1, 4, out=out) is out
+    assert world.store.read(LINE, "m", start=1, stop=4, out=out) is out
     np.testing.assert_array_equal(out, world.prediction(LINE)[1:4])
     with pytest.raises(InputError, match="float32 of shape"):
-        world.store.read(LINE, "m", 1, 4, out=np.zeros((4, 23), np.float32))
+        world.store.read(LINE, "m", start=1, stop=4, out=np.zeros((4, 23), np.float32))
     with pytest.raises(InputError, match="outside block"):
-        world.store.read(LINE, "m", 1, 99)
+        world.store.read(LINE, "m", start=1, stop=99)
 
 
 @pytest.mark.parametrize("n", [1, 9, 511, 512, 513, 1024, 1025, 1537])
@@ -77,7 +77,9 @@ def test_blocks_of_several_chunks_read_any_range(tmp_path: Path) -> None:
     world.commit(block, "m")
     want = world.prediction(block)
     for start, stop in [(0, 1025), (0, 0), (341, 342), (342, 343), (100, 900), (1024, 1025)]:
-        np.testing.assert_array_equal(world.store.read(block, "m", start, stop, verify=True), want[start:stop])
+        np.testing.assert_array_equal(
+            world.store.read(block, "m", start=start, stop=stop, verify=True), want[start:stop]
+        )
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)

@@ -64,7 +64,7 @@ def test_what_is_written_is_read_by_anndata_and_the_other_way_round(tmp_path, n)
 
 def test_a_block_is_an_anndata_store(tmp_path):
     obs = table(9).astype({"word": object, "some": object, "none": object, "many": object})
-    path = skeleton.write_skeleton(tmp_path, Block("A 375", 0), obs, ["g1", "g2", "g3"])
+    path = skeleton.write_skeleton(tmp_path, Block("A 375", 0), obs, gene_names=["g1", "g2", "g3"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = anndata.read_zarr(path)
@@ -78,7 +78,7 @@ def test_a_block_is_an_anndata_store(tmp_path):
 def test_columns_of_unusual_kinds_are_left_to_anndata(tmp_path):
     obs = pd.DataFrame({"half": np.arange(3, dtype=np.float16)}, index=["a", "b", "c"])
     assert not can_write(skeleton.plain_obs(obs))
-    path = skeleton.write_skeleton(tmp_path, Block("A", 0), obs, ["g"])
+    path = skeleton.write_skeleton(tmp_path, Block("A", 0), obs, gene_names=["g"])
     np.testing.assert_array_equal(skeleton.read_obs(path)["half"], [0, 1, 2])
 
 

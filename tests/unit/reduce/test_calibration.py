@@ -44,25 +44,25 @@ def test_fraction_and_wins_match_a_loop(higher, perfect):
 def test_samples_of_a_condition_are_averaged_and_groups_counted():
     positive = np.array([0.9, 0.7, 0.2, np.nan, 0.5])
     negative = np.array([0.5, 0.5, 0.4, 0.4, np.nan])
-    found = calibrate("r2_top20@pooled", positive, negative, list("aabbc"), ["g", "g", "h", "h", "i"])
+    found = calibrate("r2_top20@pooled", positive, negative, conditions=list("aabbc"), groups=["g", "g", "h", "h", "i"])
     assert (found.n, found.n_groups) == (2, 2)
     assert found.positive == pytest.approx((0.8 + 0.2) / 2) and found.negative == pytest.approx(0.45)
     assert found.bds == 0.5 and found.drf == pytest.approx((0.3 / 0.5 - 0.2 / 0.6) / 2, abs=1e-5)
 
 
 def test_errors_are_better_when_small():
-    found = calibrate("rmse_all@own", np.full(6, 0.5), np.full(6, 1.0), range(6), range(6))
+    found = calibrate("rmse_all@own", np.full(6, 0.5), np.full(6, 1.0), conditions=range(6), groups=range(6))
     assert found.bds == 1.0 and found.drf == pytest.approx(0.5, abs=1e-5) and found.passes
 
 
 def test_nothing_to_calibrate_with_is_said_and_passes_nothing():
-    found = calibrate("r2_top20@own", np.full(4, np.nan), np.full(4, 0.3), range(4), range(4))
+    found = calibrate("r2_top20@own", np.full(4, np.nan), np.full(4, 0.3), conditions=range(4), groups=range(4))
     assert (found.n, found.drf, found.bds, found.known, found.passes) == (0, None, None, False, False)
     assert Calibration.from_json(found.to_json()) == found
 
 
 def test_one_group_has_no_interval_and_does_not_pass():
-    found = calibrate("pearson_all@own", np.full(5, 0.9), np.full(5, 0.1), range(5), ["a"] * 5)
+    found = calibrate("pearson_all@own", np.full(5, 0.9), np.full(5, 0.1), conditions=range(5), groups=["a"] * 5)
     assert found.bds == 1.0 and found.bds_ci is None and not found.passes
 
 
@@ -95,7 +95,7 @@ def test_share_interval_covers_with_and_without_groups_that_agree():
 def test_the_first_metric_of_the_order_that_passes():
     def made(metric, good):
         n = np.zeros(40)
-        return calibrate(metric, n + (0.5 if good else -0.5), n, range(40), range(40))
+        return calibrate(metric, n + (0.5 if good else -0.5), n, conditions=range(40), groups=range(40))
 
     found = {m: made(m, good) for m, good in (("r2_top20@pooled", False), ("pearson_all@centroid", True))}
     order = ("r2_top20@pooled", "pearson_top20@pooled", "pearson_all@centroid")

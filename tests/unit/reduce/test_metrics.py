@@ -29,7 +29,7 @@ PER_SAMPLE = [m for m in parse_metrics(FULL_PANEL) if m.scope == "sample"]
 def test_every_metric_matches_a_plain_loop(metric):
     prediction, treated, control = rows()
     references = {"own": control, "pooled": control.mean(axis=0), "centroid": treated.mean(axis=0)}
-    ours, predicted = score_rows(prediction, treated, references, [metric])
+    ours, predicted = score_rows(prediction, treated, references, metrics=[metric])
     theirs = metric_loop(metric.kind, metric.top, prediction, treated, references[metric.reference], metric.strict)
     assert predicted.all()
     np.testing.assert_allclose(ours[0], theirs, atol=1e-6)
@@ -38,22 +38,22 @@ def test_every_metric_matches_a_plain_loop(metric):
 def test_together_they_give_what_each_gives_alone():
     prediction, treated, control = rows()
     references = {"own": control, "pooled": control.mean(axis=0), "centroid": treated.mean(axis=0)}
-    together, _ = score_rows(prediction, treated, references, PER_SAMPLE)
+    together, _ = score_rows(prediction, treated, references, metrics=PER_SAMPLE)
     for j, metric in enumerate(PER_SAMPLE):
-        np.testing.assert_array_equal(together[j], score_rows(prediction, treated, references, [metric])[0][0])
+        np.testing.assert_array_equal(together[j], score_rows(prediction, treated, references, metrics=[metric])[0][0])
 
 
 def test_spearman_of_tied_values_matches_scipy_over_several_pieces_of_rows():
     prediction, treated, control = (np.round(a) for a in rows(n=70, n_genes=50))
     for reference in (control, np.round(control.mean(axis=0))):
-        ours = score_rows(prediction, treated, {"own": reference}, parse_metrics(["spearman_all"]))[0][0]
+        ours = score_rows(prediction, treated, {"own": reference}, metrics=parse_metrics(["spearman_all"]))[0][0]
         pairs = zip(prediction - reference, treated - reference, strict=True)
         np.testing.assert_allclose(ours, [scipy.stats.spearmanr(p, t).statistic for p, t in pairs], atol=1e-12)
 
 
 def one(metric, prediction, treated, control, **more):
     return score_rows(
-        prediction, treated, {"own": control, "pooled": control.mean(axis=0)}, parse_metrics([metric]), **more
+        prediction, treated, {"own": control, "pooled": control.mean(axis=0)}, metrics=parse_metrics([metric]), **more
     )[0][0]
 
 
@@ -164,7 +164,9 @@ def test_a_prediction_with_nan_is_not_predicted():
     prediction, treated, control = rows()
     prediction[4, 7] = np.nan
     prediction[5, 0] = np.inf
-    values, predicted = score_rows(prediction, treated, {"own": control}, parse_metrics(["rmse_all", "r2_top20"]))
+    values, predicted = score_rows(
+        prediction, treated, {"own": control}, metrics=parse_metrics(["rmse_all", "r2_top20"])
+    )
     assert np.flatnonzero(~predicted).tolist() == [4, 5]
     assert np.isnan(values[:, [4, 5]]).all() and np.isfinite(np.delete(values, [4, 5], axis=1)).all()
 

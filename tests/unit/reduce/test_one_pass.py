@@ -132,7 +132,7 @@ def test_sample_moments_give_pearson_and_rmse_of_any_global_mixture(reference):
         source.layers[(reduction.blocks[0], "m1")],
         source.layers[(reduction.blocks[0], "treated")],
         {"own": source.layers[(reduction.blocks[0], "control")]},
-        [parse_metric("pearson_all")],
+        metrics=[parse_metric("pearson_all")],
     )
     np.testing.assert_allclose(reduction.sample.take(slice(0, 25)).pearson([0, 1, 0]), ours[0], atol=1e-10)
 
@@ -374,7 +374,7 @@ class Announced(MemorySource):
 
     def read(self, block, layer, start, stop, out=None):
         self.log.append(("read", block, layer, start, stop))
-        return super().read(block, layer, start, stop, out)
+        return super().read(block, layer, start=start, stop=stop, out=out)
 
 
 @pytest.mark.parametrize("job", ["reduce", "score"])

@@ -26,7 +26,7 @@ def evidence_of(world, **changes):
 
 def top_rows(world, k=10, reference="pooled", rows=None):
     slices = evidence_of(world).reduction.slices[reference]
-    return TopRows.of(slices, reference, k, 30, np.ones(4, dtype=bool), rows)
+    return TopRows.of(slices, reference, k, n_genes=30, usable=np.ones(4, dtype=bool), rows=rows)
 
 
 @pytest.mark.parametrize("reference", ["own", "pooled"])

@@ -175,7 +175,7 @@ def test_mixtures_together_and_alone_have_the_same_bits_and_are_the_plain_sum(n_
     places = np.array([7, 0, 2, 1, 4, 3])
     together = Mixtures(mixtures, 9, n_genes)
     for a, b in ((0, 5), (5, 6), (6, 23)):
-        together.mix(tile, a, b, out, places)
+        together.mix(tile, a, b, out=out, places=places)
     for mixture, place in zip(mixtures, places, strict=True):
         np.testing.assert_array_equal(out[place], mixed(tile, mixture))
         reference = tile.control if mixture.own else tile.pooled[None]

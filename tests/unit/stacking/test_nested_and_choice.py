@@ -188,7 +188,7 @@ def test_standard_errors_and_gains_match_a_jackknife():
     values = rng.normal(0.5, 0.2, (2, 1, 500)) + rng.normal(0, 0.2, 60)[groups]
     values[1, 0, ::7] = np.nan
     table = table_of({"best_single": values[0], "x": values[1]}, groups, metrics=("r2_top20@pooled",))
-    gain = Panel.of(table, ["best_single", "x"], "best_single", ["r2_top20@pooled"], level=0.05).gains["x"][0]
+    gain = Panel.of(table, ["best_single", "x"], "best_single", metrics=["r2_top20@pooled"], level=0.05).gains["x"][0]
 
     def difference(rows):
         return np.nanmean(values[1, 0, rows]) - np.nanmean(values[0, 0, rows])
@@ -206,8 +206,8 @@ def test_one_correction_for_all_that_was_tried():
     for _ in range(200):
         values = rng.normal(0.5, 0.2, (13, 1, 60)) + rng.normal(0, 0.2, 60)
         table = table_of(dict(zip(names, values, strict=True)), np.arange(60) // 2, metrics=("r2_top20@pooled",))
-        panel = Panel.of(table, names, "c0", ["r2_top20@pooled"], level=0.05)
-        c = panel.critical(names[1:], "c0", 0.05, 300, 0)
+        panel = Panel.of(table, names, "c0", metrics=["r2_top20@pooled"], level=0.05)
+        c = panel.critical(names[1:], "c0", 0.05, n_draws=300, seed=0)
         best = max(panel.gains[n][0].value / panel.gains[n][0].se for n in names[1:])
         corrected, alone = corrected + (best > c), alone + any(panel.gains[n][0].lower > 0 for n in names[1:])
     assert corrected / 200 < 0.1 < 0.15 < alone / 200
@@ -270,7 +270,7 @@ def test_bounds_cover_a_known_gain():
             table_of(columns, np.repeat(np.arange(40), 3), metrics=("r2_top20@pooled",)),
             ["best_single", "x"],
             "best_single",
-            ["r2_top20@pooled"],
+            metrics=["r2_top20@pooled"],
             level=0.05,
         )
         below += panel.gains["x"][0].lower <= 0.02

@@ -33,7 +33,7 @@ def some_cells(n=9, g=7, seed=0):
 
 
 def trained_start(seed=1):
-    net = start_net(3, 2, 4, 5, np.random.default_rng(seed))
+    net = start_net(3, 2, 4, hidden=5, rng=np.random.default_rng(seed))
     net["out"] = np.random.default_rng(seed + 1).normal(0, 0.5, 5).astype(np.float32)
     return net
 
@@ -77,8 +77,8 @@ def test_one_step_is_torchs_adam():
 def test_an_untrained_net_corrects_nothing_and_training_lowers_the_rest():
     cells = some_cells(n=64)
     cells = Cells(cells.x, cells.sample, cells.gene, np.tanh(cells.x.sum(axis=2)))
-    net = start_net(3, 2, 4, 8, np.random.default_rng(0))
-    assert (correction(net, cells.x, cells.sample, cells.gene)[0] == 0).all()
+    net = start_net(3, 2, 4, hidden=8, rng=np.random.default_rng(0))
+    assert (correction(net, cells.x, cells.sample, gene=cells.gene)[0] == 0).all()
     runs = epochs(net, cells, rate=0.01, decay=0.0, batch=16, rng=np.random.default_rng(0))
     last = list(islice(runs, 30))[-1]
     assert squared_rest(last, cells) < 0.2 * squared_rest(net, cells)

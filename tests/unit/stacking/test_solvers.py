@@ -155,13 +155,13 @@ def test_gene_simplex_equals_enumeration_gene_by_gene(seed):
     grams = np.stack([random_gram(rng, 5) for _ in range(8)])
     there = np.ones((8, 5), dtype=bool)
     there[3, 2] = there[5, 0] = there[5, 1] = False
-    ours = gene_simplex_weights(grams, there, grams.sum(axis=0), 0.0)
+    ours = gene_simplex_weights(grams, there, grams.sum(axis=0), pull=0.0)
     for g in range(8):
         at = np.flatnonzero(there[g])
         np.testing.assert_allclose(ours[g, at], simplex_weights(grams[g][np.ix_(at, at)]), atol=1e-7)
         assert (ours[g, ~there[g]] == 0).all()
     assert kkt_residuals(grams, ours, there).max() < 1e-8
-    far = gene_simplex_weights(grams[:3], there[:3], grams.sum(axis=0), 1e9)
+    far = gene_simplex_weights(grams[:3], there[:3], grams.sum(axis=0), pull=1e9)
     np.testing.assert_allclose(far, np.tile(simplex_weights(grams.sum(axis=0)), (3, 1)), atol=1e-5)
 
 

@@ -24,7 +24,7 @@ SETTING = Setting(kinds=KINDS, chosen="direct_pooled", test_looks=1)
 
 def verdict(n=60, chosen="direct_pooled", oof=None, lines=("A375", "HT29", "MCF7"), by_name=None, **shift):
     test = world(n, lines, by_name=by_name or shifts(**shift))
-    return judge(test, oof, dataclasses.replace(SETTING, chosen=chosen), PlainResampling(20))
+    return judge(test, oof, dataclasses.replace(SETTING, chosen=chosen), resampling=PlainResampling(20))
 
 
 def status(code, **facts):
@@ -129,7 +129,7 @@ def test_a_gain_on_one_cell_line_only_is_a_warning():
     table = world(by_name=shifts(pooled=0.0))
     at = table.names.index("direct_pooled")
     table.values_by_name[at, 1] += np.where(table.samples["cell_line"] == "HT29", 0.15, -0.01).astype(np.float32)
-    found = status("one_cell_line", verdict=judge(table, None, SETTING, PlainResampling(20)))
+    found = status("one_cell_line", verdict=judge(table, None, SETTING, resampling=PlainResampling(20)))
     assert found.severity == "warning" and found.numbers["left_out"] == "HT29"
 
 
@@ -142,7 +142,7 @@ def test_where_a_single_model_ships_nothing_is_said_of_weights_or_gains(chosen):
         table,
         world(by_name={**shifts(), "best_single": {}}),
         dataclasses.replace(SETTING, chosen=chosen, kinds=kinds),
-        PlainResampling(20),
+        resampling=PlainResampling(20),
     )
     facts = {"weights": {"best_single": {"mlp": 1.0}}, "in_sample": {"best_single": 0.5}}
     found = {c.code: c for c in run_checks(Facts(alone, **facts))}

@@ -22,7 +22,7 @@ SETTING = Setting(kinds=KINDS, chosen="direct_pooled", test_looks=1, plan_digest
 
 
 def board(setting=SETTING, n=60, **shift):
-    return judge(world(n, by_name=shifts(**shift)), None, setting, RESAMPLING).leaderboard
+    return judge(world(n, by_name=shifts(**shift)), None, setting, resampling=RESAMPLING).leaderboard
 
 
 def changed(**changes):
@@ -49,7 +49,7 @@ def test_only_scored_groups_are_counted():
     """All scored samples of one perturbation are one group, however many the test holds."""
     table = world(60)
     table.values_by_name[:, :, (table.samples["group"] != "cpd000").to_numpy()] = float("nan")
-    found = judge(table, None, SETTING, GroupResampling(resamples=200)).leaderboard
+    found = judge(table, None, SETTING, resampling=GroupResampling(resamples=200)).leaderboard
     assert found.interval["n_units"] == {"test": 1} and found.several["best_of"] is None
     assert "Scored on 1 perturbation only" in found.headline
 
@@ -71,7 +71,7 @@ def test_exploration_and_unplanned_looks_are_said():
 
 
 def test_a_gain_that_does_not_stand_at_once_is_explained_rather_than_contradicted():
-    gain = judge(world(), None, SETTING, RESAMPLING).decomposition
+    gain = judge(world(), None, SETTING, resampling=RESAMPLING).decomposition
     case = Case("direct_pooled", "mlp", gain, "test", gain.primary, n_groups=60, at_once=((), 28))
     found = decide(case)
     assert found.light == "green" and "named before the test was opened" in found.notes[0]
@@ -119,7 +119,7 @@ def test_a_metric_that_cannot_decide_takes_the_green_away():
 
 def test_both_gains_are_printed():
     """Over the best on the test, and over what would have shipped: the best single model out of fold."""
-    verdict = judge(world(60, by_name=shifts()), None, changed(alone="ridge"), RESAMPLING)
+    verdict = judge(world(60, by_name=shifts()), None, changed(alone="ridge"), resampling=RESAMPLING)
     assert any(note.startswith("Against ridge, which would have shipped") for note in verdict.decision.notes)
     values = {r.name: r.score("r2_top20@pooled").value for r in verdict.leaderboard.ranked()}
     assert verdict.over_alone.value == pytest.approx(values["direct_pooled"] - values["ridge"], abs=1e-6)
@@ -128,7 +128,7 @@ def test_both_gains_are_printed():
 
 def test_a_safe_bet_says_that_no_gain_is_shown():
     none = shifts(own=0.0005, pooled=0.0005, centroid=0.0, rmse=0.0)
-    found = judge(world(60, by_name=none), None, changed(unproven=True), RESAMPLING).decision
+    found = judge(world(60, by_name=none), None, changed(unproven=True), resampling=RESAMPLING).decision
     assert (found.light, found.action) == ("amber", "ship")
     assert "safe bet" in found.sentence and "no gain is shown" in found.sentence
 

@@ -43,14 +43,14 @@ def example(n_groups: int, seed: int, equal: bool = False) -> tuple[Array, Array
 @given(n=st.integers(4, 10), seed=st.integers(0, 10**6), at=st.floats(-1, 1), webb=st.booleans())
 def test_p_equals_a_plain_loop(n: int, seed: int, at: float, webb: bool) -> None:
     total, count = example(n, seed)
-    weights = wild_weights("webb" if webb else "rademacher", n, 200, np.random.default_rng(seed))
+    weights = wild_weights("webb" if webb else "rademacher", n, 200, rng=np.random.default_rng(seed))
     assert wild_p(total, count, weights, at) == pytest.approx(plain_p(total, count, weights, at), abs=1e-12)
 
 
 def test_all_signs_on_groups_of_one_size_are_the_sign_flip_test() -> None:
     for seed in range(10):
         total, count = example(8, seed, equal=True)
-        weights = wild_weights("rademacher", 8, 300, np.random.default_rng(0))
+        weights = wild_weights("rademacher", 8, 300, rng=np.random.default_rng(0))
         assert weights.shape == (256, 8)
         assert wild_p(total, count, weights, 0.1) == pytest.approx(flip_p(total, count, 0.1))
         np.testing.assert_allclose(
@@ -60,21 +60,21 @@ def test_all_signs_on_groups_of_one_size_are_the_sign_flip_test() -> None:
 
 def test_the_interval_holds_what_is_not_rejected() -> None:
     total, count = example(9, 3)
-    weights = wild_weights("webb", 9, 999, np.random.default_rng(1))
+    weights = wild_weights("webb", 9, 999, rng=np.random.default_rng(1))
     lo, hi = wild_interval(total, count, weights, 0.95)
     assert wild_p(total, count, weights, lo + 1e-4) > 0.05 >= wild_p(total, count, weights, lo - 1e-4)
     assert wild_p(total, count, weights, hi - 1e-4) > 0.05 >= wild_p(total, count, weights, hi + 1e-4)
 
 
 def test_webb_weights_have_six_values_mean_zero_and_variance_one() -> None:
-    weights = wild_weights("webb", 10, 20_000, np.random.default_rng(0))
+    weights = wild_weights("webb", 10, 20_000, rng=np.random.default_rng(0))
     np.testing.assert_allclose(np.unique(weights**2), [0.5, 1.0, 1.5])
     assert abs(weights.mean()) < 0.01
     assert weights.var() == pytest.approx(1, abs=0.01)
-    signs = wild_weights("rademacher", 20, 500, np.random.default_rng(0))
+    signs = wild_weights("rademacher", 20, 500, rng=np.random.default_rng(0))
     assert (signs.shape, set(np.unique(signs))) == ((500, 20), {-1.0, 1.0})
     with pytest.raises(UnknownNameError, match="webb"):
-        wild_weights("web", 3, 100, np.random.default_rng(0))  # type: ignore[arg-type]
+        wild_weights("web", 3, 100, rng=np.random.default_rng(0))  # type: ignore[arg-type]
 
 
 def test_webb_gives_five_groups_an_interval_where_signs_cannot() -> None:

@@ -135,7 +135,7 @@ def test_coverage_is_what_was_promised_in_every_cell_line_on_new_groups():
         references = References.collect(source("development"))
         conformal = collect_residuals(source("development"), single("m"), references, seed=seed)
         assert {k: r.n for k, r in conformal.lists["A"].items()} == {0: 32, 1: 32, 2: 32}, "one residual per group"
-        found.append(measured_coverage(source("test"), single("m"), references, conformal, level=0.9))
+        found.append(measured_coverage(source("test"), single("m"), references, conformal=conformal, level=0.9))
     for at, line in enumerate("AB"):
         assert [f.loc[at, "cell_line"] for f in found] == [line] * 6
         assert 0.88 <= np.mean([f.loc[at, "coverage"] for f in found]) <= 0.935
@@ -147,7 +147,7 @@ def test_an_unknown_cell_line_borrows_and_says_so():
     references = References.collect(source("development"))
     conformal = collect_residuals(source("development"), single("m"), references)
     only_a = CrossConformal({"A": conformal.lists["A"]})
-    table = measured_coverage(source("test"), single("m"), references, only_a).set_index("cell_line")
+    table = measured_coverage(source("test"), single("m"), references, conformal=only_a).set_index("cell_line")
     assert not table.loc["B", "own"] and table.loc["A", "own"]
     assert table.loc["B", "coverage"] < 0.7 < table.loc["A", "coverage"], (
         "borrowed intervals are too narrow, and it shows"
@@ -169,11 +169,11 @@ def test_in_sample_residuals_are_seen_as_too_narrow():
         s: row
         for b in development.blocks()
         for s, row in zip(
-            development.obs(b).index, development.read(b, "treated", 0, len(development.obs(b))), strict=True
+            development.obs(b).index, development.read(b, "treated", start=0, stop=len(development.obs(b))), strict=True
         )
     }
     conformal = collect_residuals(development, cheat, references)
-    assert (measured_coverage(source("test"), single("m"), references, conformal)["coverage"] < 0.4).all()
+    assert (measured_coverage(source("test"), single("m"), references, conformal=conformal)["coverage"] < 0.4).all()
 
 
 def test_tiles_and_seed_do_not_change_the_answer():
@@ -199,7 +199,12 @@ def test_the_whole_check_in_one_call():
     source = simulated(7)
     references = References.collect(source("development"))
     facts = check_coverage(
-        source("development"), {k: single("m") for k in range(3)}, source("test"), single("m"), references, level=0.8
+        source("development"),
+        {k: single("m") for k in range(3)},
+        source("test"),
+        final=single("m"),
+        references=references,
+        level=0.8,
     )
     assert facts["nominal"] == 0.8 and 0.75 < facts["coverage"] < 0.87
     assert [r["cell_line"] for r in facts["by_cell_line"]] == ["A", "B"]

@@ -21,7 +21,7 @@ SETTING = Setting(kinds=KINDS, chosen="direct_pooled", test_looks=1, plan_digest
 
 @pytest.fixture(scope="module")
 def verdict():
-    return judge(world(), world(seed=6), SETTING, RESAMPLING)
+    return judge(world(), world(seed=6), SETTING, resampling=RESAMPLING)
 
 
 def test_best_single_chosen_gain_and_artefact_come_out_as_built(verdict):
@@ -58,13 +58,13 @@ def test_undefined_everywhere_counts_zero_and_says_so(verdict):
 def test_abstaining_on_some_samples_is_cautioned():
     table = world()
     table.values_by_name[table.names.index("knn"), :, :60] = np.nan
-    found = judge(table, None, SETTING, RESAMPLING).leaderboard.row("knn")
+    found = judge(table, None, SETTING, resampling=RESAMPLING).leaderboard.row("knn")
     assert any("scored on 120 of 180 samples" in c for c in found.cautions)
 
 
 def test_the_test_is_read_when_there_is_one_else_oof(verdict):
     assert verdict.split == "test" and {r.split for r in verdict.leaderboard.rows} == {"test", "oof"}
-    only = judge(None, world(), dataclasses.replace(SETTING, test_looks=0), RESAMPLING)
+    only = judge(None, world(), dataclasses.replace(SETTING, test_looks=0), resampling=RESAMPLING)
     assert only.split == "oof" and only.headline.startswith(
         "Not decided yet: out of fold direct_pooled leads mlp by 0.02"
     )
@@ -106,14 +106,14 @@ def test_the_test_is_read_when_there_is_one_else_oof(verdict):
 )
 def test_headlines(chosen, shift, light, words):
     setting = dataclasses.replace(SETTING, chosen=chosen)
-    found = judge(world(by_name=shifts(**shift)), None, setting, RESAMPLING)
+    found = judge(world(by_name=shifts(**shift)), None, setting, resampling=RESAMPLING)
     assert words in found.headline and found.decision.light == light, found.headline
 
 
 def test_shipping_the_reference_that_picks_a_single_model_is_no_combination():
     by_name = shifts() | {"best_single": {"own": -0.02, "pooled": -0.02}}
     setting = dataclasses.replace(SETTING, kinds=KINDS | {"best_single": "reference"}, chosen="best_single")
-    found = judge(world(by_name=by_name), None, setting, RESAMPLING)
+    found = judge(world(by_name=by_name), None, setting, resampling=RESAMPLING)
     assert found.decomposition is None and "Ship mlp alone" in found.headline and found.decompositions["best_single"]
 
 
@@ -123,7 +123,7 @@ def test_strata_follow_effect_size_cell_line_and_seen_perturbations():
     strong = frame["effect_rms"] > frame["effect_rms"].quantile(0.75)
     table.values_by_name[at, 1, strong.to_numpy()] += 0.5
     fitted = {0: tuple(f"cpd{i:03d}" for i in range(20))}
-    found = judge(table, None, dataclasses.replace(SETTING, fitted=fitted), RESAMPLING).decomposition
+    found = judge(table, None, dataclasses.replace(SETTING, fitted=fitted), resampling=RESAMPLING).decomposition
     by_quartile = [found.part("effect quartile", f"Q{q}").difference.value for q in (1, 2, 3, 4)]
     assert by_quartile[3] > 0.4 and max(by_quartile[:3]) < 0.1
     assert found.part("perturbation", "seen").difference.n == 20 * 3
@@ -131,20 +131,22 @@ def test_strata_follow_effect_size_cell_line_and_seen_perturbations():
 
 
 def test_few_groups_and_repeated_looks_are_said_under_the_board():
-    board = judge(world(8), None, dataclasses.replace(SETTING, test_looks=3, exploratory=True), RESAMPLING).leaderboard
+    board = judge(
+        world(8), None, dataclasses.replace(SETTING, test_looks=3, exploratory=True), resampling=RESAMPLING
+    ).leaderboard
     text = " ".join(board.cautions)
     assert "Only 8 perturbations" in text and "opened 3 times" in text and "Exploratory" in text
 
 
 def test_same_inputs_give_the_same_bytes(verdict):
-    again = judge(world(), world(seed=6), SETTING, PlainResampling(60))
+    again = judge(world(), world(seed=6), SETTING, resampling=PlainResampling(60))
     assert again.leaderboard.to_json() == verdict.leaderboard.to_json()
 
 
 def test_json_of_the_verdict_is_strict():
     table = world(8, ("A375", "HT29"))
     table.values_by_name[0, :, :8] = np.nan
-    text = json.dumps(judge(table, None, SETTING, RESAMPLING).to_json(), allow_nan=False)
+    text = json.dumps(judge(table, None, SETTING, resampling=RESAMPLING).to_json(), allow_nan=False)
     value = json.loads(text)
     missing = [r for r in value["per_cell_line"] if r["name"] == "mlp" and r["cell_line"] == "A375"]
     assert missing[0]["value"] is None and missing[0]["n_valid"] == 0 and value["decompositions"]["direct_pooled"]
@@ -152,13 +154,15 @@ def test_json_of_the_verdict_is_strict():
 
 def test_what_cannot_be_judged_is_said():
     with pytest.raises(InputError, match="no scores to judge"):
-        judge(None, None, SETTING, RESAMPLING)
+        judge(None, None, SETTING, resampling=RESAMPLING)
     with pytest.raises(InputError, match="No kind is given for"):
-        judge(world(), None, dataclasses.replace(SETTING, kinds={"mlp": "base"}), RESAMPLING)
+        judge(world(), None, dataclasses.replace(SETTING, kinds={"mlp": "base"}), resampling=RESAMPLING)
     with pytest.raises(InputError, match="no best single model to beat"):
-        judge(world(), None, dataclasses.replace(SETTING, kinds=dict.fromkeys(KINDS, "reference")), RESAMPLING)
+        judge(
+            world(), None, dataclasses.replace(SETTING, kinds=dict.fromkeys(KINDS, "reference")), resampling=RESAMPLING
+        )
     with pytest.raises(UnknownNameError, match="r2_top20@pooled"):
-        judge(world(), None, dataclasses.replace(SETTING, primary="r2_top2@pooled"), RESAMPLING)
+        judge(world(), None, dataclasses.replace(SETTING, primary="r2_top2@pooled"), resampling=RESAMPLING)
 
 
 def test_per_cell_line_against_pandas():

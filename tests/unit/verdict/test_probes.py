@@ -50,9 +50,9 @@ def test_an_honest_model_passes_every_probe() -> None:
     w = World()
     honest = w.fitted_outside(w.fold)
     rng = np.random.default_rng(1)
-    assert too_good(honest, w.truth, w.group, w.group, rng=rng).code == "too_good_passed"
-    assert replicate_noise(honest, w.truth, w.control, w.group, rng=rng).severity == "note"
-    found = fold_fingerprint(honest, w.truth, w.fold, w.group, rng=rng)
+    assert too_good(honest, w.truth, w.group, groups=w.group, rng=rng).code == "too_good_passed"
+    assert replicate_noise(honest, w.truth, w.control, conditions=w.group, rng=rng).severity == "note"
+    found = fold_fingerprint(honest, w.truth, w.fold, groups=w.group, rng=rng)
     assert (found.code, found.severity) == ("fold_fingerprint_found", "note")
     assert found.numbers["z"] < -2
 
@@ -60,7 +60,7 @@ def test_an_honest_model_passes_every_probe() -> None:
 def test_an_error_below_replicate_noise_is_an_accusation_with_both_numbers() -> None:
     w = World()
     memory = 0.5 * w.truth + 0.5 * w.fitted_outside(w.fold)
-    found = too_good(memory, w.truth, w.group, w.group, rng=w.rng, model="biolord")
+    found = too_good(memory, w.truth, w.group, groups=w.group, rng=w.rng, model="biolord")
     assert (found.severity, found.code, found.where) == ("error", "too_good_to_be_true", "biolord")
     assert found.numbers["noise"] == pytest.approx(0.25, rel=0.05)
     assert found.numbers["error"] < 0.1
@@ -73,7 +73,7 @@ def test_the_noise_bound_is_the_variance_between_replicates() -> None:
         rng = np.random.default_rng(seed)
         group = np.repeat(np.arange(40), 2)
         perfect = rng.normal(9, 1, (40, N_GENES))[group]
-        found = too_good(perfect, perfect + rng.normal(0, 0.5, perfect.shape), group, group, rng=rng)
+        found = too_good(perfect, perfect + rng.normal(0, 0.5, perfect.shape), group, groups=group, rng=rng)
         accused += found.severity == "error"
     assert accused <= 2
 
@@ -85,7 +85,7 @@ def test_knowing_the_noise_of_single_rows_is_found_also_for_a_tenth_of_them(shar
     memory = w.fitted_outside(w.fold)
     memory[seen] = 0.5 * memory[seen] + 0.5 * w.truth[seen]
     ids = np.array([f"s{i}" for i in range(len(w.truth))])
-    found = replicate_noise(memory, w.truth, w.control, w.group, rng=w.rng, sample_ids=ids)
+    found = replicate_noise(memory, w.truth, w.control, conditions=w.group, rng=w.rng, sample_ids=ids)
     assert found.severity == "error"
     assert found.numbers["extreme_pairs"] >= 5
     accused = {int(s[1:]) for pair in found.examples for s in pair.split(" / ")}
@@ -97,7 +97,7 @@ def test_controls_are_an_input_and_no_leak() -> None:
     w = World()
     truth = w.truth + 0.8 * w.control
     prediction = 9 + 0.8 * w.control
-    assert replicate_noise(prediction, truth, w.control, w.group, rng=w.rng).severity == "note"
+    assert replicate_noise(prediction, truth, w.control, conditions=w.group, rng=w.rng).severity == "note"
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -108,9 +108,14 @@ def test_plates_that_a_control_names_are_no_leak(named: bool) -> None:
     effect, level = w.rng.normal(0, 0.5, (2, N_GENES)), w.rng.normal(8, 1, (2, N_GENES))
     truth, prediction = w.truth + effect[plate], w.fitted_outside(w.fold) - 0.5 * w.control + effect[plate]
     batches = plate if named else None
-    assert replicate_noise(prediction, truth, level[plate], w.group, rng=w.rng, batches=batches).severity == "note"
+    assert (
+        replicate_noise(prediction, truth, level[plate], conditions=w.group, rng=w.rng, batches=batches).severity
+        == "note"
+    )
     memory = 0.8 * prediction + 0.2 * truth
-    assert replicate_noise(memory, truth, level[plate], w.group, rng=w.rng, batches=batches).severity == "error"
+    assert (
+        replicate_noise(memory, truth, level[plate], conditions=w.group, rng=w.rng, batches=batches).severity == "error"
+    )
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -127,7 +132,7 @@ def test_replicates_on_plates_of_different_compounds_are_no_leak(named: bool) ->
         truth, honest = w.truth + effect, w.fitted_outside(w.fold) - 0.5 * w.control + effect
         control = w.rng.normal(8, 1, (12, N_GENES))[plate]  # the mean of a plate names the plate
         for name, p in {"honest": honest, "memory": 0.7 * honest + 0.3 * truth}.items():
-            found = replicate_noise(p, truth, control, w.group, rng=w.rng, batches=plate if named else None)
+            found = replicate_noise(p, truth, control, conditions=w.group, rng=w.rng, batches=plate if named else None)
             accused[name] += found.severity == "error"
     assert accused["honest"] == 0 and accused["memory"] >= 18
 
@@ -149,10 +154,16 @@ def test_batch_effects_are_those_of_a_regression_with_a_level_for_every_conditio
 def test_without_replicates_the_probes_say_they_could_not_run() -> None:
     w = World()
     names = np.arange(len(w.truth))
-    assert too_good(w.truth, w.truth, names, names, rng=w.rng).code == "too_good_not_applicable"
-    assert replicate_noise(w.truth, w.truth, w.control, names, rng=w.rng).code == "replicate_noise_not_applicable"
+    assert too_good(w.truth, w.truth, names, groups=names, rng=w.rng).code == "too_good_not_applicable"
+    assert (
+        replicate_noise(w.truth, w.truth, w.control, conditions=names, rng=w.rng).code
+        == "replicate_noise_not_applicable"
+    )
     same = np.repeat(w.truth[::2], 2, axis=0)
-    assert replicate_noise(same, w.truth, w.control, w.group, rng=w.rng).code == "replicate_noise_not_applicable"
+    assert (
+        replicate_noise(same, w.truth, w.control, conditions=w.group, rng=w.rng).code
+        == "replicate_noise_not_applicable"
+    )
 
 
 @pytest.mark.parametrize("fitted", ["all rows", "other folds"])
@@ -163,11 +174,11 @@ def test_predictions_without_the_mark_of_the_claimed_folds(fitted: str) -> None:
         code = np.repeat(np.arange(100), 2)
         other = w.rng.permutation(np.arange(100) % N_FOLDS)[code]
         p = w.ridge(np.ones(len(code), dtype=bool)) if fitted == "all rows" else w.fitted_outside(other)
-        found = fold_fingerprint(p, w.truth, w.fold, w.group, rng=w.rng)
+        found = fold_fingerprint(p, w.truth, w.fold, groups=w.group, rng=w.rng)
         assert found.severity == "note"  # honest flexible models lack it as well: it accuses nobody
         missing += found.code == "fold_fingerprint_missing"
         if fitted == "other folds":
-            matched += fold_fingerprint(p, w.truth, other, w.group, rng=w.rng).code == "fold_fingerprint_found"
+            matched += fold_fingerprint(p, w.truth, other, groups=w.group, rng=w.rng).code == "fold_fingerprint_found"
     assert missing >= 7
     assert matched >= 7 or fitted == "all rows"
 
@@ -177,7 +188,7 @@ def test_the_fingerprint_equals_a_plain_loop() -> None:
     w = World(3, 20)
     p, lines = w.fitted_outside(w.fold), np.array(["a", "b"] * 20)
     found = fold_fingerprint(
-        p, w.truth, w.fold, w.group, rng=np.random.default_rng(4), cell_lines=lines, permutations=50
+        p, w.truth, w.fold, groups=w.group, rng=np.random.default_rng(4), cell_lines=lines, permutations=50
     )
     rng = np.random.default_rng(4)
     names = np.unique(w.group)
@@ -201,9 +212,9 @@ def test_the_fingerprint_equals_a_plain_loop() -> None:
 def test_fingerprints_need_whole_groups_and_enough_of_them() -> None:
     w = World()
     with pytest.raises(InputError, match="several folds"):
-        fold_fingerprint(w.truth, w.truth, np.arange(len(w.fold)) % 3, w.group, rng=w.rng)
+        fold_fingerprint(w.truth, w.truth, np.arange(len(w.fold)) % 3, groups=w.group, rng=w.rng)
     few = slice(0, 10)
-    code = fold_fingerprint(w.truth[few], w.truth[few], w.fold[few], w.group[few], rng=w.rng).code
+    code = fold_fingerprint(w.truth[few], w.truth[few], w.fold[few], groups=w.group[few], rng=w.rng).code
     assert code == "fold_fingerprint_not_applicable"
 
 
@@ -211,14 +222,14 @@ def test_errors_on_claimed_rows_against_errors_on_seen_rows() -> None:
     w = World()
     noise = np.abs(w.rng.normal(0, 0.02, len(w.group)))
     fit, base = 0.1 + noise, np.full(len(w.group), 1.0)
-    equal = oof_against_fit(fit, fit, base, w.group, rng=w.rng)
+    equal = oof_against_fit(fit, fit, base, groups=w.group, rng=w.rng)
     assert (equal.severity, equal.code) == ("error", "oof_equals_fit")
-    close = oof_against_fit(fit + 0.02, fit, base, w.group, rng=w.rng)
+    close = oof_against_fit(fit + 0.02, fit, base, groups=w.group, rng=w.rng)
     assert (close.severity, close.code) == ("warning", "oof_like_fit")
     assert close.numbers["share"] == pytest.approx(0.02 / (1 - fit.mean()), rel=1e-6)
-    honest = oof_against_fit(fit + 0.5, fit, base, w.group, rng=w.rng)
+    honest = oof_against_fit(fit + 0.5, fit, base, groups=w.group, rng=w.rng)
     assert honest.severity == "note"
-    plain = oof_against_fit(base + noise, base - noise + noise[::-1], base, w.group, rng=w.rng)
+    plain = oof_against_fit(base + noise, base - noise + noise[::-1], base, groups=w.group, rng=w.rng)
     assert plain.code == "oof_against_fit_not_applicable"
 
 
@@ -283,8 +294,8 @@ def test_a_real_plate_with_an_honest_and_a_leaking_model(layer: str, share: floa
         weight = np.linalg.solve(kernel[np.ix_(rows, rows)] + 0.3 * np.eye(len(rows)), delta - level)
         predictions[fold == k] = (c + level + kernel[:, rows] @ weight)[fold == k]
     condition = obs["pert_id"].astype(str) + "|" + obs["dose"].astype(str)
-    found = replicate_noise(predictions, y, c, condition.to_numpy(), rng=rng)
+    found = replicate_noise(predictions, y, c, conditions=condition.to_numpy(), rng=rng)
     assert found.severity == ("note" if share == 0 else "error")
     if share == 0:
-        mark = fold_fingerprint(predictions, y, fold, obs["perturbation"].to_numpy(), rng=rng)
+        mark = fold_fingerprint(predictions, y, fold, groups=obs["perturbation"].to_numpy(), rng=rng)
         assert mark.code == "fold_fingerprint_found"

@@ -25,7 +25,7 @@ def screen(seed: int, n: int = 25, replicates: int = 3):
 
 def test_the_noise_floor_is_a_quarter_of_half_against_half_and_so_in_a_loop():
     rng, drug, effect, truth = screen(0, replicates=4)
-    found = noise_floor(effect, truth, drug, drug, rng=rng)
+    found = noise_floor(effect, truth, drug, groups=drug, rng=rng)
     floors, errors = [], []
     for d in range(25):
         rows = np.flatnonzero(drug == d)
@@ -42,7 +42,7 @@ def test_the_noise_free_truth_is_not_accused_and_who_keeps_means_is():
         rng, drug, effect, truth = screen(seed)
         means = np.stack([truth[drug == d].mean(axis=0) for d in drug])
         for name, p in {"perfect": effect, "means": means + rng.normal(0, 0.1, truth.shape)}.items():
-            accused[name] += noise_floor(p, truth, drug, drug, rng=rng, model=name).severity == "error"
+            accused[name] += noise_floor(p, truth, drug, groups=drug, rng=rng, model=name).severity == "error"
     assert accused["perfect"] <= 2 and accused["means"] == 100
 
 
@@ -125,10 +125,10 @@ def test_plates_that_controls_tell_out_of_fold_are_not_held_against_a_model_on_t
     for seed in range(30):
         treated, control, plates, drug = wells(seed, 60)
         rng = np.random.default_rng(seed)
-        before = replicate_noise(plates, treated, control, drug, rng=rng, model="honest")
+        before = replicate_noise(plates, treated, control, conditions=drug, rng=rng, model="honest")
         assert before.code == "replicate_noise_not_applicable" and before.numbers[PLATES_TOLD]
         few = drug < 12
-        found = replicate_noise(plates[few], treated[few], control[few], drug[few], rng=rng, model="honest")
+        found = replicate_noise(plates[few], treated[few], control[few], conditions=drug[few], rng=rng, model="honest")
         accused += found.severity == "error"
         assert as_out_of_fold(found, [before]).severity == "note"
         kept += as_out_of_fold(found, [dataclasses.replace(before, where="another")]).severity == "error"

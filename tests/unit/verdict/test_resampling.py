@@ -44,12 +44,12 @@ def test_nothing_defined_gives_nothing_rather_than_nan():
 
 
 def test_verdict_with_the_real_inference_reads_the_known_world_right():
-    found = judge(world(), world(seed=6), SETTING, GroupResampling(resamples=300))
+    found = judge(world(), world(seed=6), SETTING, resampling=GroupResampling(resamples=300))
     assert found.decomposition.reading == "win" and found.decompositions["direct_own"].reading == "artefact"
     gain = found.leaderboard.row("direct_pooled").versus("r2_top20@pooled")
     assert gain.value == pytest.approx(0.025, abs=1e-3) and gain.ci[0] > 0.01 and gain.p < 0.05
     assert found.leaderboard.row("ridge").versus("r2_top20@pooled").ci[1] <= 0.0
-    again = judge(world(), world(seed=6), SETTING, GroupResampling(resamples=300))
+    again = judge(world(), world(seed=6), SETTING, resampling=GroupResampling(resamples=300))
     assert again.leaderboard.to_json() == found.leaderboard.to_json()
 
 
@@ -62,5 +62,5 @@ def test_no_difference_is_seldom_called_a_win():
         at, best = table.names.index("direct_pooled"), table.names.index("mlp")
         noise = rng.normal(0, 0.05, (len(table.metrics), 40)).astype(np.float32)
         table.values_by_name[at] = table.values_by_name[best] + noise
-        wins += judge(table, None, SETTING, GroupResampling(resamples=200)).decomposition.reading == "win"
+        wins += judge(table, None, SETTING, resampling=GroupResampling(resamples=200)).decomposition.reading == "win"
     assert wins <= 3

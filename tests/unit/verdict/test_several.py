@@ -25,7 +25,7 @@ PRIMARY = "r2_top20@pooled"
 
 @pytest.fixture(scope="module")
 def board():
-    return judge(world(), world(seed=6), SETTING, GroupResampling(seed=3, resamples=300)).leaderboard
+    return judge(world(), world(seed=6), SETTING, resampling=GroupResampling(seed=3, resamples=300)).leaderboard
 
 
 def rows_of(table, kinds):
@@ -66,7 +66,7 @@ def test_the_best_of_c_is_read_where_the_choice_was_made(board):
     assert (found["split"], found["n_candidates"], found["best"]) == ("oof", len(names), "direct_pooled")
     assert found["seen"] == pytest.approx(np.nanmean(values, axis=1).max())
     assert found["value"] == direct.value and found["optimism"] == pytest.approx(found["seen"] - direct.value)
-    only_test = judge(world(), None, SETTING, GroupResampling(resamples=200)).leaderboard
+    only_test = judge(world(), None, SETTING, resampling=GroupResampling(resamples=200)).leaderboard
     assert only_test.several["best_of"]["split"] == "test"
 
 
@@ -107,7 +107,7 @@ def test_left_out_cell_lines_are_those_of_the_verdict(board):
 
 def test_one_group_gives_no_set_and_no_words_about_it():
     table = world(1, ("A375",))
-    found = judge(table, None, SETTING, GroupResampling(resamples=200)).leaderboard.several
+    found = judge(table, None, SETTING, resampling=GroupResampling(resamples=200)).leaderboard.several
     assert (found["confidence_set"], found["best_of"], found["leave_cell_line_out"]) == (None, None, [])
     assert all(r["ci"] is None and r["p"] is None for r in found["simultaneous"]["rows"])
     assert several_in_words(found) == [

@@ -40,7 +40,7 @@ SETTING = Setting(
 
 
 def full_input(**changes):
-    verdict = judge(world(), world(seed=6), SETTING, PlainResampling(20))
+    verdict = judge(world(), world(seed=6), SETTING, resampling=PlainResampling(20))
     correlation = pd.DataFrame(np.eye(4) * 0.2 + 0.8, MODELS, MODELS)
     weights = {"direct_pooled": dict(zip(MODELS, (0.8, 0.3, -0.1, 0.0), strict=True))}
     content = ReportInput(
@@ -173,7 +173,10 @@ def _contrast(a, b):
 
 def test_missing_parts_are_left_out_with_a_reason():
     verdict = judge(
-        None, world(20, ("A375",)), dataclasses.replace(SETTING, chosen=None, test_looks=0), PlainResampling(9)
+        None,
+        world(20, ("A375",)),
+        dataclasses.replace(SETTING, chosen=None, test_looks=0),
+        resampling=PlainResampling(9),
     )
     text = unescape(render(ReportInput("bare", verdict, why_missing={"checks": "The checks were skipped on request."})))
     Tags(text)
@@ -197,7 +200,9 @@ def test_same_input_same_bytes(tmp_path, page):
 
 
 def test_a_look_under_a_changed_plan_is_marked():
-    verdict = judge(world(20), None, dataclasses.replace(SETTING, exploratory=True, test_looks=2), PlainResampling(9))
+    verdict = judge(
+        world(20), None, dataclasses.replace(SETTING, exploratory=True, test_looks=2), resampling=PlainResampling(9)
+    )
     text = render(ReportInput("again", verdict))
     assert '<span class="tag warn">exploratory</span>' in text and "EXPLORATORY" in text and "opened 2 times" in text
 
@@ -211,7 +216,7 @@ def test_a_look_under_a_changed_plan_is_marked():
     ],
 )
 def test_the_headline_is_not_set_in_green_unless_the_gain_is_real(shift, light):
-    verdict = judge(world(by_name=shifts(**shift)), None, SETTING, PlainResampling(20))
+    verdict = judge(world(by_name=shifts(**shift)), None, SETTING, resampling=PlainResampling(20))
     page = render(ReportInput("t", verdict))
     assert f'class="decision {light}"' in page and IN_WORDS[light] in page
 
@@ -219,7 +224,9 @@ def test_the_headline_is_not_set_in_green_unless_the_gain_is_real(shift, light):
 def test_a_study_not_to_be_trusted_shows_no_real_gain_anywhere_above_the_board():
     words = ("knn knows the noise of the rows it predicts (z = 104).",)
     doubted = dataclasses.replace(SETTING, accused={"knn": words}, accused_gravely=frozenset({"knn"}))
-    pages = [render(ReportInput("t", judge(world(), None, s, PlainResampling(20)))) for s in (SETTING, doubted)]
+    pages = [
+        render(ReportInput("t", judge(world(), None, s, resampling=PlainResampling(20)))) for s in (SETTING, doubted)
+    ]
     tiles = [page[page.index('class="tiles"') : page.index("<nav")] for page in pages]
     assert "a real gain" in tiles[0] and "a real gain" not in tiles[1] and "not to be trusted" in tiles[1]
     assert "Without that doubt it would read" in pages[1][pages[1].index('id="gain"') :]

@@ -29,7 +29,7 @@ def text_of(table, width=240) -> str:
 
 @pytest.fixture(scope="module")
 def verdict():
-    return judge(world(), None, Setting(KINDS, chosen="direct_pooled", test_looks=1), PlainResampling(20))
+    return judge(world(), None, Setting(KINDS, chosen="direct_pooled", test_looks=1), resampling=PlainResampling(20))
 
 
 def test_leaderboard_table(verdict):
@@ -53,7 +53,7 @@ def test_leaderboard_fits_into_80_columns_without_losing_a_number(verdict):
 def test_the_board_shows_the_best_ten_whole_names_and_unbroken_numbers(width):
     more = {f"a_combiner_with_quite_a_long_name_{i:02d}": {"own": -0.001 * i, "pooled": -0.001 * i} for i in range(12)}
     setting = Setting(KINDS | dict.fromkeys(more, "combiner"), chosen="direct_pooled", test_looks=1)
-    board = judge(world(24, by_name=shifts() | more), None, setting, PlainResampling(10)).leaderboard
+    board = judge(world(24, by_name=shifts() | more), None, setting, resampling=PlainResampling(10)).leaderboard
     console = Console(width=width, record=True, file=io.StringIO())
     console.print(board.short_table(width=width))
     lines = console.export_text().splitlines()
@@ -80,7 +80,13 @@ def test_h5ad_round_trip_is_matched_by_name(tmp_path):
     treated = np.arange(6, dtype=np.float32).reshape(3, 2)
     obs = pd.DataFrame({"perturbation": ["a", "b", "c"]}, index=["s1", "s2", "s3"])
     path = predictions_to_h5ad(
-        tmp_path / "out" / "p.h5ad", ids, genes, treated, obs=obs, uns={"plan": "p1"}, layers={"control": treated * 0}
+        tmp_path / "out" / "p.h5ad",
+        ids,
+        genes,
+        treated=treated,
+        obs=obs,
+        uns={"plan": "p1"},
+        layers={"control": treated * 0},
     )
     back = ad.read_h5ad(path)
     assert list(back.obs_names) == ids and list(back.var_names) == genes and back.uns["plan"] == "p1"
@@ -92,7 +98,7 @@ def test_h5ad_round_trip_is_matched_by_name(tmp_path):
 def test_a_column_that_is_named_like_the_index_is_kept(tmp_path):
     """A plate of LINCS has `sample_id` in obs beside the row names, and they differ: predict ended in a traceback."""
     obs = pd.DataFrame({"sample_id": ["well-9", "well-7"]}, index=pd.Index(["s0", "s1"], name="sample_id"))
-    path = predictions_to_h5ad(tmp_path / "p.h5ad", ["s1", "s0"], ["g"], np.ones((2, 1)), obs=obs)
+    path = predictions_to_h5ad(tmp_path / "p.h5ad", ["s1", "s0"], ["g"], treated=np.ones((2, 1)), obs=obs)
     back = ad.read_h5ad(path).obs
     assert list(back.index) == ["s1", "s0"] and list(back["sample_id"]) == ["well-7", "well-9"]
 
@@ -100,16 +106,16 @@ def test_a_column_that_is_named_like_the_index_is_kept(tmp_path):
 def test_h5ad_refuses_what_is_not_aligned(tmp_path):
     treated = np.zeros((2, 2), dtype=np.float32)
     with pytest.raises(InputError, match=r"shape \(2, 2\), but there are 3 ids"):
-        predictions_to_h5ad(tmp_path / "p.h5ad", ["a", "b", "c"], ["g", "h"], treated)
+        predictions_to_h5ad(tmp_path / "p.h5ad", ["a", "b", "c"], ["g", "h"], treated=treated)
     with pytest.raises(InputError, match="repeated: 'a'"):
-        predictions_to_h5ad(tmp_path / "p.h5ad", ["a", "a"], ["g", "h"], treated)
+        predictions_to_h5ad(tmp_path / "p.h5ad", ["a", "a"], ["g", "h"], treated=treated)
     with pytest.raises(MisalignedError, match="no metadata: 'b'"):
-        predictions_to_h5ad(tmp_path / "p.h5ad", ["a", "b"], ["g", "h"], treated, obs=pd.DataFrame(index=["a"]))
+        predictions_to_h5ad(tmp_path / "p.h5ad", ["a", "b"], ["g", "h"], treated=treated, obs=pd.DataFrame(index=["a"]))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_refusing_disk_keeps_the_old_file(tmp_path):
     (tmp_path / "folder.h5ad").mkdir()
     with pytest.raises(StorageError, match=r"Cannot write .*folder\.h5ad"):
-        predictions_to_h5ad(tmp_path / "folder.h5ad", ["a"], ["g"], np.zeros((1, 1), dtype=np.float32))
+        predictions_to_h5ad(tmp_path / "folder.h5ad", ["a"], ["g"], treated=np.zeros((1, 1), dtype=np.float32))
     assert [p.name for p in tmp_path.iterdir()] == ["folder.h5ad"]

@@ -58,6 +58,7 @@ def look_at_cells(
     matrix: RowSource,
     obs: pd.DataFrame,
     is_control: Mask | None,
+    *,
     mapping: Mapping[str, str] | None,
     choice: CellChoice,
     more: Sequence[str] = (),
@@ -74,7 +75,7 @@ def look_at_cells(
     more : columns that are part of what was done, beside the perturbation (the dose in its label).
     """
     already = next((c for c in ALREADY if c in obs.columns), None)
-    sources = Sources.find(obs, mapping, (*choice.by, *more), "the data")
+    sources = Sources.find(obs, mapping, (*choice.by, *more), where="the data")
     if sources is None or not len(obs):
         return None
     controls = np.zeros(len(obs), dtype=bool) if is_control is None else is_control
@@ -92,10 +93,10 @@ def made_of_cells(
     matrix: RowSource,
     obs: pd.DataFrame,
     is_control: Mask | None,
+    *,
     mapping: Mapping[str, str] | None,
     found: CellLook,
     choice: CellChoice,
-    *,
     controls: ControlChoice,
     where: str,
 ) -> Pseudobulk:

@@ -36,7 +36,7 @@ class Sources:
 
     @classmethod
     def find(
-        cls, obs: pd.DataFrame, mapping: Mapping[str, str] | None, by: Sequence[str], where: str
+        cls, obs: pd.DataFrame, mapping: Mapping[str, str] | None, by: Sequence[str], *, where: str
     ) -> Sources | None:
         """The columns that say what cells are; None where none says the perturbation.
 

@@ -47,7 +47,7 @@ class Profiles:
         """Rows start..stop, float32."""
         groups = self.at[start:stop]
         values, n, depth = self._of_part(groups)
-        return profile(values, n, depth, self.normalise).astype(np.float32)
+        return profile(values, n, depth, normalise=self.normalise).astype(np.float32)
 
     def _of_part(self, groups: Int64) -> tuple[Int64, Int64, Int64]:
         """Sums, cells and depths (n, ...) of all cells or of a half."""
@@ -90,11 +90,11 @@ class StandardErrors:
         """Rows start..stop, float32; NaN for groups of one cell."""
         groups = self.at[start:stop]
         s = self.source.sums
-        found = standard_error(s.take(groups), s.n_cells[groups], s.depth[groups], self.normalise)
+        found = standard_error(s.take(groups), s.n_cells[groups], s.depth[groups], normalise=self.normalise)
         return found.astype(np.float32)
 
 
-def profile(total: Int64, n_cells: Int64, depth: Int64, normalise: Normalise) -> Float64:
+def profile(total: Int64, n_cells: Int64, depth: Int64, *, normalise: Normalise) -> Float64:
     """Pseudobulk profiles, (n, n_genes).
 
     Parameters
@@ -114,7 +114,7 @@ def profile(total: Int64, n_cells: Int64, depth: Int64, normalise: Normalise) ->
     return np.asarray(np.log1p(PER[normalise] * (total / np.maximum(depth, 1)[:, None])))
 
 
-def standard_error(values: Int64, n_cells: Int64, depth: Int64, normalise: Normalise) -> Float64:
+def standard_error(values: Int64, n_cells: Int64, depth: Int64, *, normalise: Normalise) -> Float64:
     """Standard error of each value of a profile over the cells of its group, (n, n_genes); NaN for one cell.
 
     A mean has the spread of its cells over the root of their number. The share ``r = sum(c) / sum(d)`` of a gene in the

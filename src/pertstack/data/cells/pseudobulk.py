@@ -90,7 +90,7 @@ class Served:
         for i, pool in enumerate(self.pools):
             total = sums.take(pool)[..., SUM].sum(axis=0, keepdims=True)
             n, depth = sums.n_cells[pool].sum(keepdims=True), sums.depth[pool, 0].sum(keepdims=True)
-            out[i] = profile(total, n, depth, self.source.normalise)[0]
+            out[i] = profile(total, n, depth, normalise=self.source.normalise)[0]
         return out
 
 
@@ -231,7 +231,7 @@ class _Serving:
     by_batch: bool
 
     @classmethod
-    def find(cls, groups: Groups, kept: Int64, sources: Sources, by_batch: bool, where: str) -> _Serving:
+    def find(cls, groups: Groups, kept: Int64, sources: Sources, *, by_batch: bool, where: str) -> _Serving:
         table = groups.obs[sources.context].astype(str).apply(lambda c: c.str.strip())
         lines = table[sources.cell_line].to_numpy(dtype=object) if sources.cell_line else np.full(len(table), ONE_LINE)
         own = np.array(["|".join(row) for row in table.to_numpy(dtype=object)], dtype=object)

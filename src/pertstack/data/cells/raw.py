@@ -137,7 +137,7 @@ def _refuse_other_cells(file: DataFile, source: CellSums, x: Any, *, at: Int64, 
     if lacking or empty:
         what = f"genes {first_few(lacking)}" if lacking else f"cells of {len(empty):,} samples ({first_few(empty)})"
         raise IntegrityError(f"{file.path} lacks {what}: it is not the file that the study was made of.")
-    made = profile(sums.values[..., SUM], sums.n_cells, sums.depth[:, 0], source.normalise)[:, order]
+    made = profile(sums.values[..., SUM], sums.n_cells, sums.depth[:, 0], normalise=source.normalise)[:, order]
     away = np.abs(made - rows.treated).max(axis=1)
     if (away > CLOSE * np.maximum(1.0, np.abs(rows.treated).max())).any():
         odd = rows.sample_ids[away > CLOSE].tolist()

@@ -93,8 +93,8 @@ def open_anndata(
             keep = np.flatnonzero(~found_controls.aside)
             obs, rows = obs.iloc[keep], rows[keep]
             treated = SubsetRows(treated, keep.astype(np.int64))
-        parted.append(control_names(obs, mapping, rows, path.name))
-    genes, named = named_genes(var, _perturbations(obs, mapping), mapping, path.name)
+        parted.append(control_names(obs, mapping, rows, where=path.name))
+    genes, named = named_genes(var, _perturbations(obs, mapping), mapping, where=path.name)
     look = (
         None
         if delta or isinstance(treated, RepeatedRow)

@@ -176,7 +176,7 @@ def _by_name(names: pd.Series[Any], usual: set[str], where: str) -> Controls:
 
 
 def vehicles_by_name(
-    obs: pd.DataFrame, vehicles: Mask, mapping: Mapping[str, str] | None, label: Labels, *, where: str
+    obs: pd.DataFrame, vehicles: Mask, mapping: Mapping[str, str] | None, *, label: Labels, where: str
 ) -> tuple[Mask, list[Finding]]:
     """Wells that a column says are vehicles: those of the names given, else all, with a word where names are several.
 
@@ -246,7 +246,7 @@ def _set_aside(names: pd.Series[Any], aside: Mask, serving: Sequence[str], where
     ]
 
 
-def control_names(obs: pd.DataFrame, mapping: Mapping[str, str] | None, is_control: Mask, where: str) -> Finding:
+def control_names(obs: pd.DataFrame, mapping: Mapping[str, str] | None, is_control: Mask, *, where: str) -> Finding:
     """A note of every name that was taken for a control, with its rows.
 
     Parameters
@@ -277,9 +277,9 @@ def hand_out(
     values: RowSource,
     obs: pd.DataFrame,
     treated: Mask,
+    *,
     controls: Mask,
     mapping: Mapping[str, str] | None,
-    *,
     choice: ControlChoice = "plate_mean",
     seed: int = 0,
     what: str = "control row",

@@ -64,8 +64,8 @@ def open_gctx(
     left = [_not_treated(path, table)]
     if not delta:
         is_treated, vehicles = _roles(table, path)
-        vehicles, told = vehicles_by_name(table, vehicles, mapping, control_label, where=path.name)
-        who = control_names(table, mapping, vehicles, path.name)
+        vehicles, told = vehicles_by_name(table, vehicles, mapping, label=control_label, where=path.name)
+        who = control_names(table, mapping, vehicles, where=path.name)
         handed = hand_out(
             values,
             table,

@@ -53,7 +53,7 @@ class Table:
         return (t.to_pandas() for t in self.text.batches(columns, numbers=genes))
 
 
-def pour(table: Table, genes: list[str], keep: list[str], names: Collection[str]) -> tuple[ArrayRows, pd.DataFrame]:
+def pour(table: Table, genes: list[str], keep: list[str], *, names: Collection[str]) -> tuple[ArrayRows, pd.DataFrame]:
     """Genes of a table as mapped rows (n, n_genes) float32, and its other columns as a table.
 
     Parameters

@@ -68,7 +68,7 @@ def open_tables(
             )
     ordered = [c for c in first.columns if c in genes]
     keep = [c for c in first.columns if c not in genes]
-    treated, table = pour(first, ordered, keep, _names(mapping))
+    treated, table = pour(first, ordered, keep, names=_names(mapping))
     column = _id_column(first, mapping)
     obs_source = _indexed(table, column, path)
     if column == (mapping or {}).get("sample_id"):
@@ -143,7 +143,7 @@ def _controls(
         )
     stated = line if line in columns else None
     kept = [key] if stated is None else [key, stated]
-    values, table = pour(given, genes, kept, kept)
+    values, table = pour(given, genes, kept, names=kept)
     ids = pd.Index(table[key].astype(str))
     if ids.has_duplicates:
         raise InputError(

@@ -86,7 +86,7 @@ def build_side(
             kinds["targets"] = found
     with damage_named(graph or "uns['graph']"):
         edges = (
-            read_edges(Path(graph), genes, graph_min_score, None if graph_names is None else Path(graph_names))
+            read_edges(Path(graph), genes, graph_min_score, names=None if graph_names is None else Path(graph_names))
             if graph is not None
             else edges_of_table(uns.get("graph"), genes, None)
         )

@@ -204,7 +204,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def read_edges(
-    path: Path, genes: tuple[str, ...], min_score: float | None, names: Path | None = None
+    path: Path, genes: tuple[str, ...], min_score: float | None, *, names: Path | None = None
 ) -> tuple[Pairs, int]:
     """Edges (positions in ``genes``, each pair once, no loops) of a file, (n_edges, 2), and how many edges lead to
     other genes.

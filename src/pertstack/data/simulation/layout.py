@@ -60,7 +60,7 @@ def make_layout(config: SimulationConfig, rng: np.random.Generator, line_names: 
     line_names : by which plates are named.
     """
     conditions = _conditions(config, rng, len(line_names))
-    return lay_out(conditions, config, rng, line_names)
+    return lay_out(conditions, config, rng, line_names=line_names)
 
 
 def _conditions(config: SimulationConfig, rng: np.random.Generator, n_lines: int) -> pd.DataFrame:
@@ -89,7 +89,7 @@ def _conditions(config: SimulationConfig, rng: np.random.Generator, n_lines: int
 
 
 def lay_out(
-    conditions: pd.DataFrame, config: SimulationConfig, rng: np.random.Generator, line_names: tuple[str, ...]
+    conditions: pd.DataFrame, config: SimulationConfig, rng: np.random.Generator, *, line_names: tuple[str, ...]
 ) -> Layout:
     """Replicates and plates for given conditions.
 

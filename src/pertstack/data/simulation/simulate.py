@@ -47,7 +47,7 @@ class World:
 
     def block(self, i: int) -> tuple[Float32, Float32, Float32]:
         """(control, treated, effect) of one block of samples."""
-        return sample_rows(self.truth, self.config, self.layout, i)
+        return sample_rows(self.truth, self.config, self.layout, block=i)
 
     @cached_property
     def obs(self) -> pd.DataFrame:
@@ -117,9 +117,9 @@ def make_world(config: SimulationConfig) -> World:
         genes = tuple(f"GENE{i + 1:05d}" for i in range(config.genes))
         gene_mean = np.clip(8 + config.basal_sd * rng.normal(size=config.genes), 4, 14)
         basal = (gene_mean + config.line_sd * rng.normal(size=(len(lines), config.genes))).astype(np.float32)
-    truth = make_truth(config, features, basal, rng)
+    truth = make_truth(config, features, basal, rng=rng)
     if config.design is not None:
-        layout = lay_out(design.conditions, config, rng, lines)
+        layout = lay_out(design.conditions, config, rng, line_names=lines)
     else:
         layout = make_layout(config, rng, lines)
     return World(config, layout, truth, line_names=lines, perturbation_names=names, smiles=smiles, gene_names=genes)

@@ -47,7 +47,7 @@ class Truth:
     inference: sp.csr_matrix  # (n_landmarks, n_inferred) how inferred genes copy landmark noise
 
 
-def make_truth(config: SimulationConfig, features: Float32, basal: Float32, rng: np.random.Generator) -> Truth:
+def make_truth(config: SimulationConfig, features: Float32, basal: Float32, *, rng: np.random.Generator) -> Truth:
     """Draw a world: what each perturbation does to each gene in each cell line.
 
     Parameters
@@ -128,7 +128,9 @@ def _noise(truth: Truth, config: SimulationConfig, plate: Ints, rng: np.random.G
     return shared
 
 
-def sample_rows(truth: Truth, config: SimulationConfig, layout: Layout, block: int) -> tuple[Float32, Float32, Float32]:
+def sample_rows(
+    truth: Truth, config: SimulationConfig, layout: Layout, *, block: int
+) -> tuple[Float32, Float32, Float32]:
     """(control, treated, effect) of one block of samples, each (n, n_genes) float32.
 
     Parameters

@@ -28,10 +28,12 @@ def controls_across(frame: pd.DataFrame) -> list[Finding]:
     if "control_id" not in frame:
         return []
     roles, _ = across(frame["control_id"].astype(object), frame["place"])
-    return [control_finding(roles, frame["control_id"].astype(str), frame["place"], "by control_id")] if roles else []
+    return (
+        [control_finding(roles, frame["control_id"].astype(str), frame["place"], how="by control_id")] if roles else []
+    )
 
 
-def control_finding(shared: list[str], key: pd.Series[str], place: pd.Series[int], how: str) -> Finding:
+def control_finding(shared: list[str], key: pd.Series[str], place: pd.Series[int], *, how: str) -> Finding:
     """The warning for controls that serve development and test.
 
     Parameters

@@ -171,4 +171,4 @@ def _control_rows(scan: RowScan, frame: pd.DataFrame) -> list[Finding]:
         return []  # already reported by name
     digest = pd.Series(list(map(str, scan.control_digest)), index=frame.index)
     roles, _ = across(digest, frame["place"])
-    return [control_finding(roles, digest, frame["place"], "equal values")] if roles else []
+    return [control_finding(roles, digest, frame["place"], how="equal values")] if roles else []

@@ -46,6 +46,7 @@ class FoldPlan:
         cls,
         obs: pd.DataFrame,
         group_by: str = "perturbation",
+        *,
         n_folds: int = 3,
         test_share: float = 0.2,
         seed: int = 0,
@@ -92,6 +93,7 @@ class FoldPlan:
         table: pd.DataFrame,
         obs: pd.DataFrame | None = None,
         group_by: str | None = None,
+        *,
         n_folds: int | None = None,
         seed: int = 0,
         support: pd.Series[bool] | None = None,
@@ -114,7 +116,7 @@ class FoldPlan:
         """
         if support is not None:
             table = with_support(table, support)
-        read, group_by, n_folds = read_table(table, obs, group_by, n_folds, salt_of(seed))
+        read, group_by, n_folds = read_table(table, obs, group_by, n_folds=n_folds, salt=salt_of(seed))
         return cls(read, group_by, n_folds, rule="table", seed=seed, salt=salt_of(seed))._with_digest()
 
     @classmethod
@@ -123,6 +125,7 @@ class FoldPlan:
         path: Path,
         obs: pd.DataFrame | None = None,
         group_by: str | None = None,
+        *,
         n_folds: int | None = None,
         seed: int = 0,
         support: pd.Series[bool] | None = None,

@@ -34,7 +34,7 @@ def load_table(path: Path) -> pd.DataFrame:
 
 
 def read_table(
-    table: pd.DataFrame, obs: pd.DataFrame | None, group_by: str | None, n_folds: int | None, salt: str
+    table: pd.DataFrame, obs: pd.DataFrame | None, group_by: str | None, *, n_folds: int | None, salt: str
 ) -> tuple[pd.DataFrame, str, int]:
     """Rows of a plan from an explicit table; also what they are grouped by and the number of folds.
 

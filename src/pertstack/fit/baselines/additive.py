@@ -17,7 +17,7 @@ from pertstack.fit.encoders import features_of
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def additive_effects(delta: Floats, genes: Floats, counts: Floats, kappa: float) -> Floats:
+def additive_effects(delta: Floats, genes: Floats, counts: Floats, *, kappa: float) -> Floats:
     """Effect per perturbed gene, (P + 1, n_genes), by weighted least squares; the last row answers for genes never
     perturbed.
 
@@ -64,7 +64,7 @@ class Additive(Baseline):
                 "additive: the perturbed genes of every fit row are unknown; there is nothing to learn from."
             )
         genes = (values[known] != 0).astype(np.float64)
-        self.effects_ = additive_effects((sums / counts[:, None])[known], genes, counts[known], self.kappa)
+        self.effects_ = additive_effects((sums / counts[:, None])[known], genes, counts[known], kappa=self.kappa)
         return self
 
     def predict(self, rows: PredictRows) -> Float32:

@@ -113,7 +113,7 @@ class GroupMeans:
 
 
 def centred_group_means(
-    values: Values, labels: Names, centre: GroupMeans, centre_labels: Names
+    values: Values, labels: Names, centre: GroupMeans, *, centre_labels: Names
 ) -> tuple[list[str], Floats, Floats]:
     """Labels, their mean deviation from the centre of each row (n_labels, n_genes), and counts (n_labels,).
 

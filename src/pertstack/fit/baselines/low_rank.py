@@ -50,7 +50,7 @@ def gene_scores(effects: Floats, rank: int) -> Floats:
     return np.asarray(across @ principal_axes(effects.T, rank), dtype=np.float64)
 
 
-def bilinear_middle(effects: Floats, genes: Floats, perturbations: Floats, strength: float) -> Floats:
+def bilinear_middle(effects: Floats, genes: Floats, perturbations: Floats, *, strength: float) -> Floats:
     """``W = (A'A + λI)⁻¹ A' Y B' (BB' + λI)⁻¹``, shape (K, L): least squares of ``Y = A W B`` with a penalty on both
     sides.
 
@@ -96,7 +96,7 @@ class LowRank(Baseline):
 
     def fit(self, rows: FitRows, *, rng: np.random.Generator) -> LowRank:
         features = features_of(rows.side, self.needs.features, self.name)
-        known = refuse_missing(features, rows, self.on_missing, self.name)
+        known = refuse_missing(features, rows, self.on_missing, model=self.name)
         fitted = rows.take(known) if self.on_missing == "drop" else rows
         self.start_ = StartingPoint.fit(fitted, self.start)
         names, sums, counts = label_sums(self.start_.residual(fitted), fitted.perturbation)
@@ -110,7 +110,7 @@ class LowRank(Baseline):
         genes = gene_scores(effects, self.rank)
         self.mean_, self.axes_ = self._embedding(features, rows, values[present], genes)
         embedded = (values[present] - self.mean_) @ self.axes_
-        self.effect_axes_ = (genes @ bilinear_middle(effects[present], genes, embedded, self.strength)).T
+        self.effect_axes_ = (genes @ bilinear_middle(effects[present], genes, embedded, strength=self.strength)).T
         return self
 
     def _values(self, features: PerturbationFeatures, names: list[str]) -> tuple[Floats, Any]:
@@ -129,7 +129,7 @@ class LowRank(Baseline):
 
     def predict(self, rows: PredictRows) -> Float32:
         features = features_of(rows.side, self.needs.features, self.name)
-        refuse_missing(features, rows, self.on_missing, self.name)
+        refuse_missing(features, rows, self.on_missing, model=self.name)
         names, index = np.unique(rows.perturbation.astype(str), return_inverse=True)
         values, known = self._values(features, [str(n) for n in names])
         effects = ((values - self.mean_) @ self.axes_ @ self.effect_axes_) * known[:, None]

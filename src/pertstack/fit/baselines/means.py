@@ -110,7 +110,9 @@ class MeanTreatedPerturbation(Baseline):
 
     def fit(self, rows: FitRows, *, rng: np.random.Generator) -> MeanTreatedPerturbation:
         self.lines_ = GroupMeans.of(rows.treated, rows.cell_line)
-        names, means, counts = centred_group_means(rows.treated, rows.perturbation, self.lines_, rows.cell_line)
+        names, means, counts = centred_group_means(
+            rows.treated, rows.perturbation, self.lines_, centre_labels=rows.cell_line
+        )
         shrunk = means * (counts / (counts + self.kappa))[:, None]
         self.deviations_ = dict(zip(names, shrunk.astype(np.float32), strict=True))
         return self

@@ -92,7 +92,7 @@ class MLP(Baseline):
     def fit(self, rows: FitRows, *, rng: np.random.Generator) -> MLP:
         features = self._features(rows)
         if features is not None:
-            known = refuse_missing(features, rows, self.on_missing, self.name)
+            known = refuse_missing(features, rows, self.on_missing, model=self.name)
             rows = rows.take(known) if self.on_missing == "drop" else rows
         inner, validation = inner_split(rows, self.validation_share, rng)
         self.start_ = StartingPoint.fit(rows, self.start)
@@ -155,7 +155,7 @@ class MLP(Baseline):
 
     def predict(self, rows: PredictRows) -> Float32:
         if self.encoder_.kind is not None:
-            refuse_missing(rows.side.features[self.encoder_.kind], rows, self.on_missing, self.name)
+            refuse_missing(rows.side.features[self.encoder_.kind], rows, self.on_missing, model=self.name)
         out = self.start_.predict(rows)
         if self.network_ is not None:
             effect = _output(self.network_, self._inputs(rows)) @ self.axes_.T * self.scale_

@@ -38,7 +38,7 @@ class Parts(Baseline):
         if not known.any():
             raise InputError(f"{self.name}: the perturbed genes of every fit row are unknown; nothing can be learned.")
         genes, delta, counts = values[known] != 0, (sums / counts[:, None])[known], counts[known]
-        self.effects_ = additive_effects(delta, genes.astype(np.float64), counts, KAPPA)
+        self.effects_ = additive_effects(delta, genes.astype(np.float64), counts, kappa=KAPPA)
         for gene in np.flatnonzero(genes[genes.sum(axis=1) == 1].any(axis=0)):
             alone = (genes.sum(axis=1) == 1) & genes[:, gene]
             self.effects_[gene] = np.average(delta[alone], axis=0, weights=counts[alone])

@@ -97,7 +97,7 @@ class PerturbationKNN(Baseline):
 
     def fit(self, rows: FitRows, *, rng: np.random.Generator) -> PerturbationKNN:
         features = features_of(rows.side, self.needs.features, self.name)
-        known = refuse_missing(features, rows, self.on_missing, self.name)
+        known = refuse_missing(features, rows, self.on_missing, model=self.name)
         fitted = rows.take(known) if self.on_missing == "drop" else rows
         self.start_ = StartingPoint.fit(fitted, self.start)
         names, sums, counts = label_sums(self.start_.residual(fitted), fitted.perturbation)
@@ -110,7 +110,7 @@ class PerturbationKNN(Baseline):
 
     def predict(self, rows: PredictRows) -> Float32:
         features = features_of(rows.side, self.needs.features, self.name)
-        refuse_missing(features, rows, self.on_missing, self.name)
+        refuse_missing(features, rows, self.on_missing, model=self.name)
         names, index = np.unique(rows.perturbation.astype(str), return_inverse=True)
         values, known = features.rows(str(n) for n in names)
         alike = similarity(values.astype(np.float64), self.features_) * known[:, None]

@@ -53,7 +53,7 @@ def _means_of_labels(values: Values, index: Index, n: int) -> tuple[Made, Floats
     return Made((n, values.shape[1]), means), counts.astype(np.float64)
 
 
-def gcv_penalty(eigenvalues: Floats, projected: Floats, total: float, n: int) -> float:
+def gcv_penalty(eigenvalues: Floats, projected: Floats, total: float, *, n: int) -> float:
     """The penalty of least generalised cross-validation over a fixed grid, one for all columns of the target.
 
     Parameters
@@ -128,10 +128,10 @@ def choose_penalty(design: Values, target: Values) -> float:
     """GCV penalty for rows that are independent observations: here one row per perturbation."""
     n = design.shape[0]
     parts = _Decomposition.of(design, target, np.ones(n))
-    return gcv_penalty(parts.squares, parts.projected, parts.total, n)
+    return gcv_penalty(parts.squares, parts.projected, parts.total, n=n)
 
 
-def solve_ridge(design: Values, target: Values, weights: Floats, penalty: float) -> tuple[Floats, Floats]:
+def solve_ridge(design: Values, target: Values, weights: Floats, *, penalty: float) -> tuple[Floats, Floats]:
     """Coefficients (p, n_targets) and intercept (n_targets,).
 
     Minimises ``sum_i w_i |t_i - b - W' d_i|² + penalty * |W|²``.
@@ -181,7 +181,7 @@ class Ridge(Baseline):
         return features_of(rows.side, self.needs.features, self.name)
 
     def fit(self, rows: FitRows, *, rng: np.random.Generator) -> Ridge:
-        known = refuse_missing(self._features(rows), rows, self.on_missing, self.name)
+        known = refuse_missing(self._features(rows), rows, self.on_missing, model=self.name)
         fitted = rows.take(known) if self.on_missing == "drop" else rows
         self.start_ = StartingPoint.fit(fitted, self.start)
         self.encoder_ = RowEncoder.fit(fitted, self._features(fitted))
@@ -196,11 +196,11 @@ class Ridge(Baseline):
             label_means(design, who, len(names))[0], label_means(means, who, len(names))[0]
         )
         weights = counts / np.bincount(who, weights=counts)[who]
-        self.coefficients_, self.intercept_ = solve_ridge(design, means, weights, self.penalty_)
+        self.coefficients_, self.intercept_ = solve_ridge(design, means, weights, penalty=self.penalty_)
         return self
 
     def predict(self, rows: PredictRows) -> Float32:
-        refuse_missing(self._features(rows), rows, self.on_missing, self.name)
+        refuse_missing(self._features(rows), rows, self.on_missing, model=self.name)
         out = self.start_.predict(rows)
         design, index = self.encoder_.encode_distinct(rows)
         out += (design @ self.coefficients_ + self.intercept_).astype(np.float32)[index]

@@ -42,8 +42,8 @@ def write_task(
     folder: Path,
     card: ModelCard,
     fit: FitRows,
-    predict: PredictRows,
     *,
+    predict: PredictRows,
     seed: int,
     params: dict[str, Any],
     cells: Any = None,
@@ -120,7 +120,7 @@ def _write(path: Path, rows: PredictRows, features: PerturbationFeatures | None,
     table.write_h5ad(path)
 
 
-def read_answer(folder: Path, card: ModelCard, fit: FitRows, predict: PredictRows) -> Answer:
+def read_answer(folder: Path, card: ModelCard, fit: FitRows, *, predict: PredictRows) -> Answer:
     """Read and check what the model wrote; rows and genes in our order.
 
     Parameters

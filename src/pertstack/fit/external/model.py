@@ -107,10 +107,10 @@ class ExternalModel:
         log.write_text("", encoding="utf-8")
         python = interpreter_for(self.card, log)
         cells = self._cells(fit)
-        write_task(folder, self.card, fit, predict, seed=self._seed, params=self._chosen, cells=cells)
+        write_task(folder, self.card, fit, predict=predict, seed=self._seed, params=self._chosen, cells=cells)
         try:
-            run_program(self.card, python, folder, log, hidden=self._hidden())
-            answer = read_answer(folder, self.card, fit, predict)
+            run_program(self.card, python, folder, log=log, hidden=self._hidden())
+            answer = read_answer(folder, self.card, fit, predict=predict)
         except ModelFailedError as error:
             kept = sandbox.keep(folder, self.folder / "exchange") if self.folder else folder
             raise ModelFailedError(f"{error} Nothing of it was kept. Files: {kept}. Log: {log}") from error
@@ -135,7 +135,7 @@ class ExternalModel:
         return [path] if path is not None and path.exists() else []
 
 
-def run_program(card: ModelCard, python: str, folder: Path, log: Path, *, hidden: Sequence[Path] = ()) -> None:
+def run_program(card: ModelCard, python: str, folder: Path, *, log: Path, hidden: Sequence[Path] = ()) -> None:
     """Run the program of a card on an exchange folder.
 
     Parameters

@@ -19,7 +19,7 @@ MOST_ROWS = 128
 FILE = "fit_errors.json"
 
 
-def keep_fit_errors(model: BaseModel, rows: FitRows, job: Job, folder: Path) -> None:
+def keep_fit_errors(model: BaseModel, rows: FitRows, job: Job, *, folder: Path) -> None:
     """Mean squared error over genes of up to 128 evenly spaced fit rows, by sample id, written as ``fit_errors.json``.
 
     Kept for the fits of single folds; final and nested fits have no out-of-fold rows to compare with, and a model that

@@ -142,7 +142,7 @@ def _fit_and_commit(job: Job, setting: Setting, folder: Path, started: float) ->
         record = replace(record, seconds=time.perf_counter() - started, peak_memory_bytes=peak_memory())
         setting.commit(job, block, predicted, embedding, record)
     _keep_curve(model, folder)
-    keep_fit_errors(model, rows.fit, job, folder)
+    keep_fit_errors(model, rows.fit, job, folder=folder)
     return replace(record, seconds=time.perf_counter() - started, peak_memory_bytes=peak_memory())
 
 

@@ -155,7 +155,13 @@ class ChemCPA(TorchModel):
         ]
 
     def step(
-        self, net: Network, optimisers: Sequence[torch.optim.Optimizer], batch: Batch, step: int, device: torch.device
+        self,
+        net: Network,
+        optimisers: Sequence[torch.optim.Optimizer],
+        batch: Batch,
+        *,
+        step: int,
+        device: torch.device,
     ) -> dict[str, Tensor]:
         """Every third step trains the adversaries, the others the autoencoder."""
         assert isinstance(net, ChemCPANetwork)
@@ -163,11 +169,11 @@ class ChemCPA(TorchModel):
         if step % s.adversary_every == s.adversary_every - 1:
             with autocast(device, s):
                 loss = net.adversary_loss(batch)
-            update(net.adversaries(), [optimisers[1]], loss, s.gradient_clip)
+            update(net.adversaries(), [optimisers[1]], loss, clip=s.gradient_clip)
             return {"adversary_loss": loss}
         with autocast(device, s):
             losses = net.loss(batch, step)
-        update(net.autoencoder(), [optimisers[0]], losses["loss"], s.gradient_clip)
+        update(net.autoencoder(), [optimisers[0]], losses["loss"], clip=s.gradient_clip)
         return losses
 
     def finish(self, net: Network, table: Table, rows: FitRows) -> None:

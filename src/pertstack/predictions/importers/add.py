@@ -127,7 +127,7 @@ def add_predictions(
         files = [mapped_file(f, mapping) for f in files]
     places = {s: Place(b, i) for b in store.blocks() for i, s in enumerate(store.sample_ids(b))}
     known = None if samples is None else samples[samples.index.isin(list(places))]
-    named = [with_genes(f, [str(g) for g in store.gene_names], genes, other_names) for f in files]
+    named = [with_genes(f, [str(g) for g in store.gene_names], genes, other=other_names) for f in files]
     files, matches = _matched([f for f, _ in named], known, columns, space=space, n_genes=len(store.gene_names))
     own_genes = [str(g) for g in store.gene_names]
     by_position = positional(own_genes) or any(f.code == "genes_by_list" for _, said in named for f in said)
@@ -140,7 +140,7 @@ def add_predictions(
         fitted = fitted.without(without, places, [s for f in files for s in f.sample_ids])
         name = nested_name(name, without)
     blocks = sorted({places[s].block for f in files for s in f.sample_ids})
-    gone = samples_not_predicted(store, files, blocks, missing)
+    gone = samples_not_predicted(store, files, blocks, missing=missing)
     mapped = {} if transform is None else {"transform": transform}
     facts = {**_file_meta(files), "scale": scale, **mapped, **dict(meta or {})}
     with ExitStack() as stack:
@@ -323,7 +323,7 @@ def _judge(
     before anything is visible."""
     development = [i for i, s in enumerate(sampled.ids) if places[s].block.role == "development"]
     there = [places[sampled.ids[i]] for i in development]
-    treated, control = (measured_rows(store, layer, there, sampled.genes) for layer in ("treated", "control"))
+    treated, control = (measured_rows(store, layer, there, genes=sampled.genes) for layer in ("treated", "control"))
     rows = np.isfinite(treated).all(axis=1) & np.isfinite(control).all(axis=1)
     refuse_the_truth(
         sampled.values[development][rows], treated[rows], control[rows], scale=scale, name=name, slots=_slots(files)
@@ -337,7 +337,7 @@ def _judge(
     values = sampled.values
     if scale == "delta":
         own = [places[s] for s in sampled.ids]
-        values = values + measured_rows(store, "control", own, sampled.genes)
+        values = values + measured_rows(store, "control", own, genes=sampled.genes)
     shifts = check_shift(
         store, replace(sampled, values=values), all_ids, places=places, name=name, file_genes=files[0].gene_names
     )

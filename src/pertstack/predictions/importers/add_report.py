@@ -48,6 +48,7 @@ def report_on(
     store: PredictionStore,
     name: str,
     records: tuple[Record, ...],
+    *,
     gone: Mapping[Block, tuple[str, ...]],
     missing_genes: list[str],
     findings: list[Finding],

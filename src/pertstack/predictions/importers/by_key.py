@@ -202,7 +202,7 @@ def _match_by_key(
     order = np.array([i for _, i in serves], dtype=np.int64)
     missing = tuple(_in_words(k) for k, n in zip(wanted, count, strict=True) if n == 0)
     left = tuple(_in_words(k) for k in dict.fromkeys(of_file) if k not in wanted)
-    how, said = averaging(file, space, float(np.median(count[there])), own_genes)
+    how, said = averaging(file, space, float(np.median(count[there])), own_genes=own_genes)
     notes += said
     matched = replace(
         file,

@@ -52,7 +52,7 @@ def check_folds(files: list[PredictionFile], places: Mapping[str, Place], fitted
     for file in files:
         if file.folds is not None and fitted.by_plan:
             own_folds = [places[s].block.fold for s in file.sample_ids]
-            check_file_folds(np.asarray(file.folds), file.sample_ids, own_folds, file.path)
+            check_file_folds(np.asarray(file.folds), file.sample_ids, own_folds, path=file.path)
 
 
 def genes_not_predicted(files: list[PredictionFile], own: list[str], missing: Missing) -> list[str]:
@@ -85,7 +85,7 @@ def genes_not_predicted(files: list[PredictionFile], own: list[str], missing: Mi
 
 
 def samples_not_predicted(
-    store: PredictionStore, files: list[PredictionFile], blocks: list[Block], missing: Missing
+    store: PredictionStore, files: list[PredictionFile], blocks: list[Block], *, missing: Missing
 ) -> dict[Block, tuple[str, ...]]:
     """Samples of the covered blocks that no file predicts, by block.
 

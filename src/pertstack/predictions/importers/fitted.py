@@ -224,7 +224,7 @@ def _fold(value: Any) -> int | None:
 
 
 def check_file_folds(
-    folds: np.ndarray[Any, Any], sample_ids: Sequence[str], own: Sequence[int | None], path: Any
+    folds: np.ndarray[Any, Any], sample_ids: Sequence[str], own: Sequence[int | None], *, path: Any
 ) -> None:
     """Folds written in a file must part the development rows as the plan does, under whatever numbers.
 

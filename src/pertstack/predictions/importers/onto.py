@@ -86,7 +86,7 @@ def given(
     for path in paths:
         opened = open_file(path, layer=layer)
         opened = opened if transform is None else mapped_file(opened, transform)
-        file, named = with_genes(opened, own, genes, other)
+        file, named = with_genes(opened, own, genes, other=other)
         findings += named
         matched = by_id_or_key(file, samples, mapping, space=space, own_genes=len(own))
         if matched is None:
@@ -150,7 +150,7 @@ def common_genes(models: Sequence[Given], own: Sequence[str]) -> tuple[list[str]
     return kept, [Finding("warning", "genes_common", text, len(own) - len(kept), numbers=lacking)]
 
 
-def laid_out(model: Given, samples: pd.DataFrame, genes: Sequence[str], out: Float32) -> Mask:
+def laid_out(model: Given, samples: pd.DataFrame, genes: Sequence[str], *, out: Float32) -> Mask:
     """Write the values of a model into an array; which samples (n,) it predicts.
 
     Parameters

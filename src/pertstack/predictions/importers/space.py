@@ -68,7 +68,7 @@ class Averaging:
 
 
 def averaging(
-    file: PredictionFile, space: Normalise | None, rows_per_key: float, own_genes: int
+    file: PredictionFile, space: Normalise | None, rows_per_key: float, *, own_genes: int
 ) -> tuple[Averaging, list[Finding]]:
     """How the rows of a file are averaged so that they are comparable with the truth.
 

@@ -100,5 +100,5 @@ def _place_chunk(
         if columns is not None:
             values = np.take(values, columns[genes], axis=1)
         if scale == "delta":
-            values = values + measured_rows(store, "control", [places[n] for n in names], genes)
+            values = values + measured_rows(store, "control", [places[n] for n in names], genes=genes)
         writers[block].append(values, names)

@@ -144,7 +144,7 @@ class ArraySource:
     def obs(self, block: Block) -> pd.DataFrame:
         return self._obs.iloc[self.rows_of(block)].copy()
 
-    def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32:
+    def read(self, block: Block, layer: str, *, start: int, stop: int, out: Float32 | None = None) -> Float32:
         rows = self.rows_of(block)[start:stop]
         out = np.empty((len(rows), len(self._genes)), np.float32) if out is None else out
         values = self._layer(layer)
@@ -172,7 +172,7 @@ class ArraySource:
         self.rows_of(block)
         return self._genes_of[block, model].copy()
 
-    def embedding(self, block: Block, model: str, start: int, stop: int) -> RowEmbeddings | None:
+    def embedding(self, block: Block, model: str, *, start: int, stop: int) -> RowEmbeddings | None:
         """Rows [start, stop) of a model's embedding; None when none was given."""
         self._layer(model)
         if model not in self._embeddings:
@@ -182,7 +182,7 @@ class ArraySource:
     def layer_digest(self, block: Block, layer: str) -> str:
         """xxh3-128 of the block's rows of a layer."""
         if (block, layer) not in self._digests:
-            self._digests[block, layer] = digest_array(self.read(block, layer, 0, len(self.rows_of(block))))
+            self._digests[block, layer] = digest_array(self.read(block, layer, start=0, stop=len(self.rows_of(block))))
         return self._digests[block, layer]
 
 

@@ -37,7 +37,7 @@ class RowEmbeddings:
 class EmbeddingSource(Protocol):
     """A ``BlockSource`` that also has embeddings."""
 
-    def embedding(self, block: Block, model: str, start: int, stop: int) -> RowEmbeddings | None:
+    def embedding(self, block: Block, model: str, *, start: int, stop: int) -> RowEmbeddings | None:
         """Embeddings of some rows; None when the model gave none.
 
         Parameters

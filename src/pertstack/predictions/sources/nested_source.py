@@ -53,11 +53,11 @@ class WithoutFold:
     def obs(self, block: Block) -> pd.DataFrame:
         return self._inner.obs(block)
 
-    def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32:
-        return self._inner.read(block, self._layer(layer), start, stop, out)
+    def read(self, block: Block, layer: str, *, start: int, stop: int, out: Float32 | None = None) -> Float32:
+        return self._inner.read(block, self._layer(layer), start=start, stop=stop, out=out)
 
-    def prefetch(self, block: Block, layer: str, start: int, stop: int) -> None:
-        self._inner.prefetch(block, self._layer(layer), start, stop)
+    def prefetch(self, block: Block, layer: str, *, start: int, stop: int) -> None:
+        self._inner.prefetch(block, self._layer(layer), start=start, stop=stop)
 
     def sound(self, block: Block, model: str) -> Mask:
         return self._inner.sound(block, self._layer(model))
@@ -65,8 +65,8 @@ class WithoutFold:
     def genes_of(self, block: Block, model: str) -> Mask:
         return self._inner.genes_of(block, self._layer(model))
 
-    def embedding(self, block: Block, model: str, start: int, stop: int) -> RowEmbeddings | None:
-        return self._inner.embedding(block, self._layer(model), start, stop)
+    def embedding(self, block: Block, model: str, *, start: int, stop: int) -> RowEmbeddings | None:
+        return self._inner.embedding(block, self._layer(model), start=start, stop=stop)
 
     def layer_digest(self, block: Block, layer: str) -> str:
         return self._inner.layer_digest(block, self._layer(layer))

@@ -24,7 +24,7 @@ class Reads(Protocol):
     @property
     def gene_names(self) -> Names: ...
 
-    def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32: ...
+    def read(self, block: Block, layer: str, *, start: int, stop: int, out: Float32 | None = None) -> Float32: ...
 
 
 def spread_rows(source: BlockSource, most: int) -> dict[Block, Rows]:
@@ -54,7 +54,7 @@ def some_groups(source: BlockSource, most: int, *, seed: int) -> BlockSource:
     return SomeRows(source, {block: np.flatnonzero(np.isin(groups[block], kept)) for block in blocks})
 
 
-def read_at(source: Reads, block: Block, layer: str, rows: Rows, out: Float32 | None = None) -> Float32:
+def read_at(source: Reads, block: Block, layer: str, *, rows: Rows, out: Float32 | None = None) -> Float32:
     """Rows of a layer at given positions, (len(rows), n_genes); nothing between them is read.
 
     Parameters
@@ -70,7 +70,7 @@ def read_at(source: Reads, block: Block, layer: str, rows: Rows, out: Float32 | 
     for first, last in zip([0, *cuts], [*cuts, len(rows)], strict=True):
         if last > first:
             into = out[first:last]
-            got = source.read(block, layer, int(rows[first]), int(rows[last - 1]) + 1, into)
+            got = source.read(block, layer, start=int(rows[first]), stop=int(rows[last - 1]) + 1, out=into)
             if got is not into:
                 into[...] = got
     return out
@@ -101,7 +101,7 @@ class SomeRows:
     def obs(self, block: Block) -> pd.DataFrame:
         return self.source.obs(block).iloc[self.rows[block]]
 
-    def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32:
+    def read(self, block: Block, layer: str, *, start: int, stop: int, out: Float32 | None = None) -> Float32:
         return read_at(self.source, block, layer, rows=self.rows[block][start:stop], out=out)
 
     def sound(self, block: Block, model: str) -> Mask:
@@ -110,11 +110,11 @@ class SomeRows:
     def genes_of(self, block: Block, model: str) -> Mask:
         return self.source.genes_of(block, model)
 
-    def embedding(self, block: Block, model: str, start: int, stop: int) -> RowEmbeddings | None:
+    def embedding(self, block: Block, model: str, *, start: int, stop: int) -> RowEmbeddings | None:
         rows = self.rows[block][start:stop]
         if not isinstance(self.source, EmbeddingSource) or not len(rows):
             return None
-        found = self.source.embedding(block, model, int(rows[0]), int(rows[-1]) + 1)
+        found = self.source.embedding(block, model, start=int(rows[0]), stop=int(rows[-1]) + 1)
         return None if found is None else replace(found, values=found.values[rows - rows[0]])
 
     def layer_digest(self, block: Block, layer: str) -> str:

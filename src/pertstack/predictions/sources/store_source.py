@@ -108,25 +108,25 @@ class StoreSource:
             obs[COLUMN] = self._distances[block]
         return obs
 
-    def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32:
+    def read(self, block: Block, layer: str, *, start: int, stop: int, out: Float32 | None = None) -> Float32:
         """Rows [start, stop) of a layer; a model that did not predict this block reads as NaN (``sound`` says so
         exactly)."""
         if layer in TRUTH_LAYERS and layer != "control" and block.fold is None:
-            return self._truth_of(block).read(block, layer, start, stop, out)
+            return self._truth_of(block).read(block, layer, start=start, stop=stop, out=out)
         if layer not in TRUTH_LAYERS and self.store.find(block, layer) is None:
             self._known(layer)
             out = np.empty((stop - start, self.store.facts.n_genes), np.float32) if out is None else out
             out[...] = np.nan
             return out
-        return self.store.read(block, layer, start, stop, out)
+        return self.store.read(block, layer, start=start, stop=stop, out=out)
 
-    def prefetch(self, block: Block, layer: str, start: int, stop: int) -> None:
+    def prefetch(self, block: Block, layer: str, *, start: int, stop: int) -> None:
         """Ask the disk for rows that are read soon; treated values of the test only where ``truth`` was given."""
         if layer in TRUTH_LAYERS and layer != "control" and block.fold is None:
             if self.truth is not None:
-                self.truth.prefetch(block, layer, start, stop)
+                self.truth.prefetch(block, layer, start=start, stop=stop)
             return
-        self.store.prefetch(block, layer, start, stop)
+        self.store.prefetch(block, layer, start=start, stop=stop)
 
     def _truth_of(self, block: Block) -> PredictionStore:
         if self.truth is None:
@@ -192,7 +192,7 @@ class StoreSource:
             return np.zeros(self.store.facts.n_genes, dtype=bool)
         return ~np.isin(self.store.gene_names, record.missing_genes)
 
-    def embedding(self, block: Block, model: str, start: int, stop: int) -> RowEmbeddings | None:
+    def embedding(self, block: Block, model: str, *, start: int, stop: int) -> RowEmbeddings | None:
         """Rows [start, stop) as the fit that predicted them describes them; None when it gave no embedding.
 
         Rows that the model did not predict, or was fitted on, are NaN.
@@ -201,7 +201,7 @@ class StoreSource:
         record = self.store.find(block, model, "embedding")
         if layer is None or record is None:
             return None
-        values = self.store.read_embedding(block, model, start, stop)
+        values = self.store.read_embedding(block, model, start=start, stop=stop)
         ids = np.asarray(self.store.sample_ids(block)[start:stop], dtype=object)
         gone = np.isin(ids, record.missing_samples) | ~self.sound(block, model)[start:stop]
         if gone.any():

@@ -148,7 +148,7 @@ def stage_chunks(folder: Path, grid: Grid, chunk: ChunkValues) -> tuple[ChunkFac
     facts, flushing = [], []
     with ThreadPoolExecutor(1, thread_name_prefix="pertstack-flush") as pool:
         for i in range(grid.count):
-            facts.append(write_chunk(folder, grid, i, chunk(*grid.span(i))))
+            facts.append(write_chunk(folder, grid, i, values=chunk(*grid.span(i))))
             if i + 1 < grid.count:  # the last one is flushed with the record
                 flushing.append(pool.submit(durable.flush_file, folder / grid.key(i)))
     for flushed in flushing:
@@ -170,7 +170,7 @@ def seal(folder: Path, record: Record) -> None:
     durable.flush_tree(folder)
 
 
-def publish_record(staged: Path, target: Path, record: Record, look: Callable[[], Record | None]) -> Record:
+def publish_record(staged: Path, target: Path, record: Record, *, look: Callable[[], Record | None]) -> Record:
     """Rename into place; when somebody was first, same content is success and other content a conflict.
 
     Parameters

@@ -224,11 +224,11 @@ class StoreCommits(StoreViews):
         found = self.find(block, model, kind)
         if found is not None:
             ours = Record(**{**vars(draft), "chunks": hash_chunks(draft.grid, chunk)})
-            return same_or_conflict(found, ours, layout.array_folder(self.root, block, model, kind))
+            return same_or_conflict(found, ours, layout.array_folder(self.root, block, model, kind=kind))
         return self._stage_and_publish(draft, chunk)
 
     def _stage_and_publish(self, draft: Record, chunk: ChunkValues) -> Record:
-        target = layout.array_folder(self.root, draft.block, draft.model, draft.kind)
+        target = layout.array_folder(self.root, draft.block, draft.model, kind=draft.kind)
         attempt = durable.new_attempt()
         with durable.staging(self.root, attempt) as folder:
             staged = folder / "array"
@@ -251,7 +251,7 @@ class StoreCommits(StoreViews):
         if record.fitted_on is not None:
             write_fit_ids(self.root, record.fitted_on)
         seal(staged, record)
-        done = publish_record(staged, target, record, lambda: self.find(record.block, record.model, record.kind))
+        done = publish_record(staged, target, record, look=lambda: self.find(record.block, record.model, record.kind))
         if record.kind == "layer":
             layout.absent_file(self.root, record.block, record.model).unlink(missing_ok=True)
         return done
@@ -261,6 +261,7 @@ class StoreCommits(StoreViews):
         block: Block,
         model: str,
         kind: Kind,
+        *,
         width: int,
         fitted_on: FittedOn | None,
         meta: dict[str, Any],

@@ -30,6 +30,7 @@ def check_place(
     path: Path,
     record: Record,
     store: layout.StoreFacts,
+    *,
     block_facts: dict[str, Any],
     block: Block,
     model: str,
@@ -119,7 +120,7 @@ def status_table(root: Path, blocks: Sequence[Block], models: Sequence[str] | No
     return pd.DataFrame(cells, index=pd.Index([b.id for b in blocks], name="block"), columns=list(models), dtype=object)
 
 
-def mark_absent(root: Path, block: Block, model: str, reason: str) -> None:
+def mark_absent(root: Path, block: Block, model: str, *, reason: str) -> None:
     """Say on disk that a model will not come for a block.
 
     Parameters
@@ -134,7 +135,7 @@ def mark_absent(root: Path, block: Block, model: str, reason: str) -> None:
     )
 
 
-def retract(root: Path, block: Block, model: str, reason: str, kind: Kind) -> Path:
+def retract(root: Path, block: Block, model: str, *, reason: str, kind: Kind) -> Path:
     """Take an array out of its block: reason first, then one rename. Its new folder.
 
     Parameters
@@ -148,7 +149,7 @@ def retract(root: Path, block: Block, model: str, reason: str, kind: Kind) -> Pa
     UnknownNameError
         Nothing is committed there.
     """
-    source = layout.array_folder(root, block, model, kind)
+    source = layout.array_folder(root, block, model, kind=kind)
     folder = root / "retracted" / uuid.uuid4().hex
     write_json(
         folder / "retraction.json",

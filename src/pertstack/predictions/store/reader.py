@@ -126,7 +126,7 @@ class StoreReader:
         CorruptionError
             The record is damaged, or of another place.
         """
-        path = layout.array_folder(self.root, block, model, kind) / "zarr.json"
+        path = layout.array_folder(self.root, block, model, kind=kind) / "zarr.json"
         try:
             stat = path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -210,10 +210,10 @@ class StoreReader:
         self,
         block: Block,
         layer: str,
+        *,
         start: int = 0,
         stop: int | None = None,
         out: Float32 | None = None,
-        *,
         verify: bool = False,
     ) -> Float32:
         """Rows of one layer, float32 (rows, n_genes); those announced as missing, and such genes, are NaN.
@@ -235,7 +235,7 @@ class StoreReader:
         """
         return self._read(self.record(block, layer), start, stop, out=out, verify=verify)
 
-    def read_embedding(self, block: Block, model: str, start: int = 0, stop: int | None = None) -> Float32:
+    def read_embedding(self, block: Block, model: str, *, start: int = 0, stop: int | None = None) -> Float32:
         """Rows of a model's embedding, float32 (rows, d).
 
         Parameters
@@ -254,12 +254,12 @@ class StoreReader:
             self._anchors[fit] = read_anchors(self.root, self.facts.uuid, fit)
         return self._anchors[fit]
 
-    def prefetch(self, block: Block, layer: str, start: int, stop: int) -> None:
+    def prefetch(self, block: Block, layer: str, *, start: int, stop: int) -> None:
         """Ask the disk for rows [start, stop) of a layer, if it is committed; ``read`` takes them then."""
         record = self.find(block, layer)
         if record is not None:
             folder = layout.array_folder(self.root, block, layer)
-            announce_rows(folder, record.grid, max(start, 0), min(stop, record.grid.n))
+            announce_rows(folder, record.grid, start=max(start, 0), stop=min(stop, record.grid.n))
 
     def _read(self, record: Record, start: int, stop: int | None, out: Float32 | None, verify: bool) -> Float32:
         grid = record.grid
@@ -275,8 +275,8 @@ class StoreReader:
         return out
 
     def _fill(self, record: Record, start: int, stop: int, out: Float32, verify: bool) -> None:
-        folder = layout.array_folder(self.root, record.block, record.model, record.kind)
-        read_rows(folder, record.grid, start, stop, out, record.chunks if verify else None)
+        folder = layout.array_folder(self.root, record.block, record.model, kind=record.kind)
+        read_rows(folder, record.grid, start=start, stop=stop, out=out, facts=record.chunks if verify else None)
 
     def verify(self, deep: bool = False) -> list[Finding]:
         """Audit: structure, sizes, records; every byte when ``deep``. Names the exact file of each fault."""

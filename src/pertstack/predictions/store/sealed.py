@@ -61,7 +61,7 @@ class SealedStore(PredictionStore):
     key: bytes | None = None
 
     def _fill(self, record: Record, start: int, stop: int, out: Float32, verify: bool) -> None:
-        grid, folder = record.grid, array_folder(self.root, record.block, record.model, record.kind)
+        grid, folder = record.grid, array_folder(self.root, record.block, record.model, kind=record.kind)
         for index, low, high in grid.spans(start, stop):
             first, _ = grid.span(index)
             rows = self._opened(folder / grid.key(index), record.chunks[index])

@@ -96,7 +96,7 @@ class PredictionStore(StoreCommits):
             self._refuse_known_samples(block, ids)
             with durable.staging(self.root) as folder:
                 try:
-                    staged = skeleton.write_skeleton(folder, block, obs, self._genes)
+                    staged = skeleton.write_skeleton(folder, block, obs, gene_names=self._genes)
                     durable.flush_tree(staged)
                     durable.publish(staged, target)
                 except OSError as error:
@@ -136,9 +136,9 @@ class PredictionStore(StoreCommits):
         self._writable()
         if self.status(block, model) == "committed":
             raise ConflictError(f"{model!r} is committed in block {block.id}; it cannot be absent. Withdraw it first.")
-        lifecycle.mark_absent(self.root, block, model, reason)
+        lifecycle.mark_absent(self.root, block, model, reason=reason)
 
-    def retract(self, block: Block, model: str, reason: str, kind: Kind = "layer") -> Path:
+    def retract(self, block: Block, model: str, reason: str, *, kind: Kind = "layer") -> Path:
         """Take a committed array out of sight by one rename; it stays under ``retracted/``, whose folder is returned.
 
         Parameters
@@ -154,7 +154,7 @@ class PredictionStore(StoreCommits):
         """
         self._writable()
         self.record(block, model, kind)
-        return lifecycle.retract(self.root, block, model, reason, kind)
+        return lifecycle.retract(self.root, block, model, reason=reason, kind=kind)
 
     def snapshot(self, models: Sequence[str] | None = None) -> str:
         """Pin which content an evaluation used; returns the sha256 that belongs into its results."""

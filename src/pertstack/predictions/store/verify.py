@@ -168,7 +168,7 @@ def _array(store: StoreReader, block: Block, name: str, *, kind: Kind, path: Pat
     for file in sorted(path.rglob("*")):
         if file.is_file() and file not in expected:
             yield _unknown(file)
-    yield from (_error(*fault) for fault in chunk_faults(store, path, record, deep))
+    yield from (_error(*fault) for fault in chunk_faults(store, path, record, deep=deep))
 
 
 def _differing(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:

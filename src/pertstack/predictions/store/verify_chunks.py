@@ -34,7 +34,7 @@ Fault = tuple[str, Path, str, Affected]
 """Code, file, what is said, the rows affected."""
 
 
-def chunk_faults(store: StoreReader, path: Path, record: Record, deep: bool) -> Iterator[Fault]:
+def chunk_faults(store: StoreReader, path: Path, record: Record, *, deep: bool) -> Iterator[Fault]:
     """Every chunk file of an array that is not as committed.
 
     Parameters

@@ -77,7 +77,7 @@ class StoreViews(StoreReader):
             for k in sorted(range(len(ids)), key=lambda k: (place[ids[k]][0].id, place[ids[k]][1])):
                 block, row = place[ids[k]]
                 if self.status(block, name) == "committed":
-                    self.read(block, name, row, row + 1, out=values[k : k + 1])
+                    self.read(block, name, start=row, stop=row + 1, out=values[k : k + 1])
             tables[name] = pd.DataFrame(values, index=list(ids), columns=self.gene_names)
         return tables
 
@@ -176,7 +176,9 @@ class _Stored:
     def __getitem__(self, key: Any) -> Float32:
         rows, columns = key if isinstance(key, tuple) else (key, slice(None))
         start, stop, step = rows.indices(self.shape[0])
-        return np.asarray(self._store.read(self._block, self._name, start, max(start, stop))[::step, columns])
+        return np.asarray(
+            self._store.read(self._block, self._name, start=start, stop=max(start, stop))[::step, columns]
+        )
 
 
 def _read_ahead(
@@ -196,7 +198,7 @@ def _read_ahead(
             if isinstance(source, StoreReader) and source.status(block, name) != "committed":
                 values[m] = np.nan
             else:
-                source.read(block, name, start, stop, out=values[m])
+                source.read(block, name, start=start, stop=stop, out=values[m])
         return LayerTile(block, start, stop, layers=names, values=values)
 
     with ThreadPoolExecutor(1, thread_name_prefix="pertstack-read") as pool:

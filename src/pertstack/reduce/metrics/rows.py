@@ -96,7 +96,7 @@ class TruthRows:
         predicted: Mask = np.zeros((len(values), self.n), dtype=bool)
         for part in self.parts:  # all genes first
             mine = [j for j, m in enumerate(self.metrics) if m.landmark == (part.genes is not None)]
-            values[:, mine], finite = part.score(part.columns(given), part.columns(made), self._rows, make)
+            values[:, mine], finite = part.score(part.columns(given), part.columns(made), self._rows, make=make)
             if part.genes is None:
                 predicted, make = finite, None
         for j, metric in enumerate(self.metrics):
@@ -162,7 +162,7 @@ class _Genes:
                 mean_ranks(self.treated, reference, start, stop, self.ranks[name])
 
     def score(
-        self, given: Float32, made: Float32, spread: Spread, make: Callable[[int, int], Any] | None
+        self, given: Float32, made: Float32, spread: Spread, *, make: Callable[[int, int], Any] | None
     ) -> tuple[Float64, Mask]:
         """Values (names, n_metrics, n) of the part's metrics, and where a prediction is finite (names, n)."""
         n_names, n = len(given) + len(made), len(self.treated)
@@ -242,8 +242,8 @@ def score_rows(
     prediction: Any,
     treated: Any,
     references: dict[Reference, Any],
-    metrics: Sequence[Metric],
     *,
+    metrics: Sequence[Metric],
     landmarks: Mask | None = None,
 ) -> tuple[Float64, Mask]:
     """Per-sample metrics of one prediction: values (n_metrics, n), predicted (n,). Everything is rounded to float32

@@ -116,7 +116,7 @@ def bound_discrimination(positive: Float64, negative: Float64, *, higher: bool) 
     return np.asarray(won, dtype=np.float64)
 
 
-def calibrate(metric: str, positive: Float64, negative: Float64, conditions: Any, groups: Any) -> Calibration:
+def calibrate(metric: str, positive: Float64, negative: Float64, *, conditions: Any, groups: Any) -> Calibration:
     """Calibrate one metric.
 
     Parameters

@@ -75,11 +75,11 @@ class TruthHalf:
     def obs(self, block: Block) -> pd.DataFrame:
         return self.source.obs(block).iloc[self.kept[block]]
 
-    def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32:
+    def read(self, block: Block, layer: str, *, start: int, stop: int, out: Float32 | None = None) -> Float32:
         at = self.kept[block][start:stop]
         if len(at) == 0:
             return np.empty((0, len(self.gene_names)), np.float32)
-        rows = np.asarray(self.source.read(block, layer, int(at[0]), int(at[-1]) + 1))[at - at[0]]
+        rows = np.asarray(self.source.read(block, layer, start=int(at[0]), stop=int(at[-1]) + 1))[at - at[0]]
         if out is not None:
             out[...] = rows
         return rows if out is None else out
@@ -112,7 +112,7 @@ class MeasuredAgain:
         again = second_half(codes)
         total, count = np.zeros((n_conditions, len(self.source.gene_names))), np.zeros(n_conditions)
         for start in range(0, len(obs), 256):
-            rows = self.source.read(block, "treated", start, min(start + 256, len(obs)))
+            rows = self.source.read(block, "treated", start=start, stop=min(start + 256, len(obs)))
             for i in np.flatnonzero(again[start : start + len(rows)]):
                 total[codes[start + i]] += rows[i]
                 count[codes[start + i]] += 1
@@ -152,8 +152,8 @@ class FirstHalves:
     def obs(self, block: Block) -> pd.DataFrame:
         return self.source.obs(block)
 
-    def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32:
-        return self.source.read(block, HALVES[0] if layer == "treated" else layer, start, stop, out)
+    def read(self, block: Block, layer: str, *, start: int, stop: int, out: Float32 | None = None) -> Float32:
+        return self.source.read(block, HALVES[0] if layer == "treated" else layer, start=start, stop=stop, out=out)
 
     def sound(self, block: Block, model: str) -> Mask:
         return self.source.sound(block, model)
@@ -177,7 +177,7 @@ class SecondHalves:
             self._at = {tile.block: {str(s): i for i, s in enumerate(self.source.obs(tile.block).index)}}
         rows = np.array([self._at[tile.block][str(s)] for s in tile.obs.index])
         low = int(rows.min())
-        return np.asarray(self.source.read(tile.block, HALVES[1], low, int(rows.max()) + 1)[rows - low])
+        return np.asarray(self.source.read(tile.block, HALVES[1], start=low, stop=int(rows.max()) + 1)[rows - low])
 
 
 def measured_twice(source: BlockSource) -> bool:
@@ -224,4 +224,4 @@ def calibrate_source(
         ]
     )
     groups = table.samples["group"].to_numpy()
-    return {name: calibrate(name, *both, conditions, groups) for name, both in values.items()}
+    return {name: calibrate(name, *both, conditions=conditions, groups=groups) for name, both in values.items()}

@@ -86,7 +86,7 @@ class Made:
         lacking: Mask = np.asarray(~tile.available.all(axis=0) | (not tile.gene_available.all()))
 
         def make(start: int, stop: int) -> None:
-            mixtures.mix(tile, start, stop, made, places)
+            mixtures.mix(tile, start, stop, out=made, places=places)
             if lacking[start:stop].any():
                 rows = start + np.flatnonzero(lacking[start:stop])
                 some = tile.take(rows)

@@ -94,7 +94,7 @@ class Mixtures:
             self.rest[c] = 1.0 - mixture.weights.sum(axis=-1)
             self.shift[c] = mixture.shift
 
-    def mix(self, tile: Tile, start: int, stop: int, out: Float32, places: Any = None) -> None:
+    def mix(self, tile: Tile, start: int, stop: int, *, out: Float32, places: Any = None) -> None:
         """Mix some rows of a tile.
 
         Parameters
@@ -113,7 +113,7 @@ class Mixtures:
 def mixed(tile: Tile, mixture: Mixture) -> Float32:
     """One mixture of all rows of a tile, (n, n_genes); every model it weighs must predict."""
     out = np.empty((1, *tile.control.shape), dtype=np.float32)
-    Mixtures([mixture], *tile.predictions.shape[::2]).mix(tile, 0, tile.n, out)
+    Mixtures([mixture], *tile.predictions.shape[::2]).mix(tile, 0, tile.n, out=out)
     made: Float32 = out[0]
     return made
 

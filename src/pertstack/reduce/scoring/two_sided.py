@@ -236,7 +236,7 @@ class _Layout:
         nothing = np.zeros_like(tile.pooled)
         rest = replace(tile, predictions=np.stack(left[:-1]), control=left[-1], pooled=nothing)
         out = np.empty((len(self.mixing), *tile.control.shape), dtype=np.float32)
-        self._mixtures.mix(rest, 0, tile.n, out)
+        self._mixtures.mix(rest, 0, tile.n, out=out)
         return out
 
 
@@ -270,7 +270,7 @@ def _control_halves(source: BlockSource) -> dict[str, tuple[Float64, Float64]]:
         total, count = sums.setdefault(line, [zero, zero.copy()]), counts.setdefault(line, [0, 0])
         n = len(source.obs(block))
         for start in range(0, n, 256):
-            for row in source.read(block, "control", start, min(n, start + 256)):
+            for row in source.read(block, "control", start=start, stop=min(n, start + 256)):
                 digest = hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=12).digest()
                 if digest not in mine:
                     mine.add(digest)

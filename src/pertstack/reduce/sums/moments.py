@@ -42,7 +42,7 @@ class GeneMoments:
         assert shapes == ((g,), (g, d, d), (g, d - 2)), shapes
 
     @classmethod
-    def of(cls, delta: Any, y: Any, offset: Any, available: Mask | None = None) -> GeneMoments:
+    def of(cls, delta: Any, y: Any, offset: Any, *, available: Mask | None = None) -> GeneMoments:
         """Moments of rows in memory. Two passes, float64.
 
         Parameters

@@ -246,7 +246,7 @@ class _Tiles:
         first, so that it has work while this tile is copied and summed.
         """
         for coming, first, _ in self.order[self._announced : turn + 1 + AHEAD]:
-            announce(self.source, coming, first, min(first + self.rows, self.lengths[coming]))
+            announce(self.source, coming, start=first, stop=min(first + self.rows, self.lengths[coming]))
         self._announced = turn + 1 + AHEAD
         block, start, _ = self.order[turn]
         stop = min(start + self.rows, self.lengths[block])
@@ -256,7 +256,7 @@ class _Tiles:
         for layer, name in enumerate((*self.models, "treated", "control")):
             if layer >= len(self.models) or self._sums.usable[start:stop, layer].any():
                 into = tile[layer]
-                got = self.source.read(block, name, start, stop, into)
+                got = self.source.read(block, name, start=start, stop=stop, out=into)
                 if got is not into:
                     into[...] = got
         return self._sums, tile

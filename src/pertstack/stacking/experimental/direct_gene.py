@@ -43,7 +43,7 @@ class TopRows:
     n_genes: int
 
     @classmethod
-    def of(cls, slices: Slices, reference: str, k: int, n_genes: int, usable: Mask, rows: Mask | None) -> TopRows:
+    def of(cls, slices: Slices, reference: str, k: int, *, n_genes: int, usable: Mask, rows: Mask | None) -> TopRows:
         """The chosen rows of top-gene slices that all usable models predict and whose truth varies.
 
         Parameters

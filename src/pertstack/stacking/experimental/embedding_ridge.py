@@ -249,7 +249,7 @@ def _fits(evidence: Evidence, model: str) -> tuple[list[RowEmbeddings], list[str
         assert source is not None
         if not source.sound(block, model).any():
             continue
-        found = source.embedding(block, model, 0, 0) if isinstance(source, EmbeddingSource) else None
+        found = source.embedding(block, model, start=0, stop=0) if isinstance(source, EmbeddingSource) else None
         if found is None:
             lacking.append(block.id)
         else:

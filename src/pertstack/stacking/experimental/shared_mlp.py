@@ -88,7 +88,7 @@ class CorrectedMixture(FittedCombiner):
         for at in range(0, tile.n, _PIECE):
             part = slice(at, at + _PIECE)
             mixture, inner = self.inputs.net_inputs(x[part])
-            made[part] = mixture + correction(self.net, inner, context[part], genes)[0]
+            made[part] = mixture + correction(self.net, inner, context[part], gene=genes)[0]
         out = profile + np.float32(self.inputs.unit) * made
         return np.asarray(out if some is None else np.where(some, out, np.nan), dtype=np.float32)
 
@@ -245,7 +245,7 @@ def _draw(evidence: Evidence, most: int) -> tuple[list[tuple[Tile, Float32]], li
         for start in starts.tolist():
             stop = min(start + _CHUNK, n_rows[block])
             tile = read_tile(evidence.source, evidence.references, block, start=start, stop=stop)
-            tiles.append((tile, np.asarray(evidence.source.read(block, "treated", start, stop))))
+            tiles.append((tile, np.asarray(evidence.source.read(block, "treated", start=start, stop=stop))))
             folds.append(block.fold)
     said = () if share == 1 else (f"Learned from about {share:.0%} of the rows, spread over all blocks.",)
     return tiles, folds, said

@@ -33,7 +33,7 @@ class Cells:
         return int(self.x.shape[0])
 
 
-def start_net(n_inputs: int, n_sample: int, n_gene: int, hidden: int, rng: np.random.Generator) -> dict[str, Float]:
+def start_net(n_inputs: int, n_sample: int, n_gene: int, *, hidden: int, rng: np.random.Generator) -> dict[str, Float]:
     """Parameters of an untrained net. The last layer is zero: it predicts no correction.
 
     Each part has its own stream, and the first input the same slopes however many follow, so that copies of a model
@@ -57,7 +57,7 @@ def start_net(n_inputs: int, n_sample: int, n_gene: int, hidden: int, rng: np.ra
     return net
 
 
-def correction(net: dict[str, Float], x: Float, sample: Float, gene: Float) -> tuple[Float, Float]:
+def correction(net: dict[str, Float], x: Float, sample: Float, *, gene: Float) -> tuple[Float, Float]:
     """``tanh(x A + sample B + gene C + d) v`` for every cell, (n, g), and the hidden layer (n, g, hidden).
 
     The parts of sample and gene are made once per sample and gene, not per cell.
@@ -84,7 +84,7 @@ def loss_and_gradient(net: dict[str, Float], cells: Cells, decay: float) -> tupl
     cells : inputs and the rest to be explained.
     decay : >= 0; the shift is not penalised.
     """
-    made, hidden = correction(net, cells.x, cells.sample, cells.gene)
+    made, hidden = correction(net, cells.x, cells.sample, gene=cells.gene)
     wrong = made - cells.rest
     size = wrong.size
     pull = (2.0 / size) * wrong  # (n, g)
@@ -140,5 +140,5 @@ def epochs(
 
 def squared_rest(net: dict[str, Float], cells: Cells) -> float:
     """Mean squared error that is left after the correction."""
-    made, _ = correction(net, cells.x, cells.sample, cells.gene)
+    made, _ = correction(net, cells.x, cells.sample, gene=cells.gene)
     return float(np.mean((made - cells.rest) ** 2, dtype=np.float64))

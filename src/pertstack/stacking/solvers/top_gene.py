@@ -93,7 +93,7 @@ def usable_models(slices: Slices, k: int) -> Mask:
     return np.asarray(whole.mean(axis=0) >= 0.5) if whole.shape[0] else np.ones(whole.shape[1], dtype=bool)
 
 
-def top_gene_sums(slices: Slices, reference: Reference | str, k: int, rows: Mask | None = None) -> TopGeneSums:
+def top_gene_sums(slices: Slices, reference: Reference | str, k: int, *, rows: Mask | None = None) -> TopGeneSums:
     """Quadratic forms of every sample that all usable models predict and whose truth varies over its top k genes.
 
     Models that are not usable have zeros. Samples are taken in pieces, so that float64 copies stay small.

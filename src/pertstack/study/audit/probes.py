@@ -33,12 +33,12 @@ def probe_study(folder: StudyFolder, source: StoreSource) -> list[Finding]:
     sampled = sample_rows(source, np.random.default_rng([seed, 5]))
     findings = []
     for model in source.models:
-        findings += probe_model(source, sampled, model, seed, claims_folds=_claims_folds(source, model))
-        findings.append(fit_row_probe(folder, source, model, seed))
+        findings += probe_model(source, sampled, model, seed=seed, claims_folds=_claims_folds(source, model))
+        findings.append(fit_row_probe(folder, source, model, seed=seed))
     return findings
 
 
-def probe_test(folder: StudyFolder, source: StoreSource, oof: ScoreTable, test: ScoreTable) -> list[Finding]:
+def probe_test(folder: StudyFolder, source: StoreSource, oof: ScoreTable, *, test: ScoreTable) -> list[Finding]:
     """Probe every model of a source of test rows, whose truth a look has opened: did its answers see them?
 
     Parameters
@@ -52,7 +52,7 @@ def probe_test(folder: StudyFolder, source: StoreSource, oof: ScoreTable, test: 
     found: list[Finding] = []
     before = stored_probes(folder)
     for model in source.models:
-        of_model = probe_model(source, sampled, model, seed, claims_folds=False, floor=True)[:-1]
+        of_model = probe_model(source, sampled, model, seed=seed, claims_folds=False, floor=True)[:-1]
         found += [as_out_of_fold(f, before) for f in of_model]
         found.append(jump(model, source.models, oof, test, rng=np.random.default_rng([seed, 10])))
     return [_of_test(f) for f in found]
@@ -68,7 +68,7 @@ def _of_test(finding: Finding) -> Finding:
     return replace(finding, code=code, message=said)
 
 
-def write_probes(folder: StudyFolder, findings: Sequence[Finding], key: str, name: str = STACK_PROBES) -> None:
+def write_probes(folder: StudyFolder, findings: Sequence[Finding], key: str, *, name: str = STACK_PROBES) -> None:
     """Keep what probes found.
 
     Parameters

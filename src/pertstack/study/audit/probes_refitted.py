@@ -39,7 +39,7 @@ PERMUTATIONS = 12
 METRIC = "rmse_all@own"
 
 
-def fit_row_probe(folder: StudyFolder, source: StoreSource, model: str, seed: int) -> Finding:
+def fit_row_probe(folder: StudyFolder, source: StoreSource, model: str, *, seed: int) -> Finding:
     """Is the error on out-of-fold rows as small as on rows the model was fitted on?
 
     A fit made here from a model of this package never had the rows of its fold, so nothing it does is an accusation:
@@ -58,7 +58,7 @@ def fit_row_probe(folder: StudyFolder, source: StoreSource, model: str, seed: in
     errors = _paired(folder, source, model, kept) if kept else _unpaired(folder, source, model)
     if errors is None or len(errors.groups) < LEAST_ROWS:
         return not_applicable("oof_against_fit", "its error on rows it was fitted on is not known", model)
-    found = oof_against_fit(errors.oof, errors.fit, errors.base, errors.groups, rng=rng, model=model)
+    found = oof_against_fit(errors.oof, errors.fit, errors.base, groups=errors.groups, rng=rng, model=model)
     if found.severity == "note" or not (kept and _of_this_package(source, model)):
         return found
     words = f"{model} was fitted here and never had the rows of its fold, so it generalises (or learns) that little."
@@ -136,7 +136,7 @@ def _errors_of(
         usable = np.full(len(table), there) if predicted_only else source.sound(block, model)
         parts.append(np.asarray(wanted(table.index.to_numpy(dtype=object), block)) & usable)
     genes = np.arange(len(source.gene_names))
-    predicted, treated = (read_rows(source, blocks, parts, layer, genes) for layer in (model, "treated"))
+    predicted, treated = (read_rows(source, blocks, parts, layer=layer, genes=genes) for layer in (model, "treated"))
     ids = np.concatenate([t.index.to_numpy(dtype=object)[p] for t, p in zip(tables, parts, strict=True)])
     groups = np.concatenate([t["group"].to_numpy().astype(str)[p] for t, p in zip(tables, parts, strict=True)])
     count = [int(p.sum()) for p in parts]
@@ -230,7 +230,7 @@ class _World:
                 parts = []
                 for block, mask in inside.items():
                     if block in of.blocks():
-                        values = read_rows(of, [block], [mask], model, sampled.genes)
+                        values = read_rows(of, [block], [mask], layer=model, genes=sampled.genes)
                         values[~of.sound(block, model)[mask]] = np.nan
                     else:
                         values = np.full((int(mask.sum()), len(sampled.genes)), np.nan, dtype=np.float32)

@@ -121,7 +121,7 @@ def _effects(folder: StudyFolder, obs: pd.DataFrame) -> dict[str, float]:
         for i, name in enumerate(names):
             key = keys[str(name)]
             if len(key) == 1 and key[0] in asked:
-                change = folder.store.read(block, "treated", i, i + 1)[0] - pooled
+                change = folder.store.read(block, "treated", start=i, stop=i + 1)[0] - pooled
                 found.setdefault(key[0], []).append(float(np.sqrt(np.mean(np.square(change, dtype=np.float64)))))
     return {part: float(np.mean(values)) for part, values in found.items()}
 

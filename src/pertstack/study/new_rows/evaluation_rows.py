@@ -244,7 +244,7 @@ def _predicted(
     models: Sequence[Given], samples: pd.DataFrame, genes: Sequence[str]
 ) -> tuple[dict[str, Float32], dict[str, Any]]:
     values = {g.model: scratch((len(samples), len(genes)), len(models) + 2) for g in models}
-    return values, {g.model: laid_out(g, samples, genes, values[g.model]) for g in models}
+    return values, {g.model: laid_out(g, samples, genes, out=values[g.model]) for g in models}
 
 
 def _common_rows(predicted: Mapping[str, Any], samples: pd.DataFrame) -> tuple[Any, list[Finding]]:

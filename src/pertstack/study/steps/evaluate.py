@@ -201,11 +201,11 @@ def _judged(
     if len(source.models) > 1:
         table = table.with_oracle(decides, source.models)
     some = sample_rows(source, np.random.default_rng([seed, 5]))
-    probes = tuple(f for m in source.models for f in probe_model(source, some, m, seed, claims_folds=False))
+    probes = tuple(f for m in source.models for f in probe_model(source, some, m, seed=seed, claims_folds=False))
     reduction = reduce_blocks(source, references, k=min(80, len(source.gene_names)))
     diversity = Diversity.of(reduction) if len(source.models) > 1 else None
     setting = _setting(source, table, decides, calibration=calibration, said=matched.findings, probes=probes, fits=fits)
-    verdict = judge(table, None, setting, GroupResampling(seed))
+    verdict = judge(table, None, setting, resampling=GroupResampling(seed))
     known = {**facts, **_counts(table, source)}
     slopes = slopes_of(reduction)
     return Evaluation(verdict, table, calibration, matched.findings, probes, diversity, slopes, matched.shown(), known)

@@ -176,7 +176,7 @@ def anchor_rows(folder: StudyFolder) -> PredictRows:
     obs = []
     for k, sample in enumerate(ids):
         block, row = place[sample]
-        store.read(block, "control", row, row + 1, out=control[k : k + 1])
+        store.read(block, "control", start=row, stop=row + 1, out=control[k : k + 1])
     for block in sorted({place[s][0] for s in ids}):
         obs.append(store.obs(block))
     return PredictRows(folder.gene_names, control, pd.concat(obs).loc[ids], folder.side)

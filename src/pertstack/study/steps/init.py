@@ -151,7 +151,7 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
             write_json(staging / "plan" / OTHER_NAMES, others)
         write_json(staging / "card.json", file.card.to_json())
         save_side(staging / "side", side)
-        truth = lay_out_blocks(staging, file, plan, obs)
+        truth = lay_out_blocks(staging, file, plan, obs=obs)
         key = None if choices.plan.seal_test is None else SealingKey.read_or_make(choices.plan.seal_test)
         if key is not None:
             seal_chunks(truth, key.secret)

@@ -87,7 +87,7 @@ def predict_new(
     with tempfile.TemporaryDirectory(prefix="pertstack-predict-") as scratch:
         place = Path(scratch)
         arrays = {
-            name: read_aligned(path, list(file.obs.index), list(folder.gene_names), place / f"given_{i}.npy")
+            name: read_aligned(path, list(file.obs.index), list(folder.gene_names), to=place / f"given_{i}.npy")
             for i, (name, path) in enumerate(given.items())
         }
         again = [m for m in needed if m not in given]
@@ -109,7 +109,7 @@ def predict_new(
             out,
             list(file.obs.index),
             list(folder.gene_names),
-            combined,
+            treated=combined,
             obs=file.obs,
             uns={"pertstack": facts, "pertstack_card": json.dumps(folder.card.to_json())},
         )
@@ -138,7 +138,7 @@ def _given(pairs: Sequence[str], needed: Sequence[str]) -> dict[str, Path]:
     return given
 
 
-def read_aligned(path: Path, sample_ids: Sequence[str], gene_names: Sequence[str], to: Path) -> Float32:
+def read_aligned(path: Path, sample_ids: Sequence[str], gene_names: Sequence[str], *, to: Path) -> Float32:
     """Predictions of a file for exactly these samples and genes, (n_samples, n_genes) float32, memory-mapped.
 
     Parameters

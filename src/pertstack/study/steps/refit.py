@@ -121,7 +121,7 @@ class KeepAnchors:
 
 
 def new_embeddings(
-    folder: StudyFolder, models: Sequence[str], file: DataFile, place: Path, reading: Mapping[str, Any] | None = None
+    folder: StudyFolder, models: Sequence[str], file: DataFile, *, place: Path, reading: Mapping[str, Any] | None = None
 ) -> dict[str, RowEmbeddings]:
     """Embeddings of the new file's rows, with their anchors, by every model that was fitted again and gave them.
 
@@ -149,6 +149,7 @@ def refit_and_predict(
     folder: StudyFolder,
     models: Sequence[str],
     file: DataFile,
+    *,
     place: Path,
     workers: int,
     reading: Mapping[str, Any] | None = None,

@@ -86,10 +86,10 @@ def judge_study(
             _coverage(folder, stored, nested, final=fits[stored.chosen], test=source, memory=memory),
         )
         test.save(folder.results / "test_scores.npz")
-        write_probes(folder, probe_test(folder, source, oof, test), stored.key, TEST_PROBES)
+        write_probes(folder, probe_test(folder, source, oof, test=test), stored.key, name=TEST_PROBES)
     else:
         publish_look(folder, look.entry, stored.chosen, single=_best_single(folder), oof=oof, test=test)
-    setting = setting_of(folder, stored, look.number, look.exploratory)
+    setting = setting_of(folder, stored, look.number, exploratory=look.exploratory)
     verdict = derive(setting, plan, oof, test=test, ledger=folder.ledger)
     write_json(folder.results / "setting.json", setting.to_json())
     _write(folder, stored, verdict)

@@ -28,7 +28,9 @@ from pertstack.verdict.setting import Setting
 PUBLISHED = "look_published"
 
 
-def publish_look(folder: StudyFolder, look: Entry, chosen: str, single: str, oof: ScoreTable, test: ScoreTable) -> None:
+def publish_look(
+    folder: StudyFolder, look: Entry, chosen: str, *, single: str, oof: ScoreTable, test: ScoreTable
+) -> None:
     """Ask the rule of the plan what this look may give away, and write that into the ledger, once per look.
 
     Parameters

@@ -55,7 +55,7 @@ def oof_board(
     scored = np.flatnonzero(np.isfinite(matrix(scores, choice.primary)).any(axis=0))
     n_units = {"oof": int(scores.samples["group"].iloc[scored].nunique())}
     return Leaderboard(
-        tuple(rows_of("oof", scores, setting, resampling)),
+        tuple(rows_of("oof", scores, setting, resampling=resampling)),
         choice.primary,
         choice.chosen,
         best_single_of(scores, setting),

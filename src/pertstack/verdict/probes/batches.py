@@ -79,7 +79,7 @@ def replicate_pairs(conditions: Array, batch: Array) -> tuple[Array, Array]:
     return np.array(first, dtype=np.int64)[order], np.array(second, dtype=np.int64)[order]
 
 
-def comparable_pairs(first: Array, second: Array, batch: Array, named: bool) -> tuple[Array, Array, Array]:
+def comparable_pairs(first: Array, second: Array, batch: Array, *, named: bool) -> tuple[Array, Array, Array]:
     """Pairs whose batches can be taken out, and which batches they differ by, (n_pairs, n_batches) of 1, -1 and 0.
 
     A pair on two plates one of which is in fewer than ``LEAST_OF_BATCH`` pairs is left out: its plates cannot be told
@@ -118,7 +118,7 @@ def main_directions(c: Array) -> Array:
     return scores
 
 
-def controls_tell_plates(y: Array, c: Array, known: Array, rng: np.random.Generator) -> bool:
+def controls_tell_plates(y: Array, c: Array, known: Array, *, rng: np.random.Generator) -> bool:
     """Whether pairs whose controls differ alike have truths that differ alike (Mantel's test, at a lenient level).
 
     Differences must be private to a pair, as the noise of wells is, before knowing them accuses anybody. What is

@@ -25,8 +25,8 @@ def fold_fingerprint(
     predictions: Array,
     truth: Array,
     folds: Array,
-    groups: Array,
     *,
+    groups: Array,
     rng: np.random.Generator,
     cell_lines: Array | None = None,
     permutations: int = 400,
@@ -93,7 +93,7 @@ def fold_fingerprint(
 
 
 def oof_against_fit(
-    oof_error: Array, fit_error: Array, base_error: Array, groups: Array, *, rng: np.random.Generator, model: str = ""
+    oof_error: Array, fit_error: Array, base_error: Array, *, groups: Array, rng: np.random.Generator, model: str = ""
 ) -> Finding:
     """Is the error on rows claimed as out-of-fold as small as on rows the model was fitted on?
 
@@ -126,7 +126,7 @@ def oof_against_fit(
     numbers = {"oof": float(oof), "fit": float(fit), "base": float(base), "groups": int(sums.n_groups[0])}
     if np.nanquantile(learned, ALPHA) <= 0:
         return not_applicable(
-            "oof_against_fit", "on its own fit rows the model is no better than the baseline", model, numbers
+            "oof_against_fit", "on its own fit rows the model is no better than the baseline", model, numbers=numbers
         )
     share = (drawn[:, 0] - drawn[:, 1]) / np.where(learned > 0, learned, np.nan)
     numbers |= {"share": float((oof - fit) / (base - fit)), "share_hi": float(np.nanquantile(share, 1 - ALPHA))}

@@ -38,7 +38,7 @@ PLATES_TOLD = "controls_tell_plates"
 
 
 def too_good(
-    predictions: Array, truth: Array, conditions: Array, groups: Array, *, rng: np.random.Generator, model: str = ""
+    predictions: Array, truth: Array, conditions: Array, *, groups: Array, rng: np.random.Generator, model: str = ""
 ) -> Finding:
     """Is the error below the noise of replicates, which cannot be predicted?
 
@@ -89,8 +89,8 @@ def replicate_noise(
     predictions: Array,
     truth: Array,
     control: Array,
-    conditions: Array,
     *,
+    conditions: Array,
     rng: np.random.Generator,
     batches: Array | None = None,
     model: str = "",
@@ -117,7 +117,7 @@ def replicate_noise(
     """
     named = batches is not None
     batch = np.asarray(batches).astype(str) if named else control_batches(control)
-    first, second, kinds = comparable_pairs(*replicate_pairs(conditions, batch), batch, named)
+    first, second, kinds = comparable_pairs(*replicate_pairs(conditions, batch), batch, named=named)
     if len(first) < 5:
         return not_applicable("replicate_noise", f"{len(first)} pairs of replicates, at least 5 are needed", model)
     y, p, c = (np.asarray(a[first], dtype=np.float64) - a[second] for a in (truth, predictions, control))
@@ -126,12 +126,12 @@ def replicate_noise(
         why = f"{len(first)} pairs of replicates are on too many plates to tell their noise from the plates' effects"
         return not_applicable("replicate_noise", why, model)
     y, p, c = (a - known @ (known.T @ a) for a in (y, p, c))
-    if not named and controls_tell_plates(without_span(y, c), c, known, rng):
+    if not named and controls_tell_plates(without_span(y, c), c, known, rng=rng):
         why = (
             "no plate is named, and replicates whose controls differ alike differ alike: an honest model may read such "
             "plates off the control. Name them in the data (column plate)"
         )
-        return not_applicable("replicate_noise", why, model, {PLATES_TOLD: True})
+        return not_applicable("replicate_noise", why, model, numbers={PLATES_TOLD: True})
     p = without_span(p, c)
     told_apart = np.linalg.norm(p, axis=1) > 1e-5 * (1 + np.linalg.norm(y, axis=1))
     if told_apart.sum() < 5:
@@ -177,7 +177,7 @@ def known(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def not_applicable(probe: str, why: str, where: str, numbers: dict[str, Any] | None = None) -> Finding:
+def not_applicable(probe: str, why: str, where: str, *, numbers: dict[str, Any] | None = None) -> Finding:
     """A note that a probe could not be run, which differs from "passed".
 
     Parameters

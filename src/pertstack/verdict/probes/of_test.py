@@ -25,7 +25,7 @@ DRAWS = 1000
 
 
 def noise_floor(
-    predictions: Array, truth: Array, conditions: Array, groups: Array, *, rng: np.random.Generator, model: str = ""
+    predictions: Array, truth: Array, conditions: Array, *, groups: Array, rng: np.random.Generator, model: str = ""
 ) -> Finding:
     """Is the mean prediction of a condition closer to the mean of its replicates than that mean is to its own truth?
 
@@ -93,7 +93,7 @@ def as_out_of_fold(finding: Finding, before: Sequence[Finding]) -> Finding:
     if not told or finding.code != "knows_replicate_noise":
         return finding
     why = "no plate is named, and out-of-fold rows show that controls tell plates. Name them in the data (column plate)"
-    return not_applicable("replicate_noise", why, finding.where, {PLATES_TOLD: True})
+    return not_applicable("replicate_noise", why, finding.where, numbers={PLATES_TOLD: True})
 
 
 def _rank_within(code: Array) -> Array:

@@ -63,7 +63,7 @@ def sample_rows(source: BlockSource, rng: np.random.Generator) -> Sampled:
     return Sampled(pd.concat([t[p] for t, p in zip(tables, parts, strict=True)]), genes, *layers)
 
 
-def read_rows(source: BlockSource, blocks: Sequence[Any], parts: Sequence[Array], layer: str, genes: Array) -> Array:
+def read_rows(source: BlockSource, blocks: Sequence[Any], parts: Sequence[Array], *, layer: str, genes: Array) -> Array:
     """The chosen rows, (n, n_genes chosen), float32; no other row is read, and few at a time.
 
     Parameters
@@ -77,5 +77,5 @@ def read_rows(source: BlockSource, blocks: Sequence[Any], parts: Sequence[Array]
     found = [np.zeros((0, len(genes)), dtype=np.float32)]
     for block, part in zip(blocks, parts, strict=True):
         rows = np.flatnonzero(part)
-        found += [read_at(source, block, layer, rows[a : a + 256])[:, genes] for a in range(0, len(rows), 256)]
+        found += [read_at(source, block, layer, rows=rows[a : a + 256])[:, genes] for a in range(0, len(rows), 256)]
     return np.concatenate(found)

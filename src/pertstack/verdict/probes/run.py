@@ -72,8 +72,8 @@ def probe_model(
     source: BlockSource,
     sampled: Sampled,
     model: str,
-    seed: int,
     *,
+    seed: int,
     claims_folds: bool = True,
     assumed: bool = False,
     floor: bool = False,
@@ -93,7 +93,7 @@ def probe_model(
     """
     samples, blocks = sampled.samples, source.blocks()
     parts = [source.obs(b).index.isin(samples.index) for b in blocks]
-    predicted = read_rows(source, blocks, parts, model, sampled.genes)
+    predicted = read_rows(source, blocks, parts, layer=model, genes=sampled.genes)
     rows = np.concatenate([source.sound(b, model)[p] for b, p in zip(blocks, parts, strict=True)])
     genes = np.isfinite(predicted[rows]).all(axis=0)
     if not rows.any() or not genes.any():
@@ -107,12 +107,12 @@ def probe_model(
         return np.random.default_rng([seed, probe])
 
     found = [
-        too_good(p - known, y - known, conditions, groups, rng=draws(1), model=model),
+        too_good(p - known, y - known, conditions, groups=groups, rng=draws(1), model=model),
         replicate_noise(
             p,
             y,
             c,
-            conditions,
+            conditions=conditions,
             rng=draws(2),
             batches=batches if sampled.plates_known else None,
             model=model,
@@ -120,14 +120,14 @@ def probe_model(
         ),
     ]
     if floor:
-        found.append(noise_floor(p - known, y - known, conditions, groups, rng=draws(4), model=model))
+        found.append(noise_floor(p - known, y - known, conditions, groups=groups, rng=draws(4), model=model))
     found = [_if_replicates(f) for f in found] if assumed else found
     if not claims_folds:
         return [*found, not_applicable("fold_fingerprint", "the model does not claim to be cross-fitted", model)]
     lines = here["cell_line"].to_numpy()
     return [
         *found,
-        fold_fingerprint(p, y, here["fold"].to_numpy(), groups, cell_lines=lines, rng=draws(3), model=model),
+        fold_fingerprint(p, y, here["fold"].to_numpy(), groups=groups, cell_lines=lines, rng=draws(3), model=model),
     ]
 
 

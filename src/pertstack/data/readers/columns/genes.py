@@ -38,7 +38,7 @@ def without_version(name: str) -> str:
 
 
 def named_genes(
-    var: pd.DataFrame, perturbations: Iterable[object], mapping: Mapping[str, str] | None, where: str
+    var: pd.DataFrame, perturbations: Iterable[object], mapping: Mapping[str, str] | None, *, where: str
 ) -> tuple[pd.DataFrame, list[Finding]]:
     """The gene table of a file, indexed by the names the study will use, and notes of what was taken.
 

@@ -31,7 +31,7 @@ class Identity:
     params: str
 
 
-def fit_identity(rows: FitRows, model: str, params: dict[str, Any], plan_digest: str | None) -> Identity:
+def fit_identity(rows: FitRows, model: str, params: dict[str, Any], *, plan_digest: str | None) -> Identity:
     """Digests of rows (ids, groups, genes, values, plan), and of model and hyper-parameters.
 
     Parameters

@@ -89,7 +89,13 @@ class TorchModel:
         return [torch.optim.Adam(net.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)]
 
     def step(
-        self, net: Network, optimisers: Sequence[torch.optim.Optimizer], batch: Batch, step: int, device: torch.device
+        self,
+        net: Network,
+        optimisers: Sequence[torch.optim.Optimizer],
+        batch: Batch,
+        *,
+        step: int,
+        device: torch.device,
     ) -> dict[str, Tensor]:
         """One update; its losses by name.
 
@@ -103,7 +109,7 @@ class TorchModel:
         """
         with autocast(device, self.settings):
             losses = net.loss(batch, step)
-        update(net.parameters(), optimisers, losses["loss"], self.settings.gradient_clip)
+        update(net.parameters(), optimisers, losses["loss"], clip=self.settings.gradient_clip)
         return losses
 
     def validation(self, net: Network, table: Table, rows: Index) -> float:
@@ -248,7 +254,7 @@ class TorchModel:
         optimisers = self.optimisers(net)
         identity: Identity | None = None
         if self.checkpoint is not None:
-            identity = fit_identity(rows, self.name, {**self.params(), "seed": seed}, self.plan_digest)
+            identity = fit_identity(rows, self.name, {**self.params(), "seed": seed}, plan_digest=self.plan_digest)
         return Job(
             self.name,
             net,
@@ -256,7 +262,7 @@ class TorchModel:
             device,
             self.trained_rows(fit, held),
             optimisers,
-            lambda part, g: self.training_batch(table, part, g, device),
+            lambda part, g: self.training_batch(table, part, g, device=device),
             lambda batch, step, g: self.step(net, optimisers, batch, step=step, device=device),
             (lambda: self.validation(net, table, held)) if len(held) else None,
             generator,
@@ -265,7 +271,7 @@ class TorchModel:
             self.checkpoint_seconds,
         )
 
-    def training_batch(self, table: Table, part: Index, generator: torch.Generator, device: torch.device) -> Batch:
+    def training_batch(self, table: Table, part: Index, generator: torch.Generator, *, device: torch.device) -> Batch:
         """A batch with some cell lines (and, by policy, structures) hidden, on all genes or some.
 
         Parameters

@@ -55,7 +55,7 @@ def autocast(device: torch.device, settings: Settings) -> torch.autocast:
     return torch.autocast(device_type=device.type, dtype=torch.bfloat16, enabled=wanted)
 
 
-def update(parameters: Any, optimisers: Sequence[torch.optim.Optimizer], loss: Tensor, clip: float) -> None:
+def update(parameters: Any, optimisers: Sequence[torch.optim.Optimizer], loss: Tensor, *, clip: float) -> None:
     """Backward, clip the gradient norm, step.
 
     Parameters

@@ -34,7 +34,7 @@ class Exchange:
 
 
 def exchanged_rows(
-    values: Array, measured: Array, lines: Sequence[str], perturbations: Sequence[str] | None = None
+    values: Array, measured: Array, lines: Sequence[str], *, perturbations: Sequence[str] | None = None
 ) -> Exchange | None:
     """Whether predictions fit other measured rows of their cell line clearly better; None else.
 

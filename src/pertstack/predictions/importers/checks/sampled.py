@@ -73,7 +73,9 @@ class Sampler:
         )
 
 
-def measured_rows(store: StoreReader, layer: str, places: Sequence[Place | None], genes: Take | None = None) -> Float32:
+def measured_rows(
+    store: StoreReader, layer: str, places: Sequence[Place | None], *, genes: Take | None = None
+) -> Float32:
     """Rows of a measured layer, (len(places), n genes) float32; NaN where there is no place or the layer is not
     committed.
 
@@ -94,6 +96,6 @@ def measured_rows(store: StoreReader, layer: str, places: Sequence[Place | None]
             rows, at = np.array(sorted(found)).T
             for first in range(0, len(rows), _AT_ONCE):
                 piece = slice(first, first + _AT_ONCE)
-                read = read_at(store, block, layer, rows[piece])
+                read = read_at(store, block, layer, rows=rows[piece])
                 out[at[piece]] = read if genes is None else read[:, genes]
     return out

@@ -65,14 +65,14 @@ def check_shift(
         ]
     at_home = False
     lines = [p.block.cell_line if p else "" for p in own]
-    layers = {layer: measured_rows(store, layer, own, sampled.genes) for layer in ("control", "treated")}
+    layers = {layer: measured_rows(store, layer, own, genes=sampled.genes) for layer in ("control", "treated")}
     for layer in ("control", "treated"):
         measured = layers[layer]
         if not np.isfinite(measured).all(axis=1).any():
             continue
         view = _View(sampled.values, measured, lines)
         for order, step, neighbours in _neighbours(sampled, all_ids, places, store):
-            rows = measured_rows(store, layer, neighbours, sampled.genes)
+            rows = measured_rows(store, layer, neighbours, genes=sampled.genes)
             difference = view.differences(rows, [p.block.cell_line if p else "" for p in neighbours])
             along = np.arange(len(own)) if order == "file" else _store_order(own)
             found = _clearest(difference[along], view.fit[along])
@@ -210,7 +210,7 @@ def _exchanged(
     control, treated = layers["control"], layers["treated"]
     doubt: Finding | None = None
     for layer, measured in layers.items():
-        rows = exchanged_rows(sampled.values, measured, lines, drugs)
+        rows = exchanged_rows(sampled.values, measured, lines, perturbations=drugs)
         if rows is not None:  # a model without skill may fit other treated rows better; its control is always its own
             found = _under_other_names(name, "rows", "ids", found=rows, fit=f"{layer} profiles")
             if layer == "control":

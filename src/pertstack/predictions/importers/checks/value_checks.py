@@ -34,7 +34,7 @@ class InMemory:
     rows: dict[Block, np.ndarray[Any, np.dtype[np.intp]]]
 
     @classmethod
-    def of(cls, treated: Float32, control: Float32, samples: pd.DataFrame, gene_names: Sequence[str]) -> InMemory:
+    def of(cls, treated: Float32, control: Float32, samples: pd.DataFrame, *, gene_names: Sequence[str]) -> InMemory:
         """Arrays as a store of one block per cell line.
 
         Parameters
@@ -66,7 +66,7 @@ class InMemory:
     def n_samples(self, block: Block) -> int:
         return len(self.rows[block])
 
-    def read(self, block: Block, layer: str, start: int, stop: int, out: Float32 | None = None) -> Float32:
+    def read(self, block: Block, layer: str, *, start: int, stop: int, out: Float32 | None = None) -> Float32:
         values = np.asarray(self.layers[layer][self.rows[block][start:stop]])
         if out is None:
             return values
@@ -122,7 +122,7 @@ def check_values(
         names = [str(s) for s in samples.index]
         order = {int(r): i for i, r in enumerate(rows)}
         sampled = Sampled(tuple(names[i] for i in at), tuple(order[int(i)] for i in at), genes, as_treated)
-        store: Any = InMemory.of(treated, control, samples, gene_names)
+        store: Any = InMemory.of(treated, control, samples, gene_names=gene_names)
         found += check_shift(
             store, sampled, [names[i] for i in rows], places=store.places, name=model, file_genes=gene_names
         )

@@ -62,7 +62,7 @@ def open_anndata_predictions(path: Path, layer: str | None = None) -> Prediction
     if layer not in slots:
         raise unknown_name(f"layer in {path}:", layer, slots)
     stored = StoredRows(path, kind, slots[layer])
-    check_shape(path, stored.shape, sample_ids, gene_names)
+    check_shape(path, stored.shape, sample_ids, gene_names=gene_names)
 
     def rows(n_rows: int) -> Iterator[Float32]:
         for start in range(0, len(sample_ids), n_rows):

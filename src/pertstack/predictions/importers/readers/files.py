@@ -104,7 +104,7 @@ def names_of(values: Any, what: str, path: Path) -> list[str]:
     return [n.decode() if isinstance(n, bytes) else str(n) for n in array.tolist()]
 
 
-def check_shape(path: Path, shape: tuple[int, ...], sample_ids: list[str], gene_names: list[str]) -> None:
+def check_shape(path: Path, shape: tuple[int, ...], sample_ids: list[str], *, gene_names: list[str]) -> None:
     """Values and names must agree in number.
 
     Parameters

@@ -113,7 +113,10 @@ def study_fingerprints(store: StoreReader, truth: StoreReader | None) -> dict[by
         ids = store.sample_ids(block)
         for start in range(0, len(ids), ROWS):
             stop = min(start + ROWS, len(ids))
-            control, treated = store.read(block, "control", start, stop), source.read(block, "treated", start, stop)
+            control, treated = (
+                store.read(block, "control", start=start, stop=stop),
+                source.read(block, "treated", start=start, stop=stop),
+            )
             for name, mark in zip(ids[start:stop], fingerprints(control, treated), strict=True):
                 known.setdefault(mark, []).append(name)
     return known

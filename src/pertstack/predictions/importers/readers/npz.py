@@ -161,7 +161,7 @@ def open_npz_predictions(path: Path) -> PredictionFile:
         )
     sample_ids = names_of(archive.array("sample_ids"), "sample_ids", path)
     gene_names = names_of(archive.array("gene_names"), "gene_names", path)
-    check_shape(path, archive.shape("predictions"), sample_ids, gene_names)
+    check_shape(path, archive.shape("predictions"), sample_ids, gene_names=gene_names)
     folds = archive.array("fold_assignments") if "fold_assignments" in archive.names else None
     if folds is not None and folds.shape != (len(sample_ids),):
         raise InputError(f"{path}: fold_assignments has shape {folds.shape} for {len(sample_ids):,} samples.")

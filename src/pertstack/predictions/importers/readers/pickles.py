@@ -43,7 +43,7 @@ def open_pickle_predictions(path: Path) -> PredictionFile:
         )
     sample_ids = names_of(content["sample_ids"], "sample_ids", path)
     gene_names = names_of(content["gene_names"], "gene_names", path)
-    check_shape(path, values.shape, sample_ids, gene_names)
+    check_shape(path, values.shape, sample_ids, gene_names=gene_names)
 
     def rows(n_rows: int) -> Iterator[Float32]:
         for start in range(0, len(values), n_rows):

@@ -146,7 +146,7 @@ def row_checksums(values: Float32) -> str:
     return "".join(f"{crc32c.crc32c(as_bytes(row)):08x}" for row in values)
 
 
-def write_chunk(folder: Path, grid: Grid, index: int, values: Float32) -> ChunkFacts:
+def write_chunk(folder: Path, grid: Grid, index: int, *, values: Float32) -> ChunkFacts:
     """Write one new chunk file (not yet flushed to the disk); hashes are taken in passing.
 
     Parameters
@@ -169,7 +169,7 @@ def write_chunk(folder: Path, grid: Grid, index: int, values: Float32) -> ChunkF
 
 
 def read_rows(
-    folder: Path, grid: Grid, start: int, stop: int, out: Float32, facts: Sequence[ChunkFacts] | None = None
+    folder: Path, grid: Grid, *, start: int, stop: int, out: Float32, facts: Sequence[ChunkFacts] | None = None
 ) -> None:
     """Rows [start, stop), straight from the files. Sizes are always checked.
 
@@ -195,7 +195,7 @@ def read_rows(
         _read_chunk(folder / grid.key(index), grid, (low - first) * row_bytes, part=part, expected=expected)
 
 
-def announce_rows(folder: Path, grid: Grid, start: int, stop: int) -> None:
+def announce_rows(folder: Path, grid: Grid, *, start: int, stop: int) -> None:
     """Tell the system that rows [start, stop) are read soon, so that the disk works meanwhile. Reads and checks
     nothing; a system without this call, and a missing file, are passed over.
 

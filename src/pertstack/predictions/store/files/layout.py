@@ -128,7 +128,7 @@ def block_folder(root: Path, block: Block) -> Path:
     return root / "blocks" / f"{block.id}.zarr"
 
 
-def array_folder(root: Path, block: Block, model: str, kind: Kind = "layer") -> Path:
+def array_folder(root: Path, block: Block, model: str, *, kind: Kind = "layer") -> Path:
     """Folder of one committed array.
 
     Parameters

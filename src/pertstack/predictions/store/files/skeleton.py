@@ -31,7 +31,7 @@ _OBS_KINDS = {
 BLOCK_ATTRIBUTE = "pertstack_block"
 
 
-def write_skeleton(staged: Path, block: Block, obs: pd.DataFrame, gene_names: Sequence[str]) -> Path:
+def write_skeleton(staged: Path, block: Block, obs: pd.DataFrame, *, gene_names: Sequence[str]) -> Path:
     """Write ``<block>.zarr``, with obs, var and no values; its path.
 
     Parameters

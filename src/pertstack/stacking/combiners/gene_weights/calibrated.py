@@ -72,10 +72,12 @@ class Calibrated(Combiner):
             path, at = ridge_path(sums, np.array([DEFAULT_STRENGTH])), np.zeros(sums.n_genes, dtype=np.int64)
             cautions.append(f"One fold and one cell line only: penalty strength set to {DEFAULT_STRENGTH}, not chosen.")
         weights, intercept = pick(path, at)
-        weights, intercept, more = repair(sums, path, weights, intercept)
+        weights, intercept, more = repair(sums, path, weights, intercept=intercept)
         facts = {"scale_factors": factors.tolist(), "condition": condition_facts(path)}
         cautions += more + _clipped(factors, evidence.models)
-        return linear(self.name, evidence, weights * factors, intercept, facts=facts, cautions=tuple(cautions))
+        return linear(
+            self.name, evidence, weights * factors, intercept=intercept, facts=facts, cautions=tuple(cautions)
+        )
 
 
 def _clipped(factors: Array, models: tuple[str, ...]) -> list[str]:

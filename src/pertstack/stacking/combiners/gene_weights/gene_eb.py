@@ -105,4 +105,4 @@ class GeneEb(Combiner):
             "rounds": found.rounds,
         }
         cautions = () if found.converged else (f"Empirical Bayes had not settled after {found.rounds} rounds.",)
-        return linear(self.name, evidence, found.weights, intercept, facts=facts, cautions=cautions)
+        return linear(self.name, evidence, found.weights, intercept=intercept, facts=facts, cautions=cautions)

@@ -61,7 +61,7 @@ def _fit_per_gene(
         weights, intercept = pick(path, 0)
         strength = DEFAULT_STRENGTH
         cautions.append(f"One fold and one cell line only: penalty strength set to {strength}, not chosen.")
-    weights, intercept, more = repair(sums, path, weights, intercept)
+    weights, intercept, more = repair(sums, path, weights, intercept=intercept)
     facts = {"strength": strength, "choice": choice, "condition": condition_facts(path)}
     return weights, intercept, facts, cautions + more
 
@@ -79,7 +79,7 @@ def fit_per_gene_at(sums: Sums, strength: float) -> Array:
     return pick(path, 0)[0]
 
 
-def repair(sums: Sums, path: RidgePath, weights: Array, intercept: Array) -> tuple[Array, Array, list[str]]:
+def repair(sums: Sums, path: RidgePath, weights: Array, *, intercept: Array) -> tuple[Array, Array, list[str]]:
     """Global weights and no intercept for genes whose own rows cannot say; with a caution that counts them.
 
     Parameters
@@ -134,7 +134,7 @@ class GeneRidge(Combiner):
 
     def fit(self, evidence: Evidence) -> LinearWeights:
         weights, intercept, facts, cautions = _fit_per_gene(evidence, choice=self.choice, shrink=False)
-        return linear(self.name, evidence, weights, intercept, facts=facts, cautions=tuple(cautions))
+        return linear(self.name, evidence, weights, intercept=intercept, facts=facts, cautions=tuple(cautions))
 
 
 @dataclass(frozen=True)
@@ -152,4 +152,4 @@ class GeneShrunken(Combiner):
 
     def fit(self, evidence: Evidence) -> LinearWeights:
         weights, intercept, facts, cautions = _fit_per_gene(evidence, choice=self.choice, shrink=True)
-        return linear(self.name, evidence, weights, intercept, facts=facts, cautions=tuple(cautions))
+        return linear(self.name, evidence, weights, intercept=intercept, facts=facts, cautions=tuple(cautions))

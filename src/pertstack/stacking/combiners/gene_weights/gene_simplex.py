@@ -19,7 +19,7 @@ from pertstack.stacking.sums import Array, Mask, Sums
 PULLS: Array = np.array([0.0, 0.1, 0.3, 1.0, 3.0, 10.0])
 
 
-def gene_simplex_weights(error_grams: Array, available: Mask, common: Array, pull: float) -> Array:
+def gene_simplex_weights(error_grams: Array, available: Mask, common: Array, *, pull: float) -> Array:
     """Per gene ``argmin w'(E_g + pull * c_g E)w`` on the simplex over available models, (n_genes, M), with c_g =
     trace(E_g) / trace(E). Genes without errors or models get the global weights.
 
@@ -87,7 +87,7 @@ class GeneSimplex(Combiner):
 
 
 def _solve(sums: Sums, pull: float) -> Array:
-    return gene_simplex_weights(sums.error_gram(), sums.available, global_error_gram(sums), pull)
+    return gene_simplex_weights(sums.error_gram(), sums.available, global_error_gram(sums), pull=pull)
 
 
 def _choose_pull(evidence: Evidence) -> tuple[float, tuple[str, ...]]:

@@ -19,7 +19,7 @@ DEFAULT_STRENGTH = 0.1  # where there is a single fold and a single cell line, s
 
 
 def global_ridge(
-    sums: Sums, splits: list[tuple[Sums, Sums]], toward: Toward, strengths: Array = STRENGTHS
+    sums: Sums, splits: list[tuple[Sums, Sums]], toward: Toward, *, strengths: Array = STRENGTHS
 ) -> tuple[Array, dict[str, Any], tuple[str, ...]]:
     """Weights (M,), facts and cautions: least squared error over all genes plus ``strength * trace / M * |w - w0|²``.
 

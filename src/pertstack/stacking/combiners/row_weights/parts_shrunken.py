@@ -41,7 +41,7 @@ class WeightsByParts(FittedCombiner):
         rows = self.rows_of(tile)
         weights = np.stack([self.by_level.get(x, self.common) for x in self.levels_of(tile)])
         base = tile.pooled[None, :] if self.reference == "pooled" else tile.control
-        return mix_rows(tile, rows, weights, base, availability(tile, rows))
+        return mix_rows(tile, rows, weights, base=base, there=availability(tile, rows))
 
     def weights(self) -> dict[str, Any]:
         """The common weights as ``mean``, and those of every level."""

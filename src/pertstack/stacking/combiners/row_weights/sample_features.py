@@ -193,7 +193,7 @@ def softmax(score: Array) -> Array:
     return np.asarray(grown / grown.sum(axis=1, keepdims=True))
 
 
-def mix_rows(tile: Tile, rows: list[int], weights: Array, base: Any, there: Any) -> Float32:
+def mix_rows(tile: Tile, rows: list[int], weights: Array, *, base: Any, there: Any) -> Float32:
     """``base + sum_m w_nm (prediction_m - base)``, (n, n_genes); NaN where no model predicts.
 
     Parameters
