@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import UTC, datetime
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import pertstack as ps
 import pertstack.study.steps.calibrate
 import pertstack.study.steps.verdict
 from faults import run_with_fault
-from pertstack._base.errors import CorruptionError, InputError, StackingError
+from pertstack._base.digests import OWN, digest_array, with_own_digest
+from pertstack._base.errors import CorruptionError, InputError, PlanLockedError, StackingError
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.study.manifests import SEALED
 
@@ -305,3 +309,61 @@ def test_a_seal_that_was_interrupted_is_finished_by_the_next_command(stacked_stu
         again.stack(["mean"])
         assert codes(again) == set(), at
         assert [p.name for p in again.folder.path("seals").glob("*next*")] == [], at
+
+
+def test_an_interrupted_look_is_not_finished_with_other_predictions_of_the_test(fitted, tmp_path, monkeypatch):
+    """The scores were on the disk when it stopped. A model comes back with the same development rows, so the same
+    weights, and a better test: that was the same look."""
+    folder = fitted.folder
+    blocks = [b for b in folder.store.blocks() if folder.store.status(b, "ridge") == "committed"]
+    values = {b: np.array(folder.store.read(b, "ridge")) for b in blocks}
+
+    def add_theirs():
+        names = pd.Index([s for b in blocks for s in folder.store.sample_ids(b)], name="sample_id")
+        table = pd.DataFrame(np.concatenate(list(values.values())), index=names, columns=list(folder.gene_names))
+        table.to_csv(tmp_path / "theirs.csv")
+        fitted.add("theirs", tmp_path / "theirs.csv", fitted_on="plan", scale="treated")
+
+    add_theirs()
+    fitted.stack(["mean"])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("pertstack.study.study.seal_verdict", interrupted)
+        fitted.verdict()
+    truth = PredictionStore.open(folder.path("test_truth"))
+    for block in truth.blocks():
+        values[block] = (values[block] + truth.read(block, "treated")) / 2
+    fitted.withdraw("theirs", "a better version of it")
+    add_theirs()
+    study = ps.Study.open(folder.root)
+    key = json.loads((folder.results / "weights.json").read_text())["key"]
+    study.stack(["mean"])
+    assert json.loads((folder.results / "weights.json").read_text())["key"] == key
+    with pytest.raises(PlanLockedError, match="opened 1 time"):
+        study.verdict()
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_weights_of_sums_that_were_edited_with_their_digests_are_found(fitted):
+    """The cache of sums is not sealed; weights learned again from the same cache agree with it."""
+    fitted.reduce()
+    for part in sorted(fitted.folder.path("reduced").glob("*/part.json")):
+        facts = json.loads(part.read_text())
+        scatter = np.load(part.parent / "gene_scatter.npy")
+        scatter[:, 0, 1] = scatter[:, 1, 0] = scatter[:, 1, 1] = scatter[:, 0, 0]  # the first model is the truth
+        np.save(part.parent / "gene_scatter.npy", scatter)
+        facts["arrays"]["gene_scatter"] = digest_array(scatter)
+        facts.pop(OWN)
+        part.write_text(json.dumps(with_own_digest(facts)))
+    fitted.stack(["simplex"])
+    assert "weights_not_learned" in codes(fitted, deep=True)
+
+
+def test_a_clock_that_was_set_back_is_named(judged):
+    """Lines of the ledger are dated by the machine."""
+    folder = judged.folder
+    folder.ledger.append("model_withdrawn", time=datetime(2020, 1, 1, tzinfo=UTC), model="x", reason="y", blocks=0)
+    (found,) = (f for f in ps.Study.open(folder.root).audit() if f.code == "ledger_times")
+    assert found.severity == "warning" and "2020-01-01" in found.message

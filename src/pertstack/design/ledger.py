@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from pertstack._base.findings import Finding
 
 START = "0" * 64
 LOOK, TORN = "look", "torn_line"
+SKEW = timedelta(minutes=10)
+"""By how much the clocks of two machines that share a study may differ."""
 _FIELDS = ("index", "time", "who", "kind", "facts", "previous", "digest")
 
 
@@ -219,6 +221,7 @@ class Ledger:
                     numbers={"line": len(lines) + 1, "bytes": len(torn)},
                 )
             )
+        findings += _times(path, [e for e in map(_parse, lines) if e is not None])
         known = {START, *(e.digest for e in map(_parse, lines) if e is not None)}
         for head in sorted(set(heads) - known):
             findings.append(
@@ -305,6 +308,27 @@ def _check(path: Path, lines: list[bytes]) -> list[Finding]:
             )
         previous, index = entry.digest, entry.index + 1
     return findings
+
+
+def _times(path: Path, entries: list[Entry]) -> list[Finding]:
+    """One finding when lines are dated before the line above them: a clock that was set back, or another machine's."""
+    found = [(e, at) for e, at in zip(entries[1:], entries, strict=False) if _moment(e) < _moment(at) - SKEW]
+    if not found:
+        return []
+    entry, before = found[0]
+    text = f"{path} line {entry.index + 1} ({entry.kind}) is dated {entry.time}, and the line before it {before.time}: "
+    text += "a clock was set back, or two machines differ. Lines are in the order in which they were written; their "
+    text += "dates are what the machine said."
+    labels = tuple(f"line {e.index + 1}" for e, _ in found)
+    return [Finding("warning", "ledger_times", text, count=len(found), examples=labels[:10], where=str(path))]
+
+
+def _moment(entry: Entry) -> datetime:
+    try:
+        found = datetime.fromisoformat(entry.time)
+    except ValueError:
+        return datetime.max.replace(tzinfo=UTC)
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def _unreadable(path: Path, number: int, line: bytes, following: bytes) -> Finding:

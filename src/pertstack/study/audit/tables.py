@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,8 @@ def stale_results(folder: StudyFolder) -> list[Finding]:
 
 
 def weights_as_learned(folder: StudyFolder) -> Iterator[Finding]:
-    """Every combiner learned again from the stored sums against what ``weights.npz`` holds, to one part in a million.
+    """Every combiner learned again from the predictions, summed anew, against what ``weights.npz`` holds, to one part
+    in a million.
 
     Bits may differ on another machine; weights that were edited together with their seal differ by more.
     """
@@ -57,13 +59,17 @@ def weights_as_learned(folder: StudyFolder) -> Iterator[Finding]:
         return
     with np.load(path, allow_pickle=False) as file:
         kept = dict(file)
-    for name, fit in learn_again(folder, stored, list(stored.combiners), workers=1, memory="1 GB").items():
-        for key, value in fit.arrays().items():
+    with TemporaryDirectory(prefix="pertstack-sums-") as sums:
+        again = learn_again(folder, stored, list(stored.combiners), workers=1, memory="1 GB", sums=Path(sums))
+        fits = {name: fit.arrays() for name, fit in again.items()}
+    for name, arrays in fits.items():
+        for key, value in arrays.items():
             there = kept.get(f"{name}/{key}")
             if there is None or there.shape != value.shape or not np.allclose(there, value, rtol=1e-6, atol=1e-9):
                 text = (
                     f"{path}: {key} of combiner {name!r} is not what it learns from the stored predictions. The file "
-                    f"was edited, or pertstack changed since. Run `pertstack stack {folder.root}` again."
+                    f"or the sums it was learned from were edited, or pertstack changed since. Delete "
+                    f"{folder.path('reduced')} and run `pertstack stack {folder.root}` again."
                 )
                 yield Finding("error", "weights_not_learned", text, where=str(path))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -136,7 +137,13 @@ def _loaded(folder: StudyFolder) -> dict[str, FittedCombiner]:
 
 
 def learn_again(
-    folder: StudyFolder, stored: Stored, names: Sequence[str], *, workers: int, memory: str
+    folder: StudyFolder,
+    stored: Stored,
+    names: Sequence[str],
+    *,
+    workers: int,
+    memory: str,
+    sums: Path | None = None,
 ) -> dict[str, FittedCombiner]:
     """Combiners learned from the stored sums as the stack step did it.
 
@@ -144,9 +151,10 @@ def learn_again(
     ----------
     folder, stored, workers, memory : as in ``development_rows``.
     names : of combiners that the stack step fitted.
+    sums : an empty folder in which they are summed anew; None for the study's.
     """
-    evidence = development_rows(folder, stored, workers=workers, memory=memory).evidence
-    return {name: make_combiner(name, **stored.combiners[name].get("params", {})).fit(evidence) for name in names}
+    rows = replace(development_rows(folder, stored, workers=workers, memory=memory), sums=sums)
+    return {n: make_combiner(n, **stored.combiners[n].get("params", {})).fit(rows.evidence) for n in names}
 
 
 def kinds_of(stored: Stored) -> dict[str, Kind]:

@@ -44,6 +44,7 @@ class DevelopmentRows:
     workers: int = 1
     memory: str = "1 GB"
     cluster: Cluster | None = None
+    sums: Path | None = None  # where they are kept; None for the study's folder
 
     @cached_property
     def source(self) -> StoreSource:
@@ -145,7 +146,7 @@ class DevelopmentRows:
                 self.folder.references,
                 memory=tile_memory(self.memory, len(source.gene_names), len(source.models)),
                 workers=self.workers,
-                cache=self.folder.path("reduced"),
+                cache=self.sums or self.folder.path("reduced"),
                 on_block=lambda _: bar.advance(task),
             )
 

@@ -97,8 +97,13 @@ def judge_study(
 
 
 def _intent(folder: StudyFolder, stored: Stored) -> dict[str, Any]:
-    """What a look is about to judge: by its digest an interrupted look is known again."""
+    """What a look is about to judge: by its digest an interrupted look is known again. ``predictions``: of the test, of
+    which the key of the stack step knows nothing."""
+    store = folder.store
+    asked = [(b, m) for b in store.blocks("test") for m in stored.models]
+    predicted = [[b.id, m, None if (r := store.find(b, m)) is None else r.digest] for b, m in asked]
     return {
+        "predictions": digest_json(predicted),
         "key": stored.key,
         "plan_digest": folder.plan.digest,
         "analysis_plan_digest": folder.analysis_plan.digest,
