@@ -19,10 +19,10 @@ from pertstack._base.files import storage_error
 from pertstack._base.machine.progress import show_progress
 from pertstack._base.version import __version__
 
-from pertstack.cli import making, steps, answers, evaluate  # isort: skip
+from pertstack.cli import making, fitting, steps, answers, evaluate  # isort: skip
 from pertstack.cli.terminal import USAGE_ERROR, app, say
 
-COMMANDS = (making, steps, answers, evaluate)
+COMMANDS = (making, fitting, steps, answers, evaluate)
 """The files of commands, imported in the order in which ``--help`` lists them."""
 
 __all__ = ["COMMANDS", "app", "main"]

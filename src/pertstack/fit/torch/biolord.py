@@ -23,7 +23,7 @@ from pertstack.fit.torch.common.batches import Batch, Index, Table
 from pertstack.fit.torch.common.framework import Tensor, nn, torch
 from pertstack.fit.torch.common.inputs import Encoder
 from pertstack.fit.torch.common.model import PREDICT_ROWS, TorchModel
-from pertstack.fit.torch.common.network import Network, Sizes, autocast
+from pertstack.fit.torch.common.network import Network, Optimisers, Sizes, autocast
 from pertstack.fit.torch.common.settings import BiolordSettings
 
 LOG_VARIANCE = (-6.0, 6.0)
@@ -160,7 +160,7 @@ class Biolord(TorchModel):
     def build(self, sizes: Sizes, rows: FitRows, encoder: Encoder) -> Network:
         return BiolordNetwork(sizes, self.settings, rows.n_samples)
 
-    def optimisers(self, net: Network) -> Sequence[torch.optim.Optimizer]:
+    def optimisers(self, net: Network) -> Optimisers:
         """Adam with a rate and decay each for codes, attributes and decoder; ``cell_group`` places the cell lines."""
         assert isinstance(net, BiolordNetwork)
         s, cell = self.settings, list(net.cell.parameters())

@@ -22,7 +22,7 @@ from pertstack.fit.torch.common.framework import Tensor, nn, torch
 from pertstack.fit.torch.common.inputs import Encoder
 from pertstack.fit.torch.common.layers import mlp
 from pertstack.fit.torch.common.model import TorchModel
-from pertstack.fit.torch.common.network import Network, Sizes, autocast, update
+from pertstack.fit.torch.common.network import Network, Optimisers, Sizes, autocast, update
 from pertstack.fit.torch.common.settings import ChemCPASettings
 
 VARIANCE = (1e-3, 1e2)
@@ -146,7 +146,7 @@ class ChemCPA(TorchModel):
         cell = adversary_classes([str(c) for c in rows.cell_line], 1) - 1
         return ChemCPANetwork(sizes, self.settings, drug, cell)
 
-    def optimisers(self, net: Network) -> Sequence[torch.optim.Optimizer]:
+    def optimisers(self, net: Network) -> Optimisers:
         assert isinstance(net, ChemCPANetwork)
         s = self.settings
         return [
@@ -155,13 +155,7 @@ class ChemCPA(TorchModel):
         ]
 
     def step(
-        self,
-        net: Network,
-        optimisers: Sequence[torch.optim.Optimizer],
-        batch: Batch,
-        *,
-        step: int,
-        device: torch.device,
+        self, net: Network, optimisers: Optimisers, batch: Batch, *, step: int, device: torch.device
     ) -> dict[str, Tensor]:
         """Every third step trains the adversaries, the others the autoencoder."""
         assert isinstance(net, ChemCPANetwork)

@@ -7,7 +7,7 @@ encoding, inner validation, batches and devices are settled here, so that no mod
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -24,7 +24,7 @@ from pertstack.fit.torch.common.checkpoint import Identity, fit_identity
 from pertstack.fit.torch.common.framework import Tensor, torch
 from pertstack.fit.torch.common.inputs import Encoder, refuse_not_finite
 from pertstack.fit.torch.common.make_settings import make_settings
-from pertstack.fit.torch.common.network import Network, Sizes, autocast, hide, update
+from pertstack.fit.torch.common.network import Network, Optimisers, Sizes, autocast, hide, update
 from pertstack.fit.torch.common.settings import SETTINGS, Settings
 from pertstack.fit.torch.common.trainer import Curve, Job, explained, pick_device, torch_session, train
 
@@ -83,19 +83,13 @@ class TorchModel:
         """
         raise TypeError(f"{self.name} does not say how it is built")
 
-    def optimisers(self, net: Network) -> Sequence[torch.optim.Optimizer]:
+    def optimisers(self, net: Network) -> Optimisers:
         """Adam on everything, unless a model needs several."""
         s = self.settings
         return [torch.optim.Adam(net.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)]
 
     def step(
-        self,
-        net: Network,
-        optimisers: Sequence[torch.optim.Optimizer],
-        batch: Batch,
-        *,
-        step: int,
-        device: torch.device,
+        self, net: Network, optimisers: Optimisers, batch: Batch, *, step: int, device: torch.device
     ) -> dict[str, Tensor]:
         """One update; its losses by name.
 

@@ -13,6 +13,8 @@ from pertstack.fit.torch.common.batches import Batch
 from pertstack.fit.torch.common.framework import Tensor, nn, torch
 from pertstack.fit.torch.common.settings import Settings
 
+Optimisers = Sequence[torch.optim.Optimizer]
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -55,7 +57,7 @@ def autocast(device: torch.device, settings: Settings) -> torch.autocast:
     return torch.autocast(device_type=device.type, dtype=torch.bfloat16, enabled=wanted)
 
 
-def update(parameters: Any, optimisers: Sequence[torch.optim.Optimizer], loss: Tensor, *, clip: float) -> None:
+def update(parameters: Any, optimisers: Optimisers, loss: Tensor, *, clip: float) -> None:
     """Backward, clip the gradient norm, step.
 
     Parameters

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from pertstack._base.machine.progress import track
 from pertstack.fit.torch.common.batches import Batch, Index
 from pertstack.fit.torch.common.checkpoint import Identity, read_checkpoint, write_checkpoint
 from pertstack.fit.torch.common.framework import Tensor, nn, torch
+from pertstack.fit.torch.common.network import Optimisers
 from pertstack.fit.torch.common.settings import Settings
 
 Curve = list[dict[str, float]]
@@ -100,7 +101,7 @@ class Job:
     settings: Settings
     device: torch.device
     rows: Index  # fit rows without the inner validation rows
-    optimisers: Sequence[torch.optim.Optimizer]
+    optimisers: Optimisers
     make_batch: Callable[[Index, torch.Generator], Batch]
     step: Callable[[Batch, int, torch.Generator], dict[str, Tensor]]  # one update; named losses, "loss" among them
     validate: Callable[[], float] | None  # lower is better; None = no early stopping
