@@ -46,6 +46,14 @@ def _fill(rate: Any, seed: int, n: int, indptr: Any, indices: Any, data: Any) ->
     return at
 
 
+def _cycled(rate: Any, cells: int, ends: Any) -> int:
+    """Entries of that many cells, where the first few are written again and again."""
+    room = len(rate) * min(BATCH, cells)
+    _fill(rate, 1, min(BATCH, cells), ends, np.empty(room, np.int32), np.empty(room, np.float32))
+    whole, rest = divmod(cells, BATCH)
+    return int(whole * ends[BATCH] + ends[rest]) if whole else int(ends[cells])
+
+
 def make(path: Path, *, cells: int, genes: int, per_cell: int, by: str, compression: str | None) -> None:
     """A file of counts: 300 targets and controls in three batches, cells in random order."""
     rng = np.random.default_rng(0)
@@ -62,8 +70,13 @@ def make(path: Path, *, cells: int, genes: int, per_cell: int, by: str, compress
     obs["batch"] = pd.Categorical(batches[rng.integers(0, 3, cells)])
     shell = anndata.AnnData(obs=obs, var=pd.DataFrame(index=names))
     shell.write_h5ad(path)
-    options: dict[str, Any] = {"chunks": (250_000,), "maxshape": (None,)}
-    if compression:
+    packed = compression is not None or by == "csc"  # otherwise in one piece, as anndata writes it
+    options: dict[str, Any] = {"chunks": (250_000,), "maxshape": (None,)} if packed else {}
+    if compression in ("zstd", "lz4"):
+        import hdf5plugin
+
+        options |= {"compression": hdf5plugin.Zstd() if compression == "zstd" else hdf5plugin.LZ4()}
+    elif compression:
         options |= {"compression": compression, "shuffle": True} | (
             {"compression_opts": 1} if compression == "gzip" else {}
         )
@@ -73,8 +86,10 @@ def make(path: Path, *, cells: int, genes: int, per_cell: int, by: str, compress
         x = file.create_group("X")
         shape = np.array([cells, genes])
         x.attrs.update({"encoding-type": f"{by}_matrix", "encoding-version": "0.1.0", "shape": shape})
-        data = x.create_dataset("data", (0,), "f4", **options)
-        indices = x.create_dataset("indices", (0,), "i4", **options)
+        first = np.zeros(BATCH + 1, dtype=np.int64)
+        n_entries = 0 if packed else _cycled(rate, cells, first)
+        data = x.create_dataset("data", (n_entries,), "f4", **options)
+        indices = x.create_dataset("indices", (n_entries,), "i4", **options)
         lines, across = (cells, genes) if by == "csr" else (genes, cells)
         if by == "csc":  # the same rates, column by column
             per = rate
@@ -86,7 +101,6 @@ def make(path: Path, *, cells: int, genes: int, per_cell: int, by: str, compress
             indptr = np.zeros(n + 1, dtype=np.int64)
             if by == "csr":
                 if start == 0:
-                    first = np.zeros(n + 1, dtype=np.int64)
                     _fill(rate, 1, n, first, room_i, room_d)
                 indptr, k = first[: n + 1], int(first[n])
             else:
@@ -98,7 +112,8 @@ def make(path: Path, *, cells: int, genes: int, per_cell: int, by: str, compress
                     indptr[c + 1] = k
             at = int(ends[start])
             for array, values in ((indices, room_i), (data, room_d)):
-                array.resize((at + k,))
+                if packed:
+                    array.resize((at + k,))
                 array[at : at + k] = values[:k]
             ends[start + 1 : start + n + 1] = at + indptr[1:]
         x.create_dataset("indptr", data=ends)
@@ -171,7 +186,7 @@ def main() -> None:
     parser.add_argument("--genes", type=int, default=18_533)
     parser.add_argument("--per-cell", type=int, default=1950)
     parser.add_argument("--by", choices=("csr", "csc"), default="csr")
-    parser.add_argument("--compression", choices=("gzip", "lzf"))
+    parser.add_argument("--compression", choices=("gzip", "lzf", "zstd", "lz4"))
     said = parser.parse_args()
     if said.what == "make":
         make(

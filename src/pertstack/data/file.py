@@ -113,17 +113,16 @@ class DataFile:
         """The preprocessing card; the first use reads the whole file once, in chunks."""
         return self.examination.card
 
-    def chunks(self, rows: int = 512) -> Iterator[Chunk]:
-        """The file from front to end, ``rows`` samples at a time."""
+    def chunks(self, rows: int = 512, *, halves: bool = False) -> Iterator[Chunk]:
+        """The file from front to end, ``rows`` samples at a time; with the halves of each sample's cells, if asked."""
         for start in range(0, self.n_samples, rows):
             stop = min(start + rows, self.n_samples)
             with damage_named(self.path):
                 effect = None if self.effect is None else self.effect.rows(start, stop)
-                halves = None
-                if self.halves is not None:
-                    halves = self.halves[0].rows(start, stop), self.halves[1].rows(start, stop)
+                parts = self.halves if halves else None
+                found = None if parts is None else (parts[0].rows(start, stop), parts[1].rows(start, stop))
                 control, treated = self.control.rows(start, stop), self.treated.rows(start, stop)
-            yield Chunk(start, stop, control, treated=treated, effect=effect, halves=halves)
+            yield Chunk(start, stop, control, treated=treated, effect=effect, halves=found)
 
     def read(self, rows: Sequence[int] | Positions | slice) -> tuple[Float32, Float32]:
         """(control, treated) of chosen rows, each (n, n_genes) float32, in the order asked for.

@@ -105,7 +105,7 @@ def _pour(file: DataFile, block_of: np.ndarray, layouts: Sequence[_Layout]) -> l
     """
     marks: list[bytes] = []
     rows = rows_per_tile(file.n_genes, 10, POUR_BYTES)  # up to five layers, and the part of them that a block takes
-    for chunk in track(file.chunks(rows), "laying out blocks", total=-(-file.n_samples // rows)):
+    for chunk in track(file.chunks(rows, halves=True), "laying out blocks", total=-(-file.n_samples // rows)):
         ids, at = file.sample_ids[chunk.start : chunk.stop], block_of[chunk.start : chunk.stop]
         values = {"control": chunk.control, "treated": chunk.treated}
         if chunk.effect is not None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from pertstack._base.errors import InputError
-from pertstack.data.cells import GroupSums, Rows, kept, reading, recognise
+from pertstack.data.cells import GroupSums, Rows, held, kept, reading, recognise
 from pertstack.data.cells.sums import BadCell, add_totals
 from pertstack.data.readers.open import open_data
 from references import cell_worlds as worlds
@@ -84,6 +84,7 @@ def often(monkeypatch, tmp_path):
     monkeypatch.setattr(kept, "EVERY", 0.0)
     monkeypatch.setattr(kept, "SHARE", np.inf)
     monkeypatch.setattr(reading, "ENTRIES", 600)
+    monkeypatch.setattr(held, "HELD", 1)
     return tmp_path
 
 
@@ -96,8 +97,8 @@ def screen(folder, form, *, log=False):
 def adding(monkeypatch, stop=None):
     """Counts the blocks that are added; kills the run at one of them."""
     seen = []
-    for name in ("add", "add_columns"):
-        original = getattr(GroupSums, name)
+    for of, name in ((held.HeldCells, "add"), (GroupSums, "add_columns")):
+        original = getattr(of, name)
 
         def counted(self, *args, original=original, **options):
             seen.append(1)
@@ -105,7 +106,7 @@ def adding(monkeypatch, stop=None):
                 raise Killed
             return original(self, *args, **options)
 
-        monkeypatch.setattr(GroupSums, name, counted)
+        monkeypatch.setattr(of, name, counted)
     return seen
 
 

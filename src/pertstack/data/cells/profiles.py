@@ -13,6 +13,9 @@ from pertstack.data.choices import Normalise
 from pertstack.data.readers.matrices import Float32
 
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
+KEPT = 5 * 10**7
+"""Values of profiles that are kept once they are made (200 MB)."""
+AT_ONCE = 64
 PER: dict[str, float] = {"cp10k": 1e4, "5e4": 5e4}
 
 
@@ -45,6 +48,19 @@ class Profiles:
 
     def rows(self, start: int, stop: int) -> Float32:
         """Rows start..stop, float32."""
+        if self.part == "all" and len(self.at) * self.source.n_genes <= KEPT:
+            return self._kept[start:stop].copy()
+        return self._made(start, stop)
+
+    @cached_property
+    def _kept(self) -> Float32:
+        """All rows, where they are few: a study reads them several times."""
+        out = np.empty(self.shape, dtype=np.float32)
+        for start in range(0, len(out), AT_ONCE):
+            out[start : start + AT_ONCE] = self._made(start, start + AT_ONCE)
+        return out
+
+    def _made(self, start: int, stop: int) -> Float32:
         groups = self.at[start:stop]
         values, n, depth = self._of_part(groups)
         return profile(values, n, depth, normalise=self.normalise).astype(np.float32)
@@ -52,14 +68,13 @@ class Profiles:
     def _of_part(self, groups: Int64) -> tuple[Int64, Int64, Int64]:
         """Sums, cells and depths (n, ...) of all cells or of a half."""
         s = self.source.sums
-        taken = s.take(groups)
-        whole = taken[..., SUM], s.n_cells[groups], s.depth[groups, 0]
-        first = taken[..., HALF], s.n_half[groups], s.depth[groups, 2]
         if self.part == "all":
-            return whole
+            return s.values[groups, :, SUM], s.n_cells[groups], s.depth[groups, 0]
+        first = s.values[groups, :, HALF], s.n_half[groups], s.depth[groups, 2]
         if self.part == "first":
             return first
-        return whole[0] - first[0], whole[1] - first[1], whole[2] - first[2]
+        rest = s.values[groups, :, SUM] - first[0]
+        return rest, s.n_cells[groups] - first[1], s.depth[groups, 0] - first[2]
 
     @property
     def halves(self) -> tuple[Profiles, Profiles] | None:

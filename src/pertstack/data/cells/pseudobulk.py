@@ -88,7 +88,7 @@ class Served:
         sums = self.source.sums
         out = np.empty((len(self.pools), sums.n_genes), dtype=np.float32)
         for i, pool in enumerate(self.pools):
-            total = sums.take(pool)[..., SUM].sum(axis=0, keepdims=True)
+            total = sums.values[pool, :, SUM].sum(axis=0, keepdims=True)
             n, depth = sums.n_cells[pool].sum(keepdims=True), sums.depth[pool, 0].sum(keepdims=True)
             out[i] = profile(total, n, depth, normalise=self.source.normalise)[0]
         return out

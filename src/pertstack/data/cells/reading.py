@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import FileIO
 from typing import Any
 
 import numpy as np
@@ -80,24 +81,81 @@ def _dense(matrix: RowSource, entries: int, first: int) -> Iterator[Block]:
 
 
 def _sparse(stored: Any, matrix: RowSource, *, entries: int, first: int) -> Iterator[Block]:
-    """Whole rows of a matrix stored by rows, whole columns of one stored by columns."""
-    n = matrix.shape[0 if stored.format == "csr" else 1]
-    group = stored.group
+    """Whole rows of a matrix stored by rows, whole columns of one stored by columns. A block lasts until the one after
+    the next is read."""
+    n, group = matrix.shape[0 if stored.format == "csr" else 1], stored.group
     data, indices = group["data"], group["indices"]
     n_stored = min(int(data.shape[0]), int(indices.shape[0]))
-    at = first
-    while at < n:
-        ends: Int64 = np.asarray(group["indptr"][at : min(n, at + 1_000_000) + 1], dtype=np.int64)
-        if len(ends) < 2 or (np.diff(ends) < 0).any() or ends[0] < 0 or ends[-1] > n_stored:
-            raise InputError(
-                f"{getattr(matrix, 'path', 'The file')} is damaged: the ends of its rows do not fit its {n_stored:,} "
-                f"stored values. Copy the file again."
-            )
-        row = 0
-        while row < len(ends) - 1:
-            stop = max(row + 1, int(np.searchsorted(ends, ends[row] + entries, side="right")) - 1)
-            low, high = int(ends[row]), int(ends[stop])
-            part = Rows(ends[row : stop + 1] - low, np.asarray(indices[low:high]), np.asarray(data[low:high]))
-            yield Block(at + row, at + stop, part)
-            row = stop
-        at += len(ends) - 1
+    with _Pieces(data) as values, _Pieces(indices) as places:
+        entries = entries // 4 if values.straight and places.straight else entries
+        at = first
+        while at < n:
+            ends: Int64 = np.asarray(group["indptr"][at : min(n, at + 1_000_000) + 1], dtype=np.int64)
+            if len(ends) < 2 or (np.diff(ends) < 0).any() or ends[0] < 0 or ends[-1] > n_stored:
+                raise InputError(
+                    f"{getattr(matrix, 'path', 'The file')} is damaged: the ends of its rows do not fit its "
+                    f"{n_stored:,} stored values. Copy the file again."
+                )
+            row = 0
+            while row < len(ends) - 1:
+                stop = max(row + 1, int(np.searchsorted(ends, ends[row] + entries, side="right")) - 1)
+                low, high = int(ends[row]), int(ends[stop])
+                part = Rows(ends[row : stop + 1] - low, places.read(low, high), values.read(low, high))
+                yield Block(at + row, at + stop, part)
+                row = stop
+            at += len(ends) - 1
+
+
+class _Pieces:
+    """A stored array, read piece by piece into two places in turn: fresh memory costs as much as reading does.
+
+    An HDF5 array that lies in its file in one piece, as it would in memory, is read past the library (``straight``).
+    """
+
+    def __init__(self, stored: Any) -> None:
+        self.stored, self.rooms = stored, [np.empty(0, stored.dtype), np.empty(0, stored.dtype)]
+        self.begin = _place(stored)
+        self.file = None if self.begin is None else FileIO(stored.file.filename)
+
+    @property
+    def straight(self) -> bool:
+        return self.file is not None
+
+    def read(self, low: int, high: int) -> np.ndarray[Any, Any]:
+        """Values low..high."""
+        if not hasattr(self.stored, "read_direct") or self.stored.dtype.kind not in "iuf":
+            return np.asarray(self.stored[low:high])
+        self.rooms.reverse()
+        if len(self.rooms[0]) < high - low:
+            self.rooms[0] = np.empty((high - low) * 9 // 8, self.stored.dtype)
+        out = self.rooms[0][: high - low]
+        if self.file is None and len(out):
+            self.stored.read_direct(out, np.s_[low:high])
+        elif self.file is not None and self.begin is not None:
+            self.file.seek(self.begin + low * out.itemsize)
+            left = out.view(np.uint8).data
+            while len(left):
+                n = self.file.readinto(left)
+                if not n:
+                    raise InputError(f"{self.file.name} is cut short. Copy the file again.")
+                left = left[n:]
+        return out
+
+    def __enter__(self) -> _Pieces:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.file is not None:
+            self.file.close()
+
+
+def _place(stored: Any) -> int | None:
+    """The byte of its file where an HDF5 array begins that lies there in one piece, as in memory; None for others."""
+    if not hasattr(stored, "read_direct") or stored.chunks is not None or stored.is_virtual or stored.external:
+        return None
+    from h5py import h5t
+
+    alike = stored.dtype.isnative and h5t.py_create(stored.dtype) == stored.id.get_type()
+    plain = alike and stored.file.driver == "sec2" and not stored.file.userblock_size
+    found = stored.id.get_offset() if plain else None
+    return None if found is None else int(found)

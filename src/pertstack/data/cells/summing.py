@@ -12,6 +12,7 @@ from pertstack._base.errors import InputError
 from pertstack._base.machine.progress import remark, track
 from pertstack.data.cells.choice import Kind
 from pertstack.data.cells.groups import Groups, Mask
+from pertstack.data.cells.held import HeldCells
 from pertstack.data.cells.kept import KeptSums
 from pertstack.data.cells.reading import blocks, columns, n_blocks, sparse_of
 from pertstack.data.cells.sums import BadCell, GroupSums, Int64, Rows, Space, add_totals
@@ -75,15 +76,18 @@ def _as_stored(matrix: RowSource, groups: Groups) -> tuple[RowSource, Int64, Mas
 def _sum_rows(
     matrix: RowSource, sums: GroupSums, kind: Kind, *, group: Int64, half: Mask, first: int, kept: KeptSums
 ) -> None:
-    counting = kind in ("counts", "log1p_counts")
+    held = HeldCells(sums, log=kind in ("counts", "log1p_counts"))
     for block in track(blocks(matrix, first=first), "summing cells", n_blocks(matrix)):
-        cells = slice(block.start, block.stop)
+        rows, cells = counted(block.rows, kind), slice(block.start, block.stop)
+        if not held.is_room(rows):
+            held.pour()
+            kept.keep(sums, block.start)
         try:
-            sums.add(counted(block.rows, kind), group[cells], half[cells], log=counting)
+            held.add(rows, group[cells], half[cells])
         except BadCell as bad:
             ends = block.rows.indptr[bad.row : bad.row + 2]
             raise BadCell(block.start + bad.row, block.rows.data[ends[0] : ends[1]]) from None
-        kept.keep(sums, block.stop)
+    held.pour()
 
 
 def _sum_columns(
