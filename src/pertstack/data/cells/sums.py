@@ -416,7 +416,8 @@ def _add_columns(
     log: bool,
     whole: bool,
 ) -> Any:
-    highest = 0.0
+    highest, n_groups = 0.0, len(values)
+    table = np.zeros((n_groups, 1, 4), dtype=np.int64)  # one gene of all groups, close together
     for column in range(len(indptr) - 1):
         before = -1
         for k in range(indptr[column], indptr[column + 1]):
@@ -425,7 +426,8 @@ def _add_columns(
             if indices[k] <= before:
                 return column, 0, 2, highest
             before = indices[k]
-        j = first_gene + column
+        j, apart = first_gene + column, 4 * (indptr[column + 1] - indptr[column]) >= n_groups
+        into = table[:, 0] if apart else values[:, j]
         for k in range(indptr[column], indptr[column + 1]):
             r, x = indices[k], np.float64(data[k])
             g = group[r]
@@ -442,10 +444,13 @@ def _add_columns(
             else:
                 v = np.int64(x)
                 square = v * v
-                values[g, j, 2] += v * np.int64(totals[r])
+                into[g, 2] += v * np.int64(totals[r])
             highest = max(highest, x)
-            values[g, j, 0] += v
-            values[g, j, 1] += square
+            into[g, 0] += v
+            into[g, 1] += square
             if half[r]:
-                values[g, j, 3] += v
+                into[g, 3] += v
+        if apart:
+            values[:, j] += table[:, 0]
+            table[:] = 0
     return 0, 0, 0, highest
