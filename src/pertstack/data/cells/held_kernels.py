@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pertstack._base.compiled import kernel
+from pertstack._base.machine.compiled import kernel
 
 FEW = 4
 """Held cells of a group are added up apart if they have entries for one gene in so many; else entry by entry."""
