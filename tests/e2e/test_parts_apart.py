@@ -13,7 +13,7 @@ from pertstack.design.plan.assign import linked_places, salt_of
 from pertstack.design.plan.folds import FoldPlan
 from pertstack.design.plan.known import ALONE, JOINED, SINGLE, fitted_of, known_levels
 from pertstack.fit.jobs.job import Job
-from pertstack.study.steps.fit import fit_rows
+from pertstack.study.development.fit_rows import fit_rows
 from pertstack.study.study import Study
 
 from .conftest import ok, pertstack

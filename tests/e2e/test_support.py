@@ -16,7 +16,7 @@ from pertstack.design.plan.support import propose_support, support_rows
 from pertstack.fit.jobs.job import Job
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.reduce.scoring.score import score
-from pertstack.study.steps.fit import fit_rows
+from pertstack.study.development.fit_rows import fit_rows
 from pertstack.study.study import Study
 
 from .conftest import ok, pertstack

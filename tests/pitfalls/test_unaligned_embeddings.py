@@ -28,9 +28,10 @@ from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.evidence import Evidence
 from pertstack.stacking.experimental.embedding_ridge import EmbeddingRidge
 from pertstack.stacking.experimental.frames import CommonFrame
+from pertstack.study.development.fit_rows import ANCHORS, StudyAnchors, StudyRows, anchor_ids, fit_rows
 from pertstack.study.development.learned import final_fits, stored_stack
 from pertstack.study.steps import predict as shipping
-from pertstack.study.steps.fit import ANCHORS, StudyAnchors, StudyRows, anchor_ids, cross_fit_study, fit_rows
+from pertstack.study.steps.fit import cross_fit_study
 from references.embedding_world import embeddings_of, knowing_world
 from references.small_world import as_source
 

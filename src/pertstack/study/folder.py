@@ -1,7 +1,7 @@
 """The folder of a study: where each file lies, and how the parts of a study are opened.
 
 Nothing is computed here. What the files mean is written in ``docs/formats.md``; who writes them, in ``init.py``,
-``study/steps/fit.py`` and ``study.py``.
+``study/development/fit_rows.py`` and ``study.py``.
 """
 
 from __future__ import annotations

@@ -15,16 +15,15 @@ from pertstack._base.errors import InputError
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.references import References
 from pertstack.reduce.scoring.mixtures import single
-from pertstack.verdict import coverage
+from pertstack.verdict import residuals as residual_lists
 from pertstack.verdict.coverage import (
-    CrossConformal,
-    SortedResiduals,
     check_coverage,
     collect_residuals,
     coverage_to_json,
     guaranteed_coverage,
     measured_coverage,
 )
+from pertstack.verdict.residuals import CrossConformal, SortedResiduals
 from references.plain_intervals import cv_plus
 
 
@@ -60,13 +59,13 @@ def test_one_centre_gives_the_ends_of_the_same_centre_for_every_fold(seed, sizes
 
 def test_one_centre_is_searched_for_once_a_gene_whatever_the_rows(monkeypatch):
     searched = []
-    search = coverage._upper
+    search = residual_lists._upper
 
     def counted(mu, *rest):
         searched.append(mu.shape[1])
         search(mu, *rest)
 
-    monkeypatch.setattr(coverage, "_upper", counted)
+    monkeypatch.setattr(residual_lists, "_upper", counted)
     conformal = CrossConformal({"A": {0: SortedResiduals.of(np.ones((20, 2), dtype=np.float32))}})
     conformal.intervals("A", np.zeros((500, 2), dtype=np.float32))
     assert sum(searched) <= 2

@@ -1,8 +1,9 @@
 """Groups ``parts``: combinations held out so that no fit has met their parts in another combination.
 
 Combinations share parts, so folds of whole combinations still show a fit one part of what it predicts. A fit then
-leaves out the rows that share a part with what it predicts (``study/steps/fit.py``); ``assign.linked_places`` puts
-combinations that share parts into one fold where it can, so that few rows are lost by that.
+leaves out the rows that share a part with what it predicts (``study/development/fit_rows.py``);
+``assign.linked_places`` puts combinations that share parts into one fold where it can, so that few rows are lost by
+that.
 """
 
 from __future__ import annotations

@@ -19,10 +19,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from pertstack._base.arrays import Float64
-from pertstack._base.machine.compiled import kernel
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.design.metric_names import Metric
@@ -33,9 +31,8 @@ from pertstack.reduce.read_tiles import iter_tiles, ordered_blocks, samples_of
 from pertstack.reduce.references import References
 from pertstack.reduce.scoring.made import mixture_of
 from pertstack.reduce.scoring.mixtures import Mixture, Mixtures
+from pertstack.reduce.scoring.plate_means import PlateMeans, plate_codes
 from pertstack.reduce.tile import Combine, Tile
-
-PLATE = "plate"
 
 
 def two_sided_values(
@@ -80,85 +77,6 @@ def two_sided_values(
     return values
 
 
-def _plate_codes(obs: pd.DataFrame) -> tuple[Any, Any, Any]:
-    """Per row its plate (-1: not known) and its pair of plate and perturbation; per plate its perturbations."""
-    n = len(obs)
-    nothing = np.full(n, -1, dtype=np.int64)
-    if PLATE not in obs or not obs[PLATE].notna().any():
-        return nothing, nothing, np.zeros(0, dtype=np.int64)
-    plate = pd.factorize(obs[PLATE].astype(object), sort=True)[0].astype(np.int64)
-    drug = pd.factorize(obs["perturbation"].astype(object), sort=True)[0].astype(np.int64)
-    pairs = np.where(plate < 0, -1, plate * (drug.max() + 1) + drug)
-    known = np.unique(pairs[pairs >= 0])
-    pair = np.where(pairs < 0, -1, np.searchsorted(known, pairs))
-    return plate, pair, np.bincount(known // (drug.max() + 1), minlength=int(plate.max()) + 1)
-
-
-class _PlateMeans:
-    """Sums of layers by plate, and by plate and perturbation where several rows share them."""
-
-    def __init__(self, plate: Any, pair: Any, n_layers: int, n_genes: int) -> None:
-        n_pairs = int(pair.max(initial=-1)) + 1
-        several = np.flatnonzero(np.bincount(pair[pair >= 0], minlength=n_pairs) > 1)
-        slot = np.full(n_pairs + 1, -1, dtype=np.int64)  # the last: rows without a plate
-        slot[several] = np.arange(len(several))
-        self.plate, self.slot = plate, slot[pair]
-        n_plates = int(plate.max(initial=-1)) + 1
-        self.sums, self.own = np.zeros((n_layers, n_plates, n_genes)), np.zeros((n_layers, len(several), n_genes))
-        self.n, self.n_own = np.zeros((n_layers, n_plates)), np.zeros((n_layers, len(several)))
-
-    def add(self, layer: int, start: int, rows: Float32) -> None:
-        """Rows of the block from ``start`` on; those with NaN or without a plate are passed over."""
-        found = (self.sums[layer], self.own[layer], self.n[layer], self.n_own[layer])
-        add_to_plates(np.ascontiguousarray(rows), self.plate[start:], self.slot[start:], *found)
-
-    def without_own(self, layer: int, start: int, rows: Float32) -> Float32:
-        """Rows minus the mean of the other perturbations on their plate, (n, n_genes); NaN without others."""
-        answer = np.empty(rows.shape, dtype=np.float32)
-        found = (self.sums[layer], self.own[layer], self.n[layer], self.n_own[layer])
-        minus_others(np.ascontiguousarray(rows), self.plate[start:], self.slot[start:], *found, answer)
-        return answer
-
-
-@kernel
-def add_to_plates(rows, plate, slot, sums, own, n, n_own):  # type: ignore[no-untyped-def]
-    """Add rows (n, n_genes) to the sums of their plate and of their slot, where they have one."""
-    n_genes = rows.shape[1]
-    for i in range(rows.shape[0]):
-        row, total = rows[i], 0.0
-        for g in range(n_genes):
-            total += row[g]
-        if plate[i] < 0 or not np.isfinite(total):
-            continue
-        into = sums[plate[i]]
-        for g in range(n_genes):
-            into[g] += row[g]
-        n[plate[i]] += 1
-        if slot[i] >= 0:
-            into = own[slot[i]]
-            for g in range(n_genes):
-                into[g] += row[g]
-            n_own[slot[i]] += 1
-
-
-@kernel
-def minus_others(rows, plate, slot, sums, own, n, n_own, out):  # type: ignore[no-untyped-def]
-    """Rows less the mean of the other perturbations on their plate, into out; NaN where there are none."""
-    n_genes = rows.shape[1]
-    for i in range(rows.shape[0]):
-        row, to = rows[i], out[i]
-        others = -1.0
-        if plate[i] >= 0:
-            others = n[plate[i]] - (n_own[slot[i]] if slot[i] >= 0 else 1.0)
-        if others <= 0:
-            to[:] = np.nan
-            continue
-        all_rows = sums[plate[i]]
-        for g in range(n_genes):
-            mine = own[slot[i], g] if slot[i] >= 0 else np.float64(row[g])
-            to[g] = row[g] - (all_rows[g] - mine) / others
-
-
 def _tiles(
     source: BlockSource, references: References, block: Block, memory: int, *, made: int = 0
 ) -> Iterator[tuple[int, Tile, Float32]]:
@@ -180,14 +98,14 @@ def _scored_by_plate(
     pool: ThreadPoolExecutor | None,
 ) -> Float64:
     """(n_names, n_metrics, n rows of the block): one read for the plate means, one to score."""
-    plate, pair, perturbations = _plate_codes(source.obs(block))
+    plate, pair, perturbations = plate_codes(source.obs(block))
     answer = np.full((len(combines), len(metrics), len(plate)), np.nan)
     enough = (plate >= 0) & (np.append(perturbations, 0)[plate] > LEAST_OTHERS)
     if not enough.any():
         return answer
     layout = _Layout(source, references, combines, block, memory // 4 // (8 * (len(perturbations) + 1)))
     for some in layout.groups:
-        means = _PlateMeans(plate, pair, 1 + layout.n_models + len(some), len(source.gene_names))
+        means = PlateMeans(plate, pair, 1 + layout.n_models + len(some), len(source.gene_names))
         for start, tile, treated in _tiles(source, references, block, memory // 2):
             for layer, found in enumerate((treated, *layout.of_models(tile), *(combines[n](tile) for n in some))):
                 means.add(layer, start, np.asarray(found, dtype=np.float32))

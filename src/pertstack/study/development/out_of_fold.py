@@ -14,9 +14,9 @@ from pertstack.design.metric_names import Metric, parse_metrics
 from pertstack.predictions.sources.some_rows import SomeRows
 from pertstack.reduce.read_tiles import ordered_blocks
 from pertstack.reduce.scoring.made import Combines
+from pertstack.reduce.scoring.plate_means import PLATE
 from pertstack.reduce.scoring.score import score
 from pertstack.reduce.scoring.score_table import ScoreTable
-from pertstack.reduce.scoring.two_sided import PLATE
 from pertstack.study.development.rows import DevelopmentRows, Shared
 
 

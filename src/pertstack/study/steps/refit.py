@@ -24,9 +24,9 @@ from pertstack.fit.jobs.cross_fit import cross_fit
 from pertstack.fit.jobs.job import Job, JobRecord, JobRows
 from pertstack.predictions.sources.embedding import RowEmbeddings
 from pertstack.predictions.sources.training_distance import COLUMN
+from pertstack.study.development.fit_rows import anchor_ids, anchor_rows, fit_rows, raw_cells
 from pertstack.study.folder import StudyFolder
 from pertstack.study.new_rows.new_samples import merged_side, open_new
-from pertstack.study.steps.fit import anchor_ids, anchor_rows, fit_rows, raw_cells
 
 ROWS = 512
 
