@@ -16,6 +16,7 @@ from pertstack.design.plan.groups import apart
 from pertstack.design.plan.known import sharing
 from pertstack.predictions.importers import AddReport, add_predictions
 from pertstack.predictions.importers.cards import read_card
+from pertstack.predictions.importers.fitted import Kin
 from pertstack.predictions.importers.fitted_file import read_fitted_on
 from pertstack.predictions.importers.space import space_of
 from pertstack.predictions.sources.nested_source import has_nested
@@ -101,7 +102,7 @@ def add_model(
         samples=folder.samples,
         columns=mapping,
         space=_space(folder),
-        kin=lambda fit_ids, asked: gone_with(folder, fit_ids, asked),
+        kin=kin_in(folder),
         other_names=folder.other_gene_names,
         genes=None if genes is None else local(genes),
     )
@@ -121,24 +122,24 @@ def add_model(
     return replace(report, findings=findings if without is not None else (*findings, *nesting(folder, name)))
 
 
-def gone_with(folder: StudyFolder, fit_ids: Set[str], asked: Sequence[str]) -> frozenset[str]:
-    """Those of ``asked``, not listed themselves, that a model met through its fit rows: others of their group were
+def kin_in(folder: StudyFolder) -> Kin:
+    """Which rows of a block a model met through its fit rows without their being listed: others of their group were
     among them, or, where parts are kept apart, combinations that share a part. Support teaches every fit.
-
-    Parameters
-    ----------
-    folder : of the study.
-    fit_ids : sample ids the model was fitted on.
-    asked : sample ids it predicts.
     """
-    samples, group = folder.samples, folder.plan.groups
-    fitted = samples.index[samples.index.isin(list(fit_ids)) & (samples["role"] != "support")]
-    rest = samples.loc[[s for s in asked if s not in fit_ids and samples.at[s, "role"] != "support"]]
-    met = group.reindex(rest.index).isin(set(group.reindex(fitted))).to_numpy()
-    if apart(folder.plan.group_by):
-        near = sharing(rest["perturbation"], samples.loc[fitted, "perturbation"])
-        met = met | rest["perturbation"].astype(str).isin(near).to_numpy()
-    return frozenset(map(str, rest.index[met]))
+    samples = folder.samples
+    scored = samples[samples["role"] != "support"]
+    group, names = folder.plan.groups.reindex(scored.index), scored["perturbation"].astype(str)
+    parts_apart = apart(folder.plan.group_by)
+
+    def kin(fit_ids: Set[str], asked: Sequence[str]) -> frozenset[str]:
+        listed = scored.index.isin(list(fit_ids))
+        rest = scored.index.isin(list(asked)) & ~listed
+        met = group.isin(set(group[listed])).to_numpy()
+        if parts_apart:
+            met = met | names.isin(sharing(names[rest].unique(), names[listed].unique())).to_numpy()
+        return frozenset(map(str, scored.index[rest & met]))
+
+    return kin
 
 
 def _parts_on_a_word(folder: StudyFolder, report: AddReport) -> list[Finding]:
