@@ -31,7 +31,7 @@ LIMIT = 120
 ENOUGH = 0.9
 ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "store": (
-        ("predictions/store/*.py",),
+        ("predictions/store/**/*.py",),
         (
             *(f"tests/unit/predictions/test_{n}.py" for n in ("store", "align", "reading", "audit", "some_rows")),
             "tests/unit/predictions/test_faults.py",

@@ -123,7 +123,7 @@ def test_predictions_handed_in_find_their_rows_and_genes_by_name(tmp_path: Path)
         var=pd.DataFrame(index=[genes[j] for j in columns]),
     )
     shuffled.write_h5ad(tmp_path / "shuffled.h5ad")
-    found = read_aligned(tmp_path / "shuffled.h5ad", ids, genes, to=tmp_path / "aligned.npy")
+    found = read_aligned(tmp_path / "shuffled.h5ad", ids, genes, scratch=tmp_path)
     np.testing.assert_array_equal(np.asarray(found), values)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 import signal
+import tempfile
 
 import anndata
 import pytest
@@ -15,6 +17,7 @@ import pertstack.study.steps.init
 from faults import run_with_fault
 from pertstack._base.errors import InputError, StorageError
 from pertstack._base.files import leftovers, whole
+from pertstack._base.machine import scratch
 
 KINDS = {"h5ad": "out.h5ad", "zarr": "out.zarr", "npz": "preds.npz", "cell-eval": "pairs"}
 
@@ -132,3 +135,82 @@ def test_npz_of_several_models_do_not_fall_into_a_folder_that_is_there(judged, t
     (tmp_path / "preds").mkdir()
     with pytest.raises(InputError, match="exists already"):
         judged.export(tmp_path / "preds.npz")
+
+
+# -- predictions of new samples ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def predicting(judged_study, world_file, tmp_path_factory):
+    """A judged study, its sums made, and new samples."""
+    place = tmp_path_factory.mktemp("predicting")
+    data = anndata.read_h5ad(world_file)[judged_study.plan.sample_ids("test")[:5]].copy()
+    data.X = None
+    data.write_h5ad(place / "new.h5ad")
+    return ps.Study.open(shutil.copytree(judged_study.folder.root, place / "study")), place / "new.h5ad"
+
+
+def predicted_with_fault(predicting, place, at: int | None, fault="kill") -> int:
+    """``predict`` with its output, and what it writes on the way, below ``place``."""
+    study, new = predicting
+
+    def step():
+        (place / "scratch").mkdir(exist_ok=True)
+        tempfile.tempdir = str(place / "scratch")
+        ps.Study.open(study.folder.root).predict(new, place / "out" / "p.h5ad", use="mean_treated")
+
+    return run_with_fault(step, place, at=at, fault=fault)
+
+
+def predicted_at(predicting, tmp_path, points, fault) -> None:
+    for at in points:
+        place = tmp_path / f"{fault}{at}"
+        place.mkdir()
+        said = predicted_with_fault(predicting, place, at, fault)
+        out = place / "out"
+        there = sorted(p.name for p in out.iterdir() if p not in leftovers(out)) if out.is_dir() else []
+        if there:  # the fault came after the rename: what is there is whole
+            assert there == ["p.h5ad"] and anndata.read_h5ad(out / "p.h5ad").shape == (5, 40), at
+        else:
+            assert said == (-1 if fault == "kill" else -2), at
+            assert predicted_with_fault(predicting, place, None) > 0, at
+            assert [p.name for p in out.iterdir()] == ["p.h5ad"], at
+        shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("fault", ["kill", "full"])
+def test_predictions_are_there_whole_or_not_at_all(predicting, tmp_path, fault):
+    (tmp_path / "whole").mkdir()
+    n = predicted_with_fault(predicting, tmp_path / "whole", None)
+    assert anndata.read_h5ad(tmp_path / "whole" / "out" / "p.h5ad").shape == (5, 40)
+    predicted_at(predicting, tmp_path, (n // 2 if fault == "full" else n - 4,), fault)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["kill", "full"])
+def test_predictions_survive_a_fault_at_every_call(predicting, tmp_path, fault):
+    (tmp_path / "whole").mkdir()
+    n = predicted_with_fault(predicting, tmp_path / "whole", None)
+    predicted_at(predicting, tmp_path, range(1, n + 1), fault)
+
+
+def test_predictions_are_written_as_h5ad_and_a_name_that_says_otherwise_is_refused(predicting, tmp_path):
+    study, new = predicting
+    for name in ("p.parquet", "p.zarr", "p"):
+        with pytest.raises(InputError, match=r"\.h5ad"):
+            study.predict(new, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_room_for_predictions_is_reserved_before_it_is_written_to(predicting, tmp_path, monkeypatch):
+    """A map of a file with holes ended the process by a signal (bus error) when the disk of TMPDIR was full."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    study, new = predicting
+    monkeypatch.setattr(scratch, "IN_MEMORY", 0)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StorageError, match="disk is full"):
+        study.predict(new, tmp_path / "p.h5ad", use="mean_treated")
+    assert list(tmp_path.iterdir()) == []

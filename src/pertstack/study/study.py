@@ -541,7 +541,7 @@ class Study:
         Parameters
         ----------
         new : data file of the new samples, with controls.
-        out : file to write: .h5ad, .zarr or .parquet.
+        out : the .h5ad to write.
         predictions : ``model=file`` for models that were added to the study.
         workers : processes that fit the base models again.
         use : name of the combiner or base model to use instead of what ships.

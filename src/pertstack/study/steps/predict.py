@@ -20,6 +20,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
+from pertstack._base.machine.scratch import space
 from pertstack.data import DataFile
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
@@ -71,6 +72,8 @@ def predict_new(
         The study was stacked again after its verdict, so what would be shipped has not been judged; or the verdict says
         that nothing should be.
     """
+    if out.suffix != ".h5ad":
+        raise InputError(f"Predictions are written as .h5ad, and {out} says otherwise. Name a file that ends in .h5ad.")
     with folder.taking_away():
         stored = stored_stack(folder)
         name = use or shipped(folder, stored)
@@ -87,15 +90,13 @@ def predict_new(
     with tempfile.TemporaryDirectory(prefix="pertstack-predict-") as scratch:
         place = Path(scratch)
         arrays = {
-            name: read_aligned(path, list(file.obs.index), list(folder.gene_names), to=place / f"given_{i}.npy")
-            for i, (name, path) in enumerate(given.items())
+            name: read_aligned(path, list(file.obs.index), list(folder.gene_names), scratch=place)
+            for name, path in given.items()
         }
         again = [m for m in needed if m not in given]
         arrays |= refit_and_predict(folder, again, file, place=place, workers=workers, reading=reading)
         vectors = new_embeddings(folder, again, file, place=place, reading=reading)
-        combined = _combine(
-            folder, stored.models, fitted, file=file, arrays=arrays, vectors=vectors, to=place / "combined.npy"
-        )
+        combined = _combine(folder, stored.models, fitted, file=file, arrays=arrays, vectors=vectors, scratch=place)
         facts = {
             "ensemble": name,
             "shipped": use is None,
@@ -138,14 +139,14 @@ def _given(pairs: Sequence[str], needed: Sequence[str]) -> dict[str, Path]:
     return given
 
 
-def read_aligned(path: Path, sample_ids: Sequence[str], gene_names: Sequence[str], *, to: Path) -> Float32:
-    """Predictions of a file for exactly these samples and genes, (n_samples, n_genes) float32, memory-mapped.
+def read_aligned(path: Path, sample_ids: Sequence[str], gene_names: Sequence[str], *, scratch: Path) -> Float32:
+    """Predictions of a file for exactly these samples and genes, (n_samples, n_genes) float32.
 
     Parameters
     ----------
     path : of the predictions.
     sample_ids, gene_names : rows and columns of the answer, in this order.
-    to : the .npy file that is written.
+    scratch : folder in which room is made for many.
 
     Raises
     ------
@@ -158,7 +159,7 @@ def read_aligned(path: Path, sample_ids: Sequence[str], gene_names: Sequence[str
     place = np.arange(len(sample_ids))
     if rows is not None:
         place[rows] = np.arange(len(sample_ids))  # row i of the file belongs to sample place[i]
-    out = np.lib.format.open_memmap(to, mode="w+", dtype=np.float32, shape=(len(sample_ids), len(gene_names)))
+    out: Float32 = space((len(sample_ids), len(gene_names)), np.float32, scratch)
     start = 0
     for chunk in file.chunks():
         stop = start + len(chunk.values)
@@ -174,16 +175,16 @@ def _combine(
     file: DataFile,
     arrays: dict[str, Float32],
     vectors: Mapping[str, RowEmbeddings],
-    to: Path,
+    scratch: Path,
 ) -> Float32:
-    """Combine all rows, a few hundred of one cell line at a time, into an array memory-mapped at ``to``.
+    """Combine all rows, a few hundred of one cell line at a time; room for many is made in ``scratch``.
 
     Models without weight are not there, and the combiner does not ask.
     """
     genes = folder.gene_names
     order = file.var.index.get_indexer(pd.Index(genes))
     lines = file.obs["cell_line"].astype(str).to_numpy()
-    out = np.lib.format.open_memmap(to, mode="w+", dtype=np.float32, shape=(file.n_samples, len(genes)))
+    out: Float32 = space((file.n_samples, len(genes)), np.float32, scratch)
     known = np.array([[m in arrays] * len(genes) for m in models])
     references, answered = folder.references, np.zeros(file.n_samples, dtype=bool)
     obs = with_distance(folder, file)
