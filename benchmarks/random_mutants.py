@@ -41,7 +41,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
     ),
     "ledger": (
-        ("design/ledger.py", "design/analysis_plan.py"),
+        ("design/ledger.py", "design/ledger_lines.py", "design/analysis_plan.py"),
         (*(f"tests/unit/{n}.py" for n in ("design/test_ledger", "design/test_analysis_plan", "verdict/test_looks")),),
     ),
     "choice": (

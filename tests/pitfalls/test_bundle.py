@@ -15,7 +15,7 @@ import pytest
 import pertstack as ps
 from pertstack._base.digests import with_own_digest
 from pertstack._base.errors import InputError
-from pertstack.design.ledger import Entry
+from pertstack.design.ledger_lines import Entry
 from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.study.outputs.bundle_archive import archived, with_manifest
 from pertstack.study.outputs.for_the_paper import METHODS, methods_paragraph

@@ -8,65 +8,35 @@ them.
 
 from __future__ import annotations
 
-import getpass
 import hashlib
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pertstack._base.digests import digest_json, own_digest_fits, with_own_digest
+from pertstack._base.digests import own_digest_fits, with_own_digest
 from pertstack._base.errors import CorruptionError, InputError, StackingError
 from pertstack._base.files import fsync_directory, read_json, storage_error, write_json
 from pertstack._base.findings import Finding
+from pertstack.design.ledger_lines import (
+    START,
+    TORN,
+    Entry,
+    check_lines,
+    check_times,
+    end_of,
+    entries_of,
+    line_of,
+    parse_line,
+    split_lines,
+    stamp_of,
+    user_name,
+)
 
-START = "0" * 64
-LOOK, TORN = "look", "torn_line"
-SKEW = timedelta(minutes=10)
-"""By how much the clocks of two machines that share a study may differ."""
-_FIELDS = ("index", "time", "who", "kind", "facts", "previous", "digest")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of the ledger. ``digest`` covers all other fields, ``previous`` is the digest of the entry before."""
-
-    index: int
-    time: str  # ISO 8601, UTC
-    who: str
-    kind: str
-    facts: Mapping[str, Any]
-    previous: str
-    digest: str
-
-    @classmethod
-    def make(cls, index: int, time: str, who: str, *, kind: str, facts: Mapping[str, Any], previous: str) -> Entry:
-        """An entry with its digest.
-
-        Parameters
-        ----------
-        index : from 0.
-        time : UTC, ISO 8601.
-        who : the user.
-        kind : what was done.
-        facts : plain JSON.
-        previous : digest of the entry before.
-        """
-        body = {"index": index, "time": time, "who": who, "kind": kind, "facts": dict(facts), "previous": previous}
-        return cls(index, time, who, kind=kind, facts=dict(facts), previous=previous, digest=digest_json(body))
-
-    def to_json(self) -> dict[str, Any]:
-        return {name: dict(self.facts) if name == "facts" else getattr(self, name) for name in _FIELDS}
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether the fields are the ones the digest was taken of."""
-        again = Entry.make(self.index, self.time, self.who, kind=self.kind, facts=self.facts, previous=self.previous)
-        return again.digest == self.digest
+LOOK = "look"
 
 
 @dataclass(frozen=True)
@@ -113,22 +83,22 @@ class Ledger:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with _locked(path) as fd:
-                lines, torn = _split(path.read_bytes())
+                lines, torn = split_lines(path.read_bytes())
                 entries = self._sound(lines)
-                stamp = _stamp(time)
-                by = _who() if who is None else who
+                stamp = stamp_of(time)
+                by = user_name() if who is None else who
                 addition = b""
-                whole = _parse(torn) if torn else None
-                if whole is not None and whole.is_sound and whole.previous == _head(entries):
+                whole = parse_line(torn) if torn else None
+                if whole is not None and whole.is_sound and whole.previous == end_of(entries):
                     entries.append(whole)  # only its line end was lost
                     addition = b"\n"
                 elif torn:
                     addition = b"\n"
                     note = {"line": len(lines) + 1, "bytes": len(torn), "sha256": hashlib.sha256(torn).hexdigest()}
-                    entries.append(Entry.make(len(entries), stamp, by, kind=TORN, facts=note, previous=_head(entries)))
-                    addition += _line(entries[-1])
-                entry = Entry.make(len(entries), stamp, by, kind=kind, facts=facts, previous=_head(entries))
-                _write(fd, addition + _line(entry))
+                    entries.append(Entry.make(len(entries), stamp, by, kind=TORN, facts=note, previous=end_of(entries)))
+                    addition += line_of(entries[-1])
+                entry = Entry.make(len(entries), stamp, by, kind=kind, facts=facts, previous=end_of(entries))
+                _write(fd, addition + line_of(entry))
                 fsync_directory(path.parent)
                 if self.witness is not None:
                     write_json(self.witness, with_own_digest({"format": 1, "ledger_head": entry.digest}))
@@ -144,8 +114,8 @@ class Ledger:
         CorruptionError
             The chain is broken; names the line.
         """
-        lines, _ = _split(self._bytes())
-        return _entries(Path(self.path), lines)
+        lines, _ = split_lines(self._bytes())
+        return entries_of(Path(self.path), lines)
 
     def require_whole(self) -> None:
         """Refuse to go on with a ledger whose chain or end is broken.
@@ -155,12 +125,12 @@ class Ledger:
         CorruptionError
             A line was changed, or the end that was remembered is gone.
         """
-        lines, _ = _split(self._bytes())
+        lines, _ = split_lines(self._bytes())
         self._sound(lines)
 
     def _sound(self, lines: list[bytes]) -> list[Entry]:
         """Entries of a chain that holds and has the end that was remembered."""
-        entries = list(_entries(Path(self.path), lines))
+        entries = list(entries_of(Path(self.path), lines))
         if self.witness is None:
             return entries
         head = self._remembered()
@@ -196,7 +166,7 @@ class Ledger:
     @property
     def head(self) -> str:
         """Digest of the last entry: kept in results, so that a ledger cut short later is found."""
-        return _head(self.entries())
+        return end_of(self.entries())
 
     def verify(self, heads: Iterable[str] = ()) -> list[Finding]:
         """What is wrong with the ledger: one finding per bad line, none when all is well.
@@ -207,8 +177,8 @@ class Ledger:
             Digests that results say the ledger ended with when they were made; each must be in the chain.
         """
         path = Path(self.path)
-        lines, torn = _split(self._bytes())
-        findings = _check(path, lines)
+        lines, torn = split_lines(self._bytes())
+        findings = check_lines(path, lines)
         if torn:
             findings.append(
                 Finding(
@@ -221,8 +191,8 @@ class Ledger:
                     numbers={"line": len(lines) + 1, "bytes": len(torn)},
                 )
             )
-        findings += _times(path, [e for e in map(_parse, lines) if e is not None])
-        known = {START, *(e.digest for e in map(_parse, lines) if e is not None)}
+        findings += check_times(path, [e for e in map(parse_line, lines) if e is not None])
+        known = {START, *(e.digest for e in map(parse_line, lines) if e is not None)}
         for head in sorted(set(heads) - known):
             findings.append(
                 Finding(
@@ -251,127 +221,6 @@ class Ledger:
     def _bytes(self) -> bytes:
         path = Path(self.path)
         return path.read_bytes() if path.exists() else b""
-
-
-def _entries(path: Path, lines: list[bytes]) -> tuple[Entry, ...]:
-    """The entries of lines that form a chain; the first break is an error."""
-    problems = [f for f in _check(path, lines) if f.severity == "error"]
-    if problems:
-        raise CorruptionError(problems[0].message)
-    return tuple(e for e in map(_parse, lines) if e is not None)
-
-
-def _split(raw: bytes) -> tuple[list[bytes], bytes]:
-    """Whole lines, and what follows the last line end (b"" when nothing does)."""
-    *lines, rest = raw.split(b"\n")
-    return lines, rest
-
-
-def _parse(line: bytes) -> Entry | None:
-    """The entry of a line, or None when it is not one."""
-    try:
-        value = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    if not isinstance(value, dict) or set(value) != set(_FIELDS) or not isinstance(value["facts"], dict):
-        return None
-    texts = [value[name] for name in _FIELDS if name not in ("index", "facts")]
-    if type(value["index"]) is not int or not all(isinstance(t, str) for t in texts):
-        return None
-    return Entry(**value)
-
-
-def _check(path: Path, lines: list[bytes]) -> list[Finding]:
-    """Findings for every line that is no entry, was changed, or does not follow the one before."""
-    findings: list[Finding] = []
-    previous, index = START, 0
-    for number, line in enumerate(lines, start=1):
-        entry = _parse(line)
-        if entry is None:
-            findings.append(_unreadable(path, number, line, lines[number] if number < len(lines) else b""))
-            continue
-        why = ""
-        if not entry.is_sound:
-            why = "was changed after it was written (its digest does not fit)"
-        elif entry.previous != previous or entry.index != index:
-            why = "does not follow the line before (lines were removed, added or reordered)"
-        if why:
-            findings.append(
-                Finding(
-                    "error",
-                    "ledger_tampered",
-                    f"{path} line {number} ({entry.kind} of {entry.time}) {why}. The ledger is the record of looks and "
-                    f"withdrawals, so nothing after this line can be trusted. Restore it from a copy.",
-                    where=f"{path}:{number}",
-                    numbers={"line": number, "index": entry.index},
-                )
-            )
-        previous, index = entry.digest, entry.index + 1
-    return findings
-
-
-def _times(path: Path, entries: list[Entry]) -> list[Finding]:
-    """One finding when lines are dated before the line above them: a clock that was set back, or another machine's."""
-    found = [(e, at) for e, at in zip(entries[1:], entries, strict=False) if _moment(e) < _moment(at) - SKEW]
-    if not found:
-        return []
-    entry, before = found[0]
-    text = f"{path} line {entry.index + 1} ({entry.kind}) is dated {entry.time}, and the line before it {before.time}: "
-    text += "a clock was set back, or two machines differ. Lines are in the order in which they were written; their "
-    text += "dates are what the machine said."
-    labels = tuple(f"line {e.index + 1}" for e, _ in found)
-    return [Finding("warning", "ledger_times", text, count=len(found), examples=labels[:10], where=str(path))]
-
-
-def _moment(entry: Entry) -> datetime:
-    try:
-        found = datetime.fromisoformat(entry.time)
-    except ValueError:
-        return datetime.max.replace(tzinfo=UTC)
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-
-
-def _unreadable(path: Path, number: int, line: bytes, following: bytes) -> Finding:
-    """A line that is no entry: a torn one when the next entry names it with its digest, else damage."""
-    note = _parse(following)
-    facts = note.facts if note is not None and note.kind == TORN else {}
-    if facts.get("sha256") == hashlib.sha256(line).hexdigest() and facts.get("line") == number:
-        message = (
-            f"{path} line {number} was torn by a crash while it was written; the next entry names it. Nothing to do."
-        )
-        return Finding("warning", "ledger_torn_line", message, where=f"{path}:{number}", numbers={"line": number})
-    return Finding(
-        "error",
-        "ledger_unreadable",
-        f"{path} line {number} is not a ledger entry ({len(line)} bytes). Somebody wrote into the file, or the disk "
-        f"damaged it. Restore it from a copy.",
-        where=f"{path}:{number}",
-        numbers={"line": number},
-    )
-
-
-def _head(entries: Iterable[Entry]) -> str:
-    last = START
-    for entry in entries:
-        last = entry.digest
-    return last
-
-
-def _line(entry: Entry) -> bytes:
-    return json.dumps(entry.to_json(), ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
-def _stamp(time: datetime | None) -> str:
-    """ISO time in UTC; a time without zone is taken as UTC."""
-    moment = datetime.now(UTC) if time is None else time if time.tzinfo is not None else time.replace(tzinfo=UTC)
-    return moment.astimezone(UTC).isoformat(timespec="seconds")
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        return "unknown"
 
 
 def _write(fd: int, content: bytes) -> None:

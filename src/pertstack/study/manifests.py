@@ -13,7 +13,8 @@ from typing import Literal
 
 from pertstack._base.files import fsync_directory, write_json
 from pertstack._base.fingerprints import fingerprint
-from pertstack.design.ledger import LOOK, Entry
+from pertstack.design.ledger import LOOK
+from pertstack.design.ledger_lines import Entry
 from pertstack.study.folder import StudyFolder
 
 Step = Literal["init", "stack", "verdict", "report"]

@@ -18,7 +18,7 @@ from pertstack._base.errors import CorruptionError, InputError, StackingError
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
 from pertstack._base.fingerprints import Change, change
-from pertstack.design.ledger import Entry
+from pertstack.design.ledger_lines import Entry
 from pertstack.study.folder import StudyFolder
 from pertstack.study.manifests import SEALED, STEPS, Step, manifest_of, sha256_of, write_seal
 

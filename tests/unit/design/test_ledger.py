@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pertstack._base.errors import CorruptionError
-from pertstack.design.ledger import START, TORN, Entry, Ledger
+from pertstack.design.ledger import Ledger
+from pertstack.design.ledger_lines import START, TORN, Entry
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 

@@ -13,7 +13,7 @@ from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
 from pertstack.design.analysis_plan import OPENED
 from pertstack.design.blocks import Block
-from pertstack.design.ledger import Entry
+from pertstack.design.ledger_lines import Entry
 from pertstack.predictions.store.files.names import nested_name
 from pertstack.predictions.store.files.record import Record
 from pertstack.study.folder import StudyFolder

@@ -18,7 +18,8 @@ from pertstack._base.errors import CorruptionError, InputError, StackingError
 from pertstack._base.findings import Finding
 from pertstack.design.analysis_plan import OPENED, locked_plan, permit_look
 from pertstack.design.blocks import Block
-from pertstack.design.ledger import LOOK, Entry
+from pertstack.design.ledger import LOOK
+from pertstack.design.ledger_lines import Entry
 from pertstack.predictions.importers.readers.merge import load_marks, study_fingerprints
 from pertstack.predictions.store.sealed import SealedStore
 from pertstack.predictions.store.store import PredictionStore

@@ -16,7 +16,8 @@ import numpy as np
 
 from pertstack._base.arrays import Array
 from pertstack._stats.estimate import Difference
-from pertstack.design.ledger import Entry, Ledger
+from pertstack.design.ledger import Ledger
+from pertstack.design.ledger_lines import Entry
 from pertstack.design.metric_names import parse_metric
 from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.study.folder import StudyFolder
