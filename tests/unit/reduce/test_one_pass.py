@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pertstack._base.errors import CorruptionError, InputError, IntegrityError, UnknownNameError
+from pertstack._base.machine import scratch
 from pertstack.design.blocks import Block
 from pertstack.reduce import Reduction, References, reduce_blocks, score, score_rows, top_kernels
 from pertstack.reduce import gene_moments as gene_moments_alone
@@ -60,6 +61,19 @@ def test_moments_match_plain_numpy(n_models, n_genes):
         np.testing.assert_allclose(got.mean, row_mean, rtol=1e-11, atol=1e-12)
         np.testing.assert_allclose(got.scatter, row_scatter, rtol=1e-10, atol=1e-10)
         at += 19
+
+
+def test_slices_put_together_lie_in_files_and_not_in_memory_where_they_are_many(tmp_path, monkeypatch):
+    source = world(n=15, n_genes=60)
+    refs = References.collect(source)
+    plain = reduce_blocks(source, refs, k=8)
+    monkeypatch.setattr(scratch, "IN_MEMORY", 0)
+    mapped = reduce_blocks(source, refs, k=8, cache=tmp_path)
+    same_bits(mapped, plain)
+    part = mapped.select(folds=[mapped.blocks[0].fold])
+    for slices in (mapped.slices["own"], part.slices["own"]):
+        assert all(isinstance(getattr(slices, f).base, np.memmap) for f in ("genes", "y", "offset", "delta"))
+    assert not [f for f in tmp_path.iterdir() if f.is_file()], "the files have no name"
 
 
 def test_slices_hold_the_top_genes_and_what_stands_on_them():

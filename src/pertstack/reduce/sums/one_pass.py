@@ -87,7 +87,12 @@ def reduce_blocks(
         )
     tables = {b: block_samples(source, b) for b in parts}
     return Reduction(
-        tuple(source.models), np.asarray(source.gene_names), parts, tables=tables, findings=tuple(findings)
+        tuple(source.models),
+        np.asarray(source.gene_names),
+        parts,
+        tables=tables,
+        findings=tuple(findings),
+        scratch=cache,
     )
 
 

@@ -8,7 +8,7 @@ they are made is handled by ``one_pass.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,6 +64,7 @@ class Reduction:
     parts: Mapping[Block, BlockPart]  # in plan order
     tables: Mapping[Block, pd.DataFrame]  # sample_id, block, cell_line, fold, perturbation, group
     findings: tuple[Finding, ...] = field(default=())
+    scratch: Path | None = None  # folder for what is put together of the parts and too large for memory
 
     def __repr__(self) -> str:
         return f"Reduction({self.n_models} models, {self.n_genes:,} genes, {len(self.samples):,} samples)"
@@ -105,8 +106,8 @@ class Reduction:
     @cached_property
     def slices(self) -> Mapping[Reference, TopSlices]:
         """Top-gene slices of all rows, per reference; each put together when first asked for."""
-        references = next(iter(self.parts.values())).slices
-        return OnRequest(references, lambda r: TopSlices.concatenate([p.slices[r] for p in self.parts.values()]))
+        parts = list(self.parts.values())
+        return OnRequest(parts[0].slices, lambda r: TopSlices.concatenate([p.slices[r] for p in parts], self.scratch))
 
     def moments(self) -> GeneMoments:
         """Gene moments merged over the blocks, in plan order."""
@@ -153,7 +154,8 @@ class Reduction:
                 "No block is in all of the chosen folds, cell lines and blocks. Choose at least one that is."
             )
         mine = tuple(f for f in self.findings if not f.where or f.where in {b.id for b in kept})
-        return Reduction(self.models, self.gene_names, kept, tables={b: self.tables[b] for b in kept}, findings=mine)
+        tables = {b: self.tables[b] for b in kept}
+        return replace(self, parts=kept, tables=tables, findings=mine)
 
     def save(self, folder: Path) -> None:
         """Write everything to a folder; see ``reduction_files.py``."""

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pertstack._base.machine.scratch import space
 from pertstack.data.rows import Float32
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -46,7 +48,16 @@ class TopSlices:
         return np.asarray(np.isfinite(self.delta).all(axis=(1, 2)))
 
     @classmethod
-    def concatenate(cls, parts: Sequence[TopSlices]) -> TopSlices:
+    def concatenate(cls, parts: Sequence[TopSlices], scratch: Path | None = None) -> TopSlices:
+        """All samples of the parts, in their order; mapped from nameless files in ``scratch`` where they are many."""
         if len(parts) == 1:
             return parts[0]
-        return cls(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("genes", "y", "offset", "delta")))
+        return cls(*(_one_after_the_other([getattr(p, f) for p in parts], scratch) for f in _FIELDS))
+
+
+_FIELDS = ("genes", "y", "offset", "delta")
+
+
+def _one_after_the_other(arrays: Sequence[Any], scratch: Path | None) -> Any:
+    shape = (sum(map(len, arrays)), *arrays[0].shape[1:])
+    return np.concatenate(arrays, out=space(shape, arrays[0].dtype, scratch))
