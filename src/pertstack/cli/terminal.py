@@ -100,7 +100,7 @@ def show_board(study: Any, *, every: bool = False) -> None:
 
     board = study.leaderboard()
     out(leaderboard_table(board, every=every))
-    for line in several_in_words(board.several):
+    for line in several_in_words(board.several, board.chosen):
         out(line)
     out(board.footer())
     for text in answer(board):

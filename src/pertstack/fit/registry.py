@@ -200,7 +200,11 @@ def _features_reason(needs: Needs, side: SideInformation, obs: pd.DataFrame | No
     present = [k for k in wanted if k in side.features]
     if not present:
         have = ", ".join(side.features) or "none"
-        return f"needs perturbation features of kind {' or '.join(wanted)}; the study has {have}"
+        said = f"needs perturbation features of kind {' or '.join(wanted)}; the study has {have}"
+        smiles = obs is not None and "smiles" in obs and obs["smiles"].notna().any()
+        if "structure" in wanted and smiles and find_spec("rdkit") is None:
+            said += " (SMILES are known; rdkit makes features of them: install it, then make the study again)"
+        return said
     if obs is not None:
         known = [side.features[k].rows(obs["perturbation"].unique())[1].any() for k in present]
         if not any(known):

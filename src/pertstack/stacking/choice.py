@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pertstack.design.metric_labels import metric_label
 from pertstack.stacking.panel import Gain
 
 BEST_SINGLE = "best_single"
@@ -90,7 +91,7 @@ def choice_in_words(choice: Choice, *, accused: Collection[str] = (), accepted: 
     if chosen == BEST_SINGLE:
         return f"{said}No combination is shown to beat {single} out of fold, so {single} ships alone."
     rung = next(r for r in choice.ladder if r.name == chosen and r.passed)
-    gain = f"{rung.gain.value:+.4f} over {_compared(choice)} on {choice.primary} out of fold"
+    gain = f"{rung.gain.value:+.4f} over {_compared(choice)} on {metric_label(choice.primary)} out of fold"
     if rung.bound <= 0:
         return (
             f"{said}No gain is proven. {chosen} ships as a safe bet: {gain}, and shown not to be worse on any measure."

@@ -16,6 +16,7 @@ from pertstack.design.plan.asked import DIFFERS
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.study.audit.probes import stored_probes
 from pertstack.study.folder import StudyFolder
+from pertstack.study.status import first_models
 from pertstack.verdict.probes.run import accused
 
 
@@ -56,7 +57,7 @@ def stackable_models(folder: StudyFolder, *, accept_unverified: bool) -> tuple[s
         why = "".join(f"\n  - {model}: {reason}" for model, reason in out.items())
         raise InputError(
             f"{folder.root} has no model with out-of-fold predictions yet. Fit some with "
-            f"`pertstack fit {folder.root} --models mean_treated,per_gene_linear,ridge`, or add your own with "
+            f"`pertstack fit {folder.root} --models {first_models(folder)}`, or add your own with "
             f"`pertstack add`.{why}"
         )
     return found

@@ -13,10 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from pertstack._base.files import read_json
+from pertstack.fit.registry import available, get_row
 from pertstack.predictions.sources.nested_source import has_nested
 from pertstack.study.folder import StudyFolder
 
 MARKS = {"committed": "●", "partial": "◐", "absent": "○", "missing": "·"}
+LEGEND = {"committed": "there", "partial": "in part", "absent": "none, for a reason", "missing": "not yet"}
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,12 @@ class Status:
                 table.add_column(part, justify="right")
             for name, states in self.matrix.items():
                 table.add_row(name, *(_counted(states, part) for part in parts))
-        legend = "  ".join(f"{mark} {state}" for state, mark in MARKS.items())
+        legend = "  ".join(f"{mark} {LEGEND[state]}" for state, mark in MARKS.items())
         without = [name for name, there in self.nested.items() if not there]
         if without:
             legend += f"\nwithout nested predictions: {', '.join(without)}"
-        return Group(Text("\n".join(lines)), Text(steps), table, Text(legend), Text(f"Next: {self.next_step}"))
+        models = (table, Text(legend)) if self.matrix else ()
+        return Group(Text("\n".join(lines)), Text(steps), *models, Text(f"Next: {self.next_step}"))
 
 
 def _counted(states: dict[str, str], part: str) -> str:
@@ -147,7 +150,7 @@ def study_status(folder: StudyFolder) -> Status:
     stale, nested = stale_steps(folder), {model: has_nested(store, model) for model in matrix}
     jobs = count_jobs(folder)
     blocks_of = tuple(b.id for b in blocks)
-    following = _next(folder.root, steps, stale, jobs)
+    following = _next(folder, steps, stale, jobs)
     return Status(
         folder.root,
         facts,
@@ -191,7 +194,14 @@ def count_jobs(folder: StudyFolder) -> JobCount:
     return JobCount(len(planned), done, len(planned) - done - count["waiting"], waiting=waiting, scope=value["scope"])
 
 
-def _next(root: Path, steps: dict[str, bool], stale: dict[str, str], jobs: JobCount) -> str:
+def first_models(folder: StudyFolder) -> str:
+    """Three plain models to begin with, less those that cannot run on this study, as ``--models`` takes them."""
+    rows = [get_row(name) for name in ("mean_treated", "per_gene_linear", "ridge")]
+    return ",".join(row.name for row in rows if available(row, folder.side, folder.samples) is None)
+
+
+def _next(folder: StudyFolder, steps: dict[str, bool], stale: dict[str, str], jobs: JobCount) -> str:
+    root = folder.root
     if jobs.waiting and not steps["stack"]:
         names = ",".join(dict.fromkeys(m.removesuffix(".by_cell_line") for m in jobs.waiting))
         scope = "" if jobs.scope == "pooled" else f" --scope {jobs.scope}"
@@ -201,7 +211,7 @@ def _next(root: Path, steps: dict[str, bool], stale: dict[str, str], jobs: JobCo
         )
     steps = {name: done and name not in stale for name, done in steps.items()}
     commands = {
-        "fit": f"pertstack fit {root} --models mean_treated,per_gene_linear,ridge",
+        "fit": f"pertstack fit {root} --models {first_models(folder)}",
         "stack": f"pertstack stack {root}",
         "verdict": f"pertstack verdict {root}",
         "report": f"pertstack report {root}",

@@ -160,8 +160,11 @@ def _best_of(scores: Scores, split: str, resampling: SeveralResampling) -> dict[
     }
 
 
-def several_in_words(facts: Mapping[str, Any]) -> list[str]:
-    """A few lines for people, on everything in ``several`` that could be had."""
+NOT_CHOSEN = " The test may not choose: what was not named out of fold is a candidate for the next study."
+
+
+def several_in_words(facts: Mapping[str, Any], chosen: str | None = None) -> list[str]:
+    """A few lines for people, on everything in ``several`` that could be had; ``chosen`` was named out of fold."""
     lines = []
     found = facts.get("confidence_set")
     if found:
@@ -179,6 +182,7 @@ def several_in_words(facts: Mapping[str, Any]) -> list[str]:
             f"than asking of one named beforehand, a gain over {found['against']} is shown for "
             + (_listed(gains) if gains else "none")
             + (f", a loss for {losses:,}." if losses else ".")
+            + (NOT_CHOSEN if chosen is not None and set(gains) - {chosen} else "")
         )
     found = facts.get("best_of")
     if found:

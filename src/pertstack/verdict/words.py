@@ -32,7 +32,7 @@ def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
 def interval(bounds: tuple[float, float] | None, digits: int = 3, *, sign: bool = False) -> str:
     """An interval for people: ``[0.010, 0.020]``; empty where there is none.
 
-    Bounds on one side of zero are never rounded to zero: as many digits are shown as it takes, up to six.
+    A bound that is not zero is never printed as zero: as many digits are shown as it takes, up to six.
 
     Parameters
     ----------
@@ -42,13 +42,13 @@ def interval(bounds: tuple[float, float] | None, digits: int = 3, *, sign: bool 
 
     Examples
     --------
-    >>> interval((0.00042, 0.0105)), interval((-0.003, 0.0))
-    ('[0.0004, 0.0105]', '[−0.003, 0.000]')
+    >>> interval((0.00042, 0.0105)), interval((-0.00042, 0.0105)), interval((-0.003, 0.0))
+    ('[0.0004, 0.0105]', '[−0.0004, 0.0105]', '[−0.003, 0.000]')
     """
     if bounds is None:
         return ""
     nearest = min(abs(bounds[0]), abs(bounds[1]))
-    while bounds[0] * bounds[1] > 0 and nearest >= 1e-6 and digits < 6 and float(f"{nearest:.{digits}f}") == 0:
+    while nearest >= 1e-6 and digits < 6 and float(f"{nearest:.{digits}f}") == 0:
         digits += 1
     return f"[{number(bounds[0], digits, sign=sign)}, {number(bounds[1], digits, sign=sign)}]"
 

@@ -20,8 +20,8 @@ MEASURES: dict[str, str] = {
     "cosine": "the cosine between measured and predicted change over {genes}: 1 is the same direction",
     "cod": "the coefficient of determination over {genes}: the share of the squared change that is predicted; below 0 "
     "is worse than predicting no change",
-    "rmse": "the root mean squared error over {genes}, in log2 units: LESS is better",
-    "mae": "the mean absolute error over {genes}, in log2 units: LESS is better",
+    "rmse": "the root mean squared error over {genes}, in the units of the data: LESS is better",
+    "mae": "the mean absolute error over {genes}, in the units of the data: LESS is better",
     "mse": "the mean squared error over {genes}: LESS is better",
     "sign_acc": "the share of {genes} whose direction (up or down) is predicted right: 0.5 is a coin",
     "pds": "how often a prediction is closer to its own perturbation's measured change than to others': 1 is always, "

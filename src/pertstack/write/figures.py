@@ -71,7 +71,7 @@ def gain_figure(decompositions: Sequence[Decomposition]) -> Figure:
         v for v in ("own", "pooled", "matched", "plate", "centroid", "rmse") if any(d.part(v) for d in decompositions)
     ]
     with figure_style():
-        figure = Figure(figsize=(WIDTH, 1.1 + 0.32 * len(decompositions)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 1.3 + 0.32 * len(decompositions)), layout="constrained")
         panels = np.atleast_1d(np.asarray(figure.subplots(1, max(1, len(views)), sharey=True)))
         for axes, view in zip(panels, views, strict=False):
             for y, found in enumerate(reversed(decompositions)):
@@ -79,10 +79,10 @@ def gain_figure(decompositions: Sequence[Decomposition]) -> Figure:
                 if part is not None:
                     _gain(axes, y, part)
             metric = next(p.metric for d in decompositions if (p := d.part(view)) is not None)
-            axes.set_title(metric_label(metric).replace(", ", ",\n", 1), fontsize=9)
+            axes.set_title(metric_label(metric).replace(", ", ",\n"), fontsize=9)
             axes.axvline(0, color=MUTED, lw=1)
             axes.grid(axis="x")
-            axes.locator_params(axis="x", nbins=4)
+            axes.locator_params(axis="x", nbins=4 if len(views) < 4 else 2)
             axes.tick_params(axis="x", labelsize=8)
         panels[0].set_yticks(range(len(decompositions)), [d.name for d in reversed(decompositions)])
         panels[0].set_ylim(-0.6, len(decompositions) - 0.4)

@@ -19,6 +19,7 @@ from pertstack._base.files import write_atomic
 from pertstack._base.shown import shown
 from pertstack.design.metric_labels import metric_label
 from pertstack.verdict.boards.board import Leaderboard
+from pertstack.verdict.boards.text import first_names
 from pertstack.verdict.gain.in_words import MEANINGS
 from pertstack.verdict.gain.parts import Decomposition
 from pertstack.verdict.words import interval, number
@@ -66,7 +67,8 @@ def render(content: ReportInput, *, template: str = "report.html.j2", **more: An
         strata=_strata_lines(content.verdict.decomposition),
         probes=probe_table(content.probes or ()),
         advice=advice,
-        together=together_table(board.several),
+        together=together_table(board.several, board.chosen),
+        first=first_names(board),
         decision=content.verdict.decision,
         light_words=content.verdict.decision.light_words,
         forest=forest(board),

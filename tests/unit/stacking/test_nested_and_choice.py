@@ -302,7 +302,7 @@ def test_the_sentence_names_what_its_gain_is_over():
     said = choice_in_words(choice)
     assert f"as picked without each fold ({', '.join(choice.picked)};" in said and "best in hindsight" in said
     alone = dataclasses.replace(choice, picked=(choice.best_single,) * 3)
-    assert f"over {choice.best_single} on r2_top20@pooled" in choice_in_words(alone)
+    assert f"over {choice.best_single} on R² Top-20, pooled control" in choice_in_words(alone)
 
 
 @pytest.mark.parametrize("gain, passes", [(0.4, False), (-0.4, False)])

@@ -137,7 +137,7 @@ def test_a_bound_beyond_zero_is_never_printed_as_zero():
     text = interval(part.difference.ci, sign=True)
     assert "0.000]" not in text and float(text.split(", ")[1].rstrip("]").replace("−", "-")) < 0
     assert interval((-0.28, -1e-9)) == "[−0.280, 0.000]"
-    assert interval((-0.0004, 0.0002)) == "[0.000, 0.000]" and interval((0.01, 0.02)) == "[0.010, 0.020]"
+    assert interval((-0.0004, 0.0002)) == "[−0.0004, 0.0002]" and interval((0.01, 0.02)) == "[0.010, 0.020]"
 
 
 def test_artefact_marks_the_row_and_a_win_does_not():

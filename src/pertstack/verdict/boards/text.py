@@ -120,7 +120,7 @@ def for_console(board: Leaderboard, options: ConsoleOptions) -> RenderResult:
     """The best rows for a terminal, in two lines a row where it is narrow, and what is said of all of them."""
     yield from answer(board)
     yield short_table(board, width=options.max_width)
-    for line in several_in_words(board.several):
+    for line in several_in_words(board.several, board.chosen):
         yield Text(line)
     yield Text(footer(board), style="dim")
 
@@ -181,16 +181,16 @@ def _narrow(board: Leaderboard, split: Split | None, kept: Collection[str], widt
     most = max(1, (width - 24) // 18 - 1)  # columns of scores that fit beside the gain
     main = 3 + min(n_shown - 1, 1)  # the deciding metric is the second where there are two
     columns = [*dict.fromkeys([3, main] if most > 1 else [main]), 3 + n_shown]
-    name_width = max(16, width - 18 * len(columns) - 1)
+    parts = {row.name: _parts(line, columns) for row, line in zip(board.ranked(split), lines, strict=True)}
+    each = max(18, 1 + max((len(p) for name in kept for c in parts.get(name, ()) for p in c), default=0))
+    name_width = max(16, width - each * len(columns) - 1)
     titles = [_two_lines(header[c]) for c in columns]
-    out = [Text(f"{'' if i else '  name':<{name_width}}" + "".join(f"{t[i]:>18}" for t in titles)) for i in (0, 1)]
-    out.append(Text("─" * min(width, name_width + 18 * len(columns)), style="dim"))
+    out = [Text(f"{'' if i else '  name':<{name_width}}" + "".join(f"{t[i]:>{each}}" for t in titles)) for i in (0, 1)]
+    out.append(Text("─" * min(width, name_width + each * len(columns)), style="dim"))
     for row, line in zip(board.ranked(split), lines, strict=True):
         if row.name not in kept:
             continue
-        cells = [line[c].replace(" [", "\n[", 1).replace(" (n ", "\n(n ", 1).split("\n")[:2] for c in columns]
-        cells = [[*c, ""][:2] for c in cells]
-        first, n, cautions = f"{line[0] or ' '} {row.name}", line[-2].replace(" ", ""), line[-1]
+        cells, first, n, cautions = parts[row.name], f"{line[0] or ' '} {row.name}", line[-2].replace(" ", ""), line[-1]
         counts = "" if len(set(n.split("/"))) == 1 else f", n {n}"  # where some samples have no score
         second = f"    {row.kind}{counts}" + (f", ⚠ {cautions}" if cautions else "")
         if len(first) >= name_width:
@@ -198,8 +198,16 @@ def _narrow(board: Leaderboard, split: Split | None, kept: Collection[str], widt
             first = ""
         for left, i in ((first, 0), (second, 1)):
             words = left if len(left) < name_width else left[: name_width - 1]
-            out.append(Text(f"{words:<{name_width}}" + "".join(f"{c[i]:>18}" for c in cells), style=_style(board, row)))
+            out.append(
+                Text(f"{words:<{name_width}}" + "".join(f"{c[i]:>{each}}" for c in cells), style=_style(board, row))
+            )
     return out
+
+
+def _parts(line: list[str], columns: list[int]) -> list[list[str]]:
+    """Value, and interval or count under it, of some columns of a line."""
+    cells = [line[c].replace(" [", "\n[", 1).replace(" (n ", "\n(n ", 1).split("\n")[:2] for c in columns]
+    return [[*c, ""][:2] for c in cells]
 
 
 def _two_lines(title: str) -> tuple[str, str]:

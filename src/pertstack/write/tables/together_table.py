@@ -12,7 +12,7 @@ from pertstack.verdict.several import several_in_words
 from pertstack.verdict.words import interval, number
 
 
-def together_table(facts: Mapping[str, Any]) -> dict[str, Any]:
+def together_table(facts: Mapping[str, Any], chosen: str | None = None) -> dict[str, Any]:
     """``lines`` (sentences) and ``rows`` (texts by column: name, included, p, difference, ci, adjusted)."""
     kept = {r["name"]: r for r in (facts.get("confidence_set") or {"rows": []})["rows"]}
     compared = {r["name"]: r for r in (facts.get("simultaneous") or {"rows": []})["rows"]}
@@ -29,4 +29,4 @@ def together_table(facts: Mapping[str, Any]) -> dict[str, Any]:
                 "adjusted": "" if other is None else number(other["p"]),
             }
         )
-    return {"lines": several_in_words(facts), "rows": rows}
+    return {"lines": several_in_words(facts, chosen), "rows": rows}
