@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,20 @@ def test_the_readmes_lines_for_arrays_run_as_printed(world):
     exec(compile(ast.Module(before, []), "README.md", "exec"), names)
     shown = eval(compile(ast.Expression(last.value), "README.md", "eval"), names)
     assert shown.shape == (30, 30) and np.isfinite(shown).all()
+
+
+def test_the_loop_over_folds_of_the_how_to_page_runs_as_printed(world):
+    """And no prediction of a row knows the row: a mean change of the others is the same within a fold."""
+    page = (ROOT / "docs" / "howto" / "outside-models.md").read_text(encoding="utf-8")
+    ps.Study.create("my-study", data="lincs.h5ad", seed=0)
+    Path("lincs.h5ad").rename("my-data.h5ad")
+    exec(compile(textwrap.dedent(page.split("```python\n")[1].split("```")[0]), "outside-models.md", "exec"), {})
+    study = ps.Study.open("my-study")
+    study.add("alpha", "alpha.h5ad", fitted_on="plan", scale="treated")
+    plan, made = study.plan.table.set_index("sample_id").loc[world.obs_names], anndata.read_h5ad("alpha.h5ad").X
+    change = pd.DataFrame(made - world.layers["control"], index=world.obs_names)
+    assert change.groupby(plan["fold"].astype("string").fillna("test").to_numpy()).std().max().max() < 1e-5
+    assert change.round(4).drop_duplicates().shape[0] == 4
 
 
 @pytest.mark.slow
