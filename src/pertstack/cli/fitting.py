@@ -33,11 +33,14 @@ def fit(
     workers: Workers = 1,
     engine: Engine = "local",
     address: Address = None,
-    nested: Annotated[bool, typer.Option("--nested/--no-nested", help="Also fit without each pair of folds.")] = True,
-    profile: Annotated[str | None, typer.Option(help="Hyper-parameters: paper, default or fast.")] = None,
+    nested: Annotated[
+        bool,
+        typer.Option("--nested/--no-nested", help="Also fit without each pair of folds: weights by gene need it."),
+    ] = True,
+    profile: Annotated[str | None, typer.Option(help="Settings of networks: paper, default or fast.")] = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds one fit may take.")] = None,
 ) -> None:
-    """Cross-fit base models; finished jobs are not run again.
+    """Fit base models, and predict each fold by a fit that has not seen it; finished fits are not run again.
 
     Example:  pertstack fit my-study --models mean_treated,per_gene_linear,ridge --workers 2
     """
@@ -124,7 +127,7 @@ def reduce(
     engine: Engine = "local",
     address: Address = None,
 ) -> None:
-    """Sum the predictions of a study into moments, in one pass.
+    """Read all predictions once and keep the sums that stack needs (stack does it too).
 
     Example:  pertstack reduce my-study --workers 2
     """

@@ -52,7 +52,7 @@ def stack(
     address: Address = None,
     every: Annotated[bool, typer.Option("--all", help="Show every row, not the best ten.")] = False,
 ) -> None:
-    """Learn and score combiners on out-of-fold rows, choose one.
+    """Learn combinations on out-of-fold predictions and choose one; the test stays closed.
 
     Example:  pertstack stack my-study --combiners mean,simplex,gene_shrunken,direct_pooled
     """

@@ -31,7 +31,7 @@ app = typer.Typer(
 HELP = {choice.name: choice.help.text for choice in listed()}
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="A study made by `pertstack init`.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes (or threads) that work side by side.")]
-Memory = Annotated[str, typer.Option(help="Memory for tiles, such as '500 MB'.")]
+Memory = Annotated[str, typer.Option(help="Memory for profiles held at once, such as '500 MB'.")]
 Engine = Annotated[str, typer.Option(help="local, or dask: processes or machines of a Dask cluster.")]
 Address = Annotated[
     str | None, typer.Option(help="Of a running Dask scheduler, such as tcp://HOST:8786; default: one on this machine.")
