@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -110,4 +113,28 @@ def test_numbers_that_the_table_of_genes_lacks_are_refused(screen, tmp_path):
     table = tmp_path / "gene_metadata.parquet"
     pd.read_parquet(table).iloc[1:].to_parquet(table)
     with pytest.raises(InputError, match=r"1 gene numbers are not in the table of genes: '3'\."):
+        open_data(path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("form", ["csr", "csc"])
+@pytest.mark.parametrize("store", ["h5ad", "zarr-2", "zarr-3"])
+def test_a_trillion_stored_values_that_are_not_there_are_refused(tmp_path, store, form):
+    path, n = tmp_path / ("cells.h5ad" if store == "h5ad" else "cells.zarr"), 1000
+    label = pd.Categorical(np.where(np.arange(n) % 2, "non-targeting", "A"))
+    obs = pd.DataFrame({"target_gene": label}, index=np.arange(n).astype(str))
+    data = anndata.AnnData(sparse.csr_matrix((n, n)).asformat(form), obs=obs, var=pd.DataFrame(index=obs.index))
+    if store == "h5ad":
+        data.write_h5ad(path)
+    else:
+        zarr_of(path, data, int(store[5]), False)
+    with h5py.File(path, "r+") if store == "h5ad" else nullcontext(zarr.open_group(path, mode="r+")) as root:
+        x = root["X"]
+        make = x.create_dataset if store == "h5ad" else x.create_array
+        for name in ("data", "indices", "indptr"):
+            del x[name]
+        make("data", shape=(10**12,), dtype="f4", chunks=(10**6,))
+        make("indices", shape=(10**12,), dtype="i4", chunks=(10**6,))
+        make("indptr", shape=(n + 1,), dtype="i8", chunks=(n + 1,))[:] = np.linspace(0, 10**12, n + 1).astype(np.int64)
+    with pytest.raises(InputError, match=r"declares 1,000,000,000,000 values .* Copy the file again"):
         open_data(path)
