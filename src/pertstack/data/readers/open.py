@@ -14,6 +14,7 @@ from pertstack.data.cells.choice import CellChoice
 from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
 from pertstack.data.labels import one_spelling, spelling_finding
+from pertstack.data.readers import wide_tables
 from pertstack.data.readers.anndata_tables import refuse_packed
 from pertstack.data.readers.cell_lists import as_anndata, cell_lists
 from pertstack.data.readers.control_rows import Labels
@@ -117,13 +118,16 @@ def _open(
     control_label: Labels,
     cells: CellChoice | None,
 ) -> DataFile:
-    kind, place = _kind(path), path
+    kind, place, told = _kind(path), path, []
     if (columns := cell_lists(path)) is not None:
         kind, place = "anndata", as_anndata(path, columns)
+    elif kind == "table" and control is None and not delta:
+        found = wide_tables.as_anndata(path, metadata, mapping=mapping, label=control_label)
+        kind, place, told = ("table", path, []) if found is None else ("anndata", *found)
     if kind == "anndata":
         from pertstack.data.readers.anndata_reader import open_anndata
 
-        return open_anndata(
+        file = open_anndata(
             place,
             mapping=mapping,
             control_layer=control_layer,
@@ -135,6 +139,8 @@ def _open(
             seed=seed,
             cells=cells,
         )
+        file.notes += told
+        return file
     if kind == "gctx":
         from pertstack.data.readers.gctx_reader import open_gctx
 
@@ -195,6 +201,11 @@ def _kind(path: Path) -> str:
             f"{path}: files of kind {last!r} are read as predictions, and data are measured, with controls. Compare "
             f"it with measured cells: pertstack evaluate DATA.h5ad {path}, or give it to a study: pertstack add STUDY "
             f"NAME {path}."
+        )
+    if last == ".feather":
+        raise InputError(
+            f"{path}: files of kind '.feather' are not read. Convert it once: python -c \"import pandas; "
+            f"pandas.read_feather('{path}').to_parquet('{path.with_suffix('.parquet')}')\""
         )
     if last not in _KINDS:
         raise InputError(
