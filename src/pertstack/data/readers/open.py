@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pertstack._base.errors import InputError
 from pertstack._base.files import missing_file
+from pertstack._base.findings import Finding
 from pertstack._base.reading.damage import damage_named
 from pertstack._base.reading.dialects import PACKED
 from pertstack._base.reading.remote import is_remote, local, redacted
@@ -118,7 +119,8 @@ def _open(
     control_label: Labels,
     cells: CellChoice | None,
 ) -> DataFile:
-    kind, place, told = _kind(path), path, []
+    told: list[Finding] = []
+    kind, place = _kind(path), path
     if (columns := cell_lists(path)) is not None:
         kind, place = "anndata", as_anndata(path, columns)
     elif kind == "table" and control is None and not delta:

@@ -152,7 +152,7 @@ def _written(path: Path, values: ArrayRows, said: pd.DataFrame, genes: list[str]
                 said[name] = said[name].astype("category")
         write_elem(file, "obs", said.rename(columns=str).set_index(said.index.astype(object)))
         write_elem(file, "var", pd.DataFrame(index=pd.Index(genes, dtype=object)))
-        for part in ("layers", "uns", "obsm", "varm", "obsp", "varp"):
-            write_elem(file, part, {})
+        for slot in ("layers", "uns", "obsm", "varm", "obsp", "varp"):
+            write_elem(file, slot, {})
         file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
     return out
