@@ -23,6 +23,7 @@ def test_wide_tables_of_cells(screen, tmp_path, form):
     obs, x, theirs = screen
     said, values = obs.assign(n_counts=x.sum(axis=1)), pd.DataFrame(x, index=obs.index, columns=worlds.GENES)
     wide, path, metadata = pd.concat([said, values], axis=1), tmp_path / f"cells.{form}", None
+    wide["pct_of_my_panel"], wide["stress_score"] = 0.5, 1.0  # behind the genes, under names that no list has
     if form == "parquet":
         wide.to_parquet(path)
     elif form == "beside":

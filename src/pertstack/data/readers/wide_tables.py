@@ -6,6 +6,7 @@ Rows are written once to a scratch AnnData file and read like any other from the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,10 @@ COUNTED = frozenset({
     "doublet_score", "S_score", "G2M_score", "z_gemgroup_UMI",
 })  # fmt: skip
 """Columns of numbers that programs write about cells; they are no genes."""
+_SOUNDS_COUNTED = re.compile(
+    r"(?i)^(n|num|pct|percent|frac|total|mean|median|log1p)[_.]|[_.](scores?|counts?|umis?|pct|percent|frac|factors?)$"
+)
+"""The same under names that no list has: no symbol of a gene begins with ``pct_`` or ends with ``_score``."""
 _ROWS = 1024
 
 
@@ -69,6 +74,7 @@ def as_anndata(
     numbers = [c for c in table.columns if c in table.numeric]
     others = [c for c in table.columns if c not in table.numeric]
     last = max((table.columns.index(c) for c in others if c not in IDS), default=-1) if metadata is None else -1
+    no_genes |= {c for c in numbers if _SOUNDS_COUNTED.search(c)}
     genes = [c for c in numbers if c not in no_genes and table.columns.index(c) > last]
     keep = [c for c in table.columns if c not in set(genes)]
     if not genes or (metadata is None and _says_nothing(table, keep, mapping, label)):
