@@ -85,9 +85,10 @@ def status(study: StudyPath, as_json: AsJson = False) -> None:
 
     Example:  pertstack status my-study
     """
-    from pertstack.study.study import Study
+    from pertstack.study.folder import StudyFolder  # not Study, which brings every step
+    from pertstack.study.status import study_status
 
-    found = Study.open(study).status()
+    found = study_status(StudyFolder.open(study))
     out_json(found.to_json()) if as_json else out(found.to_rich())
 
 

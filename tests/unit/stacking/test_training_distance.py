@@ -13,8 +13,8 @@ from pertstack import stack
 from pertstack._base.errors import MisalignedError, UnknownNameError
 from pertstack.data.side.side import PerturbationFeatures, SideInformation
 from pertstack.design.blocks import Block
+from pertstack.fit.baselines import perturbation_knn
 from pertstack.fit.baselines.perturbation_knn import similarity
-from pertstack.predictions.sources import training_distance
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.sources.training_distance import TrainingDistance
@@ -263,7 +263,7 @@ def test_a_perturbation_is_compared_once_for_each_set_of_folds(monkeypatch):
         compared.append(len(mine))
         return similarity(mine, theirs)
 
-    monkeypatch.setattr(training_distance, "similarity", counted)
+    monkeypatch.setattr(perturbation_knn, "similarity", counted)
     distance = TrainingDistance(features(), {0: tuple(NAMES[:4]), 1: tuple(NAMES[4:8])})
     first = distance.of([NAMES[9], NAMES[2], NAMES[9]], outside=(1,))
     again = distance.of([NAMES[2], NAMES[10], NAMES[9]], outside=(1,))

@@ -16,8 +16,8 @@ import pandas as pd
 from pertstack._base.digests import digest_json
 from pertstack.data.side.side import PerturbationFeatures
 from pertstack.design.plan.known import fitted_of
-from pertstack.fit.baselines.perturbation_knn import Floats, similarity
 
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 COLUMN = "training_distance"
 _PIECE = 512  # perturbations compared at once
 
@@ -61,6 +61,8 @@ class TrainingDistance:
 
     def _nearest(self, names: np.ndarray[Any, np.dtype[np.str_]], shut: frozenset[int | None]) -> Floats:
         """Distance of perturbations that were not asked for before, (len(names),)."""
+        from pertstack.fit.baselines.perturbation_knn import similarity  # brings every model
+
         trained = sorted({p for fold, ps in self.by_fold.items() if fold not in shut for p in ps})
         values, known = self.features.rows(trained)
         there = values[known].astype(np.float64)
