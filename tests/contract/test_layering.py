@@ -120,3 +120,16 @@ def test_the_picture_of_the_architecture_is_the_one_of_the_imports():
     assert tuple(namespace["WHAT"]) == ORDER
     drawn = (script.parent / "images" / "architecture.svg").read_text(encoding="utf-8")
     assert drawn == namespace["picture"](), "run: python docs/architecture.py"
+
+
+LONG = {"study/study.py": "the facade: one method a step, most of it what the manual shows"}
+"""Files of more than ``MOST_LINES`` lines, with the reason."""
+MOST_LINES, MOST_FILES = 300, 16
+
+
+def test_a_file_and_a_folder_can_be_taken_in_at_once():
+    lines = {f.relative_to(ROOT).as_posix(): len(f.read_text(encoding="utf-8").splitlines()) for f in FILES}
+    long = {name: n for name, n in lines.items() if n > MOST_LINES}
+    assert set(long) == set(LONG), f"split it by what it does, or say here why not: {long}"
+    files = {f.parent: sum(p.name != "__init__.py" for p in f.parent.glob("*.py")) for f in FILES}
+    assert not {d: n for d, n in files.items() if n > MOST_FILES}, "give files that belong together a folder"

@@ -204,9 +204,13 @@ def test_rows_a_model_was_fitted_on_are_counted_and_never_stacked(
     ids.write_text("\n".join([*seen, "a sample of another study"]))
     done = fine(add(run, copy, "elsewhere", table.npz(tmp_path / "p.npz"), fitted_on=ids))
     assert "7 rows were predicted by a model that was fitted on them" in done.err
+    plan = pd.read_parquet(copy / "plan" / "folds.parquet").set_index("sample_id")
+    groups = plan["group"][plan["role"] == "development"]
+    beside = int(groups.isin(groups[list(seen)]).sum())  # nor are other rows of their groups out of fold
+    assert beside > 7 and f"{beside - 7} rows were predicted by a model that was fitted on others" in done.err
     fine(run("stack", copy, "--combiners", "mean,simplex"))
     oof = json.loads((copy / "results" / "oof.json").read_text())
-    assert oof["rows_seen"] == {"elsewhere": 7}
+    assert oof["rows_seen"] == {"elsewhere": beside}
 
 
 def test_unknown_provenance_waits_for_an_explicit_word(run: Command, copy: Path, table: Table, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_wide_tables_of_cells(screen, tmp_path, form):
     file = open_data(path, metadata=metadata)
     assert sorted(file.gene_names) == sorted(worlds.GENES)
     np.testing.assert_allclose(file.read(slice(None))[1], theirs.loc[file.sample_ids], rtol=0, atol=1e-6)
-    note = next(n for n in file.notes if n.code == "genes_of_a_table")
+    note = next(n for n in file.notes if n.code == "genes_taken")
     assert "n_counts" in note.message or form == "beside"
 
 

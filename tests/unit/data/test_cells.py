@@ -11,9 +11,10 @@ from scipy import sparse
 
 from pertstack._base.errors import InputError
 from pertstack.data.cells import GroupSums, Rows, profile, standard_error
+from pertstack.data.cells.entries import BadCell
 from pertstack.data.cells.groups import halves
 from pertstack.data.cells.recognise import Look, kind_of
-from pertstack.data.cells.sums import SUM, BadCell
+from pertstack.data.cells.sums import SUM
 
 N, G, K = 60, 7, 4
 

@@ -15,8 +15,8 @@ from scipy import sparse
 
 from pertstack._base.errors import InputError
 from pertstack.data.cells import GroupSums, Rows, held, reading
+from pertstack.data.cells.entries import BadCell
 from pertstack.data.cells.held import HeldCells
-from pertstack.data.cells.sums import BadCell
 from pertstack.data.readers.matrices import StoredRows
 
 

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from pertstack._base.errors import InputError
 from pertstack.data.cells import GroupSums, Rows, held, kept, reading, recognise
-from pertstack.data.cells.sums import BadCell, add_totals
+from pertstack.data.cells.entries import BadCell, add_totals
 from pertstack.data.readers.open import open_data
 from references import cell_worlds as worlds
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
-from pertstack.data.cells.sums import Int64
+from pertstack.data.cells.entries import Int64
 from pertstack.data.labels import one_spelling
 from pertstack.data.readers.columns.columns import CELL_EXTRAS, source_column
 

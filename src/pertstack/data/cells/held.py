@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from pertstack.data.cells.entries import Int64, Rows
 from pertstack.data.cells.held_kernels import hold_logs, pack_counts, pour_counts, pour_logs
-from pertstack.data.cells.sums import GroupSums, Int64, Rows
+from pertstack.data.cells.sums import GroupSums
 
 HELD = 64_000_000
 """Packed entries that are held, in 256 MB; of logarithms, which are not packed, a third."""

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pertstack.data.cells.sums import HALF, PRODUCT, SQUARE, SQUARE_STEP, STEP, SUM, GroupSums, Int64
+from pertstack.data.cells.entries import SQUARE_STEP, STEP, Int64
+from pertstack.data.cells.sums import HALF, PRODUCT, SQUARE, SUM, GroupSums
 from pertstack.data.choices import Normalise
 from pertstack.data.readers.matrices import Float32
 

@@ -17,10 +17,12 @@ import pandas as pd
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack.data.cells.choice import IN_WORDS, CellChoice, Kind
+from pertstack.data.cells.entries import Int64
 from pertstack.data.cells.groups import ONE_LINE, Groups, Mask, Sources, group_cells
 from pertstack.data.cells.profiles import Profiles, profile
+from pertstack.data.cells.serving import Serving
 from pertstack.data.cells.summing import sum_cells
-from pertstack.data.cells.sums import SUM, GroupSums, Int64
+from pertstack.data.cells.sums import SUM, GroupSums
 from pertstack.data.choices import Normalise
 from pertstack.data.labels import spelling_finding
 from pertstack.data.readers.columns.columns import CELL_EXTRAS, alias_of, canonical_obs
@@ -139,7 +141,7 @@ def pseudobulk(
             f"{max(1, int(np.median(groups.size[: groups.n_samples])))}; if they are replicates, keep them apart with "
             f"--cells-as-samples."
         )
-    serving = _Serving.find(groups, kept, sources, by_batch=by_batch, where=where)
+    serving = Serving.find(groups, kept, sources, by_batch=by_batch, where=where)
     source = CellSums(matrix, groups, kind, normalise=normalise, names=obs.index, where=where)
     table, notes = _sample_table(groups, kept, sources, mapping=mapping, serving=serving, where=where)
     notes += spelling_finding(groups.spelt, where)
@@ -218,95 +220,8 @@ def _key_in_words(sources: Sources) -> list[str]:
     return parts + (["batch"] if sources.batch is not None else []) + list(sources.by)
 
 
-@dataclass(frozen=True)
-class _Serving:
-    """Which control groups serve which sample: ``pools[of_sample[i]]`` are those of sample i."""
-
-    pools: list[Int64]  # groups of control cells
-    of_sample: Int64  # (n_samples,)
-    ids: list[str]  # (n_samples,) control ids
-    cells: list[int]  # control cells of each pool
-    names: list[str]  # of the pools
-    fallen: list[str]  # batches without control cells
-    by_batch: bool
-
-    @classmethod
-    def find(cls, groups: Groups, kept: Int64, sources: Sources, *, by_batch: bool, where: str) -> _Serving:
-        table = groups.obs[sources.context].astype(str).apply(lambda c: c.str.strip())
-        lines = table[sources.cell_line].to_numpy(dtype=object) if sources.cell_line else np.full(len(table), ONE_LINE)
-        own = np.array(["|".join(row) for row in table.to_numpy(dtype=object)], dtype=object)
-        controls = np.arange(groups.n_samples, groups.n_groups)
-        lacking = sorted({str(line) for line in lines[kept]} - {str(line) for line in lines[controls]})
-        if lacking:
-            raise InputError(
-                f"{where}: {len(lacking):,} cell lines have perturbed cells and no control cell: {first_few(lacking)}. "
-                f"Without a control there is no change to predict. Leave these lines out, or name the control with "
-                f"--control-label NAME."
-            )
-        batched = by_batch and sources.context != [sources.cell_line]
-        of_own = {str(own[g]): g for g in controls} if batched else {}
-        pools: dict[str, Int64] = {}
-        fallen, ids = set(), []
-        for g in kept:
-            name, line = str(own[g]), str(lines[g])
-            if name in of_own:
-                pools.setdefault(name, np.array([of_own[name]]))
-                ids.append(name)
-            else:
-                if batched:
-                    fallen.add(name)
-                pools.setdefault(f"{line}: whole line" if batched else line, controls[lines[controls] == line])
-                ids.append(f"{line}: whole line" if batched else line)
-        names = sorted(pools)
-        at = {name: i for i, name in enumerate(names)}
-        cells = [int(groups.size[pools[name]].sum()) for name in names]
-        index = np.array([at[i] for i in ids], dtype=np.int64)
-        return cls(
-            [pools[n] for n in names],
-            index,
-            [f"{i}:control" for i in ids],
-            cells=cells,
-            names=names,
-            fallen=sorted(fallen),
-            by_batch=batched,
-        )
-
-    @property
-    def reference(self) -> str:
-        unit = "cell line and batch" if self.by_batch else "cell line"
-        return f"control cells of the {unit}"
-
-    def notes(self, choice: CellChoice) -> list[Finding]:
-        found = []
-        if self.fallen:
-            found.append(
-                Finding(
-                    "warning",
-                    "controls_from_other_plates",
-                    f"{len(self.fallen):,} batches have no control cells: {first_few(self.fallen)}. Their "
-                    f"samples are compared with the control cells of the whole cell line, so what is particular to the "
-                    f"batch looks like an effect.",
-                    count=len(self.fallen),
-                    examples=tuple(self.fallen[:10]),
-                )
-            )
-        small = [n for n, c in zip(self.names, self.cells, strict=True) if c < choice.min_cells]
-        if small:
-            found.append(
-                Finding(
-                    "warning",
-                    "few_control_cells",
-                    f"{len(small):,} controls are made of fewer than {choice.min_cells} cells: {first_few(small)}. "
-                    f"Their noise is in every sample they serve; --controls line_mean takes the whole cell line's.",
-                    count=len(small),
-                    examples=tuple(small[:10]),
-                )
-            )
-        return found
-
-
 def _sample_table(
-    groups: Groups, kept: Int64, sources: Sources, *, mapping: Mapping[str, str] | None, serving: _Serving, where: str
+    groups: Groups, kept: Int64, sources: Sources, *, mapping: Mapping[str, str] | None, serving: Serving, where: str
 ) -> tuple[pd.DataFrame, list[Finding]]:
     """Canonical metadata of the samples, and notes of what was taken for what."""
     table = groups.obs.iloc[kept].copy()

@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, IntegrityError, first_few
+from pertstack.data.cells.entries import Int64, Rows
 from pertstack.data.cells.groups import Groups, Mask
 from pertstack.data.cells.profiles import Profiles, profile
 from pertstack.data.cells.pseudobulk import CellSums, Served
 from pertstack.data.cells.reading import blocks, sparse_of
 from pertstack.data.cells.summing import counted
-from pertstack.data.cells.sums import SUM, GroupSums, Int64, Rows
+from pertstack.data.cells.sums import SUM, GroupSums
 from pertstack.data.file import DataFile
 from pertstack.data.rows import FitRows
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pertstack._base.errors import InputError
-from pertstack.data.cells.sums import Int64, Rows
+from pertstack.data.cells.entries import Int64, Rows
 from pertstack.data.readers.matrices import RowSource, StoredRows
 
 ENTRIES = 4_000_000

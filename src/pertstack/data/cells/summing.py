@@ -11,11 +11,12 @@ import pandas as pd
 from pertstack._base.errors import InputError
 from pertstack._base.machine.progress import remark, track
 from pertstack.data.cells.choice import Kind
+from pertstack.data.cells.entries import BadCell, Int64, Rows, add_totals
 from pertstack.data.cells.groups import Groups, Mask
 from pertstack.data.cells.held import HeldCells
 from pertstack.data.cells.kept import KeptSums
 from pertstack.data.cells.reading import blocks, columns, n_blocks, sparse_of
-from pertstack.data.cells.sums import BadCell, GroupSums, Int64, Rows, Space, add_totals
+from pertstack.data.cells.sums import GroupSums, Space
 from pertstack.data.choices import Normalise
 from pertstack.data.readers.matrices import RowSource, StoredRows, SubsetRows
 

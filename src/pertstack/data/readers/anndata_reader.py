@@ -25,7 +25,8 @@ from pertstack.data.readers.anndata_tables import Kind, open_anndata_file, read_
 from pertstack.data.readers.columns.columns import canonical_obs, source_column
 from pertstack.data.readers.columns.genes import named_genes
 from pertstack.data.readers.columns.tuple_labels import part_labels, says_dose
-from pertstack.data.readers.control_rows import Labels, control_names, control_rows, hand_out, no_control_rows
+from pertstack.data.readers.control_rows import Labels, control_names, control_rows, no_control_rows
+from pertstack.data.readers.handed_out import hand_out
 from pertstack.data.readers.matrices import RepeatedRow, RowSource, StoredRows, SubsetRows, open_root
 
 RAW = "raw"

@@ -24,7 +24,8 @@ from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
 from pertstack.data.readers.anndata_tables import is_locked, locked, open_foreign
 from pertstack.data.readers.columns.columns import ALIASES, canonical_obs
-from pertstack.data.readers.control_rows import Labels, Mask, control_names, hand_out, vehicles_by_name
+from pertstack.data.readers.control_rows import Labels, Mask, control_names, vehicles_by_name
+from pertstack.data.readers.handed_out import hand_out
 from pertstack.data.readers.matrices import ArrayRows, RepeatedRow, RowSource, StoredRows, SubsetRows
 from pertstack.data.readers.vehicles import treated_rows, vehicle_rows
 

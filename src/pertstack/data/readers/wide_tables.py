@@ -89,7 +89,7 @@ def as_anndata(
     told = f", and the columns of numbers {first_few(numeric)} for what is said of them" if numeric else ""
     note = Finding(
         "note",
-        "genes_of_a_table",
+        "genes_taken",
         f"{path.name}: {len(genes):,} columns of numbers were taken for genes ({first_few(genes, 3)}){told}.",
         len(genes),
         where=path.name,

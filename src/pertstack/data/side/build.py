@@ -16,7 +16,8 @@ from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack._base.reading.damage import damage_named
 from pertstack.data.labels import look_up
-from pertstack.data.side.files import edges_of_table, read_edges, read_features, read_targets, targets_of
+from pertstack.data.side.edges import edges_of_table, read_edges
+from pertstack.data.side.files import read_features, read_targets, targets_of
 from pertstack.data.side.side import FeatureKind, GeneGraph, PerturbationFeatures, SideInformation
 from pertstack.data.side.structures import has_rdkit, morgan_features
 from pertstack.data.side.targets import genes_of

@@ -20,23 +20,10 @@ from pertstack._base.errors import CorruptionError, InputError, MissingFileError
 from pertstack._base.files import write_atomic
 from pertstack._base.reading.tables import as_names, counts_rows, is_text, read_table
 from pertstack._base.reading.text_tables import UNNAMED, text_table
-from pertstack.data.side.gene_names import Names, is_string, names_beside, names_of_table, read_string, translate
 from pertstack.data.side.side import FEATURE_KINDS, FeatureKind, GeneGraph, PerturbationFeatures, SideInformation
 
 Pairs = np.ndarray[Any, np.dtype[np.int64]]
 
-_PAIR_COLUMNS = (
-    ("gene_a", "gene_b"),
-    ("symbol_a", "symbol_b"),
-    ("preferredName_A", "preferredName_B"),
-    ("Official Symbol Interactor A", "Official Symbol Interactor B"),
-    ("gene1", "gene2"),
-    ("source", "target"),
-    ("protein1", "protein2"),
-    ("node1", "node2"),
-    ("from", "to"),
-)
-_SCORE_COLUMNS = ("combined_score", "score", "weight", "confidence")
 _NAME_COLUMNS = ("perturbation", "pert_id", "compound", "drug", "name", "index", "Unnamed: 0")
 
 
@@ -201,105 +188,3 @@ def _listed(value: Any) -> list[Any]:
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return []
     return list(value) if isinstance(value, list | tuple | np.ndarray | pd.Series) else [value]
-
-
-def read_edges(
-    path: Path, genes: tuple[str, ...], min_score: float | None, *, names: Path | None = None
-) -> tuple[Pairs, int]:
-    """Edges (positions in ``genes``, each pair once, no loops) of a file, (n_edges, 2), and how many edges lead to
-    other genes.
-
-    Parameters
-    ----------
-    path : any table with two columns of names, or STRING's ``protein.links``.
-    genes : of the study.
-    min_score : least score of an edge that counts (STRING: 0 to 1000); None for all.
-    names : table of protein ids and gene names; None takes the ``protein.info`` file beside STRING's ``protein.links``,
-        if there is one.
-
-    Raises
-    ------
-    InputError
-        No two columns, no score to compare, or no edge between genes of the study.
-    """
-    table = read_table(path)
-    names = names or names_beside(path)
-    known = None
-    if names is not None:
-        known = names_of_table(read_string(names) if is_string(names) else read_table(names), genes, str(names))
-    if len(table.columns) >= 2 and not any(set(p) <= set(table.columns) for p in _PAIR_COLUMNS):
-        header = [str(c) for c in table.columns]
-        if sum(h in set(genes) for h in header) >= 2:  # no header line: the first edge was read as names
-            table = pd.concat([pd.DataFrame([header], columns=table.columns), table], ignore_index=True)
-    found = edges_of_table(table, genes, min_score, where=str(path), names=known)
-    assert found is not None
-    return found
-
-
-def edges_of_table(
-    value: Any,
-    genes: tuple[str, ...],
-    min_score: float | None,
-    *,
-    where: str = "uns['graph']",
-    names: Names | None = None,
-) -> tuple[Pairs, int] | None:
-    """As ``read_edges``, for a table or an array of pairs; None for None.
-
-    Parameters
-    ----------
-    value : table, or array (n_edges, 2) of names.
-    genes : of the study.
-    min_score : least score of an edge that counts; None for all.
-    where : what the edges are from, for messages.
-    names : id -> gene names; None where edges hold gene names.
-
-    Raises
-    ------
-    InputError
-        As in ``read_edges``.
-    """
-    if value is None:
-        return None
-    table = value if isinstance(value, pd.DataFrame) else pd.DataFrame(np.asarray(value))
-    if table.shape[1] < 2:
-        raise InputError(f"{where} has {table.shape[1]} column; an edge list needs two columns of gene names.")
-    first, second = _gene_columns(table, set(genes) | set(names or ()))
-    if min_score is not None:
-        score = next((c for c in _SCORE_COLUMNS if c in table.columns), None)
-        if score is None:
-            raise InputError(
-                f"{where} has no score column (one of {', '.join(_SCORE_COLUMNS)}) to compare with {min_score:g}."
-            )
-        kept_rows = pd.to_numeric(table[score], errors="coerce") >= min_score
-        if len(table) and not kept_rows.any():
-            raise InputError(
-                f"{where}: none of {len(table):,} edges has {score} >= {min_score:g} (the highest is "
-                f"{pd.to_numeric(table[score], errors='coerce').max():g}). STRING's scores run from 0 to 1000."
-            )
-        table = table[kept_rows]
-    if names is not None:
-        table = translate(table, (first, second), names)
-    at = pd.Index(genes)
-    pairs = np.column_stack([at.get_indexer(pd.Index(table[c].astype(str))) for c in (first, second)]).astype(np.int64)
-    inside = (pairs >= 0).all(axis=1)
-    if len(table) and not inside.any():
-        raise InputError(
-            f"{where}: no edge joins two genes of the study. Its columns {first!r} and {second!r} hold "
-            f"{first_few(table[first][:3])}; the "
-            f"study's genes look like {first_few(genes[:3])}. Translate protein or Ensembl ids to the study's gene "
-            f"names first, or provide a table of both (STRING's protein.info; --graph-names)."
-        )
-    kept = np.sort(pairs[inside], axis=1)
-    return np.unique(kept[kept[:, 0] != kept[:, 1]], axis=0).reshape(-1, 2), int((~inside).sum())
-
-
-def _gene_columns(table: pd.DataFrame, genes: set[str]) -> tuple[Any, Any]:
-    """The two columns that hold genes: known pairs of names first if they match, else those that share most names."""
-    share = {c: float(table[c].astype(str).isin(genes).mean()) for c in table.columns}
-    for first, second in _PAIR_COLUMNS:
-        if first in share and second in share and share[first] > 0 and share[second] > 0:
-            return first, second
-    ranked = sorted(table.columns, key=lambda c: -share[c])
-    chosen = [c for c in table.columns if c in ranked[:2]]
-    return chosen[0], chosen[1]

@@ -11,7 +11,6 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,33 +21,11 @@ from pertstack._base.findings import Finding
 from pertstack._base.reading.tables import read_table
 from pertstack._base.reading.unpickle import load_pickle
 from pertstack.data.labels import look_up
+from pertstack.design.plan.foreign_split import WORDS, ForeignSplit, names_of_part, said_once
 from pertstack.design.plan.placing import kind_of, known_names, lost_findings, place_names, strange_findings
 
-WORDS = {
-    "train": "development",
-    "training": "development",
-    "val": "development",
-    "valid": "development",
-    "validation": "development",
-    "dev": "development",
-    "test": "test",
-    "testing": "test",
-    "held-out": "test",
-    "heldout": "test",
-    "holdout": "test",
-}
-"""What a split calls a part, and its role here."""
 _NATIVE = {"sample_id", "role", "fold"}
 _BY_PAIR, _BY_LINE = "perturbation+cell_line", "cell_line"
-
-
-@dataclass(frozen=True)
-class ForeignSplit:
-    """Places of the samples that a split names: role or fold by sample id. Others have no place and are left out."""
-
-    table: pd.DataFrame  # sample_id, and role or fold
-    group_by: str | None  # what whole groups are, where the split decides it
-    findings: tuple[Finding, ...]
 
 
 def read_split(path: Path, obs: pd.DataFrame, cells: pd.Series[Any] | None = None) -> ForeignSplit | None:
@@ -103,7 +80,7 @@ def _parts(path: Path, value: Any, obs: pd.DataFrame, cells: pd.Series[Any] | No
         roles: dict[str, set[str]] = {}
         for part, names in value.items():
             if part.casefold() in WORDS:
-                for name in _names(names, part, path):
+                for name in names_of_part(names, part, path):
                     roles.setdefault(name, set()).add(WORDS[part.casefold()])
         return _one_cut(path, roles, obs, cells=cells)
     folds = value if isinstance(value, Mapping) else dict(enumerate(value)) if isinstance(value, list) else {}
@@ -124,12 +101,6 @@ def _is_one(value: Any) -> bool:
     return "test" in parts and any(WORDS.get(p) == "development" for p in parts)
 
 
-def _names(value: Any, part: str, path: Path) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(v, str | int) for v in value):
-        raise InputError(f"{path}: {part!r} is no list of names.")
-    return [str(v) for v in value]
-
-
 def _one_cut(
     path: Path, roles: Mapping[str, set[str]], obs: pd.DataFrame, *, cells: pd.Series[Any] | None, by: str | None = None
 ) -> ForeignSplit:
@@ -143,29 +114,7 @@ def _one_cut(
         path, {name: next(iter(found)) for name, found in roles.items()}, obs, cells=cells, kind=by
     )
     table = pd.DataFrame({"sample_id": list(places), "role": list(places.values())})
-    return ForeignSplit(table, None, (*findings, _said_once(path, table)))
-
-
-def _said_once(path: Path, table: pd.DataFrame) -> Finding:
-    """A split without folds, in words."""
-    count = table["role"].value_counts()
-    n, m = int(count.get("development", 0)), int(count.get("test", 0))
-    if not n or not m:
-        lacking = "training" if not n else "test"
-        raise InputError(
-            f"{path}: no sample of the data is in its {lacking} part, so there is nothing to "
-            f"{'learn from' if not n else 'judge on'}. Check that data and split belong together."
-        )
-    return Finding(
-        "warning",
-        "split_without_folds",
-        f"{path.name} cuts once: {n:,} samples to train and validate on, {m:,} to test on, and no folds. Folds of "
-        f"the {n:,} were drawn here, so models that are fitted here are cross-fitted and combined as ever. Models "
-        f"trained elsewhere on this split have seen all {n:,}: nothing can be learned from their predictions there, "
-        f"so they are judged on the test alone (`pertstack evaluate`).",
-        n,
-        where=str(path),
-    )
+    return ForeignSplit(table, None, (*findings, said_once(path, table)))
 
 
 def _k_folds(path: Path, folds: Mapping[str, Any], obs: pd.DataFrame, cells: pd.Series[Any] | None) -> ForeignSplit:
@@ -173,8 +122,8 @@ def _k_folds(path: Path, folds: Mapping[str, Any], obs: pd.DataFrame, cells: pd.
     at: dict[str, int] = {}
     for number, name in enumerate(order):
         parts = {str(k).casefold(): v for k, v in folds[name].items()}
-        held_out = _names(parts["test"], "test", path)
-        seen = {n for p, v in parts.items() if WORDS.get(p) == "development" for n in _names(v, p, path)}
+        held_out = names_of_part(parts["test"], "test", path)
+        seen = {n for p, v in parts.items() if WORDS.get(p) == "development" for n in names_of_part(v, p, path)}
         if memory := sorted(seen.intersection(held_out)):
             raise InputError(
                 f"{path}: {name} trains or validates on {len(memory):,} names of its own test: {first_few(memory)}."
@@ -279,7 +228,7 @@ def _cell_load(path: Path, obs: pd.DataFrame) -> ForeignSplit:
     findings = [
         *strange_findings(path, strange, "perturbation"),
         *lost_findings(path, obs, found),
-        _said_once(path, table),
+        said_once(path, table),
     ]
     by = _BY_PAIR if any("test" in parts.values() for parts in few.values()) else _BY_LINE
     learned = lines[[p == "development" for p in places]].nunique()
@@ -304,5 +253,5 @@ def _few(value: Any, key: str, path: Path) -> dict[str, str]:
         raise InputError(f'{path}: [fewshot."{key}"] holds no lists. Write val = [...] and test = [...].')
     out: dict[str, str] = {}
     for part in sorted(value, key=lambda p: WORDS.get(str(p).casefold()) == "test"):
-        out |= dict.fromkeys(_names(value[part], str(part), path), _role(part, path))
+        out |= dict.fromkeys(names_of_part(value[part], str(part), path), _role(part, path))
     return out

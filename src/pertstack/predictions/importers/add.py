@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pertstack._base.digests import digest_json
-from pertstack._base.errors import InputError, IntegrityError, LeakError, MisalignedError, first_few
+from pertstack._base.errors import InputError, IntegrityError, MisalignedError
 from pertstack._base.findings import Finding
 from pertstack._base.machine.progress import track
 from pertstack.data import Card
@@ -30,7 +29,7 @@ from pertstack.predictions.importers.by_name import (
     genes_not_predicted,
     samples_not_predicted,
 )
-from pertstack.predictions.importers.cards import NamedTransform, check_cards, mapped_file, named_transform, sidecar
+from pertstack.predictions.importers.cards import mapped_file, named_transform
 from pertstack.predictions.importers.checks.sampled import Place, Sampled, measured_rows
 from pertstack.predictions.importers.checks.scale import Scale, check_scale, refuse_the_truth
 from pertstack.predictions.importers.checks.shift import check_shift
@@ -40,6 +39,7 @@ from pertstack.predictions.importers.readers.files import PredictionFile
 from pertstack.predictions.importers.readers.gene_lists import positional, with_genes
 from pertstack.predictions.importers.readers.merge import Marks, is_merge_file, open_merge_predictions
 from pertstack.predictions.importers.readers.opening import as_paths, open_file, refuse_repeats
+from pertstack.predictions.importers.records import cards_of, file_meta, refuse_straddling, slots_in_words
 from pertstack.predictions.importers.streaming import stream_into
 from pertstack.predictions.store.files.names import NESTED_PREFIX, TRUTH_LAYERS, encode_name, nested_name
 from pertstack.predictions.store.store import PredictionStore
@@ -122,7 +122,7 @@ def add_predictions(
     _check_options(name, scale, missing)
     mapping = None if transform is None else named_transform(transform, scale)
     files = _open(paths, store, marks, layer)
-    on_cards = _on_cards(files, own_card, card, scale=scale, mapping=mapping, name=name)
+    on_cards = cards_of(files, own_card, card, scale=scale, mapping=mapping, name=name)
     if mapping is not None:
         files = [mapped_file(f, mapping) for f in files]
     places = {s: Place(b, i) for b in store.blocks() for i, s in enumerate(store.sample_ids(b))}
@@ -135,14 +135,14 @@ def add_predictions(
     missing_genes = genes_not_predicted(files, own_genes, missing)
     fitted = FittedOnBlocks(fitted_on, store, kin)
     check_folds(files, places, fitted)
-    _refuse_straddling(matches, places, fitted)
+    refuse_straddling(matches, places, fitted)
     if without is not None:
         fitted = fitted.without(without, places, [s for f in files for s in f.sample_ids])
         name = nested_name(name, without)
     blocks = sorted({places[s].block for f in files for s in f.sample_ids})
     gone = samples_not_predicted(store, files, blocks, missing=missing)
     mapped = {} if transform is None else {"transform": transform}
-    facts = {**_file_meta(files), "scale": scale, **mapped, **dict(meta or {})}
+    facts = {**file_meta(files), "scale": scale, **mapped, **dict(meta or {})}
     with ExitStack() as stack:
         gaps = set(missing_genes)
         predicted_genes = [g for g in own_genes if g not in gaps]
@@ -188,10 +188,6 @@ def add_predictions(
         missing_genes=missing_genes,
         findings=[*on_cards, *_of_names(named), *_of_matches(matches, name), *findings],
     )
-
-
-def _fold_words(fold: int | None) -> str:
-    return "the held-out test" if fold is None else f"fold {fold}"
 
 
 def _check_options(name: str, scale: str, missing: str) -> None:
@@ -245,69 +241,6 @@ def _of_matches(matches: list[KeyMatch], name: str) -> list[Finding]:
     return [replace(f, where=name) for m in matches for f in m.findings]
 
 
-def _refuse_straddling(matches: list[KeyMatch], places: Mapping[str, Place], fitted: FittedOnBlocks) -> None:
-    """One prediction for samples of two folds comes from one fit, which cannot have left out both as the plan does.
-
-    Raises
-    ------
-    LeakError
-        With the first of them.
-    """
-    if not fitted.by_plan:
-        return
-    for match in matches:
-        fold: dict[int, tuple[str, int | None]] = {}
-        for sample, row in zip(match.file.sample_ids, match.row_of.tolist(), strict=True):
-            own = places[sample].block.fold
-            other, there = fold.setdefault(row, (sample, own))
-            if there != own:
-                raise LeakError(
-                    f"{match.file.path}: one prediction serves {other!r} in {_fold_words(there)} and {sample!r} in "
-                    f"{_fold_words(own)}. One fit made it, and the plan asks for two, each without its own fold: one "
-                    f"of them was in-sample. Say what the model was fitted on with --fitted-on FILE, or give the "
-                    f"samples their own rows, named by sample id."
-                )
-
-
-def _on_cards(
-    files: list[PredictionFile],
-    own: Card | None,
-    given: Mapping[str, Any] | None,
-    scale: Scale,
-    mapping: NamedTransform | None,
-    name: str,
-) -> list[Finding]:
-    """The study's card against the one in each file, else beside it, else the one given."""
-    if own is None:
-        return []
-    cards: dict[str, Mapping[str, Any] | None] = {
-        str(f.path): next((c for c in (f.card, sidecar(f.path), given) if c is not None), None) for f in files
-    }
-    return check_cards(own, cards, scale=scale, transform=mapping, name=name)
-
-
-def _file_meta(files: list[PredictionFile]) -> dict[str, Any]:
-    """What the files say of the model, and which files they were."""
-    facts: dict[str, Any] = {"files": [f.path.name for f in files]}
-    for file in files:
-        for key, value in file.meta.items():
-            if facts.setdefault(key, value) != value:
-                facts[key] = [facts[key], value]
-    facts["model_digest"] = digest_json({k: v for k, v in facts.items() if k not in ("files", "timestamp")})
-    return facts
-
-
-def _slots(files: list[PredictionFile]) -> str:
-    """Which matrix was read, and which others the files hold, for a person who must name the right one."""
-    several = next((f for f in files if f.other_slots), None)
-    if several is None:
-        return ""
-    return (
-        f" {several.slot} of {several.path.name} was read; it also holds {first_few(several.other_slots)}: name the "
-        f"predictions with --layer."
-    )
-
-
 def _judge(
     store: PredictionStore,
     sampled: Sampled,
@@ -326,7 +259,12 @@ def _judge(
     treated, control = (measured_rows(store, layer, there, genes=sampled.genes) for layer in ("treated", "control"))
     rows = np.isfinite(treated).all(axis=1) & np.isfinite(control).all(axis=1)
     refuse_the_truth(
-        sampled.values[development][rows], treated[rows], control[rows], scale=scale, name=name, slots=_slots(files)
+        sampled.values[development][rows],
+        treated[rows],
+        control[rows],
+        scale=scale,
+        name=name,
+        slots=slots_in_words(files),
     )
     findings = check_scale(sampled.values[development][rows], treated[rows], control[rows], scale=scale, name=name)
     if by_position and scale == "treated":

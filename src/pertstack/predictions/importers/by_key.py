@@ -7,7 +7,7 @@ averaged. The result is a ``PredictionFile`` with the ids of the samples, which 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,11 +17,12 @@ import pandas as pd
 from pertstack._base.errors import InputError, MisalignedError, first_few
 from pertstack._base.findings import Finding
 from pertstack.data.choices import Normalise
-from pertstack.data.labels import perturbation_keys
 from pertstack.data.readers.columns.columns import canonical_obs, source_column
 from pertstack.data.readers.columns.tuple_labels import part_labels
 from pertstack.data.readers.control_rows import control_rows
 from pertstack.data.rows import Float32
+from pertstack.predictions.importers.key_findings import key_findings, mixed_names, nothing_fits, refuse_doubles
+from pertstack.predictions.importers.keys import Codes, Labels, few_of, key_in_words, keys_of, n_served
 from pertstack.predictions.importers.readers.files import STATUS, PredictionFile
 from pertstack.predictions.importers.space import Averaging, averaging
 from pertstack.predictions.store.align import names_index
@@ -29,24 +30,7 @@ from pertstack.predictions.store.align import names_index
 FINER = ("log10_dose", "time_h", "plate")
 """Parts of a key beyond perturbation and cell line, used where file and samples both have them."""
 PREDICTED = frozenset({"predicted", "prediction", "predictions", "pred", "generated", "imputed"})
-SAME = 1e-4
-"""Two predictions of one key that differ by less are one and the same."""
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
-Codes = np.ndarray[Any, np.dtype[np.int64]]
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What every name of a perturbation means, on both sides: equal texts for spellings of one."""
-
-    keys: Mapping[str, tuple[str, ...]]
-
-    @classmethod
-    def of(cls, *names: Iterable[str]) -> Labels:
-        return cls(perturbation_keys(dict.fromkeys(str(n) for listed in names for n in listed)))
-
-    def key(self, name: str) -> str:
-        return "+".join(self.keys[name])
 
 
 @dataclass(frozen=True)
@@ -183,15 +167,15 @@ def _match_by_key(
     notes += notes_of_labels
     labels = Labels.of(samples["perturbation"].astype(str), given["perturbation"].astype(str))
     columns = _shared(given, samples, labels, notes=notes, file=file)
-    notes += _mixed(given, columns, labels, file)
-    of_file, of_samples = _keys(given, columns, labels), _keys(samples, columns, labels)
+    notes += mixed_names(given, columns, labels, file)
+    of_file, of_samples = keys_of(given, columns, labels), keys_of(samples, columns, labels)
     wanted = {key: i for i, key in enumerate(dict.fromkeys(of_samples))}
     codes = np.full(len(treated), -1, dtype=np.int64)
     codes[treated] = [wanted.get(key, -1) for key in of_file]
     if (codes < 0).all():
-        raise MisalignedError(_nothing_fits(file, given, samples, columns))
+        raise MisalignedError(nothing_fits(file, given, samples, columns))
     count = np.bincount(codes[codes >= 0], minlength=len(wanted))
-    _refuse_doubles(file, codes, count, list(wanted))
+    refuse_doubles(file, codes, count, list(wanted))
     there = np.flatnonzero(count)
     keys = list(wanted)
     at = {keys[j]: i for i, j in enumerate(there)}
@@ -200,8 +184,8 @@ def _match_by_key(
     position[there] = np.arange(len(there))
     codes = np.where(codes >= 0, position[codes], -1)
     order = np.array([i for _, i in serves], dtype=np.int64)
-    missing = tuple(_in_words(k) for k, n in zip(wanted, count, strict=True) if n == 0)
-    left = tuple(_in_words(k) for k in dict.fromkeys(of_file) if k not in wanted)
+    missing = tuple(key_in_words(k) for k, n in zip(wanted, count, strict=True) if n == 0)
+    left = tuple(key_in_words(k) for k in dict.fromkeys(of_file) if k not in wanted)
     how, said = averaging(file, space, float(np.median(count[there])), own_genes=own_genes)
     notes += said
     matched = replace(
@@ -215,7 +199,7 @@ def _match_by_key(
     if n_other := len(treated) - n_rows - n_controls:
         text = f"{file.path}: {n_other:,} rows are not predictions, as a column of the file says, and are not used."
         notes.append(Finding("note", "rows_not_predicted", text, n_other, where=str(file.path)))
-    found = _findings(
+    found = key_findings(
         file,
         columns,
         n_rows,
@@ -270,11 +254,11 @@ def _shared(
 ) -> tuple[str, ...]:
     """Columns of the key: a finer one is used where the file then still predicts as many samples."""
     key: tuple[str, ...] = ("perturbation", "cell_line")
-    reached = _n_served(given, samples, key, labels)
+    reached = n_served(given, samples, key, labels=labels)
     for name in FINER:
         if name not in given or name not in samples or given[name].isna().all() or samples[name].isna().all():
             continue
-        n = _n_served(given, samples, (*key, name), labels)
+        n = n_served(given, samples, (*key, name), labels=labels)
         if name == "plate":
             key, reached = ((*key, name), n) if n == reached else (key, reached)
         elif n:
@@ -283,87 +267,11 @@ def _shared(
             word = "dose" if name == "log10_dose" else "time"
             raise MisalignedError(
                 f"{file.path}: no prediction has the {word} of a sample of its perturbation and cell line "
-                f"({first_few(_few(given[name]))} in the file, {first_few(_few(samples[name]))} in the truth"
+                f"({first_few(few_of(given[name]))} in the file, {first_few(few_of(samples[name]))} in the truth"
                 f"{', as log10 of micromolar' if word == 'dose' else ', in hours'}). Say the unit with --map "
                 f"{word}_unit=const:{'uM' if word == 'dose' else 'h'}, or match without it: --map {word}=none."
             )
     return key
-
-
-def _mixed(given: pd.DataFrame, columns: tuple[str, ...], labels: Labels, file: PredictionFile) -> list[Finding]:
-    """A warning where predictions of several doses or times of one key are averaged, because the samples have none."""
-    found = []
-    for name, word in (("log10_dose", "dose"), ("time_h", "time")):
-        if name in columns or name not in given or given[name].isna().all():
-            continue
-        apart = pd.Series(given[name].to_numpy(), index=pd.Index(_keys(given, columns, labels), tupleize_cols=False))
-        n = int((apart.groupby(level=0).nunique() > 1).sum())
-        if n:
-            text = (
-                f"{file.path}: predictions of several {word}s are averaged for {n:,} keys, because the samples do not "
-                f"say their {word}. Which one was measured? Leave the others out, or name the column of the truth."
-            )
-            found.append(Finding("warning", f"averaged_over_{word}s", text, n, where=str(file.path)))
-    return found
-
-
-def _few(values: pd.Series[Any]) -> list[str]:
-    return [f"{v:g}" for v in sorted(set(values.dropna()))[:4]]
-
-
-def _n_served(given: pd.DataFrame, samples: pd.DataFrame, columns: tuple[str, ...], labels: Labels) -> int:
-    there = set(_keys(given, columns, labels))
-    return sum(key in there for key in _keys(samples, columns, labels))
-
-
-def _keys(table: pd.DataFrame, columns: Sequence[str], labels: Labels) -> list[tuple[str, ...]]:
-    """One tuple of texts per row."""
-    parts = []
-    for name in columns:
-        codes, values = pd.factorize(table[name].astype(object))
-        if name == "perturbation":
-            texts = [labels.key(str(v)) for v in values]
-        elif name in ("log10_dose", "time_h"):
-            texts = [f"{float(v) + 0.0:.5f}" for v in values]
-        else:
-            texts = [str(v) for v in values]
-        texts = [*texts, ""]  # code -1: unknown
-        parts.append([texts[c] for c in codes])
-    return list(zip(*parts, strict=True))
-
-
-def _in_words(key: tuple[str, ...]) -> str:
-    return " / ".join(part for part in key if part)
-
-
-def _refuse_doubles(file: PredictionFile, codes: Codes, count: Codes, keys: list[tuple[str, ...]]) -> None:
-    """A few keys twice in a file of one row a key, with different values: which of them counts cannot be known."""
-    often = count[count > 0]
-    if np.median(often) > 1 or often.max() == 1:
-        return
-    first: dict[int, Float32] = {}
-    differing: dict[int, float] = {}
-    twice = set(np.flatnonzero(count > 1).tolist())
-    at = 0
-    for chunk in file.chunks():
-        for row in chunk.values:
-            code = int(codes[at])
-            at += 1
-            if code not in twice:
-                continue
-            if code in first:
-                gap = float(np.nanmax(np.abs(row - first[code]), initial=0.0))
-                if gap > SAME:
-                    differing[code] = max(gap, differing.get(code, 0.0))
-            else:
-                first[code] = row.copy()
-    if differing:
-        words = [f"{_in_words(keys[c])} (up to {gap:.3g} apart)" for c, gap in differing.items()]
-        raise MisalignedError(
-            f"{file.path}: {len(differing):,} of {len(often):,} keys are predicted more than once, with different "
-            f"values, while the others are predicted once: {first_few(words, 5)}. Which of them counts cannot be "
-            f"known. Keep one row of each."
-        )
 
 
 def _means(file: PredictionFile, codes: Codes, count: Codes, how: Averaging) -> Any:
@@ -387,45 +295,3 @@ def _means(file: PredictionFile, codes: Codes, count: Codes, how: Averaging) -> 
 def _expanded(means: Float32, order: Codes, n_rows: int) -> Iterator[Float32]:
     for start in range(0, len(order), n_rows):
         yield means[order[start : start + n_rows]]
-
-
-def _findings(
-    file: PredictionFile,
-    columns: tuple[str, ...],
-    n_rows: int,
-    n_keys: int,
-    n_samples: int,
-    n_controls: int,
-    missing: tuple[str, ...],
-    left: tuple[str, ...],
-) -> list[Finding]:
-    """What was matched and how; what was not, with its count."""
-    where = str(file.path)
-    how = " and ".join({"log10_dose": "dose", "time_h": "time"}.get(c, c.replace("_", " ")) for c in columns)
-    averaged = (
-        f", averaged over {n_rows / max(1, n_keys + len(left)):,.0f} rows each" if n_rows > n_keys + len(left) else ""
-    )
-    control = f"; {n_controls:,} control rows are not used" if n_controls else ""
-    text = f"{where}: matched by {how}: {n_keys:,} predictions{averaged} serve {n_samples:,} samples{control}."
-    found = [Finding("note", "matched_by_key", text, n_samples, where=where, numbers={"rows": n_rows, "keys": n_keys})]
-    if missing:
-        text = (
-            f"{where}: no prediction for {len(missing):,} of {len(missing) + n_keys:,} keys: {first_few(missing, 5)}."
-        )
-        found.append(Finding("warning", "keys_missing", text, count=len(missing), examples=missing[:10], where=where))
-    if left:
-        text = f"{where}: {len(left):,} predicted keys have no sample and are not used: {first_few(left, 5)}."
-        found.append(Finding("warning", "keys_left_over", text, count=len(left), examples=left[:10], where=where))
-    return found
-
-
-def _nothing_fits(file: PredictionFile, given: pd.DataFrame, samples: pd.DataFrame, columns: tuple[str, ...]) -> str:
-    """Both sides, so that the difference is seen."""
-    sides = []
-    for name in columns[:2]:
-        theirs, own = (sorted(set(t[name].astype(str))) for t in (given, samples))
-        sides.append(f"{name.replace('_', ' ')} {first_few(theirs, 3)} in the file, {first_few(own, 3)} in the truth")
-    return (
-        f"{file.path}: none of its rows is a perturbation and cell line of the truth: {'; '.join(sides)}. Name the "
-        f"columns that say both with --map perturbation=COLUMN,cell_line=COLUMN."
-    )

@@ -29,7 +29,8 @@ from pertstack.design.blocks import Block
 from pertstack.design.leaks.check_plan import check_plan
 from pertstack.design.plan.apart import apart_findings
 from pertstack.design.plan.folds import FoldPlan
-from pertstack.design.plan.foreign import ForeignSplit, read_split
+from pertstack.design.plan.foreign import read_split
+from pertstack.design.plan.foreign_split import ForeignSplit
 from pertstack.design.plan.support import propose_support, support_rows
 from pertstack.predictions.store.sealed import cipher, seal_chunks
 from pertstack.study.choices import DataChoices, PlanChoices, StudyChoices
