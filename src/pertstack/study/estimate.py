@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from pertstack._base.files import read_json
 from pertstack.fit.jobs.job import Job
 from pertstack.study.folder import StudyFolder
+from pertstack.study.steps.calibrate import MOST_ROWS
 
-PASS_SECONDS, COMBINER_SECONDS = 2.2e-7, 1.6e-8
-"""Per row x model x gene: of the pass and the scores, and of each combiner (146,000 x 4 x 978 with 3 combiners took
-156 CPU seconds, 4,000 x 4 x 10,716 with 28 took 116)."""
-VERDICT = 1.15
-"""Measured when the verdict still learned the combiners again (133 CPU seconds where the stack took 116); now an
-upper bound."""
+START = 4.0
+"""Seconds before the first row is read: imports, seals."""
+CALIBRATION, MODEL, COMBINER = 2.0e-6, 1.2e-8, 3.2e-9
+"""Seconds of ``stack`` per row x gene: of the rows that calibration and probes look at, and of every row for each model
+and combiner (146,000 x 10,716 with 5 models and 27 combiners took 660 CPU seconds, 4,800 x 3,000 took 35)."""
+JUDGED, CHECKED = 8.0e-8, 5.0e-8
+"""Seconds of ``verdict`` per row x gene: of the test for each name on the board, and of development, where intervals
+are made (1,200 x 3,000 test values took 12 CPU seconds, 36,585 x 10,716 took 1,327 with two more rank correlations)."""
 
 
 def sizes(folder: StudyFolder, role: str) -> tuple[int, int]:
@@ -35,10 +38,15 @@ def of_stack(folder: StudyFolder, n_models: int, n_combiners: int, *, verdict: b
     verdict : whether it is before ``verdict``.
     """
     rows, genes = sizes(folder, "development")
-    values = rows * n_models * genes
-    seconds = 4 + values * (PASS_SECONDS + COMBINER_SECONDS * n_combiners) * (VERDICT if verdict else 1.0)
+    tested, _ = sizes(folder, "test")
+    if verdict:
+        seconds = START + genes * (tested * JUDGED * (n_models + n_combiners) + rows * CHECKED)
+    else:
+        each = MODEL * n_models + COMBINER * n_combiners
+        seconds = START + genes * (min(rows, MOST_ROWS) * CALIBRATION + rows * each)
     nested = folder.plan.n_folds if folder.plan.n_folds > 2 else 0
-    what = f"{rows:,} rows x {n_models} models x {genes:,} genes, {n_combiners} combiners"
+    judged = f"{tested:,} test rows and " if verdict else ""
+    what = f"{judged}{rows:,} rows x {n_models} models x {genes:,} genes, {n_combiners} combiners"
     read = 4 * rows * genes * (n_models + 2) * (1 + (nested - 1 if nested else 0))
     return f"{what}: reads about {in_bytes(read)}, takes {roughly(seconds)} with one worker."
 
