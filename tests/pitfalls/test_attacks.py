@@ -293,7 +293,8 @@ def test_models_exchanged_between_two_stacks_are_not_sealed_anew(stacked, tmp_pa
     assert folder.path("ledger.jsonl").read_bytes() == lines and codes(stacked)
 
 
-def test_a_seal_that_was_interrupted_is_finished_by_the_next_command(stacked_study, tmp_path):
+@pytest.mark.parametrize("each", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_seal_that_was_interrupted_is_finished_by_the_next_command(stacked_study, tmp_path, each):
     """Between the manifest and its line in the ledger, and after it."""
     root = stacked_study.folder.root
     count = shutil.copytree(root, tmp_path / "count")
@@ -302,7 +303,7 @@ def test_a_seal_that_was_interrupted_is_finished_by_the_next_command(stacked_stu
         return lambda: ps.Study.open(at).stack(["mean"])
 
     n = run_with_fault(step(count), count, at=None)
-    for at in range(n - 12, n + 1):
+    for at in range(n - 12, n + 1, each):
         copy = shutil.copytree(root, tmp_path / f"at{at}")
         run_with_fault(step(copy), copy, at=at)
         again = ps.Study.open(copy)
