@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pertstack.verdict.competitors import best_single_of, decompositions_of
 from scipy import stats
 
 from pertstack.predictions.sources.array_source import ArraySource
@@ -24,7 +25,6 @@ from pertstack.reduce.scoring.score import score
 from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.combine_arrays import combine_arrays
 from pertstack.stacking.nested import fit_nested
-from pertstack.verdict.competitors import best_single_of, decompositions_of
 from pertstack.verdict.resampling import GroupResampling
 from pertstack.verdict.setting import Setting
 

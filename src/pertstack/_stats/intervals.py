@@ -5,7 +5,7 @@ wild cluster bootstrap (``_stats/wild_bootstrap.py``) is there by name. "Minus t
 best single model" is a difference to whichever model is best, which is not known: ``difference_to_best`` bounds it
 against all of them (intersection bounds), because a bootstrap that merely picks the best model inside each resample
 covers far too rarely when models are close (docs/calibration.md has the numbers of both). Questions about several
-combiners at once are in ``_stats/multiple.py``; what is compared with what is decided by ``competitors.py``.
+combiners at once are in ``_stats/multiple.py``; what is compared with what is decided in ``verdict``.
 
 References: Cameron, Gelbach and Miller (2008) Rev. Econ. Stat. 90:414; Hall (1988) Ann. Stat. 16:927 (symmetric
 bootstrap-t); Efron (1987) JASA 82:171 (BCa); Chernozhukov, Lee and Rosen (2013) Econometrica 81:667 (bounds on a

@@ -1,8 +1,7 @@
 """From scores per sample to the verdict: leaderboard, gain decomposition, views and one headline.
 
-Everything is computed from a ``ScoreTable`` of the held-out test and one of the out-of-fold rows; both go through the
-same code, that of ``competitors.py``. Resampling is handled by ``intervals.py``, reached by ``resampling.py``;
-checks are in ``verdict/checks/checks.py``.
+Everything is computed from a ``ScoreTable`` of the held-out test and one of the out-of-fold rows; both are a
+``Reading`` and go through the same code. Intervals are made in ``resampling.py``, checks in ``verdict/checks``.
 """
 
 from __future__ import annotations
@@ -11,26 +10,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError
 from pertstack._base.plain_json import plain_json
 from pertstack._stats.estimate import Difference
-from pertstack.design.metric_names import direction, need_metric
 from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.verdict.boards.board import Leaderboard
 from pertstack.verdict.boards.in_notebook import ShowsBoard
+from pertstack.verdict.boards.read_rows import rows_of
 from pertstack.verdict.boards.rows import LeaderboardRow, Split
 from pertstack.verdict.case import Case
-from pertstack.verdict.competitors import best_single_of, decompositions_of, matrix, rows_of, views_of
 from pertstack.verdict.decision import Decision, decide
+from pertstack.verdict.gain.of_all import decompositions_of
 from pertstack.verdict.gain.parts import Decomposition
 from pertstack.verdict.known import known_at_fit
 from pertstack.verdict.looks import looks_in_words
 from pertstack.verdict.ranking import rank
+from pertstack.verdict.reading import Reading
 from pertstack.verdict.setting import BEST_SINGLE, FEW_GROUPS, Resampling, Setting
-from pertstack.verdict.several import Scores, gains_shown, several
+from pertstack.verdict.several import gains_shown, several
+from pertstack.verdict.views import leave_cell_line_out, per_cell_line, scaled_scores
 from pertstack.verdict.words import count_units, few_words
 
 
@@ -100,85 +100,81 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, *, 
     UnknownNameError
         The primary metric was not computed.
     """
-    tables: dict[Split, ScoreTable] = {}
-    if test is not None:
-        tables["test"] = test
-    if oof is not None:
-        tables["oof"] = oof
-    if not tables:
+    tables: dict[Split, ScoreTable | None] = {"test": test, "oof": oof}
+    readings = {which: Reading(which, t, setting, resampling) for which, t in tables.items() if t is not None}
+    if not readings:
         raise InputError("There are no scores to judge: neither out-of-fold rows nor a held-out test were scored.")
     split: Split = "test" if test is not None else "oof"
-    rows: list[LeaderboardRow] = []
-    n_units: dict[str, int] = {}
-    for which, table in tables.items():
-        rows += rows_of(which, table, setting, resampling=resampling)
-        n_units[which] = _scored_groups(table, setting)
-    table = tables[split]
-    best = best_single_of(table, setting)
-    decompositions = decompositions_of(table, setting, resampling, best=best)
-    chosen = None if _ships_alone(setting, best) else decompositions.get(setting.chosen or "")
+    read, tried = readings[split], readings["oof" if oof is not None else "test"]
+    rows = [row for reading in readings.values() for row in rows_of(reading)]
+    n_units = {which: reading.n_groups for which, reading in readings.items()}
+    decompositions = decompositions_of(read)
+    chosen = None if _ships_alone(read) else decompositions.get(setting.chosen or "")
     marked = tuple(_marked(r, split, decompositions) for r in rows)
-    views = views_of(table, setting, resampling, best=best)
-    tried: Split = "oof" if oof is not None else "test"
+    views = views_of(read)
     together = several(
-        _scores(table, setting),
-        _scores(tables[tried], setting),
-        tried,
-        best_single=best,
+        read.scores,
+        tried.scores,
+        tried.split,
+        best_single=read.best,
         left_out=views[1],
         resampling=resampling,
     )
-    if found := known_at_fit(tables, setting, _shipping(setting, best), resampling=resampling):
+    if found := known_at_fit(readings, setting, _shipping(read)):
         together["known_at_fit"] = found
-    over_alone = None if chosen is None else _over_alone(setting, table, resampling)
+    over_alone = None if chosen is None else _over_alone(read)
     if setting.evaluated:
         together = {k: v for k, v in together.items() if k in ("confidence_set", "leave_cell_line_out")}
-        decision = rank(table, setting, resampling, best=best, n_groups=n_units[split])
+        decision = rank(read)
     else:
-        decision = decide(
-            _case(setting, best, chosen, split=split, table=table, together=together, over_alone=over_alone)
-        )
+        decision = decide(_case(read, chosen, together, over_alone=over_alone))
     board = Leaderboard(
         marked,
-        need_metric(table.metrics, setting.primary),
+        read.primary,
         setting.chosen,
-        best_single=best,
+        best_single=read.best,
         test_looks=setting.test_looks,
         plan_digest=setting.plan_digest,
         versions=dict(setting.versions),
         interval={**resampling.facts, "unit": setting.unit, "n_units": n_units},
         exploratory=setting.exploratory,
         headline=decision.text,
-        cautions=_board_cautions(setting, n_units[split], split, _error(marked, setting, best)),
+        cautions=_board_cautions(read, _error(marked, read)),
         several=together,
         decision=decision,
     )
     return Verdict(board, chosen, decompositions, *views, split, over_alone)
 
 
-def _shipping(setting: Setting, best: str) -> str:
+def views_of(reading: Reading) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
+    """By cell line, the gain of what ships with each cell line left out, scaled scores and why there are none; see
+    ``views.py``. Where nothing was chosen, the best single model is judged itself."""
+    table, setting, values = reading.table, reading.setting, reading.values
+    lines, best = table.samples["cell_line"].to_numpy(), reading.at[reading.best]
+    judged = reading.at.get(setting.chosen or "", best)
+    left_out = leave_cell_line_out(
+        values[judged], values[best], cell_lines=lines, groups=reading.groups, compare=reading.resampling.compare
+    )
+    scaled, reason = scaled_scores(
+        table.names, values, reading.primary, no_drug=setting.no_drug, replicate=setting.replicate
+    )
+    return per_cell_line(table.names, values, lines), left_out, scaled, reason
+
+
+def _shipping(read: Reading) -> str:
     """The row whose scores out of fold and on the test are those of what ships."""
+    setting = read.setting
     if setting.chosen in (None, BEST_SINGLE):
-        return setting.alone or best
+        return setting.alone or read.best
     return str(setting.chosen)
 
 
-def _over_alone(setting: Setting, table: ScoreTable, resampling: Resampling) -> Difference | None:
+def _over_alone(read: Reading) -> Difference | None:
     """The chosen combination less the best single model out of fold: what would have shipped without it."""
-    names = table.names
-    if setting.chosen not in names or setting.alone not in names:
+    chosen, alone = read.setting.chosen, read.setting.alone
+    if chosen not in read.at or alone not in read.at:
         return None
-    values = matrix(table, setting.primary)
-    chosen, alone = (values[names.index(str(n))] for n in (setting.chosen, setting.alone))
-    return resampling.compare(chosen, alone, table.samples["group"].to_numpy())
-
-
-def _scores(table: ScoreTable, setting: Setting) -> Scores:
-    """The deciding metric of a table."""
-    groups = table.samples["group"].to_numpy()
-    return Scores(
-        table.names, setting.kinds, matrix(table, setting.primary), groups=groups, sign=direction(setting.primary)
-    )
+    return read.between(str(chosen), str(alone))
 
 
 def _marked(row: LeaderboardRow, split: Split, decompositions: Mapping[str, Decomposition]) -> LeaderboardRow:
@@ -196,18 +192,18 @@ def _marked(row: LeaderboardRow, split: Split, decompositions: Mapping[str, Deco
     )
 
 
-def _error(rows: Sequence[LeaderboardRow], setting: Setting, best: str) -> float | None:
+def _error(rows: Sequence[LeaderboardRow], read: Reading) -> float | None:
     """Standard error of the score of what ships on the test, as its interval says; None where there is none."""
-    named = {r.name: r.score(setting.primary) for r in rows if r.split == "test"}
-    cell = named.get(setting.chosen or best) or named.get(best)
+    named = {r.name: r.score(read.primary) for r in rows if r.split == "test"}
+    cell = named.get(read.setting.chosen or read.best) or named.get(read.best)
     return None if cell is None or cell.ci is None else (cell.ci[1] - cell.ci[0]) / (2 * 1.96)
 
 
-def _board_cautions(setting: Setting, n_groups: int, split: Split, error: float | None) -> tuple[str, ...]:
-    cautions = []
-    if n_groups < FEW_GROUPS:
-        cautions.append(f"Only {count_units(n_groups, setting.unit)}: {few_words(n_groups, plural=True)}.")
-    if split == "oof":
+def _board_cautions(read: Reading, error: float | None) -> tuple[str, ...]:
+    setting, cautions = read.setting, []
+    if read.n_groups < FEW_GROUPS:
+        cautions.append(f"Only {count_units(read.n_groups, setting.unit)}: {few_words(read.n_groups, plural=True)}.")
+    if read.split == "oof":
         cautions.append("Out-of-fold scores only: the held-out test has not been opened.")
     if setting.test_looks > 1 or (setting.test_looks and setting.planned_looks > 1):
         cautions.append(looks_in_words(setting.test_looks, setting.planned_looks, error))
@@ -216,38 +212,28 @@ def _board_cautions(setting: Setting, n_groups: int, split: Split, error: float 
     return tuple(cautions)
 
 
-def _ships_alone(setting: Setting, best: str) -> bool:
+def _ships_alone(read: Reading) -> bool:
     """What ships is a single model: the best one, or the reference that picks it out of fold."""
-    return setting.chosen in (best, BEST_SINGLE) or setting.kinds.get(setting.chosen or "") == "base"
-
-
-def _scored_groups(table: ScoreTable, setting: Setting) -> int:
-    """Groups with a sample on which anyone has a score on the deciding metric: what is resampled."""
-    scored = np.flatnonzero(np.isfinite(matrix(table, setting.primary)).any(axis=0))
-    return int(table.samples["group"].iloc[scored].nunique())
+    chosen = read.setting.chosen
+    return chosen in (read.best, BEST_SINGLE) or read.setting.kinds.get(chosen or "") == "base"
 
 
 def _case(
-    setting: Setting,
-    best: str,
-    chosen: Decomposition | None,
-    split: Split,
-    table: ScoreTable,
-    together: Mapping[str, Any],
-    over_alone: Difference | None,
+    read: Reading, chosen: Decomposition | None, together: Mapping[str, Any], *, over_alone: Difference | None
 ) -> Case:
     """What the decision hangs on, of everything that was computed."""
+    setting = read.setting
     at_once = together.get("simultaneous")
     shown = gains_shown(at_once) if at_once else []
     alone = setting.chosen if setting.kinds.get(setting.chosen or "") == "base" else setting.alone
     return Case(
         setting.chosen,
-        alone or best,
+        alone or read.best,
         chosen,
-        split=split,
-        primary=need_metric(table.metrics, setting.primary),
+        split=read.split,
+        primary=read.primary,
         unit=setting.unit,
-        n_groups=_scored_groups(table, setting),
+        n_groups=read.n_groups,
         few_groups=FEW_GROUPS,
         exploratory=setting.exploratory,
         looks=setting.test_looks,
@@ -260,7 +246,7 @@ def _case(
         metric_doubt=setting.metric_doubt,
         unproven=setting.unproven,
         over_alone=over_alone,
-        better=direction(setting.primary),
+        better=read.sign,
         refused=setting.refused,
         accepted=setting.accepted,
     )

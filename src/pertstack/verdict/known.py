@@ -13,20 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pertstack.design.metric_labels import metric_label
-from pertstack.design.metric_names import need_metric
 from pertstack.design.plan.known import SEEN, telling
-from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.verdict.views import nan_mean
 from pertstack.verdict.words import interval, number
 
 if TYPE_CHECKING:
     from pertstack.verdict.boards.rows import Split
-    from pertstack.verdict.setting import Resampling, Setting
+    from pertstack.verdict.reading import Reading
+    from pertstack.verdict.setting import Setting
 
 
-def known_at_fit(
-    tables: Mapping[Split, ScoreTable], setting: Setting, name: str, *, resampling: Resampling
-) -> dict[str, Any] | None:
+def known_at_fit(readings: Mapping[Split, Reading], setting: Setting, name: str) -> dict[str, Any] | None:
     """Scores of one name on the deciding metric by view and level; None where all rows were known alike.
 
     ``rows``: view, level, and for ``oof`` and ``test`` n, value, ci (None without rows); ``gap``: test less out of
@@ -34,33 +31,29 @@ def known_at_fit(
 
     Parameters
     ----------
-    tables : "oof", and "test" once opened -> scores.
+    readings : "oof", and "test" once opened.
     setting : what was fitted; without it the answer is None.
     name : what ships.
-    resampling : makes the intervals.
     """
     if setting.fitted is None:
         return None
-    levels = {s: setting.known_levels(t.samples) for s, t in tables.items()}
+    levels = {s: setting.known_levels(r.table.samples) for s, r in readings.items()}
     rows: list[dict[str, Any]] = []
     for view in telling(*levels.values()):
         there = {s: np.asarray(found[view]) for s, found in levels.items()}
         known = sorted({str(x) for found in there.values() for x in found})
         for level in known if len(known) > 1 else []:
-            parts = {
-                s: _part(tables[s], name, found == level, setting=setting, resampling=resampling)
-                for s, found in there.items()
-            }
+            parts = {s: _part(readings[s], name, found == level) for s, found in there.items()}
             facts = {s: parts.get(s) for s in ("oof", "test")}
             rows.append({"view": view, "level": level, **facts, "gap": _gap(facts["oof"], facts["test"])})
     return {"name": name, "metric": setting.primary, "rows": rows} if rows else None
 
 
-def _part(table: ScoreTable, name: str, here: Any, setting: Setting, resampling: Resampling) -> dict[str, Any] | None:
-    if name not in table.names or not here.any():
+def _part(reading: Reading, name: str, here: Any) -> dict[str, Any] | None:
+    if name not in reading.at or not here.any():
         return None
-    values = table.values(name, need_metric(table.metrics, setting.primary))[here]
-    ci = resampling.intervals(values[None], table.samples["group"].to_numpy()[here])[0]
+    values = reading.values[reading.at[name], here]
+    ci = reading.resampling.intervals(values[None], reading.groups[here])[0]
     return {"n": int(here.sum()), "value": nan_mean(values), "ci": None if ci is None else list(ci)}
 
 

@@ -8,41 +8,30 @@ from __future__ import annotations
 
 from pertstack._stats.estimate import Difference
 from pertstack.design.metric_labels import metric_label
-from pertstack.design.metric_names import direction
-from pertstack.reduce.scoring.score_table import ScoreTable
-from pertstack.verdict.competitors import matrix
 from pertstack.verdict.decision import Decision, Light
-from pertstack.verdict.setting import FEW_GROUPS, Resampling, Setting
+from pertstack.verdict.reading import Reading
+from pertstack.verdict.setting import FEW_GROUPS
 from pertstack.verdict.views import nan_mean
 from pertstack.verdict.words import count_units, few_words, interval, number
 
 UNSEEN = "What the models were fitted on is not known here: a model that saw these samples would score too well."
 
 
-def rank(table: ScoreTable, setting: Setting, resampling: Resampling, *, best: str, n_groups: int) -> Decision:
-    """The answer of an evaluation: the best base model against the next one and against the floor.
-
-    Parameters
-    ----------
-    table : scores, one row per sample.
-    setting : kinds, the deciding metric, floors (``no_drug``), doubts and accusations.
-    resampling : makes the intervals.
-    best : name of the base model of best mean.
-    n_groups : scored groups; under ``FEW_GROUPS`` a reason says so.
-    """
-    sign = direction(setting.primary)
-    values, groups = matrix(table, setting.primary), table.samples["group"].to_numpy()
-    at = {name: i for i, name in enumerate(table.names)}
-    means = {name: nan_mean(values[i]) for name, i in at.items()}
+def rank(reading: Reading) -> Decision:
+    """The answer of an evaluation: the best base model against the next one and against the floor."""
+    setting, sign, best, n_groups = reading.setting, reading.sign, reading.best, reading.n_groups
+    at = reading.at
+    means = {name: nan_mean(reading.values[i]) for name, i in at.items()}
 
     def behind(name: str) -> float:
         return -sign * (means[name] or 0.0)
 
     others = sorted((n for n in at if setting.kinds[n] == "base" and n != best and means[n] is not None), key=behind)
     floors = sorted((n for n in setting.no_drug if n in at and means[n] is not None), key=behind)
-    lead = resampling.compare(values[at[best]], values[at[others[0]]], groups) if others else None
-    above = resampling.compare(values[at[best]], values[at[floors[0]]], groups) if floors else None
-    score = f"{number(means[best])} {interval(resampling.intervals(values[[at[best]]], groups)[0])}".strip()
+    lead = reading.between(best, others[0]) if others else None
+    above = reading.between(best, floors[0]) if floors else None
+    ci = reading.resampling.intervals(reading.values[[at[best]]], reading.groups)[0]
+    score = f"{number(means[best])} {interval(ci)}".strip()
     sentence = f"{best} scores {'best: ' if others else ''}{score} on {metric_label(setting.primary)}"
     sentence += f", in {count_units(n_groups, setting.unit)}."
     if lead is not None:

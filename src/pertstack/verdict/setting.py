@@ -1,6 +1,6 @@
 """What the judge is handed beside the scores: what the study knows, and how intervals are made.
 
-Facts and a protocol only; they are put to use in ``judge.py`` and ``competitors.py``, and ``resampling.py`` draws.
+Facts and a protocol only; they are put to use through ``reading.py``, and ``resampling.py`` draws.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Views of one set of scores: per cell line, with one cell line left out, scaled between floor and ceiling.
 
-Tables only; who is compared with whom and how an interval is made is decided in ``competitors.py``.
+Tables only; who is compared with whom and how an interval is made is decided in ``judge.py``.
 """
 
 from __future__ import annotations

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.stacking.choice import Choice
 from pertstack.stacking.nested import NestedFits
 from pertstack.verdict.boards.board import Leaderboard
+from pertstack.verdict.boards.read_rows import rows_of
 from pertstack.verdict.boards.rows import Kind
-from pertstack.verdict.competitors import best_single_of, matrix, rows_of
+from pertstack.verdict.reading import Reading
 from pertstack.verdict.resampling import GroupResampling
 from pertstack.verdict.setting import Setting
 
@@ -51,16 +50,14 @@ def oof_board(
     kinds = {name: _kind(name, nested) for name in scores.names}
     marked = {name: (why,) for name, why in choice.marked.items()}
     setting = Setting(kinds, choice.primary, choice.chosen, unit, cautions=marked)
-    resampling = GroupResampling(seed)
-    scored = np.flatnonzero(np.isfinite(matrix(scores, choice.primary)).any(axis=0))
-    n_units = {"oof": int(scores.samples["group"].iloc[scored].nunique())}
+    reading = Reading("oof", scores, setting, GroupResampling(seed))
     return Leaderboard(
-        tuple(rows_of("oof", scores, setting, resampling=resampling)),
+        tuple(rows_of(reading)),
         choice.primary,
         choice.chosen,
-        best_single_of(scores, setting),
+        reading.best,
         test_looks=looks,
-        interval={**resampling.facts, "unit": unit, "n_units": n_units},
+        interval={**reading.resampling.facts, "unit": unit, "n_units": {"oof": reading.n_groups}},
         headline=headline,
     )
 
