@@ -1,8 +1,7 @@
-"""Several combiners at once, the price of having tried them, and folds that share their training rows.
+"""Several combiners at once, and the price of having tried them.
 
 ``max_t``: which combiners beat a reference when all are tested. ``model_confidence_set``: which cannot be told from
-the best. ``bbc``: what the winner of C candidates will really score. ``corrected_resampled_t``: a t-test over folds
-that overlap.
+the best. ``bbc``: what the winner of C candidates will really score.
 """
 
 from __future__ import annotations
@@ -201,44 +200,3 @@ def bbc(
 def _ratio(total: Array, count: Array) -> Array:
     ratio: Array = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
     return ratio
-
-
-def corrected_resampled_t(differences: Array, *, test_to_train: float, level: float = 0.95) -> Estimate:
-    """t-test of fold differences whose training sets overlap: variance times ``1 / k + test_to_train``.
-
-    Nadeau and Bengio (2003) Machine Learning 52:239.
-
-    Parameters
-    ----------
-    differences : (k,), one per fold, finite.
-    test_to_train : size of a test fold over that of its training rows: 1 / (K - 1) in K-fold cross-validation.
-    level : of the interval, two-sided.
-
-    Raises
-    ------
-    InputError
-        Fewer than two differences, one that is not finite, or a ratio that is not positive.
-    """
-    d = np.asarray(differences, dtype=np.float64)
-    if d.ndim != 1 or len(d) < 2 or not np.isfinite(d).all() or test_to_train <= 0:
-        raise InputError(
-            f"Needs two or more finite fold differences and a positive ratio; got {d.tolist()}, {test_to_train}."
-        )
-    value, k = float(d.mean()), len(d)
-    error = float(np.sqrt((1 / k + test_to_train) * d.var(ddof=1)))
-    from scipy import stats  # slow to import, and most looks do not need it
-
-    wide = error * float(stats.t.ppf((1 + level) / 2, k - 1))
-    p = float(2 * stats.t.sf(abs(value) / error, k - 1)) if error > 0 else (1.0 if value == 0 else 0.0)
-    cautions = (f"{k} folds: the interval is a rough guide",) if k < 10 else ()
-    return Estimate(
-        value,
-        value - wide,
-        value + wide,
-        p=p,
-        n_clusters=k,
-        n=k,
-        method="corrected_resampled_t",
-        level=level,
-        cautions=cautions,
-    )

@@ -12,8 +12,6 @@ import numpy as np
 
 from pertstack._base.arrays import Array
 
-MOST_GROUPS = 16
-
 
 def split_ends(total: Array, count: Array) -> tuple[Array, Array]:
     """Lower and upper end (2^(C-1),) between the means of the two halves, over all splits of C groups; each sorted.

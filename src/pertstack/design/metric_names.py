@@ -92,13 +92,6 @@ class Metric:
         """Value of a flawless prediction: 0 for errors, else 1."""
         return 1.0 if self.higher_is_better else 0.0
 
-    @property
-    def null_level(self) -> float | None:
-        """Mean of r2_topk for unrelated profiles, 1 / (k - 1): different k are not comparable. None for other
-        metrics.
-        """
-        return 1.0 / (self.top - 1) if self.kind == "r2" and self.top is not None and self.top > 1 else None
-
     def __str__(self) -> str:
         return self.name
 

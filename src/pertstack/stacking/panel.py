@@ -44,11 +44,6 @@ class Gain:
         """Shown to lose no more than what counts as equal."""
         return self.lower > -self.slack
 
-    @property
-    def gained(self) -> bool:
-        """Better beyond noise."""
-        return self.lower > 0
-
     def to_json(self) -> dict[str, Any]:
         return {
             "metric": self.metric,

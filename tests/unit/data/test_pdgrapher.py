@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import types
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from pertstack._base.errors import InputError
 from pertstack.data import build_side, open_data, validate
-from pertstack.data.readers.pdgrapher import fold_table, read_splits, split_findings
+from pertstack.design.plan.foreign import read_split
 
 torch = pytest.importorskip("torch")
 N, G = 14, 6
@@ -100,39 +100,59 @@ def test_interventions_become_targets(export) -> None:
     assert side.features["targets"].columns == ("G0", "G1", "G2")
 
 
-def test_splits_keep_their_numbers_and_leaks_are_counted(export) -> None:
-    folder, _ = export
-    file = open_data(folder / "data_backward_A549.pt")
-    parts = {
-        "train_index_backward": np.arange(8),
-        "val_index_backward": [8, 9],
-        "test_index_backward": torch.arange(10, N),
+def split(test: object, train: object = (), val: object = ()) -> dict[str, object]:
+    return {
+        "train_index_backward": torch.as_tensor(list(train)),
+        "val_index_backward": list(val),
+        "test_index_backward": torch.as_tensor(list(test)),
         "train_index_forward": None,
     }
-    torch.save({1: parts, 2: {k: [] for k in parts}}, folder / "splits.pt")
-    table = read_splits(folder / "splits.pt", list(file.obs.index))
-    assert list(table.columns) == ["split_1", "split_2"]
-    assert table["split_1"].tolist() == ["train"] * 8 + ["val"] * 2 + ["test"] * 4
-    assert table["split_2"].isna().all()
-    finding = split_findings(file.obs, table)[0]
-    assert finding.code == "replicates_split" and finding.count == 4
-    torch.save({1: {**parts, "test_index_backward": [99]}}, folder / "splits.pt")
-    with pytest.raises(InputError, match="position 99"):
-        read_splits(folder / "splits.pt", list(file.obs.index))
-    torch.save({1: {**parts, "test_index_backward": [0]}}, folder / "splits.pt")
-    with pytest.raises(InputError, match="two parts"):
-        read_splits(folder / "splits.pt", list(file.obs.index))
 
 
-def test_splits_become_a_fold_table(export) -> None:
-    ids = [f"s{i}" for i in range(4)]
-    table = pd.DataFrame(
-        {"split_1": ["test", "train", "test", "val"], "split_2": ["train", "test", "val", "test"]}, ids
-    )
-    folds = fold_table(table)
-    assert folds["fold"].tolist() == [0, 1, 0, 1] and folds["sample_id"].tolist() == ids
-    with pytest.raises(InputError, match="'s1'"):
-        fold_table(table[["split_1"]])
+def five_cuts() -> dict[int, dict[str, object]]:
+    """Numbered from 1, as the file has it; the test parts of all splits are the samples."""
+    every = set(range(N))
+    cuts = {k: sorted(i for i in every if i % 5 == k - 1) for k in range(1, 6)}
+    return {k: split(held, sorted(every - set(held))[2:], sorted(every - set(held))[:2]) for k, held in cuts.items()}
+
+
+def test_a_split_file_is_a_plan(export) -> None:
+    """A sample held out by split 3 is in fold 2: folds count from 0, in the order of the numbers of the file."""
+    folder, _ = export
+    torch.save(five_cuts(), folder / "splits.pt")
+    file = open_data(folder / "data_backward_A549.pt")
+    read = read_split(folder / "splits.pt", file.obs)
+    assert read is not None
+    places = dict(zip(read.table["sample_id"], read.table["fold"], strict=True))
+    assert places == {f"A549_{i:06d}": i % 5 for i in range(N)}
+
+
+def test_a_split_that_cuts_once_is_a_test(export) -> None:
+    folder, _ = export
+    torch.save({1: split(range(10, N), range(8), [8, 9])}, folder / "splits.pt")
+    read = read_split(folder / "splits.pt", open_data(folder / "data_backward_A549.pt").obs)
+    assert read is not None
+    assert read.table["role"].tolist() == ["development"] * 10 + ["test"] * 4
+
+
+@pytest.mark.parametrize(
+    ("cuts", "data", "said"),
+    [
+        ({1: split([99], [0])}, "data_backward_A549.pt", "position 99"),
+        ({1: split([0, 1], [0, 2]), 2: split([2], [0])}, "data_backward_A549.pt", "1 names of its own test"),
+        ({1: split([0, 1], [2]), 2: split([1], [0])}, "data_backward_A549.pt", "in the test of 1 and of 2"),
+        (five_cuts(), "both", "not the rows of one such file"),
+        ([1, 2], "data_backward_A549.pt", "no PDGrapher split file"),
+    ],
+)
+def test_what_a_split_file_cannot_be(export, cuts, data, said) -> None:
+    folder, _ = export
+    torch.save(cuts, folder / "splits.pt")
+    (folder / "both").mkdir()
+    for line in ("A549", "PC3"):
+        shutil.copy(folder / f"data_backward_{line}.pt", folder / "both")
+    with pytest.raises(InputError, match=said):
+        read_split(folder / "splits.pt", open_data(folder / data).obs)
 
 
 def test_other_torch_files_are_no_export(tmp_path, geometric) -> None:

@@ -15,7 +15,7 @@ from scipy import stats
 from pertstack._base.errors import InputError, UnknownNameError
 from pertstack._stats.group_sums import GroupSums, resample
 from pertstack._stats.intervals import difference_to_best, difference_to_fixed, interval, intervals
-from pertstack._stats.multiple import bbc, corrected_resampled_t, max_t, model_confidence_set
+from pertstack._stats.multiple import bbc, max_t, model_confidence_set
 from pertstack._stats.sign_flips import flip_interval, flip_p
 from pertstack._stats.versus_best import bounds_to_best
 
@@ -353,16 +353,6 @@ def test_bbc_lower_is_better_and_too_few_groups() -> None:
     np.testing.assert_allclose([down.value, down.lo, down.hi], [-up.value, -up.hi, -up.lo])
     with pytest.raises(InputError, match="too few"):
         bbc(np.ones((2, 3)), np.zeros(3), rng())
-
-
-def test_corrected_resampled_t_by_hand() -> None:
-    """d = 1, 2, 3: mean 2, variance 1; K = 3 folds: (1/3 + 1/2) * 1 = 5/6; t = 2 / sqrt(5/6), 2 degrees of freedom."""
-    found = corrected_resampled_t(np.array([1.0, 2.0, 3.0]), test_to_train=0.5)
-    t = 2 / np.sqrt(5 / 6)
-    assert found.p == pytest.approx(2 * stats.t.sf(t, 2))
-    assert found.hi - found.value == pytest.approx(stats.t.ppf(0.975, 2) * np.sqrt(5 / 6))
-    with pytest.raises(InputError, match="two or more"):
-        corrected_resampled_t(np.array([1.0]), test_to_train=0.5)
 
 
 def test_max_t_is_unbounded_and_silent_where_many_resamples_have_no_spread() -> None:

@@ -84,87 +84,44 @@ def open_pdgrapher(path: str | Path | Sequence[str | Path]) -> DataFile:
     )
 
 
-def read_splits(path: str | Path, sample_ids: Sequence[str]) -> pd.DataFrame:
-    """PDGrapher's ``splits.pt`` of one cell line as a table: index sample ids, a column ``split_1`` ... with train,
-    val or test.
+def read_splits(path: Path, sample_ids: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """PDGrapher's ``splits.pt`` of one cell line: names of samples by part (train, val, test) by split.
 
-    Split numbers are kept as they are in the file (1 to 5): shifting them by one is a mistake that has been made. A
-    sample that a split does not name is empty there.
+    Split numbers are kept as they are in the file (1 to 5): shifting them by one is a mistake that has been made.
+
+    Parameters
+    ----------
+    path : the file.
+    sample_ids : of the study, in the order of the export; its positions are names only there.
 
     Raises
     ------
     InputError
-        A position lies outside the samples, or is in two parts of one split.
+        It is no such file, the samples are not those of one export, or a position lies outside them.
     """
     splits = load_torch(path)
     if not isinstance(splits, dict) or not all(isinstance(v, dict) for v in splits.values()):
         raise InputError(f"{path} is no PDGrapher split file: a dictionary 1..5 of index lists is expected.")
-    table = pd.DataFrame(index=pd.Index([str(s) for s in sample_ids], name="sample_id"))
-    for number, parts in sorted(splits.items(), key=lambda item: str(item[0])):
-        role = np.full(len(table), None, dtype=object)
-        for part in SPLITS:
-            values = parts.get(f"{part}_index_backward")
-            at = np.asarray([] if values is None else values, dtype=np.int64).reshape(-1)
-            if len(at) and (at.min() < 0 or at.max() >= len(table)):
-                raise InputError(
-                    f"{path}: split {number} names position {int(at.max())}, but there are {len(table):,} samples. "
-                    f"The split belongs to another cell line or another export."
-                )
-            twice = at[[role[i] is not None for i in at]]
-            if len(twice):
-                raise InputError(f"{path}: split {number} puts {first_few(table.index[twice])} into two parts at once.")
-            role[at] = part
-        table[f"split_{number}"] = role
-    return table
-
-
-def fold_table(splits: pd.DataFrame) -> pd.DataFrame:
-    """PDGrapher's splits as one explicit fold table (columns sample_id, role, fold), for ``--plan``.
-
-    The test parts of the five splits do not overlap, so they are the folds: a sample held out by split 3 is in fold 2
-    (folds count from 0). A plan made so keeps PDGrapher's random split of replicates, with the leaks that
-    ``split_findings`` counts.
-
-    Raises
-    ------
-    InputError
-        A sample is in the test part of two splits, or of none.
-    """
-    held = splits.to_numpy(dtype=object) == "test"
-    times = held.sum(axis=1)
-    if (times != 1).any():
-        odd = splits.index[times != 1]
+    if [s.rpartition("_")[2] for s in sample_ids] != [f"{i:06d}" for i in range(len(sample_ids))]:
         raise InputError(
-            f"{len(odd):,} of {len(splits):,} samples are not in the test part of exactly one split: "
-            f"{first_few(odd)}. Such splits are no "
-            f"fold plan; make one with --group."
+            f"{path} lists positions in one data_backward_<line>.pt of PDGrapher, and the {len(sample_ids):,} samples "
+            f"are not the rows of one such file. Make the study with --data data_backward_<line>.pt, the line of this "
+            f"split, or write the split as a table with columns sample_id, role and fold."
         )
-    return pd.DataFrame({"sample_id": list(splits.index), "role": "development", "fold": held.argmax(axis=1)})
+    return {
+        str(number): {part: _at(path, number, parts.get(f"{part}_index_backward"), sample_ids) for part in SPLITS}
+        for number, parts in splits.items()
+    }
 
 
-def split_findings(obs: pd.DataFrame, splits: pd.DataFrame) -> list[Finding]:
-    """Splits whose test samples have replicates (same perturbation and cell line) in training, with counts."""
-    found = []
-    key = obs["perturbation"].astype(str) + "|" + obs["cell_line"].astype(str)
-    for name in splits.columns:
-        role = splits[name].reindex(obs.index)
-        seen, held = set(key[role == "train"]), key[role == "test"]
-        leaked = held.index[held.isin(seen)]
-        if len(leaked):
-            found.append(
-                Finding(
-                    "warning",
-                    "replicates_split",
-                    f"{name}: {len(leaked):,} of {len(held):,} test samples have a replicate (same perturbation, same "
-                    f"cell line) in training, so "
-                    f"scores on this split measure memory, not new drugs. Use --group perturbation for a plan that "
-                    f"keeps them together.",
-                    count=len(leaked),
-                    examples=tuple(leaked[:10]),
-                    where=name,
-                )
-            )
-    return found
+def _at(path: Path, number: Any, positions: Any, sample_ids: Sequence[str]) -> list[str]:
+    at = np.asarray([] if positions is None else positions, dtype=np.int64).reshape(-1)
+    if len(at) and (at.min() < 0 or at.max() >= len(sample_ids)):
+        raise InputError(
+            f"{path}: split {number} names position {int(at.max())}, but there are {len(sample_ids):,} samples. "
+            f"The split belongs to another cell line or another export."
+        )
+    return [sample_ids[int(i)] for i in at]
 
 
 def _files(path: str | Path | Sequence[str | Path]) -> list[Path]:

@@ -1,6 +1,7 @@
 """Splits as other software writes them, read as the places of our samples.
 
-cell-load's TOML, GEARS' pickles, ``kfold_splits.json`` and tables of cells or perturbations with train, val and test.
+cell-load's TOML, GEARS' pickles, PDGrapher's ``splits.pt``, ``kfold_splits.json`` and tables of cells or perturbations
+with train, val and test.
 Validation rows were seen (early stopping), so they are development like training rows. A split that cuts once has no
 folds: those are then drawn here, and models trained elsewhere on that split can only be judged, not combined.
 """
@@ -21,6 +22,7 @@ from pertstack._base.findings import Finding
 from pertstack._base.reading.tables import read_table
 from pertstack._base.reading.unpickle import load_pickle
 from pertstack.data.labels import look_up
+from pertstack.data.readers.pdgrapher import read_splits
 from pertstack.design.plan.foreign_split import WORDS, ForeignSplit, names_of_part, said_once
 from pertstack.design.plan.placing import kind_of, known_names, lost_findings, place_names, strange_findings
 
@@ -49,6 +51,8 @@ def read_split(path: Path, obs: pd.DataFrame, cells: pd.Series[Any] | None = Non
         return _cell_load(path, obs)
     if suffix in (".pkl", ".pickle"):
         return _parts(path, _plain(load_pickle(path)), obs, cells)
+    if suffix == ".pt":
+        return _parts(path, read_splits(path, [str(s) for s in obs.index]), obs, cells)
     if suffix == ".json":
         try:
             return _parts(path, json.loads(path.read_text(encoding="utf-8")), obs, cells)
@@ -76,6 +80,9 @@ def _parts(path: Path, value: Any, obs: pd.DataFrame, cells: pd.Series[Any] | No
     for wrapper in ("splits", "folds", "kfold_splits"):
         if isinstance(value, Mapping) and isinstance(value.get(wrapper), Mapping | list):
             value = value[wrapper]
+    several = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else []
+    if len(several) == 1 and _is_one(several[0]):
+        value = several[0]
     if _is_one(value):
         roles: dict[str, set[str]] = {}
         for part, names in value.items():
@@ -182,9 +189,6 @@ def _table(path: Path, obs: pd.DataFrame, cells: pd.Series[Any] | None) -> Forei
 def _all_parts(column: pd.Series[Any]) -> bool:
     found = {str(v).strip().casefold() for v in column}
     return found <= set(WORDS) and "test" in found
-
-
-# -- names to samples --------------------------------------------------------------------------------------------------
 
 
 # -- cell-load ---------------------------------------------------------------------------------------------------------

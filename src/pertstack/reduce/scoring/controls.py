@@ -50,16 +50,10 @@ def second_half(codes: Codes) -> Mask:
 
 
 @dataclass(frozen=True)
-class TruthHalf:
-    """The rows of a source that are not the condition measured again; no models."""
+class _Truth:
+    """The development rows of a source, without models."""
 
     source: BlockSource
-    kept: dict[Block, Codes]
-
-    @classmethod
-    def of(cls, source: BlockSource) -> TruthHalf:
-        codes = {block: condition_codes(source.obs(block))[0] for block in ordered_blocks(source)}
-        return cls(source, {block: np.flatnonzero(~second_half(c)) for block, c in codes.items()})
 
     @property
     def gene_names(self) -> Names:
@@ -71,6 +65,21 @@ class TruthHalf:
 
     def blocks(self) -> list[Block]:
         return [b for b in self.source.blocks() if b.role == "development"]
+
+    def genes_of(self, block: Block, model: str) -> Mask:
+        return self.source.genes_of(block, model)
+
+
+@dataclass(frozen=True)
+class TruthHalf(_Truth):
+    """The rows of a source that are not the condition measured again; no models."""
+
+    kept: dict[Block, Codes]
+
+    @classmethod
+    def of(cls, source: BlockSource) -> TruthHalf:
+        codes = {block: condition_codes(source.obs(block))[0] for block in ordered_blocks(source)}
+        return cls(source, {block: np.flatnonzero(~second_half(c)) for block, c in codes.items()})
 
     def obs(self, block: Block) -> pd.DataFrame:
         return self.source.obs(block).iloc[self.kept[block]]
@@ -86,9 +95,6 @@ class TruthHalf:
 
     def sound(self, block: Block, model: str) -> Mask:
         return np.asarray(self.source.sound(block, model)[self.kept[block]])
-
-    def genes_of(self, block: Block, model: str) -> Mask:
-        return self.source.genes_of(block, model)
 
     def layer_digest(self, block: Block, layer: str) -> str:
         return self.source.layer_digest(block, layer)
@@ -133,21 +139,8 @@ def mean_of_others(references: References) -> Combine:
 
 
 @dataclass(frozen=True)
-class FirstHalves:
+class FirstHalves(_Truth):
     """A source whose treated profiles are those of the first half of each sample's cells; no models."""
-
-    source: BlockSource
-
-    @property
-    def gene_names(self) -> Names:
-        return self.source.gene_names
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        return ()
-
-    def blocks(self) -> list[Block]:
-        return [b for b in self.source.blocks() if b.role == "development"]
 
     def obs(self, block: Block) -> pd.DataFrame:
         return self.source.obs(block)
@@ -157,9 +150,6 @@ class FirstHalves:
 
     def sound(self, block: Block, model: str) -> Mask:
         return self.source.sound(block, model)
-
-    def genes_of(self, block: Block, model: str) -> Mask:
-        return self.source.genes_of(block, model)
 
     def layer_digest(self, block: Block, layer: str) -> str:
         return self.source.layer_digest(block, HALVES[0] if layer == "treated" else layer)
