@@ -75,8 +75,8 @@ def setting_of(folder: StudyFolder, stored: Stored, looks: int, *, exploratory: 
         cautions[name] = (*cautions.get(name, ()), why)
     for name, words in doubts(folder, [n for n in stored.combiners if n != "no_change"]).items():
         cautions[name] = (*cautions.get(name, ()), *words)
-    suspects, kinds, grave = accused(stored_probes(folder)), kinds_of(stored), accused_gravely(stored_probes(folder))
-    accepted = tuple(stack_facts(folder)["accepted"])
+    probes, facts, kinds = stored_probes(folder), stack_facts(folder), kinds_of(stored)
+    suspects, grave, accepted = accused(probes), accused_gravely(probes), tuple(facts["accepted"])
     cheats = {m for m in grave if m in stored.models and m not in accepted}
     if any(kind == "base" and name not in cheats for name, kind in kinds.items()):
         kinds.update(dict.fromkeys(sorted(cheats), "ceiling"))  # shown, never the best single model
@@ -93,7 +93,7 @@ def setting_of(folder: StudyFolder, stored: Stored, looks: int, *, exploratory: 
         fitted=fitted_of(folder.samples),
         alone=oof["choice"]["best_single"],
         planned_looks=plan.looks,
-        refused=tuple(stack_facts(folder)["accused"]),
+        refused=tuple(facts["accused"]),
         accepted=accepted,
         accused={m: tuple(w) for m, w in suspects.items() if m in stored.models},
         accused_gravely=frozenset(m for m in grave if m in stored.models),
