@@ -151,8 +151,8 @@ def _answer(case: Case) -> tuple[Light, Action, str]:
         found = f"{gain.name}, chosen out of fold, differs from it by {size} {on}"
         return "amber", "alone", f"{alone}: no combination was shown to beat it. {found}."
     found = f"{gain.name}, chosen out of fold, differs from {single} by {size} {on}"
-    shown = f"no combination was shown to beat {single}, the best single model on the test"
-    return "amber", "alone", f"{alone}, the best single model out of fold: {shown}. {found}."
+    shown = f"no combination was shown to beat the best single model ({case.alone} out of fold, {single} on the test)"
+    return "amber", "alone", f"{alone}: {shown}. {found}."
 
 
 def _not_the_best(case: Case) -> str:

@@ -39,4 +39,4 @@ def test_one_line_a_row_and_no_name_cut(width):
             assert f" {number(table.mean(name, choice.primary).value)} " in line, "the deciding number is there"
         if width == 130 and every:
             lost = next(line for name, line in zip(names, rows, strict=True) if name == "simplex")
-            assert "loses on pearson_all@centroid and 1 more" in lost and "s.e." not in lost
+            assert "loses on Pearson r, all genes, centroid; 1 more" in lost and "s.e." not in lost

@@ -161,23 +161,17 @@ def _structures(obs: pd.DataFrame, names: tuple[str, ...], findings: list[Findin
     )
     first = known.groupby("perturbation", sort=True)["smiles"].first()
     found, unreadable = morgan_features({name: first.get(name) for name in names})
-    absent = [n for n in names if n not in first.index]
-    for code, lacking, why in (
-        ("smiles_unreadable", unreadable, "a SMILES that rdkit cannot parse"),
-        ("smiles_missing", absent, "no SMILES"),
-    ):
-        if lacking:
-            findings.append(
-                Finding(
-                    "warning",
-                    code,
-                    f"{len(lacking):,} of {len(names):,} perturbations have {why}: {first_few(lacking)}. Their "
-                    f"structure is unknown to the models; "
-                    f"nothing is put in its place.",
-                    count=len(lacking),
-                    examples=tuple(lacking[:10]),
-                )
+    if unreadable:  # missing ones are told by data/checks/metadata.py
+        findings.append(
+            Finding(
+                "warning",
+                "smiles_unreadable",
+                f"{len(unreadable):,} of {len(names):,} perturbations have a SMILES that rdkit cannot parse: "
+                f"{first_few(unreadable)}. Their structure is unknown to the models; nothing is put in its place.",
+                count=len(unreadable),
+                examples=tuple(unreadable[:10]),
             )
+        )
     return found if found.known.any() else None
 
 

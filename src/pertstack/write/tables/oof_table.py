@@ -73,7 +73,7 @@ def _remark(name: str, choice: Choice) -> str:
     if "loses" not in why:
         return "barred"
     first, *rest = (said.split()[0] for said in why.rsplit(" on ", 1)[-1].split("; "))  # numbers are in the report
-    return f"loses on {first}" + (f" and {len(rest)} more" if rest else "")
+    return f"loses on {metric_label(first)}" + (f"; {len(rest)} more" if rest else "")
 
 
 def _cut(text: str, most: int) -> str:

@@ -162,7 +162,6 @@ def check_scale(values: Float32, treated: Float32, control: Float32, *, scale: S
         )
         return [_finding("error", "scale_wrong", name, scale=scale, numbers=numbers, text=text)]
     other: Scale = "delta" if scale == "treated" else "treated"
-    told = ", ".join(f"{k} {v:.3g}" for k, v in numbers.items())
     if numbers[f"rms_as_{scale}"] > PLAINLY * numbers[f"rms_as_{other}"]:
         return [
             _finding(
@@ -178,7 +177,7 @@ def check_scale(values: Float32, treated: Float32, control: Float32, *, scale: S
         text = (
             f"{name}: {numbers['outside']:.0%} of the predicted values lie far outside the measured range of their "
             f"gene, so they are on another scale (counts, z-scores, min-max?). Bring them to the scale of the study's "
-            f"data ({told})."
+            f"data."
         )
         return [_finding("error", "scale_wrong", name, scale=scale, numbers=numbers, text=text)]
     slope = numbers["level_slope"]
@@ -186,17 +185,20 @@ def check_scale(values: Float32, treated: Float32, control: Float32, *, scale: S
         text = (
             f"{name}: means of genes follow the measured ones (correlation {numbers['level_r']:.2f}) on another scale: "
             f"one unit predicted is {slope:.3g} measured, as when values are normalised or logged once more. Bring "
-            f"them to the scale of the study's data ({told})."
+            f"them to the scale of the study's data."
         )
         return [_finding("error", "scale_wrong", name, scale=scale, numbers=numbers, text=text)]
-    fits = f"{name}: scale {scale!r} fits the data ({told})."
+    fits = (
+        f"{name}: scale {scale!r} fits the data: values differ from the measured ones by "
+        f"{numbers[f'rms_as_{scale}']:.3g} (root mean square), read as {other!r} by {numbers[f'rms_as_{other}']:.3g}."
+    )
     return [
         _finding("note", "scale_checked", name, scale=scale, numbers=numbers, text=fits),
-        *_oddities(name, scale, numbers, told),
+        *_oddities(name, scale, numbers),
     ]
 
 
-def _oddities(name: str, scale: Scale, numbers: dict[str, float], told: str) -> list[Finding]:
+def _oddities(name: str, scale: Scale, numbers: dict[str, float]) -> list[Finding]:
     outside, spread, slope = numbers["outside"], numbers["spread"], numbers["slope"]
     found = []
     for odd, code, words in (
@@ -205,9 +207,7 @@ def _oddities(name: str, scale: Scale, numbers: dict[str, float], told: str) -> 
         (slope < 0, "slope_negative", f"measured effects fall where predicted ones rise (slope {slope:.2f})"),
     ):
         if odd:
-            text = (
-                f"{name}: {words}; is the preprocessing the study's? Calibration mends a scale, not a mix-up ({told})."
-            )
+            text = f"{name}: {words}; is the preprocessing the study's? Calibration mends a scale, not a mix-up."
             found.append(_finding("warning", code, name, scale=scale, numbers=numbers, text=text))
     return found
 
