@@ -1,8 +1,5 @@
 """Mutations of files, and a child process in which each is tried: no traceback, no hang, no gigabyte.
 
-What a door reads in a process apart (``tried_first``) is read in a fork under the same limits, because the start of a
-Python takes a quarter of a second; for every ``REAL``-th mutation it is started as for users.
-
 ``mutated`` knows the packing of a file: half of the mutations of a gzip file or of a member of a zip archive are made
 inside and packed again with the right checksums, a JSON file is changed as a tree, an HDF5 file through h5py.
 """
@@ -17,9 +14,7 @@ import os
 import resource
 import select
 import signal
-import subprocess
 import sys
-import time
 import traceback
 import zipfile
 from collections.abc import Callable, Sequence
@@ -31,9 +26,8 @@ import h5py
 import numpy as np
 
 from pertstack._base.errors import StackingError
-from pertstack._base.reading import tried_first
 
-SECONDS, MEMORY, REAL = 20, 10**9, 20
+SECONDS, MEMORY = 20, 10**9
 WEIRD: tuple[Any, ...] = (
     None,
     True,
@@ -134,7 +128,6 @@ def _go_through(step: Callable[[int], object], numbers: Sequence[int], writing: 
     resource.setrlimit(resource.RLIMIT_AS, (now + 3 * MEMORY, now + 3 * MEMORY))
     for number in numbers:
         before = _most_memory()
-        tried_first.subprocess = subprocess if number % REAL == 0 else _Forks  # type: ignore[misc, assignment]
         signal.setitimer(signal.ITIMER_PROF, SECONDS)  # seconds of work: a busy machine is no hang
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         try:
@@ -149,34 +142,6 @@ def _go_through(step: Callable[[int], object], numbers: Sequence[int], writing: 
         if (more := _most_memory() - before) > MEMORY:
             kind, said = "failed", f"{more:,} bytes of memory: {said}"
         os.write(writing, json.dumps([number, kind, said[:3000]]).encode() + b"\n")
-
-
-class _Forks:
-    """In the place of ``subprocess`` in ``tried_first``: its child without the start of a Python."""
-
-    DEVNULL, TimeoutExpired = subprocess.DEVNULL, subprocess.TimeoutExpired
-
-    @staticmethod
-    def run(command: list[str], *, timeout: float, **_: object) -> subprocess.CompletedProcess[bytes]:
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                sys.argv = command[command.index("-c") + 1 :]
-                tried_first.child()
-                code = 0
-            except SystemExit as ended:
-                code = int(ended.code or 0)
-            finally:
-                os._exit(code)
-        until = time.monotonic() + timeout
-        while (found := os.waitpid(child, os.WNOHANG)) == (0, 0):
-            if time.monotonic() > until:
-                os.kill(child, signal.SIGKILL)
-                os.waitpid(child, 0)
-                raise subprocess.TimeoutExpired(command, timeout)
-            time.sleep(0.002)
-        return subprocess.CompletedProcess(command, os.waitstatus_to_exitcode(found[1]))
 
 
 def _most_memory() -> int:

@@ -91,21 +91,50 @@ def test_what_the_reader_refuses_is_left_to_it(file):
 )
 def test_a_hang_a_crash_and_a_gigabyte_are_refused_in_words(file, monkeypatch, reader, said):
     monkeypatch.setattr(module, "SECONDS", 1)
-    monkeypatch.setattr(
-        module,
-        "_START",
-        module._START.replace("; child()", "; import pertstack._base.reading.tried_first as m; m.SECONDS = 1; child()"),
-    )
     for _ in range(2):  # a refusal is not remembered as fine
         with pytest.raises(InputError, match=rf"theirs.bin cannot be read.*{said}"):
             tried_first(file, f"{HERE}:{reader}")
 
 
 def test_a_child_that_waits_for_ever_is_ended_by_the_clock(file, monkeypatch):
-    monkeypatch.setattr(module, "WAITING", 0.1)
-    monkeypatch.setattr(module, "SECONDS", 5)
-    with pytest.raises(InputError, match="did not come back"):
+    with monkeypatch.context() as hurry, pytest.raises(InputError, match="did not come back"):
+        hurry.setattr(module, "WAITING", 0.4)
         tried_first(file, f"{HERE}:sleep")
+    apart = module._APART._process
+    assert apart is not None and apart.poll() is not None
+    assert _living(apart.pid) == []  # nor does the child live on
+    tried_first(file, f"{HERE}:fine")
+    assert file.with_name("read").exists()
+
+
+def _living(group: int) -> list[str]:
+    """Processes of a group that are more than an entry in the table."""
+    rows = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [row for row in rows if row.split()[0] == str(group) and row.split()[1][0] != "Z"]
+
+
+def test_one_process_reads_all_files_each_in_a_child_of_its_own(file):
+    processes = set()
+    for name in ("a", "b"):
+        path = file.with_name(name)
+        path.write_text(name)
+        tried_first(path, f"{HERE}:fine")
+        apart = module._APART._process
+        content, _, process = file.with_name("read").read_text().partition(" in ")
+        assert content == name
+        processes |= {process, str(apart and apart.pid)}
+    assert len(processes) == 3, "one that waits, two that read"
+
+
+def test_a_fork_of_this_process_asks_a_process_of_its_own(file):
+    tried_first(file, f"{HERE}:fine")
+    ours = module._APART._process
+    file.write_text("changed")
+    child = os.fork()
+    if child == 0:
+        tried_first(file, f"{HERE}:fine")
+        os._exit(0 if module._APART._process is not ours else 1)
+    assert os.waitpid(child, 0)[1] == 0 and ours is not None and ours.poll() is None
 
 
 def test_what_a_file_may_take_grows_with_it():
@@ -129,7 +158,7 @@ def test_a_walk_goes_through_every_part_and_passes_over_broken_ones(tmp_path):
 
 def test_no_file_of_another_is_tried(tmp_path, monkeypatch):
     """A folder (zarr) is not."""
-    monkeypatch.setattr(subprocess, "run", None)
+    monkeypatch.setattr(module, "_APART", None)
     tried_first(tmp_path, f"{HERE}:fine")
 
 
