@@ -7,9 +7,9 @@ From 75 measured doubles fifteen are the test, and every other double that share
 singles are support. Batch 0 takes the fifteen from doubles whose genes hardly occur in others, batches 1 to 4 grow from
 a double drawn among the rest by adding the double that costs fewest. Ten base models, primary ``rmse_all``; the test is
 opened once. ``--disjoint SEED``: five batches without a double in common, all 75, parted so that few doubles share
-a gene with another batch. Plain least squares: sum of the singles, larger change, mean of the doubles fitted, without a penalty or an
-intercept, learned on the doubles left for development. ``--group parts`` keeps genes apart in the folds as well.
-RMSD per double over genes, then the mean.
+a gene with another batch. Plain least squares: sum of the singles, larger change, mean of the doubles fitted, without a
+penalty or an intercept, learned on the doubles left for development. ``--group parts`` keeps genes apart in the folds
+as well. RMSD per double over genes, then the mean.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ DESIGNS = ("no plates", "together", "apart", "apart, named by control", "apart, 
 FAILS = 0.4
 SHARES = (0.0, 0.1, 0.5, 1.0)
 PROBES = ("too_good", "replicate_noise", "oof_against_fit", "fold_fingerprint")
-AFTER = ("too_good", "replicate_noise", "noise_floor", "jump")
+AFTER = ("too_good", "replicate_noise", "noise_floor", "jump", "jump, one other")
 
 
 class World:
@@ -218,7 +218,12 @@ def look(w: World, share: float) -> dict[str, dict[str, str]]:
         probes = probe_model(source, sample_rows(source, rng), name, seed=SEED, claims_folds=False, floor=True)
         before = w.source({name: mine[name]}, ~test)
         told = probe_model(before, sample_rows(before, rng), name, seed=SEED)
-        probes = [*(as_out_of_fold(f, told) for f in probes[:3]), jump(name, list(mine), oof, table_, rng=rng)]
+        other = [m for m in mine if m != name][len(name) % (len(mine) - 1)]
+        probes = [
+            *(as_out_of_fold(f, told) for f in probes[:3]),
+            jump(name, list(mine), oof, table_, rng=rng),
+            jump(name, [name, other], oof, table_, rng=rng),
+        ]
         found[name] = {
             probe: "n. a." if f.code.endswith("_not_applicable") else f"{f.severity}|{f.code}"
             for probe, f in zip(AFTER, probes, strict=True)

@@ -37,6 +37,9 @@ CONTROL_KINDS = {
             "ntc",
             "negctrl",
             "neg_ctrl",
+            "neg_control",
+            "safe-targeting",
+            "safe_targeting",
             "scramble",
             "scrambled",
         )
@@ -48,6 +51,8 @@ CONTROL_KINDS = {
             "unperturbed",
             "no treatment",
             "no_treatment",
+            "not treated",
+            "no drug",
             "ctl_untrt",
             "ctl_untrt.cns",
         )
@@ -55,29 +60,52 @@ CONTROL_KINDS = {
 }
 """Names of the control that are known without being told (upper or lower case), by what was done to them."""
 CONTROL_NAMES = frozenset().union(*CONTROL_KINDS.values())
-_NUMBERED = re.compile(r"(neg_?ctrl|non[-_ ]?targeting|safe[-_ ]?targeting|ctrl|control)[-_ ]?\d+")
-"""NegCtrl0, non-targeting_12, control_1."""
+_NUMBERED = re.compile(
+    r"(neg_?ctrl|ntc|non[-_ ]?targeting|safe[-_ ]?targeting|ctrl|control|dmso|vehicle|untreated|mock)[-_ ]?\d+"
+)
+"""NegCtrl0, non-targeting_12, control_1, DMSO_1."""
+_CALLED_CONTROL = re.compile(r"[-_ ]+(?:control|ctrl)s?$|[-_ ]*[(\[](?:control|ctrl|vehicle)[)\]]$")
+"""What may stand behind the name of a control: vehicle control, DMSO (vehicle)."""
+_DASHES = re.compile("[\u2010-\u2015\u2212]")
+_UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
+"""Characters without a shape: soft hyphen, blanks of no width, marks of direction and of byte order."""
 _BLANKS = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
 """Blanks of any width; tabs and line breaks are none: such names are refused elsewhere."""
-_JOINS = frozenset("+|;&,/\uff0b\uff5c\uff1b\uff06\uff0c\uff0f")
-"""Characters that join names, in full width too."""
-_LOOSE = re.compile(r"_+|:|-|\.| (?:and|with|x|\u00d7) | ?\u00d7 ?")
-"""What joins names where every piece is itself a name in the data: ``A_B``, ``A:B``, ``A and B``."""
+_JOINS = frozenset("+|;&,/\uff0b\ufe62\uff5c\uff1b\uff06\uff0c\uff0f")
+"""Characters that join names, in full width and small too."""
+_LOOSE = re.compile(
+    r" (?:and|with|plus|x) | ?(?:_+|:+|[-\u2010-\u2015]+|[~\\*=^%#>]+|[.\u00b7\u2219\u2022\u00d7]) ?", re.IGNORECASE
+)
+"""What joins names where every piece is itself a name in the data: ``A_B``, ``A:B``, ``A and B``, ``A ~ B``."""
+_WRAPPED = re.compile(r"[(\[{](.+)[)\]}]")
+"""A pair written as Python does: ``('A', 'B')``."""
 _LOCANTS = re.compile(r"(?<![^\s\-(\[{])(?:\d+[a-z]?'*|[NOSP]'*)(?:,(?:\d+[a-z]?'*|[NOSP]'*))+(?=-)")
 """Positions within a chemical name, whose commas join nothing: ``4,5`` in thia-4,5-diaza, ``N,N`` in N,N-dimethyl."""
 _OPEN, _CLOSE = frozenset("([{"), frozenset(")]}")
 
 
+def visible(text: object) -> str:
+    """A name as one sees it: composed characters, plain blanks, none at its ends, nothing without a shape.
+
+    >>> visible("T\\u00a0cell\\u200b ")
+    'T cell'
+    """
+    return _BLANKS.sub(" ", _UNSEEN.sub("", unicodedata.normalize("NFC", str(text)))).strip()
+
+
 def control_kind(name: object) -> str | None:
     """The key of ``CONTROL_KINDS`` that a name of a control belongs to; None for other names.
 
-    >>> control_kind("DMSO"), control_kind("NegCtrl3"), control_kind("KLF1")
-    ('vehicle', 'non-targeting', None)
+    >>> control_kind("DMSO"), control_kind("NegCtrl3"), control_kind("vehicle control"), control_kind("KLF1")
+    ('vehicle', 'non-targeting', 'vehicle', None)
     """
-    pieces = [p.strip() for p in re.split(r"[+|;]", str(name).strip().casefold())]
+    text = _DASHES.sub("-", visible(unicodedata.normalize("NFKC", str(name)))).casefold()
+    pieces = [p.strip() for p in re.split(r"[+|;]|_(?=_?neg_?ctrl\d)", text)]
+    pieces = [p if p in CONTROL_NAMES else _CALLED_CONTROL.sub("", p) for p in pieces]
     if not all(p in CONTROL_NAMES or _NUMBERED.fullmatch(p) for p in pieces):
         return None
-    return next((kind for kind, names in CONTROL_KINDS.items() if pieces[0] in names), "non-targeting")
+    first = _NUMBERED.sub(r"\1", pieces[0])
+    return next((kind for kind, names in CONTROL_KINDS.items() if first in names), "non-targeting")
 
 
 def is_control_name(name: object) -> bool:
@@ -98,11 +126,11 @@ def parts_of(name: str) -> tuple[str, ...]:
     >>> parts_of("thia-4,5-diaza-chrysene"), parts_of("N,N-dimethyltryptamine")
     (('thia-4,5-diaza-chrysene',), ('N,N-dimethyltryptamine',))
     """
-    text = _BLANKS.sub(" ", unicodedata.normalize("NFC", str(name))).strip(" ")
+    text = visible(name)
     pieces = _split(text)
     if len(pieces) < 2 or not all(any(c.isalpha() for c in p) for p in pieces):
         return (text,)
-    acting = sorted(p for p in pieces if not is_control_name(p))
+    acting = sorted(p for p in pieces if not is_control_name(p) and p.casefold() not in ("none", "nan"))
     return tuple(acting) or (text,)
 
 
@@ -125,11 +153,13 @@ def perturbation_keys(names: Iterable[object]) -> dict[str, tuple[str, ...]]:
     ``_`` is read as joining names where every piece is itself a name in these data, or where the same pieces occur in
     another order; ``:``, ``-``, ``.``, ``and``, ``with`` and ``x`` where every piece is a name.
     """
-    keys = {name: parts_of(name) for name in dict.fromkeys(map(str, names))}
+    keys = {name: parts_of(_once(name)) for name in dict.fromkeys(map(str, names))}
     known = {p for key in keys.values() for p in key if len(key) > 1 or "_" not in p}
     loose: dict[tuple[str, ...], list[str]] = {}
     for name, key in keys.items():
         apart = _LOOSE.split(key[0]) if len(key) == 1 else []
+        if len(key) == 1 and (wrapped := _WRAPPED.fullmatch(key[0])):
+            apart = [p.strip("'\"") for p in parts_of(wrapped[1])]
         least = 2 if {"-", "."} & set(key[0]) else 1  # T-DM1 is one name beside T and DM1
         words = all(len(p) >= least and any(c.isalpha() for c in p) for p in apart)
         if len(apart) > 1 and known.issuperset(apart) and words:
@@ -146,6 +176,12 @@ def perturbation_keys(names: Iterable[object]) -> dict[str, tuple[str, ...]]:
         if len(spelt) > 1:
             keys |= dict.fromkeys(spelt, pieces_in_order)
     return keys
+
+
+def _once(name: str) -> str:
+    """One half of a pair of guides that is written twice: ``A_B__A_B``."""
+    half = name[: (len(name) - 2) // 2]
+    return half if half and name == f"{half}__{half}" else name
 
 
 def one_spelling(names: Iterable[object], like: Iterable[object] = ()) -> dict[str, str]:

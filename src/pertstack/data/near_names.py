@@ -11,10 +11,18 @@ from pertstack._base.findings import Finding
 _BROAD = re.compile(r"(brd-[a-z]\d{8})-.+")  # Broad ids: the compound, then its batch
 
 
-_REPLICATE = re.compile(r"[\s_.\-]+(?:replicate|rep|r|batch|lot|copy|dup)[\s_.\-]*\d+$")
+_REPLICATE = re.compile(
+    r"[\s_.\-]+(?:(?:replicate|rep|r|batch|lot|copy|dup|guide|sg|sgrna|grna|sh|shrna|sirna)[\s_.\-]*\d+|p1|p2|p1p2)$"
+)
+_DOSE = re.compile(r"[\s_\-(@]+\d+(?:\.\d+)?[\s_]*(?:[munp\u03bc]m|[munp\u03bc]mol/l|[munp\u03bc]g/m?l)\)?$")
+_VERSION = re.compile(r"(ens[a-z]*\d{6,}|n[mrp]_\d{5,})\.\d+")
+_BESIDE = re.compile(r"_(?:ctrl|control)$|^(?:ctrl|control)_")
+_BETWEEN = re.compile(r"[\s()\[\]_.,/\-\u2010-\u2015\u00b7\u22c5]+")
+_TWICE = re.compile(r"(.+?)\s*[+|;]\s*\1")
 
 
-_NUMBER_AT_END = re.compile(r"(.*\S)[\s_.\-]+(\d{1,2})")
+_NUMBER_AT_END = re.compile(r"(.*\S)[\s_.\-]+(\d{1,2}|\d+\.\d+|[1-9]0{2,})")
+"""The number of a replicate, or a dose without its unit (``Belinostat_1000.0``)."""
 
 
 _SALTS = frozenset(
@@ -68,6 +76,24 @@ _SALTS = frozenset(
         "salt",
         "base",
         "free",
+        "acid",
+        "monosodium",
+        "trisodium",
+        "trihydrochloride",
+        "hydrogen",
+        "sesquihydrate",
+        "trihydrate",
+        "pentahydrate",
+        "mesilate",
+        "methanesulphonate",
+        "esylate",
+        "edisylate",
+        "napadisylate",
+        "bisulfate",
+        "gluconate",
+        "meglumine",
+        "tromethamine",
+        "lysine",
     )
 )
 
@@ -100,11 +126,11 @@ def alike_finding(groups: Iterable[tuple[str, ...]], where: str, mend: str) -> l
     ]
 
 
-def near_names(names: Iterable[object]) -> list[tuple[str, ...]]:
-    """Groups of names that differ in case, punctuation, leading zeros, salt, batch or replicate suffix only.
+def near_names(names: Iterable[object], *, numbered: bool = True) -> list[tuple[str, ...]]:
+    """Groups of names that differ in case, punctuation, leading zeros, salt, dose, batch or replicate suffix only.
 
     A number at the end is taken for a replicate's where at least three stems have several (``aspirin_1``,
-    ``aspirin_2``, ...), or where the stem is a name itself.
+    ``aspirin_2``, ...), or where the stem is a name itself; never where names are not ``numbered``.
 
     >>> near_names(["drug07", "DRUG-7", "imatinib", "Imatinib mesylate", "other"])
     [('DRUG-7', 'drug07'), ('Imatinib mesylate', 'imatinib')]
@@ -113,7 +139,7 @@ def near_names(names: Iterable[object]) -> list[tuple[str, ...]]:
     stems: dict[str, list[str]] = {}
     whole = set(plain.values())
     for name in plain:
-        found = _NUMBER_AT_END.fullmatch(name)
+        found = _NUMBER_AT_END.fullmatch(name) if numbered else None
         if found and any(c.isalpha() for c in found[1]):
             stems.setdefault(_plain(found[1]), []).append(name)
     repeated = {stem: spelt for stem, spelt in stems.items() if len(spelt) > 1}
@@ -127,17 +153,20 @@ def near_names(names: Iterable[object]) -> list[tuple[str, ...]]:
 
 
 def _plain(name: str) -> str:
-    """A name without case, punctuation, leading zeros, salt, batch and replicate."""
-    text = unicodedata.normalize("NFKC", name).casefold().strip()
-    text = _REPLICATE.sub("", text)
+    """A name without case, accents, punctuation, leading zeros, dose, salt, version, batch, guide and replicate."""
+    text = unicodedata.normalize("NFKD", name).casefold().strip()
+    text = "".join(c for c in text if not unicodedata.combining(c))
+    text = _VERSION.sub(r"\1", _BESIDE.sub("", _DOSE.sub("", _REPLICATE.sub("", text))))
+    text = twice[1] if (twice := _TWICE.fullmatch(text)) else text
     broad = _BROAD.fullmatch(text)
     text = broad[1] if broad else text
     text = text.replace("(+)", " plus ").replace("(-)", " minus ").replace("(±)", " racemic ")
     text = re.sub(r"\+$", " plus", re.sub(r"-$", " minus", text))
-    words = re.split(r"[\s()]+", text)
-    words = [w for w in words if w]
-    while len(words) > 1 and words[-1] in _SALTS and any(len(w) > 3 and w not in _SALTS for w in words[:-1]):
-        words.pop()
-    text = re.sub(r"(?<=\d)[\W_]+(?=\d)", ".", " ".join(words))
+    words = re.split(f"({_BETWEEN.pattern})", text)
+    while len(words) > 2 and (
+        not words[-1] or (words[-1] in _SALTS and any(len(w) > 3 and w not in _SALTS for w in words[:-1:2]))
+    ):
+        words = words[:-2]
+    text = re.sub(r"(?<=\d)[\W_]+(?=\d)", ".", "".join(words))
     text = re.sub(r"[^\w.]+|_+|(?<!\d)\.|\.(?!\d)", "", text)
     return re.sub(r"(?<!\d)0+(?=\d)", "", text)

@@ -30,7 +30,10 @@ from pertstack.design.plan.folds import FoldPlan
         ["A+B+C", "C+A+B", "B+C+A"],
         ["nilotinib/ruxolitinib", "ruxolitinib/nilotinib"],
         ["A\uff0bB", "B\u2009+\u2009A", "A\u3000+ B", "A+B"],  # full width, blanks of any width
-        ["ABC1", "ABC1+control_1", "ctrl2+ABC1", "ABC1+safe-targeting_3"],
+        ["ABC1", "ABC1+control_1", "ctrl2+ABC1", "ABC1+safe-targeting_3", "ABC1+NTC_4", "safe-targeting+ABC1"],
+        ["ABC1", "ABC1+None", "nan|ABC1"],  # a second guide that is missing
+        ["ABC1", "ABC1\u200b", "\ufeffABC1", "ABC1+non\u2011targeting", "\uff44\uff4d\uff53\uff4f+ABC1"],  # unseen
+        ["A_B__A_B", "B_A__B_A", "A_B", "A\ufe62B"],  # guides of both, written twice
     ],
 )
 def test_spellings_of_one_perturbation(spelt):
@@ -42,7 +45,12 @@ def test_spellings_of_one_perturbation(spelt):
 
 
 @pytest.mark.parametrize(
-    "joined", ["AB1:CD2", "CD2-AB1", "AB1.CD2", "CD2__AB1", "AB1 and CD2", "AB1 x CD2", "CD2 \u00d7 AB1"]
+    "joined",
+    [
+        *("AB1:CD2", "CD2-AB1", "AB1.CD2", "CD2__AB1", "AB1 and CD2", "AB1 x CD2", "CD2 \u00d7 AB1", "AB1 PLUS CD2"),
+        *("AB1 - CD2", "CD2\u2013AB1", "AB1~CD2", "CD2 * AB1", "AB1\u00b7CD2", "AB1=CD2", "AB1\\CD2", "CD2 # AB1"),
+        *("('AB1', 'CD2')", "[CD2, AB1]", "(AB1,CD2)"),
+    ],
 )
 def test_other_marks_join_where_every_piece_is_a_name(joined):
     assert perturbation_keys([joined, "AB1", "CD2"])[joined] == ("AB1", "CD2")
@@ -109,6 +117,21 @@ def test_law_one_spelling_is_stable_and_only_maps_to_names_that_are_there(names)
         ("aspirin rep1", "aspirin rep2"),
         ("aspirin", "aspirin_1"),
         ("007", "7"),
+        ("doxorubicin", "doxorubicin-HCl"),
+        ("Doxorubicin", "doxorubicin_hydrochloride"),
+        ("doxorubicin", "doxorubicin\u00b7HCl"),
+        ("doxorubicin", "doxorubicin [HCl]"),
+        ("doxorubicin", "doxorubicin sodium pentahydrate"),
+        ("doxorubicin", "doxorubic\u00edn"),
+        ("doxorubicin", "doxorubicin_10uM"),
+        ("doxorubicin 500 nM", "doxorubicin (10 \u00b5M)"),
+        ("belinostat", "Belinostat_1000.0"),
+        ("ENSG00000105610.5", "ENSG00000105610.12"),
+        ("KLF1_sg1", "KLF1_sg2"),
+        ("KLF1_P1", "KLF1_P2"),
+        ("KLF1", "KLF1+KLF1"),
+        ("KLF1", "KLF1_ctrl"),
+        ("A\u2010549", "A-549"),
     ],
 )
 def test_names_that_look_alike_are_listed(alike):
@@ -137,6 +160,12 @@ def test_enantiomers_charges_and_other_numbers_are_not_alike():
                 "sodium citrate",
                 "(R)-x",
                 "(S)-x",
+                "SB-203580",
+                "SB-431542",
+                "acetic acid",
+                "folic acid",
+                "NT-3",
+                "NT-4",
             ]
         )
         == []
@@ -145,7 +174,40 @@ def test_enantiomers_charges_and_other_numbers_are_not_alike():
 
 def test_names_of_controls():
     assert all(map(is_control_name, ["DMSO", " Ctrl", "non-targeting", "NegCtrl0", "ctrl+ctrl", "NegCtrl0+NegCtrl1"]))
-    assert not any(map(is_control_name, ["A+ctrl", "positive control", "controlin", "KLF1", ""]))
+    assert all(map(is_control_name, ["Negative Control", "vehicle control", "DMSO (vehicle)", "NTC_1", "DMSO_2"]))
+    assert all(
+        map(is_control_name, ["non\u2011targeting", "ctrl\u200b", "NegCtrl10_NegCtrl0", "Non-Targeting Control"])
+    )
+    assert not any(
+        map(is_control_name, ["A+ctrl", "positive control", "controlin", "KLF1", "", "NT-3", "IFNb control"])
+    )
+
+
+def small(tmp_path, perturbations, lines, **columns):
+    x = np.random.default_rng(0).normal(8, 1, (len(perturbations), 4)).astype(np.float32)
+    obs = pd.DataFrame({"perturbation": perturbations, "cell_line": lines, **columns})
+    data = anndata.AnnData(x, obs=obs.set_axis([f"s{i}" for i in range(len(obs))]), layers={"control": x + 1})
+    path = tmp_path / f"{len(list(tmp_path.iterdir()))}.h5ad"
+    data.write_h5ad(path)
+    return open_data(path)
+
+
+def test_cell_lines_and_plates_that_look_the_same_are_one_and_alike_ones_are_named(tmp_path):
+    """Two cell lines of one name to the eye would each be held out while models learn from the other."""
+    lines = ["T cell", "T\u00a0cell", "T cell\u200b", "T  cell", "HT-29", "ht29"]
+    file = small(tmp_path, list("ABCDEF"), lines, plate=["P1", "P1\u00a0", "P\u200b1", " P1", "P2", "P2"])
+    assert file.obs["cell_line"].tolist() == ["T cell"] * 4 + ["HT-29", "ht29"]
+    assert file.obs["plate"].tolist() == ["P1"] * 4 + ["P2"] * 2
+    found = [f for f in validate(file) if f.code == "lines_alike"]
+    assert len(found) == 1 and "HT-29 = ht29" in found[0].message and found[0].count == 2
+    numbered = small(tmp_path, list("ABCDEF"), ["T cell", "T cell 2", "B 1", "B 2", "NK 1", "NK 2"])
+    assert not [f for f in validate(numbered) if f.code == "lines_alike"]
+
+
+def test_a_sample_that_is_called_like_many_controls_is_named(tmp_path):
+    file = small(tmp_path, ["PBS", "A", "empty_vector", "AAVS1", "Mediumistat", "PBS1"], "L")
+    found = [f for f in validate(file) if f.code == "perhaps_untreated"]
+    assert len(found) == 1 and list(found[0].examples) == ["AAVS1", "PBS", "empty_vector"]
 
 
 def test_every_reader_brings_spellings_together_and_says_so(tmp_path):

@@ -102,9 +102,35 @@ def test_a_network_that_failed_to_train_in_some_folds_is_not_accused():
     assert {f.severity for f in in_all} == {"warning"} and all("failed in every fold" in f.message for f in in_all)
 
 
-def test_a_jump_needs_others_to_be_held_against():
+def test_a_jump_needs_another_model_and_with_one_alone_it_is_a_caution():
     oof, test = tables(0, 1.0)
-    assert jump("m0", ["m0", "m1"], oof, test, rng=np.random.default_rng(0)).code == "jump_not_applicable"
+    assert jump("m0", ["m0"], oof, test, rng=np.random.default_rng(0)).code == "jump_not_applicable"
+    found = jump("m0", ["m0", "m1"], oof, test, rng=np.random.default_rng(0))
+    assert found.severity == "warning" and "m1 alone" in found.message
+    assert jump("m1", ["m0", "m1"], oof, test, rng=np.random.default_rng(0)).severity == "note"
+
+
+@pytest.mark.parametrize("gone", ["test", "out of fold"])
+def test_a_model_without_the_rows_hides_no_jump(gone):
+    """It left no row that all models predict, and the probe said nothing of any model."""
+    models = [f"m{i}" for i in range(5)]
+    oof, test = tables(0, 1.0)
+    for table in (oof, test):
+        table.names += ("decoy",)
+        of_model = table.values
+        lost = (table is test) == (gone == "test")
+
+        def values(name, metric, f=of_model, lost=lost):
+            return (
+                np.full(len(f("m1", metric)), np.nan)
+                if name == "decoy" and lost
+                else f(name.replace("decoy", "m1"), metric)
+            )
+
+        table.values = values
+    found = jump("m0", [*models, "decoy"], oof, test, rng=np.random.default_rng(0))
+    assert found.severity == "error", found
+    assert jump("decoy", [*models, "decoy"], oof, test, rng=np.random.default_rng(0)).severity == "note"
 
 
 def wells(seed: int, n: int):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,12 @@ from pertstack.data.near_names import alike_finding, near_names
 
 if TYPE_CHECKING:
     from pertstack.data.file import DataFile
+
+_OFTEN_CONTROL = re.compile(
+    r"\b(?:controls?|ctrls?|ctl|dmso|vehicle|mock|non.?target\w*|safe.?harbou?r|scrambled?|untreated|unperturbed"
+    r"|unstimulated|empty.vector|luciferase|lacz|e?gfp|aavs1|rosa26|pbs|saline|medium|parental|wild.?type)\b",
+    re.IGNORECASE,
+)
 
 
 def finding_about(severity: Any, code: str, message: str, *, offenders: Iterable[object], where: str) -> Finding:
@@ -49,6 +56,34 @@ def untreated_samples(file: DataFile) -> list[Finding]:
     ]
 
 
+def perhaps_untreated(file: DataFile) -> list[Finding]:
+    """Perturbations whose name has a word that often means a control, and that are taken as samples."""
+    names = [n for n in map(str, file.obs["perturbation"].unique()) if not is_control_name(n)]
+    alike = sorted(n for n in names if _OFTEN_CONTROL.search(n.replace("_", " ")))
+    if not alike:
+        return []
+    text = (
+        f"{len(alike):,} perturbations have a name that often means a control, and are fitted and scored as samples: "
+        f"{first_few(alike)}. If they are controls, name each with --control-label, or remove them."
+    )
+    return [finding_about("warning", "perhaps_untreated", text, offenders=alike, where=file.path)]
+
+
+def lines_alike(file: DataFile) -> list[Finding]:
+    """Cell lines whose names differ in case or punctuation only."""
+    groups = near_names(file.obs["cell_line"].unique(), numbered=False)
+    if not groups:
+        return []
+    said = "; ".join(" = ".join(g) for g in groups[:10])
+    text = (
+        f"Names of cell lines are alike but for case, punctuation or zeros: {said}. Each is a cell line of its own "
+        f"here, with its own controls, centroid and blocks, and --group cell_line may hold out one of them while "
+        f"models learn from the other. If they are one line, write one name: --map cell_line=COLUMN."
+    )
+    names = [name for group in groups for name in group]
+    return [finding_about("warning", "lines_alike", text, offenders=names, where=file.path)]
+
+
 def names_alike(file: DataFile) -> list[Finding]:
     """Names that may be one perturbation, but for those whose structures are all known: these are compared as such."""
     obs = file.obs
@@ -62,7 +97,8 @@ def names_alike(file: DataFile) -> list[Finding]:
 
 
 def metadata_findings(file: DataFile) -> list[Finding]:
-    found, obs = [*untreated_samples(file), *names_alike(file)], file.obs
+    obs, found = file.obs, [*untreated_samples(file), *perhaps_untreated(file)]
+    found += [*names_alike(file), *lines_alike(file)]
     genetic = _looks_genetic(file)
     perts = obs.groupby("perturbation", sort=True, observed=True)
     if "smiles" in obs and not genetic:

@@ -110,18 +110,21 @@ def jump(model: str, models: Sequence[str], oof: ScoreTable, test: ScoreTable, *
     Explained is 1 - squared error over that of no change, over whole groups. A network may fail to train in some folds,
     so its best fold is what the test is held against. The test may be easier, and final fits saw more rows: what the
     median of the other models gains is taken off. Groups are drawn again on both sides. It is an error where the model
-    is also ahead of every other on the test, and a warning where it is not: training may have failed in every fold.
+    is also ahead of every other on the test, and a warning where it is not: training may have failed in every fold. It
+    is a warning too where there is one other model alone, which may have failed itself.
 
     Parameters
     ----------
     model : the one that is asked about.
-    models : all base models; at least two others are needed.
+    models : all base models; others that lack most of its rows are left out, and one is needed.
     oof, test : scores with squared errors of these models and of no change.
     rng : draws the groups.
     """
-    others = [m for m in models if m != model and all(m in t.names for t in (oof, test))]
-    if len(others) < 2 or not all(m in t.names and ERROR in t.metrics for t in (oof, test) for m in (model, NO_CHANGE)):
-        return not_applicable("jump", "it takes two other models to know how much easier the test is", model)
+    others = [m for m in models if m != model and all(_covers(t, m, model) for t in (oof, test))]
+    if not others or not all(m in t.names and ERROR in t.metrics for t in (oof, test) for m in (model, NO_CHANGE)):
+        return not_applicable(
+            "jump", "it takes another model of the same rows to know how much easier the test is", model
+        )
     names = [model, *others]
     developed, tested = _explained(oof, names, rng), _explained(test, names, rng)
     if developed is None or tested is None:
@@ -145,11 +148,22 @@ def jump(model: str, models: Sequence[str], oof: ScoreTable, test: ScoreTable, *
         f"{model} explains {after[0]:.0%} on the test and {before[0]:.0%} in its best fold; the other models change by "
         f"{np.median(change[1:]):+.0%} (median)."
     )
+    if ahead > 0 and len(others) == 1:
+        said += f" There is {others[0]} alone to hold it against. Ask which rows its final fit saw."
+        return Finding("warning", "jumps_on_the_test", said, where=model, numbers=numbers)
     if ahead > 0:
         said += " Ask which rows its final fit saw."
         return Finding("error", "jumps_on_the_test", said, where=model, numbers=numbers)
     said += " It is not ahead of them, so its training may have failed in every fold: look at its fits."
     return Finding("warning", "jumps_on_the_test", said, where=model, numbers=numbers)
+
+
+def _covers(table: ScoreTable, other: str, model: str) -> bool:
+    """Whether another model has most of the rows that a model has; without them the two cannot be compared."""
+    if ERROR not in table.metrics or not {other, model} <= set(table.names):
+        return False
+    mine = np.isfinite(table.values(model, ERROR))
+    return bool((np.isfinite(table.values(other, ERROR)) & mine).sum() >= 0.5 * mine.sum())
 
 
 def _explained(table: ScoreTable, names: Sequence[str], rng: np.random.Generator) -> tuple[Array, Array] | None:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
+from pertstack.data.labels import visible
 from pertstack.data.readers.columns.doses import add_dose, add_time, one_column, storable, text_of
 from pertstack.data.readers.columns.odd_columns import plain_columns
 
@@ -236,9 +237,7 @@ def _needed_text(
             f"Its columns: {first_few(obs.columns, 40)}. Name it with --map {name}=COLUMN{other}."
         )
     source = sources[name]
-    plain = [
-        None if v is None or v is pd.NA or v != v else str(v).strip() for v in one_column(obs, source).astype(object)
-    ]
+    plain = [None if v is None or v is pd.NA or v != v else visible(v) for v in one_column(obs, source).astype(object)]
     empty = [str(i) for i, v in zip(obs.index, plain, strict=True) if not v or v.casefold() in _NO_NAME]
     if empty:
         texts = sorted({v for v in plain if v and v.casefold() in _NO_NAME})

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
+from pertstack.data.labels import visible
 from pertstack.data.readers.columns.units import hours_per, micromolar_per, split_quantities, to_unit
 
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
@@ -31,7 +32,7 @@ def _nothing(obs: pd.DataFrame) -> Texts:
 
 def text_of(values: pd.Series[Any]) -> np.ndarray[Any, np.dtype[Any]]:
     """Texts as an object array, None where empty."""
-    plain = [None if v is None or v is pd.NA or v != v else str(v).strip() for v in values.astype(object)]
+    plain = [None if v is None or v is pd.NA or v != v else visible(v) for v in values.astype(object)]
     return np.array([None if v is None or v.casefold() in EMPTY else v for v in plain], dtype=object)
 
 
