@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import pertstack as ps
+from pertstack.study.members import stack_warnings
 
 GENES = [f"g{i:02d}" for i in range(24)]
 DOUBLES = [f"g{i:02d}+g{(i + 1) % 24:02d}" for i in range(24)]  # a ring: every gene is in two doubles
@@ -71,6 +72,24 @@ def test_a_model_that_saw_other_replicates_of_what_it_predicts_takes_no_part_the
     ids = list(first.index[first["perturbation"] != spared])
     study.add("other", tmp_path / "guess.h5ad", fitted_on=ids, scale="treated")
     assert taken(study, "other") == set(development.index[development["perturbation"] == spared])
+
+
+def test_a_list_that_an_older_version_read_by_id_alone_is_named(tmp_path, monkeypatch):
+    """Other replicates of a listed row stay out of fold in such a study, until the model is added again."""
+    study, _ = made(tmp_path, [n for n in DOUBLES for _ in "12"], group="perturbation")
+    samples = study.folder.samples
+    first = samples[(samples["role"] == "development") & ~samples.duplicated("perturbation")]
+    said = {"fitted_on": list(first.index), "scale": "treated"}
+    with monkeypatch.context() as older:
+        older.setattr("pertstack.study.steps.add.kin_in", lambda folder: None)
+        study.add("old", tmp_path / "guess.h5ad", **said)
+    study.add("new", tmp_path / "guess.h5ad", **said)
+    (text,) = stack_warnings(study.folder)
+    assert text.startswith(f"old was added by an older version: {len(first):,} of its rows") and "--why" in text
+    assert [f.where for f in study.audit() if f.code == "fit_rows_by_older_rule"] == ["old"]
+    study.withdraw("old", "added again")
+    study.add("old", tmp_path / "guess.h5ad", **said)
+    assert stack_warnings(study.folder) == []
 
 
 def test_where_samples_are_the_groups_other_replicates_may_be_seen(tmp_path):

@@ -7,17 +7,23 @@ so.
 from __future__ import annotations
 
 import socket
-from typing import Any
+from collections.abc import Sequence, Set
+from typing import TYPE_CHECKING, Any
 
 from pertstack._base.errors import CorruptionError, InputError, first_few
 from pertstack._base.files import read_json
 from pertstack.design.blocks import Role
 from pertstack.design.plan.asked import DIFFERS
+from pertstack.design.plan.groups import apart
+from pertstack.design.plan.known import sharing
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.study.audit.probes import stored_probes
 from pertstack.study.folder import StudyFolder
 from pertstack.study.status import first_models
 from pertstack.verdict.probes.run import accused
+
+if TYPE_CHECKING:
+    from pertstack.predictions.importers.fitted import Kin
 
 
 def require_every_block(folder: StudyFolder, role: Role) -> None:
@@ -76,6 +82,41 @@ def left_out_models(folder: StudyFolder, *, accept_unverified: bool) -> dict[str
                 "--accept-unverified and bear the caution"
             )
     return out
+
+
+def kin_in(folder: StudyFolder) -> Kin:
+    """Which rows of a block a model met through its fit rows without their being listed: others of their group were
+    among them, or, where parts are kept apart, combinations that share a part. Support teaches every fit.
+    """
+    samples = folder.samples
+    scored = samples[samples["role"] != "support"]
+    group, names = folder.plan.groups.reindex(scored.index), scored["perturbation"].astype(str)
+    parts_apart = apart(folder.plan.group_by)
+
+    def kin(fit_ids: Set[str], asked: Sequence[str]) -> frozenset[str]:
+        listed = scored.index.isin(list(fit_ids))
+        rest = scored.index.isin(list(asked)) & ~listed
+        met = group.isin(set(group[listed])).to_numpy()
+        if parts_apart:
+            met = met | names.isin(sharing(names[rest].unique(), names[listed].unique())).to_numpy()
+        return frozenset(map(str, scored.index[rest & met]))
+
+    return kin
+
+
+def older_lists(folder: StudyFolder) -> dict[str, str]:
+    """Models whose list of fit rows was read before the whole group of a listed row counted as seen: what to do."""
+    kin, store, said = kin_in(folder), folder.store, {}
+    for model in store.models():
+        listed = [(b, r.fitted_on) for b in store.blocks() if (r := store.find(b, model)) is not None and r.fitted_on]
+        rows = sum(len(kin(f.fit_ids, store.sample_ids(b)) - f.near) for b, f in listed if f.kind == "ids")
+        if rows:
+            said[model] = (
+                f"{model} was added by an older version: {rows:,} of its rows count as out of fold, although its list "
+                f"of fit rows has others of their group (or a part of theirs). Take it out with `pertstack withdraw "
+                f'{folder.root} {model} --why "added again"` and add the same files again.'
+            )
+    return said
 
 
 def unverified_models(folder: StudyFolder) -> tuple[str, ...]:
@@ -169,6 +210,7 @@ def stack_warnings(folder: StudyFolder) -> list[str]:
         for model, n in facts["rows_seen"].items()
     ]
     said += [f["message"] for f in read_json(folder.path("plan", "findings.json")) if f["code"] == DIFFERS]
+    said += older_lists(folder).values()
     told = accused(stored_probes(folder))
     return said + [text for model, words in told.items() if model not in facts["left_out"] for text in words]
 

@@ -17,10 +17,12 @@ from pertstack.design.ledger_lines import Entry
 from pertstack.predictions.store.files.names import nested_name
 from pertstack.predictions.store.files.record import Record
 from pertstack.study.folder import StudyFolder
+from pertstack.study.members import older_lists
 
 
 def records_as_told(folder: StudyFolder) -> list[Finding]:
-    """Predictions of withdrawn models, and predictions that neither an ``add`` in the ledger nor a fit accounts for."""
+    """Predictions of withdrawn models, those that neither an ``add`` in the ledger nor a fit accounts for, and those
+    whose list of fit rows was read by a weaker rule."""
     entries = folder.ledger.entries()
     gone = folder.withdrawn()
     found = [f for model in gone if (f := _put_back(folder, entries, model)) is not None]
@@ -33,7 +35,8 @@ def records_as_told(folder: StudyFolder) -> list[Finding]:
                 f'--why "..."`.'
             )
             found.append(_finding("predictions_untold", text, folder, blocks))
-    return found
+    older = older_lists(folder).items()
+    return [*found, *(Finding("warning", "fit_rows_by_older_rule", text, where=model) for model, text in older)]
 
 
 def require_told(folder: StudyFolder) -> None:

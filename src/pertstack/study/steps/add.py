@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,15 @@ from pertstack._base.findings import Finding
 from pertstack._base.reading.remote import is_remote, local
 from pertstack.data.choices import Normalise
 from pertstack.design.plan.groups import apart
-from pertstack.design.plan.known import sharing
 from pertstack.predictions.importers import AddReport, add_predictions
 from pertstack.predictions.importers.cards import read_card
-from pertstack.predictions.importers.fitted import Kin
 from pertstack.predictions.importers.fitted_file import read_fitted_on
 from pertstack.predictions.importers.space import space_of
 from pertstack.predictions.sources.nested_source import has_nested
 from pertstack.stacking.registry import COMBINERS
 from pertstack.study.development.fits_of_split import fits_of_split
 from pertstack.study.folder import StudyFolder
+from pertstack.study.members import kin_in
 from pertstack.study.truth.held_out import row_marks
 
 RESERVED = frozenset({*COMBINERS, "oracle", "replicate", "ensemble"})
@@ -120,26 +119,6 @@ def add_model(
     )
     findings = (*report.findings, *_parts_on_a_word(folder, report))
     return replace(report, findings=findings if without is not None else (*findings, *nesting(folder, name)))
-
-
-def kin_in(folder: StudyFolder) -> Kin:
-    """Which rows of a block a model met through its fit rows without their being listed: others of their group were
-    among them, or, where parts are kept apart, combinations that share a part. Support teaches every fit.
-    """
-    samples = folder.samples
-    scored = samples[samples["role"] != "support"]
-    group, names = folder.plan.groups.reindex(scored.index), scored["perturbation"].astype(str)
-    parts_apart = apart(folder.plan.group_by)
-
-    def kin(fit_ids: Set[str], asked: Sequence[str]) -> frozenset[str]:
-        listed = scored.index.isin(list(fit_ids))
-        rest = scored.index.isin(list(asked)) & ~listed
-        met = group.isin(set(group[listed])).to_numpy()
-        if parts_apart:
-            met = met | names.isin(sharing(names[rest].unique(), names[listed].unique())).to_numpy()
-        return frozenset(map(str, scored.index[rest & met]))
-
-    return kin
 
 
 def _parts_on_a_word(folder: StudyFolder, report: AddReport) -> list[Finding]:
