@@ -9,6 +9,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from pertstack.design.plan.asked import DIFFERS, Known, compare
 from pertstack.study.new_rows.expected import Expected, _weighed, never_scored, weights_toward
@@ -127,15 +128,59 @@ def test_what_new_groups_show_is_wider_than_what_is_expected_of_them():
     for _ in range(400):
         level = rng.normal(0.5, 0.2, 40)  # forty groups of three rows, then seven new ones
         values = np.repeat(level, 3) + rng.normal(0, 0.05, 120)
-        _, ci, seen = _weighed(values, np.ones(120), np.repeat(np.arange(40), 3), 7)
+        _, ci, seen = _weighed(values, np.ones(120), np.repeat(np.arange(40), 3), n_asked=7)
         new = (rng.normal(0.5, 0.2, (7, 1)) + rng.normal(0, 0.05, (7, 3))).mean()
         kept["ci"] += ci[0] < new < ci[1]
         kept["seen"] += seen[0] < new < seen[1]
     assert 0.92 < kept["seen"] / 400 < 0.98 and kept["ci"] / 400 < 0.75
 
 
+def doubles(rng, genes, n):
+    """Names of parts and values of n doubles, of which those of a gene are hard or easy alike (correlation 0.3)."""
+    of_gene = dict(zip(genes, rng.normal(0, 0.3**0.5, len(genes)), strict=True))
+    pairs = sorted({tuple(sorted(rng.choice(genes, 2, replace=False))) for _ in range(3 * n)})
+    chosen = [pairs[i] for i in rng.permutation(len(pairs))[:n]]
+    return chosen, np.array([of_gene[a] + of_gene[b] + rng.normal(0, 0.4**0.5) for a, b in chosen])
+
+
+def test_doubles_that_share_a_gene_are_hard_or_easy_alike_and_the_interval_knows():
+    """Fifteen new doubles of other genes (simulated): 19 of 20 lie in it, and far fewer where pairs count as apart."""
+    rng, genes = np.random.default_rng(2), [f"g{i:02d}" for i in range(40)]
+    kept = {"apart": 0, "alike": 0}
+    for _ in range(300):
+        scored, values = doubles(rng, genes[:26], 48)
+        new, truth = doubles(rng, genes[26:36], 15)
+        names = [f"{a}+{b}" for a, b in scored]
+        more = {"n_asked": 15, "parts": dict(zip(names, scored, strict=True)), "asked": new}
+        for kind, said in (("apart", {"n_asked": 15}), ("alike", more)):
+            _, _, seen = _weighed(values, np.ones(48), names, **said)
+            kept[kind] += seen[0] < truth.mean() < seen[1]
+    assert 0.9 < kept["alike"] / 300 < 0.985 and kept["apart"] / 300 < 0.87, kept
+
+
+def test_few_groups_that_speak_have_the_interval_of_few():
+    """Of forty groups three have nearly all of the weight: what is known is known from three."""
+    rng, kept = np.random.default_rng(4), 0
+    weights = np.r_[np.full(3, 1.0), np.full(37, 1e-3)]
+    for _ in range(300):
+        _, ci, _ = _weighed(rng.normal(0, 1, 40), weights, np.arange(40), n_asked=1)
+        kept += ci[0] < 0 < ci[1]
+    assert 0.92 < kept / 300 < 0.99
+    values = rng.normal(0, 1, 40)
+    mean, ci, _ = _weighed(values, np.ones(40), np.arange(40), n_asked=1)
+    plain = stats.t.interval(0.95, 39, values.mean(), stats.sem(values))
+    np.testing.assert_allclose((mean, *ci), (values.mean(), *plain))
+
+
+def test_where_all_groups_share_a_part_it_is_taken_as_given():
+    values, names = np.arange(10.0), [f"a+{i}" for i in range(10)]
+    parts = {n: tuple(n.split("+")) for n in names}
+    with_parts = _weighed(values, np.ones(10), names, n_asked=3, parts=parts, asked=[("a", "x")])
+    assert with_parts == _weighed(values, np.ones(10), names, n_asked=3)
+
+
 def test_one_group_has_no_interval_and_says_so():
-    mean, ci, seen = _weighed(np.array([0.2, 0.4]), np.ones(2), ["a", "a"], 3)
+    mean, ci, seen = _weighed(np.array([0.2, 0.4]), np.ones(2), ["a", "a"], n_asked=3)
     assert (mean, ci, seen) == (pytest.approx(0.3), None, None)
     said = Expected("ridge", "rmse_all@own", mean, ci, seen, 3, 0.3, n=2, effective=2.0, never=()).in_words()
     assert "no interval: all scored samples are of one group" in said and "nan" not in said and "—" not in said

@@ -21,7 +21,7 @@ _BETWEEN = re.compile(r"[\s()\[\]_.,/\-\u2010-\u2015\u00b7\u22c5]+")
 _TWICE = re.compile(r"(.+?)\s*[+|;]\s*\1")
 
 
-_NUMBER_AT_END = re.compile(r"(.*\S)[\s_.\-]+(\d{1,2}|\d+\.\d+|[1-9]0{2,})")
+_NUMBER_AT_END = re.compile(r"(.*?\S)[\s_.\-]+(\d{1,2}|\d+\.\d+|[1-9]0{2,})")
 """The number of a replicate, or a dose without its unit (``Belinostat_1000.0``)."""
 
 
