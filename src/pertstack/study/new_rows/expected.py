@@ -124,7 +124,9 @@ def _parts(
     of_group = pd.Series(named.to_numpy()).groupby(scored["group"].astype(str).to_numpy()).unique()
     if any(len(n) > 1 for n in of_group) or not any(len(keys[n[0]]) > 1 for n in of_group):
         return None, []
-    return {g: keys[n[0]] for g, n in of_group.items()}, [keys[n] for n in obs["perturbation"].astype(str).unique()]
+    return {str(g): keys[n[0]] for g, n in of_group.items()}, [
+        keys[n] for n in obs["perturbation"].astype(str).unique()
+    ]
 
 
 def weights_toward(scored: Known, asked: Known) -> Float64:
