@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from itertools import combinations
 
@@ -139,7 +138,7 @@ def test_what_new_groups_show_is_wider_than_what_is_expected_of_them():
 def doubles(rng, genes, n):
     """Names of parts and values of n doubles, of which those of a gene are hard or easy alike (correlation 0.3)."""
     of_gene = dict(zip(genes, rng.normal(0, 0.3**0.5, len(genes)), strict=True))
-    pairs = list(itertools.combinations(genes, 2))
+    pairs = list(combinations(genes, 2))
     chosen = [pairs[i] for i in rng.permutation(len(pairs))[:n]]
     return chosen, np.array([of_gene[a] + of_gene[b] + rng.normal(0, 0.4**0.5) for a, b in chosen])
 

@@ -124,9 +124,8 @@ def _parts(
     of_group = pd.Series(named.to_numpy()).groupby(scored["group"].astype(str).to_numpy()).unique()
     if any(len(n) > 1 for n in of_group) or not any(len(keys[n[0]]) > 1 for n in of_group):
         return None, []
-    return {str(g): keys[n[0]] for g, n in of_group.items()}, [
-        keys[n] for n in obs["perturbation"].astype(str).unique()
-    ]
+    asked = [keys[n] for n in obs["perturbation"].astype(str).unique()]
+    return {str(g): keys[n[0]] for g, n in of_group.items()}, asked
 
 
 def weights_toward(scored: Known, asked: Known) -> Float64:
