@@ -27,6 +27,7 @@ from pertstack.reduce.scoring.controls import calibrate_source, measured_twice
 from pertstack.reduce.scoring.panels import panel
 from pertstack.study.folder import StudyFolder
 from pertstack.study.seals import is_sealed
+from pertstack.verdict.case import metric_words
 
 FILE = "calibration.json"
 AGAIN = {
@@ -125,12 +126,13 @@ def _flat(c: Calibration) -> dict[str, Any]:
 
 def doubt(found: Calibration) -> str:
     """A metric that does not pass, in one sentence."""
+    metric = metric_words(found.metric)
     if not found.known:
         return (
-            f"{found.metric} is not calibrated: no condition of the development rows was measured twice, so whether it "
+            f"{metric} is not calibrated: no condition of the development rows was measured twice, so whether it "
             "tells a replicate from a constant is not known."
         )
-    return f"{found.metric} cannot tell a replicate from a constant here ({in_numbers(found)})."
+    return f"{metric} cannot tell a replicate from a constant here ({in_numbers(found)})."
 
 
 def in_numbers(found: Calibration) -> str:
