@@ -36,13 +36,43 @@ IDS = (
     "cell_id",
     "cell",
 )
-COUNTED = frozenset({
-    "n_counts", "ncounts", "total_counts", "n_genes", "ngenes", "n_genes_by_counts", "n_umi", "n_umis", "umi_count",
-    "UMI_count", "nUMI", "nGene", "nCount_RNA", "nFeature_RNA", "percent_mito", "percent.mt", "percent_mt",
-    "pct_counts_mt", "pct_counts_ribo", "mito_frac", "size_factor", "size_factors", "log1p_total_counts",
-    "log1p_n_genes_by_counts", "guide_umi", "guide_umis", "n_cells", "core_scale_factor", "core_adjusted_UMI_count",
-    "doublet_score", "S_score", "G2M_score", "z_gemgroup_UMI",
-})  # fmt: skip
+COUNTED = frozenset(
+    [
+        "n_counts",
+        "ncounts",
+        "total_counts",
+        "n_genes",
+        "ngenes",
+        "n_genes_by_counts",
+        "n_umi",
+        "n_umis",
+        "umi_count",
+        "UMI_count",
+        "nUMI",
+        "nGene",
+        "nCount_RNA",
+        "nFeature_RNA",
+        "percent_mito",
+        "percent.mt",
+        "percent_mt",
+        "pct_counts_mt",
+        "pct_counts_ribo",
+        "mito_frac",
+        "size_factor",
+        "size_factors",
+        "log1p_total_counts",
+        "log1p_n_genes_by_counts",
+        "guide_umi",
+        "guide_umis",
+        "n_cells",
+        "core_scale_factor",
+        "core_adjusted_UMI_count",
+        "doublet_score",
+        "S_score",
+        "G2M_score",
+        "z_gemgroup_UMI",
+    ]
+)
 """Columns of numbers that programs write about cells; they are no genes."""
 _SOUNDS_COUNTED = re.compile(
     r"(?i)^(n|num|pct|percent|frac|total|mean|median|log1p)[_.]|[_.](scores?|counts?|umis?|pct|percent|frac|factors?)$"

@@ -81,17 +81,30 @@ def _train(place, p, seed):
     words = [
         f"data.kwargs.toml_config_path={place / 'split.toml'}",
         f"data.kwargs.perturbation_features_file={place / 'features.pt'}",
-        "data.kwargs.embed_key=null", "data.kwargs.output_space=all", "data.kwargs.pert_col=gene",
-        f"data.kwargs.control_pert={CONTROL}", "data.kwargs.num_workers=0", "data.kwargs.pin_memory=false",
-        "use_wandb=false", f"output_dir={place}", "name=run", "model=state",
-        f"training.max_steps={p['max_steps']}", f"training.val_freq={p['val_freq']}",
-        f"training.ckpt_every_n_steps={p['val_freq']}", f"training.batch_size={p['batch_size']}",
-        f"training.lr={p['lr']}", f"training.train_seed={seed % 2**31}",
-        f"model.kwargs.cell_set_len={p['cell_set_len']}", f"model.kwargs.hidden_dim={p['hidden_dim']}",
-        f"{backbone}.intermediate_size={2 * p['hidden_dim']}", f"{backbone}.num_hidden_layers={p['n_layers']}",
-        f"{backbone}.num_attention_heads={p['n_heads']}", f"{backbone}.num_key_value_heads={p['n_heads']}",
+        "data.kwargs.embed_key=null",
+        "data.kwargs.output_space=all",
+        "data.kwargs.pert_col=gene",
+        f"data.kwargs.control_pert={CONTROL}",
+        "data.kwargs.num_workers=0",
+        "data.kwargs.pin_memory=false",
+        "use_wandb=false",
+        f"output_dir={place}",
+        "name=run",
+        "model=state",
+        f"training.max_steps={p['max_steps']}",
+        f"training.val_freq={p['val_freq']}",
+        f"training.ckpt_every_n_steps={p['val_freq']}",
+        f"training.batch_size={p['batch_size']}",
+        f"training.lr={p['lr']}",
+        f"training.train_seed={seed % 2**31}",
+        f"model.kwargs.cell_set_len={p['cell_set_len']}",
+        f"model.kwargs.hidden_dim={p['hidden_dim']}",
+        f"{backbone}.intermediate_size={2 * p['hidden_dim']}",
+        f"{backbone}.num_hidden_layers={p['n_layers']}",
+        f"{backbone}.num_attention_heads={p['n_heads']}",
+        f"{backbone}.num_key_value_heads={p['n_heads']}",
         f"{backbone}.head_dim={p['hidden_dim'] // p['n_heads']}",
-    ]  # fmt: skip
+    ]
     run(["train", *words], place)
 
 
@@ -140,9 +153,29 @@ def main(folder):
     asked.write_h5ad(place / "asked.h5ad")
     checkpoints = place / "run" / "checkpoints"
     best = next(f for f in (checkpoints / "best.ckpt", checkpoints / "last.ckpt") if f.exists())
-    run(["infer", "--checkpoint", str(best), "--adata", str(place / "asked.h5ad"), "--pert-col", "gene",
-         "--celltype-col", "cell_type", "--control-pert", CONTROL, "--model-dir", str(place / "run"),
-         "--output", str(place / "answer.h5ad"), "--seed", str(seed % 2**31), "--quiet"], place)  # fmt: skip
+    run(
+        [
+            "infer",
+            "--checkpoint",
+            str(best),
+            "--adata",
+            str(place / "asked.h5ad"),
+            "--pert-col",
+            "gene",
+            "--celltype-col",
+            "cell_type",
+            "--control-pert",
+            CONTROL,
+            "--model-dir",
+            str(place / "run"),
+            "--output",
+            str(place / "answer.h5ad"),
+            "--seed",
+            str(seed % 2**31),
+            "--quiet",
+        ],
+        place,
+    )
     answer = anndata.read_h5ad(place / "answer.h5ad")
     x = answer.X.toarray() if sparse.issparse(answer.X) else np.asarray(answer.X)
     space, delta = str(cells.uns["normalise"]), {}
