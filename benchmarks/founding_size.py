@@ -48,6 +48,8 @@ class World:
     seed: int = 0
     shuffled: bool = False
     part: int = 0
+    lines: int = 9
+    compounds: int = 0
     obs: pd.DataFrame = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,7 +59,7 @@ class World:
         self.base = rng.normal(7, 2, (1, genes)).astype(np.float32) + rng.normal(0, 1, (9, genes)).astype(np.float32)
         self.noise_bank = rng.normal(0, 0.5, genes + 500_000).astype(np.float32)
         self.genes = np.array([f"GENE{i:05d}" for i in range(genes)], dtype=object)
-        self.compounds = max(60, min(4000, self.n_samples // 60))
+        self.compounds = self.compounds or max(60, min(4000, self.n_samples // 60))
         self.compound = rng.normal(0, 1, (self.compounds, RANK)) * rng.gamma(1.0, 0.6, (self.compounds, 1))
         self.line_factor = rng.uniform(0.4, 1.6, (9, RANK))
         self.obs = self._metadata(np.random.default_rng([self.seed, self.part]))
@@ -65,7 +67,7 @@ class World:
     def _metadata(self, rng: np.random.Generator) -> pd.DataFrame:
         """Conditions (compound, line, dose, time) in three replicates on three plates, each with a control well."""
         n = -(-self.n_samples // REPLICATES)
-        line = np.sort(rng.integers(0, 9, n))
+        line = np.sort(rng.integers(0, self.lines, n))
         compound = (rng.power(0.7, n) * self.compounds).astype(int)
         dose, hours = rng.choice([0.04, 0.37, 1.11, 3.33, 10.0], n), rng.choice([6, 24], n)
         batch = np.arange(n) // PER_PLATE
@@ -232,6 +234,8 @@ def main() -> None:
     parser.add_argument("--nested", action="store_true", help="fit also without each pair of folds")
     parser.add_argument("--combiners", default=None, help="default: those of the analysis plan")
     parser.add_argument("--memory", default="1 GB")
+    parser.add_argument("--lines", type=int, default=9, help="cell lines: with one, a block as large as at full size")
+    parser.add_argument("--compounds", type=int, default=0, help="0: one in sixty samples")
     parser.add_argument("--shuffled", action="store_true", help="rows of the file in random order")
     parser.add_argument("--predict", type=int, default=2000, help="new samples; 0 leaves the step out")
     parser.add_argument("--folder", type=Path, default=None, help="where to work; default: a temporary folder")
@@ -247,7 +251,13 @@ def main() -> None:
 
 def work(home: Path, options: argparse.Namespace) -> None:
     """All steps in order, each printed as soon as it is done."""
-    world = World(options.samples, options.genes, shuffled=options.shuffled)
+    world = World(
+        options.samples,
+        options.genes,
+        shuffled=options.shuffled,
+        lines=options.lines,
+        compounds=options.compounds,
+    )
     study, data, file = home / "study", home / "data.h5ad", home / "model.h5ad"
 
     def step(name: str, *arguments: str) -> Step:
@@ -296,7 +306,7 @@ def say_sizes(study: Path) -> None:
 
 def predict_new(home: Path, study: Path, options: argparse.Namespace, step: Callable[..., Step]) -> None:
     """New samples, with files of the added models' predictions for them."""
-    new = World(options.predict, options.genes, part=1)
+    new = World(options.predict, options.genes, part=1, lines=options.lines, compounds=options.compounds)
     write_h5ad(home / "new.h5ad", new, {"X": new.treated, "layers/control": new.control}, list(new.obs.columns))
     given: list[str] = []
     weights = json.loads((study / "results" / "weights.json").read_text())

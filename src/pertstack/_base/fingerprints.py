@@ -7,8 +7,6 @@ of any other kind have bytes only. Who keeps fingerprints, and what a change mea
 
 from __future__ import annotations
 
-import hashlib
-import io
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -21,10 +19,12 @@ import pandas as pd
 import pyarrow as pa
 
 from pertstack._base.errors import first_few
+from pertstack._base.files import sha256_of
 
 TEXT = {".json", ".jsonl", ".toml", ".csv", ".txt", ".html"}
 MOST_ROWS = 2_000_000
 """Files with more rows are recognised as a whole only."""
+_PIECE = 50_000  # rows of a table at once
 
 _UNREADABLE = (
     ValueError,
@@ -49,9 +49,9 @@ class Change:
 
 def fingerprint(path: Path) -> dict[str, Any]:
     """``sha256`` and ``size`` of a file, and ``rows``: 8 hex digits for each row, where it has rows."""
-    raw = Path(path).read_bytes()
-    facts: dict[str, Any] = {"sha256": hashlib.sha256(raw).hexdigest(), "size": len(raw)}
-    rows = _rows(Path(path).suffix, raw)
+    path = Path(path)
+    facts: dict[str, Any] = {"sha256": sha256_of(path), "size": path.stat().st_size}
+    rows = _rows(path)
     if rows is not None and len(rows[0]) <= MOST_ROWS:
         facts["rows"] = "".join(rows[0])
     return facts
@@ -59,15 +59,16 @@ def fingerprint(path: Path) -> dict[str, Any]:
 
 def change(path: Path, facts: dict[str, Any]) -> Change | None:
     """What differs between a file and its fingerprint; None when nothing does."""
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         return Change("is gone")
-    raw = Path(path).read_bytes()
-    if hashlib.sha256(raw).hexdigest() == facts["sha256"]:
+    if sha256_of(path) == facts["sha256"]:
         return None
-    size = f"it has {len(raw):,} bytes, not {facts['size']:,}" if len(raw) != facts["size"] else "its bytes differ"
+    found = path.stat().st_size
+    size = f"it has {found:,} bytes, not {facts['size']:,}" if found != facts["size"] else "its bytes differ"
     if "rows" not in facts:
         return Change(f"differs: {size}")
-    rows = _rows(Path(path).suffix, raw)
+    rows = _rows(path)
     if rows is None:
         return Change(f"cannot be read any more: {size}")
     return _compared([facts["rows"][i : i + 8] for i in range(0, len(facts["rows"]), 8)], *rows, size)
@@ -89,35 +90,39 @@ def _compared(wanted: list[str], found: list[str], labels: list[str], size: str)
     return Change(f"{len(rows):,} rows {how}: {first_few(named, 3)}", tuple(rows), named)
 
 
-def _rows(suffix: str, raw: bytes) -> tuple[list[str], list[str]] | None:
+def _rows(path: Path) -> tuple[list[str], list[str]] | None:
     """Digest and label of every row; None for files without rows and for files that cannot be read."""
     try:
-        if suffix in TEXT:
-            lines = raw.split(b"\n")
+        if path.suffix in TEXT:
+            lines = path.read_bytes().split(b"\n")
             lines = lines[:-1] if not lines[-1] else lines
             return [_short(line) for line in lines], [f"line {i + 1}" for i in range(len(lines))]
-        if suffix == ".parquet":
-            return _table_rows(pd.read_parquet(io.BytesIO(raw)))
-        if suffix == ".npz":
-            return _array_rows(raw)
+        if path.suffix == ".parquet":
+            return _table_rows(pd.read_parquet(path))
+        if path.suffix == ".npz":
+            return _array_rows(path)
     except _UNREADABLE:
         return None
     return None
 
 
 def _table_rows(table: pd.DataFrame) -> tuple[list[str], list[str]]:
-    whole = table.reset_index()
-    text = whole.astype(object).where(whole.notna(), None).astype(str)
-    digests = pd.util.hash_pandas_object(text, index=False).to_numpy(dtype=np.uint64)
-    name = "sample_id" if "sample_id" in whole else whole.columns[0]
-    labels = [f"row {i} ({value})" for i, value in enumerate(whole[name].astype(str))]
-    return [f"{int(d) & 0xFFFFFFFF:08x}" for d in digests], labels
-
-
-def _array_rows(raw: bytes) -> tuple[list[str], list[str]] | None:
     digests: list[str] = []
     labels: list[str] = []
-    with np.load(io.BytesIO(raw), allow_pickle=False) as file:
+    for start in range(0, len(table), _PIECE):  # every value becomes a text of its own
+        whole = table.iloc[start : start + _PIECE].reset_index()
+        text = whole.astype(object).where(whole.notna(), None).astype(str)
+        found = pd.util.hash_pandas_object(text, index=False).to_numpy(dtype=np.uint64)
+        name = "sample_id" if "sample_id" in whole else whole.columns[0]
+        labels += [f"row {start + i} ({value})" for i, value in enumerate(whole[name].astype(str))]
+        digests += [f"{int(d) & 0xFFFFFFFF:08x}" for d in found]
+    return digests, labels
+
+
+def _array_rows(path: Path) -> tuple[list[str], list[str]] | None:
+    digests: list[str] = []
+    labels: list[str] = []
+    with np.load(path, allow_pickle=False) as file:
         for name in sorted(file.files):
             array = file[name]
             if len(digests) + (len(array) if array.ndim else 1) > MOST_ROWS:

@@ -48,6 +48,11 @@ class StudyFolder:
 
     root: Path
 
+    @property
+    def scratch(self) -> Path:
+        """Where nameless files lie that a step maps instead of holding them in memory."""
+        return self.path("reduced")
+
     @classmethod
     def open(cls, root: Path | str) -> StudyFolder:
         """An existing study.

@@ -106,14 +106,14 @@ def setting_of(folder: StudyFolder, stored: Stored, looks: int, *, exploratory: 
 def recall_verdict(folder: StudyFolder) -> Verdict:
     """The verdict again from the scores on disk; no truth is read. Before the first look it speaks of OOF rows only."""
     stored = stored_stack(folder)
-    oof = ScoreTable.load(folder.results / "oof_scores.npz")
+    oof = ScoreTable.load(folder.results / "oof_scores.npz", folder.scratch)
     done = folder.results / "verdict.json"
     facts = read_json(done) if done.exists() else {}
     current = facts.get("key") == stored.key
     if current:
         require_sealed_verdict(folder)
     shown = current and folder.analysis_plan.looks_rule == "plain"
-    test = ScoreTable.load(folder.results / "test_scores.npz") if shown else None
+    test = ScoreTable.load(folder.results / "test_scores.npz", folder.scratch) if shown else None
     looks = int(facts["looks"]) if current else folder.ledger.looks()
     exploratory = bool(facts["exploratory"]) if current else is_exploratory(folder.ledger)
     return derive(

@@ -6,12 +6,11 @@ A command that is stopped between the two is made good by the next one. What dif
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pertstack._base.files import fsync_directory, write_json
+from pertstack._base.files import fsync_directory, sha256_of, write_json
 from pertstack._base.fingerprints import fingerprint
 from pertstack.design.ledger import LOOK
 from pertstack.design.ledger_lines import Entry
@@ -75,7 +74,3 @@ def manifest_of(folder: StudyFolder, step: str, entries: Sequence[Entry]) -> Pat
     if entries and coming.exists() and sha256_of(coming) == entries[-1].facts["manifest"]:
         return coming
     return folder.path("seals", f"{step}.json")
-
-
-def sha256_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -15,12 +15,12 @@ from typing import Any
 
 from pertstack._base.digests import own_digest_fits
 from pertstack._base.errors import CorruptionError, InputError, StackingError
-from pertstack._base.files import read_json
+from pertstack._base.files import read_json, sha256_of
 from pertstack._base.findings import Finding
 from pertstack._base.fingerprints import Change, change
 from pertstack.design.ledger_lines import Entry
 from pertstack.study.folder import StudyFolder
-from pertstack.study.manifests import SEALED, STEPS, Step, manifest_of, sha256_of, write_seal
+from pertstack.study.manifests import SEALED, STEPS, Step, manifest_of, write_seal
 
 STACK_RESULTS = (
     "calibration.json",

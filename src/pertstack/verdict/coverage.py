@@ -10,6 +10,7 @@ Mathematics and AI 74:9 (cross-conformal); Dunn, Wasserman, Ramdas (2022) JASA 1
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from pertstack.predictions.source import BlockSource
 from pertstack.reduce.read_tiles import iter_tiles, samples_of
 from pertstack.reduce.references import References
 from pertstack.reduce.tile import Combine, Tile
-from pertstack.verdict.residuals import KEEP, CrossConformal, SortedResiduals
+from pertstack.verdict.residuals import KEEP, CrossConformal, SortedResiduals, around
 
 
 def guaranteed_coverage(level: float, n: int, n_folds: int) -> float:
@@ -48,6 +49,7 @@ def collect_residuals(
     seed: int = 0,
     keep: int = KEEP,
     memory: int = 10**9,
+    scratch: Path | None = None,
 ) -> CrossConformal:
     """Residual lists of out-of-fold rows.
 
@@ -62,6 +64,7 @@ def collect_residuals(
     seed : of the draw of one row per group.
     keep : residuals kept per gene, cell line and fold, at most.
     memory : bytes that a tile may take.
+    scratch : folder for the lists where they are long (they are mapped then); None keeps them in memory.
 
     Raises
     ------
@@ -77,12 +80,12 @@ def collect_residuals(
             raise InputError("Residuals come from out-of-fold rows; this source holds held-out test rows.")
         place = (tile.block.cell_line, tile.block.fold)
         if current not in (None, place):
-            _finish(kept, done, current, keep)
+            _finish(kept, done, current, keep=keep, scratch=scratch)
         current = place
         rows = np.fromiter((s in drawn for s in tile.obs.index), dtype=bool, count=tile.n)
         if rows.any():
             kept.setdefault(place, []).append((treated - _centre(combine, tile))[rows])
-    _finish(kept, done, current, keep)
+    _finish(kept, done, current, keep=keep, scratch=scratch)
     return CrossConformal(done)
 
 
@@ -97,12 +100,14 @@ def _finish(
     kept: dict[tuple[str, int], list[Float32]],
     done: dict[str, dict[int, SortedResiduals]],
     place: tuple[str, int] | None,
+    *,
     keep: int,
+    scratch: Path | None,
 ) -> None:
     """Sort and thin what was collected for a cell line and fold."""
     if place is not None and place in kept:
         line, fold = place
-        done.setdefault(line, {})[fold] = SortedResiduals.of(np.concatenate(kept.pop(place)), keep)
+        done.setdefault(line, {})[fold] = SortedResiduals.of(np.concatenate(kept.pop(place)), keep, scratch=scratch)
 
 
 def _one_per_group(samples: pd.DataFrame, seed: int) -> frozenset[str]:
@@ -165,6 +170,7 @@ def check_coverage(
     level: float = 0.9,
     seed: int = 0,
     memory: int = 10**9,
+    scratch: Path | None = None,
 ) -> dict[str, Any]:
     """Residuals from out-of-fold rows, coverage on judged rows: the facts of ``results/coverage.json``.
 
@@ -177,9 +183,9 @@ def check_coverage(
         rows.
     references : of the development rows.
     level : 1 - alpha, nominal.
-    seed, memory : as in ``collect_residuals``.
+    seed, memory, scratch : as in ``collect_residuals``.
     """
-    conformal = collect_residuals(development, by_fold, references, seed=seed, memory=memory)
+    conformal = collect_residuals(development, by_fold, references, seed=seed, memory=memory, scratch=scratch)
     table = measured_coverage(judged, final, references, conformal=conformal, level=level, memory=memory)
     return coverage_to_json(table, level)
 
@@ -196,7 +202,10 @@ def coverage_to_json(table: pd.DataFrame, level: float) -> dict[str, Any]:
 def _judged(
     source: BlockSource, combine: Combine, references: References, conformal: CrossConformal, level: float, memory: int
 ) -> Iterator[tuple[str, Array, Array, Array]]:
+    reach: dict[str, Array] = {}  # one centre for all: half the width is that of the cell line
     for tile, treated in iter_tiles(source, references, memory, extra_layers=8):
-        prediction = _centre(combine, tile)
-        lo, hi = conformal.intervals(tile.block.cell_line, prediction, level)
-        yield tile.block.cell_line, (treated >= lo) & (treated <= hi), hi - lo, np.isfinite(prediction)
+        line, prediction = tile.block.cell_line, _centre(combine, tile)
+        if line not in reach:
+            reach[line] = conformal.reach(line, level)
+        lo, hi = around(prediction, reach[line])
+        yield line, (treated >= lo) & (treated <= hi), hi - lo, np.isfinite(prediction)

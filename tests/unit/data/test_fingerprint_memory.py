@@ -30,3 +30,14 @@ def test_an_npz_of_many_entries_costs_its_bytes_and_is_still_recognised(
     np.savez(path, meta=np.arange(3), samples=text)
     differs = change(path, facts)
     assert differs is not None and differs.rows == ()
+
+
+def test_a_file_without_rows_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "chunk.bin"
+    path.write_bytes(bytes(20_000_000))
+    tracemalloc.start()
+    facts = fingerprint(path)
+    assert change(path, facts) is None
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000, peak

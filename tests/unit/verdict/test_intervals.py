@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pertstack._base.errors import InputError
+from pertstack._base.machine import scratch
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.references import References
 from pertstack.reduce.scoring.mixtures import single
@@ -69,6 +70,18 @@ def test_one_centre_is_searched_for_once_a_gene_whatever_the_rows(monkeypatch):
     conformal = CrossConformal({"A": {0: SortedResiduals.of(np.ones((20, 2), dtype=np.float32))}})
     conformal.intervals("A", np.zeros((500, 2), dtype=np.float32))
     assert sum(searched) <= 2
+
+
+def test_lists_in_a_file_and_searched_a_few_genes_at_a_time_give_the_same_ends(tmp_path, monkeypatch):
+    rng = np.random.default_rng(3)
+    residuals = [rng.normal(size=(n, 11)).astype(np.float32) for n in (20, 600)]
+    centre = rng.normal(size=(4, 11)).astype(np.float32)
+    whole = CrossConformal({"A": {k: SortedResiduals.of(r) for k, r in enumerate(residuals)}}).intervals("A", centre)
+    monkeypatch.setattr(scratch, "IN_MEMORY", 0)
+    monkeypatch.setattr(residual_lists, "_GENES", 3)
+    mapped = {k: SortedResiduals.of(r, scratch=tmp_path) for k, r in enumerate(residuals)}
+    assert all(isinstance(r.values.base, np.memmap) for r in mapped.values())
+    np.testing.assert_array_equal(CrossConformal({"A": mapped}).intervals("A", centre), whole)
 
 
 def test_thinning_only_widens_and_little():

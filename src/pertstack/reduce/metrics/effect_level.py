@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,10 @@ from pertstack.reduce.read_tiles import iter_tiles, ordered_blocks, samples_of
 from pertstack.reduce.references import References
 from pertstack.reduce.tile import Combine
 
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
+Flags = np.ndarray[tuple[int, int], np.dtype[np.bool_]]
+_BESIDE = 3
+"""Arrays of perturbations by genes that are held beside the means of predictions."""
+_PIECE = 64  # perturbations that are tested and scored at once: their arrays stay small, however many there are
 _MEASURES = {"mse": ew.weighted_mse, "pearson": ew.weighted_pearson, "cod": ew.weighted_cod}
 _RECOVERY = {
     "de_direction": ew.direction_of_degs,
@@ -64,7 +68,7 @@ def effect_level_values(
     for line, part in samples.groupby("cell_line", sort=True):
         here = (samples["cell_line"] == line).to_numpy()
         drugs = sorted(set(part["perturbation"]))
-        step = max(1, memory // 2 // (8 * len(drugs) * len(source.gene_names)) - 6)
+        step = max(1, memory // 2 // (8 * len(drugs) * len(source.gene_names)) - _BESIDE)
         for a in range(0, len(names), step):
             some = {name: combines[name] for name in names[a : a + step]}
             line_values = _Line(source, references, str(line), drugs=drugs, combines=some, memory=memory).scores(
@@ -110,7 +114,7 @@ class _Line:
         shape = (len(drugs), len(source.gene_names))
         self.n = np.zeros(len(drugs))
         first: Float64 | None = None
-        total, square, control, centroid = np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        total, square, control = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         self.predicted_means = np.zeros((len(combines), *shape))
         counts = np.zeros((len(combines), len(drugs)))
         codes, predicted = [], []
@@ -124,7 +128,6 @@ class _Line:
             finite = [np.asarray(np.isfinite(layer).all(axis=1)) for layer in layers]
             np.add.at(self.n, drug, 1)
             np.add.at(in_fold[tile.block.fold], drug, 1)
-            centroid += np.outer(np.bincount(drug, minlength=len(drugs)), references.centroid(line, tile.block.fold))
             for i, d in enumerate(drug):
                 total[d] += shifted[i]
                 square[d] += shifted[i] ** 2
@@ -139,79 +142,108 @@ class _Line:
         n = self.n[:, None]
         with np.errstate(invalid="ignore"):
             self.predicted_means /= counts[..., None]
-        self.mean, self.control = first + total / n, control / n
-        self.variance = np.maximum(square - total**2 / n, 0.0) / np.maximum(n - 1, 1)
         self.total, self.square, self.first = total, square, first
+        self.control, self.pooled = np.divide(control, n, out=control), references.pooled(line)
+        self.in_fold = in_fold
+        self.centroids = {fold: references.centroid(line, fold) for fold in in_fold}
         self.codes, self.predicted = np.concatenate(codes), np.concatenate(predicted, axis=1)
         self.bank = banks(np.stack(list(in_fold.values()), axis=1))
-        self.pooled, self.centroid = references.pooled(line), centroid / n
+        self.total_of_all, self.square_of_all = total.sum(axis=0), square.sum(axis=0)
+        self.mean_of_bank = {int(b): self._sum_of_means(self.bank == b) for b in np.unique(self.bank)}
 
-    def test(self) -> ew.EffectTest:
-        """Every perturbation's samples against those of all others."""
-        n = self.n.sum() - self.n
-        rest, squares = self.total.sum(axis=0) - self.total, self.square.sum(axis=0) - self.square
-        mean = rest / n[:, None]
-        variance = np.maximum(squares / n[:, None] - mean**2, 0.0) * (n / np.maximum(n - 1, 1))[:, None]
-        return ew.welch_test(
-            self.mean, self.variance, self.n, other_mean=self.first + mean, other_variance=variance, other_n=n
-        )
-
-    def subtracted(self, reference: Reference) -> Float64:
-        """(n_perturbations, n_genes) what truth and prediction lose."""
-        if reference == "others":
-            answer: Float64 = np.full(self.mean.shape, np.nan)  # stays so without others in the fold
-            for code in np.unique(self.bank):
-                here = self.bank == code
-                if here.sum() > 1:
-                    answer[here] = (self.mean[here].sum(axis=0) - self.mean[here]) / (here.sum() - 1)
-            return answer
-        known = {"own": self.control, "pooled": self.pooled, "centroid": self.centroid}
-        return np.broadcast_to(known[reference], self.mean.shape)
+    def _sum_of_means(self, here: Any) -> Float64:
+        answer = np.zeros(len(self.first))
+        for i in np.flatnonzero(here):
+            answer += self.first + self.total[i] / self.n[i]
+        return answer
 
     def scores(self, metrics: Sequence[Metric], targets: Mapping[str, list[int]]) -> Float64:
         """(n_names, n_metrics, n rows of the line)."""
-        n_names = len(self.predicted_means)
+        n_names, n_drugs = len(self.predicted_means), len(self.drugs)
         answer = np.full((n_names, len(metrics), len(self.codes)), np.nan)
-        if len(self.drugs) < 2:
+        if n_drugs < 2:
             return answer
-        test = self.test()
-        off = np.zeros(self.mean.shape, dtype=bool)
-        for i, drug in enumerate(self.drugs):
-            off[i, targets.get(drug, [])] = True
-        for j, metric in enumerate(metrics):
-            weights = None if metric.kind in _RECOVERY else self._weights(metric, test, off)
-            for i in range(n_names):
-                value = self._score(metric, self.predicted_means[i], test, weights)
-                rows = self.predicted[i]
-                answer[i, j, rows] = value[self.codes[rows]]
+        values = np.full((n_names, len(metrics), n_drugs), np.nan)
+        for a in range(0, n_drugs, _PIECE):
+            some = slice(a, min(a + _PIECE, n_drugs))
+            piece = _Piece(self, some, targets)
+            for j, metric in enumerate(metrics):
+                values[:, j, some] = piece.values(metric, self.predicted_means[:, some])
+        for i, rows in enumerate(self.predicted):
+            answer[i][:, rows] = values[i][:, self.codes[rows]]
         return answer
 
-    def _score(self, metric: Metric, prediction: Float64, test: ew.EffectTest, weights: Float64 | None) -> Float64:
-        value = np.full(len(self.drugs), np.nan)
-        less = self.subtracted(metric.reference)
-        some = np.isfinite(prediction).all(axis=1) & np.isfinite(less).all(axis=1)
-        t, p = self.mean[some] - less[some], prediction[some] - less[some]
-        if metric.kind in _RECOVERY:
-            part = ew.EffectTest(t, test.t[some], test.p[some], test.p_adjusted[some])
-            value[some] = _RECOVERY[metric.kind](part, p)
-        elif metric.corrected:
-            value[some] = ew.corrected_mse(t, p, self.variance[some], self.n[some])
-        else:
-            assert weights is not None
-            value[some] = _MEASURES[metric.kind](t, p, weights[some])
-        return value
 
-    def _weights(self, metric: Metric, test: ew.EffectTest, off: Flags) -> Float64:
+class _Piece:
+    """Some perturbations of a cell line: their moments and the test of their effects."""
+
+    def __init__(self, line: _Line, some: slice, targets: Mapping[str, list[int]]) -> None:
+        self.line, self.some, self.n = line, some, line.n[some]
+        n = self.n[:, None]
+        total, square = line.total[some], line.square[some]
+        self.mean = line.first + total / n
+        self.variance = np.maximum(square - total**2 / n, 0.0) / np.maximum(n - 1, 1)
+        self.off: Flags = np.zeros((len(total), len(line.first)), dtype=bool)
+        for i, drug in enumerate(line.drugs[some]):
+            self.off[i, targets.get(drug, [])] = True
+
+    @cached_property
+    def test(self) -> ew.EffectTest:
+        """Every perturbation's samples against those of all others."""
+        line = self.line
+        n = line.n.sum() - self.n
+        rest, squares = line.total_of_all - line.total[self.some], line.square_of_all - line.square[self.some]
+        mean = rest / n[:, None]
+        variance = np.maximum(squares / n[:, None] - mean**2, 0.0) * (n / np.maximum(n - 1, 1))[:, None]
+        return ew.welch_test(
+            self.mean, self.variance, self.n, other_mean=line.first + mean, other_variance=variance, other_n=n
+        )
+
+    def subtracted(self, reference: Reference) -> Float64:
+        """(n, n_genes) what truth and prediction lose."""
+        line = self.line
+        if reference == "others":
+            answer: Float64 = np.full(self.mean.shape, np.nan)  # stays so without others in the fold
+            for code, total in line.mean_of_bank.items():
+                here, size = line.bank[self.some] == code, int((line.bank == code).sum())
+                if size > 1:
+                    answer[here] = (total - self.mean[here]) / (size - 1)
+            return answer
+        if reference == "centroid":
+            parts = [np.outer(n[self.some], line.centroids[fold]) for fold, n in line.in_fold.items()]
+            return np.asarray(sum(parts) / self.n[:, None])
+        return np.broadcast_to(line.control[self.some] if reference == "own" else line.pooled, self.mean.shape)
+
+    def values(self, metric: Metric, predictions: Float64) -> Float64:
+        """(n_names, n) of predictions (n_names, n, n_genes)."""
+        less = self.subtracted(metric.reference)
+        known = np.isfinite(less).all(axis=1)
+        weights = None if metric.kind in _RECOVERY or metric.corrected else self._weights(metric)
+        found = np.full(predictions.shape[:2], np.nan)
+        for value, prediction in zip(found, predictions, strict=True):
+            some = np.isfinite(prediction).all(axis=1) & known
+            t, p = self.mean[some] - less[some], prediction[some] - less[some]
+            if metric.kind in _RECOVERY:
+                test = self.test
+                part = ew.EffectTest(t, test.t[some], test.p[some], test.p_adjusted[some])
+                value[some] = _RECOVERY[metric.kind](part, p)
+            elif weights is None:
+                value[some] = ew.corrected_mse(t, p, self.variance[some], self.n[some])
+            else:
+                value[some] = _MEASURES[metric.kind](t, p, weights[some])
+        return found
+
+    def _weights(self, metric: Metric) -> Float64:
         how = str(metric.weighting)
         n, n_genes = self.mean.shape
         if how.startswith("exp"):
-            weights = ew.effect_weights(test.t, float(how[3:]))
+            weights = ew.effect_weights(self.test.t, float(how[3:]))
         elif how == "degs":
-            weights = ew.significant(test.p_adjusted)
+            weights = ew.significant(self.test.p_adjusted)
         elif how.startswith("heg"):
-            weights = ew.most_expressed(self.pooled, int(how[3:]), n)
+            weights = ew.most_expressed(self.line.pooled, int(how[3:]), n)
         elif how == "all":
             weights = np.full((n, n_genes), 1.0 / n_genes)
         else:
-            weights = ew.top_by_t(test.t, int(how[1:]))
-        return ew.without(weights, off) if metric.off_target else weights
+            weights = ew.top_by_t(self.test.t, int(how[1:]))
+        return ew.without(weights, self.off) if metric.off_target else weights

@@ -27,6 +27,11 @@ def plate_codes(obs: pd.DataFrame) -> tuple[Any, Any, Any]:
     return plate, pair, np.bincount(known // (drug.max() + 1), minlength=int(plate.max()) + 1)
 
 
+def shared_pairs(pair: Any) -> Any:
+    """Pairs of plate and perturbation that several rows share: each has a sum of its own."""
+    return np.flatnonzero(np.bincount(pair[pair >= 0], minlength=int(pair.max(initial=-1)) + 1) > 1)
+
+
 class PlateMeans:
     """Sums of layers by plate, and by plate and perturbation where several rows share them.
 
@@ -37,9 +42,8 @@ class PlateMeans:
     """
 
     def __init__(self, plate: Any, pair: Any, n_layers: int, n_genes: int) -> None:
-        n_pairs = int(pair.max(initial=-1)) + 1
-        several = np.flatnonzero(np.bincount(pair[pair >= 0], minlength=n_pairs) > 1)
-        slot = np.full(n_pairs + 1, -1, dtype=np.int64)  # the last: rows without a plate
+        several = shared_pairs(pair)
+        slot = np.full(int(pair.max(initial=-1)) + 2, -1, dtype=np.int64)  # the last: rows without a plate
         slot[several] = np.arange(len(several))
         self.plate, self.slot = plate, slot[pair]
         n_plates = int(plate.max(initial=-1)) + 1

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pertstack._base.errors import InputError, first_few
+from pertstack._base.machine.scratch import space
 from pertstack.data.rows import Float32
 from pertstack.design.metric_names import DEFAULT_PANEL, Metric, Reference, parse_metrics
 from pertstack.predictions.source import BlockSource
@@ -45,6 +47,7 @@ def score(
     memory: int = 10**9,
     workers: int = 1,
     on_rows: Callable[[int], None] | None = None,
+    scratch: Path | None = None,
 ) -> ScoreTable:
     """Score base models, combiners and 'no change' on every row of a source.
 
@@ -64,6 +67,7 @@ def score(
     memory : bytes that tiles may take.
     workers : threads of the loops; results do not depend on it.
     on_rows : called with the number of rows done after each tile, for progress.
+    scratch : folder for the values where they are many (they are mapped then); None keeps them in memory.
 
     Returns
     -------
@@ -83,7 +87,8 @@ def score(
     named = _named(source, combines, base_models)
     samples = samples_of(source)
     n = len(samples)
-    values = np.full((len(named), len(chosen), n), np.nan, dtype=np.float32)
+    values = space((len(named), len(chosen), n), np.float32, scratch)
+    values.fill(np.nan)
     predicted = np.zeros((len(named), n), dtype=bool)
     effect = np.zeros(n)
     per_sample = [j for j, m in enumerate(chosen) if m.scope == "sample"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ import xxhash
 from pertstack._base.arrays import Float64
 from pertstack._base.errors import InputError, MissingFileError, unknown_name
 from pertstack._base.files import whole
+from pertstack._base.machine.scratch import space
 from pertstack.design.metric_names import Metric, parse_metric
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -57,10 +59,10 @@ class ScoreTable:
 
     @property
     def digest(self) -> str:
-        """Of names, metrics, samples as they are saved, and every value bit by bit."""
-        found = xxhash.xxh3_128(repr((self.names, self.metrics)).encode())
-        found.update(self.samples.to_json(orient="table").encode())  # as it is saved
-        for part in (self.values_by_name, self.predicted):
+        """Of names, metrics, samples, and every value bit by bit."""
+        found = xxhash.xxh3_128(repr((self.names, self.metrics, list(self.samples.columns))).encode())
+        rows = pd.util.hash_pandas_object(self.samples, index=False).to_numpy()
+        for part in (rows, self.values_by_name, self.predicted):
             found.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
         return found.hexdigest()
 
@@ -157,7 +159,9 @@ class ScoreTable:
         columns = [there.index(m) for m in order]
         return replace(self, metrics=tuple(order), values_by_name=np.ascontiguousarray(values[:, columns]))
 
-    def with_oracle(self, metric: str, models: Sequence[str], name: str = "oracle") -> ScoreTable:
+    def with_oracle(
+        self, metric: str, models: Sequence[str], name: str = "oracle", *, scratch: Path | None = None
+    ) -> ScoreTable:
         """The table with one more name: per sample the values of whichever model is best there.
 
         A ceiling that looks at the truth, never a candidate. Ties go to the first model; a sample on which no model is
@@ -168,6 +172,7 @@ class ScoreTable:
         metric : by which the best is chosen.
         models : to choose from.
         name : of the new row.
+        scratch : folder for the values where they are many; None keeps them in memory.
 
         Raises
         ------
@@ -186,11 +191,14 @@ class ScoreTable:
         rows = np.arange(self.n)
         picked = self.values_by_name[np.asarray(at)[best], :, rows].T.copy()
         picked[:, ~defined] = np.nan
+        shape = (len(self.names) + 1, *self.values_by_name.shape[1:])
+        values = space(shape, self.values_by_name.dtype, scratch)
+        values[:-1], values[-1] = self.values_by_name, picked
         return ScoreTable(
             self.samples,
             (*self.names, name),
             self.metrics,
-            values_by_name=np.concatenate([self.values_by_name, picked[None]]),
+            values_by_name=values,
             predicted=np.concatenate([self.predicted, defined[None]]),
         )
 
@@ -199,32 +207,63 @@ class ScoreTable:
 
     def save(self, path: Path) -> None:
         """Write to one npz file, seen whole or not at all."""
-        meta = {"format": 1, "names": list(self.names), "metrics": list(self.metrics)}
+        meta = {"format": 2, "names": list(self.names), "metrics": list(self.metrics)}
+        rows = io.BytesIO()
+        self.samples.to_parquet(rows)
         with whole(Path(path)) as part, part.open("wb") as file:  # in a study of many samples hundreds of megabytes
             np.savez_compressed(
                 file,
                 meta=np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8),
                 values=self.values_by_name,
                 predicted=self.predicted,
-                samples=np.frombuffer(self.samples.to_json(orient="table").encode(), dtype=np.uint8),
+                samples=np.frombuffer(rows.getbuffer(), dtype=np.uint8),
             )
 
     @classmethod
-    def load(cls, path: Path) -> ScoreTable:
-        """Read what ``save`` wrote."""
+    def load(cls, path: Path, scratch: Path | None = None) -> ScoreTable:
+        """Read what ``save`` wrote.
+
+        Parameters
+        ----------
+        path : of the file.
+        scratch : folder for the values where they are many; None keeps them in memory.
+        """
         path = Path(path)
         if not path.exists():
             raise MissingFileError(f"{path} does not exist.")
         with np.load(path, allow_pickle=False) as z:
             meta = json.loads(z["meta"].tobytes())
-            samples = pd.read_json(io.StringIO(z["samples"].tobytes().decode()), orient="table")
+            rows = io.BytesIO(z["samples"].tobytes())
+            old = meta["format"] == 1  # every row a JSON object
+            samples = pd.read_json(rows, orient="table") if old else pd.read_parquet(rows)
             return cls(
                 samples,
                 tuple(meta["names"]),
                 tuple(meta["metrics"]),
-                values_by_name=z["values"],
+                values_by_name=_read_values(z.zip, scratch),
                 predicted=z["predicted"],
             )
+
+
+def _read_values(file: zipfile.ZipFile, scratch: Path | None) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The values of an open npz file, a piece at a time: they may be mapped, and never lie in memory twice."""
+    with file.open("values.npy") as stream:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, by_column, dtype = read(stream)
+        if dtype != np.float32 or by_column:
+            raise InputError(f"The values of {file.filename} are {dtype}, by column: {by_column}; no score table.")
+        values = space(shape, dtype, scratch)
+        room, at = values.reshape(-1).view(np.uint8), 0
+        while piece := stream.read(min(_PIECE, len(room) - at)):
+            room[at : at + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
+            at += len(piece)
+        if at < len(room):
+            raise InputError(f"{file.filename} ends after {at:,} of {len(room):,} bytes of scores.")
+    return values
+
+
+_PIECE = 2**18  # bytes read at once; unpacking holds a few times as many
 
 
 def refuse_undefined(table: ScoreTable, metric: str, mend: str) -> None:

@@ -31,7 +31,7 @@ from pertstack.reduce.read_tiles import iter_tiles, ordered_blocks, samples_of
 from pertstack.reduce.references import References
 from pertstack.reduce.scoring.made import mixture_of
 from pertstack.reduce.scoring.mixtures import Mixture, Mixtures
-from pertstack.reduce.scoring.plate_means import PlateMeans, plate_codes
+from pertstack.reduce.scoring.plate_means import PlateMeans, plate_codes, shared_pairs
 from pertstack.reduce.tile import Combine, Tile
 
 
@@ -103,7 +103,8 @@ def _scored_by_plate(
     enough = (plate >= 0) & (np.append(perturbations, 0)[plate] > LEAST_OTHERS)
     if not enough.any():
         return answer
-    layout = _Layout(source, references, combines, block, memory // 4 // (8 * (len(perturbations) + 1)))
+    n_sums = len(perturbations) + len(shared_pairs(pair)) + 1
+    layout = _Layout(source, references, combines, block, memory // 4 // (8 * n_sums))
     for some in layout.groups:
         means = PlateMeans(plate, pair, 1 + layout.n_models + len(some), len(source.gene_names))
         for start, tile, treated in _tiles(source, references, block, memory // 2):

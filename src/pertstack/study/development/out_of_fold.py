@@ -35,9 +35,16 @@ def score_out_of_fold(
     """
 
     def here(some: Sequence[str | Metric]) -> ScoreTable:
-        memory = parse_bytes(rows.memory)
-        references, workers = rows.folder.references, rows.workers
-        return score(rows.source, combines, references, metrics=some, memory=memory, workers=workers, on_rows=on_rows)
+        return score(
+            rows.source,
+            combines,
+            rows.folder.references,
+            metrics=some,
+            memory=parse_bytes(rows.memory),
+            workers=rows.workers,
+            on_rows=on_rows,
+            scratch=rows.folder.scratch,
+        )
 
     if rows.cluster is None:
         return here(metrics)

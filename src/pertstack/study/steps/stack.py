@@ -194,7 +194,7 @@ def _scores(rows: DevelopmentRows, nested: NestedFits, plan: AnalysisPlan) -> tu
             workers=rows.workers,
             on_rows=lambda n: bar.advance(task, n),
         )
-    return oof.with_oracle(plan.choice_metric, source.models), in_sample
+    return oof.with_oracle(plan.choice_metric, source.models, scratch=rows.folder.scratch), in_sample
 
 
 def _write(folder: StudyFolder, stacked: Stacked, accept_unverified: bool) -> None:

@@ -79,7 +79,7 @@ def judge_study(
     look, truth = door.look(_intent(folder, stored), exploratory=exploratory)
     source = _test_source(folder, stored, truth)
     test = _score_test(folder, stored, fits, source, workers=workers, memory=memory)
-    oof = ScoreTable.load(folder.results / "oof_scores.npz")
+    oof = ScoreTable.load(folder.results / "oof_scores.npz", folder.scratch)
     if plan.looks_rule == "plain":
         write_json(
             folder.results / "coverage.json",
@@ -144,8 +144,9 @@ def _score_test(
             memory=parse_bytes(memory),
             workers=workers,
             on_rows=lambda n: bar.advance(task, n),
+            scratch=folder.scratch,
         )
-    return table.with_oracle(plan.choice_metric, stored.models)
+    return table.with_oracle(plan.choice_metric, stored.models, scratch=folder.scratch)
 
 
 def _test_source(folder: StudyFolder, stored: Stored, truth: PredictionStore) -> StoreSource:
@@ -179,6 +180,7 @@ def _coverage(
         references=folder.references,
         seed=folder.analysis_plan.seed,
         memory=parse_bytes(memory),
+        scratch=folder.scratch,
     )
 
 

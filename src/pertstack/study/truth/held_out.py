@@ -7,7 +7,6 @@ not counted again; with other predictions, weights or plan it is another look.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 from pertstack._base.digests import digest_json
 from pertstack._base.errors import CorruptionError, InputError, StackingError
+from pertstack._base.files import sha256_of
 from pertstack._base.findings import Finding
 from pertstack.design.analysis_plan import OPENED, locked_plan, permit_look
 from pertstack.design.blocks import Block
@@ -221,7 +221,7 @@ def unsealed_results(folder: StudyFolder) -> list[str]:
     seals = [e for e in entries if e.facts["step"] == "verdict"]
     known = dict(seals[-1].facts["files"]) if seals else {}
     there = [n for n in VERDICT_RESULTS if (folder.results / n).exists()]
-    return [n for n in there if _sha256(folder.results / n) != known.get(f"results/{n}")]
+    return [n for n in there if sha256_of(folder.results / n) != known.get(f"results/{n}")]
 
 
 def look_findings(folder: StudyFolder) -> list[Finding]:
@@ -237,7 +237,3 @@ def look_findings(folder: StudyFolder) -> list[Finding]:
     text += f"{folder.root}` finishes it, with the same weights and plan, and does not count it again."
     severity: Literal["error", "warning"] = "error" if wrong else "warning"
     return [Finding(severity, "look_unfinished", text, where=str(folder.path("ledger.jsonl")))]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
