@@ -62,6 +62,7 @@ class World:
         self.compounds = self.compounds or max(60, min(4000, self.n_samples // 60))
         self.compound = rng.normal(0, 1, (self.compounds, RANK)) * rng.gamma(1.0, 0.6, (self.compounds, 1))
         self.line_factor = rng.uniform(0.4, 1.6, (9, RANK))
+        self.errors: dict[int, Any] = {}
         self.obs = self._metadata(np.random.default_rng([self.seed, self.part]))
 
     def _metadata(self, rng: np.random.Generator) -> pd.DataFrame:
@@ -116,8 +117,10 @@ class World:
 
     def prediction(self, rows: slice, model: int) -> Float32:
         """The effect, shrunken, and an error of the condition: model 0 is the best."""
-        error = np.random.default_rng([self.seed, 2, self.part, model]).normal(0, 0.25, (self.n_conditions, RANK))
-        wrong = (error[self.condition[rows]] * (1 + 0.4 * model)).astype(np.float32) @ self.loadings
+        if model not in self.errors:
+            drawn = np.random.default_rng([self.seed, 2, self.part, model]).normal(0, 0.25, (self.n_conditions, RANK))
+            self.errors = {model: drawn}  # of one model at a time
+        wrong = (self.errors[model][self.condition[rows]] * (1 + 0.4 * model)).astype(np.float32) @ self.loadings
         return self.base[self.line[rows]] + np.float32(0.8) * self.effect(rows) + wrong
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pertstack._base.arrays import Float64
+from pertstack._stats.group_sums import group_codes
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class GroupMeans:
     def of(cls, values: Any, groups: Any) -> GroupMeans:
         """Of ``values`` (n_rows, n) with NaN where undefined and the group of every sample (n,)."""
         values = np.atleast_2d(np.asarray(values, dtype=np.float64))
-        labels, code = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+        labels, code = group_codes(groups)
         valid = ~np.isnan(values)
         total, count = np.zeros((len(values), len(labels))), np.zeros((len(values), len(labels)))
         for row in range(len(values)):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError
@@ -22,6 +23,17 @@ STILL = 0.01
 """A resample with less than this share of the standard error seen has no spread: it missed the few groups that differ,
 and what is left is rounding or the noise of near-copies. To divide by it would make an interval a hundred times as wide
 as the values themselves."""
+
+
+def group_codes(groups: Any) -> tuple[Array, Array]:
+    """Labels as text in order, and the position of each sample's (n,): ``np.unique`` of the labels as text, of which
+    each is made once and not once a sample."""
+    groups = np.asarray(groups)
+    place, found = pd.factorize(groups)
+    if (place < 0).any():  # missing ones are not told apart there
+        return np.unique(groups.astype(str), return_inverse=True)
+    labels, at = np.unique(np.asarray(found).astype(str), return_inverse=True)
+    return labels, at[place]
 
 
 @dataclass(frozen=True)
@@ -48,8 +60,8 @@ class GroupSums:
             )
         if np.isinf(values).any():
             raise InputError(f"{int(np.isinf(values).sum()):,} scores are infinite; a mean of them says nothing.")
-        _, code = np.unique(groups.astype(str), return_inverse=True)
-        n_groups = int(code.max()) + 1 if len(code) else 0
+        labels, code = group_codes(groups)
+        n_groups = len(labels)
         valid = ~np.isnan(values)
         total = np.empty((len(values), n_groups))
         count = np.empty_like(total)
@@ -102,11 +114,26 @@ def draw_counts(n_groups: int, resamples: int, rng: np.random.Generator) -> Iter
     resamples : in all pieces together.
     rng : draws the groups; the pieces follow from n_groups alone.
     """
+    key = n_groups, resamples, str(rng.bit_generator.state)
+    if key not in _DRAWN:
+        while len(_DRAWN) > 1:  # those of the test and those out of fold
+            _DRAWN.pop(next(iter(_DRAWN)))
+        _DRAWN[key] = list(_drawn(n_groups, resamples, rng)), rng.bit_generator.state
+    pieces, rng.bit_generator.state = _DRAWN[key]
+    yield from (piece.astype(np.float64) for piece in pieces)
+
+
+_DRAWN: dict[tuple[int, int, str], tuple[list[Array], Any]] = {}
+"""The last draws and the state they left behind: all rows and metrics of a verdict start from one seed."""
+
+
+def _drawn(n_groups: int, resamples: int, rng: np.random.Generator) -> Iterator[Array]:
     step = max(1, _CELLS // max(1, n_groups))
     for start in range(0, resamples, step):
         k = min(step, resamples - start)
         drawn = rng.integers(0, n_groups, size=(k, n_groups)) + n_groups * np.arange(k)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=k * n_groups).reshape(k, n_groups).astype(np.float64)
+        count = np.bincount(drawn.ravel(), minlength=k * n_groups).reshape(k, n_groups)
+        yield count.astype(np.uint8 if count.max(initial=0) < 256 else np.uint32)
 
 
 def resample(sums: GroupSums, resamples: int, rng: np.random.Generator) -> Draws:

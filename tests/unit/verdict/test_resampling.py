@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pertstack._stats import group_sums
+from pertstack._stats.group_sums import draw_counts, group_codes
 from pertstack.verdict.judge import judge
 from pertstack.verdict.resampling import GroupResampling
 from pertstack.verdict.setting import Setting
@@ -64,3 +66,27 @@ def test_no_difference_is_seldom_called_a_win():
         table.values_by_name[at] = table.values_by_name[best] + noise
         wins += judge(table, None, SETTING, resampling=GroupResampling(resamples=200)).decomposition.reading == "win"
     assert wins <= 3
+
+
+def test_the_same_seed_draws_once_and_the_generator_goes_on_as_if_it_had(monkeypatch):
+    made = []
+    draw = group_sums._drawn
+    monkeypatch.setattr(group_sums, "_drawn", lambda *a: made.append(a[:2]) or draw(*a))
+    monkeypatch.setattr(group_sums, "_DRAWN", {})
+    alone, kept = np.random.default_rng(4), np.random.default_rng(4)
+    plain = [p.astype(np.float64) for p in draw(30, 500, alone)]
+    for rng in (kept, np.random.default_rng(4)):
+        for one, two in zip(draw_counts(30, 500, rng), plain, strict=True):
+            np.testing.assert_array_equal(one, two)
+        assert rng.bit_generator.state == alone.bit_generator.state
+    assert made == [(30, 500)]
+
+
+@pytest.mark.parametrize(
+    "groups", [["b", "a", "b"], [10, 9, 10], [1.5, np.nan, 1.5], np.array(["x", None, "a"], dtype=object), []]
+)
+def test_codes_of_groups_are_those_of_their_names_in_order(groups):
+    labels, code = group_codes(groups)
+    wanted = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+    np.testing.assert_array_equal(labels, wanted[0])
+    np.testing.assert_array_equal(code, wanted[1])

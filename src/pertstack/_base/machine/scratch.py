@@ -13,7 +13,7 @@ import numpy as np
 
 from pertstack._base.files import storage_error
 
-IN_MEMORY = 2**25
+IN_MEMORY = 2**23
 """Bytes of an array above which it is kept in a file."""
 
 
