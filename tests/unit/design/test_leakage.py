@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -201,6 +202,21 @@ def test_no_pair_above_the_threshold_is_missed(near: float) -> None:
     assert complete
     assert len(expected) > 3
     assert ours == expected
+
+
+def test_the_search_for_near_duplicates_holds_little_beside_the_sketches() -> None:
+    n = 20_000
+    frame = pd.DataFrame({"cell_line": "A375", "place": np.arange(n) % 4 - 1})
+    scan = RowScan.empty(frame)
+    scan.add(np.arange(n), np.zeros((n, 30)), np.random.default_rng(0).normal(size=(n, 30)))
+    arrays = [v for v in vars(scan).values() if isinstance(v, np.ndarray)]
+    assert sum(v.nbytes for v in arrays if len(v) == n) < 640 * n  # 512 of them are the sketch
+    tracemalloc.start()
+    pairs, complete = candidates(scan, frame["place"].to_numpy(), 0.999)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert complete and len(pairs) == 0
+    assert peak < 800 * n, peak / n  # all unit vectors in float64 would be 1,024
 
 
 def test_a_search_that_finds_too_much_stops_and_says_at_least() -> None:

@@ -147,7 +147,16 @@ def read_frame(root: Any, name: str, path: Path) -> pd.DataFrame:
         ) from error
     if not isinstance(table, pd.DataFrame):
         raise InputError(f"{path}: {name!r} is no table but {type(table).__name__}.")
+    for column in table:
+        if table[column].dtype == object:
+            table[column] = _shared(table[column].to_numpy())
     return table
+
+
+def _shared(values: Any) -> Any:
+    """The same texts, equal ones as one object: a name in a million rows is kept once."""
+    first: dict[str, str] = {}
+    return np.array([first.setdefault(v, v) if isinstance(v, str) else v for v in values] or values, dtype=object)
 
 
 def read_whole(element: Any, path: Path) -> Any:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from pertstack._base.arrays import Array
 from pertstack._base.findings import Finding
-from pertstack.design.leaks.rows import SKETCH, RowScan
+from pertstack.design.leaks.rows import SKETCH, RowScan, pieces
 
 Again = Callable[[], Iterable[tuple[Array, Array, Array]]]
 SLACK = 2.0
@@ -94,12 +94,15 @@ def candidates(scan: RowScan, place: Array, near: float) -> tuple[Array, bool]:
     from scipy.spatial import cKDTree  # slow to import
 
     unit = scan.directions()
-    usable = np.flatnonzero(np.abs(unit).any(axis=1))
+    usable = np.flatnonzero(np.concatenate([unit[some].any(axis=1) for some in pieces(len(unit))] or [[]]))
     if len(usable) < 2:
         return np.zeros((0, 2), dtype=np.int64), True
-    points = unit[usable].astype(np.float64)
-    _, axes = np.linalg.eigh(points.T @ points)
-    leading = points @ axes[:, ::-1][:, :_TREE_DIMENSIONS]
+    gram = np.zeros((unit.shape[1], unit.shape[1]))
+    for some in pieces(len(unit)):
+        rows = unit[some].astype(np.float64)
+        gram += rows.T @ rows
+    axes = np.linalg.eigh(gram)[1][:, ::-1][:, :_TREE_DIMENSIONS]
+    leading = np.concatenate([unit[usable[some]].astype(np.float64) @ axes for some in pieces(len(usable))])
     radius = np.sqrt(2 * SLACK * (1 - near))
     tree, found, count = cKDTree(leading), [], 0
     for start in range(0, len(usable), 64):
@@ -109,7 +112,7 @@ def candidates(scan: RowScan, place: Array, near: float) -> tuple[Array, bool]:
         second = np.concatenate([np.asarray(h, dtype=np.int64) for h in hits])
         keep = (second > first) & (place[usable[first]] != place[usable[second]])
         first, second = first[keep], second[keep]
-        cosine = np.einsum("ij,ij->i", points[first], points[second])
+        cosine = np.einsum("ij,ij->i", unit[usable[first]], unit[usable[second]], dtype=np.float64)
         close = cosine >= 1 - SLACK * (1 - near)
         pair = np.stack([usable[first[close]], usable[second[close]]], axis=1)
         pair = pair[scan.treated_digest[pair[:, 0]] != scan.treated_digest[pair[:, 1]]]

@@ -6,6 +6,7 @@ however many genes there are. Near-duplicates are made of the sketches by ``desi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,13 +23,21 @@ LEAST_OF_LINE = 10
 """Cell lines with fewer rows are centred by the mean of all rows."""
 
 
+_PIECE = 4096
+
+
+def pieces(n: int) -> Iterator[slice]:
+    """A few rows at a time: what is computed of them stays small, however many there are."""
+    return (slice(a, min(a + _PIECE, n)) for a in range(0, n, _PIECE))
+
+
 @dataclass
 class RowScan:
     """What is kept of the rows. Row numbers are those of the frame."""
 
     seen: Array  # (n,) bool
-    treated_digest: Array  # (n,) object, str
-    control_digest: Array  # (n,) object, str
+    treated_digest: Array  # (n,) 32 hex digits as bytes
+    control_digest: Array  # (n,)
     sketch: Array  # (n, SKETCH) float32: random projections of treated - shift
     row_mean: Array  # (n,) float64 mean over genes of treated - shift
     line: Array  # (n,) int: centring class
@@ -39,6 +48,7 @@ class RowScan:
     line_sum: Array = field(default_factory=lambda: np.zeros((0, 0)))  # (n_lines, G) sums of treated - shift
     scale: ScaleScan | None = None
     control_is_zero: bool = True
+    _turned: bool = False  # sketches were made unit vectors
 
     @classmethod
     def empty(cls, frame: pd.DataFrame) -> RowScan:
@@ -50,8 +60,8 @@ class RowScan:
         line = lines.map({name: i for i, name in enumerate(large)}).fillna(len(large)).astype(int).to_numpy()
         return cls(
             np.zeros(n, dtype=bool),
-            np.full(n, "", dtype=object),
-            np.full(n, "", dtype=object),
+            np.zeros(n, dtype="S32"),
+            np.zeros(n, dtype="S32"),
             sketch=np.zeros((n, SKETCH), dtype=np.float32),
             row_mean=np.zeros(n),
             line=line,
@@ -76,7 +86,7 @@ class RowScan:
             self.signs = (2 * draw - 1).astype(np.float32)
             self.line_sum = np.zeros((self.n_lines, n_genes))
             self.scale = ScaleScan(self.development, self.line, self.n_lines)
-        assert self.signs is not None and self.scale is not None
+        assert self.signs is not None and self.scale is not None and not self._turned
         self.treated_digest[at] = [xxhash.xxh3_128_hexdigest(row.data) for row in treated]
         self.control_digest[at] = [xxhash.xxh3_128_hexdigest(row.data) for row in control]
         self.control_is_zero &= not control.any()
@@ -96,15 +106,21 @@ class RowScan:
         return means
 
     def directions(self) -> Array:
-        """(n, SKETCH) unit vectors: sketches of the profiles centred per gene and per row; 0 where nothing is left."""
+        """(n, SKETCH) unit vectors: sketches of the profiles centred per gene and per row; 0 where nothing is left.
+        They take the place of the sketches: no row can be added any more."""
         assert self.signs is not None
-        centres = self.centres()
-        rows = self.sketch - (centres @ self.signs)[self.line].astype(np.float32)
-        left = self.row_mean - centres.mean(axis=1)[self.line]
-        rows -= np.outer(left, self.signs.sum(axis=0)).astype(np.float32)
-        length = np.linalg.norm(rows, axis=1, keepdims=True)
-        unit: Array = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
-        return unit
+        if not self._turned:
+            centres, total = self.centres(), self.signs.sum(axis=0)
+            of_line, mean_of_line = (centres @ self.signs).astype(np.float32), centres.mean(axis=1)
+            for some in pieces(len(self.sketch)):
+                rows, line = self.sketch[some], self.line[some]
+                rows -= of_line[line]
+                rows -= np.outer(self.row_mean[some] - mean_of_line[line], total).astype(np.float32)
+                length = np.linalg.norm(rows, axis=1, keepdims=True)
+                np.divide(rows, length, out=rows, where=length > 0)
+                rows[~(length > 0).ravel()] = 0
+            self._turned = True
+        return self.sketch
 
 
 def row_findings(scan: RowScan, frame: pd.DataFrame, group_by: str) -> list[Finding]:
@@ -121,8 +137,9 @@ def row_findings(scan: RowScan, frame: pd.DataFrame, group_by: str) -> list[Find
 
 
 def _identical(scan: RowScan, frame: pd.DataFrame) -> list[Finding]:
-    digest = pd.Series(list(map(str, scan.treated_digest)), index=frame.index)
-    repeated = digest[digest.duplicated(keep=False)]
+    _, which, n = np.unique(scan.treated_digest, return_inverse=True, return_counts=True)
+    rows = np.flatnonzero(n[which] > 1)
+    repeated = pd.Series(scan.treated_digest[rows].astype(str), index=frame.index[rows])
     if repeated.empty:
         return []
     roles, folds = across(repeated, frame.loc[repeated.index, "place"])
@@ -169,6 +186,7 @@ def _control_rows(scan: RowScan, frame: pd.DataFrame) -> list[Finding]:
         ]
     if "control_id" in frame and frame["control_id"].notna().all():
         return []  # already reported by name
-    digest = pd.Series(list(map(str, scan.control_digest)), index=frame.index)
+    names, which = np.unique(scan.control_digest, return_inverse=True)
+    digest = pd.Series(names.astype(str).astype(object)[which], index=frame.index)
     roles, _ = across(digest, frame["place"])
     return [control_finding(roles, digest, frame["place"], how="equal values")] if roles else []
