@@ -94,13 +94,13 @@ def candidates(scan: RowScan, place: Array, near: float) -> tuple[Array, bool]:
     from scipy.spatial import cKDTree  # slow to import
 
     unit = scan.directions()
-    usable = np.flatnonzero(np.concatenate([unit[some].any(axis=1) for some in pieces(len(unit))] or [[]]))
+    usable = np.flatnonzero([row.any() for row in unit])
     if len(usable) < 2:
         return np.zeros((0, 2), dtype=np.int64), True
     gram = np.zeros((unit.shape[1], unit.shape[1]))
     for some in pieces(len(unit)):
-        rows = unit[some].astype(np.float64)
-        gram += rows.T @ rows
+        part = unit[some].astype(np.float64)
+        gram += part.T @ part
     axes = np.linalg.eigh(gram)[1][:, ::-1][:, :_TREE_DIMENSIONS]
     leading = np.concatenate([unit[usable[some]].astype(np.float64) @ axes for some in pieces(len(usable))])
     radius = np.sqrt(2 * SLACK * (1 - near))
