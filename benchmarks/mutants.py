@@ -71,7 +71,7 @@ def copy_tree(target: Path, whole: Path = ROOT) -> Path:
     for name in COPIED:
         source = whole / name
         if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("*.pyc"))  # compiled kernels stay
         elif source.exists():
             shutil.copy2(source, target / name)
     return target

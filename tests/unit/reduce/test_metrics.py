@@ -9,6 +9,7 @@ from scipy.spatial import distance as scipy_distance
 
 from pertstack._base.errors import InputError, UnknownNameError
 from pertstack.reduce import DEFAULT_PANEL, FULL_PANEL, Metric, parse_metric, parse_metrics, score_rows
+from pertstack.reduce.metrics.nearest import Truths
 from pertstack.reduce.metrics.set_level import discrimination
 from references.metric_loops import discrimination_loop, metric_loop
 
@@ -234,6 +235,26 @@ def test_discrimination_tells_apart_what_float32_and_matrix_products_cannot(kind
     if kind == "l1":
         large = discrimination(truth * 1e38, prediction * 1e38, kind)
         np.testing.assert_allclose(large, discrimination_loop(truth * 1e38, prediction * 1e38, measure), atol=1e-12)
+
+
+@pytest.mark.parametrize("distance", ["l1", "l2", "cosine"])
+def test_a_rough_distance_may_err_by_its_slack_and_every_count_stays(distance, monkeypatch):
+    """Near ties are summed again: equal truths tie whatever the fast sums say, and near ones keep their order."""
+    rng = np.random.default_rng(8)
+    truth = rng.normal(size=(48, 300))
+    truth[10:20] = truth[10]
+    truth[20:30] = truth[20] + 1e-13 * rng.normal(size=(10, 300))
+    prediction, own = truth + rng.normal(0, 0.5, truth.shape), np.arange(48)
+    there = Truths(truth, [distance]).nearer(prediction, own)
+    assert there[1][0, 10:20].min() == 10
+    rough = Truths._roughly
+
+    def worse(self, *asked):
+        found, slack = rough(self, *asked)
+        return found + rng.choice([-0.5, 0.5], found.shape) * slack, slack
+
+    monkeypatch.setattr(Truths, "_roughly", worse)
+    np.testing.assert_array_equal(Truths(truth, [distance]).nearer(prediction, own), there)
 
 
 def test_discrimination_limits():
