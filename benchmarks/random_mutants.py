@@ -93,7 +93,6 @@ class Change:
     new: str
     start: int
     stop: int
-    at_import: bool
 
     def applied(self, text: str) -> str:
         raw = text.encode()
@@ -108,7 +107,7 @@ def changes_of(room: str, file: Path) -> list[Change]:
         starts.append(starts[-1] + len(line))
     found: list[Change] = []
 
-    def visit(node: ast.AST, at_import: bool) -> None:
+    def visit(node: ast.AST) -> None:
         if isinstance(node, ast.Raise | ast.JoinedStr | ast.Assert | ast.Import | ast.ImportFrom):
             return
         other = _mutated(node)
@@ -116,8 +115,7 @@ def changes_of(room: str, file: Path) -> list[Change]:
             start = starts[node.lineno - 1] + node.col_offset
             stop = starts[node.end_lineno - 1] + (node.end_col_offset or 0)
             old = text.encode()[start:stop].decode()
-            found.append(Change(room, file, node.lineno, old, f"({ast.unparse(other)})", start, stop, at_import))
-        inside = isinstance(node, ast.FunctionDef)
+            found.append(Change(room, file, node.lineno, old, f"({ast.unparse(other)})", start, stop))
         for name, value in ast.iter_fields(node):
             if name in (
                 "annotation",
@@ -128,9 +126,9 @@ def changes_of(room: str, file: Path) -> list[Change]:
                 continue
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
-                    visit(child, at_import and not (inside and name == "body"))
+                    visit(child)
 
-    visit(ast.parse(text), True)
+    visit(ast.parse(text))
     return found
 
 
@@ -158,13 +156,11 @@ class Paths:
     seconds: dict[str, float]
 
     def tests_of(self, change: Change) -> list[str]:
-        """Tests that come by a change, the fastest first; of a line that runs at import, those that use the file, or
-        all of the room."""
+        """Tests that come by a change, the fastest first; all of the room for a line that nothing was seen to come by:
+        one that runs at import or within a compiled kernel."""
         there = self.lines.get(change.file.name, {})
         stop = change.line + change.old.count("\n")
-        found = {t for n in range(change.line, stop + 1) for t in there.get(str(n), ())}
-        if not found and change.at_import:
-            found = {t for tests in there.values() for t in tests} or set(self.seconds)
+        found = {t for n in range(change.line, stop + 1) for t in there.get(str(n), ())} or set(self.seconds)
         return sorted(found, key=lambda t: (self.seconds[t], t))
 
 
@@ -184,8 +180,6 @@ def paths_of(tree: Path, room: str, maps: Path | None) -> Paths | None:
 def killed(tree: Path, change: Change, paths: Paths) -> bool:
     """Whether some test goes red, or nothing can be imported any more, or all hangs."""
     tests = paths.tests_of(change)
-    if not tests:
-        return False
     try:
         return _pytest(tree, tests, {}, LIMIT + 4 * sum(paths.seconds[t] for t in tests)) != 0
     except subprocess.TimeoutExpired:
@@ -253,7 +247,7 @@ def tried(tree: Path, room: str, given: argparse.Namespace, n: int) -> list[bool
         dead.append(killed(tree, change, paths))
         change.file.write_text(text, encoding="utf-8")
         place = f"{change.file.relative_to(source)}:{change.line}"
-        word = "killed" if dead[-1] else "ALIVE " if paths.tests_of(change) else "UNSEEN"
+        word = "killed" if dead[-1] else "ALIVE "
         print(f"{word} {place}  {change.old!r} -> {change.new!r}", flush=True)
     return dead
 

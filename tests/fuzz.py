@@ -45,7 +45,11 @@ WEIRD: tuple[Any, ...] = (
     [],
     {},
     [[]],
+    "\ud800",
+    "@9999@",
 )
+LONG = "9" * 5000
+"""A number of which Python makes none; in the place of ``"@9999@"``."""
 WORDS = (
     b"nan",
     b"inf",
@@ -55,6 +59,8 @@ WORDS = (
     b"\x00",
     b"=cmd",
     b"9" * 40,
+    LONG.encode(),
+    b'"\\ud800"',
     b"\xff\xfe",
     b"\n\n",
     b",,,,",
@@ -163,7 +169,7 @@ def mutated(path: Path, rng: np.random.Generator) -> bool:
     elif inside and zipfile.is_zipfile(io.BytesIO(raw)):
         path.write_bytes(_zip(raw, rng))
     elif inside and name.endswith((".json", ".zarray", ".zattrs", ".zgroup")):
-        path.write_text(json.dumps(tree(json.loads(raw), rng)))
+        path.write_text(json.dumps(tree(json.loads(raw), rng)).replace('"@9999@"', LONG))
     elif inside and raw.startswith(b"\x89HDF"):
         _hdf5(path, rng)
     elif inside and name.endswith((".csv", ".tsv", ".toml", ".jsonl")):

@@ -35,6 +35,15 @@ def digest_json(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def digest_or_none(value: Any) -> str | None:
+    """The digest of what was read from a file; None for values that no file of ours holds (NaN, half a character, a
+    number of thousands of digits)."""
+    try:
+        return digest_json(value)
+    except ValueError:
+        return None
+
+
 def digest_array(array: np.ndarray[Any, Any]) -> str:
     """xxh3-128 of shape, dtype and bytes of an array."""
     h = xxhash.xxh3_128(f"{array.shape}{array.dtype.str}".encode())
@@ -65,4 +74,4 @@ def with_own_digest(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def own_digest_fits(value: Mapping[str, Any]) -> bool:
     """Whether a JSON object is what ``with_own_digest`` made."""
-    return value.get(OWN) == digest_json({k: v for k, v in value.items() if k != OWN})
+    return value.get(OWN) == digest_or_none({k: v for k, v in value.items() if k != OWN})

@@ -188,7 +188,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingFileError(f"{path} does not exist.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptionError(
             f"{path} is not valid JSON ({error}). It was written whole by pertstack, so something changed it since; "
             f"restore it from a copy, or delete it and run the step that writes it again."

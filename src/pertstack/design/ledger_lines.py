@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pertstack._base.digests import digest_json
+from pertstack._base.digests import digest_json, digest_or_none
 from pertstack._base.errors import CorruptionError
 from pertstack._base.findings import Finding
 
@@ -59,8 +59,9 @@ class Entry:
     @property
     def is_sound(self) -> bool:
         """Whether the fields are the ones the digest was taken of."""
-        again = Entry.make(self.index, self.time, self.who, kind=self.kind, facts=self.facts, previous=self.previous)
-        return again.digest == self.digest
+        body = self.to_json()
+        del body["digest"]
+        return digest_or_none(body) == self.digest
 
 
 def entries_of(path: Path, lines: list[bytes]) -> tuple[Entry, ...]:
@@ -81,7 +82,7 @@ def parse_line(line: bytes) -> Entry | None:
     """The entry of a line, or None when it is not one."""
     try:
         value = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or set(value) != set(_FIELDS) or not isinstance(value["facts"], dict):
         return None

@@ -150,7 +150,7 @@ def read_targets(path: Path) -> dict[str, tuple[str, ...]]:
             value = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise MissingFileError(f"{path} does not exist. Check the path.") from error
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path} is not valid JSON: {error}.") from error
         return targets_of(value, str(path))
     return targets_of(read_table(path), str(path))

@@ -72,7 +72,7 @@ def read_plan(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     try:
         rows = pq.read_table(path)
         facts = json.loads(rows.schema.metadata[_KEY])
-    except (pa.ArrowException, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CorruptionError(
             f"{path} cannot be read as a fold plan ({type(error).__name__}: {error}). It was written whole by "
             "pertstack, so something changed it since; restore it from a copy."

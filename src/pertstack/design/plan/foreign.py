@@ -201,7 +201,7 @@ def _cell_load(path: Path, obs: pd.DataFrame) -> ForeignSplit:
     """
     try:
         value = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML ({error}).") from error
     if not {"training", "zeroshot", "fewshot"}.intersection(value):
         raise InputError(f"{path} is no split of cell-load: it has no [training], [zeroshot] or [fewshot].")

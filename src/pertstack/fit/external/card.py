@@ -125,7 +125,7 @@ def load_card(card: str | Path) -> ModelCard:
     except FileNotFoundError as error:
         known = ", ".join(sorted(p.stem for p in CARDS.glob("*.toml")))
         raise MissingFileError(f"The model card {str(card)!r} does not exist. Shipped cards: {known}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"The model card {path} is not valid TOML: {error}. Mend the line it names.") from error
     run = content.get("run", {})
     _check_keys(path, content, _TOP)

@@ -5,7 +5,6 @@ Whether a record is whole is asked by the store, whether it is what the last sta
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 from pertstack._base.errors import CorruptionError, StackingError, first_few
@@ -113,7 +112,7 @@ def _layers(folder: StudyFolder, model: str) -> Iterator[tuple[Block, Record | N
         for name in (model, *(nested_name(model, fold) for fold in range(folder.plan.n_folds))):
             try:
                 record = folder.store.find(block, name)
-            except (StackingError, KeyError, TypeError, ValueError, json.JSONDecodeError):
+            except (StackingError, KeyError, TypeError, ValueError):
                 yield block, None
                 continue
             if record is not None:

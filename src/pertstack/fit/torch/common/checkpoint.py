@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,17 @@ from pertstack.data.rows import FitRows
 from pertstack.fit.torch.common.framework import torch
 
 FORMAT = 1
+_DAMAGED = (
+    pickle.UnpicklingError,
+    struct.error,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +96,7 @@ def read_checkpoint(path: Path, identity: Identity) -> dict[str, Any] | None:
     try:
         content = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
         rows, params, state = str(content["rows"]), str(content["params"]), dict(content["state"])
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+    except _DAMAGED as error:
         raise CorruptionError(f"{path} is no checkpoint of ours ({error}). Delete it; the fit starts anew.") from error
     if rows != identity.rows:
         raise FoldPlanMismatchError(
