@@ -22,12 +22,15 @@ import pandas as pd
 import pytest
 
 from fuzz import Outcome, many, mutated, tree, tried
-from pertstack.data import build_side, open_data, validate
+from pertstack.data import FitRows, SideInformation, build_side, open_data, validate
+from pertstack.design.analysis_plan import AnalysisPlan
 from pertstack.design.plan.folds import FoldPlan
 from pertstack.design.plan.foreign import read_split
 from pertstack.fit.external.card import load_card
+from pertstack.fit.external.exchange import read_answer
 from pertstack.fit.profiles import load_models_toml
 from pertstack.predictions.importers.cards import read_card
+from pertstack.predictions.importers.fitted_file import read_fitted_on
 from pertstack.predictions.importers.readers.opening import open_file
 
 FEW = 12
@@ -106,6 +109,15 @@ def plan(path: Path) -> object:
     return str(FoldPlan.from_file(path, obs(), group_by="perturbation").table if found is None else found.table)
 
 
+def answer(path: Path) -> object:
+    """What an external program wrote, of which the names of samples and genes are known."""
+    (path.parent / "card.toml").write_text(CARD)
+    names = [np.array(v, dtype=object) for v in (GENES, IDS)]
+    table = FitRows(names[0], VALUES - 1, obs(), SideInformation(), VALUES, np.arange(N))
+    found = read_answer(path.parent, load_card(path.parent / "card.toml"), table, predict=table)
+    return found.treated.tolist()
+
+
 def text(content: str) -> Callable[[Path], object]:
     return lambda path: path.write_text(content)
 
@@ -124,7 +136,7 @@ name = "theirs"
 summary = "a model"
 [run]
 command = ["python", "run.py", "{folder}"]
-scale = "delta"
+scale = "treated"
 time_limit = 60
 memory = 1000000000
 [needs]
@@ -164,6 +176,8 @@ DOORS = {
     "plan pickle": Door(
         "split.pkl", lambda p: p.write_bytes(pickle.dumps({"train": DRUGS[1:6], "test": ["d0"]})), plan
     ),
+    "plan.toml": Door("plan.toml", AnalysisPlan().save, AnalysisPlan.load),
+    "fitted on csv": Door("ids.csv", lambda p: FOLDS[["sample_id", "fold"]].to_csv(p, index=False), read_fitted_on),
     "card of a model": Door("card.toml", text(CARD), lambda p: load_card(p).row),
     "models.toml": Door("models.toml", text(MODELS), load_models_toml),
     "card of predictions": Door(
@@ -178,6 +192,9 @@ DOORS = {
     "add tsv.gz": Door("p.tsv.gz", lambda p: predictions().to_csv(p, sep="\t"), add, checked=True),
     "add parquet": Door("p.parquet", lambda p: predictions().to_parquet(p), add),
     "add feather": Door("p.feather", lambda p: predictions().reset_index().to_feather(p), add),
+    "answer h5ad": Door("predictions.h5ad", lambda p: world().write_h5ad(p), answer),
+    "answer npz": Door("predictions.npz", npz, answer, checked=True),
+    "answer csv": Door("predictions.csv", lambda p: predictions().to_csv(p), answer),
     "add pickle": Door("p.pkl", lambda p: predictions().to_pickle(p), add),
 }
 

@@ -178,6 +178,19 @@ def test_no_board_is_shown_beside_a_ledger_that_is_gone(judged, also):
     assert [f for f in judged.audit() if f.severity == "error"]
 
 
+@pytest.mark.parametrize("name", ["mean", "oracle", "ensemble", "half_a", "control", "nested.f0.ridge", "evil\x1b[2J"])
+def test_a_model_takes_the_name_of_nothing_else(fitted, tmp_path, name):
+    """A card called ``mean`` was fitted, and its row could not be told from the combiner's; ``half_a`` was measured."""
+    card = tmp_path / "card.toml"
+    card.write_text(f"format = 1\nname = {json.dumps(name)}\n[run]\ncommand = ['true']\n")
+    lines, models = fitted.folder.path("ledger.jsonl").read_bytes(), fitted.folder.store.models()
+    with pytest.raises(InputError, match=r"called|name"):
+        fitted.add(name, tmp_path / "none.npz", fitted_on="plan", scale="treated")
+    with pytest.raises(InputError, match=r"called|name"):
+        fitted.cross_fit([str(card)], engine="inline")
+    assert fitted.folder.path("ledger.jsonl").read_bytes() == lines and fitted.folder.store.models() == models
+
+
 # -- predictions that the ledger contradicts ---------------------------------------------------------------------------
 
 

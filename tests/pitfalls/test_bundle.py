@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import pertstack as ps
+from fuzz import many, mutated, tried
 from pertstack._base.digests import with_own_digest
 from pertstack._base.errors import InputError
 from pertstack.design.ledger_lines import Entry
@@ -125,6 +126,31 @@ def test_random_edits_are_found_and_named(bundled, tmp_path):
 @pytest.mark.slow
 def test_a_hundred_random_edits_are_found_and_named(bundled, tmp_path):
     attack(range(100, 200), bundled, tmp_path)
+
+
+@pytest.mark.slow
+def test_many_mutated_files_of_a_bundle_under_a_new_manifest_are_found(bundled, tmp_path):
+    """Not its bytes but its content: JSON values, arrays and tables, which ``verify`` has to read."""
+    files = members(bundled[1])
+    verify(tmp_path, bundled[1])
+
+    def step(number):
+        rng = np.random.default_rng(number)
+        name = str(rng.choice(sorted(set(files) - {"manifest.json"})))
+        place = tmp_path / f"m{number}" / name
+        place.parent.mkdir(parents=True)
+        place.write_bytes(files[name])
+        mutated(place, rng)
+        changed = place.read_bytes()
+        shutil.rmtree(tmp_path / f"m{number}")
+        if changed == files[name]:
+            return "the same"
+        found = verify(tmp_path, archived(with_manifest({**files, name: changed})))
+        assert not found.is_sound and json.dumps(found.to_json()).encode(), name
+        return name
+
+    failed = [f"mutation {o.number}: {o.said}" for o in tried(step, many()) if o.kind == "failed"]
+    assert not failed, failed
 
 
 # -- somebody who knows how it is made ---------------------------------------------------------------------------------

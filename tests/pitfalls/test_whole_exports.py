@@ -108,11 +108,12 @@ def test_an_export_that_was_killed_is_not_there_and_the_next_one_is_whole(judged
 @pytest.mark.parametrize("fault", ["kill", "full"])
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_an_export_survives_a_fault_at_every_call(judged, tmp_path, kind, fault):
+    """A zarr store is a thousand files written aside, which nothing reads: every eighth call, and the last twenty."""
     (tmp_path / "whole").mkdir()
     n = export_killed(judged, tmp_path / "whole", kind, None)
     place = KINDS[kind] if kind != "npz" else "preds"
     seen = set()
-    for at in range(1, n + 1):
+    for at in range(1, n + 1) if kind != "zarr" else [*range(1, n - 20, 8), *range(n - 20, n + 1)]:
         cut = tmp_path / "cut"
         cut.mkdir()
         export_killed(judged, cut, kind, at, fault)
@@ -200,6 +201,15 @@ def test_predictions_are_written_as_h5ad_and_a_name_that_says_otherwise_is_refus
         with pytest.raises(InputError, match=r"\.h5ad"):
             study.predict(new, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_predictions_take_the_place_of_nothing(predicting, tmp_path):
+    """Typed twice by mistake, the name of the new samples was that of their predictions, and they were gone."""
+    study, new = predicting
+    before = new.read_bytes()
+    with pytest.raises(InputError, match=r"new\.h5ad exists already"):
+        study.predict(new, new, use="mean_treated")
+    assert new.read_bytes() == before
 
 
 def test_room_for_predictions_is_reserved_before_it_is_written_to(predicting, tmp_path, monkeypatch):

@@ -11,9 +11,15 @@ import pandas as pd
 import pytest
 import zarr
 
-from pertstack._base.errors import InputError, LeakError, StorageError
+from pertstack._base.errors import CorruptionError, InputError, LeakError, StorageError
+from pertstack._base.reading import damage
 from pertstack._base.reading.damage import damage_named, require_modest
+from pertstack._base.reading.tables import read_table
 from pertstack.data import open_data
+from pertstack.data.side.files import read_features
+from pertstack.design.plan.files import ROWS, read_plan
+from pertstack.predictions.importers.readers.opening import open_file
+from pertstack.reduce.scoring.score_table import ScoreTable
 
 
 class OfADefect(Exception):
@@ -80,3 +86,32 @@ def test_a_zarr_array_of_nothing_is_measured_by_its_folder(tmp_path):
     with pytest.raises(InputError, match=r"declares 40,000,000,000 bytes of values"):
         require_modest(array, tmp_path / "a.zarr")
     require_modest(zarr.create_array(tmp_path / "b.zarr", shape=(10**6,), dtype="f4"), tmp_path / "b.zarr")
+
+
+def hollow(path, **others):
+    """An archive of arrays in which one takes a thousand times its room."""
+    np.savez_compressed(path, **others, **{"matrix" if "perturbations" in others else "sample_ids": np.zeros(10**7)})
+
+
+ARRAYS = {
+    "features": (read_features, {"perturbations": np.array(["a"])}),
+    "predictions": (open_file, {"predictions": np.zeros((2, 2)), "gene_names": np.array(["a", "b"])}),
+    "scores": (ScoreTable.load, {"meta": np.frombuffer(b"{}", dtype=np.uint8)}),
+}
+
+
+@pytest.mark.parametrize("door", ARRAYS)
+def test_arrays_that_unpack_to_far_more_than_is_packed_are_refused_unread(tmp_path, monkeypatch, door):
+    read, others = ARRAYS[door]
+    monkeypatch.setattr(damage, "MODEST", 10**7)
+    hollow(tmp_path / "mine.npz", **others)
+    with pytest.raises(InputError, match=r"mine\.npz.* unpacks to 80,000,128 bytes"):
+        read(tmp_path / "mine.npz")
+
+
+@pytest.mark.parametrize("read", [read_table, lambda path: read_plan(path.parent)], ids=["table", "plan"])
+def test_a_table_of_one_value_a_million_times_is_refused_unread(tmp_path, monkeypatch, read):
+    monkeypatch.setattr(damage, "MODEST", 10**6)
+    pd.DataFrame({"sample_id": ["a"] * 10**6, "fold": 0}).to_parquet(tmp_path / ROWS)
+    with pytest.raises((InputError, CorruptionError), match=r"declares 1,000,000 rows of 2 columns"):
+        read(tmp_path / ROWS)

@@ -20,6 +20,7 @@ from pertstack.fit import Job, available, cross_fit, get_model, get_row, list_mo
 from pertstack.fit.external.card import load_card
 from pertstack.fit.external.environment import clean_environment, interpreter_for
 from pertstack.fit.external.model import ExternalModel
+from pertstack.fit.jobs import worker
 from references.fit_world import make_rows, split_by_perturbation
 
 READ = """
@@ -115,7 +116,7 @@ def test_a_program_that_predicts_deltas_says_so_on_its_card(tmp_path, in_process
         ("out = 10 ** out", "another scale"),
         ("out = out.astype(str)", "of type <U"),
         ("ids = [None] * len(ids)", "cannot be read.*no objects"),
-        ("more = {'embedding': np.ones((3, 2))}", r"embeddings of shape \(3, 2\)"),
+        ("more = {'embedding': np.ones((3, 2))}", r"embedding an array of shape \(3, 2\)"),
         ("(folder / 'predictions.npz').write_bytes(b'PK junk'); sys.exit(0)", "cannot be read"),
         ("(folder / 'predictions.h5ad').write_bytes(b'junk'); sys.exit(0)", "cannot be read"),
         ("sys.exit(0)", "ended without writing predictions.h5ad, predictions.npz or predictions.csv"),
@@ -139,6 +140,20 @@ def test_a_program_that_fails_is_quoted(tmp_path, middle, message):
 def test_treated_values_declared_as_deltas_are_refused(tmp_path, in_process):
     with pytest.raises(ModelFailedError, match=r"another scale.*read as treated"):
         ask(make_card(tmp_path, run='scale = "delta"'))
+
+
+def test_a_log_that_is_a_link_leaves_what_it_leads_to_alone(tmp_path, in_process):
+    """In a study that somebody sent: the logs of its jobs led to a file of the reader's."""
+    mine, place = tmp_path / "mine.txt", tmp_path / "job"
+    mine.write_text("mine")
+    place.mkdir()
+    for name in ("log.txt", "external.log"):
+        (place / name).symlink_to(mine)
+    with worker._logging_to(place / "log.txt", own_process=False):
+        print("said")
+    ask(make_card(tmp_path))
+    assert mine.read_text() == "mine" and (place / "log.txt").read_text() == "said\n"
+    assert not (place / "external.log").is_symlink()
 
 
 def test_a_program_that_hangs_is_stopped_with_all_it_started(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from pertstack.fit.external.exchange import _read
 from pertstack.fit.external.model import run_program, sandbox
 from pertstack.fit.external.sandbox import Limits
 
+linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux")
 CARD = 'format = 1\nname = "mine"\n[run]\ncommand = ["sh", "-c", "{}"]\n'
 
 
@@ -82,8 +83,10 @@ def test_a_file_larger_than_allowed_and_memory_beyond_the_limit_end_the_program(
     assert code != 0 or "memory exhausted" in said
 
 
-def test_what_a_program_started_ends_with_it(tmp_path, unboxed):
-    code, said = sh(tmp_path, "sleep 300 & echo $!")
+@pytest.mark.parametrize("how", ["", pytest.param("setsid ", marks=linux)], ids=["child", "server"])
+def test_what_a_program_started_ends_with_it(tmp_path, unboxed, how):
+    """A server that leaves the process group as well."""
+    code, said = sh(tmp_path, f"{how}sleep 300 >/dev/null 2>&1 & echo $!; sleep 0.3")
     assert code == 0
     with pytest.raises(ProcessLookupError):
         for _ in range(100):

@@ -114,6 +114,20 @@ FAULTS: list[tuple[str, Callable[[Path], object], str, str, bool]] = [
         f"blocks/{LINE.id}.zarr/zarr.json",
         False,
     ),
+    (
+        "block without its ending",
+        lambda r: shutil.copytree(r / f"blocks/{LINE.id}.zarr", r / f"blocks/{LINE.id}"),
+        "unknown_file",
+        f"blocks/{LINE.id}",
+        False,
+    ),
+    (
+        "file in the place of a block",
+        lambda r: (r / "blocks/A375.f9.s000.zarr").write_text("?"),
+        "unknown_file",
+        "blocks/A375.f9.s000.zarr",
+        False,
+    ),
     ("stray file", lambda r: (r / f"{LAYERS}/notes.txt").write_text("?"), "unknown_file", f"{LAYERS}/notes.txt", False),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.spatial.distance import cityblock, cosine, euclidean
 
@@ -331,3 +332,15 @@ def test_a_constant_fitted_outside_each_fold_retrieves_as_by_chance_out_of_fold_
         assert [table.mean("mean", m).value for m in metrics[:2]] == pytest.approx([0.5, 0.5], abs=1e-6)
         found.append([table.mean("mean", m).value for m in metrics[2:]])
     assert np.mean(found, axis=0)[0] == pytest.approx(0.5, abs=0.01) and np.mean(found, axis=0)[1] > -0.02, found
+
+
+def test_the_digest_of_a_table_of_scores_tells_every_bit_and_survives_the_disk(tmp_path):
+    samples = pd.DataFrame({"sample_id": ["a", "b"], "group": ["g", "h"], "fold": [0, 1], "cell_line": "A"})
+    values = np.array([[[0.5, np.nan]]], dtype=np.float32)
+    table = ScoreTable(samples, ("m",), ("cod_all@own",), values, np.array([[True, False]]))
+    table.save(tmp_path / "scores.npz")
+    assert ScoreTable.load(tmp_path / "scores.npz").digest == table.digest
+    for part in (table.values_by_name, table.predicted):
+        raw = part.reshape(-1).view(np.uint8)
+        before, raw[0] = table.digest, raw[0] ^ 1
+        assert table.digest != before

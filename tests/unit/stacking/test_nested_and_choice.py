@@ -197,6 +197,24 @@ def test_standard_errors_and_gains_match_a_jackknife():
     assert gain.value == pytest.approx(difference(groups >= 0), abs=1e-6)
     assert gain.se == pytest.approx(np.sqrt(59 / 60 * ((left - left.mean()) ** 2).sum()), rel=0.05)
     assert gain.lower == pytest.approx(gain.value - stats.t.ppf(0.95, 59) * gain.se, rel=1e-6)
+    assert gain.upper == pytest.approx(gain.value + stats.t.ppf(0.95, 59) * gain.se, rel=1e-6)
+
+
+def test_one_sample_is_compared_and_none_is_refused():
+    columns = {"a": [[0.4]], "b": [[0.6]]}
+    gain = Panel.of(table_of(columns, ["g"], ("cod_all@own",)), ["a", "b"], "a", metrics=["cod_all@own"], level=0.05)
+    assert gain.gains["b"][0].value == pytest.approx(0.2) and np.isnan(gain.gains["b"][0].lower)
+    empty = table_of({name: np.zeros((1, 0)) for name in columns}, [], ("cod_all@own",))
+    with pytest.raises(InputError, match="no samples"):
+        Panel.of(empty, ["a", "b"], "a", metrics=["cod_all@own"], level=0.05)
+
+
+def test_a_flexible_combiner_without_nested_fits_ships_only_where_that_was_asked_for(nested):
+    rng = np.random.default_rng(8)
+    columns = columns_for(nested, {"best_single": 0.0, "simplex": 0.03, "gene_ridge": 0.06}, rng)
+    table = table_of(columns, np.arange(400) // 4)
+    assert choose(table, nested).chosen == "simplex"
+    assert choose(table, nested, trust_partial=True).chosen == "gene_ridge"
 
 
 def test_one_correction_for_all_that_was_tried():

@@ -10,7 +10,8 @@ import csv
 import errno
 import struct
 import tokenize
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -69,6 +70,52 @@ def require_modest(element: Any, path: Path) -> None:
         raise InputError(
             f"{path}: {getattr(element, 'name', 'a part of it')} declares {declared:,} bytes of values, and the file "
             f"has {there:,}. It is damaged, or made to fill the memory. Copy it again from where it was made."
+        )
+
+
+def require_modest_members(path: Path, names: Collection[str] | None = None) -> None:
+    """Refuse a zip archive of arrays one of which unpacks to far more than is packed: zeros take no room on the disk.
+
+    Parameters
+    ----------
+    path : of an ``.npz`` file.
+    names : of the arrays that will be read whole; None for all.
+
+    Raises
+    ------
+    InputError
+        One has more than a gigabyte, and more than a hundred bytes for each that is packed; or it is no archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
+        raise damaged(path, error) from error
+    for entry in entries:
+        mine = names is None or entry.filename.removesuffix(".npy") in names
+        if mine and entry.file_size > max(MODEST, 100 * entry.compress_size):
+            raise InputError(
+                f"{path}: {entry.filename} unpacks to {entry.file_size:,} bytes, of {entry.compress_size:,} packed "
+                f"ones. It is damaged, or made to fill the memory. Write it again where it was made."
+            )
+
+
+def require_modest_table(path: Path) -> None:
+    """Refuse a parquet file that is to be read whole and declares far more cells than it can hold: one value repeated a
+    billion times takes a few bytes on the disk.
+
+    Raises
+    ------
+    InputError
+        It declares more than a gigabyte and a thousand times what lies on the disk.
+    """
+    import pyarrow.parquet as pq
+
+    facts, there = pq.read_metadata(path), path.stat().st_size
+    if 8 * facts.num_rows * facts.num_columns > max(MODEST, PACKED_AT_MOST * there):
+        raise InputError(
+            f"{path} declares {facts.num_rows:,} rows of {facts.num_columns:,} columns, and the file has {there:,} "
+            f"bytes. It is damaged, or made to fill the memory. Write it again where it was made."
         )
 
 

@@ -20,6 +20,7 @@ import pyarrow.parquet
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.files import missing_file
+from pertstack._base.reading.damage import require_modest_table
 from pertstack._base.reading.dialects import is_number
 from pertstack._base.reading.text_tables import MISSING, UNNAMED, TextTable, text_table
 from pertstack._base.reading.tried_first import tried_first
@@ -75,6 +76,7 @@ def _columnar(path: Path, suffix: str) -> pd.DataFrame:
     try:
         if suffix in PARQUET:
             refuse_repeats(path, pa.parquet.read_schema(path).names)
+            require_modest_table(path)
             table = pa.parquet.read_table(path)
         else:
             table = pa.feather.read_table(str(path))

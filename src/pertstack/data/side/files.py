@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from pertstack._base.errors import CorruptionError, InputError, MissingFileError, first_few
 from pertstack._base.files import write_atomic
+from pertstack._base.reading.damage import require_modest_members
 from pertstack._base.reading.tables import as_names, counts_rows, is_text, read_table
 from pertstack._base.reading.text_tables import UNNAMED, text_table
 from pertstack.data.side.side import FEATURE_KINDS, FeatureKind, GeneGraph, PerturbationFeatures, SideInformation
@@ -118,6 +119,7 @@ def _features_text(path: Path) -> pd.DataFrame:
 def _features_npz(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise MissingFileError(f"{path} does not exist. Check the path.")
+    require_modest_members(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             names = file["perturbations"]

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from pertstack._base.digests import canonical_json
 from pertstack._base.errors import ConflictError, CorruptionError, MissingFileError
 from pertstack._base.files import read_json, write_atomic, write_json
+from pertstack._base.reading.damage import require_modest_table
 from pertstack.design.plan.rows import COLUMNS, FORMAT, digest_of
 
 ROWS, FACTS = "folds.parquet", "plan.json"
@@ -70,6 +71,7 @@ def read_plan(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     if not path.exists():
         raise MissingFileError(f"{path} does not exist: there is no fold plan. `pertstack init` makes one.")
     try:
+        require_modest_table(path)
         rows = pq.read_table(path)
         facts = json.loads(rows.schema.metadata[_KEY])
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError) as error:

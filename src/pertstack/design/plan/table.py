@@ -155,7 +155,7 @@ def _folds_and_roles(table: pd.DataFrame) -> tuple[pd.Series[int] | None, pd.Ser
         support |= (role == "support") & text.isin(["", "nan", "<na>", "none"])
     held_out = text.isin(["", "test", "nan", "<na>", "none"]) & ~support
     number = pd.to_numeric(text.where(~held_out & ~support), errors="coerce")
-    odd_fold = ~held_out & ~support & (number.isna() | (number < 0) | (number % 1 != 0))
+    odd_fold = ~held_out & ~support & (number.isna() | (number < 0) | (number > len(text)) | (number % 1 != 0))
     if odd_fold.any():
         raise InputError(
             f"Folds {first_few(text[odd_fold].unique())} of samples {first_few(table['sample_id'][odd_fold])} are not "

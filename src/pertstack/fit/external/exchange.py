@@ -8,7 +8,6 @@ input as CSV instead (``exchange_csv.py``). Described for users in ``docs/extern
 
 from __future__ import annotations
 
-import zipfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pertstack._base.errors import ModelFailedError, first_few
+from pertstack._base.errors import InputError, ModelFailedError, first_few
 from pertstack._base.files import write_json
+from pertstack._base.reading.damage import damage_named, require_modest_members
+from pertstack.data.readers.anndata_tables import open_anndata_file, read_frame, read_whole
 from pertstack.data.rows import FitRows, Float32, Names, PredictRows
 from pertstack.data.side.side import FeatureKind, PerturbationFeatures
 from pertstack.fit.external import exchange_csv
@@ -135,10 +136,9 @@ def read_answer(folder: Path, card: ModelCard, fit: FitRows, *, predict: Predict
         No file, damaged, missing or foreign samples or genes, duplicates, wrong shape, not finite, another scale.
     """
     values, samples, genes, embedding = _read(folder, card)
-    if values.ndim != 2 or values.shape != (len(samples), len(genes)):
+    if getattr(values, "shape", None) != (len(samples), len(genes)):
         raise ModelFailedError(
-            f"{card.name} wrote an array of shape {values.shape} for {len(samples):,} sample ids x {len(genes):,} gene "
-            f"names."
+            f"{card.name} wrote {_array(values)} for {len(samples):,} sample ids x {len(genes):,} gene names."
         )
     rows = _order(card, "samples", samples, predict.sample_ids)
     columns = _order(card, "genes", genes, predict.gene_names)
@@ -154,10 +154,12 @@ def read_answer(folder: Path, card: ModelCard, fit: FitRows, *, predict: Predict
     treated = _refuse_other_scale(card, values, predict, fit)
     if embedding is None:
         return Answer(treated, None)
-    vectors = np.asarray(embedding, dtype=np.float32)
+    numbers = getattr(getattr(embedding, "dtype", None), "kind", "") in set("fiu")
+    vectors = np.asarray(embedding, dtype=np.float32) if numbers else np.zeros(0)
     if vectors.ndim != 2 or len(vectors) != len(samples) or not np.isfinite(vectors).all():
         raise ModelFailedError(
-            f"{card.name} wrote embeddings of shape {vectors.shape}, or not finite, for {len(samples):,} samples."
+            f"{card.name} wrote as its embedding {_array(embedding)}, where finite numbers for {len(samples):,} "
+            f"samples belong."
         )
     return Answer(treated, vectors[rows])
 
@@ -177,27 +179,37 @@ def _read(folder: Path, card: ModelCard) -> tuple[Any, list[str], list[str], Any
             f"{card.name} ended without writing {', '.join(OUTPUTS[:-1])} or {OUTPUTS[-1]} into {folder}."
         )
     try:
-        if path.suffix == ".h5ad":
-            import anndata
-
-            table = anndata.read_h5ad(path)
-            if table.X is None:
-                raise ModelFailedError(f"{card.name} wrote {path.name} without X; predictions belong there.")
-            x = table.X if isinstance(table.X, np.ndarray) else table.X.toarray()
-            return x, list(table.obs_names), list(table.var_names), table.obsm.get("embedding")
-        if path.suffix == ".csv":
-            return exchange_csv.read_tables(folder)
-        with np.load(path, allow_pickle=False) as found:
-            names = [[str(v) for v in found[key]] for key in ("sample_ids", "gene_names")]
-            return found["predictions"], *names, found.get("embedding")
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        if isinstance(error, ModelFailedError):
-            raise
+        with damage_named(path):
+            return _content(path)
+    except InputError as error:
         raise ModelFailedError(
-            f"{card.name} wrote {path.name}, which cannot be read ({type(error).__name__}: {error}). It needs "
-            f"predictions, sample_ids and gene_names as plain arrays (no objects), an AnnData file, or a CSV file with "
+            f"{card.name} wrote {path.name}, which cannot be read ({error}). It needs predictions, sample_ids and "
+            f"gene_names as plain arrays (no objects), an AnnData file with its predictions in X, or a CSV file with "
             f"sample ids in the first column and genes in the header."
         ) from error
+
+
+def _content(path: Path) -> tuple[Any, list[str], list[str], Any]:
+    """Values, sample ids, gene names and embedding (or None); nothing else of the file is read."""
+    if path.suffix == ".csv":
+        return exchange_csv.read_tables(path.parent)
+    if path.suffix == ".h5ad":
+        with open_anndata_file(path)[1] as root:
+            samples, genes = (list(map(str, read_frame(root, name, path).index)) for name in ("obs", "var"))
+            values = read_whole(root["X"], path)
+            if values.shape == (len(samples), len(genes)) and not isinstance(values, np.ndarray):
+                values = values.toarray()
+            inside = root.get("obsm", {})
+            return values, samples, genes, read_whole(inside["embedding"], path) if "embedding" in inside else None
+    require_modest_members(path)
+    with np.load(path, allow_pickle=False) as found:
+        samples, genes = ([str(v) for v in found[key]] for key in ("sample_ids", "gene_names"))
+        return found["predictions"], samples, genes, found.get("embedding")
+
+
+def _array(values: Any) -> str:
+    shape = getattr(values, "shape", None)  # numpy gives the bytes of what is no array
+    return type(values).__name__ if shape is None else f"an array of shape {shape}"
 
 
 def _order(card: ModelCard, what: str, found: list[str], wanted: Names) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import ConflictError, InputError, ModelFailedError, unknown_name
+from pertstack._base.files import remove
 from pertstack.data.cells.raw import RawCells
 from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.fit.base import Needs
@@ -104,6 +105,7 @@ class ExternalModel:
         folder, place = box / "exchange", self.folder or box
         log = place / "external.log"
         place.mkdir(parents=True, exist_ok=True)
+        remove(log)  # if it is a link, what it leads to stays as it is
         log.write_text("", encoding="utf-8")
         python = interpreter_for(self.card, log)
         cells = self._cells(fit)

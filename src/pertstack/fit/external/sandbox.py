@@ -105,7 +105,7 @@ def run(command: Sequence[str], folder: Path, log: Path, *, limits: Limits, hidd
     try:
         code = process.wait(timeout=limits.seconds)
     finally:
-        _end(process)
+        _end(process, folder)
         reader.join(timeout=5)
     return 128 - code if code > 128 and _bubblewrap() else code  # bubblewrap tells a signal as 128 + its number
 
@@ -189,7 +189,7 @@ def _keep_log(stream: IO[bytes], log: Path) -> None:
         out.writelines(tail)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
     """Kill what is left of the program and of all it started; runs also when the job itself is being stopped."""
     with suppress(ProcessLookupError, PermissionError):
         if os.name == "posix":
@@ -197,3 +197,17 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         else:
             process.kill()
     process.wait()
+    while strays := _strays(folder):
+        for pid in strays:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _strays(folder: Path) -> list[int]:
+    """Processes that left the program's group, as a server does, known by the home they were given (Linux tells)."""
+    mine, found = f"HOME={folder / '.home'}".encode(), []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if mine in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found

@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from pertstack._base.digests import digest_names
 from pertstack._base.errors import IntegrityError, LeakError, ModelFailedError, first_few
-from pertstack._base.files import write_json
+from pertstack._base.files import remove, write_json
 from pertstack.data.rows import FitRows, Float32, PredictRows
 from pertstack.design.blocks import Block
 from pertstack.fit.base import BaseModel
@@ -273,6 +273,7 @@ def _keep_curve(model: BaseModel, folder: Path) -> None:
 def _logging_to(path: Path, own_process: bool) -> Iterator[None]:
     """All that is written to stdout or stderr goes to the log; in a process of our own also by compiled code."""
     with ExitStack() as stack:
+        remove(path)  # if it is a link, what it leads to stays as it is
         stream = stack.enter_context(path.open("w", encoding="utf-8", buffering=1))
         stack.enter_context(redirect_stdout(stream))
         stack.enter_context(redirect_stderr(stream))

@@ -41,7 +41,7 @@ from pertstack.predictions.importers.readers.merge import Marks, is_merge_file, 
 from pertstack.predictions.importers.readers.opening import as_paths, open_file, refuse_repeats
 from pertstack.predictions.importers.records import cards_of, file_meta, refuse_straddling, slots_in_words
 from pertstack.predictions.importers.streaming import stream_into
-from pertstack.predictions.store.files.names import NESTED_PREFIX, TRUTH_LAYERS, encode_name, nested_name
+from pertstack.predictions.store.files.names import encode_name, nested_name, refuse_kept_name
 from pertstack.predictions.store.store import PredictionStore
 
 
@@ -192,10 +192,7 @@ def add_predictions(
 
 def _check_options(name: str, scale: str, missing: str) -> None:
     encode_name(name)
-    if name in TRUTH_LAYERS or name.startswith(NESTED_PREFIX):
-        raise InputError(
-            f"A model cannot be called {name!r}; the store keeps that name for itself. Choose another name."
-        )
+    refuse_kept_name(name)
     if scale not in ("treated", "delta"):
         raise InputError(
             f"scale={scale!r} is not known. Say 'treated' (what is measured) or 'delta' (treated - control)."

@@ -94,7 +94,7 @@ def _of_table(content: pd.DataFrame, path: Path) -> Any:
     if "fold" in by_name:
         written = content[by_name["fold"]]
         folds = numbers(written.replace("test", ""))
-        if folds is None or (folds[~np.isnan(folds)] % 1).any():
+        if folds is None or (folds[~np.isnan(folds)] % 1).any() or (np.abs(folds) > len(folds)).any():
             raise InputError(
                 f"{path}: the column 'fold' holds {first_few(written.unique())}. Folds are 0, 1, 2, ...; leave it "
                 f"empty for the final fit."

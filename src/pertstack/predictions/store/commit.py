@@ -106,9 +106,8 @@ def check_finite(
     InputError
         There are some; the first places are shown.
     """
-    announced = drop is not None or (gone is not None and bool(gone.any()))
     with np.errstate(over="ignore", invalid="ignore"):
-        if not announced and np.isfinite(part.sum(dtype=np.float64)):
+        if np.isfinite(part.sum(dtype=np.float64)):
             return
     bad = ~np.isfinite(part)
     if gone is not None:

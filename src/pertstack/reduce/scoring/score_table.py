@@ -21,6 +21,7 @@ from pertstack._base.arrays import Float64
 from pertstack._base.errors import InputError, MissingFileError, unknown_name
 from pertstack._base.files import whole
 from pertstack._base.machine.scratch import space
+from pertstack._base.reading.damage import require_modest_members
 from pertstack.design.metric_names import Metric, parse_metric
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -231,6 +232,7 @@ class ScoreTable:
         path = Path(path)
         if not path.exists():
             raise MissingFileError(f"{path} does not exist.")
+        require_modest_members(path)
         with np.load(path, allow_pickle=False) as z:
             meta = json.loads(z["meta"].tobytes())
             rows = io.BytesIO(z["samples"].tobytes())

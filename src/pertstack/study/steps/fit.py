@@ -17,6 +17,7 @@ from pertstack.study.development.fit_rows import StudyAnchors, StudyCommit, Stud
 from pertstack.study.estimate import of_fit
 from pertstack.study.folder import StudyFolder
 from pertstack.study.members import require_every_block
+from pertstack.study.steps.add import refuse_reserved
 
 
 def cross_fit_study(
@@ -99,6 +100,8 @@ def _study_jobs(
     if not models:
         raise InputError("No base model was named. See `pertstack models`, then name some with --models A,B,C.")
     rows = [get_row(name) for name in models]
+    for row in rows:
+        refuse_reserved(row.name)
     lacking = {r.name: why for r in rows if (why := available(r, folder.side, folder.samples)) is not None}
     if lacking:
         listed = "\n".join(f"  - {name} {why}" for name, why in lacking.items())

@@ -67,13 +67,16 @@ def predict_new(
     Raises
     ------
     InputError, MisalignedError
-        Other genes, another preprocessing, or a model without predictions for the new samples.
+        Something lies at ``out`` already, other genes, another preprocessing, or a model without predictions for the
+        new samples.
     IntegrityError
         The study was stacked again after its verdict, so what would be shipped has not been judged; or the verdict says
         that nothing should be.
     """
     if out.suffix != ".h5ad":
         raise InputError(f"Predictions are written as .h5ad, and {out} says otherwise. Name a file that ends in .h5ad.")
+    if out.exists():
+        raise InputError(f"{out} exists already. Remove it, or choose another name.")
     with folder.taking_away():
         stored = stored_stack(folder)
         name = use or shipped(folder, stored)

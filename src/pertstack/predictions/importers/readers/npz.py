@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pertstack._base.errors import InputError, first_few
+from pertstack._base.reading.damage import require_modest_members
 from pertstack._base.reading.tried_first import tried_first
 from pertstack._base.reading.unpickle import load_object_array
 from pertstack.data.rows import Float32
@@ -56,6 +57,7 @@ class Archive:
                 if dtype.hasobject:
                     tried_first(self.path, f"{__name__}:read_objects")
                     return self._objects(load_object_array(stream, self.path), name, shape)  # type: ignore[arg-type]
+            require_modest_members(self.path, [name])
             with np.load(self.path, allow_pickle=False) as archive:
                 return np.asarray(archive[name])
         except _DAMAGE as error:

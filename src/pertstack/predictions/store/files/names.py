@@ -32,6 +32,20 @@ def nested_name(model: str, without: int) -> str:
     return f"{NESTED_PREFIX}{without}.{model}"
 
 
+def refuse_kept_name(name: str) -> None:
+    """A model must not be called like a layer that is measured, or like nested predictions of another model.
+
+    Raises
+    ------
+    InputError
+        It is.
+    """
+    if name in TRUTH_LAYERS or name.startswith(NESTED_PREFIX):
+        raise InputError(
+            f"A model cannot be called {name!r}; the store keeps that name for itself. Choose another name."
+        )
+
+
 def encode_name(name: str) -> str:
     """Path element for a model name.
 
