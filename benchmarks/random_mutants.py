@@ -33,7 +33,10 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "store": (
         ("predictions/store/**/*.py",),
         (
-            *(f"tests/unit/predictions/test_{n}.py" for n in ("store", "align", "reading", "audit", "some_rows")),
+            *(
+                f"tests/unit/predictions/test_{n}.py"
+                for n in ("store", "align", "reading", "audit", "some_rows", "sources")
+            ),
             "tests/unit/predictions/test_faults.py",
             "tests/unit/predictions/test_zarr_tables.py",
             "tests/golden",
@@ -56,6 +59,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (
             *(f"tests/unit/verdict/test_{n}.py" for n in ("inference", "inference_null", "inference_wild", "several")),
             *(f"tests/unit/verdict/test_{n}.py" for n in ("intervals", "resampling", "decision", "replicates")),
+            "tests/unit/stacking/test_nested_and_choice.py",
         ),
     ),
     "metrics": (

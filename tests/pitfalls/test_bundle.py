@@ -149,7 +149,7 @@ def test_many_mutated_files_of_a_bundle_under_a_new_manifest_are_found(bundled, 
         assert not found.is_sound and json.dumps(found.to_json()).encode(), name
         return name
 
-    failed = [f"mutation {o.number}: {o.said}" for o in tried(step, many()) if o.kind == "failed"]
+    failed = [f"mutation {o.number}: {o.said}" for o in tried(step, many()[::5]) if o.kind == "failed"]
     assert not failed, failed
 
 

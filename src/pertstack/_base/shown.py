@@ -1,7 +1,8 @@
 """Text of strangers made harmless to look at. Data keep it exactly; only what a person sees goes through here.
 
 A name may hold escape sequences that move a terminal's cursor, characters that turn the reading direction round
-(Boucher and Anderson 2021, "Trojan Source"), a megabyte of letters, or a formula for a spreadsheet.
+(Boucher and Anderson 2021, "Trojan Source") or are not seen at all (so that two names look alike), a megabyte of
+letters, or a formula for a spreadsheet.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ LONGEST = 200
 """Characters of one word that are shown; no real name is as long."""
 
 _UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\ud800-\udfff"
+    "\u00ad\u034f\u115f\u1160\u180e\u200b-\u200d\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # also of full width
 
 
 def shown(text: str, *, longest: int = LONGEST) -> str:
@@ -32,8 +34,13 @@ def shown(text: str, *, longest: int = LONGEST) -> str:
 
 
 def spelt_out(text: str) -> str:
-    r"""Control characters (but for line ends and tabs) and direction marks, spelt as in JSON: ``\u202e``."""
-    return _UNSEEN.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
+    r"""Control characters (but not line ends and tabs), direction marks and what is not seen as in JSON: ``\u202e``."""
+    return _UNSEEN.sub(_spelt, text)
+
+
+def _spelt(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
 
 
 def spreadsheet_cell(text: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from pertstack._base.errors import InputError, UnknownNameError
+from pertstack._stats.group_means import GroupMeans
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.scoring.score import score
 from pertstack.reduce.scoring.score_table import ScoreTable
@@ -198,6 +199,11 @@ def test_standard_errors_and_gains_match_a_jackknife():
     assert gain.se == pytest.approx(np.sqrt(59 / 60 * ((left - left.mean()) ** 2).sum()), rel=0.05)
     assert gain.lower == pytest.approx(gain.value - stats.t.ppf(0.95, 59) * gain.se, rel=1e-6)
     assert gain.upper == pytest.approx(gain.value + stats.t.ppf(0.95, 59) * gain.se, rel=1e-6)
+
+
+def test_two_groups_have_the_standard_error_of_the_mean_of_two_numbers():
+    found = GroupMeans.of([[0.0, 1.0, 1.0, 0.0]], ["a", "b", "b", "a"])
+    assert (found.means[0], found.errors[0]) == (0.5, 0.5)
 
 
 def test_one_sample_is_compared_and_none_is_refused():

@@ -27,9 +27,10 @@ HOSTILE = {
     "bidi": "abc\u202egnp.exe\u2066",
     "formula": '=HYPERLINK("http://example.org","ok")',
     "long": "N" * 10**6,
+    "unseen": "rid\u200dge\u00ad\U000e0041",
     "markup": "<script>alert(1)</script>[bold red]",
 }
-UNSEEN = ["\x1b", "\x07", "\x9b", "\u202e", "\u2066"]
+UNSEEN = ["\x1b", "\x07", "\x9b", "\u202e", "\u2066", "\u200d", "\u00ad", "\U000e0041"]
 
 
 def board_of(name: str):
