@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pertstack._base.errors import IntegrityError, StackingError
+from pertstack._base.errors import InputError, IntegrityError, StackingError
 from pertstack.study.study import Study
 
 from .conftest import ok, pertstack
@@ -66,6 +66,44 @@ def test_a_cluster_gives_the_bits_of_one_process(fitted: Path, tmp_path: Path, c
         np.testing.assert_array_equal(tables[0][name], tables[1][name], err_msg=name)
     stored = [json.loads((root / "results" / "oof.json").read_text()) for root in (alone, together)]
     assert stored[0]["choice"] == stored[1]["choice"] and stored[0]["key"] == stored[1]["key"]
+    boards = ok("verdict", alone), ok("verdict", together, *on_it)
+    assert boards[0].partition("Ledger:")[0] == boards[1].partition("Ledger:")[0]
+    assert same_test_scores(alone, together)
+
+
+def same_test_scores(*roots: Path) -> bool:
+    one, two = (np.load(root / "results" / "test_scores.npz") for root in roots)
+    assert b"replicate" in one["meta"].tobytes() and b"pds_l1" in one["meta"].tobytes()
+    return all(one[name].tobytes() == two[name].tobytes() for name in ("meta", "samples", "predicted", "values"))
+
+
+def _dies_once_scoring() -> None:
+    from pertstack.study.development import out_of_fold
+
+    out_of_fold.score = lambda *args, **options: os._exit(9)
+
+
+@pytest.mark.slow
+def test_a_look_goes_on_when_a_worker_dies_and_only_a_look_under_way_opens_the_test(fitted: Path, tmp_path: Path):
+    from pertstack.study.steps.verdict import SharedTest
+
+    alone, together = (shutil.copytree(fitted, tmp_path / name) for name in ("alone", "together"))
+    for root in (alone, together):
+        Study.open(root).stack(["mean", "simplex"])
+        with pytest.raises(InputError, match="not under way"):
+            SharedTest(root, ("ridge",), False, "1 GB", 1, None).open()
+    Study.open(alone).verdict()
+    with two_workers() as client:
+        first, *_ = client.scheduler_info()["workers"]
+        before = set(client.run(os.getpid).values())
+        client.run(_dies_once_scoring, workers=[first])
+        Study.open(together).verdict(engine="dask", address=client.scheduler.address)
+        client.wait_for_workers(2)
+        assert len(before - set(client.run(os.getpid).values())) == 1
+    assert same_test_scores(alone, together)
+    assert len(Study.open(together).folder.ledger.of_kind("look")) == 1
+    with pytest.raises(InputError, match="not under way"):
+        SharedTest(together, ("ridge",), False, "1 GB", 1, None).open()
 
 
 @pytest.mark.slow

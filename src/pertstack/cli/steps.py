@@ -145,6 +145,8 @@ def verdict(
     memory: Memory = "1 GB",
     every: Annotated[bool, typer.Option("--all", help="Show every row, not the best ten.")] = False,
     key: KeyFile = None,
+    engine: Engine = "local",
+    address: Address = None,
 ) -> None:
     """Open the held-out test, record the look in the ledger, print the leaderboard.
 
@@ -153,7 +155,9 @@ def verdict(
     from pertstack.study.study import Study
 
     opened = Study.open(study)
-    board = opened.verdict(exploratory=exploratory, workers=workers, memory=memory, key=key)
+    board = opened.verdict(
+        exploratory=exploratory, workers=workers, memory=memory, key=key, engine=engine, address=address
+    )
     if as_json:
         out_json(board.to_dict())
     else:

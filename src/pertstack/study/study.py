@@ -404,6 +404,8 @@ class Study:
         workers: int = 1,
         memory: str = "1 GB",
         key: Path | str | None = None,
+        engine: str = "local",
+        address: str | None = None,
     ) -> Leaderboard:
         """Open the held-out test (once; the look is in the ledger) and return the leaderboard.
 
@@ -413,9 +415,12 @@ class Study:
         workers : processes that read and score blocks; the result does not depend on it.
         memory : what tiles of profiles may take, such as ``"2 GB"``.
         key : the file with the key of a sealed test.
+        engine, address : "local", or "dask" with the address of a running scheduler, for scores of the test's blocks.
         """
-        file = None if key is None else Path(key)
-        board = judge_study(self.folder, exploratory=exploratory, workers=workers, memory=memory, key=file)
+        file, cluster = None if key is None else Path(key), Cluster.of(engine, workers, address)
+        board = judge_study(
+            self.folder, exploratory=exploratory, workers=workers, memory=memory, key=file, cluster=cluster
+        )
         if unfinished_look(self.folder) is not None:
             seal_verdict(self.folder)
         return board

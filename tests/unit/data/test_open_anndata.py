@@ -8,9 +8,11 @@ import sys
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import zarr
+from anndata.io import write_elem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -219,3 +221,16 @@ def test_an_hdf5_file_is_walked_through_in_a_child_before_it_is_opened(tmp_path,
     monkeypatch.setattr(anndata_tables, "open_root", lambda p, kind: opened.append(p) or open_root(p, kind))
     open_data(path)
     assert seen[0] == (path, "pertstack._base.reading.walk_hdf5:walk", False) and opened == [path]
+
+
+def test_equal_texts_of_a_table_are_one_object(tmp_path):
+    """A name in a million rows costs eight bytes a row, not sixty."""
+    path = tmp_path / "data.h5ad"
+    names = [f"compound {i % 3}" for i in range(60)]
+    with h5py.File(path, "w") as file:
+        write_elem(
+            file, "obs", pd.DataFrame({"drug": np.array(names, dtype=object)}, index=[f"s{i}" for i in range(60)])
+        )
+        table = anndata_tables.read_frame(file, "obs", path)
+    assert table["drug"].tolist() == names
+    assert len({id(name) for name in table["drug"]}) == 3

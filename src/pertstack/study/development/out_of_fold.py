@@ -1,13 +1,14 @@
-"""Out-of-fold scores of a study: here, or block by block on a cluster with the same bits."""
+"""Scores of a study's rows: here, or block by block on a cluster with the same bits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from pertstack._base.machine.cluster import Cluster
 from pertstack._base.machine.memory import parse_bytes
 from pertstack.design.blocks import Block
 from pertstack.design.metric_names import Metric, parse_metrics
@@ -17,14 +18,13 @@ from pertstack.reduce.scoring.made import Combines
 from pertstack.reduce.scoring.plate_means import PLATE
 from pertstack.reduce.scoring.score import score
 from pertstack.reduce.scoring.score_table import ScoreTable
-from pertstack.study.development.rows import DevelopmentRows, Shared
+from pertstack.study.development.rows import DevelopmentRows
 
 
 def score_out_of_fold(
     rows: DevelopmentRows, combines: Combines, metrics: Sequence[str], *, on_rows: Callable[[int], Any]
 ) -> ScoreTable:
-    """Scores of everything on all development rows. On a cluster a piece is a block; metrics that compare rows of
-    several blocks are computed here.
+    """Scores of everything on all development rows.
 
     Parameters
     ----------
@@ -48,11 +48,43 @@ def score_out_of_fold(
 
     if rows.cluster is None:
         return here(metrics)
-    chosen = parse_metrics(metrics)
+    asked = Asked(rows.shared(), combines, tuple(metrics))
+    return score_on(rows.cluster, asked, ordered_blocks(rows.source), here=here, on_rows=on_rows)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What workers score: which rows, by which combinations, with which metrics. ``made``: names of combinations that
+    are made from the rows where they lie, and by what."""
+
+    rows: Any  # has ``memory``, and ``open()``: ``source`` and ``folder`` on a worker
+    combines: Combines
+    metrics: tuple[str, ...]
+    made: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+
+
+def score_on(
+    cluster: Cluster,
+    asked: Asked,
+    blocks: Sequence[Block],
+    *,
+    here: Callable[[Sequence[str | Metric]], ScoreTable],
+    on_rows: Callable[[int], Any],
+) -> ScoreTable:
+    """Scores block by block; metrics that compare rows of several blocks are computed here.
+
+    Parameters
+    ----------
+    cluster : where blocks are scored.
+    asked : what is scored.
+    blocks : in their order.
+    here : scores all of it by some metrics in this process.
+    on_rows : called with the number of rows done, for progress.
+    """
+    chosen = parse_metrics(asked.metrics)
     within = tuple(m.name for m in chosen if m.scope == "sample" or m.reference == PLATE)
     found: dict[Block, ScoreTable] = {}
-    blocks = ordered_blocks(rows.source)
-    for block, table in rows.cluster.each(score_piece, Asked(rows.shared(), combines, within), blocks):
+    for block, table in cluster.each(score_piece, replace(asked, metrics=within), blocks):
         found[block] = table
         on_rows(table.n)
     whole = ScoreTable.one_after_the_other([found[block] for block in blocks])
@@ -60,18 +92,10 @@ def score_out_of_fold(
     return whole.with_metrics_of(here(across), [m.name for m in chosen]) if across else whole
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a worker scores: which rows, by which combinations, with which metrics."""
-
-    rows: Shared
-    combines: Combines
-    metrics: tuple[str, ...]
-
-
 def score_piece(asked: Asked, block: Block) -> ScoreTable:
     """On a worker: the scores of one block."""
     rows = asked.rows.open()
     alone = SomeRows(rows.source, {block: np.arange(rows.folder.store.n_samples(block))})
+    combines = {**asked.combines, **{name: make(rows.source) for name, make in asked.made.items()}}
     memory = parse_bytes(asked.rows.memory)
-    return score(alone, asked.combines, rows.folder.references, metrics=asked.metrics, memory=memory)
+    return score(alone, combines, rows.folder.references, metrics=asked.metrics, memory=memory)

@@ -6,22 +6,28 @@ there already, without another look; a look that was interrupted is finished.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pertstack._base.digests import digest_json
 from pertstack._base.errors import InputError
 from pertstack._base.files import read_json, write_json
+from pertstack._base.machine.cluster import Cluster
 from pertstack._base.machine.memory import parse_bytes, tile_memory
 from pertstack._base.machine.progress import progress_bar, remark
+from pertstack.design.metric_names import Metric
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.store import PredictionStore
+from pertstack.reduce.read_tiles import ordered_blocks
 from pertstack.reduce.scoring.score import score
 from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.stacking.combiner import FittedCombiner
 from pertstack.study.audit.probes import TEST_PROBES, probe_test, write_probes
 from pertstack.study.check_facts import check_facts
 from pertstack.study.development.learned import Stored, development_rows, final_fits, fold_fits, stored_stack
+from pertstack.study.development.out_of_fold import Asked, score_on
 from pertstack.study.development.rows import panel_metrics
 from pertstack.study.estimate import of_stack
 from pertstack.study.folder import StudyFolder
@@ -37,7 +43,13 @@ from pertstack.verdict.replicates import ReplicatePredictor
 
 
 def judge_study(
-    folder: StudyFolder, *, exploratory: bool, workers: int, memory: str, key: Path | None = None
+    folder: StudyFolder,
+    *,
+    exploratory: bool,
+    workers: int,
+    memory: str,
+    key: Path | None = None,
+    cluster: Cluster | None = None,
 ) -> Leaderboard:
     """Open the held-out test, or give the board of the look already made with the same predictions and plan.
 
@@ -48,6 +60,7 @@ def judge_study(
     workers : processes that share the pass.
     memory : of a tile, in words.
     key : the file with the key, if the test is sealed.
+    cluster : where rows are scored; None for here.
 
     Raises
     ------
@@ -77,8 +90,13 @@ def judge_study(
     fits = final_fits(folder, stored, workers=workers, memory=memory)
     nested = fold_fits(folder, stored, workers=workers, memory=memory)
     look, truth = door.look(_intent(folder, stored), exploratory=exploratory)
-    source = _test_source(folder, stored, truth)
-    test = _score_test(folder, stored, fits, source, workers=workers, memory=memory)
+    source = _test_source(folder, truth, stored.models, accept_unverified=stored.accept_unverified)
+    elsewhere = None
+    if cluster is not None:
+        file = None if key is None else key.resolve()
+        shared = SharedTest(folder.root.resolve(), stored.models, stored.accept_unverified, memory, look.number, file)
+        elsewhere = cluster, shared
+    test = _score_test(folder, stored, fits, source, workers=workers, memory=memory, elsewhere=elsewhere)
     oof = ScoreTable.load(folder.results / "oof_scores.npz", folder.scratch)
     if plan.looks_rule == "plain":
         write_json(
@@ -126,38 +144,78 @@ def _score_test(
     *,
     workers: int,
     memory: str,
+    elsewhere: tuple[Cluster, SharedTest] | None,
 ) -> ScoreTable:
     plan = folder.analysis_plan
     combines: dict[str, Any] = {name: fit for name, fit in fits.items() if name != "no_change"}
-    replicates = ReplicatePredictor(source)
-    if replicates.exists:
-        combines["replicate"] = replicates
+    made = {"replicate": ReplicatePredictor} if ReplicatePredictor(source).exists else {}
     metrics = panel_metrics(plan, folder.references, full=True)
     n_rows = sum(folder.store.n_samples(b) for b in source.blocks())
     with progress_bar() as bar:
         task = bar.add_task("scoring the held-out test", total=n_rows)
-        table = score(
-            source,
-            combines,
-            folder.references,
-            metrics=metrics,
-            memory=parse_bytes(memory),
-            workers=workers,
-            on_rows=lambda n: bar.advance(task, n),
-            scratch=folder.scratch,
-        )
+
+        def done(n: int) -> None:
+            bar.advance(task, n)
+
+        def here(some: Sequence[str | Metric]) -> ScoreTable:
+            return score(
+                source,
+                {**combines, **{name: make(source) for name, make in made.items()}},
+                folder.references,
+                metrics=some,
+                memory=parse_bytes(memory),
+                workers=workers,
+                on_rows=done,
+                scratch=folder.scratch,
+            )
+
+        if elsewhere is None:
+            table = here(metrics)
+        else:
+            cluster, shared = elsewhere
+            asked = Asked(shared, combines, tuple(metrics), made)
+            table = score_on(cluster, asked, ordered_blocks(source), here=here, on_rows=done)
     return table.with_oracle(plan.choice_metric, stored.models, scratch=folder.scratch)
 
 
-def _test_source(folder: StudyFolder, stored: Stored, truth: PredictionStore) -> StoreSource:
+@dataclass(frozen=True)
+class SharedTest:
+    """Test rows of a look that is under way, as they are named to a worker: it opens them from the study's folder."""
+
+    root: Path
+    models: tuple[str, ...]
+    accept_unverified: bool
+    memory: str
+    look: int
+    key: Path | None
+
+    def open(self) -> TestRows:
+        folder = StudyFolder.open(self.root)
+        truth = HeldOutTruth(folder, self.key).again(self.look)
+        return TestRows(folder, _test_source(folder, truth, self.models, accept_unverified=self.accept_unverified))
+
+
+@dataclass(frozen=True)
+class TestRows:
+    """Test rows and the study they are of."""
+
+    __test__ = False  # no test of pytest's
+
+    folder: StudyFolder
+    source: StoreSource
+
+
+def _test_source(
+    folder: StudyFolder, truth: PredictionStore, models: Sequence[str], *, accept_unverified: bool
+) -> StoreSource:
     """Test rows with their truth: only this module makes one."""
     return StoreSource(
         folder.store,
         truth,
         "test",
-        stored.models,
+        models,
         groups=folder.plan.groups,
-        accept_unverified=stored.accept_unverified,
+        accept_unverified=accept_unverified,
         distance=folder.training_distance,
     )
 

@@ -96,6 +96,19 @@ class HeldOutTruth:
             )
         return Look(last), store
 
+    def again(self, number: int) -> PredictionStore:
+        """The values for a part of look ``number`` that is made in another process while the look is under way.
+
+        Raises
+        ------
+        InputError
+            No such look is under way; nothing was opened.
+        """
+        last = unfinished_look(self.folder)
+        if last is None or last.facts["number"] != number:
+            raise InputError(f"Look {number} of {self.folder.root} is not under way. Run `pertstack verdict` again.")
+        return self._unlocked()
+
     @property
     def is_locked(self) -> bool:
         """Whether the test is sealed and no key was given."""
