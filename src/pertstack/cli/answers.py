@@ -257,7 +257,7 @@ def verify(
         noted = (
             ""
             if expect_head
-            else " Whether the whole was written anew tells only a digest noted elsewhere: --expect-head."
+            else " Only a digest noted elsewhere can tell whether all of it was written anew: --expect-head DIGEST."
         )
         out(f"{'Nothing was changed.' if found.is_sound else 'CHANGED: do not rely on it.'}{noted}")
     if not found.is_sound:

@@ -78,8 +78,8 @@ def left_out_models(folder: StudyFolder, *, accept_unverified: bool) -> dict[str
             out[model] = "has no predictions on development rows, so no weight can be learned for it"
         elif model in unverified and not accept_unverified:
             out[model] = (
-                "its training rows are unknown; add it again with its folds or fit rows, or say "
-                "--accept-unverified and bear the caution"
+                "its training rows are unknown; add it again with its folds or fit rows, or use "
+                "--accept-unverified; every result then carries a caution"
             )
     return out
 

@@ -30,8 +30,8 @@ CHECKS: dict[str, str] = {
     "see what is left of the gain.",
 }
 PROBES: dict[str, str] = {
-    "too_good": "Is the error on single measurements smaller than the noise between replicates, which nobody can "
-    "predict?",
+    "too_good": "Is the error on single measurements smaller than the noise between replicates, which cannot be "
+    "predicted?",
     "replicate_noise": "Does the model know in which direction two replicates of one condition differ?",
     "noise_floor": "Is the error on means of replicates smaller than their noise?",
     "jump": "Does the model improve from out of fold to the test by far more than the others?",

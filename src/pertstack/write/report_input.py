@@ -88,8 +88,8 @@ class ReportInput:
     def why(self, part: str) -> str:
         """Why a part is not shown."""
         stock = {
-            "plan": "No analysis plan was handed to this report.",
-            "ledger": "No ledger was handed to this report, so looks at the test cannot be listed.",
+            "plan": "This report was given no analysis plan.",
+            "ledger": "This report was given no ledger, so looks at the test cannot be listed.",
             "weights": "No combiner with linear weights was fitted.",
             "diversity": "Correlations between models were not computed (fewer than two models, or not asked for).",
             "calibration": "Metrics were not calibrated. Run `pertstack stack` again.",

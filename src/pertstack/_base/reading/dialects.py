@@ -69,7 +69,7 @@ def encoding_of(path: Path) -> str:
                 if start.startswith(magic):
                     raise InputError(
                         f"{path} is {what}, not a table in text. Name it by its own suffix, or save it as .csv (or "
-                        f".parquet) and hand that in."
+                        f".parquet) and name that file."
                     )
             bom = next((encoding for mark, encoding in _BOMS if start.startswith(mark)), None)
             if bom is not None:

@@ -88,7 +88,7 @@ def _copied(address: str) -> Path:
             system.get(where.rstrip("/"), str(to), recursive=folder)
         if not to.exists():
             raise InputError(
-                f"{shown}: nothing came of it. A web server that does not list its folders cannot give a zarr folder: "
+                f"{shown}: no file came back. A web server that does not list its folders cannot give a zarr folder: "
                 f"copy it here by other means and name the copy."
             )
     except StackingError:

@@ -114,8 +114,8 @@ def _one_cut(
     both = sorted(name for name, found in roles.items() if len(found) > 1)
     if both:
         raise InputError(
-            f"{path}: {len(both):,} names are in training (or validation) and in the test: {first_few(both)}. A score "
-            f"on them would be that of memory. Keep each on one side."
+            f"{path}: {len(both):,} names are in training (or validation) and in the test: {first_few(both)}. Scores "
+            f"on them would be in-sample. Keep each on one side."
         )
     places, findings = place_names(
         path, {name: next(iter(found)) for name, found in roles.items()}, obs, cells=cells, kind=by

@@ -154,7 +154,7 @@ def _keep_anchors(
     if setting.commit_anchors is None or anchors is None:
         return
     if isinstance(anchors, FitRows):
-        raise LeakError(f"Job {job} was handed anchor rows with their treated values. Hand it PredictRows.")
+        raise LeakError(f"Job {job} was given anchor rows with their treated values. Give it PredictRows.")
     found = checked_embedding(model, anchors)
     if found is not None:
         setting.commit_anchors(job, anchors, found, record)
@@ -193,12 +193,12 @@ def _answers(model: BaseModel, blocks: Iterator[Answered]) -> Iterator[tuple[Blo
 def _refuse_leak(job: Job, fit_ids: frozenset[str], part: PredictRows) -> None:
     """What must never reach a model: a held-out treated value, and a predicted row among the fit rows."""
     if isinstance(part, FitRows):
-        raise LeakError(f"Job {job} was handed rows to predict with their treated values. Hand it PredictRows.")
+        raise LeakError(f"Job {job} was given rows to predict with their treated values. Give it PredictRows.")
     seen = sorted(fit_ids.intersection(part.obs.index))
     if seen:
         raise LeakError(
-            f"Job {job} would predict {len(seen):,} samples it was fitted on ({first_few(seen)}): the scores would be "
-            f"those of memory. Fit rows and predicted rows of a job must be disjoint."
+            f"Job {job} would predict {len(seen):,} samples it was fitted on ({first_few(seen)}): its scores would "
+            f"be in-sample. Fit rows and predicted rows of a job must be disjoint."
         )
 
 

@@ -77,7 +77,7 @@ def _refuse_known_samples(folder: StudyFolder, file: DataFile, new: Path) -> Non
     if len(fitted):
         raise InputError(
             f"{len(fitted):,} of {file.n_samples:,} samples of {new} are development samples of this study "
-            f"({first_few(fitted)}): the models were fitted on them, so their answers would be those of memory. Leave "
+            f"({first_few(fitted)}): the models were fitted on them, so predictions for them would be in-sample. Leave "
             f"them out; out-of-fold predictions of theirs are in `pertstack export`."
         )
 
