@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import shlex
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 
 from e2e.conftest import pertstack
+from pertstack.data.readers.open import open_data
 from references import cell_worlds as cells
 from references import prediction_files as files
 
@@ -131,3 +133,87 @@ def test_counts_of_the_challenge_of_2026_against_measured_counts(tmp_path):
     found = matched_values(tmp_path / "cells.h5ad", {"m": tmp_path / "entry.vcc"})
     theirs = cells.pseudobulk_of(y, entry, ["target_gene", "context"])
     np.testing.assert_allclose(found.values["m"], theirs.loc[found.samples.index], rtol=0, atol=1e-6)
+
+
+def mended(said, cwd):
+    """The file that the command of a message writes, run as printed."""
+    found = re.search(r'python -c "(.*?)", then --data (\S+)\.(\s|$)', said)
+    assert found, said
+    subprocess.run([sys.executable, "-c", found[1]], cwd=cwd, check=True, timeout=300)
+    return found[2]
+
+
+SCREEN = cells.design(cells.TARGETS)
+COUNTS = cells.counts_of(SCREEN, "target_gene", None)
+DEPTH = np.maximum(COUNTS.sum(axis=1, keepdims=True), 1)
+KEY = ["target_gene", "cell_line", "gem_group"]
+LOGS = cells.lognormal(COUNTS)
+AMBIENT = np.maximum(COUNTS - 0.13 * (COUNTS > 0), 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "words", "expected"),
+    [
+        (COUNTS / DEPTH * 1e4, "without a logarithm", cells.means_of(LOGS, SCREEN, KEY)),
+        (COUNTS / DEPTH * 1e6, "without a logarithm", cells.means_of(cells.lognormal(COUNTS, 1e6), SCREEN, KEY)),
+        (AMBIENT, "neither whole counts nor logarithms", cells.pseudobulk_of(np.rint(AMBIENT), SCREEN, KEY)),
+        (np.log2(1 + COUNTS), "base of two", cells.pseudobulk_of(COUNTS, SCREEN, KEY)),
+    ],
+    ids=["CP10k", "CPM", "ambient RNA removed", "log2 of counts"],
+)
+@pytest.mark.parametrize("form", ["csr", "dense"])
+def test_values_that_cannot_be_summed_are_named_with_the_command_that_mends_them(
+    tmp_path, values, words, expected, form
+):
+    """Counts that are not whole were once logarithms, and counts per million 'counts and logarithms mixed'."""
+    cells.write(tmp_path / "cells.h5ad", SCREEN, values.astype(np.float32), form=form)
+    said = refused("init", "study", "--data", "cells.h5ad", cwd=tmp_path)
+    assert words in said
+    file = open_data(tmp_path / mended(said, tmp_path))
+    np.testing.assert_allclose(file.read(slice(None))[1], expected.loc[file.sample_ids], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("empty", [np.nan, ""])
+@pytest.mark.parametrize("who", ["some cells", "controls"])
+def test_cells_without_a_name_are_refused_with_the_command_that_mends_them(tmp_path, empty, who):
+    """No guide was seen in them; or they are the controls."""
+    obs, control = SCREEN.copy(), (SCREEN["target_gene"] == "non-targeting").to_numpy()
+    lacking = control if who == "controls" else ~control & (np.arange(len(obs)) % 9 == 0)
+    obs.loc[lacking, "target_gene"] = empty
+    cells.write(tmp_path / "cells.h5ad", obs, COUNTS)
+    file = open_data(tmp_path / mended(refused("init", "study", "--data", "cells.h5ad", cwd=tmp_path), tmp_path))
+    kept = np.ones(len(obs), dtype=bool) if who == "controls" else ~lacking
+    expected = cells.pseudobulk_of(COUNTS[kept], SCREEN[kept], KEY)
+    np.testing.assert_allclose(file.read(slice(None))[1], expected.loc[file.sample_ids], rtol=0, atol=1e-6)
+
+
+def test_genes_as_rows_of_anndata_are_refused_with_the_command_that_turns_them(tmp_path):
+    data = anndata.AnnData(COUNTS.T.copy(), pd.DataFrame(index=cells.GENES), SCREEN)
+    data.write_h5ad(tmp_path / "cells.h5ad")
+    file = open_data(tmp_path / mended(refused("init", "study", "--data", "cells.h5ad", cwd=tmp_path), tmp_path))
+    expected = cells.pseudobulk_of(COUNTS, SCREEN, KEY)
+    np.testing.assert_allclose(file.read(slice(None))[1], expected.loc[file.sample_ids], rtol=0, atol=1e-6)
+
+
+def test_cells_in_hundreds_of_batches_are_cells(tmp_path):
+    """One of each perturbation a batch: they were refused as counts of samples."""
+    obs = cells.design(cells.TARGETS, batches=tuple(map(str, range(60))), n=1)
+    x = cells.counts_of(obs, "target_gene", None)
+    cells.write(tmp_path / "cells.h5ad", obs, x)
+    said = refused("init", "study", "--data", "cells.h5ad", cwd=tmp_path)
+    assert "no sample has 10 cells" in said and "--map plate=none" in said
+    file = open_data(tmp_path / "cells.h5ad", mapping={"plate": "none"})
+    expected = cells.pseudobulk_of(x, obs, KEY[:2])
+    np.testing.assert_allclose(file.read(slice(None))[1], expected.loc[file.sample_ids], rtol=0, atol=1e-6)
+
+
+def test_a_file_without_rows_is_said_to_be_empty(tmp_path):
+    cells.write(tmp_path / "cells.h5ad", SCREEN[:0], COUNTS[:0])
+    assert "has no rows" in refused("init", "study", "--data", "cells.h5ad", cwd=tmp_path)
+
+
+def test_a_perturbation_that_is_the_index(tmp_path):
+    cells.write(tmp_path / "cells.h5ad", SCREEN.set_index("target_gene"), COUNTS)
+    file = open_data(tmp_path / "cells.h5ad")
+    expected = cells.pseudobulk_of(COUNTS, SCREEN, KEY)
+    np.testing.assert_allclose(file.read(slice(None))[1], expected.loc[file.sample_ids], rtol=0, atol=1e-6)

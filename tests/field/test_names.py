@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from e2e.conftest import ok, pertstack
 from pertstack._base.errors import InputError
 from pertstack.cli.entry import app
 from pertstack.data import build_side
+from pertstack.data.labels import is_control_name
 from pertstack.data.readers.columns.genes import other_names
 from pertstack.data.readers.columns.tuple_labels import part_label
 from pertstack.data.readers.open import open_data
@@ -146,3 +150,140 @@ def test_a_dry_run_shows_what_was_taken_with_its_mend_and_writes_nothing(tmp_pat
     study = Study.open(tmp_path / "study")
     assert {t.what for t in study.taken()} >= {"perturbation", "cell line", "batch or plate", "control", "genes"}
     assert study.folder.other_gene_names["ENSG00000000003"] == "GENE03"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Target_Gene", "CellLine", "Batch"),
+        ("perturbation", "Cell Type", "GEM.group"),
+        ("Gene", "cell line", "Plate ID"),
+        ("Guide_Identity", "Cell_Line", "libraryID"),
+    ],
+)
+def test_capitals_blanks_and_points_make_no_other_column(tmp_path, names):
+    """Two lines under ``CellLine`` were summed into one sample once, without a word."""
+    obs = worlds.design(worlds.TARGETS, lines=("K562", "RPE1"), names=names)
+    x = worlds.counts_of(obs, names[0], names[1])
+    file = open_data(worlds.write(tmp_path / "cells.h5ad", obs, x))
+    theirs = worlds.pseudobulk_of(x, obs, list(names))
+    np.testing.assert_allclose(file.read(slice(None))[1], theirs.loc[file.sample_ids], rtol=0, atol=1e-6)
+    assert file.n_samples == 36 and set(file.obs["cell_line"]) == {"K562", "RPE1"}
+
+
+@pytest.mark.parametrize(("column", "name"), [("tissue", "cell_line"), ("lane", "plate")])
+def test_a_column_that_may_be_the_line_or_the_batch_is_named_with_its_mend(tmp_path, column, name):
+    names = ("target_gene", column, "batch") if name == "cell_line" else ("target_gene", "cell_line", column)
+    obs = worlds.design(worlds.TARGETS, lines=("K562", "RPE1"), names=names)
+    x = worlds.counts_of(obs, "target_gene", names[1])
+    path = worlds.write(tmp_path / "cells.h5ad", obs.assign(pct_mito=0.5, n_umi=x.sum(axis=1)), x)
+    said = [n.message for n in open_data(path).notes if n.code == f"{name}_not_named"]
+    assert len(said) == 1 and f"--map {name}={column}" in said[0] and "n_umi" not in said[0]
+    file = open_data(path, mapping={name: column})
+    theirs = worlds.pseudobulk_of(x, obs, list(names))
+    np.testing.assert_allclose(file.read(slice(None))[1], theirs.loc[file.sample_ids], rtol=0, atol=1e-6)
+    assert not [n for n in file.notes if n.code.endswith("_not_named")]
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        "safe-targeting",
+        "Safe Targeting_7",
+        "NO-TARGET",
+        "sgNT",
+        "negative-control",
+        "DMSO 0.1%",
+        "Vehicle control",
+        "PBS",
+    ],
+)
+def test_spellings_of_controls(tmp_path, control):
+    obs = worlds.design(worlds.TARGETS, control=control)
+    x = worlds.counts_of(obs, "target_gene", None)
+    file = open_data(worlds.write(tmp_path / "cells.h5ad", obs, x))
+    assert file.n_samples == 18 and set(file.obs["perturbation"]) == set(worlds.TARGETS)
+    theirs = worlds.pseudobulk_of(x, obs, ["target_gene", "gem_group"]).loc[
+        [f"{control}|{b}" for b in file.obs["plate"]]
+    ]
+    np.testing.assert_allclose(file.read(slice(None))[0], theirs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["NT3", "NT-3", "NT5E", "PBS1", "CTRL2B", "NTC4A", "GUIDE1"])
+def test_genes_whose_names_are_like_those_of_controls_are_no_controls(name):
+    assert not is_control_name(name)
+
+
+@pytest.mark.parametrize(
+    ("column", "control", "mend"),
+    [
+        ("sgRNA", "non-targeting", ("--map", "perturbation=sgRNA")),
+        ("target_gene", "AAVS1", ("--control-label", "AAVS1")),
+        ("target_gene", "no guide", ("--control-label", "no guide")),
+    ],
+)
+def test_what_is_not_known_is_refused_with_the_words_that_name_it(tmp_path, column, control, mend):
+    """The first word was once that there is no layer 'control'."""
+    obs = worlds.design(worlds.TARGETS, control=control, names=(column, "cell_line", "gem_group"))
+    path = worlds.write(tmp_path / "cells.h5ad", obs, worlds.counts_of(obs, column, None))
+    done = pertstack("init", "study", "--data", path, cwd=tmp_path)
+    assert done.returncode == 2 and " ".join(map(quote, mend)) in " ".join(done.stderr.split())
+    ok("init", "study", "--data", path, *mend, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        lambda target: {"condition": np.where(target == "non-targeting", "ctrl", "perturbed")},
+        lambda target: {"treatment": "none"},
+        lambda target: {"perturbation": "CRISPRi"},
+    ],
+)
+def test_a_column_that_says_only_whether_something_was_done_is_not_the_perturbation(tmp_path, beside):
+    """``condition`` = ctrl / perturbed was taken before ``target_gene``."""
+    obs = worlds.design(worlds.TARGETS)
+    x = worlds.counts_of(obs, "target_gene", None)
+    path = worlds.write(tmp_path / "cells.h5ad", obs.assign(**beside(obs["target_gene"])), x)
+    file = open_data(path)
+    theirs = worlds.pseudobulk_of(x, obs, ["target_gene", "cell_line", "gem_group"])
+    np.testing.assert_allclose(file.read(slice(None))[1], theirs.loc[file.sample_ids], rtol=0, atol=1e-6)
+
+
+def test_a_second_column_of_perturbations_is_named_with_its_mend(tmp_path):
+    """A stimulus for each of the targets: the stimulus is taken, and targets are summed over."""
+    obs = worlds.design(worlds.TARGETS, n=24)
+    x = worlds.counts_of(obs, "target_gene", None)
+    stimulus = np.random.default_rng(0).choice(["control", "IFNG", "TNF", "IL6"], len(obs))
+    path = worlds.write(tmp_path / "cells.h5ad", obs.assign(condition=stimulus), x)
+    said = [n.message for n in open_data(path).notes if n.code == "perturbation_elsewhere"]
+    assert len(said) == 1 and "--map perturbation=target_gene" in said[0]
+    file = open_data(path, mapping={"perturbation": "target_gene"})
+    theirs = worlds.pseudobulk_of(x, obs, ["target_gene", "cell_line", "gem_group"])
+    np.testing.assert_allclose(file.read(slice(None))[1], theirs.loc[file.sample_ids], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("written", "names"),
+    [
+        (lambda t: f"['{t}']", lambda t: t),
+        (
+            lambda t: f"{t}_NegCtrl0__{t}_NegCtrl0" if t != "non-targeting" else "NegCtrl1_NegCtrl0__NegCtrl1_NegCtrl0",
+            str,
+        ),
+        (lambda t: f"('{t}', '{t}b')" if t != "non-targeting" else "['non-targeting']", lambda t: f"{t}+{t}b"),
+    ],
+)
+def test_labels_that_are_lists_of_names_or_name_two_guides_twice(tmp_path, written, names):
+    obs = worlds.design(worlds.TARGETS, names=("guide_identity", None, "gem_group"))
+    x = worlds.counts_of(obs, "guide_identity", None)
+    labels = [written(t) for t in obs["guide_identity"]]
+    file = open_data(worlds.write(tmp_path / "cells.h5ad", obs.assign(guide_identity=labels), x))
+    assert set(file.obs["perturbation"]) == {names(t) for t in worlds.TARGETS}
+    theirs = worlds.pseudobulk_of(x, obs, ["guide_identity", "gem_group"])
+    theirs.index = [f"{names(i.split('|')[0])}|{i.split('|')[1]}" for i in theirs.index]
+    np.testing.assert_allclose(file.read(slice(None))[1], theirs.loc[file.sample_ids], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("column", ["Gene Symbol", "SYMBOL", "gene_short_name", "name"])
+def test_symbols_are_found_under_any_spelling_and_by_what_they_are(tmp_path, column):
+    assert list(open_data(ensembl_file(tmp_path, column=column)).gene_names) == worlds.GENES

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
+import re
+import subprocess
+import sys
 
 import anndata
 import numpy as np
@@ -350,3 +354,96 @@ def test_predictions_of_several_doses_for_a_truth_without_doses_are_averaged_wit
     found = assert_right(world, path, world[2])
     warned = next(f for f in found.findings if f.code == "averaged_over_doses")
     assert warned.severity == "warning" and warned.count == 18
+
+
+def keys_behind_the_genes(folder, frame):
+    frame.reset_index(names="perturbation")[[*files.GENES, "perturbation"]].to_csv(folder / "p.csv", index=False)
+    return "p.csv"
+
+
+def keys_behind_row_numbers(folder, frame):
+    frame.reset_index(names="Perturbation").to_csv(folder / "p.csv")
+    return "p.csv"
+
+
+def text_beside_the_keys(suffix):
+    def made(folder, frame):
+        table = frame.reset_index(names="perturbation").assign(model="gears", n_cells=50)
+        table = table[["perturbation", "model", "n_cells", *files.GENES]]
+        table.to_parquet(folder / "p.parquet") if suffix == "parquet" else table.to_csv(folder / "p.csv", index=False)
+        return f"p.{suffix}"
+
+    return made
+
+
+def two_indices(folder, frame):
+    index = pd.MultiIndex.from_tuples([(p, files.LINE) for p in frame.index], names=["perturbation", "cell_line"])
+    frame.set_axis(index).to_parquet(folder / "p.parquet")
+    return "p.parquet"
+
+
+def pairs_for_names(folder, frame):
+    obs = pd.DataFrame(index=[f"{p}|{files.LINE}" for p in frame.index])
+    return files.h5ad(folder / "p.h5ad", frame, obs, files.GENES).name
+
+
+def dict_of_series(folder, frame):
+    (folder / "p.pkl").write_bytes(pickle.dumps({k: v.sample(frac=1, random_state=1) for k, v in frame.iterrows()}))
+    return "p.pkl"
+
+
+def dict_of_dicts(folder, frame):
+    (folder / "p.json").write_text(json.dumps({k: v.astype(float).to_dict() for k, v in frame.iterrows()}))
+    return "p.json"
+
+
+def packed_json(folder, frame):
+    content = {"gene_names": files.GENES, "predictions": {k: v.astype(float).tolist() for k, v in frame.iterrows()}}
+    (folder / "p.json.gz").write_bytes(gzip.compress(json.dumps(content).encode()))
+    return "p.json.gz"
+
+
+def controls_joined_by_a_dash(folder, frame):
+    obs = pd.DataFrame({"condition": [p.replace("+", "_") if "+" in p else f"{p}_ctrl" for p in frame.index]})
+    return files.h5ad(folder / "p.h5ad", frame, obs.set_axis(map(str, obs.index)), files.GENES).name
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        keys_behind_the_genes,
+        keys_behind_row_numbers,
+        text_beside_the_keys("csv"),
+        text_beside_the_keys("parquet"),
+        two_indices,
+        pairs_for_names,
+        dict_of_series,
+        dict_of_dicts,
+        packed_json,
+        controls_joined_by_a_dash,
+    ],
+)
+def test_neighbours_of_the_forms_that_are_read(world, tmp_path, make):
+    assert_right(world, tmp_path / make(tmp_path, world[2]), world[2])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_genes_as_rows_are_refused_with_the_command_that_turns_them(world, tmp_path, suffix):
+    """Perturbations of a screen are genes too: such a table was read the other way round once."""
+    path, turned = tmp_path / f"p.{suffix}", tmp_path / f"turned.{suffix}"
+    world[2].T.to_parquet(path) if suffix == "parquet" else world[2].T.to_csv(path)
+    with pytest.raises(MisalignedError, match="genes as rows and perturbations as columns") as refused:
+        values_of(world, path)
+    command = re.search(r'python -c "(.*)", then name', str(refused.value))[1]
+    subprocess.run([sys.executable, "-c", command], cwd=tmp_path, check=True, timeout=300)
+    assert_right(world, turned, world[2])
+
+
+def test_a_file_for_each_perturbation_lacks_nothing(world, tmp_path):
+    """Each was once said to lack what the others hold."""
+    (tmp_path / "run").mkdir()
+    for name in world[2].index[:-1]:
+        world[2].loc[[name]].to_csv(tmp_path / "run" / f"{name}.csv")
+    _, found = values_of(world, tmp_path / "run")
+    said = [f for f in found.findings if f.code == "keys_missing"]
+    assert len(said) == 1 and said[0].count == 1 and world[2].index[-1] in said[0].message

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import os
+import subprocess
 import threading
 import time
 
@@ -13,12 +15,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from e2e.conftest import pertstack
+from e2e.conftest import PERTSTACK, pertstack
 from pertstack._base.errors import InputError, MissingFileError
 from pertstack._base.reading import remote
 from pertstack.data.readers.open import open_data
+from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.study.new_rows.evaluation_rows import matched_values
 from pertstack.study.study import Study
+from references import object_stores
 from references import prediction_files as files
 
 fsspec = pytest.importorskip("fsspec")
@@ -136,6 +140,32 @@ def test_s3(world, monkeypatch):
         server.stop()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "package"), [("gs://bucket", "gcsfs"), ("hf://datasets/me/screen", "huggingface_hub")]
+)
+def test_google_and_hugging_face(world, tmp_path, kind, package):
+    """Their own clients, in a process of its own (one reads the address when imported), against a local server."""
+    pytest.importorskip(package)
+    server, address = object_stores.serve(world[0])
+    told = {"STORAGE_EMULATOR_HOST": address, "HF_ENDPOINT": address, "HF_HUB_DISABLE_TELEMETRY": "1"}
+    command = [str(PERTSTACK), "evaluate", f"{kind}/truth.zarr", f"m={kind}/m.h5ad"]
+    try:
+        done = subprocess.run(command, cwd=tmp_path, env=os.environ | told, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        table = ScoreTable.load(tmp_path / "evaluation" / "scores.npz")
+        here = matched_values(world[0] / "truth.h5ad", {"m": world[0] / "m.h5ad"})
+        theirs = np.sqrt(((here.treated - here.values["m"]) ** 2).mean(axis=1))
+        at = {s: i for i, s in enumerate(here.samples.index)}
+        order = [at[s] for s in table.samples["sample_id"]]
+        np.testing.assert_allclose(table.values("m", "rmse_all"), theirs[order], rtol=1e-5)
+        command[2] = f"{kind}/absent.h5ad"
+        done = subprocess.run(command, cwd=tmp_path, env=os.environ | told, capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and f"Nothing lies at {kind}/absent.h5ad" in " ".join(done.stderr.split())
+    finally:
+        server.shutdown()
+
+
 def test_a_bucket_that_cannot_be_reached_is_refused_within_seconds(monkeypatch, tmp_path):
     """Nothing listens on the port; the store's own patience is minutes."""
     pytest.importorskip("s3fs")
@@ -170,6 +200,20 @@ def test_a_copy_that_the_disk_cannot_hold_is_refused(world, memory, monkeypatch)
     monkeypatch.setattr(remote.shutil, "disk_usage", lambda path: type("U", (), {"free": 10})())
     with pytest.raises(InputError, match="point TMPDIR to a larger disk"):
         open_data(memory("truth.h5ad"))
+
+
+@pytest.mark.parametrize("address", [f"sftp://me:{SECRET}@host/x.h5ad", f"oss://bucket/x.h5ad?token={SECRET}"])
+def test_other_kinds_of_addresses_are_refused_in_words(address, tmp_path):
+    """They were once files that do not exist."""
+    done = pertstack("init", "study", "--data", address, cwd=tmp_path)
+    assert done.returncode == 2 and "are not read. Known are s3, s3a, gs" in " ".join(done.stderr.split())
+    assert "x.h5ad" in done.stderr and SECRET not in done.stderr
+    done = pertstack("evaluate", "truth.h5ad", f"m={address}", cwd=tmp_path)
+    assert done.returncode == 2 and "are not read. Known are" in " ".join(done.stderr.split())
+
+
+def test_the_address_of_a_file_is_the_file(world):
+    assert open_data(f"file://{world[0] / 'truth.h5ad'}").n_samples == 36
 
 
 @pytest.mark.parametrize(

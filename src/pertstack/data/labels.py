@@ -19,53 +19,62 @@ CONTROL_KINDS = {
     "vehicle": frozenset(
         (
             "dmso",
-            "dmso_tf",
-            "dimethyl sulfoxide",
+            "dmso-tf",
+            "dimethyl-sulfoxide",
             "dimethylsulfoxide",
             "vehicle",
-            "ctl_vehicle",
-            "ctl_vehicle.cns",
+            "ctl-vehicle",
+            "ctl-vehicle-cns",
+            "pbs",
         )
     ),
     "non-targeting": frozenset(
         (
             "non-targeting",
-            "non_targeting",
             "nontargeting",
-            "non targeting",
+            "non-target",
+            "nontarget",
+            "no-target",
+            "safe-targeting",
+            "safe-target",
             "nt",
             "ntc",
+            "sgnt",
+            "sgntc",
+            "sgctrl",
+            "sgcontrol",
+            "sint",
             "negctrl",
-            "neg_ctrl",
-            "neg_control",
-            "safe-targeting",
-            "safe_targeting",
+            "neg-ctrl",
+            "neg-control",
             "scramble",
             "scrambled",
         )
     ),
-    "control": frozenset(("control", "ctrl", "ctl", "mock", "negative_control", "negative control")),
+    "control": frozenset(("control", "ctrl", "ctl", "mock", "negative-control")),
     "untreated": frozenset(
         (
             "untreated",
             "unperturbed",
-            "no treatment",
-            "no_treatment",
-            "not treated",
-            "no drug",
-            "ctl_untrt",
-            "ctl_untrt.cns",
+            "unstimulated",
+            "no-treatment",
+            "not-treated",
+            "no-drug",
+            "ctl-untrt",
+            "ctl-untrt-cns",
         )
     ),
 }
-"""Names of the control that are known without being told (upper or lower case), by what was done to them."""
+"""Names of the control that are known without being told, by what was done to them: in lower case, with ``-`` for what
+stands between words, without the words ``control`` and ``guide`` behind them."""
 CONTROL_NAMES = frozenset().union(*CONTROL_KINDS.values())
 _NUMBERED = re.compile(
-    r"(neg_?ctrl|ntc|non[-_ ]?targeting|safe[-_ ]?targeting|ctrl|control|dmso|vehicle|untreated|mock)[-_ ]?\d+"
+    r"(neg-?ctrl|ntc|sgnt|non-?targeting|safe-?targeting|negative-control|ctrl|control|dmso|vehicle|untreated|mock)-?\d+"
 )
 """NegCtrl0, non-targeting_12, control_1, DMSO_1."""
-_CALLED_CONTROL = re.compile(r"[-_ ]+(?:control|ctrl)s?$|[-_ ]*[(\[](?:control|ctrl|vehicle)[)\]]$")
+_CALLED_CONTROL = re.compile(r"-(?:control|ctrl|guide|sgrna|grna)s?$|-?[(\[](?:control|ctrl|vehicle)[)\]]$")
 """What may stand behind the name of a control: vehicle control, DMSO (vehicle)."""
+_STRENGTH = re.compile(r"(?<=^dmso)-?\(?\d+(\.\d+)?-?%\)?$")
 _DASHES = re.compile("[\u2010-\u2015\u2212]")
 _UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 """Characters without a shape: soft hyphen, blanks of no width, marks of direction and of byte order."""
@@ -96,16 +105,21 @@ def visible(text: object) -> str:
 def control_kind(name: object) -> str | None:
     """The key of ``CONTROL_KINDS`` that a name of a control belongs to; None for other names.
 
-    >>> control_kind("DMSO"), control_kind("NegCtrl3"), control_kind("vehicle control"), control_kind("KLF1")
+    >>> control_kind("DMSO 0.1%"), control_kind("Safe Targeting"), control_kind("vehicle control"), control_kind("KLF1")
     ('vehicle', 'non-targeting', 'vehicle', None)
     """
     text = _DASHES.sub("-", visible(unicodedata.normalize("NFKC", str(name)))).casefold()
-    pieces = [p.strip() for p in re.split(r"[+|;]|_(?=_?neg_?ctrl\d)", text)]
-    pieces = [p if p in CONTROL_NAMES else _CALLED_CONTROL.sub("", p) for p in pieces]
+    pieces = [_control_word(p) for p in re.split(r"[+|;,]|_(?=_?neg_?ctrl\d)", text)]
     if not all(p in CONTROL_NAMES or _NUMBERED.fullmatch(p) for p in pieces):
         return None
     first = _NUMBERED.sub(r"\1", pieces[0])
     return next((kind for kind, names in CONTROL_KINDS.items() if first in names), "non-targeting")
+
+
+def _control_word(name: str) -> str:
+    """One name as ``CONTROL_KINDS`` has it."""
+    word = _STRENGTH.sub("", "-".join(p for p in re.split(r"[-_ ]+", name) if p)).replace(".", "-")
+    return word if word in CONTROL_NAMES else _CALLED_CONTROL.sub("", word)
 
 
 def is_control_name(name: object) -> bool:
@@ -162,10 +176,11 @@ def perturbation_keys(names: Iterable[object]) -> dict[str, tuple[str, ...]]:
             apart = [p.strip("'\"") for p in parts_of(wrapped[1])]
         least = 2 if {"-", "."} & set(key[0]) else 1  # T-DM1 is one name beside T and DM1
         words = all(len(p) >= least and any(c.isalpha() for c in p) for p in apart)
-        if len(apart) > 1 and known.issuperset(apart) and words:
-            keys[name] = tuple(sorted(apart))
+        acting = [p for p in apart if not is_control_name(p)]
+        if len(apart) > 1 and acting and known.issuperset(acting) and words:
+            keys[name] = tuple(sorted(acting))
             continue
-        pieces = [p for p in key[0].split("_") if not _NUMBERED.fullmatch(p.casefold())] if len(key) == 1 else []
+        pieces = [p for p in key[0].split("_") if not is_control_name(p)] if len(key) == 1 else []
         if "_" not in key[0] or not pieces or not all(any(c.isalpha() for c in p) for p in pieces):
             continue
         if known.issuperset(pieces):

@@ -11,7 +11,7 @@ import pandas as pd
 from pertstack._base.errors import first_few
 from pertstack._base.findings import Finding
 from pertstack.data.file import DataFile
-from pertstack.data.readers.columns.columns import ALIASES
+from pertstack.data.readers.columns.aliases import ALIASES
 
 WORDS = {"cell_line": "cell line", "plate": "batch or plate", "log10_dose": "dose", "time_h": "time"}
 """Canonical columns in the words of people."""

@@ -163,6 +163,10 @@ def test_kinds_of_values():
     assert kind_of(np.expm1(logs)) == "linear"
     assert kind_of(np.concatenate([x, logs])) == "mixed"
     assert kind_of(logs - logs.mean(axis=0)) == "other"
+    assert kind_of(np.maximum(x - 0.13, 0)) == "fractions"
+    assert kind_of(np.log2(1 + x)) == "log2_counts"
+    ranks = np.argsort(np.argsort(logs + np.random.default_rng(0).random(logs.shape), axis=1), axis=1)
+    assert kind_of(4 + 10 * ranks / ranks.max()) == "log"  # quantiles made alike: all totals are the same
 
 
 @pytest.mark.parametrize(

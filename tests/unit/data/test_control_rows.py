@@ -61,7 +61,7 @@ def test_a_flag_column_marks_controls_even_where_their_perturbation_is_empty(tmp
 
 def test_a_label_names_an_unusual_control_and_an_unknown_one_is_refused_with_near_names(tmp_path):
     path, _ = cells(tmp_path, name="AAVS1_safe")
-    with pytest.raises(InputError, match="--control-label NAME"):
+    with pytest.raises(InputError, match="--control-label AAVS1_safe, if that is one"):
         open_data(path)
     assert open_data(path, control_label="AAVS1_safe").n_samples == 8
     with pytest.raises(UnknownNameError, match="Did you mean 'AAVS1_safe'"):

@@ -57,6 +57,9 @@ def test_held_cells_have_the_sums_of_plain_loops(kind, data):
     how = {"space": "counts" if kind == "counts" else "log1p", "log": kind == "logs of counts"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(held, "HELD", data.draw(st.sampled_from([6, 300, 10**5])))
+        patch.setattr(held, "APART", 0)
+        n_threads = data.draw(st.integers(1, 5))
+        patch.setattr(held, "processors", lambda: n_threads)
         shuffled = rng if data.draw(st.booleans()) else None
         ours = poured(x, group, half, **how, cuts=cuts, order=shuffled)
     plain = GroupSums.empty(4, n_genes, how["space"])

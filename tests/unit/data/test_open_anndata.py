@@ -95,7 +95,7 @@ def test_a_missing_control_layer_names_the_layers_and_both_mends(tmp_path) -> No
     data = small()
     data.layers["ctrl"] = data.layers.pop("control")
     path = write(tmp_path, data)
-    with pytest.raises(InputError, match=r"(?s)'control'.*effect.*--control-layer.*--delta"):
+    with pytest.raises(InputError, match=r"(?s)--control-label NAME.*--control-layer.*'ctrl', 'effect'.*--delta"):
         open_data(path)
     assert open_data(path, control_layer="ctrl").control_reference == "layer 'ctrl'"
     with pytest.raises(InputError, match="Did you mean 'ctrl'"):
@@ -149,7 +149,7 @@ def test_wrong_paths_and_broken_files(tmp_path) -> None:
     with pytest.raises(InputError, match="zarr"):
         open_data(tmp_path / "empty.zarr")
     (tmp_path / "data.xlsx").write_text("")
-    with pytest.raises(InputError, match=r"\.xlsx.*Known"):
+    with pytest.raises(InputError, match=r"\.xlsx.*Save the sheet as CSV"):
         open_data(tmp_path / "data.xlsx")
 
 

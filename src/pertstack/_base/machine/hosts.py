@@ -1,4 +1,5 @@
-"""Which machine this is, and whether a process of it still runs: how files left by killed processes are recognised."""
+"""Which machine this is, how many processors it lends, and whether a process of it still runs: how files left by
+killed processes are recognised."""
 
 from __future__ import annotations
 
@@ -19,6 +20,12 @@ def host_name() -> str:
         facts.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115
     short = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:8]
     return f"{socket.gethostname().split('.')[0][:40].replace('-', '_') or 'host'}_{short}"
+
+
+def processors(most: int = 4) -> int:
+    """Processors that this process may use, at most so many."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(most, there)
 
 
 def alive(pid: int) -> bool:

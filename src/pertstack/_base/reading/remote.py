@@ -22,6 +22,7 @@ from pertstack._base.machine.scratch import scratch_path
 
 SCHEMES = ("s3", "s3a", "gs", "gcs", "hf", "http", "https", "az", "abfs", "abfss", "memory")
 _ADDRESS = re.compile(rf"^({'|'.join(SCHEMES)}):/+(?=[^/])")
+_OTHER = re.compile(r"^([a-z][a-z0-9+.\-]+):/+(?=[^/])", re.IGNORECASE)  # two letters or more: C:/ is a disk
 ANSWER_SECONDS = 20.0
 """How long a store may take to say what lies at an address."""
 T = TypeVar("T")
@@ -61,9 +62,21 @@ def local(path: str | Path) -> Path:
     MissingFileError
         Nothing lies there.
     InputError
-        A package is missing, the store does not answer or refuses, or the disk has no room.
+        The kind of address is not known, a package is missing, the store does not answer or refuses, or the disk has
+        no room.
     """
-    return _copied(_ADDRESS.sub(r"\1://", str(path))) if is_remote(path) else Path(path)
+    if is_remote(path):
+        return _copied(_ADDRESS.sub(r"\1://", str(path)))
+    other = _OTHER.match(str(path))
+    if other is None or Path(path).exists():
+        return Path(path)
+    if other[1].casefold() == "file":
+        return Path("/" + str(path)[other.end() :])
+    shown = re.sub(r"//[^/@]*@", "//***@", _OTHER.sub(r"\1://", str(path)).partition("?")[0])
+    raise InputError(
+        f"{shown}: addresses of {other[1]!r} are not read. Known are "
+        f"{', '.join(SCHEMES[:-1])}. Copy the file here with a program that knows it, and name the copy."
+    )
 
 
 @cache

@@ -8,8 +8,9 @@ from typing import Any, Literal, get_args
 from pertstack._base.errors import InputError, unknown_name
 from pertstack.data.choices import Normalise
 
-Kind = Literal["counts", "log1p_counts", "log", "linear", "mixed", "other"]
-"""What the values of cells are: whole numbers, log1p of whole numbers, other logarithms, none of these, or several."""
+Kind = Literal["counts", "log1p_counts", "log2_counts", "log", "linear", "fractions", "mixed", "other"]
+"""What the values of cells are: whole numbers, log1p or log2 of whole numbers, other logarithms, expression on a linear
+scale, counts that are not whole, some of one and some of another, or none of these."""
 IN_WORDS: dict[str, str] = {
     "cp10k": "log1p of summed counts per 10,000",
     "5e4": "log1p of summed counts per 50,000",

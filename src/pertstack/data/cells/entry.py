@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from shlex import quote
 
 import numpy as np
 import pandas as pd
 
-from pertstack._base.errors import InputError
+from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack.data.cells.choice import CellChoice
-from pertstack.data.cells.groups import Mask, Sources, rows_per_condition
-from pertstack.data.cells.pseudobulk import Pseudobulk, pseudobulk
+from pertstack.data.cells.groups import Groups, Mask, Sources, rows_per_condition
+from pertstack.data.cells.pseudobulk import CellSums, Pseudobulk, pseudobulk
 from pertstack.data.cells.recognise import ALREADY, MANY, Look, look_at
 from pertstack.data.choices import ControlChoice
-from pertstack.data.readers.columns.columns import alias_of
-from pertstack.data.readers.control_rows import no_control_rows
+from pertstack.data.readers.columns.aliases import CELL_EXTRAS, alias_names, alias_of, plain_name
 from pertstack.data.readers.matrices import RowSource
+from pertstack.data.readers.refused import no_control_rows
+
+_LINES = re.compile(r"(?i)cell|line$|context|tissue|model|cvcl|depmap|strain|species|organism")
+_BATCHES = re.compile(r"(?i)batch|lane|librar|run$|channel|replicate|rep$|well|experiment|pool|sample|orig.?ident|chip")
+"""What names of such columns contain."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +85,16 @@ def look_at_cells(
     if sources is None or not len(obs):
         return None
     controls = np.zeros(len(obs), dtype=bool) if is_control is None else is_control
-    finer = [alias_of(map(str, obs.columns), name) for name in ("dose", "time")]
+    finer = [alias_of(obs.columns, name) for name in ("dose", "time")]
     columns = dict.fromkeys([*sources.key, *(c for c in finer if c is not None)])
     rows = rows_per_condition(obs, controls, list(columns))
     look = look_at(matrix)
     if already is not None:  # sums of counts still have to be made profiles; anything else is a profile
         summed = choice.asked or (look.kind == "counts" and not choice.as_samples)
         return CellLook(sources, look, rows, summed=True, already=already) if summed else None
-    return CellLook(sources, look, rows, choice.asked or (not choice.as_samples and look.are_cells(rows)))
+    of_all = rows_per_condition(obs, controls, [c for c in columns if c != sources.batch])
+    cells = look.are_cells(rows) or (look.zeros >= 0.2 and of_all >= MANY and look.kind == "counts")  # small batches
+    return CellLook(sources, look, rows, choice.asked or (not choice.as_samples and cells))
 
 
 def made_of_cells(
@@ -121,7 +129,7 @@ def made_of_cells(
     if is_control is None:
         raise InputError(
             f"{where}: rows are cells ({found.rows:,.0f} of one perturbation, cell line and batch), and no control is "
-            f"known. {no_control_rows(obs, mapping)}"
+            f"known. {no_control_rows(obs, mapping, where=where)}"
         )
     if controls.endswith("random"):
         raise InputError(
@@ -140,6 +148,8 @@ def made_of_cells(
         already=found.already,
         where=where,
     )
+    assert isinstance(made.treated.source, CellSums)
+    made.notes.extend(_not_taken(made.treated.source.groups, found.sources, where))
     if found.sources.cell_line is None:
         made.notes.append(
             Finding(
@@ -151,3 +161,31 @@ def made_of_cells(
             )
         )
     return made
+
+
+def _not_taken(groups: Groups, sources: Sources, where: str) -> list[Finding]:
+    """A warning where a column that differs within samples may be the perturbation, cell line or batch, and was not
+    taken for it."""
+    lacking = [
+        ("cell_line", "cell line", sources.cell_line, _LINES, "effects of several lines are then one"),
+        ("plate", "batch", sources.batch, _BATCHES, "their controls then serve together"),
+    ]
+    found = []
+    guides = {plain_name(n) for n in CELL_EXTRAS["guide"]}
+    also = [c for c in groups.mixed if plain_name(c) in alias_names("perturbation") - guides]
+    if also:
+        text = (
+            f"{where}: {sources.perturbation!r} is taken for the perturbation, and cells of several values of "
+            f"{first_few(also)} were summed into one sample. If that is what was done to them, say --map "
+            f"perturbation={quote(str(also[0]))}; to keep both apart, --by {quote(str(also[0]))}."
+        )
+        found.append(Finding("warning", "perturbation_elsewhere", text, len(also), tuple(also), where=where))
+    for name, word, source, sounds, why in lacking:
+        columns = [c for c in groups.mixed if c not in sources.key and c in groups.few and sounds.search(str(c))]
+        if source is None and columns:
+            text = (
+                f"{where}: no column is known to say the {word}, and cells of several values of {first_few(columns)} "
+                f"were summed into one sample: {why}. If it is one, say --map {name}={quote(str(columns[0]))}."
+            )
+            found.append(Finding("warning", f"{name}_not_named", text, len(columns), tuple(columns), where=where))
+    return found

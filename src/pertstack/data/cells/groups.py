@@ -13,14 +13,19 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
+from pertstack._base.findings import Finding
 from pertstack.data.cells.entries import Int64
 from pertstack.data.labels import one_spelling
-from pertstack.data.readers.columns.columns import CELL_EXTRAS, source_column
+from pertstack.data.readers.columns.aliases import CELL_EXTRAS, alias_of, column_of
+from pertstack.data.readers.columns.columns import source_column
 
 ONE_LINE = "all_cells"
 """The cell line where no column says it."""
 CONTEXT = ("donor",)
 """What a control shares with the cells it serves, beside cell line and batch, where samples are split by it."""
+
+FEW = 200
+"""Values that a column of cell lines or batches has at most, for a question whether it is one."""
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -57,7 +62,7 @@ class Sources:
             return None
         found: dict[str, str] = {}
         for name in by:
-            column = next((c for c in CELL_EXTRAS.get(name, ()) if c in obs.columns), None)
+            column = column_of(obs.columns, CELL_EXTRAS.get(name, ()))
             column = column or (source_column(obs, mapping, name) if name not in obs.columns else name)
             if column is None:
                 raise unknown_name(f"--by column of {where}", name, map(str, obs.columns))
@@ -91,6 +96,7 @@ class Groups:
     obs: pd.DataFrame  # one row per group: key columns and whatever all cells of every group share
     n_samples: int
     mixed: tuple[str, ...]  # columns that differ within samples
+    few: frozenset[str]  # of these, columns of few values, none of them measured
     spelt: dict[str, str]  # names of perturbations that were joined to another spelling of the same
 
     @property
@@ -128,10 +134,17 @@ def group_cells(
     size = np.bincount(of_cell, weights=each, minlength=n_samples).astype(np.int64)
     first = np.full(len(size), -1, dtype=np.int64)
     first[of_cell[::-1]] = np.arange(len(obs) - 1, -1, -1)
-    kept, mixed = _shared(obs, of_cell, first, n_samples=n_samples, sources=sources)
+    kept, mixed, few = _shared(obs, of_cell, first, n_samples=n_samples, sources=sources)
     table = obs.iloc[first][kept]
     return Groups(
-        of_cell, halves(obs.index, of_cell), size, obs=table, n_samples=n_samples, mixed=tuple(mixed), spelt=spelt
+        of_cell,
+        halves(obs.index, of_cell),
+        size,
+        obs=table,
+        n_samples=n_samples,
+        mixed=tuple(mixed),
+        few=frozenset(few),
+        spelt=spelt,
     )
 
 
@@ -185,8 +198,10 @@ def _codes(
     if lacking.any():
         raise InputError(
             f"{where}: column {name!r} is empty for {int(lacking.sum()):,} of {len(index):,} cells: "
-            f"{first_few(index[lacking])}. Every cell belongs to one sample. Remove these cells "
-            f"(data = data[data.obs[{name!r}].notna()]), or name another column with --map."
+            f"{first_few(index[lacking])}. Every cell belongs to one sample. Remove these cells: "
+            f'python -c "import anndata; a = anndata.read_h5ad({where!r}); k = a.obs[{name!r}].astype(str).isin('
+            f"['', 'nan', '<NA>', 'None']); a[~k].write_h5ad('kept.h5ad')\", then --data kept.h5ad. Or name another "
+            f"column with --map."
         )
     return found.astype(np.int64)
 
@@ -206,16 +221,57 @@ def _combined(parts: Sequence[Int64], keep: Mask) -> Int64:
 
 def _shared(
     obs: pd.DataFrame, of_cell: Int64, first: Int64, n_samples: int, sources: Sources
-) -> tuple[list[str], list[str]]:
-    """Columns in which all cells of every sample agree, and the others."""
+) -> tuple[list[str], list[str], list[str]]:
+    """Columns in which all cells of every sample agree, the others, and those of the others that hold few values."""
     treated = of_cell < n_samples
     at = first[of_cell[treated]]
     kept: list[str] = []
     mixed: list[str] = []
+    few: list[str] = []
     for name in obs.columns:
         if name in sources.key:
             kept.append(name)
             continue
         codes = pd.factorize(obs[name], use_na_sentinel=False)[0]
-        (kept if (codes[treated] == codes[at]).all() else mixed).append(name)
-    return kept, mixed
+        if (codes[treated] == codes[at]).all():
+            kept.append(name)
+            continue
+        mixed.append(name)
+        if obs[name].dtype.kind != "f" and codes.max(initial=0) < FEW:
+            few.append(name)
+    return kept, mixed, few
+
+
+def summed_together(groups: Groups, sources: Sources, where: str) -> list[Finding]:
+    """What is said where cells of different doses, times, guides or donors were summed, or of what may be lines or
+    batches."""
+
+    found = []
+    for name, why in (
+        ("dose", "a weak and a strong dose are then one sample without a dose"),
+        ("time", "early and late responses are then one sample without a time"),
+    ):
+        column = alias_of(groups.mixed, name)
+        if column is not None and column not in sources.key:
+            found.append(
+                Finding(
+                    "warning",
+                    f"mixed_{name}",
+                    f"{where}: cells of several values of {column!r} were summed into one sample; {why}. --by {name} "
+                    f"keeps them apart.",
+                    where=where,
+                )
+            )
+    for name in CELL_EXTRAS:
+        column = column_of(groups.mixed, CELL_EXTRAS[name])
+        if column is not None and column not in sources.key:
+            found.append(
+                Finding(
+                    "note",
+                    f"mixed_{name}",
+                    f"{where}: cells of several values of {column!r} were summed into one sample; --by {name} keeps "
+                    f"them apart.",
+                    where=where,
+                )
+            )
+    return found

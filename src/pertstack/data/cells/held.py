@@ -8,15 +8,19 @@ group and added up in a small table, which goes to the sums once. Whole numbers 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from pertstack._base.machine.hosts import processors
 from pertstack.data.cells.entries import Int64, Rows
 from pertstack.data.cells.held_kernels import hold_logs, pack_counts, pour_counts, pour_logs
 from pertstack.data.cells.sums import GroupSums
 
+APART = 1_000_000
+"""Held entries above which groups are shared among threads."""
 HELD = 64_000_000
 """Packed entries that are held, in 256 MB; of logarithms, which are not packed, a third."""
 Bool = np.ndarray[Any, np.dtype[np.bool_]]
@@ -88,18 +92,21 @@ class HeldCells:
         begins = np.concatenate([np.zeros(1, dtype=np.int64), ends[:-1]])
         order = np.lexsort((~half, group))
         order = order[group[order] >= 0]
-        table = np.zeros((self.sums.n_genes, 2), dtype=np.int64)
-        of_half = np.zeros(self.sums.n_genes, dtype=np.int64)
-        cells = (order, group, half, begins, ends)
-        if self.counts:
+        cells = (group, half, begins, ends)
+
+        def of_some(some: Int64) -> float:
+            table = np.zeros((self.sums.n_genes, 2), dtype=np.int64)
+            of_half = np.zeros(self.sums.n_genes, dtype=np.int64)
+            if not self.counts:
+                return float(pour_logs(some, *cells, self._genes, self._logs, table, of_half, self.sums.values))
             bits = _count_bits(self.sums.n_genes)
-            pour_counts(*cells, depth, top, self._genes, bits, table, of_half, self.sums.values)
-            self.sums.highest = max(self.sums.highest, float(top.max(initial=0)))
-            depth = depth[order]
-        else:
-            highest = pour_logs(*cells, self._genes, self._logs, table, of_half, self.sums.values)
-            self.sums.highest = max(self.sums.highest, highest)
-            depth = np.zeros(len(order))
+            pour_counts(some, *cells, depth, top, self._genes, bits, table, of_half, self.sums.values)
+            return float(top[some].max(initial=0))
+
+        parts = _whole_groups(order, group, (ends - begins)[order], processors() if self._n > APART else 1)
+        with ThreadPoolExecutor(len(parts)) as pool:  # groups have places of their own, so threads change no bit
+            self.sums.highest = max(self.sums.highest, *pool.map(of_some, parts))
+        depth = depth[order] if self.counts else np.zeros(len(order))
         self.sums.count_cells(group[order], half[order], depth)
         self._cells, self._n = [], 0
 
@@ -107,3 +114,12 @@ class HeldCells:
 def _count_bits(n_genes: int) -> int:
     """Bits of a packed entry that its count has beside its gene; 19 at most, so that its square has 38."""
     return min(19, max(0, 32 - max(1, n_genes - 1).bit_length()))
+
+
+def _whole_groups(order: Int64, group: Int64, entries: Int64, n_parts: int) -> list[Int64]:
+    """Cells in the order of their groups, in so many parts of about as many entries, none of which parts a group."""
+    starts = np.flatnonzero(np.r_[True, np.diff(group[order]) != 0][: len(order)])
+    before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(entries)])
+    wanted = before[-1] * np.arange(1, n_parts) // n_parts
+    cuts = starts[np.minimum(np.searchsorted(before[starts], wanted), len(starts) - 1)] if len(starts) else []
+    return np.split(order, cuts)

@@ -18,14 +18,15 @@ from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack.data.cells.choice import IN_WORDS, CellChoice, Kind
 from pertstack.data.cells.entries import Int64
-from pertstack.data.cells.groups import ONE_LINE, Groups, Mask, Sources, group_cells
+from pertstack.data.cells.groups import ONE_LINE, Groups, Mask, Sources, group_cells, summed_together
 from pertstack.data.cells.profiles import Profiles, profile
+from pertstack.data.cells.recognise import MENDS, how_to_mend
 from pertstack.data.cells.serving import Serving
 from pertstack.data.cells.summing import sum_cells
 from pertstack.data.cells.sums import SUM, GroupSums
 from pertstack.data.choices import Normalise
 from pertstack.data.labels import spelling_finding
-from pertstack.data.readers.columns.columns import CELL_EXTRAS, alias_of, canonical_obs
+from pertstack.data.readers.columns.columns import canonical_obs
 from pertstack.data.readers.matrices import Float32, RowSource
 
 _RAW = "Sum counts if the file has them (--treated-layer counts), or take logarithms first: sc.pp.log1p(data)."
@@ -129,7 +130,7 @@ def pseudobulk(
     InputError
         A key that is empty for some cells, no control, no sample with enough cells.
     """
-    normalise = _space(kind, choice, where)
+    normalise = _space(matrix, kind, choice, where=where)
     if is_control.all():
         raise InputError(f"{where}: all {len(obs):,} cells are controls. There is no perturbation to predict.")
     groups = group_cells(obs, is_control, sources, where=where, already=already)
@@ -138,7 +139,9 @@ def pseudobulk(
         raise InputError(
             f"{where}: no sample has {choice.min_cells} cells; the largest of {groups.n_samples:,} has "
             f"{int(groups.size[: groups.n_samples].max())}. If rows are cells, take fewer with --min-cells "
-            f"{max(1, int(np.median(groups.size[: groups.n_samples])))}; if they are replicates, keep them apart with "
+            f"{max(1, int(np.median(groups.size[: groups.n_samples])))}"
+            f"{', or those of all batches together with --map plate=none' if sources.batch else ''}; if they are "
+            f"replicates, keep them apart with "
             f"--cells-as-samples."
         )
     serving = Serving.find(groups, kept, sources, by_batch=by_batch, where=where)
@@ -147,7 +150,7 @@ def pseudobulk(
     notes += spelling_finding(groups.spelt, where)
     notes += _left_out(groups, kept, sources, choice)
     notes += serving.notes(choice)
-    notes += _mixed(groups, sources, choice, where)
+    notes += summed_together(groups, sources, where)
     n_cells, n_controls = int(groups.size[kept].sum()), int(groups.size[groups.n_samples :].sum())
     n_left = int(groups.size.sum()) - n_cells - n_controls
     rows = "cells" if already is None else "sums of cells"
@@ -195,14 +198,16 @@ def _cells(names: pd.Index[Any], groups: Groups, kept: Int64, ids: pd.Index[Any]
     return pd.Series(sample[groups.of_cell], index=names.astype(str), dtype=object)
 
 
-def _space(kind: Kind, choice: CellChoice, where: str) -> Normalise:
+def _space(matrix: RowSource, kind: Kind, choice: CellChoice, *, where: str) -> Normalise:
     """How sums become profiles; InputError where the values allow nothing or not what was asked."""
     if kind == "mixed":
         raise InputError(
             f"{where}: some cells hold counts (whole numbers) and others logarithms. They cannot be summed together. "
             f"Put all cells on one scale, or name the layer of counts with --treated-layer."
         )
-    if kind in ("linear", "other"):
+    if kind in MENDS:
+        raise InputError(f"{where}: {how_to_mend(kind, matrix)}")
+    if kind == "other":
         raise InputError(f"{where}: the values of the cells are neither counts nor logarithms. {_RAW}")
     if kind == "log":
         if choice.normalise not in (None, "mean_log1p"):
@@ -261,37 +266,3 @@ def _left_out(groups: Groups, kept: Int64, sources: Sources, choice: CellChoice)
             numbers={"cells": int(groups.size[out].sum()), "perturbations_lost": len(gone)},
         )
     ]
-
-
-def _mixed(groups: Groups, sources: Sources, choice: CellChoice, where: str) -> list[Finding]:
-    """A warning where cells of different doses, times, guides or donors were summed."""
-
-    found = []
-    for name, why in (
-        ("dose", "a weak and a strong dose are then one sample without a dose"),
-        ("time", "early and late responses are then one sample without a time"),
-    ):
-        column = alias_of(groups.mixed, name)
-        if column is not None and column not in sources.key:
-            found.append(
-                Finding(
-                    "warning",
-                    f"mixed_{name}",
-                    f"{where}: cells of several values of {column!r} were summed into one sample; {why}. --by {name} "
-                    f"keeps them apart.",
-                    where=where,
-                )
-            )
-    for name in CELL_EXTRAS:
-        column = next((c for c in CELL_EXTRAS[name] if c in groups.mixed), None)
-        if column is not None and column not in sources.key:
-            found.append(
-                Finding(
-                    "note",
-                    f"mixed_{name}",
-                    f"{where}: cells of several values of {column!r} were summed into one sample; --by {name} keeps "
-                    f"them apart.",
-                    where=where,
-                )
-            )
-    return found

@@ -7,6 +7,7 @@ few, and have none. What becomes of cells is said by ``pseudobulk.py``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ MANY = 10
 SOME = 3
 """Rows of one condition that are cells when their values are those of cells."""
 HIGHEST_LOG = 30.0
+SAME_TOTAL = 1e-3
+"""Share by which totals of cells differ at most, where each was divided by its own."""
+STEEP = np.log(4.0)
 ALREADY = ("n_cells", "psbulk_n_cells", "psbulk_cells", "pseudobulk_n_cells", "n_obs_aggregated")
 """Columns by which a file says that its rows are sums or means over cells."""
 
@@ -41,7 +45,7 @@ class Look:
         """Whether rows of which so many belong to one condition are cells."""
         if self.kind == "other":
             return False
-        if self.kind in ("counts", "log1p_counts", "mixed"):
+        if self.kind in ("counts", "log1p_counts", "log2_counts", "fractions", "mixed"):
             return rows_per_condition >= SOME
         if rows_per_condition >= MANY:
             return self.zeros >= 0.01
@@ -85,14 +89,55 @@ def kind_of(values: np.ndarray[Any, Any]) -> Kind:
     some = (values > 0).any(axis=1)
     if counting[some].all():
         return "counts"
+    totals = good.reshape(values.shape)[some].sum(axis=1) if good.size == values.size else np.empty(0)
+    logs = good.max() <= HIGHEST_LOG
+    steep = not logs or _too_steep(values[some])
+    if len(totals) > 2 and np.ptp(totals) <= SAME_TOTAL * totals.mean() and steep:
+        return "linear"
+    if logs and _logs_of_whole(good * np.log(2)):
+        return "log2_counts"
     if counting.any() and (values[counting].max() > 2 or counting[some].mean() > 0.2):
         return "mixed"
-    if good.max() > HIGHEST_LOG:
-        return "linear"
-    return "log1p_counts" if _logs_of_whole(good) else "log"
+    if logs and _logs_of_whole(good):
+        return "log1p_counts"
+    return "fractions" if steep else "log"
+
+
+def _too_steep(values: np.ndarray[Any, Any]) -> bool:
+    """Whether powers of two differ between cells far more than the values do, as no expression does: no logarithms."""
+    of_values = _spread(values.sum(axis=1, dtype=np.float64))
+    return bool(_spread((np.exp2(values.astype(np.float64)) - 1).sum(axis=1)) > 3 * of_values + STEEP)
+
+
+def _spread(totals: np.ndarray[Any, Any]) -> float:
+    """Logarithm of how many times a large total is a small one."""
+    low, high = np.quantile(totals, [0.05, 0.95])
+    return float(np.log(max(high, 1e-9) / max(low, 1e-9)))
 
 
 def _logs_of_whole(values: np.ndarray[Any, Any]) -> bool:
     """Whether expm1 gives whole numbers, as exactly as float32 can."""
     counts = np.expm1(values)
     return bool((np.abs(counts - np.rint(counts)) <= 1e-3 + 2e-6 * counts).all())
+
+
+MENDS: dict[Kind, tuple[str, str, str]] = {
+    "linear": ("counts divided by the depth of the cell, without a logarithm", "take it", "numpy.log1p({x})"),
+    "fractions": ("neither whole counts nor logarithms (ambient RNA taken away?)", "round them", "numpy.rint({x})"),
+    "log2_counts": ("logarithms of counts to the base of two", "take natural ones", "{x} * numpy.log(2)"),
+}
+"""What values are, and what makes of them what can be summed."""
+
+
+def how_to_mend(kind: Kind, matrix: RowSource) -> str:
+    """What the values are, in words, and the command after which they can be summed."""
+    base = matrix.source if isinstance(matrix, SubsetRows) else matrix
+    path, key = Path(getattr(base, "path", "cells.h5ad")), getattr(base, "key", "X")
+    slot = "a.X" if key == "X" else f"a.layers[{key.removeprefix('layers/')!r}]"
+    what, word, code = MENDS[kind]
+    form, out = "zarr" if path.suffix == ".zarr" else "h5ad", f"{path.stem}_mended{path.suffix}"
+    return (
+        f"the values of the cells are {what}. If the file has counts elsewhere, sum those (--treated-layer LAYER); "
+        f'else {word}: python -c "import anndata, numpy; a = anndata.read_{form}({str(path)!r}); {slot} = '
+        f'{code.format(x=slot)}; a.write_{form}({out!r})", then --data {out}.'
+    )

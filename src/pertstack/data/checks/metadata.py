@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pertstack._base.errors import first_few
 from pertstack._base.findings import Finding
-from pertstack.data.labels import is_control_name
+from pertstack.data.labels import is_control_name, parts_of
 from pertstack.data.near_names import alike_finding, near_names
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def untreated_samples(file: DataFile) -> list[Finding]:
 def perhaps_untreated(file: DataFile) -> list[Finding]:
     """Perturbations whose name has a word that often means a control, and that are taken as samples."""
     names = [n for n in map(str, file.obs["perturbation"].unique()) if not is_control_name(n)]
-    alike = sorted(n for n in names if _OFTEN_CONTROL.search(n.replace("_", " ")))
+    alike = sorted(n for n in names if _OFTEN_CONTROL.search(" ".join(parts_of(n)).replace("_", " ")))
     if not alike:
         return []
     text = (

@@ -22,13 +22,16 @@ from pertstack.data.cells.recognise import look_at
 from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
 from pertstack.data.readers.anndata_tables import Kind, open_anndata_file, read_frame, read_whole
-from pertstack.data.readers.columns.columns import canonical_obs, source_column
+from pertstack.data.readers.columns.columns import canonical_obs, source_column, with_named_index
 from pertstack.data.readers.columns.genes import named_genes
 from pertstack.data.readers.columns.tuple_labels import part_labels, says_dose
-from pertstack.data.readers.control_rows import Labels, control_names, control_rows, no_control_rows
+from pertstack.data.readers.control_rows import Labels, control_names, control_rows
 from pertstack.data.readers.handed_out import hand_out
 from pertstack.data.readers.matrices import RepeatedRow, RowSource, StoredRows, SubsetRows, open_root
+from pertstack.data.readers.refused import no_control_rows, refuse_turned
 
+CONTROL = "control"
+"""The layer of controls where the user names none."""
 RAW = "raw"
 """The layer by which ``--treated-layer`` means ``data.raw``, unless a layer has that name."""
 _RAW_KEY = "raw/X"
@@ -62,6 +65,10 @@ def open_anndata(
     """
     kind, root = open_anndata_file(path)
     obs, var = read_frame(root, "obs", path), read_frame(root, "var", path)
+    if not len(obs):
+        raise InputError(f"{path} has no rows: there is nothing to learn from. Was it written before it was filled?")
+    obs = with_named_index(obs)
+    refuse_turned(obs, var, path)
     obs, parted = part_labels(obs, source_column(obs, mapping, "perturbation"), path.name)
     doses = ("dose",) if says_dose(parted) and "dose" in obs else ()
     layers = sorted(root["layers"].keys()) if "layers" in root else []
@@ -84,7 +91,7 @@ def open_anndata(
         raise InputError(f"{path}: --control-label {given} names control rows, but {what}. Give one of the two.")
     rows, cells, found_controls = None, cells or CellChoice(), None
     _refuse_predicted(obs, mapping, path)
-    if not delta and ("X" in root or treated_layer) and "control" not in layers and control_layer == "control":
+    if not delta and ("X" in root or treated_layer) and CONTROL not in layers and control_layer == CONTROL:
         found_controls = control_rows(obs, mapping, control_label, where=path.name)
     source_dtype = str(treated.dtype) if isinstance(treated, StoredRows) else "float32"
     told: list[Finding] = []
@@ -144,7 +151,9 @@ def open_anndata(
         control = RepeatedRow(np.zeros(shape[1], dtype=np.float32), shape[0])
         _refuse_delta_with_control(path, layers, control_layer)
     else:
-        control = _control(path, kind, root, layer=control_layer, layers=layers, rows=no_control_rows(obs, mapping))
+        control = _control(
+            path, kind, root, layer=control_layer, layers=layers, rows=no_control_rows(obs, mapping, where=path.name)
+        )
     effect = StoredRows(path, kind, "layers/effect") if "effect" in layers else None
     halves = None
     if not delta and {"half_a", "half_b"} <= set(layers):
@@ -263,11 +272,13 @@ def _control(path: Path, kind: Kind, root: Any, layer: str, layers: list[str], r
         return _matrix(path, kind, root, layer=None, layers=layers, option="--control-layer")
     if layer in layers:
         return StoredRows(path, kind, f"layers/{layer}")
+    if layer != CONTROL:
+        raise _no_layer(path, layer, layers)
+    named = f" (the layers are {first_few(layers)})" if layers else ""
     raise InputError(
-        f"{_no_layer(path, layer, layers)} Every treated sample needs its control profile in a layer of the same "
-        f"shape, because "
-        f"models start from it and scores compare with it. Name the layer with --control-layer, or, when the values "
-        f"already are differences (z-scores, log fold changes), say --delta. {rows}"
+        f"{path} says no control, and every treated sample needs one, because models start from it and scores compare "
+        f"with it. {rows} Or name the layer that holds the control of every sample with --control-layer{named}; or, "
+        f"when the values already are differences (z-scores, log fold changes), say --delta."
     )
 
 

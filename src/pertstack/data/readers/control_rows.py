@@ -6,7 +6,7 @@ How they are assigned is handled by ``data/readers/vehicles.py``, the same for w
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,16 @@ import pandas as pd
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack.data.labels import control_kind, is_control_name
+from pertstack.data.readers.columns.aliases import column_of
 from pertstack.data.readers.columns.columns import source_column
 from pertstack.data.readers.columns.doses import EMPTY
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Labels = str | Sequence[str] | None
-_NEGATIVE = re.compile(r"neg|non.?target|safe|scramb|control|ctrl|\bnt|aavs|rosa|luc|lacz|gfp|rfp|dmso|vehicle|mock")
+NEGATIVE = re.compile(
+    r"neg|non.?target|safe|scramb|control|ctrl|\bnt|aavs|rosa|luc|lacz|gfp|rfp|dmso|vehicle|mock|"
+    r"untreat|unstim|no.?guide|empty|^wt$|wild.?type|intergenic|none"
+)
 """Names that guides and vectors of negative controls have."""
 FLAGS = ("is_control", "control", "vehicle")
 """Columns of true / false or 0 / 1 that mark control rows."""
@@ -63,9 +67,8 @@ def control_rows(
         return _labelled(
             obs, names, [label] if isinstance(label, str) else list(label), column=str(column), where=where
         )
-    for flag in FLAGS:
-        if flag in obs.columns and (found := _flagged(obs[flag])) is not None:
-            return _by_flag(flag, found, names, where)
+    for flag, found in _flags(obs):
+        return _by_flag(flag, found, names, where)
     if names is None:
         return None
     usual = _usual(names)
@@ -80,7 +83,7 @@ def _labelled(obs: pd.DataFrame, names: pd.Series[Any] | None, labels: list[str]
             raise unknown_name(f"--control-label; column {column!r} has no row", label, names.unique())
     rows = names.isin(labels).to_numpy(dtype=bool)
     others = {n for n in _usual(names) if n not in labels}
-    flagged = next((f for flag in FLAGS if flag in obs.columns and (f := _flagged(obs[flag])) is not None), None)
+    flagged = next((rows for _, rows in _flags(obs)), None)
     aside = names.isin(others).to_numpy(dtype=bool) & (np.ones(len(obs), dtype=bool) if flagged is None else flagged)
     notes = _set_aside(names, aside, labels, where)
     if len(labels) > 1:
@@ -88,7 +91,7 @@ def _labelled(obs: pd.DataFrame, names: pd.Series[Any] | None, labels: list[str]
             Finding(
                 "note",
                 "controls_pooled",
-                f"Rows of {_counted(names[rows])} serve together as the control, as asked.",
+                f"Rows of {counted(names[rows])} serve together as the control, as asked.",
                 count=int(rows.sum()),
                 examples=tuple(labels[:10]),
                 where=where,
@@ -108,7 +111,7 @@ def _by_flag(flag: str, flagged: Mask, names: pd.Series[Any] | None, where: str)
     if usual and odd:
         found = _by_name(names, usual, where)
         text = (
-            f"Column {flag!r} is true for several perturbations: {_counted(told)}. The control is "
+            f"Column {flag!r} is true for several perturbations: {counted(told)}. The control is "
             f"{first_few(sorted(set(names[found.rows])))}; {first_few(odd)} are taken as samples (positive controls?). "
             f"If they are the control too, name each with --control-label."
         )
@@ -123,10 +126,10 @@ def _by_flag(flag: str, flagged: Mask, names: pd.Series[Any] | None, where: str)
             ],
         )
     elsewhere = {n for n in _usual(names[~flagged]) if n not in usual} if odd else set()
-    if elsewhere or (len(odd) > 1 and not all(map(_NEGATIVE.search, map(str.casefold, odd)))):
+    if elsewhere or (len(odd) > 1 and not all(map(NEGATIVE.search, map(str.casefold, odd)))):
         beside = f", and other rows are called {first_few(sorted(elsewhere))}" if elsewhere else ""
         raise InputError(
-            f"{where}: column {flag!r} is true for {_counted(told)}{beside}. Several perturbations under one flag may "
+            f"{where}: column {flag!r} is true for {counted(told)}{beside}. Several perturbations under one flag may "
             f"be positive controls, and their mean would be the control of every sample. Name the control: "
             f"--control-label {sorted(elsewhere or odd)[0]!r} (once for each that serves)."
         )
@@ -147,7 +150,7 @@ def _by_name(names: pd.Series[Any], usual: set[str], where: str) -> Controls:
     serving = [k for k in kinds if k not in ("control", "untreated")]
     serving = serving or [k for k in kinds if k == "control"] or ["untreated"]
     if len(serving) > 1:
-        listed = "; ".join(f"{k}: {_counted(names[names.isin(kinds[k])])}" for k in serving)
+        listed = "; ".join(f"{k}: {counted(names[names.isin(kinds[k])])}" for k in serving)
         raise InputError(
             f"{where}: rows are controls of several kinds ({listed}). Name the one that serves: "
             f"--control-label {kinds[serving[0]][0]!r}; repeat it for others to put them together."
@@ -198,7 +201,7 @@ def _usual(names: pd.Series[Any]) -> set[str]:
     return {n for n in names.unique() if is_control_name(n)}
 
 
-def _counted(names: pd.Series[Any]) -> str:
+def counted(names: pd.Series[Any]) -> str:
     counts = names.value_counts()
     told = [f"{name!r} ({n:,} row{'' if n == 1 else 's'})" for name, n in counts.head(8).items()]
     return ", ".join(told) + (f" and {len(counts) - 8:,} more" if len(counts) > 8 else "")
@@ -208,7 +211,7 @@ def _pooled(names: pd.Series[Any], where: str) -> Finding:
     return Finding(
         "warning",
         "controls_several",
-        f"Rows of several names serve together as the control: {_counted(names)}. If one of them is no control, "
+        f"Rows of several names serve together as the control: {counted(names)}. If one of them is no control, "
         f"or they differ, name those that serve with --control-label, once for each.",
         count=len(names),
         examples=tuple(sorted(set(names))[:10]),
@@ -223,7 +226,7 @@ def _set_aside(names: pd.Series[Any], aside: Mask, serving: Sequence[str], where
         Finding(
             "warning",
             "controls_aside",
-            f"{int(aside.sum()):,} rows are left out: they are controls of another kind ({_counted(names[aside])}) "
+            f"{int(aside.sum()):,} rows are left out: they are controls of another kind ({counted(names[aside])}) "
             f"than {first_few(serving)}, which serve. To put them together, name each with --control-label.",
             count=int(aside.sum()),
             examples=tuple(sorted(set(names[aside]))[:10]),
@@ -259,6 +262,14 @@ def control_names(obs: pd.DataFrame, mapping: Mapping[str, str] | None, is_contr
     )
 
 
+def _flags(obs: pd.DataFrame) -> Iterator[tuple[str, Mask]]:
+    """Columns that mark rows as controls, with the rows."""
+    for flag in FLAGS:
+        column = column_of(obs.columns, [flag])
+        if column is not None and (found := _flagged(obs[column])) is not None:
+            yield column, found
+
+
 def _flagged(column: pd.Series[Any]) -> Mask | None:
     """A column of true / false or 0 / 1 as a mask; None where it holds anything else, or marks no row or every row."""
     texts = column.astype(str).str.strip().str.casefold()
@@ -266,13 +277,3 @@ def _flagged(column: pd.Series[Any]) -> Mask | None:
         return None
     mask = texts.isin({"true", "1", "1.0"}).to_numpy(dtype=bool)
     return mask if mask.any() and not mask.all() else None
-
-
-def no_control_rows(obs: pd.DataFrame, mapping: Mapping[str, str] | None) -> str:
-    """What was looked for and not found, for the message of a file without controls."""
-    column = source_column(obs, mapping, "perturbation")
-    seen = first_few(obs[column].astype(str).unique(), 6) if column is not None else "no perturbation column"
-    return (
-        f"Nor is any row marked as control (a column is_control, or a perturbation such as 'control', 'DMSO' or "
-        f"'non-targeting'; here: {seen}): where controls are rows, name theirs with --control-label NAME."
-    )

@@ -23,7 +23,8 @@ from pertstack._base.reading.text_tables import MISSING, TextTable
 from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
 from pertstack.data.readers.anndata_tables import is_locked, locked, open_foreign
-from pertstack.data.readers.columns.columns import ALIASES, canonical_obs
+from pertstack.data.readers.columns.aliases import ALIASES, alias_names, plain_name
+from pertstack.data.readers.columns.columns import canonical_obs
 from pertstack.data.readers.control_rows import Labels, Mask, control_names, vehicles_by_name
 from pertstack.data.readers.handed_out import hand_out
 from pertstack.data.readers.matrices import ArrayRows, RepeatedRow, RowSource, StoredRows, SubsetRows
@@ -31,7 +32,7 @@ from pertstack.data.readers.vehicles import treated_rows, vehicle_rows
 
 _ID_COLUMNS = ("sample_id", "inst_id", "distil_id", "sig_id", "id", "cid")
 _PLATES = ("rna_plate", "det_plate", "plate", "plate_id")
-_NAMES = frozenset(_ID_COLUMNS).union(*(ALIASES[n] for n in ALIASES if n not in ("dose", "time")))
+_NAMES = alias_names(*(n for n in ALIASES if n not in ("dose", "time"))) | set(map(plain_name, _ID_COLUMNS))
 
 
 def open_gctx(
@@ -193,7 +194,12 @@ def _read_gct(path: Path) -> tuple[RowSource, np.ndarray[Any, Any], pd.DataFrame
     except ValueError as error:
         raise InputError(f"{path}: a value of the matrix is not a number ({error}).") from error
     var = body.iloc[:, 1 : 1 + n_row_meta].set_index(pd.Index(genes, name="gene"))
-    return ArrayRows(np.ascontiguousarray(numbers.T)), ids, with_numbers(meta, _NAMES), var
+    return (
+        ArrayRows(np.ascontiguousarray(numbers.T)),
+        ids,
+        with_numbers(meta, {c for c in meta.columns if plain_name(c) in _NAMES}),
+        var,
+    )
 
 
 def _refuse_repeats(path: Path, what: str, names: np.ndarray[Any, Any]) -> None:
@@ -231,4 +237,4 @@ def _metadata(path: Path, metadata: Path | None, ids: np.ndarray[Any, Any], colu
             f"{metadata} has no line for {len(missing):,} of {len(ids):,} columns of {path.name}: {first_few(missing)}."
         )
     chosen: pd.DataFrame = table.loc[index].rename_axis("sample_id")
-    return with_numbers(chosen, _NAMES)
+    return with_numbers(chosen, {c for c in chosen.columns if plain_name(c) in _NAMES})

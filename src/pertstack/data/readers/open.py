@@ -19,6 +19,7 @@ from pertstack.data.readers import wide_tables
 from pertstack.data.readers.anndata_tables import refuse_packed
 from pertstack.data.readers.cell_lists import as_anndata, cell_lists
 from pertstack.data.readers.control_rows import Labels
+from pertstack.data.readers.refused import refuse_kind
 
 
 def open_data(
@@ -120,7 +121,7 @@ def _open(
     cells: CellChoice | None,
 ) -> DataFile:
     told: list[Finding] = []
-    kind, place = _kind(path), path
+    kind, place = _kind(path, metadata), path
     if (columns := cell_lists(path)) is not None:
         kind, place = "anndata", as_anndata(path, columns)
     elif kind == "table" and control is None and not delta:
@@ -193,22 +194,13 @@ _KINDS = {
 }
 
 
-def _kind(path: Path) -> str:
+def _kind(path: Path, metadata: Path | None) -> str:
     if path.is_dir() and path.suffix != ".zarr":
+        refuse_kind(path, "", metadata)
         return "pdgrapher" if any(path.glob("data_backward_*.pt")) else "anndata"
     suffixes = [s.casefold() for s in path.suffixes]
     last = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in PACKED else (suffixes[-1] if suffixes else "")
-    if last in (".vcc", ".json", ".npz", ".zst"):
-        raise InputError(
-            f"{path}: files of kind {last!r} are read as predictions, and data are measured, with controls. Compare "
-            f"it with measured cells: pertstack evaluate DATA.h5ad {path}, or give it to a study: pertstack add STUDY "
-            f"NAME {path}."
-        )
-    if last == ".feather":
-        raise InputError(
-            f"{path}: files of kind '.feather' are not read. Convert it once: python -c \"import pandas; "
-            f"pandas.read_feather('{path}').to_parquet('{path.with_suffix('.parquet')}')\""
-        )
+    refuse_kind(path, last, metadata)
     if last not in _KINDS:
         raise InputError(
             f"{path}: files of kind {last or 'without suffix'!r} are not known. Known: {', '.join(sorted(_KINDS))}."

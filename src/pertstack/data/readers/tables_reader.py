@@ -19,13 +19,15 @@ from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack._base.reading.text_tables import UNNAMED
 from pertstack.data.file import DataFile
-from pertstack.data.readers.columns.columns import ALIASES, canonical_obs, source_column
+from pertstack.data.readers.columns.aliases import alias_names, plain_name
+from pertstack.data.readers.columns.columns import canonical_obs, source_column
 from pertstack.data.readers.matrices import IndexedRows, RepeatedRow, RowSource
+from pertstack.data.readers.refused import no_controls
 from pertstack.data.readers.spill import Table, pour
 
 Names = np.ndarray[Any, Any]
 _ID_COLUMNS = ("sample_id", "index", UNNAMED, "__index_level_0__", "id")
-_KNOWN = {"sample_id", "control_id", "log10_dose", *_ID_COLUMNS, *(a for names in ALIASES.values() for a in names)}
+_KNOWN = alias_names() | set(map(plain_name, ("sample_id", "control_id", "log10_dose", *_ID_COLUMNS)))
 
 
 def open_tables(
@@ -47,15 +49,14 @@ def open_tables(
     first = Table(path)
     other = None if control is None else Table(control)
     one_sided: set[str] = set()
-    taken = _KNOWN | {str(v) for v in (mapping or {}).values()}
+    taken = {str(v) for v in (mapping or {}).values()}
+    columns = [*first.columns, *(other.columns if other else ())]
+    taken |= {c for c in columns if plain_name(c) in _KNOWN}
     if delta:
         genes = first.numeric - taken
         source = "no control file (differential values)"
     elif other is None:
-        raise InputError(
-            f"{path} is a table of treated profiles; the controls are missing. Name their table with --control FILE "
-            f"(a row per sample_id, or per control_id), or say --delta when the values already are differences."
-        )
+        raise no_controls(first, mapping)
     else:
         genes = (first.numeric & other.numeric) - taken
         one_sided = (first.numeric ^ other.numeric) - taken
@@ -68,7 +69,7 @@ def open_tables(
             )
     ordered = [c for c in first.columns if c in genes]
     keep = [c for c in first.columns if c not in genes]
-    treated, table = pour(first, ordered, keep, names=_names(mapping))
+    treated, table = pour(first, ordered, keep, names=_names(first.columns, mapping))
     column = _id_column(first, mapping)
     obs_source = _indexed(table, column, path)
     if column == (mapping or {}).get("sample_id"):
@@ -97,10 +98,12 @@ def open_tables(
     )
 
 
-def _names(mapping: Mapping[str, str] | None) -> set[str]:
+def _names(columns: list[str], mapping: Mapping[str, str] | None) -> set[str]:
     """Columns whose cells are names, so text whatever they look like: all known ones but doses and times."""
-    amounts = {*ALIASES["dose"], *ALIASES["time"], *((mapping or {}).get(n, "") for n in ("dose", "time", "time_h"))}
-    return (_KNOWN | {str(v) for v in (mapping or {}).values()}) - amounts - {"log10_dose"}
+    amounts = {plain_name((mapping or {}).get(n, "")) for n in ("dose", "time", "time_h")}
+    amounts |= alias_names("dose", "time") | {plain_name("log10_dose")}
+    known = (_KNOWN | {plain_name(v) for v in (mapping or {}).values()}) - amounts
+    return {c for c in columns if plain_name(c) in known}
 
 
 def _id_column(table: Table, mapping: Mapping[str, str] | None) -> str | None:

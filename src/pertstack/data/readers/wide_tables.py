@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from pertstack._base.findings import Finding
 from pertstack._base.machine.scratch import scratch_path
 from pertstack._base.reading.tables import with_numbers
 from pertstack._base.reading.text_tables import UNNAMED
-from pertstack.data.readers.columns.columns import ALIASES, CELL_EXTRAS
+from pertstack.data.readers.columns.aliases import CELL_EXTRAS, alias_names, plain_name
 from pertstack.data.readers.control_rows import FLAGS, Labels, control_rows
 from pertstack.data.readers.matrices import ArrayRows
+from pertstack.data.readers.refused import refuse_long
 from pertstack.data.readers.spill import Table, pour
 
 IDS = (
@@ -78,6 +80,9 @@ _SOUNDS_COUNTED = re.compile(
     r"(?i)^(n|num|pct|percent|frac|total|mean|median|log1p)[_.]|[_.](scores?|counts?|umis?|pct|percent|frac|factors?)$"
 )
 """The same under names that no list has: no symbol of a gene begins with ``pct_`` or ends with ``_score``."""
+_NO_GENES = (
+    frozenset(map(plain_name, (*IDS, *FLAGS, *COUNTED, *chain(*CELL_EXTRAS.values()), "log10_dose"))) | alias_names()
+)
 _ROWS = 1024
 
 
@@ -99,32 +104,49 @@ def as_anndata(
         Ids of the two tables do not fit together, or no column is a gene.
     """
     table = Table(path)
-    no_genes = {*IDS, *FLAGS, *COUNTED, "log10_dose", "control_id", *map(str, (mapping or {}).values())}
-    no_genes |= {a for names in (*ALIASES.values(), *CELL_EXTRAS.values()) for a in names}
-    numbers = [c for c in table.columns if c in table.numeric]
-    others = [c for c in table.columns if c not in table.numeric]
-    last = max((table.columns.index(c) for c in others if c not in IDS), default=-1) if metadata is None else -1
-    no_genes |= {c for c in numbers if _SOUNDS_COUNTED.search(c)}
-    genes = [c for c in numbers if c not in no_genes and table.columns.index(c) > last]
+    told = {*(mapping or {}).values(), *IDS}
+    no_genes = {c for c in table.columns if c in told or plain_name(c) in _NO_GENES or _SOUNDS_COUNTED.search(c)}
+    maybe = [c in table.numeric and c not in no_genes for c in table.columns]
+    refuse_long(table, [c for c, may in zip(table.columns, maybe, strict=True) if may])
+    genes, apart = _genes(table.columns, maybe, everywhere=metadata is not None)
     keep = [c for c in table.columns if c not in set(genes)]
     if not genes or (metadata is None and _says_nothing(table, keep, mapping, label)):
         return None
-    values, said = pour(table, genes, keep, names=no_genes - set(ALIASES["dose"]) - set(ALIASES["time"]))
+    amounts = alias_names("dose", "time")
+    values, said = pour(table, genes, keep, names={c for c in no_genes if plain_name(c) not in amounts})
     said = _indexed(said)
     if metadata is not None:
         said = said.join(_of_rows(metadata, said.index, table.columns, path), rsuffix="_of_matrix")
     if control_rows(said, mapping, label, where=path.name) is None:
         return None
-    numeric = [c for c in keep if c in numbers and c not in IDS]
-    told = f", and the columns of numbers {first_few(numeric)} for what is said of them" if numeric else ""
-    note = Finding(
-        "note",
-        "genes_taken",
-        f"{path.name}: {len(genes):,} columns of numbers were taken for genes ({first_few(genes, 3)}){told}.",
-        len(genes),
-        where=path.name,
-    )
-    return _written(path, values, said, genes), [note]
+    numeric = [c for c in keep if c in table.numeric and c not in IDS]
+    beside = f", and the columns of numbers {first_few(numeric)} for what is said of them" if numeric else ""
+    text = f"{path.name}: {len(genes):,} columns of numbers were taken for genes ({first_few(genes, 3)}){beside}."
+    notes = [Finding("note", "genes_taken", text, len(genes), where=path.name)]
+    if apart:
+        text = (
+            f"{path.name}: {len(apart):,} columns of numbers stand apart from the genes and have other names, so they "
+            f"are not taken for genes: {first_few(apart)}. If they are genes, put their columns among the others."
+        )
+        notes.append(Finding("warning", "columns_apart", text, len(apart), tuple(apart[:10]), where=path.name))
+    return _written(path, values, said, genes), notes
+
+
+def _genes(columns: list[str], maybe: list[bool], *, everywhere: bool) -> tuple[list[str], list[str]]:
+    """Of columns that may be genes, the longest run of neighbours with whatever is named like them; and the others."""
+    likely = [c for c, may in zip(columns, maybe, strict=True) if may]
+    if everywhere or not likely:
+        return likely, []
+    runs = [[c for c, _ in g] for may, g in groupby(zip(columns, maybe, strict=True), key=lambda c: c[1]) if may]
+    longest = max(runs, key=len)
+    forms = {_form(c) for c in longest}
+    taken = set(longest) | {c for c in likely if _form(c) in forms}
+    return [c for c in likely if c in taken], [c for c in likely if c not in taken]
+
+
+def _form(name: str) -> str:
+    """What names of one kind have in common: capitals throughout (symbols, Ensembl ids), or all but their numbers."""
+    return "A" if name.upper() == name and name[:1].isalpha() else re.sub(r"\d+", "0", name)
 
 
 def _says_nothing(table: Table, keep: list[str], mapping: Mapping[str, str] | None, label: Labels) -> bool:

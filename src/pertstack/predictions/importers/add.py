@@ -35,6 +35,7 @@ from pertstack.predictions.importers.checks.scale import Scale, check_scale, ref
 from pertstack.predictions.importers.checks.shift import check_shift
 from pertstack.predictions.importers.checks.value_checks import check_gene_order
 from pertstack.predictions.importers.fitted import FittedOnBlocks, Kin
+from pertstack.predictions.importers.key_findings import of_several
 from pertstack.predictions.importers.readers.files import PredictionFile
 from pertstack.predictions.importers.readers.gene_lists import positional, with_genes
 from pertstack.predictions.importers.readers.merge import Marks, is_merge_file, open_merge_predictions
@@ -128,8 +129,8 @@ def add_predictions(
     places = {s: Place(b, i) for b in store.blocks() for i, s in enumerate(store.sample_ids(b))}
     known = None if samples is None else samples[samples.index.isin(list(places))]
     named = [with_genes(f, [str(g) for g in store.gene_names], genes, other=other_names) for f in files]
-    files, matches = _matched([f for f, _ in named], known, columns, space=space, n_genes=len(store.gene_names))
     own_genes = [str(g) for g in store.gene_names]
+    files, matches = _matched([f for f, _ in named], known, columns, space=space, genes=own_genes)
     by_position = positional(own_genes) or any(f.code == "genes_by_list" for _, said in named for f in said)
     check_names(files, places)
     missing_genes = genes_not_predicted(files, own_genes, missing)
@@ -219,11 +220,11 @@ def _matched(
     columns: Mapping[str, str] | None,
     *,
     space: Normalise | None,
-    n_genes: int,
+    genes: list[str],
 ) -> tuple[list[PredictionFile], list[KeyMatch]]:
     """Files with the study's sample ids; rows that go by another name are matched by what was done."""
     found = [
-        None if samples is None else by_id_or_key(f, samples, columns, space=space, own_genes=n_genes) for f in files
+        None if samples is None else by_id_or_key(f, samples, columns, space=space, own_genes=genes) for f in files
     ]
     files = [f if m is None else m.file for f, m in zip(files, found, strict=True)]
     refuse_repeats(files)
@@ -235,7 +236,7 @@ def _of_names(named: list[tuple[PredictionFile, list[Finding]]]) -> list[Finding
 
 
 def _of_matches(matches: list[KeyMatch], name: str) -> list[Finding]:
-    return [replace(f, where=name) for m in matches for f in m.findings]
+    return [replace(f, where=name) for f in of_several([m.findings for m in matches], [m.missing for m in matches])]
 
 
 def _judge(

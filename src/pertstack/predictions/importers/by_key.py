@@ -7,7 +7,7 @@ averaged. The result is a ``PredictionFile`` with the ids of the samples, which 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from pertstack.data.readers.control_rows import control_rows
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.key_findings import key_findings, mixed_names, nothing_fits, refuse_doubles
 from pertstack.predictions.importers.keys import Codes, Labels, few_of, key_in_words, keys_of, n_served
+from pertstack.predictions.importers.named_rows import labelled, refuse_turned
 from pertstack.predictions.importers.readers.files import STATUS, PredictionFile
 from pertstack.predictions.importers.space import Averaging, averaging
 from pertstack.predictions.store.align import names_index
@@ -63,7 +64,7 @@ def by_id_or_key(
     mapping: Mapping[str, str] | None = None,
     *,
     space: Normalise | None = None,
-    own_genes: int = 0,
+    own_genes: Sequence[str] = (),
 ) -> KeyMatch | None:
     """None where the ids of the file are those of the samples; else the match by what was done.
 
@@ -73,14 +74,16 @@ def by_id_or_key(
     samples : index = sample ids; perturbation, cell_line, and log10_dose, time_h, plate where known.
     mapping : canonical column -> column of the file.
     space : how the samples were made of cells; None where they were not.
-    own_genes : how many genes the samples have.
+    own_genes : the genes of the samples.
 
     Raises
     ------
     MisalignedError
         No id fits and no column says what was done, or nothing agrees.
     """
-    file = _labelled(file, samples)
+    if file.obs is None:
+        refuse_turned(file, samples["perturbation"].astype(str), own_genes)
+    file = labelled(file, samples)
     if file.obs is None:
         return None
     mapping = columns_of(mapping, file.obs.columns)
@@ -88,20 +91,7 @@ def by_id_or_key(
         return None
     if _ids_fit(file, samples, mapping):
         return None
-    return _match_by_key(file, samples, mapping, space=space, own_genes=own_genes)
-
-
-def _labelled(file: PredictionFile, samples: pd.DataFrame) -> PredictionFile:
-    """A file that says nothing of its rows but their names: where these are perturbations, that is what they say."""
-    if file.obs is not None or samples.index.isin(file.sample_ids).any():
-        return file
-    names = samples["perturbation"].astype(str)
-    labels = Labels.of(names, file.sample_ids)
-    own = {labels.key(p) for p in names.unique()}
-    if not any(labels.key(i) in own for i in file.sample_ids):
-        return file
-    obs = pd.DataFrame({"perturbation": file.sample_ids}, index=pd.Index(file.sample_ids, dtype=object))
-    return replace(file, obs=obs)
+    return _match_by_key(file, samples, mapping, space=space, own_genes=len(own_genes))
 
 
 def _predictions_only(obs: pd.DataFrame) -> Mask:

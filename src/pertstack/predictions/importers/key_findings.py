@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -117,6 +119,24 @@ def key_findings(
         text = f"{where}: {len(left):,} predicted keys have no sample and are not used: {first_few(left, 5)}."
         found.append(Finding("warning", "keys_left_over", text, count=len(left), examples=left[:10], where=where))
     return found
+
+
+def of_several(files: Sequence[Sequence[Finding]], missing: Sequence[tuple[str, ...]]) -> list[Finding]:
+    """Findings of the matches of several files: what one does not predict and another does is not missing.
+
+    Parameters
+    ----------
+    files : findings of each match.
+    missing : keys that it lacks, in words.
+    """
+    if len(files) < 2:
+        return [f for found in files for f in found]
+    lacking = [k for k in missing[0] if all(k in m for m in missing)]
+    out = [f for found in files for f in found if f.code != "keys_missing"]
+    if lacking:
+        text = f"No file predicts {len(lacking):,} keys: {first_few(lacking, 5)}."
+        out.append(Finding("warning", "keys_missing", text, len(lacking), tuple(lacking[:10])))
+    return out
 
 
 def nothing_fits(file: PredictionFile, given: pd.DataFrame, samples: pd.DataFrame, columns: tuple[str, ...]) -> str:

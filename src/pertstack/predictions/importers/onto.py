@@ -20,6 +20,7 @@ from pertstack.data.choices import Normalise
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.by_key import KeyMatch, by_id_or_key
 from pertstack.predictions.importers.cards import NamedTransform, mapped_file
+from pertstack.predictions.importers.key_findings import of_several
 from pertstack.predictions.importers.readers.files import PredictionFile
 from pertstack.predictions.importers.readers.gene_lists import with_genes
 from pertstack.predictions.importers.readers.opening import open_file, refuse_repeats
@@ -88,14 +89,14 @@ def given(
         opened = opened if transform is None else mapped_file(opened, transform)
         file, named = with_genes(opened, own, genes, other=other)
         findings += named
-        matched = by_id_or_key(file, samples, mapping, space=space, own_genes=len(own))
+        matched = by_id_or_key(file, samples, mapping, space=space, own_genes=own)
         if matched is None:
             kept = _by_id(file, samples, findings)
             files.append(kept)
             continue
         files.append(matched.file)
         matches.append(matched)
-        findings += matched.findings
+    findings += of_several([m.findings for m in matches], [m.missing for m in matches])
     refuse_repeats(files)
     return Given(model, tuple(files), tuple(matches), tuple(replace(f, where=model) for f in findings))
 

@@ -8,7 +8,7 @@ with ``--map``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -18,76 +18,11 @@ import pandas as pd
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack.data.labels import visible
+from pertstack.data.readers.columns.aliases import ALIASES, alias_names, alias_of, plain_name
 from pertstack.data.readers.columns.doses import add_dose, add_time, one_column, storable, text_of
 from pertstack.data.readers.columns.odd_columns import plain_columns
 
 NEEDED = ("perturbation", "cell_line")
-ALIASES: dict[str, tuple[str, ...]] = {
-    "perturbation": (
-        "perturbation",
-        "pert_id",
-        "cmap_name",
-        "pert_iname",
-        "sm_name",
-        "condition",
-        "compound",
-        "drug",
-        "drug_name",
-        "drugname_drugconc",
-        "perturbagen",
-        "perturbagen_name",
-        "perturbation_name",
-        "pert_name",
-        "product_name",
-        "treatment",
-        "target_gene",
-        "gene_target",
-        "target_gene_name",
-        "perturbed_gene",
-        "target",
-        "gene",
-        "guide_identity",
-    ),
-    "cell_line": (
-        "cell_line",
-        "cell_iname",
-        "cell_mfc_name",
-        "cell_id",
-        "cell_type",
-        "celltype",
-        "cell_line_name",
-        "cell_name",
-        "cell",
-        "cellline",
-        "cell_line_id",
-        "context",
-    ),
-    "smiles": ("smiles", "SMILES", "canonical_smiles", "Smiles", "pert_smiles"),
-    "dose": ("dose", "pert_dose", "dose_uM", "pert_idose", "dose_val", "dose_value", "concentration"),
-    "dose_unit": ("dose_unit", "pert_dose_unit", "dose_units", "concentration_unit"),
-    "time": ("time_h", "time", "pert_time", "pert_itime", "timepoint_hr", "timepoint", "time_hr"),
-    "time_unit": ("time_unit", "pert_time_unit", "time_units"),
-    "plate": (
-        "plate",
-        "rna_plate",
-        "det_plate",
-        "plate_id",
-        "plate_name",
-        "batch",
-        "gem_group",
-        "library_id",
-        "batch_id",
-        "gemgroup",
-        "batch_var",
-    ),
-    "replicate": ("replicate", "rep", "replicate_id", "bio_rep", "pert_replicate"),
-    "control_id": ("control_id", "paired_control_id", "ctrl_id", "control_sample"),
-}
-CELL_EXTRAS: dict[str, tuple[str, ...]] = {
-    "guide": ("guide", "guide_id", "guide_identity", "guide_ids", "sgrna", "sgRNA", "sgRNA_ID", "sgID_AB"),
-    "donor": ("donor", "donor_id", "patient", "patient_id", "individual"),
-}
-"""What else may tell samples made of cells apart, by the names it has in files."""
 _CONTEXT = ("plate", "replicate", "control_id")
 LEAST_ROWS = 20
 """Rows below which a column may hold another cell line in every row."""
@@ -156,24 +91,46 @@ def _sources(obs: pd.DataFrame, mapping: dict[str, str], where: str) -> dict[str
                 f"(Write const:VALUE for one value in every row, or none to do without.)"
             )
     found = {name: alias_of([c for c in obs.columns if _may_be(obs[c], name)], name) for name in ALIASES}
+    if (first := found["perturbation"]) is not None and "perturbation" not in wanted:
+        found["perturbation"] = _telling(obs, first)
     sources = {name: source for name, source in found.items() if source is not None and name not in wanted}
     return sources | {name: source for name, source in wanted.items() if source != "none"}
 
 
-def alias_of(columns: Iterable[str], name: str) -> str | None:
-    """The first name of a canonical column among some columns; None where there is none."""
-    there = set(columns)
-    return next((a for a in ALIASES[name] if a in there), None)
+def _telling(obs: pd.DataFrame, first: str) -> str:
+    """The first column by a name of perturbations, unless it says only whether one was there and another says which."""
+    others = [c for c in obs.columns if c != first and plain_name(c) in alias_names("perturbation")]
+    if not others or _distinct(obs[first]) > 2:
+        return first
+    telling = [c for c in others if _distinct(obs[c]) > 2]
+    return (alias_of(telling, "perturbation") or first) if telling else first
+
+
+def _distinct(column: pd.Series[Any]) -> int:
+    try:
+        return int(column.nunique())
+    except TypeError:  # lists in cells
+        return int(column.map(str).nunique())
 
 
 def _may_be(column: pd.Series[Any], name: str) -> bool:
     """Whether a column may be the canonical one: a different value in (nearly) every row is an id, neither a cell line
     nor a plate, and ``1+1`` (GEARS' ``dose_val``) counts genes and is no dose."""
+    if plain_name(column.name) not in alias_names(name):
+        return False
     if name == "dose" and not pd.api.types.is_numeric_dtype(column):
         return not any("+" in str(v).strip("+") and "e+" not in str(v).casefold() for v in column.unique())
-    if name not in ("cell_line", "plate") or column.name not in ALIASES[name][1:] or len(column) < LEAST_ROWS:
+    if name not in ("cell_line", "plate") or column.name == name or len(column) < LEAST_ROWS:
         return True
     return column.astype(str).nunique() <= MOST_UNIQUE * len(column)
+
+
+def with_named_index(obs: pd.DataFrame) -> pd.DataFrame:
+    """The table with its index as a column too, where that says the perturbation of rows and no column does."""
+    name = str(obs.index.name)
+    if plain_name(name) not in alias_names("perturbation") or obs.index.is_unique or name in obs.columns:
+        return obs
+    return obs.assign(**{name: obs.index.astype(str)})
 
 
 def source_column(obs: pd.DataFrame, mapping: Mapping[str, str] | None, name: str) -> str | None:

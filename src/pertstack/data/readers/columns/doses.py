@@ -11,12 +11,13 @@ import pandas as pd
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack.data.labels import visible
+from pertstack.data.readers.columns.aliases import plain_name
 from pertstack.data.readers.columns.units import hours_per, micromolar_per, split_quantities, to_unit
 
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
 Texts = np.ndarray[Any, np.dtype[Any]]
 EMPTY = {"", "nan", "none", "na", "<na>", "-666", "null"}
-_UNIT_IN_NAME = {"dose_uM": "uM", "timepoint_hr": "h", "time_h": "h", "time_hr": "h"}
+_UNIT_IN_NAME = {"doseum": "uM", "timepointhr": "h", "timeh": "h", "timehr": "h"}  # plain names
 
 
 def one_column(obs: pd.DataFrame, source: str) -> pd.Series[Any]:
@@ -96,7 +97,7 @@ def _dose_units(
     InputError
         Some doses have a unit and some have none, or the number, the unit column and the column's name name two.
     """
-    implied = _UNIT_IN_NAME.get(sources["dose"], "")
+    implied = _UNIT_IN_NAME.get(plain_name(sources["dose"]), "")
     column = text_of(one_column(obs, sources["dose_unit"])) if "dose_unit" in sources else _nothing(obs)
     units = to_unit(numbers, own, np.array([implied if u is None else u for u in column], dtype=object))
     _refuse_two_units(obs, numbers, [own, column, np.full(len(obs), implied, dtype=object)])
@@ -160,7 +161,7 @@ def add_time(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) -
     if np.isnan(numbers).all():
         return
     unit = sources.get("time_unit")
-    column = text_of(one_column(obs, unit)) if unit and sources["time"] != "time_h" else _nothing(obs)
+    column = text_of(one_column(obs, unit)) if unit and plain_name(sources["time"]) != "timeh" else _nothing(obs)
     units = to_unit(numbers, own, np.array(["h" if u is None else u for u in column], dtype=object))
     factor = {u: hours_per(u) for u in sorted(set(units) - {""})}
     out["time_h"] = numbers * np.array([factor.get(u, np.nan) for u in units], dtype=np.float64)

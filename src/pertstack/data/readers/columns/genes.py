@@ -16,9 +16,21 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
+from pertstack.data.readers.columns.aliases import column_of
 from pertstack.data.side.targets import genes_of
 
-SYMBOLS = ("gene_name", "gene_names", "gene_symbols", "gene_symbol", "symbol", "feature_name", "hgnc_symbol")
+SYMBOLS = (
+    "gene_name",
+    "gene_names",
+    "gene_symbols",
+    "gene_symbol",
+    "symbol",
+    "symbols",
+    "feature_name",
+    "hgnc_symbol",
+    "gene_short_name",
+    "hgnc",
+)
 IDS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "feature_id", "feature_ids")
 GENE = "gene"
 """The name under which ``--map`` says which column of ``var`` names the genes (``index`` for the index)."""
@@ -79,13 +91,18 @@ def other_names(var: pd.DataFrame) -> dict[str, str]:
     known = set(names)
     out: dict[str, str] = {}
     twice: set[str] = set()
-    for column in (c for c in (*SYMBOLS, *IDS, INDEX) if c in var):
+    for column in (*second_columns(var), *(INDEX,) * (INDEX in var)):
         for second, name in zip(_cut([str(v).strip() for v in var[column]]), names, strict=True):
             if second in known or second.casefold() in _NAMELESS:
                 continue
             if out.setdefault(second, name) != name:
                 twice.add(second)
     return {second: name for second, name in out.items() if second not in twice}
+
+
+def second_columns(var: pd.DataFrame) -> list[str]:
+    """Columns of a gene table that hold another name of each gene, in any spelling: symbols before ids."""
+    return list(dict.fromkeys(c for n in (*SYMBOLS, *IDS) if (c := column_of(var.columns, [n])) is not None))
 
 
 def _source(var: pd.DataFrame, index: list[str], perturbations: Iterable[object], asked: str | None, where: str) -> str:
@@ -98,13 +115,14 @@ def _source(var: pd.DataFrame, index: list[str], perturbations: Iterable[object]
             )
         return asked
     perturbed = {g for p in set(map(str, perturbations)) for g in genes_of(p)}
-    columns = [c for c in (*SYMBOLS, *IDS) if c in var.columns]
+    columns = second_columns(var)
+    columns += [str(c) for c in var.columns if c not in columns and not pd.api.types.is_numeric_dtype(var[c])]
     hits = {c: len(perturbed.intersection(_cut([str(v).strip() for v in var[c]]))) for c in columns}
     own = len(perturbed.intersection(_cut(index)))
     best = max(columns, key=lambda c: hits[c], default=INDEX)
     if best != INDEX and hits[best] > own:
         return best
-    symbols = next((c for c in columns if c in SYMBOLS), None)
+    symbols = column_of(var.columns, SYMBOLS)
     return symbols if symbols is not None and own == 0 and _is_no_name(index) else INDEX
 
 

@@ -1,4 +1,5 @@
-"""Labels that hold drug, dose and unit together, as Tahoe-100M and STATE write them: ``[('Dabrafenib', 0.5, 'uM')]``.
+"""Labels that are the text of a list: of drug, dose and unit, as Tahoe-100M and STATE write them
+(``[('Dabrafenib', 0.5, 'uM')]``), or of names (``['KLF1', 'BAK1']``, a combination); or that name two guides twice.
 
 They are parted into perturbation, dose and unit, so that the same drug at two doses is one perturbation at two doses,
 and ``[('DMSO_TF', 0.0, 'uM')]`` is a control.
@@ -7,6 +8,7 @@ and ``[('DMSO_TF', 0.0, 'uM')]`` is a control.
 from __future__ import annotations
 
 import ast
+import re
 from typing import Any
 
 import numpy as np
@@ -14,26 +16,38 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
+from pertstack.data.labels import is_control_name
 
 LONGEST = 2000
+_TWICE = re.compile(r"([^_]+_[^_]+)__\1")
+"""Two guides of one vector, as Norman et al. (2019) name them: ``KLF1_BAK1__KLF1_BAK1``."""
 Parted = tuple[str, float | None, str | None]  # perturbation, dose, unit
 
 
 def part_label(label: str) -> Parted | None:
-    """Perturbation, dose and unit of a label; None where it is no list of tuples.
+    """Perturbation, dose and unit of a label; None where it is no list of tuples or of names.
 
     Several drugs of one dose are joined by ``+``; where their doses differ, these stay in the name.
 
     >>> part_label("[('Dabrafenib', 0.5, 'uM')]"), part_label("[('A', 1, 'uM'), ('B', 2, 'uM')]"), part_label("KLF1")
     (('Dabrafenib', 0.5, 'uM'), ('A (1 uM)+B (2 uM)', None, None), None)
+    >>> part_label("['KLF1', 'BAK1']")
+    ('KLF1+BAK1', None, None)
+    >>> part_label("KLF1_NegCtrl0__KLF1_NegCtrl0"), part_label("NegCtrl1_NegCtrl0__NegCtrl1_NegCtrl0")
+    (('KLF1', None, None), ('NegCtrl1', None, None))
     """
     text = label.strip()
-    if len(text) > LONGEST or not text.startswith(("[(", "((", "('", '("')):
+    if (twice := _TWICE.fullmatch(text)) is not None and len(text) <= LONGEST:
+        acting = [p for p in twice[1].split("_") if not is_control_name(p)]
+        return "+".join(acting) or twice[1].split("_")[0], None, None
+    if len(text) > LONGEST or not text.startswith(("[(", "((", "('", '("', "['", '["')):
         return None
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
+    if value and all(isinstance(v, str) and v.strip() for v in value):
+        return "+".join(v.strip() for v in value), None, None
     parts = [value] if isinstance(value, tuple) and value and isinstance(value[0], str) else list(value)
     if not parts or not all(_is_part(p) for p in parts):
         return None
@@ -72,7 +86,9 @@ def part_labels(obs: pd.DataFrame, column: str | None, where: str) -> tuple[pd.D
     """
     if column is None:
         return obs, []
-    codes, values = pd.factorize(obs[column].astype(object))
+    column_of_lists = obs[column].dtype == object and obs[column].map(lambda v: isinstance(v, list | np.ndarray)).any()
+    labels = obs[column].map(_as_text) if column_of_lists else obs[column]
+    codes, values = pd.factorize(labels.astype(object))
     texts = [str(v) for v in values]
     parted = [part_label(t) for t in texts]
     listed = [t.lstrip().startswith("[(") for t in texts]
@@ -88,17 +104,23 @@ def part_labels(obs: pd.DataFrame, column: str | None, where: str) -> tuple[pd.D
     names = np.array([*(p[0] for p in full), None], dtype=object)[codes]
     doses = np.array([*(np.nan if p[1] is None else p[1] for p in full), np.nan], dtype=np.float64)[codes]
     units = np.array([*(p[2] for p in full), None], dtype=object)[codes]
-    added = {"dose": doses, "dose_unit": units} if "dose" not in obs.columns else {}
+    dosed = any(p is not None and p[1] is not None for p in parted)
+    added = {"dose": doses, "dose_unit": units} if dosed and "dose" not in obs.columns else {}
     n = sum(p is not None for p in parted)
+    how = "read as names" if not dosed else "parted into perturbation" + ", dose and unit" * bool(added)
     note = Finding(
         "note",
-        "labels_parted",
+        "labels_parted" if dosed else "labels_joined",
         f"{n:,} labels of {where}, such as {first_few([texts[i] for i, p in enumerate(parted) if p is not None], 1)}, "
-        f"were parted into perturbation{', dose and unit' if added else ''}.",
+        f"were {how}.",
         n,
         where=where,
     )
     return obs.assign(**{column: names, **added}), [note]
+
+
+def _as_text(value: Any) -> Any:
+    return str(list(map(str, value))) if isinstance(value, list | np.ndarray) else value
 
 
 def says_dose(notes: list[Finding]) -> bool:

@@ -217,7 +217,7 @@ def _plainly_wrong(name: str, scale: Scale, other: Scale, numbers: dict[str, flo
         f"{name} was declared as {scale!r}, but its values differ from the measured ones by "
         f"{numbers[f'rms_as_{scale}']:.3g} "
         f"(root mean square) read so, and by {numbers[f'rms_as_{other}']:.3g} read as {other!r}. Combined with other "
-        f"models they would spoil every ensemble. Add them with scale={other!r}."
+        f"models they would spoil every ensemble. Say --scale {other} (scale={other!r})."
     )
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack.data.readers.anndata_tables import open_anndata_file, open_foreign, read_frame, read_whole
+from pertstack.data.readers.columns.aliases import column_of
 from pertstack.data.readers.matrices import StoredRows
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.cards import CARD_KEYS, read_card
@@ -99,7 +100,8 @@ def _second_names(var: Any, n: int, path: Path) -> dict[str, list[str]]:
     """Columns of ``var`` that name the genes otherwise."""
     if getattr(getattr(var, "dtype", None), "names", None):  # records of an anndata before 0.7
         return {}
-    found = {c: read_whole(var[c], path) for c in SECOND if c in var}
+    columns = dict.fromkeys(column_of(var, [n]) for n in SECOND)
+    found = {c: read_whole(var[c], path) for c in columns if c is not None}
     return {c: [str(v) for v in values] for c, values in found.items() if len(values) == n}
 
 

@@ -1,11 +1,12 @@
 """Predictions as a dict from what was done to a profile, the way GEARS and the linear benchmarks write them.
 
 ``{"A+B": [..], ...}`` in JSON or a pickle, or ``{("A", "K562"): [..]}`` where cell lines are told apart. Their columns
-are named by a list beside the file, or in it (``genes``, ``gene_names``).
+are named by a list beside the file, or in it (``genes``, ``gene_names``), or by each profile (``{"A": {gene: 0.1}}``).
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from pertstack.predictions.importers.readers.files import PredictionFile
 
 LARGEST_JSON = 600_000_000
 """Bytes; a JSON text takes some ten times as much memory as the numbers in it."""
+_GZIP = b"\x1f\x8b"
 GENES = ("gene_names", "genes", "gene_name", "var_names")
 PROFILES = ("predictions", "prediction", "pred", "predicted")
 
@@ -40,8 +42,12 @@ def open_json_predictions(path: Path) -> PredictionFile:
             f"'{path.stem}.parquet')."
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        text = path.read_bytes()
+        if text.startswith(_GZIP):
+            with gzip.open(path) as packed:
+                text = packed.read(LARGEST_JSON)
+        content = json.loads(text)
+    except (ValueError, RecursionError, OSError, EOFError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}. Was it written completely?") from error
     return from_dict(content, path)
 
@@ -52,7 +58,7 @@ def is_profiles(content: Any) -> bool:
         return False
     inner = next((content[k] for k in PROFILES if isinstance(content.get(k), Mapping)), content)
     values = [v for k, v in inner.items() if k not in GENES]
-    return bool(values) and all(_profile(v) is not None for v in values[:20])
+    return bool(values) and all(_profile(v) is not None or _named(v) for v in values[:20])
 
 
 def from_dict(content: Any, path: Path) -> PredictionFile:
@@ -65,6 +71,9 @@ def from_dict(content: Any, path: Path) -> PredictionFile:
         )
     genes = next((list(map(str, content[k])) for k in GENES if k in content), None)
     inner = next((content[k] for k in PROFILES if isinstance(content.get(k), Mapping)), content)
+    if genes is None and all(_named(v) for v in inner.values()):
+        table = pd.DataFrame({i: pd.Series(v) for i, v in enumerate(inner.values())}).T
+        genes, inner = list(map(str, table.columns)), dict(zip(inner, table.to_numpy(), strict=True))
     pairs = [(k, _profile(v)) for k, v in inner.items() if k not in GENES]
     odd = [str(k) for k, v in pairs if v is None]
     if odd:
@@ -90,6 +99,13 @@ def from_dict(content: Any, path: Path) -> PredictionFile:
 
     names = genes or [str(i) for i in range(values.shape[1])]
     return PredictionFile(path, ids, names, rows, obs=obs.set_axis(ids))
+
+
+def _named(value: Any) -> bool:
+    """Whether a profile names its genes: a Series, or a dict from gene to number."""
+    if isinstance(value, pd.Series):
+        return not pd.api.types.is_integer_dtype(value.index)
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, int | float) for v in value.values())
 
 
 def _profile(value: Any) -> np.ndarray[Any, Any] | None:

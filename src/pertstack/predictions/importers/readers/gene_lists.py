@@ -17,6 +17,7 @@ from pertstack._base.errors import InputError, MisalignedError, first_few
 from pertstack._base.files import missing_file
 from pertstack._base.findings import Finding
 from pertstack._base.reading.tables import read_table
+from pertstack.data.readers.columns.aliases import column_of
 from pertstack.data.readers.columns.genes import IDS, SYMBOLS, without_version
 from pertstack.predictions.importers.readers.files import PredictionFile, Rows
 from pertstack.predictions.store.align import names_index
@@ -52,13 +53,13 @@ def read_gene_list(path: Path) -> list[str]:
             from pertstack.data.readers.anndata_tables import open_foreign, read_frame
 
             var = read_frame(open_foreign(path, "zarr" if path.is_dir() else "hdf5"), "var", path)
-            column = next((c for c in SECOND if c in var.columns), None)
+            column = column_of(var.columns, SECOND)
             names = list(var.index if column is None or not positional(list(map(str, var.index))) else var[column])
         elif name.endswith(".json"):
             names = json.loads(path.read_text(encoding="utf-8"))
         elif name.endswith((".csv", ".tsv")):
             table = read_table(path, blanks=False)
-            column = next((c for c in SECOND if c in table.columns), None)
+            column = column_of(table.columns, SECOND)
             names = table[column].tolist() if column else [table.columns[0], *table.iloc[:, 0]]
             if column is None and names[0].casefold() in ("gene", "genes", "name", "0", "", "unnamed: 0"):
                 names = names[1:]

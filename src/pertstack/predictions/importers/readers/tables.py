@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from itertools import takewhile
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,14 @@ from pertstack._base.reading.dialects import is_number
 from pertstack._base.reading.tables import WALK_ARROW, counts_rows
 from pertstack._base.reading.text_tables import UNNAMED, TextTable, text_table
 from pertstack._base.reading.tried_first import tried_first
-from pertstack.data.readers.columns.columns import ALIASES
+from pertstack.data.readers.columns.aliases import alias_names, plain_name
+from pertstack.data.readers.spill import Table
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.readers.files import STATUS, PredictionFile, names_of
 
 SLAB_BYTES = 24_000_000
-KEYS = frozenset({a for name in ALIASES if name != "smiles" for a in ALIASES[name]} | set(STATUS))
-"""Names of columns that say what was done, if they come before the genes."""
+_KEYS = alias_names() - alias_names("smiles")
+"""Plain names of columns that say what was done, wherever they stand."""
 ReadColumns = Callable[[list[str]], Any]  # -> pyarrow.Table
 
 
@@ -69,6 +69,14 @@ def open_arrow_predictions(path: Path) -> PredictionFile:
     return _columnar(path, schema, read)
 
 
+def _keyed(schema: Any, columns: list[str]) -> bool:
+    """Whether rows are known by what was done to them: no index of ids, or one that says it."""
+    named = [
+        n for n in json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", []) if n in columns
+    ]
+    return is_key(columns[0]) or not named or all(map(is_key, named))
+
+
 def id_column(path: Path, schema: Any) -> str:
     """Name of the column that holds sample ids: the pandas index, else the first column when it holds text."""
     pandas_facts = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
@@ -85,27 +93,37 @@ def id_column(path: Path, schema: Any) -> str:
     )
 
 
-def leading_keys(columns: Sequence[str]) -> list[str]:
-    """The first columns of a table that say what was done, up to the first that does not: no gene is among them.
+def is_key(column: str) -> bool:
+    """Whether a column says what was done to a row, or what kind of row it is, by its name.
 
-    >>> leading_keys(["perturbation", "cell_line", "TP53", "dose"]), leading_keys(["s1", "TP53"])
-    (['perturbation', 'cell_line'], [])
+    >>> is_key("Cell Line"), is_key("status"), is_key("SET"), is_key("TP53")
+    (True, True, False, False)
     """
-    return list(takewhile(lambda c: c in KEYS, columns))
+    return plain_name(column) in _KEYS or column in STATUS
+
+
+def parted(columns: Sequence[str], numeric: Collection[str], ids_in: str | None) -> tuple[list[str], list[str]]:
+    """What is said of the rows of a table, and its genes: the other columns of numbers.
+
+    Parameters
+    ----------
+    columns : of the table.
+    numeric : those that hold numbers.
+    ids_in : the column of ids, which is neither; None where rows have none.
+    """
+    said = [c for c in columns if c != ids_in and (is_key(c) or c not in numeric)]
+    return said, [c for c in columns if c != ids_in and c not in set(said)]
 
 
 def _columnar(path: Path, schema: Any, read: ReadColumns) -> PredictionFile:
     columns = [str(f.name) for f in schema]
-    keys = leading_keys(columns)
-    ids_in = None if keys else id_column(path, schema)
-    keys = keys or leading_keys([c for c in columns if c != ids_in])
-    genes = [f for f in schema if f.name != ids_in and f.name not in keys]
-    odd = [f.name for f in genes if not (pa.types.is_floating(f.type) or pa.types.is_integer(f.type))]
-    if odd:
+    numeric = {str(f.name) for f in schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)}
+    ids_in = None if any(map(is_key, columns)) and _keyed(schema, columns) else id_column(path, schema)
+    keys, names = parted(columns, numeric, ids_in)
+    if not any(map(is_key, keys)) and keys:
         raise InputError(
-            f"{path}: columns without numbers: {first_few(odd)}. Keep the id column and one column per gene."
+            f"{path}: columns without numbers: {first_few(keys)}. Keep the id column and one column per gene."
         )
-    names = [str(f.name) for f in genes]
     obs = None if not keys else read(keys).to_pandas().reset_index(drop=True)
     if ids_in is None:
         assert obs is not None
@@ -176,16 +194,17 @@ def open_csv_predictions(path: Path) -> PredictionFile:
         raise InputError(
             f"{path}: the first line holds no comma, tab or semicolon: {' '.join(columns)[:60]!r}. Is this a table?"
         )
-    keys = leading_keys(columns)
-    ids = _texts(table, columns[0])
-    if keys:
-        ids, columns = [str(i) for i in range(len(ids))], ["", *columns[len(keys) :]]
-    elif columns[0] == UNNAMED and len(columns) > 2 and counts_rows(ids):
+    numeric, ids = Table(path).numeric, _texts(table, columns[0])
+    if columns[0] == UNNAMED and len(columns) > 2 and counts_rows(ids):
         second = _texts(table, columns[1])
-        if not all(is_number(i, table.decimal) for i in second):
+        if any(map(is_key, columns)) or not all(is_number(i, table.decimal) for i in second):
             columns, ids = columns[1:], second
-    keys = keys or leading_keys(columns[1:])
-    gene_names = [c for c in columns[1:] if c not in keys]
+    ids_in: str | None = columns[0]
+    if any(map(is_key, columns)) and (is_key(columns[0]) or (columns[0] in numeric and columns[0] != UNNAMED)):
+        ids_in, ids = None, [str(i) for i in range(len(ids))]
+    keys, gene_names = parted(columns, numeric, ids_in)
+    if not any(map(is_key, keys)):  # what is no number is then refused where it stands
+        keys, gene_names = [], [c for c in columns if c != ids_in]
     obs = pd.DataFrame({c: _texts(table, c) for c in keys}) if keys else None
 
     def rows(n_rows: int) -> Iterator[Float32]:
