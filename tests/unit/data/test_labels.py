@@ -205,9 +205,9 @@ def test_cell_lines_and_plates_that_look_the_same_are_one_and_alike_ones_are_nam
 
 
 def test_a_sample_that_is_called_like_many_controls_is_named(tmp_path):
-    file = small(tmp_path, ["PBS", "A", "empty_vector", "AAVS1", "Mediumistat", "PBS1"], "L")
+    file = small(tmp_path, ["saline", "A", "empty_vector", "AAVS1", "Mediumistat", "PBS1"], "L")
     found = [f for f in validate(file) if f.code == "perhaps_untreated"]
-    assert len(found) == 1 and list(found[0].examples) == ["AAVS1", "PBS", "empty_vector"]
+    assert len(found) == 1 and list(found[0].examples) == ["AAVS1", "empty_vector", "saline"]
 
 
 def test_every_reader_brings_spellings_together_and_says_so(tmp_path):
@@ -275,3 +275,9 @@ def test_commas_between_locants_join_nothing(name):
 def test_commas_between_names_join_them():
     assert parts_of("KLF1,CEBPA") == parts_of("CEBPA, KLF1") == ("CEBPA", "KLF1")
     assert parts_of("N1,N2") == ("N1", "N2") and parts_of("IL-2,IL-4") == ("IL-2", "IL-4")
+
+
+def test_a_single_beside_the_control_is_not_called_like_one(tmp_path):
+    """Every single of a screen of pairs, ``A+ctrl``, was said to be called like a control."""
+    file = small(tmp_path, ["A+ctrl", "ctrl+B", "A+B", "C_ctrl", "C", "D"], "L")
+    assert not [f for f in validate(file) if f.code == "perhaps_untreated"]
