@@ -176,11 +176,11 @@ def perturbation_keys(names: Iterable[object]) -> dict[str, tuple[str, ...]]:
             apart = [p.strip("'\"") for p in parts_of(wrapped[1])]
         least = 2 if {"-", "."} & set(key[0]) else 1  # T-DM1 is one name beside T and DM1
         words = all(len(p) >= least and any(c.isalpha() for c in p) for p in apart)
-        acting = [p for p in apart if not is_control_name(p)]
+        acting = [p for p in apart if not _no_part(p)]
         if len(apart) > 1 and acting and known.issuperset(acting) and words:
             keys[name] = tuple(sorted(acting))
             continue
-        pieces = [p for p in key[0].split("_") if not is_control_name(p)] if len(key) == 1 else []
+        pieces = [p for p in key[0].split("_") if not _no_part(p)] if len(key) == 1 else []
         if "_" not in key[0] or not pieces or not all(any(c.isalpha() for c in p) for p in pieces):
             continue
         if known.issuperset(pieces):
@@ -191,6 +191,11 @@ def perturbation_keys(names: Iterable[object]) -> dict[str, tuple[str, ...]]:
         if len(spelt) > 1:
             keys |= dict.fromkeys(spelt, pieces_in_order)
     return keys
+
+
+def _no_part(piece: str) -> bool:
+    """Whether a piece of a name stands for no second perturbation: ``A_ctrl``, ``A_NegCtrl0``; not ``A_control``."""
+    return piece.casefold() == "ctrl" or _NUMBERED.fullmatch(piece.casefold()) is not None
 
 
 def _once(name: str) -> str:

@@ -124,7 +124,7 @@ def _columnar(path: Path, schema: Any, read: ReadColumns) -> PredictionFile:
         raise InputError(
             f"{path}: columns without numbers: {first_few(keys)}. Keep the id column and one column per gene."
         )
-    obs = None if not keys else read(keys).to_pandas().reset_index(drop=True)
+    obs = None if not keys else read(keys).replace_schema_metadata(None).to_pandas()
     if ids_in is None:
         assert obs is not None
         ids = [str(i) for i in range(len(obs))]
