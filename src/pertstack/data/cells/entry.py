@@ -22,6 +22,7 @@ from pertstack.data.readers.matrices import RowSource
 from pertstack.data.readers.refused import no_control_rows
 
 _LINES = re.compile(r"(?i)cell|line$|context|tissue|model|cvcl|depmap|strain|species|organism")
+_WORDS = {"cell_line": "cell line", "plate": "batch"}
 _BATCHES = re.compile(r"(?i)batch|lane|librar|run$|channel|replicate|rep$|well|experiment|pool|sample|orig.?ident|chip")
 """What names of such columns contain."""
 
@@ -167,8 +168,8 @@ def _not_taken(groups: Groups, sources: Sources, where: str) -> list[Finding]:
     """A warning where a column that differs within samples may be the perturbation, cell line or batch, and was not
     taken for it."""
     lacking = [
-        ("cell_line", "cell line", sources.cell_line, _LINES, "effects of several lines are then one"),
-        ("plate", "batch", sources.batch, _BATCHES, "their controls then serve together"),
+        ("cell_line", "cell_line_not_named", sources.cell_line, _LINES, "effects of several lines are then one"),
+        ("plate", "plate_not_named", sources.batch, _BATCHES, "their controls then serve together"),
     ]
     found = []
     guides = {plain_name(n) for n in CELL_EXTRAS["guide"]}
@@ -180,12 +181,12 @@ def _not_taken(groups: Groups, sources: Sources, where: str) -> list[Finding]:
             f"perturbation={quote(str(also[0]))}; to keep both apart, --by {quote(str(also[0]))}."
         )
         found.append(Finding("warning", "perturbation_elsewhere", text, len(also), tuple(also), where=where))
-    for name, word, source, sounds, why in lacking:
+    for name, code, source, sounds, why in lacking:
         columns = [c for c in groups.mixed if c not in sources.key and c in groups.few and sounds.search(str(c))]
         if source is None and columns:
             text = (
-                f"{where}: no column is known to say the {word}, and cells of several values of {first_few(columns)} "
+                f"{where}: no column is known to say the {_WORDS[name]}, and cells of several values of {first_few(columns)} "
                 f"were summed into one sample: {why}. If it is one, say --map {name}={quote(str(columns[0]))}."
             )
-            found.append(Finding("warning", f"{name}_not_named", text, len(columns), tuple(columns), where=where))
+            found.append(Finding("warning", code, text, len(columns), tuple(columns), where=where))
     return found

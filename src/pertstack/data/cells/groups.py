@@ -243,8 +243,14 @@ def _shared(
 
 
 def summed_together(groups: Groups, sources: Sources, where: str) -> list[Finding]:
-    """What is said where cells of different doses, times, guides or donors were summed, or of what may be lines or
-    batches."""
+    """What is said where cells of different doses, times, guides or donors were summed.
+
+    Parameters
+    ----------
+    groups : of the cells.
+    sources : which columns say what.
+    where : the file, for messages.
+    """
 
     found = []
     for name, why in (
