@@ -185,8 +185,8 @@ def _not_taken(groups: Groups, sources: Sources, where: str) -> list[Finding]:
         columns = [c for c in groups.mixed if c not in sources.key and c in groups.few and sounds.search(str(c))]
         if source is None and columns:
             text = (
-                f"{where}: no column is known to say the {_WORDS[name]}, and cells of several values of {first_few(columns)} "
-                f"were summed into one sample: {why}. If it is one, say --map {name}={quote(str(columns[0]))}."
+                f"{where}: no column is known to say the {_WORDS[name]}, and cells of several values of "
+                f"{first_few(columns)} were summed into one sample: {why}. If it is one, say --map {name}={quote(str(columns[0]))}."
             )
             found.append(Finding("warning", code, text, len(columns), tuple(columns), where=where))
     return found
