@@ -186,7 +186,8 @@ def _not_taken(groups: Groups, sources: Sources, where: str) -> list[Finding]:
         if source is None and columns:
             text = (
                 f"{where}: no column is known to say the {_WORDS[name]}, and cells of several values of "
-                f"{first_few(columns)} were summed into one sample: {why}. If it is one, say --map {name}={quote(str(columns[0]))}."
+                f"{first_few(columns)} were summed into one sample: {why}. If it is one, say "
+                f"--map {name}={quote(str(columns[0]))}."
             )
             found.append(Finding("warning", code, text, len(columns), tuple(columns), where=where))
     return found
