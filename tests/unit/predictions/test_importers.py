@@ -400,7 +400,7 @@ def test_damaged_and_unfit_files_are_named(world: World, tmp_path: Path) -> None
     )
     np.savez(tmp_path / "noids.npz", predictions=frame.to_numpy())
     frame.reset_index(drop=True).to_parquet(tmp_path / "rows.parquet")
-    frame.assign(cell="A").to_parquet(tmp_path / "words.parquet")
+    frame.assign(remark="A").to_parquet(tmp_path / "words.parquet")
     (tmp_path / "p.h5ad").write_bytes(b"not hdf5")
     (tmp_path / "p.csv").write_text("id,g1,g2\na,1,x\n")
     (tmp_path / "p.docx").write_bytes(b"?")
@@ -409,7 +409,7 @@ def test_damaged_and_unfit_files_are_named(world: World, tmp_path: Path) -> None
         ("object.npz", "other Python objects"),
         ("noids.npz", "lacks 'sample_ids'"),
         ("rows.parquet", "no sample ids"),
-        ("words.parquet", "columns without numbers: 'cell'"),
+        ("words.parquet", "columns without numbers: 'remark'"),
         ("p.h5ad", "cannot be read as AnnData"),
         ("p.csv", "'x' in column 'g2'"),
         ("p.docx", "format of .* not known"),
