@@ -138,17 +138,18 @@ def read_answer(folder: Path, card: ModelCard, fit: FitRows, *, predict: Predict
     values, samples, genes, embedding = _read(folder, card)
     if getattr(values, "shape", None) != (len(samples), len(genes)):
         raise ModelFailedError(
-            f"{card.name} wrote {_array(values)} for {len(samples):,} sample ids x {len(genes):,} gene names."
+            f"{card.name} wrote as its predictions {_array(values)} for {len(samples):,} sample ids x {len(genes):,} "
+            f"gene names."
         )
     rows = _order(card, "samples", samples, predict.sample_ids)
     columns = _order(card, "genes", genes, predict.gene_names)
     if values.dtype.kind not in "fiu":
-        raise ModelFailedError(f"{card.name} wrote values of type {values.dtype}; numbers are needed.")
+        raise ModelFailedError(f"{card.name} wrote predictions of type {values.dtype}; numbers are needed.")
     values = np.asarray(values, dtype=np.float32)[rows][:, columns]
     if not np.isfinite(values).all():
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
         raise ModelFailedError(
-            f"{card.name} wrote NaN or infinite values for {len(bad):,} samples "
+            f"{card.name} wrote predictions with NaN or infinite values for {len(bad):,} samples "
             f"({first_few(predict.sample_ids[bad], 5)})."
         )
     treated = _refuse_other_scale(card, values, predict, fit)
@@ -158,8 +159,8 @@ def read_answer(folder: Path, card: ModelCard, fit: FitRows, *, predict: Predict
     vectors = np.asarray(embedding, dtype=np.float32) if numbers else np.zeros(0)
     if vectors.ndim != 2 or len(vectors) != len(samples) or not np.isfinite(vectors).all():
         raise ModelFailedError(
-            f"{card.name} wrote as its embedding {_array(embedding)}, where finite numbers for {len(samples):,} "
-            f"samples belong."
+            f"{card.name} wrote, beside its predictions, as embedding {_array(embedding)}, where finite numbers for "
+            f"{len(samples):,} samples belong."
         )
     return Answer(treated, vectors[rows])
 
