@@ -334,12 +334,17 @@ def test_a_constant_fitted_outside_each_fold_retrieves_as_by_chance_out_of_fold_
     assert np.mean(found, axis=0)[0] == pytest.approx(0.5, abs=0.01) and np.mean(found, axis=0)[1] > -0.02, found
 
 
-def test_the_digest_of_a_table_of_scores_tells_every_bit_and_survives_the_disk(tmp_path):
+def test_a_table_of_scores_survives_the_disk_its_digest_tells_every_bit_and_damage_is_named(tmp_path):
     samples = pd.DataFrame({"sample_id": ["a", "b"], "group": ["g", "h"], "fold": [0, 1], "cell_line": "A"})
     values = np.array([[[0.5, np.nan]]], dtype=np.float32)
     table = ScoreTable(samples, ("m",), ("cod_all@own",), values, np.array([[True, False]]))
     table.save(tmp_path / "scores.npz")
     assert ScoreTable.load(tmp_path / "scores.npz").digest == table.digest
+    raw = (tmp_path / "scores.npz").read_bytes()
+    for at in (30, raw.index(b"values.npy") + 90):  # the head of the archive, and a value: its checksum is wrong
+        (tmp_path / "flipped.npz").write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
+        with pytest.raises(InputError, match=r"flipped\.npz"):
+            ScoreTable.load(tmp_path / "flipped.npz")
     for part in (table.values_by_name, table.predicted):
         raw = part.reshape(-1).view(np.uint8)
         before, raw[0] = table.digest, raw[0] ^ 1

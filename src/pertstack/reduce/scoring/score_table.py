@@ -21,7 +21,7 @@ from pertstack._base.arrays import Float64
 from pertstack._base.errors import InputError, MissingFileError, unknown_name
 from pertstack._base.files import whole
 from pertstack._base.machine.scratch import space
-from pertstack._base.reading.damage import require_modest_members
+from pertstack._base.reading.damage import damage_named, require_modest_members
 from pertstack.design.metric_names import Metric, parse_metric
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -228,12 +228,17 @@ class ScoreTable:
         ----------
         path : of the file.
         scratch : folder for the values where they are many; None keeps them in memory.
+
+        Raises
+        ------
+        MissingFileError, InputError
+            It is not there, or not what was written.
         """
         path = Path(path)
         if not path.exists():
             raise MissingFileError(f"{path} does not exist.")
         require_modest_members(path)
-        with np.load(path, allow_pickle=False) as z:
+        with damage_named(path), np.load(path, allow_pickle=False) as z:
             meta = json.loads(z["meta"].tobytes())
             rows = io.BytesIO(z["samples"].tobytes())
             old = meta["format"] == 1  # every row a JSON object

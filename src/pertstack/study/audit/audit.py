@@ -6,6 +6,7 @@ checks are in ``study/seals.py``, ``study/audit/tables.py``, ``predictions/store
 
 from __future__ import annotations
 
+import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -46,6 +47,7 @@ DAMAGED = (
     AttributeError,
     EOFError,
     RuntimeError,
+    zipfile.BadZipFile,
     zlib.error,
     pa.ArrowException,
 )
