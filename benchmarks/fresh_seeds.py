@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     metrics = " | ".join(f"gain, {metric_label(m)}" for m in SHOWN)
-    print(f"| seed | ships | best single on the test | {metrics} | verdict | looks |")
+    print(f"| seed | chosen out of fold | best single on the test | {metrics} | verdict | looks |")
     print("|---|---|---|" + "---|" * (len(SHOWN) + 2))
     for seed in args.seeds:
         print(line(seed, run_demo(args.work / f"seed{seed}", workers=args.workers, seed=seed)), flush=True)

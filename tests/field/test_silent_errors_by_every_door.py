@@ -133,6 +133,15 @@ def test_a1_no_control_crosses_a_cell_line_and_each_is_of_its_plate(how, choice,
     np.testing.assert_allclose(control[:, :2], treated[:, :2], atol=1e-5)  # line and plate of every sample
 
 
+@pytest.mark.parametrize("name", ["Plate", "BATCH", "gem_group", "gem-group", "Library ID", "PlateName"])
+def test_a1_a_plate_is_known_by_its_usual_names_in_any_case(name, tmp_path):
+    """A plate that is passed over gives every sample the mean control of all plates, and no view within plates."""
+    x, obs = world()
+    path, _ = _anndata(tmp_path, x, obs.rename(columns={"rna_plate": name}), "h5ad")
+    control, treated = open_data(path, controls="plate_mean").read(slice(None))
+    np.testing.assert_allclose(control[:, :2], treated[:, :2], atol=1e-5)
+
+
 @pytest.mark.parametrize("how", ["csv", "parquet"])
 def test_a1_a_table_that_gives_one_control_to_two_cell_lines_is_not_taken_in_silence(how, tmp_path):
     x, obs = world()

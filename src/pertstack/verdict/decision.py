@@ -142,7 +142,7 @@ def _answer(case: Case) -> tuple[Light, Action, str]:
         found = f"the measures disagree about {gain.name} ({size} {on}{disagreement(gain)})"
         return "amber", "alone", f"{alone}{_not_the_best(case)}, or decide what counts: {found}."
     if gain.reading == "plate":
-        found = f"{gain.name} gains {size} {on}, and none of it is shown within plates: it may be the plate's"
+        found = f"{gain.name} gains {size} {on}, and its correlation within plates shows none: it may be the plate's"
         return "amber", "alone", f"{alone}{_not_the_best(case)}, or measure on other plates: {found}."
     if case.unproven:
         found = f"differs from {single} by {size} {on}: no gain is shown"
