@@ -125,11 +125,12 @@ def _array_rows(path: Path) -> tuple[list[str], list[str]] | None:
     with np.load(path, allow_pickle=False) as file:
         for name in sorted(file.files):
             array = file[name]
-            if len(digests) + (len(array) if array.ndim else 1) > MOST_ROWS:
+            by_entry = array.ndim > 1 or (array.ndim == 1 and array.dtype != np.uint8)  # bytes are one text or table
+            if len(digests) + (len(array) if by_entry else 1) > MOST_ROWS:
                 return None  # before any is made: each costs some hundred bytes
             digests.append(_short(f"{name}{array.shape}{array.dtype.str}".encode()))
             labels.append(f"shape of {name}")
-            if array.ndim:
+            if by_entry:
                 digests += [_short(np.ascontiguousarray(entry).tobytes()) for entry in array]
                 labels += [f"{name}[{i}]" for i in range(len(array))]
             else:
