@@ -329,8 +329,8 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str, Mend]] = {
         lambda m, t: csv(t),
     ),
     "parquet with a column of words": (
-        lambda tmp: parquet(tmp, FRAME.assign(cell="A")),
-        "without numbers: 'cell'",
+        lambda tmp: parquet(tmp, FRAME.assign(remark="A")),
+        "without numbers: 'remark'",
         lambda m, t: parquet(t, FRAME),
     ),
     "parquet without ids": (

@@ -74,7 +74,7 @@ def _keyed(schema: Any, columns: list[str]) -> bool:
     named = [
         n for n in json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", []) if n in columns
     ]
-    return is_key(columns[0]) or not named or all(map(is_key, named))
+    return is_key(columns[0]) or not named or (len(named) > 1 and all(map(is_key, named)))
 
 
 def id_column(path: Path, schema: Any) -> str:
