@@ -14,6 +14,7 @@ from pertstack.reduce import Reduction, References, reduce_blocks, score, score_
 from pertstack.reduce import gene_moments as gene_moments_alone
 from pertstack.reduce.metrics import parse_metric
 from pertstack.reduce.sums.moments import merge_moments
+from pertstack.reduce.sums.part_files import load_part, save_part
 from references.memory_source import MemorySource, world
 from references.metric_loops import centroid_loop, metric_loop
 from references.moment_loops import columns, gene_moments, sample_moments, top_genes
@@ -311,14 +312,25 @@ def test_large_slices_are_made_in_files_of_the_cache_and_leave_none_behind(tmp_p
 
 
 def test_the_first_finished_part_stays(tmp_path):
-    from pertstack.reduce.sums.part_files import load_part, save_part
-
     part = reduce_blocks(source := world(), References.collect(source)).parts[Block("A375", 0)]
     save_part(tmp_path / "x", part, {})
     before = (tmp_path / "x" / "part.json").stat().st_ino
     save_part(tmp_path / "x", part, {})
     assert (tmp_path / "x" / "part.json").stat().st_ino == before and load_part(tmp_path / "x") is not None
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_bytes_behind_an_array_of_a_part_are_noticed(tmp_path):
+    """Its values are the same, and so is their digest."""
+    part = reduce_blocks(source := world(), References.collect(source)).parts[Block("A375", 0)]
+    save_part(tmp_path / "x", part, {})
+    assert load_part(tmp_path / "x") is not None
+    for path in (tmp_path / "x").glob("*.npy"):
+        whole = path.read_bytes()
+        path.write_bytes(whole + b"more")
+        with pytest.raises(CorruptionError, match=f"{path.name} is not what was written"):
+            load_part(tmp_path / "x")
+        path.write_bytes(whole)
 
 
 def test_a_damaged_or_unfinished_cache_is_noticed(tmp_path):

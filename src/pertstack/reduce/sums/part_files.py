@@ -97,9 +97,10 @@ def load_part(folder: Path) -> BlockPart | None:
             raise CorruptionError(
                 f"{path} cannot be read ({error}). Delete {folder}; it is made anew by the next pass."
             ) from error
-        if digest_array(arrays[name]) != digest:
+        if digest_array(arrays[name]) != digest or _goes_on(path, arrays[name]):
             raise CorruptionError(
-                f"{path} is not what was written: its digest differs. Delete {folder}; the next pass makes it anew."
+                f"{path} is not what was written: its digest differs, or bytes follow it. Delete {folder}; the next "
+                "pass makes it anew."
             )
     gene = GeneMoments(*(arrays[f"gene_{f}"] for f in ("count", "mean", "scatter", "available")))
     sample = SampleMoments(meta["n_genes"], arrays["sample_mean"], arrays["sample_triangle"])
@@ -108,6 +109,11 @@ def load_part(folder: Path) -> BlockPart | None:
         for r in meta["slices"]
     }
     return BlockPart(arrays["usable"], gene, sample, slices)
+
+
+def _goes_on(path: Path, mapped: Any) -> bool:
+    """Whether a file is longer than the array that it begins with; an empty array is not mapped."""
+    return isinstance(mapped, np.memmap) and 0 < mapped.nbytes != path.stat().st_size - mapped.offset
 
 
 def _arrays(part: BlockPart) -> dict[str, np.ndarray[Any, Any]]:
