@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -101,6 +102,38 @@ def test_constant_genes_and_duplicate_profiles_are_warnings(tmp_path) -> None:
     codes = found(tmp_path, data)
     assert codes["constant_genes"].examples == ("G4",) and codes["constant_genes"].severity == "warning"
     assert codes["duplicate_profiles"].examples == ("s2", "s9")
+
+
+def resembling() -> anndata.AnnData:
+    """Two cell lines whose genes lie at other levels, twelve compounds, controls of each line."""
+    rng = np.random.default_rng(3)
+    level, effect = rng.uniform(4, 10, (2, 1, 40)), rng.normal(0, 0.5, (12, 40))
+    control = level + rng.normal(0, 0.2, (2, 12, 40))
+    treated = level + effect + rng.normal(0, 0.2, (2, 12, 40))
+    names = [(f"drug{p}", line) for line in ("A", "B") for p in range(12)]
+    obs = pd.DataFrame(names, columns=["perturbation", "cell_line"], index=[f"s{i}" for i in range(24)])
+    data = anndata.AnnData(treated.reshape(24, 40), obs, pd.DataFrame(index=[f"G{i}" for i in range(40)]))
+    data.layers["control"] = control.reshape(24, 40)
+    return data
+
+
+def test_treated_that_do_not_resemble_their_controls_are_an_error(tmp_path) -> None:
+    """Log fold changes or z-scores beside a control, or genes of one of the two in another order: every effect would be
+    that of the scale, and all other numbers look sound."""
+    data, control = resembling(), resembling().layers["control"]
+    assert "treated_unlike_control" not in found(tmp_path, data)
+    differences = data.X - control
+    for data.X in (differences, differences / 0.3):
+        code = found(tmp_path, data)["treated_unlike_control"]
+        assert code.severity == "error" and "below zero and no control" in code.message and "--delta" in code.message
+        assert "treated_unlike_control" not in found(tmp_path, data, delta=True, control_layer="")
+    data = resembling()
+    data.layers["control"] = control[:, np.random.default_rng(0).permutation(40)]
+    assert abs(found(tmp_path, data)["treated_unlike_control"].numbers["correlation"]) < 0.4
+    data = resembling()  # scaled together: means of genes are all about zero and tell nothing
+    both = np.concatenate([data.X, control])
+    data.X, data.layers["control"] = ((v - both.mean(axis=0)) / both.std(axis=0) for v in (data.X, control))
+    assert "treated_unlike_control" not in found(tmp_path, data)
 
 
 def test_missing_structures_and_doses(tmp_path) -> None:

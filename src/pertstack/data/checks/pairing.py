@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from pertstack.data.file import DataFile
 
 SHOWN = 3.0  # standard errors by which a control must tell more about its own sample than about others
+ALIKE, APART = 0.5, 2.0
+"""Means of genes, treated against control, correlate above 0.9 on one scale; they are apart where they do not reach
+``ALIKE`` and differ by more than ``APART`` times what single values vary by."""
+FEWEST = 20  # genes and, of the rows that are kept, samples without which this is not asked
 
 
 def judge_pairing(file: DataFile, census: Census) -> Pairing:
@@ -145,5 +149,42 @@ def _across_lines(file: DataFile, census: Census) -> list[Finding]:
             count=int(several.sum()),
             examples=tuple(str(s) for s in samples[:10]),
             where=file.path,
+        )
+    ]
+
+
+def unlike_controls(file: DataFile, census: Census) -> list[Finding]:
+    """An error where treated profiles do not resemble controls at all, gene by gene: another scale or other genes."""
+    positions, control, treated = census.kept()
+    whole = np.isfinite(control).all(axis=1) & np.isfinite(treated).all(axis=1)
+    if file.delta or whole.sum() < FEWEST or file.n_genes < FEWEST:
+        return []
+    t, c = (pd.DataFrame(v[whole].astype(np.float64)) for v in (treated, control))
+    lines = file.obs["cell_line"].astype(str).to_numpy()[positions[whole]]
+    means = np.stack([v.groupby(lines).mean().to_numpy().ravel() for v in (t, c)])
+    if (means.std(axis=1) == 0).any():
+        return []
+    r = float(np.corrcoef(means)[0, 1])
+    away = float(np.sqrt(np.square(means[0] - means[1]).mean()))
+    within = [v - v.groupby(lines).transform("mean") for v in (t, c)]
+    spread = float(np.sqrt(np.mean([np.square(w.to_numpy()).mean() for w in within])))
+    if r >= ALIKE or away <= APART * spread:
+        return []
+    below = float((t < 0).to_numpy().mean())
+    seen = (
+        f", and {below:.0%} of the treated values are below zero and no control is"
+        if c.to_numpy().min() >= 0 < below
+        else ""
+    )
+    return [
+        Finding(
+            "error",
+            "treated_unlike_control",
+            f"Treated profiles do not resemble their controls: means of genes correlate {r:.2f} and differ by "
+            f"{away:.3g} (root mean square), where values of a gene vary by {spread:.3g} within a cell line{seen}. "
+            f"Effects would be those of the scale. If the values are differences already (log fold changes, z-scores), "
+            f"say --delta --control-layer ''; else bring both to one scale, or the genes of both into one order.",
+            where=file.path,
+            numbers={"correlation": r, "difference": away, "spread": spread},
         )
     ]

@@ -20,7 +20,7 @@ from pertstack._base.names import unusable_in_words, unusable_names
 from pertstack.data.card import Card
 from pertstack.data.checks.census import Census
 from pertstack.data.checks.metadata import finding_about, metadata_findings
-from pertstack.data.checks.pairing import judge_pairing, pairing_findings
+from pertstack.data.checks.pairing import judge_pairing, pairing_findings, unlike_controls
 
 if TYPE_CHECKING:
     from pertstack.data.file import DataFile
@@ -65,6 +65,7 @@ def examine(file: DataFile) -> Examination:
         ),
         *_values(file, census),
         *_scale(file, census),
+        *unlike_controls(file, census),
         *pairing_findings(file, census, pairing),
         *metadata_findings(file),
     ]
