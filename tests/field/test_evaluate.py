@@ -164,6 +164,18 @@ def test_the_same_pairs_missing_everywhere_are_one_line(world, tmp_path):
     assert "88 of 96 samples" in said.message and "'P00'" in said.message and said.count == 8
 
 
+def test_a_truth_of_differences_beside_its_control_is_refused_with_the_mend(world, two, tmp_path):
+    folder, truth, _ = world
+    differences = truth.copy()
+    differences.X = truth.X - truth.layers["control"]
+    differences.write_h5ad(path := tmp_path / "differences.h5ad")
+    command = ["evaluate", str(path), f"good={folder / 'good.h5ad'}", "--out", str(tmp_path / "out")]
+    refused = CliRunner().invoke(app, command)
+    assert isinstance(refused.exception, InputError) and "--delta --control-layer ''" in str(refused.exception)
+    mended = CliRunner().invoke(app, [*command, "--delta", "--control-layer", "", "--scale", "treated"])
+    assert "resemble" not in f"{mended.exception}"
+
+
 def test_half_of_the_pairs_is_no_ranking(world, tmp_path):
     folder, _, pairs = world
     kept = pairs.iloc[:20]

@@ -223,7 +223,7 @@ def test_new_samples_get_the_answer_of_the_final_fit(network, world_file, tmp_pa
         table = got[list(tile.obs.index), list(folder.gene_names)]
         np.testing.assert_allclose(np.asarray(table.X), fitted.combine(tile), atol=1e-4)
     with pytest.raises(MisalignedError, match="gives no embedding"):
-        shipping.predict_new(folder, new, out, predictions=(f"TranSiGen={out}",), workers=1)
+        shipping.predict_new(folder, new, tmp_path / "other.h5ad", predictions=(f"TranSiGen={out}",), workers=1)
 
 
 @pytest.mark.slow

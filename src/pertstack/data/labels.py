@@ -99,7 +99,7 @@ def visible(text: object) -> str:
     >>> visible("T\\u00a0cell\\u200b ")
     'T cell'
     """
-    return _BLANKS.sub(" ", _UNSEEN.sub("", unicodedata.normalize("NFC", str(text)))).strip()
+    return _BLANKS.sub(" ", _UNSEEN.sub("", unicodedata.normalize("NFC", str(text)))).strip(" ")
 
 
 def control_kind(name: object) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ class ScriptedDraws:
 
     def __init__(self, drawn: Array) -> None:
         self.drawn = drawn
+        self.bit_generator = SimpleNamespace(state=drawn.tobytes())  # by which draws are known again
 
     def integers(self, low: int, high: int, size: tuple[int, int]) -> Array:
         assert (low, high, size) == (0, self.drawn.shape[1], self.drawn.shape)

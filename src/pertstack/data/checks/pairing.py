@@ -154,13 +154,26 @@ def _across_lines(file: DataFile, census: Census) -> list[Finding]:
 
 
 def unlike_controls(file: DataFile, census: Census) -> list[Finding]:
-    """An error where treated profiles do not resemble controls at all, gene by gene: another scale or other genes."""
+    """Of the rows that were kept; see ``unlike``."""
     positions, control, treated = census.kept()
+    lines = file.obs["cell_line"].astype(str).to_numpy()[positions]
+    return [] if file.delta else unlike(treated, control, lines, where=file.path)
+
+
+def unlike(treated: Any, control: Any, cell_lines: Any, *, where: str) -> list[Finding]:
+    """An error where treated profiles do not resemble controls at all, gene by gene: another scale or other genes.
+
+    Parameters
+    ----------
+    treated, control : (n, n_genes); rows with values that are not finite are left out.
+    cell_lines : (n,) names.
+    where : the file, for the finding.
+    """
     whole = np.isfinite(control).all(axis=1) & np.isfinite(treated).all(axis=1)
-    if file.delta or whole.sum() < FEWEST or file.n_genes < FEWEST:
+    if whole.sum() < FEWEST or treated.shape[1] < FEWEST:
         return []
     t, c = (pd.DataFrame(v[whole].astype(np.float64)) for v in (treated, control))
-    lines = file.obs["cell_line"].astype(str).to_numpy()[positions[whole]]
+    lines = np.asarray(cell_lines)[whole]
     means = np.stack([v.groupby(lines).mean().to_numpy().ravel() for v in (t, c)])
     if (means.std(axis=1) == 0).any():
         return []
@@ -184,7 +197,7 @@ def unlike_controls(file: DataFile, census: Census) -> list[Finding]:
             f"{away:.3g} (root mean square), where values of a gene vary by {spread:.3g} within a cell line{seen}. "
             f"Effects would be those of the scale. If the values are differences already (log fold changes, z-scores), "
             f"say --delta --control-layer ''; else bring both to one scale, or the genes of both into one order.",
-            where=file.path,
+            where=where,
             numbers={"correlation": r, "difference": away, "spread": spread},
         )
     ]

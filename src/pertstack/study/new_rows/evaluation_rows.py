@@ -19,6 +19,8 @@ from pertstack._base.machine.progress import track
 from pertstack._base.reading.remote import local
 from pertstack.data import DataFile, open_data
 from pertstack.data.cells import CellChoice
+from pertstack.data.checks.census import KEPT
+from pertstack.data.checks.pairing import unlike
 from pertstack.data.readers.columns.genes import other_names
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.by_key import columns_of
@@ -237,6 +239,10 @@ def _measured(file: DataFile, genes: Sequence[str], n_models: int) -> tuple[Floa
             f"{file.path}: {int(bad.sum()):,} samples have NaN or infinite measured values: "
             f"{first_few(file.obs.index[bad], 5)}. Leave them out, or mend the values."
         )
+    some = np.linspace(0, len(treated) - 1, min(len(treated), KEPT)).astype(int)
+    lines = file.obs["cell_line"].astype(str).to_numpy()[some]
+    for finding in [] if file.delta else unlike(treated[some], control[some], lines, where=file.path):
+        raise InputError(f"{file.path}: {finding.message}")
     return treated, control
 
 

@@ -194,7 +194,8 @@ def _needed_text(
             f"Its columns: {first_few(obs.columns, 40)}. Name it with --map {name}=COLUMN{other}."
         )
     source = sources[name]
-    plain = [None if v is None or v is pd.NA or v != v else visible(v) for v in one_column(obs, source).astype(object)]
+    values = one_column(obs, source).astype(object)
+    plain = [None if v is None or v is pd.NA or v != v else visible(str(v).strip()) for v in values]
     empty = [str(i) for i, v in zip(obs.index, plain, strict=True) if not v or v.casefold() in _NO_NAME]
     if empty:
         texts = sorted({v for v in plain if v and v.casefold() in _NO_NAME})
