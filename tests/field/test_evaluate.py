@@ -176,6 +176,19 @@ def test_a_truth_of_differences_beside_its_control_is_refused_with_the_mend(worl
     assert "resemble" not in f"{mended.exception}"
 
 
+def test_names_that_the_two_sides_spell_otherwise_are_shown(world, tmp_path):
+    """A cell line in another spelling leaves its samples out; perturbations in another match nothing at all."""
+    folder, _, pairs = world
+    keys = pd.DataFrame(list(pairs.index), columns=["perturbation", "cell_line"]).rename(str)
+    other = keys.assign(cell_line=keys["cell_line"].replace("A549", "A-549"))
+    found = ps.evaluate(folder / "truth.h5ad", {"m": written(tmp_path, "line.h5ad", pairs, other)})
+    left = next(f.message for f in found.findings if f.code == "keys_left_over")
+    assert "Perhaps the same, spelt otherwise: A-549 = A549." in left
+    none = keys.assign(perturbation=[f"p-{x[1:]}" for x in keys["perturbation"]])
+    with pytest.raises(MisalignedError, match=r"spelt otherwise: P00 = p-00; .* and 21 more"):
+        ps.evaluate(folder / "truth.h5ad", {"m": written(tmp_path, "none.h5ad", pairs, none)})
+
+
 def test_half_of_the_pairs_is_no_ranking(world, tmp_path):
     folder, _, pairs = world
     kept = pairs.iloc[:20]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import MisalignedError, first_few
 from pertstack._base.findings import Finding
+from pertstack.data.near_names import near_names
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.keys import SAME, Codes, Labels, key_in_words, keys_of
 from pertstack.predictions.importers.readers.files import PredictionFile
@@ -116,7 +117,9 @@ def key_findings(
         )
         found.append(Finding("warning", "keys_missing", text, count=len(missing), examples=missing[:10], where=where))
     if left:
+        parts = ({part for key in keys for part in key.split(" / ")} for keys in (left, missing))
         text = f"{where}: {len(left):,} predicted keys have no sample and are not used: {first_few(left, 5)}."
+        text += spelt_otherwise(*parts)
         found.append(Finding("warning", "keys_left_over", text, count=len(left), examples=left[:10], where=where))
     return found
 
@@ -148,11 +151,27 @@ def nothing_fits(file: PredictionFile, given: pd.DataFrame, samples: pd.DataFram
     given, samples : the tables of both sides.
     columns : the parts of a key.
     """
-    sides = []
+    sides, hints = [], ""
     for name in columns[:2]:
         theirs, own = (sorted(set(t[name].astype(str))) for t in (given, samples))
+        hints += spelt_otherwise(theirs, own)
         sides.append(f"{name.replace('_', ' ')} {first_few(theirs, 3)} in the file, {first_few(own, 3)} in the truth")
-    return (
-        f"{file.path}: none of its rows is a perturbation and cell line of the truth: {'; '.join(sides)}. Name the "
-        f"columns that say both with --map perturbation=COLUMN,cell_line=COLUMN."
+    return f"{file.path}: none of its rows is a perturbation and cell line of the truth: {'; '.join(sides)}." + (
+        hints or " Name the columns that say both with --map perturbation=COLUMN,cell_line=COLUMN."
     )
+
+
+def spelt_otherwise(theirs: Iterable[str], own: Iterable[str]) -> str:
+    """A sentence that names what two sides spell otherwise (A-549, A549); empty where nothing is alike.
+
+    Parameters
+    ----------
+    theirs, own : names of the file and of the samples.
+    """
+    theirs, own = set(theirs), set(own)
+    alike = [g for g in near_names(theirs ^ own, numbered=False) if {*g} & theirs and {*g} & own]
+    alike = [g for g in alike if any(c.isalpha() for c in g[0])]
+    if not alike:
+        return ""
+    shown = "; ".join(" = ".join(g) for g in alike[:3]) + (f" and {len(alike) - 3} more" if len(alike) > 3 else "")
+    return f" Perhaps the same, spelt otherwise: {shown}. Write in the file what the study writes."
