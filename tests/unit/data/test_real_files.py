@@ -71,7 +71,7 @@ def test_structures_of_the_drug_files() -> None:
 
 
 def test_files_without_controls_are_refused_with_a_mend() -> None:
-    with pytest.raises(InputError, match=r"--control-layer.*--delta.*--control-label"):
+    with pytest.raises(InputError, match=r"--control-label.*--control-layer.*--delta"):
         open_data(real_data("l1000_multicell/basal_lines.h5ad"))
 
 
