@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -111,6 +112,13 @@ def _living(group: int) -> list[str]:
     """Processes of a group that are more than an entry in the table."""
     rows = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout.splitlines()
     return [row for row in rows if row.split()[0] == str(group) and row.split()[1][0] != "Z"]
+
+
+def test_a_path_among_the_folders_of_modules_is_no_hindrance(file, monkeypatch):
+    """Scripts append a Path, which Python takes and JSON does not."""
+    monkeypatch.setattr("sys.path", [*sys.path, Path(file.parent)])
+    tried_first(file, f"{HERE}:fine")
+    assert file.with_name("read").exists()
 
 
 def test_one_process_reads_all_files_each_in_a_child_of_its_own(file):

@@ -59,7 +59,8 @@ def tried_first(path: Path, reader: str) -> None:
     if mark in _fine or not path.is_file():
         return
     seconds, memory = SECONDS + found.st_size // PER_SECOND, memory_of(found.st_size)
-    asked = {"reader": reader, "path": str(path.absolute()), "seconds": seconds, "memory": memory, "sys": sys.path}
+    asked = {"reader": reader, "path": str(path.absolute()), "seconds": seconds, "memory": memory}
+    asked["sys"] = [str(p) for p in sys.path]  # scripts append a Path
     try:
         ended = _APART.ask(asked, WAITING * seconds)
     except TimeoutError:
@@ -118,7 +119,7 @@ class _Apart:
         # a second BLAS thread takes address space and nothing is multiplied
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _START, *sys.path],
+            [sys.executable, "-I", "-c", _START, *map(str, sys.path)],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
