@@ -123,6 +123,18 @@ def test_random_edits_are_found_and_named(bundled, tmp_path):
     attack(range(5), bundled, tmp_path)
 
 
+def test_a_manifest_that_was_edited_or_put_back_is_named_itself(bundled, tmp_path):
+    """A digit of a digest in it, or every file, differs, and it is the one that was changed."""
+    _, raw, older = bundled
+    files = members(raw)
+    put_back = {**files, "manifest.json": members(older)["manifest.json"]}
+    assert "manifest.json" in errors(verify(tmp_path, archived(put_back)))
+    assert "manifest.json" not in errors(verify(tmp_path, archived({**files, "report.html": b"edited"})))
+    digest = json.loads(files["manifest.json"])["files"]["report.html"]
+    edited = files["manifest.json"].replace(digest.encode(), f"{(int(digest[0], 16) + 1) % 16:x}{digest[1:]}".encode())
+    assert "manifest.json" in errors(verify(tmp_path, archived({**files, "manifest.json": edited})))
+
+
 @pytest.mark.slow
 def test_a_hundred_random_edits_are_found_and_named(bundled, tmp_path):
     attack(range(100, 200), bundled, tmp_path)

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from pertstack._base.digests import OWN, own_digest_fits, with_own_digest
 from pertstack._base.errors import InputError
 from pertstack._base.findings import Finding
 from pertstack._base.plain_json import plain_json
@@ -37,7 +38,7 @@ _DAY = (1980, 1, 1, 0, 0, 0)
 def with_manifest(files: Mapping[str, bytes]) -> dict[str, bytes]:
     files = {name: content for name, content in files.items() if name != MANIFEST}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
-    text = json.dumps(plain_json({"format": 1, "files": digests}), indent=2, sort_keys=True)
+    text = json.dumps(plain_json(with_own_digest({"format": 1, "files": digests})), indent=2, sort_keys=True)
     return {**files, MANIFEST: f"{text}\n".encode()}
 
 
@@ -102,11 +103,18 @@ def members(path: Path, raw: bytes, findings: list[Finding]) -> dict[str, bytes]
 def against_manifest(files: Mapping[str, bytes]) -> Iterable[Finding]:
     """Files that are not those the manifest lists."""
     try:
-        listed = dict(json.loads(files[MANIFEST])["files"])
+        manifest = json.loads(files[MANIFEST])
+        listed = dict(manifest["files"])
+        if OWN in manifest and not own_digest_fits(manifest):
+            yield Finding("error", "manifest_edited", f"{MANIFEST} was edited: its own digest differs.", where=MANIFEST)
     except (KeyError, ValueError, TypeError, RecursionError):
         yield Finding("error", "manifest_broken", f"{MANIFEST} is gone, was edited or damaged.", where=MANIFEST)
         listed = {}
     digests = {n: hashlib.sha256(c).hexdigest() for n, c in files.items() if n != MANIFEST}
+    other = [n for n in digests if n in listed and digests[n] != listed[n]]
+    if 2 * len(other) > len(digests):
+        text = f"{MANIFEST} lists {len(other)} of {len(digests)} files otherwise: it is another bundle's, or put back."
+        yield Finding("error", "manifest_exchanged", text, where=MANIFEST)
     for name in sorted({*listed, *digests, *REQUIRED, METHODS, TABLE}):
         if name not in digests:
             yield Finding("error", "file_removed", f"{shown(name)} is gone from the bundle.", where=shown(name))
