@@ -7,6 +7,8 @@ rows among the samples (``data/readers/control_rows.py``). Reading never loads a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +17,18 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
-from pertstack._base.reading.damage import damage_named
 from pertstack.data.cells.choice import CellChoice
 from pertstack.data.cells.entry import CellLook, look_at_cells, made_of_cells
 from pertstack.data.cells.recognise import look_at
 from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
-from pertstack.data.readers.anndata_tables import Kind, open_anndata_file, read_frame, read_whole
+from pertstack.data.readers.anndata_tables import Kind, UnsReader, open_anndata_file, read_frame
 from pertstack.data.readers.columns.columns import canonical_obs, source_column, with_named_index
 from pertstack.data.readers.columns.genes import named_genes
 from pertstack.data.readers.columns.tuple_labels import part_labels, says_dose
 from pertstack.data.readers.control_rows import Labels, control_names, control_rows
 from pertstack.data.readers.handed_out import hand_out
-from pertstack.data.readers.matrices import RepeatedRow, RowSource, StoredRows, SubsetRows, open_root
+from pertstack.data.readers.matrices import RepeatedRow, RowSource, StoredRows, SubsetRows
 from pertstack.data.readers.refused import no_control_rows, refuse_turned
 
 CONTROL = "control"
@@ -63,139 +64,174 @@ def open_anndata(
     InputError
         A table or layer is missing or damaged, or controls are named twice.
     """
-    kind, root = open_anndata_file(path)
-    obs, var = read_frame(root, "obs", path), read_frame(root, "var", path)
-    if not len(obs):
-        raise InputError(f"{path} has no rows: there is nothing to learn from. Was it written before it was filled?")
-    obs = with_named_index(obs)
-    refuse_turned(obs, var, path)
+    file = _File.open(path)
+    obs, var = _tables(file)
     obs, parted = part_labels(obs, source_column(obs, mapping, "perturbation"), path.name)
     doses = ("dose",) if says_dose(parted) and "dose" in obs else ()
-    layers = sorted(root["layers"].keys()) if "layers" in root else []
-    treated: RowSource
-    if treated_optional and ("X" not in root or control_layer == "X"):
-        treated = RepeatedRow(np.full(len(var), np.nan, dtype=np.float32), len(obs))
+    if treated_optional and ("X" not in file.root or control_layer == "X"):
+        treated: RowSource = RepeatedRow(np.full(len(var), np.nan, dtype=np.float32), len(obs))
     else:
-        treated = _matrix(path, kind, root, layer=treated_layer, layers=layers, option="--treated-layer")
-        if isinstance(treated, StoredRows) and treated.key == _RAW_KEY:
-            var = read_frame(root["raw"], "var", path)
-    shape = treated.shape
-    if (len(obs), len(var)) != shape:
-        raise InputError(
-            f"{path}: the values have shape {shape}, but obs describes {len(obs):,} samples and var {len(var):,} "
-            f"genes. The file is damaged or was cut; write it again with anndata."
-        )
-    if control_label and (delta or control_layer in layers):
-        given = first_few([control_label] if isinstance(control_label, str) else control_label)
-        what = "--delta says there is no control" if delta else f"there is a layer {control_layer!r} with every control"
-        raise InputError(f"{path}: --control-label {given} names control rows, but {what}. Give one of the two.")
-    rows, cells, found_controls = None, cells or CellChoice(), None
+        treated = file.matrix(treated_layer, option="--treated-layer")
+        if treated.key == _RAW_KEY:
+            var = read_frame(file.root["raw"], "var", path)
+    _refuse_other_shape(path, treated, obs=obs, var=var)
+    _refuse_controls_twice(file, control_label, control_layer=control_layer, delta=delta)
     _refuse_predicted(obs, mapping, path)
-    if not delta and ("X" in root or treated_layer) and CONTROL not in layers and control_layer == CONTROL:
-        found_controls = control_rows(obs, mapping, control_label, where=path.name)
     source_dtype = str(treated.dtype) if isinstance(treated, StoredRows) else "float32"
-    told: list[Finding] = []
-    if found_controls is not None:
-        rows, told = found_controls.rows, found_controls.notes
-        if found_controls.aside.any():
-            keep = np.flatnonzero(~found_controls.aside)
-            obs, rows = obs.iloc[keep], rows[keep]
-            treated = SubsetRows(treated, keep.astype(np.int64))
-        parted.append(control_names(obs, mapping, rows, where=path.name))
+    rows, told = None, list[Finding]()
+    if not delta and ("X" in file.root or treated_layer) and CONTROL not in file.layers and control_layer == CONTROL:
+        found = control_rows(obs, mapping, control_label, where=path.name)
+        if found is not None:
+            told, keep = found.notes, ~found.aside
+            obs, rows = obs[keep], found.rows[keep]
+            treated = SubsetRows(treated, np.flatnonzero(keep)) if found.aside.any() else treated
+            parted.append(control_names(obs, mapping, rows, where=path.name))
     genes, named = named_genes(var, _perturbations(obs, mapping), mapping, where=path.name)
-    look = (
-        None
-        if delta or isinstance(treated, RepeatedRow)
-        else look_at_cells(treated, obs, rows, mapping=mapping, choice=cells, more=doses)
+    made = partial(
+        DataFile, path=str(path), var=genes, source_dtype=source_dtype, uns_reader=UnsReader(path, file.kind)
     )
+    cells = cells or CellChoice()
+    look = None
+    if not delta and not isinstance(treated, RepeatedRow):
+        look = look_at_cells(treated, obs, rows, mapping=mapping, choice=cells, more=doses)
     if look is not None and rows is not None and look.of_no_use(cells):
-        _refuse_scaled(path, look, kind=kind, root=root, layers=layers)
-    if look is not None and look.summed and control_layer not in layers:
-        made = made_of_cells(
+        _refuse_scaled(file, look)
+    if look is not None and look.summed and control_layer not in file.layers:
+        summed = made_of_cells(
             treated, obs, rows, mapping=mapping, found=look, choice=cells, controls=controls, where=path.name
         )
-        return DataFile(
-            path=str(path),
-            obs=made.obs,
-            var=genes,
-            treated=made.treated,
-            control=made.control,
-            control_reference=made.reference,
-            source_dtype=source_dtype,
-            uns_reader=_UnsReader(path, kind),
-            notes=[*told, *made.notes, *parted, *named],
-            made=made.made,
-            counts_meant=made.counts,
-            cells=made.cells,
-            halves=made.treated.halves,
+        return made(
+            obs=summed.obs,
+            treated=summed.treated,
+            control=summed.control,
+            control_reference=summed.reference,
+            notes=[*told, *summed.notes, *parted, *named],
+            made=summed.made,
+            counts_meant=summed.counts,
+            cells=summed.cells,
+            halves=summed.treated.halves,
         )
-    uns_reader = _UnsReader(path, kind)
-    notes = [*parted, *named, *_by_columns(path, root, layers), *([] if look is None else look.notes(path.name, cells))]
+    notes = [*parted, *named, *_by_columns(file), *([] if look is None else look.notes(path.name, cells))]
     if rows is not None:
         handed = hand_out(
             treated, obs, ~rows, controls=rows, mapping=mapping, choice=controls, seed=seed, where=path.name
         )
-        return DataFile(
-            path=str(path),
+        return made(
             obs=handed.obs,
-            var=genes,
             treated=SubsetRows(treated, handed.at),
             control=handed.control,
             control_reference=handed.reference,
-            source_dtype=source_dtype,
-            uns_reader=uns_reader,
             notes=[*told, *handed.notes, *notes],
         )
-    control: RowSource
     if delta:
-        control = RepeatedRow(np.zeros(shape[1], dtype=np.float32), shape[0])
-        _refuse_delta_with_control(path, layers, control_layer)
-    else:
-        control = _control(
-            path, kind, root, layer=control_layer, layers=layers, rows=no_control_rows(obs, mapping, where=path.name)
+        table, names_taken = canonical_obs(obs, mapping, where=path.name)
+        return made(
+            obs=table,
+            treated=treated,
+            control=_no_control(file, treated, control_layer),
+            effect=file.layer("effect"),
+            delta=True,
+            control_reference="zero (differential values)",
+            notes=[*names_taken, *notes],
         )
-    effect = StoredRows(path, kind, "layers/effect") if "effect" in layers else None
-    halves = None
-    if not delta and {"half_a", "half_b"} <= set(layers):
-        halves = StoredRows(path, kind, "layers/half_a"), StoredRows(path, kind, "layers/half_b")
-    if not delta and control_layer in obs.columns and "control_id" not in obs.columns:
-        mapping = {"control_id": control_layer} | dict(
-            mapping or {}
-        )  # a column named like the layer says who the control is
-    table, found = canonical_obs(obs, mapping, where=str(path.name))
-    return DataFile(
-        path=str(path),
+    control = _control(file, control_layer, rows=no_control_rows(obs, mapping, where=path.name))
+    half_a, half_b = file.layer("half_a"), file.layer("half_b")
+    if control_layer in obs.columns and "control_id" not in obs.columns:  # a column named like the layer says who it is
+        mapping = {"control_id": control_layer} | dict(mapping or {})
+    table, names_taken = canonical_obs(obs, mapping, where=path.name)
+    return made(
         obs=table,
-        var=genes,
         treated=treated,
         control=control,
-        effect=effect,
-        halves=halves,
-        delta=delta,
-        control_reference="zero (differential values)" if delta else f"layer {control_layer!r}",
-        source_dtype=source_dtype,
-        uns_reader=uns_reader,
-        notes=[*found, *notes],
+        effect=file.layer("effect"),
+        halves=None if half_a is None or half_b is None else (half_a, half_b),
+        control_reference=f"layer {control_layer!r}",
+        notes=[*names_taken, *notes],
     )
 
 
-def _refuse_scaled(path: Path, look: CellLook, *, kind: Kind, root: Any, layers: list[str]) -> None:
+@dataclass(frozen=True)
+class _File:
+    """An open file: where it lies, how it is stored, and the layers it has."""
+
+    path: Path
+    kind: Kind
+    root: Any
+    layers: list[str]
+
+    @classmethod
+    def open(cls, path: Path) -> _File:
+        kind, root = open_anndata_file(path)
+        return cls(path, kind, root, sorted(root["layers"].keys()) if "layers" in root else [])
+
+    def layer(self, name: str) -> StoredRows | None:
+        """The layer of this name, if there is one."""
+        return StoredRows(self.path, self.kind, f"layers/{name}") if name in self.layers else None
+
+    def matrix(self, layer: str | None, *, option: str) -> StoredRows:
+        """X, or the layer that a user named by ``option``; ``raw`` is a layer's name unless a layer has it."""
+        if layer is None:
+            if "X" not in self.root:
+                raise InputError(
+                    f"{self.path} has no X. Treated profiles are in X, or in a layer named with {option} "
+                    f"(layers here: {first_few(self.layers) if self.layers else 'none'})."
+                )
+            return StoredRows(self.path, self.kind, "X")
+        if layer == RAW and RAW not in self.layers and _RAW_KEY in self.root:
+            return StoredRows(self.path, self.kind, _RAW_KEY)
+        found = self.layer(layer)
+        if found is None:
+            raise self.no_layer(layer, [*self.layers, *([RAW] if _RAW_KEY in self.root else [])])
+        return found
+
+    def no_layer(self, name: str, layers: list[str]) -> InputError:
+        """The error for a layer that is not here."""
+        said = f"Unknown layer {name!r}: there are no layers at all."
+        return InputError(f"{self.path}: {unknown_name('layer', name, layers) if layers else said}")
+
+
+def _tables(file: _File) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """``obs`` with its named index, and ``var``."""
+    obs, var = read_frame(file.root, "obs", file.path), read_frame(file.root, "var", file.path)
+    if not len(obs):
+        raise InputError(
+            f"{file.path} has no rows: there is nothing to learn from. Was it written before it was filled?"
+        )
+    obs = with_named_index(obs)
+    refuse_turned(obs, var, file.path)
+    return obs, var
+
+
+def _refuse_other_shape(path: Path, values: RowSource, *, obs: pd.DataFrame, var: pd.DataFrame) -> None:
+    if (len(obs), len(var)) != values.shape:
+        raise InputError(
+            f"{path}: the values have shape {values.shape}, but obs describes {len(obs):,} samples and var "
+            f"{len(var):,} genes. The file is damaged or was cut; write it again with anndata."
+        )
+
+
+def _refuse_controls_twice(file: _File, label: Labels, *, control_layer: str, delta: bool) -> None:
+    if label and (delta or control_layer in file.layers):
+        given = first_few([label] if isinstance(label, str) else label)
+        what = "--delta says there is no control" if delta else f"there is a layer {control_layer!r} with every control"
+        raise InputError(f"{file.path}: --control-label {given} names control rows, but {what}. Give one of the two.")
+
+
+def _refuse_scaled(file: _File, look: CellLook) -> None:
     """Cells whose values cannot be summed, in a file that has others that can: which are meant has to be said."""
-    slots = {name: f"layers/{name}" for name in layers} | ({RAW: _RAW_KEY} if _RAW_KEY in root else {})
-    found = {name: look_at(StoredRows(path, kind, key)).kind for name, key in slots.items()}
+    slots = {name: f"layers/{name}" for name in file.layers} | ({RAW: _RAW_KEY} if _RAW_KEY in file.root else {})
+    found = {name: look_at(StoredRows(file.path, file.kind, key)).kind for name, key in slots.items()}
     usable = [n for n, k in found.items() if k in ("counts", "log1p_counts", "log")]
     usable.sort(key=lambda n: found[n] == "log")
     if usable:
         raise InputError(
-            f"{path}: {look.rows:,.0f} rows say the same perturbation, cell line and batch (in the median), so they "
-            f"are cells, and their values are neither counts nor logarithms (scaled?). {usable[0]!r} of the file has "
-            f"{'logarithms' if found[usable[0]] == 'log' else 'counts'}: --treated-layer {usable[0]} sums it to "
+            f"{file.path}: {look.rows:,.0f} rows say the same perturbation, cell line and batch (in the median), so "
+            f"they are cells, and their values are neither counts nor logarithms (scaled?). {usable[0]!r} of the file "
+            f"has {'logarithms' if found[usable[0]] == 'log' else 'counts'}: --treated-layer {usable[0]} sums it to "
             f"samples. If every row is a sample, say --cells-as-samples."
         )
 
 
-USED_OF_UNS = ("targets", "graph")
-"""What is read of ``uns``; whatever else lies there is never opened."""
 _PREDICTED = {"predicted", "prediction", "predictions", "pred", "generated", "imputed"}
 
 
@@ -218,73 +254,43 @@ def _perturbations(obs: pd.DataFrame, mapping: Mapping[str, str] | None) -> list
     return [] if column is None else list(obs[column].unique())
 
 
-def _by_columns(path: Path, root: Any, layers: list[str]) -> list[Finding]:
+def _by_columns(file: _File) -> list[Finding]:
     """A warning for matrices stored by columns (CSC): every chunk of rows then costs a pass over the whole matrix."""
-    keys = [k for k in ("X", *(f"layers/{name}" for name in layers)) if k in root]
-    slow = [k for k in keys if root[k].attrs.get("encoding-type") == "csc_matrix"]
+    keys = [k for k in ("X", *(f"layers/{name}" for name in file.layers)) if k in file.root]
+    slow = [k for k in keys if file.root[k].attrs.get("encoding-type") == "csc_matrix"]
     if not slow:
         return []
     message = (
-        f"{first_few(slow)} of {path.name} are stored by columns (CSC), so reading rows is slow and needs much "
-        f"memory. Convert them once: "
-        f"data.X = data.X.tocsr()."
+        f"{first_few(slow)} of {file.path.name} are stored by columns (CSC), so reading rows is slow and needs much "
+        f"memory. Convert them once: data.X = data.X.tocsr()."
     )
-    return [Finding("warning", "stored_by_columns", message, count=len(slow), examples=tuple(slow), where=str(path))]
+    return [
+        Finding("warning", "stored_by_columns", message, count=len(slow), examples=tuple(slow), where=str(file.path))
+    ]
 
 
-class _UnsReader:
-    """Reads what is used of ``uns`` when asked; can be handed to another process."""
-
-    def __init__(self, path: Path, kind: Kind) -> None:
-        self.path, self.kind = path, kind
-
-    def __call__(self) -> dict[str, Any]:
-        with damage_named(self.path):
-            root = open_root(self.path, self.kind)
-            uns = root.get("uns", {})
-            return {key: read_whole(uns[key], self.path) for key in USED_OF_UNS if key in uns}
-
-
-def _matrix(path: Path, kind: Kind, root: Any, layer: str | None, layers: list[str], option: str) -> StoredRows:
-    if layer is None:
-        if "X" not in root:
-            raise InputError(
-                f"{path} has no X. Treated profiles are in X, or in a layer named with {option} "
-                f"(layers here: {first_few(layers) if layers else 'none'})."
-            )
-        return StoredRows(path, kind, "X")
-    if layer == RAW and RAW not in layers and _RAW_KEY in root:
-        return StoredRows(path, kind, _RAW_KEY)
-    if layer not in layers:
-        raise _no_layer(path, layer, [*layers, *([RAW] if _RAW_KEY in root else [])])
-    return StoredRows(path, kind, f"layers/{layer}")
-
-
-def _no_layer(path: Path, layer: str, layers: list[str]) -> InputError:
-    said = (
-        str(unknown_name("layer", layer, layers)) if layers else f"Unknown layer {layer!r}: there are no layers at all."
-    )
-    return InputError(f"{path}: {said}")
-
-
-def _control(path: Path, kind: Kind, root: Any, layer: str, layers: list[str], rows: str) -> RowSource:
+def _control(file: _File, layer: str, *, rows: str) -> RowSource:
     if layer == "X":
-        return _matrix(path, kind, root, layer=None, layers=layers, option="--control-layer")
-    if layer in layers:
-        return StoredRows(path, kind, f"layers/{layer}")
+        return file.matrix(None, option="--control-layer")
+    found = file.layer(layer)
+    if found is not None:
+        return found
     if layer != CONTROL:
-        raise _no_layer(path, layer, layers)
-    named = f" (the layers are {first_few(layers)})" if layers else ""
+        raise file.no_layer(layer, file.layers)
+    named = f" (the layers are {first_few(file.layers)})" if file.layers else ""
     raise InputError(
-        f"{path} says no control, and every treated sample needs one, because models start from it and scores compare "
-        f"with it. {rows} Or name the layer that holds the control of every sample with --control-layer{named}; or, "
-        f"when the values already are differences (z-scores, log fold changes), say --delta."
+        f"{file.path} says no control, and every treated sample needs one, because models start from it and scores "
+        f"compare with it. {rows} Or name the layer that holds the control of every sample with "
+        f"--control-layer{named}; or, when values already are differences (z-scores, log fold changes), say --delta."
     )
 
 
-def _refuse_delta_with_control(path: Path, layers: list[str], control_layer: str) -> None:
-    if control_layer in layers:
+def _no_control(file: _File, treated: RowSource, control_layer: str) -> RowSource:
+    """The control of values that are differences: zero."""
+    if control_layer in file.layers:
         raise InputError(
-            f"{path} was opened with --delta (values are differences), but it has a layer {control_layer!r}. Drop "
+            f"{file.path} was opened with --delta (values are differences), but it has a layer {control_layer!r}. Drop "
             f"--delta to use the control, or give --control-layer '' when X really holds differences."
         )
+    samples, genes = treated.shape
+    return RepeatedRow(np.zeros(genes, dtype=np.float32), samples)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, StackingError, first_few
-from pertstack._base.reading.damage import require_modest
+from pertstack._base.reading.damage import damage_named, require_modest
 from pertstack._base.reading.dialects import text_of_bytes
 from pertstack._base.reading.tried_first import tried_first
 from pertstack.data.readers.matrices import open_root
@@ -22,6 +22,8 @@ from pertstack.data.readers.matrices import open_root
 Kind = Literal["hdf5", "zarr"]
 WALK = "pertstack._base.reading.walk_hdf5:walk"
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
+USED_OF_UNS = ("targets", "graph")
+"""What is read of ``uns``; whatever else lies there is never opened."""
 _HINT = "Is it a complete AnnData file? Try `python -c \"import anndata; print(anndata.read_h5ad('FILE'))\"`."
 
 
@@ -200,3 +202,16 @@ __all__ = [
     "read_whole",
     "refuse_packed",
 ]
+
+
+class UnsReader:
+    """Reads what is used of ``uns`` when asked; can be handed to another process."""
+
+    def __init__(self, path: Path, kind: Kind) -> None:
+        self.path, self.kind = path, kind
+
+    def __call__(self) -> dict[str, Any]:
+        with damage_named(self.path):
+            root = open_root(self.path, self.kind)
+            uns = root.get("uns", {})
+            return {key: read_whole(uns[key], self.path) for key in USED_OF_UNS if key in uns}
