@@ -91,7 +91,7 @@ def run_tests(tree: Path, tests: tuple[str, ...], limit: int = LIMIT) -> tuple[i
         They did not end within that many seconds of work.
     """
     nodes = [f"tests/pitfalls/{t}" for t in tests]
-    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    inherited = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTEST_ADDOPTS")}
     environment = {**inherited, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
     pytest = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", "-m", "", *nodes]
     command = ["sh", "-c", f'ulimit -t {limit}; exec "$@"', "sh", *pytest]

@@ -191,7 +191,7 @@ def killed(tree: Path, change: Change, paths: Paths) -> bool:
 
 
 def _pytest(tree: Path, tests: list[str], more: dict[str, str], limit: float | None) -> int:
-    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    inherited = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTEST_ADDOPTS")}
     path = os.pathsep.join([str(tree / "src"), str(tree / "benchmarks")])
     environment = {**inherited, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **more}
     options = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-m", "not slow", "--basetemp", str(tree / "t")]

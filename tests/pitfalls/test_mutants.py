@@ -50,8 +50,12 @@ def test_a_patch_that_does_not_apply_once_is_refused():
             mutant.applied(text)
 
 
-def test_tests_that_do_not_end_are_ended_by_their_work_and_not_by_the_clock(tmp_path):
-    """On a busy machine ten minutes of waiting were half a minute of work, and a mutant had "no answer"."""
+def test_tests_that_do_not_end_are_ended_by_their_work_and_not_by_the_clock(tmp_path, monkeypatch):
+    """On a busy machine ten minutes of waiting were half a minute of work, and a mutant had "no answer".
+
+    Options for the tests outside are not for those inside: a folder for temporary files would be emptied under both.
+    """
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--no-such-option")
     (tmp_path / "tests" / "pitfalls").mkdir(parents=True)
     (tmp_path / "tests" / "pitfalls" / "test_forever.py").write_text(
         "def test_forever():\n    while True:\n        pass\n"
