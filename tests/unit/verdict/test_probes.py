@@ -12,7 +12,7 @@ from pertstack._base.errors import InputError
 from pertstack.design.plan.folds import FoldPlan
 from pertstack.verdict.probes.batches import batch_effects
 from pertstack.verdict.probes.of_folds import fold_fingerprint, oof_against_fit, permuted_truth
-from pertstack.verdict.probes.of_noise import replicate_noise, too_good
+from pertstack.verdict.probes.of_noise import PLATES_TOLD, replicate_noise, too_good
 from realdata import real_data
 
 Array = np.ndarray[Any, Any]
@@ -273,7 +273,10 @@ def test_truths_are_exchanged_within_strata_only() -> None:
 @pytest.mark.parametrize("layer", ["control", "paired_control"])
 @pytest.mark.parametrize("share", [0.0, 0.1])
 def test_a_real_plate_with_an_honest_and_a_leaking_model(layer: str, share: float) -> None:
-    """HT115, compounds held out: kernel ridge on fingerprint and control, honest or with a tenth of the rows seen."""
+    """HT115, compounds held out: kernel ridge on fingerprint and control, honest or with a tenth of the rows seen.
+
+    The controls tell its plates, so a table without the plates cannot be tested, and says so.
+    """
     chem = pytest.importorskip("rdkit.Chem")
     generator = pytest.importorskip("rdkit.Chem.rdFingerprintGenerator").GetMorganGenerator(radius=2, fpSize=512)
     import anndata
@@ -294,8 +297,11 @@ def test_a_real_plate_with_an_honest_and_a_leaking_model(layer: str, share: floa
         weight = np.linalg.solve(kernel[np.ix_(rows, rows)] + 0.3 * np.eye(len(rows)), delta - level)
         predictions[fold == k] = (c + level + kernel[:, rows] @ weight)[fold == k]
     condition = obs["pert_id"].astype(str) + "|" + obs["dose"].astype(str)
-    found = replicate_noise(predictions, y, c, conditions=condition.to_numpy(), rng=rng)
-    assert found.severity == ("note" if share == 0 else "error")
+    plate, condition = obs["plate"].astype(str).to_numpy(), condition.to_numpy()
+    found = replicate_noise(predictions, y, c, conditions=condition, batches=plate, rng=rng)
+    assert found.code == ("replicate_noise_passed" if share == 0 else "knows_replicate_noise")
+    unnamed = replicate_noise(predictions, y, c, conditions=condition, rng=rng)
+    assert unnamed.code == "replicate_noise_not_applicable" and unnamed.numbers[PLATES_TOLD]
     if share == 0:
         mark = fold_fingerprint(predictions, y, fold, groups=obs["perturbation"].to_numpy(), rng=rng)
         assert mark.code == "fold_fingerprint_found"
