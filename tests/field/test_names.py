@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from shlex import quote
 
 import numpy as np
@@ -54,6 +57,33 @@ def test_genes_that_share_a_symbol_or_have_none_keep_their_id_and_are_named(tmp_
     assert list(file.gene_names) == [*worlds.GENES[:-3], *plain[-3:]]
     said = next(n for n in file.notes if n.code == "gene_names_collide")
     assert said.count == 3 and "SAME" in said.message
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_symbols_of_the_index_that_repeat_give_way_to_ids(tmp_path):
+    """Symbols as 10x writes them: two genes of one symbol, an id in a column. Such files were refused."""
+    obs, symbols = worlds.design(worlds.TARGETS), [*worlds.GENES[:-2], "TBCE", "TBCE"]
+    x = worlds.counts_of(obs, "target_gene", None)
+    worlds.write(tmp_path / "cells.h5ad", obs, x, var=pd.DataFrame({"gene_ids": IDS}, index=symbols))
+    file = open_data(tmp_path / "cells.h5ad")
+    assert list(file.gene_names) == [*symbols[:-2], *(i.split(".")[0] for i in IDS[-2:])]
+    said = next(n for n in file.notes if n.code == "gene_names_collide")
+    assert said.count == 2 and "TBCE" in said.message and "these go by var['gene_ids']" in said.message
+    theirs = worlds.pseudobulk_of(x, obs, ["target_gene", "cell_line", "gem_group"])
+    np.testing.assert_allclose(file.read(slice(None))[1], theirs.loc[file.sample_ids], rtol=0, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("words", [("--dry-run",), ()])
+def test_genes_of_one_name_without_ids_are_refused_with_a_command_that_numbers_them(tmp_path, words):
+    """Also by the dry run, which showed a plan for a file that ``init`` then refused."""
+    obs, names = worlds.design(worlds.TARGETS), [*worlds.GENES[:-2], "TBCE", "TBCE"]
+    worlds.write(tmp_path / "cells.h5ad", obs, worlds.counts_of(obs, "target_gene", None), genes=names)
+    done = pertstack("init", "study", "--data", "cells.h5ad", *words, cwd=tmp_path)
+    assert done.returncode == 2 and "1 gene names occur more than once: 'TBCE'" in done.stderr
+    command = re.search(r'python -c "(.+?)", then --data unique.h5ad', " ".join(done.stderr.split()))
+    subprocess.run([sys.executable, "-W", "ignore", "-c", command[1]], cwd=tmp_path, check=True)
+    ok("init", "study", "--data", "unique.h5ad", *words, cwd=tmp_path)
 
 
 def test_two_versions_of_one_id_keep_their_versions(tmp_path):

@@ -182,6 +182,16 @@ def test_open_problems_keeps_predictions_in_a_layer(world, tmp_path):
     assert_right(world, path, world[2])
 
 
+def test_the_raw_part_of_a_file_is_a_layer_with_genes_of_its_own(world, tmp_path):
+    """X cut to some genes, all of them in ``.raw``: as ``init --treated-layer raw`` reads data."""
+    frame = world[2]
+    obs = pd.DataFrame({"condition": frame.index, "cell_type": files.LINE}, index=[f"r{i}" for i in range(18)])
+    data = anndata.AnnData(frame.to_numpy(), obs, pd.DataFrame(index=files.GENES))
+    data.raw = data.copy()
+    data[:, :5].copy().write_h5ad(tmp_path / "m.h5ad")
+    assert_right(world, tmp_path / "m.h5ad", frame, layer="raw")
+
+
 def test_perturbench_keeps_control_cells_among_the_predicted(world, tmp_path):
     """An AnnData per model, written to a file: ``condition``, ``cell_type``, control cells in it."""
     x, obs = files.cells_of(world[2])

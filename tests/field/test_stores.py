@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import nullcontext
 
 import anndata
 import h5py
+import numcodecs
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
 
+from e2e.conftest import ok, pertstack
 from pertstack._base.errors import InputError
 from pertstack.data.readers.open import open_data
 from pertstack.study.new_rows.evaluation_rows import matched_values
@@ -71,6 +74,44 @@ def test_containers_of_anndata(screen, tmp_path, store, form):
         data.write_h5ad(path, compression=store.removeprefix("h5ad-"))
     file = open_data(path)
     np.testing.assert_allclose(file.read(slice(None))[1], theirs.loc[file.sample_ids], rtol=0, atol=1e-6)
+
+
+def packed_with_zstd(path):
+    """The stored values of X packed again with zstd, as hdf5plugin writes them; it is not needed for that."""
+    with h5py.File(path, "r+") as file:
+        values = file["X/data"][:]
+        del file["X/data"]
+        made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        made.set_chunk(values.shape)
+        made.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, (3,))
+        space, kind = h5py.h5s.create_simple(values.shape), h5py.h5t.py_create(values.dtype)
+        h5py.h5d.create(file["X"].id, b"data", kind, space, made)
+        file["X/data"].id.write_direct_chunk((0,), numcodecs.Zstd(3).encode(values))
+
+
+def test_zstd_is_read_by_init_and_evaluate_where_its_package_is_here(screen, tmp_path):
+    pytest.importorskip("hdf5plugin")
+    obs, x, measured = screen
+    foretold = worlds.counts_of(obs, "target_gene", "cell_line", seed=3)
+    for name, values in (("cells.h5ad", x), ("model.h5ad", foretold)):
+        packed_with_zstd(worlds.write(tmp_path / name, obs, values))
+    ok("init", "study", "--data", "cells.h5ad", cwd=tmp_path)
+    found = matched_values(tmp_path / "cells.h5ad", {"m": tmp_path / "model.h5ad"})
+    for ours, theirs in ((found.treated, measured), (found.values["m"], worlds.pseudobulk_of(foretold, obs, KEY))):
+        np.testing.assert_allclose(ours, theirs.loc[found.samples.index], rtol=0, atol=1e-6)
+
+
+def test_zstd_without_its_package_is_refused_with_the_command_that_installs_it(screen, tmp_path, monkeypatch):
+    """libhdf5 says that it cannot open a folder of plugins, and the advice was to write the file with anndata."""
+    worlds.write(tmp_path / "plain.h5ad", *screen[:2])
+    packed_with_zstd(worlds.write(tmp_path / "packed.h5ad", *screen[:2]))
+    monkeypatch.setitem(sys.modules, "hdf5plugin", None)
+    monkeypatch.setattr(h5py.h5z, "filter_avail", lambda number: number < 32000)
+    for words in (("init", "study", "--data", "packed.h5ad"), ("evaluate", "plain.h5ad", "m=packed.h5ad")):
+        done = pertstack(*words, cwd=tmp_path)
+        said = " ".join(done.stderr.split())
+        assert done.returncode == 2 and "packed.h5ad: X/data is packed with zstd" in said, said
+        assert "pip install hdf5plugin" in said and "cannot be read" not in said
 
 
 @pytest.mark.parametrize("form", ["names", "tokens", "folder"])

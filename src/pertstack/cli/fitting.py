@@ -83,7 +83,7 @@ def add(
         ),
     ] = None,
     layer: Annotated[
-        str | None, typer.Option(help="AnnData: the layer (or obsm:NAME, or X) that holds the predictions.")
+        str | None, typer.Option(help="AnnData: the layer (or obsm:NAME, raw, X) that holds the predictions.")
     ] = None,
     without: Annotated[
         int | None, typer.Option(help="The files are nested predictions: their fits also left out this fold.")

@@ -11,6 +11,7 @@ from typing import Any
 
 import h5py
 
+from pertstack._base.reading.hdf5 import open_hdf5
 from pertstack._base.reading.tried_first import asks_too_much
 
 BLOCK, WHOLE, DEEPEST = 8 * 10**6, 64 * 10**6, 50
@@ -24,7 +25,7 @@ def walk(path: Path) -> None:
     MemoryError
         An object asks for more memory than this process may take.
     """
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         _group(file, set(), 0, path.stat().st_size)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,13 +57,7 @@ def examine(file: DataFile) -> Examination:
     pairing = judge_pairing(file, census)
     findings = [
         *file.notes,
-        *_names(file.obs.index, "sample id", "sample", file.path),
-        *_names(file.var.index, "gene name", "gene", file.path),
-        *(
-            f
-            for c in ("perturbation", "cell_line")
-            for f in _control_characters(file.obs[c].dropna(), f"values of {c}", c, file.path)
-        ),
+        *name_findings(file),
         *_values(file, census),
         *_scale(file, census),
         *unlike_controls(file, census),
@@ -72,17 +67,36 @@ def examine(file: DataFile) -> Examination:
     return Examination(tuple(findings), census.card(pairing), census.control_digest, census.treated_digest)
 
 
+def name_findings(file: DataFile) -> list[Finding]:
+    """Names of samples, genes, perturbations and cell lines that cannot be used; no value is looked at."""
+    return [
+        *_names(file.obs.index, "sample id", "sample", file.path),
+        *_names(file.var.index, "gene name", "gene", file.path),
+        *(
+            f
+            for c in ("perturbation", "cell_line")
+            for f in _control_characters(file.obs[c].dropna(), f"values of {c}", c, file.path)
+        ),
+    ]
+
+
 def _names(index: pd.Index[Any], what: str, noun: str, where: str) -> list[Finding]:
     repeated = index[index.duplicated()].unique()
     found = []
     if len(repeated):
+        mend = f"Give each {noun} a name of its own."
+        if noun == "gene" and Path(where).suffix in (".h5ad", ".zarr"):
+            kind = Path(where).suffix[1:]
+            mend += (
+                f' To number them: python -c "import anndata; a = anndata.read_{kind}({where!r}); '
+                f"a.var_names_make_unique(); a.write_{kind}('unique.{kind}')\", then --data unique.{kind}."
+            )
         found.append(
             finding_about(
                 "error",
                 f"duplicate_{noun}s",
                 f"{len(repeated):,} {what}s occur more than once: {first_few(repeated)}. Rows and columns are matched "
-                f"by name, so every name "
-                f"must be unique. Rename them" + (", or average the probes of one gene." if noun == "gene" else "."),
+                f"by name. {mend}",
                 offenders=repeated,
                 where=where,
             )

@@ -81,6 +81,8 @@ def open_anndata_file(path: Path) -> tuple[Kind, Any]:
         root = open_root(path, kind)
         names = set(root.keys())
         flat = [n for n in ("layers", "obsm", "uns") if n in names and not hasattr(root[n], "keys")]
+    except StackingError:
+        raise
     except _UNREADABLE as error:
         if is_locked(error):
             raise locked(path) from error

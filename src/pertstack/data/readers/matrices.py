@@ -234,9 +234,9 @@ def _refuse_hollow(array: Any, key: str, path: Path) -> None:
 def open_root(path: Path, kind: Literal["hdf5", "zarr"]) -> Any:
     """The root group of a file, for reading."""
     if kind == "hdf5":
-        import h5py
+        from pertstack._base.reading.hdf5 import open_hdf5
 
-        return h5py.File(path, "r")
+        return open_hdf5(path)
     import zarr
 
     return zarr.open_group(str(path), mode="r")

@@ -21,6 +21,7 @@ from pertstack._base.reading.remote import is_remote, redacted
 from pertstack._base.shown import count_of
 from pertstack.data import DataFile, build_side, open_data, save_side, validate
 from pertstack.data.cells import CellChoice
+from pertstack.data.checks.validate import name_findings
 from pertstack.data.readers.columns.genes import other_names
 from pertstack.data.rows import Float32
 from pertstack.data.taken import Taken, taken
@@ -71,6 +72,7 @@ def preview_study(root: Path, data: Path, choices: StudyChoices) -> Preview:
     """
     _require_free(Path(root))
     file, split = _placed(_open(data, choices), choices.plan)
+    _stop_on_errors(name_findings(file), f"{data} cannot be used as it is", InputError)
     plan = _make_plan(file, choices.plan, split)
     return Preview(taken(file), list(file.notes), plan_in_words(plan))
 

@@ -55,8 +55,8 @@ def named_genes(
     """The gene table of a file, indexed by the names the study will use, and notes of what was taken.
 
     A column of symbols is taken where the index holds Ensembl ids or numbers, a column of either kind where it names
-    more of the perturbed genes than the index does. Genes without such a name, or whose name others have too, keep that
-    of the index.
+    more of the perturbed genes than the index does. Genes without such a name, or whose name others have too, go by the
+    index; where names of the index itself are shared, by a column of ids.
 
     Parameters
     ----------
@@ -73,15 +73,25 @@ def named_genes(
     index = [str(g) for g in var.index]
     source = _source(var, index, perturbations, asked=(mapping or {}).get(GENE), where=where)
     own = _cut(index)
-    taken = own if source == INDEX else _cut([str(v).strip() for v in var[source]])
+    taken = own if source == INDEX else _column(var, source)
+    spare = column_of(var.columns, IDS) if source == INDEX else INDEX
     known = pd.Series(taken, dtype=object)
-    lacking = known.str.casefold().isin(_NAMELESS).to_numpy(dtype=bool) if source != INDEX else np.zeros(len(own), bool)
-    shared = (known.duplicated(keep=False).to_numpy() & ~lacking) if source != INDEX else np.zeros(len(own), bool)
-    names = [i if bad else n for n, i, bad in zip(taken, own, lacking | shared, strict=True)]
+    lacking = known.str.casefold().isin(_NAMELESS).to_numpy(dtype=bool) & (spare is not None)
+    shared = known.duplicated(keep=False).to_numpy() & ~lacking & (spare is not None)
+    second = own if spare in (INDEX, None) else _column(var, spare)
+    names = [i if bad else n for n, i, bad in zip(taken, second, lacking | shared, strict=True)]
     table = var.set_axis(pd.Index(np.array(names, dtype=object), name=var.index.name or "gene"))
-    if source != INDEX or own != index:
+    if source != INDEX or names != index:
         table = table.assign(**{_column_for(index, var): index})
-    return table, _notes(source, index, own, shared=known[shared], n_lacking=int(lacking.sum()), where=where)
+    found = _notes(source, index, own, where=where)
+    if (bad := lacking | shared).any():
+        found.append(_collision(source, spare, known[shared], int(bad.sum()), int(lacking.sum()), where=where))
+    return table, found
+
+
+def _column(var: pd.DataFrame, name: str) -> list[str]:
+    """Names of genes in a column, without Ensembl versions."""
+    return _cut([str(v).strip() for v in var[name]])
 
 
 def other_names(var: pd.DataFrame) -> dict[str, str]:
@@ -145,9 +155,7 @@ def _column_for(index: list[str], var: pd.DataFrame) -> str:
     return word if word not in var.columns else INDEX
 
 
-def _notes(
-    source: str, index: list[str], own: list[str], shared: pd.Series[Any], n_lacking: int, where: str
-) -> list[Finding]:
+def _notes(source: str, index: list[str], own: list[str], where: str) -> list[Finding]:
     found: list[Finding] = []
     if source == INDEX and index == [str(i) for i in range(len(index))]:
         found.append(
@@ -164,26 +172,28 @@ def _notes(
     if own != index:
         n = sum(a != b for a, b in zip(own, index, strict=True))
         found.append(Finding("note", "versions_cut", f"Ensembl versions of {n:,} gene names of {where} were cut.", n))
-    if source == INDEX:
-        return found
-    text = (
-        f"Genes of {where} go by var[{source!r}], because its index ({first_few(index, 2)}) is not what perturbations "
-        f"and gene tables use. --map {GENE}={INDEX} keeps the index."
-    )
-    found.append(Finding("note", "genes_by_column", text, len(index), where=where, numbers={"column": source}))
-    if len(shared) or n_lacking:
-        names = sorted(set(shared))
-        several = f"{len(shared):,} share a name with another ({first_few(names)})" if len(shared) else ""
-        none = f"{n_lacking:,} have none" if n_lacking else ""
-        found.append(
-            Finding(
-                "warning",
-                "gene_names_collide",
-                f"Of the genes named by var[{source!r}] in {where}, {' and '.join(t for t in (several, none) if t)}: "
-                f"these keep the name of the index. Tables that use the shared name do not reach them.",
-                count=len(shared) + n_lacking,
-                examples=tuple(names[:10]),
-                where=where,
-            )
+    if source != INDEX:
+        text = (
+            f"Genes of {where} go by var[{source!r}], because its index ({first_few(index, 2)}) is not what "
+            f"perturbations and gene tables use. --map {GENE}={INDEX} keeps the index."
         )
+        found.append(Finding("note", "genes_by_column", text, len(index), where=where, numbers={"column": source}))
     return found
+
+
+def _collision(
+    source: str, spare: str | None, shared: pd.Series[Any], count: int, n_lacking: int, where: str
+) -> Finding:
+    names, place = sorted(set(shared)), {INDEX: "the index"}
+    several = f"{len(shared):,} share a name with another ({first_few(names)})" if len(shared) else ""
+    none = f"{n_lacking:,} have none" if n_lacking else ""
+    return Finding(
+        "warning",
+        "gene_names_collide",
+        f"Of the genes named by {place.get(source, f'var[{source!r}]')} in {where}, "
+        f"{' and '.join(t for t in (several, none) if t)}: these go by {place.get(str(spare), f'var[{spare!r}]')}. "
+        f"Tables that use the shared name do not reach them.",
+        count=count,
+        examples=tuple(names[:10]),
+        where=where,
+    )

@@ -20,7 +20,7 @@ from pertstack.predictions.importers.readers.files import PredictionFile, check_
 from pertstack.predictions.importers.readers.gene_lists import SECOND
 from pertstack.predictions.importers.readers.vcc import unpacked
 
-PREFERRED = "prediction"
+PREFERRED, RAW = "prediction", "raw"
 META_KEYS = ("model_version", "training_params", "timestamp", "scale", "fitted_on")
 
 
@@ -46,10 +46,14 @@ def open_anndata_predictions(path: Path, layer: str | None = None) -> Prediction
     kind, root = open_anndata_file(path)
     keys = set(root.keys())
     layers = sorted(root["layers"].keys()) if "layers" in keys else []
-    sample_ids, gene_names = (_index(root, part, path) for part in ("obs", "var"))
+    raw = layer == RAW and RAW in keys and "X" in root[RAW]
+    genes_in = root[RAW] if raw else root
+    sample_ids, gene_names = _index(root, "obs", path), _index(genes_in, "var", path)
     slots = {"X": "X"} if "X" in keys else {}
     slots |= {f"obsm:{name}": f"obsm/{name}" for name in _wide(root, keys, len(gene_names))}
     slots |= {name: f"layers/{name}" for name in layers}
+    if RAW in keys and "X" in root[RAW]:
+        slots.setdefault(RAW, f"{RAW}/X")
     if layer is None and PREFERRED in layers:
         layer = PREFERRED
     if layer is None and "X" not in keys:
@@ -79,7 +83,7 @@ def open_anndata_predictions(path: Path, layer: str | None = None) -> Prediction
         meta=_meta(root, keys, path),
         card=_card(root, keys, path),
         obs=obs,
-        second_names=_second_names(root["var"], len(gene_names), path),
+        second_names=_second_names(genes_in["var"], len(gene_names), path),
         slot=layer,
         other_slots=tuple(s for s in slots if s != layer),
     )
