@@ -124,6 +124,29 @@ def answers(tmp_path_factory):
 VIEWS = ("phone", "tablet", "desk", "paper", "phone in the dark", "tablet in the dark", "desk in the dark")
 
 
+BROKEN = """
+  const broken = [], range = document.createRange();
+  for (const cell of document.querySelectorAll("th, td")) {
+    const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+    for (let text; (text = texts.nextNode()); ) for (const word of text.textContent.matchAll(/[A-Za-z]+/g)) {
+      range.setStart(text, word.index); range.setEnd(text, word.index + word[0].length);
+      const lines = new Set([...range.getClientRects()].map(r => Math.round(r.top)));
+      if (lines.size > 1) broken.push(word[0] + " in " + cell.textContent.slice(0, 60));
+    }
+  }
+"""
+"""Words of tables that stand on two lines."""
+
+
+def test_no_word_of_a_table_is_broken_on_paper(tmp_path):
+    """ "outco-me", "passe-d", "stru-ctur-es": columns on paper were squeezed to a letter."""
+    paper = page().replace("@media print", "@media all").replace("@media screen", "@media speech")
+    found = browser.ask(tmp_path, {"paper": (paper, 690)}, browser.LAYOUT + BROKEN + "return {layout, broken};")[
+        "paper"
+    ]
+    assert found["broken"] == [] and found["layout"]["beyond"] == [] and found["layout"]["sideways"] <= 0, found
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_nothing_overflows_and_nothing_is_blank(answers, view):
     found = answers[view]

@@ -133,7 +133,7 @@ def test_a_prediction_of_a_pair_serves_all_its_samples_and_rows_of_a_pair_are_av
     theirs = correlations(truth, by_sample(truth, means))
     np.testing.assert_allclose(scores_of(found, "cells").loc[truth.obs_names], theirs, atol=1e-6)
     match = next(f for f in found.findings if f.code == "matched_by_key")
-    assert "48 predictions, averaged over 3 rows each serve 96 samples; 8 control rows are not used" in match.message
+    assert "48 predictions, each the mean of 3 rows, serve 96 samples; 8 control rows are not used" in match.message
 
 
 def test_pairs_missing_and_left_over_are_counted_and_named(world, tmp_path):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions
 from rich.segment import Segment
 
@@ -63,13 +65,47 @@ class _Harmless:
 
 def out(value: Any) -> None:
     """A result, to standard output."""
-    text = isinstance(value, str)
-    Console(soft_wrap=text).print(shown(value) if text else _Harmless(value), markup=not text, highlight=False)
+    if isinstance(value, str):
+        _print_text(Console(soft_wrap=True), value)
+    else:
+        Console().print(_Harmless(value), highlight=False)
 
 
 def say(text: str) -> None:
     """A remark, to standard error."""
-    Console(stderr=True, soft_wrap=True).print(shown(text), markup=False, highlight=False)
+    _print_text(Console(stderr=True, soft_wrap=True), text)
+
+
+def _print_text(console: Console, text: str) -> None:
+    """Broken between words where a person reads it; whole lines in a file or a pipe, where programs do."""
+    harmless = shown(text)
+    console.print(filled(harmless, console.width) if console.is_terminal else harmless, markup=False, highlight=False)
+
+
+_PIECES = re.compile(r"[^\s`]*`[^`]*`\S*|\S+")
+
+
+def filled(text: str, width: int) -> str:
+    """Lines of at most ``width`` columns. A command in backticks stays in one piece, to be copied.
+
+    >>> print(filled("Ten models wait: `pertstack stack my-study`.", 20))
+    Ten models wait:
+    `pertstack stack my-study`.
+    """
+    lines = []
+    for line in text.split("\n"):
+        if cell_len(line) <= width:
+            lines.append(line)
+            continue
+        now = line[: len(line) - len(line.lstrip())]
+        for piece in _PIECES.findall(line):
+            if now.strip() and cell_len(now) + 1 + cell_len(piece) > width:
+                lines.append(now)
+                now = piece
+            else:
+                now += f" {piece}" if now.strip() else piece
+        lines.append(now)
+    return "\n".join(lines)
 
 
 def say_findings(findings: Sequence[Finding]) -> None:
@@ -99,7 +135,7 @@ def show_board(study: Any, *, every: bool = False) -> None:
     from pertstack.write.tables.layout import leaderboard_table
 
     board = study.leaderboard()
-    out(leaderboard_table(board, every=every))
+    out(leaderboard_table(board, every=every, all_rows=f"`pertstack verdict {study.folder.root} --all`"))
     for line in several_in_words(board.several, board.chosen):
         out(line)
     out(board.footer())

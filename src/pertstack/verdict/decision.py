@@ -29,12 +29,18 @@ Light = Literal["green", "amber", "red"]
 Action = Literal["ship", "alone", "distrust", "look", "rank"]
 IN_WORDS: Mapping[Light, str] = {
     "green": "A gain is shown",
-    "amber": "No gain is shown, or read on before you act",
+    "amber": "No gain is shown",
     "red": "Do not act on this",
 }
 """What each light means, printed beside it: colour alone says nothing in print or to colour-blind eyes."""
 DOUBTED = "A gain is shown, with a doubt: read on before you act"
 """An amber light over an answer that would be green without its reasons."""
+CLOSED = "Not decided yet: the held-out test is closed"
+"""An amber light over out-of-fold rows alone."""
+DISAGREE = "The measures disagree: read on before you act"
+"""An amber light over a gain that shows on one measure and not on another."""
+DECIDE, ELSEWHERE = ", or decide what counts", ", or measure on other plates"
+"""What else than shipping the best single model may be done where measures disagree."""
 RANKED: Mapping[Light, str] = {
     "green": "A best model is shown",
     "amber": "Read on before you act",
@@ -61,9 +67,13 @@ class Decision:
 
     @property
     def light_words(self) -> str:
-        """What the light means, or that a gain is shown and doubted."""
+        """What the light means for this answer."""
+        if self.light == "amber" and self.action == "look":
+            return CLOSED
         if self.light == "amber" and self.action == "ship" and self.sentence.startswith("Ship "):
             return DOUBTED
+        if self.light == "amber" and self.action == "alone" and any(x in self.sentence for x in (DECIDE, ELSEWHERE)):
+            return DISAGREE
         return (RANKED if self.action == "rank" else IN_WORDS)[self.light]
 
     @property
@@ -140,10 +150,10 @@ def _answer(case: Case) -> tuple[Light, Action, str]:
         return "red", "alone", f"Do not ship {gain.name}: {why}. {alone}{_not_the_best(case)}."
     if gain.reading == "mixed":
         found = f"the measures disagree about {gain.name} ({size} {on}{disagreement(gain)})"
-        return "amber", "alone", f"{alone}{_not_the_best(case)}, or decide what counts: {found}."
+        return "amber", "alone", f"{alone}{_not_the_best(case)}{DECIDE}: {found}."
     if gain.reading == "plate":
         found = f"{gain.name} gains {size} {on}, and its correlation within plates shows none: it may be the plate's"
-        return "amber", "alone", f"{alone}{_not_the_best(case)}, or measure on other plates: {found}."
+        return "amber", "alone", f"{alone}{_not_the_best(case)}{ELSEWHERE}: {found}."
     if case.unproven:
         found = f"differs from {single} by {size} {on}: no gain is shown"
         return "amber", "ship", f"{gain.name} ships as a safe bet (not worse on any measure out of fold); it {found}."

@@ -76,6 +76,7 @@ def render(content: ReportInput, *, template: str = "report.html.j2", **more: An
         calibration=calibration_rows(content.calibration or (), board.primary),
         negatives=negative_weights(content.weights or {}, board.chosen),
         level=_level(board),
+        still=sorted({r.name for r in board.rows if r.kind == "base"} - set(content.slopes or ())),
         **more,
     )
 

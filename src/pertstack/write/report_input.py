@@ -42,7 +42,7 @@ class ReportInput:
     prediction_correlation, error_correlation
         Square frames by base model. ``diversity`` holds single numbers such as the effective number of models.
     ladder
-        How the shipped combiner was chosen: mappings with name, outcome, reason.
+        How the combination was chosen, out of fold: mappings with name, outcome, reason.
     findings, probes
         Of the leak checks of plan against data; of the leak probes of every model (``where`` names the model).
     calibration
@@ -97,7 +97,7 @@ class ReportInput:
             "findings": "The leak checks of plan against data were not run.",
             "probes": "The predictions were not probed for leaks.",
             "coverage": "No prediction intervals were computed.",
-            "ladder": "How the shipped combiner was chosen was not recorded.",
+            "ladder": "How the combination was chosen was not recorded.",
             "decomposition": "No combiner was chosen, so there is no gain to take apart.",
             "cell_lines": "There is only one cell line.",
         }

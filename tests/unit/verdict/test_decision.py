@@ -10,7 +10,7 @@ import pytest
 
 from pertstack.verdict.boards.board import Leaderboard, schema
 from pertstack.verdict.case import Case
-from pertstack.verdict.decision import DOUBTED, IN_WORDS, Decision, decide
+from pertstack.verdict.decision import CLOSED, DISAGREE, DOUBTED, IN_WORDS, Decision, decide
 from pertstack.verdict.judge import judge
 from pertstack.verdict.resampling import GroupResampling
 from pertstack.verdict.setting import Setting
@@ -87,6 +87,19 @@ def test_a_constant_that_ships_and_simulated_data_are_named():
 def test_a_doubted_gain_is_called_a_gain_and_a_doubt():
     assert board(n=8).decision.light_words == DOUBTED and board().decision.light_words == IN_WORDS["green"]
     assert board(own=0.0, pooled=0.0, centroid=0.0, rmse=0.0).decision.light_words == IN_WORDS["amber"]
+
+
+def test_each_amber_answer_has_words_of_its_own():
+    """ "No gain is shown, or read on" stood over a gain that was shown and over a test that was closed."""
+    gain = judge(world(), None, SETTING, resampling=PlainResampling(60)).decomposition
+    case = Case("direct_pooled", "mlp", gain, "test", gain.primary, n_groups=60)
+    for reading in ("plate", "mixed"):
+        found = decide(dataclasses.replace(case, gain=dataclasses.replace(gain, reading=reading)))
+        assert (found.light, found.action, found.light_words) == ("amber", "alone", DISAGREE)
+    closed = decide(dataclasses.replace(case, split="oof"))
+    assert (closed.action, closed.light_words) == ("look", CLOSED)
+    none = decide(dataclasses.replace(case, gain=None))
+    assert (none.action, none.light_words) == ("alone", IN_WORDS["amber"])
 
 
 def test_what_an_artefact_loses_has_a_minus():

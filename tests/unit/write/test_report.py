@@ -259,9 +259,15 @@ def test_probes_are_a_table_of_models_and_accusations_keep_their_words():
     assert page.count("The error is not below the noise.") == 1  # in the title of its cell, not a line of its own
 
 
+def test_models_without_a_slope_are_named_beside_the_picture():
+    page = render(full_input(slopes={"mlp": 1.02, "knn": 0.6, "ridge": 0.9}))
+    assert "Without a slope, because its predictions hardly vary between samples: mean_treated." in page
+    assert "Without a slope" not in render(full_input(slopes=dict.fromkeys(MODELS, 1.0)))
+
+
 def test_what_may_not_ship_is_folded_away_with_its_reason():
     ladder = [
-        {"name": "simplex", "outcome": "ships", "reason": "best of 2 left"},
+        {"name": "simplex", "outcome": "chosen", "reason": "best of 2 left"},
         {"name": "mean", "outcome": "may not ship", "reason": "loses beyond noise on own"},
     ]
     page = render(full_input(ladder=ladder))

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from pertstack._base.errors import InputError, MisalignedError, StorageError
+from pertstack.cli import terminal
 from pertstack.verdict.judge import judge
 from pertstack.verdict.setting import Setting
 from pertstack.verdict.words import interval, number
@@ -60,12 +61,32 @@ def test_the_board_shows_the_best_ten_whole_names_and_unbroken_numbers(width):
     short = "\n".join(lines)
     assert max(map(len, lines)) <= width and "…" not in short
     shown = [r.name for r in board.ranked() if re.search(rf"(?<!\w){r.name}(?!\w)", short)]
-    assert len(shown) == 10 and {"direct_pooled", "mlp"} <= set(shown) and "12 more rows" in short
+    assert (
+        len(shown) == 10 and {"direct_pooled", "mlp"} <= set(shown) and "12 more rows: --all, or the report." in short
+    )
     for name in shown:
         assert interval(board.row(name).score("r2_top20@pooled").ci) in short
     console.print(board.short_table(width=width, every=True))
     every = console.export_text()
     assert all(r.name in every for r in board.ranked()) and "more rows" not in every
+
+
+class Screen(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_person_reads_whole_words_and_a_pipe_whole_lines(monkeypatch, capsys):
+    """Long lines were broken inside words by the terminal; a command stays in one piece, to be copied."""
+    said = "Ten models wait for a verdict, and nothing else does: `pertstack verdict a-study-with-a-long-name --all`."
+    terminal.out(said)
+    assert capsys.readouterr().out == said + "\n"
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setattr("sys.stdout", screen := Screen())
+    terminal.out(said)
+    lines = screen.getvalue().splitlines()
+    assert " ".join(lines) == said and all(len(line) <= 30 for line in lines[:-1])
+    assert lines[-1] == "`pertstack verdict a-study-with-a-long-name --all`."
 
 
 def test_the_answer_stands_in_colour_and_in_words(verdict):

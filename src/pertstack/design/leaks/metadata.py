@@ -12,6 +12,7 @@ import pandas as pd
 
 from pertstack._base.errors import StackingError
 from pertstack._base.findings import Finding, Severity
+from pertstack._base.shown import count_of
 from pertstack.design.leaks.control_groups import across, affected, controls_across
 from pertstack.design.plan.assign import LEAST_PER_FOLD
 from pertstack.design.plan.groups import PARTS, STRUCTURE, group_ids, question, split_columns
@@ -174,9 +175,9 @@ def _plates(frame: pd.DataFrame, group_by: str) -> list[Finding]:
         Finding(
             "note",
             "plate_across",
-            f"{len(values):,} plates have samples in several folds or on both sides of the test. Effects of the plate "
-            "are shared by all of them, so every model looks a little better than on a new plate. Group by plate to "
-            "measure that.",
+            f"{count_of(len(values), 'plate has', 'plates have')} samples in several folds or on both sides of the "
+            "test. Effects of the plate are shared by all of them, so every model looks a little better than on a new "
+            "plate. Group by plate to measure that.",
             count=len(values),
             examples=tuple(values[:10]),
             numbers={"plates": len(values), "in_test": len(roles)},

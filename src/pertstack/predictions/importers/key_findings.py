@@ -106,7 +106,7 @@ def key_findings(
     where = str(file.path)
     how = " and ".join({"log10_dose": "dose", "time_h": "time"}.get(c, c.replace("_", " ")) for c in columns)
     averaged = (
-        f", averaged over {n_rows / max(1, n_keys + len(left)):,.0f} rows each" if n_rows > n_keys + len(left) else ""
+        f", each the mean of {n_rows / max(1, n_keys + len(left)):,.0f} rows," if n_rows > n_keys + len(left) else ""
     )
     control = f"; {n_controls:,} control rows are not used" if n_controls else ""
     text = f"{where}: matched by {how}: {n_keys:,} predictions{averaged} serve {n_samples:,} samples{control}."

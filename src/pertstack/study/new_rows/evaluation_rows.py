@@ -270,9 +270,9 @@ def _common_rows(predicted: Mapping[str, Any], samples: pd.DataFrame) -> tuple[A
     some = np.logical_or.reduce(list(predicted.values()))
     if len(predicted) > 1 and np.array_equal(common, some):
         text = (
-            f"Scored on the {int(common.sum()):,} of {n:,} samples that the models predict, all of them the same ones. "
-            f"Nothing is known of their predictions of the other {int((~common).sum()):,} "
-            f"({first_few(samples['perturbation'][~common].unique(), 5)})."
+            f"Scored on the {int(common.sum()):,} of {n:,} samples that the models predict, the same for every model. "
+            f"None predicts the other {int((~common).sum()):,} "
+            f"({first_few(samples['perturbation'][~common].unique(), 5)}), so nothing is known of those."
         )
         return common, [Finding("warning", "samples_common", text, int((~common).sum()), numbers={"same": True})]
     told = ", ".join(f"{m} predicts {int(p.sum()):,} of {n:,}" for m, p in predicted.items() if not p.all())

@@ -158,7 +158,7 @@ def _ladder(choice: dict[str, Any]) -> list[dict[str, Any]]:
     rungs = [
         {
             "name": r["name"],
-            "outcome": "ships" if r["passed"] else "falls back to the next simpler",
+            "outcome": "chosen" if r["passed"] else "falls back to the next simpler",
             "reason": f"{r['why']}; gain {r['gain']['value']:+.4f} (s.e. {r['gain']['se']:.4f}), "
             f"lower bound {r['bound']:+.4f}",
         }

@@ -262,7 +262,9 @@ class Leaderboard:
         """
         return board_text.footer(self, split)
 
-    def short_table(self, *, width: int = 80, every: bool = False, split: Split | None = None) -> Group | Table:
+    def short_table(
+        self, *, width: int = 80, every: bool = False, split: Split | None = None, all_rows: str = "--all"
+    ) -> Group | Table:
         """The best ten rows for a terminal of ``width`` columns, or all of them.
 
         Parameters
@@ -270,8 +272,9 @@ class Leaderboard:
         width : columns of the terminal.
         every : all rows instead of the best ten.
         split : "test" or "oof"; None for the test once it was opened.
+        all_rows : what to type to see the others.
         """
-        return board_text.short_table(self, width=width, every=every, split=split)
+        return board_text.short_table(self, width=width, every=every, split=split, all_rows=all_rows)
 
     def __repr__(self) -> str:
         return board_text.plain(self)

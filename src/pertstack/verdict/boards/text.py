@@ -137,7 +137,9 @@ def answer(board: Leaderboard) -> list[Text]:
     return lines + [Text(f"! {reason}") for reason in found.reasons] + [Text(note, style="dim") for note in found.notes]
 
 
-def short_table(board: Leaderboard, *, width: int, every: bool = False, split: Split | None = None) -> Group | Table:
+def short_table(
+    board: Leaderboard, *, width: int, every: bool = False, split: Split | None = None, all_rows: str = "--all"
+) -> Group | Table:
     """The best ten rows, what was chosen and the best single model, with a line on how many more there are.
 
     Parameters
@@ -147,6 +149,7 @@ def short_table(board: Leaderboard, *, width: int, every: bool = False, split: S
         never broken.
     every : all rows.
     split : "oof" or "test"; None for the test once it was opened.
+    all_rows : what to type to see the others.
     """
     ranked = board.ranked(split)
     kept = first_names(board, split) | ({r.name for r in ranked} if every else set())
@@ -154,8 +157,7 @@ def short_table(board: Leaderboard, *, width: int, every: bool = False, split: S
     left = len(ranked) - sum(r.name in kept for r in ranked)
     if not left:
         return drawn
-    where = "are in the report" if board.evaluated else "are shown by --all, and in the report (pertstack report STUDY)"
-    return Group(drawn, Text(f"{left} more rows {where}.", style="dim"))
+    return Group(drawn, Text(f"{count_of(left, 'more row')}: {all_rows}, or the report.", style="dim"))
 
 
 def _rich_table(board: Leaderboard, split: Split | None = None, *, only: Collection[str] | None = None) -> Table:

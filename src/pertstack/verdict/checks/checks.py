@@ -50,7 +50,7 @@ CHECKS: tuple[tuple[str, str, Callable[[Facts], Answer]], ...] = (
     ("one_cell_line", "Gain hangs on one cell line", hangs_on_one_line),
     ("few_groups", "Few groups behind the intervals", few_groups),
     ("interval_coverage", "Prediction intervals keep their promise", interval_coverage),
-    ("shipped_loses", "What ships loses on the test", shipped_loses),
+    ("shipped_loses", "What was chosen loses on the test", shipped_loses),
     ("suspicious_models", "A model knows what it should not", suspicious_models),
 )
 """Numbered from 1 in this order; new checks go to the end, so that numbers stay."""

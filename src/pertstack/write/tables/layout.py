@@ -17,7 +17,9 @@ from pertstack.data.taken import Taken
 from pertstack.verdict.boards.board import Leaderboard
 
 
-def leaderboard_table(board: Leaderboard, *, width: int | None = None, every: bool = False) -> Group | Table:
+def leaderboard_table(
+    board: Leaderboard, *, width: int | None = None, every: bool = False, all_rows: str = "--all"
+) -> Group | Table:
     """The best ten rows: canonical and deciding metric with intervals, gain over the best single.
 
     Parameters
@@ -25,8 +27,9 @@ def leaderboard_table(board: Leaderboard, *, width: int | None = None, every: bo
     board : to print.
     width : in characters, None for the terminal's; below 130 each row takes two lines, so that nothing is cut off.
     every : all rows.
+    all_rows : what to type to see the others.
     """
-    return board.short_table(width=width or get_terminal_size().columns, every=every)
+    return board.short_table(width=width or get_terminal_size().columns, every=every, all_rows=all_rows)
 
 
 def taken_table(lines: Iterable[Taken], *, width: int | None = None) -> Table:

@@ -6,6 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from pertstack._base.shown import count_of
 from pertstack.design.metric_labels import metric_label
 from pertstack.design.metric_names import parse_metric
 from pertstack.reduce.scoring.score_table import ScoreTable
@@ -53,11 +54,7 @@ def oof_table(oof: ScoreTable, choice: Choice, *, every: bool = False, width: in
             remarks[name],
         )
     left = len(ranked) - len(kept)
-    more = (
-        [Text(f"{left} more rows: --all shows them, and the report (pertstack report STUDY).", style="dim")]
-        if left
-        else []
-    )
+    more = [Text(f"{count_of(left, 'more row')}: --all", style="dim")] if left else []
     return Group(table, *more)
 
 
