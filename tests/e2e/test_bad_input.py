@@ -44,6 +44,18 @@ def test_unreadable_file(tmp_path: Path):
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.parametrize("word", ["a" * 300, "a/" * 3000, "x\udcff.h5ad"])
+def test_a_path_that_leads_nowhere_or_is_no_text_is_no_traceback(word, monkeypatch, capsys):
+    """Bytes that are no UTF-8 ended `add`, `export` and `withdraw` in the ledger."""
+    from pertstack.cli.entry import main
+
+    monkeypatch.setattr("sys.argv", ["pertstack", "status", word])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith("Error: ") and ("Check the path" in said or "UTF-8" in said)
+
+
 def test_no_study(tmp_path: Path):
     for command in ("status", "stack", "verdict", "report", "audit", "run", "reduce"):
         refused(pertstack(command, tmp_path / "none"), 2, "does not exist", "pertstack init")

@@ -42,6 +42,9 @@ def main() -> None:
     """Entry point: our errors become a message and an exit code, never a traceback (unless --debug)."""
     debug = "--debug" in sys.argv
     show_progress(True)
+    if broken := [word for word in sys.argv[1:] if not _is_text(word)]:
+        say(f"Error: {broken[0]!r} is no text in UTF-8, and the ledger keeps what is named. Rename the file or folder.")
+        sys.exit(2)
     try:
         code = app(standalone_mode=False)
         if code == 130:  # how typer reports Ctrl-C
@@ -59,9 +62,25 @@ def main() -> None:
         say(f"Error: {error if error.args else type(error).__name__}")
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, *_NO_SUCH_PLACE}:
             raise
         if debug:
             traceback.print_exc()
-        say(f"Error: {storage_error(error, Path(str(error.filename or 'the study')))}")
+        said: object = storage_error(error, Path(str(error.filename or "the study")))
+        if error.errno in _NO_SUCH_PLACE:
+            said = f"{str(error.filename)!r} cannot be used: {error.strerror}. Check the path."
+        say(f"Error: {said}")
         sys.exit(2)
+
+
+_NO_SUCH_PLACE = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR})
+"""What the system says of a path that somebody named and that leads nowhere."""
+
+
+def _is_text(word: str) -> bool:
+    """Whether a word of the command line can be written down: the system hands on any bytes."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -17,6 +17,7 @@ from typing import Any
 from pertstack._base.digests import digest_json, digest_or_none
 from pertstack._base.errors import CorruptionError
 from pertstack._base.findings import Finding
+from pertstack._base.shown import spelt_out
 
 START = "0" * 64
 TORN = "torn_line"
@@ -79,7 +80,8 @@ def split_lines(raw: bytes) -> tuple[list[bytes], bytes]:
 
 
 def parse_line(line: bytes) -> Entry | None:
-    """The entry of a line, or None when it is not one."""
+    """The entry of a line, or None when it is not one. The bytes are those that were written: JSON has many spellings
+    of one value, and a key that is there twice shows a reader something else than the digest was taken of."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -89,7 +91,11 @@ def parse_line(line: bytes) -> Entry | None:
     texts = [value[name] for name in _FIELDS if name not in ("index", "facts")]
     if type(value["index"]) is not int or not all(isinstance(t, str) for t in texts):
         return None
-    return Entry(**value)
+    entry = Entry(**value)
+    try:
+        return entry if line_of(entry) == line + b"\n" else None
+    except ValueError:  # NaN, half a character
+        return None
 
 
 def check_lines(path: Path, lines: list[bytes]) -> list[Finding]:
@@ -180,6 +186,6 @@ def stamp_of(time: datetime | None) -> str:
 
 def user_name() -> str:
     try:
-        return getpass.getuser()
+        return spelt_out(getpass.getuser())
     except (KeyError, OSError, ImportError):
         return "unknown"

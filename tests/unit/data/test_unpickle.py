@@ -6,12 +6,14 @@ import gzip
 import os
 import pickle
 import pickletools
+import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from pertstack._base.errors import InputError, MissingFileError
+from pertstack._base.reading import damage
 from pertstack._base.reading.unpickle import load_pickle, load_torch
 from pertstack._base.reading.unpickle_parts import StoredTensor
 
@@ -188,6 +190,17 @@ def test_a_small_tensor_may_not_stand_for_the_whole_memory(tmp_path) -> None:
     with pytest.raises(pickle.UnpicklingError, match=r"10,000,000,000 numbers out of 1"):
         StoredTensor(One(), 0, (10**5, 10**5), (0, 0))  # type: ignore[arg-type]
     StoredTensor(One(), 0, (10**3, 10**3), (0, 0))  # type: ignore[arg-type]
+
+
+def test_a_storage_that_unpacks_to_the_whole_memory_is_refused_unread(tmp_path, monkeypatch) -> None:
+    """torch packs nothing. Storages are read after the child was asked: a packed megabyte took a gigabyte."""
+    monkeypatch.setattr(damage, "MODEST", 10**6)
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", pickle.dumps([1], 2))
+        archive.writestr("a/data/0", bytes(10**7))
+    with pytest.raises(InputError, match=r"bomb.pt: a/data/0 unpacks to 10,000,000 bytes"):
+        load_torch(path, lazy=True)
 
 
 class Zeros:

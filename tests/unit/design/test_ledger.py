@@ -181,6 +181,35 @@ def test_json_that_is_no_entry_is_named_wherever_it_is(ledger: Ledger, value: st
         assert (ledger.verify()[0].code, ledger.verify()[0].numbers["line"]) == ("ledger_unreadable", line)
 
 
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda line: line + b"\r",
+        lambda line: line + b" ",
+        lambda line: b"\xef\xbb\xbf" + line,
+        lambda line: line.decode().encode("utf-16-le"),
+        lambda line: line.replace(b'"kind"', b'"k\\u0069nd"'),
+        lambda line: line.replace(b'"kind": ', b'"kind": "nothing of note", "kind": '),
+        lambda line: line.replace(b'{"n": ', b'{"n": 7, "n": '),
+    ],
+)
+def test_a_line_in_another_spelling_was_edited(ledger: Ledger, spell) -> None:
+    """JSON takes the last of two equal keys, and a reader sees the first."""
+    lines = ledger.path.read_bytes().splitlines()
+    changed = spell(lines[2])
+    assert json.loads(changed) == json.loads(lines[2]) and changed != lines[2]
+    ledger.path.write_bytes(b"\n".join([*lines[:2], changed, *lines[3:]]) + b"\n")
+    assert (ledger.verify()[0].code, ledger.verify()[0].numbers["line"]) == ("ledger_unreadable", 3)
+    with pytest.raises(CorruptionError, match="line 3"):
+        ledger.append("note")
+
+
+def test_a_user_whose_name_is_no_text_is_spelt_out(ledger: Ledger, monkeypatch) -> None:
+    monkeypatch.setenv("LOGNAME", "ada\udcff\x1b")
+    assert ledger.append("note").who == r"ada\udcff\u001b"
+    assert ledger.verify() == []
+
+
 def test_only_an_entry_about_a_torn_line_excuses_one(ledger: Ledger) -> None:
     """Facts like those of such an entry under another kind are somebody's."""
     ledger.path.write_bytes(ledger.path.read_bytes() + b'{"torn')

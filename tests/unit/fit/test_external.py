@@ -242,13 +242,30 @@ def test_a_changed_card_is_another_model(tmp_path):
         (("[run]", '[needs]\nfeatures = ["colour"]\n[run]'), InputError, "write a list of"),
         (("[run]", '[needs]\ngraph = "yes"\n[run]'), InputError, "graph is 'yes'; write true or false"),
         (("[run]", '[needs]\npredicts = "log"\n[run]'), InputError, "'treated' or 'delta'"),
+        (("format = 1", "params = 5\nformat = 1"), InputError, "5 stands where a table should"),
+        (("model.py", "m\\u0000.py"), InputError, "script is 'm.x00.py'; write text"),
+        (("model.py", "m" * 5000), InputError, "cannot be read"),
+        (("model.py", "loop.py"), InputError, "cannot be read"),
+        (("model.py", "latin.py"), InputError, "cannot be read.*in UTF-8 beside the card"),
+        (('script = "model.py"', "command = []"), InputError, "exactly one of 'script'"),
+        (('script = "model.py"', 'command = ["a\\u0000"]'), InputError, "list of words"),
+        (("[run]", f"[run]\nmemory = {2**63}"), InputError, "a whole number of bytes above zero"),
     ],
 )
 def test_a_wrong_card_is_refused_with_the_mend(tmp_path, change, error, message):
     card = make_card(tmp_path)
+    (tmp_path / "loop.py").symlink_to("loop.py")
+    (tmp_path / "latin.py").write_bytes(b"name = '\xe9'")
     card.write_text(card.read_text().replace(*change))
     with pytest.raises(error, match=message):
         load_card(card)
+
+
+def test_a_card_that_is_a_folder_or_a_link_to_itself_is_refused_by_name(tmp_path):
+    (tmp_path / "loop.toml").symlink_to("loop.toml")
+    for path in (tmp_path, tmp_path / "loop.toml", tmp_path / ("m" * 300)):
+        with pytest.raises(InputError, match=f"{path.name}.*cannot be read"):
+            load_card(path)
 
 
 def test_the_limits_of_a_card_are_those_of_its_program(tmp_path):

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pertstack._base.errors import InputError, ModelFailedError
@@ -114,6 +115,33 @@ def test_links_are_not_followed(tmp_path):
     assert sorted(p.name for p in kept.iterdir()) == ["file"]
 
 
+@pytest.mark.parametrize("how", ["external", "soft", "virtual", "storage"])
+def test_links_within_an_answer_are_not_followed(tmp_path, how):
+    """A program in the box named the measured values, and they were read for it outside of the box."""
+    h5py, anndata = pytest.importorskip("h5py"), pytest.importorskip("anndata")
+    folder, _ = exchange(tmp_path)
+    card = tmp_path / "card.toml"
+    card.write_text(CARD.format("true"))
+    names = {"obs": pd.DataFrame(index=["a", "b"]), "var": pd.DataFrame(index=["g", "h"])}
+    for path in (tmp_path / "secret.h5ad", folder / "predictions.h5ad"):
+        anndata.AnnData(X=np.ones((2, 2), np.float32), **names).write_h5ad(path)
+    assert _read(folder, load_card(card))[0].shape == (2, 2)
+    with h5py.File(folder / "predictions.h5ad", "a") as file:
+        del file["X"]
+        if how == "external":
+            file["X"] = h5py.ExternalLink("../secret.h5ad", "X")
+        elif how == "soft":
+            file["e"], file["X"] = h5py.ExternalLink("../secret.h5ad", "/"), h5py.SoftLink("/e/X")
+        elif how == "virtual":
+            layout = h5py.VirtualLayout((2, 2), np.float32)
+            layout[:] = h5py.VirtualSource(tmp_path / "secret.h5ad", "X", (2, 2))
+            file.create_virtual_dataset("X", layout)
+        else:
+            file.create_dataset("X", (2, 2), np.float32, external=[(str(tmp_path / "secret.h5ad"), 0, 16)])
+    with pytest.raises(ModelFailedError, match=r"/(X|e) lies in another file, which is not followed"):
+        _read(folder, load_card(card))
+
+
 @pytest.mark.parametrize("script", ["../other.py", "/etc/passwd", "link.py"])
 def test_a_script_outside_the_cards_folder_is_refused(tmp_path, script):
     (tmp_path / "other.py").write_text("")
@@ -150,9 +178,13 @@ def test_in_bubblewrap_the_study_is_out_of_sight_and_nothing_else_can_be_written
     folder, log = exchange(tmp_path)
     log = study / "jobs" / "mine" / "pooled.f0" / "external.log"
     log.write_text("")
+    (tmp_path / "screen.csv").write_text("TRUTH")
+    (study / "study.toml").write_text(f'data = "{tmp_path / "screen.csv"}"')
+    (study / "report.html").write_text("TRUTH")
     card = tmp_path / "mine.toml"
     tries = [
-        f"cat {study}/test_truth/rows",
+        f"cat {study}/test_truth/rows {study}/report.html {tmp_path}/screen.csv",
+        f"grep -c data {study}/study.toml && printf TR%s UTH",
         f"echo x >> {study}/ledger.jsonl",
         f"touch {tmp_path}/here",
         "echo x > mine",

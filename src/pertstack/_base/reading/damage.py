@@ -73,6 +73,33 @@ def require_modest(element: Any, path: Path) -> None:
         )
 
 
+def require_by_itself(root: Any, path: Path) -> None:
+    """Refuse an HDF5 file parts of which lie in other files: whoever reads it reads those, as this user.
+
+    Raises
+    ------
+    InputError
+        Names the first external link, virtual array, or array with external storage.
+    """
+    import h5py  # slow to import
+
+    seen, waiting = set(), [root]
+    while waiting:
+        group = waiting.pop()
+        for name in group:
+            link = group.get(name, getlink=True)
+            if isinstance(link, h5py.SoftLink):
+                continue  # what it leads to in this file is met by itself
+            at = None if isinstance(link, h5py.ExternalLink) else group[name]
+            if at is None or (isinstance(at, h5py.Dataset) and (at.is_virtual or at.external)):
+                place = f"{group.name.rstrip('/')}/{name}"
+                raise InputError(f"{path}: {place} lies in another file, which is not followed. Write the values.")
+            address = h5py.h5o.get_info(at.id).addr
+            if isinstance(at, h5py.Group) and address not in seen:
+                waiting.append(at)
+            seen.add(address)
+
+
 def require_modest_members(path: Path, names: Collection[str] | None = None) -> None:
     """Refuse a zip archive of arrays one of which unpacks to far more than is packed: zeros take no room on the disk.
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from pertstack._base.errors import InputError, MissingFileError
+from pertstack._base.reading.damage import require_modest_members
 from pertstack._base.reading.tried_first import tried_first
 from pertstack._base.reading.unpickle_parts import (
     STORAGES,
@@ -239,6 +240,7 @@ def load_torch(path: str | Path, *, lazy: bool = False) -> Any:
             f"{path} is not in torch's zip format (used since torch 1.6). Load it with torch where it was made and "
             f"save it again."
         )
+    require_modest_members(path)  # storages are read later, and here
     tried_first(path, f"{__name__}:read_torch")
     return read_torch(path, lazy)
 

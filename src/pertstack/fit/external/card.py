@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pertstack._base.digests import digest_json
-from pertstack._base.errors import InputError, MissingFileError, unknown_name
+from pertstack._base.errors import InputError, MissingFileError, StackingError, unknown_name
 from pertstack.data.side.side import FEATURE_KINDS
 from pertstack.fit.base import Needs
 from pertstack.fit.registry import RegistryRow
@@ -118,8 +118,8 @@ def load_card(card: str | Path) -> ModelCard:
         A key that cards do not have.
     """
     shipped = CARDS / f"{card}.toml"
-    path = shipped if isinstance(card, str) and shipped.is_file() and "/" not in card else Path(card).resolve()
     try:
+        path = shipped if isinstance(card, str) and "/" not in card and shipped.is_file() else Path(card).resolve()
         text = path.read_text(encoding="utf-8")
         content = tomllib.loads(text)
     except FileNotFoundError as error:
@@ -127,6 +127,8 @@ def load_card(card: str | Path) -> ModelCard:
         raise MissingFileError(f"The model card {str(card)!r} does not exist. Shipped cards: {known}.") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"The model card {path} is not valid TOML: {error}. Mend the line it names.") from error
+    except (OSError, RuntimeError) as error:  # a folder, a link to itself
+        raise InputError(f"The model card {str(card)!r} cannot be read ({error}). Name a TOML file.") from error
     run = content.get("run", {})
     _check_keys(path, content, _TOP)
     _check_keys(path, run, _RUN)
@@ -135,7 +137,7 @@ def load_card(card: str | Path) -> ModelCard:
     if run.get("files") == "cells":
         needs = replace(needs, cells=True)
     script = run.get("script")
-    code = (path.parent / script).read_text(encoding="utf-8") if script else ""
+    code = "" if script is None else _code(path, script)
     text_of = {key: str(content.get(key, "")) for key in ("summary", "licence", "citation")}
     return ModelCard(
         content["name"],
@@ -187,10 +189,11 @@ def _check_kinds(path: Path, run: Mapping[str, Any]) -> None:
             continue
         value = run[key]
         good = isinstance(value, _KINDS[kind]) and not isinstance(value, bool)
-        if good and isinstance(value, list):
-            good = all(isinstance(w, str) for w in value)
+        if good and isinstance(value, str | list):
+            words = [value] if isinstance(value, str) else value
+            good = all(isinstance(w, str) and "\0" not in w for w in words)
         if good and isinstance(value, int | float):
-            good = 0 < value < float("inf")
+            good = 0 < value < 2**63
         if not good:
             raise InputError(f"{path}: {key} is {value!r}; write {kind}.")
 
@@ -200,21 +203,35 @@ def _check_run(path: Path, content: Mapping[str, Any], run: Mapping[str, Any]) -
     if content.get("format") != 1 or not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"{path}: a card starts with 'format = 1' and a name of letters, digits, '_', '-' and '.'.")
     _check_kinds(path, run)
-    _check_keys(path, content.get("params", {}), tuple(content.get("params", {})))
-    if ("script" in run) == ("command" in run):
+    params = content.get("params", {})
+    _check_keys(path, params, tuple(params) if isinstance(params, dict) else ())
+    if ("script" in run) == bool(run.get("command")):
         raise InputError(
             f"{path}: [run] needs exactly one of 'script' (a Python file) and 'command' (a list of words)."
         )
-    if "script" in run and not (path.parent / run["script"]).resolve().is_relative_to(path.parent.resolve()):
-        raise InputError(
-            f"{path} runs {run['script']!r}, which lies outside the card's folder: its digest could not vouch for it. "
-            "Put the script beside the card."
-        )
-    if "script" in run and not (path.parent / run["script"]).is_file():
-        raise MissingFileError(f"{path} runs {run['script']!r}, which is not beside it.")
     if "requirements" in run and "interpreter" in run:
         raise InputError(f"{path}: 'requirements' build an environment, 'interpreter' names one. Give one of the two.")
     if run.get("scale", "treated") not in ("treated", "delta"):
         raise InputError(f"{path}: scale is {run['scale']!r}; a model predicts 'treated' or 'delta'.")
     if run.get("files", "h5ad") not in get_args(Files):
         raise InputError(f"{path}: files is {run['files']!r}; the folder can hold 'h5ad' or 'csv' files, or 'cells'.")
+
+
+def _code(path: Path, script: str) -> str:
+    """The text of a card's script."""
+    try:
+        place = (path.parent / script).resolve()
+        if not place.is_relative_to(path.parent.resolve()):
+            raise InputError(
+                f"{path} runs {script!r}, which lies outside the card's folder: its digest could not vouch for it. Put "
+                "the script beside the card."
+            )
+        if not place.is_file():
+            raise MissingFileError(f"{path} runs {script!r}, which is not beside it.")
+        return place.read_text(encoding="utf-8")
+    except StackingError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:  # bytes that are no text, a link to itself, an impossible name
+        raise InputError(
+            f"{path} runs {script!r}, which cannot be read ({error}). Put a Python file in UTF-8 beside the card."
+        ) from error

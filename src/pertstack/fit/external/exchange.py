@@ -18,7 +18,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, ModelFailedError, first_few
 from pertstack._base.files import write_json
-from pertstack._base.reading.damage import damage_named, require_modest_members
+from pertstack._base.reading.damage import damage_named, require_by_itself, require_modest_members
 from pertstack.data.readers.anndata_tables import open_anndata_file, read_frame, read_whole
 from pertstack.data.rows import FitRows, Float32, Names, PredictRows
 from pertstack.data.side.side import FeatureKind, PerturbationFeatures
@@ -196,6 +196,7 @@ def _content(path: Path) -> tuple[Any, list[str], list[str], Any]:
         return exchange_csv.read_tables(path.parent)
     if path.suffix == ".h5ad":
         with open_anndata_file(path)[1] as root:
+            require_by_itself(root, path)
             samples, genes = (list(map(str, read_frame(root, name, path).index)) for name in ("obs", "var"))
             values = read_whole(root["X"], path)
             if values.shape == (len(samples), len(genes)) and not isinstance(values, np.ndarray):

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,11 @@ from pertstack.fit.external.environment import interpreter_for, last_lines
 from pertstack.fit.external.exchange import Answer, read_answer, write_task
 from pertstack.fit.parameter_kinds import fits
 
-PARTS_OF_A_STUDY = ("jobs", "plan", "reduced", "results", "seals", "store", "test_truth")
+PARTS_OF_A_STUDY = (
+    *("jobs", "plan", "reduced", "results", "seals", "store", "test_truth"),
+    *("ledger.jsonl", "plan.toml", "report.html", "study.toml"),
+)
+"""What a program must not see of a study; a card may lie beside it."""
 
 
 class ExternalModel:
@@ -159,9 +164,10 @@ def run_program(card: ModelCard, python: str, folder: Path, *, log: Path, hidden
         stream.write(f"$ {' '.join(command)}\n".encode())
     limits = sandbox.Limits(card.time_limit, card.memory, card.file_size)
     studies = [p for p in log.resolve().parents if (p / "study.toml").is_file()]
-    parts = [p for study in studies for p in sorted(study.iterdir()) if p.is_dir() and p.name in PARTS_OF_A_STUDY]
+    parts = [p for study in studies for p in sorted(study.iterdir()) if p.name in PARTS_OF_A_STUDY and p.exists()]
+    data = [p for study in studies if (p := _data_of(study)) is not None and p not in card.path.parents]
     try:
-        code = sandbox.run(command, folder, log, limits=limits, hidden=[*parts, *hidden])
+        code = sandbox.run(command, folder, log, limits=limits, hidden=[*parts, *data, *hidden])
     except OSError as error:
         raise ModelFailedError(
             f"{card.name}: {command[0]!r} cannot be started ({error}). See its card {card.path}."
@@ -173,6 +179,15 @@ def run_program(card: ModelCard, python: str, folder: Path, *, log: Path, hidden
         ) from error
     if code != 0:
         raise ModelFailedError(f"{card.name} failed with exit code {code}{_signal(code)}. {last_lines(log)}")
+
+
+def _data_of(study: Path) -> Path | None:
+    """The file or folder that a study was made from: it holds the test as well."""
+    try:
+        path = Path(tomllib.loads((study / "study.toml").read_text(encoding="utf-8"))["data"]).resolve()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # of which other commands tell
+    return path if path.exists() else None
 
 
 def _signal(code: int) -> str:
