@@ -21,6 +21,7 @@ from pertstack._base.labelled import align
 from pertstack.data.labels import one_spelling, spelling_finding
 from pertstack.data.near_names import alike_finding, near_names
 from pertstack.design.metric_names import DEFAULT_PANEL, Metric, parse_metric
+from pertstack.design.plan.groups import shared_parts
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.predictions.sources.embedding import ArrayEmbedding
 from pertstack.reduce.metrics.asked import asked_metric
@@ -243,7 +244,8 @@ def stack(
         )
         metrics = tuple(dict.fromkeys([wanted.name, *DEFAULT_PANEL]))
         table = score(source, nested.combines(), references, metrics=metrics)
-        choice = choose(table, nested, seed=seed, trust_partial=trust_partial)
+        parts = shared_parts(table.samples)
+        choice = choose(table, nested, seed=seed, trust_partial=trust_partial, parts=parts)
         slopes = slopes_of(reduction)
     return StackFit(
         scores=table,
@@ -256,6 +258,7 @@ def stack(
         accepted=tuple(sorted(set(accept_accused))),
         slopes=slopes,
         unit="perturbation" if group is None else "group",
+        parts=parts,
     )
 
 

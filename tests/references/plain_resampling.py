@@ -63,6 +63,9 @@ class PlainResampling:
     def best_of(self, values, groups, sign):
         return bbc(values, groups, np.random.default_rng(self.seed), better=sign, resamples=200)
 
+    def sharing(self, groups):
+        return 0
+
     def versus_best(self, values, candidates, groups, sign):
         answers = []
         for row in values:

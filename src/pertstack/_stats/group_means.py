@@ -9,6 +9,7 @@ import numpy as np
 
 from pertstack._base.arrays import Float64
 from pertstack._stats.group_sums import group_codes
+from pertstack._stats.shared_parts import Parts, Shared, keys_of, wider
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class GroupMeans:
     means: Float64  # (n_rows,) over defined values; NaN where there is none
     pull: Float64  # (n_rows, n_groups) what each group adds to a mean beyond it; 0 where nothing is defined
     n_groups: Any  # (n_rows,) groups with a defined value
+    share: Float64  # (n_rows, n_groups) of the defined values
+    labels: Any  # (n_groups,) text, the order of the groups
 
     @classmethod
     def of(cls, values: Any, groups: Any) -> GroupMeans:
@@ -37,15 +40,28 @@ class GroupMeans:
         means = np.divide(total.sum(axis=1), n, out=np.full(len(values), np.nan), where=n > 0)
         rest = total - np.nan_to_num(means)[:, None] * count
         pull = np.divide(rest, n[:, None], out=np.zeros_like(rest), where=n[:, None] > 0)
-        return cls(means, pull, (count > 0).sum(axis=1))
+        share = np.divide(count, n[:, None], out=np.zeros_like(count), where=n[:, None] > 0)
+        return cls(means, pull, (count > 0).sum(axis=1), share, labels)
 
-    @property
-    def errors(self) -> Float64:
-        """(n_rows,) standard errors of the means; 0 with one group."""
-        return standard_errors(self.pull, self.n_groups)
+    def errors(self, parts: Parts | None = None) -> Float64:
+        """(n_rows,) standard errors of the means; 0 with one group.
+
+        Parameters
+        ----------
+        parts : of groups that share some, which widens them (``shared_parts.wider``).
+        """
+        return standard_errors(self.pull, self.n_groups, self.share, self.sharing(parts))
+
+    def sharing(self, parts: Parts | None) -> Shared | None:
+        """Which of the groups share parts."""
+        return None if parts is None else keys_of(self.labels, parts)
 
 
-def standard_errors(pull: Float64, n_groups: Any) -> Float64:
-    """(n_rows,) from what each group adds (n_rows, n_groups)."""
+def standard_errors(pull: Float64, n_groups: Any, share: Float64, shared: Shared | None) -> Float64:
+    """(n_rows,) from what each group adds (n_rows, n_groups) and its share of the values; ``shared`` parts widen
+    them."""
     n = np.asarray(n_groups)
-    return np.asarray(np.sqrt((pull**2).sum(axis=-1) * n / np.maximum(n - 1, 1)), dtype=np.float64)
+    found = np.asarray(np.sqrt((pull**2).sum(axis=-1) * n / np.maximum(n - 1, 1)), dtype=np.float64)
+    if shared is None:
+        return found
+    return found * np.array([wider(p, s, shared) for p, s in zip(pull, share, strict=True)])

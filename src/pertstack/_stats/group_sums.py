@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError
+from pertstack._stats.shared_parts import Parts, Shared, keys_of, wider
 
+WidenedBy = Literal["row", "scores", "differences"]
 _CELLS = 4_000_000
 """Draws held at once: resamples x groups."""
 STILL = 0.01
@@ -44,8 +46,13 @@ class GroupSums:
     count: Array  # (n_rows, n_groups) float64: valid samples
 
     @classmethod
-    def of(cls, values: Array, groups: Array) -> GroupSums:
+    def of(cls, values: Array, groups: Array, parts: Parts | None = None, *, by: WidenedBy = "row") -> GroupSums:
         """Of ``values`` (n_rows, n) with NaN where undefined, and the group of every sample (n,).
+
+        Where groups share ``parts``, each row's deviations from its mean are multiplied by ``shared_parts.wider``: then
+        every interval and test that is made of these sums, by whichever method, counts that groups are not independent.
+        ``by``: the number of each row; or, where rows are compared draw by draw, the middle one of all rows' ``scores``
+        or of their ``differences`` from the mean row.
 
         Raises
         ------
@@ -68,7 +75,8 @@ class GroupSums:
         for row in range(len(values)):
             total[row] = np.bincount(code, weights=np.where(valid[row], values[row], 0.0), minlength=n_groups)
             count[row] = np.bincount(code, weights=valid[row], minlength=n_groups)
-        return cls(total, count)
+        shared = None if parts is None else keys_of([str(label) for label in labels], parts)
+        return cls(total, count) if shared is None else cls(_widened(total, count, shared, by), count)
 
     @property
     def n_rows(self) -> int:
@@ -158,6 +166,18 @@ def resample(sums: GroupSums, resamples: int, rng: np.random.Generator) -> Draws
         errors.append(np.where(error < least, 0.0, error))
         means.append(mean)
     return Draws(np.concatenate(means), np.concatenate(errors))
+
+
+def _widened(total: Array, count: Array, shared: Shared, by: WidenedBy) -> Array:
+    """Sums (n_rows, n_groups) whose deviations from the mean of their row are as large as sharing makes them count."""
+    n = count.sum(axis=1, keepdims=True)
+    mean = _ratio(total.sum(axis=1, keepdims=True), n)
+    off = np.where(np.isfinite(mean), total - mean * count, 0.0)
+    pull, share = (np.divide(x, n, out=np.zeros_like(x), where=n > 0) for x in (off, count))
+    if by == "differences":
+        pull = pull - pull.mean(axis=0)
+    factor = np.array([wider(p, s, shared) for p, s in zip(pull, share, strict=True)])[:, None]
+    return np.asarray(total + ((factor if by == "row" else np.median(factor)) - 1) * off)
 
 
 def _ratio(total: Array, count: Array) -> Array:

@@ -32,6 +32,7 @@ from pertstack._stats.estimate import (
     studentised,
 )
 from pertstack._stats.group_sums import Draws, GroupSums, resample
+from pertstack._stats.shared_parts import Parts
 from pertstack._stats.sign_flips import flip_interval, flip_p
 from pertstack._stats.versus_best import bounds_to_best
 from pertstack._stats.wild_bootstrap import WildWeights, wild_interval, wild_p, wild_weights
@@ -57,6 +58,7 @@ def interval(
     level: float = 0.95,
     resamples: int = RESAMPLES,
     method: Method = "auto",
+    parts: Parts | None = None,
 ) -> Estimate:
     """Mean over the valid samples of one row, with an interval; whole groups are resampled.
 
@@ -64,9 +66,12 @@ def interval(
     ----------
     values : (n,); NaN where undefined.
     groups : (n,) labels.
-    rng, level, resamples, method : as in ``intervals``.
+    rng, level, resamples, method, parts : as in ``intervals``.
     """
-    return intervals(np.asarray(values)[None, :], groups, rng=rng, level=level, resamples=resamples, method=method)[0]
+    found = intervals(
+        np.asarray(values)[None, :], groups, rng=rng, level=level, resamples=resamples, method=method, parts=parts
+    )
+    return found[0]
 
 
 def intervals(
@@ -77,6 +82,7 @@ def intervals(
     level: float = 0.95,
     resamples: int = RESAMPLES,
     method: Method = "auto",
+    parts: Parts | None = None,
 ) -> list[Estimate]:
     """One estimate per row; all rows see the same resamples. ``p`` is of the mean being 0; read it for differences
     only.
@@ -90,6 +96,8 @@ def intervals(
     resamples : 100 or more; unused where intervals are exact.
     method : "auto" flips the signs of whole groups where there are few, and takes the symmetric bootstrap-t of groups
         elsewhere; others by name, see ``Method``.
+    parts : group -> names of its parts, where groups are combinations that share some: these vary together, which
+        widens the interval (``_stats/shared_parts.py``). None where they share none.
 
     Raises
     ------
@@ -97,7 +105,7 @@ def intervals(
         A level outside (0.5, 1), fewer than 100 resamples, shapes that differ, an unknown method.
     """
     check_choices(level, resamples, method)
-    sums = GroupSums.of(values, groups)
+    sums = GroupSums.of(values, groups, parts)
     if method == "wild_rademacher" or method == "wild_webb":
         kind: WildWeights = "webb" if method == "wild_webb" else "rademacher"
         weights = wild_weights(kind, sums.total.shape[1], resamples, rng=rng)
@@ -115,6 +123,7 @@ def difference_to_fixed(
     level: float = 0.95,
     resamples: int = RESAMPLES,
     method: Method = "auto",
+    parts: Parts | None = None,
 ) -> Estimate:
     """Paired mean of ``first - second`` over the samples on which both are defined.
 
@@ -124,10 +133,10 @@ def difference_to_fixed(
     ----------
     first, second : (n,), one score per sample, NaN where undefined.
     groups : (n,) labels of what is resampled whole.
-    rng, level, resamples, method : as in ``intervals``.
+    rng, level, resamples, method, parts : as in ``intervals``.
     """
     paired = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    return interval(paired, groups, rng=rng, level=level, resamples=resamples, method=method)
+    return interval(paired, groups, rng=rng, level=level, resamples=resamples, method=method, parts=parts)
 
 
 def _needs_draws(sums: GroupSums, method: Method) -> bool:
@@ -213,6 +222,7 @@ def difference_to_best(
     level: float = 0.95,
     resamples: int = RESAMPLES,
     rows: Sequence[int] | None = None,
+    parts: Parts | None = None,
 ) -> list[Estimate]:
     """Every row minus the best row among ``candidates``, whichever that is. See ``_stats/versus_best.py``.
 
@@ -224,7 +234,7 @@ def difference_to_best(
         The rows the best is chosen from.
     groups : array, shape (n,)
         Labels of what is resampled whole.
-    rng, level, resamples
+    rng, level, resamples, parts
         As in ``intervals``.
     better : {1, -1}
         1 when more is better.
@@ -238,7 +248,7 @@ def difference_to_best(
         raise InputError("There is no candidate for the best single model; mark at least one row.")
     wanted = range(len(values)) if rows is None else rows
     found = bounds_to_best(
-        better * values, pool, np.asarray(groups), rows=wanted, rng=rng, level=level, resamples=resamples
+        better * values, pool, np.asarray(groups), rows=wanted, rng=rng, level=level, resamples=resamples, parts=parts
     )
     if better == 1:
         return found

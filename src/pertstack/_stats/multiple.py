@@ -14,10 +14,17 @@ from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError
 from pertstack._stats.estimate import RESAMPLES, Estimate, cautions_of, check_choices, quantile_of, studentised
 from pertstack._stats.group_sums import GroupSums, draw_counts, resample
+from pertstack._stats.shared_parts import Parts
 
 
 def max_t(
-    differences: Array, groups: Array, *, rng: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES
+    differences: Array,
+    groups: Array,
+    *,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    parts: Parts | None = None,
 ) -> list[Estimate]:
     """Simultaneous intervals and adjusted p-values for several paired differences to one reference.
 
@@ -30,9 +37,10 @@ def max_t(
     groups : (n,) labels.
     rng, resamples : of the draws of groups, shared by all rows.
     level : of all intervals together.
+    parts : of groups that share some; see ``GroupSums.of``.
     """
     check_choices(level, resamples, "auto")
-    sums = GroupSums.of(differences, groups)
+    sums = GroupSums.of(differences, groups, parts)
     d, error = sums.means(), sums.errors()
     n_groups = sums.n_groups
     usable = (error > 0) & ~np.isnan(d)
@@ -95,6 +103,7 @@ def model_confidence_set(
     better: int = 1,
     level: float = 0.95,
     resamples: int = RESAMPLES,
+    parts: Parts | None = None,
 ) -> ConfidenceSet:
     """Hansen, Lunde and Nason (2011) Econometrica 79:453, statistic T_max, with whole groups resampled.
 
@@ -108,6 +117,7 @@ def model_confidence_set(
     rng, resamples : of the draws of groups, shared by all models.
     better : 1 where more is better, -1 for errors.
     level : chance that the set holds the best model.
+    parts : of groups that share some; see ``GroupSums.of``.
 
     Raises
     ------
@@ -115,7 +125,7 @@ def model_confidence_set(
         Fewer than two groups, or a model without a defined mean.
     """
     check_choices(level, resamples, "auto")
-    sums = GroupSums.of(values, groups)
+    sums = GroupSums.of(values, groups, parts, by="differences")
     loss = -better * sums.means()
     if np.isnan(loss).any() or sums.total.shape[1] < 2:
         raise InputError("A model confidence set needs at least two groups and a defined mean for every model.")
@@ -147,6 +157,7 @@ def bbc(
     better: int = 1,
     level: float = 0.95,
     resamples: int = RESAMPLES,
+    parts: Parts | None = None,
 ) -> Estimate:
     """What the best of C candidates scores on groups that did not choose it: bootstrap bias corrected cross-validation.
 
@@ -161,6 +172,7 @@ def bbc(
     rng, resamples : of the draws of groups.
     better : 1 where more is better, -1 for errors.
     level : of the interval.
+    parts : of groups that share some; see ``GroupSums.of``.
 
     Raises
     ------
@@ -168,7 +180,7 @@ def bbc(
         No group is ever left out: fewer than two, or none defined.
     """
     check_choices(level, resamples, "auto")
-    sums = GroupSums.of(values, groups)
+    sums = GroupSums.of(values, groups, parts, by="scores")
     n_groups = sums.total.shape[1]
     scores = []
     for weight in draw_counts(n_groups, resamples, rng):

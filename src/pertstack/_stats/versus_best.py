@@ -16,6 +16,7 @@ import numpy as np
 from pertstack._base.arrays import Array
 from pertstack._stats.estimate import FEW, Estimate, bootstrap_t, cautions_of, studentised
 from pertstack._stats.group_sums import Draws, GroupSums, resample
+from pertstack._stats.shared_parts import Parts
 from pertstack._stats.sign_flips import flip_interval, flip_p
 from pertstack._stats.versus_best_null import FlippedNull, Null, ResampledNull, null_p, upper_end
 
@@ -29,6 +30,7 @@ def bounds_to_best(
     rng: np.random.Generator,
     level: float,
     resamples: int,
+    parts: Parts | None = None,
 ) -> list[Estimate]:
     """Estimates for some rows against the best of a pool; more is better.
 
@@ -40,6 +42,7 @@ def bounds_to_best(
     rows : positions of the rows to compare, each of which may be in the pool.
     rng, resamples : of the draws of groups, shared by all pairs; unused where signs are flipped.
     level : of the bounds.
+    parts : of groups that share some; see ``GroupSums.of``.
     """
     wanted = list(rows)
     means = GroupSums.of(values, groups).means()
@@ -60,7 +63,7 @@ def bounds_to_best(
         ]
     pool = pool[~np.isnan(means[pool])]
     lead = int(np.argmax(means[pool]))
-    pairs = [GroupSums.of(values[row] - values[pool], groups) for row in wanted]
+    pairs = [GroupSums.of(values[row] - values[pool], groups, parts) for row in wanted]
     few = pairs[0].total.shape[1] <= FEW if pairs else True
     draws: Draws | None = None
     if pairs and not few:

@@ -16,6 +16,7 @@ from typing import get_args
 import numpy as np
 
 from pertstack._base.errors import InputError, unknown_name
+from pertstack._stats.shared_parts import Parts
 from pertstack.design.metric_names import parse_metric
 from pertstack.reduce.scoring.panels import WITHIN_PLATE
 from pertstack.reduce.scoring.score_table import ScoreTable, refuse_undefined
@@ -44,6 +45,7 @@ def choose(
     seed: int = 0,
     trust_partial: bool = False,
     rule: Rule = "no_harm_ladder",
+    parts: Parts | None = None,
 ) -> Choice:
     """Choose a combiner from nested out-of-fold scores.
 
@@ -65,6 +67,7 @@ def choose(
     rule : "no_harm_ladder" (the default): the ladder alone; "safe_gain": the ladder, else what is shown not to be worse
         and gains in expectation; "best": whatever scores highest, harm or not; what would not have shipped
         is still marked. Combiners whose score cannot be believed (partial nesting) stay out under any.
+    parts : of groups that share some (``design.plan.groups.shared_parts``), which widens every error.
 
     Raises
     ------
@@ -82,7 +85,14 @@ def choose(
     there += [WITHIN_PLATE] if WITHIN_PLATE in table.metrics and WITHIN_PLATE not in there else []
     candidates = [c.name for c in nested.combiners if c.candidate and c.name in table.names]
     panel = Panel.of(
-        table, candidates, BEST_SINGLE, metrics=[primary, *there], level=level, tolerance=tolerance, ranges=ranges
+        table,
+        candidates,
+        BEST_SINGLE,
+        metrics=[primary, *there],
+        level=level,
+        tolerance=tolerance,
+        ranges=ranges,
+        parts=parts,
     )
     harmful = {
         name: f"{'marked' if rule == 'best' else 'not shipped'}: loses beyond noise against the best single model on "

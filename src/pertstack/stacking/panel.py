@@ -14,6 +14,7 @@ import numpy as np
 
 from pertstack._base.errors import InputError, unknown_name
 from pertstack._stats.group_means import GroupMeans, standard_errors
+from pertstack._stats.shared_parts import Parts, Shared
 from pertstack.design.metric_names import parse_metric
 from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.stacking.sums import Array
@@ -71,7 +72,9 @@ class Panel:
     gains: dict[str, tuple[Gain, ...]]  # name -> gain per metric
     primary: Array  # (n_names,) signed so that larger is better
     pull: Array  # (n_names, n_groups) of the primary, same sign
+    share: Array  # (n_names, n_groups) of the values
     n_groups: int
+    shared: Shared | None = None  # groups that are combinations with a part in common vary together
 
     @classmethod
     def of(
@@ -84,6 +87,7 @@ class Panel:
         level: float,
         tolerance: float = 0.0,
         ranges: Mapping[str, float] | None = None,
+        parts: Parts | None = None,
     ) -> Panel:
         """Gains from a score table.
 
@@ -99,6 +103,7 @@ class Panel:
         tolerance : share of a metric's range that counts as equal.
         ranges : metric -> distance from the mean of the other perturbations to a perfect score; without it, the
             distance of ``against`` to a perfect score.
+        parts : of groups that share some, which widens every error (``_stats/shared_parts.py``).
 
         Raises
         ------
@@ -116,7 +121,7 @@ class Panel:
         rows, groups = [table.names.index(n) for n in names], table.samples["group"].to_numpy()
         at = list(names).index(against)
         gains: dict[str, list[Gain]] = {name: [] for name in names}
-        primary, kept = np.zeros(0), np.zeros((0, 0))
+        primary, kept, share, shared = np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0)), None
         n_groups = len(set(map(str, groups)))
         for j, metric in enumerate(spelled):
             parsed = parse_metric(metric)
@@ -125,7 +130,8 @@ class Panel:
             means, pull = sign * np.nan_to_num(found.means), sign * found.pull
             width = (ranges or {}).get(metric, abs(parsed.perfect - sign * means[at]))
             slack = tolerance * width
-            error = standard_errors(pull - pull[at], n_groups)
+            shared = found.sharing(parts)
+            error = standard_errors(pull - pull[at], n_groups, found.share, shared)
             reach = _quantile(level, n_groups) * error
             for i, name in enumerate(names):
                 gain = means[i] - means[at]
@@ -140,14 +146,16 @@ class Panel:
                     )
                 )
             if j == 0:
-                primary, kept = means, pull
+                primary, kept, share = means, pull, found.share
         return cls(
             tuple(names),
             spelled,
             {k: tuple(v) for k, v in gains.items()},
             primary=primary,
             pull=kept,
+            share=share,
             n_groups=n_groups,
+            shared=shared,
         )
 
     def score(self, name: str) -> float:
@@ -157,7 +165,8 @@ class Panel:
     def se_between(self, first: str, second: str) -> float:
         """Standard error of the difference of two primary scores."""
         a, b = self.names.index(first), self.names.index(second)
-        return float(standard_errors(self.pull[a] - self.pull[b], self.n_groups))
+        pull = self.pull[[a]] - self.pull[[b]]
+        return float(standard_errors(pull, self.n_groups, self.share[[a]], self.shared)[0])
 
     def losses(self, name: str) -> list[Gain]:
         """Metrics beside the primary on which this name loses beyond noise."""

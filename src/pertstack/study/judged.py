@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from itertools import chain
+
+import pandas as pd
 
 from pertstack._base.files import read_json
 from pertstack.design.analysis_plan import AnalysisPlan, is_exploratory
 from pertstack.design.ledger import Ledger
+from pertstack.design.plan.groups import shared_parts
 from pertstack.design.plan.known import fitted_of
 from pertstack.fit.jobs.job import versions
 from pertstack.reduce.scoring.score_table import ScoreTable
@@ -52,7 +56,9 @@ def _judged(test: ScoreTable | None, oof: ScoreTable, setting: Setting, seed: in
     facts = {"setting": asdict(setting), "seed": seed, "scores": [None if t is None else t.digest for t in (test, oof)]}
     key = json.dumps(facts, sort_keys=True, default=sorted)
     if key not in _LAST:
-        verdict = judge(test, oof, setting, resampling=GroupResampling(seed))
+        rows = pd.concat([t.samples for t in (test, oof) if t is not None])
+        parts = shared_parts(rows, chain.from_iterable((setting.fitted or {}).values()))
+        verdict = judge(test, oof, setting, resampling=GroupResampling(seed, parts=parts))
         _LAST.clear()
         _LAST[key] = verdict
     return _LAST[key]

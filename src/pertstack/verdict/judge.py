@@ -108,6 +108,7 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, *, 
     read, tried = readings[split], readings["oof" if oof is not None else "test"]
     rows = [row for reading in readings.values() for row in rows_of(reading)]
     n_units = {which: reading.n_groups for which, reading in readings.items()}
+    sharing = {which: n for which, reading in readings.items() if (n := reading.n_sharing)}
     decompositions = decompositions_of(read)
     chosen = None if _ships_alone(read) else decompositions.get(setting.chosen or "")
     marked = tuple(_marked(r, split, decompositions) for r in rows)
@@ -136,7 +137,8 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, *, 
         test_looks=setting.test_looks,
         plan_digest=setting.plan_digest,
         versions=dict(setting.versions),
-        interval={**resampling.facts, "unit": setting.unit, "n_units": n_units},
+        interval={**resampling.facts, "unit": setting.unit, "n_units": n_units}
+        | ({"n_sharing_parts": sharing} if sharing else {}),
         exploratory=setting.exploratory,
         headline=decision.text,
         cautions=_board_cautions(read, _error(marked, read)),

@@ -89,6 +89,11 @@ class Reading:
         return int(self.table.samples["group"].iloc[scored].nunique())
 
     @property
+    def n_sharing(self) -> int:
+        """Of these, the ones that share a part with another, so that they vary together and intervals are wider."""
+        return self.resampling.sharing(self.groups[np.isfinite(self.values).any(axis=0)])
+
+    @property
     def scores(self) -> Scores:
         """The deciding metric of everyone, to be asked about all at once."""
         return Scores(self.table.names, self.setting.kinds, self.values, groups=self.groups, sign=self.sign)

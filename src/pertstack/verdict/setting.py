@@ -42,6 +42,10 @@ class Resampling(SeveralResampling, Protocol):
         """level, resamples, method: printed under the table."""
         ...
 
+    def sharing(self, groups: Array) -> int:
+        """How many of the groups (n,) are combinations that share a part with another, which intervals count."""
+        ...
+
     def intervals(self, values: Array, groups: Array) -> list[tuple[float, float] | None]:
         """One interval per row of ``values`` (n_names, n) for its mean over valid samples."""
         ...

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from pertstack._stats.shared_parts import Parts
 from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.stacking.choice import Choice, choice_in_words
 from pertstack.stacking.nested import NestedFits
@@ -42,6 +43,8 @@ class StackResult(ShowsBoard):
     """Models that a probe accuses and that take part because ``accept_accused`` names them."""
     unit: str = "perturbation"
     """What is held out and resampled whole."""
+    parts: Parts | None = None
+    """Of groups that are combinations and share some, so that their scores go together."""
     looks: int = 0
     """At the held-out test so far; arrays have none."""
 
@@ -74,6 +77,7 @@ class StackResult(ShowsBoard):
             self.choice,
             headline=self.headline,
             unit=self.unit,
+            parts=self.parts,
             looks=self.looks,
             metrics=metrics,
         )

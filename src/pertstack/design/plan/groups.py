@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -144,6 +145,29 @@ def parts_of_groups(obs: pd.DataFrame, groups: pd.Series[str]) -> dict[str, tupl
     for group, name in zip(groups, obs["perturbation"].reindex(groups.index), strict=True):
         found[group] = tuple(dict.fromkeys((*found.get(group, ()), *keys[str(name)])))
     return found
+
+
+def shared_parts(samples: pd.DataFrame, among: Iterable[object] = ()) -> dict[str, tuple[str, ...]] | None:
+    """Group -> parts of the combination that it is, where some groups share a part; None elsewhere: where no name joins
+    any, where a group has several perturbations (a cell line, a structure of salts).
+
+    Parameters
+    ----------
+    samples : with ``group`` and ``perturbation``.
+    among : other names of the same data, by which ``A_B`` is told to join A and B.
+
+    >>> shared_parts(pd.DataFrame({"group": ["A+B", "B+C"], "perturbation": ["A+B", "B+C"]}))
+    {'A+B': ('A', 'B'), 'B+C': ('B', 'C')}
+    """
+    pairs = samples[["group", "perturbation"]].drop_duplicates().astype(str)
+    keys = perturbation_keys([*pairs["perturbation"], *among])
+    found: dict[str, tuple[str, ...]] = {}
+    for group, name in pairs.itertuples(index=False):
+        if found.setdefault(group, keys[name]) != keys[name]:
+            return None
+    counted = Counter(part for key in found.values() for part in key)
+    joins = any(len(key) > 1 for key in found.values())
+    return found if joins and max(counted.values()) > 1 else None
 
 
 def _refuse_nothing_joined(obs: pd.DataFrame) -> None:

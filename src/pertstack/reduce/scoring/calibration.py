@@ -20,6 +20,7 @@ import pandas as pd
 
 from pertstack._base.arrays import Float64
 from pertstack._stats.group_means import GroupMeans
+from pertstack._stats.shared_parts import Parts
 from pertstack.design.metric_names import parse_metric
 
 AUTO_ORDER: tuple[str, ...] = (
@@ -116,7 +117,9 @@ def bound_discrimination(positive: Float64, negative: Float64, *, higher: bool) 
     return np.asarray(won, dtype=np.float64)
 
 
-def calibrate(metric: str, positive: Float64, negative: Float64, *, conditions: Any, groups: Any) -> Calibration:
+def calibrate(
+    metric: str, positive: Float64, negative: Float64, *, conditions: Any, groups: Any, parts: Parts | None = None
+) -> Calibration:
     """Calibrate one metric.
 
     Parameters
@@ -126,6 +129,7 @@ def calibrate(metric: str, positive: Float64, negative: Float64, *, conditions: 
         Value of every sample for both controls, NaN where undefined.
     conditions, groups : arrays, shape (n,)
         Samples of a condition are averaged first; whole groups are resampled.
+    parts : of groups that share some, which widens the intervals (``_stats/shared_parts.py``).
     """
     parsed = parse_metric(metric)
     frame = pd.DataFrame({"p": positive, "n": negative, "c": np.asarray(conditions), "g": np.asarray(groups)})
@@ -138,8 +142,8 @@ def calibrate(metric: str, positive: Float64, negative: Float64, *, conditions: 
     pos, neg = each["p"].to_numpy(np.float64), each["n"].to_numpy(np.float64)
     drf = dynamic_range_fraction(pos, neg, parsed.perfect, higher=parsed.higher_is_better)
     won = bound_discrimination(pos, neg, higher=parsed.higher_is_better)
-    value, drf_ci = mean_interval(drf, each["g"].to_numpy())
-    share, bds_ci = share_interval(won, each["g"].to_numpy())
+    value, drf_ci = mean_interval(drf, each["g"].to_numpy(), parts=parts)
+    share, bds_ci = share_interval(won, each["g"].to_numpy(), parts=parts)
     return Calibration(
         parsed.name,
         len(each),
@@ -153,7 +157,9 @@ def calibrate(metric: str, positive: Float64, negative: Float64, *, conditions: 
     )
 
 
-def mean_interval(values: Float64, groups: Any, level: float = 0.95) -> tuple[float | None, Interval | None]:
+def mean_interval(
+    values: Float64, groups: Any, level: float = 0.95, *, parts: Parts | None = None
+) -> tuple[float | None, Interval | None]:
     """Mean of defined values and its t interval, from the spread between groups; None below one value, two groups.
 
     Parameters
@@ -161,6 +167,7 @@ def mean_interval(values: Float64, groups: Any, level: float = 0.95) -> tuple[fl
     values : (n,), NaN where undefined.
     groups : (n,) labels.
     level : of the interval.
+    parts : of groups that share some.
     """
     found = GroupMeans.of(values, groups)
     n_groups = int(found.n_groups[0])
@@ -169,7 +176,7 @@ def mean_interval(values: Float64, groups: Any, level: float = 0.95) -> tuple[fl
     mean = float(found.means[0])
     if n_groups < 2:
         return mean, None
-    reach = _quantile(level, n_groups) * float(found.errors[0])
+    reach = _quantile(level, n_groups) * float(found.errors(parts)[0])
     return mean, (mean - reach, mean + reach)
 
 
@@ -180,7 +187,9 @@ def _quantile(level: float, n_groups: int) -> float:
     return float(stats.t.ppf(0.5 + level / 2, n_groups - 1))
 
 
-def share_interval(won: Float64, groups: Any, level: float = 0.95) -> tuple[float, Interval | None]:
+def share_interval(
+    won: Float64, groups: Any, level: float = 0.95, *, parts: Parts | None = None
+) -> tuple[float, Interval | None]:
     """Share of ones and its interval, at the number of independent conditions that the groups are worth.
 
     That number is p (1 - p) over the squared standard error between groups, at most the number of conditions; the
@@ -193,9 +202,10 @@ def share_interval(won: Float64, groups: Any, level: float = 0.95) -> tuple[floa
     won : (n,), 0 or 1 per condition.
     groups : (n,) labels; one group gives no interval.
     level : of the interval.
+    parts : of groups that share some.
     """
     found = GroupMeans.of(won, groups)
-    share, n_groups, error = float(found.means[0]), int(found.n_groups[0]), float(found.errors[0])
+    share, n_groups, error = float(found.means[0]), int(found.n_groups[0]), float(found.errors(parts)[0])
     if n_groups < 2:
         return share, None
     if error <= 1e-12:

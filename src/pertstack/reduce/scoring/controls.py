@@ -8,7 +8,7 @@ row, or a cell, with the truth it is scored on. What the scores say is in ``cali
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import pandas as pd
 from pertstack.data.rows import Float32, Names
 from pertstack.design.blocks import Block
 from pertstack.design.metric_names import parse_metrics
+from pertstack.design.plan.groups import shared_parts
 from pertstack.predictions.source import BlockSource, Mask
 from pertstack.predictions.store.files.names import HALVES
 from pertstack.reduce.read_tiles import ordered_blocks
@@ -183,6 +184,7 @@ def calibrate_source(
     memory: int = 10**9,
     workers: int = 1,
     halves: bool = False,
+    among: Iterable[object] = (),
 ) -> dict[str, Calibration]:
     """Calibration of every metric on the development rows of a source, by full name.
 
@@ -198,6 +200,7 @@ def calibrate_source(
     memory : bytes that a tile may take.
     workers : processes that share the pass.
     halves : the second half of each sample's cells is the condition measured again, the first half the truth.
+    among : other names of perturbations of the same data, by which combinations are known.
     """
     half: TruthHalf | FirstHalves = FirstHalves(source) if halves else TruthHalf.of(source)
     again: Combine = SecondHalves(source) if halves else MeasuredAgain(source)
@@ -214,4 +217,5 @@ def calibrate_source(
         ]
     )
     groups = table.samples["group"].to_numpy()
-    return {name: calibrate(name, *both, conditions=conditions, groups=groups) for name, both in values.items()}
+    known: dict[str, Any] = {"conditions": conditions, "groups": groups, "parts": shared_parts(table.samples, among)}
+    return {name: calibrate(name, *both, **known) for name, both in values.items()}

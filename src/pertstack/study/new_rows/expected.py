@@ -6,7 +6,7 @@ in how strong their parts act alone, scored rows like them count for more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,12 @@ import pandas as pd
 
 from pertstack._base.arrays import Float64
 from pertstack._base.shown import count_of
+from pertstack._stats.shared_parts import Parts, Shared, keys_of, quantile_of_few, spread_of_mean
 from pertstack.data.labels import perturbation_keys
 from pertstack.design.metric_labels import metric_label
 from pertstack.design.metric_names import need_metric, parse_metric
 from pertstack.design.plan.asked import NEVER, SPEAK, Known
+from pertstack.design.plan.groups import shared_parts
 from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.stacking.choice import BEST_SINGLE
 from pertstack.study.folder import StudyFolder
@@ -26,8 +28,6 @@ from pertstack.study.new_rows.asked import both_sides
 from pertstack.verdict.words import interval, number
 
 Bounds = tuple[float, float]
-LEAST_FREE = 0.1
-"""Where nearly all groups share a part, what they have in common cannot be told from the mean: they count as apart."""
 RIDGE = 1e-3
 """Pull of the weights to equal ones, in units of a standard deviation squared: balance is then within a few hundredths
 of one, and weights exist where the rows asked for lie outside of what was scored."""
@@ -98,9 +98,11 @@ def expected_on(folder: StudyFolder, obs: pd.DataFrame, name: str) -> Expected |
         return None
     w = np.asarray(mine[there], dtype=np.float64)
     n_asked = len(set(asked.units))
-    parts, new = _parts(folder, table.samples, obs)
+    names = obs["perturbation"].astype(str).unique()
+    among = [*folder.samples["perturbation"], *names]
+    parts, keys = shared_parts(table.samples, among), perturbation_keys(among)
     groups = table.samples["group"].to_numpy()[there]
-    mean, ci, seen = _weighed(values[there], w, groups, n_asked=n_asked, parts=parts, asked=new)
+    mean, ci, seen = _weighed(values[there], w, groups, n_asked=n_asked, parts=parts, asked=[keys[n] for n in names])
     return Expected(
         name,
         metric,
@@ -113,19 +115,6 @@ def expected_on(folder: StudyFolder, obs: pd.DataFrame, name: str) -> Expected |
         effective=float(w.sum() ** 2 / (w**2).sum()),
         never=never_scored(scored, asked),
     )
-
-
-def _parts(
-    folder: StudyFolder, scored: pd.DataFrame, obs: pd.DataFrame
-) -> tuple[dict[str, tuple[str, ...]] | None, list[tuple[str, ...]]]:
-    """Parts of the combination that each scored group is, and of new ones; None where groups are no combinations."""
-    named = folder.samples["perturbation"].reindex(scored["sample_id"].astype(str)).astype(str)
-    keys = perturbation_keys([*named, *obs["perturbation"].astype(str)])
-    of_group = pd.Series(named.to_numpy()).groupby(scored["group"].astype(str).to_numpy()).unique()
-    if any(len(n) > 1 for n in of_group) or not any(len(keys[n[0]]) > 1 for n in of_group):
-        return None, []
-    asked = [keys[n] for n in obs["perturbation"].astype(str).unique()]
-    return {str(g): keys[n[0]] for g, n in of_group.items()}, asked
 
 
 def weights_toward(scored: Known, asked: Known) -> Float64:
@@ -182,17 +171,14 @@ def _weighed(
     groups: Any,
     *,
     n_asked: int,
-    parts: Mapping[str, Sequence[str]] | None = None,
+    parts: Parts | None = None,
     asked: Sequence[Sequence[str]] = (),
 ) -> tuple[float, Bounds | None, Bounds | None]:
     """Weighed mean, its 95 % interval with groups as the unit, and that of the mean of ``n_asked`` new groups.
 
-    A group g with share p_g of the weight varies by s2 about the mean to be known, and two groups that share a part
-    vary together by c: doubles of one gene are hard or easy alike (covariance of dyads: Aronow, Samii and Assenova
-    2015, Political Analysis 23:564). The mean then has variance v = s2 sum p^2 + c sum p_g p_h over pairs that share.
-    Both are solved from the spread about the mean, which is s2 - v, and the mean product of such pairs, c - v. The
-    mean of new groups has s2 / n_asked and its own pairs in addition. t with 1 / sum p^2 - 1 degrees of freedom, where
-    sum p^2 counts pairs that share too: few groups that speak are few. None twice for a single group.
+    Groups that share a part vary together (``_stats/shared_parts.py``). The mean of new groups has the variance of one
+    over ``n_asked`` and its own pairs in addition. t with one degree of freedom less than groups that speak in effect:
+    few are few. None twice for a single group.
 
     Parameters
     ----------
@@ -201,39 +187,16 @@ def _weighed(
     parts : of every scored group; None where groups are no combinations.
     asked : parts of every new group.
     """
-    from scipy import stats
-
     mean = float(np.average(values, weights=weights))
     names, codes = np.unique(np.asarray(groups).astype(str), return_inverse=True)
     total = np.bincount(codes, weights)
     share, pull = total / total.sum(), np.bincount(codes, weights * (values - mean)) / total.sum()
-    alone = float((share**2).sum())
-    if len(names) < 2 or alone >= 1:
+    if len(names) < 2 or share @ share >= 1:
         return mean, None, None
-    spread = float((pull**2 / share).sum())
-    keys = [() if parts is None else parts[n] for n in names]
-    pairs = _over_pairs(keys, share)
-    together = _over_pairs(keys, pull) / pairs if pairs > 0 else 0.0
-    error, free = spread * alone / (1 - alone), 1 - alone - pairs
-    alike = 0.0
-    if pairs > 0 and free > LEAST_FREE:
-        found = (spread * alone + together * pairs) / free
-        alike = min(max(0.0, together + found), spread + found)
-        error = found if alike > 0 else error
-    variance = spread + error
-    new = variance / max(1, n_asked) + alike * _over_pairs(asked, np.full(len(asked), 1 / max(1, len(asked))))
-    count = 1 / (alone + pairs * alike / variance) if variance > 0 else 1 / alone
-    reach = float(stats.t.ppf(0.975, max(1.0, count - 1)))
-    half, further = (reach * float(np.sqrt(v)) for v in (error, error + new))
+    found = spread_of_mean(pull, share, None if parts is None else keys_of(names, parts))
+    new = found.group / max(1, n_asked)
+    if found.alike > 0 and asked:
+        new += found.alike * Shared.of(asked).over_pairs(np.full(len(asked), 1 / len(asked)))
+    reach = quantile_of_few(found.n)
+    half, further = (reach * float(np.sqrt(v)) for v in (found.mean, found.mean + new))
     return mean, (mean - half, mean + half), (mean - further, mean + further)
-
-
-def _over_pairs(keys: Sequence[Sequence[str]], x: Float64) -> float:
-    """Sum of x_i x_j over i != j, once for every part that the two share."""
-    of_part: dict[str, float] = {}
-    own = 0.0
-    for key, value in zip(keys, x, strict=True):
-        own += len(key) * float(value) ** 2
-        for part in key:
-            of_part[part] = of_part.get(part, 0.0) + float(value)
-    return sum(v * v for v in of_part.values()) - own

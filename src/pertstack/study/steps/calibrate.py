@@ -18,6 +18,7 @@ from pertstack._base.findings import Finding
 from pertstack._base.machine.memory import parse_bytes
 from pertstack.design.analysis_plan import AUTO, AnalysisPlan, locked_plan, require_unlocked_or_same
 from pertstack.design.metric_names import parse_metric
+from pertstack.design.plan.groups import shared_parts
 from pertstack.predictions.sources.some_rows import some_groups
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.files.names import HALVES
@@ -177,7 +178,10 @@ def calibrate_study(folder: StudyFolder, *, workers: int = 1, memory: str = "1GB
         raise InputError(f"{folder.root} has no development rows to calibrate metrics on.")
     halves = _by_halves(folder, source)
     looked = [] if some is source else [["groups", MOST_ROWS, plan.seed]]
-    key = digest_json([_RULE, folder.plan.digest, layers, wanted, *(["halves"] if halves else []), *looked])
+    names = folder.samples["perturbation"].unique()
+    rows = folder.samples[folder.samples["role"] == "development"]
+    shared = [] if shared_parts(rows, names) is None else ["shared parts"]
+    key = digest_json([_RULE, folder.plan.digest, layers, wanted, *(["halves"] if halves else []), *looked, *shared])
     path = folder.results / FILE
     before = Calibrated.from_json(read_json(path)) if path.exists() else None
     kept = not sealing and is_sealed(folder, "stack", path)
@@ -187,7 +191,7 @@ def calibrate_study(folder: StudyFolder, *, workers: int = 1, memory: str = "1GB
         found = before.metrics
     else:
         found = calibrate_source(
-            some, folder.references, wanted, memory=parse_bytes(memory), workers=workers, halves=halves
+            some, folder.references, wanted, memory=parse_bytes(memory), workers=workers, halves=halves, among=names
         )
     settled = _settle(folder, plan, found)
     calibrated = Calibrated(key, parse_metric(settled.choice_metric).name, found, AGAIN[halves])

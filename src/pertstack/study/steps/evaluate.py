@@ -25,6 +25,7 @@ from pertstack.data.choices import Normalise
 from pertstack.data.near_names import alike_finding, near_names
 from pertstack.data.rows import Float32
 from pertstack.design.metric_names import parse_metric
+from pertstack.design.plan.groups import shared_parts
 from pertstack.predictions.importers.checks.scale import Scale
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.diversity import Diversity
@@ -205,7 +206,7 @@ def _judged(
     reduction = reduce_blocks(source, references, k=min(80, len(source.gene_names)))
     diversity = Diversity.of(reduction) if len(source.models) > 1 else None
     setting = _setting(source, table, decides, calibration=calibration, said=matched.findings, probes=probes, fits=fits)
-    verdict = judge(table, None, setting, resampling=GroupResampling(seed))
+    verdict = judge(table, None, setting, resampling=GroupResampling(seed, parts=shared_parts(table.samples)))
     known = {**facts, **_counts(table, source)}
     slopes = slopes_of(reduction)
     return Evaluation(verdict, table, calibration, matched.findings, probes, diversity, slopes, matched.shown(), known)

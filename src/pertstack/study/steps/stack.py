@@ -18,7 +18,7 @@ from pertstack._base.machine.cluster import Cluster
 from pertstack._base.machine.memory import parse_bytes
 from pertstack._base.machine.progress import progress_bar, remark
 from pertstack.design.analysis_plan import AnalysisPlan
-from pertstack.design.plan.groups import apart
+from pertstack.design.plan.groups import apart, shared_parts
 from pertstack.design.plan.known import JOINED, fitted_of, known_levels
 from pertstack.predictions.sources.some_rows import SomeRows, spread_rows
 from pertstack.reduce.diversity import Diversity
@@ -119,6 +119,7 @@ def stack_study(
         task = bar.add_task("fitting combiners", total=len(chosen) * (folder.plan.n_folds + 1))
         nested = rows.nested(chosen, on_done=lambda _: bar.advance(task))
     oof, in_sample = _scores(rows, nested, plan)
+    parts = shared_parts(oof.samples, folder.samples["perturbation"].unique())
     choice = choose(
         oof,
         nested,
@@ -128,6 +129,7 @@ def stack_study(
         constants=constants,
         seed=plan.seed,
         rule=plan.choice_rule,
+        parts=parts,
     )
     fitted = {name: nested.combiner(name).get_params() for name in nested.names}
     key = rows.key(fitted)
@@ -148,6 +150,7 @@ def stack_study(
         accused=accused,
         accepted=accepted,
         unit=folder.plan.group_by,
+        parts=parts,
         looks=folder.ledger.looks(),
     )
     for model in accepted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pertstack._stats.shared_parts import Parts
 from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.stacking.choice import Choice
 from pertstack.stacking.nested import NestedFits
@@ -25,6 +26,7 @@ def oof_board(
     *,
     headline: str,
     unit: str = "perturbation",
+    parts: Parts | None = None,
     looks: int = 0,
     seed: int = 0,
     metrics: Sequence[str] | None = None,
@@ -39,6 +41,7 @@ def oof_board(
     choice : what ships, and the deciding metric.
     headline : one sentence over the board.
     unit : what a group is, in words.
+    parts : of groups that share some.
     looks : how often the test was opened.
     seed : of the resamples.
     metrics : to show beside the deciding one; None for all.
@@ -50,14 +53,15 @@ def oof_board(
     kinds = {name: _kind(name, nested) for name in scores.names}
     marked = {name: (why,) for name, why in choice.marked.items()}
     setting = Setting(kinds, choice.primary, choice.chosen, unit, cautions=marked)
-    reading = Reading("oof", scores, setting, GroupResampling(seed))
+    reading = Reading("oof", scores, setting, GroupResampling(seed, parts=parts))
     return Leaderboard(
         tuple(rows_of(reading)),
         choice.primary,
         choice.chosen,
         reading.best,
         test_looks=looks,
-        interval={**reading.resampling.facts, "unit": unit, "n_units": {"oof": reading.n_groups}},
+        interval={**reading.resampling.facts, "unit": unit, "n_units": {"oof": reading.n_groups}}
+        | ({"n_sharing_parts": {"oof": reading.n_sharing}} if reading.n_sharing else {}),
         headline=headline,
     )
 

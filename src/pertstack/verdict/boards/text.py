@@ -67,7 +67,10 @@ def footer(board: Leaderboard, split: Split | None = None) -> str:
         units = board.interval.get("n_units", {}).get(shown)
         unit = str(board.interval.get("unit", "group"))
         level = f"{100 * float(board.interval.get('level', 0.95)):.0f} %"
-        parts.append(f"Intervals: {level}, resampling {count_units(units, unit) if units else 'whole groups'}.")
+        sharing = board.interval.get("n_sharing_parts", {}).get(shown)
+        wider = f", {sharing:,} of which share parts, so their scores go together and intervals are wider for it"
+        drawn = count_units(units, unit) if units else "whole groups"
+        parts.append(f"Intervals: {level}, resampling {drawn}{wider if sharing else ''}.")
     if board.evaluated:
         parts.append("Nothing was fitted, held out or chosen here.")
         return " ".join(parts)
