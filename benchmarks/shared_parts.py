@@ -66,7 +66,8 @@ def main() -> None:
         for kind, counts in held.items():
             score, difference, best_held, claims = counts / args.worlds
             print(
-                f"| {n_genes}, {n}, {rho}{', hubs' if hubs else ''} | {kind} | {score:.3f} | {np.median(width[kind]):.3f} "
+                f"| {n_genes}, {n}, {rho}{', hubs' if hubs else ''} | {kind} | {score:.3f} "
+                f"| {np.median(width[kind]):.3f} "
                 f"| {difference:.3f} | {best_held:.3f} | {claims:.3f} |",
                 flush=True,
             )

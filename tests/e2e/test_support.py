@@ -76,8 +76,10 @@ def test_every_fit_sees_all_support_and_no_score_counts_it(study):
 
 
 def test_the_whole_road_knows_support(study):
-    study.stack(["mean"])
+    stacked = study.stack(["mean"])
     board = study.verdict()
+    for said in (repr(stacked), board.footer("oof"), board.footer()):  # all 45 doubles share a gene with others
+        assert "of which share parts, so their scores go together" in said
     n_test = (study.plan.table["role"] == "test").sum()
     assert {c.n for r in board.rows if r.split == "test" for c in r.scores.values()} == {n_test}
     assert not [f for f in study.audit() if f.severity == "error"]

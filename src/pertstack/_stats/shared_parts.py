@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,7 @@ def spread_of_mean(pull: Float64, share: Float64, shared: Shared | None = None) 
     return SpreadOfMean(variance, alike, error, apart=apart, n_alone=1 / alone, n=n)
 
 
+@lru_cache(maxsize=4096)
 def quantile_of_few(n: float) -> float:
     """Half the width of a 95 % interval in standard errors, where ``n`` groups speak in effect: of t, with n - 1
     degrees of freedom and at least one."""

@@ -67,7 +67,7 @@ def footer(board: Leaderboard, split: Split | None = None) -> str:
         units = board.interval.get("n_units", {}).get(shown)
         unit = str(board.interval.get("unit", "group"))
         level = f"{100 * float(board.interval.get('level', 0.95)):.0f} %"
-        sharing = board.interval.get("n_sharing_parts", {}).get(shown)
+        sharing = board.interval.get("n_sharing_parts", {}).get(shown, 0)
         wider = f", {sharing:,} of which share parts, so their scores go together and intervals are wider for it"
         drawn = count_units(units, unit) if units else "whole groups"
         parts.append(f"Intervals: {level}, resampling {drawn}{wider if sharing else ''}.")
