@@ -64,4 +64,5 @@ def standard_errors(pull: Float64, n_groups: Any, share: Float64, shared: Shared
     found = np.asarray(np.sqrt((pull**2).sum(axis=-1) * n / np.maximum(n - 1, 1)), dtype=np.float64)
     if shared is None:
         return found
-    return found * np.array([wider(p, s, shared) for p, s in zip(pull, share, strict=True)])
+    factors = [wider(p, s, shared) for p, s in zip(pull, share, strict=True)]
+    return np.asarray(found * factors, dtype=np.float64)
