@@ -193,7 +193,7 @@ def _weighed(
     share, pull = total / total.sum(), np.bincount(codes, weights * (values - mean)) / total.sum()
     if len(names) < 2 or share @ share >= 1:
         return mean, None, None
-    found = spread_of_mean(pull, share, None if parts is None else keys_of(names, parts))
+    found = spread_of_mean(pull, share, None if parts is None else keys_of(names.tolist(), parts))
     new = found.group / max(1, n_asked)
     if found.alike > 0 and asked:
         new += found.alike * Shared.of(asked).over_pairs(np.full(len(asked), 1 / len(asked)))
