@@ -203,7 +203,7 @@ def test_standard_errors_and_gains_match_a_jackknife():
 
 def test_two_groups_have_the_standard_error_of_the_mean_of_two_numbers():
     found = GroupMeans.of([[0.0, 1.0, 1.0, 0.0]], ["a", "b", "b", "a"])
-    assert (found.means[0], found.errors[0]) == (0.5, 0.5)
+    assert (found.means[0], found.errors()[0]) == (0.5, 0.5)
 
 
 def test_one_sample_is_compared_and_none_is_refused():
