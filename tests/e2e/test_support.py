@@ -18,6 +18,7 @@ from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.reduce.scoring.score import score
 from pertstack.study.development.fit_rows import fit_rows
 from pertstack.study.study import Study
+from pertstack.verdict.setting import Setting
 
 from .conftest import ok, pertstack
 
@@ -80,6 +81,10 @@ def test_the_whole_road_knows_support(study):
     board = study.verdict()
     for said in (repr(stacked), board.footer("oof"), board.footer()):  # all 45 doubles share a gene with others
         assert "of which share parts, so their scores go together" in said
+    facts = json.loads((study.folder.results / "setting.json").read_text())
+    assert Setting.from_json(facts).parts["g00+g01"] == ("g00", "g01") and Setting.from_json(facts).to_json() == facts
+    del facts["parts"]  # a bundle of an older version is derived as it was
+    assert Setting.from_json(facts).parts is None and Setting.from_json(facts).to_json() == facts
     n_test = (study.plan.table["role"] == "test").sum()
     assert {c.n for r in board.rows if r.split == "test" for c in r.scores.values()} == {n_test}
     assert not [f for f in study.audit() if f.severity == "error"]

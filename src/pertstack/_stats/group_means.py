@@ -58,8 +58,15 @@ class GroupMeans:
 
 
 def standard_errors(pull: Float64, n_groups: Any, share: Float64, shared: Shared | None) -> Float64:
-    """(n_rows,) from what each group adds (n_rows, n_groups) and its share of the values; ``shared`` parts widen
-    them."""
+    """(n_rows,) standard errors of means from what each group adds.
+
+    Parameters
+    ----------
+    pull : (n_rows, n_groups), what each group adds to a mean beyond it.
+    n_groups : (n_rows,) or a number, groups with a defined value.
+    share : (n_rows, n_groups) of the defined values.
+    shared : which groups share parts, which widens the errors; None: none do.
+    """
     n = np.asarray(n_groups)
     found = np.asarray(np.sqrt((pull**2).sum(axis=-1) * n / np.maximum(n - 1, 1)), dtype=np.float64)
     if shared is None:

@@ -47,12 +47,18 @@ class GroupSums:
 
     @classmethod
     def of(cls, values: Array, groups: Array, parts: Parts | None = None, *, by: WidenedBy = "row") -> GroupSums:
-        """Of ``values`` (n_rows, n) with NaN where undefined, and the group of every sample (n,).
+        """Sums of values by group; those of groups that share parts are pulled apart.
 
-        Where groups share ``parts``, each row's deviations from its mean are multiplied by ``shared_parts.wider``: then
+        Where groups share parts, each row's deviations from its mean are multiplied by ``shared_parts.wider``: then
         every interval and test that is made of these sums, by whichever method, counts that groups are not independent.
-        ``by``: the number of each row; or, where rows are compared draw by draw, the middle one of all rows' ``scores``
-        or of their ``differences`` from the mean row.
+
+        Parameters
+        ----------
+        values : (n_rows, n), NaN where undefined.
+        groups : (n,), the group of every sample.
+        parts : group -> names of its parts, where groups are combinations that share some; None: nothing is done.
+        by : the multiplier of each "row"; or, where rows are compared draw by draw, the middle one of all rows'
+            "scores" or of their "differences" from the mean row.
 
         Raises
         ------

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from itertools import chain
-
-import pandas as pd
 
 from pertstack._base.files import read_json
 from pertstack.design.analysis_plan import AnalysisPlan, is_exploratory
@@ -56,9 +53,7 @@ def _judged(test: ScoreTable | None, oof: ScoreTable, setting: Setting, seed: in
     facts = {"setting": asdict(setting), "seed": seed, "scores": [None if t is None else t.digest for t in (test, oof)]}
     key = json.dumps(facts, sort_keys=True, default=sorted)
     if key not in _LAST:
-        rows = pd.concat([t.samples for t in (test, oof) if t is not None])
-        parts = shared_parts(rows, chain.from_iterable((setting.fitted or {}).values()))
-        verdict = judge(test, oof, setting, resampling=GroupResampling(seed, parts=parts))
+        verdict = judge(test, oof, setting, resampling=GroupResampling(seed, parts=setting.parts))
         _LAST.clear()
         _LAST[key] = verdict
     return _LAST[key]
@@ -86,6 +81,7 @@ def setting_of(folder: StudyFolder, stored: Stored, looks: int, *, exploratory: 
     cheats = {m for m in grave if m in stored.models and m not in accepted}
     if any(kind == "base" and name not in cheats for name, kind in kinds.items()):
         kinds.update(dict.fromkeys(sorted(cheats), "ceiling"))  # shown, never the best single model
+    scored = folder.samples[folder.samples["role"] != "support"]
     return Setting(
         kinds,
         plan.choice_metric,
@@ -97,6 +93,7 @@ def setting_of(folder: StudyFolder, stored: Stored, looks: int, *, exploratory: 
         versions(),
         cautions,
         fitted=fitted_of(folder.samples),
+        parts=shared_parts(scored, folder.samples["perturbation"].unique()),
         alone=oof["choice"]["best_single"],
         planned_looks=plan.looks,
         refused=tuple(facts["accused"]),

@@ -13,6 +13,7 @@ import pandas as pd
 
 from pertstack._base.arrays import Array
 from pertstack._stats.estimate import Difference
+from pertstack._stats.shared_parts import Parts
 from pertstack.design.blocks import SUPPORT
 from pertstack.design.plan.groups import apart
 from pertstack.design.plan.known import known_levels
@@ -114,6 +115,7 @@ class Setting:
     evaluated: bool = False  # predictions of a test that the user had: nothing was held out, learned or chosen by us
     refused: tuple[str, ...] = ()  # models that were not stacked because a probe accuses them
     accepted: tuple[str, ...] = ()  # accused models that were stacked all the same, by name
+    parts: Parts | None = None  # of groups that share some (``design.plan.groups.shared_parts``); not in older files
     unproven: bool = False  # the chosen combination ships without a proven gain: by the rule safe_gain
 
     def known_levels(self, samples: pd.DataFrame) -> dict[str, list[str]]:
@@ -124,13 +126,15 @@ class Setting:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: with the scores, all that a verdict is derived from."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        if self.parts is None:
+            del plain["parts"]
         return {"format": 1, **{k: _plain(v) for k, v in plain.items()}}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Setting:
         """What ``to_json`` gave."""
         known = {k: v for k, v in value.items() if k != "format"}
-        for name in ("cautions", "accused"):
+        for name in ("cautions", "accused", *(["parts"] if "parts" in known else [])):
             known[name] = {k: tuple(v) for k, v in known[name].items()}
         before = known.pop("seen", None)  # files of older versions: all of them, whatever their fold
         by_fold = known.get("fitted") if before is None else {str(SUPPORT): before}
