@@ -19,7 +19,9 @@ from typer.testing import CliRunner
 import pertstack as ps
 from pertstack.cli.entry import app
 from pertstack.data import SimulationConfig, simulate_to_file
+from pertstack.design.plan.folds import FoldPlan
 from pertstack.stacking.registry import COMBINERS
+from pertstack.study.steps.init import plan_in_words
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -59,6 +61,18 @@ def test_messages_recommend_options_that_the_command_has():
 @pytest.mark.parametrize("command", ["init", "predict"])
 def test_what_a_message_about_rows_recommends_the_command_takes(command):
     assert OPTIONS[command] >= ANSWERS_OF_DATA
+
+
+@pytest.mark.parametrize(("groups", "tested", "rough"), [(40, 8, True), (120, None, False)])
+def test_the_plan_says_what_its_groups_mean_for_the_interval(groups, tested, rough):
+    """Twelve groups in the test were printed, and nothing of what that does to the answer."""
+    obs = pd.DataFrame({"perturbation": [f"p{i}" for i in range(groups)], "cell_line": "A"})
+    obs.index = obs.index.astype(str)
+    plan = FoldPlan.make(obs, test_share=0.2)
+    said, n = plan_in_words(plan), tested or len(plan.sample_ids("test"))
+    assert f"The verdict's interval comes from the {n} groups of the test; four times as many would halve" in said
+    assert ("With fewer than 20 it is a rough guide" in said) is rough
+    assert "interval" not in plan_in_words(FoldPlan.make(obs, test_share=0))
 
 
 def python_of_the_readme() -> tuple[str, str]:

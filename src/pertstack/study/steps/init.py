@@ -42,6 +42,7 @@ from pertstack.study.new_rows.new_samples import open_new
 from pertstack.study.seals import seal_init
 from pertstack.study.steps.refit import with_distance
 from pertstack.study.truth.sealing_key import SealingKey
+from pertstack.verdict.setting import FEW_GROUPS
 
 TEST_SHARE = 0.2
 LONGEST_NAME = 220  # bytes of a block's name; what is written aside is called a little longer
@@ -78,7 +79,7 @@ def preview_study(root: Path, data: Path, choices: StudyChoices) -> Preview:
 
 
 def plan_in_words(plan: FoldPlan) -> str:
-    """The question of a plan and the size of its parts."""
+    """The question of a plan, the size of its parts, and what the test's groups mean for the interval of a verdict."""
     facts = plan.describe()
     names = [p["role"] if p["fold"] is None else f"fold {p['fold']}" for p in facts["parts"]]
     parts = "; ".join(
@@ -88,7 +89,12 @@ def plan_in_words(plan: FoldPlan) -> str:
     whose = " Folds and test come from an explicit table." if facts["rule"] == "table" else ""
     grouped = f"Groups: {facts['n_groups']:,}, by {plan.group_by}; they are held out whole.{whose}"
     known = "\nSupport is always fitted on and never scored." if "support" in names else ""
-    return f"Question: {plan.question}\n{grouped}\n{parts}{known}"
+    tested = sum(p["groups"] for p in facts["parts"] if p["role"] == "test")
+    width = (
+        f"\nThe verdict's interval comes from the {count_of(tested, 'group')} of the test; four times as many would "
+        f"halve its width.{f' With fewer than {FEW_GROUPS} it is a rough guide.' if tested < FEW_GROUPS else ''}"
+    )
+    return f"Question: {plan.question}\n{grouped}\n{parts}{width if tested else ''}{known}"
 
 
 def _open(data: Path, choices: StudyChoices) -> DataFile:
