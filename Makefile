@@ -75,10 +75,10 @@ test: lint axe
 
 suite: $(STAMP)
 	@echo "== tests (the slow ones are in make test-all); the slowest ten are listed at the end"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" -q --durations=10 --tb=short
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" -q --durations=10 --tb=short
 
 test-all: lint types
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q
 
 laws: $(STAMP)
 	HYPOTHESIS_PROFILE=laws LAW_EXAMPLES=$(or $(LAW_EXAMPLES),2000) $(BIN)/python -m pytest -n 2 -q -m "not slow" $(shell grep -rl "import.*given" tests)

@@ -161,7 +161,7 @@ AMBIENT = np.maximum(COUNTS - 0.13 * (COUNTS > 0), 0)
     ],
     ids=["CP10k", "CPM", "ambient RNA removed", "log2 of counts"],
 )
-@pytest.mark.parametrize("form", ["csr", "dense"])
+@pytest.mark.parametrize("form", ["csr", pytest.param("dense", marks=pytest.mark.slow)])
 def test_values_that_cannot_be_summed_are_named_with_the_command_that_mends_them(
     tmp_path, values, words, expected, form
 ):

@@ -306,7 +306,7 @@ def test_models_exchanged_between_two_stacks_are_not_sealed_anew(stacked, tmp_pa
     assert folder.path("ledger.jsonl").read_bytes() == lines and codes(stacked)
 
 
-@pytest.mark.parametrize("each", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("each", [6, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_seal_that_was_interrupted_is_finished_by_the_next_command(stacked_study, tmp_path, each):
     """Between the manifest and its line in the ledger, and after it."""
     root = stacked_study.folder.root

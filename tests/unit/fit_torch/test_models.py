@@ -62,6 +62,8 @@ def planted(n: int = 400, n_genes: int = 60) -> FitRows:
     return FitRows(genes, control.astype(np.float32), obs, side, treated.astype(np.float32), group)
 
 
+QUICK = ("Biolord", "ChemCPA", "MultiDCP", "PDGrapher", "TranSiGen", "scGen")
+"""One of each family; those with experts learn in `make test-all`."""
 LEARN = {
     "MultiDCP": {"genes_per_step": 0, "batch_size": 16},
     "MultiDCP_CheMoE": {"genes_per_step": 0, "batch_size": 16, "dropout": 0.0},
@@ -70,7 +72,7 @@ LEARN = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in NAMES])
 def test_a_planted_signal_is_learned_better_than_mean_treated(name):
     """New replicates of fitted perturbations, 30 epochs; mean treated is that of the cell line."""
     rows = planted()

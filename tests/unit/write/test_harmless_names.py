@@ -43,7 +43,15 @@ def board_of(name: str):
     return replace(content, title=name, verdict=replace(content.verdict, leaderboard=board)), board
 
 
-@pytest.fixture(scope="module", params=HOSTILE.values(), ids=HOSTILE)
+TOGETHER = "".join(HOSTILE[n] for n in ("formula", "escape", "c1", "bidi", "unseen", "mathtext", "markup"))
+NAMES = [
+    pytest.param(TOGETHER, id="together"),
+    pytest.param(HOSTILE["long"], id="long"),
+    *(pytest.param(v, id=n, marks=pytest.mark.slow) for n, v in HOSTILE.items() if n != "long"),
+]
+
+
+@pytest.fixture(scope="module", params=NAMES)
 def hostile(request):
     return request.param, *board_of(request.param)
 
