@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,9 @@ TEXT = {".json", ".jsonl", ".toml", ".csv", ".txt", ".html"}
 MOST_ROWS = 2_000_000
 """Files with more rows are recognised as a whole only."""
 _PIECE = 50_000  # rows of a table at once
+
+Label = Callable[[int], str]
+"""What the row of a number, counted from 0, is called for people."""
 
 _UNREADABLE = (
     ValueError,
@@ -74,7 +79,7 @@ def change(path: Path, facts: dict[str, Any]) -> Change | None:
     return _compared([facts["rows"][i : i + 8] for i in range(0, len(facts["rows"]), 8)], *rows, size)
 
 
-def _compared(wanted: list[str], found: list[str], labels: list[str], size: str) -> Change:
+def _compared(wanted: list[str], found: list[str], label: Label, size: str) -> Change:
     both = min(len(wanted), len(found))
     rows = [i for i in range(both) if wanted[i] != found[i]]
     if not rows and len(found) < len(wanted):
@@ -83,20 +88,20 @@ def _compared(wanted: list[str], found: list[str], labels: list[str], size: str)
     rows += range(both, len(found))
     if not rows:
         return Change(f"differs, though every row is what it was: {size}")
-    named = tuple(labels[i] for i in rows)
+    named = tuple(label(i) for i in rows)
     how = "stand in another order" if sorted(wanted) == sorted(found) else "differ"
     if len(wanted) != len(found):
         how += f" (there were {len(wanted):,} rows, now {len(found):,})"
     return Change(f"{len(rows):,} rows {how}: {first_few(named, 3)}", tuple(rows), named)
 
 
-def _rows(path: Path) -> tuple[list[str], list[str]] | None:
-    """Digest and label of every row; None for files without rows and for files that cannot be read."""
+def _rows(path: Path) -> tuple[list[str], Label] | None:
+    """Digest of every row, and what a row is called; None for files without rows and for files that cannot be read."""
     try:
         if path.suffix in TEXT:
             lines = path.read_bytes().split(b"\n")
             lines = lines[:-1] if not lines[-1] else lines
-            return [_short(line) for line in lines], [f"line {i + 1}" for i in range(len(lines))]
+            return [_short(line) for line in lines], lambda i: f"line {i + 1}"
         if path.suffix == ".parquet":
             return _table_rows(pd.read_parquet(path))
         if path.suffix == ".npz":
@@ -106,37 +111,45 @@ def _rows(path: Path) -> tuple[list[str], list[str]] | None:
     return None
 
 
-def _table_rows(table: pd.DataFrame) -> tuple[list[str], list[str]]:
+def _table_rows(table: pd.DataFrame) -> tuple[list[str], Label]:
     digests: list[str] = []
-    labels: list[str] = []
     for start in range(0, len(table), _PIECE):  # every value becomes a text of its own
         whole = table.iloc[start : start + _PIECE].reset_index()
         text = whole.astype(object).where(whole.notna(), None).astype(str)
         found = pd.util.hash_pandas_object(text, index=False).to_numpy(dtype=np.uint64)
-        name = "sample_id" if "sample_id" in whole else whole.columns[0]
-        labels += [f"row {start + i} ({value})" for i, value in enumerate(whole[name].astype(str))]
         digests += [f"{int(d) & 0xFFFFFFFF:08x}" for d in found]
-    return digests, labels
+
+    def label(i: int) -> str:
+        whole = table.iloc[i : i + 1].reset_index()
+        name = "sample_id" if "sample_id" in whole else whole.columns[0]
+        return f"row {i} ({whole[name].astype(str).iloc[0]})"
+
+    return digests, label
 
 
-def _array_rows(path: Path) -> tuple[list[str], list[str]] | None:
+def _array_rows(path: Path) -> tuple[list[str], Label] | None:
     digests: list[str] = []
-    labels: list[str] = []
+    starts: list[int] = []
+    names: list[str] = []
     with np.load(path, allow_pickle=False) as file:
         for name in sorted(file.files):
             array = file[name]
             by_entry = array.ndim > 1 or (array.ndim == 1 and array.dtype != np.uint8)  # bytes are one text or table
             if len(digests) + (len(array) if by_entry else 1) > MOST_ROWS:
                 return None  # before any is made: each costs some hundred bytes
+            starts += [len(digests), len(digests) + 1]
+            names += [f"shape of {name}", f"{name}[{{}}]" if by_entry else name]
             digests.append(_short(f"{name}{array.shape}{array.dtype.str}".encode()))
-            labels.append(f"shape of {name}")
             if by_entry:
                 digests += [_short(np.ascontiguousarray(entry).tobytes()) for entry in array]
-                labels += [f"{name}[{i}]" for i in range(len(array))]
             else:
                 digests.append(_short(array.tobytes()))
-                labels.append(name)
-    return digests, labels
+
+    def label(i: int) -> str:
+        at = bisect_right(starts, i) - 1
+        return names[at].replace("[{}]", f"[{i - starts[at]}]")
+
+    return digests, label
 
 
 def _short(raw: bytes) -> str:

@@ -10,7 +10,7 @@ form; centroid accuracy of Systema (Vinas Torne et al. 2025).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,15 +19,14 @@ import pandas as pd
 
 from pertstack._base.arrays import Float64
 from pertstack._base.digests import keyed_hash64
-from pertstack._base.machine.compiled import kernel
 from pertstack.design.metric_names import Metric, Reference
 from pertstack.predictions.source import BlockSource
-from pertstack.reduce.metrics.banks import banks
 from pertstack.reduce.metrics.effect_level import named_genes
+from pertstack.reduce.metrics.line_means import LineMeans, mixtures_of_line, turns
 from pertstack.reduce.metrics.nearest import Truths
-from pertstack.reduce.read_tiles import iter_tiles, ordered_blocks, samples_of
+from pertstack.reduce.read_tiles import ordered_blocks, samples_of
 from pertstack.reduce.references import References
-from pertstack.reduce.tile import Combine, Tile
+from pertstack.reduce.tile import Combine
 
 MOST_PERTURBATIONS = 4000
 """Beyond this many in one cell line, distances to all others take too long (they grow with the square)."""
@@ -97,7 +96,7 @@ def set_level_values(
     references : of the development rows.
     metrics : set-level ones.
     memory : bytes. Where the mean profiles of all names at once would not fit into half of it, rows are read again for
-        the next names.
+        the next reference, and the next names.
     most : perturbations per cell line that take part, chosen by a hash of their names (the same in every run).
     pool : threads that share the work; None for none.
     """
@@ -111,116 +110,65 @@ def set_level_values(
         named = named_genes(samples["perturbation"], source.gene_names)
         genes[True] = np.setdiff1d(np.arange(len(source.gene_names)), [g for some in named.values() for g in some])
     for line, where in place.items():
-        each = 8 * len(where) * len(used) * len(source.gene_names)
-        step = max(1, memory // 2 // each - 4)  # beside them the truth and copies for the distances
-        for a in range(0, len(names), step):
-            some = {name: combines[name] for name in names[a : a + step]}
-            means = _LineMeans(source, references, line, where=where, combines=some, used=used, memory=memory)
-            values[a : a + step, :, (samples["cell_line"] == line).to_numpy()] = means.scores(metrics, genes, pool)
+        here = np.flatnonzero((samples["cell_line"] == line).to_numpy())
+        blocks = [b for b in ordered_blocks(source) if b.cell_line == line]
+        mixing = mixtures_of_line(source, references, blocks, combines)
+        each = 8 * len(where) * len(source.gene_names)
+        for some_used, some in turns(used, names, mixing, n_models=len(source.models), room=memory // 2 // each):
+            means = LineMeans(
+                source,
+                references,
+                blocks,
+                where=where,
+                combines={name: combines[name] for name in some},
+                mixing=mixing,
+                used=some_used,
+                memory=memory,
+            )
+            mine = [j for j, m in enumerate(metrics) if m.reference in some_used]
+            found = _scores(means, [metrics[j] for j in mine], genes, pool)
+            values[np.ix_([names.index(name) for name in some], mine, here)] = found
     return values
 
 
-class _LineMeans:
-    """Mean profiles of the perturbations of one cell line: the truth and some predictions, against each reference."""
+def _scores(
+    means: LineMeans, metrics: Sequence[Metric], genes: Mapping[bool, Any], pool: ThreadPoolExecutor | None
+) -> Float64:
+    """(n_names, n_metrics, n rows of the line); ``genes`` are those looked at with target genes and without."""
+    answer = np.full((len(means.names), len(metrics), len(means.rows)), np.nan)
+    for reference in means.used:
+        mine = [j for j, m in enumerate(metrics) if m.reference == reference]
+        for off in sorted({metrics[j].off_target for j in mine}):
+            some = [j for j in mine if metrics[j].off_target == off]
+            got = _ranks(means, reference, [_DISTANCE[metrics[j].kind] for j in some], genes=genes[off], pool=pool)
+            for i, predicted in enumerate(means.predicted):
+                ok = (means.rows >= 0) & predicted
+                answer[i, np.array(some)[:, None], np.flatnonzero(ok)] = got[i][:, means.rows[ok]]
+    return answer
 
-    def __init__(
-        self,
-        source: BlockSource,
-        references: References,
-        line: str,
-        where: dict[str, int],
-        combines: Mapping[str, Combine],
-        used: Sequence[Reference],
-        memory: int,
-    ) -> None:
-        blocks = [b for b in ordered_blocks(source) if b.cell_line == line]
-        shape = (len(combines) + 1, len(used), len(where), len(source.gene_names))
-        self.used, self.means, counts = used, np.zeros(shape), np.zeros(shape[:3])
-        in_fold = {fold: np.zeros(len(where)) for fold in dict.fromkeys(b.fold for b in blocks)}  # rows of each
-        self.folds = {k: references.centroid(line, k) for k in in_fold} if "centroid" in used else {}
-        rows, predicted = [], []
-        for tile, treated in iter_tiles(source, references, memory // 2, blocks=blocks):
-            drug = np.array([where.get(p, -1) for p in tile.obs["perturbation"]])
-            in_fold[tile.block.fold] += np.bincount(drug[drug >= 0], minlength=len(where))
-            rows.append(drug)
-            layers = [treated, *(np.asarray(c(tile), dtype=np.float32) for c in combines.values())]
-            finite = np.empty((len(layers), tile.n), dtype=bool)
-            profiles = [np.atleast_2d(_profile(tile, references, r)) for r in used]
-            known = [np.broadcast_to(np.isfinite(p).all(axis=1), tile.n) for p in profiles]
-            for i, layer in enumerate(layers):
-                finite[i] = np.isfinite(layer.sum(axis=1, dtype=np.float64))
-                for r, profile in enumerate(profiles):
-                    to = np.where(finite[i] & known[r], drug, -1)
-                    counts[i, r] += np.bincount(to[to >= 0], minlength=len(where))
-                    add_differences(np.ascontiguousarray(layer), profile, to, self.means[i, r])
-            predicted.append(finite[1:])
-        self.rows, self.predicted = np.concatenate(rows), np.concatenate(predicted, axis=1)
-        self.in_fold = np.stack(list(in_fold.values()), axis=1)  # (n_perturbations, n_folds)
-        self.bank = banks(self.in_fold)
-        with np.errstate(invalid="ignore"):
-            self.means /= counts[..., None]
 
-    def scores(self, metrics: Sequence[Metric], genes: Mapping[bool, Any], pool: ThreadPoolExecutor | None) -> Float64:
-        """(n_names, n_metrics, n rows of the line); ``genes`` are those looked at with target genes and without."""
-        answer = np.full((len(self.means) - 1, len(metrics), len(self.rows)), np.nan)
-        for r, reference in enumerate(self.used):
-            mine = [j for j, m in enumerate(metrics) if m.reference == reference]
-            for off in sorted({metrics[j].off_target for j in mine}):
-                some = [j for j in mine if metrics[j].off_target == off]
-                got = self._ranks(r, [_DISTANCE[metrics[j].kind] for j in some], genes=genes[off], pool=pool)
-                for i, predicted in enumerate(self.predicted):
-                    ok = (self.rows >= 0) & predicted
-                    answer[i, np.array(some)[:, None], np.flatnonzero(ok)] = got[i][:, self.rows[ok]]
-        return answer
-
-    def _ranks(self, r: int, kinds: Sequence[str], genes: Any, pool: ThreadPoolExecutor | None) -> Float64:
-        """(n_names, n_kinds, n_perturbations) of all predictions against reference r, on the genes chosen."""
-        truth = self.means[0, r][:, genes]
-        got = np.full((len(self.means) - 1, len(kinds), len(truth)), np.nan)
-        if self.used[r] == "centroid":
-            for mine, bank, centroid in self._centroids():
-                truths = Truths(truth[bank] - centroid[genes], kinds)
-                for i, means in enumerate(self.means[1:, r]):
-                    some = np.where(mine[bank][:, None], means[bank][:, genes] - centroid[genes], np.nan)
-                    got[i][:, mine] = _mid_ranks(truths, some, pool)[:, mine[bank]]
-            return got
-        known = np.isfinite(truth).all(axis=1)  # some row has the reference
-        for code in np.unique(self.bank):
-            mine = known & (self.bank == code)
-            truths = Truths(truth[mine], kinds)
-            for i, means in enumerate(self.means[1:, r]):
-                got[i][:, mine] = _mid_ranks(truths, means[mine][:, genes], pool)
+def _ranks(
+    means: LineMeans, reference: Reference, kinds: Sequence[str], genes: Any, pool: ThreadPoolExecutor | None
+) -> Float64:
+    """(n_names, n_kinds, n_perturbations) of all predictions against a reference, on the genes chosen."""
+    truth = means.truth(reference)[:, genes]
+    got = np.full((len(means.names), len(kinds), len(truth)), np.nan)
+    if reference == "centroid":
+        for mine, bank, centroid in means.centroids():
+            truths = Truths(truth[bank] - centroid[genes], kinds)
+            for i, name in enumerate(means.names):
+                found = means.of(name, reference)[bank][:, genes] - centroid[genes]
+                some = np.where(mine[bank][:, None], found, np.nan)
+                got[i][:, mine] = _mid_ranks(truths, some, pool)[:, mine[bank]]
         return got
-
-    def _centroids(self) -> Iterator[tuple[Any, Any, Float64]]:
-        """The centroid outside the own folds of some perturbations, which truth and prediction and all that these are
-        told apart from lose alike: who they are, who the others are, the profile."""
-        share = self.in_fold / self.in_fold.sum(axis=1, keepdims=True)
-        kinds_of_share, which = np.unique(share, axis=0, return_inverse=True)
-        for turn, weights in enumerate(kinds_of_share):
-            mine = which.ravel() == turn
-            yield mine, self.bank == self.bank[mine][0], weights @ np.stack(list(self.folds.values()))
-
-
-@kernel
-def add_differences(rows, profile, to, sums):  # type: ignore[no-untyped-def]
-    """Rows (n, n_genes) less a profile, (n, n_genes) or (1, n_genes), added to the rows ``to`` of sums; -1 to none."""
-    shared = profile.shape[0] == 1
-    for i in np.argsort(to, kind="mergesort"):  # a row of sums stays in the cache for all that is added to it
-        if to[i] >= 0:
-            into, row, less = sums[to[i]], rows[i], profile[0 if shared else i]
-            for g in range(rows.shape[1]):
-                into[g] += row[g] - less[g]
-
-
-def _profile(tile: Tile, references: References, reference: Reference) -> Any:
-    if reference == "own":
-        return tile.control.astype(np.float64)
-    if reference == "matched":
-        return references.plates.profiles(tile.obs, tile.block.cell_line, tile.control)
-    if reference == "centroid":  # subtracted in ``_LineMeans._centred_ranks``: every perturbation has its own
-        return np.zeros(len(tile.pooled))
-    return tile.pooled
+    known = np.isfinite(truth).all(axis=1)  # some row has the reference
+    banks_of = [known & (means.bank == code) for code in np.unique(means.bank)]
+    truths_of = [Truths(truth[mine], kinds) for mine in banks_of]
+    for i, name in enumerate(means.names):
+        found = means.of(name, reference)
+        for mine, truths in zip(banks_of, truths_of, strict=True):
+            got[i][:, mine] = _mid_ranks(truths, found[mine][:, genes], pool)
+    return got
 
 
 def _chosen(samples: pd.DataFrame, most: int) -> dict[str, dict[str, int]]:

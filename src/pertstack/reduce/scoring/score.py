@@ -26,6 +26,7 @@ from pertstack.reduce.read_tiles import iter_tiles, samples_of
 from pertstack.reduce.references import References
 from pertstack.reduce.scoring.made import Combines, Made, OfFold
 from pertstack.reduce.scoring.mixtures import no_change, single
+from pertstack.reduce.scoring.same import first_of_same
 from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.reduce.scoring.two_sided import two_sided_values
 from pertstack.reduce.tile import Combine, Tile
@@ -84,12 +85,15 @@ def score(
     landmarks = references.landmarks if landmarks is None else landmarks
     _check_matched(chosen, references)
     _check_landmarks(chosen, landmarks, len(source.gene_names))
-    named = _named(source, combines, base_models)
+    asked = _named(source, combines, base_models)
     samples = samples_of(source)
     n = len(samples)
-    values = space((len(named), len(chosen), n), np.float32, scratch)
+    values = space((len(asked), len(chosen), n), np.float32, scratch)
     values.fill(np.nan)
-    predicted = np.zeros((len(named), n), dtype=bool)
+    predicted = np.zeros((len(asked), n), dtype=bool)
+    first = first_of_same(source, references, asked)
+    scored, row_of = np.unique(first, return_inverse=True)
+    named = {name: combine for at, (name, combine) in enumerate(asked.items()) if at in scored}
     effect = np.zeros(n)
     per_sample = [j for j, m in enumerate(chosen) if m.scope == "sample"]
     wanted = [chosen[j] for j in per_sample]
@@ -101,16 +105,19 @@ def score(
             at += tile.n
             truth = TruthRows(treated, _profiles(tile, references, chosen), wanted, landmarks=landmarks, pool=pool)
             effect[rows] = np.sqrt(np.mean((treated.astype(np.float64) - tile.pooled) ** 2, axis=1))
-            values[:, per_sample, rows], predicted[:, rows] = made.score(tile, truth)
+            found, finite = made.score(tile, truth)
+            values[:, per_sample, rows], predicted[:, rows] = found[row_of], finite[row_of]
             if on_rows is not None:
                 on_rows(tile.n)
         pick = {name: OfFold(name, combine) for name, combine in named.items()}
         for scope, values_of in _BEYOND_SAMPLES.items():
             if whole := [j for j, m in enumerate(chosen) if m.scope == scope]:
                 wanted = [chosen[j] for j in whole]
-                values[:, whole] = values_of(source, pick, references, wanted, memory=memory, pool=pool)
+                found = values_of(source, pick, references, wanted, memory=memory, pool=pool)
+                for at, row in enumerate(row_of):
+                    values[at, whole] = found[row]
     samples = samples.assign(effect_rms=effect)
-    return ScoreTable(samples, tuple(named), tuple(m.name for m in chosen), values_by_name=values, predicted=predicted)
+    return ScoreTable(samples, tuple(asked), tuple(m.name for m in chosen), values_by_name=values, predicted=predicted)
 
 
 def _named(source: BlockSource, combines: Combines, base_models: bool) -> dict[str, Combine | Mapping[Any, Combine]]:
