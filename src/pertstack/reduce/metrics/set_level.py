@@ -127,7 +127,8 @@ def set_level_values(
             )
             mine = [j for j, m in enumerate(metrics) if m.reference in some_used]
             found = _scores(means, [metrics[j] for j in mine], genes, pool)
-            values[np.ix_([names.index(name) for name in some], mine, here)] = found
+            at = np.array([names.index(name) for name in some])
+            values[np.ix_(at, np.array(mine), here)] = found
     return values
 
 
