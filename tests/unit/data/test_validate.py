@@ -9,6 +9,7 @@ import pytest
 
 from pertstack._base.errors import InputError
 from pertstack.data import Card, open_data, validate
+from pertstack.data.checks.census import Bad
 from references.data_worlds import small, write
 
 
@@ -273,3 +274,17 @@ def test_findings_come_gravest_first(tmp_path) -> None:
     order = [f.severity for f in validate(open_data(write(tmp_path, data)))]
     assert order == sorted(order, key=["error", "warning", "note"].index)
     assert isinstance(pd.DataFrame([f.to_json() for f in validate(open_data(write(tmp_path, data)))]), pd.DataFrame)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, -666.0, -700.0, 3e38, None])
+def test_what_extremes_say_of_unusable_values_is_what_every_value_says(odd: float | None) -> None:
+    values = np.random.default_rng(0).normal(7, 2, (5, 300)).astype(np.float32)
+    if odd is not None:
+        values[3, [0, 299]] = odd
+    wanted = ~np.isfinite(values) | (values == -666)
+    bad = Bad(5, 300)
+    got = bad.add(values, 0)
+    np.testing.assert_array_equal(np.zeros((5, 300), dtype=bool) if got is None else got, wanted)
+    assert (got is None) == (bad.n == 0) and bad.n == wanted.sum()
+    np.testing.assert_array_equal(bad.rows, wanted.any(axis=1))
+    np.testing.assert_array_equal(bad.columns, wanted.any(axis=0))

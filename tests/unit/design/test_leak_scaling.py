@@ -11,6 +11,7 @@ import pytest
 
 from pertstack._base.findings import Finding
 from pertstack.design.leaks.check_plan import check_plan
+from pertstack.design.leaks.scaling import ScaleScan
 from pertstack.design.plan.folds import FoldPlan
 
 N_GENES = 30
@@ -113,3 +114,27 @@ def test_differential_values_are_judged_without_their_zero_controls(world):
     delta = treated - control
     (finding,) = found(obs, plan, np.zeros_like(control), z(delta, delta))
     assert finding.code == "scaling_fitted_on_all_rows" and finding.numbers["values"] == "treated"
+
+
+def test_sums_by_strips_of_genes_are_those_of_all_genes_at_once() -> None:
+    """More genes than a strip holds, rows of two cell lines and both roles, in two pieces: same bits."""
+    rng = np.random.default_rng(3)
+    n, n_genes = 40, 601
+    control, treated = rng.normal(7, 2, (2, n, n_genes)).astype(np.float32)
+    development, line = rng.random(n) < 0.7, rng.integers(0, 2, n)
+    scan = ScaleScan(development, line, 2)
+    shift = treated[:25].mean(axis=0, dtype=np.float64)
+    total, squares = np.zeros((2, 2, 2, 2, n_genes))
+    for rows in (np.arange(25), np.arange(25, n)):
+        scan.add(rows, control[rows], treated[rows])
+        for role in (0, 1):
+            for k in (0, 1):
+                mine = rows[(development[rows] == (role == 0)) & (line[rows] == k)]
+                for layer, values in enumerate((treated[mine], control[mine])):
+                    total[role, k, layer] += (values - shift).sum(axis=0)
+                    squares[role, k, layer] += ((values - shift) ** 2).sum(axis=0)
+    np.testing.assert_array_equal(scan.total, total)
+    np.testing.assert_array_equal(scan.squares, squares)
+    mine = control[(line == 1) & ~development]
+    np.testing.assert_array_equal(scan.low[1, 1, 1], mine.min(axis=0))
+    np.testing.assert_array_equal(scan.high[1, 1, 1], mine.max(axis=0))

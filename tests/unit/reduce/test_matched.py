@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from pertstack._base.errors import InputError
 from pertstack.data.landmarks import landmarks_of
 from pertstack.design.blocks import Block
-from pertstack.reduce import DEFAULT_PANEL, References, metric_names, parse_metrics, score
+from pertstack.reduce import DEFAULT_PANEL, References, matched, metric_names, parse_metrics, score
 from pertstack.reduce.matched import LEAST_OTHERS
 from pertstack.reduce.metrics import SET_LEVEL
 from pertstack.reduce.scoring.panels import MATCHED_FULL, panel
@@ -200,3 +202,15 @@ def test_more_plates_than_memory_holds_are_not_collected_and_the_reason_is_kept(
     assert References.load(tmp_path / "references.npz").plates.reason == refs.plates.reason
     everything = np.concatenate([np.ravel(v) for v in profiles(source, refs).values()])
     assert np.isnan(everything).all()
+
+
+def test_a_control_that_was_met_has_the_digest_it_had(monkeypatch) -> None:
+    """Files of references hold them, so they stay blake2b of the float32 row; few are kept for the next row."""
+    rows = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
+    wanted = [hashlib.blake2b(row.tobytes(), digest_size=12).hexdigest() for row in rows]
+    monkeypatch.setattr(matched, "_MOST_MARKS", 4)
+    matched._digests.clear()
+    for order in (range(9), reversed(range(9)), [3, 3, 3, 0]):
+        for i in order:
+            assert matched._digest(rows[i].astype(np.float64)) == wanted[i]
+            assert len(matched._digests) <= 4

@@ -44,12 +44,17 @@ class Bad:
         self.rows: Mask = np.zeros(n_samples, dtype=bool)
         self.columns: Mask = np.zeros(n_genes, dtype=bool)
 
-    def add(self, values: np.ndarray[Any, Any], start: int) -> Mask:
+    def add(self, values: np.ndarray[Any, Any], start: int) -> Mask | None:
+        """Which of some rows' values are unusable; None where all can be used, as their extremes say."""
+        low, high = values.min(axis=0), values.max(axis=0)  # NaN where there is one
+        if np.isfinite(low).all() and np.isfinite(high).all() and (low > MISSING_MARKER).all():
+            return None
         bad = ~np.isfinite(values) | (values == MISSING_MARKER)
-        if bad.any():
-            self.n += int(bad.sum())
-            self.rows[start : start + len(values)] |= bad.any(1)
-            self.columns |= bad.any(0)
+        if not bad.any():
+            return None
+        self.n += int(bad.sum())
+        self.rows[start : start + len(values)] |= bad.any(1)
+        self.columns |= bad.any(0)
         return np.asarray(bad)
 
 
@@ -77,8 +82,8 @@ class Census:
         self.same_as_control[rows] = (treated == control).all(1)
         bad = self.bad_treated.add(treated, chunk.start)
         bad_control = self.bad_control.add(control, chunk.start)
-        clean = np.where(bad, np.nan, treated) if bad.any() else treated
-        clean_control = np.where(bad_control, np.nan, control) if bad_control.any() else control
+        clean = treated if bad is None else np.where(bad, np.nan, treated)
+        clean_control = control if bad_control is None else np.where(bad_control, np.nan, control)
         low, high = _range(clean)
         self.gene_low, self.gene_high = np.fmin(self.gene_low, low), np.fmax(self.gene_high, high)
         low_c, high_c = (low, high) if self.file.delta else _range(clean_control)
@@ -87,7 +92,7 @@ class Census:
         if self._whole:
             self._whole = bool(np.array_equal(np.rint(clean), clean, equal_nan=True))
             self.zeros |= bool((clean == 0).any())
-        good = clean[~bad] if bad.any() else clean
+        good = clean if bad is None else clean[~bad]
         self._count += good.size
         self._sum += float(good.sum(dtype=np.float64))
         self._squares += float(np.square(good, dtype=np.float64).sum())

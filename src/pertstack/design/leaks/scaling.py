@@ -10,6 +10,7 @@ Sets: all rows, development, test; treated and control values together or apart;
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,6 +24,7 @@ CLOSE = 1e-6
 """An end of a min-max scaling is met to this."""
 LEAST_ROWS = 20
 """Sets with fewer rows say nothing: a mean of few values may be near 0 by chance."""
+_STRIP = 256  # genes
 _LAYERS = ("treated", "control", "treated and control values")
 
 
@@ -60,13 +62,15 @@ class ScaleScan:
             for line in np.unique(self.line[at][inside]):
                 rows = inside & (self.line[at] == line)
                 for layer, values in enumerate((treated[rows], control[rows])):
-                    moved = values - self.shift  # float64
                     place = (role, line, layer)
                     self.count[place] += len(values)
-                    self.total[place] += moved.sum(axis=0)
-                    self.squares[place] += (moved**2).sum(axis=0)
-                    self.low[place] = np.minimum(self.low[place], values.min(axis=0))
-                    self.high[place] = np.maximum(self.high[place], values.max(axis=0))
+                    for genes in _strips(values.shape[1]):  # what is computed of a strip stays in the cache
+                        some = values[:, genes]
+                        moved = some - self.shift[genes]  # float64
+                        self.total[place][genes] += moved.sum(axis=0)
+                        self.squares[place][genes] += np.square(moved, out=moved).sum(axis=0)
+                        self.low[place][genes] = np.minimum(self.low[place][genes], some.min(axis=0))
+                        self.high[place][genes] = np.maximum(self.high[place][genes], some.max(axis=0))
 
     def standard(self, roles: slice, layers: slice, by_line: bool) -> Array:
         """(n_genes,) whether a gene has mean 0 and standard deviation 1 over a set of rows.
@@ -99,6 +103,10 @@ class ScaleScan:
         low, high = self.low[roles, :, layers].min(axis=(0, 1, 2)), self.high[roles, :, layers].max(axis=(0, 1, 2))
         genes: Array = (np.abs(low) <= CLOSE) & (np.abs(high - 1) <= CLOSE)
         return genes
+
+
+def _strips(n_genes: int) -> Iterator[slice]:
+    return (slice(a, min(a + _STRIP, n_genes)) for a in range(0, n_genes, _STRIP))
 
 
 _PARTS: dict[Part, slice] = {"all rows": slice(0, 2), "development rows": slice(0, 1), "test rows": slice(1, 2)}
