@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pertstack.reduce import References, score
-from pertstack.reduce.metrics import line_means
+from pertstack.reduce.scoring import line_means
 from pertstack.reduce.scoring import score as scoring
 from pertstack.stacking.combiners.linear_weights import LinearWeights
 from references.memory_source import world

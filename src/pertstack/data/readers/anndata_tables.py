@@ -158,17 +158,9 @@ def read_frame(root: Any, name: str, path: Path) -> pd.DataFrame:
 
 
 def _shared(values: Any) -> Any:
-    """The same texts, equal ones as one object: a name in a million rows is kept once. Those kept are copies, for one
-    text that stays holds the megabyte of memory around it, which the others of its column filled."""
+    """The same texts, equal ones as one object: a name in a million rows is kept once."""
     first: dict[str, str] = {}
-    return np.array([_kept(v, first) if isinstance(v, str) else v for v in values] or values, dtype=object)
-
-
-def _kept(text: str, first: dict[str, str]) -> str:
-    known = first.get(text)
-    if known is None:
-        known = first[text] = text.encode("utf-8", "surrogatepass").decode("utf-8", "surrogatepass")
-    return known
+    return np.array([first.setdefault(v, v) if isinstance(v, str) else v for v in values] or values, dtype=object)
 
 
 def read_whole(element: Any, path: Path) -> Any:

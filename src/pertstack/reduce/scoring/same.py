@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from pertstack.design.blocks import Block
 from pertstack.predictions.source import BlockSource
 from pertstack.reduce.read_tiles import ordered_blocks, read_tile
 from pertstack.reduce.references import References
@@ -19,6 +20,11 @@ def first_of_same(source: BlockSource, references: References, named: Combines) 
     """(n_names,) position of the first name that is the same mixture of models in every block; its own where none is.
 
     Where some model lacks rows or genes every name is its own: what stands in for them is each combination's affair.
+
+    Parameters
+    ----------
+    source, references : as in ``score``.
+    named : name -> Combine, or name -> {fold: Combine}.
     """
     found = [xxhash.xxh3_128() for _ in named]
     for turn, block in enumerate(ordered_blocks(source)):
@@ -31,7 +37,7 @@ def first_of_same(source: BlockSource, references: References, named: Combines) 
     return np.array([first.setdefault(mark.digest(), place) for place, mark in enumerate(found)], dtype=np.intp)
 
 
-def is_whole(source: BlockSource, block: Any) -> bool:
+def is_whole(source: BlockSource, block: Block) -> bool:
     """Whether every model predicts every row and gene of a block."""
     return all(source.sound(block, m).all() and source.genes_of(block, m).all() for m in source.models)
 

@@ -21,13 +21,13 @@ from pertstack.design.metric_names import DEFAULT_PANEL, Metric, Reference, pars
 from pertstack.predictions.source import BlockSource
 from pertstack.reduce.metrics.effect_level import effect_level_values
 from pertstack.reduce.metrics.rows import TruthRows
-from pertstack.reduce.metrics.set_level import set_level_values
 from pertstack.reduce.read_tiles import iter_tiles, samples_of
 from pertstack.reduce.references import References
 from pertstack.reduce.scoring.made import Combines, Made, OfFold
 from pertstack.reduce.scoring.mixtures import no_change, single
 from pertstack.reduce.scoring.same import first_of_same
 from pertstack.reduce.scoring.score_table import ScoreTable
+from pertstack.reduce.scoring.set_values import set_level_values
 from pertstack.reduce.scoring.two_sided import two_sided_values
 from pertstack.reduce.tile import Combine, Tile
 

@@ -1,7 +1,7 @@
 """Mean profiles of the perturbations of one cell line, of the truth and of many predictions, less a reference.
 
 Where every model predicts every row, a mixture of models has the mixture of their mean profiles: its rows are never
-made. What the means are compared by is in ``set_level.py``.
+made. What the means are compared by is in ``set_values.py``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,14 @@ def mixtures_of_line(
     source: BlockSource, references: References, blocks: Sequence[Block], combines: Mapping[str, Combine]
 ) -> dict[str, Mixture]:
     """The mixtures among some combinations, where a cell line is one block and every model predicts all of it; else
-    none, for weights differ from block to block."""
+    none, for weights differ from block to block.
+
+    Parameters
+    ----------
+    source, references : as in ``set_level_values``.
+    blocks : of the line.
+    combines : name -> from a tile to one prediction.
+    """
     if len(blocks) != 1 or not is_whole(source, blocks[0]):
         return {}
     tile = read_tile(source, references, blocks[0], start=0, stop=min(1, len(source.obs(blocks[0]))))
