@@ -294,6 +294,17 @@ def test_logarithms_of_cells_are_averaged_as_expression_for_a_truth_of_counts(co
     assert any(f.code == "averaged_as_expression" for f in found.findings)
 
 
+def test_normalised_counts_without_a_logarithm_ask_for_the_transform(counted, tmp_path):
+    """They were taken for logarithms, and the answer was that the file held infinite values."""
+    folder, obs, y = counted
+    path = cells.write(tmp_path / "m.h5ad", obs, np.expm1(cells.lognormal(y)))
+    with pytest.raises(InputError, match=r"normalised counts rather than.*--transform log1p_cp10k"):
+        matched_values(folder / "truth.h5ad", {"m": path})
+    found = matched_values(folder / "truth.h5ad", {"m": path}, transform="log1p_cp10k")
+    logs = matched_values(folder / "truth.h5ad", {"m": cells.write(tmp_path / "l.h5ad", obs, cells.lognormal(y))})
+    np.testing.assert_allclose(found.values["m"], logs.values["m"], rtol=0, atol=1e-5)
+
+
 def test_counts_for_a_truth_of_logarithms_ask_for_the_transform(counted, tmp_path):
     _, obs, y = counted
     truth = cells.design(cells.TARGETS[:8], lines=("K562", "RPE1"))

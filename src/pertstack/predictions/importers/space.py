@@ -23,6 +23,8 @@ from pertstack.predictions.importers.readers.files import PredictionFile
 LOOKED_AT = 512
 LEAST_GENES = 0.99
 """Share of the genes of the truth that a file must have for its rows to be brought to a depth."""
+LARGEST_LOG = 30.0
+"""Above any logarithm of a count; values beyond it are no logarithms."""
 
 
 def space_of(findings: Iterable[Finding]) -> Normalise | None:
@@ -54,6 +56,11 @@ class Averaging:
                     f"logarithms cannot be averaged together. Put all rows on one scale."
                 )
             return plain
+        if plain.max(initial=0.0) > LARGEST_LOG:
+            raise InputError(
+                f"{self.where}: values up to {plain.max():,.4g}, not all of them whole: normalised counts rather than "
+                f"counts or logarithms. Say --transform log1p_cp10k (log1p of counts per 10,000 of each row)."
+            )
         counts = np.expm1(plain)
         return np.asarray(np.rint(counts) if self.kind == "log1p_counts" else counts)
 
