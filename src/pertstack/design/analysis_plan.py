@@ -73,6 +73,8 @@ class AnalysisPlan:
             raise InputError(
                 f"k is {self.k} and looks {self.looks}; k is at least 2 genes, and at least one look is planned."
             )
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed is {self.seed}; nothing can be drawn with it. Take a whole number from 0 on.")
         if not 0 < self.no_harm_level < 0.5:
             raise InputError(f"no_harm_level is {self.no_harm_level}; it is an error rate above 0 and below 0.5.")
         twice = sorted({c for c in self.combiners if self.combiners.count(c) > 1})

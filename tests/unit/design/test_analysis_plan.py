@@ -126,3 +126,10 @@ def test_the_least_that_a_plan_may_ask_for() -> None:
     for wrong in ({"k": 1}, {"looks": 0}):
         with pytest.raises(InputError, match="at least"):
             AnalysisPlan(**wrong)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_that_nothing_can_be_drawn_with_is_refused(seed: int) -> None:
+    """`init` took it, and numpy refuses it in whatever draws first."""
+    with pytest.raises(InputError, match=f"seed is {seed}; nothing can be drawn"):
+        AnalysisPlan(seed=seed)
