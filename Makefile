@@ -12,13 +12,14 @@ test suite test-all laws: export OMP_NUM_THREADS := 1
 test suite test-all laws: export OPENBLAS_NUM_THREADS := 1
 test suite test-all laws: export MKL_NUM_THREADS := 1
 
-.PHONY: help setup demo test suite test-all laws processors docs linkcheck axe package matrix lint types bench worlds zoo judges calibration mutants clean
+.PHONY: help setup demo test suite test-all stores laws processors docs linkcheck axe package matrix lint types bench worlds zoo judges calibration mutants clean
 
 help:
 	@echo "make setup     the environment alone; .venv/bin/pertstack works afterwards"
 	@echo "make demo      simulate a study, train, stack, judge; writes demo/study/report.html"
 	@echo "make test      lint, types, tests, README commands, a small study, the report in a browser"
-	@echo "make test-all  also the slow tests (faults, external environments)"
+	@echo "make test-all  also the slow tests (faults, external environments, object stores)"
+	@echo "make stores    what the tests of s3, http, gs, hf and zstd need beyond the setup; make test-all does it"
 	@echo "make laws      every law on 2,000 new random examples (LAW_EXAMPLES=N); before an issue is called done"
 	@echo "make processors  the tests that hang on rounding, with other vector units, kernels and thread counts"
 	@echo "make docs      the documentation site in docs/_build; warnings are errors"
@@ -77,8 +78,12 @@ suite: $(STAMP)
 	@echo "== tests (the slow ones are in make test-all); the slowest ten are listed at the end"
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" -q --durations=10 --tb=short
 
-test-all: lint types
+test-all: lint types stores
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q
+
+# Clients of object stores and a local S3 server, for tests/field/test_remote.py; too much for every setup.
+stores: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[remote]' 'moto[s3]' flask flask-cors hdf5plugin
 
 laws: $(STAMP)
 	HYPOTHESIS_PROFILE=laws LAW_EXAMPLES=$(or $(LAW_EXAMPLES),2000) $(BIN)/python -m pytest -n 2 -q -m "not slow" $(shell grep -rl "import.*given" tests)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -151,3 +155,45 @@ def test_spellings_of_one_combination_are_one_sample(tmp_path):
     assert_same(treated_of(file), worlds.pseudobulk_of(x, obs.assign(condition=plain), ["condition", "cell_type"]))
     assert list(file.obs["n_cells"]) == [20, 20, 20]
     assert [n.count for n in file.notes if n.code == "several_names"] == [2]
+
+
+def follow(folder, error):
+    """The command that a refusal ends with, run as a user would type it: the file it writes."""
+    command, named = re.search(r'python -c "(.+?)", then --data (\S+)\.(?: |$)', " ".join(str(error).split())).groups()
+    subprocess.run([sys.executable, "-W", "ignore", "-c", command], cwd=folder, check=True)
+    return folder / named
+
+
+def test_perturbations_in_the_names_of_rows_are_refused_with_a_command_that_writes_them_out(tmp_path, monkeypatch):
+    """Replogle et al., one row a perturbation: ``7_AHR_P1P2_ENSG00000106546``, and no column that says it."""
+    monkeypatch.chdir(tmp_path)
+    names = [*worlds.TARGETS, "non-targeting", "non-targeting"]
+    index = [f"{i}_{n}_P1P2_ENSG{i:011d}" if n != "non-targeting" else f"{i}_{n}_{n}_{n}" for i, n in enumerate(names)]
+    obs = pd.DataFrame({"num_cells_filtered": 28, "fold_expr": 0.2, "core_control": False}, index=index)
+    x = np.random.default_rng(0).normal(3, 1, (len(names), 30)).astype(np.float32)
+    worlds.write(tmp_path / "bulk.h5ad", obs, x, form="dense")
+    with pytest.raises(InputError, match="Names of rows hold it") as refused:
+        open_data("bulk.h5ad")
+    path = follow(tmp_path, refused.value)
+    with pytest.raises(InputError, match="cell_line=const:"):
+        open_data(path)
+    file = open_data(path, mapping={"cell_line": "const:K562"})
+    assert list(file.obs["perturbation"]) == worlds.TARGETS
+    assert_same(treated_of(file), pd.DataFrame(x, index=index))
+
+
+def test_a_table_of_differences_without_ids_ends_at_a_command_that_numbers_its_rows(tmp_path, monkeypatch):
+    """Open Problems 2023, ``de_train.parquet``: signed log p, positive controls under ``control``, no names of rows."""
+    monkeypatch.chdir(tmp_path)
+    names = [(c, f"drug {i}") for c in ("NK cells", "B cells") for i in range(6)]
+    table = pd.DataFrame(names, columns=["cell_type", "sm_name"]).assign(control=[n == "drug 0" for _, n in names])
+    table["control"] |= table["sm_name"] == "drug 1"
+    x = pd.DataFrame(np.random.default_rng(0).normal(0, 1.5, (12, 30)), columns=worlds.GENES)
+    pd.concat([table, x], axis=1).to_parquet("de_train.parquet")
+    with pytest.raises(InputError, match=r"positive controls.*differences already.*--delta"):
+        open_data("de_train.parquet")
+    with pytest.raises(InputError, match="no column of sample ids") as refused:
+        open_data("de_train.parquet", delta=True)
+    file = open_data(follow(tmp_path, refused.value), delta=True)
+    assert [tuple(r) for r in file.obs[["cell_line", "perturbation"]].to_numpy()] == names
+    np.testing.assert_allclose(treated_of(file), x, rtol=0, atol=1e-6)

@@ -47,6 +47,8 @@ def zarr_of(path, data, version, shards):
 def lists(path, obs, x, tokens=False):
     """One row a cell: its genes and their values, as names, or as numbers behind a mark as in Tahoe-100M."""
     table, names = obs.copy(), np.array(worlds.GENES)
+    if tokens:
+        table = table.reset_index(names="BARCODE_SUB_LIB_ID")
     mark = [1] if tokens else []
     table["genes"] = [[*mark, *(np.flatnonzero(r) + 3 if tokens else names[r > 0])] for r in x]
     table["expressions"] = [[*(-2.0 for _ in mark), *r[r > 0]] for r in x]

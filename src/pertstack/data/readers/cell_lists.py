@@ -166,7 +166,7 @@ def _obs(said: list[pd.DataFrame]) -> pd.DataFrame:
     """What is said of the cells; their names, or numbers."""
     table = pd.concat(said, ignore_index=True) if said else pd.DataFrame()
     column = next((c for c in _CELLS if c in table.columns and table[c].is_unique), None)
-    names = [f"cell{i}" for i in range(len(table))] if column is None else table[column].astype(str)
+    names = [f"cell{i}" for i in range(len(table))] if column is None else table[column].astype(str).to_numpy()
     for name in table.columns:
         if pd.api.types.is_object_dtype(table[name]):
             table[name] = table[name].astype("category")

@@ -131,7 +131,8 @@ def _by_flag(flag: str, flagged: Mask, names: pd.Series[Any] | None, where: str)
         raise InputError(
             f"{where}: column {flag!r} is true for {counted(told)}{beside}. Several perturbations under one flag may "
             f"be positive controls, and their mean would be the control of every sample. Name the control: "
-            f"--control-label {sorted(elsewhere or odd)[0]!r} (once for each that serves)."
+            f"--control-label {sorted(elsewhere or odd)[0]!r} (once for each that serves). Where values are "
+            f"differences already (z-scores, signed log p), no control is needed: --delta."
         )
     if odd and len(odd) > 1:
         return Controls(flagged, none, [_pooled(told, where)])

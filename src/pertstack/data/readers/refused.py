@@ -195,6 +195,21 @@ def no_controls(table: Table, mapping: Mapping[str, str] | None) -> InputError:
     return InputError(f"{path} says no control of its rows. {no_control_rows(said, mapping, where=path.name)} {two}")
 
 
+def _in_row_names(obs: pd.DataFrame, where: str) -> str:
+    """How to write perturbations into a column that stand in the names of rows (``7_AHR_P1P2_ENSG00000106546``)."""
+    parts = [str(name).split("_") for name in obs.index[:10_000]]
+    shortest = min(map(len, parts), default=0)
+    for at in range(shortest if where.endswith(".h5ad") and shortest > 1 else 0):
+        control = {is_control_name(p[at]) for p in parts}
+        if len(control) > 1:  # some are, some are not
+            return (
+                f" Names of rows hold it ({first_few(obs.index, 2)}). To write it into a column: python -c \"import "
+                f"anndata; a = anndata.read_h5ad({where!r}); a.obs['perturbation'] = "
+                f"a.obs_names.str.split('_').str[{at}]; a.write_h5ad('named.h5ad')\", then --data named.h5ad."
+            )
+    return ""
+
+
 def no_control_rows(obs: pd.DataFrame, mapping: Mapping[str, str] | None, *, where: str) -> str:
     """Why no row is known as a control, and what to write: for the message of a file without controls.
 
@@ -217,6 +232,7 @@ def no_control_rows(obs: pd.DataFrame, mapping: Mapping[str, str] | None, *, whe
             f"No column of {where} is known to say the perturbation. {hint} "
             f"--map perturbation={quote(str(likely)) if likely is not None else 'COLUMN'}"
             f"{'?' if likely is not None else ''} Its columns: {first_few(obs.columns, 40)}."
+            f"{_in_row_names(obs, where)}"
         )
     count = _texts(obs[column]).value_counts()
     likely = next((quote(str(n)) for n in count.index[:200] if NEGATIVE.search(str(n).casefold())), None)

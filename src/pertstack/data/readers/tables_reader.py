@@ -119,9 +119,12 @@ def _id_column(table: Table, mapping: Mapping[str, str] | None) -> str | None:
 def _indexed(table: pd.DataFrame, column: str | None, path: Path) -> pd.DataFrame:
     """The metadata with sample ids as index."""
     if column is None:
+        kind = "parquet" if path.suffix.casefold() in (".parquet", ".pq") else "csv"
         raise InputError(
-            f"{path} has no column of sample ids. Add one named sample_id: rows are matched by id, never by position. "
-            f"Its other columns: {first_few(table.columns, 20)}."
+            f"{path} has no column of sample ids, and rows are matched by id, never by position. Name it with --map "
+            f"sample_id=COLUMN (of {first_few(table.columns, 20)}). Where no column tells the rows apart, number them: "
+            f"python -c \"import pandas; t = pandas.read_{kind}({str(path)!r}); t.insert(0, 'sample_id', [f'row{{i}}' "
+            f"for i in range(len(t))]); t.to_{kind}('named.{kind}', index=False)\", then --data named.{kind}."
         )
     empty = table.index[table[column].isna()]
     if len(empty):
