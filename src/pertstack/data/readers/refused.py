@@ -203,7 +203,7 @@ def _in_row_names(obs: pd.DataFrame, where: str) -> str:
         control = {is_control_name(p[at]) for p in parts}
         if len(control) > 1:  # some are, some are not
             return (
-                f" Names of rows hold it ({first_few(obs.index, 2)}). To write it into a column: python -c \"import "
+                f' Names of rows hold it ({first_few(obs.index, 2)}). To write it into a column: python -c "import '
                 f"anndata; a = anndata.read_h5ad({where!r}); a.obs['perturbation'] = "
                 f"a.obs_names.str.split('_').str[{at}]; a.write_h5ad('named.h5ad')\", then --data named.h5ad."
             )
