@@ -268,6 +268,22 @@ def test_predictions_that_no_line_of_the_ledger_tells_are_named_and_not_stacked(
     assert "job_record_moved" in codes(stacked) or "predictions_untold" in codes(stacked)
 
 
+def test_added_predictions_that_are_gone_are_named_and_nothing_is_stacked_without_them(fitted, tmp_path):
+    """A block lost before the first seal looked like samples that the model never predicted."""
+    fitted.export(tmp_path / "theirs.h5ad", models=["ridge"])
+    fitted.add("theirs", tmp_path / "theirs.h5ad", fitted_on="plan", scale="treated", layer="ridge")
+    place = next(fitted.folder.path("store", "blocks").glob("*/layers/theirs"))
+    shutil.move(place, tmp_path / "kept")
+    (found,) = [f for f in ps.Study.open(fitted.folder.root).audit() if f.severity == "error"]
+    assert (found.code, found.count) == ("predictions_gone", 1) and "theirs" in found.message
+    with pytest.raises(CorruptionError, match=r"Nothing was stacked.*theirs"):
+        ps.Study.open(fitted.folder.root).stack(["mean"])
+    shutil.move(tmp_path / "kept", place)
+    assert codes(ps.Study.open(fitted.folder.root)) == set()
+    fitted.withdraw("theirs", "not needed")
+    assert codes(ps.Study.open(fitted.folder.root)) == set()
+
+
 def exchange(study, tmp_path):
     """What one model predicts for the test becomes the truth; its records are sound in themselves."""
     truth = PredictionStore.open(study.folder.path("test_truth"))

@@ -20,8 +20,8 @@ from pertstack.study.members import older_lists
 
 
 def records_as_told(folder: StudyFolder) -> list[Finding]:
-    """Predictions of withdrawn models, those that neither an ``add`` in the ledger nor a fit accounts for, and those
-    whose list of fit rows was read by a weaker rule."""
+    """Predictions of withdrawn models, those that neither an ``add`` in the ledger nor a fit accounts for, those that
+    an ``add`` told and that are gone, and those whose list of fit rows was read by a weaker rule."""
     entries = folder.ledger.entries()
     gone = folder.withdrawn()
     found = [f for model in gone if (f := _put_back(folder, entries, model)) is not None]
@@ -34,6 +34,13 @@ def records_as_told(folder: StudyFolder) -> list[Finding]:
                 f'--why "..."`.'
             )
             found.append(_finding("predictions_untold", text, folder, blocks))
+    for model, blocks in _lost(folder, entries).items():
+        text = (
+            f"{folder.store.root} holds no predictions of {model!r} for {first_few(blocks, 3)}, and "
+            f"{folder.ledger.path} tells that they were added. Those samples would count as never predicted: restore "
+            f"them from a copy, or run the same `pertstack add {folder.root} {model} FILES` again."
+        )
+        found.append(_finding("predictions_gone", text, folder, blocks))
     older = older_lists(folder).items()
     return [*found, *(Finding("warning", "fit_rows_by_older_rule", text, where=model) for model, text in older)]
 
@@ -103,6 +110,20 @@ def _untold(folder: StudyFolder, entries: tuple[Entry, ...], model: str) -> list
         if not by_a_fit and (block.id, record.digest) not in (told or ()):
             found.append(block.id)
     return list(dict.fromkeys(found))
+
+
+def _lost(folder: StudyFolder, entries: tuple[Entry, ...]) -> dict[str, list[str]]:
+    """Blocks for which a model was added since it was last withdrawn, and of which nothing is there."""
+    told: dict[str, list[str]] = {}
+    for entry in entries:
+        blocks, model = entry.facts.get("blocks"), str(entry.facts.get("model"))
+        if entry.kind == "model_withdrawn":
+            told.pop(model, None)
+        elif entry.kind == "model_added" and isinstance(blocks, dict):
+            told[model] = sorted({*told.get(model, []), *blocks})
+    there = {model: {block.id for block, _ in _layers(folder, model)} for model in told}
+    lost = {model: [b for b in blocks if b not in there[model]] for model, blocks in told.items()}
+    return {model: blocks for model, blocks in lost.items() if blocks}
 
 
 def _layers(folder: StudyFolder, model: str) -> Iterator[tuple[Block, Record | None]]:
