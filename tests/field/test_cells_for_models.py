@@ -40,8 +40,9 @@ shutil.copy(folder / "cells.h5ad", KEPT / f"{'-'.join(sorted(new.obs_names)[:1])
 
 
 @pytest.fixture
-def screen(tmp_path):
+def screen(tmp_path, monkeypatch):
     """Counts of nine targets in two lines and batches, one of them too small; a study; a card that wants cells."""
+    monkeypatch.setenv("PATH", str(tmp_path))  # in bubblewrap, where it is installed, the program could not keep copies
     obs = worlds.design(worlds.TARGETS, lines=("A", "B"), n=15)
     rare = (obs["target_gene"] == "GENE08").to_numpy()
     obs = obs[~rare | (rare.cumsum() <= 5)]

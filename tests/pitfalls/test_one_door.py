@@ -154,11 +154,17 @@ def test_a_board_edited_after_its_seal_is_refused_by_its_readers(judged):
 # -- withdrawal, and two commands at once ------------------------------------------------------------------------------
 
 
-def withdrawal_disturbed(study, at: int, fault) -> None:
-    """A withdrawal is stopped at a call; the next command finishes it, and it is in the ledger once."""
+def withdrawal_disturbed(study, at: int, fault, seen: set[object] | None = None) -> None:
+    """A withdrawal is stopped at a call; the next command finishes it, and it is in the ledger once. What left files of
+    the same names and sizes as an earlier fault (``seen``) is not gone through again."""
     root = study.folder.root
     done = run_with_fault(lambda: ps.Study.open(root).withdraw("ridge", "stopped"), root, at=at, fault=fault)
     assert done < 0 or fault == "full", at  # a disk that is full in the last clean-up is nobody's loss
+    if seen is not None:
+        left = what_is_left(root)
+        if left in seen:
+            return
+        seen.add(left)
     again = ps.Study.open(root)
     if again.folder.withdrawn():
         again.change_plan({})
@@ -184,11 +190,12 @@ def test_a_withdrawal_that_was_killed_is_finished_by_the_next_command(fitted):
 @pytest.mark.parametrize("fault", ["kill", "full"])
 def test_a_withdrawal_survives_a_fault_at_every_call(fitted, fault):
     root, n = fitted.folder.root, calls_of_a_withdrawal(fitted)
-    assert n > 20
+    seen: set[object] = set()
     for at in range(1, n + 1):
         each = shutil.copytree(root, root.with_name("each"))
-        withdrawal_disturbed(ps.Study.open(each), at, fault)
+        withdrawal_disturbed(ps.Study.open(each), at, fault, seen)
         shutil.rmtree(each)
+    assert len(seen) > 10
 
 
 def test_two_verdicts_at_once_are_one_look(stacked):

@@ -413,6 +413,10 @@ def test_every_row_is_asked_for_once_and_before_it_is_read(job):
         reduce_blocks(source, refs, memory=10_000)
     else:
         score(source, {}, refs, metrics=["r2_top20@pooled"], memory=60_000)
+    if job == "score":  # the first row of each block, by which names that are the same are known
+        looks = 4 * len(source.tables)
+        assert all(e[0] == "read" and e[3:] == (0, 1) for e in source.log[:looks])
+        source.log = source.log[looks:]
     asked = [e[1:] for e in source.log if e[0] == "ask"]
     read = [e[1:] for e in source.log if e[0] == "read"]
     assert len(read) > 2 * 5 * 4 and len(set(asked)) == len(asked) and sorted(asked) == sorted(read)
