@@ -130,6 +130,7 @@ def test_one_cell_line_and_one_sample_of_each_perturbation_is_enough_for_every_n
     assert all(np.isfinite(store.read(b, m)).all() for m in NETWORKS.split(",") for b in store.blocks())
 
 
+@pytest.mark.slow
 def test_networks_and_programs_that_fail_leave_the_study_and_the_others_intact(fresh: Path, tmp_path: Path):
     from pertstack.fit.torch.common.checkpoint import Identity, write_checkpoint
 

@@ -162,7 +162,7 @@ def test_axe_core_finds_no_serious_fault(answers, view):
     assert answers[view]["faults"] == []
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["light", "dark"])
 def test_axe_core_finds_no_serious_fault_in_any_state_of_the_headline(tmp_path, dark):
     axe = browser.axe_source()
     if axe is None:
