@@ -82,7 +82,7 @@ def refuse_unjudged(folder: StudyFolder, stored: Stored) -> None:
         return
     judged = read_json(folder.results / "leaderboard.json")["chosen"]
     raise IntegrityError(
-        f"The verdict of {folder.root} judged {judged!r}; since then the study was stacked again, and "
-        f"{stored.chosen!r}, which it would ship now, was never judged. `pertstack verdict {folder.root}` judges it (a "
-        f"new look at the test, written in the ledger); `pertstack status {folder.root}` shows what changed."
+        f"{folder.root} was stacked again after its verdict: {stored.chosen!r} as it would ship now was never judged "
+        f"(the verdict judged {judged!r} as it was before). `pertstack verdict {folder.root}` judges it: a new look at "
+        f"the test, written in the ledger. `pertstack status {folder.root}` shows what changed."
     )

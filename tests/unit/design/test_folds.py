@@ -103,7 +103,7 @@ def test_groups_by_other_columns(group_by: str) -> None:
         obs["plate"] = [f"p{i % 10}" for i in range(len(obs))]
     plan = FoldPlan.make(obs, group_by, n_folds=2)
     groups = group_ids(obs, group_by)
-    assert plan.groups.equals(groups.rename_axis("sample_id"))
+    assert list(plan.groups.items()) == list(groups.items())  # the type of the column is pandas 2's or 3's
     assert (plan.table.groupby("group")["fold"].nunique(dropna=False) == 1).all()
 
 
