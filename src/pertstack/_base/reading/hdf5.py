@@ -16,6 +16,7 @@ from pertstack._base.errors import InputError
 
 NAMES = {32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32015: "zstd", 32026: "blosc2"}
 """Registered filters that AnnData files are packed with, all of them in hdf5plugin."""
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
 
 
 def open_hdf5(path: Path) -> Any:
@@ -47,7 +48,7 @@ def _unknown_filters(file: Any) -> dict[str, int]:
                 if not h5py.h5z.filter_avail(number):
                     unknown[name] = number
 
-    with suppress(Exception):  # damage is the reader's to name
+    with suppress(*_DAMAGED):  # the reader's to name
         file.visititems(look)
     return unknown
 
