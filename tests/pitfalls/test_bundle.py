@@ -20,7 +20,7 @@ from pertstack.design.ledger_lines import Entry
 from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.study.outputs.bundle_archive import archived, with_manifest
 from pertstack.study.outputs.for_the_paper import METHODS, methods_paragraph
-from pertstack.study.seals import sealed_verdict
+from pertstack.study.sealed_results import sealed_verdict
 from pertstack.study.steps.bundle import verify_bundle
 
 

@@ -256,7 +256,7 @@ def test_only_these_modules_name_the_files_of_the_truth():
 def test_the_digest_to_note_elsewhere_is_printed_and_reported_whole(judged, capsys):
     """Twelve characters are enough to look an entry up; against somebody who writes the ledger anew all are needed."""
     from pertstack.cli.terminal import show_board
-    from pertstack.study.seals import sealed_verdict
+    from pertstack.study.sealed_results import sealed_verdict
 
     noted = sealed_verdict(judged.folder)
     show_board(judged)
@@ -267,7 +267,7 @@ def test_the_digest_to_note_elsewhere_is_printed_and_reported_whole(judged, caps
 def test_a_study_put_back_as_a_whole_is_found_by_a_digest_noted_elsewhere(judged, stacked):
     """Older copies are consistent in themselves; only what was registered outside of them tells."""
     from pertstack.study.audit.audit import audit_study
-    from pertstack.study.seals import sealed_verdict
+    from pertstack.study.sealed_results import sealed_verdict
 
     noted = sealed_verdict(judged.folder)
     assert noted in {e.digest for e in judged.folder.ledger.entries()}

@@ -223,7 +223,7 @@ def bundle(
 
     Example:  pertstack bundle my-study verdict.zip
     """
-    from pertstack.study.seals import sealed_verdict
+    from pertstack.study.sealed_results import sealed_verdict
     from pertstack.study.study import Study
 
     opened = Study.open(study)

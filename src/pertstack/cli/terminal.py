@@ -129,7 +129,7 @@ def out_json(value: Any) -> None:
 
 def show_board(study: Any, *, every: bool = False) -> None:
     """Leaderboard (the best ten or every row), what is said of all at once, footer, decision, and what to note."""
-    from pertstack.study.seals import sealed_verdict
+    from pertstack.study.sealed_results import sealed_verdict
     from pertstack.verdict.boards.text import answer
     from pertstack.verdict.several import several_in_words
     from pertstack.write.tables.layout import leaderboard_table

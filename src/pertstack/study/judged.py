@@ -16,6 +16,7 @@ from pertstack.study.audit.probes import stored_probes
 from pertstack.study.development.learned import Stored, kinds_of, stored_stack
 from pertstack.study.folder import StudyFolder
 from pertstack.study.members import doubts, is_simulated, stack_facts
+from pertstack.study.sealed_results import verdict_facts
 from pertstack.study.steps.calibrate import stored_calibration
 from pertstack.study.truth.held_out import require_sealed_verdict
 from pertstack.study.truth.looks import last_published, with_published
@@ -110,8 +111,7 @@ def recall_verdict(folder: StudyFolder) -> Verdict:
     """The verdict again from the scores on disk; no truth is read. Before the first look it speaks of OOF rows only."""
     stored = stored_stack(folder)
     oof = ScoreTable.load(folder.results / "oof_scores.npz", folder.scratch)
-    done = folder.results / "verdict.json"
-    facts = read_json(done) if done.exists() else {}
+    facts = verdict_facts(folder) or {}
     current = facts.get("key") == stored.key
     if current:
         require_sealed_verdict(folder)

@@ -96,12 +96,6 @@ def is_sealed(folder: StudyFolder, step: Step, file: Path) -> bool:
     return True
 
 
-def sealed_verdict(folder: StudyFolder) -> str | None:
-    """Digest of the ledger's line that seals the last verdict: it stands for every line before it as well."""
-    seals = [e.digest for e in folder.ledger.of_kind(SEALED) if e.facts["step"] == "verdict"]
-    return seals[-1] if seals else None
-
-
 def heads(folder: StudyFolder) -> list[str]:
     """Digests with which the ledger ended when seals were made: it must still hold them."""
     path = folder.path("seals", "head.json")

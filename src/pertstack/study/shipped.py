@@ -17,6 +17,7 @@ from pertstack.stacking.combiners.linear_weights import LinearWeights
 from pertstack.study.development.learned import Stored, final_fits
 from pertstack.study.folder import StudyFolder
 from pertstack.study.judged import recall_verdict
+from pertstack.study.sealed_results import verdict_facts
 from pertstack.study.truth.held_out import require_sealed_verdict
 from pertstack.verdict.boards.board import Leaderboard
 
@@ -41,7 +42,7 @@ def shipped(folder: StudyFolder, stored: Stored) -> str:
 
 def what_ships(folder: StudyFolder, stored: Stored) -> str | None:
     """As the headline says; before a verdict what was chosen out of fold. None: nothing should be used."""
-    if not (folder.results / "verdict.json").exists():
+    if verdict_facts(folder) is None:
         return stored.chosen
     require_sealed_verdict(folder)
     decision = Leaderboard.from_json(folder.results / "leaderboard.json").decision
@@ -77,8 +78,8 @@ def fit_named(folder: StudyFolder, stored: Stored, name: str, *, workers: int) -
 
 def refuse_unjudged(folder: StudyFolder, stored: Stored) -> None:
     """What ships is what the verdict judged; a study without a verdict ships what was chosen out of fold."""
-    path = folder.results / "verdict.json"
-    if not path.exists() or read_json(path)["key"] == stored.key:
+    facts = verdict_facts(folder)
+    if facts is None or facts["key"] == stored.key:
         return
     judged = read_json(folder.results / "leaderboard.json")["chosen"]
     raise IntegrityError(

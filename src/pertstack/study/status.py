@@ -16,6 +16,7 @@ from pertstack._base.files import read_json
 from pertstack.fit.registry import available, get_row
 from pertstack.predictions.sources.nested_source import has_nested
 from pertstack.study.folder import StudyFolder
+from pertstack.study.sealed_results import unsealed_results
 
 MARKS = {"committed": "●", "partial": "◐", "absent": "○", "missing": "·"}
 LEGEND = {"committed": "there", "partial": "in part", "absent": "none, for a reason", "missing": "not yet"}
@@ -171,6 +172,9 @@ def stale_steps(folder: StudyFolder) -> dict[str, str]:
     found: dict[str, str] = {}
     if verdict.exists() and weights.exists() and read_json(verdict)["key"] != read_json(weights)["key"]:
         found["verdict"] = "it judged another stack; `pertstack verdict` would be a new look at the test"
+    elif wrong := unsealed_results(folder):
+        found["verdict"] = f"{', '.join(wrong)} changed since, or are gone, or the look was interrupted; "
+        found["verdict"] += f"`pertstack audit {folder.root}` says which"
     last = {step: i for i, step in enumerate(e.facts["step"] for e in folder.ledger.of_kind("sealed"))}
     if folder.report.exists() and last.get("report", -1) < max(last.get("stack", -1), last.get("verdict", -1)):
         found["report"] = "it was written before the last stack or verdict"

@@ -36,6 +36,7 @@ from pertstack.study.folder import StudyFolder
 from pertstack.study.manifests import finish_seals
 from pertstack.study.members import stackable_models
 from pertstack.study.new_rows.asked import ASKED
+from pertstack.study.sealed_results import verdict_facts
 from pertstack.study.seals import seal_report, seal_stack, seal_verdict
 from pertstack.study.status import Status, study_status
 from pertstack.study.steps.calibrate import Calibrated, calibrate_study
@@ -428,7 +429,7 @@ class Study:
     def leaderboard(self) -> Leaderboard:
         """The leaderboard of the last verdict."""
         path = self.folder.results / "leaderboard.json"
-        if not path.exists():
+        if not path.exists() and verdict_facts(self.folder) is None:
             raise MissingFileError(
                 f"{self.folder.root} has no leaderboard yet. Run `pertstack verdict {self.folder.root}`."
             )

@@ -34,6 +34,7 @@ from pertstack.study.audit.tables import (
 from pertstack.study.development.learned import stored_stack
 from pertstack.study.folder import StudyFolder
 from pertstack.study.manifests import SEALED
+from pertstack.study.sealed_results import noted_findings
 from pertstack.study.seals import broken_seals, heads
 from pertstack.study.truth.held_out import HeldOutTruth, UnreadTruth, look_findings
 
@@ -85,7 +86,7 @@ def audit_study(folder: StudyFolder, *, deep: bool, clean: bool, expect_head: st
             findings.append(Finding("error", "unreadable", text, where=str(where)))
 
     ask(folder.path("ledger.jsonl"), lambda: ledger_findings(folder))
-    ask(folder.path("ledger.jsonl"), lambda: folder.ledger.expected(expect_head) if expect_head else ())
+    ask(folder.path("ledger.jsonl"), lambda: noted_findings(folder, expect_head) if expect_head else ())
     ask(folder.path("study.toml"), lambda: _readable(folder))
     ask(folder.path("seals"), lambda: broken_seals(folder))
     ask(folder.path("ledger.jsonl"), lambda: look_findings(folder))

@@ -8,7 +8,7 @@ import io
 from pertstack._base.shown import count_of, shown, spreadsheet_cell
 from pertstack.design.metric_labels import metric_label
 from pertstack.study.folder import StudyFolder
-from pertstack.study.seals import sealed_verdict
+from pertstack.study.sealed_results import sealed_verdict
 from pertstack.verdict.boards.board import Leaderboard
 from pertstack.verdict.words import count_units, interval, number
 

@@ -35,7 +35,8 @@ from pertstack.study.outputs.bundle_archive import (
     with_manifest,
 )
 from pertstack.study.outputs.for_the_paper import for_the_paper
-from pertstack.study.seals import STACK_RESULTS, VERDICT_RESULTS, broken_seals, sealed_verdict
+from pertstack.study.sealed_results import noted_findings, sealed_verdict
+from pertstack.study.seals import STACK_RESULTS, VERDICT_RESULTS, broken_seals
 from pertstack.study.truth.held_out import look_findings, require_sealed_verdict, unfinished_look
 from pertstack.verdict.boards.board import Leaderboard
 from pertstack.verdict.setting import Setting
@@ -164,7 +165,7 @@ def _checked(folder: StudyFolder, expect_head: str | None) -> Verified:
         findings += ask(where, lambda check=check: list(check())) or []
     findings = [f for f in findings if not _travels_not(f, folder.root)]
     if expect_head:
-        findings += folder.ledger.expected(expect_head) if ask("ledger.jsonl", folder.ledger.entries) else []
+        findings += noted_findings(folder, expect_head) if ask("ledger.jsonl", folder.ledger.entries) else []
     board = ask("results", lambda: _derived(folder))
     if board is None:
         return Verified(tuple(findings))

@@ -25,6 +25,7 @@ from pertstack.stacking.combiner import FittedCombiner
 from pertstack.study.development.learned import Stored, stored_stack
 from pertstack.study.folder import StudyFolder
 from pertstack.study.outputs.as_cells import export_cells
+from pertstack.study.sealed_results import verdict_facts
 from pertstack.study.shipped import fit_named, refuse_unjudged, what_ships
 from pertstack.study.truth.held_out import HeldOutTruth
 
@@ -82,7 +83,7 @@ def export_study(
             folder, path, cells=cells, model=one, profiles=profiles, per_target=per_target, seed=seed, sampled=sampled
         )
         return [made]
-    judged = (folder.results / "verdict.json").exists()
+    judged = verdict_facts(folder) is not None
     ensemble = _what_ships(folder) if judged and models is None and kind in ("h5ad", "zarr") else None
     names = list(models) if models is not None else folder.store.models()
     if kind == "npz":

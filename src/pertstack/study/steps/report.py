@@ -22,7 +22,7 @@ from pertstack.study.folder import StudyFolder
 from pertstack.study.judged import recall_verdict
 from pertstack.study.manifests import SEALED
 from pertstack.study.members import is_simulated, stack_facts
-from pertstack.study.seals import sealed_verdict
+from pertstack.study.sealed_results import sealed_verdict
 from pertstack.study.steps.calibrate import stored_calibration
 from pertstack.verdict.checks.checks import run_checks
 from pertstack.write.report import report

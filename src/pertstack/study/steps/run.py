@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pertstack._base.errors import InputError, PlanLockedError
-from pertstack._base.files import read_json
 from pertstack.design.plan.groups import apart
 from pertstack.design.plan.known import PARTS, SEEN, SINGLE, fitted_of, known_levels
 from pertstack.fit.registry import available, get_row
 from pertstack.study.development.learned import stored_stack
 from pertstack.study.folder import StudyFolder
 from pertstack.study.members import stack_facts, stackable_models
+from pertstack.study.sealed_results import verdict_facts
 from pertstack.study.status import count_jobs
 from pertstack.study.steps.stack import stored_key
 
@@ -32,8 +32,8 @@ CONTEXT_MODELS = ("perturbation_elsewhere",)
 
 def is_judged(folder: StudyFolder) -> bool:
     """Whether a verdict judged the stack that is on disk."""
-    path = folder.results / "verdict.json"
-    return path.exists() and read_json(path)["key"] == stored_key(folder)
+    facts = verdict_facts(folder)
+    return facts is not None and facts["key"] == stored_key(folder)
 
 
 def is_stacked(folder: StudyFolder) -> bool:

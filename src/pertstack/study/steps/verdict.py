@@ -33,6 +33,7 @@ from pertstack.study.estimate import of_stack
 from pertstack.study.folder import StudyFolder
 from pertstack.study.judged import derive, setting_of
 from pertstack.study.members import require_every_block
+from pertstack.study.sealed_results import refuse_lost
 from pertstack.study.truth.held_out import HeldOutTruth, require_sealed_verdict, unfinished_look
 from pertstack.study.truth.looks import publish_look
 from pertstack.verdict.boards.board import Leaderboard
@@ -76,6 +77,8 @@ def judge_study(
     if unfinished_look(folder) is None and done.exists() and read_json(done)["key"] == stored.key:
         require_sealed_verdict(folder)
         return Leaderboard.from_json(folder.results / "leaderboard.json")
+    if unfinished_look(folder) is None and not exploratory:
+        refuse_lost(folder, stored.key)
     if not (folder.plan.table["role"] == "test").any():
         raise InputError(
             f"{folder.root} holds out no test (it was made with --test 0), so there is nothing to judge, and no look "

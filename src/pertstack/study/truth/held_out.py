@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 from pertstack._base.digests import digest_json
 from pertstack._base.errors import CorruptionError, InputError, StackingError
-from pertstack._base.files import sha256_of
 from pertstack._base.findings import Finding
 from pertstack.design.analysis_plan import OPENED, locked_plan, permit_look
 from pertstack.design.blocks import Block
@@ -25,7 +24,8 @@ from pertstack.predictions.store.sealed import SealedStore
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.study.folder import MARKS, StudyFolder
 from pertstack.study.manifests import SEALED
-from pertstack.study.seals import VERDICT_RESULTS, require_unbroken
+from pertstack.study.sealed_results import resealed_findings, unsealed_results
+from pertstack.study.seals import require_unbroken
 from pertstack.study.truth.sealing_key import SealingKey
 
 TRUTH = "test_truth"
@@ -57,16 +57,22 @@ class HeldOutTruth:
     def open(self, reason: Reason, **facts: Any) -> PredictionStore:
         """The values, for something that is no look. The line of the ledger is on the disk before this returns.
 
-        ``early`` in the line says that planned looks were still to come: every later result is marked then. A sealed
-        test is opened only if its files and the key are right, and nothing is written otherwise.
+        ``early`` in the line says that planned looks were still to come: every later result is marked then. The test
+        is opened only if its files, and the key of a sealed one, are right; nothing is written otherwise.
         """
         store = self._unlocked()
         with self.folder.writing():
-            if self.folder.test_key is not None:
-                require_unbroken(self.folder, ("init",))
+            self._require_whole()
             early = reason == "export" and not self.is_spent
             self.folder.ledger.append(OPENED, reason=reason, early=early, looks=self.folder.ledger.looks(), **facts)
         return store
+
+    def _require_whole(self) -> None:
+        """Refuse, before the ledger is written, to give away what ``init`` did not lay out or what cannot be read."""
+        require_unbroken(self.folder, ("init",))
+        wrong = [f for f in self.unread().verify(deep=self.folder.test_key is None) if f.severity == "error"]
+        if wrong:
+            raise CorruptionError(f"The test was not opened. {wrong[0].message}")
 
     def look(self, intent: dict[str, Any], *, exploratory: bool) -> tuple[Look, PredictionStore]:
         """The values, to judge what ``intent`` describes (plain JSON), and the look this is.
@@ -220,33 +226,21 @@ def require_sealed_verdict(folder: StudyFolder) -> None:
             "counted twice."
         )
     raise CorruptionError(
-        f"{', '.join(wrong)} in {folder.results} changed after the verdict had sealed them. `pertstack audit "
-        f"{folder.root}` shows what changed. Restore the files from a copy."
+        f"{', '.join(wrong)} in {folder.results} changed after the verdict had sealed them, or are gone. `pertstack "
+        f"audit {folder.root}` shows what changed. Restore the files from a copy."
     )
 
 
-def unsealed_results(folder: StudyFolder) -> list[str]:
-    """Names of result files of the verdict that are not as last sealed; none in a study that never was sealed."""
-    entries = folder.ledger.of_kind(SEALED)
-    if not entries:
-        folder.ledger.require_whole()  # none, or cut to where there were none
-        return []
-    seals = [e for e in entries if e.facts["step"] == "verdict"]
-    known = dict(seals[-1].facts["files"]) if seals else {}
-    there = [n for n in VERDICT_RESULTS if (folder.results / n).exists()]
-    return [n for n in there if sha256_of(folder.results / n) != known.get(f"results/{n}")]
-
-
 def look_findings(folder: StudyFolder) -> list[Finding]:
-    """What the audit says of a look that was interrupted."""
+    """What the audit says of a look that was interrupted, and of results that were sealed without one."""
     try:
-        look, wrong = unfinished_look(folder), unsealed_results(folder)
+        look, wrong, again = unfinished_look(folder), unsealed_results(folder), resealed_findings(folder)
     except StackingError:
         return []  # a broken ledger has separate findings
     if look is None:
-        return []
+        return again
     said = f" {', '.join(wrong)} cannot be told from edited files." if wrong else ""
     text = f"The look of {look.time} was interrupted before its results were sealed.{said} `pertstack verdict "
     text += f"{folder.root}` finishes it, with the same weights and plan, and does not count it again."
     severity: Literal["error", "warning"] = "error" if wrong else "warning"
-    return [Finding(severity, "look_unfinished", text, where=str(folder.path("ledger.jsonl")))]
+    return [*again, Finding(severity, "look_unfinished", text, where=str(folder.path("ledger.jsonl")))]
