@@ -26,12 +26,12 @@ from scipy import stats
 from sklearn.linear_model import RidgeCV
 from user_splits import N_FOLDS, SETS
 from worlds import markdown
-from worlds_make import KINDS, STRESS, make_world
+from worlds_make import KINDS, NOISY, STRESS, make_world
 
 from pertstack.design.metric_names import parse_metric
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.references import References
-from pertstack.reduce.scoring.calibration import AUTO_ORDER, first_that_passes
+from pertstack.reduce.scoring.calibration import AUTO_ORDER, first_that_passes, without_vote
 from pertstack.reduce.scoring.controls import calibrate_source
 from pertstack.reduce.scoring.score import score
 from pertstack.reduce.sums.one_pass import reduce_blocks
@@ -42,6 +42,8 @@ from pertstack.stacking.panel import NO_HARM, Panel
 from pertstack.stacking.registry import COMBINERS
 
 POOLED = "r2_top20@pooled"
+CLEAN = ("clean pearson_all@centroid", "clean rmse_all@own")
+"""Worlds only: against the noise-free truth."""
 SHOWN = (POOLED, "pearson_all@centroid", "rmse_all@own")
 ALTERNATIVES = ("best_single", "mean", "simplex", "ridge_cv", "ridge_cv_per_gene", "greedy_r2")
 PENALTIES = tuple(10.0 ** np.arange(-3, 6))
@@ -63,6 +65,7 @@ class Split:
     folds: Any
     group: Any
     obs: pd.DataFrame
+    clean: tuple[Any, Any] | None = None  # treated and control without noise, where they are known
 
     def source(self, predictions: dict[str, Any], rows: Any, role: str = "development") -> ArraySource:
         fold = [None if f < 0 else int(f) for f in self.folds[rows]]
@@ -105,15 +108,14 @@ def real_splits(folder: Path) -> Any:
             )
 
 
-def simulated(first: int, count: int) -> Any:
+def simulated(first: int, count: int, noisy: bool = False) -> Any:
     """Worlds of every kind in turn."""
-    kinds = [*sorted(KINDS), *sorted(STRESS)]
+    kinds = sorted(NOISY) if noisy else [*sorted(KINDS), *sorted(STRESS)]
     for i in range(first, first + count):
         w = make_world(kinds[i % len(kinds)], FIRST_WORLD + i // len(kinds))
         obs = pd.DataFrame(index=range(len(w.drug)))
-        yield Split(
-            f"world_{i}", w.kind, w.predictions, w.nested, w.treated, w.control, w.drug, w.line, w.folds, w.drug, obs
-        )
+        arrays = (w.predictions, w.nested, w.treated, w.control, w.drug, w.line, w.folds, w.drug, obs)
+        yield Split(f"world_{i}", w.kind, *arrays, clean=(w.basal + w.effect, w.basal))
 
 
 def judge(split: Split) -> list[dict[str, Any]]:
@@ -138,45 +140,55 @@ def judge(split: Split) -> list[dict[str, Any]]:
     table = score(source, nested.combines(), references, metrics=metrics)
     choice = choose(table, nested, ranges=ranges, constants=constants, rule="safe_gain")
     strict = choose(table, nested, ranges=ranges, constants=constants, rule="no_harm_ladder")
-    return test_rows(split, references, nested, choice, strict, primary, calibration, started)
+    no_vote = dict.fromkeys(without_vote(calibration, primary), "")
+    voting = choose(table, nested, ranges=ranges, constants=constants, rule="no_harm_ladder", no_vote=no_vote)
+    choices = {"SHIPPED": choice, "STRICT": strict, "VOTING": voting}
+    return test_rows(split, references, nested, choices, primary, calibration, started)
 
 
-def test_rows(split, references, nested, choice, strict, primary, calibration, started):  # type: ignore[no-untyped-def]
+def test_rows(split, references, nested, choices, primary, calibration, started):  # type: ignore[no-untyped-def]
     """One row per answer and metric."""
     test = split.folds < 0
     learned = {**ridge_cv(split, references)}
     given = {**split.predictions, **learned}
     source = replace(split, predictions=given).source(given, test, "test")
     known = references.with_controls_of(source)
-    wanted = {choice.chosen, strict.chosen, *ALTERNATIVES}
+    wanted = {*(c.chosen for c in choices.values()), *ALTERNATIVES}
     combines = {n: nested.final[n].combine for n in wanted if n in nested.final}
     metrics = tuple(dict.fromkeys(parse_metric(m).name for m in (primary, *SHOWN)))
-    table = score(source, combines, known, metrics=metrics)
-    names = [n for n in dict.fromkeys([*combines, *learned]) if n in table.names]
+    tables = {"": score(source, combines, known, metrics=metrics)}
+    if split.clean is not None:
+        noiseless = replace(split, treated=split.clean[0], control=split.clean[1]).source(given, test, "test")
+        clean = references.with_controls_of(noiseless)
+        tables["clean "] = score(noiseless, combines, clean, metrics=("pearson_all@centroid", "rmse_all@own"))
+    names = [n for n in dict.fromkeys([*combines, *learned]) if n in tables[""].names]
     rows = []
-    for metric in metrics:
+    for label, metric in [(label, m) for label, t in tables.items() for m in t.metrics]:
+        table = tables[label]
         panel = Panel.of(table, names, "best_single", metrics=[metric], level=0.025)
         for name in names:
             gain = panel.gains[name][0]
             fact = {
-                "metric": metric,
+                "metric": f"{label}{metric}",
                 "value": table.mean(name, metric).value,
                 "gain": gain.value,
                 "se": gain.se,
                 "upper": gain.upper,
             }
             labels = [name] if name in ALTERNATIVES else []
-            labels += ["SHIPPED"] if name == choice.chosen else []
-            labels += ["STRICT"] if name == strict.chosen else []
-            rows += [{**fact, "answer": label} for label in labels]
+            labels += [which for which, choice in choices.items() if name == choice.chosen]
+            rows += [{**fact, "answer": answer} for answer in labels]
     cal = calibration[POOLED]
     facts = {
         "split": split.name,
         "kind": split.kind,
         "primary": primary,
-        "chosen": choice.chosen,
-        "strict": strict.chosen,
-        "constant": choice.constant,
+        "chosen": choices["SHIPPED"].chosen,
+        "strict": choices["STRICT"].chosen,
+        "voting": choices["VOTING"].chosen,
+        "no_vote": " ".join(choices["VOTING"].no_vote),
+        **{f"{k.lower()}_constant": c.constant for k, c in choices.items()},
+        "constant": choices["SHIPPED"].constant,
         "bds": cal.bds,
         "drf": cal.drf,
         "groups": len(set(split.group[test])),
@@ -208,7 +220,7 @@ def summary(frame: pd.DataFrame, metric: str | None) -> pd.DataFrame:
     """Mean gain of every answer with its standard error over splits, harm and its upper bound; None: each primary."""
     rows = frame[frame.metric == (frame.primary if metric is None else metric)]
     found = {}
-    for name in ("SHIPPED", "STRICT", *ALTERNATIVES):
+    for name in ("SHIPPED", "STRICT", "VOTING", *ALTERNATIVES):
         part = rows[rows.answer == name]
         if part.empty:
             continue
@@ -234,7 +246,9 @@ def tables(frame: pd.DataFrame) -> str:
     for label, part in (("Real splits", frame[real]), ("Worlds", frame[~real])):
         if part.empty:
             continue
-        for metric, words in ((None, "the calibrated primary"), *((m, m) for m in SHOWN)):
+        for metric, words in ((None, "the calibrated primary"), *((m, m) for m in (*SHOWN, *CLEAN))):
+            if metric is not None and not (part.metric == metric).any():
+                continue
             out.append(f"**{label}, {words}** ({part.split.nunique()})\n\n{plain(summary(part, metric))}")
         lines = []
         for kind, some in part.groupby("kind"):
@@ -270,6 +284,7 @@ def main() -> None:
     parser.add_argument("--splits", type=Path, default=None)
     parser.add_argument("--worlds", type=int, default=120)
     parser.add_argument("--first", type=int, default=0, help="number of the first world, to share a run out")
+    parser.add_argument("--noisy", action="store_true", help="worlds with replicates, in which some metrics fail")
     parser.add_argument("--minutes", type=float, default=60, help="no further split is begun after this")
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--merge", type=Path, nargs="+", default=None)
@@ -280,7 +295,7 @@ def main() -> None:
     started = time.perf_counter()
     rows = pd.read_csv(args.out).to_dict("records") if args.out.exists() else []  # what is there is not run again
     done = {r["split"] for r in rows}
-    splits = real_splits(args.splits) if args.splits else simulated(args.first, args.worlds)
+    splits = real_splits(args.splits) if args.splits else simulated(args.first, args.worlds, args.noisy)
     for split in splits:
         if split.name in done:
             continue

@@ -103,10 +103,13 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first", type=int, default=FIRST_SEED)
+    parser.add_argument("--only", choices=list(FILES))
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     for seed in range(args.first, args.first + args.seeds):
         for name, (file, options, group_by) in FILES.items():
+            if args.only not in (None, name):
+                continue
             out = args.work / f"{name}_{seed}.npz"
             if out.exists():
                 continue

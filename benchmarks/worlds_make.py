@@ -36,6 +36,7 @@ class World:
     drug: Any
     line: Any
     folds: Any  # -1 on test rows
+    basal: Any = None  # the noise-free control
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class Recipe:
     n_drugs: int = 80
     n_lines: int = 3
     n_genes: int = 120
+    noise: float = 0.45  # of one profile
+    effect: float = 1.0  # scale of what drugs do
+    common: float = 0.25  # what every treatment does in a line: vehicle, stress
+    replicates: int = 1  # rows of every drug and line
 
 
 def _seven(best: float, rest: float) -> tuple[float, ...]:
@@ -84,24 +89,49 @@ STRESS: dict[str, Callable[[np.random.Generator], Recipe]] = {
 """Not one of the nine kinds: models that know little beyond the means of their fit rows, as on a real plate, so that
 what they say of one fold is mostly the means of the others."""
 
+_COMMON = {"noise": 1.0, "effect": 0.4, "common": 1.0, "replicates": 2, "n_drugs": 60}
+_HOW = ("mean", "slope", "ridge", "line_mean", "constant")
+NOISY: dict[str, Callable[[np.random.Generator], Recipe]] = {
+    "common_response": lambda rng: Recipe(
+        (0.8, 0.9, 1.0, 1.1, 1.0), how=_HOW, shared=rng.uniform(0.3, 0.95), **_COMMON
+    ),
+    "common_scale": lambda rng: Recipe(
+        (0.8, 0.85, 0.9, 1.0, 1.0),
+        how=_HOW,
+        scale=(1.0, 0.3, 2.5, 1.5, 1.0),
+        shared=rng.uniform(0.3, 0.95),
+        **_COMMON,
+    ),
+    "common_weak": lambda rng: Recipe(
+        (2.2, 2.4, 2.6, 2.8, 1.0), how=("weak",) * 4 + ("constant",), shared=rng.uniform(0.3, 0.95), **_COMMON
+    ),
+    "common_specialists": lambda rng: Recipe((0.7,) * 4, special="lines", how=_HOW[1:], **_COMMON),
+}
+"""Every condition twice, weak effects under a strong common response and much noise: a constant beats a replicate on
+some metrics, as on HT115."""
+
 
 def make_world(kind: str, seed: int, n_test_drugs: int = 200) -> World:
     """One world; rows are every drug in every cell line, folds and test split by drug."""
-    place = sorted(KINDS).index(kind) if kind in KINDS else 100 + sorted(STRESS).index(kind)
+    stress = {**{k: 100 + i for i, k in enumerate(sorted(STRESS))}, **{k: 200 + i for i, k in enumerate(sorted(NOISY))}}
+    place = sorted(KINDS).index(kind) if kind in KINDS else stress[kind]
     rng = np.random.default_rng([seed, place])
-    recipe = (KINDS | STRESS)[kind](rng)
+    recipe = (KINDS | STRESS | NOISY)[kind](rng)
     drugs, lines, genes = recipe.n_drugs + n_test_drugs, recipe.n_lines, recipe.n_genes
     drug, line = (a.ravel() for a in np.meshgrid(np.arange(drugs), np.arange(lines), indexing="ij"))
     programs = rng.normal(0, 1, (8, genes)) * rng.gamma(2, 0.5, genes)
-    activity = rng.normal(0, 1, (drugs, 8)) * rng.gamma(1.5, 0.35, (drugs, 1))
+    activity = recipe.effect * rng.normal(0, 1, (drugs, 8)) * rng.gamma(1.5, 0.35, (drugs, 1))
     effect = (activity @ programs)[drug] * (1 + 0.3 * rng.normal(0, 1, (lines, genes)))[line]
-    effect = effect + rng.normal(0, 0.25, (lines, genes))[line]  # what every treatment does in a line: vehicle, stress
-    basal, noise = rng.normal(8, 1, (lines, genes))[line], 0.45
+    effect = effect + rng.normal(0, recipe.common, (lines, genes))[line]
+    of = np.repeat(np.arange(len(drug)), recipe.replicates)  # the condition of every row
+    basal, noise = rng.normal(8, 1, (lines, genes))[line][of], recipe.noise
+    conditions, effect = (effect, drug, line), effect[of]
     control = basal + rng.normal(0, noise, effect.shape)
     treated = basal + effect + rng.normal(0, noise, effect.shape)
     descriptors = np.column_stack([activity[:, :4], np.zeros((drugs, 2))]) + rng.normal(0, 0.7, (drugs, 6))
+    views, how = _views(recipe, *conditions, rng)
+    views, drug, line = [v[of] for v in views], drug[of], line[of]
     folds = np.where(drug < recipe.n_drugs, drug % N_FOLDS, -1)
-    views, how = _views(recipe, effect, drug, line, rng)
     anchors = rng.choice([0.0, 0.5, 1.0], len(views))
     scale = np.array(recipe.scale or (1.0,) * len(views))
     scale[recipe.harmful] *= -1.0 if recipe.harmful >= 0 else 1.0
@@ -120,17 +150,22 @@ def make_world(kind: str, seed: int, n_test_drugs: int = 200) -> World:
     predictions, nested = _crossed(answers, folds, (len(views), *effect.shape))
     names = np.array([f"d{d:04d}" for d in drug])
     lines_of = np.array([f"line{i}" for i in line])
-    return World(kind, predictions, nested, treated, control, effect, names, lines_of, folds)
+    return World(kind, predictions, nested, treated, control, effect, names, lines_of, folds, basal)
 
 
 def fitted(how: str, view: Any, delta: Any, line: Any, descriptors: Any, fit: Any) -> Any:
     """Predicted deltas of all rows (n, genes) by a model that learned from the rows ``fit`` (bool, (n,)).
 
-    ``weak``: a slope per gene on the view, pulled to 0.
+    ``constant``: the mean of the fit rows of the cell line. ``weak``: a slope per gene on the view, pulled to 0.
 
     ``mean``: the view, shifted gene by gene to the mean of the fit rows. ``line_mean``: the same within each cell line.
     ``slope``: a slope per gene on the view, pulled to 1. ``ridge``: the view, corrected by ridge on drug descriptors.
     """
+    if how == "constant":
+        out = np.zeros(view.shape)
+        for one in np.unique(line):
+            out[line == one] = delta[fit & (line == one)].mean(axis=0)
+        return out
     if how == "line_mean":
         out = np.array(view, dtype=np.float64)
         for one in np.unique(line):

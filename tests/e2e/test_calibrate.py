@@ -102,3 +102,27 @@ def test_a_large_study_is_calibrated_on_whole_groups_of_it(tmp_path: Path, monke
         assert found.n_groups < whole.metrics[name].n_groups
     both = [m.metrics["r2_top20@pooled"].positive for m in (some, whole)]
     assert both[0] == pytest.approx(both[1], abs=0.15)
+
+
+def test_a_metric_on_which_a_constant_beats_a_replicate_has_no_vote_in_stack_and_verdict(tmp_path):
+    """Weak effects under a common response: correlations with a shared control reward the constant, as on HT115."""
+    wells = {"well_sd": 0.8, "common_sd": 0.6}
+    study = make(tmp_path, **wells)
+    study.fit(["mean_treated", "ridge_treated"])
+    study.stack(["mean", "global_ridge"])
+    study.verdict()
+    calibration = json.loads((study.folder.results / "calibration.json").read_text())
+    assert calibration["primary"] == "pearson_all@centroid"
+    fail = {
+        c["metric"]
+        for c in calibration["metrics"]
+        if c["bds_ci"] and c["bds_ci"][1] < 0.5 and c["drf"] < 0 and not c["metric"].startswith(("rmse_all", "mae_all"))
+    }
+    choice = json.loads((study.folder.results / "oof.json").read_text())["choice"]
+    assert set(choice["no_vote"]) == fail and "r2_top20@own" in fail
+    assert any("has no vote" in r and "R² Top-20" in r for r in choice["reasons"])
+    assert not any("r2_top20" in why for why in choice["marked"].values())
+    setting = json.loads((study.folder.results / "setting.json").read_text())
+    assert set(setting["no_vote"]) == fail
+    parts = {p["metric"]: p for d in json.loads((study.folder.results / "verdict.json").read_text())["decompositions"].values() for p in d["parts"]}
+    assert not parts["pearson_all@own"]["votes"] and parts["rmse_all@own"]["votes"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -57,6 +57,7 @@ class Choice:
     reasons: tuple[str, ...]
     critical: float  # standard errors that a gain must be above zero, for all that was tried together
     constant: bool = False  # what ships says the same for every perturbation
+    no_vote: Mapping[str, str] = field(default_factory=dict)  # metric on which a loss bars nothing -> its calibration
     picked: tuple[str, ...] = ()  # the base model picked without each fold, which out-of-fold gains are over
 
     def to_json(self) -> dict[str, Any]:
@@ -71,6 +72,7 @@ class Choice:
             "reasons": list(self.reasons),
             "critical": self.critical if np.isfinite(self.critical) else None,
             "constant": self.constant,
+            "no_vote": dict(self.no_vote),
             "picked": list(self.picked),
         }
 

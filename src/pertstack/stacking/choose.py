@@ -17,6 +17,7 @@ import numpy as np
 
 from pertstack._base.errors import InputError, unknown_name
 from pertstack._stats.shared_parts import Parts
+from pertstack.design.metric_labels import metric_label
 from pertstack.design.metric_names import parse_metric
 from pertstack.reduce.scoring.panels import WITHIN_PLATE
 from pertstack.reduce.scoring.score_table import ScoreTable, refuse_undefined
@@ -46,6 +47,7 @@ def choose(
     trust_partial: bool = False,
     rule: Rule = "no_harm_ladder",
     parts: Parts | None = None,
+    no_vote: Mapping[str, str] | None = None,
 ) -> Choice:
     """Choose a combiner from nested out-of-fold scores.
 
@@ -68,6 +70,8 @@ def choose(
         and gains in expectation; "best": whatever scores highest, harm or not; what would not have shipped
         is still marked. Combiners whose score cannot be believed (partial nesting) stay out under any.
     parts : of groups that share some (``design.plan.groups.shared_parts``), which widens every error.
+    no_vote : metric on which a loss bars nothing, because a constant beats a replicate there -> its numbers
+        (``reduce.scoring.calibration.without_vote``). Never the primary.
 
     Raises
     ------
@@ -93,6 +97,7 @@ def choose(
         tolerance=tolerance,
         ranges=ranges,
         parts=parts,
+        no_vote=no_vote or (),
     )
     harmful = {
         name: f"{'marked' if rule == 'best' else 'not shipped'}: loses beyond noise against the best single model on "
@@ -124,6 +129,11 @@ def choose(
             f"What ships is a constant: {single if chosen == BEST_SINGLE else chosen} says the same for every "
             "perturbation. No answer that tells them apart was shown to be as good on every metric of the panel."
         )
+    reasons += [
+        f"{metric_label(m)} has no vote: a constant beats a replicate on it ({words})."
+        for m, words in (no_vote or {}).items()
+        if m in panel.metrics
+    ]
     missing = [m for m in no_harm if m not in there]
     if missing:
         reasons.append(f"Not judged for harm, because the score table lacks them: {', '.join(missing)}.")
@@ -137,6 +147,7 @@ def choose(
         reasons=tuple(reasons),
         critical=critical,
         constant=chosen in constant,
+        no_vote=dict(no_vote or {}),
         picked=tuple(str(fit.weights()["facts"]["chosen"]) for fit in nested.fits[BEST_SINGLE].values()),
     )
 

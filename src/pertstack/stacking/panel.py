@@ -6,7 +6,7 @@ then chosen is decided in ``stacking/choose.py``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,16 +34,17 @@ class Gain:
     lower: float  # one-sided bound at the panel's level
     upper: float  # one-sided bound at the panel's level
     slack: float = 0.0  # a loss up to this counts as equal, however surely it is one
+    votes: bool = True  # False where a constant beats a replicate on this metric: a loss says nothing
 
     @property
     def lost(self) -> bool:
         """Worse beyond noise, and by more than what counts as equal."""
-        return self.upper < -self.slack
+        return self.votes and self.upper < -self.slack
 
     @property
     def not_inferior(self) -> bool:
-        """Shown to lose no more than what counts as equal."""
-        return self.lower > -self.slack
+        """Shown to lose no more than what counts as equal, or without a vote."""
+        return not self.votes or self.lower > -self.slack
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -53,6 +54,7 @@ class Gain:
             "lower": self.lower,
             "upper": self.upper,
             "slack": self.slack,
+            "votes": self.votes,
         }
 
     def __str__(self) -> str:
@@ -88,6 +90,7 @@ class Panel:
         tolerance: float = 0.0,
         ranges: Mapping[str, float] | None = None,
         parts: Parts | None = None,
+        no_vote: Collection[str] = (),
     ) -> Panel:
         """Gains from a score table.
 
@@ -104,6 +107,7 @@ class Panel:
         ranges : metric -> distance from the mean of the other perturbations to a perfect score; without it, the
             distance of ``against`` to a perfect score.
         parts : of groups that share some, which widens every error (``_stats/shared_parts.py``).
+        no_vote : metrics on which a loss says nothing (``reduce.scoring.calibration.without_vote``).
 
         Raises
         ------
@@ -143,6 +147,7 @@ class Panel:
                         lower=float(gain - reach[i]),
                         upper=float(gain + reach[i]),
                         slack=slack,
+                        votes=metric not in no_vote,
                     )
                 )
             if j == 0:

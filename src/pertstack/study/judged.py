@@ -103,6 +103,7 @@ def setting_of(folder: StudyFolder, stored: Stored, looks: int, *, exploratory: 
         accused_gravely=frozenset(m for m in grave if m in stored.models),
         simulated=is_simulated(folder),
         metric_doubt="" if calibrated is None else calibrated.doubt,
+        no_vote=tuple(oof["choice"].get("no_vote", ())),  # stacked by an older version: all vote
         unproven=any(r["name"] == stored.chosen and r["passed"] and r["bound"] <= 0 for r in oof["choice"]["ladder"]),
     )
 

@@ -226,6 +226,13 @@ def _notes(case: Case, action: Action) -> tuple[str, ...]:
             f"Not stacked, because a probe accuses {'it' if len(case.refused) == 1 else 'them'} of having seen rows: "
             f"{', '.join(case.refused)}."
         )
+    if case.gain is not None:
+        said += [
+            f"{metric_words(p.metric)} says {'more' if p.shown > 0 else 'less'} ({size_words(p)}) "
+            "and has no vote: a constant beats a replicate on it."
+            for p in case.gain.parts
+            if not p.level and not p.votes and p.shown
+        ]
     both = case.gain is not None and case.gain.best_single != case.alone  # else the answer has said it
     if both and case.over_alone is not None and case.gain is not None and case.over_alone.value is not None:
         part = Part("alone", "", case.primary, difference=case.over_alone, better=case.better)

@@ -190,7 +190,9 @@ def _strata_lines(found: Decomposition | None) -> list[dict[str, str]]:
             "ci": interval(p.difference.ci and (min(x := [p.better * b for b in p.difference.ci]), max(x)), sign=True),
             "n": f"{p.difference.n:,}",
             "groups": f"{p.difference.n_groups:,}",
-            "said": {1: "gain shown", -1: "loss shown", 0: "within noise"}[p.sign],
+            "said": "no vote: a constant beats a replicate on this metric"
+            if not p.votes
+            else {1: "gain shown", -1: "loss shown", 0: "within noise"}[p.sign],
         }
         for p in found.parts
     ]

@@ -14,6 +14,7 @@ from pertstack.reduce.scoring.calibration import (
     first_that_passes,
     mean_interval,
     share_interval,
+    without_vote,
 )
 
 
@@ -101,3 +102,28 @@ def test_the_first_metric_of_the_order_that_passes():
     order = ("r2_top20@pooled", "pearson_top20@pooled", "pearson_all@centroid")
     assert first_that_passes(order, found) == "pearson_all@centroid"
     assert first_that_passes(order[:1], found) is None
+
+
+def known(metric, *, passes):
+    """A calibration that passes or shows the opposite."""
+    share, ci = (0.9, (0.8, 0.95)) if passes else (0.2, (0.1, 0.3))
+    return Calibration(metric, 40, 20, 0.5, 0.4, 0.1 if passes else -0.1, (0.0, 0.2), share, ci)
+
+
+def test_metrics_that_fail_have_no_vote_unless_noise_cancels_in_them():
+    """Errors over all genes and correlation within plates always vote; errors over chosen genes do not."""
+    fail = ("r2_top20@own", "r2_top20@pooled", "rmse_all@own", "rmse_top20@own", "mse_all_corrected", "mse_exp2")
+    found = {m: known(m, passes=False) for m in (*fail, "mae_all@own", "pearson_all@plate")}
+    found |= {m: known(m, passes=True) for m in ("pearson_all@centroid", "pearson_all@own")}
+    silent = without_vote(found, "pearson_all@centroid")
+    assert set(silent) == {"r2_top20@own", "r2_top20@pooled", "rmse_top20@own", "mse_exp2"}
+
+
+def test_all_vote_where_the_primary_fails_or_nothing_was_measured_twice():
+    unknown = calibrate("r2_top20@own", np.full(4, np.nan), np.full(4, 0.3), conditions=range(4), groups=range(4))
+    found = {"pearson_all@centroid": known("pearson_all@centroid", passes=False), "r2_top20@own": unknown}
+    assert without_vote(found, "pearson_all@centroid") == {} == without_vote(found, "cosine_all@own")
+    passing = {**found, "pearson_all@centroid": known("pearson_all@centroid", passes=True)}
+    assert without_vote(passing, "pearson_all@centroid") == {}, "what could not be asked votes as before"
+    unsure = Calibration("r2_top20@own", 64, 20, 0.5, 0.45, 0.03, (-0.1, 0.2), 0.45, (0.4, 0.6))
+    assert without_vote({**passing, "r2_top20@own": unsure}, "pearson_all@centroid") == {}, "neither is shown"

@@ -151,6 +151,27 @@ def test_a_gain_bought_with_another_metric_is_marked_and_not_shipped(nested):
     assert any("r2_top20@own" in r and "Not judged" in r for r in choice.reasons)
 
 
+def test_a_loss_on_a_metric_without_a_vote_bars_nothing_and_is_said(nested):
+    rng = np.random.default_rng(3)
+    gains = {"best_single": 0.0, "simplex": 0.02, "gene_ridge": -0.05}
+    columns = columns_for(nested, gains, rng)
+    own = {n: c[0] - 2 * gains.get(n, 0.0) for n, c in columns.items()}  # the opposite of the primary
+    columns = {n: np.stack([c[0], own[n], c[1]]) for n, c in columns.items()}
+    table = table_of(columns, np.arange(400) // 4, metrics=("r2_top20@pooled", "r2_top20@own", "rmse_all@own"))
+    barred = choose(table, nested)
+    assert barred.chosen == "best_single" and "r2_top20@own" in barred.marked["simplex"]
+    assert barred.to_json()["no_vote"] == {}
+    choice = choose(table, nested, no_vote={"r2_top20@own": "BDS 0.31 [0.20, 0.44], DRF -0.21, 90 conditions"})
+    assert choice.chosen == "simplex" and "simplex" not in choice.marked
+    assert [r for r in choice.reasons if "has no vote" in r and "BDS 0.31" in r and "own" in r]
+    assert choice.to_json()["no_vote"] == dict(choice.no_vote) and len(choice.no_vote) == 1
+    lost = {g.metric: g for g in choice.panel["simplex"]}["r2_top20@own"]
+    assert lost.value < 0 and not lost.votes and not lost.lost and lost.not_inferior
+    columns["simplex"][2] += 0.1 + rng.normal(0, 0.01, 400)
+    table = table_of(columns, np.arange(400) // 4, metrics=("r2_top20@pooled", "r2_top20@own", "rmse_all@own"))
+    assert "rmse_all@own" in choose(table, nested, no_vote={"r2_top20@own": ""}).marked["simplex"]
+
+
 def test_a_loss_too_small_to_matter_is_not_held_against_a_gain(nested):
     """RMSE worse by 0.5 %, beyond any doubt: equal at the default tolerance of 1 %, a loss at none."""
     rng = np.random.default_rng(9)

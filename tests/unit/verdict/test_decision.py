@@ -124,6 +124,16 @@ def test_the_decision_is_in_the_file_and_comes_back(tmp_path):
     assert Decision.from_json(found.decision.to_json()) == found.decision
 
 
+def test_a_metric_without_a_vote_contradicts_no_gain_and_supports_none():
+    lost = {"own": -0.03}
+    assert board(**lost).decision.light == "amber" and "disagree" in board(**lost).headline
+    found = board(changed(no_vote=("r2_top20@own",)), **lost)
+    assert found.decision.light == "green" and found.headline.startswith("Ship direct_pooled: it beats mlp by 0.025")
+    assert any("R² Top-20" in n and "says less (−0.03" in n and "has no vote" in n for n in found.decision.notes)
+    alone = board(changed(no_vote=("pearson_all@centroid",)))
+    assert "the gain is not the control's." in alone.headline and "constant" not in alone.headline
+
+
 def test_a_metric_that_cannot_decide_takes_the_green_away():
     doubt = "R² Top-20 cannot tell a replicate from a constant here (BDS 0.18)."
     found = board(changed(metric_doubt=doubt))
@@ -183,6 +193,7 @@ def test_a_setting_comes_back_from_its_file_as_it_was():
     """Every field of it, so that whoever derives the verdict again is told the same."""
     full = changed(
         alone="ridge",
+        no_vote=("r2_top20@own",),
         fitted={-1: ("c",), 0: ("a", "b")},
         accused={"knn": ("it knows",)},
         accused_gravely=frozenset({"knn"}),

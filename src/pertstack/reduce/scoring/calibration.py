@@ -21,7 +21,7 @@ import pandas as pd
 from pertstack._base.arrays import Float64
 from pertstack._stats.group_means import GroupMeans
 from pertstack._stats.shared_parts import Parts
-from pertstack.design.metric_names import parse_metric
+from pertstack.design.metric_names import Metric, parse_metric
 
 AUTO_ORDER: tuple[str, ...] = (
     "r2_top20@pooled",
@@ -61,6 +61,11 @@ class Calibration:
     def passes(self) -> bool:
         """Whether this metric may decide: BDS beyond chance by its interval, and a DRF above zero."""
         return self.bds_ci is not None and self.drf is not None and self.bds_ci[0] > CHANCE and self.drf > 0
+
+    @property
+    def fails(self) -> bool:
+        """Whether a constant is shown to beat the replicate: BDS below chance by its interval, and a DRF below zero."""
+        return self.bds_ci is not None and self.drf is not None and self.bds_ci[1] < CHANCE and self.drf < 0
 
     @property
     def range(self) -> float | None:
@@ -229,6 +234,29 @@ def interpolated_duplicate(again: Float64, p_adjusted: Float64, others: Float64)
     others : (n_genes,) or (n, n_genes), the mean of these.
     """
     return np.asarray((1.0 - p_adjusted) * again + p_adjusted * others)
+
+
+def without_vote(found: Mapping[str, Calibration], primary: str) -> dict[str, Calibration]:
+    """Metrics on which a gain or a loss says nothing, because a constant is shown to beat a replicate on them.
+
+    None where the primary does not pass itself: then no metric has earned the say over the others. Errors over all
+    genes keep their vote: measurement noise adds the same to the expected squared error of either prediction, so their
+    difference needs no replicate to be read. So does correlation within plates, which guards against the plate.
+
+    Parameters
+    ----------
+    found : calibrations by metric.
+    primary : the deciding metric.
+    """
+    main = found.get(parse_metric(primary).name)
+    if main is None or not main.passes:
+        return {}
+    return {m: c for m, c in found.items() if c.fails and not _always_votes(parse_metric(m))}
+
+
+def _always_votes(metric: Metric) -> bool:
+    over_all = metric.top is None and metric.weighting in (None, "all")
+    return metric.reference == "plate" or (metric.kind in ("rmse", "mae", "mse") and over_all)
 
 
 def first_that_passes(order: Sequence[str], found: Mapping[str, Calibration]) -> str | None:

@@ -23,7 +23,7 @@ from pertstack.predictions.sources.some_rows import some_groups
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.files.names import HALVES
 from pertstack.reduce.metrics.asked import asked_metric
-from pertstack.reduce.scoring.calibration import AUTO_ORDER, Calibration, first_that_passes
+from pertstack.reduce.scoring.calibration import AUTO_ORDER, Calibration, first_that_passes, without_vote
 from pertstack.reduce.scoring.controls import calibrate_source, measured_twice
 from pertstack.reduce.scoring.panels import panel
 from pertstack.study.folder import StudyFolder
@@ -71,6 +71,11 @@ class Calibrated:
     def ranges(self) -> dict[str, float]:
         """Metric -> distance from the mean of the others to a perfect score."""
         return {name: c.range for name, c in self.metrics.items() if c.range is not None}
+
+    @property
+    def no_vote(self) -> dict[str, str]:
+        """Metric that neither bars a combination nor contradicts a gain -> its numbers in words."""
+        return {name: in_numbers(c) for name, c in without_vote(self.metrics, self.primary).items()}
 
     @property
     def doubt(self) -> str:

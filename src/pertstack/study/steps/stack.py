@@ -130,6 +130,7 @@ def stack_study(
         seed=plan.seed,
         rule=plan.choice_rule,
         parts=parts,
+        no_vote=calibrated.no_vote,
     )
     fitted = {name: nested.combiner(name).get_params() for name in nested.names}
     key = rows.key(fitted)

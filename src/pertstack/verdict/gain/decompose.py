@@ -9,7 +9,7 @@ in.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +31,7 @@ def decompose(
     compare: Compare,
     strata: Mapping[str, Sequence[str | None]] | None = None,
     primary_difference: Difference | None = None,
+    no_vote: Collection[str] = (),
 ) -> Decomposition:
     """Take the gain of ``name`` over ``best_single`` apart.
 
@@ -51,6 +52,8 @@ def decompose(
     primary_difference : Difference, optional
         Used for the primary metric as a whole in place of ``compare``: there the interval holds against every base
         model that may be the best, which a pair of rows cannot say.
+    no_vote : collection of str
+        Metrics that show neither a gain nor a loss (``reduce.scoring.calibration.without_vote``).
 
     Limit cases: a combiner that is the best single model, or scores the same everywhere, reads ``none``; a stratum with
     no sample valid for both has a difference of None; where the samples of a cell line share one control, own and
@@ -70,6 +73,7 @@ def decompose(
                 difference=difference,
                 better=direction(metric),
                 hollow=_hollow(metric, scores[metric][0]),
+                votes=metric not in no_vote,
             )
         )
     first, second = scores[primary]

@@ -30,6 +30,7 @@ def decompositions_of(reading: Reading) -> dict[str, Decomposition]:
             compare=reading.resampling.compare,
             strata=_strata(reading) if name == setting.chosen else None,
             primary_difference=inside[i],
+            no_vote=setting.no_vote,
         )
         for name, i in reading.at.items()
         if name == setting.chosen or setting.kinds[name] in ("combiner", "reference")

@@ -24,7 +24,10 @@ Compare = Callable[[Array, Array, Array], Difference]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One line of the decomposition. ``sign`` is +1 / -1 when the interval shows a gain / a loss, else 0."""
+    """One line of the decomposition. ``sign`` is +1 / -1 when the interval shows a gain / a loss, else 0.
+
+    Without a vote it is 0, whatever the interval shows.
+    """
 
     view: str  # "own", "pooled", "matched", "plate", "centroid", "rmse", or a stratum such as "effect quartile"
     level: str  # "" for the whole, else "Q1", "A375", "seen"
@@ -32,9 +35,15 @@ class Part:
     difference: Difference
     better: int = 1  # +1: more is better
     hollow: bool = False  # a correlation that is still not above 0: to be less wrong is no gain
+    votes: bool = True  # False where a constant beats a replicate on this metric
 
     @property
     def sign(self) -> int:
+        return self.shown if self.votes else 0
+
+    @property
+    def shown(self) -> int:
+        """The sign, with a vote or without one."""
         ci = self.difference.ci
         if ci is None:
             return 0
@@ -89,6 +98,7 @@ class Decomposition:
                     "n": p.difference.n,
                     "n_groups": p.difference.n_groups,
                     "sign": p.sign,
+                    "votes": p.votes,
                 }
                 for p in self.parts
             ]

@@ -34,10 +34,16 @@ def calibration_rows(found: Iterable[Calibration], primary: str) -> list[dict[st
             "constant": number(c.negative),
             "drf": f"{number(c.drf, 2, sign=True)} {interval(c.drf_ci, 2, sign=True)}".strip(),
             "bds": f"{number(c.bds, 2)} {interval(c.bds_ci, 2)}".strip(),
-            "said": "passes" if c.passes else "fails" if c.known else "not calibrated",
+            "said": _said(c),
         }
         for c in ordered(found)
     ]
+
+
+def _said(c: Calibration) -> str:
+    if not c.known:
+        return "not calibrated"
+    return "passes" if c.passes else "fails" if c.fails else "undecided"
 
 
 def calibration_lines(found: Iterable[Calibration], primary: str) -> list[str]:
@@ -55,7 +61,7 @@ def calibration_lines(found: Iterable[Calibration], primary: str) -> list[str]:
         head,
         *lines,
         f"{most} conditions measured again. BDS: share in which the replicate beats the constant; 0.5 is chance. "
-        f"DRF: how far it comes from the constant to a perfect score. ★ decides: {primary}.",
+        f"DRF: how far it comes from the constant to a perfect score. Fails: the constant is shown to win. ★ decides: {primary}.",
     ]
 
 
