@@ -108,7 +108,7 @@ def test_a_metric_on_which_a_constant_beats_a_replicate_has_no_vote_in_stack_and
     """Weak effects under a common response: correlations with a shared control reward the constant, as on HT115."""
     wells = {"well_sd": 0.8, "common_sd": 0.6}
     study = make(tmp_path, **wells)
-    study.fit(["mean_treated", "ridge_treated"])
+    study.cross_fit(["mean_treated", "ridge_treated"])
     study.stack(["mean", "global_ridge"])
     study.verdict()
     calibration = json.loads((study.folder.results / "calibration.json").read_text())
