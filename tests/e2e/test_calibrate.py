@@ -124,5 +124,9 @@ def test_a_metric_on_which_a_constant_beats_a_replicate_has_no_vote_in_stack_and
     assert not any("r2_top20" in why for why in choice["marked"].values())
     setting = json.loads((study.folder.results / "setting.json").read_text())
     assert set(setting["no_vote"]) == fail
-    parts = {p["metric"]: p for d in json.loads((study.folder.results / "verdict.json").read_text())["decompositions"].values() for p in d["parts"]}
+    parts = {
+        p["metric"]: p
+        for d in json.loads((study.folder.results / "verdict.json").read_text())["decompositions"].values()
+        for p in d["parts"]
+    }
     assert not parts["pearson_all@own"]["votes"] and parts["rmse_all@own"]["votes"]

@@ -99,14 +99,8 @@ def choose(
         parts=parts,
         no_vote=no_vote or (),
     )
-    harmful = {
-        name: f"{'marked' if rule == 'best' else 'not shipped'}: loses beyond noise against the best single model on "
-        + "; ".join(map(str, losses))
-        for name in candidates
-        if (losses := panel.losses(name))
-    }
     barred = {} if trust_partial else untrusted(nested, candidates)
-    marked = {**barred, **harmful}
+    marked = {**barred, **_harmful(panel, candidates, rule)}
     out = barred if rule == "best" else marked
     eligible = [n for n in candidates if n not in out and n not in (BEST_SINGLE, BEST_INFORMED)]
     critical = panel.critical(eligible, BEST_SINGLE, level, n_draws=n_draws, seed=seed)
@@ -121,18 +115,9 @@ def choose(
         )
         chosen = instead[-1].name if instead else chosen
     single = str(nested.final[BEST_SINGLE].weights()["facts"]["chosen"])
-    reasons = _reasons(
-        panel, nested, ladder, chosen=chosen, single=single, marked=marked, critical=critical, level=level
-    )
-    if chosen in constant:
-        reasons.append(
-            f"What ships is a constant: {single if chosen == BEST_SINGLE else chosen} says the same for every "
-            "perturbation. No answer that tells them apart was shown to be as good on every metric of the panel."
-        )
-    reasons += [
-        f"{metric_label(m)} has no vote: a constant beats a replicate on it ({words})."
-        for m, words in (no_vote or {}).items()
-        if m in panel.metrics
+    reasons = [
+        *_reasons(panel, nested, ladder, chosen=chosen, single=single, marked=marked, critical=critical, level=level),
+        *_limits(panel, chosen=chosen, single=single, constant=constant, no_vote=no_vote or {}),
     ]
     missing = [m for m in no_harm if m not in there]
     if missing:
@@ -150,6 +135,16 @@ def choose(
         no_vote=dict(no_vote or {}),
         picked=tuple(str(fit.weights()["facts"]["chosen"]) for fit in nested.fits[BEST_SINGLE].values()),
     )
+
+
+def _harmful(panel: Panel, candidates: Sequence[str], rule: Rule) -> dict[str, str]:
+    """Candidates that lose beyond noise on a metric beside the primary, with the losses in words."""
+    said = "marked" if rule == "best" else "not shipped"
+    return {
+        name: f"{said}: loses beyond noise against the best single model on {'; '.join(map(str, losses))}"
+        for name in candidates
+        if (losses := panel.losses(name))
+    }
 
 
 def untrusted(nested: NestedFits, candidates: Sequence[str]) -> dict[str, str]:
@@ -282,4 +277,21 @@ def _reasons(
     said += [f"{failure}." for failure in nested.failures]
     if panel.n_groups < FEW_GROUPS:
         said.append(f"Only {panel.n_groups} groups: bounds are a rough guide.")
+    return said
+
+
+def _limits(
+    panel: Panel, *, chosen: str, single: str, constant: Collection[str], no_vote: Mapping[str, str]
+) -> list[str]:
+    """What must be known of an answer beside how it was found: that it is a constant; metrics without a vote."""
+    said = [
+        f"{metric_label(m)} has no vote: a constant beats a replicate on it ({words})."
+        for m, words in no_vote.items()
+        if m in panel.metrics
+    ]
+    if chosen in constant:
+        said.append(
+            f"What ships is a constant: {single if chosen == BEST_SINGLE else chosen} says the same for every "
+            "perturbation. No answer that tells them apart was shown to be as good on every metric of the panel."
+        )
     return said
