@@ -284,3 +284,18 @@ def test_objects_in_memory_give_what_their_files_give(world, two):
         theirs = scores_of(by_files, name).loc[truth.obs_names]
         np.testing.assert_allclose(scores_of(found, name).loc[truth.obs_names], theirs, atol=1e-6)
     assert found.facts["truth"] == "in memory"
+
+
+def test_models_that_say_the_same_for_every_perturbation_are_called_so(world):
+    folder, truth, _ = world
+    line = truth.obs["cell_line"].astype(str).to_numpy()
+    mean = pd.DataFrame(truth.layers["control"] + 0.3).groupby(line).mean().loc[line].to_numpy()
+    one, two = (written(folder, f"{n}.h5ad", mean + 0.05 * i, truth.obs) for i, n in enumerate(("one", "two")))
+    alone = ps.evaluate(folder / "truth.h5ad", {"one": one})
+    assert any(r.startswith("one says the same for every perturbation: ") for r in alone.verdict.decision.reasons)
+    found = ps.evaluate(folder / "truth.h5ad", {"one": one, "two": two})
+    assert found.verdict.decision.light == "red" and found.verdict.decision.reasons
+    assert any(
+        "says the same for every perturbation, and so does" in r and "one" in r and "two" in r
+        for r in found.verdict.decision.reasons
+    )

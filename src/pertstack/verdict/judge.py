@@ -242,7 +242,7 @@ def _case(
         planned_looks=setting.planned_looks,
         accused=setting.accused,
         accused_gravely=setting.accused_gravely,
-        constants=frozenset(setting.no_drug),
+        constants=frozenset((*setting.no_drug, *setting.constants)),
         at_once=(shown, len(at_once["rows"])) if at_once else None,
         simulated=setting.simulated,
         metric_doubt=setting.metric_doubt,

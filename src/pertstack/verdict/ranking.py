@@ -54,6 +54,14 @@ def rank(reading: Reading) -> Decision:
     grave = sorted(setting.accused_gravely)
     for model, said in sorted(setting.accused.items()):
         reasons.append(f"A probe {'accuses' if model in grave else 'doubts'} {model}: {said[0].rstrip('.')}.")
+    if best in setting.constants:
+        light = "red"
+        alike = ", ".join(n for n in others if n in setting.constants)
+        reasons.append(
+            f"{best} says the same for every perturbation"
+            + (f", and so {'does' if ',' not in alike else 'do'} {alike}" if alike else "")
+            + ": nothing about a single one can be read from it."
+        )
     if setting.metric_doubt:
         reasons.append(setting.metric_doubt)
     if n_groups < FEW_GROUPS:

@@ -143,7 +143,7 @@ def _able(metric: Metric, part: pd.DataFrame) -> tuple[np.ndarray[Any, np.dtype[
     if metric.reference == "plate":
         if "plate" not in part or not part["plate"].notna().any():
             return np.zeros(len(part), dtype=bool), "no row says on which plate it was (column 'plate')"
-        fold = part["fold"].astype(object).fillna("test") if "fold" in part else "all"
+        fold = part["fold"].astype(object) if "fold" in part else "all"
         others = drug.groupby([line, fold, part["plate"].astype(object)], dropna=False).transform("nunique")
         enough = (others.to_numpy() > LEAST_OTHERS) & part["plate"].notna().to_numpy()
         return enough, f"within a plate a fold must hold {LEAST_OTHERS} other perturbations of the cell line"

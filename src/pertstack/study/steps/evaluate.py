@@ -40,6 +40,7 @@ from pertstack.reduce.scoring.score import score
 from pertstack.reduce.scoring.score_table import ScoreTable, refuse_undefined
 from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.reduce.tile import Combine, Tile
+from pertstack.stacking.constants import constant_models
 from pertstack.stacking.slopes import slopes_of
 from pertstack.study.new_rows.evaluation_rows import Matched, matched_values, on_disk
 from pertstack.verdict.boards.rows import Kind
@@ -205,7 +206,10 @@ def _judged(
     probes = tuple(f for m in source.models for f in probe_model(source, some, m, seed=seed, claims_folds=False))
     reduction = reduce_blocks(source, references, k=min(80, len(source.gene_names)))
     diversity = Diversity.of(reduction) if len(source.models) > 1 else None
-    setting = _setting(source, table, decides, calibration=calibration, said=matched.findings, probes=probes, fits=fits)
+    setting = replace(
+        _setting(source, table, decides, calibration=calibration, said=matched.findings, probes=probes, fits=fits),
+        constants=constant_models(reduction),
+    )
     verdict = judge(table, None, setting, resampling=GroupResampling(seed, parts=shared_parts(table.samples)))
     known = {**facts, **_counts(table, source)}
     slopes = slopes_of(reduction)

@@ -61,7 +61,8 @@ def calibration_lines(found: Iterable[Calibration], primary: str) -> list[str]:
         head,
         *lines,
         f"{most} conditions measured again. BDS: share in which the replicate beats the constant; 0.5 is chance. "
-        f"DRF: how far it comes from the constant to a perfect score. Fails: the constant is shown to win. ★ decides: {primary}.",
+        f"DRF: how far it comes from the constant to a perfect score. Fails: the constant is shown to win. "
+        f"★ decides: {primary}.",
     ]
 
 
