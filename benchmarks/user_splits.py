@@ -42,6 +42,7 @@ SETS: dict[str, tuple[str, ...]] = {
         "additive",
     ),
     "four": ("mean_treated", "per_gene_linear", "perturbation_knn", "ridge_treated"),
+    "three": ("mean_treated", "ridge_treated", "per_gene_linear"),
 }
 
 
