@@ -33,7 +33,7 @@ from pertstack._stats.estimate import (
 )
 from pertstack._stats.group_sums import Draws, GroupSums, resample
 from pertstack._stats.shared_parts import Parts
-from pertstack._stats.sign_flips import flip_interval, flip_p
+from pertstack._stats.sign_flips import flips
 from pertstack._stats.versus_best import bounds_to_best
 from pertstack._stats.wild_bootstrap import WildWeights, wild_interval, wild_p, wild_weights
 
@@ -166,9 +166,7 @@ def _one(sums: GroupSums, draws: Draws | None, level: float, method: Method) -> 
         )
     lo, hi, p = -np.inf, np.inf, None
     if chosen == "sign_flips":
-        total, count = sums.total[0], sums.count[0]
-        lo, hi = flip_interval(total, count, level)
-        p = flip_p(total, count)
+        lo, hi, p = flips(sums.total[0], sums.count[0], level)
     elif draws is not None:
         error = float(sums.errors()[0])
         means = draws.means[:, 0]

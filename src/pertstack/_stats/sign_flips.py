@@ -8,6 +8,8 @@ halves. So p(t) is a count over splits, and the interval its level set, without 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from pertstack._base.arrays import Array
@@ -21,15 +23,32 @@ def split_ends(total: Array, count: Array) -> tuple[Array, Array]:
     """
     total, count = total[count > 0], count[count > 0]
     n = len(total)
-    pattern = np.arange(2 ** max(0, n - 1), dtype=np.int64)  # the last group always stays in the first half
-    member = ((pattern[:, None] >> np.arange(n)) & 1).astype(np.float64)
+    member = _halves(n)
     part, size = member @ total, member @ count
-    low, high = np.full(len(pattern), -np.inf), np.full(len(pattern), np.inf)
+    low, high = np.full(len(member), -np.inf), np.full(len(member), np.inf)
     if n:
         rest, rest_size = total.sum() - part[1:], count.sum() - size[1:]
         first, second = part[1:] / size[1:], rest / rest_size
         low[1:], high[1:] = np.minimum(first, second), np.maximum(first, second)
     return np.sort(low), np.sort(high)
+
+
+@lru_cache(maxsize=16)
+def _halves(n: int) -> Array:
+    """(2^(n-1), n) 1.0 where a group is in the second half; the last group always stays in the first."""
+    pattern = np.arange(2 ** max(0, n - 1), dtype=np.int64)
+    return np.asarray((pattern[:, None] >> np.arange(n)) & 1, dtype=np.float64)
+
+
+def flips(total: Array, count: Array, level: float) -> tuple[float, float, float]:
+    """Interval and p-value of the mean being 0, from one look at the splits: (lo, hi, p).
+
+    Parameters
+    ----------
+    total, count, level : as in ``flip_interval``.
+    """
+    ends = split_ends(total, count)
+    return *_interval(*ends, level), _p(*ends, 0.0)
 
 
 def flip_interval(total: Array, count: Array, level: float) -> tuple[float, float]:
@@ -41,7 +60,10 @@ def flip_interval(total: Array, count: Array, level: float) -> tuple[float, floa
     count : (n_groups,) how many values; the mean is ``total.sum() / count.sum()``.
     level : of the interval.
     """
-    low, high = split_ends(total, count)
+    return _interval(*split_ends(total, count), level)
+
+
+def _interval(low: Array, high: Array, level: float) -> tuple[float, float]:
     allowed = int(np.floor((1 - level) * len(low) + 1e-9))  # rejected while p(t) <= 1 - level
     return (float(low[allowed]), float(high[::-1][allowed])) if allowed < len(low) else (np.nan, np.nan)
 
@@ -54,7 +76,10 @@ def flip_p(total: Array, count: Array, at: float = 0.0) -> float:
     total, count : (n_groups,), as in ``flip_interval``.
     at : the mean that is tested.
     """
-    low, high = split_ends(total, count)
+    return _p(*split_ends(total, count), at)
+
+
+def _p(low: Array, high: Array, at: float) -> float:
     n_low = np.searchsorted(low, at, side="right")  # lower end <= at
     n_above = len(high) - np.searchsorted(high, at, side="left")  # upper end >= at
     return float((n_low + n_above - len(low)) / len(low))

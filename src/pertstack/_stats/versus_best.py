@@ -17,7 +17,7 @@ from pertstack._base.arrays import Array
 from pertstack._stats.estimate import FEW, Estimate, bootstrap_t, cautions_of, studentised
 from pertstack._stats.group_sums import Draws, GroupSums, resample
 from pertstack._stats.shared_parts import Parts
-from pertstack._stats.sign_flips import flip_interval, flip_p
+from pertstack._stats.sign_flips import flips
 from pertstack._stats.versus_best_null import FlippedNull, Null, ResampledNull, null_p, upper_end
 
 
@@ -92,7 +92,7 @@ def _estimate(sums: GroupSums, draws: Draws | None, others: Array, *, lead: int,
     each: list[tuple[float, float]]  # lower end and two-sided p against every rival
     null: Null
     if draws is None:
-        each = [(flip_interval(t, c, level)[0], flip_p(t, c)) for t, c in zip(mine.total, mine.count, strict=True)]
+        each = [(low, p) for low, _, p in (flips(t, c, level) for t, c in zip(mine.total, mine.count, strict=True))]
         null, method = FlippedNull.of(mine), "sign_flips over all models"
     else:
         drawn = Draws(draws.means[:, rivals], draws.errors[:, rivals])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from pertstack._base.errors import InputError, unknown_name
@@ -161,6 +162,7 @@ def _sample_level(text: str, base: str, reference: Reference) -> Metric:
     return Metric(kind, top, strict, landmark=match["landmark"] is not None, reference=reference)
 
 
+@lru_cache(maxsize=4096)
 def split_metric(name: str) -> tuple[str, str]:
     """Metric and reference of a full name; without a reference it means own.
 
@@ -178,7 +180,8 @@ def same_metric(a: str, b: str) -> bool:
 
 def find_metric(known: Iterable[str], wanted: str) -> str | None:
     """The spelling under which ``wanted`` is known, or None when it was not computed."""
-    return next((k for k in known if same_metric(k, wanted)), None)
+    asked = split_metric(wanted)
+    return next((k for k in known if split_metric(k) == asked), None)
 
 
 def need_metric(known: Iterable[str], wanted: str) -> str:
