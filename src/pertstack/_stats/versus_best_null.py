@@ -172,12 +172,14 @@ class FlippedNull:
         flipped, with_count = self.signs @ residual.T, self.signs @ (residual * self.count).T  # (2^C, M)
         square = (residual**2).sum(axis=1)
 
-        def moved(step: Array) -> Array:
-            """Every pattern, with all models moved up by a step (M,)."""
-            spread = square + 2 * step * with_count + step**2 * (self.count**2).sum(axis=1)
-            return _over(flipped + self.count.sum(axis=1) * step, np.sqrt(np.maximum(spread, 0.0)))
+        sizes, squares = self.count.sum(axis=1), (self.count**2).sum(axis=1)
 
-        seen = moved(above)[0]  # the first pattern flips nothing
+        def moved(step: Array, patterns: slice = slice(None)) -> Array:
+            """Patterns, with all models moved up by a step (M,)."""
+            spread = square + 2 * step * with_count[patterns] + step**2 * squares
+            return _over(flipped[patterns] + sizes * step, np.sqrt(np.maximum(spread, 0.0)))
+
+        seen = moved(above, slice(1))[0]  # the first pattern flips nothing
         near, far = careful(d - value, GroupSums(self.total, self.count).errors())
         return Statistics(seen, moved(near), moved(far), np.abs(moved(0 * above)))
 
