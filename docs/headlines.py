@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 import browser  # noqa: E402
 from pertstack.verdict.judge import judge  # noqa: E402
 from pertstack.verdict.resampling import GroupResampling  # noqa: E402
-from pertstack.verdict.setting import Setting  # noqa: E402
+from pertstack.verdict.setting import Resampling, Setting  # noqa: E402
 from pertstack.write.report import render  # noqa: E402
 from pertstack.write.report_input import ReportInput  # noqa: E402
 from references.judged_world import KINDS, shifts, world  # noqa: E402
@@ -36,15 +36,14 @@ STATES = {
 """Name -> what was chosen out of fold, number of perturbations, gains that differ, what else is known."""
 
 
-def page(state: str) -> str:
+def page(state: str, resampling: Resampling = GroupResampling(0)) -> str:  # noqa: B008  (frozen)
     """The report of a state, as far as a score table tells."""
     chosen, n, gains, known = STATES[state]
     kinds = KINDS | ({"best_single": "reference"} if chosen == "best_single" else {})
     by_name = shifts(**gains) | ({"best_single": {}} if chosen == "best_single" else {})
     setting = Setting(kinds, chosen=chosen, test_looks=1, plan_digest="9f2c44e0a1b2" * 4, **{"alone": "mlp", **known})
-    verdict = judge(
-        world(n, by_name=by_name), world(n, seed=6, by_name=by_name), setting, resampling=GroupResampling(0)
-    )
+    tables = world(n, by_name=by_name), world(n, seed=6, by_name=by_name)
+    verdict = judge(*tables, setting, resampling=resampling)
     made = {"test opened": "2026-01-01 00:00 UTC", "command": "pertstack report study"}
     facts = {"title": "study: screen.h5ad", "verdict": verdict, "made": made, "simulated": setting.simulated}
     return render(ReportInput(**facts))

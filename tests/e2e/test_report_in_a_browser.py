@@ -73,7 +73,7 @@ def pages_by_headline() -> dict[str, str]:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return {state: module.page(state) for state in module.STATES}
+    return {state: module.page(state, PlainResampling(20)) for state in module.STATES}
 
 
 WORKS = """

@@ -76,6 +76,7 @@ def test_a_program_gets_the_cells_of_the_fit_rows_and_the_controls(screen):
     assert len(list((folder / "kept").iterdir())) == 3  # two folds and the final fit
 
 
+@pytest.mark.slow
 def test_cells_that_are_not_those_of_the_study_end_the_job(screen):
     folder, obs, x = screen
     x[(obs["target_gene"] == "GENE01").to_numpy(), 3] += 9

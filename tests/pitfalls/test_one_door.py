@@ -92,7 +92,7 @@ def disturbed(study, whole, at: int, fault, seen: set[object] | None = None) -> 
     assert not [f for f in again.audit(deep=True) if f.severity == "error"], at
 
 
-@pytest.mark.parametrize("fault", ["kill", "full"])
+@pytest.mark.parametrize("fault", ["kill", pytest.param("full", marks=pytest.mark.slow)])
 def test_a_look_survives_a_crash_and_a_full_disk(stacked_study, whole, tmp_path, fault):
     for at in points(whole[1], every=False):
         root = shutil.copytree(stacked_study.folder.root, tmp_path / f"{fault}{at}" / "stacked")

@@ -200,6 +200,7 @@ def test_a_second_run_that_gives_other_anchors_is_refused(network):
         store.commit_anchors("TranSiGen", found.values + 1, sample_ids=found.sample_ids, **facts)
 
 
+@pytest.mark.slow
 def test_new_samples_get_the_answer_of_the_final_fit(network, world_file, tmp_path, monkeypatch):
     """``predict`` on the controls of the test rows: models fitted and anchors embedded again give what the store
     holds."""

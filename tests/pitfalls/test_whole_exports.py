@@ -179,7 +179,7 @@ def predicted_at(predicting, tmp_path, points, fault) -> None:
         shutil.rmtree(place)
 
 
-@pytest.mark.parametrize("fault", ["kill", "full"])
+@pytest.mark.parametrize("fault", ["kill", pytest.param("full", marks=pytest.mark.slow)])
 def test_predictions_are_there_whole_or_not_at_all(predicting, tmp_path, fault):
     (tmp_path / "whole").mkdir()
     n = predicted_with_fault(predicting, tmp_path / "whole", None)
