@@ -11,6 +11,7 @@ import pytest
 
 import pertstack as ps
 from pertstack._base.errors import InputError, IntegrityError, UnknownNameError
+from pertstack.design.ledger import LOOK
 from pertstack.study.development.learned import stored_stack
 from pertstack.study.new_rows.new_samples import open_new
 from pertstack.study.seals import seal_stack, seal_verdict
@@ -139,13 +140,19 @@ def of_stored(study, name, ids):
     return np.array([rows[i] for i in ids])
 
 
+def looked_again(study):
+    """The results as they lie there are those of another look: without one a second seal counts for nothing."""
+    study.folder.ledger.append(LOOK, **study.folder.ledger.of_kind(LOOK)[-1].facts)
+    seal_verdict(study.folder)
+
+
 def decide_so(study, **decision):
     """The same study with another outcome of the test: the board as the verdict would have written and sealed it."""
     path = study.folder.results / "leaderboard.json"
     value = json.loads(path.read_text())
     value["decision"] |= decision
     path.write_text(json.dumps(value))
-    seal_verdict(study.folder)
+    looked_again(study)
     return value["decision"]
 
 
@@ -183,7 +190,7 @@ def test_a_board_written_before_it_named_what_ships_is_read_again_from_its_score
     value = json.loads(path.read_text())
     del value["decision"]
     path.write_text(json.dumps(value))
-    seal_verdict(judged.folder)
+    looked_again(judged)
     assert shipped(judged.folder, stored_stack(judged.folder)) == ships
 
 
