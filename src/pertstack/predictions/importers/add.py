@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pertstack._base.findings import Finding
 from pertstack._base.machine.progress import track
 from pertstack.data import Card
 from pertstack.data.choices import Normalise
+from pertstack.design.blocks import Block
 from pertstack.predictions.importers.add_report import AddReport, report_on
 from pertstack.predictions.importers.by_key import KeyMatch, by_id_or_key
 from pertstack.predictions.importers.by_name import (
@@ -43,6 +44,7 @@ from pertstack.predictions.importers.readers.opening import as_paths, open_file,
 from pertstack.predictions.importers.records import cards_of, file_meta, refuse_straddling, slots_in_words
 from pertstack.predictions.importers.streaming import stream_into
 from pertstack.predictions.store.files.names import encode_name, nested_name, refuse_kept_name
+from pertstack.predictions.store.files.record import Record
 from pertstack.predictions.store.store import PredictionStore
 
 
@@ -121,17 +123,17 @@ def add_predictions(
         Nothing was committed (a conflict is looked for in every block before the first one is published).
     """
     _check_options(name, scale, missing)
+    own_genes = [str(g) for g in store.gene_names]
     mapping = None if transform is None else named_transform(transform, scale)
     files = _open(paths, store, marks, layer)
-    on_cards = cards_of(files, own_card, card, scale=scale, mapping=mapping, name=name)
+    said = cards_of(files, own_card, card, scale=scale, mapping=mapping, name=name)
     if mapping is not None:
         files = [mapped_file(f, mapping) for f in files]
     places = {s: Place(b, i) for b in store.blocks() for i, s in enumerate(store.sample_ids(b))}
     known = None if samples is None else samples[samples.index.isin(list(places))]
-    named = [with_genes(f, [str(g) for g in store.gene_names], genes, other=other_names) for f in files]
-    own_genes = [str(g) for g in store.gene_names]
+    named = [with_genes(f, own_genes, genes, other=other_names) for f in files]
     files, matches = _matched([f for f, _ in named], known, columns, space=space, genes=own_genes)
-    by_position = positional(own_genes) or any(f.code == "genes_by_list" for _, said in named for f in said)
+    said += [*(f for _, told in named for f in told), *_of_matches(matches, name)]
     check_names(files, places)
     missing_genes = genes_not_predicted(files, own_genes, missing)
     fitted = FittedOnBlocks(fitted_on, store, kin)
@@ -140,55 +142,95 @@ def add_predictions(
     if without is not None:
         fitted = fitted.without(without, places, [s for f in files for s in f.sample_ids])
         name = nested_name(name, without)
-    blocks = sorted({places[s].block for f in files for s in f.sample_ids})
-    gone = samples_not_predicted(store, files, blocks, missing=missing)
-    mapped = {} if transform is None else {"transform": transform}
-    facts = {**file_meta(files), "scale": scale, **mapped, **dict(meta or {})}
+    coming = _Coming(
+        name,
+        files,
+        scale,
+        missing,
+        places=places,
+        own_genes=own_genes,
+        missing_genes=missing_genes,
+        fitted=fitted,
+        facts={
+            **file_meta(files),
+            "scale": scale,
+            **({"transform": transform} if transform else {}),
+            **dict(meta or {}),
+        },
+        by_position=positional(own_genes) or any(f.code == "genes_by_list" for _, told in named for f in told),
+    )
+    records, gone, findings = _committed(store, coming, n_rows)
+    return report_on(store, name, records, gone=gone, missing_genes=missing_genes, findings=[*said, *findings])
+
+
+@dataclass(frozen=True)
+class _Coming:
+    """What comes in, once it is known which rows and genes of the study it speaks of."""
+
+    name: str
+    files: list[PredictionFile]
+    scale: Scale
+    missing: Missing
+    places: dict[str, Place]  # of every sample of the study
+    own_genes: list[str]
+    missing_genes: list[str]
+    fitted: FittedOnBlocks
+    facts: dict[str, Any]  # kept in the records
+    by_position: bool  # columns got their names by their place
+
+    @property
+    def ids(self) -> list[str]:
+        """Predicted samples, file by file."""
+        return [s for f in self.files for s in f.sample_ids]
+
+    @property
+    def blocks(self) -> list[Block]:
+        """Blocks that hold a predicted sample."""
+        return sorted({self.places[s].block for s in self.ids})
+
+
+def _committed(
+    store: PredictionStore, coming: _Coming, n_rows: int | None
+) -> tuple[tuple[Record, ...], dict[Block, tuple[str, ...]], list[Finding]]:
+    """Stream the values into staged files, judge them, and publish all blocks or none: records, samples that are not
+    predicted by block, findings."""
+    blocks = coming.blocks
+    gone = samples_not_predicted(store, coming.files, blocks, missing=coming.missing)
+    gaps = set(coming.missing_genes)
+    predicted_genes = [g for g in coming.own_genes if g not in gaps]
     with ExitStack() as stack:
-        gaps = set(missing_genes)
-        predicted_genes = [g for g in own_genes if g not in gaps]
         writers = {
             block: stack.enter_context(
                 store.writer(
                     block,
-                    name,
+                    coming.name,
                     gene_names=predicted_genes,
-                    fitted_on=fitted.of(block),
-                    meta=facts,
+                    fitted_on=coming.fitted.of(block),
+                    meta=coming.facts,
                     missing_samples=gone.get(block, ()),
-                    missing_genes=missing_genes,
+                    missing_genes=coming.missing_genes,
                 )
             )
             for block in blocks
         }
         sampled, empty = stream_into(
             store,
-            files,
-            places,
-            own_genes=own_genes,
-            missing_genes=missing_genes,
+            coming.files,
+            coming.places,
+            own_genes=coming.own_genes,
+            missing_genes=coming.missing_genes,
             writers=writers,
-            scale=scale,
-            missing=missing,
+            scale=coming.scale,
+            missing=coming.missing,
             n_rows=n_rows,
         )
-        all_ids = [s for f in files for s in f.sample_ids]
-        findings = _judge(
-            store, sampled, all_ids, places=places, scale=scale, name=name, files=files, by_position=by_position
-        )
-        for writer in track(writers.values(), f"Checking {name}", len(writers)):
+        findings = _judge(store, sampled, coming)
+        for writer in track(writers.values(), f"Checking {coming.name}", len(writers)):
             writer.prepare()
-        records = tuple(writers[block].commit() for block in track(blocks, f"Committing {name}", len(blocks)))
+        records = tuple(writers[b].commit() for b in track(blocks, f"Committing {coming.name}", len(blocks)))
     for block, names in empty.items():
         gone[block] = (*gone.get(block, ()), *names)
-    return report_on(
-        store,
-        name,
-        records,
-        gone=gone,
-        missing_genes=missing_genes,
-        findings=[*on_cards, *_of_names(named), *_of_matches(matches, name), *findings],
-    )
+    return records, gone, findings
 
 
 def _check_options(name: str, scale: str, missing: str) -> None:
@@ -231,52 +273,32 @@ def _matched(
     return files, [m for m in found if m is not None]
 
 
-def _of_names(named: list[tuple[PredictionFile, list[Finding]]]) -> list[Finding]:
-    return [finding for _, said in named for finding in said]
-
-
 def _of_matches(matches: list[KeyMatch], name: str) -> list[Finding]:
     return [replace(f, where=name) for f in of_several([m.findings for m in matches], [m.missing for m in matches])]
 
 
-def _judge(
-    store: PredictionStore,
-    sampled: Sampled,
-    all_ids: list[str],
-    places: dict[str, Place],
-    scale: Scale,
-    name: str,
-    files: list[PredictionFile],
-    *,
-    by_position: bool,
-) -> list[Finding]:
-    """Scale, alignment and, where columns got their names ``by_position``, their order; an error ends the addition
-    before anything is visible."""
+def _judge(store: PredictionStore, sampled: Sampled, coming: _Coming) -> list[Finding]:
+    """Scale, alignment and, where columns got their names by position, their order; an error ends the addition before
+    anything is visible."""
+    places, scale, name = coming.places, coming.scale, coming.name
     development = [i for i, s in enumerate(sampled.ids) if places[s].block.role == "development"]
     there = [places[sampled.ids[i]] for i in development]
     treated, control = (measured_rows(store, layer, there, genes=sampled.genes) for layer in ("treated", "control"))
     rows = np.isfinite(treated).all(axis=1) & np.isfinite(control).all(axis=1)
-    refuse_the_truth(
-        sampled.values[development][rows],
-        treated[rows],
-        control[rows],
-        scale=scale,
-        name=name,
-        slots=slots_in_words(files),
-    )
-    findings = check_scale(sampled.values[development][rows], treated[rows], control[rows], scale=scale, name=name)
-    if by_position and scale == "treated":
-        findings += check_gene_order(sampled.values[development][rows], treated[rows], name)
+    values = sampled.values[development][rows]
+    slots = slots_in_words(coming.files)
+    refuse_the_truth(values, treated[rows], control[rows], scale=scale, name=name, slots=slots)
+    findings = check_scale(values, treated[rows], control[rows], scale=scale, name=name)
+    if coming.by_position and scale == "treated":
+        findings += check_gene_order(values, treated[rows], name)
     for finding in findings:
         if finding.severity == "error":
             raise IntegrityError(finding.message)
-    values = sampled.values
     if scale == "delta":
-        own = [places[s] for s in sampled.ids]
-        values = values + measured_rows(store, "control", own, genes=sampled.genes)
-    shifts = check_shift(
-        store, replace(sampled, values=values), all_ids, places=places, name=name, file_genes=files[0].gene_names
-    )
+        control = measured_rows(store, "control", [places[s] for s in sampled.ids], genes=sampled.genes)
+        sampled = replace(sampled, values=sampled.values + control)
+    genes = coming.files[0].gene_names
+    shifts = check_shift(store, sampled, coming.ids, places=places, name=name, file_genes=genes)
     for finding in shifts:
         if finding.severity == "error":
             raise MisalignedError(finding.message)
