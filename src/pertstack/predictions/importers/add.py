@@ -142,6 +142,7 @@ def add_predictions(
     if without is not None:
         fitted = fitted.without(without, places, [s for f in files for s in f.sample_ids])
         name = nested_name(name, without)
+    given = {} if transform is None else {"transform": transform}
     coming = _Coming(
         name,
         files,
@@ -151,12 +152,7 @@ def add_predictions(
         own_genes=own_genes,
         missing_genes=missing_genes,
         fitted=fitted,
-        facts={
-            **file_meta(files),
-            "scale": scale,
-            **({"transform": transform} if transform else {}),
-            **dict(meta or {}),
-        },
+        facts={**file_meta(files), "scale": scale, **given, **dict(meta or {})},
         by_position=positional(own_genes) or any(f.code == "genes_by_list" for _, told in named for f in told),
     )
     records, gone, findings = _committed(store, coming, n_rows)
@@ -192,8 +188,7 @@ class _Coming:
 def _committed(
     store: PredictionStore, coming: _Coming, n_rows: int | None
 ) -> tuple[tuple[Record, ...], dict[Block, tuple[str, ...]], list[Finding]]:
-    """Stream the values into staged files, judge them, and publish all blocks or none: records, samples that are not
-    predicted by block, findings."""
+    """Values are staged, judged, and published in all blocks or none: records, samples not predicted, findings."""
     blocks = coming.blocks
     gone = samples_not_predicted(store, coming.files, blocks, missing=coming.missing)
     gaps = set(coming.missing_genes)
