@@ -107,11 +107,11 @@ def choose(
     out = barred if rule == "best" else marked
     eligible = [n for n in candidates if n not in out and n not in (BEST_SINGLE, BEST_INFORMED)]
     critical = panel.critical(eligible, BEST_SINGLE, level, n_draws=n_draws, seed=seed)
-    ladder = (
-        [] if calibrated or rule == "best" else _climb_down(panel, nested, _nowhere_worse(panel, eligible), critical)
-    )
+    climb = _highest if rule == "best" else _climb_down
+    first = [] if calibrated or rule == "best" else [n for n in eligible if not panel.inferior(n)]
+    ladder = climb(panel, nested, first, critical) if first else []
     if not any(r.passed for r in ladder):
-        ladder += (_highest if rule == "best" else _climb_down)(panel, nested, eligible, critical)
+        ladder += climb(panel, nested, eligible, critical)
     if rule == "safe_gain" and not any(r.passed for r in ladder):
         ladder += _safe_gain(panel, nested, eligible, critical)
     chosen = next((r.name for r in ladder if r.passed), BEST_SINGLE)
@@ -142,10 +142,6 @@ def choose(
         no_vote=dict(no_vote or {}),
         picked=tuple(str(fit.weights()["facts"]["chosen"]) for fit in nested.fits[BEST_SINGLE].values()),
     )
-
-
-def _nowhere_worse(panel: Panel, names: Sequence[str]) -> list[str]:
-    return [n for n in names if not panel.inferior(n)]
 
 
 def _harmful(panel: Panel, candidates: Sequence[str], rule: Rule) -> dict[str, str]:
