@@ -109,7 +109,7 @@ def choose(
     critical = panel.critical(eligible, BEST_SINGLE, level, n_draws=n_draws, seed=seed)
     climb = _highest if rule == "best" else _climb_down
     first = [] if calibrated or rule == "best" else [n for n in eligible if not panel.inferior(n)]
-    ladder = climb(panel, nested, first, critical) if first else []
+    ladder = climb(panel, nested, first, critical)
     if not any(r.passed for r in ladder):
         ladder += climb(panel, nested, eligible, critical)
     if rule == "safe_gain" and not any(r.passed for r in ladder):
