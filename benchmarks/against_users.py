@@ -142,17 +142,7 @@ def judge(split: Split) -> list[dict[str, Any]]:
     strict = choose(table, nested, ranges=ranges, constants=constants, rule="no_harm_ladder")
     no_vote = dict.fromkeys(without_vote(calibration, primary), "")
     voting = choose(table, nested, ranges=ranges, constants=constants, rule="no_harm_ladder", no_vote=no_vote)
-    known = any(c.known for c in calibration.values())
-    first = choose(
-        table,
-        nested,
-        ranges=ranges,
-        constants=constants,
-        rule="no_harm_ladder",
-        no_vote=no_vote,
-        calibrated=known,
-    )
-    choices = {"SHIPPED": choice, "STRICT": strict, "VOTING": voting, "FIRST": first}
+    choices = {"SHIPPED": choice, "STRICT": strict, "VOTING": voting}
     return test_rows(split, references, nested, choices, primary, calibration, started)
 
 
@@ -196,7 +186,6 @@ def test_rows(split, references, nested, choices, primary, calibration, started)
         "chosen": choices["SHIPPED"].chosen,
         "strict": choices["STRICT"].chosen,
         "voting": choices["VOTING"].chosen,
-        "first": choices["FIRST"].chosen,
         "no_vote": " ".join(choices["VOTING"].no_vote),
         **{f"{k.lower()}_constant": c.constant for k, c in choices.items()},
         "constant": choices["SHIPPED"].constant,
@@ -231,7 +220,7 @@ def summary(frame: pd.DataFrame, metric: str | None) -> pd.DataFrame:
     """Mean gain of every answer with its standard error over splits, harm and its upper bound; None: each primary."""
     rows = frame[frame.metric == (frame.primary if metric is None else metric)]
     found = {}
-    for name in ("SHIPPED", "STRICT", "VOTING", "FIRST", *ALTERNATIVES):
+    for name in ("SHIPPED", "STRICT", "VOTING", *ALTERNATIVES):
         part = rows[rows.answer == name]
         if part.empty:
             continue

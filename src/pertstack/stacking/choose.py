@@ -48,7 +48,6 @@ def choose(
     rule: Rule = "no_harm_ladder",
     parts: Parts | None = None,
     no_vote: Mapping[str, str] | None = None,
-    calibrated: bool = True,
 ) -> Choice:
     """Choose a combiner from nested out-of-fold scores.
 
@@ -73,8 +72,6 @@ def choose(
     parts : of groups that share some (``design.plan.groups.shared_parts``), which widens every error.
     no_vote : metric on which a loss bars nothing, because a constant beats a replicate there -> its numbers
         (``reduce.scoring.calibration.without_vote``). Never the primary.
-    calibrated : whether some metric could be calibrated. Where none could, no number has earned the say alone, and the
-        ladder first tries what is shown not to be worse on any metric of the panel (docs/decisions/0020).
 
     Raises
     ------
@@ -107,11 +104,7 @@ def choose(
     out = barred if rule == "best" else marked
     eligible = [n for n in candidates if n not in out and n not in (BEST_SINGLE, BEST_INFORMED)]
     critical = panel.critical(eligible, BEST_SINGLE, level, n_draws=n_draws, seed=seed)
-    climb = _highest if rule == "best" else _climb_down
-    first = [] if calibrated or rule == "best" else [n for n in eligible if not panel.inferior(n)]
-    ladder = climb(panel, nested, first, critical)
-    if not any(r.passed for r in ladder):
-        ladder += climb(panel, nested, eligible, critical)
+    ladder = (_highest if rule == "best" else _climb_down)(panel, nested, eligible, critical)
     if rule == "safe_gain" and not any(r.passed for r in ladder):
         ladder += _safe_gain(panel, nested, eligible, critical)
     chosen = next((r.name for r in ladder if r.passed), BEST_SINGLE)
