@@ -27,12 +27,14 @@ from pertstack.predictions.sources.embedding import ArrayEmbedding
 from pertstack.reduce.metrics.asked import asked_metric
 from pertstack.reduce.read_tiles import samples_of
 from pertstack.reduce.references import References
+from pertstack.reduce.scoring.controls import votes_withheld
 from pertstack.reduce.scoring.score import score
 from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.choose import choose
 from pertstack.stacking.combine_arrays import combine_arrays, sample_table
 from pertstack.stacking.combiner import Combiner
 from pertstack.stacking.nested import fit_nested
+from pertstack.stacking.panel import NO_HARM
 from pertstack.stacking.slopes import slopes_of
 from pertstack.stacking.sums import Reference
 from pertstack.verdict.probes.rows import sample_rows
@@ -245,7 +247,8 @@ def stack(
         metrics = tuple(dict.fromkeys([wanted.name, *DEFAULT_PANEL]))
         table = score(source, nested.combines(), references, metrics=metrics)
         parts = shared_parts(table.samples)
-        choice = choose(table, nested, seed=seed, trust_partial=trust_partial, parts=parts)
+        no_vote = votes_withheld(source, references, wanted.name, NO_HARM)
+        choice = choose(table, nested, seed=seed, trust_partial=trust_partial, parts=parts, no_vote=no_vote)
         slopes = slopes_of(reduction)
     return StackFit(
         scores=table,

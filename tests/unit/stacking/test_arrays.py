@@ -122,3 +122,22 @@ def test_it_is_public(world):
     assert nested_module.fit_nested is fit_nested
     fit = ps.stack(world["predictions"], **{k: world[k] for k in KEYS}, combiners=["mean"])
     assert isinstance(fit, ps.StackFit)
+
+
+def test_where_a_constant_beats_a_replicate_a_metric_has_no_vote():
+    """Weak effects under a strong common response, every perturbation twice; the primary tells them apart."""
+    rng = np.random.default_rng(2)
+    drug = np.repeat(np.arange(60), 2)
+    base, common, effect = rng.normal(8, 1, 60), rng.normal(0, 1, 60), rng.normal(0, 0.4, (60, 60))
+    treated = base + common + effect[drug] + rng.normal(0, 0.9, (120, 60))
+    control, folds = base + rng.normal(0, 0.9, (120, 60)), drug % 3
+    one, two = (base + common + (effect + rng.normal(0, 0.5, (60, 60)))[drug] for _ in range(2))
+    constant = np.stack([treated[folds != k].mean(axis=0) for k in folds])
+    given = {"treated": treated, "control": control, "folds": folds, "perturbation": drug, "combiners": ["mean"]}
+    models = {"constant": constant, "one": one, "two": two}
+    found = ps.stack(models, primary="pearson_all@centroid", **given).choice
+    assert set(found.no_vote) == {"r2_top20@own", "r2_top20@pooled"}
+    assert not ps.stack(models, primary="r2_top20@pooled", **given).choice.no_vote, "the primary fails itself"
+    single = {**given, **{k: given[k][::2] for k in ("treated", "control", "folds", "perturbation")}}
+    once = ps.stack({m: p[::2] for m, p in models.items()}, primary="pearson_all@centroid", **single)
+    assert not once.choice.no_vote, "nothing was measured twice"

@@ -262,3 +262,9 @@ def _always_votes(metric: Metric) -> bool:
 def first_that_passes(order: Sequence[str], found: Mapping[str, Calibration]) -> str | None:
     """The first metric of a declared order that may decide, or None."""
     return next((m for m in order if (c := found.get(parse_metric(m).name)) is not None and c.passes), None)
+
+
+def in_numbers(found: Calibration) -> str:
+    """BDS, DRF and how many conditions, for people."""
+    ci = "" if found.bds_ci is None else f" [{found.bds_ci[0]:.2f}, {found.bds_ci[1]:.2f}]"
+    return f"BDS {found.bds:.2f}{ci}, DRF {found.drf:+.2f}, {found.n:,} conditions"

@@ -23,7 +23,7 @@ from pertstack.predictions.source import BlockSource, Mask
 from pertstack.predictions.store.files.names import HALVES
 from pertstack.reduce.read_tiles import ordered_blocks
 from pertstack.reduce.references import References
-from pertstack.reduce.scoring.calibration import Calibration, calibrate
+from pertstack.reduce.scoring.calibration import Calibration, calibrate, in_numbers, without_vote
 from pertstack.reduce.scoring.score import score
 from pertstack.reduce.tile import Combine, Tile
 
@@ -219,3 +219,19 @@ def calibrate_source(
     groups = table.samples["group"].to_numpy()
     known: dict[str, Any] = {"conditions": conditions, "groups": groups, "parts": shared_parts(table.samples, among)}
     return {name: calibrate(name, *both, **known) for name, both in values.items()}
+
+
+def votes_withheld(source: BlockSource, references: References, primary: str, metrics: Sequence[str]) -> dict[str, str]:
+    """Metrics on which a constant beats a replicate, with their numbers; none where nothing was measured twice.
+
+    Parameters
+    ----------
+    source : development rows.
+    references : of the same rows.
+    primary : the deciding metric.
+    metrics : those that would bar a combination.
+    """
+    if not measured_twice(source):
+        return {}
+    found = calibrate_source(source, references, (primary, *metrics))
+    return {m: in_numbers(c) for m, c in without_vote(found, primary).items()}

@@ -23,7 +23,7 @@ from pertstack.predictions.sources.some_rows import some_groups
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.files.names import HALVES
 from pertstack.reduce.metrics.asked import asked_metric
-from pertstack.reduce.scoring.calibration import AUTO_ORDER, Calibration, first_that_passes, without_vote
+from pertstack.reduce.scoring.calibration import AUTO_ORDER, Calibration, first_that_passes, in_numbers, without_vote
 from pertstack.reduce.scoring.controls import calibrate_source, measured_twice
 from pertstack.reduce.scoring.panels import panel
 from pertstack.study.folder import StudyFolder
@@ -139,12 +139,6 @@ def doubt(found: Calibration) -> str:
             "tells a replicate from a constant is not known."
         )
     return f"{metric} cannot tell a replicate from a constant here ({in_numbers(found)})."
-
-
-def in_numbers(found: Calibration) -> str:
-    """BDS, DRF and how many conditions, for people."""
-    ci = "" if found.bds_ci is None else f" [{found.bds_ci[0]:.2f}, {found.bds_ci[1]:.2f}]"
-    return f"BDS {found.bds:.2f}{ci}, DRF {found.drf:+.2f}, {found.n:,} conditions"
 
 
 def calibrate_study(folder: StudyFolder, *, workers: int = 1, memory: str = "1GB", sealing: bool = False) -> Calibrated:
