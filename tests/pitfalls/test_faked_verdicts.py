@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
@@ -14,7 +15,7 @@ from pertstack.study.audit.audit import audit_study
 from pertstack.study.development.learned import stored_stack
 from pertstack.study.sealed_results import sealed_verdict
 from pertstack.study.seals import VERDICT_RESULTS, seal_verdict
-from pertstack.study.shipped import shipped
+from pertstack.study.shipped import fit_named, shipped
 from pertstack.study.steps.bundle import _checked
 
 
@@ -119,3 +120,24 @@ def test_a_truth_that_init_did_not_lay_out_is_not_exported(judged, tmp_path, har
         with pytest.raises(CorruptionError, match="The test was not opened"):
             judged.export(tmp_path / name, models=["ridge"], with_truth=True)
     assert folder.path("ledger.jsonl").read_bytes() == lines and not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("name", ["plan/references.npz", "plan/samples.parquet", "card.json"])
+def test_nothing_is_predicted_from_a_layout_that_was_edited(judged, name):
+    """Weights were held against their seal; what they combine with was not."""
+    path = judged.folder.path(*name.split("/"))
+    path.write_bytes(path.read_bytes() + b" ")
+    study = ps.Study.open(judged.folder.root)
+    with pytest.raises(CorruptionError, match=path.name):
+        fit_named(study.folder, stored_stack(study.folder), "mean", workers=1)
+
+
+def test_a_pipe_in_the_place_of_a_file_is_named_and_nobody_waits_for_it(judged):
+    folder = judged.folder
+    for name in ("plan.toml", "results/verdict.json", "plan/plan.json"):
+        path = folder.path(*name.split("/"))
+        path.unlink()
+        os.mkfifo(path)
+    assert {"unreadable"} <= errors(judged)
+    with pytest.raises(CorruptionError, match="no plain file"):
+        ps.Study.open(folder.root).verdict()

@@ -137,7 +137,9 @@ def test_an_interrupted_look_with_other_weights_is_a_second_look(stacked, monkey
         study.verdict()
     assert study.folder.ledger.looks() == 1
     study.stack(["simplex", "mean"])
-    with pytest.raises(PlanLockedError, match="opened 1 time and the locked plan allows 1"):
+    with pytest.raises(
+        PlanLockedError, match=r"opened 1 time and the locked plan allows 1.*interrupted and has no results"
+    ):
         study.verdict()
     study.stack(["mean"])  # back to what the intent named: the same look
     assert study.verdict().test_looks == 1
@@ -240,6 +242,30 @@ def test_rows_without_ids_are_recognised_without_opening_the_truth(fitted, tmp_p
     fitted.add("theirs", tmp_path / "merge.npz", fitted_on="unknown", scale="treated")
     np.testing.assert_array_equal(store.read(block, "theirs"), control)
     assert not fitted.folder.ledger.of_kind("test_opened")
+
+
+def test_rows_are_not_recognised_by_the_fingerprints_of_another_study(fitted, tmp_path):
+    """Copied in from another plan of the same data they take each row for another sample."""
+    block = next(b for b in fitted.folder.store.blocks() if b.role == "test")
+    control = fitted.folder.store.read(block, "control")
+    np.savez(tmp_path / "merge.npz", predictions=control, treated_test=control + 1, diseased_test=control)
+    path = fitted.folder.path("plan", "row_marks.npz")
+    marks = dict(np.load(path, allow_pickle=False))
+    np.savez(path, **{name: values[::-1] for name, values in marks.items()})
+    with pytest.raises(CorruptionError, match=r"row_marks.npz is not what the init step wrote"):
+        fitted.add("theirs", tmp_path / "merge.npz", fitted_on="unknown", scale="treated")
+    assert "theirs" not in fitted.folder.store.models()
+
+
+def test_truth_exported_while_a_look_is_interrupted_marks_its_results(stacked, tmp_path, monkeypatch):
+    """The ledger said so and the board did not, so that no bundle could ever be made of it."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("pertstack.study.steps.verdict._score_test", stop)
+        stacked.verdict()
+    stacked.export(tmp_path / "out.h5ad", models=["ridge"], with_truth=True)
+    board = stacked.verdict()
+    assert board.exploratory and board.test_looks == 1 and stacked.folder.ledger.looks() == 1
+    assert stacked.bundle(tmp_path / "out.zip").exists()
 
 
 def test_only_these_modules_name_the_files_of_the_truth():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from pathlib import Path
 
 import anndata
 import numpy as np
@@ -189,6 +190,10 @@ def test_init_refuses_a_key_inside_the_study_and_a_test_that_is_not_there(world_
         ps.Study.create(root, data=world_file, test=0, seal_test=tmp_path / "k.txt")
     with pytest.raises(InputError, match="is not the key"):
         ps.Study.create(root, data=world_file, seal_test=world_file)
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "loop", tmp_path, Path("/proc/self/mem")):
+        with pytest.raises((InputError, MissingFileError)):
+            ps.Study.create(root, data=world_file, seal_test=path)
     assert not root.exists() and not (tmp_path / "k.txt").exists()
 
 

@@ -46,6 +46,7 @@ def fsync(path: Path) -> None:
 
 def sha256_of(path: Path) -> str:
     """Of all bytes of a file, which never lies in memory as a whole."""
+    require_plain(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -184,6 +185,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file we wrote; says plainly when it is missing or damaged."""
     path = Path(path)
+    require_plain(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -193,6 +195,18 @@ def read_json(path: Path) -> Any:
             f"{path} is not valid JSON ({error}). It was written whole by pertstack, so something changed it since; "
             f"restore it from a copy, or delete it and run the step that writes it again."
         ) from error
+
+
+def require_plain(path: Path) -> None:
+    """Refuse a pipe or a device: whoever opens it may wait for ever. A folder is the reader's to refuse.
+
+    Raises
+    ------
+    CorruptionError
+        It is neither a file nor a folder.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise CorruptionError(f"{path} is no plain file but a pipe or a device. Put the file itself there.")
 
 
 def missing_file(path: Path) -> MissingFileError:

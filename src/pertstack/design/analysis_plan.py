@@ -18,7 +18,7 @@ from tomlkit.exceptions import TOMLKitError
 
 from pertstack._base.digests import digest_json
 from pertstack._base.errors import CorruptionError, InputError, MissingFileError, PlanLockedError, unknown_name
-from pertstack._base.files import write_atomic
+from pertstack._base.files import require_plain, write_atomic
 from pertstack._base.shown import count_of
 from pertstack.design.ledger import LOOK, Ledger
 from pertstack.design.metric_names import parse_metric, split_metric
@@ -161,6 +161,7 @@ class AnalysisPlan:
     def load(cls, path: Path) -> AnalysisPlan:
         """Read ``plan.toml``; an entry that is left out has its default."""
         path = Path(path)
+        require_plain(path)
         try:
             value = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
         except FileNotFoundError as error:

@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from pertstack._base.digests import digest_names
 from pertstack._base.errors import CorruptionError, InputError, MissingFileError
-from pertstack._base.files import read_json, write_atomic
+from pertstack._base.files import read_json, require_plain, write_atomic
 from pertstack._base.machine.locks import exclusive
 from pertstack._base.machine.progress import remark
 from pertstack.data import Card, SideInformation, load_side
@@ -154,7 +155,12 @@ class StudyFolder:
     @cached_property
     def samples(self) -> pd.DataFrame:
         """Canonical metadata, index = sample ids in plan order, with the plan's group, role and fold."""
-        table = pd.read_parquet(self.root / "plan" / "samples.parquet")
+        path = self.root / "plan" / "samples.parquet"
+        require_plain(path)
+        try:
+            table = pd.read_parquet(path)
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            raise CorruptionError(f"{path} cannot be read ({error}). Restore it from a copy.") from error
         facts = self.plan.table.set_index("sample_id")[["group", "role", "fold"]]
         return table.join(facts.reindex(table.index))
 

@@ -107,9 +107,17 @@ def heads(folder: StudyFolder) -> list[str]:
     return [str(value["ledger_head"])] if whole else []
 
 
-def require_unbroken(folder: StudyFolder, steps: Sequence[Step] = ("init", "stack")) -> None:
+def require_unbroken(
+    folder: StudyFolder, steps: Sequence[Step] = ("init", "stack"), said: str = "The test was not opened."
+) -> None:
     """Refuse to open the test for a study whose layout or stack is not what its steps wrote: a look would be spent on
     it, and the board would seal what somebody put there.
+
+    Parameters
+    ----------
+    folder : of the study.
+    steps : whose files are looked at.
+    said : what was not done, as a sentence.
 
     Raises
     ------
@@ -128,7 +136,7 @@ def require_unbroken(folder: StudyFolder, steps: Sequence[Step] = ("init", "stac
         more = (
             f" So are {len(wrong) - 1:,} other files; `pertstack audit {folder.root}` lists them." if wrong[1:] else ""
         )
-        raise CorruptionError(f"The test was not opened. {wrong[0].message}{more}")
+        raise CorruptionError(f"{said} {wrong[0].message}{more}")
 
 
 def require_records_kept(folder: StudyFolder) -> None:

@@ -18,6 +18,7 @@ from pertstack.study.development.learned import Stored, final_fits
 from pertstack.study.folder import StudyFolder
 from pertstack.study.judged import recall_verdict
 from pertstack.study.sealed_results import verdict_facts
+from pertstack.study.seals import require_unbroken
 from pertstack.study.truth.held_out import require_sealed_verdict
 from pertstack.verdict.boards.board import Leaderboard
 
@@ -64,9 +65,12 @@ def fit_named(folder: StudyFolder, stored: Stored, name: str, *, workers: int) -
     ------
     UnknownNameError
         It is neither among the combiners of the stack step nor among its models.
+    CorruptionError
+        The study is not what ``init`` laid out: references and rows that models are fitted on come from there.
     """
     if name not in (*stored.combiners, *stored.models):
         raise unknown_name("combination or model of this study", name, [*stored.combiners, *stored.models])
+    require_unbroken(folder, ("init",), said="Nothing was predicted.")
     fits = final_fits(folder, stored, workers=workers, memory="1 GB")
     if name in fits:
         return fits[name]

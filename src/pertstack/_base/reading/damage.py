@@ -100,18 +100,19 @@ def require_by_itself(root: Any, path: Path) -> None:
             seen.add(address)
 
 
-def require_modest_members(path: Path, names: Collection[str] | None = None) -> None:
+def require_modest_members(path: Path, names: Collection[str] | None = None, *, most: int | None = None) -> None:
     """Refuse a zip archive of arrays one of which unpacks to far more than is packed: zeros take no room on the disk.
 
     Parameters
     ----------
     path : of an ``.npz`` file.
     names : of the arrays that will be read whole; None for all.
+    most : bytes that an array may have whatever is packed; None for a gigabyte, fewer for names, which become objects.
 
     Raises
     ------
     InputError
-        One has more than a gigabyte, and more than a hundred bytes for each that is packed; or it is no archive.
+        One has more than ``most``, and more than a hundred bytes for each that is packed; or it is no archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -120,7 +121,7 @@ def require_modest_members(path: Path, names: Collection[str] | None = None) -> 
         raise damaged(path, error) from error
     for entry in entries:
         mine = names is None or entry.filename.removesuffix(".npy") in names
-        if mine and entry.file_size > max(MODEST, 100 * entry.compress_size):
+        if mine and entry.file_size > max(min(most or MODEST, MODEST), 100 * entry.compress_size):
             raise InputError(
                 f"{path}: {entry.filename} unpacks to {entry.file_size:,} bytes, of {entry.compress_size:,} packed "
                 f"ones. It is damaged, or made to fill the memory. Write it again where it was made."

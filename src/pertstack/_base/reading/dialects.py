@@ -6,6 +6,7 @@ import bz2
 import codecs
 import csv
 import gzip
+import io
 import lzma
 import re
 import zlib
@@ -17,6 +18,8 @@ from typing import Any, BinaryIO
 from pertstack._base.errors import InputError
 
 BLOCK = 4_000_000  # bytes of text parsed at once; more is faster and takes more memory
+UNPACKED, PACKED_TEXT = 10**8, 100
+"""Bytes of text that any packed file may hold, and how many for each packed one beyond that."""
 PACKED = (".gz", ".bz2", ".xz")
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what damaged compressed files raise
 _HEAD = 1_000_000  # bytes looked at to find the separator; more where two lines need more
@@ -43,16 +46,53 @@ _ARCHIVES = {
 
 
 def open_bytes(path: Path) -> BinaryIO:
-    """The bytes of a file, unpacked when they are gzip, bzip2 or xz, whatever the suffix says."""
+    """The bytes of a file, unpacked when they are gzip, bzip2 or xz, whatever the suffix says. Reading raises an
+    InputError where a small file unpacks to far more than tables do."""
     with path.open("rb") as stream:
         start = stream.read(6)
     if start[:2] == b"\x1f\x8b":
-        return gzip.open(path, "rb")  # type: ignore[return-value]
+        return _believable(gzip.open(path, "rb"), path)
     if start[:3] == b"BZh":
-        return bz2.open(path, "rb")  # type: ignore[return-value]
+        return _believable(bz2.open(path, "rb"), path)
     if start == b"\xfd7zXZ\0":
-        return lzma.open(path, "rb")  # type: ignore[return-value]
+        return _believable(lzma.open(path, "rb"), path)
     return path.open("rb")
+
+
+def most_unpacked(path: Path) -> int:
+    """Bytes of text that a packed file may stand for: numbers in text shrink to a fifth, repeated ones to a fiftieth,
+    and one character a billion times over to nothing."""
+    return max(UNPACKED, PACKED_TEXT * path.stat().st_size)
+
+
+def _believable(stream: Any, path: Path) -> BinaryIO:
+    return io.BufferedReader(_Believable(stream, path), buffer_size=1 << 16)
+
+
+class _Believable(io.RawIOBase):
+    """What a packed stream holds, up to ``most_unpacked``."""
+
+    def __init__(self, stream: Any, path: Path) -> None:
+        self._stream, self._path, self._left = stream, path, most_unpacked(path)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._stream.read(len(buffer))
+        self._left -= len(piece)
+        if self._left < 0:
+            there = self._path.stat().st_size
+            raise InputError(
+                f"{self._path} has {there:,} bytes and unpacks to more than {most_unpacked(self._path):,}: it is "
+                f"damaged, or made to fill the memory. If it is what you mean, unpack it first and name that file."
+            )
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 def damaged(path: Path, error: BaseException) -> InputError:

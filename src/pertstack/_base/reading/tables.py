@@ -26,6 +26,7 @@ from pertstack._base.reading.text_tables import MISSING, UNNAMED, TextTable, tex
 from pertstack._base.reading.tried_first import tried_first
 
 WALK_ARROW = "pertstack._base.reading.walk_arrow:walk"
+WALK_PARQUET = "pertstack._base.reading.walk_arrow:walk_parquet"
 PARQUET, FEATHER = frozenset({".parquet", ".pq"}), frozenset({".feather", ".arrow", ".ipc"})
 ROWS = 1024  # rows of a parquet file read at a time
 _PADDED = re.compile(r"[+-]?0\d")
@@ -77,6 +78,7 @@ def _columnar(path: Path, suffix: str) -> pd.DataFrame:
         if suffix in PARQUET:
             refuse_repeats(path, pa.parquet.read_schema(path).names)
             require_modest_table(path)
+            tried_first(path, WALK_PARQUET)
             table = pa.parquet.read_table(path)
         else:
             table = pa.feather.read_table(str(path))
@@ -105,6 +107,8 @@ def refuse_repeats(path: Path, names: Collection[Any]) -> None:
 def parquet_batches(path: Path, columns: list[str] | None = None) -> Iterator[pd.DataFrame]:
     """The rows of a parquet file, in order, a batch at a time; an index stays a column."""
     try:
+        require_modest_table(path)
+        tried_first(path, WALK_PARQUET)
         with pa.parquet.ParquetFile(path) as file:
             refuse_repeats(path, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=ROWS, columns=columns):

@@ -20,7 +20,7 @@ Positions = np.ndarray[Any, np.dtype[np.int64]]
 BAND_BYTES = 64 * 10**6
 DECLARED = 10**10
 """Bytes that an array may declare without being asked whether they are there."""
-PACKED_AT_MOST, FILES_COUNTED = 5000, 2000
+PACKED_AT_MOST, FILES_COUNTED, CHUNK = 5000, 2000, 10**9
 
 
 class RowSource(Protocol):
@@ -208,14 +208,22 @@ class StoredRows:
 
 
 def _refuse_hollow(array: Any, key: str, path: Path) -> None:
-    """That an array which declares more than 10 GB has about as much in the file, whatever packs it.
+    """That an array which declares more than 10 GB has about as much in the file, whatever packs it, and that no chunk
+    unpacks to far more than the array has.
 
     Raises
     ------
     InputError
-        It declares more than ``PACKED_AT_MOST`` times what is there: cut short, or never filled.
+        It declares more than ``PACKED_AT_MOST`` times what is there: cut short, or never filled. Or its chunks are of
+        more than a gigabyte and twice the array.
     """
+    chunk = int(np.prod([int(n) for n in array.chunks or ()], dtype=object)) * np.dtype(array.dtype).itemsize
     declared = int(np.prod([int(n) for n in array.shape], dtype=object)) * np.dtype(array.dtype).itemsize
+    if chunk > max(CHUNK, 2 * declared):
+        raise InputError(
+            f"{path}: {key} is an array of {declared:,} bytes and declares chunks of {chunk:,}, all of which would be "
+            f"unpacked. It is damaged, or made to fill the memory. Write it again where it was made."
+        )
     if declared <= DECLARED:
         return
     if hasattr(array, "id"):  # HDF5; parts of a virtual or external array lie in other files

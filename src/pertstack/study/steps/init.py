@@ -6,6 +6,7 @@ refused ``init`` leaves nothing behind. The data file is not needed afterwards.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,12 +205,12 @@ def _require_sealable(root: Path, choices: PlanChoices) -> None:
     cipher(bytes(32))
     if choices.test == 0:
         raise InputError("--seal-test with --test 0: no test is held out, so there is nothing to seal. Leave one out.")
-    if path.resolve().is_relative_to(root.resolve()):
+    if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):  # a link to itself is refused below
         raise InputError(
             f"{path} lies in the study {root}, so whoever has the study would have the key. Name a file elsewhere, "
             "that another person can keep."
         )
-    if path.exists():
+    if os.path.lexists(path):
         SealingKey.read(path)
 
 

@@ -17,6 +17,7 @@ from pertstack._base.files import read_json, write_json
 from pertstack._base.machine.cluster import Cluster
 from pertstack._base.machine.memory import parse_bytes, tile_memory
 from pertstack._base.machine.progress import progress_bar, remark
+from pertstack.design.analysis_plan import is_exploratory
 from pertstack.design.metric_names import Metric
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.store import PredictionStore
@@ -110,7 +111,8 @@ def judge_study(
         write_probes(folder, probe_test(folder, source, oof, test=test), stored.key, name=TEST_PROBES)
     else:
         publish_look(folder, look.entry, stored.chosen, single=_best_single(folder), oof=oof, test=test)
-    setting = setting_of(folder, stored, look.number, exploratory=look.exploratory)
+    marked = look.exploratory or is_exploratory(folder.ledger)  # also by what was done while the look was interrupted
+    setting = setting_of(folder, stored, look.number, exploratory=marked)
     verdict = derive(setting, plan, oof, test=test, ledger=folder.ledger)
     write_json(folder.results / "setting.json", setting.to_json())
     _write(folder, stored, verdict)

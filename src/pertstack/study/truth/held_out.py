@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pertstack._base.digests import digest_json
-from pertstack._base.errors import CorruptionError, InputError, StackingError
+from pertstack._base.errors import CorruptionError, InputError, PlanLockedError, StackingError
 from pertstack._base.findings import Finding
 from pertstack.design.analysis_plan import OPENED, locked_plan, permit_look
 from pertstack.design.blocks import Block
@@ -25,7 +25,7 @@ from pertstack.predictions.store.store import PredictionStore
 from pertstack.study.folder import MARKS, StudyFolder
 from pertstack.study.manifests import SEALED
 from pertstack.study.sealed_results import resealed_findings, unsealed_results
-from pertstack.study.seals import require_unbroken
+from pertstack.study.seals import is_sealed, require_unbroken
 from pertstack.study.truth.sealing_key import SealingKey
 
 TRUTH = "test_truth"
@@ -91,7 +91,10 @@ class HeldOutTruth:
         require_unbroken(self.folder)
         last = unfinished_look(self.folder)
         if last is None or last.facts.get("intent") != digest:
-            permit = permit_look(self.folder.analysis_plan, self.folder.ledger, exploratory=exploratory)
+            try:
+                permit = permit_look(self.folder.analysis_plan, self.folder.ledger, exploratory=exploratory)
+            except PlanLockedError as error:
+                raise error if last is None else PlanLockedError(f"{error}{_taken_up(last)}") from None
             last = self.folder.ledger.append(
                 LOOK,
                 number=permit.number,
@@ -172,6 +175,15 @@ class HeldOutTruth:
         return self.folder.open_store(TRUTH, self._kind)
 
 
+def _taken_up(look: Entry) -> str:
+    """How an interrupted look at something else is finished."""
+    names = ", ".join(look.facts.get("models", ()))
+    return (
+        f" The look of {look.time} was interrupted and has no results; it was of {names}, other weights or another "
+        "plan. Stacked and planned as then, `pertstack verdict` finishes it and does not count it again."
+    )
+
+
 class UnreadTruth:
     """What an audit may ask of the test truth: names and checksums, no value."""
 
@@ -190,6 +202,7 @@ def row_marks(folder: StudyFolder) -> dict[bytes, list[str]]:
     truth opened for it, with a line in the ledger."""
     path = folder.path("plan", MARKS)
     if path.exists():
+        is_sealed(folder, "init", path)  # refused when it is not what ``init`` wrote: rows would be taken for others
         return load_marks(path, [str(s) for s in folder.samples.index])
     return study_fingerprints(folder.store, HeldOutTruth(folder).open("row_marks"))
 

@@ -48,8 +48,11 @@ class SealingKey:
             raise missing_file(path)
         if not path.is_file():
             raise InputError(f"{path} is no file. Name the file that `pertstack init --seal-test` wrote.")
-        with path.open("rb") as stream:
-            lines = stream.read(LARGEST).decode("utf-8", "replace").splitlines()
+        try:
+            with path.open("rb") as stream:
+                lines = stream.read(LARGEST).decode("utf-8", "replace").splitlines()
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}). Check who may read it.") from error
         words = next((line.split() for line in lines if line.startswith(WORD)), [])
         if not words:
             raise InputError(f"{path} is not the key of a sealed test. Name the file that `--seal-test` wrote at init.")

@@ -6,7 +6,6 @@ are named by a list beside the file, or in it (``genes``, ``gene_names``), or by
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
+from pertstack._base.reading.dialects import open_bytes
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.readers.files import PredictionFile
 
 LARGEST_JSON = 600_000_000
 """Bytes; a JSON text takes some ten times as much memory as the numbers in it."""
-_GZIP = b"\x1f\x8b"
 GENES = ("gene_names", "genes", "gene_name", "var_names")
 PROFILES = ("predictions", "prediction", "pred", "predicted")
 
@@ -42,12 +41,14 @@ def open_json_predictions(path: Path) -> PredictionFile:
             f"'{path.stem}.parquet')."
         )
     try:
-        text = path.read_bytes()
-        if text.startswith(_GZIP):
-            with gzip.open(path) as packed:
-                text = packed.read(LARGEST_JSON)
+        with open_bytes(path) as stream:
+            text = stream.read(LARGEST_JSON + 1)
+        if len(text) > LARGEST_JSON:
+            raise InputError(f"{path} unpacks to more than {LARGEST_JSON:,} bytes of JSON. Write a table instead.")
         content = json.loads(text)
     except (ValueError, RecursionError, OSError, EOFError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} cannot be read as JSON: {error}. Was it written completely?") from error
     return from_dict(content, path)
 

@@ -35,6 +35,8 @@ _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
 )
+NAMES, HEADER = 10**8, 10**6
+"""Bytes of an array that is read whole, unless as much is packed, and of the header of any."""
 META_KEYS = ("model_version", "training_params", "timestamp")
 
 
@@ -57,7 +59,7 @@ class Archive:
                 if dtype.hasobject:
                     tried_first(self.path, f"{__name__}:read_objects")
                     return self._objects(load_object_array(stream, self.path), name, shape)  # type: ignore[arg-type]
-            require_modest_members(self.path, [name])
+            require_modest_members(self.path, [name], most=NAMES)
             with np.load(self.path, allow_pickle=False) as archive:
                 return np.asarray(archive[name])
         except _DAMAGE as error:
@@ -115,8 +117,21 @@ def read_objects(path: Path) -> None:
                 load_object_array(stream, path)  # type: ignore[arg-type]
 
 
+class _Short:
+    """A stream of which a header is read: its length stands in front of it and may say four gigabytes."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def read(self, n_bytes: int) -> bytes:
+        if n_bytes > HEADER:
+            raise ValueError(f"its header is said to have {n_bytes:,} bytes")
+        return bytes(self._stream.read(n_bytes))
+
+
 def _npy_header(stream: Any, path: Path, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     try:
+        stream = _Short(stream)
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(stream)

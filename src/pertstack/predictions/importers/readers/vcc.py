@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from pertstack._base.errors import InputError
+from pertstack._base.reading.damage import MODEST, PACKED_AT_MOST
 
 MEMBER = "pred.h5ad.zst"
 _STEP = 8_000_000
@@ -36,6 +37,11 @@ def unpacked(path: Path) -> Any:
             written = 0
             while piece := plain.read(_STEP):
                 written += len(piece)
+                if written > max(MODEST, PACKED_AT_MOST * path.stat().st_size):
+                    raise InputError(
+                        f"{path} has {path.stat().st_size:,} bytes and unpacks to more than {written:,}: it is "
+                        f"damaged, or made to fill the disk. Write it again where it was made."
+                    )
                 if written % (40 * _STEP) < _STEP and shutil.disk_usage(tempfile.gettempdir()).free < _ROOM:
                     raise InputError(
                         f"{path} unpacks to more than {written / 1e9:.0f} GB, more than {tempfile.gettempdir()} can "
