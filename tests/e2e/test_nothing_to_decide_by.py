@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -49,6 +51,8 @@ def test_what_was_never_measured_twice_is_not_calibrated_and_constants_are_calle
     ok("stack", study, "--combiners", "mean")
     said = " ".join(ok("verdict", study).split())
     assert "not calibrated" in said and "never sees what was done" in said
+    told = json.loads((study / "results" / "setting.json").read_text())
+    assert sorted(told["constants"]) == ["mean_shift", "mean_treated"], "known by what they say, not by their names"
 
 
 def test_a_plan_with_a_metric_nobody_knows_is_refused_and_unchanged(study):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
 from pertstack._base.files import read_json
 from pertstack.design.analysis_plan import AnalysisPlan, is_exploratory
@@ -25,7 +23,7 @@ from pertstack.study.truth.looks import last_published, with_published
 from pertstack.verdict.judge import Verdict, judge
 from pertstack.verdict.probes.run import accused, accused_gravely
 from pertstack.verdict.resampling import GroupResampling
-from pertstack.verdict.setting import BEST_SINGLE, Setting
+from pertstack.verdict.setting import Setting
 
 
 def derive(
@@ -106,13 +104,9 @@ def setting_of(folder: StudyFolder, stored: Stored, looks: int, *, exploratory: 
         simulated=is_simulated(folder),
         metric_doubt="" if calibrated is None else calibrated.doubt,
         no_vote=tuple(oof["choice"].get("no_vote", ())),  # stacked by an older version: all vote
-        constants=(oof["choice"]["best_single"],) if _single_is_constant(oof["choice"]) else (),
+        constants=tuple(oof.get("constants", ())),
         unproven=any(r["name"] == stored.chosen and r["passed"] and r["bound"] <= 0 for r in oof["choice"]["ladder"]),
     )
-
-
-def _single_is_constant(choice: Mapping[str, Any]) -> bool:
-    return bool(choice.get("constant")) and choice["chosen"] == BEST_SINGLE
 
 
 def recall_verdict(folder: StudyFolder) -> Verdict:

@@ -60,6 +60,7 @@ class Stacked(StackResult):
     diversity: Diversity
     left_out: dict[str, str]  # model -> why it takes no part, accused ones among them
     unverified: tuple[str, ...]  # models that take part although their training rows are unknown
+    constants: tuple[str, ...]  # models that say the same for every perturbation
     rows_seen: dict[str, int]  # model -> predicted rows that take no part, because it was fitted on them
     probes: tuple[Finding, ...]
 
@@ -146,6 +147,7 @@ def stack_study(
         left_out=left_out_models(folder, accept_unverified=accept_unverified)
         | {m: _why(m, words) for m, words in accused.items()},
         unverified=tuple(m for m in unverified_models(folder) if m in models),
+        constants=constants,
         rows_seen=seen_rows(source),
         probes=tuple(probes),
         accused=accused,
@@ -251,6 +253,7 @@ def oof_summary(stacked: Stacked) -> dict[str, Any]:
         "accused": list(stacked.accused),
         "accepted": list(stacked.accepted),
         "unverified": list(stacked.unverified),
+        "constants": list(stacked.constants),
         "rows_seen": stacked.rows_seen,
         "slopes": stacked.slopes,
         "failures": [str(f) for f in stacked.nested.failures],
