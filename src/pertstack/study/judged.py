@@ -104,6 +104,7 @@ def setting_of(folder: StudyFolder, stored: Stored, looks: int, *, exploratory: 
         simulated=is_simulated(folder),
         metric_doubt="" if calibrated is None else calibrated.doubt,
         no_vote=tuple(oof["choice"].get("no_vote", ())),  # stacked by an older version: all vote
+        between_named=bool(oof.get("between_named")),  # stacked by an older version: a gain over the best on the test
         constants=tuple(oof.get("constants", ())),
         unproven=any(r["name"] == stored.chosen and r["passed"] and r["bound"] <= 0 for r in oof["choice"]["ladder"]),
     )

@@ -28,7 +28,8 @@ class Case:
     metric_doubt : why the deciding metric may not be able to decide; see ``reduce.calibration``.
     unproven : the chosen combination ships without a proven gain out of fold, by the rule ``safe_gain``.
     over_alone : the chosen combination less ``alone``, what would have shipped without it; ``better`` is the metric's
-    sign. at_once : names whose gain stands when all competitors are tested at once, and how many those are.
+    sign. named : the same taken apart, where the best single model on the test is another; None elsewhere.
+    at_once : names whose gain stands when all competitors are tested at once, and how many those are.
     refused : models that were not stacked, because a probe accuses them. accepted : accused ones that were stacked all
     the same, because somebody said so by name.
     """
@@ -52,6 +53,7 @@ class Case:
     metric_doubt: str = ""
     unproven: bool = False
     over_alone: Difference | None = None
+    named: Decomposition | None = None
     better: int = 1
     refused: tuple[str, ...] = ()
     accepted: tuple[str, ...] = ()

@@ -161,8 +161,23 @@ def _answer(case: Case) -> tuple[Light, Action, str]:
         found = f"{gain.name}, chosen out of fold, differs from it by {size} {on}"
         return "amber", "alone", f"{alone}: no combination was shown to beat it. {found}."
     found = f"{gain.name}, chosen out of fold, differs from {single} by {size} {on}"
+    if _between_named(case) and case.named is not None and (over := main_part(case.named)) is not None:
+        beats = f"it beats {case.alone}, which would ship without it, by {size_words(over)} {on}"
+        no_more = f"no gain is shown over {single}, the best single model there ({size}), which the test may not choose"
+        return "amber", "ship", f"Ship {gain.name}: {beats}; {no_more}."
     shown = f"no combination was shown to beat the best single model ({case.alone} out of fold, {single} on the test)"
     return "amber", "alone", f"{alone}: {shown}. {found}."
+
+
+def _between_named(case: Case) -> bool:
+    """Whether the combination beats the single model that would ship, and only the best in hindsight is its match."""
+    gain, named = case.gain, case.named
+    return (
+        gain is not None
+        and gain.reading in ("within_noise", "no_gain")
+        and named is not None
+        and named.reading == "win"
+    )
 
 
 def _not_the_best(case: Case) -> str:
@@ -207,8 +222,8 @@ def _reasons(case: Case, action: Action) -> tuple[str, ...]:
         said.append("The analysis plan was changed after the test had been seen: this is exploration, not proof.")
     if case.looks > case.planned_looks:
         said.append(f"The test was opened {count_of(case.looks, 'time')}; {case.planned_looks} planned.")
-    gain = case.gain
-    if gain is not None and gain.one_control and gain.reading == "win" and not shows(gain, "centroid"):
+    won = next((g for g in (case.gain, case.named) if g is not None and g.reading == "win"), None)
+    if won is not None and won.one_control and not shows(won, "centroid"):
         said.append("All samples of a cell line share one control, so nothing tells this gain from control noise.")
     shipped = case.alone if action == "alone" else None
     if shipped in case.constants:
@@ -233,7 +248,7 @@ def _notes(case: Case, action: Action) -> tuple[str, ...]:
             for p in case.gain.parts
             if not p.level and not p.votes and p.shown
         ]
-    both = case.gain is not None and case.gain.best_single != case.alone  # else the answer has said it
+    both = case.gain is not None and case.gain.best_single != case.alone and not _between_named(case)  # else it is said
     if both and case.over_alone is not None and case.gain is not None and case.over_alone.value is not None:
         part = Part("alone", "", case.primary, difference=case.over_alone, better=case.better)
         said.append(

@@ -22,7 +22,7 @@ from pertstack.verdict.boards.read_rows import rows_of
 from pertstack.verdict.boards.rows import LeaderboardRow, Split
 from pertstack.verdict.case import Case
 from pertstack.verdict.decision import Decision, decide
-from pertstack.verdict.gain.of_all import decompositions_of
+from pertstack.verdict.gain.of_all import against_alone, decompositions_of
 from pertstack.verdict.gain.parts import Decomposition
 from pertstack.verdict.known import known_at_fit
 from pertstack.verdict.looks import looks_in_words
@@ -128,7 +128,8 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, *, 
         together = {k: v for k, v in together.items() if k in ("confidence_set", "leave_cell_line_out")}
         decision = rank(read)
     else:
-        decision = decide(_case(read, chosen, together, over_alone=over_alone))
+        named = against_alone(read) if setting.between_named and chosen is not None else None
+        decision = decide(_case(read, chosen, together, over_alone=over_alone, named=named))
     board = Leaderboard(
         marked,
         read.primary,
@@ -221,7 +222,12 @@ def _ships_alone(read: Reading) -> bool:
 
 
 def _case(
-    read: Reading, chosen: Decomposition | None, together: Mapping[str, Any], *, over_alone: Difference | None
+    read: Reading,
+    chosen: Decomposition | None,
+    together: Mapping[str, Any],
+    *,
+    over_alone: Difference | None,
+    named: Decomposition | None,
 ) -> Case:
     """What the decision hangs on, of everything that was computed."""
     setting = read.setting
@@ -248,6 +254,7 @@ def _case(
         metric_doubt=setting.metric_doubt,
         unproven=setting.unproven,
         over_alone=over_alone,
+        named=named,
         better=read.sign,
         refused=setting.refused,
         accepted=setting.accepted,

@@ -117,6 +117,7 @@ class Setting:
     accepted: tuple[str, ...] = ()  # accused models that were stacked all the same, by name
     parts: Parts | None = None  # of groups that share some (``design.plan.groups.shared_parts``); not in older files
     no_vote: tuple[str, ...] = ()  # metrics that contradict no gain, settled by the stack step; not in older files
+    between_named: bool = False  # what ships is settled between what was named before the test; not in older files
     constants: tuple[str, ...] = ()  # base models found to say the same for every perturbation; not in older files
     unproven: bool = False  # the chosen combination ships without a proven gain: by the rule safe_gain
 
@@ -128,7 +129,7 @@ class Setting:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: with the scores, all that a verdict is derived from."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name in ("parts", "no_vote", "constants"):
+        for name in ("parts", "no_vote", "constants", "between_named"):
             if not plain[name]:
                 del plain[name]
         return {"format": 1, **{k: _plain(v) for k, v in plain.items()}}

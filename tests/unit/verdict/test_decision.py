@@ -189,11 +189,29 @@ def test_alone_ships_the_best_out_of_fold_though_luck_made_another_best_on_the_t
     assert said in found.headline
 
 
+def test_between_what_was_named_before_the_test_the_better_ships():
+    """The best model in hindsight is its match, and cannot ship; the single model that could is beaten."""
+    none = {"own": 0.0005, "pooled": 0.0005, "centroid": 0.0, "rmse": 0.0}
+    found = board(changed(alone="ridge", between_named=True), **none)
+    assert (found.decision.light, found.decision.action, found.ships) == ("amber", "ship", "direct_pooled")
+    assert found.headline.startswith("Ship direct_pooled: it beats ridge, which would ship without it, by 0.0")
+    assert "no gain is shown over mlp, the best single model there (" in found.headline
+    assert not any("would have shipped" in n for n in found.decision.notes), "the sentence has said it"
+    assert found.decision.light_words == DOUBTED
+    same = board(changed(alone="mlp", between_named=True), **none)
+    assert same.ships == "mlp", "the best on the test is the one that ships"
+    alike = board(changed(alone="ridge", between_named=True), own=-0.0195, pooled=-0.0195, centroid=-0.02, rmse=0.02)
+    assert alike.ships == "ridge", "no gain over the one that would ship is shown"
+    lost = board(changed(alone="ridge", between_named=True), own=0.0, pooled=0.0, centroid=-0.05, rmse=0.0)
+    assert lost.ships == "ridge", "a view contradicts"
+
+
 def test_a_setting_comes_back_from_its_file_as_it_was():
     """Every field of it, so that whoever derives the verdict again is told the same."""
     full = changed(
         alone="ridge",
         no_vote=("r2_top20@own",),
+        between_named=True,
         fitted={-1: ("c",), 0: ("a", "b")},
         accused={"knn": ("it knows",)},
         accused_gravely=frozenset({"knn"}),

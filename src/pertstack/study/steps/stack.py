@@ -254,6 +254,7 @@ def oof_summary(stacked: Stacked) -> dict[str, Any]:
         "accepted": list(stacked.accepted),
         "unverified": list(stacked.unverified),
         "constants": list(stacked.constants),
+        "between_named": True,
         "rows_seen": stacked.rows_seen,
         "slopes": stacked.slopes,
         "failures": [str(f) for f in stacked.nested.failures],
