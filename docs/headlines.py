@@ -28,6 +28,12 @@ STATES = {
     "green": ("direct_pooled", 60, {}, {}),
     "amber-few-groups": ("direct_pooled", 12, {}, {}),
     "within-noise": ("direct_pooled", 60, {"own": 0.002, "pooled": 0.001, "centroid": 0.0, "rmse": 0.0}, {}),
+    "between-named": (
+        "direct_pooled",
+        60,
+        {"own": 0.0005, "pooled": 0.0005, "centroid": 0.0, "rmse": 0.0},
+        {"alone": "ridge", "between_named": True},
+    ),
     "best-single-alone": ("best_single", 60, {}, {"alone": "mlp"}),
     "red": ("direct_own", 60, {}, {}),
     "do-not-trust": ("direct_pooled", 60, {}, {"accused": SEEN, "accused_gravely": frozenset({"mlp"})}),

@@ -257,7 +257,7 @@ def _notes(case: Case, action: Action) -> tuple[str, ...]:
         )
     if case.at_once is not None and case.split == "test" and action == "ship" and case.gain is not None:
         names, n = case.at_once
-        if case.gain.name not in names:
+        if case.gain.name not in names and not _between_named(case):  # there no gain over all of them is claimed
             said.append(
                 f"{case.gain.name} was named before the test was opened, so its own interval counts. Asked of all "
                 f"{n} competitors at once, a harder question, its gain would not stand alone."
