@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from pertstack._base.errors import first_few
 from pertstack._base.files import sha256_of
+from pertstack._base.reading.tables import as_texts
 
 TEXT = {".json", ".jsonl", ".toml", ".csv", ".txt", ".html"}
 MOST_ROWS = 2_000_000
@@ -115,7 +116,7 @@ def _table_rows(table: pd.DataFrame) -> tuple[list[str], Label]:
     digests: list[str] = []
     for start in range(0, len(table), _PIECE):  # every value becomes a text of its own
         whole = table.iloc[start : start + _PIECE].reset_index()
-        text = whole.astype(object).where(whole.notna(), None).astype(str)
+        text = as_texts(whole.astype(object).where(whole.notna(), None))
         found = pd.util.hash_pandas_object(text, index=False).to_numpy(dtype=np.uint64)
         digests += [f"{int(d) & 0xFFFFFFFF:08x}" for d in found]
 

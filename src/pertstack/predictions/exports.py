@@ -17,6 +17,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, LeakError, unknown_name
 from pertstack._base.files import whole
+from pertstack._base.reading.tables import plain_texts
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block, Role
 from pertstack.predictions.store.files.chunks import DTYPE
@@ -225,7 +226,7 @@ def _models(store: StoreReader, models: Sequence[str] | None) -> list[str]:
 
 def _obs(store: StoreReader, blocks: Sequence[Block]) -> pd.DataFrame:
     tables = [store.obs(b).assign(block=b.id, role=b.role, fold=-1 if b.fold is None else b.fold) for b in blocks]
-    obs = pd.concat(tables)
+    obs = plain_texts(pd.concat(tables))
     for column in obs.columns:
         if obs[column].dtype == object:
             obs[column] = pd.Categorical(obs[column].where(obs[column].isna(), obs[column].map(str)))

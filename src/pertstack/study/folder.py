@@ -25,6 +25,7 @@ from pertstack._base.errors import CorruptionError, InputError, MissingFileError
 from pertstack._base.files import read_json, require_plain, write_atomic
 from pertstack._base.machine.locks import exclusive
 from pertstack._base.machine.progress import remark
+from pertstack._base.reading.tables import plain_texts
 from pertstack.data import Card, SideInformation, load_side
 from pertstack.design.analysis_plan import AnalysisPlan
 from pertstack.design.ledger import Ledger
@@ -158,7 +159,7 @@ class StudyFolder:
         path = self.root / "plan" / "samples.parquet"
         require_plain(path)
         try:
-            table = pd.read_parquet(path)
+            table = plain_texts(pd.read_parquet(path))
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
             raise CorruptionError(f"{path} cannot be read ({error}). Restore it from a copy.") from error
         facts = self.plan.table.set_index("sample_id")[["group", "role", "fold"]]

@@ -70,7 +70,7 @@ def frame(table: TextTable, columns: Collection[str] | None = None) -> pd.DataFr
     if not parts:
         wanted = [c for c in table.columns if columns is None or c in columns]
         return pd.DataFrame({c: np.array([], dtype=object) for c in wanted})
-    return pa.concat_tables(parts).to_pandas()  # type: ignore[no-any-return]
+    return plain_texts(pa.concat_tables(parts).to_pandas())
 
 
 def _columnar(path: Path, suffix: str) -> pd.DataFrame:
@@ -84,7 +84,7 @@ def _columnar(path: Path, suffix: str) -> pd.DataFrame:
             table = pa.feather.read_table(str(path))
             table.validate(full=True)  # forged offsets of texts are followed to anywhere in the memory
             refuse_repeats(path, table.schema.names)
-        return table.to_pandas()  # type: ignore[no-any-return]
+        return plain_texts(table.to_pandas())
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         if isinstance(error, InputError):
             raise
@@ -112,13 +112,35 @@ def parquet_batches(path: Path, columns: list[str] | None = None) -> Iterator[pd
         with pa.parquet.ParquetFile(path) as file:
             refuse_repeats(path, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=ROWS, columns=columns):
-                yield batch.to_pandas(ignore_metadata=True)
+                yield plain_texts(batch.to_pandas(ignore_metadata=True))
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
             f"{path} cannot be read as a table in parquet: {error}. Copy it again, or write it again where it was made."
         ) from error
+
+
+def plain_texts(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with texts as Python objects, None where missing, whichever type this pandas gives them.
+
+    pandas 3 reads texts as ``str`` with NaN where missing, pandas 2 as objects; the rest of the package knows objects.
+    """
+    texts = {c: _plain(v) for c, v in table.items() if isinstance(v.dtype, pd.StringDtype)}
+    return table.assign(**texts) if texts else table
+
+
+def _plain(values: pd.Series[Any]) -> pd.Series[Any]:
+    text = values.astype(object)
+    return text.where(values.notna(), None)
+
+
+def as_texts(table: pd.DataFrame) -> pd.DataFrame:
+    """Every value as a text, a missing one too, so that keys joined of several columns are never missing.
+
+    ``astype(str)`` does this in pandas 2; pandas 3 leaves missing values missing.
+    """
+    return table.astype(object).map(str)
 
 
 def as_names(values: pd.Series[Any]) -> pd.Series[Any]:
@@ -157,6 +179,8 @@ def with_numbers(table: pd.DataFrame, names: Collection[str], decimal: str = "."
     out = {}
     for column in table.columns:
         values = table[column]
+        if isinstance(values.dtype, pd.StringDtype):
+            values = _plain(values)
         if values.dtype == object:
             out[column] = _typed(values, str(column) in names, decimal)
         else:
@@ -202,6 +226,7 @@ __all__ = [
     "FEATHER",
     "PARQUET",
     "as_names",
+    "as_texts",
     "counts_rows",
     "frame",
     "is_padded",
@@ -209,6 +234,7 @@ __all__ = [
     "is_text",
     "numbers",
     "parquet_batches",
+    "plain_texts",
     "read_table",
     "refuse_repeats",
     "with_numbers",

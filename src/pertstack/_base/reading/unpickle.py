@@ -185,7 +185,7 @@ def _allowed() -> dict[tuple[str, str], Callable[[], Any]]:
 
 
 def _pandas_names() -> dict[tuple[str, str], Callable[[], Any]]:
-    """Names that pickled DataFrames, Series and Indexes of pandas 1 and 2 consist of."""
+    """Names that pickled DataFrames, Series and Indexes of pandas 1 to 3 consist of."""
     import importlib
 
     def later(module: str, name: str) -> Callable[[], Any]:
@@ -208,6 +208,8 @@ def _pandas_names() -> dict[tuple[str, str], Callable[[], Any]]:
     names = {(module, name): later(module, name) for module, listed in same.items() for name in listed}
     for old in ("Int64Index", "UInt64Index", "Float64Index"):
         names["pandas.core.indexes.numeric", old] = later("pandas.core.indexes.base", "Index")
+    public = ("DataFrame", "Series", "Index", "RangeIndex", "MultiIndex", "Categorical", "CategoricalDtype")
+    names |= {("pandas", name): later("pandas", name) for name in (*public, "CategoricalIndex", "StringDtype")}
     names["pandas.core.internals.blocks", "new_block"] = later("pandas.core.internals.blocks", "new_block")
     return names
 

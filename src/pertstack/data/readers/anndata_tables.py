@@ -16,6 +16,7 @@ import pandas as pd
 from pertstack._base.errors import InputError, StackingError, first_few
 from pertstack._base.reading.damage import damage_named, require_modest
 from pertstack._base.reading.dialects import text_of_bytes
+from pertstack._base.reading.tables import plain_texts
 from pertstack._base.reading.tried_first import tried_first
 from pertstack.data.readers.matrices import open_root
 
@@ -151,6 +152,7 @@ def read_frame(root: Any, name: str, path: Path) -> pd.DataFrame:
         ) from error
     if not isinstance(table, pd.DataFrame):
         raise InputError(f"{path}: {name!r} is no table but {type(table).__name__}.")
+    table = plain_texts(table)
     for column in table:
         if table[column].dtype == object:
             table[column] = _shared(table[column].to_numpy())

@@ -14,6 +14,7 @@ import pandas as pd
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.machine.progress import track
 from pertstack._base.machine.scratch import scratch_path
+from pertstack._base.reading.tables import plain_texts
 from pertstack.data.readers.columns.genes import IDS, SYMBOLS
 
 GENES = ("genes", "gene_ids", "gene_names")
@@ -83,7 +84,7 @@ def as_anndata(path: Path, columns: tuple[str, str]) -> Path:
                 parts[name].resize(len(parts[name]) + len(new), axis=0)
                 parts[name][len(parts[name]) - len(new) :] = new
             ends.append(ends[-1][-1] + np.cumsum(sizes))
-            said.append(batch.select(kept).to_pandas())
+            said.append(plain_texts(batch.select(kept).to_pandas()))
             row += batch.num_rows
         var = pd.DataFrame(index=pd.Index(list(known), dtype=object)) if tokens is None else tokens
         x.create_dataset("indptr", data=np.concatenate(ends))
@@ -124,7 +125,7 @@ def _tokens(path: Path, kind: Any) -> pd.DataFrame | None:
             f"{path} names genes by numbers, and no table says which. Put {NAMES[0]} (columns token_id, gene_symbol, "
             f"ensembl_id) beside it."
         )
-    table = pd.read_parquet(found)
+    table = plain_texts(pd.read_parquet(found))
     names = [c for c in (*IDS, *SYMBOLS) if c in table.columns]
     if "token_id" not in table.columns or not names or table["token_id"].duplicated().any():
         raise InputError(

@@ -17,7 +17,14 @@ import pandas as pd
 from pertstack._base.errors import InputError, StorageError, first_few
 from pertstack._base.files import storage_error
 from pertstack._base.reading.dialects import is_number
-from pertstack._base.reading.tables import counts_rows, is_padded, is_parquet, parquet_batches, with_numbers
+from pertstack._base.reading.tables import (
+    counts_rows,
+    is_padded,
+    is_parquet,
+    parquet_batches,
+    plain_texts,
+    with_numbers,
+)
 from pertstack._base.reading.text_tables import MISSING, UNNAMED, text_table
 from pertstack.data.readers.matrices import ArrayRows, Float32
 
@@ -36,7 +43,11 @@ class Table:
         self.counts_rows = self.columns[0] == UNNAMED and counts_rows(first[UNNAMED].astype(str).tolist())
 
     def _first(self) -> Iterator[pd.DataFrame]:
-        return parquet_batches(self.path) if self.text is None else (t.to_pandas() for t in self.text.batches())
+        return (
+            parquet_batches(self.path)
+            if self.text is None
+            else (plain_texts(t.to_pandas()) for t in self.text.batches())
+        )
 
     def _holds_numbers(self, values: pd.Series[Any]) -> bool:
         """Whether a column is meant as numbers: most cells are (a word among them is then refused where it is)."""
@@ -50,7 +61,7 @@ class Table:
         """The rows of some columns, in order, a batch at a time; in text, all but ``genes`` are texts."""
         if self.text is None:
             return parquet_batches(self.path, columns)
-        return (t.to_pandas() for t in self.text.batches(columns, numbers=genes))
+        return (plain_texts(t.to_pandas()) for t in self.text.batches(columns, numbers=genes))
 
 
 def pour(table: Table, genes: list[str], keep: list[str], *, names: Collection[str]) -> tuple[ArrayRows, pd.DataFrame]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from pertstack._base.errors import CorruptionError, InputError, MissingFileError, first_few
 from pertstack._base.files import write_atomic
 from pertstack._base.reading.damage import require_modest_members
-from pertstack._base.reading.tables import as_names, counts_rows, is_text, read_table
+from pertstack._base.reading.tables import as_names, counts_rows, is_text, plain_texts, read_table
 from pertstack._base.reading.text_tables import UNNAMED, text_table
 from pertstack.data.side.side import FEATURE_KINDS, FeatureKind, GeneGraph, PerturbationFeatures, SideInformation
 
@@ -110,7 +110,7 @@ def _features_text(path: Path) -> pd.DataFrame:
         columns = columns[1:] if counts_rows(counted) else columns
     column = next((c for c in _NAME_COLUMNS if c in columns), columns[0])
     rest = [c for c in columns if c != column]
-    parts = [part.to_pandas() for part in table.batches([column, *rest], numbers=rest, kind=pa.float64())]
+    parts = [plain_texts(part.to_pandas()) for part in table.batches([column, *rest], numbers=rest, kind=pa.float64())]
     if not parts or not rest:
         raise InputError(f"{path} has {len(parts) and len(parts[0])} rows and {len(rest)} columns of numbers.")
     return _unique(pd.concat(parts).set_index(column), path)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from pertstack._base.errors import StackingError
 from pertstack._base.findings import Finding, Severity
+from pertstack._base.reading.tables import as_texts
 from pertstack._base.shown import count_of
 from pertstack.design.leaks.control_groups import across, affected, controls_across
 from pertstack.design.plan.assign import LEAST_PER_FOLD
@@ -89,7 +90,7 @@ def _kept_whole(frame: pd.DataFrame, group_by: str) -> str:
     for other in ("perturbation", "cell_line", "perturbation+cell_line", "plate"):
         if other == group_by or not set(split_columns(other)) <= set(frame.columns):
             continue
-        key = frame[list(split_columns(other))].astype(str).agg("|".join, axis=1)
+        key = as_texts(frame[list(split_columns(other))]).agg("|".join, axis=1)
         if key.nunique() > 1 and not any(across(key, frame["place"])):
             kept.append(other)
     return "; or ".join(f"--group {other} ({question(other)})" for other in [*kept, "sample"])
@@ -141,9 +142,7 @@ def _replicates(frame: pd.DataFrame, group_by: str) -> list[Finding]:
     columns = [c for c in _CONDITION if c in frame]
     if not {"perturbation", "cell_line"} <= set(columns) or split_columns(group_by) in (("perturbation",), (PARTS,)):
         return []
-    key = frame[columns[0]].astype(str)
-    for column in columns[1:]:
-        key = key + " | " + frame[column].astype(str)
+    key = as_texts(frame[columns]).agg(" | ".join, axis=1)
     roles, folds = across(key, frame["place"])
     values = sorted({*roles, *folds})
     if not values:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import pandas as pd
 
 from pertstack._base.findings import Finding, Severity
+from pertstack._base.reading.tables import as_texts
 from pertstack.design.leaks.control_groups import across, affected
 from pertstack.design.plan.groups import (
     PARTS,
@@ -83,8 +84,8 @@ def _keys(frame: pd.DataFrame) -> tuple[pd.Series[str] | None, pd.Series[str] | 
 
 
 def _joined(key: pd.Series[str], frame: pd.DataFrame, others: list[str]) -> pd.Series[str]:
-    for column in others:
-        key = key.str.cat(" | " + frame[column].astype(str))
+    for _, texts in as_texts(frame[others]).items():
+        key = key.str.cat(" | " + texts)
     return key
 
 

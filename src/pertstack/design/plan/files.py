@@ -21,6 +21,7 @@ from pertstack._base.digests import canonical_json
 from pertstack._base.errors import ConflictError, CorruptionError, MissingFileError
 from pertstack._base.files import read_json, write_atomic, write_json
 from pertstack._base.reading.damage import require_modest_table
+from pertstack._base.reading.tables import plain_texts
 from pertstack.design.plan.rows import COLUMNS, FORMAT, digest_of
 
 ROWS, FACTS = "folds.parquet", "plan.json"
@@ -79,7 +80,7 @@ def read_plan(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
             f"{path} cannot be read as a fold plan ({type(error).__name__}: {error}). It was written whole by "
             "pertstack, so something changed it since; restore it from a copy."
         ) from error
-    table = rows.to_pandas()
+    table = plain_texts(rows.to_pandas())
     missing = [c for c in COLUMNS if c not in table.columns]
     if missing or facts.get("format") != FORMAT:
         raise CorruptionError(

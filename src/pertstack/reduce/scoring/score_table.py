@@ -22,6 +22,7 @@ from pertstack._base.errors import InputError, MissingFileError, unknown_name
 from pertstack._base.files import whole
 from pertstack._base.machine.scratch import space
 from pertstack._base.reading.damage import damage_named, require_modest_members
+from pertstack._base.reading.tables import plain_texts
 from pertstack.design.metric_names import Metric, parse_metric
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -242,7 +243,7 @@ class ScoreTable:
             meta = json.loads(z["meta"].tobytes())
             rows = io.BytesIO(z["samples"].tobytes())
             old = meta["format"] == 1  # every row a JSON object
-            samples = pd.read_json(rows, orient="table") if old else pd.read_parquet(rows)
+            samples = plain_texts(pd.read_json(rows, orient="table") if old else pd.read_parquet(rows))
             return cls(
                 samples,
                 tuple(meta["names"]),

@@ -11,6 +11,7 @@ import pandas as pd
 from pertstack._base.errors import CorruptionError
 from pertstack._base.files import read_json, write_atomic, write_json
 from pertstack._base.findings import Finding
+from pertstack._base.reading.tables import plain_texts
 from pertstack.design.blocks import Block
 from pertstack.reduce.sums.part_files import FORMAT, load_part, save_part
 from pertstack.reduce.sums.reduction import Reduction
@@ -36,7 +37,7 @@ def save_reduction(reduction: Reduction, folder: Path) -> None:
 def load_reduction(folder: Path) -> Reduction:
     """Read what ``save_reduction`` wrote."""
     manifest = read_json(folder / "reduction.json")
-    samples = pd.read_parquet(folder / "samples.parquet")
+    samples = plain_texts(pd.read_parquet(folder / "samples.parquet"))
     parts, tables = {}, {}
     for text in manifest["blocks"]:
         part = load_part(folder / text)

@@ -20,6 +20,7 @@ from pertstack._base.errors import InputError, StackingError, first_few
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
 from pertstack._base.fingerprints import change
+from pertstack._base.reading.tables import plain_texts
 from pertstack.design.analysis_plan import CHANGED, AnalysisPlan, locked_plan
 from pertstack.design.blocks import Block
 from pertstack.fit.jobs.job import Job
@@ -77,7 +78,7 @@ def weights_as_learned(folder: StudyFolder) -> Iterator[Finding]:
 def samples_as_laid_out(folder: StudyFolder) -> list[Finding]:
     """``plan/samples.parquet`` against the metadata beside the predictions, sample by sample."""
     path = folder.path("plan", "samples.parquet")
-    table = pd.read_parquet(path)
+    table = plain_texts(pd.read_parquet(path))
     found, wrong = [], dict[str, list[str]]()
     order = [str(s) for s in folder.plan.table["sample_id"]]
     if list(map(str, table.index)) != order:

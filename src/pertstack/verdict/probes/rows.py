@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.arrays import Array
+from pertstack._base.reading.tables import as_texts
 from pertstack.predictions.source import BlockSource
 from pertstack.predictions.sources.some_rows import read_at
 from pertstack.verdict.probes.batches import control_batches
@@ -32,7 +33,7 @@ class Sampled:
     def conditions(self) -> Array:
         """(n,) names; rows of one condition are replicates. A column ``condition`` says so itself."""
         columns = ["condition"] if "condition" in self.samples else [c for c in CONDITION if c in self.samples]
-        joined: Array = self.samples[columns].astype(str).agg("|".join, axis=1).to_numpy(dtype=str)
+        joined: Array = as_texts(self.samples[columns]).agg("|".join, axis=1).to_numpy(dtype=str)
         return joined
 
     @property

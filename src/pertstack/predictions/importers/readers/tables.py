@@ -21,7 +21,7 @@ import pyarrow.parquet
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.reading.dialects import is_number
-from pertstack._base.reading.tables import WALK_ARROW, counts_rows
+from pertstack._base.reading.tables import WALK_ARROW, counts_rows, plain_texts
 from pertstack._base.reading.text_tables import UNNAMED, TextTable, text_table
 from pertstack._base.reading.tried_first import tried_first
 from pertstack.data.readers.columns.aliases import alias_names, plain_name
@@ -124,7 +124,7 @@ def _columnar(path: Path, schema: Any, read: ReadColumns) -> PredictionFile:
         raise InputError(
             f"{path}: columns without numbers: {first_few(keys)}. Keep the id column and one column per gene."
         )
-    obs = None if not keys else read(keys).replace_schema_metadata(None).to_pandas()
+    obs = None if not keys else plain_texts(read(keys).replace_schema_metadata(None).to_pandas())
     if ids_in is None:
         assert obs is not None
         ids = [str(i) for i in range(len(obs))]
