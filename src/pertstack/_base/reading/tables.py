@@ -126,8 +126,11 @@ def plain_texts(table: pd.DataFrame) -> pd.DataFrame:
 
     pandas 3 reads texts as ``str`` with NaN where missing, pandas 2 as objects; the rest of the package knows objects.
     """
-    texts = {c: _plain(v) for c, v in table.items() if isinstance(v.dtype, pd.StringDtype)}
-    return table.assign(**texts) if texts else table
+    out = table.copy(deep=False)
+    for column in table.columns:
+        if isinstance(table[column].dtype, pd.StringDtype):
+            out[column] = _plain(table[column])
+    return out
 
 
 def _plain(values: pd.Series[Any]) -> pd.Series[Any]:
