@@ -22,6 +22,7 @@ from pertstack.verdict.case import (
     size_words,
     where_scored,
 )
+from pertstack.verdict.gain.in_words import MEANINGS
 from pertstack.verdict.gain.parts import Part
 from pertstack.verdict.words import count_units, few_words
 
@@ -253,7 +254,8 @@ def _notes(case: Case, action: Action) -> tuple[str, ...]:
         part = Part("alone", "", case.primary, difference=case.over_alone, better=case.better)
         said.append(
             f"Against {case.alone}, which would have shipped without a combination, {case.gain.name} differs by "
-            f"{size_words(part) if part.sign <= 0 else '+' + size_words(part)}."
+            f"{size_words(part) if part.sign <= 0 else '+' + size_words(part)}"
+            + ("." if case.named is None else f": {MEANINGS[case.named.reading]}.")
         )
     if case.at_once is not None and case.split == "test" and action == "ship" and case.gain is not None:
         names, n = case.at_once

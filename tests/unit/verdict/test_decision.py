@@ -204,6 +204,7 @@ def test_between_what_was_named_before_the_test_the_better_ships():
     assert alike.ships == "ridge", "no gain over the one that would ship is shown"
     lost = board(changed(alone="ridge", between_named=True), own=0.0, pooled=0.0, centroid=-0.05, rmse=0.0)
     assert lost.ships == "ridge", "a view contradicts"
+    assert any(n.startswith("Against ridge") and n.endswith(": the measures disagree.") for n in lost.decision.notes)
 
 
 def test_a_setting_comes_back_from_its_file_as_it_was():
