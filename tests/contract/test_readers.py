@@ -223,6 +223,7 @@ READ: dict[str, Callable[[Path], Path]] = {
     "npz: float16": lambda tmp: npz(tmp, VALUES.astype("f2")),
     "npz: big-endian": lambda tmp: npz(tmp, VALUES.astype(">f4")),
     "npz: integers": lambda tmp: npz(tmp, (VALUES * 16).astype("i8")),
+    "npz: column order": lambda tmp: npz(tmp, np.asfortranarray(VALUES)),
 }
 SCALED = ("integers", "unsigned")  # written 16 times as large, to be whole
 
@@ -291,11 +292,6 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str, Mend]] = {
     "npz cut short": (lambda tmp: _cut(npz(tmp)), r"cannot be read as \.npz", lambda m, t: npz(t)),
     "parquet cut short": (lambda tmp: _cut(parquet(tmp)), "cannot be read as parquet", lambda m, t: parquet(t)),
     "csv.gz cut short": (lambda tmp: _cut(csv(tmp, "p.csv.gz")), "damaged", lambda m, t: csv(t, "p.csv.gz")),
-    "npz in column order": (
-        lambda tmp: npz(tmp, np.asfortranarray(VALUES)),
-        "ascontiguousarray",
-        lambda m, t: npz(t, np.ascontiguousarray(np.asfortranarray(VALUES))),
-    ),
     "npz of bfloat16": (
         lambda tmp: npz(tmp, VALUES.astype("f2").view("V2")),
         "numbers.*are expected",

@@ -388,6 +388,23 @@ def test_names_in_npz_as_people_save_them(world: World, tmp_path: Path, how: str
     np.testing.assert_array_equal(np.concatenate([c.values for c in chunks]), frame.to_numpy(np.float32))
 
 
+@pytest.mark.parametrize("n_rows", [1, 3, None])
+def test_an_array_that_is_stored_column_by_column_is_turned(
+    world: World, tmp_path: Path, n_rows: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``frame.to_numpy()`` of a table that was read from text is one."""
+    frame = table(world)
+    values = np.asfortranarray(frame.to_numpy())
+    assert not values.flags.c_contiguous
+    np.savez(tmp_path / "f.npz", predictions=values, sample_ids=list(frame.index), gene_names=list(frame.columns))
+    chunks = list(open_predictions(tmp_path / "f.npz", n_rows=n_rows))
+    assert [i for c in chunks for i in c.sample_ids] == list(frame.index)
+    np.testing.assert_array_equal(np.concatenate([c.values for c in chunks]), frame.to_numpy(np.float32))
+    monkeypatch.setattr("pertstack.predictions.importers.readers.npz.MODEST", 100)
+    with pytest.raises(InputError, match=r"column by column.*ascontiguousarray"):
+        list(open_predictions(tmp_path / "f.npz", n_rows=n_rows))
+
+
 def test_damaged_and_unfit_files_are_named(world: World, tmp_path: Path) -> None:
     frame = table(world)
     whole = npz(tmp_path, frame).read_bytes()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pertstack._base.errors import InputError, first_few
-from pertstack._base.reading.damage import require_modest_members
+from pertstack._base.reading.damage import MODEST, require_modest_members
 from pertstack._base.reading.tried_first import tried_first
 from pertstack._base.reading.unpickle import load_object_array
 from pertstack.data.rows import Float32
@@ -97,16 +97,30 @@ class Archive:
         with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as stream:
             shape, fortran, dtype = _header(stream, self.path, name)
             if fortran:
-                raise InputError(
-                    f"{self.path}: {name!r} is stored column by column, so its rows cannot be streamed. Save it with "
-                    f"np.ascontiguousarray({name})."
-                )
+                yield from self._turned(stream, name, shape, dtype, n_rows)
+                return
             row_bytes = shape[1] * dtype.itemsize
             for start in range(0, shape[0], n_rows):
                 n = min(n_rows, shape[0] - start)
                 raw = _read_exactly(stream, n * row_bytes, self.path)
                 with np.errstate(over="ignore"):
                     yield np.frombuffer(raw, dtype).reshape(n, shape[1]).astype(np.float32)
+
+    def _turned(
+        self, stream: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], n_rows: int
+    ) -> Iterator[Float32]:
+        """Rows of an array that is stored column by column, as pandas hands its values out: read whole if it may."""
+        n_bytes = shape[0] * shape[1] * dtype.itemsize
+        if n_bytes > MODEST:
+            raise InputError(
+                f"{self.path}: {name!r} is stored column by column and has {n_bytes:,} bytes, so its rows cannot be "
+                f"streamed. Save it with np.ascontiguousarray({name})."
+            )
+        require_modest_members(self.path, [name])
+        whole = np.frombuffer(_read_exactly(stream, n_bytes, self.path), dtype).reshape(shape, order="F")
+        for start in range(0, shape[0], n_rows):
+            with np.errstate(over="ignore"):
+                yield np.ascontiguousarray(whole[start : start + n_rows], dtype=np.float32)
 
 
 def read_objects(path: Path) -> None:
