@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 
 import pytest
 
 import pertstack as ps
-from pertstack._base.errors import CorruptionError
+from pertstack._base.errors import CorruptionError, StackingError
 from pertstack.design.ledger import LOOK
 from pertstack.study.audit.audit import audit_study
 from pertstack.study.development.learned import stored_stack
@@ -141,3 +142,22 @@ def test_a_pipe_in_the_place_of_a_file_is_named_and_nobody_waits_for_it(judged):
     assert {"unreadable"} <= errors(judged)
     with pytest.raises(CorruptionError, match="no plain file"):
         ps.Study.open(folder.root).verdict()
+
+
+@pytest.mark.parametrize("name", ["ledger.jsonl", "study.toml", "store/genes.txt", "chunk"])
+def test_no_command_waits_for_a_pipe(judged, name):
+    """SIGALRM ends the test where one does."""
+    root = judged.folder.root
+    chunks = sorted(p for p in (root / "store").rglob("c/*/*") if p.is_file())
+    path = chunks[0] if name == "chunk" else root / name
+    path.unlink()
+    os.mkfifo(path)
+    signal.alarm(60)
+    try:
+        with pytest.raises(StackingError):
+            study = ps.Study.open(root)
+            found = audit_study(study.folder, deep=True, clean=False)
+            if any(f.severity == "error" for f in found):
+                raise CorruptionError("told by the audit")
+    finally:
+        signal.alarm(0)

@@ -19,7 +19,7 @@ from typing import Any
 
 from pertstack._base.digests import own_digest_fits, with_own_digest
 from pertstack._base.errors import CorruptionError, InputError, StackingError
-from pertstack._base.files import fsync_directory, read_json, storage_error, write_json
+from pertstack._base.files import fsync_directory, read_json, require_plain, storage_error, write_json
 from pertstack._base.findings import Finding
 from pertstack.design.ledger_lines import (
     START,
@@ -82,6 +82,7 @@ class Ledger:
         path = Path(self.path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            require_plain(path)
             with _locked(path) as fd:
                 lines, torn = split_lines(path.read_bytes())
                 entries = self._sound(lines)
@@ -220,6 +221,7 @@ class Ledger:
 
     def _bytes(self) -> bytes:
         path = Path(self.path)
+        require_plain(path)
         return path.read_bytes() if path.exists() else b""
 
 

@@ -211,7 +211,7 @@ def announce_rows(folder: Path, grid: Grid, *, start: int, stop: int) -> None:
     for index, low, high in grid.spans(start, stop):
         first, _ = grid.span(index)
         try:
-            opened = os.open(folder / grid.key(index), os.O_RDONLY)
+            opened = os.open(folder / grid.key(index), os.O_RDONLY | os.O_NONBLOCK)  # a pipe would make it wait
         except OSError:
             continue  # ``read_rows`` says what is wrong
         try:
@@ -220,9 +220,14 @@ def announce_rows(folder: Path, grid: Grid, *, start: int, stop: int) -> None:
             os.close(opened)
 
 
+def _at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe in its place does not make this process wait, and is not as long as a chunk."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def _read_chunk(path: Path, grid: Grid, offset: int, *, part: memoryview, expected: ChunkFacts | None) -> None:
     try:
-        with path.open("rb", buffering=0) as stream:
+        with open(path, "rb", buffering=0, opener=_at_once) as stream:
             size = os.fstat(stream.fileno()).st_size
             if size != grid.file_size:
                 raise CorruptionError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from pertstack._base.digests import digest_names
 from pertstack._base.errors import CorruptionError, InputError, MissingFileError, first_few
-from pertstack._base.files import read_json, write_atomic, write_json
+from pertstack._base.files import read_json, require_plain, write_atomic, write_json
 from pertstack.design.blocks import Block
 from pertstack.predictions.store.files.names import EMBEDDING_PREFIX, decode_name, encode_name
 from pertstack.predictions.store.files.record import FORMAT, Kind
@@ -110,6 +110,7 @@ def read_root(root: Path) -> tuple[StoreFacts, list[str]]:
         )
     except (KeyError, TypeError) as error:
         raise CorruptionError(f"{root / 'zarr.json'} is not a prediction store of pertstack.") from error
+    require_plain(root / "genes.txt")
     try:
         genes = (root / "genes.txt").read_text(encoding="utf-8").split("\n")[:-1]
     except (FileNotFoundError, UnicodeDecodeError) as error:
