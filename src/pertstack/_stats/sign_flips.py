@@ -23,7 +23,7 @@ def split_ends(total: Array, count: Array) -> tuple[Array, Array]:
     """
     total, count = total[count > 0], count[count > 0]
     n = len(total)
-    member = _halves(n)
+    member = _few_halves(n) if n <= _KEPT else _halves(n)
     part, size = member @ total, member @ count
     low, high = np.full(len(member), -np.inf), np.full(len(member), np.inf)
     if n:
@@ -33,11 +33,15 @@ def split_ends(total: Array, count: Array) -> tuple[Array, Array]:
     return np.sort(low), np.sort(high)
 
 
-@lru_cache(maxsize=16)
 def _halves(n: int) -> Array:
     """(2^(n-1), n) 1.0 where a group is in the second half; the last group always stays in the first."""
     pattern = np.arange(2 ** max(0, n - 1), dtype=np.int64)
     return np.asarray((pattern[:, None] >> np.arange(n)) & 1, dtype=np.float64)
+
+
+_KEPT = 12
+"""Up to so many groups the splits are kept for the next row: half a megabyte at most."""
+_few_halves = lru_cache(maxsize=_KEPT + 1)(_halves)
 
 
 def flips(total: Array, count: Array, level: float) -> tuple[float, float, float]:

@@ -174,7 +174,8 @@ def _between_named(case: Case) -> bool:
     """Whether the combination beats the single model that would ship, and only the best in hindsight is its match."""
     gain, named = case.gain, case.named
     return (
-        gain is not None
+        not case.unproven  # a safe bet ships as such
+        and gain is not None
         and gain.reading in ("within_noise", "no_gain")
         and named is not None
         and named.reading == "win"
@@ -223,8 +224,8 @@ def _reasons(case: Case, action: Action) -> tuple[str, ...]:
         said.append("The analysis plan was changed after the test had been seen: this is exploration, not proof.")
     if case.looks > case.planned_looks:
         said.append(f"The test was opened {count_of(case.looks, 'time')}; {case.planned_looks} planned.")
-    won = next((g for g in (case.gain, case.named) if g is not None and g.reading == "win"), None)
-    if won is not None and won.one_control and not shows(won, "centroid"):
+    gain = case.named if _between_named(case) else case.gain
+    if gain is not None and gain.one_control and gain.reading == "win" and not shows(gain, "centroid"):
         said.append("All samples of a cell line share one control, so nothing tells this gain from control noise.")
     shipped = case.alone if action == "alone" else None
     if shipped in case.constants:

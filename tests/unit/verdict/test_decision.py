@@ -202,6 +202,8 @@ def test_between_what_was_named_before_the_test_the_better_ships():
     assert same.ships == "mlp", "the best on the test is the one that ships"
     alike = board(changed(alone="ridge", between_named=True), own=-0.0195, pooled=-0.0195, centroid=-0.02, rmse=0.02)
     assert alike.ships == "ridge", "no gain over the one that would ship is shown"
+    bet = board(changed(alone="ridge", between_named=True, unproven=True), **none)
+    assert "safe bet" in bet.headline and any(n.startswith("Against ridge, which would") for n in bet.decision.notes)
     lost = board(changed(alone="ridge", between_named=True), own=0.0, pooled=0.0, centroid=-0.05, rmse=0.0)
     assert lost.ships == "ridge", "a view contradicts"
     assert any(n.startswith("Against ridge") and n.endswith(": the measures disagree.") for n in lost.decision.notes)
