@@ -173,11 +173,6 @@ def split_metric(name: str) -> tuple[str, str]:
     return metric, reference or "own"
 
 
-def same_metric(a: str, b: str) -> bool:
-    """True when two spellings mean one number: ``r2_top20`` is ``r2_top20@own``."""
-    return split_metric(a) == split_metric(b)
-
-
 def find_metric(known: Iterable[str], wanted: str) -> str | None:
     """The spelling under which ``wanted`` is known, or None when it was not computed."""
     asked = split_metric(wanted)
