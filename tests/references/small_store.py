@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
@@ -45,7 +44,8 @@ class World:
         return self.store.commit(block, model, self.prediction(block, seed), **options)
 
 
-_MADE: dict[Any, tuple[Path, World]] = {}
+_MADE: dict[Any, tuple[tempfile.TemporaryDirectory[str], World]] = {}
+"""The folder goes when this process ends; held here alone, since forked processes forget what ``atexit`` holds."""
 
 
 def make_world(root: Path, sizes: dict[Block, int] | None = None, n_genes: int = 23, seed: int = 0) -> World:
@@ -53,11 +53,9 @@ def make_world(root: Path, sizes: dict[Block, int] | None = None, n_genes: int =
     key = (None if sizes is None else tuple(sizes.items()), n_genes, seed)
     if key not in _MADE:
         home = tempfile.TemporaryDirectory(prefix="pertstack-test-")
-        atexit.register(home.cleanup)
-        folder = Path(home.name) / "store"
-        _MADE[key] = (folder, build_world(folder, sizes, n_genes, seed))
-    made, world = _MADE[key]
-    shutil.copytree(made, root)
+        _MADE[key] = (home, build_world(Path(home.name) / "store", sizes, n_genes, seed))
+    home, world = _MADE[key]
+    shutil.copytree(Path(home.name) / "store", root)
     return replace(world, store=PredictionStore.open(root))
 
 

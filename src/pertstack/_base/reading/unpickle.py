@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, ClassVar
 from pertstack._base.errors import InputError, MissingFileError
 from pertstack._base.reading.damage import require_modest_members
 from pertstack._base.reading.tried_first import tried_first
+from pertstack._base.reading.unpickle_pandas import pandas_names
 from pertstack._base.reading.unpickle_parts import (
     STORAGES,
     Bag,
@@ -78,7 +79,7 @@ class _Restricted(_InPython):  # type: ignore[misc]
     def load_build(self) -> None:
         """A state goes to an instance, never to a class or function, and brings no function with it."""
         instance, state = self.stack[-2], self.stack[-1]
-        if isinstance(instance, type) or (callable(instance) and not isinstance(instance, Bag)):
+        if isinstance(instance, type) or callable(instance) or type(instance).__name__ == "NAType":
             raise pickle.UnpicklingError(f"{self._path} changes {instance!r}, which is no data. It is not read.")
         if not isinstance(instance, StoredArray | StoredDtype):
             state = self.stack[-1] = bare(state)
@@ -160,58 +161,20 @@ def _allowed() -> dict[tuple[str, str], Callable[[], Any]]:
     names: dict[tuple[str, str], Callable[[], Any]] = {
         ("collections", "OrderedDict"): lambda: collections.OrderedDict,
         ("collections", "defaultdict"): lambda: collections.defaultdict,
-        ("builtins", "slice"): lambda: slice,
-        ("builtins", "set"): lambda: set,
-        ("builtins", "frozenset"): lambda: frozenset,
-        ("builtins", "bytearray"): lambda: byte_array,
-        ("builtins", "complex"): lambda: complex,
-        ("builtins", "object"): lambda: object,
-        ("builtins", "list"): lambda: list,
-        ("builtins", "dict"): lambda: dict,
-        ("__builtin__", "slice"): lambda: slice,
-        ("__builtin__", "set"): lambda: set,
-        ("__builtin__", "object"): lambda: object,
         ("_codecs", "encode"): lambda: encode,
         ("copyreg", "__newobj__"): lambda: copyreg.__newobj__,  # type: ignore[attr-defined]
         ("numpy", "ndarray"): lambda: StoredArray,
         ("numpy", "dtype"): lambda: StoredDtype,
         ("torch", "Size"): lambda: tuple,
     }
+    plain = {"bytearray": byte_array} | {k.__name__: k for k in (slice, set, frozenset, complex, object, list, dict)}
+    for name, kind in plain.items():
+        names["builtins", name] = names["__builtin__", name] = lambda kind=kind: kind  # type: ignore[misc]
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
         names[module, "_reconstruct"], names[module, "scalar"] = lambda: reconstruct_array, lambda: scalar
     for module in ("numpy.core.numeric", "numpy._core.numeric"):
         names[module, "_frombuffer"] = lambda: frombuffer
-    return names | _pandas_names()
-
-
-def _pandas_names() -> dict[tuple[str, str], Callable[[], Any]]:
-    """Names that pickled DataFrames, Series and Indexes of pandas 1 to 3 consist of."""
-    import importlib
-
-    def later(module: str, name: str) -> Callable[[], Any]:
-        return lambda: getattr(importlib.import_module(module), name)
-
-    same = {
-        "pandas.core.frame": ["DataFrame"],
-        "pandas.core.series": ["Series"],
-        "pandas.core.internals.managers": ["BlockManager", "SingleBlockManager"],
-        "pandas._libs.internals": ["_unpickle_block"],
-        "pandas.core.indexes.base": ["_new_Index", "Index"],
-        "pandas.core.indexes.range": ["RangeIndex"],
-        "pandas.core.indexes.multi": ["MultiIndex"],
-        "pandas.core.arrays.categorical": ["Categorical"],
-        "pandas.core.dtypes.dtypes": ["CategoricalDtype"],
-        "pandas.core.indexes.category": ["CategoricalIndex"],
-        "pandas._libs.arrays": ["__pyx_unpickle_NDArrayBacked"],
-        "pandas.core.arrays.string_": ["StringArray", "StringDtype"],
-    }
-    names = {(module, name): later(module, name) for module, listed in same.items() for name in listed}
-    for old in ("Int64Index", "UInt64Index", "Float64Index"):
-        names["pandas.core.indexes.numeric", old] = later("pandas.core.indexes.base", "Index")
-    public = ("DataFrame", "Series", "Index", "RangeIndex", "MultiIndex", "Categorical", "CategoricalDtype")
-    names |= {("pandas", name): later("pandas", name) for name in (*public, "CategoricalIndex", "StringDtype")}
-    names["pandas.core.internals.blocks", "new_block"] = later("pandas.core.internals.blocks", "new_block")
-    return names
+    return names | pandas_names()
 
 
 def load_pickle(path: str | Path) -> Any:
