@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pertstack._base.errors import CorruptionError, MissingFileError, StackingError, StorageError
+from pertstack._base.errors import CorruptionError, InputError, MissingFileError, StackingError, StorageError
 from pertstack._base.machine.hosts import alive, host_name
 
 LEASE_SECONDS = 7 * 24 * 3600.0
@@ -197,20 +197,31 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def require_plain(path: Path) -> None:
+def require_plain(path: Path, error: type[StackingError] = CorruptionError) -> None:
     """Refuse a pipe or a device: whoever opens it may wait for ever. A folder is the reader's to refuse.
+
+    Parameters
+    ----------
+    path : Path
+        A file of a study, or one that a user named.
+    error : type
+        What to raise: by default what is raised for files of a study.
 
     Raises
     ------
-    CorruptionError
+    StackingError
         It is neither a file nor a folder.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise CorruptionError(f"{path} is no plain file but a pipe or a device. Put the file itself there.")
+        raise error(
+            f"{path} is no plain file but a pipe or a device, as <(...) and /dev/stdin are, and files are read more "
+            f"than once. Write it to a file, and name that."
+        )
 
 
 def missing_file(path: Path) -> MissingFileError:
     """The error for a path that does not exist, with near names from the same folder."""
+    require_plain(path, InputError)
     folder = path.parent
     if not folder.is_dir():
         return MissingFileError(f"{path} does not exist: there is no folder {folder} either. Check the path.")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pertstack._base.errors import InputError, MissingFileError, UnknownNameError, unknown_name
+from pertstack._base.files import require_plain
 from pertstack.fit.registry import build, get_row, model_class
 from pertstack.fit.torch.common.make_settings import make_settings
 from pertstack.fit.torch.common.settings import SETTINGS
@@ -136,6 +137,7 @@ def _known(name: str) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    require_plain(path, InputError)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

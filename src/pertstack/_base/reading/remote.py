@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pertstack._base.errors import InputError, MissingFileError, StackingError
+from pertstack._base.files import require_plain
 from pertstack._base.machine.progress import remark
 from pertstack._base.machine.scratch import scratch_path
 
@@ -62,16 +63,17 @@ def local(path: str | Path) -> Path:
     MissingFileError
         Nothing lies there.
     InputError
-        The kind of address is not known, a package is missing, the store does not answer or refuses, or the disk has
-        no room.
+        It is a pipe or a device; the kind of address is not known, a package is missing, the store does not answer or
+        refuses, or the disk has no room.
     """
     if is_remote(path):
         return _copied(_ADDRESS.sub(r"\1://", str(path)))
     other = _OTHER.match(str(path))
     if other is None or Path(path).exists():
+        require_plain(Path(path), InputError)
         return Path(path)
     if other[1].casefold() == "file":
-        return Path("/" + str(path)[other.end() :])
+        return local("/" + str(path)[other.end() :])
     shown = re.sub(r"//[^/@]*@", "//***@", _OTHER.sub(r"\1://", str(path)).partition("?")[0])
     raise InputError(
         f"{shown}: addresses of {other[1]!r} are not read. Known are "

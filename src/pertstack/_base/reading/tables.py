@@ -19,7 +19,7 @@ import pyarrow.feather
 import pyarrow.parquet
 
 from pertstack._base.errors import InputError, first_few
-from pertstack._base.files import missing_file
+from pertstack._base.files import missing_file, require_plain
 from pertstack._base.reading.damage import require_modest_table
 from pertstack._base.reading.dialects import is_number
 from pertstack._base.reading.text_tables import MISSING, UNNAMED, TextTable, text_table
@@ -39,6 +39,7 @@ def is_parquet(path: Path) -> bool:
 
 def is_text(path: Path) -> bool:
     """Whether a table is text, by its suffix; MissingFileError where nothing lies at the path."""
+    require_plain(path, InputError)
     if not path.exists():
         raise missing_file(path)
     return path.suffix.casefold() not in PARQUET | FEATHER
@@ -53,6 +54,7 @@ def read_table(path: Path, *, blanks: bool = True) -> pd.DataFrame:
         It is not there, not a table, damaged, or two columns have one name.
     """
     path = Path(path)
+    require_plain(path, InputError)
     if not path.is_file():
         raise missing_file(path) if not path.exists() else InputError(f"{path} is a folder, not a table.")
     suffix = path.suffix.casefold()

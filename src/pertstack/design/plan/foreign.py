@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from pertstack._base.errors import InputError, MissingFileError, first_few
+from pertstack._base.files import require_plain
 from pertstack._base.findings import Finding
 from pertstack._base.reading.tables import read_table
 from pertstack._base.reading.unpickle import load_pickle
@@ -44,6 +45,7 @@ def read_split(path: Path, obs: pd.DataFrame, cells: pd.Series[Any] | None = Non
     MissingFileError, InputError
         It is not there, cannot be read, names nothing of the data, or puts one sample on both sides.
     """
+    require_plain(path, InputError)
     if not path.is_file():
         raise MissingFileError(f"The split {path} does not exist or is no file. Check the path given with --plan.")
     suffix = path.suffix.casefold()

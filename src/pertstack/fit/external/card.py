@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 from pertstack._base.digests import digest_json
 from pertstack._base.errors import InputError, MissingFileError, StackingError, unknown_name
+from pertstack._base.files import require_plain
 from pertstack.data.side.side import FEATURE_KINDS
 from pertstack.fit.base import Needs
 from pertstack.fit.registry import RegistryRow
@@ -120,6 +121,7 @@ def load_card(card: str | Path) -> ModelCard:
     shipped = CARDS / f"{card}.toml"
     try:
         path = shipped if isinstance(card, str) and "/" not in card and shipped.is_file() else Path(card).resolve()
+        require_plain(path, InputError)
         text = path.read_text(encoding="utf-8")
         content = tomllib.loads(text)
     except FileNotFoundError as error:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
+from pertstack._base.files import require_plain
 from pertstack._base.reading.tables import as_names, frame, is_text, numbers, read_table, without_row_numbers
 from pertstack._base.reading.text_tables import UNNAMED, TextTable, text_table
 
@@ -47,6 +48,7 @@ def read_fitted_on(text: str | Path) -> Any:
         The file is not there, is no list and no table, or no column of it holds sample ids.
     """
     path = Path(text)
+    require_plain(path, InputError)
     if not path.is_file():
         if path.suffix or "/" in str(text):
             raise InputError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pertstack._base.errors import InputError, MissingFileError
-from pertstack._base.files import read_json
+from pertstack._base.files import read_json, require_plain
 from pertstack._base.findings import Finding
 from pertstack._base.names import refuse_unusable_names
 from pertstack._base.reading.remote import is_remote, local
@@ -182,6 +182,7 @@ def nesting(folder: StudyFolder, name: str) -> list[Finding]:
 def _given_card(card: Path | str | Mapping[str, Any] | None) -> dict[str, Any] | None:
     if card is None or isinstance(card, Mapping):
         return None if card is None else read_card(card, "card")
+    require_plain(Path(card), InputError)
     if not Path(card).is_file():
         raise MissingFileError(
             f"--card names {card}, which does not exist. Give the card.json of the study it is from."

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pertstack._base.errors import InputError, MisalignedError, first_few
-from pertstack._base.files import missing_file
+from pertstack._base.files import missing_file, require_plain
 from pertstack._base.findings import Finding
 from pertstack._base.reading.tables import read_table
 from pertstack.data.readers.columns.aliases import column_of
@@ -45,6 +45,7 @@ def read_gene_list(path: Path) -> list[str]:
     MissingFileError, InputError
         It is not there, or holds no list of names.
     """
+    require_plain(path, InputError)
     if not path.exists():
         raise missing_file(path)
     name = path.name.casefold()

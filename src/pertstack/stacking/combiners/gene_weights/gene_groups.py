@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from pertstack._base.errors import InputError, MissingFileError, first_few, unknown_name
+from pertstack._base.files import require_plain
 from pertstack.stacking.combiner import Combiner, Family, Need
 from pertstack.stacking.combiners.gene_weights.gene_ridge import fit_per_gene_at
 from pertstack.stacking.combiners.global_weights.ridge import DEFAULT_STRENGTH, global_ridge
@@ -26,6 +27,7 @@ Labels = np.ndarray[Any, np.dtype[np.int64]]
 def read_gmt(path: str | Path) -> dict[str, tuple[str, ...]]:
     """Gene sets of a GMT file: name, description, genes, separated by tabs, one set a line, in the file's order."""
     path = Path(path)
+    require_plain(path, InputError)
     if not path.exists():
         raise MissingFileError(f"{path} does not exist; gene groups by 'gmt' need a GMT file of gene sets.")
     sets: dict[str, tuple[str, ...]] = {}
