@@ -219,7 +219,7 @@ def pairs(tmp_path_factory):
 def test_a4_a_pair_lies_in_one_place_of_the_plan(pairs):
     table = pairs[1].plan.table.set_index("sample_id")
     name = pairs[1].folder.samples["perturbation"].reindex(table.index)
-    place = table["role"] + table["fold"].astype(str)
+    place = table["role"] + table["fold"].astype(object).map(str)
     assert (place.groupby(name).nunique() == 1).all()
 
 

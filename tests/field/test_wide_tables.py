@@ -152,7 +152,11 @@ def loom(folder, obs, x):
 
 def muon(folder, obs, x):
     with h5py.File(folder / "cells.h5mu", "w") as file:
-        write_elem(file, "mod/rna", anndata.AnnData(sparse.csr_matrix(x), obs, pd.DataFrame(index=worlds.GENES)))
+        write_elem(
+            file.create_group("mod"),
+            "rna",
+            anndata.AnnData(sparse.csr_matrix(x), obs, pd.DataFrame(index=worlds.GENES)),
+        )
     return "cells.h5mu"
 
 

@@ -20,6 +20,7 @@ from scipy import sparse
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.files import whole
 from pertstack._base.machine.progress import track
+from pertstack._base.reading.tables import as_texts
 from pertstack.data.cells.recognise import kind_of
 from pertstack.data.readers.anndata_tables import open_anndata_file, read_frame
 from pertstack.data.readers.columns.columns import source_column
@@ -76,7 +77,7 @@ def read_templates(path: Path, *, seed: int = 0) -> Templates:
     rows = np.arange(len(obs)) if found is None else np.flatnonzero(found.rows & ~found.aside)
     key = "layers/counts" if "layers" in root and "counts" in root["layers"] else "X"
     matrix, column = StoredRows(path, kind, key), source_column(obs, None, "cell_line")
-    lines = np.full(len(rows), None, dtype=object) if column is None else obs[column].iloc[rows].astype(str).to_numpy()
+    lines = np.full(len(rows), None, dtype=object) if column is None else as_texts(obs[column].iloc[rows]).to_numpy()
     rng = np.random.default_rng([seed, 11])
     of_line: dict[Any, Any] = {}
     for line in pd.unique(lines):

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,7 @@ PARQUET, FEATHER = frozenset({".parquet", ".pq"}), frozenset({".feather", ".arro
 ROWS = 1024  # rows of a parquet file read at a time
 _PADDED = re.compile(r"[+-]?0\d")
 _TRUTHS = {"true": True, "false": False}
+_Values = TypeVar("_Values", "pd.Series[Any]", pd.DataFrame)
 
 
 def is_parquet(path: Path) -> bool:
@@ -140,12 +141,13 @@ def _plain(values: pd.Series[Any]) -> pd.Series[Any]:
     return text.where(values.notna(), None)
 
 
-def as_texts(table: pd.DataFrame) -> pd.DataFrame:
-    """Every value as a text, a missing one too, so that keys joined of several columns are never missing.
+def as_texts(table: _Values) -> _Values:
+    """Every value of a table or column as a text, a missing one too, so that no key joined of several is missing.
 
     ``astype(str)`` does this in pandas 2; pandas 3 leaves missing values missing.
     """
-    return table.astype(object).map(str)
+    texts: _Values = table.astype(object).map(str)
+    return texts
 
 
 def as_names(values: pd.Series[Any]) -> pd.Series[Any]:

@@ -199,8 +199,9 @@ def _codes(
         raise InputError(
             f"{where}: column {name!r} is empty for {int(lacking.sum()):,} of {len(index):,} cells: "
             f"{first_few(index[lacking])}. Every cell belongs to one sample. Remove these cells: "
-            f'python -c "import anndata; a = anndata.read_h5ad({where!r}); k = a.obs[{name!r}].astype(str).isin('
-            f"['', 'nan', '<NA>', 'None']); a[~k].write_h5ad('kept.h5ad')\", then --data kept.h5ad. Or name another "
+            f'python -c "import anndata; a = anndata.read_h5ad({where!r}); '
+            f"k = a.obs[{name!r}].astype(object).map(str).isin(['', 'nan', '<NA>', 'None']); "
+            f"a[~k].write_h5ad('kept.h5ad')\", then --data kept.h5ad. Or name another "
             f"column with --map."
         )
     return found.astype(np.int64)

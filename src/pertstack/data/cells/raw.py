@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, IntegrityError, first_few
+from pertstack._base.reading.tables import as_texts
 from pertstack.data.cells.entries import Int64, Rows
 from pertstack.data.cells.groups import Groups, Mask
 from pertstack.data.cells.profiles import Profiles, profile
@@ -101,7 +102,7 @@ def _table(rows: FitRows, sample: Int64, line: np.ndarray[Any, Any], control: Ma
     out["perturbation"] = np.where(control, CONTROL, rows.perturbation[of].astype(str)).astype(object)
     out["cell_line"] = np.where(control, line.astype(str), rows.cell_line[of].astype(str)).astype(object)
     if "plate" in rows.obs:
-        out["plate"] = np.where(control, "", rows.obs["plate"].astype(str).to_numpy(dtype=object)[of]).astype(object)
+        out["plate"] = np.where(control, "", as_texts(rows.obs["plate"]).to_numpy(dtype=object)[of]).astype(object)
     out["is_control"] = control
     return out
 

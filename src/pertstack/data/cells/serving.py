@@ -8,6 +8,7 @@ import numpy as np
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
+from pertstack._base.reading.tables import as_texts
 from pertstack.data.cells.choice import CellChoice
 from pertstack.data.cells.entries import Int64
 from pertstack.data.cells.groups import ONE_LINE, Groups, Sources
@@ -42,7 +43,7 @@ class Serving:
         InputError
             A cell line has no control cell.
         """
-        table = groups.obs[sources.context].astype(str).apply(lambda c: c.str.strip())
+        table = as_texts(groups.obs[sources.context]).apply(lambda c: c.str.strip())
         lines = table[sources.cell_line].to_numpy(dtype=object) if sources.cell_line else np.full(len(table), ONE_LINE)
         own = np.array(["|".join(row) for row in table.to_numpy(dtype=object)], dtype=object)
         controls = np.arange(groups.n_samples, groups.n_groups)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
+from pertstack._base.reading.tables import as_texts
 from pertstack.data.labels import control_kind, is_control_name
 from pertstack.data.readers.columns.aliases import column_of
 from pertstack.data.readers.columns.columns import source_column
@@ -62,7 +63,7 @@ def control_rows(
         A label is in no row of the perturbation column, or which rows are the control has to be said.
     """
     column = source_column(obs, mapping, "perturbation")
-    names = None if column is None else obs[column].astype(str).str.strip()
+    names = None if column is None else as_texts(obs[column]).str.strip()
     if label:
         return _labelled(
             obs, names, [label] if isinstance(label, str) else list(label), column=str(column), where=where
@@ -186,7 +187,7 @@ def vehicles_by_name(
     column = source_column(obs, mapping, "perturbation")
     if column is None:
         return vehicles, []
-    names = obs[column].astype(str).str.strip()
+    names = as_texts(obs[column]).str.strip()
     told = names[vehicles & ~names.str.casefold().isin(EMPTY).to_numpy(dtype=bool)]
     if not label:
         return vehicles, [_pooled(told, where)] if told.nunique() > 1 else []
@@ -247,7 +248,7 @@ def control_names(obs: pd.DataFrame, mapping: Mapping[str, str] | None, is_contr
     where : the file, for messages.
     """
     column = source_column(obs, mapping, "perturbation")
-    names = pd.Series("marked rows", index=range(len(obs))) if column is None else obs[column].astype(str).str.strip()
+    names = pd.Series("marked rows", index=range(len(obs))) if column is None else as_texts(obs[column]).str.strip()
     count = names[is_control].value_counts()
     shows = ", ".join(f"{name!r} ({n:,} rows)" for name, n in count.head(6).items())
     shows += f" and {len(count) - 6:,} more names" if len(count) > 6 else ""
@@ -273,7 +274,7 @@ def _flags(obs: pd.DataFrame) -> Iterator[tuple[str, Mask]]:
 
 def _flagged(column: pd.Series[Any]) -> Mask | None:
     """A column of true / false or 0 / 1 as a mask; None where it holds anything else, or marks no row or every row."""
-    texts = column.astype(str).str.strip().str.casefold()
+    texts = as_texts(column).str.strip().str.casefold()
     if not texts.isin({"true", "false", "0", "1", "0.0", "1.0"}).all():
         return None
     mask = texts.isin({"true", "1", "1.0"}).to_numpy(dtype=bool)

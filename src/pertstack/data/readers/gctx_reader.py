@@ -18,7 +18,7 @@ from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack._base.reading.damage import require_modest
 from pertstack._base.reading.dialects import BROKEN, damaged, encoding_of, open_bytes, text_of_bytes
-from pertstack._base.reading.tables import as_names, frame, read_table, with_numbers
+from pertstack._base.reading.tables import as_names, as_texts, frame, read_table, with_numbers
 from pertstack._base.reading.text_tables import MISSING, TextTable
 from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
@@ -221,15 +221,15 @@ def _metadata(path: Path, metadata: Path | None, ids: np.ndarray[Any, Any], colu
     for column in set(_ID_COLUMNS) & set(table.columns):
         table[column] = as_names(table[column])
     wanted = set(ids[: min(len(ids), 1000)])
-    share = {c: len(wanted & set(table[c].astype(str))) for c in _ID_COLUMNS if c in table.columns}
+    share = {c: len(wanted & set(as_texts(table[c]))) for c in _ID_COLUMNS if c in table.columns}
     key = max(share, key=lambda c: share[c], default=None)
     if key is None or not share[key]:
         raise InputError(
             f"{metadata} does not name the columns of {path.name}: none of {', '.join(_ID_COLUMNS)} holds ids such as "
             f"{first_few(ids[:3])}. Its columns: {first_few(table.columns, 20)}."
         )
-    table = table[table[key].astype(str).isin(set(index))].drop_duplicates()
-    table = table.set_index(table[key].astype(str))
+    table = table[as_texts(table[key]).isin(set(index))].drop_duplicates()
+    table = table.set_index(as_texts(table[key]))
     _refuse_repeats(metadata, f"ids in column {key!r} (with lines that differ)", table.index.to_numpy(object))
     missing = index.difference(table.index)
     if len(missing):

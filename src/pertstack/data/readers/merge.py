@@ -17,6 +17,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, MisalignedError, first_few
 from pertstack._base.findings import Finding
+from pertstack._base.reading.tables import as_texts
 from pertstack._base.reading.unpickle import load_pickle
 from pertstack.data.file import DataFile
 from pertstack.data.readers.columns.columns import canonical_obs
@@ -111,7 +112,7 @@ def _check_rows(first: pd.DataFrame, second: pd.DataFrame, treated: str | Path, 
         )
     for column in ("sig_id", "cell_id", "pert_id"):
         if column in first and column in second:
-            differ = np.flatnonzero(first[column].astype(str).to_numpy() != second[column].astype(str).to_numpy())
+            differ = np.flatnonzero(as_texts(first[column]).to_numpy() != as_texts(second[column]).to_numpy())
             if len(differ):
                 raise MisalignedError(
                     f"{treated} and {control} disagree on {column} in {len(differ):,} rows, first at row {differ[0]}: "
@@ -124,8 +125,8 @@ def _drop_unusable_dose(obs: pd.DataFrame, where: str) -> list[Finding]:
     """Leave out, and say so, a dose column without a single number (the founding study wrote 'x' everywhere)."""
     found = []
     for column in ("dose", "pert_idose"):
-        if column in obs and not obs[column].astype(str).str.contains(r"\d").any():
-            values = obs.pop(column).astype(str).unique()
+        if column in obs and not as_texts(obs[column]).str.contains(r"\d").any():
+            values = as_texts(obs.pop(column)).unique()
             message = f"Column {column} holds no number ({first_few(values)}); doses are unknown."
             found.append(Finding("warning", "dose_unusable", message, len(obs), where=where))
     return found

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
+from pertstack._base.reading.tables import as_texts
 from pertstack._base.reading.text_tables import UNNAMED
 from pertstack.data.labels import is_control_name
 from pertstack.data.readers.columns.aliases import plain_name
@@ -240,8 +241,9 @@ def no_control_rows(obs: pd.DataFrame, mapping: Mapping[str, str] | None, *, whe
     name = f"a.obs[{column!r}]"
     unnamed = (
         f' {empty:,} rows have no name there. If they are the controls, name them: python -c "import anndata; a = '
-        f"anndata.read_h5ad({where!r}); x = {name}.astype(str); {name} = x.where(~x.isin(['', 'nan', '<NA>', "
-        f"'None']), 'control'); a.write_h5ad('named.h5ad')\", then --data named.h5ad."
+        f"anndata.read_h5ad({where!r}); x = {name}.astype(object).map(str); "
+        f"{name} = x.where(~x.isin(['', 'nan', '<NA>', 'None']), 'control'); "
+        f"a.write_h5ad('named.h5ad')\", then --data named.h5ad."
         if empty
         else ""
     )
@@ -258,4 +260,4 @@ def _may_say(column: pd.Series[Any]) -> bool:
 
 
 def _texts(column: pd.Series[Any]) -> pd.Series[Any]:
-    return column.astype(str).str.strip()
+    return as_texts(column).str.strip()

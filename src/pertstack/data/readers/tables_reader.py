@@ -17,6 +17,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
+from pertstack._base.reading.tables import as_texts
 from pertstack._base.reading.text_tables import UNNAMED
 from pertstack.data.file import DataFile
 from pertstack.data.readers.columns.aliases import alias_names, plain_name
@@ -150,12 +151,12 @@ def _controls(
     stated = line if line in columns else None
     kept = [key] if stated is None else [key, stated]
     values, table = pour(given, genes, kept, names=kept)
-    ids = pd.Index(table[key].astype(str))
+    ids = pd.Index(as_texts(table[key]))
     if ids.has_duplicates:
         raise InputError(
             f"{path}: {key} {first_few(ids[ids.duplicated()].unique())} occurs more than once. Keep one row of each."
         )
-    wanted = pd.Index(obs["control_id"].astype(str) if by_control else obs.index.astype(str))
+    wanted = pd.Index(as_texts(obs["control_id"]) if by_control else obs.index.astype(str))
     at = ids.get_indexer(wanted)
     if (at < 0).any():
         missing = list(dict.fromkeys(wanted[at < 0]))
@@ -165,7 +166,7 @@ def _controls(
             f"(it has {first_few(ids[:3])})."
         )
     if stated is not None:
-        _need_own_line(path, wanted, table[stated].astype(str).to_numpy()[at], obs[stated].astype(str).to_numpy())
+        _need_own_line(path, wanted, as_texts(table[stated]).to_numpy()[at], as_texts(obs[stated]).to_numpy())
     return IndexedRows(values.values, at.astype(np.int64))
 
 

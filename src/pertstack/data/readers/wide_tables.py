@@ -18,7 +18,7 @@ import pandas as pd
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack._base.machine.scratch import scratch_path
-from pertstack._base.reading.tables import with_numbers
+from pertstack._base.reading.tables import as_texts, with_numbers
 from pertstack._base.reading.text_tables import UNNAMED
 from pertstack.data.readers.columns.aliases import CELL_EXTRAS, alias_names, plain_name
 from pertstack.data.readers.control_rows import FLAGS, Labels, control_rows
@@ -160,7 +160,7 @@ def _indexed(said: pd.DataFrame) -> pd.DataFrame:
     column = next((c for c in IDS if c in said.columns and said[c].notna().all() and said[c].is_unique), None)
     if column is None:
         return said.set_axis([f"row{i + 1}" for i in range(len(said))], axis=0)
-    return said.set_index(said[column].astype(str).rename(None)).drop(columns=column)
+    return said.set_index(as_texts(said[column]).rename(None)).drop(columns=column)
 
 
 def _of_rows(metadata: Path, ids: pd.Index[Any], columns: list[str], path: Path) -> pd.DataFrame:
@@ -169,7 +169,7 @@ def _of_rows(metadata: Path, ids: pd.Index[Any], columns: list[str], path: Path)
     said = pd.concat(list(other.batches(other.columns, [])), ignore_index=True)
     said = with_numbers(said, set(said.columns) - other.numeric, "." if other.text is None else other.text.decimal)
     for column in said.columns:
-        found = said[column].astype(str)
+        found = as_texts(said[column])
         if found.is_unique and ids.isin(found).all():
             return said.set_index(found.rename(None)).drop(columns=column).loc[ids]
         if found.is_unique and found.isin(columns).all():

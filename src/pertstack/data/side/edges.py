@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
-from pertstack._base.reading.tables import read_table
+from pertstack._base.reading.tables import as_texts, read_table
 from pertstack.data.side.files import Pairs
 from pertstack.data.side.gene_names import Names, is_string, names_beside, names_of_table, read_string, translate
 
@@ -107,7 +107,7 @@ def edges_of_table(
     if names is not None:
         table = translate(table, (first, second), names)
     at = pd.Index(genes)
-    pairs = np.column_stack([at.get_indexer(pd.Index(table[c].astype(str))) for c in (first, second)]).astype(np.int64)
+    pairs = np.column_stack([at.get_indexer(pd.Index(as_texts(table[c]))) for c in (first, second)]).astype(np.int64)
     inside = (pairs >= 0).all(axis=1)
     if len(table) and not inside.any():
         raise InputError(
@@ -122,7 +122,7 @@ def edges_of_table(
 
 def _gene_columns(table: pd.DataFrame, genes: set[str]) -> tuple[Any, Any]:
     """The two columns that hold genes: known pairs of names first if they match, else those that share most names."""
-    share = {c: float(table[c].astype(str).isin(genes).mean()) for c in table.columns}
+    share = {c: float(as_texts(table[c]).isin(genes).mean()) for c in table.columns}
     for first, second in _PAIR_COLUMNS:
         if first in share and second in share and share[first] > 0 and share[second] > 0:
             return first, second

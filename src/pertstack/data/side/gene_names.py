@@ -13,7 +13,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.reading.dialects import BROKEN, open_bytes
-from pertstack._base.reading.tables import frame
+from pertstack._base.reading.tables import as_texts, frame
 from pertstack._base.reading.text_tables import text_table
 
 Names = Mapping[str, tuple[str, ...]]
@@ -73,7 +73,7 @@ def names_of_table(table: pd.DataFrame, genes: tuple[str, ...], where: str) -> N
     protein = next((c for c in _IDS if c in table.columns), table.columns[0])
     rest = [c for c in table.columns if c != protein]
     name = next((c for c in _NAMES if c in rest), rest[0])
-    pairs = table[[protein, name]].astype(str)
+    pairs = as_texts(table[[protein, name]])
     inside = pairs[pairs[name].isin(set(genes))].drop_duplicates()
     if inside.empty:
         raise InputError(
@@ -95,7 +95,7 @@ def translate(table: pd.DataFrame, columns: tuple[object, object], names: Names)
     """
     out = table
     for column in columns:
-        ids = out[column].astype(str)
+        ids = as_texts(out[column])
         out = out.assign(**{str(column): ids.map(lambda i: names.get(i, (i,)))}).explode(str(column), ignore_index=True)
     return out
 

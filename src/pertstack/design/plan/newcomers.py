@@ -8,6 +8,7 @@ from __future__ import annotations
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
+from pertstack._base.reading.tables import as_texts
 from pertstack.design.plan.assign import Place, hashed_place, role_threshold
 from pertstack.design.plan.rows import places_of
 
@@ -57,9 +58,9 @@ def with_support(table: pd.DataFrame, support: pd.Series[bool]) -> pd.DataFrame:
     mine = pd.Series(names).astype(str).isin(support.index[support.to_numpy(dtype=bool)].astype(str)).to_numpy()
     answer = table.copy()
     if "fold" in table.columns:
-        held = table["fold"].isna() | table["fold"].astype(str).str.strip().str.casefold().isin(["", "test", "nan"])
+        held = table["fold"].isna() | as_texts(table["fold"]).str.strip().str.casefold().isin(["", "test", "nan"])
     else:
-        held = table["role"].astype(str).str.strip().str.casefold() == "test"
+        held = as_texts(table["role"]).str.strip().str.casefold() == "test"
     clash = pd.Series(names)[mine & held.to_numpy()]
     if len(clash):
         raise InputError(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.digests import digest_json, digest_names
+from pertstack._base.reading.tables import plain_texts
 from pertstack.design.blocks import SUPPORT
 from pertstack.design.plan.assign import Place
 
@@ -42,7 +43,7 @@ def make_rows(groups: pd.Series[str], places: dict[str, Place], segment: int) ->
     """
     place = groups.map(places).astype("Int64")
     role = place.isna().map({True: "test", False: "development"}).where(place.fillna(0) != SUPPORT, "support")
-    return pd.DataFrame(
+    rows = pd.DataFrame(
         {
             "sample_id": groups.index.astype(str).to_numpy(dtype=object),
             "group": groups.to_numpy(dtype=object),
@@ -50,7 +51,8 @@ def make_rows(groups: pd.Series[str], places: dict[str, Place], segment: int) ->
             "fold": place.where(role == "development").to_numpy(),
             "segment": segment,
         }
-    ).astype({"fold": "Int64", "segment": "int64"})
+    )
+    return plain_texts(rows.astype({"fold": "Int64", "segment": "int64"}))
 
 
 def groups_per_place(table: pd.DataFrame) -> Counter[Place]:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
+from pertstack._base.reading.tables import as_texts
 from pertstack.data.labels import perturbation_keys
 from pertstack.design.plan.folds import FoldPlan
 
@@ -53,7 +54,7 @@ def _one(obs: pd.DataFrame, text: str) -> pd.Series[bool]:
     if equals:
         return _by_value(obs, column.strip(), [v.strip() for v in values.split(",") if v.strip()])
     if text in obs.columns:
-        said = obs[text].astype(str).str.strip().str.casefold()
+        said = as_texts(obs[text]).str.strip().str.casefold()
         odd = sorted(set(said) - _YES - _NO)
         if odd:
             raise InputError(
@@ -74,7 +75,7 @@ def _one(obs: pd.DataFrame, text: str) -> pd.Series[bool]:
 
 def _by_value(obs: pd.DataFrame, column: str, values: Sequence[str]) -> pd.Series[bool]:
     if column in obs.columns:
-        there = obs[column].astype(str)
+        there = as_texts(obs[column])
     elif column == KIND:
         parts = perturbation_keys(obs["perturbation"])
         there = obs["perturbation"].map(lambda p: _KINDS.get(len(parts[str(p)]), "combination"))

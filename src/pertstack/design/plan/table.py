@@ -8,7 +8,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, MissingFileError, first_few, unknown_name
 from pertstack._base.reading import tables
-from pertstack._base.reading.tables import as_names, without_row_numbers
+from pertstack._base.reading.tables import as_names, as_texts, plain_texts, without_row_numbers
 from pertstack._base.reading.text_tables import UNNAMED
 from pertstack.design.plan.assign import LEAST_PER_FOLD, place_groups, too_few_groups
 from pertstack.design.plan.groups import SAMPLE, apart, check_sample_ids, group_ids, parts_of_groups
@@ -92,7 +92,7 @@ def read_table(
             "segment": 0,
         }
     )
-    read = read.astype({"fold": "Int64", "segment": "int64"})
+    read = plain_texts(read.astype({"fold": "Int64", "segment": "int64"}))
     _check_enough(read, n_folds)
     return read, group_by, n_folds
 
@@ -139,7 +139,7 @@ def _folds_and_roles(table: pd.DataFrame) -> tuple[pd.Series[int] | None, pd.Ser
         raise unknown_name("column", "fold", map(str, table.columns))
     role = None
     if "role" in table.columns:
-        role = table["role"].astype(str).str.strip().str.casefold()
+        role = as_texts(table["role"]).str.strip().str.casefold()
         odd = sorted(set(role) - set(ROLES))
         if odd:
             raise InputError(

@@ -16,6 +16,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, MisalignedError, first_few
 from pertstack._base.findings import Finding
+from pertstack._base.reading.tables import as_texts
 from pertstack.data.choices import Normalise
 from pertstack.data.readers.columns.columns import canonical_obs, source_column
 from pertstack.data.readers.columns.tuple_labels import part_labels
@@ -98,7 +99,7 @@ def _predictions_only(obs: pd.DataFrame) -> Mask:
     """Rows that are predictions, where a column says which of measured and predicted a row is; else all."""
     for name in STATUS:
         if name in obs.columns:
-            words = obs[name].astype(str).str.strip().str.casefold()
+            words = as_texts(obs[name]).str.strip().str.casefold()
             found = words.isin(PREDICTED).to_numpy(dtype=bool)
             if found.any() and not found.all():
                 return np.asarray(found)
@@ -121,7 +122,7 @@ def _ids_fit(file: PredictionFile, samples: pd.DataFrame, mapping: Mapping[str, 
     if column is None:
         return True
     assert file.obs is not None
-    said = file.obs[column].astype(str).to_numpy()[known]
+    said = as_texts(file.obs[column]).to_numpy()[known]
     own = samples["perturbation"].astype(str).to_numpy()[at[known]]
     labels = Labels.of(own, said)
     return bool(np.mean([labels.key(a) == labels.key(b) for a, b in zip(said, own, strict=True)]) > 0.999)

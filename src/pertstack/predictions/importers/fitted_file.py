@@ -14,7 +14,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.files import require_plain
-from pertstack._base.reading.tables import as_names, frame, is_text, numbers, read_table, without_row_numbers
+from pertstack._base.reading.tables import as_names, as_texts, frame, is_text, numbers, read_table, without_row_numbers
 from pertstack._base.reading.text_tables import UNNAMED, TextTable, text_table
 
 ID_COLUMNS = (
@@ -92,7 +92,7 @@ def _of_table(content: pd.DataFrame, path: Path) -> Any:
             f"{path} has the columns {first_few(content.columns)}, and none is known to hold sample ids. Name that "
             f"column sample_id; a table without a first line of names needs one."
         )
-    ids = as_names(content[column]).astype(str).str.strip()
+    ids = as_texts(as_names(content[column])).str.strip()
     if "fold" in by_name:
         written = content[by_name["fold"]]
         folds = numbers(written.replace("test", ""))

@@ -9,6 +9,7 @@ import pandas as pd
 
 from pertstack._base.errors import MisalignedError, first_few
 from pertstack._base.findings import Finding
+from pertstack._base.reading.tables import as_texts
 from pertstack.data.near_names import near_names
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.keys import SAME, Codes, Labels, key_in_words, keys_of
@@ -153,7 +154,7 @@ def nothing_fits(file: PredictionFile, given: pd.DataFrame, samples: pd.DataFram
     """
     sides, hints = [], ""
     for name in columns[:2]:
-        theirs, own = (sorted(set(t[name].astype(str))) for t in (given, samples))
+        theirs, own = (sorted(set(as_texts(t[name]))) for t in (given, samples))
         hints += spelt_otherwise(theirs, own)
         sides.append(f"{name.replace('_', ' ')} {first_few(theirs, 3)} in the file, {first_few(own, 3)} in the truth")
     return f"{file.path}: none of its rows is a perturbation and cell line of the truth: {'; '.join(sides)}." + (

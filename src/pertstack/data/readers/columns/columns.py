@@ -17,6 +17,7 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
+from pertstack._base.reading.tables import plain_texts
 from pertstack.data.labels import visible
 from pertstack.data.readers.columns.aliases import ALIASES, alias_names, alias_of, plain_name
 from pertstack.data.readers.columns.doses import add_dose, add_time, one_column, storable, text_of
@@ -72,7 +73,7 @@ def canonical_obs(
     for column in obs.columns:
         if str(column) not in out.columns and str(column) not in canonical:
             out[str(column)] = storable(obs[column])
-    return out, notes + _notes(sources, where)
+    return plain_texts(out), notes + _notes(sources, where)
 
 
 def _sources(obs: pd.DataFrame, mapping: dict[str, str], where: str) -> dict[str, str]:
