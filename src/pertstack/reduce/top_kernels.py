@@ -169,7 +169,8 @@ def cut_slices(tile, reference, lacking, usable, start, stop, genes, y, offset, 
             offset[i, j] = np.float64(control[i, g]) - np.float64(ref[g])
         for m in range(n_models):
             if not usable[m, i]:
-                delta[i, m, :] = np.nan
+                for j in range(k):
+                    delta[i, m, j] = np.nan
                 continue
             p = tile[m, i]
             for j in range(k):

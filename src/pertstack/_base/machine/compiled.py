@@ -3,7 +3,8 @@
 Kernels are plain loops called from a thread pool; each writes to separate places, so results do not depend on the
 number of threads. ``reassoc`` lets sums run in vector lanes; NaN keeps its meaning.
 Kernels that call each other are in one file, because the cache on disk looks at one file only. The compiler itself is
-imported on the first call of a kernel: most commands call none.
+imported on the first call of a kernel: most commands call none. Filling or copying a slice of an array (``out[:] = 0``)
+takes the compiler up to a second, a loop next to nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from functools import update_wrapper
+from functools import cache, update_wrapper
+from pathlib import Path
 from typing import Any
 
 FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -45,9 +47,25 @@ def _compile(names: dict[str, Any]) -> None:
     may another thread call one."""
     own = {n: k for n, k in names.items() if isinstance(k, _Kernel) and k.plain.__module__ == names["__name__"]}
     compiled = {name: _compiled(found.plain) for name, found in own.items()}
+    if not all(_is_cached(found) for found in compiled.values()):
+        _say_once()
     names.update(compiled)
     for name, found in own.items():
         found.compiled = compiled[name]
+
+
+def _is_cached(compiled: Any) -> bool:
+    """Whether an earlier run has left the machine code of a loop, for some types."""
+    place, plain = compiled.stats.cache_path, compiled.py_func
+    module = plain.__module__.rpartition(".")[2]
+    return place is not None and any(Path(place).glob(f"{module}.{plain.__name__}-*.nbi"))
+
+
+@cache
+def _say_once() -> None:
+    from pertstack._base.machine.progress import remark  # rich takes its time, and few ever need this
+
+    remark("compiling loops for this machine, once after an installation; some 10 to 20 seconds of work")
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:

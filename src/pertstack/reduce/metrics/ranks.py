@@ -1,9 +1,7 @@
 """Ranks of the genes of a row, and Spearman's correlation from them.
 
 A row is dealt into buckets by a guess at how its differences are spread, and what the guess left out of order is put
-right by insertion, which compares the differences themselves. Where the guess is poor (most differences in few
-buckets), the bits of the differences rounded to float32 are sorted digit by digit, and the few that rounding makes
-equal by the differences.
+right by insertion. Where the guess is poor (most differences in few buckets), the row is sorted by merging.
 """
 
 from __future__ import annotations
@@ -12,73 +10,14 @@ import numpy as np
 
 from pertstack._base.machine.compiled import kernel
 
-_DIGITS, _VALUES = 3, 2048  # eleven bits at a time
 _BUCKETS = 2  # per gene
-_MOVES = 16  # per gene: with more, insertion takes longer than sorting by digits
-
-
-@kernel
-def _radix_order(keys, order, spare, counts):  # type: ignore[no-untyped-def]
-    """Order (n,) int32 that sorts the keys (n,) uint32, equal ones as they come."""
-    n = keys.shape[0]
-    counts[:] = 0
-    for i in range(n):
-        for digit in range(_DIGITS):
-            counts[digit, (keys[i] >> np.uint32(11 * digit)) & np.uint32(_VALUES - 1)] += 1
-        order[i] = i
-    for digit in range(_DIGITS):
-        here, before = counts[digit], 0
-        for value in range(_VALUES):
-            count = here[value]
-            here[value] = before
-            before += count
-        for i in range(n):
-            value = (keys[order[i]] >> np.uint32(11 * digit)) & np.uint32(_VALUES - 1)
-            spare[here[value]] = order[i]
-            here[value] += 1
-        order[:] = spare
-
-
-@kernel
-def _sort_exactly(values, order):  # type: ignore[no-untyped-def]
-    """Put a piece of an order right by the values it stands for; mostly there is nothing to do."""
-    right = True
-    for i in range(1, order.shape[0]):
-        right = right and values[order[i - 1]] <= values[order[i]]
-    if not right:
-        order[:] = order[np.argsort(values[order], kind="mergesort")]
-
-
-@kernel
-def _radix_row(exact, values, order, spare):  # type: ignore[no-untyped-def]
-    """Order (n,) of exact (n,), and its values in that order, by digits."""
-    n = exact.shape[0]
-    rough, keys = np.empty(n, dtype=np.float32), np.empty(n, dtype=np.uint32)
-    for g in range(n):
-        rough[g] = exact[g]
-    bits = rough.view(np.uint32)
-    top = np.uint32(0x80000000)
-    for g in range(n):  # negative numbers count down, and come before the others
-        if exact[g] == 0.0:
-            keys[g] = top  # of either sign
-        else:
-            keys[g] = ~bits[g] if bits[g] & top else bits[g] | top
-    _radix_order(keys, order, spare, np.empty((_DIGITS, _VALUES), dtype=np.int64))
-    i = 0
-    while i < n:
-        j = i + 1
-        while j < n and keys[order[j]] == keys[order[i]]:
-            j += 1
-        if j - i > 1:
-            _sort_exactly(exact, order[i:j])
-        i = j
-    for i in range(n):
-        values[i] = exact[order[i]]
+_MOVES = 16  # per gene: with more, insertion takes longer than merging
+_RUN = 16  # sorted by insertion before they are merged; never takes more than _MOVES
 
 
 @kernel
 def _deal(exact, values, order, bucket, counts):  # type: ignore[no-untyped-def]
-    """Put exact (n,) nearly in order, into values and order; False where one bucket would hold all."""
+    """Put exact (n,) nearly in order, into values and order; as they are where all are equal or one is not finite."""
     n, last = exact.shape[0], counts.shape[0] - 1
     total, spread = 0.0, 0.0
     for g in range(n):
@@ -87,13 +26,16 @@ def _deal(exact, values, order, bucket, counts):  # type: ignore[no-untyped-def]
     for g in range(n):
         spread += abs(exact[g] - middle)
     if not (spread > 0.0 and np.isfinite(spread)):
-        return False
+        for g in range(n):
+            values[g], order[g] = exact[g], g
+        return
     centre, scale, half = np.float32(middle), np.float32(spread / n), np.float32(0.5 * last)
     for g in range(n):  # x / (1 + |x|) is near the distribution of what has a peak and long tails
         x = np.float32(exact[g]) - centre
         share = x / (scale + abs(x)) + np.float32(1.0)
         bucket[g] = min(max(np.int32(share * half), 0), last - 1) if share == share else 0
-    counts[:] = 0
+    for b in range(last + 1):
+        counts[b] = 0
     for g in range(n):
         counts[bucket[g] + 1] += 1
     for b in range(1, last):
@@ -103,7 +45,6 @@ def _deal(exact, values, order, bucket, counts):  # type: ignore[no-untyped-def]
         counts[bucket[g]] = at + 1
         values[at] = exact[g]
         order[at] = g
-    return True
 
 
 @kernel
@@ -126,12 +67,35 @@ def _insert(values, order):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def _merge(values, order, spare_values, spare_order):  # type: ignore[no-untyped-def]
+    """Sort values (n,), and order with them, by merging runs of twice the length until one is left."""
+    n, length = values.shape[0], _RUN
+    for low in range(0, n, length):
+        _insert(values[low : low + length], order[low : low + length])
+    while length < n:
+        for low in range(0, n, 2 * length):
+            middle, high = min(low + length, n), min(low + 2 * length, n)
+            i, j = low, middle
+            for q in range(low, high):
+                if j >= high or (i < middle and values[i] <= values[j]):
+                    spare_values[q], spare_order[q] = values[i], order[i]
+                    i += 1
+                else:
+                    spare_values[q], spare_order[q] = values[j], order[j]
+                    j += 1
+        for q in range(n):
+            values[q], order[q] = spare_values[q], spare_order[q]
+        length *= 2
+
+
+@kernel
 def _sort_row(profile, reference, exact, values, order, bucket, counts):  # type: ignore[no-untyped-def]
-    """Sort profile - reference (n_genes,) into values, its genes into order; the rest is workspace."""
+    """Sort profile - reference (n_genes,), without NaN, into values, its genes into order; the rest is workspace."""
     for g in range(profile.shape[0]):
         exact[g] = np.float64(profile[g]) - np.float64(reference[g])
-    if not (_deal(exact, values, order, bucket, counts) and _insert(values, order)):
-        _radix_row(exact, values, order, bucket)
+    _deal(exact, values, order, bucket, counts)
+    if not _insert(values, order):
+        _merge(values, order, exact, bucket)
 
 
 @kernel

@@ -45,7 +45,8 @@ def _load(tile, pooled, lacking, usable, first, n_rows, start, stop, strip):  # 
         for c in range(n_models + 2):
             out = strip[c * _COLUMN + r * GENES : c * _COLUMN + r * GENES + GENES]
             if r >= n_rows or (c < n_models and not usable[c, first + r]):
-                out[:] = 0.0
+                for g in range(GENES):
+                    out[g] = 0.0
                 continue
             i = first + r
             ctl = control[i, start:stop]
@@ -59,7 +60,8 @@ def _load(tile, pooled, lacking, usable, first, n_rows, start, stop, strip):  # 
                 _difference(treated[i, start:stop], ctl, out)
             else:
                 _difference(ctl, pooled[start:stop], out)
-            out[n_genes:] = 0.0
+            for g in range(n_genes, GENES):
+                out[g] = 0.0
 
 
 @kernel
@@ -144,7 +146,8 @@ def _centre(strip, n_columns, n_rows, first, complete, pivot_row, pivot, sums): 
         middle, out = pivot[c], sums[c]
         if first <= pivot_row < first + n_rows:
             at = c * _COLUMN + (pivot_row - first) * GENES
-            middle[:] = strip[at : at + GENES]
+            for g in range(GENES):
+                middle[g] = strip[at + g]
         x = strip[c * _COLUMN : (c + 1) * _COLUMN]
         if whole:
             for g in range(GENES):
@@ -162,7 +165,8 @@ def _centre(strip, n_columns, n_rows, first, complete, pivot_row, pivot, sums): 
                     row[g] -= middle[g]
                     out[g] += row[g]
             else:
-                row[:] = 0.0
+                for g in range(GENES):
+                    row[g] = 0.0
 
 
 @kernel
@@ -186,8 +190,12 @@ def add_panel(  # type: ignore[no-untyped-def]
     n, n_columns = tile.shape[1], tile.shape[0]
     triples = (n_columns + 2) // 3
     strip = np.zeros(triples * 3 * _COLUMN)
-    row_sum[:] = 0.0
-    row_cross[:] = 0.0
+    for i in range(n):
+        for c in range(n_columns):
+            row_sum[i, c] = 0.0
+        for q in range(row_cross.shape[1]):
+            for j in range(9):
+                row_cross[i, q, j] = 0.0
     for g in range(start, stop, GENES):
         end = min(g + GENES, stop)
         total, cross = gene_sum[g // GENES], gene_cross[g // GENES]

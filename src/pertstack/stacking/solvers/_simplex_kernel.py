@@ -41,7 +41,8 @@ def _one(gram: Any, allowed: Any, weights: Any) -> None:
     m = gram.shape[0]
     factor, wanted = np.empty((m, m)), np.empty(m)
     at, inside = np.empty(m, np.int64), np.zeros(m, np.bool_)
-    weights[:] = 0.0
+    for j in range(m):
+        weights[j] = 0.0
     first = -1
     for j in range(m):
         if allowed[j] and (first < 0 or gram[j, j] < gram[first, first]):
