@@ -74,7 +74,7 @@ class StoreSource:
         self._groups = groups
         self.accept_unverified = accept_unverified
         self.distance, self._without = distance, without
-        self._distances: dict[Block, np.ndarray[Any, np.dtype[np.float64]]] = {}
+        self._obs: dict[Block, pd.DataFrame] = {}
 
     @property
     def gene_names(self) -> Names:
@@ -88,6 +88,12 @@ class StoreSource:
         return self.store.blocks(None if self.role == "all" else self.role)
 
     def obs(self, block: Block) -> pd.DataFrame:
+        if block not in self._obs:
+            self._obs[block] = self._joined(block)
+        return self._obs[block].copy()
+
+    def _joined(self, block: Block) -> pd.DataFrame:
+        """What the store knows of the samples, with their groups and their distance from what was trained on."""
         obs = self.store.obs(block)
         if "cell_line" not in obs:
             obs["cell_line"] = block.cell_line
@@ -102,10 +108,8 @@ class StoreSource:
         elif "group" not in obs:
             obs["group"] = obs["perturbation"].to_numpy()
         if self.distance is not None:
-            if block not in self._distances:
-                outside = (block.fold, self._without) if block.fold is not None else ()
-                self._distances[block] = self.distance.of(obs["perturbation"], outside=outside)
-            obs[COLUMN] = self._distances[block]
+            outside = (block.fold, self._without) if block.fold is not None else ()
+            obs[COLUMN] = self.distance.of(obs["perturbation"], outside=outside)
         return obs
 
     def read(self, block: Block, layer: str, *, start: int, stop: int, out: Float32 | None = None) -> Float32:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,7 @@ def block_folder(root: Path, block: Block) -> Path:
     return root / "blocks" / f"{block.id}.zarr"
 
 
+@lru_cache(maxsize=4096)
 def array_folder(root: Path, block: Block, model: str, *, kind: Kind = "layer") -> Path:
     """Folder of one committed array.
 
