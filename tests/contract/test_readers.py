@@ -26,6 +26,7 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 import scipy.sparse as sp
+import zarr
 
 from pertstack._base.errors import IntegrityError, StackingError
 from pertstack.data import open_data
@@ -116,6 +117,16 @@ def as_zarr(tmp: Path, a: ad.AnnData, version: int = 2, name: str = "p.zarr") ->
     return tmp / name
 
 
+def consolidated_before(tmp: Path, version: int) -> Path:
+    """X was written again, with another type, after the metadata of all arrays were summed up in one file."""
+    path = as_zarr(tmp, data((VALUES * 0).astype("i4")), version)
+    zarr.consolidate_metadata(str(path), zarr_format=version)
+    root = zarr.open_group(str(path), mode="r+", use_consolidated=False)
+    facts = dict(root["X"].attrs)
+    root.create_array("X", data=VALUES.astype("f4"), overwrite=True).attrs.update(facts)
+    return path
+
+
 def backed(tmp: Path) -> Path:
     h5ad(tmp, data())
     a = ad.read_h5ad(tmp / "p.h5ad", backed="r+")
@@ -189,6 +200,8 @@ READ: dict[str, Callable[[Path], Path]] = {
     "h5ad: records of anndata 0.6": old_h5ad,
     "zarr: format 3": lambda tmp: as_zarr(tmp, data(), 3),
     "zarr: format 3, CSR": lambda tmp: as_zarr(tmp, data(sp.csr_matrix(VALUES)), 3),
+    "zarr: consolidated before X was written": lambda tmp: consolidated_before(tmp, 2),
+    "zarr: format 3, consolidated before X was written": lambda tmp: consolidated_before(tmp, 3),
     "zarr: a folder without suffix": lambda tmp: as_zarr(tmp, data(), 2, "predictions"),
     "zarr: format 3 without suffix": lambda tmp: as_zarr(tmp, data(), 3, "predictions"),
     "csv: plain": csv,

@@ -7,7 +7,7 @@ value. The treated values of the test are read only from the ``truth`` store, wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
