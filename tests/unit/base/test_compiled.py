@@ -18,6 +18,10 @@ from pertstack._base.machine.compiled import kernel
 @kernel
 def twice(x):
     return 2 * x
+
+@kernel
+def never_called(x):
+    return x
 """
 
 

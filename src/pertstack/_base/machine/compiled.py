@@ -47,7 +47,7 @@ def _compile(names: dict[str, Any]) -> None:
     may another thread call one."""
     own = {n: k for n, k in names.items() if isinstance(k, _Kernel) and k.plain.__module__ == names["__name__"]}
     compiled = {name: _compiled(found.plain) for name, found in own.items()}
-    if not all(_is_cached(found) for found in compiled.values()):
+    if compiled and not any(_is_cached(found) for found in compiled.values()):
         _say_once()
     names.update(compiled)
     for name, found in own.items():
