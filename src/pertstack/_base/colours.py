@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -88,7 +89,8 @@ def to_svg(figure: Figure, *, name: str, alt: str) -> str:
     alt : text that stands in for the picture.
     """
     buffer = io.StringIO()
-    with figure_style():
+    with figure_style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the page writes its texts in the reader's fonts
         _show_harmlessly(figure)
         figure.savefig(
             buffer,

@@ -159,7 +159,7 @@ def remove(path: Path) -> None:
 _REFUSALS = {
     errno.ENOSPC: "the disk is full. Free some space and run the same command again: finished work is kept.",
     errno.EDQUOT: "the disk quota is used up. Free some space and run the command again: finished work is kept.",
-    errno.EROFS: "the file system is read-only. Copy the study to a place you can write to.",
+    errno.EROFS: "the file system is read-only. Choose a folder you can write to, or copy the study to one.",
     errno.EACCES: "permission is denied. Check who owns the folder.",
 }
 

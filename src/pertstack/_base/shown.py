@@ -39,7 +39,12 @@ def spelt_out(text: str) -> str:
 
 
 def _spelt(found: re.Match[str]) -> str:
-    units = found[0].encode("utf-16-be", "surrogatepass").hex()
+    return json_escape(found[0])
+
+
+def json_escape(text: str) -> str:
+    r"""Every character as JSON spells it: ``\u03b2``, and two of these for an emoji."""
+    units = text.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -75,7 +76,7 @@ def predict(
         say=lambda f: say(f.message) if f.severity == "note" else say_findings([f]),
     )
     if not (folder.results / "verdict.json").exists():
-        say(f"warning: no verdict has judged this ensemble yet: pertstack verdict {folder.root}")
+        say(f"warning: no verdict has judged this ensemble yet: pertstack verdict {folder.word}")
     out(f"{out_path}: {count_of(shape[0], 'sample')}, {count_of(shape[1], 'gene')}")
 
 
@@ -228,7 +229,7 @@ def bundle(
 
     opened = Study.open(study)
     out(str(opened.bundle(path)))
-    out(f"Anybody can check it: pertstack verify {path} --expect-head {sealed_verdict(opened.folder)}")
+    out(f"Anybody can check it: pertstack verify {quote(str(path))} --expect-head {sealed_verdict(opened.folder)}")
 
 
 @app.command()

@@ -17,6 +17,7 @@ import pertstack._base.machine.allocator  # noqa: F401  before anything imports 
 from pertstack._base.errors import StackingError
 from pertstack._base.files import storage_error
 from pertstack._base.machine.progress import show_progress
+from pertstack._base.machine.streams import speak_on_any_terminal
 from pertstack._base.version import __version__
 
 from pertstack.cli import making, fitting, steps, answers, evaluate  # isort: skip
@@ -41,9 +42,11 @@ def _common(
 def main() -> None:
     """Entry point: our errors become a message and an exit code, never a traceback (unless --debug)."""
     debug = "--debug" in sys.argv
+    speak_on_any_terminal()
     show_progress(True)
     if broken := [word for word in sys.argv[1:] if not _is_text(word)]:
-        say(f"Error: {broken[0]!r} is no text in UTF-8, and the ledger keeps what is named. Rename the file or folder.")
+        mend = _MEND_LOCALE if _is_narrow() else "Rename the file or folder."
+        say(f"Error: {broken[0]!r} is no text in UTF-8, and the ledger keeps what is named. {mend}")
         sys.exit(2)
     try:
         code = app(standalone_mode=False)
@@ -61,6 +64,11 @@ def main() -> None:
             traceback.print_exc()
         say(f"Error: {error if error.args else type(error).__name__}")
         sys.exit(error.exit_code)
+    except UnicodeEncodeError as error:
+        if debug or not _is_narrow():
+            raise
+        say(f"Error: {error.object!r} cannot be the name of a file here. {_MEND_LOCALE}")
+        sys.exit(2)
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, *_NO_SUCH_PLACE}:
             raise
@@ -75,6 +83,17 @@ def main() -> None:
 
 _NO_SUCH_PLACE = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR})
 """What the system says of a path that somebody named and that leads nowhere."""
+
+
+_MEND_LOCALE = (
+    f"Python writes names of files in {sys.getfilesystemencoding()!r} with these settings. Set the environment "
+    f"variable PYTHONUTF8=1, or LC_ALL=C.UTF-8, and run the same command again."
+)
+
+
+def _is_narrow() -> bool:
+    """Whether files cannot be given every name, by the settings under which this Python began."""
+    return not sys.getfilesystemencoding().startswith("utf")
 
 
 def _is_text(word: str) -> bool:

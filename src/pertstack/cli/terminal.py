@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.console import Console, ConsoleOptions
 from rich.segment import Segment
 
 from pertstack._base.findings import Finding
+from pertstack._base.machine.streams import Voice, takes_all
 from pertstack._base.shown import shown, spelt_out
 from pertstack.data.choices import Normalise
 from pertstack.study.choices import listed
@@ -66,14 +68,14 @@ class _Harmless:
 def out(value: Any) -> None:
     """A result, to standard output."""
     if isinstance(value, str):
-        _print_text(Console(soft_wrap=True), value)
+        _print_text(Voice(soft_wrap=True), value)
     else:
-        Console().print(_Harmless(value), highlight=False)
+        Voice().print(_Harmless(value), highlight=False)
 
 
 def say(text: str) -> None:
     """A remark, to standard error."""
-    _print_text(Console(stderr=True, soft_wrap=True), text)
+    _print_text(Voice(stderr=True, soft_wrap=True), text)
 
 
 def _print_text(console: Console, text: str) -> None:
@@ -124,7 +126,8 @@ def say_stacked(study: Any) -> None:
 
 
 def out_json(value: Any) -> None:
-    typer.echo(spelt_out(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)))  # the same JSON
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=not takes_all(sys.stdout))
+    Voice().out(spelt_out(text), highlight=False)  # the same JSON
 
 
 def show_board(study: Any, *, every: bool = False) -> None:
@@ -135,7 +138,7 @@ def show_board(study: Any, *, every: bool = False) -> None:
     from pertstack.write.tables.layout import leaderboard_table
 
     board = study.leaderboard()
-    out(leaderboard_table(board, every=every, all_rows=f"`pertstack verdict {study.folder.root} --all`"))
+    out(leaderboard_table(board, every=every, all_rows=f"`pertstack verdict {study.folder.word} --all`"))
     for line in several_in_words(board.several, board.chosen):
         out(line)
     out(board.footer())
@@ -144,7 +147,7 @@ def show_board(study: Any, *, every: bool = False) -> None:
     if head := sealed_verdict(study.folder):
         out(
             f"Ledger: {head}. Register this digest outside the study (a preprint, a tag, a time stamp): "
-            f"`pertstack audit {study.folder.root} --expect-head {head}` then fails if the ledger was replaced."
+            f"`pertstack audit {study.folder.word} --expect-head {head}` then fails if the ledger was replaced."
         )
 
 

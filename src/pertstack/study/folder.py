@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 import numpy as np
@@ -68,7 +69,9 @@ class StudyFolder:
         """
         folder = cls(Path(root))
         if not folder.root.exists():
-            raise MissingFileError(f"{root} does not exist. Make a study with `pertstack init {root} --data FILE`.")
+            raise MissingFileError(
+                f"{root} does not exist. Make a study with `pertstack init {folder.word} --data FILE`."
+            )
         if not (folder.root / "study.toml").is_file():
             raise MissingFileError(
                 f"{root} is not a study: it has no study.toml. Name the folder that `pertstack init` made, "
@@ -83,6 +86,11 @@ class StudyFolder:
 
     def path(self, *parts: str) -> Path:
         return self.root.joinpath(*parts)
+
+    @property
+    def word(self) -> str:
+        """The folder as a word of a command that a person copies."""
+        return quote(str(self.root))
 
     @property
     def results(self) -> Path:

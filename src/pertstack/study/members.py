@@ -45,7 +45,7 @@ def require_every_block(folder: StudyFolder, role: Role) -> None:
         f"{store.root} on {socket.gethostname()} lacks blocks: {len(lost):,} of {len(planned):,} {role} samples "
         f"({first_few(lost, 3)}; cell lines {lines}) lie in none of {first_few((b.id for b in blocks), 5)}. Without "
         f"them every number would be that of other rows. Restore the folder from a copy, or mount it whole; "
-        f"`pertstack audit {folder.root}` lists what is gone."
+        f"`pertstack audit {folder.word}` lists what is gone."
     )
 
 
@@ -63,7 +63,7 @@ def stackable_models(folder: StudyFolder, *, accept_unverified: bool) -> tuple[s
         why = "".join(f"\n  - {model}: {reason}" for model, reason in out.items())
         raise InputError(
             f"{folder.root} has no model with out-of-fold predictions yet. Fit some with "
-            f"`pertstack fit {folder.root} --models {first_models(folder)}`, or add your own with "
+            f"`pertstack fit {folder.word} --models {first_models(folder)}`, or add your own with "
             f"`pertstack add`.{why}"
         )
     return found

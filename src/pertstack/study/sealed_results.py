@@ -65,7 +65,7 @@ def verdict_facts(folder: StudyFolder) -> dict[str, Any] | None:
         return None
     raise CorruptionError(
         f"{path} is gone, and the ledger says that the verdict was sealed on {held[-1].time}. Restore {folder.results} "
-        f"from a copy. Where there is none, `pertstack verdict {folder.root} --exploratory` opens the test again, "
+        f"from a copy. Where there is none, `pertstack verdict {folder.word} --exploratory` opens the test again, "
         "which is counted."
     )
 

@@ -134,7 +134,7 @@ def require_unbroken(
     wrong = [f for f in broken_seals(folder, steps) if f.severity == "error"]
     if wrong:
         more = (
-            f" So are {len(wrong) - 1:,} other files; `pertstack audit {folder.root}` lists them." if wrong[1:] else ""
+            f" So are {len(wrong) - 1:,} other files; `pertstack audit {folder.word}` lists them." if wrong[1:] else ""
         )
         raise CorruptionError(f"{said} {wrong[0].message}{more}")
 
@@ -223,7 +223,7 @@ class _Seal:
             text += "The ledger says that the held-out test was opened: a look cannot be undone. "
         code = "results_removed" if self.folder.results in path.parents else "file_removed"
         if self.step == "report":
-            text += f"`pertstack report {self.folder.root}` writes it again. "
+            text += f"`pertstack report {self.folder.word}` writes it again. "
         return Finding("error", code, f"{text}Restore it from a copy.", where=str(path))
 
     def _older(self, name: str, path: Path) -> str:

@@ -88,6 +88,6 @@ def refuse_unjudged(folder: StudyFolder, stored: Stored) -> None:
     judged = read_json(folder.results / "leaderboard.json")["chosen"]
     raise IntegrityError(
         f"{folder.root} was stacked again after its verdict: {stored.chosen!r} as it would ship now was never judged "
-        f"(the verdict judged {judged!r} as it was before). `pertstack verdict {folder.root}` judges it: a new look at "
-        f"the test, written in the ledger. `pertstack status {folder.root}` shows what changed."
+        f"(the verdict judged {judged!r} as it was before). `pertstack verdict {folder.word}` judges it: a new look at "
+        f"the test, written in the ledger. `pertstack status {folder.word}` shows what changed."
     )

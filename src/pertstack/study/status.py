@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.console import Console, Group
@@ -174,7 +175,7 @@ def stale_steps(folder: StudyFolder) -> dict[str, str]:
         found["verdict"] = "it judged another stack; `pertstack verdict` would be a new look at the test"
     elif wrong := unsealed_results(folder):
         found["verdict"] = f"{', '.join(wrong)} changed since, or are gone, or the look was interrupted; "
-        found["verdict"] += f"`pertstack audit {folder.root}` says which"
+        found["verdict"] += f"`pertstack audit {folder.word}` says which"
     last = {step: i for i, step in enumerate(e.facts["step"] for e in folder.ledger.of_kind("sealed"))}
     if folder.report.exists() and last.get("report", -1) < max(last.get("stack", -1), last.get("verdict", -1)):
         found["report"] = "it was written before the last stack or verdict"
@@ -205,7 +206,7 @@ def first_models(folder: StudyFolder) -> str:
 
 
 def _next(folder: StudyFolder, steps: dict[str, bool], stale: dict[str, str], jobs: JobCount) -> str:
-    root = folder.root
+    root = folder.word
     if jobs.waiting and not steps["stack"]:
         names = ",".join(dict.fromkeys(m.removesuffix(".by_cell_line") for m in jobs.waiting))
         scope = "" if jobs.scope == "pooled" else f" --scope {jobs.scope}"
@@ -220,4 +221,4 @@ def _next(folder: StudyFolder, steps: dict[str, bool], stale: dict[str, str], jo
         "verdict": f"pertstack verdict {root}",
         "report": f"pertstack report {root}",
     }
-    return next((command for step, command in commands.items() if not steps[step]), f"open {root / 'report.html'}")
+    return next((command for step, command in commands.items() if not steps[step]), f"open {quote(str(folder.report))}")

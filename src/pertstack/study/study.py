@@ -431,7 +431,7 @@ class Study:
         path = self.folder.results / "leaderboard.json"
         if not path.exists() and verdict_facts(self.folder) is None:
             raise MissingFileError(
-                f"{self.folder.root} has no leaderboard yet. Run `pertstack verdict {self.folder.root}`."
+                f"{self.folder.root} has no leaderboard yet. Run `pertstack verdict {self.folder.word}`."
             )
         require_sealed_verdict(self.folder)
         return Leaderboard.from_json(path)
@@ -526,8 +526,8 @@ class Study:
 
         if not self.folder.report.exists() or "report" in self.status().stale:
             if not is_judged(self.folder):
-                root = self.folder.root
-                raise InputError(f"{root} has no verdict of what is stacked. Run `pertstack verdict {root}`.")
+                root, word = self.folder.root, self.folder.word
+                raise InputError(f"{root} has no verdict of what is stacked. Run `pertstack verdict {word}`.")
             self.report()
         return bundle_study(self.folder, Path(out))
 

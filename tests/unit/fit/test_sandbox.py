@@ -62,12 +62,13 @@ def test_only_listed_variables_are_passed_on(tmp_path, unboxed, monkeypatch):
         "HOME",
         "TMPDIR",
         "PYTHONDONTWRITEBYTECODE",
+        "PYTHONUTF8",
         "PWD",
         "OLDPWD",
         "_",
         "SHLVL",
     }
-    assert f"HOME={tmp_path / 'exchange'}" in said
+    assert f"HOME={tmp_path / 'exchange'}" in said and "PYTHONUTF8=1" in said  # what we wrote for it is in UTF-8
 
 
 def test_the_log_stops_growing_and_keeps_both_ends(tmp_path, unboxed):

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from pertstack._base.machine.streams import Voice, fall_silent
 from pertstack._base.shown import shown
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class _Lines(Progress):
         if now - self._said >= EVERY:
             self._said = now
             task = self.tasks[self.task_ids.index(task_id)]
-            print(_line(task.description, task.completed, task.total, now - self._began), file=sys.stderr, flush=True)  # noqa: T201
+            remark(_line(task.description, task.completed, task.total, now - self._began))
 
 
 def _line(what: str, done: float, total: float | None, seconds: float) -> str:
@@ -83,7 +83,7 @@ def progress_bar() -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Voice(stderr=True),
         disable=not (_enabled and watched),
         transient=True,
         auto_refresh=watched,
@@ -106,5 +106,8 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 def remark(text: str) -> None:
     """One line to standard error, when progress is shown."""
     if _enabled:
-        sys.stderr.write(f"{shown(text)}\n")
-        sys.stderr.flush()
+        try:
+            sys.stderr.write(f"{shown(text)}\n")
+            sys.stderr.flush()
+        except BrokenPipeError:
+            fall_silent(sys.stderr)

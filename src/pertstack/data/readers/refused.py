@@ -81,8 +81,8 @@ def refuse_kind(path: Path, last: str, metadata: Path | None) -> None:
     if last in (".vcc", ".json", ".npz", ".zst"):
         raise InputError(
             f"{path}: files of kind {last!r} are read as predictions, and data are measured, with controls. Compare "
-            f"it with measured cells: pertstack evaluate DATA.h5ad {path}, or give it to a study: pertstack add STUDY "
-            f"NAME {path}."
+            f"it with measured cells: pertstack evaluate DATA.h5ad {quote(str(path))}, or give it to a study: "
+            f"pertstack add STUDY NAME {quote(str(path))}."
         )
     if last in _ELSEWHERE:
         raise InputError(f"{path}: files of kind {last!r} are not read. {_ELSEWHERE[last].replace('FILE', str(path))}.")

@@ -66,7 +66,7 @@ def environment(folder: Path) -> dict[str, str]:
     found = {k: v for k, v in os.environ.items() if k in PASSED or k.startswith("LC_")}
     home = folder / ".home"
     home.mkdir(exist_ok=True)
-    return {**found, "HOME": str(home), "TMPDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**found, "HOME": str(home), "TMPDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
 
 
 def run(command: Sequence[str], folder: Path, log: Path, *, limits: Limits, hidden: Sequence[Path] = ()) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -233,7 +234,7 @@ def same_or_conflict(found: Record, ours: Record, target: Path) -> Record:
             f"The same values of {what} are already committed, but as fitted on {describe_fitted(found)}; now they "
             f"are said "
             f"to be fitted on {describe_fitted(ours)}. One of the two is wrong. Withdraw the model to declare it anew: "
-            f'pertstack withdraw STUDY {ours.model} --why "..."'
+            f'pertstack withdraw STUDY {quote(ours.model)} --why "..."'
         )
     fsync_directory(target.parent)  # the winner may not have come to this yet
     return found

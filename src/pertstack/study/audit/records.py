@@ -6,6 +6,7 @@ Whether a record is whole is asked by the store, whether it is what the last sta
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 
 from pertstack._base.errors import CorruptionError, StackingError, first_few
 from pertstack._base.files import read_json
@@ -30,15 +31,15 @@ def records_as_told(folder: StudyFolder) -> list[Finding]:
             text = (
                 f"{folder.store.root} holds predictions of {model!r} ({first_few(blocks, 3)}) of which no line of "
                 f"{folder.ledger.path} tells: `pertstack add` was interrupted, or they were put there by hand. Run "
-                f"the same `pertstack add` again, or take them out with `pertstack withdraw {folder.root} {model} "
-                f'--why "..."`.'
+                f"the same `pertstack add` again, or take them out with "
+                f'`pertstack withdraw {folder.word} {quote(model)} --why "..."`.'
             )
             found.append(_finding("predictions_untold", text, folder, blocks))
     for model, blocks in _lost(folder, entries).items():
         text = (
             f"{folder.store.root} holds no predictions of {model!r} for {first_few(blocks, 3)}, and "
             f"{folder.ledger.path} tells that they were added. Those samples would count as never predicted: restore "
-            f"them from a copy, or run the same `pertstack add {folder.root} {model} FILES` again."
+            f"them from a copy, or run the same `pertstack add {folder.word} {quote(model)} FILES` again."
         )
         found.append(_finding("predictions_gone", text, folder, blocks))
     older = older_lists(folder).items()

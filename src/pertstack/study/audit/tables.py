@@ -70,7 +70,7 @@ def weights_as_learned(folder: StudyFolder) -> Iterator[Finding]:
                 text = (
                     f"{path}: {key} of combiner {name!r} is not what it learns from the stored predictions. The file "
                     f"or the sums it was learned from were edited, or pertstack changed since. Delete "
-                    f"{folder.path('reduced')} and run `pertstack stack {folder.root}` again."
+                    f"{folder.path('reduced')} and run `pertstack stack {folder.word}` again."
                 )
                 yield Finding("error", "weights_not_learned", text, where=str(path))
 

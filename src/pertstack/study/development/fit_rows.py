@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ class StudyDone(_OfStudy):
                 raise ConflictError(
                     f"{job.model!r} is already in this study with other parameters or of another kind ({block.id}). "
                     f"Predictions are never overwritten: take it out first with "
-                    f'`pertstack withdraw {self.root} {job.model} --why "..."`, or use another name.'
+                    f'`pertstack withdraw {quote(str(self.root))} {quote(job.model)} --why "..."`, or use another name.'
                 )
         return len(there) == len(blocks)
 

@@ -7,6 +7,7 @@ validation.
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pandas as pd
@@ -47,7 +48,7 @@ def fits_of_split(path: Path, folder: StudyFolder) -> Any | None:
             raise LeakError(
                 f"{path}: {name} of this study holds samples of folds {', '.join(map(str, foreign))} of the split. "
                 f"Each was predicted by a model that saw the others, so none is out of fold for the whole. Make "
-                f"the study on the same split: pertstack init STUDY --data FILE --plan {path}"
+                f"the study on the same split: pertstack init STUDY --data FILE --plan {quote(str(path))}"
             )
         fits[None if pd.isna(fold) else int(fold)] = [str(s) for s in there.index[there != foreign[0]]]
     if not fits:

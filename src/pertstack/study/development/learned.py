@@ -42,9 +42,9 @@ def stored_stack(folder: StudyFolder) -> Stored:
     """
     path = folder.results / "weights.json"
     if not path.exists():
-        first = "" if folder.store.models() else f" (after `pertstack fit {folder.root} --models ...`)"
+        first = "" if folder.store.models() else f" (after `pertstack fit {folder.word} --models ...`)"
         raise InputError(
-            f"{folder.root} has no weights yet. Run `pertstack stack {folder.root}`{first}, then the verdict."
+            f"{folder.root} has no weights yet. Run `pertstack stack {folder.word}`{first}, then the verdict."
         )
     value = read_json(path)
     stored = Stored(
@@ -61,7 +61,7 @@ def stored_stack(folder: StudyFolder) -> Stored:
     if now != stored.key:
         raise InputError(
             f"The predictions or the analysis plan changed since the weights were learned"
-            f"{' (gone: ' + ', '.join(gone) + ')' if gone else ''}. Run `pertstack stack {folder.root}` again."
+            f"{' (gone: ' + ', '.join(gone) + ')' if gone else ''}. Run `pertstack stack {folder.word}` again."
         )
     return stored
 
@@ -102,7 +102,7 @@ def final_fits(folder: StudyFolder, stored: Stored, *, workers: int, memory: str
         if canonical_json(fits[name].weights()) != canonical_json(facts["weights"]):
             raise CorruptionError(
                 f"The weights of combiner {name!r} in {folder.results / 'weights.json'} are not those it learned: the "
-                f"file was edited, or pertstack changed since. Run `pertstack stack {folder.root}` again."
+                f"file was edited, or pertstack changed since. Run `pertstack stack {folder.word}` again."
             )
     return {name: fits[name] for name in stored.combiners}
 

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from pertstack._base.errors import CorruptionError, InputError, first_few
@@ -82,7 +83,7 @@ def bundle_study(folder: StudyFolder, out: Path) -> Path:
         raise InputError(f"{out} exists already. Remove it, or choose another name.")
     results = folder.results
     if not (results / "verdict.json").exists() or unfinished_look(folder) is not None:
-        raise InputError(f"{folder.root} has no finished verdict to bundle. Run `pertstack verdict {folder.root}`.")
+        raise InputError(f"{folder.root} has no finished verdict to bundle. Run `pertstack verdict {folder.word}`.")
     require_sealed_verdict(folder)
     if not (results / "setting.json").exists():
         raise InputError(
@@ -92,7 +93,7 @@ def bundle_study(folder: StudyFolder, out: Path) -> Path:
     if read_json(results / "verdict.json")["key"] != read_json(results / "weights.json")["key"]:
         raise InputError(
             f"{folder.root} was stacked again after its verdict, so its files are of two different stacks. "
-            f"`pertstack status {folder.root}` shows what changed."
+            f"`pertstack status {folder.word}` shows what changed."
         )
     names = [*PLAN_FILES, "ledger.jsonl", "report.html", *(f"seals/{s}.json" for s in (*STEPS, "head"))]
     names += [f"results/{n}" for n in (*STACK_RESULTS, *VERDICT_RESULTS)]
@@ -118,9 +119,10 @@ def verify_bundle(path: Path, expect_head: str | None = None) -> Verified:
         There is no file, or it is no bundle at all.
     """
     if Path(path).is_dir():
+        word = quote(str(path))
         raise InputError(
             f"{path} is a folder, and verify reads the one file that a study was bundled into. For a study: "
-            f"`pertstack bundle {path} verdict.zip`, then `pertstack verify verdict.zip`; `pertstack audit {path}` "
+            f"`pertstack bundle {word} verdict.zip`, then `pertstack verify verdict.zip`; `pertstack audit {word}` "
             f"checks the study itself."
         )
     if not Path(path).is_file():

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import pandas as pd
@@ -191,7 +192,7 @@ def _asked(folder: StudyFolder, asked: Path | None) -> list[Finding]:
 def _require_free(root: Path) -> None:
     if (root / "study.toml").exists():
         raise InputError(
-            f"{root} already is a study. Continue it with `pertstack run {root}`, or choose another folder."
+            f"{root} already is a study. Continue it with `pertstack run {quote(str(root))}`, or choose another folder."
         )
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"{root} exists and is not an empty folder. Choose a new folder for the study.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pandas as pd
@@ -44,8 +45,8 @@ def report_input(folder: StudyFolder) -> ReportInput:
     """Everything a report shows, as plain data."""
     if not (folder.results / "weights.json").exists():
         raise InputError(
-            f"{folder.root} has nothing to report yet. Run `pertstack stack {folder.root}` and "
-            f"`pertstack verdict {folder.root}` first."
+            f"{folder.root} has nothing to report yet. Run `pertstack stack {folder.word}` and "
+            f"`pertstack verdict {folder.word}` first."
         )
     stored, verdict = stored_stack(folder), recall_verdict(folder)
     facts = check_facts(folder, stored.combiners, verdict)
@@ -84,7 +85,7 @@ def _made(folder: StudyFolder) -> dict[str, str]:
         **({"test opened": looks[-1].time[:16].replace("T", " ") + " UTC"} if looks else {}),
         **({"fitting took": roughly(seconds).removeprefix("about ")} if seconds else {}),
         "pertstack": __version__,
-        "command": f"pertstack report {folder.root.resolve().name}",
+        "command": f"pertstack report {quote(folder.root.resolve().name)}",
     }
 
 

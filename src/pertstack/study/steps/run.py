@@ -60,7 +60,7 @@ def refuse_undoing(folder: StudyFolder, wanted: Sequence[str]) -> None:
     if new and is_judged(folder):
         raise PlanLockedError(
             f"{folder.root} was judged; with {', '.join(new)} another stack would ship, which no verdict has judged, "
-            f"so `run` leaves it as it is. To go on all the same: pertstack fit {folder.root} --models "
+            f"so `run` leaves it as it is. To go on all the same: pertstack fit {folder.word} --models "
             f"{','.join(new)}, then stack, then verdict (a new look at the test)."
         )
 

@@ -104,7 +104,7 @@ def stack_study(
     models = stackable_models(folder, accept_unverified=accept_unverified)
     probes = probe_study(folder, DevelopmentRows(folder, models, accept_unverified).source)
     accused = seen_through(
-        probes, models, accept_accused, mend=f"`pertstack stack {folder.root} --accept-accused {{model}}`"
+        probes, models, accept_accused, mend=f"`pertstack stack {folder.word} --accept-accused {{model}}`"
     )
     models = tuple(m for m in models if m not in accused)
     accepted = tuple(sorted(set(accept_accused)))

@@ -83,7 +83,7 @@ def judge_study(
     if not (folder.plan.table["role"] == "test").any():
         raise InputError(
             f"{folder.root} holds out no test (it was made with --test 0), so there is nothing to judge, and no look "
-            f"was recorded. Its out-of-fold scores: pertstack stack {folder.root}. For a verdict make the study again "
+            f"was recorded. Its out-of-fold scores: pertstack stack {folder.word}. For a verdict make the study again "
             f"with --test 0.2."
         )
     require_every_block(folder, "test")

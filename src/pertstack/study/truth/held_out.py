@@ -235,7 +235,7 @@ def require_sealed_verdict(folder: StudyFolder) -> None:
     if look is not None:
         raise InputError(
             f"The verdict of {look.time} was interrupted before its results were sealed, so {', '.join(wrong)} cannot "
-            f"be told from edited ones. Run `pertstack verdict {folder.root}` again: it is the same look and is not "
+            f"be told from edited ones. Run `pertstack verdict {folder.word}` again: it is the same look and is not "
             "counted twice."
         )
     raise CorruptionError(

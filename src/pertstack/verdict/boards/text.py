@@ -10,6 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len, set_cell_size
 from rich.console import ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -97,8 +98,8 @@ def first_names(board: Leaderboard, split: Split | None = None) -> set[str]:
 def plain(board: Leaderboard) -> str:
     """The headline, the best rows in columns and the footer, as text without any style."""
     header, lines, rest = _first_and_rest(board)
-    widths = [max(len(x[i]) for x in [header, *lines]) for i in range(len(header))]
-    text = ["  ".join(c.ljust(w) for c, w in zip(x, widths, strict=True)).rstrip() for x in [header, *lines]]
+    widths = [max(cell_len(x[i]) for x in [header, *lines]) for i in range(len(header))]
+    text = ["  ".join(set_cell_size(c, w) for c, w in zip(x, widths, strict=True)).rstrip() for x in [header, *lines]]
     more = [f"{count_of(len(rest), 'more row')}: .to_frame() has them all."] if rest else []
     return "\n".join([*([board.headline] if board.headline else []), *text, *more, footer(board)])
 
@@ -190,7 +191,10 @@ def _narrow(board: Leaderboard, split: Split | None, kept: Collection[str], widt
     each = max(18, 1 + max((len(p) for name in kept for c in parts.get(name, ()) for p in c), default=0))
     name_width = max(16, width - each * len(columns) - 1)
     titles = [_two_lines(header[c]) for c in columns]
-    out = [Text(f"{'' if i else '  name':<{name_width}}" + "".join(f"{t[i]:>{each}}" for t in titles)) for i in (0, 1)]
+    out = [
+        Text(set_cell_size("" if i else "  name", name_width) + "".join(f"{t[i]:>{each}}" for t in titles))
+        for i in (0, 1)
+    ]
     out.append(Text("─" * min(width, name_width + each * len(columns)), style="dim"))
     for row, line in zip(board.ranked(split), lines, strict=True):
         if row.name not in kept:
@@ -198,14 +202,12 @@ def _narrow(board: Leaderboard, split: Split | None, kept: Collection[str], widt
         cells, first, n, cautions = parts[row.name], f"{line[0] or ' '} {row.name}", line[-2].replace(" ", ""), line[-1]
         counts = "" if len(set(n.split("/"))) == 1 else f", n {n}"  # where some samples have no score
         second = f"    {row.kind}{counts}" + (f", ⚠ {cautions}" if cautions else "")
-        if len(first) >= name_width:
+        if cell_len(first) >= name_width:
             out.append(Text(first, style=_style(board, row)))
             first = ""
         for left, i in ((first, 0), (second, 1)):
-            words = left if len(left) < name_width else left[: name_width - 1]
-            out.append(
-                Text(f"{words:<{name_width}}" + "".join(f"{c[i]:>{each}}" for c in cells), style=_style(board, row))
-            )
+            words = set_cell_size(set_cell_size(left, name_width - 1), name_width)
+            out.append(Text(words + "".join(f"{c[i]:>{each}}" for c in cells), style=_style(board, row)))
     return out
 
 

@@ -6,7 +6,7 @@ The same words and numbers as in the report; the leaderboard's own short table l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from shutil import get_terminal_size
 
 from rich.console import Group
@@ -32,19 +32,35 @@ def leaderboard_table(
     return board.short_table(width=width or get_terminal_size().columns, every=every, all_rows=all_rows)
 
 
-def taken_table(lines: Iterable[Taken], *, width: int | None = None) -> Table:
-    """What was taken for what, and the option that changes each line; ``width`` in characters, None: the terminal's."""
-    table = Table(title="Taken from the data", title_justify="left")
+NARROW = 72
+"""Columns under which a table of four breaks every word."""
+
+
+def taken_table(lines: Iterable[Taken], *, width: int | None = None) -> Group | Table:
+    """What was taken for what, and the option that changes each line; ``width`` in characters, None: the terminal's.
+
+    Under ``NARROW`` columns a line each, with the option below it.
+    """
+    width = width or get_terminal_size().columns
     lines = list(lines)
+    if width < NARROW:
+        return Group(Text("Taken from the data (below each line, how to change it)"), *_taken_lines(lines))
+    table = Table(title="Taken from the data", title_justify="left")
     options = [word for line in lines for word in line.mend.split()]  # to be copied: never broken
     for column in ("what", "from", "shows"):
         table.add_column(column, overflow="fold")
     longest = max([12, *map(len, options)])
-    narrow = (width or get_terminal_size().columns) < 100
-    table.add_column("to change it", width=longest if narrow else None, min_width=longest)
+    table.add_column("to change it", width=longest if width < 100 else None, min_width=longest)
     for line in lines:
         table.add_row(*(Text(t) for t in (line.what, line.source, line.shows, line.mend)))
     return table
+
+
+def _taken_lines(lines: Iterable[Taken]) -> Iterator[Text]:
+    for line in lines:
+        yield Text(f"{line.what}: {'; '.join(filter(None, (line.source, line.shows)))}")
+        if line.mend:
+            yield Text(f"    {line.mend}", style="dim")
 
 
 def asked_table(rows: Sequence[Mapping[str, str]]) -> Table:
