@@ -65,7 +65,7 @@ linkcheck: $(STAMP)
 	$(BIN)/python -m sphinx --keep-going -q -b linkcheck docs docs/_build/linkcheck
 
 package: $(STAMP)
-	$(BIN)/python -m pytest -q -m slow tests/e2e/test_package.py
+	$(BIN)/python -m pytest -q tests/e2e/test_package.py
 
 matrix:
 	$(PYTHON) tests/matrix.py
