@@ -16,6 +16,8 @@ import pytest
 
 from pertstack._base.errors import InputError, IntegrityError, MisalignedError
 from pertstack.data.readers.open import open_data
+from pertstack.predictions.importers.by_key import by_id_or_key
+from pertstack.predictions.importers.readers.opening import open_file
 from pertstack.study.new_rows.evaluation_rows import matched_values
 from references import cell_worlds as cells
 from references import prediction_files as files
@@ -413,6 +415,43 @@ def dict_of_series(folder, frame):
     return "p.pkl"
 
 
+def arrays_by_perturbation(folder, frame):
+    """In any order of rows; the cell line is that of the truth."""
+    mixed = frame.sample(frac=1, random_state=2)
+    lines = np.full(len(mixed), files.LINE)
+    arrays = {"perturbation": np.array(mixed.index, dtype=str), "cell_line": lines, "genes": np.array(mixed.columns)}
+    np.savez(folder / "p.npz", predictions=mixed.to_numpy(), **arrays)
+    return "p.npz"
+
+
+def arrays_of_anndata(folder, frame):
+    names = {"obs_names": np.array(frame.index, dtype=str), "var_names": np.array(frame.columns, dtype=str)}
+    np.savez(folder / "p.npz", X=np.asfortranarray(frame.to_numpy()), **names)
+    return "p.npz"
+
+
+def an_array_for_each_perturbation(folder, frame):
+    np.savez(folder / "p.npz", gene_names=np.array(frame.columns), **{k: v.to_numpy() for k, v in frame.iterrows()})
+    return "p.npz"
+
+
+def pickled_arrays_by_perturbation(folder, frame):
+    content = {"pred": frame.to_numpy(), "perturbation": list(frame.index), "gene_names": list(frame.columns)}
+    (folder / "p.pkl").write_bytes(pickle.dumps(content))
+    return "p.pkl"
+
+
+def pickled_table_with_keys(folder, frame):
+    frame.rename_axis("perturbation").reset_index().assign(cell_line=files.LINE).to_pickle(folder / "p.pkl")
+    return "p.pkl"
+
+
+def pickled_table_with_two_indices(folder, frame):
+    index = pd.MultiIndex.from_tuples([(p, files.LINE) for p in frame.index], names=["perturbation", "cell_line"])
+    frame.set_axis(index).to_pickle(folder / "p.pkl")
+    return "p.pkl"
+
+
 def dict_of_dicts(folder, frame):
     (folder / "p.json").write_text(json.dumps({k: v.astype(float).to_dict() for k, v in frame.iterrows()}))
     return "p.json"
@@ -438,6 +477,12 @@ def controls_joined_by_a_dash(folder, frame):
         text_beside_the_keys("parquet"),
         two_indices,
         pairs_for_names,
+        arrays_by_perturbation,
+        arrays_of_anndata,
+        an_array_for_each_perturbation,
+        pickled_arrays_by_perturbation,
+        pickled_table_with_keys,
+        pickled_table_with_two_indices,
         dict_of_series,
         dict_of_dicts,
         packed_json,
@@ -455,9 +500,55 @@ def test_genes_as_rows_are_refused_with_the_command_that_turns_them(world, tmp_p
     world[2].T.to_parquet(path) if suffix == "parquet" else world[2].T.to_csv(path)
     with pytest.raises(MisalignedError, match="genes as rows and perturbations as columns") as refused:
         values_of(world, path)
-    command = re.search(r'python -c "(.*)", then name', str(refused.value))[1]
-    subprocess.run([sys.executable, "-c", command], cwd=tmp_path, check=True, timeout=300)
+    follow(str(refused.value), tmp_path)
     assert_right(world, turned, world[2])
+
+
+def follow(message, folder):
+    """Do what a message says in Python, as a user would."""
+    command = re.search(r'python -c "(.*)", then name', message)[1]
+    subprocess.run([sys.executable, "-c", command], cwd=folder, check=True, timeout=300)
+
+
+WRITTEN = {
+    "csv": lambda t, path: t.to_csv(path),
+    "named.csv": lambda t, path: t.rename_axis("gene").to_csv(path),
+    "tsv": lambda t, path: t.to_csv(path, sep="\t"),
+    "parquet": lambda t, path: t.to_parquet(path),
+    "feather": lambda t, path: t.rename_axis("gene").reset_index().to_feather(path),
+    "pkl": lambda t, path: t.to_pickle(path),
+}
+
+
+@pytest.mark.parametrize("suffix", WRITTEN)
+def test_genes_as_rows_are_told_where_every_perturbation_is_a_measured_gene(tmp_path, suffix):
+    """Rows that are genes were then taken for perturbations, and columns that are perturbations for genes."""
+    genes = [f"GENE{i}" for i in range(20)]
+    frame = pd.DataFrame(np.random.default_rng(0).normal(3, 1, (5, 20)).astype(np.float32), genes[:5], genes)
+    samples = pd.DataFrame({"perturbation": genes[:5], "cell_line": "A"}, [f"s{i}" for i in range(5)])
+    path = tmp_path / f"p.{suffix}"
+    WRITTEN[suffix](frame.T, path)
+    with pytest.raises(MisalignedError, match="genes as rows and perturbations as columns") as refused:
+        by_id_or_key(open_file(path), samples, own_genes=genes)
+    follow(str(refused.value), tmp_path)
+    turned = open_file(next(tmp_path.glob("turned.*")))
+    assert by_id_or_key(turned, samples, own_genes=genes).n_keys == 5
+    found = pd.concat([pd.DataFrame(c.values, c.sample_ids, c.gene_names) for c in turned.chunks()])
+    pd.testing.assert_frame_equal(found.loc[genes[:5], genes], frame, check_names=False, check_index_type=False)
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.tsv", "p.parquet", "p.feather"])
+def test_a_row_for_every_perturbation_and_gene_is_refused_with_the_command_that_gives_genes_columns(
+    world, tmp_path, name
+):
+    long = world[2].rename_axis("perturbation").reset_index().melt("perturbation", var_name="gene", value_name="value")
+    write = {"csv": "to_csv", "tsv": "to_csv", "parquet": "to_parquet", "feather": "to_feather"}[name[2:]]
+    how = {"csv": {"index": False}, "tsv": {"index": False, "sep": "\t"}}.get(name[2:], {})
+    getattr(long, write)(tmp_path / name, **how)
+    with pytest.raises(InputError, match="a row for every gene of every profile") as refused:
+        values_of(world, tmp_path / name)
+    follow(str(refused.value), tmp_path)
+    assert_right(world, tmp_path / "wide.csv", world[2])
 
 
 def test_a_file_for_each_perturbation_lacks_nothing(world, tmp_path):

@@ -55,7 +55,9 @@ _ELSEWHERE = {
     ".xlsx": "Save the sheet as CSV",
     ".xls": "Save the sheet as CSV",
 }
-_GENE_COLUMNS = frozenset(("gene", "genes", "genename", "genesymbol", "geneid", "symbol", "ensemblid", "feature"))
+GENE_COLUMNS = frozenset(
+    ("gene", "genes", "genename", "genesymbol", "geneid", "symbol", "ensemblid", "feature", "variable")
+)
 _MATRIX = ("matrix.mtx", "matrix.mtx.gz")
 _TENX = {
     "matrix": _MATRIX,
@@ -132,7 +134,7 @@ def refuse_long(table: Table, numbers: list[str]) -> None:
     InputError
         It has such rows.
     """
-    gene = next((c for c in table.columns if c not in table.numeric and plain_name(c) in _GENE_COLUMNS), None)
+    gene = next((c for c in table.columns if c not in table.numeric and plain_name(c) in GENE_COLUMNS), None)
     if gene is None or not 1 <= len(numbers) <= 2:
         return
     read = f"read_{'parquet' if table.text is None else 'csv'}({str(table.path)!r}{_how(table)})"

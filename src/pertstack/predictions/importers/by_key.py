@@ -82,8 +82,7 @@ def by_id_or_key(
     MisalignedError
         No id fits and no column says what was done, or nothing agrees.
     """
-    if file.obs is None:
-        refuse_turned(file, samples["perturbation"].astype(str), own_genes)
+    refuse_turned(file, samples["perturbation"].astype(str), own_genes)
     file = labelled(file, samples)
     if file.obs is None:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -34,28 +35,47 @@ def refuse_turned(file: PredictionFile, perturbations: pd.Series[Any], genes: Se
 
     Parameters
     ----------
-    file : rows are known by their names alone.
+    file : only rows that are known by their names alone, or by one column, are looked at.
     perturbations : of the samples.
     genes : of the samples.
 
     Raises
     ------
     MisalignedError
-        More of the rows are genes, and more of the columns perturbations, than the other way round.
+        Read the other way round, rows and columns together fit better, and neither fits worse.
     """
-    labels = Labels.of(perturbations, file.sample_ids, file.gene_names)
+    rows, columns = file.sample_ids, file.gene_names
+    if file.obs is not None:
+        if len(file.obs.columns) != 1:
+            return
+        rows = file.obs.iloc[:, 0].astype(str).tolist()
+    labels = Labels.of(perturbations, rows, columns)
     own, known = {labels.key(p) for p in perturbations.unique()}, set(genes)
 
     def share(names: Sequence[str], of_genes: bool) -> float:
         return sum(n in known if of_genes else labels.key(n) in own for n in names) / len(names)
 
-    rows, columns = file.sample_ids, file.gene_names
-    if share(rows, True) > share(rows, False) and share(columns, False) > share(columns, True):
-        packed = file.path.suffix in (".parquet", ".pq")
-        read, write = ("read_parquet", "to_parquet") if packed else ("read_csv", "to_csv")
-        out = f"turned.{'parquet' if packed else 'csv'}"
-        index = "" if packed else ", index_col=0"
+    gain_rows, gain_columns = share(rows, True) - share(rows, False), share(columns, False) - share(columns, True)
+    if min(gain_rows, gain_columns) >= 0 and max(gain_rows, gain_columns) > 0:
+        out, command = _turned(file.path)
         raise MisalignedError(
-            f'{file.path} has genes as rows and perturbations as columns. Turn it once: python -c "import pandas; '
-            f'pandas.{read}({str(file.path)!r}{index}).T.{write}({out!r})", then name {out}.'
+            f'{file.path} has genes as rows and perturbations as columns. Turn it once: python -c "{command}", then '
+            f"name {out}."
         )
+
+
+def _turned(path: Path) -> tuple[str, str]:
+    """Where a table is turned to, and the Python that does it."""
+    name, where = path.name.casefold(), repr(str(path))
+    if name.endswith((".parquet", ".pq", ".feather", ".arrow", ".ipc")):
+        read = "read_parquet" if name.endswith((".parquet", ".pq")) else "read_feather"
+        named = "t if t.index.inferred_type == 'string' else t.set_index(t.columns[0])"
+        return (
+            "turned.parquet",
+            f"import pandas; t = pandas.{read}({where}); t = {named}; t.T.rename(columns=str)"
+            f".to_parquet('turned.parquet')",
+        )
+    if name.endswith((".pkl", ".pickle")):
+        return "turned.csv", f"import pandas; pandas.read_pickle({where}).T.to_csv('turned.csv')"
+    read = f"pandas.read_csv({where}, index_col=0, sep=None, engine='python')"
+    return "turned.csv", f"import pandas; {read}.T.to_csv('turned.csv')"

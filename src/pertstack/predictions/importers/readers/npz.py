@@ -1,5 +1,5 @@
-"""Predictions in .npz files: ``predictions`` with ``sample_ids`` and ``gene_names``, streamed straight out of the
-archive.
+"""Predictions in .npz files: ``predictions`` with ``gene_names``, and ``sample_ids`` or what was done, streamed
+straight out of the archive; or one array for each perturbation.
 
 Files without ids (the MERGE style) are recovered in ``merge``. Python objects are read by the restricted unpickler.
 """
@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from pertstack._base.errors import InputError, first_few
+from pertstack._base.errors import InputError
 from pertstack._base.reading.damage import MODEST, require_modest_members
 from pertstack._base.reading.tried_first import tried_first
 from pertstack._base.reading.unpickle import load_object_array
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.cards import CARD_KEYS, read_card
 from pertstack.predictions.importers.readers.anndata_files import plain
+from pertstack.predictions.importers.readers.dicts import GENES, from_dict
 from pertstack.predictions.importers.readers.files import PredictionFile, check_shape, names_of
+from pertstack.predictions.importers.readers.named_arrays import IDS, VALUES, NamedArrays
 
 _DAMAGE = (
     OSError,
@@ -91,6 +93,16 @@ class Archive:
             if isinstance(error, InputError):
                 raise
             raise self._damaged(name, error) from error
+
+    def are_profiles(self) -> bool:
+        """Whether every array but a list of genes is one row of numbers: a profile for each perturbation."""
+        found = []
+        with zipfile.ZipFile(self.path) as archive:
+            for name in self.names:
+                with archive.open(f"{name}.npy") as stream:
+                    shape, _, dtype = _npy_header(stream, self.path, name)
+                    found.append(name in GENES or (len(shape) == 1 and dtype.kind in "fiu"))
+        return any(n not in GENES for n in self.names) and all(found)
 
     def rows(self, name: str, n_rows: int) -> Iterator[Float32]:
         """Rows of a two-dimensional array as float32, read forward once."""
@@ -176,23 +188,21 @@ def _read_exactly(stream: Any, n_bytes: int, path: Path) -> bytes:
 
 
 def open_npz_predictions(path: Path) -> PredictionFile:
-    """Names and a row reader of an .npz file with ids.
+    """Names and a row reader of an .npz file.
 
     Raises
     ------
     InputError
-        ``predictions``, ``sample_ids`` or ``gene_names`` is not there, or an array holds other objects than texts.
+        Values or names are not there, or an array holds other objects than texts.
     """
     archive = Archive(path)
-    missing = [n for n in ("predictions", "sample_ids", "gene_names") if n not in archive.names]
-    if missing:
-        raise InputError(
-            f"{path} lacks {first_few(missing)}; it holds {first_few(archive.names)}. Without ids rows could only be "
-            f"matched by position. Save sample_ids and gene_names beside the predictions."
-        )
-    sample_ids = names_of(archive.array("sample_ids"), "sample_ids", path)
-    gene_names = names_of(archive.array("gene_names"), "gene_names", path)
-    check_shape(path, archive.shape("predictions"), sample_ids, gene_names=gene_names)
+    if not {*VALUES, *IDS}.intersection(archive.names) and archive.are_profiles():
+        return from_dict({n: archive.array(n) for n in archive.names}, path)
+    named = NamedArrays.among(archive.names, path)
+    shape = archive.shape(named.values)
+    sample_ids, obs = named.rows(archive.array, shape[0], path)
+    gene_names = names_of(archive.array(named.genes), named.genes, path)
+    check_shape(path, shape, sample_ids, gene_names=gene_names)
     folds = archive.array("fold_assignments") if "fold_assignments" in archive.names else None
     if folds is not None and folds.shape != (len(sample_ids),):
         raise InputError(f"{path}: fold_assignments has shape {folds.shape} for {len(sample_ids):,} samples.")
@@ -200,5 +210,12 @@ def open_npz_predictions(path: Path) -> PredictionFile:
     in_file = next((key for key in CARD_KEYS if key in archive.names), None)
     card = None if in_file is None else read_card(archive.array(in_file), f"{path}: {in_file!r}")
     return PredictionFile(
-        path, sample_ids, gene_names, rows=lambda n: archive.rows("predictions", n), folds=folds, meta=meta, card=card
+        path,
+        sample_ids,
+        gene_names,
+        rows=lambda n: archive.rows(named.values, n),
+        folds=folds,
+        meta=meta,
+        card=card,
+        obs=obs,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,30 +20,38 @@ from pertstack.predictions.importers.cards import CARD_KEYS, read_card
 from pertstack.predictions.importers.readers.anndata_files import plain
 from pertstack.predictions.importers.readers.dicts import from_dict, is_profiles
 from pertstack.predictions.importers.readers.files import PredictionFile, check_shape, names_of
+from pertstack.predictions.importers.readers.named_arrays import IDS, VALUES, NamedArrays
 from pertstack.predictions.importers.readers.npz import META_KEYS
+from pertstack.predictions.importers.readers.tables import is_key, parted
 
 
 def open_pickle_predictions(path: Path) -> PredictionFile:
-    """A DataFrame (ids as index, genes as columns), or a dict with predictions, sample_ids and gene_names."""
+    """A DataFrame (ids as index or what was done in columns, and a column for each gene), or a dict with predictions,
+    gene_names, and sample_ids or what was done.
+    """
     content = load_pickle(path)
     if isinstance(content, pd.DataFrame):
-        content = {"predictions": content.to_numpy(), "sample_ids": content.index, "gene_names": content.columns}
-    if is_profiles(content) and not {"sample_ids", "gene_names"} <= set(content):
+        content = _of_table(content)
+    arrays = isinstance(content, Mapping) and (
+        any(n in content for n in IDS) or any(np.ndim(content[n]) == 2 for n in VALUES if n in content)
+    )
+    if is_profiles(content) and not arrays:
         return from_dict(content, path)
-    if not isinstance(content, Mapping) or not {"predictions", "sample_ids", "gene_names"} <= set(content):
+    if not arrays:
         held = first_few(content) if isinstance(content, Mapping) else type(content).__name__
         raise InputError(
             f"{path} holds {held}; a table with ids as index, a dict from perturbation to profile, or a dict with "
             f"predictions, sample_ids and gene_names is expected. Objects such as AnnData are not unpickled, because "
             f"that can run any program: write them with write_h5ad."
         )
-    values = np.asarray(content["predictions"])
+    named = NamedArrays.among(content, path)
+    values = np.asarray(content[named.values])
     if values.dtype.kind not in "fiu" or values.ndim != 2:
         raise InputError(
             f"{path}: predictions are {values.dtype} {values.shape}; numbers, samples × genes, are expected."
         )
-    sample_ids = names_of(content["sample_ids"], "sample_ids", path)
-    gene_names = names_of(content["gene_names"], "gene_names", path)
+    sample_ids, obs = named.rows(lambda name: content[name], len(values), path)
+    gene_names = names_of(content[named.genes], named.genes, path)
     check_shape(path, values.shape, sample_ids, gene_names=gene_names)
 
     def rows(n_rows: int) -> Iterator[Float32]:
@@ -62,4 +71,18 @@ def open_pickle_predictions(path: Path) -> PredictionFile:
         folds=None if folds is None else np.asarray(folds),
         meta=meta,
         card=card,
+        obs=obs,
     )
+
+
+def _of_table(table: pd.DataFrame) -> dict[str, Any]:
+    """A table as arrays: columns and levels of the index that say what was done are no genes."""
+    if isinstance(table.index, pd.MultiIndex):
+        table = table.reset_index()
+    numeric = [str(c) for c in table.columns if pd.api.types.is_numeric_dtype(table[c])]
+    said, genes = parted(list(map(str, table.columns)), numeric, None)
+    if not any(map(is_key, said)):
+        return {"predictions": table.to_numpy(), "sample_ids": table.index, "gene_names": table.columns}
+    found = table.set_axis(list(map(str, table.columns)), axis=1)
+    arrays = {"predictions": found[genes].to_numpy(), "gene_names": genes, **{c: found[c] for c in said if is_key(c)}}
+    return arrays if isinstance(table.index, pd.RangeIndex) else {**arrays, "sample_ids": table.index}

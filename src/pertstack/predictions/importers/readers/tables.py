@@ -25,6 +25,7 @@ from pertstack._base.reading.tables import WALK_ARROW, counts_rows, plain_texts
 from pertstack._base.reading.text_tables import UNNAMED, TextTable, text_table
 from pertstack._base.reading.tried_first import tried_first
 from pertstack.data.readers.columns.aliases import alias_names, plain_name
+from pertstack.data.readers.refused import GENE_COLUMNS
 from pertstack.data.readers.spill import Table
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.readers.files import STATUS, PredictionFile, names_of
@@ -115,11 +116,29 @@ def parted(columns: Sequence[str], numeric: Collection[str], ids_in: str | None)
     return said, [c for c in columns if c != ids_in and c not in set(said)]
 
 
+def _refuse_long(path: Path, values: list[str], said: list[str]) -> None:
+    """Refuse a table with a row for every profile and gene: its one column of numbers is no gene."""
+    gene = next((c for c in reversed(said) if plain_name(c) in GENE_COLUMNS), None)
+    rest = [c for c in said if c != gene]
+    if len(values) != 1 or gene is None or not rest:
+        return
+    packed = path.suffix.casefold() in (".parquet", ".pq")
+    read = f"read_parquet({str(path)!r})" if packed else f"read_csv({str(path)!r}, sep=None, engine='python')"
+    if not packed and path.suffix.casefold() in (".feather", ".arrow", ".ipc"):
+        read = f"read_feather({str(path)!r})"
+    raise InputError(
+        f"{path} has a row for every gene of every profile: {gene!r} names the gene, {values[0]!r} holds the value. "
+        f'Give each gene a column: python -c "import pandas; pandas.{read}.pivot(index={rest!r}, columns={gene!r}, '
+        f"values={values[0]!r}).reset_index().to_csv('wide.csv', index=False)\", then name wide.csv."
+    )
+
+
 def _columnar(path: Path, schema: Any, read: ReadColumns) -> PredictionFile:
     columns = [str(f.name) for f in schema]
     numeric = {str(f.name) for f in schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)}
     ids_in = None if any(map(is_key, columns)) and _keyed(schema, columns) else id_column(path, schema)
     keys, names = parted(columns, numeric, ids_in)
+    _refuse_long(path, names, [*keys, *([] if ids_in is None else [ids_in])])
     if not any(map(is_key, keys)) and keys:
         raise InputError(
             f"{path}: columns without numbers: {first_few(keys)}. Keep the id column and one column per gene."
@@ -203,6 +222,7 @@ def open_csv_predictions(path: Path) -> PredictionFile:
     if any(map(is_key, columns)) and (is_key(columns[0]) or (columns[0] in numeric and columns[0] != UNNAMED)):
         ids_in, ids = None, [str(i) for i in range(len(ids))]
     keys, gene_names = parted(columns, numeric, ids_in)
+    _refuse_long(path, gene_names, [*keys, *([] if ids_in is None else [ids_in])])
     if not any(map(is_key, keys)):  # what is no number is then refused where it stands
         keys, gene_names = [], [c for c in columns if c != ids_in]
     obs = pd.DataFrame({c: _texts(table, c) for c in keys}) if keys else None
