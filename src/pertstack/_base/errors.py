@@ -91,12 +91,15 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     --------
     >>> print(unknown_name("combiner", "simplx", ["simplex", "mean"]))
     Unknown combiner 'simplx'. Did you mean 'simplex'? Known: mean, simplex.
+    >>> print(unknown_name("model", "ridge", []))
+    Unknown model 'ridge'. There is none yet.
     """
     names = sorted(known)
     near = get_close_matches(name.casefold(), [n.casefold() for n in names], n=3, cutoff=0.6)
     by_fold = {n.casefold(): n for n in names}
     hint = f" Did you mean {' or '.join(repr(by_fold[n]) for n in near)}?" if near else ""
-    return UnknownNameError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
+    told = f"Known: {', '.join(names)}" if names else "There is none yet"
+    return UnknownNameError(f"Unknown {kind} {name!r}.{hint} {told}.")
 
 
 def first_few(values: Iterable[object], limit: int = 10) -> str:

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pertstack._base.errors import IntegrityError, UnknownNameError
+from pertstack._base.errors import IntegrityError, MissingFileError, UnknownNameError
 from pertstack.design.blocks import Block
 from pertstack.predictions.importers import add_predictions
 from pertstack.predictions.importers.cards import named_transform
 from pertstack.predictions.importers.checks.scale import offset_after, other_logarithm
+from pertstack.predictions.importers.readers.opening import as_paths
 from references.small_store import World, make_world
 
 SIZES = {Block("A", 0): 20, Block("A", 1): 20, Block("B", 0): 20, Block("A", None): 10}
@@ -156,3 +157,9 @@ def test_a_few_foreign_fit_rows_are_no_matter_unless_they_are_samples_in_another
     assert report is not None and world.store.models() == ["m"]
     with pytest.raises(IntegrityError, match=r"1 of 41 ids.*'b:0:3' for 'B:0:3'"):
         add_predictions(world.store, "n", tmp_path / "p.csv", fitted_on=[*ids, "b:0:3"], scale="treated")
+
+
+def test_a_file_that_is_not_there_is_told_with_the_near_one(tmp_path):
+    (tmp_path / "gears.npz").write_bytes(b"")
+    with pytest.raises(MissingFileError, match=r"geers\.npz does not exist\. Did you mean '.*gears\.npz'\?"):
+        as_paths(tmp_path / "geers.npz")

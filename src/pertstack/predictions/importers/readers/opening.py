@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pertstack._base.errors import InputError, MisalignedError, MissingFileError, first_few
+from pertstack._base.errors import InputError, MisalignedError, first_few
+from pertstack._base.files import missing_file
 from pertstack._base.reading.damage import damage_named
 from pertstack._base.reading.dialects import PACKED
 from pertstack._base.reading.remote import local
@@ -37,7 +38,7 @@ def as_paths(paths: str | Path | Iterable[str | Path]) -> list[Path]:
         raise InputError("No file was named. Give one or more files of predictions.")
     for path in listed:
         if not path.exists():
-            raise MissingFileError(f"{path} does not exist.")
+            raise missing_file(path)
     return listed
 
 
