@@ -206,8 +206,14 @@ def _judged(
     probes = tuple(f for m in source.models for f in probe_model(source, some, m, seed=seed, claims_folds=False))
     reduction = reduce_blocks(source, references, k=min(80, len(source.gene_names)))
     diversity = Diversity.of(reduction) if len(source.models) > 1 else None
-    setting = replace(
-        _setting(source, table, decides, calibration=calibration, said=matched.findings, probes=probes, fits=fits),
+    setting = _setting(
+        source,
+        table,
+        decides,
+        calibration=calibration,
+        said=matched.findings,
+        probes=probes,
+        fits=fits,
         constants=constant_models(reduction),
     )
     verdict = judge(table, None, setting, resampling=GroupResampling(seed, parts=shared_parts(table.samples)))
@@ -224,6 +230,7 @@ def _setting(
     said: Sequence[Finding],
     probes: Sequence[Finding],
     fits: Sequence[Finding],
+    constants: tuple[str, ...],
 ) -> Setting:
     from pertstack.study.steps.calibrate import doubt
 
@@ -247,6 +254,7 @@ def _setting(
         no_drug=(FLOOR, "no_change"),
         accused=suspects,
         accused_gravely=frozenset(f.where for f in probes if f.severity == "error"),
+        constants=constants,
         metric_doubt=" ".join([*doubts, *(f.message.replace("development rows", "samples") for f in fits)]),
         evaluated=True,
     )
