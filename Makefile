@@ -12,11 +12,6 @@ test suite test-all laws: export OMP_NUM_THREADS := 1
 test suite test-all laws: export OPENBLAS_NUM_THREADS := 1
 test suite test-all laws: export MKL_NUM_THREADS := 1
 
-# Studies flush thousands of small files to the disk. Where memory serves as one (8 GB free, programs may run), tests
-# need not wait for that.
-ROOM   := $(shell grep -s ' /dev/shm ' /proc/mounts | grep -qv noexec && df -Pk /dev/shm | awk 'NR == 2 && $$4 > 8000000 { print $$6 }')
-test suite test-all laws: export TMPDIR := $(or $(TMPDIR),$(ROOM),/tmp)
-
 .PHONY: help setup demo test suite test-all stores laws processors docs linkcheck axe package matrix lint types bench worlds zoo judges calibration mutants clean
 
 help:

@@ -273,6 +273,7 @@ def test_no_silenced_warnings_pickles_global_settings_or_machine_paths(path):
     names = [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
     allowed = {
         "_base/reading/unpickle.py",
+        "_base/reading/unpickle_pandas.py",
         "_base/reading/unpickle_parts.py",
         "fit/torch/common/checkpoint.py",
     }  # a reader that runs no code; the name of an exception

@@ -333,6 +333,16 @@ def test_bytes_behind_an_array_of_a_part_are_noticed(tmp_path):
         path.write_bytes(whole)
 
 
+def test_an_array_of_a_part_whose_header_does_not_end_is_named(tmp_path):
+    """NumPy reads a header that it cannot parse once more, word by word, and that error is of another kind."""
+    part = reduce_blocks(source := world(), References.collect(source)).parts[Block("A375", 0)]
+    save_part(tmp_path / "x", part, {})
+    path = next((tmp_path / "x").glob("*.npy"))
+    path.write_bytes(path.read_bytes().replace(b"}", b"(", 1))
+    with pytest.raises(CorruptionError, match=f"{path.name} cannot be read"):
+        load_part(tmp_path / "x")
+
+
 def test_a_damaged_or_unfinished_cache_is_noticed(tmp_path):
     source = world()
     refs = References.collect(source)

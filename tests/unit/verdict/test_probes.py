@@ -275,7 +275,7 @@ def test_truths_are_exchanged_within_strata_only() -> None:
 def test_a_real_plate_with_an_honest_and_a_leaking_model(layer: str, share: float) -> None:
     """HT115, compounds held out: kernel ridge on fingerprint and control, honest or with a tenth of the rows seen.
 
-    The controls tell its plates, so a table without the plates cannot be tested, and says so.
+    Its controls nearly tell its plates: without these the answer is the right one, or that it cannot be asked.
     """
     chem = pytest.importorskip("rdkit.Chem")
     generator = pytest.importorskip("rdkit.Chem.rdFingerprintGenerator").GetMorganGenerator(radius=2, fpSize=512)
@@ -299,9 +299,11 @@ def test_a_real_plate_with_an_honest_and_a_leaking_model(layer: str, share: floa
     condition = obs["pert_id"].astype(str) + "|" + obs["dose"].astype(str)
     plate, condition = obs["plate"].astype(str).to_numpy(), condition.to_numpy()
     found = replicate_noise(predictions, y, c, conditions=condition, batches=plate, rng=rng)
-    assert found.code == ("replicate_noise_passed" if share == 0 else "knows_replicate_noise")
-    unnamed = replicate_noise(predictions, y, c, conditions=condition, rng=rng)
-    assert unnamed.code == "replicate_noise_not_applicable" and unnamed.numbers[PLATES_TOLD]
+    right = "replicate_noise_passed" if share == 0 else "knows_replicate_noise"
+    assert found.code == right
+    for seed in range(6):
+        unnamed = replicate_noise(predictions, y, c, conditions=condition, rng=np.random.default_rng(seed))
+        assert unnamed.code == right or unnamed.numbers.get(PLATES_TOLD), seed
     if share == 0:
         mark = fold_fingerprint(predictions, y, fold, groups=obs["perturbation"].to_numpy(), rng=rng)
         assert mark.code == "fold_fingerprint_found"

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, cast
 
 import numpy as np
@@ -93,7 +94,7 @@ def load_part(folder: Path) -> BlockPart | None:
         path = folder / f"{name}.npy"
         try:
             arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TokenError) as error:  # the last: NumPy reads headers of Python 2 word by word
             raise CorruptionError(
                 f"{path} cannot be read ({error}). Delete {folder}; it is made anew by the next pass."
             ) from error
