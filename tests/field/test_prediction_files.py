@@ -452,6 +452,27 @@ def pickled_table_with_two_indices(folder, frame):
     return "p.pkl"
 
 
+def names_beside_a_line_in_arrays(folder, frame):
+    arrays = {"cell_line": np.full(len(frame), files.LINE), "split": np.full(len(frame), "test")}
+    names = {"sample_ids": np.array(frame.index, dtype=str), "gene_names": np.array(frame.columns)}
+    np.savez(folder / "p.npz", predictions=frame.to_numpy(), **names, **arrays)
+    return "p.npz"
+
+
+def names_beside_numbers_of_cells(folder, frame):
+    obs = pd.DataFrame({"n_cells": np.arange(len(frame)), "cell_line": files.LINE}, index=frame.index)
+    return files.h5ad(folder / "p.h5ad", frame, obs, files.GENES).name
+
+
+def names_beside_a_line(suffix):
+    def make(folder, frame):
+        table = frame.assign(cell_line=files.LINE)
+        table.to_pickle(folder / "p.pkl") if suffix == "pkl" else table.to_csv(folder / f"p.{suffix}")
+        return f"p.{suffix}"
+
+    return make
+
+
 def dict_of_dicts(folder, frame):
     (folder / "p.json").write_text(json.dumps({k: v.astype(float).to_dict() for k, v in frame.iterrows()}))
     return "p.json"
@@ -483,6 +504,10 @@ def controls_joined_by_a_dash(folder, frame):
         pickled_arrays_by_perturbation,
         pickled_table_with_keys,
         pickled_table_with_two_indices,
+        names_beside_a_line_in_arrays,
+        names_beside_numbers_of_cells,
+        names_beside_a_line("pkl"),
+        names_beside_a_line("csv"),
         dict_of_series,
         dict_of_dicts,
         packed_json,

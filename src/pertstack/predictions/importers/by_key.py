@@ -83,10 +83,10 @@ def by_id_or_key(
         No id fits and no column says what was done, or nothing agrees.
     """
     refuse_turned(file, samples["perturbation"].astype(str), own_genes)
-    file = labelled(file, samples)
+    mapping = columns_of(mapping, () if file.obs is None else file.obs.columns)
+    file = labelled(file, samples, mapping)
     if file.obs is None:
         return None
-    mapping = columns_of(mapping, file.obs.columns)
     if source_column(file.obs, mapping, "perturbation") is None:
         return None
     if _ids_fit(file, samples, mapping):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,22 @@ from typing import Any
 import pandas as pd
 
 from pertstack._base.errors import MisalignedError
+from pertstack.data.readers.columns.columns import source_column
 from pertstack.predictions.importers.keys import Labels
 from pertstack.predictions.importers.readers.files import PredictionFile
 
 
-def labelled(file: PredictionFile, samples: pd.DataFrame) -> PredictionFile:
-    """A file that says nothing of its rows but their names: where these are perturbations, that is what they say."""
-    if file.obs is not None or samples.index.isin(file.sample_ids).any():
+def labelled(file: PredictionFile, samples: pd.DataFrame, mapping: Mapping[str, str]) -> PredictionFile:
+    """A file whose rows have names and no column that says the perturbation: where the names are perturbations, that is
+    what they say, beside whatever else is said of the rows.
+
+    Parameters
+    ----------
+    file, samples : as in ``by_id_or_key``.
+    mapping : canonical column -> column, of those that the file has.
+    """
+    told = file.obs is not None and source_column(file.obs, mapping, "perturbation") is not None
+    if told or samples.index.isin(file.sample_ids).any():
         return file
     names = samples["perturbation"].astype(str)
     labels = Labels.of(names, file.sample_ids)
@@ -24,10 +33,15 @@ def labelled(file: PredictionFile, samples: pd.DataFrame) -> PredictionFile:
     index, lines = pd.Index(file.sample_ids, dtype=object), set(samples["cell_line"].astype(str))
     parts = [i.rsplit("|", 1) for i in file.sample_ids]
     if all(len(p) == 2 and p[1] in lines for p in parts):
-        return replace(file, obs=pd.DataFrame(parts, columns=["perturbation", "cell_line"], index=index))
-    if not any(labels.key(i) in own for i in file.sample_ids):
+        found = pd.DataFrame(parts, columns=["perturbation", "cell_line"], index=index)
+    elif any(labels.key(i) in own for i in file.sample_ids):
+        found = pd.DataFrame({"perturbation": file.sample_ids}, index=index)
+    else:
         return file
-    return replace(file, obs=pd.DataFrame({"perturbation": file.sample_ids}, index=index))
+    if file.obs is not None:
+        beside = file.obs.drop(columns=found.columns, errors="ignore")
+        found = pd.concat([found, beside.set_axis(index)], axis=1)
+    return replace(file, obs=found)
 
 
 def refuse_turned(file: PredictionFile, perturbations: pd.Series[Any], genes: Sequence[str]) -> None:

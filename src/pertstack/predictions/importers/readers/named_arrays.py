@@ -67,6 +67,6 @@ class NamedArrays:
         columns = {name: pd.Series(get(name)) for name in self.said}
         odd = [f"{name} ({len(c):,})" for name, c in columns.items() if len(c) != n]
         if odd:
-            raise InputError(f"{path}: {first_few(odd)} do not have an entry for each of the {n:,} rows.")
+            raise InputError(f"{path}: {', '.join(odd)}: one entry for each of the {n:,} rows is expected.")
         table = pd.DataFrame({n: c if c.dtype.kind in "fiu" else as_texts(c) for n, c in columns.items()})
         return ids, table.set_axis(pd.Index(ids, dtype=object))
