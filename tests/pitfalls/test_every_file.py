@@ -54,6 +54,7 @@ FILES = {
     f"{BLOCK}/layers/treated/c/0/0": "chunk",
     f"{BLOCK}/layers/nested.f1.ridge/c/0/0": "chunk",
     "test_truth/blocks/LINE01.test.s000.zarr/layers/treated/c/0/0": "chunk",
+    "jobs/planned.json": "file",
     "jobs/ridge/pooled.f0/job.json": "file",
     "jobs/ridge/pooled.f1/log.txt": "text",
     "results/leaderboard.json": "text",

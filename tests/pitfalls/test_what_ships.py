@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import pertstack as ps
-from pertstack._base.errors import InputError, IntegrityError, UnknownNameError
+from pertstack._base.errors import CorruptionError, InputError, IntegrityError, UnknownNameError
 from pertstack.design.ledger import LOOK
+from pertstack.study.audit.audit import audit_study
 from pertstack.study.development.learned import stored_stack
 from pertstack.study.new_rows.new_samples import open_new
 from pertstack.study.seals import seal_stack, seal_verdict
@@ -68,6 +69,27 @@ def test_an_interrupted_fit_is_gone_on_with_before_anything_is_stacked(fitted):
     status = fitted.status()
     assert not status.steps["fit"] and status.next_step.startswith("pertstack fit") and "ridge" in status.next_step
     assert f"{len(gone)} of {len(json.loads(planned.read_text())['jobs'])} jobs" in status.next_step
+
+
+def test_a_list_of_planned_jobs_that_was_changed_is_found(fitted):
+    """Its scope names the command that `status` recommends; any edit of it shows, in `status` and in the audit."""
+    path = fitted.folder.path("jobs", "planned.json")
+    value = json.loads(path.read_text())
+    without = {key: kept for key, kept in value.items() if key != "sha256"}
+    for edited in (
+        {**value, "scope": "soon"},
+        {**value, "jobs": {}},
+        without,
+        {**without, "format": 1, "jobs": [1]},
+        [],
+    ):
+        path.write_text(json.dumps(edited))
+        with pytest.raises(CorruptionError, match="pertstack fit"):
+            fitted.status()
+        assert "planned_jobs_changed" in {f.code for f in audit_study(fitted.folder, deep=False, clean=False)}
+    path.write_text(json.dumps({**without, "format": 1}))  # as older studies have it
+    assert fitted.status().steps["fit"]
+    assert "planned_jobs_changed" not in {f.code for f in audit_study(fitted.folder, deep=False, clean=False)}
 
 
 def test_new_samples_may_come_under_other_names(judged, world_file, tmp_path):

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pertstack._base.files import read_json
+from pertstack.fit.jobs.planned import read_planned
 from pertstack.fit.registry import available, get_row
 from pertstack.predictions.sources.nested_source import has_nested
 from pertstack.study.folder import StudyFolder
@@ -184,11 +185,8 @@ def stale_steps(folder: StudyFolder) -> dict[str, str]:
 
 def count_jobs(folder: StudyFolder) -> JobCount:
     """The fits this study was asked for (``jobs/planned.json``) against those with an answer."""
-    path = folder.path("jobs", "planned.json")
-    if not path.exists():
-        return JobCount()
-    value, gone = read_json(path), folder.withdrawn()
-    planned = {job: model for job, model in value["jobs"].items() if model.removesuffix(".by_cell_line") not in gone}
+    asked, gone = read_planned(folder.path("jobs")), folder.withdrawn()
+    planned = {job: model for job, model in asked.jobs.items() if model.removesuffix(".by_cell_line") not in gone}
     states = {}
     for job in planned:
         record = folder.path("jobs", job, "job.json")
@@ -196,7 +194,7 @@ def count_jobs(folder: StudyFolder) -> JobCount:
     waiting = tuple(dict.fromkeys(m for job, m in planned.items() if states[job] == "waiting"))
     count = Counter(states.values())
     done = count["done"] + count["present"]
-    return JobCount(len(planned), done, len(planned) - done - count["waiting"], waiting=waiting, scope=value["scope"])
+    return JobCount(len(planned), done, len(planned) - done - count["waiting"], waiting=waiting, scope=asked.scope)
 
 
 def first_models(folder: StudyFolder) -> str:

@@ -24,6 +24,7 @@ from pertstack._base.reading.tables import plain_texts
 from pertstack.design.analysis_plan import CHANGED, AnalysisPlan, locked_plan
 from pertstack.design.blocks import Block
 from pertstack.fit.jobs.job import Job
+from pertstack.fit.jobs.planned import read_planned
 from pertstack.predictions.store.files.record import Record
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.reduce.sums.part_files import load_part
@@ -144,7 +145,13 @@ def plan_as_locked(folder: StudyFolder) -> Iterator[Finding]:
 
 
 def jobs_as_run(folder: StudyFolder) -> Iterator[Finding]:
-    """``job.json``, logs and curves of every job against their digests and against the records of the predictions."""
+    """``planned.json``, and ``job.json``, logs and curves of every job, against their digests and against the records
+    of the predictions.
+    """
+    try:
+        read_planned(folder.path("jobs"))
+    except StackingError as error:
+        yield Finding("error", "planned_jobs_changed", str(error), where=str(folder.path("jobs", "planned.json")))
     fitted = _fitted_jobs(folder)
     for job in sorted(job for job in fitted if not (job / "job.json").is_file()):
         text = f"{job / 'job.json'} is gone, and the store holds predictions of this job. Restore it from a copy."

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast, get_args
 
 from pertstack._base.errors import InputError, first_few
-from pertstack._base.files import read_json, write_json
 from pertstack._base.machine.progress import remark
 from pertstack.design.blocks import Role
 from pertstack.fit.external.card import load_card
 from pertstack.fit.jobs.cross_fit import cross_fit
 from pertstack.fit.jobs.job import Job, JobResult, Scope, plan_jobs
+from pertstack.fit.jobs.planned import note_planned
 from pertstack.fit.registry import available, get_row, model_class
 from pertstack.study.development.fit_rows import StudyAnchors, StudyCommit, StudyDone, StudyRows
 from pertstack.study.estimate import of_fit
@@ -56,7 +56,7 @@ def cross_fit_study(
     jobs = _study_jobs(folder, models, params=params, scope=scope, nested=nested)
     for role in get_args(Role):
         require_every_block(folder, role)
-    _note_planned(folder, jobs, scope)
+    note_planned(folder.path("jobs"), jobs, scope)
     _say_licences(models)
     remark(of_fit(folder, jobs, workers))
     return cross_fit(
@@ -80,13 +80,6 @@ def _say_licences(models: Sequence[str]) -> None:
     for row in map(get_row, models):
         if row.kind == "external" and (licence := load_card(row.fixed["card"]).licence):
             remark(f"{row.name} is somebody else's program. Licence: {licence}.")
-
-
-def _note_planned(folder: StudyFolder, jobs: Sequence[Job], scope: str) -> None:
-    """Write down which jobs were asked for, beside those asked for before: an interrupted fit is then known as such."""
-    path = folder.path("jobs", "planned.json")
-    before = read_json(path)["jobs"] if path.exists() else {}
-    write_json(path, {"format": 1, "scope": scope, "jobs": {**before, **{job.folder: job.model for job in jobs}}})
 
 
 def _study_jobs(
