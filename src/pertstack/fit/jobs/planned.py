@@ -43,7 +43,19 @@ def read_planned(jobs: Path) -> PlannedJobs:
 
 
 def note_planned(jobs: Path, asked: Sequence[Job], scope: str) -> None:
-    """Write down jobs beside those asked for before, in the folder that keeps them."""
+    """Write down which jobs were asked for, beside those asked for before.
+
+    Parameters
+    ----------
+    jobs : the folder ``jobs/`` of a study.
+    asked : jobs of this fit.
+    scope : "pooled" or "cell_line".
+
+    Raises
+    ------
+    CorruptionError
+        As in ``read_planned``.
+    """
     known = {**read_planned(jobs).jobs, **{job.folder: job.model for job in asked}}
     write_json(jobs / "planned.json", with_own_digest({"format": 2, "scope": scope, "jobs": known}))
 
