@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 from shlex import quote
 
 import numpy as np
@@ -17,6 +18,7 @@ from pertstack._base.errors import InputError
 from pertstack.cli.entry import app
 from pertstack.data import build_side
 from pertstack.data.labels import is_control_name
+from pertstack.data.readers.columns.aliases import ALIASES
 from pertstack.data.readers.columns.genes import other_names
 from pertstack.data.readers.columns.tuple_labels import part_label
 from pertstack.data.readers.open import open_data
@@ -317,3 +319,26 @@ def test_labels_that_are_lists_of_names_or_name_two_guides_twice(tmp_path, writt
 @pytest.mark.parametrize("column", ["Gene Symbol", "SYMBOL", "gene_short_name", "name"])
 def test_symbols_are_found_under_any_spelling_and_by_what_they_are(tmp_path, column):
     assert list(open_data(ensembl_file(tmp_path, column=column)).gene_names) == worlds.GENES
+
+
+@pytest.mark.parametrize(
+    ("column", "control", "batch"),
+    [("cytokine", "PBS", "library"), ("pert", "ctrl", "gem_batch"), ("perturbation_id", "NT", "library_id")],
+)
+def test_columns_of_perturbation_and_batch_by_the_names_that_people_give_them(tmp_path, column, control, batch):
+    """In the cytokine atlas of 10 million cells `treatment` only says whether it was one: 'cytokine' or 'PBS'."""
+    obs = worlds.design(worlds.TARGETS, names=(column, None, batch))
+    x = worlds.counts_of(obs, column, None)
+    labels = obs[column].replace("non-targeting", control)
+    said = obs.assign(**{column: labels, "treatment": np.where(labels == control, control, column)})
+    file = open_data(worlds.write(tmp_path / "cells.h5ad", said, x))
+    theirs = worlds.pseudobulk_of(x, obs, [column, batch])
+    assert set(file.obs["perturbation"]) == set(worlds.TARGETS)
+    np.testing.assert_allclose(file.read(slice(None))[1], theirs.loc[file.sample_ids], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["perturbation", "cell_line", "smiles", "plate", "replicate", "control_id"])
+def test_the_page_on_data_files_lists_every_name_that_is_recognised(name):
+    page = (Path(__file__).parents[2] / "docs" / "formats-data.md").read_text()
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+    assert re.split(r"; | \(", row.split("|")[3].strip())[0].split(", ") == list(ALIASES[name])

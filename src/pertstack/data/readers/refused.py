@@ -234,7 +234,7 @@ def no_control_rows(obs: pd.DataFrame, mapping: Mapping[str, str] | None, *, whe
         return (
             f"No column of {where} is known to say the perturbation. {hint} "
             f"--map perturbation={quote(str(likely)) if likely is not None else 'COLUMN'}"
-            f"{'?' if likely is not None else ''} Its columns: {first_few(obs.columns, 40)}."
+            f"{'.' if likely is None else '?'} Its columns: {first_few(obs.columns, 40)}."
             f"{_in_row_names(obs, where)}"
         )
     count = _texts(obs[column]).value_counts()
