@@ -281,19 +281,6 @@ def test_a_column_that_says_only_whether_something_was_done_is_not_the_perturbat
     np.testing.assert_allclose(file.read(slice(None))[1], theirs.loc[file.sample_ids], rtol=0, atol=1e-6)
 
 
-def test_a_second_column_of_perturbations_is_named_with_its_mend(tmp_path):
-    """A stimulus for each of the targets: the stimulus is taken, and targets are summed over."""
-    obs = worlds.design(worlds.TARGETS, n=24)
-    x = worlds.counts_of(obs, "target_gene", None)
-    stimulus = np.random.default_rng(0).choice(["control", "IFNG", "TNF", "IL6"], len(obs))
-    path = worlds.write(tmp_path / "cells.h5ad", obs.assign(condition=stimulus), x)
-    said = [n.message for n in open_data(path).notes if n.code == "perturbation_elsewhere"]
-    assert len(said) == 1 and "--map perturbation=target_gene" in said[0]
-    file = open_data(path, mapping={"perturbation": "target_gene"})
-    theirs = worlds.pseudobulk_of(x, obs, ["target_gene", "cell_line", "gem_group"])
-    np.testing.assert_allclose(file.read(slice(None))[1], theirs.loc[file.sample_ids], rtol=0, atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("written", "names"),
     [
@@ -342,3 +329,35 @@ def test_the_page_on_data_files_lists_every_name_that_is_recognised(name):
     page = (Path(__file__).parents[2] / "docs" / "formats-data.md").read_text()
     row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
     assert re.split(r"; | \(", row.split("|")[3].strip())[0].split(", ") == list(ALIASES[name])
+
+
+CONDITIONS = ("Control", "IFNg", "Co-culture")
+
+
+@pytest.mark.parametrize("crossed", [True, False])
+def test_knockouts_done_under_several_conditions_are_the_perturbations(tmp_path, crossed):
+    """Frangieh et al. 2021: guides in three cultures, one of which is called Control. Where every gene was knocked out
+    in one culture alone, the column that comes first by its name is taken, and targets are summed over. Either way the
+    other column is named with its mend."""
+    obs = worlds.design(worlds.TARGETS, names=("target_gene", None, "batch"))
+    x = worlds.counts_of(obs, "target_gene", None)
+    turn = np.arange(len(obs)) if crossed else pd.factorize(obs["target_gene"])[0]
+    path = worlds.write(tmp_path / "cells.h5ad", obs.assign(condition=np.array(CONDITIONS)[turn % 3]), x)
+    file = open_data(path)
+    (said,) = [n.message for n in file.notes if n.code == "perturbation_elsewhere"]
+    assert f"--map perturbation={'condition' if crossed else 'target_gene'}" in said
+    if not crossed:
+        assert set(file.obs["perturbation"]) == set(CONDITIONS[1:])
+        file = open_data(path, mapping={"perturbation": "target_gene"})
+    assert set(file.obs["perturbation"]) == set(worlds.TARGETS)
+    theirs = worlds.pseudobulk_of(x, obs, ["target_gene", "batch"])
+    np.testing.assert_allclose(file.read(slice(None))[1], theirs.loc[file.sample_ids], rtol=0, atol=1e-6)
+
+
+def test_two_names_of_one_compound_are_no_condition(tmp_path):
+    """An id that is finer than the name, and one id with two names: the column that comes first is kept."""
+    obs = worlds.design(worlds.TARGETS, names=("cmap_name", None, "batch"))
+    x = worlds.counts_of(obs, "cmap_name", None)
+    finer = obs["cmap_name"] + np.where(np.arange(len(obs)) % 2, "-a", "-b")
+    file = open_data(worlds.write(tmp_path / "cells.h5ad", obs.assign(drug_name=finer), x))
+    assert set(file.obs["perturbation"]) == set(worlds.TARGETS)

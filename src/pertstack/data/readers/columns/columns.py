@@ -99,19 +99,36 @@ def _sources(obs: pd.DataFrame, mapping: dict[str, str], where: str) -> dict[str
 
 
 def _telling(obs: pd.DataFrame, first: str) -> str:
-    """The first column by a name of perturbations, unless it says only whether one was there and another says which."""
+    """The first column by a name of perturbations, unless another says which one each row had.
+
+    The first says only whether there was one (two values), or it is a condition (stimuli, media) under which each of
+    more perturbations was done.
+    """
     others = [c for c in obs.columns if c != first and plain_name(c) in alias_names("perturbation")]
-    if not others or _distinct(obs[first]) > 2:
-        return first
-    telling = [c for c in others if _distinct(obs[c]) > 2]
+    few = _distinct(obs[first]) if others else 0
+    telling = [c for c in others if _distinct(obs[c]) > 2 and (few <= 2 or _done_under(obs, c, first))]
     return (alias_of(telling, "perturbation") or first) if telling else first
 
 
-def _distinct(column: pd.Series[Any]) -> int:
+def _done_under(obs: pd.DataFrame, column: str, condition: str) -> bool:
+    """Whether a column has more values than another, and most of them in several of the other's."""
+    few, many = _distinct(obs[condition]), _distinct(obs[column])
+    if condition == "perturbation" or many <= few:
+        return False
+    both = np.unique(_codes(obs[condition]) * np.int64(many + 1) + _codes(obs[column]))
+    return len(both) > 1.5 * many
+
+
+def _codes(column: pd.Series[Any]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """(n_rows,) a number for every value, -1 where there is none."""
     try:
-        return int(column.nunique())
+        return np.asarray(pd.factorize(column)[0], dtype=np.int64)
     except TypeError:  # lists in cells
-        return int(column.map(str).nunique())
+        return np.asarray(pd.factorize(column.map(str))[0], dtype=np.int64)
+
+
+def _distinct(column: pd.Series[Any]) -> int:
+    return int(_codes(column).max(initial=-1)) + 1
 
 
 def _may_be(column: pd.Series[Any], name: str) -> bool:
