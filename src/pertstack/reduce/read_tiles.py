@@ -1,6 +1,6 @@
 """Tiles from a source: rows with every model's prediction side by side, NaN where a model must not be used.
 
-``iter_tiles`` is the one loop over rows that scoring, row-wise combiners and prediction share. The sums of
+``read_cuts`` is the one loop over rows that scoring, row-wise combiners and prediction share. The sums of
 ``one_pass.py`` read for themselves.
 """
 
@@ -17,9 +17,12 @@ from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.predictions.source import BlockSource, ReadsAhead
 from pertstack.predictions.sources.embedding import EmbeddingSource, RowEmbeddings
+from pertstack.predictions.sources.some_rows import Rows, SomeRows
 from pertstack.reduce.references import References
 from pertstack.reduce.tile import Tile
 
+Cut = tuple[Block, Rows]
+"""A tile to be read: ascending rows of a block."""
 SAMPLE_COLUMNS = ("sample_id", "block", "cell_line", "fold", "perturbation", "group")
 
 
@@ -125,13 +128,51 @@ def iter_tiles(
     extra_layers : arrays of a tile's size that the caller makes of it.
     blocks : some blocks, in the order given; None for all.
     """
-    n_layers = len(source.models) + 2 + extra_layers
-    most = rows_per_tile(len(source.gene_names), n_layers, memory // 2)
-    chosen = ordered_blocks(source) if blocks is None else blocks
-    lengths = [(block, len(source.obs(block))) for block in chosen]
-    spans = [(block, a, min(n, a + most)) for block, n in lengths for a in range(0, n, most)]
-    for turn, (block, start, stop) in enumerate(spans):
-        for soon, first, last in spans[turn : turn + 2] if turn == 0 else spans[turn + 1 : turn + 2]:
-            announce(source, soon, start=first, stop=last)
-        tile = read_tile(source, references, block, start=start, stop=stop)
-        yield tile, np.asarray(source.read(block, "treated", start=start, stop=stop))
+    most = rows_at_once(source, memory, extra_layers)
+    return read_cuts(source, references, equal_cuts(source, most, blocks))
+
+
+def rows_at_once(source: BlockSource, memory: int, extra_layers: int) -> int:
+    """Rows of a tile that half of the memory holds, with the arrays that are made of it.
+
+    Parameters
+    ----------
+    source, memory, extra_layers : as in ``iter_tiles``.
+    """
+    return rows_per_tile(len(source.gene_names), len(source.models) + 2 + extra_layers, memory // 2)
+
+
+def equal_cuts(source: BlockSource, most: int, blocks: Sequence[Block] | None = None) -> list[Cut]:
+    """Blocks cut into tiles, one after the other.
+
+    Parameters
+    ----------
+    source : whose rows.
+    most : rows of a tile.
+    blocks : some blocks, in the order given; None for all.
+    """
+    lengths = [(block, len(source.obs(block))) for block in (ordered_blocks(source) if blocks is None else blocks)]
+    return [(block, np.arange(a, min(n, a + most))) for block, n in lengths for a in range(0, n, most)]
+
+
+def read_cuts(source: BlockSource, references: References, cuts: Sequence[Cut]) -> Iterator[tuple[Tile, Float32]]:
+    """A tile of each cut, with its treated profiles (n, n_genes).
+
+    Parameters
+    ----------
+    source, references : as in ``iter_tiles``.
+    cuts : in the order in which they are read.
+    """
+    for turn, (block, rows) in enumerate(cuts):
+        for soon, next_rows in cuts[turn : turn + 2] if turn == 0 else cuts[turn + 1 : turn + 2]:
+            if _in_a_row(next_rows):
+                announce(source, soon, start=int(next_rows[0]), stop=int(next_rows[-1]) + 1)
+        at_once = _in_a_row(rows)
+        from_, start = (source, int(rows[0])) if at_once else (SomeRows(source, {block: rows}), 0)
+        stop = start + len(rows)
+        tile = read_tile(from_, references, block, start=start, stop=stop)
+        yield tile, np.asarray(from_.read(block, "treated", start=start, stop=stop))
+
+
+def _in_a_row(rows: Rows) -> bool:
+    return bool(rows[-1] - rows[0] + 1 == len(rows))

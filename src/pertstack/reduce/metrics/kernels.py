@@ -56,8 +56,8 @@ def truth_sums(treated, reference, start, stop, mean, square):  # type: ignore[n
 def error_sums(given, made, treated, by_row, shared, mean, start, stop, out):  # type: ignore[no-untyped-def]
     """Sums over all genes of the errors D = prediction - treated of many predictions, for rows [start, stop).
 
-    Into out (names, n, 2 + references): D, D² and, for each reference, D times the centred truth T against it. With
-    P = T + D every correlation against every reference follows from them and the sums of T.
+    Into out (names, n, 3 + references): D, D², |D| and, for each reference, D times the centred truth T against it.
+    With P = T + D every correlation against every reference follows from them and the sums of T.
 
     Parameters
     ----------
@@ -82,20 +82,36 @@ def error_sums(given, made, treated, by_row, shared, mean, start, stop, out):  #
             mine = t[g : g + size]
             for c in range(n_given + made.shape[0]):
                 p = given[c, i, g : g + size] if c < n_given else made[c - n_given, i, g : g + size]
-                s, ss = 0.0, 0.0
+                s, ss, sad = 0.0, 0.0, 0.0
                 for q in range(size):
                     d = np.float64(p[q]) - np.float64(mine[q])
                     error[q] = d
                     s += d
                     ss += d * d
+                    sad += abs(d)
                 found = out[c, i]
                 found[0] += s
                 found[1] += ss
+                found[2] += sad
                 for r in range(n_refs):
                     row, together = truth[r, g : g + size], 0.0
                     for q in range(size):
                         together += error[q] * row[q]
-                    found[2 + r] += together
+                    found[3 + r] += together
+
+
+@kernel
+def sign_counts(given, made, treated, reference, start, stop, out):  # type: ignore[no-untyped-def]
+    """Genes whose prediction lies on the truth's side of the reference, for rows [start, stop), into out (names, n)."""
+    n_genes, n_given, shared = treated.shape[1], given.shape[0], reference.shape[0] == 1
+    for i in range(start, stop):
+        t, ref = treated[i], reference[0 if shared else i]
+        for c in range(n_given + made.shape[0]):
+            p = given[c, i] if c < n_given else made[c - n_given, i]
+            equal = np.int32(0)
+            for g in range(n_genes):
+                equal += ((t[g] > ref[g]) == (p[g] > ref[g])) & ((t[g] < ref[g]) == (p[g] < ref[g]))
+            out[c, i] = equal
 
 
 @kernel

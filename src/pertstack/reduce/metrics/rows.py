@@ -17,13 +17,16 @@ from pertstack.reduce.metrics.definitions import from_sums
 from pertstack.reduce.metrics.kernels import (
     MEAN_P,
     MEAN_T,
+    N_SIGN,
     N_SUMS,
+    S_ABS,
     S_PP,
     S_SQ,
     S_TP,
     S_TT,
     N,
     error_sums,
+    sign_counts,
     top_sums,
     truth_sums,
     whole_sums,
@@ -38,7 +41,6 @@ ROWS = 16  # rows a thread takes at a time
 _FAINT = 1e-5
 """Share of the squares it came from below which a prediction's variance is summed again gene by gene: a difference of
 larger sums has lost too many digits. A prediction that says nothing against a reference is constant exactly."""
-_ONE_BY_ONE = ("mae", "sign_acc")  # over all genes they do not follow from sums of errors
 
 
 class TruthRows:
@@ -166,9 +168,10 @@ class _Genes:
     ) -> tuple[Float64, Mask]:
         """Values (names, n_metrics, n) of the part's metrics, and where a prediction is finite (names, n)."""
         n_names, n = len(given) + len(made), len(self.treated)
-        errors = np.zeros((n_names, n, 2 + len(self.references)))
+        errors = np.zeros((n_names, n, 3 + len(self.references)))
         top = {r: np.zeros((n_names, n, len(self.ks[r]), N_SUMS)) for r in self.top}
         spearman = {r: np.zeros((n_names, n)) for r in self.ranks}
+        signs = {m.reference: np.zeros((n_names, n)) for m in self.metrics if (m.kind, m.top) == ("sign_acc", None)}
         named = (*given, *made)
 
         def work(start: int, stop: int) -> None:
@@ -178,6 +181,8 @@ class _Genes:
             for r, genes in self.top.items():
                 here = (given, made, self.treated, self.references[r], genes, self.ks[r])
                 top_sums(*here, start, stop, top[r])
+            for r, counts in signs.items():
+                sign_counts(given, made, self.treated, self.references[r], start, stop, counts)
             for r, ranks in self.ranks.items():
                 for c, prediction in enumerate(named):
                     spearman_with(ranks, prediction, self.references[r], start, stop, spearman[r][c])
@@ -185,33 +190,26 @@ class _Genes:
         spread(work)
         answer = np.full((n_names, len(self.metrics), n), np.nan)
         for at, r in enumerate(self.references):
-            whole = self._from_errors(named, errors, at) if self._asked(r, one_by_one=False) else None
-            plain = self._one_by_one(named, r) if self._asked(r, one_by_one=True) else None
-            for j, metric in enumerate(self.metrics):
-                if metric.reference != r:
-                    continue
-                if metric.top is not None:
-                    sums: Any = top[r][:, :, list(self.ks[r]).index(self._k(metric))]
-                else:
-                    sums = plain if metric.kind in _ONE_BY_ONE else whole
+            mine = [(j, m) for j, m in enumerate(self.metrics) if m.reference == r]
+            if any(m.top is None for _, m in mine):
+                whole = self._from_errors(named, errors, at, signs.get(r))
+            for j, metric in mine:
+                sums: Any = whole if metric.top is None else top[r][:, :, list(self.ks[r]).index(self._k(metric))]
                 ranks = spearman[r].ravel() if metric.kind == "spearman" else None
                 answer[:, j] = from_sums(metric, sums.reshape(-1, N_SUMS), ranks).reshape(n_names, n)
         return answer, np.isfinite(errors[..., 1])
 
-    def _asked(self, reference: Reference, *, one_by_one: bool) -> bool:
-        """Whether a metric of all genes against the reference needs these sums."""
-        mine = [m for m in self.metrics if m.reference == reference and m.top is None]
-        return any((m.kind in _ONE_BY_ONE) == one_by_one for m in mine)
-
-    def _from_errors(self, named: Sequence[Float32], errors: Float64, at: int) -> Float64:
-        """Sums (names, n, 9) over all genes against a reference; without S_ABS and N_SIGN.
+    def _from_errors(self, named: Sequence[Float32], errors: Float64, at: int, signs: Float64 | None) -> Float64:
+        """Sums (names, n, 9) over all genes against a reference; N_SIGN where ``signs`` (names, n) are given.
 
         From the sums of errors wherever a variance keeps its digits, else gene by gene.
         """
         n_genes, truth = self.treated.shape[1], self.square[at]
-        mean, raw, cross = errors[..., 0] / n_genes, errors[..., 1], errors[..., 2 + at]
+        mean, raw, cross = errors[..., 0] / n_genes, errors[..., 1], errors[..., 3 + at]
         sums = np.zeros((*raw.shape, N_SUMS))
-        sums[..., N], sums[..., S_SQ] = n_genes, raw
+        sums[..., N], sums[..., S_SQ], sums[..., S_ABS] = n_genes, raw, errors[..., 2]
+        if signs is not None:
+            sums[..., N_SIGN] = signs
         sums[..., MEAN_T], sums[..., MEAN_P] = self.mean[at], self.mean[at] + mean
         sums[..., S_TT], sums[..., S_TP] = truth, truth + cross
         with np.errstate(invalid="ignore"):  # infinite where a prediction is
@@ -222,14 +220,6 @@ class _Genes:
                 rows, found = np.flatnonzero(lost), np.zeros((int(lost.sum()), N_SUMS))
                 whole_sums(named[c], self.treated, reference, rows, found)
                 sums[c, rows] = found
-        return sums
-
-    def _one_by_one(self, named: Sequence[Float32], reference: Reference) -> Float64:
-        """Sums (names, n, 9) over all genes, gene by gene."""
-        n = len(self.treated)
-        sums = np.zeros((len(named), n, N_SUMS))
-        for c, prediction in enumerate(named):
-            whole_sums(prediction, self.treated, self.references[reference], np.arange(n), sums[c])
         return sums
 
 

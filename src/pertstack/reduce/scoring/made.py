@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,10 +75,9 @@ class Made:
 
     def score(self, tile: Tile, truth: TruthRows) -> tuple[Float64, Mask]:
         """Values (names, n_metrics, n) of base models, if they are asked for, and combinations; and who predicted."""
-        combines = [(name, _of_fold(name, combine, tile)) for name, combine in self.named.items()]
-        mixing = {c: combine for c, (_, combine) in enumerate(combines) if isinstance(combine, Mixes)}
+        mixing = self._mixing(tile)
         made = self._room(tile)
-        for c, (name, combine) in enumerate(combines):
+        for c, (name, combine) in enumerate(self.named.items()):
             if c not in mixing:
                 made[c] = _combined(name, combine, tile)
         mixtures = self._packed(tile, list(mixing.values()))
@@ -95,6 +94,39 @@ class Made:
 
         given = tile.predictions if self.given else tile.predictions[:0]
         return truth.score_all(given, made, make=make if mixing else None)
+
+    def score_less(self, tile: Tile, truth: TruthRows, less: Callable[[Float32], Float32]) -> Float64:
+        """Values (names, n_metrics, n) of the tile that was scored last when every prediction has lost something linear
+        in it, such as the mean of its plate; a mixture loses the same mixture of what its models lose.
+
+        Parameters
+        ----------
+        tile : all models predict all of it.
+        truth : has lost it.
+        less : from profiles (n, n_genes) to what is left of them.
+        """
+        mixing = self._mixing(tile)
+        made = self._room(tile)  # holds what ``score`` made
+        for c in range(self.n):
+            if c not in mixing:
+                made[c] = less(made[c])
+        predictions, nothing = np.empty_like(tile.predictions), np.zeros_like(tile.pooled)
+        for m, prediction in enumerate(tile.predictions):
+            predictions[m] = less(prediction)
+        left = replace(tile, predictions=predictions, control=less(tile.control), pooled=nothing)
+        mixtures = self._packed(tile, list(mixing.values())).without_shift()
+        places = np.array(list(mixing), dtype=np.int64)
+
+        def make(start: int, stop: int) -> None:
+            mixtures.mix(left, start, stop, out=made, places=places)
+
+        given = predictions if self.given else predictions[:0]
+        return truth.score_all(given, made, make=make if mixing else None)[0]
+
+    def _mixing(self, tile: Tile) -> dict[int, Mixes]:
+        """Combinations that are mixtures of models, by their place."""
+        found = (_of_fold(name, combine, tile) for name, combine in self.named.items())
+        return {c: combine for c, combine in enumerate(found) if isinstance(combine, Mixes)}
 
     def _room(self, tile: Tile) -> Float32:
         shape = (self.n, *tile.control.shape)

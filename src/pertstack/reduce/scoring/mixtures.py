@@ -7,6 +7,7 @@ mixtures are made beside it and however the rows are cut.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -93,6 +94,12 @@ class Mixtures:
                 self.weights[c, place] = weights[:, j]
             self.rest[c] = 1.0 - mixture.weights.sum(axis=-1)
             self.shift[c] = mixture.shift
+
+    def without_shift(self) -> Mixtures:
+        """The same weights without an intercept: of predictions that have lost one that all rows share."""
+        other = copy(self)
+        other.shift = np.zeros_like(self.shift)
+        return other
 
     def mix(self, tile: Tile, start: int, stop: int, *, out: Float32, places: Any = None) -> None:
         """Mix some rows of a tile.

@@ -9,8 +9,13 @@ import pandas as pd
 
 from pertstack._base.machine.compiled import kernel
 from pertstack.data.rows import Float32
+from pertstack.predictions.source import BlockSource
+from pertstack.reduce.read_tiles import Cut, ordered_blocks
+from pertstack.reduce.scoring.same import is_whole
 
 PLATE = "plate"
+LEAST_RUN = 16
+"""Neighbouring rows, on average, that a tile of whole plates must be made of: rows one by one are slow to read."""
 
 
 def plate_codes(obs: pd.DataFrame) -> tuple[Any, Any, Any]:
@@ -30,6 +35,34 @@ def plate_codes(obs: pd.DataFrame) -> tuple[Any, Any, Any]:
 def shared_pairs(pair: Any) -> Any:
     """Pairs of plate and perturbation that several rows share: each has a sum of its own."""
     return np.flatnonzero(np.bincount(pair[pair >= 0], minlength=int(pair.max(initial=-1)) + 1) > 1)
+
+
+def plate_cuts(source: BlockSource, most: int) -> list[Cut] | None:
+    """Tiles of at most ``most`` rows that hold whole plates; None where a plate is larger, or a tile would be made of
+    rows that lie far apart, or some model lacks rows or genes.
+
+    Parameters
+    ----------
+    source : to be read.
+    most : rows of a tile.
+    """
+    cuts: list[Cut] = []
+    for block in ordered_blocks(source):
+        plate = plate_codes(source.obs(block))[0]
+        alone = plate.max(initial=-1) + 1 + np.arange(len(plate))  # a row without a plate goes anywhere
+        unit = pd.factorize(np.where(plate < 0, alone, plate))[0]  # in the order of their first rows
+        size = np.bincount(unit)
+        if not is_whole(source, block) or size.max(initial=0) > most:
+            return None
+        number, rows = np.zeros(len(size), dtype=np.int64), 0
+        for i, n in enumerate(size):
+            rows = rows + n if rows + n <= most else n
+            number[i] = number[i - 1] + (rows == n) if i else 0
+        tiles = [np.flatnonzero(number[unit] == t) for t in range(int(number.max(initial=-1)) + 1)]
+        if sum(1 + int((np.diff(t) > 1).sum()) for t in tiles) > len(plate) / LEAST_RUN:
+            return None
+        cuts += [(block, t) for t in tiles]
+    return cuts
 
 
 class PlateMeans:

@@ -21,20 +21,21 @@ from pertstack.design.metric_names import DEFAULT_PANEL, Metric, Reference, pars
 from pertstack.predictions.source import BlockSource
 from pertstack.reduce.metrics.effect_level import effect_level_values
 from pertstack.reduce.metrics.rows import TruthRows
-from pertstack.reduce.read_tiles import iter_tiles, samples_of
+from pertstack.reduce.read_tiles import equal_cuts, read_cuts, rows_at_once, samples_of
 from pertstack.reduce.references import References
 from pertstack.reduce.scoring.made import Combines, Made, OfFold
 from pertstack.reduce.scoring.mixtures import no_change, single
+from pertstack.reduce.scoring.plate_means import PLATE, plate_cuts
 from pertstack.reduce.scoring.same import first_of_same
 from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.reduce.scoring.set_values import set_level_values
-from pertstack.reduce.scoring.two_sided import two_sided_values
+from pertstack.reduce.scoring.two_sided import scored_within_plates, two_sided_values
 from pertstack.reduce.tile import Combine, Tile
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 NO_CHANGE = "no_change"
 _BEYOND_SAMPLES = {"set": set_level_values, "effect": effect_level_values, "sides": two_sided_values}
-"""Metrics that need more than one sample at a time read the rows again."""
+"""Metrics that need more than one sample at a time read the rows again, but for plates that a tile holds whole."""
 
 
 def score(
@@ -96,28 +97,41 @@ def score(
     named = {name: combine for at, (name, combine) in enumerate(asked.items()) if at in scored}
     effect = np.zeros(n)
     per_sample = [j for j, m in enumerate(chosen) if m.scope == "sample"]
-    wanted = [chosen[j] for j in per_sample]
+    within = [j for j, m in enumerate(chosen) if m.reference == PLATE]
     made = Made(named, len(source.models) if base_models else 0)
-    at = 0
+    most = rows_at_once(source, memory, 4 + made.n)
+    plates = plate_cuts(source, most) if within else None
+    cuts = equal_cuts(source, most) if plates is None else plates
+    first_row = dict(zip(*np.unique(samples["block"].astype(str), return_index=True), strict=True))
     with ThreadPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
-        for tile, treated in iter_tiles(source, references, memory, extra_layers=4 + made.n):
-            rows = slice(at, at + tile.n)
-            at += tile.n
-            truth = TruthRows(treated, _profiles(tile, references, chosen), wanted, landmarks=landmarks, pool=pool)
+        for (block, part), (tile, treated) in zip(cuts, read_cuts(source, references, cuts), strict=True):
+            rows = first_row[block.id] + part
+            profiles = _profiles(tile, references, chosen)
+            truth = TruthRows(treated, profiles, [chosen[j] for j in per_sample], landmarks=landmarks, pool=pool)
             effect[rows] = np.sqrt(np.mean((treated.astype(np.float64) - tile.pooled) ** 2, axis=1))
             found, finite = made.score(tile, truth)
-            values[:, per_sample, rows], predicted[:, rows] = found[row_of], finite[row_of]
+            predicted[:, rows] = finite[row_of]
+            _put(values, per_sample, rows, found[row_of])
+            if plates is not None:
+                some = [chosen[j] for j in within]
+                _put(values, within, rows, scored_within_plates(made, tile, treated, some, pool=pool)[row_of])
             if on_rows is not None:
                 on_rows(tile.n)
         pick = {name: OfFold(name, combine) for name, combine in named.items()}
+        left = [j for j in range(len(chosen)) if plates is None or j not in within]
         for scope, values_of in _BEYOND_SAMPLES.items():
-            if whole := [j for j, m in enumerate(chosen) if m.scope == scope]:
-                wanted = [chosen[j] for j in whole]
-                found = values_of(source, pick, references, wanted, memory=memory, pool=pool)
+            if whole := [j for j in left if chosen[j].scope == scope]:
+                found = values_of(source, pick, references, [chosen[j] for j in whole], memory=memory, pool=pool)
                 for at, row in enumerate(row_of):
                     values[at, whole] = found[row]
     samples = samples.assign(effect_rms=effect)
     return ScoreTable(samples, tuple(asked), tuple(m.name for m in chosen), values_by_name=values, predicted=predicted)
+
+
+def _put(values: Float32, metrics: Sequence[int], rows: Any, found: Any) -> None:
+    """Found values (names, n_metrics, n) into those of all metrics and rows."""
+    for i, j in enumerate(metrics):
+        values[:, j, rows] = found[:, i]
 
 
 def _named(source: BlockSource, combines: Combines, base_models: bool) -> dict[str, Combine | Mapping[Any, Combine]]:

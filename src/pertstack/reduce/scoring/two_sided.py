@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from pertstack.reduce.matched import LEAST_OTHERS
 from pertstack.reduce.metrics.rows import TruthRows
 from pertstack.reduce.read_tiles import iter_tiles, ordered_blocks, samples_of
 from pertstack.reduce.references import References
-from pertstack.reduce.scoring.made import mixture_of
+from pertstack.reduce.scoring.made import Made, mixture_of
 from pertstack.reduce.scoring.mixtures import Mixture, Mixtures
 from pertstack.reduce.scoring.plate_means import PlateMeans, plate_codes, shared_pairs
 from pertstack.reduce.tile import Combine, Tile
@@ -100,7 +100,7 @@ def _scored_by_plate(
     """(n_names, n_metrics, n rows of the block): one read for the plate means, one to score."""
     plate, pair, perturbations = plate_codes(source.obs(block))
     answer = np.full((len(combines), len(metrics), len(plate)), np.nan)
-    enough = (plate >= 0) & (np.append(perturbations, 0)[plate] > LEAST_OTHERS)
+    enough = _enough(plate, perturbations)
     if not enough.any():
         return answer
     n_sums = len(perturbations) + len(shared_pairs(pair)) + 1
@@ -113,7 +113,7 @@ def _scored_by_plate(
         layers = 2 * layout.n_models + max(len(layout.mixing), 2 * len(some))
         for start, tile, treated in _tiles(source, references, block, memory // 2, made=layers):
             rows = slice(start, start + tile.n)
-            truth = _truth(means.without_own(0, start, treated), enough[rows], metrics, pool)
+            truth = _Lost.of(means.without_own(0, start, treated), enough[rows], metrics, pool).score
             left = [means.without_own(1 + j, start, p) for j, p in enumerate(layout.of_models(tile))]
             alone = enumerate((combines[n](tile) for n in some), 1 + layout.n_models)
             made = [means.without_own(j, start, np.asarray(p, dtype=np.float32)) for j, p in alone]
@@ -159,19 +159,56 @@ class _Layout:
         return out
 
 
-def _truth(truth: Float32 | Float64, known: Any, metrics: Sequence[Metric], pool: ThreadPoolExecutor | None) -> Any:
-    """From predictions (names, n, n_genes) that have lost their reference, as the truth has, to values
-    (names, n_metrics, n)."""
-    good = known & np.isfinite(truth).all(axis=1)
-    zero: Any = {m.reference: np.zeros((1, truth.shape[1]), dtype=np.float32) for m in metrics}
-    rows = TruthRows(np.where(good[:, None], truth, 0.0).astype(np.float32), zero, metrics, landmarks=None, pool=pool)
+@dataclass(frozen=True)
+class _Lost:
+    """Truth (n, n_genes) that has lost its reference, and where it is known."""
 
-    def score(predictions: Any) -> Float64:
-        values, _ = rows.score_all(np.ascontiguousarray(predictions, dtype=np.float32))
-        values[:, :, ~good] = np.nan
+    rows: TruthRows
+    good: Any
+
+    @classmethod
+    def of(cls, truth: Any, known: Any, metrics: Sequence[Metric], pool: ThreadPoolExecutor | None) -> _Lost:
+        good = known & np.isfinite(truth).all(axis=1)
+        zero: Any = {m.reference: np.zeros((1, truth.shape[1]), dtype=np.float32) for m in metrics}
+        kept = np.where(good[:, None], truth, 0.0).astype(np.float32)
+        return cls(TruthRows(kept, zero, metrics, landmarks=None, pool=pool), good)
+
+    def score(self, predictions: Any) -> Float64:
+        """Values (names, n_metrics, n) of predictions (names, n, n_genes) that have lost theirs."""
+        return self.where_known(self.rows.score_all(np.ascontiguousarray(predictions, dtype=np.float32))[0])
+
+    def where_known(self, values: Float64) -> Float64:
+        values[:, :, ~self.good] = np.nan
         return values
 
-    return score
+
+def scored_within_plates(
+    made: Made, tile: Tile, treated: Float32, metrics: Sequence[Metric], *, pool: ThreadPoolExecutor | None
+) -> Float64:
+    """Values (names, n_metrics, n) of a tile that holds whole plates and was just scored by ``made``: the same bits as
+    from two readings.
+
+    Parameters
+    ----------
+    made : gives the predictions.
+    tile, treated : of ``plate_cuts``.
+    metrics : within the plate.
+    pool : threads that share the work; None for none.
+    """
+    plate, pair, perturbations = plate_codes(tile.obs)
+
+    def less(rows: Float32) -> Float32:
+        means = PlateMeans(plate, pair, 1, rows.shape[1])
+        means.add(0, 0, rows)
+        return means.without_own(0, 0, rows)
+
+    lost = _Lost.of(less(treated), _enough(plate, perturbations), metrics, pool)
+    return lost.where_known(made.score_less(tile, lost.rows, less))
+
+
+def _enough(plate: Any, perturbations: Any) -> Any:
+    """(n,) rows whose plate is known and holds enough other perturbations."""
+    return (plate >= 0) & (np.append(perturbations, 0)[plate] > LEAST_OTHERS)
 
 
 def _control_halves(source: BlockSource) -> dict[str, tuple[Float64, Float64]]:
@@ -214,7 +251,7 @@ def _scored_by_halves(
         return answer
     first, second = halves[block.cell_line]
     for start, tile, treated in _tiles(source, references, block, memory // 2):
-        truth = _truth(treated - first, np.ones(tile.n, dtype=bool), metrics, pool)
+        truth = _Lost.of(treated - first, np.ones(tile.n, dtype=bool), metrics, pool).score
         for i, combine in enumerate(combines.values()):
             prediction = np.asarray(combine(tile), dtype=np.float64) - second
             answer[i, :, start : start + tile.n] = truth(prediction[None])[0]
