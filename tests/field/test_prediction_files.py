@@ -296,6 +296,30 @@ def test_logarithms_of_cells_are_averaged_as_expression_for_a_truth_of_counts(co
     assert any(f.code == "averaged_as_expression" for f in found.findings)
 
 
+@pytest.mark.parametrize("depth", [1e4, 1523.0, 1e6])
+def test_logarithms_of_another_depth_are_brought_to_that_of_the_truth(counted, tmp_path, depth):
+    """scanpy divides by the depth of the median cell unless it is told another."""
+    folder, obs, y = counted
+    logs = np.log1p(y / y.sum(axis=1, keepdims=True) * depth).astype(np.float32)
+    found = matched_values(folder / "truth.h5ad", {"model": cells.write(tmp_path / "logs.h5ad", obs, logs)})
+    (said,) = [f.message for f in found.findings if f.code == "averaged_as_expression"]
+    assert (f"{depth:,.0f} counts a cell" in said) == (depth != 1e4)
+    mean = cells.means_of(y / y.sum(axis=1, keepdims=True).astype(np.float64), obs, KEYS)
+    theirs = np.log1p(mean.drop(index=["non-targeting|K562", "non-targeting|RPE1"]) * 1e4)
+    np.testing.assert_allclose(by_pair(found, found.values["model"]).loc[theirs.index], theirs, rtol=0, atol=1e-4)
+
+
+def test_cells_of_a_model_score_as_its_profiles_do(counted, tmp_path):
+    """Predicted cells rarely add up to the depth of the truth; made to, they said another thing than their mean."""
+    folder, obs, y = counted
+    draw = np.random.default_rng(0)
+    logs = (cells.lognormal(y) * draw.lognormal(0, 0.02, (1, y.shape[1])) + 0.05).astype(np.float32)
+    found = matched_values(folder / "truth.h5ad", {"model": cells.write(tmp_path / "logs.h5ad", obs, logs)})
+    mean = cells.means_of(np.expm1(logs.astype(np.float64)), obs, KEYS)
+    theirs = np.log1p(mean.drop(index=["non-targeting|K562", "non-targeting|RPE1"]))
+    np.testing.assert_allclose(by_pair(found, found.values["model"]).loc[theirs.index], theirs, rtol=0, atol=1e-5)
+
+
 def test_normalised_counts_without_a_logarithm_ask_for_the_transform(counted, tmp_path):
     """They were taken for logarithms, and the answer was that the file held infinite values."""
     folder, obs, y = counted

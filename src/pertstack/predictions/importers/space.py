@@ -23,6 +23,8 @@ from pertstack.predictions.importers.readers.files import PredictionFile
 LOOKED_AT = 512
 LEAST_GENES = 0.99
 """Share of the genes of the truth that a file must have for its rows to be brought to a depth."""
+FACTOR, CONSTANT = 2.0, 0.01
+"""Logarithms are of another depth than the truth where it is more than so many times off, or the same in all cells."""
 LARGEST_LOG = 30.0
 """Above any logarithm of a count; values beyond it are no logarithms."""
 
@@ -38,15 +40,14 @@ class Averaging:
     """What is summed over the rows of a key (``lift``), and the profile that comes of the sum (``finish``)."""
 
     kind: Kind
-    space: Normalise | None
-    depth: float | None  # counts to which a sum is brought; None: a plain mean
-    whole_genes: bool
     where: str
+    depth: float | None = None  # to which a sum of counts is brought
+    factor: float | None = None  # by which a mean of expression is multiplied; neither: a plain mean
 
     def lift(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """(k, n_genes) float64, to be added up."""
         plain = np.asarray(values, dtype=np.float64)
-        if self.depth is None:
+        if self.depth is None and self.factor is None:
             return plain
         if self.kind == "counts":
             if not (np.rint(plain) == plain).all():
@@ -66,10 +67,10 @@ class Averaging:
 
     def finish(self, total: np.ndarray[Any, Any], n: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """(n_keys, n_genes) profiles of sums over ``n`` rows."""
+        if self.factor is not None:
+            return np.asarray(np.log1p(self.factor * total / n[:, None]))
         if self.depth is None:
             return np.asarray(total / n[:, None])
-        if not self.whole_genes:
-            return np.asarray(np.log1p(total / n[:, None]))
         all_counts = np.maximum(total.sum(axis=1, keepdims=True), 1e-300)
         return np.asarray(np.log1p(self.depth * total / all_counts))
 
@@ -91,10 +92,10 @@ def averaging(
     InputError
         Counts for a truth of logarithms, or counts of a part of the genes.
     """
-    kind = _kind(file)
+    first = _first_rows(file)
+    kind: Kind = kind_of(first) if first.size else "other"
     whole = len(file.gene_names) >= LEAST_GENES * own_genes
     where = str(file.path)
-    plain = Averaging(kind, space, None, whole_genes=whole, where=where)
     if kind == "mixed" and (space is not None or rows_per_key > 1):
         raise InputError(
             f"{where}: some rows hold counts (whole numbers) and others logarithms. Counts and logarithms cannot be "
@@ -102,7 +103,7 @@ def averaging(
         )
     counting = kind in ("counts", "log1p_counts")
     if space is None or (not counting and (space == "mean_log1p" or rows_per_key <= 1)):
-        return plain, []
+        return Averaging(kind, where), []
     if space not in PER:
         truth = IN_WORDS[space]
         if not counting:
@@ -120,17 +121,31 @@ def averaging(
             f"cell is that of all its genes, so they cannot be brought to the scale of the truth. Predict all genes, "
             f"or write log1p values."
         )
-    found = []
-    if not counting:
-        text = (
-            f"{where}: logarithms of single cells are averaged as expression and logged again, because the truth is "
-            f"{IN_WORDS[space]}. Every cell weighs the same there; in the truth, by its counts."
-        )
-        found.append(Finding("warning", "averaged_as_expression", text, where=where))
-    return Averaging(kind, space, PER[space], whole_genes=whole, where=where), found
+    if counting:
+        return Averaging(kind, where, depth=PER[space]), []
+    depth = _depth_beside(first, PER[space]) if whole else None
+    text = (
+        f"{where}: logarithms of single cells are averaged as expression and logged again, because the truth is "
+        f"{IN_WORDS[space]}. Every cell weighs the same there; in the truth, by its counts."
+    )
+    if depth is not None:
+        text += f" They have {depth:,.0f} counts a cell and are brought to the {PER[space]:,.0f} of the truth."
+    found = Finding("warning", "averaged_as_expression", text, where=where)
+    return Averaging(kind, where, factor=1.0 if depth is None else PER[space] / depth), [found]
 
 
-def _kind(file: PredictionFile) -> Kind:
-    """What the first rows of a file are."""
-    first = next(iter(file.rows(LOOKED_AT)), None)
-    return "other" if first is None or not first.size else kind_of(first)
+def _first_rows(file: PredictionFile) -> np.ndarray[Any, Any]:
+    """(k, n_genes) the rows by which it is told what the others are."""
+    return next(iter(file.rows(LOOKED_AT)), np.empty((0, 0), dtype=np.float32))
+
+
+def _depth_beside(logs: np.ndarray[Any, Any], asked: float) -> float | None:
+    """The depth that logarithms of cells were made for, where it is not the one asked for.
+
+    A model's cells need not add up to it exactly: then the depth is a part of what it predicts, and is left.
+    """
+    depths = np.expm1(np.clip(np.asarray(logs, dtype=np.float64), 0.0, LARGEST_LOG)).sum(axis=1)
+    middle = float(np.median(depths)) if len(depths) else asked
+    off = max(middle, asked) / max(min(middle, asked), 1e-300)
+    same = float(np.std(depths)) <= CONSTANT * middle
+    return middle if middle > 0 and (off > FACTOR or (same and off > 1 + CONSTANT)) else None
