@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ import anndata
 import numpy as np
 import pytest
 
+from copies import copied
 from interrupts import interrupt, start
 from pertstack._base.digests import with_own_digest
 
@@ -99,7 +99,7 @@ def test_too_few_groups(world: Path, tmp_path: Path):
 
 def test_unknown_model_and_combiner_show_near_names(study: Path, tmp_path: Path):
     refused(pertstack("fit", study, "--models", "rigde"), 2, "rigde", "ridge")
-    copy = shutil.copytree(study, tmp_path / "copy")
+    copy = copied(study, tmp_path / "copy")
     refused(pertstack("stack", copy, "--combiners", "simplx"), 2, "simplx", "simplex")
     refused(pertstack("plan", copy, "--primary", "r2_topp20"), 2, "r2_topp20")
 
@@ -114,7 +114,7 @@ def test_usage_errors(study: Path):
 
 
 def test_corrupted_choices(study: Path, tmp_path: Path):
-    copy = shutil.copytree(study, tmp_path / "copy")
+    copy = copied(study, tmp_path / "copy")
     (copy / "study.toml").write_text("format = [")
     refused(pertstack("status", copy), 3, "study.toml")
 
@@ -128,7 +128,7 @@ def test_verdict_before_there_is_anything_to_judge(world: Path, tmp_path: Path):
 
 def test_a_fit_that_took_another_time_is_the_same_fit_and_one_of_another_seed_is_not(study: Path, tmp_path: Path):
     """Interrupted between two blocks a job is fitted again: its record has other seconds than the first block's."""
-    copy = shutil.copytree(study, tmp_path / "s")
+    copy = copied(study, tmp_path / "s")
     path = sorted(copy.glob("jobs/ridge/*/job.json"))[0]
     for name, change, code in (("fit_seconds", 1.0, 0), ("seed", 1, 3)):
         value = json.loads(path.read_text())

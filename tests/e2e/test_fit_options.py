@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import anndata
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from copies import copied
 from pertstack.data import load_side
 from pertstack.fit.profiles import profile
 from pertstack.study.study import Study
@@ -70,7 +70,7 @@ def predictions(study: Path) -> dict[tuple[str, str], np.ndarray]:
 
 
 def test_a_models_file_gives_profile_and_single_values_and_all_are_recorded(fresh: Path, tmp_path: Path):
-    study = shutil.copytree(fresh, tmp_path / "study")
+    study = copied(fresh, tmp_path / "study")
     (study / "models.toml").write_text(MODELS_TOML)
     ok("fit", study, "--models", "chemcpa_supervised,scGen,MultiDCP,ridge", "--no-nested")
     expected = {
@@ -97,7 +97,7 @@ def test_a_models_file_gives_profile_and_single_values_and_all_are_recorded(fres
     ids=["key", "model", "profile", "syntax", "two profiles"],
 )
 def test_a_wrong_models_file_is_refused_before_anything_is_fitted(text, options, says, fresh: Path, tmp_path: Path):
-    study = shutil.copytree(fresh, tmp_path / "study")
+    study = copied(fresh, tmp_path / "study")
     (study / "models.toml").write_text(text)
     done = pertstack("fit", study, "--models", "scGen", *options)
     assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr, done.stderr
@@ -109,7 +109,7 @@ def test_dask_gives_the_same_bits_as_worker_processes(fresh: Path, tmp_path: Pat
     pytest.importorskip("distributed")
     found = {}
     for engine in ("local", "dask"):
-        study = shutil.copytree(fresh, tmp_path / engine)
+        study = copied(fresh, tmp_path / engine)
         words = ok("fit", study, "--models", "ridge,scGen", "--profile", "fast", "--engine", engine, "--workers", 2)
         assert words.startswith("14 jobs done")
         found[engine] = predictions(study)

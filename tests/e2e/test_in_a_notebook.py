@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
 
 import pertstack as ps
+from copies import copied
 from pertstack._base.errors import InputError, UnknownNameError
 
 FIRST = ["name", "metric", "reference", "value", "low", "high"]
@@ -17,7 +16,7 @@ MOST = 20_000
 
 @pytest.fixture(scope="module")
 def opened(study, tmp_path_factory):
-    return ps.Study.open(shutil.copytree(study, tmp_path_factory.mktemp("notebook") / "study"))
+    return ps.Study.open(copied(study, tmp_path_factory.mktemp("notebook") / "study"))
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import anndata
 import numpy as np
 import pytest
 
+from copies import copied
 from pertstack.study.study import Study
 
 from .conftest import PERTSTACK, ok, pertstack
@@ -91,7 +92,7 @@ def committed(study: Path) -> dict[str, int]:
 
 
 def test_without_torch_the_networks_are_refused_and_the_rest_works(fresh: Path, tmp_path: Path):
-    study = shutil.copytree(fresh, tmp_path / "study")
+    study = copied(fresh, tmp_path / "study")
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_TORCH)
 
     def run(models: str) -> subprocess.CompletedProcess[str]:
@@ -134,7 +135,7 @@ def test_one_cell_line_and_one_sample_of_each_perturbation_is_enough_for_every_n
 def test_networks_and_programs_that_fail_leave_the_study_and_the_others_intact(fresh: Path, tmp_path: Path):
     from pertstack.fit.torch.common.checkpoint import Identity, write_checkpoint
 
-    study = shutil.copytree(fresh, tmp_path / "study")
+    study = copied(fresh, tmp_path / "study")
     (study / "models.toml").write_text(FAIL_TOML)
     foreign = study / "jobs" / "MultiDCP" / "pooled.f0" / "checkpoint.npz"
     foreign.parent.mkdir(parents=True)
@@ -164,7 +165,7 @@ def test_networks_and_programs_that_fail_leave_the_study_and_the_others_intact(f
     store = Study.open(study).predictions
     ok("audit", study)
 
-    plain = shutil.copytree(fresh, tmp_path / "plain")  # the order of the answer was put right by name
+    plain = copied(fresh, tmp_path / "plain")  # the order of the answer was put right by name
     ok("fit", plain, "--models", "mean_shift,MultiDCP", "--profile", "fast", "--no-nested")
     expected = Study.open(plain).predictions
     for block in store.blocks():

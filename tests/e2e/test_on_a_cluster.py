@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from copies import copied
 from pertstack._base.errors import InputError, IntegrityError, StackingError
 from pertstack.study.study import Study
 
@@ -54,7 +55,7 @@ def sums(study: Path) -> dict[str, bytes]:
 
 
 def test_a_cluster_gives_the_bits_of_one_process(fitted: Path, tmp_path: Path, client: Any):
-    alone, together = (shutil.copytree(fitted, tmp_path / name) for name in ("alone", "together"))
+    alone, together = (copied(fitted, tmp_path / name) for name in ("alone", "together"))
     on_it = ("--engine", "dask", "--address", client.scheduler.address)
     assert ok("reduce", alone, "--memory", "1 MB") == ok("reduce", together, "--memory", "1 MB", *on_it)
     assert sums(alone) and sums(alone) == sums(together)
@@ -88,7 +89,7 @@ def _dies_once_scoring() -> None:
 def test_a_look_goes_on_when_a_worker_dies_and_only_a_look_under_way_opens_the_test(fitted: Path, tmp_path: Path):
     from pertstack.study.steps.verdict import SharedTest
 
-    alone, together = (shutil.copytree(fitted, tmp_path / name) for name in ("alone", "together"))
+    alone, together = (copied(fitted, tmp_path / name) for name in ("alone", "together"))
     for root in (alone, together):
         Study.open(root).stack(["mean", "simplex"])
         with pytest.raises(InputError, match="not under way"):
@@ -110,7 +111,7 @@ def test_a_look_goes_on_when_a_worker_dies_and_only_a_look_under_way_opens_the_t
 @pytest.mark.slow
 def test_metrics_across_blocks_are_computed_here(fitted: Path, tmp_path: Path, client: Any):
     """Retrieval looks at all rows of a cell line and fold, and halves at all its controls."""
-    alone, together = (shutil.copytree(fitted, tmp_path / name) for name in ("alone", "together"))
+    alone, together = (copied(fitted, tmp_path / name) for name in ("alone", "together"))
     for root in (alone, together):
         ok("plan", root, "--primary", "pds_l1@pooled")
     stacked = [
@@ -136,7 +137,7 @@ def _is_another_version() -> None:
 
 @pytest.mark.slow
 def test_the_work_of_a_worker_that_dies_is_done_again(fitted: Path, tmp_path: Path):
-    alone, together = (shutil.copytree(fitted, tmp_path / name) for name in ("alone", "together"))
+    alone, together = (copied(fitted, tmp_path / name) for name in ("alone", "together"))
     with two_workers() as client:
         first, *_ = client.scheduler_info()["workers"]
         before = set(client.run(os.getpid).values())
@@ -150,7 +151,7 @@ def test_the_work_of_a_worker_that_dies_is_done_again(fitted: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_worker_of_another_version_is_refused(fitted: Path, tmp_path: Path):
-    root = shutil.copytree(fitted, tmp_path / "study")
+    root = copied(fitted, tmp_path / "study")
     with two_workers() as client:
         first, *_ = client.scheduler_info()["workers"]
         client.run(_is_another_version, workers=[first])
@@ -182,7 +183,7 @@ def test_a_worker_that_does_not_see_the_study_says_on_which_host(fitted: Path, t
 
 
 def test_a_block_that_is_missing_is_named_with_its_host(fitted: Path, tmp_path: Path, client: Any):
-    root = shutil.copytree(fitted, tmp_path / "study")
+    root = copied(fitted, tmp_path / "study")
     chunks = [f for f in (root / "store" / "blocks").glob("*.f1.*/layers/ridge/c/*/*") if f.is_file()]
     assert chunks
     for chunk in chunks:
@@ -195,7 +196,7 @@ def test_a_block_that_is_missing_is_named_with_its_host(fitted: Path, tmp_path: 
 
 def test_a_store_that_lacks_a_whole_block_is_refused_and_never_summed_without_it(fitted: Path, tmp_path: Path):
     """As on a host that mounts the study half."""
-    root = shutil.copytree(fitted, tmp_path / "study")
+    root = copied(fitted, tmp_path / "study")
     shutil.rmtree(root / "store" / "blocks" / "LINE01.f1.s000.zarr")
     for command in (("reduce",), ("stack",), ("fit", "--models", "low_rank")):
         refused = pertstack(command[0], root, *command[1:])

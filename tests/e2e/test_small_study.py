@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import anndata
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import pearsonr
 
+from copies import copied
 from pertstack.study.steps.predict import read_aligned
 
 from .conftest import make_study, ok, pertstack
@@ -53,7 +53,7 @@ def test_one_and_two_workers_give_the_same_bytes(study: Path, world: Path, tmp_p
 
 
 def test_a_second_run_is_a_look_up(study: Path, tmp_path: Path):
-    copy = shutil.copytree(study, tmp_path / "copy")
+    copy = copied(study, tmp_path / "copy")
     before = (copy / "results" / "leaderboard.json").read_bytes()
     again = ok("fit", copy, "--models", "ridge,low_rank")
     assert again.startswith("0 jobs done, 14 already there, 0 failed")
@@ -128,7 +128,7 @@ def test_predictions_handed_in_find_their_rows_and_genes_by_name(tmp_path: Path)
 
 
 def test_a_second_look_with_another_plan_is_refused_and_the_exploratory_one_is_marked(study: Path, tmp_path: Path):
-    copy = shutil.copytree(study, tmp_path / "copy")
+    copy = copied(study, tmp_path / "copy")
     refused = pertstack("plan", copy, "--primary", "pearson_all")
     assert refused.returncode == 3 and "locked" in refused.stderr
     ok("plan", copy, "--primary", "pearson_all", "--exploratory")
@@ -140,7 +140,7 @@ def test_a_second_look_with_another_plan_is_refused_and_the_exploratory_one_is_m
 
 
 def test_a_withdrawn_model_leaves_with_its_reason(study: Path, tmp_path: Path):
-    copy = shutil.copytree(study, tmp_path / "copy")
+    copy = copied(study, tmp_path / "copy")
     ok("withdraw", copy, "low_rank", "--why", "trained elsewhere")
     assert "low_rank" not in json.loads(ok("status", copy, "--json"))["models"]
     assert "trained elsewhere" in (copy / "ledger.jsonl").read_text()

@@ -6,7 +6,6 @@ The same list through ``ps.stack`` is in ``tests/unit/stacking/test_awkward_inpu
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import pandas as pd
 import pytest
 
 import pertstack as ps
+from copies import copied
 from pertstack.cli.entry import main
 from pertstack.study.study import Study
 
@@ -52,7 +52,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, anndata.AnnDat
 
 @pytest.fixture
 def study(bare: tuple[Path, anndata.AnnData], tmp_path: Path) -> Path:
-    return shutil.copytree(bare[0], tmp_path / "study")
+    return copied(bare[0], tmp_path / "study")
 
 
 @pytest.fixture

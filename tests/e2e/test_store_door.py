@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from copies import copied
 from pertstack.cli.entry import main
 
 from .conftest import ok
@@ -87,7 +88,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(base: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(base / "study", tmp_path / "study")
+    return copied(base / "study", tmp_path / "study")
 
 
 @dataclass
@@ -265,7 +266,7 @@ def test_a_block_of_another_study_is_found_and_named(run: Command, copy: Path, b
     fine(run("fit", tmp_path / "other", "--models", "mean_treated"))
     block = sorted((copy / "store" / "blocks").glob("*.zarr"))[0]
     shutil.rmtree(block)
-    shutil.copytree(tmp_path / "other" / "store" / "blocks" / block.name, block)
+    copied(tmp_path / "other" / "store" / "blocks" / block.name, block)
     done = run("audit", copy)
     assert done.code == 3 and block.name.removesuffix(".zarr") in done.out, done
     refused(run("stack", copy), 3)

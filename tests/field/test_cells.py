@@ -79,6 +79,29 @@ def test_logs_of_counts_are_counted_again(tmp_path):
     assert_same(treated, expected[~expected.index.str.startswith("non-targeting")])
 
 
+@pytest.mark.parametrize("form", ["csr", "dense", "csc"])
+def test_counts_with_values_below_zero_are_refused_with_their_number_and_the_cells(tmp_path, form):
+    """They were cells of no known kind, and every cell a sample."""
+    obs = worlds.design(worlds.TARGETS)
+    x = worlds.counts_of(obs, "target_gene", None).astype(np.float32)
+    x[17, 3], x[17, 5], x[30, 2] = -2, -1, -7
+    path = worlds.write(tmp_path / "cells.h5ad", obs, x, form=form)
+    named = rf"3 of their values are below zero, in 2 of {len(obs):,} cells \({obs.index[17]!r}, {obs.index[30]!r}\)"
+    with pytest.raises(InputError, match=rf"{named}.*--treated-layer"):
+        open_data(path).read(slice(None))
+
+
+def test_scaled_cells_without_counts_are_refused_unless_every_row_is_said_to_be_a_sample(tmp_path):
+    """Logarithms of cells are averaged; z-scores were taken as samples, a cell each, with a warning."""
+    obs = worlds.design(worlds.TARGETS)
+    logs = worlds.lognormal(worlds.counts_of(obs, "target_gene", None))
+    scaled = ((logs - logs.mean(axis=0)) / np.maximum(logs.std(axis=0), 1e-3)).astype(np.float32)
+    path = worlds.write(tmp_path / "cells.h5ad", obs, scaled, form="dense")
+    with pytest.raises(InputError, match=r"neither counts nor logarithms.*--treated-layer LAYER.*--cells-as-samples"):
+        open_data(path)
+    assert open_data(path, cells=_choice(as_samples=True)).n_samples == (obs["target_gene"] != "non-targeting").sum()
+
+
 def _choice(**said):
     from pertstack.data.cells import CellChoice
 
@@ -178,9 +201,10 @@ def test_init_says_how_many_samples_were_made_of_how_many_cells(tmp_path, capsys
     from pertstack.cli.entry import app
 
     path, _, _ = perturb_seq(tmp_path)
-    done = CliRunner().invoke(app, ["init", str(tmp_path / "study"), "--data", str(path), "--folds", "2"])
+    runner = CliRunner(env={"COLUMNS": "800"})
+    done = runner.invoke(app, ["init", str(tmp_path / "study"), "--data", str(path), "--folds", "2"])
     assert done.exit_code == 0, done.output
-    assert "480 cells -> 36 pseudobulk samples" in done.stdout
+    assert done.stdout.count("480 cells -> 36 pseudobulk samples") == 1  # it stood in the table and below it
     study = Study.open(tmp_path / "study")
     assert study.folder.card.made.startswith("480 cells -> 36") and study.folder.choices["cells"]["min_cells"] == 10
     assert "pseudobulk" in [f.code for f in study.findings()]

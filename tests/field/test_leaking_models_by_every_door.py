@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pandas as pd
 import pytest
 
 import pertstack as ps
+from copies import copied
 from pertstack.data import SimulationConfig, simulate_to_file
 
 Writer = Callable[[Path, pd.DataFrame, ps.Study], Path]
@@ -34,7 +34,7 @@ def made(world_file, tmp_path_factory):
 
 @pytest.fixture
 def study(made, tmp_path):
-    return ps.Study.open(shutil.copytree(made.folder.root, tmp_path / "study"))
+    return ps.Study.open(copied(made.folder.root, tmp_path / "study"))
 
 
 def leaking(study: ps.Study, role: str) -> pd.DataFrame:

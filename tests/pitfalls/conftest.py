@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import pertstack as ps
+from copies import copied
 from pertstack.data import SimulationConfig, simulate_to_file
 
 MODELS = ["mean_treated", "ridge", "perturbation_knn"]
@@ -32,7 +32,7 @@ def fitted_study(world_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def judged_study(fitted_study: ps.Study, tmp_path_factory: pytest.TempPathFactory) -> ps.Study:
-    root = shutil.copytree(fitted_study.folder.root, tmp_path_factory.mktemp("judged") / "study")
+    root = copied(fitted_study.folder.root, tmp_path_factory.mktemp("judged") / "study")
     study = ps.Study.open(root)
     study.stack(["mean", "simplex"])
     study.verdict()
@@ -42,10 +42,10 @@ def judged_study(fitted_study: ps.Study, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def fitted(fitted_study: ps.Study, tmp_path: Path) -> ps.Study:
     """A copy of the fitted study to do harm to."""
-    return ps.Study.open(shutil.copytree(fitted_study.folder.root, tmp_path / "fitted"))
+    return ps.Study.open(copied(fitted_study.folder.root, tmp_path / "fitted"))
 
 
 @pytest.fixture
 def judged(judged_study: ps.Study, tmp_path: Path) -> ps.Study:
     """A copy of the judged study to do harm to."""
-    return ps.Study.open(shutil.copytree(judged_study.folder.root, tmp_path / "judged"))
+    return ps.Study.open(copied(judged_study.folder.root, tmp_path / "judged"))

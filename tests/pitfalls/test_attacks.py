@@ -16,6 +16,7 @@ import pytest
 import pertstack as ps
 import pertstack.study.steps.calibrate
 import pertstack.study.steps.verdict
+from copies import copied
 from faults import run_with_fault
 from pertstack._base.digests import OWN, digest_array, with_own_digest
 from pertstack._base.errors import CorruptionError, InputError, PlanLockedError, StackingError
@@ -25,7 +26,7 @@ from pertstack.study.manifests import SEALED
 
 @pytest.fixture(scope="module")
 def stacked_study(fitted_study, tmp_path_factory):
-    root = shutil.copytree(fitted_study.folder.root, tmp_path_factory.mktemp("stacked") / "study")
+    root = copied(fitted_study.folder.root, tmp_path_factory.mktemp("stacked") / "study")
     study = ps.Study.open(root)
     study.stack(["mean", "simplex"])
     return study
@@ -33,7 +34,7 @@ def stacked_study(fitted_study, tmp_path_factory):
 
 @pytest.fixture
 def stacked(stacked_study, tmp_path):
-    return ps.Study.open(shutil.copytree(stacked_study.folder.root, tmp_path / "stacked"))
+    return ps.Study.open(copied(stacked_study.folder.root, tmp_path / "stacked"))
 
 
 def edit_json(path, **changes):
@@ -63,7 +64,7 @@ def easier_truth(folder):
     """The test's treated values become what a model predicts, chunk, checksum, record and all."""
     place = sorted(folder.path("test_truth").glob("blocks/*/layers/treated"))[0]
     shutil.rmtree(place)
-    shutil.copytree(folder.path("store", *place.relative_to(folder.path("test_truth")).parts[:-1], "ridge"), place)
+    copied(folder.path("store", *place.relative_to(folder.path("test_truth")).parts[:-1], "ridge"), place)
 
 
 def other_groups(folder):
@@ -220,13 +221,13 @@ def by_hand(study, block, model, values, like="ridge"):
 def test_a_withdrawn_model_put_back_by_hand_is_named(judged, tmp_path, also):
     """Its predictions copied away before the withdrawal, and back after it."""
     folder = judged.folder
-    kept = {p: shutil.copytree(p, tmp_path / "kept" / str(i)) for i, p in enumerate(layer_folders(folder, "ridge"))}
+    kept = {p: copied(p, tmp_path / "kept" / str(i)) for i, p in enumerate(layer_folders(folder, "ridge"))}
     judged.withdraw("ridge", "too good")
     if also != "nothing else":
         judged.stack(["mean"])
     assert codes(judged) == set()
     for place, copy in kept.items():
-        shutil.copytree(copy, place)
+        copied(copy, place)
     if also != "nothing else":
         shutil.rmtree(folder.path("store", "retracted"))
     (found,) = (f for f in ps.Study.open(folder.root).audit() if f.code == "withdrawn_put_back")
@@ -326,14 +327,14 @@ def test_models_exchanged_between_two_stacks_are_not_sealed_anew(stacked, tmp_pa
 def test_a_seal_that_was_interrupted_is_finished_by_the_next_command(stacked_study, tmp_path, each):
     """Between the manifest and its line in the ledger, and after it."""
     root = stacked_study.folder.root
-    count = shutil.copytree(root, tmp_path / "count")
+    count = copied(root, tmp_path / "count")
 
     def step(at):
         return lambda: ps.Study.open(at).stack(["mean"])
 
     n = run_with_fault(step(count), count, at=None)
     for at in range(n - 12, n + 1, each):
-        copy = shutil.copytree(root, tmp_path / f"at{at}")
+        copy = copied(root, tmp_path / f"at{at}")
         run_with_fault(step(copy), copy, at=at)
         again = ps.Study.open(copy)
         again.stack(["mean"])

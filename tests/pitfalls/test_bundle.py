@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import pertstack as ps
+from copies import copied
 from fuzz import many, mutated, tried
 from pertstack._base.digests import with_own_digest
 from pertstack._base.errors import InputError
@@ -28,7 +29,7 @@ from pertstack.study.steps.bundle import verify_bundle
 def bundled(judged_study, tmp_path_factory):
     """(study, bytes of its bundle, bytes of the bundle of an earlier state: the same study with another verdict)."""
     place = tmp_path_factory.mktemp("bundled")
-    study = ps.Study.open(shutil.copytree(judged_study.folder.root, place / "study"))
+    study = ps.Study.open(copied(judged_study.folder.root, place / "study"))
     first = study.bundle(place / "first.zip").read_bytes()
     study.stack(["mean"])
     study.verdict(exploratory=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 import pertstack as ps
+from copies import copied
 from pertstack._base.digests import with_own_digest
 from pertstack._base.files import read_json, write_json
 from pertstack._base.findings import Finding
@@ -103,7 +103,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     value = read_json(job / "job.json")
     write_json(job / "job.json", with_own_digest({**value, "files": {"log.txt": fingerprint(job / "log.txt")}}))
     study.stack(["mean"])
-    shutil.copytree(study.folder.root, folder / "older")
+    copied(study.folder.root, folder / "older")
     study.stack(["mean", "simplex"])
     study.verdict()
     study.report()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import pertstack as ps
+from copies import copied
 from fuzz import Outcome, many, mutated, tried
 from pertstack._base.errors import StackingError
 from pertstack.study.audit.audit import audit_study, folder_to_audit
@@ -41,11 +42,11 @@ def readers(root: Path) -> list[str]:
 def went_through(study: ps.Study, tmp_path: Path, numbers: range) -> list[Outcome]:
     original = study.folder.root
     files = sorted(p.relative_to(original) for p in original.rglob("*") if p.is_file() and p.name not in FREE)
-    readers(shutil.copytree(original, tmp_path / "warm"))
+    readers(copied(original, tmp_path / "warm"))
 
     def step(number: int) -> object:
         rng = np.random.default_rng(number)
-        root = shutil.copytree(original, tmp_path / f"m{number}")
+        root = copied(original, tmp_path / f"m{number}")
         name = files[int(rng.integers(len(files)))]
         before = (root / name).read_bytes()
         mutated(root / name, rng)

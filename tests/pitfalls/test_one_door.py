@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import pertstack as ps
+from copies import copied
 from faults import run_with_fault, what_is_left
 from pertstack._base.errors import CorruptionError, InputError, PlanLockedError
 from pertstack.predictions.store.store import PredictionStore
@@ -49,7 +50,7 @@ def test_a_cut_ledger_is_not_laundered_by_ordinary_commands(judged, kind):
 
 @pytest.fixture(scope="module")
 def stacked_study(fitted_study, tmp_path_factory):
-    root = shutil.copytree(fitted_study.folder.root, tmp_path_factory.mktemp("stacked") / "study")
+    root = copied(fitted_study.folder.root, tmp_path_factory.mktemp("stacked") / "study")
     study = ps.Study.open(root)
     study.stack(["mean"])
     return study
@@ -57,13 +58,13 @@ def stacked_study(fitted_study, tmp_path_factory):
 
 @pytest.fixture
 def stacked(stacked_study, tmp_path):
-    return ps.Study.open(shutil.copytree(stacked_study.folder.root, tmp_path / "stacked"))
+    return ps.Study.open(copied(stacked_study.folder.root, tmp_path / "stacked"))
 
 
 @pytest.fixture(scope="module")
 def whole(stacked_study, tmp_path_factory):
     """The board of a verdict that nothing disturbed, and the number of file-system calls it took."""
-    root = shutil.copytree(stacked_study.folder.root, tmp_path_factory.mktemp("whole") / "stacked")
+    root = copied(stacked_study.folder.root, tmp_path_factory.mktemp("whole") / "stacked")
     n = run_with_fault(lambda: ps.Study.open(root).verdict(), root, at=None)
     assert n > 20
     return json.loads((root / "results" / "leaderboard.json").read_text()), n
@@ -95,7 +96,7 @@ def disturbed(study, whole, at: int, fault, seen: set[object] | None = None) -> 
 @pytest.mark.parametrize("fault", ["kill", pytest.param("full", marks=pytest.mark.slow)])
 def test_a_look_survives_a_crash_and_a_full_disk(stacked_study, whole, tmp_path, fault):
     for at in points(whole[1], every=False):
-        root = shutil.copytree(stacked_study.folder.root, tmp_path / f"{fault}{at}" / "stacked")
+        root = copied(stacked_study.folder.root, tmp_path / f"{fault}{at}" / "stacked")
         disturbed(ps.Study.open(root), whole, at, fault)
 
 
@@ -104,7 +105,7 @@ def test_a_look_survives_a_crash_and_a_full_disk(stacked_study, whole, tmp_path,
 def test_a_look_survives_a_fault_at_every_call(stacked_study, whole, tmp_path, fault):
     seen: set[object] = set()
     for at in points(whole[1], every=True):
-        root = shutil.copytree(stacked_study.folder.root, tmp_path / "stacked")
+        root = copied(stacked_study.folder.root, tmp_path / "stacked")
         disturbed(ps.Study.open(root), whole, at, fault, seen)
         shutil.rmtree(root)
     assert len(seen) > 10
@@ -178,14 +179,14 @@ def withdrawal_disturbed(study, at: int, fault, seen: set[object] | None = None)
 
 def calls_of_a_withdrawal(study) -> int:
     root = study.folder.root
-    copy = shutil.copytree(root, root.with_name("count"))
+    copy = copied(root, root.with_name("count"))
     return run_with_fault(lambda: ps.Study.open(copy).withdraw("ridge", "stopped"), copy, at=None)
 
 
 def test_a_withdrawal_that_was_killed_is_finished_by_the_next_command(fitted):
     root, n = fitted.folder.root, calls_of_a_withdrawal(fitted)
     for at in (n // 3, n):
-        withdrawal_disturbed(ps.Study.open(shutil.copytree(root, root.with_name(f"at{at}"))), at, "kill")
+        withdrawal_disturbed(ps.Study.open(copied(root, root.with_name(f"at{at}"))), at, "kill")
 
 
 @pytest.mark.slow
@@ -194,7 +195,7 @@ def test_a_withdrawal_survives_a_fault_at_every_call(fitted, fault):
     root, n = fitted.folder.root, calls_of_a_withdrawal(fitted)
     seen: set[object] = set()
     for at in range(1, n + 1):
-        each = shutil.copytree(root, root.with_name("each"))
+        each = copied(root, root.with_name("each"))
         withdrawal_disturbed(ps.Study.open(each), at, fault, seen)
         shutil.rmtree(each)
     assert len(seen) > 10

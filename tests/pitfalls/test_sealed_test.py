@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import pertstack as ps
+from copies import copied
 from pertstack._base.errors import CorruptionError, InputError, MissingFileError, StackingError
 from pertstack.cli.entry import main
 from pertstack.predictions.store.sealed import SealedStore
@@ -35,7 +36,7 @@ def made(world_file, fitted_study, tmp_path_factory):
 
 @pytest.fixture
 def sealed(made, tmp_path):
-    return ps.Study.open(shutil.copytree(made[0], tmp_path / "study"))
+    return ps.Study.open(copied(made[0], tmp_path / "study"))
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def test_chunks_that_were_exchanged_or_brought_from_elsewhere_are_not_decrypted(
     blocks = [b for b in sealed.folder.store.blocks() if b.role == "test"]
     secret = bytes.fromhex(key.read_text().split()[-1])
     for other in (chunks(twin)[0], chunks(sealed)[1]):
-        study = ps.Study.open(shutil.copytree(sealed.folder.root, tmp_path / f"at{other.stat().st_ino}"))
+        study = ps.Study.open(copied(sealed.folder.root, tmp_path / f"at{other.stat().st_ino}"))
         shutil.copy(other, chunks(study)[0])
         store = SealedStore.open(study.folder.path("test_truth"))
         store.key = secret

@@ -16,6 +16,7 @@ import pytest
 from sklearn.linear_model import RidgeCV
 
 import pertstack as ps
+from copies import copied
 from pertstack._base.errors import CorruptionError, LeakError, MisalignedError
 from pertstack.fit.jobs.job import Job, JobRows
 from pertstack.fit.jobs.worker import Setting, run_job
@@ -97,7 +98,7 @@ def network_study(world_file: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def network(network_study: ps.Study, tmp_path: Path) -> ps.Study:
     """A copy to do harm to."""
-    return ps.Study.open(shutil.copytree(network_study.folder.root, tmp_path / "study"))
+    return ps.Study.open(copied(network_study.folder.root, tmp_path / "study"))
 
 
 WHOLE = EmbeddingRidge(offset="reference")  # learns the whole delta, so that there is something to compare
@@ -231,7 +232,7 @@ def test_new_samples_get_the_answer_of_the_final_fit(network, world_file, tmp_pa
 def test_one_and_two_workers_give_the_same_bytes(network_study, world_file, tmp_path):
     other = ps.Study.create(tmp_path / "other", data=world_file, seed=1)
     quick_fits(other, workers=2)
-    one = ps.Study.open(shutil.copytree(network_study.folder.root, tmp_path / "one"))
+    one = ps.Study.open(copied(network_study.folder.root, tmp_path / "one"))
     for study, workers in ((one, 1), (other, 2)):
         study.stack([WHOLE, "simplex"], workers=workers)
     files = [sorted((s.folder.store.root / "anchors").iterdir()) for s in (one, other)]

@@ -52,6 +52,21 @@ def _printed(status) -> str:
     return screen.getvalue()
 
 
+def test_what_is_stacked_as_it_was_judged_is_no_new_look(judged, monkeypatch):
+    """A stack that only finishes one that was interrupted said that the verdict would be a new look."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("pertstack.study.study.seal_stack", _stopped)
+        judged.stack(["mean", "simplex"])
+    study = ps.Study.open(judged.folder.root)
+    assert study.stack(["mean", "simplex"]).headline.endswith("Next: the verdict (no new look at the test).")
+    assert study.verdict().test_looks == 1 and study.folder.ledger.looks() == 1
+    assert study.stack(["mean"]).headline.endswith("Next: the verdict (a new look at the test).")
+
+
+def _stopped(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_report_older_than_the_verdict_is_stale(judged):
     judged.report()
     assert judged.status().stale == {}

@@ -14,6 +14,7 @@ import pytest
 
 import pertstack as ps
 import pertstack.study.steps.init
+from copies import copied
 from faults import run_with_fault
 from pertstack._base.errors import InputError, StorageError
 from pertstack._base.files import leftovers, whole
@@ -148,7 +149,7 @@ def predicting(judged_study, world_file, tmp_path_factory):
     data = anndata.read_h5ad(world_file)[judged_study.plan.sample_ids("test")[:5]].copy()
     data.X = None
     data.write_h5ad(place / "new.h5ad")
-    return ps.Study.open(shutil.copytree(judged_study.folder.root, place / "study")), place / "new.h5ad"
+    return ps.Study.open(copied(judged_study.folder.root, place / "study")), place / "new.h5ad"
 
 
 def predicted_with_fault(predicting, place, at: int | None, fault="kill") -> int:

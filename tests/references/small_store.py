@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from copies import copied
 from pertstack.design.blocks import Block
 from pertstack.design.provenance import FittedOn
 from pertstack.predictions import PredictionStore
@@ -55,7 +55,7 @@ def make_world(root: Path, sizes: dict[Block, int] | None = None, n_genes: int =
         home = tempfile.TemporaryDirectory(prefix="pertstack-test-")
         _MADE[key] = (home, build_world(Path(home.name) / "store", sizes, n_genes, seed))
     home, world = _MADE[key]
-    shutil.copytree(Path(home.name) / "store", root)
+    copied(Path(home.name) / "store", root)
     return replace(world, store=PredictionStore.open(root))
 
 

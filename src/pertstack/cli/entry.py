@@ -8,8 +8,9 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,7 +22,7 @@ from pertstack._base.machine.streams import speak_on_any_terminal
 from pertstack._base.version import __version__
 
 from pertstack.cli import making, fitting, steps, answers, evaluate  # isort: skip
-from pertstack.cli.terminal import USAGE_ERROR, app, say
+from pertstack.cli.terminal import USAGE_ERROR, app, out, say
 
 COMMANDS = (making, fitting, steps, answers, evaluate)
 """The files of commands, imported in the order in which ``--help`` lists them."""
@@ -35,7 +36,7 @@ def _common(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     if version:
-        typer.echo(f"pertstack {__version__}")
+        out(f"pertstack {__version__}")
         raise typer.Exit
 
 
@@ -49,7 +50,7 @@ def main() -> None:
         say(f"Error: {broken[0]!r} is no text in UTF-8, and the ledger keeps what is named. {mend}")
         sys.exit(2)
     try:
-        code = app(standalone_mode=False)
+        code = _command()(standalone_mode=False)
         if code == 130:  # how typer reports Ctrl-C
             raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
@@ -79,6 +80,12 @@ def main() -> None:
             said = f"{str(error.filename)!r} cannot be used: {error.strerror}. Check the path."
         say(f"Error: {said}")
         sys.exit(2)
+
+
+@cache
+def _command() -> Any:
+    """The commands with their options, made once where several are run in one process."""
+    return typer.main.get_command(app)
 
 
 _NO_SUCH_PLACE = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR})

@@ -125,7 +125,7 @@ def init(
     if rows := made.asked():
         out(asked_table(rows))
     say_findings(made.findings())
-    out(made.describe())
+    out(made.describe(made=not made.taken()))  # the table has said it
 
 
 @app.command()

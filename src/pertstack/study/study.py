@@ -164,12 +164,17 @@ class Study:
         path = self.folder.path("plan", ASKED)
         return list(read_json(path)["rows"]) if path.exists() else []
 
-    def describe(self) -> str:
-        """Size, fold plan and the question it answers, in a few lines."""
-        made = f"\n{self.folder.card.made}." if self.folder.card.made else ""
+    def describe(self, *, made: bool = True) -> str:
+        """Size, fold plan and the question it answers, in a few lines.
+
+        Parameters
+        ----------
+        made : also how cells became samples, which ``taken`` says too.
+        """
+        of_cells = f"\n{self.folder.card.made}." if made and self.folder.card.made else ""
         key = self.folder.test_key
         sealed = "" if key is None else f"\nThe test is sealed with key {key}: `pertstack verdict --key FILE` opens it."
-        return f"{self!r}{made}\n{plan_in_words(self.plan)}{sealed}"
+        return f"{self!r}{of_cells}\n{plan_in_words(self.plan)}{sealed}"
 
     def status(self) -> Status:
         """How far the study is."""

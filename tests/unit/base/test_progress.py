@@ -26,6 +26,14 @@ def test_every_way_to_advance_says_so(lines):
     assert any(line.startswith("reading: 2 of 2 (100 %)") for line in said)
 
 
+def test_who_was_told_of_the_beginning_is_told_of_the_end(lines, monkeypatch):
+    """``1 of 2`` was the last that was seen of a step that ended less than ten seconds later."""
+    for turn in progress.track(range(2), "summing cells", 2):
+        monkeypatch.setattr(progress, "EVERY", 10.0 * turn)
+    assert [line.split(",")[0] for line in lines()] == ["summing cells: 1 of 2 (50 %)", "summing cells: 2 of 2 (100 %)"]
+    assert list(progress.track(range(2), "quick", 2)) == [0, 1] and lines() == []
+
+
 def test_the_library_is_silent(lines, monkeypatch):
     monkeypatch.setattr(progress, "_enabled", False)
     with progress.progress_bar() as bar:

@@ -9,9 +9,15 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+
+import pytest
 
 from pertstack._base.machine import streams
+from pertstack.cli.entry import main
 from pertstack.cli.terminal import out_json
+
+FULL = Path("/dev/full")
 
 
 def in_ascii(speak) -> str:
@@ -71,3 +77,15 @@ def test_streams_that_were_closed_before_we_began_go_nowhere() -> None:
     script += "p.show_progress(True); p.remark('x'); print('y'); list(p.track([1], 'z')); raise SystemExit(4)"
     done = subprocess.run(["/bin/sh", "-c", f'"$0" -c "{script}" >&- 2>&-', sys.executable], check=False, timeout=60)
     assert done.returncode == 4
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no device here that is always full")
+@pytest.mark.parametrize("words", [("--version",), ("models",)])
+def test_output_that_cannot_be_written_is_named_and_is_not_the_study(words, monkeypatch, capsys) -> None:
+    """It was "Cannot write the study: the disk is full"."""
+    monkeypatch.setattr(sys, "argv", ["pertstack", *words])
+    with FULL.open("w") as full, contextlib.redirect_stdout(full), pytest.raises(SystemExit) as left:
+        main()
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and said.count("Cannot write the output of this command: No space left") == 1
+    assert "Cannot write the study" not in said

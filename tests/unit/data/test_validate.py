@@ -76,6 +76,24 @@ def test_raw_counts_are_an_error_however_small_they_are(tmp_path, kind, depth) -
     assert told.severity == "error" and "whole numbers from" in told.message
 
 
+def test_counts_of_which_some_are_below_zero_are_told_with_their_number_and_the_samples(tmp_path) -> None:
+    """They were an expression on a linear scale, or logarithms where they were small."""
+    for depth in (2, 40):
+        data, rng = small(n=40), np.random.default_rng(0)
+        data.X, data.layers["control"] = (rng.poisson(depth, data.shape).astype(np.float32) for _ in range(2))
+        data.X[7, 2] = -3
+        codes = found(tmp_path, data)
+        told = codes["negative_counts"]
+        assert told.severity == "error" and told.examples == ("s7",) and "1 of them is below zero" in told.message
+        assert not {"raw_counts", "linear_scale"} & set(codes)
+
+
+def test_whole_numbers_around_zero_are_no_counts(tmp_path) -> None:
+    data, rng = small(n=40), np.random.default_rng(0)
+    data.X, data.layers["control"] = (rng.integers(-40, 40, data.shape).astype(np.float32) for _ in range(2))
+    assert not {"raw_counts", "negative_counts"} & set(found(tmp_path, data))
+
+
 def test_rounded_logarithms_and_half_counts_are_no_raw_counts(tmp_path) -> None:
     data, rng = small(n=40), np.random.default_rng(0)
     data.X, data.layers["control"] = (rng.integers(4, 14, data.shape).astype(np.float32) for _ in range(2))

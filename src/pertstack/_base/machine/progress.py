@@ -33,11 +33,13 @@ def show_progress(on: bool) -> None:
 
 
 class _Lines(Progress):
-    """A progress bar without a bar: while it advances, a line every ``EVERY`` seconds to standard error."""
+    """A progress bar without a bar: while it advances, a line every ``EVERY`` seconds to standard error; and one at the
+    end of what had a line."""
 
     def __init__(self, *columns: Any, **options: Any) -> None:
         super().__init__(*columns, **options)
         self._began = self._said = time.monotonic()
+        self._told: set[TaskID] = set()
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
         super().advance(task_id, advance)
@@ -48,10 +50,11 @@ class _Lines(Progress):
         self._say(task_id)
 
     def _say(self, task_id: TaskID) -> None:
-        now = time.monotonic()
-        if now - self._said >= EVERY:
+        now, task = time.monotonic(), self.tasks[self.task_ids.index(task_id)]
+        ends = task.finished and task_id in self._told  # whoever read "1 of 2" also reads "2 of 2"
+        if ends or now - self._said >= EVERY:
             self._said = now
-            task = self.tasks[self.task_ids.index(task_id)]
+            (self._told.discard if task.finished else self._told.add)(task_id)
             remark(_line(task.description, task.completed, task.total, now - self._began))
 
 

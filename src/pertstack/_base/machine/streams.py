@@ -10,10 +10,11 @@ import codecs
 import os
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 
+from pertstack._base.errors import StorageError
 from pertstack._base.shown import json_escape
 
 _PLAIN = str.maketrans("−–—⁻²¹×·…▸●◐○✓⚠★─━│┃±", "----21x.~>#%o+!*--||~")
@@ -21,10 +22,23 @@ _PLAIN = str.maketrans("−–—⁻²¹×·…▸●◐○✓⚠★─━│┃
 
 
 class Voice(Console):
-    """A console that falls silent when its reader has gone."""
+    """A console that falls silent when its reader has gone, and says when its output cannot be written."""
 
     def on_broken_pipe(self) -> None:
         fall_silent(self.file)  # type: ignore[arg-type]
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich has it. Where the output goes to a full disk, StorageError says that it is not the study."""
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            fall_silent(self.file)  # type: ignore[arg-type]
+            if not self.stderr:  # else nobody is left to be told
+                raise StorageError(
+                    error.errno or 0,
+                    f"Cannot write the output of this command: {error.strerror or error}. What was finished is kept in "
+                    f"the study. Run the same command again with its output elsewhere.",
+                ) from None
 
 
 def fall_silent(stream: TextIO) -> None:

@@ -26,6 +26,8 @@ MANY = 10
 SOME = 3
 """Rows of one condition that are cells when their values are those of cells."""
 HIGHEST_LOG = 30.0
+FEW = 0.01
+"""Share of whole numbers below zero up to which the others are counts that some are wrong among."""
 SAME_TOTAL = 1e-3
 """Share by which totals of cells differ at most, where each was divided by its own."""
 STEEP = np.log(4.0)
@@ -82,9 +84,11 @@ def _by_columns(matrix: RowSource) -> np.ndarray[Any, Any] | None:
 def kind_of(values: np.ndarray[Any, Any]) -> Kind:
     """What the values of some cells are."""
     good = values[np.isfinite(values)].astype(np.float64)
-    if not good.size or good.min() < 0 or good.max() == 0:
-        return "other"
     whole = (np.rint(values) == values).all(axis=1)
+    if not good.size or good.max() <= 0:
+        return "other"
+    if below := np.count_nonzero(good < 0):
+        return "counts" if whole.all() and below <= FEW * np.count_nonzero(good) else "other"
     counting = whole & (values.max(axis=1) > 0)
     some = (values > 0).any(axis=1)
     if counting[some].all():

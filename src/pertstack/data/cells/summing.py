@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pertstack._base.errors import InputError
+from pertstack._base.errors import InputError, first_few
 from pertstack._base.machine.progress import remark, track
 from pertstack.data.cells.choice import Kind
 from pertstack.data.cells.entries import BadCell, Int64, Rows, add_totals
@@ -58,6 +58,8 @@ def sum_cells(
     except BadCell as bad:
         kept.done()
         cell = int(np.searchsorted(matrix.index, bad.row)) if stored is not matrix else bad.row  # type: ignore[attr-defined]
+        if (bad.values < 0).any():
+            raise _negative(matrix, stored, names, kind, where) from None
         raise _unusable(names[cell], bad.values, kind, where) from None
     kept.done()
     sums.require_exact()
@@ -114,8 +116,30 @@ def counted(rows: Rows, kind: Kind) -> Rows:
     return rows if kind != "log1p_counts" else replace(rows, data=np.rint(np.expm1(rows.data.astype(np.float64))))
 
 
+def _negative(matrix: RowSource, stored: RowSource, names: pd.Index[Any], kind: Kind, where: str) -> InputError:
+    """How many values are below zero, and in which cells."""
+    by_columns = (found := sparse_of(stored)) is not None and found.format == "csc"
+    n, cells = 0, set[int]()
+    for block in columns(stored) if by_columns else blocks(stored):  # type: ignore[arg-type]
+        at = np.flatnonzero(block.rows.data < 0)
+        in_block = np.searchsorted(block.rows.indptr, at, side="right") - 1 + block.start
+        of = np.asarray(block.rows.indices[at] if by_columns else in_block)
+        if stored is not matrix:
+            assert isinstance(matrix, SubsetRows)
+            place = np.minimum(np.searchsorted(matrix.index, of), len(matrix.index) - 1)
+            of = place[matrix.index[place] == of]
+        n, cells = n + len(of), cells | set(of.tolist())
+    what = "logarithms" if kind == "log" else "counts"
+    return InputError(
+        f"{where}: the cells hold {what}, and {n:,} of their values {'is' if n == 1 else 'are'} below zero, in "
+        f"{len(cells):,} of {len(names):,} cells ({first_few([names[c] for c in sorted(cells)])}), which is no "
+        f"expression: background was taken away, or the file is damaged, and no sum would show it. Name the layer of "
+        f"counts as they were measured (--treated-layer LAYER), or leave these cells out."
+    )
+
+
 def _unusable(name: object, values: np.ndarray[Any, Any], kind: Kind, where: str) -> InputError:
-    odd = values[~(np.isfinite(values) & (values >= 0))]
+    odd = values[~np.isfinite(values)]
     if len(odd):
         return InputError(
             f"{where}: cell {str(name)!r} has the value {odd[0]:g}, which is no expression. Remove such cells, or "

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pertstack.data.file import DataFile
 
 KEPT = 512  # rows kept to judge how controls were paired
+FEW = 0.01  # share of whole numbers below zero up to which the others are counts that some are wrong among
 MISSING_MARKER = -666.0  # LINCS writes this for a missing number
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -71,6 +72,7 @@ class Census:
         self.gene_low, self.gene_high = np.full(g, np.inf), np.full(g, -np.inf)  # over treated
         self.both_low, self.both_high = np.full(g, np.inf), np.full(g, -np.inf)  # over treated and control
         self.zeros = False  # among values that are whole numbers so far
+        self.n_below, self.below = 0, np.zeros(n, dtype=bool)  # whole numbers below zero, and the samples that have one
         self._whole, self._count, self._sum, self._squares = True, 0, 0.0, 0.0
         self._wanted = np.unique(np.linspace(0, max(n - 1, 0), min(n, KEPT)).astype(np.int64))
         self._kept: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
@@ -92,6 +94,9 @@ class Census:
         if self._whole:
             self._whole = bool(np.array_equal(np.rint(clean), clean, equal_nan=True))
             self.zeros |= bool((clean == 0).any())
+            if low.min(initial=0) < 0:
+                self.n_below += int((clean < 0).sum())
+                self.below[rows] = (clean < 0).any(axis=1)
         good = clean if bad is None else clean[~bad]
         self._count += good.size
         self._sum += float(good.sum(dtype=np.float64))
@@ -128,7 +133,8 @@ class Census:
             return "differences"
         if self.n_unit_genes > 0.5 * self.file.n_genes:
             return "min-max"
-        if self._whole and self.low >= 0 and (self.high > 30 or (self.zeros and self.high > 1)):
+        few_below = self.n_below <= FEW * self._count if self.n_below else self.low >= 0
+        if self._whole and few_below and (self.high > 30 or (self.zeros and self.high > 1)):
             return "counts"
         if self.high > 100:
             return "linear"

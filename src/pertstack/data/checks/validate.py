@@ -198,6 +198,21 @@ def _values(file: DataFile, census: Census) -> list[Finding]:
 
 def _scale(file: DataFile, census: Census) -> list[Finding]:
     transform, low, high = census.transform, census.low, census.high
+    if transform == "counts" and census.n_below:
+        offenders = file.sample_ids[census.below]
+        return [
+            finding_about(
+                "error",
+                "negative_counts",
+                f"All values are whole numbers, up to {high:g}, and {census.n_below:,} of them "
+                f"{'is' if census.n_below == 1 else 'are'} below zero, in {len(offenders):,} samples "
+                f"({first_few(offenders)}). A count is not: background was taken away, or the file is damaged. Take "
+                f"the counts as they were measured, normalise for depth, take log2(x + 1) (or log1p), controls alike, "
+                f"then start again.",
+                offenders=offenders,
+                where=file.path,
+            )
+        ]
     if transform == "counts" and file.counts_meant:
         return [
             Finding(

@@ -218,18 +218,22 @@ def _refuse_controls_twice(file: _File, label: Labels, *, control_layer: str, de
 
 
 def _refuse_scaled(file: _File, look: CellLook) -> None:
-    """Cells whose values cannot be summed, in a file that has others that can: which are meant has to be said."""
+    """Cells whose values cannot be summed: which are meant, if the file has others that can, or that every row is a
+    sample, has to be said."""
     slots = {name: f"layers/{name}" for name in file.layers} | ({RAW: _RAW_KEY} if _RAW_KEY in file.root else {})
     found = {name: look_at(StoredRows(file.path, file.kind, key)).kind for name, key in slots.items()}
     usable = [n for n, k in found.items() if k in ("counts", "log1p_counts", "log")]
     usable.sort(key=lambda n: found[n] == "log")
+    mend = "Make the file again with the counts or logarithms of before, or name the layer that has them"
+    mend += " (--treated-layer LAYER)."
     if usable:
-        raise InputError(
-            f"{file.path}: {look.rows:,.0f} rows say the same perturbation, cell line and batch (in the median), so "
-            f"they are cells, and their values are neither counts nor logarithms (scaled?). {usable[0]!r} of the file "
-            f"has {'logarithms' if found[usable[0]] == 'log' else 'counts'}: --treated-layer {usable[0]} sums it to "
-            f"samples. If every row is a sample, say --cells-as-samples."
-        )
+        kind = "logarithms" if found[usable[0]] == "log" else "counts"
+        mend = f"{usable[0]!r} of the file has {kind}: --treated-layer {usable[0]} sums it to samples."
+    raise InputError(
+        f"{file.path}: {look.rows:,.0f} rows say the same perturbation, cell line and batch (in the median), so they "
+        f"are cells, and their values are neither counts nor logarithms (scaled?). {mend} If every row is a sample, "
+        f"say --cells-as-samples."
+    )
 
 
 _PREDICTED = {"predicted", "prediction", "predictions", "pred", "generated", "imputed"}

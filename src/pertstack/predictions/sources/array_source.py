@@ -95,6 +95,7 @@ class ArraySource:
         for name in self._embeddings:
             if name not in predictions:
                 raise unknown_name("model", name, list(predictions))
+        self._obs_of: dict[Block, pd.DataFrame] = {}
         self._sound: dict[tuple[Block, str], Mask] = {}
         self._genes_of: dict[tuple[Block, str], Mask] = {}
         self._digests: dict[tuple[Block, str], str] = {}
@@ -142,7 +143,9 @@ class ArraySource:
         return self._rows[block]
 
     def obs(self, block: Block) -> pd.DataFrame:
-        return self._obs.iloc[self.rows_of(block)].copy()
+        if block not in self._obs_of:
+            self._obs_of[block] = self._obs.iloc[self.rows_of(block)]
+        return self._obs_of[block].copy()
 
     def read(self, block: Block, layer: str, *, start: int, stop: int, out: Float32 | None = None) -> Float32:
         rows = self.rows_of(block)[start:stop]

@@ -106,6 +106,7 @@ class PredictionStore(StoreCommits):
                 f"Block {block.id} is already registered with {self.n_samples(block):,} other samples (or in another "
                 f"order) than these {len(ids):,}. Rows of a block never change; new samples go into a new segment."
             )
+        self._ids[block] = ids
         return True
 
     def _refuse_known_samples(self, block: Block, ids: list[str]) -> None:

@@ -18,6 +18,7 @@ from pertstack._base.machine.cluster import Cluster
 from pertstack._base.machine.memory import parse_bytes
 from pertstack._base.machine.progress import progress_bar, remark
 from pertstack.design.analysis_plan import AnalysisPlan
+from pertstack.design.ledger import LOOK
 from pertstack.design.plan.groups import apart, shared_parts
 from pertstack.design.plan.known import JOINED, fitted_of, known_levels
 from pertstack.predictions.sources.some_rows import SomeRows, spread_rows
@@ -63,11 +64,13 @@ class Stacked(StackResult):
     constants: tuple[str, ...]  # models that say the same for every perturbation
     rows_seen: dict[str, int]  # model -> predicted rows that take no part, because it was fitted on them
     probes: tuple[Finding, ...]
+    judged: bool = False  # the last look at the test was at this stack
 
     @property
     def headline(self) -> str:
         """The choice in one sentence, and what comes next."""
-        return f"{super().headline} Next: the verdict{' (a new look at the test)' if self.looks else ''}."
+        look = f" ({'no' if self.judged else 'a'} new look at the test)" if self.looks else ""
+        return f"{super().headline} Next: the verdict{look}."
 
 
 def stack_study(
@@ -155,6 +158,7 @@ def stack_study(
         unit=folder.plan.group_by,
         parts=parts,
         looks=folder.ledger.looks(),
+        judged=_judged(folder, key),
     )
     for model in accepted:
         codes = sorted({f.code for f in probes if f.where == model and f.severity == "error"})
@@ -164,6 +168,13 @@ def stack_study(
     write_probes(folder, probes, key)
     _write(folder, stacked, accept_unverified)
     return stacked
+
+
+def _judged(folder: StudyFolder, key: str) -> bool:
+    """Whether the last look was at this stack under this plan: a verdict gives its board again, or finishes it."""
+    looks = folder.ledger.of_kind(LOOK)
+    asked = {"key": key, "analysis_plan_digest": folder.analysis_plan.digest}
+    return bool(looks) and asked.items() <= looks[-1].facts.items()
 
 
 def _parts_differ(folder: StudyFolder) -> bool:

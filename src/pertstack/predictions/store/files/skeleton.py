@@ -94,12 +94,14 @@ def read_obs(path: Path) -> pd.DataFrame:
     CorruptionError
         A part of it is of a kind that AnnData does not know.
     """
-    for part in sorted((path / "obs").glob("**/zarr.json")):
-        kind = read_json(part).get("attributes", {}).get("encoding-type")
-        if kind not in _OBS_KINDS:
-            raise CorruptionError(f"{part} says it is {kind!r}, which is nothing of a sample table: it was changed.")
     obs = read_table(path / "obs")
     if obs is None:
+        for part in sorted((path / "obs").glob("**/zarr.json")):
+            kind = read_json(part).get("attributes", {}).get("encoding-type")
+            if kind not in _OBS_KINDS:
+                raise CorruptionError(
+                    f"{part} says it is {kind!r}, which is nothing of a sample table: it was changed."
+                )
         import zarr  # slow to import
         from anndata.io import read_elem
 

@@ -145,7 +145,7 @@ def _write_array(
 def _read_column(path: Path) -> Any:
     meta = _read_json(path)
     if meta["node_type"] == "array":
-        return _read_array(path)
+        return _read_array(path, meta)
     kind = meta["attributes"]["encoding-type"]
     if kind == "categorical":
         codes, categories = _read_array(path / "codes"), _read_array(path / "categories")
@@ -153,11 +153,14 @@ def _read_column(path: Path) -> Any:
     return _NULLABLE[kind](_read_array(path / "values"), _read_array(path / "mask"))
 
 
-def _read_array(path: Path) -> Values:
-    """Values of an array of one chunk; one that is not there holds the fill value throughout."""
+def _read_array(path: Path, meta: dict[str, Any] | None = None) -> Values:
+    """Values of an array of one chunk; one that is not there holds the fill value throughout. ``meta``: its
+    ``zarr.json``, where that was read."""
     from numcodecs import VLenUTF8, Zstd
 
-    meta = _read_json(path)
+    meta = _read_json(path) if meta is None else meta
+    if meta["attributes"]["encoding-type"] not in ("array", "string-array"):
+        raise ValueError(f"{path} is no array as AnnData has them")
     (n,), chunk = meta["shape"], meta["chunk_grid"]["configuration"]["chunk_shape"]
     first, *packing = (codec["name"] for codec in meta["codecs"])
     words = meta["data_type"] == "string"
