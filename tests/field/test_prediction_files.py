@@ -296,6 +296,18 @@ def test_logarithms_of_cells_are_averaged_as_expression_for_a_truth_of_counts(co
     assert any(f.code == "averaged_as_expression" for f in found.findings)
 
 
+@pytest.mark.parametrize("pattern", ["{}|{}", "{}_{}", "{1}/{0}"])
+def test_names_of_two_cell_lines_are_told_apart(counted, tmp_path, pattern):
+    """Every profile is another one: a line taken for the other would show."""
+    folder, obs, y = counted
+    profiles = cells.pseudobulk_of(y, obs, KEYS).drop(index=["non-targeting|K562", "non-targeting|RPE1"])
+    names = [pattern.format(*pair.split("|")) for pair in profiles.index]
+    content = {"genes": cells.GENES, "predictions": dict(zip(names, profiles.to_numpy().tolist(), strict=True))}
+    (tmp_path / "p.json").write_text(json.dumps(content))
+    found = matched_values(folder / "truth.h5ad", {"model": tmp_path / "p.json"})
+    np.testing.assert_allclose(by_pair(found, found.values["model"]).loc[profiles.index], profiles, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("depth", [1e4, 1523.0, 1e6])
 def test_logarithms_of_another_depth_are_brought_to_that_of_the_truth(counted, tmp_path, depth):
     """scanpy divides by the depth of the median cell unless it is told another."""
@@ -497,6 +509,24 @@ def names_beside_a_line(suffix):
     return make
 
 
+def names_that_say_both(form, pattern):
+    def make(folder, frame):
+        names = [pattern.format(p, files.LINE) for p in frame.index]
+        if form == "json":
+            content = {
+                "genes": files.GENES,
+                "predictions": dict(zip(names, frame.astype(float).to_numpy().tolist(), strict=True)),
+            }
+            (folder / "p.json").write_text(json.dumps(content))
+        elif form == "csv":
+            frame.assign(perturbation=names).to_csv(folder / "p.csv", index=False)
+        else:
+            np.savez(folder / "p.npz", predictions=frame.to_numpy(), sample_ids=names, gene_names=list(frame.columns))
+        return f"p.{form}"
+
+    return make
+
+
 def dict_of_dicts(folder, frame):
     (folder / "p.json").write_text(json.dumps({k: v.astype(float).to_dict() for k, v in frame.iterrows()}))
     return "p.json"
@@ -532,6 +562,9 @@ def controls_joined_by_a_dash(folder, frame):
         names_beside_numbers_of_cells,
         names_beside_a_line("pkl"),
         names_beside_a_line("csv"),
+        names_that_say_both("json", "{}|{}"),
+        names_that_say_both("csv", "{1}_{0}"),
+        names_that_say_both("npz", "{}::{}"),
         dict_of_series,
         dict_of_dicts,
         packed_json,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,34 +14,59 @@ from pertstack.data.readers.columns.columns import source_column
 from pertstack.predictions.importers.keys import Labels
 from pertstack.predictions.importers.readers.files import PredictionFile
 
+BETWEEN = ("|", "::", "@", "/", "_", "-", " ")
+"""What stands between a perturbation and its cell line where one name says both."""
+
 
 def labelled(file: PredictionFile, samples: pd.DataFrame, mapping: Mapping[str, str]) -> PredictionFile:
-    """A file whose rows have names and no column that says the perturbation: where the names are perturbations, that is
-    what they say, beside whatever else is said of the rows.
+    """A file with the columns that the names of its rows, or of its perturbations, stand for.
+
+    Names of rows that are perturbations say so, where no column does, beside whatever else is said of the rows; names
+    made of a perturbation and a cell line (``A|K562``, ``K562_A``) say both.
 
     Parameters
     ----------
     file, samples : as in ``by_id_or_key``.
     mapping : canonical column -> column, of those that the file has.
     """
-    told = file.obs is not None and source_column(file.obs, mapping, "perturbation") is not None
-    if told or samples.index.isin(file.sample_ids).any():
+    told = None if file.obs is None else source_column(file.obs, mapping, "perturbation")
+    if file.obs is None or told is None:
+        if samples.index.isin(file.sample_ids).any():
+            return file
+        names = [str(i) for i in file.sample_ids]
+    elif "cell_line" in mapping or source_column(file.obs, mapping, "cell_line") is not None:
         return file
-    names = samples["perturbation"].astype(str)
-    labels = Labels.of(names, file.sample_ids)
-    own = {labels.key(p) for p in names.unique()}
-    index, lines = pd.Index(file.sample_ids, dtype=object), set(samples["cell_line"].astype(str))
-    parts = [i.rsplit("|", 1) for i in file.sample_ids]
-    if all(len(p) == 2 and p[1] in lines for p in parts):
-        found = pd.DataFrame(parts, columns=["perturbation", "cell_line"], index=index)
-    elif any(labels.key(i) in own for i in file.sample_ids):
-        found = pd.DataFrame({"perturbation": file.sample_ids}, index=index)
     else:
+        names = file.obs[told].astype(str).tolist()
+    labels = Labels.of(own := samples["perturbation"].astype(str).unique(), names)
+    known = {labels.key(p) for p in own}
+    if any(labels.key(n) in known for n in names):
+        found = None if told is not None else pd.DataFrame({"perturbation": names})
+    else:
+        found = _pairs(names, known=own, lines=set(samples["cell_line"].astype(str)))
+    if found is None:
         return file
+    found = found.rename(columns={"perturbation": told or "perturbation"}).set_axis(
+        pd.Index(file.sample_ids, dtype=object)
+    )
     if file.obs is not None:
         beside = file.obs.drop(columns=found.columns, errors="ignore")
-        found = pd.concat([found, beside.set_axis(index)], axis=1)
+        found = pd.concat([found, beside.set_axis(found.index)], axis=1)
     return replace(file, obs=found)
+
+
+def _pairs(names: Sequence[str], *, known: Iterable[str], lines: set[str]) -> pd.DataFrame | None:
+    """Perturbation and cell line of names that say both; None where some end (or begin) with no line of the samples."""
+    for mark in BETWEEN:
+        behind = [n.rsplit(mark, 1) for n in names]
+        before = [n.split(mark, 1)[::-1] for n in names]
+        for parts in (behind, before):
+            if all(len(p) == 2 and p[1] in lines for p in parts):
+                labels = Labels.of(known, (p[0] for p in parts))
+                own = {labels.key(p) for p in known}
+                if any(labels.key(p[0]) in own for p in parts):
+                    return pd.DataFrame(parts, columns=["perturbation", "cell_line"])
+    return None
 
 
 def refuse_turned(file: PredictionFile, perturbations: pd.Series[Any], genes: Sequence[str]) -> None:
