@@ -20,8 +20,10 @@ from pertstack._base.arrays import Array
 from pertstack._base.errors import InputError
 from pertstack._base.plain_json import plain_json
 from pertstack.data.rows import Float32
+from pertstack.design.blocks import Block
 from pertstack.predictions.source import BlockSource
-from pertstack.reduce.read_tiles import iter_tiles, samples_of
+from pertstack.predictions.sources.some_rows import Rows, SomeRows
+from pertstack.reduce.read_tiles import iter_tiles, ordered_blocks, samples_of
 from pertstack.reduce.references import References
 from pertstack.reduce.tile import Combine, Tile
 from pertstack.verdict.residuals import KEEP, CrossConformal, SortedResiduals, around
@@ -53,7 +55,8 @@ def collect_residuals(
 ) -> CrossConformal:
     """Residual lists of out-of-fold rows.
 
-    One row is drawn per group, cell line and fold (samples of a group are alike, so more would count one thing twice).
+    One row is drawn per group, cell line and fold (samples of a group are alike, so more would count one thing twice);
+    no other is read.
     Memory: one tile, and the drawn rows of one block.
 
     Parameters
@@ -71,20 +74,19 @@ def collect_residuals(
     InputError
         The source holds held-out test rows.
     """
-    drawn = _one_per_group(samples_of(source), seed)
+    if any(block.fold is None for block in source.blocks()):
+        raise InputError("Residuals come from out-of-fold rows; this source holds held-out test rows.")
+    drawn = SomeRows(source, _one_per_group(source, seed))
     kept: dict[tuple[str, int], list[Float32]] = {}
     done: dict[str, dict[int, SortedResiduals]] = {}
     current: tuple[str, int] | None = None
-    for tile, treated in iter_tiles(source, references, memory):
-        if tile.block.fold is None:
-            raise InputError("Residuals come from out-of-fold rows; this source holds held-out test rows.")
+    for tile, treated in iter_tiles(drawn, references, memory):
+        assert tile.block.fold is not None
         place = (tile.block.cell_line, tile.block.fold)
         if current not in (None, place):
             _finish(kept, done, current, keep=keep, scratch=scratch)
         current = place
-        rows = np.fromiter((s in drawn for s in tile.obs.index), dtype=bool, count=tile.n)
-        if rows.any():
-            kept.setdefault(place, []).append((treated - _centre(combine, tile))[rows])
+        kept.setdefault(place, []).append(treated - _centre(combine, tile))
     _finish(kept, done, current, keep=keep, scratch=scratch)
     return CrossConformal(done)
 
@@ -110,11 +112,15 @@ def _finish(
         done.setdefault(line, {})[fold] = SortedResiduals.of(np.concatenate(kept.pop(place)), keep, scratch=scratch)
 
 
-def _one_per_group(samples: pd.DataFrame, seed: int) -> frozenset[str]:
-    """Sample ids: one per cell line, fold and group, drawn with the seed."""
+def _one_per_group(source: BlockSource, seed: int) -> dict[Block, Rows]:
+    """Rows by block: one per cell line, fold and group, drawn with the seed."""
+    samples = samples_of(source)
     order = np.random.default_rng(seed).permutation(len(samples))
-    first = samples.iloc[order].drop_duplicates(["cell_line", "fold", "group"])
-    return frozenset(first["sample_id"])
+    drawn = np.zeros(len(samples), dtype=bool)
+    drawn[samples.iloc[order].drop_duplicates(["cell_line", "fold", "group"]).index] = True
+    blocks = ordered_blocks(source)
+    ends = np.cumsum([len(source.obs(block)) for block in blocks])
+    return {b: np.flatnonzero(part) for b, part in zip(blocks, np.split(drawn, ends[:-1]), strict=True)}
 
 
 def measured_coverage(

@@ -12,6 +12,7 @@ from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.predictions.source import BlockSource
 from pertstack.reduce.scoring.controls import condition_codes
+from pertstack.reduce.scoring.line_means import add_differences
 from pertstack.reduce.tile import Tile
 
 
@@ -45,9 +46,11 @@ class ReplicatePredictor:
         self._codes, n_conditions = condition_codes(obs)
         self._counts = np.bincount(self._codes, minlength=n_conditions)
         self._sums = np.zeros((n_conditions, len(self.source.gene_names)))
+        nothing = np.zeros((1, self._sums.shape[1]))
         for start in range(0, len(obs), 512):
             stop = min(start + 512, len(obs))
-            np.add.at(self._sums, self._codes[start:stop], self.source.read(block, "treated", start=start, stop=stop))
+            rows = np.ascontiguousarray(self.source.read(block, "treated", start=start, stop=stop))
+            add_differences(rows, nothing, self._codes[start:stop], self._sums)
         self._row = {str(s): i for i, s in enumerate(obs.index)}
         self._block = block
 
