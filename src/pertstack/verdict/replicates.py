@@ -49,7 +49,7 @@ class ReplicatePredictor:
         nothing = np.zeros((1, self._sums.shape[1]))
         for start in range(0, len(obs), 512):
             stop = min(start + 512, len(obs))
-            rows = np.ascontiguousarray(self.source.read(block, "treated", start=start, stop=stop))
+            rows = self.source.read(block, "treated", start=start, stop=stop)
             add_differences(rows, nothing, self._codes[start:stop], self._sums)
         self._row = {str(s): i for i, s in enumerate(obs.index)}
         self._block = block

@@ -25,6 +25,7 @@ from pertstack.verdict.coverage import (
     measured_coverage,
 )
 from pertstack.verdict.residuals import CrossConformal, SortedResiduals
+from references.memory_source import world
 from references.plain_intervals import cv_plus
 
 
@@ -197,6 +198,17 @@ def test_tiles_and_seed_do_not_change_the_answer():
     for line in a.lists:
         for fold in a.lists[line]:
             np.testing.assert_array_equal(a.lists[line][fold].values, b.lists[line][fold].values)
+
+
+def test_only_the_drawn_rows_are_read():
+    source = world(n=60, n_genes=8, n_drugs=5)
+    references = References.collect(source)
+    source.reads.clear()
+    conformal = collect_residuals(source, single("m0"), references)
+    groups = {b: table["group"].nunique() for b, table in source.tables.items()}
+    for block, n in groups.items():
+        assert conformal.lists[block.cell_line][block.fold].n == n
+        assert source.reads[(block, "m0")] == source.reads[(block, "treated")] == n < 60
 
 
 def test_test_rows_are_not_a_source_of_residuals():

@@ -13,6 +13,7 @@ import numpy as np
 
 from pertstack._base.arrays import Float64
 from pertstack._base.machine.compiled import kernel
+from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
 from pertstack.design.metric_names import Reference
 from pertstack.predictions.source import BlockSource
@@ -116,14 +117,14 @@ class LineMeans:
             models = [*tile.predictions, tile.control, np.broadcast_to(tile.pooled, tile.control.shape)]
             made = (np.asarray(combine(tile), dtype=np.float32) for combine in alone.values())
             finite = np.empty((shape[0], tile.n), dtype=bool)
-            profiles = [np.atleast_2d(_profile(tile, references, r)) for r in used]
+            profiles = [np.atleast_2d(_profile(tile, references, r)).astype(np.float64) for r in used]
             known = [np.broadcast_to(np.isfinite(p).all(axis=1), tile.n) for p in profiles]
             for i, layer in enumerate((treated, *models[:n_layers], *made)):
                 finite[i] = np.isfinite(layer.sum(axis=1, dtype=np.float64))
                 for r, profile in enumerate(profiles):
                     to = np.where(finite[i] & known[r], drug, -1)
                     counts[i, r] += np.bincount(to[to >= 0], minlength=len(where))
-                    add_differences(np.ascontiguousarray(layer), profile, to, self._means[i, r])
+                    add_differences(layer, profile, to, self._means[i, r])
             all_models = finite[1 : 1 + n_layers].all(axis=0)
             predicted.append([finite[self._at[n]] if n in self._at else all_models for n in self.names])
         self.rows = np.concatenate(rows)
@@ -166,20 +167,33 @@ class LineMeans:
             yield mine, self.bank == self.bank[mine][0], weights @ np.stack(list(self._folds.values()))
 
 
+def add_differences(rows: Float32, profile: Float64, to: Any, sums: Float64) -> None:
+    """Add rows less a profile to rows of sums.
+
+    Parameters
+    ----------
+    rows : (n, n_genes).
+    profile : (n, n_genes), or (1, n_genes) for all.
+    to : (n,) rows of sums; -1 for none.
+    sums : (n_sums, n_genes).
+    """
+    order = np.argsort(to, kind="stable")  # a row of sums stays in the cache for all that is added to it
+    add_in_order(np.ascontiguousarray(rows), profile, to, order[to[order] >= 0], sums)
+
+
 @kernel
-def add_differences(rows, profile, to, sums):  # type: ignore[no-untyped-def]
-    """Rows (n, n_genes) less a profile, (n, n_genes) or (1, n_genes), added to the rows ``to`` of sums; -1 to none."""
+def add_in_order(rows, profile, to, order, sums):  # type: ignore[no-untyped-def]
+    """Some rows, in this order, less their profile, added to the rows ``to`` of sums."""
     shared = profile.shape[0] == 1
-    for i in np.argsort(to, kind="mergesort"):  # a row of sums stays in the cache for all that is added to it
-        if to[i] >= 0:
-            into, row, less = sums[to[i]], rows[i], profile[0 if shared else i]
-            for g in range(rows.shape[1]):
-                into[g] += row[g] - less[g]
+    for i in order:
+        into, row, less = sums[to[i]], rows[i], profile[0 if shared else i]
+        for g in range(rows.shape[1]):
+            into[g] += row[g] - less[g]
 
 
 def _profile(tile: Tile, references: References, reference: Reference) -> Any:
     if reference == "own":
-        return tile.control.astype(np.float64)
+        return tile.control
     if reference == "matched":
         return references.plates.profiles(tile.obs, tile.block.cell_line, tile.control)
     if reference == "centroid":  # subtracted later: every perturbation has its own (``centroids``)
