@@ -15,11 +15,9 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from pertstack._base.errors import MisalignedError, first_few, unknown_name
+from pertstack._base.errors import InputError, MisalignedError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack._base.labelled import align
-from pertstack.data.labels import one_spelling, spelling_finding
-from pertstack.data.near_names import alike_finding, near_names
 from pertstack.design.metric_names import DEFAULT_PANEL, Metric, parse_metric
 from pertstack.design.plan.groups import shared_parts
 from pertstack.predictions.sources.array_source import ArraySource
@@ -33,8 +31,10 @@ from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.stacking.choose import choose
 from pertstack.stacking.combine_arrays import combine_arrays, sample_table
 from pertstack.stacking.combiner import Combiner
+from pertstack.stacking.given import one_name_each, require_controls_alike, require_whole_groups
 from pertstack.stacking.nested import fit_nested
 from pertstack.stacking.panel import NO_HARM
+from pertstack.stacking.registry import refuse_reserved
 from pertstack.stacking.slopes import slopes_of
 from pertstack.stacking.sums import Reference
 from pertstack.verdict.probes.rows import sample_rows
@@ -79,9 +79,6 @@ class StackFit(StackResult):
         """Combined treated profiles (n, n_genes) of new samples, by the chosen combiner or the one named.
 
         An array; a DataFrame where the arguments carry row names, in the order of ``control``, else of the first model.
-        ``predictions`` are of models fitted on all development rows; ``control`` None means differential values.
-        ``embeddings`` by the same fits, each with its anchors, and ``features`` as in ``stack``, for a combiner that
-        was learned with them; a feature that is not given counts as unknown.
 
         Parameters
         ----------
@@ -91,6 +88,12 @@ class StackFit(StackResult):
         combiner : name of a combiner of this fit; None for the chosen one.
         embeddings : model -> ``ArrayEmbedding`` by the same fits, each with its anchors.
         features : as in ``stack``; a feature that is not given counts as unknown.
+
+        Raises
+        ------
+        InputError, MisalignedError, UnknownNameError
+            Controls where the stack was learned without, or none where it was learned with them; a model or gene is
+            missing; no such combiner.
         """
         name = combiner or self.chosen
         if name not in self.nested.names:
@@ -104,6 +107,7 @@ class StackFit(StackResult):
             )
         named = {f"predictions[{m!r}]": predictions[m] for m in fitted.models}
         extra = {f"features[{f!r}]": v for f, v in (features or {}).items()}
+        require_controls_alike(self.references, given=control is not None)
         ordered = align(
             {"control": control, **named, "cell_line": cell_line, **extra},
             first=("control", *named),
@@ -157,7 +161,8 @@ def stack(
     treated, control : arrays (n, n_genes); control None for differential values.
         DataFrames and Series are put in one order by their index and columns; beside plain arrays, which have no names,
         they must be in one order already.
-    folds, perturbation, cell_line, group : one entry per row; the group (default: perturbation) is what is resampled.
+    folds, perturbation, cell_line, group : one entry per row; the group (default: perturbation) is what a fold holds
+        whole and what is resampled. Rows without a fold (None, NaN or 'test') take no part, with a warning.
     gene_names : (n_genes,); None for the columns of DataFrames, else numbers.
     combiners : names or combiners; None for the default ones.
     primary : metric by which a combiner is chosen.
@@ -183,7 +188,8 @@ def stack(
     Raises
     ------
     UnknownNameError, InputError
-        ``accept_accused`` names no model, or one that no probe accuses; every model is accused.
+        ``accept_accused`` names no model, or one that no probe accuses; every model is accused; a group has rows in
+        several folds.
 
     Example
     -------
@@ -191,6 +197,8 @@ def stack(
     >>> fit.chosen, fit.leaderboard, fit.predict({"a": a2, "b": b2}, control=c2)  # doctest: +SKIP
     """
     wanted = parse_metric(primary)
+    if not isinstance(predictions, Mapping):
+        raise InputError("Predictions need names. Pass {name: array (samples, genes)}.")
     ordered = align(
         {
             "treated": treated,
@@ -208,7 +216,9 @@ def stack(
     )
     found = ordered.values
     features = None if features is None else {f: found[f"features[{f!r}]"] for f in features}
-    names = _one_name_each(found["perturbation"], grouped=group is not None)
+    for model in predictions:
+        refuse_reserved(str(model))
+    names = one_name_each(found["perturbation"], grouped=group is not None)
 
     def source_of(models: Iterable[str]) -> ArraySource:
         return ArraySource(
@@ -226,6 +236,7 @@ def stack(
 
     left_out: dict[str, str] = {}
     source = source_of(predictions)
+    require_whole_groups(source, len(found["treated"]), grouped=group is not None)
     findings = _probes(source, seed, claims_folds=not trust_partial, assumed=condition is None)
     left_out |= seen_through(findings, list(predictions), accept_accused, mend="accept_accused=[{model!r}]")
     if left_out:
@@ -270,18 +281,6 @@ def _fitting(wanted: Metric, source: ArraySource, references: References) -> Non
     named = wanted != parse_metric(PRIMARY)
     for f in asked_metric(wanted, samples_of(source), source.gene_names, references=references, named=named):
         warnings.warn(f.message, stacklevel=3)
-
-
-def _one_name_each(perturbation: Any, *, grouped: bool) -> Any:
-    """Perturbations under one spelling each (B+A is A+B), with a warning where one is changed, and of names that nearly
-    agree where they are the groups."""
-    names = np.asarray(perturbation, dtype=object)
-    changed = one_spelling(names)
-    alike = [] if grouped else near_names(changed.get(str(n), str(n)) for n in np.unique(names.astype(str)))
-    mend = "give what holds them together as group=, or one name."
-    for finding in [*spelling_finding(changed, "perturbation"), *alike_finding(alike, "perturbation", mend)]:
-        warnings.warn(finding.message, stacklevel=3)
-    return np.array([changed.get(str(n), n) for n in names], dtype=object) if changed else perturbation
 
 
 def _probes(source: ArraySource, seed: int, *, claims_folds: bool, assumed: bool) -> tuple[Finding, ...]:

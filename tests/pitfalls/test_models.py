@@ -72,7 +72,7 @@ def test_repeated_validation_cannot_be_stacked(fitted, tmp_path):
     twice = {k: np.concatenate([v, v]) for k, v in world.items() if k in ("treated", "control", "perturbation")}
     folds = np.concatenate([world["folds"], (np.asarray(world["folds"]) + 1) % 3])
     predictions = {k: np.concatenate([p, p]) for k, p in world["predictions"].items()}
-    with pytest.raises(InputError, match="A group has samples in several folds"):
+    with pytest.raises(InputError, match="rows in several folds"):
         ps.stack(predictions, **twice, folds=folds, combiners=["mean"])
     store = fitted.folder.store
     parts = [

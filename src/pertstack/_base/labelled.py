@@ -31,7 +31,8 @@ def align(arguments: Mapping[str, Any], *, columns: Iterable[Any] | None = None,
     Parameters
     ----------
     arguments
-        Name, as the caller knows it, -> array, list, Series (a value per row) or DataFrame (rows x columns).
+        Name, as the caller knows it, -> array, list, Series (a value per row) or DataFrame (rows x columns); also a
+        sparse matrix, a tensor, or AnnData, whose X is taken with its names.
     columns
         Names that plain arrays have in their columns; DataFrames are brought to them.
     first
@@ -42,6 +43,7 @@ def align(arguments: Mapping[str, Any], *, columns: Iterable[Any] | None = None,
     MisalignedError
         Names that differ or repeat, or several orders beside arguments without names.
     """
+    arguments = {name: _readable(name, value) for name, value in arguments.items()}
     given = {name: value for name, value in arguments.items() if value is not None}
     by_rows = {n: v.index for n, v in given.items() if _has_names(v)}
     by_columns = {n: v.columns for n, v in given.items() if isinstance(v, pd.DataFrame) and not _plain(v.columns)}
@@ -64,6 +66,22 @@ def align(arguments: Mapping[str, Any], *, columns: Iterable[Any] | None = None,
             value = value.set_axis(names[name], axis=1).reindex(columns=across)
         values[name] = np.asarray(value) if isinstance(value, pd.DataFrame | pd.Series | pd.Index) else value
     return Aligned(values, rows, across)
+
+
+def _readable(name: str, value: Any) -> Any:
+    """A table or array of what can be turned into one; anything else as it is."""
+    if hasattr(value, "obs_names") and hasattr(value, "to_df"):  # AnnData
+        return value.to_df()
+    if hasattr(value, "toarray"):  # sparse
+        return value.toarray()
+    if hasattr(value, "detach"):  # a tensor, with its gradient or on a device
+        return value.detach().cpu().numpy()
+    if isinstance(value, list | tuple) and value and np.ndim(value[0]) == 1:
+        try:
+            return np.asarray(value, dtype=np.float64)
+        except ValueError as error:
+            raise MisalignedError(f"{name}: its rows are no lists of numbers of one length ({error}).") from error
+    return value
 
 
 def _has_names(value: Any) -> bool:

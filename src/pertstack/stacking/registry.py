@@ -7,6 +7,8 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from pertstack._base.errors import ConflictError, InputError, unknown_name
+from pertstack._base.names import refuse_unusable_names
+from pertstack.predictions.store.files.names import refuse_kept_name
 from pertstack.stacking.combiner import Combiner
 from pertstack.stacking.combiners.gene_weights.calibrated import Calibrated
 from pertstack.stacking.combiners.gene_weights.gene_eb import GeneEb
@@ -147,13 +149,14 @@ def make_combiner(name: str, **params: Any) -> Combiner:
     return known[name]().with_params(**params)
 
 
-def make_combiners(chosen: Iterable[str | Combiner] | None = None) -> tuple[Combiner, ...]:
+def make_combiners(chosen: str | Combiner | Iterable[str | Combiner] | None = None) -> tuple[Combiner, ...]:
     """The chosen combiners, with the references that are always on the board first.
 
     Default: every combiner of ours whose class says ``default``. Those that are slow, that vary another one, or that
     come from another package are asked for by name, so that a default run stays quick and fewer candidates compete to
     look best by chance.
     """
+    chosen = [chosen] if isinstance(chosen, str | Combiner) else chosen
     wanted = [name for name, c in COMBINERS.items() if c.default] if chosen is None else list(chosen)
     made = [make_combiner(c) if isinstance(c, str) else c for c in wanted]
     names = {c.name for c in made}
@@ -163,3 +166,24 @@ def make_combiners(chosen: Iterable[str | Combiner] | None = None) -> tuple[Comb
 
 def _place(name: str) -> int:
     return ALWAYS.index(name) if name in ALWAYS else len(ALWAYS)
+
+
+RESERVED = frozenset({*COMBINERS, "oracle", "replicate", "ensemble"})
+
+
+def refuse_reserved(name: str) -> None:
+    """A model must not be called like a row of the leaderboard that is not a model, nor like measured values in the
+    store, nor so that it moves a cursor.
+
+    Raises
+    ------
+    InputError
+        The name is taken, or holds control characters.
+    """
+    refuse_unusable_names([name], "names of models")
+    refuse_kept_name(name)
+    if name in RESERVED:
+        raise InputError(
+            f"{name!r} is the name of a combiner or reference, so the leaderboard could not tell the two apart. Choose "
+            f"another name, such as '{name}_model'."
+        )

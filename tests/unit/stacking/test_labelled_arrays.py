@@ -9,7 +9,7 @@ import pytest
 import pertstack as ps
 from pertstack._base.errors import MisalignedError
 from pertstack._base.labelled import align
-from pertstack.arrays import _one_name_each
+from pertstack.stacking.given import one_name_each
 from references.small_world import small_world
 
 PER_ROW = ("folds", "perturbation", "cell_line")
@@ -108,4 +108,4 @@ def test_combinations_in_any_order_are_one_group(world):
     mixed = [f"{d}+X" if i < 60 else f"X+{d}" for i, d in enumerate(drugs)]
     with pytest.warns(UserWarning, match="are the same perturbation"):
         ps.stack(world["predictions"], **{**arguments, "perturbation": mixed}, combiners=["mean"])
-    assert len(set(_one_name_each(mixed, grouped=True))) == len(set(drugs)) < len(set(mixed))
+    assert len(set(one_name_each(mixed, grouped=True))) == len(set(drugs)) < len(set(mixed))

@@ -28,7 +28,7 @@ class ArraySource:
     ----------
     predictions : {name: array (n, G)}
         Out-of-fold predictions in the treated scale. Rows or genes that are NaN throughout count as not predicted; NaN
-        anywhere else is refused.
+        anywhere else is refused, and so is an infinite value.
     treated, control : array (n, G)
         Measured values; ``control`` None means the values are differential already (control zero).
     folds : array (n,)
@@ -62,22 +62,23 @@ class ArraySource:
         role: str = "development",
         embeddings: Mapping[str, ArrayEmbedding] | None = None,
     ) -> None:
-        shape = _shape_of(treated)
+        shape = _shape_of("treated", treated)
         n, n_genes = shape
         if folds is None or perturbation is None:
             raise InputError(
                 "folds= and perturbation= are needed: without them no score can be honest. Give one per row."
             )
-        if not predictions:
-            raise InputError("No predictions were given. Pass {name: array (samples, genes)}.")
+        if not isinstance(predictions, Mapping) or not predictions:
+            what = "No predictions were given" if isinstance(predictions, Mapping) else "Predictions need names"
+            raise InputError(f"{what}. Pass {{name: array (samples, genes)}}.")
         for name in predictions:
             if name in TRUTH_LAYERS:
                 raise InputError(f"A model cannot be called {name!r}; that names measured values. Choose another name.")
         self._layers: dict[str, Any] = {"treated": treated, "control": control, **predictions}
         for name, values in self._layers.items():
-            if values is not None and _shape_of(values) != shape:
+            if values is not None and _shape_of(name, values) != shape:
                 raise MisalignedError(
-                    f"{name!r} has shape {_shape_of(values)}, treated {shape}. Arrays without names are matched by "
+                    f"{name!r} has shape {np.shape(values)}, treated {shape}. Arrays without names are matched by "
                     f"position, so "
                     f"all must have the same rows and genes. Select the same ones, or use a study, which matches by "
                     f"name."
@@ -112,9 +113,10 @@ class ArraySource:
                     self._sound[block, layer] = np.ones(len(rows), dtype=bool)
                     self._genes_of[block, layer] = np.ones(len(self._genes), dtype=bool)
                     continue
-                finite: Mask = np.asarray(np.isfinite(np.asarray(values[rows], dtype=np.float32)))
+                found = np.asarray(values[rows], dtype=np.float32)
+                finite: Mask = np.asarray(np.isfinite(found))
                 in_rows, in_genes = np.asarray(finite.any(axis=1)), np.asarray(finite.any(axis=0))
-                holes = ~finite & in_rows[:, None] & in_genes[None, :]
+                holes = (~finite & in_rows[:, None] & in_genes[None, :]) | np.isinf(found)
                 if holes.any() or (layer in TRUTH_LAYERS and not finite.all()):
                     bad = np.flatnonzero((holes if layer not in TRUTH_LAYERS else ~finite).any(axis=1))
                     raise InputError(
@@ -197,10 +199,10 @@ def _all_finite(values: Any) -> bool:
         return bool(np.isfinite(values.sum()))
 
 
-def _shape_of(values: Any) -> tuple[int, int]:
+def _shape_of(name: str, values: Any) -> tuple[int, int]:
     shape = np.shape(values)
     if len(shape) != 2:
-        raise InputError(f"An array has shape {shape}; samples × genes is expected.")
+        raise InputError(f"{name!r} has shape {shape}; samples × genes is expected.")
     return int(shape[0]), int(shape[1])
 
 
@@ -254,7 +256,10 @@ def _block_rows(folds: Any, cell_line: Any, n: int, role: str) -> dict[Block, np
 def _fold(value: Any) -> int | None:
     if value is None or value is pd.NA or value == "test" or value != value:
         return None
-    number = int(value)
-    if number != float(value):
-        raise InputError(f"{value!r} is not a fold. Number the folds 0, 1, 2, ...; test rows have None.")
-    return number
+    number = float(pd.to_numeric(value, errors="coerce"))
+    if not number.is_integer():
+        raise InputError(
+            f"{str(value)!r} is not a fold. Number the folds 0, 1, 2, ..., each row by the fold that the fit behind "
+            f"its prediction left out; test rows have None."
+        )
+    return int(number)

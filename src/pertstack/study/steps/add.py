@@ -10,7 +10,6 @@ from typing import Any
 from pertstack._base.errors import InputError, MissingFileError
 from pertstack._base.files import read_json, require_plain
 from pertstack._base.findings import Finding
-from pertstack._base.names import refuse_unusable_names
 from pertstack._base.reading.remote import is_remote, local
 from pertstack.data.choices import Normalise
 from pertstack.design.plan.groups import apart
@@ -19,32 +18,11 @@ from pertstack.predictions.importers.cards import read_card
 from pertstack.predictions.importers.fitted_file import read_fitted_on
 from pertstack.predictions.importers.space import space_of
 from pertstack.predictions.sources.nested_source import has_nested
-from pertstack.predictions.store.files.names import refuse_kept_name
-from pertstack.stacking.registry import COMBINERS
+from pertstack.stacking.registry import refuse_reserved
 from pertstack.study.development.fits_of_split import fits_of_split
 from pertstack.study.folder import StudyFolder
 from pertstack.study.members import kin_in
 from pertstack.study.truth.held_out import row_marks
-
-RESERVED = frozenset({*COMBINERS, "oracle", "replicate", "ensemble"})
-
-
-def refuse_reserved(name: str) -> None:
-    """A model must not be called like a row of the leaderboard that is not a model, nor like measured values in the
-    store, nor so that it moves a cursor.
-
-    Raises
-    ------
-    InputError
-        The name is taken, or holds control characters.
-    """
-    refuse_unusable_names([name], "names of models")
-    refuse_kept_name(name)
-    if name in RESERVED:
-        raise InputError(
-            f"{name!r} is the name of a combiner or reference, so the leaderboard could not tell the two apart. Choose "
-            f"another name, such as '{name}_model'."
-        )
 
 
 def add_model(

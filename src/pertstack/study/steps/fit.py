@@ -13,11 +13,11 @@ from pertstack.fit.jobs.cross_fit import cross_fit
 from pertstack.fit.jobs.job import Job, JobResult, Scope, plan_jobs
 from pertstack.fit.jobs.planned import note_planned
 from pertstack.fit.registry import available, get_row, model_class
+from pertstack.stacking.registry import refuse_reserved
 from pertstack.study.development.fit_rows import StudyAnchors, StudyCommit, StudyDone, StudyRows
 from pertstack.study.estimate import of_fit
 from pertstack.study.folder import StudyFolder
 from pertstack.study.members import require_every_block
-from pertstack.study.steps.add import refuse_reserved
 
 
 def cross_fit_study(
