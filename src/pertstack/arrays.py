@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from pertstack._base.errors import InputError, MisalignedError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack._base.labelled import align
+from pertstack._base.names import listed
 from pertstack.design.metric_names import DEFAULT_PANEL, Metric, parse_metric
 from pertstack.design.plan.groups import shared_parts
 from pertstack.predictions.sources.array_source import ArraySource
@@ -238,7 +239,8 @@ def stack(
     source = source_of(predictions)
     require_whole_groups(source, len(found["treated"]), grouped=group is not None)
     findings = _probes(source, seed, claims_folds=not trust_partial, assumed=condition is None)
-    left_out |= seen_through(findings, list(predictions), accept_accused, mend="accept_accused=[{model!r}]")
+    accepted = listed(accept_accused)
+    left_out |= seen_through(findings, list(predictions), accepted, mend="accept_accused=[{model!r}]")
     if left_out:
         source = source_of(m for m in predictions if m not in left_out)
     with threadpool_limits(limits=1):  # many small solves, on which BLAS threads wait for each other
@@ -269,7 +271,7 @@ def stack(
         findings=findings,
         named_genes=gene_names is not None or ordered.columns is not None,
         accused=left_out,
-        accepted=tuple(sorted(set(accept_accused))),
+        accepted=tuple(sorted(set(accepted))),
         slopes=slopes,
         unit="perturbation" if group is None else "group",
         parts=parts,

@@ -26,6 +26,15 @@ def unusable_names(names: Iterable[object]) -> list[str]:
     return [name for name in dict.fromkeys(map(str, names)) if _CONTROL.search(name)]
 
 
+def listed(names: str | Iterable[str]) -> list[str]:
+    """Names as a list; a text is one name and not its letters.
+
+    >>> listed("ridge"), listed(("ridge", "knn"))
+    (['ridge'], ['ridge', 'knn'])
+    """
+    return [names] if isinstance(names, str) else list(names)
+
+
 def refuse_unusable_names(names: Iterable[object], what: str) -> None:
     """Refuse names with control characters; ``what`` says in the plural what the names are.
 

@@ -17,6 +17,7 @@ from pertstack._base.errors import InputError, MissingFileError, StackingError
 from pertstack._base.files import read_json
 from pertstack._base.findings import Finding
 from pertstack._base.machine.cluster import Cluster
+from pertstack._base.names import listed
 from pertstack.data.taken import Taken
 from pertstack.design.analysis_plan import (
     AnalysisPlan,
@@ -126,6 +127,11 @@ class Study:
         LeakError
             The fold plan contradicts the data.
         """
+        if not isinstance(data, str | Path):
+            raise InputError(
+                f"A study is made from a file, so that it can be made again; data is of type {type(data).__name__}. "
+                f"Write it first: data.write_h5ad('data.h5ad'), then data='data.h5ad'."
+            )
         return cls(create_study(Path(root), Path(data), StudyChoices.of(**options)))
 
     @classmethod
@@ -236,7 +242,7 @@ class Study:
 
         Parameters
         ----------
-        models : names of base models; ``pertstack models`` lists them.
+        models : names of base models, or one name; ``pertstack models`` lists them.
         scope : "pooled", one fit for all cell lines, or "cell_line", one for each.
         nested : also fit without each pair of folds, by which flexible combiners are scored honestly (decision 0005).
         workers : processes that fit side by side.
@@ -249,6 +255,7 @@ class Study:
         list of JobResult, which a notebook shows as counts and failures
             One per job; a failed job says why and where its log is, the others are done.
         """
+        models = listed(models)
         chosen = self._hyper_parameters(models, profile)
         return JobResults(
             cross_fit_study(
@@ -279,7 +286,7 @@ class Study:
     def add(
         self,
         name: str,
-        *files: Path | str,
+        *files: Any,
         fitted_on: Any,
         scale: str,
         missing: str = "refuse",
@@ -295,7 +302,7 @@ class Study:
         Parameters
         ----------
         name : name of the model in this study.
-        files : its predictions; several files make one model.
+        files : its predictions, as paths, AnnData or DataFrames; several make one model.
         fitted_on : "plan" (this study's folds), a file or table of the samples it was fitted on, or "unknown".
         scale : "treated" (expression) or "delta" (treated - control).
         missing : "refuse" rows without a prediction, or "record" them.
@@ -308,11 +315,11 @@ class Study:
         """
         from pertstack.study.steps.add import add_model
 
-        paths = [Path(f) for f in files]
+        several = [f for given in files for f in (given if isinstance(given, list | tuple) else [given])]
         return add_model(
             self.folder,
             name,
-            paths,
+            several,
             fitted_on=fitted_on,
             scale=scale,
             missing=missing,
@@ -396,7 +403,7 @@ class Study:
             accept_unverified=accept_unverified,
             workers=workers,
             memory=memory,
-            accept_accused=accept_accused,
+            accept_accused=listed(accept_accused),
             cluster=Cluster.of(engine, workers, address),
         )
         seal_stack(self.folder)
@@ -508,7 +515,7 @@ class Study:
         if is_judged(self.folder) and not models:
             self.report()  # nothing is missing: what was judged stays as it is
             return JobResults()
-        wanted = list(models) if models else models_to_fit(self.folder)
+        wanted = listed(models) if models else models_to_fit(self.folder)
         refuse_undoing(self.folder, wanted)
         results = self.cross_fit(wanted, scope=scope, workers=workers, profile=profile) if wanted else JobResults()
         if not is_stacked(self.folder):
@@ -605,7 +612,7 @@ class Study:
                 self.folder,
                 Path(path),
                 to=to,
-                models=models,
+                models=None if models is None else listed(models),
                 with_truth=with_truth,
                 key=None if key is None else Path(key),
                 cells=None if cells is None else Path(cells),

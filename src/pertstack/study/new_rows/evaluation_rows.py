@@ -33,7 +33,7 @@ from pertstack.predictions.importers.readers.gene_lists import positional
 from pertstack.predictions.importers.readers.named_files import Paths, named_files
 from pertstack.predictions.importers.space import space_of
 from pertstack.predictions.source import Mask
-from pertstack.predictions.store.files.names import encode_name
+from pertstack.study.new_rows.in_memory import written
 
 ROWS = ("perturbation", "cell_line", "log10_dose", "time_h", "plate")
 TOLD = ("pseudobulk", "controls_from_rows", "genes_by_column", "labels_parted")
@@ -71,30 +71,31 @@ class Matched:
 
 
 def on_disk(truth: Any, predictions: Any, scratch: Path) -> tuple[Path, Paths]:
-    """Paths of what was given, so that there is one reader.
+    """Paths of what was given.
 
     Parameters
     ----------
     truth : path, AnnData or DataFrame.
-    predictions : path or paths, AnnData, DataFrame, or a mapping of them by model; one object without a name is
-        "model".
-    scratch : folder into which objects are written (a copy: writing turns texts into categories).
+    predictions : path or paths, AnnData, DataFrame, or a mapping of them (a model may have several) by model; one
+        object without a name is "model".
+    scratch : folder into which objects are written.
+
+    Raises
+    ------
+    InputError
+        Objects of another kind, or several without names.
     """
-
-    def path_of(value: Any, name: str) -> Any:
-        if hasattr(value, "write_h5ad"):
-            value.copy().write_h5ad(scratch / f"{name}.h5ad")
-            return scratch / f"{name}.h5ad"
-        if isinstance(value, pd.DataFrame):
-            value.to_parquet(scratch / f"{name}.parquet")
-            return scratch / f"{name}.parquet"
-        return value
-
-    if hasattr(predictions, "write_h5ad") or isinstance(predictions, pd.DataFrame):
+    if not isinstance(predictions, str | Path | Mapping | list | tuple):
         predictions = {"model": predictions}
     if isinstance(predictions, Mapping):
-        predictions = {str(n): path_of(v, f"{i}_{encode_name(str(n))}") for i, (n, v) in enumerate(predictions.items())}
-    return Path(path_of(truth, "truth")), predictions
+        paths = {}
+        for i, (name, value) in enumerate(predictions.items()):
+            several = value if isinstance(value, list | tuple) else [value]
+            paths[str(name)] = [written(v, scratch, f"{i}_{j}_{name}") for j, v in enumerate(several)]
+        predictions = paths
+    elif not isinstance(predictions, str | Path) and not all(isinstance(p, str | Path) for p in predictions):
+        raise InputError("Predictions in memory need names: {name: AnnData or DataFrame, ...}.")
+    return Path(written(truth, scratch, "truth")), predictions
 
 
 def matched_values(

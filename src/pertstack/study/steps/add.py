@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pertstack._base.errors import InputError, MissingFileError
@@ -22,13 +23,14 @@ from pertstack.stacking.registry import refuse_reserved
 from pertstack.study.development.fits_of_split import fits_of_split
 from pertstack.study.folder import StudyFolder
 from pertstack.study.members import kin_in
+from pertstack.study.new_rows.in_memory import written
 from pertstack.study.truth.held_out import row_marks
 
 
 def add_model(
     folder: StudyFolder,
     name: str,
-    files: Sequence[Path],
+    files: Sequence[Any],
     *,
     fitted_on: Any,
     scale: str,
@@ -46,7 +48,7 @@ def add_model(
     ----------
     folder : of the study.
     name : of the model.
-    files : one, or one per fold or cell line.
+    files : one, or one per fold or cell line; paths, AnnData or DataFrames.
     fitted_on : 'plan', a plan digest, 'unknown', a fold plan, a list of ids, a table fold -> ids; or the path of a file
         with ids (one per line, or a column ``sample_id``) or with columns ``fold`` and ``sample_id``.
     scale : 'treated', or 'delta' (the stored control is added).
@@ -65,34 +67,35 @@ def add_model(
         Nothing was admitted.
     """
     refuse_reserved(name)
-    files = [local(f) for f in files]
     spec = _said(fitted_on, folder)
-    report = add_predictions(
-        folder.store,
-        name,
-        list(files),
-        fitted_on=spec,
-        scale=scale,  # type: ignore[arg-type]
-        missing=missing,  # type: ignore[arg-type]
-        marks=lambda: row_marks(folder),
-        meta={"kind": "added", "files": [str(f) for f in files]},
-        own_card=folder.card,
-        card=_given_card(card),
-        transform=transform,
-        without=without,
-        layer=layer,
-        samples=folder.samples,
-        columns=mapping,
-        space=_space(folder),
-        kin=kin_in(folder),
-        other_names=folder.other_gene_names,
-        genes=None if genes is None else local(genes),
-    )
+    with TemporaryDirectory(prefix="pertstack-") as scratch:
+        paths = [local(written(f, Path(scratch), f"in memory {i}")) for i, f in enumerate(files)]
+        report = add_predictions(
+            folder.store,
+            name,
+            paths,
+            fitted_on=spec,
+            scale=scale,  # type: ignore[arg-type]
+            missing=missing,  # type: ignore[arg-type]
+            marks=lambda: row_marks(folder),
+            meta={"kind": "added", "files": [str(p) for p in paths]},
+            own_card=folder.card,
+            card=_given_card(card),
+            transform=transform,
+            without=without,
+            layer=layer,
+            samples=folder.samples,
+            columns=mapping,
+            space=_space(folder),
+            kin=kin_in(folder),
+            other_names=folder.other_gene_names,
+            genes=None if genes is None else local(genes),
+        )
     said = fitted_on if isinstance(fitted_on, str) else type(fitted_on).__name__
     folder.ledger.append(
         "model_added",
         model=name,
-        files=[f.name for f in files],
+        files=[p.name for p in paths],
         scale=scale,
         fitted_on=said,
         transform=transform,
