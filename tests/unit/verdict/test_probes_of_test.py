@@ -1,4 +1,5 @@
-"""Probes of test rows: the noise of means by half against half, and the jump from out-of-fold scores to the test."""
+"""Probes of test rows: the noise of means by half against half, and the jump from out-of-fold scores to the test; what
+all probes take from the truth."""
 
 from __future__ import annotations
 
@@ -10,8 +11,11 @@ import pandas as pd
 import pytest
 
 from pertstack._base.findings import Finding
+from pertstack.verdict.probes import run
 from pertstack.verdict.probes.of_noise import PLATES_TOLD, replicate_noise
 from pertstack.verdict.probes.of_test import as_out_of_fold, jump, noise_floor
+from pertstack.verdict.probes.rows import sample_rows
+from references.memory_source import world
 
 N_GENES = 60
 
@@ -161,3 +165,27 @@ def test_plates_that_controls_tell_out_of_fold_are_not_held_against_a_model_on_t
     assert accused == kept >= 5
     loud = Finding("error", "too_good_to_be_true", "said", where="honest")
     assert as_out_of_fold(loud, [before]) is loud
+
+
+def test_the_truth_is_made_ready_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = world(n=60, n_genes=20, n_drugs=8, n_models=4)
+    block = found.blocks()[0]
+    found.unsound[(block, "m3")] = np.arange(60) < 5
+    made: list[tuple[int, ...]] = []
+    knowable = run._knowable
+
+    def counted(treated: np.ndarray, *rest: np.ndarray) -> np.ndarray:
+        made.append(treated.shape)
+        return knowable(treated, *rest)
+
+    monkeypatch.setattr(run, "_knowable", counted)
+
+    def findings(*models: str) -> list[list[str]]:
+        sampled = sample_rows(found, np.random.default_rng(0))
+        return [
+            [str(f.to_json()) for f in run.probe_model(found, sampled, m, seed=0, claims_folds=False)] for m in models
+        ]
+
+    together = findings("m0", "m1", "m2", "m3")
+    assert made == [(240, 20), (235, 20)]
+    assert together == [findings(m)[0] for m in ("m0", "m1", "m2", "m3")]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,23 @@ class Sampled:
     genes: Array  # positions of the genes looked at
     treated: Array
     control: Array
+    _known: dict[tuple[bytes, bytes], Array] = field(init=False, repr=False, compare=False, default_factory=dict)
 
-    @property
+    def known(self, rows: Array, genes: Array, make: Callable[[], Array]) -> Array:
+        """What is made of the truth of some rows and genes: once for all models in a row that predict the same.
+
+        Parameters
+        ----------
+        rows, genes : masks of those that a model predicted.
+        make : makes it.
+        """
+        key = rows.tobytes(), genes.tobytes()
+        if key not in self._known:
+            self._known.clear()
+            self._known[key] = make()
+        return self._known[key]
+
+    @cached_property
     def conditions(self) -> Array:
         """(n,) names; rows of one condition are replicates. A column ``condition`` says so itself."""
         columns = ["condition"] if "condition" in self.samples else [c for c in CONDITION if c in self.samples]
@@ -40,7 +56,7 @@ class Sampled:
     def plates_known(self) -> bool:
         return "plate" in self.samples and bool(self.samples["plate"].notna().all())
 
-    @property
+    @cached_property
     def batches(self) -> Array:
         """(n,) plates of a cell line where they are known, else rows with the same control."""
         if not self.plates_known:

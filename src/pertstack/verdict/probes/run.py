@@ -101,7 +101,8 @@ def probe_model(
     here = samples[rows]
     p, y, c = (a[rows][:, genes] for a in (predicted, sampled.treated, sampled.control))
     conditions, batches = sampled.conditions[rows], sampled.batches[rows]
-    known, groups = _knowable(y, c, conditions, batches), here["group"].to_numpy().astype(str)
+    known = sampled.known(rows, genes, lambda: _knowable(y, c, conditions, batches))
+    groups = here["group"].to_numpy().astype(str)
 
     def draws(probe: int) -> np.random.Generator:
         return np.random.default_rng([seed, probe])
