@@ -1,16 +1,25 @@
 """How random examples are drawn: the same ones each time in `make test`, thousands of new ones in `make laws`.
 
-And no test waits for the disk: a study is flushed thousands of times against a power cut, which no test has. Processes
-that tests start flush as they would for a user.
+And no test waits for what it does not test. A study is flushed thousands of times against a power cut, which no test
+has; processes that tests start flush as they would for a user. One local worker is this process, see
+``in_this_process.py``. The folder of a test that passed is removed beside the next test. What was loaded before the
+first test is not gone through again by the garbage collector.
 """
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from in_this_process import jobs_in_this_process
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "gate")
 FSYNC = os.fsync
@@ -35,10 +44,42 @@ def _no_flush() -> Iterator[None]:
     os.fsync = FSYNC
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _removed_beside_the_next_test() -> Iterator[None]:
+    """pytest removes the folder of a test that passed, thousands of small files, before it goes on."""
+    turn = count()
+    with ThreadPoolExecutor(1) as remover, pytest.MonkeyPatch.context() as patch:
+
+        def remove(path: Path, ignore_errors: bool) -> None:
+            try:
+                aside = path.rename(path.with_name(f"gone-{next(turn)}"))
+            except OSError:
+                aside = path
+            remover.submit(shutil.rmtree, aside, ignore_errors=ignore_errors)
+
+        patch.setattr("_pytest.tmpdir.rmtree", remove)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_worker_is_this_process(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Unless the module says ``OWN_PROCESSES = True``."""
+    if getattr(request.module, "OWN_PROCESSES", False):
+        yield
+        return
+    with jobs_in_this_process():
+        yield
+
+
 @pytest.fixture
 def real_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask for this where the real fsync matters."""
     monkeypatch.setattr(os, "fsync", FSYNC)
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 PERTSTACK = Path(sys.executable).with_name("pertstack")
 Run = Callable[..., subprocess.CompletedProcess[str]]
-MODELS = "mean_treated,mean_treated_cell_line,per_gene_linear,perturbation_knn,ridge,low_rank"
+MODELS = "mean_treated,per_gene_linear,ridge,low_rank"
 
 
 def pertstack(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -123,7 +123,7 @@ def test_the_picture_of_weights_and_of_slopes_shows_the_results_numbers(opened, 
 
 
 def test_failed_jobs_are_told_with_their_reason(opened):
-    fits = opened.cross_fit(["mean_shift"], time_limit=0.001)
+    fits = opened.cross_fit(["mean_shift"], nested=False, time_limit=0.001)
     assert not any(r.ok for r in fits)
     assert f"{len(fits)} failed" in repr(fits) and "time limit" in fits._repr_html_()
     assert set(fits.to_frame()["status"]) == {"timeout"}

@@ -17,6 +17,8 @@ from pertstack.study.study import Study
 
 from .conftest import PERTSTACK, ok, pertstack
 
+OWN_PROCESSES = True
+
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 NETWORKS = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,15 @@ from pertstack.data import SimulationConfig, simulate_to_file
 
 MODELS = ["mean_treated", "ridge", "perturbation_knn"]
 Copy = Callable[[], ps.Study]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_exchanges(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A deep audit exchanges truths a dozen times; where that is not what is tested, half as often."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.stem != "test_probing_fits":
+            patch.setattr("pertstack.study.audit.probes_refitted.PERMUTATIONS", 5)
+        yield
 
 
 @pytest.fixture(scope="session")

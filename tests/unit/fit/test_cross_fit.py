@@ -19,6 +19,8 @@ from pertstack._base.digests import digest_names
 from pertstack._base.errors import FoldPlanMismatchError, InputError, LeakError, StorageError, UnknownNameError
 from pertstack.fit import Job, cross_fit, plan_jobs
 
+OWN_PROCESSES = True
+
 
 def double(name: str, fold: int | None = 0, **params) -> Job:
     return Job(name.casefold(), f"double_models:{name}", params, "pooled", fold)

@@ -23,6 +23,8 @@ from pertstack.fit.external.model import ExternalModel
 from pertstack.fit.jobs import worker
 from references.fit_world import make_rows, split_by_perturbation
 
+OWN_PROCESSES = True
+
 READ = """
 import json, sys
 from pathlib import Path
