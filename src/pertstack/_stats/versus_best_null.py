@@ -20,8 +20,10 @@ the error is not exactly ``1 - level`` there; docs/calibration.md has the number
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
@@ -39,13 +41,26 @@ def careful(distance: Array, error: Array) -> tuple[Array, Array]:
     return np.maximum(above - NEARER * error, 0.0), np.where(above > 0, above + FARTHER * error, 0.0)
 
 
-class Statistics(NamedTuple):
-    """Studentised differences to the value under test."""
+@dataclass(frozen=True)
+class Statistics:
+    """Studentised differences to the value under test. Most values are judged by ``seen`` and ``near`` alone, so the
+    others are made when they are asked for."""
 
     seen: Array  # (M,)
     near: Array  # (n_draws, M) in worlds whose other models are near it
-    far: Array  # (n_draws, M) in worlds whose other models are far from it
-    plain: Array  # (n_draws, M) |t| of each model alone, which its lower bound is made of
+    make_far: Callable[[], Array]
+    make_plain: Callable[[], Array]
+    each: int = 1  # worlds that a row of ``plain`` stands for
+
+    @cached_property
+    def far(self) -> Array:
+        """(n_draws, M) in worlds whose other models are far from the value."""
+        return self.make_far()
+
+    @cached_property
+    def plain(self) -> Array:
+        """(n_draws / each, M) |t| of each model alone, which its lower bound is made of."""
+        return self.make_plain()
 
 
 class Null(Protocol):
@@ -64,18 +79,18 @@ class Null(Protocol):
 def upper_end(null: Null, level: float) -> float:
     """The largest value that is not rejected; infinite when none is."""
     low, step = null.start
-    if _error(null, low, level) <= 1 - level + _SAME:
+    if _rejected(null, low, level):
         return low
     high = low + step
     for _ in range(_HALVINGS):
-        if _error(null, high, level) <= 1 - level + _SAME:
+        if _rejected(null, high, level):
             break
         low, high = high, high + 2 * (high - null.start[0])
     else:
         return np.inf
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if _error(null, middle, level) <= 1 - level + _SAME:
+        if _rejected(null, middle, level):
             high = middle
         else:
             low = middle
@@ -103,13 +118,17 @@ def _share(found: Statistics) -> float:
     return float(np.mean(found.near.min(axis=1) <= found.seen.min() + _SAME))
 
 
-def _error(null: Null, value: float, level: float) -> float:
-    """Error of both ends together when ``value`` is true and just rejected."""
-    found = null.at(value)
-    n_draws = len(found.plain)
-    rank = min(n_draws - 1, int(np.floor((1 - level) * n_draws + _SAME)))
-    needed = -np.partition(-found.plain, rank, axis=0)[rank]  # beyond it, at most 1 - level of |t|
-    return _share(found) + float(np.mean((found.far > needed + _SAME).all(axis=1)))
+def _rejected(null: Null, value: float, level: float) -> bool:
+    """Whether both ends together err in few enough worlds when ``value`` is true and just rejected."""
+    found, most = null.at(value), 1 - level + _SAME
+    share = _share(found)
+    if share > most:
+        return False
+    n_draws = len(found.plain) * found.each
+    rank = min(n_draws - 1, int(np.floor((1 - level) * n_draws + _SAME))) // found.each
+    at = len(found.plain) - 1 - rank
+    needed = np.partition(found.plain, at, axis=0)[at]  # beyond it, at most 1 - level of |t|
+    return share + float(np.mean((found.far > needed + _SAME).all(axis=1))) <= most
 
 
 @dataclass(frozen=True)
@@ -138,9 +157,14 @@ class ResampledNull:
     def at(self, value: float) -> Statistics:
         if len(self.shift) == 0:
             nothing = np.zeros((1, len(self.d)))
-            return Statistics(nothing[0], nothing, nothing, nothing + np.inf)
-        near, far = (_over(self.shift + step, self.errors) for step in careful(self.d - value, self.error))
-        return Statistics(_over(self.d - value, self.error), near, far, self.plain)
+            return Statistics(nothing[0], nothing, lambda: nothing, lambda: nothing + np.inf)
+        near, far = careful(self.d - value, self.error)
+        return Statistics(
+            _over(self.d - value, self.error),
+            _over(self.shift + near, self.errors),
+            lambda: _over(self.shift + far, self.errors),
+            lambda: self.plain,
+        )
 
 
 @dataclass(frozen=True)
@@ -174,6 +198,10 @@ class FlippedNull:
 
         sizes, squares = self.count.sum(axis=1), (self.count**2).sum(axis=1)
 
+        def alone() -> Array:
+            """Nothing moved: a pattern and its opposite have the same |t|, and the first half holds one of each."""
+            return np.abs(_over(flipped[: len(flipped) // 2], np.sqrt(square)))
+
         def moved(step: Array, patterns: slice = slice(None)) -> Array:
             """Patterns, with all models moved up by a step (M,)."""
             spread = square + 2 * step * with_count[patterns] + step**2 * squares
@@ -181,7 +209,7 @@ class FlippedNull:
 
         seen = moved(above, slice(1))[0]  # the first pattern flips nothing
         near, far = careful(d - value, GroupSums(self.total, self.count).errors())
-        return Statistics(seen, moved(near), moved(far), np.abs(moved(0 * above)))
+        return Statistics(seen, moved(near), lambda: moved(far), alone, each=2)
 
 
 def _over(value: Array, error: Array) -> Array:
