@@ -92,3 +92,17 @@ def test_predictions_in_a_list_need_names(made):
     halves = [table.iloc[:60], table.iloc[60:]]
     one, two = ps.evaluate(truth, {"ridge": halves}), ps.evaluate(truth, {"ridge": table})
     pd.testing.assert_frame_equal(one.to_frame(), two.to_frame())
+
+
+def test_new_samples_in_memory_are_predicted_as_those_of_a_file(made, tmp_path):
+    folder, study, _ = made
+    new = ad.read_h5ad(folder / "world.h5ad")[study.plan.sample_ids("test")[:5]].copy()
+    new.X = None
+    new.write_h5ad(tmp_path / "new.h5ad")
+    study.stack("mean")
+    counts = [
+        study.predict(given, tmp_path / out, use="ridge")
+        for given, out in ((new, "a.h5ad"), (tmp_path / "new.h5ad", "b.h5ad"))
+    ]
+    assert counts == [(5, 20), (5, 20)]
+    np.testing.assert_array_equal(ad.read_h5ad(tmp_path / "a.h5ad").X, ad.read_h5ad(tmp_path / "b.h5ad").X)

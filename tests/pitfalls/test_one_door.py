@@ -16,6 +16,8 @@ from copies import copied
 from faults import run_with_fault, what_is_left
 from pertstack._base.errors import CorruptionError, InputError, PlanLockedError
 from pertstack.predictions.store.store import PredictionStore
+from pertstack.study.audit.audit import audit_study
+from pertstack.study.steps.bundle import verify_bundle
 
 
 def cut_before(study, kind: str) -> None:
@@ -293,7 +295,6 @@ def test_the_digest_to_note_elsewhere_is_printed_and_reported_whole(judged, caps
 
 def test_a_study_put_back_as_a_whole_is_found_by_a_digest_noted_elsewhere(judged, stacked):
     """Older copies are consistent in themselves; only what was registered outside of them tells."""
-    from pertstack.study.audit.audit import audit_study
     from pertstack.study.sealed_results import sealed_verdict
 
     noted = sealed_verdict(judged.folder)
@@ -301,3 +302,13 @@ def test_a_study_put_back_as_a_whole_is_found_by_a_digest_noted_elsewhere(judged
     for study, codes in ((judged, set()), (stacked, {"ledger_not_as_noted"})):
         found = audit_study(study.folder, deep=False, clean=False, expect_head=noted[:12])
         assert {f.code for f in found if f.severity == "error"} == codes
+
+
+@pytest.mark.parametrize("noted", ["", "foo", "12345678901", "no-digest-at-all", "g" * 64])
+def test_what_is_no_digest_is_refused_and_checks_nothing(judged, tmp_path, noted):
+    """An empty one (`--expect-head $HEAD` with nothing in it) was as good as none; a short one was called damage."""
+    with pytest.raises(InputError, match="no digest of a ledger"):
+        audit_study(judged.folder, deep=False, clean=False, expect_head=noted)
+    bundle = judged.bundle(tmp_path / "verdict.zip")
+    with pytest.raises(InputError, match="no digest of a ledger"):
+        verify_bundle(bundle, noted)

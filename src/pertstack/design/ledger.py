@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,22 @@ from pertstack.design.ledger_lines import (
 )
 
 LOOK = "look"
+
+
+def noted_digest(head: str) -> str:
+    """A digest of a ledger as somebody noted it, in lower case.
+
+    Raises
+    ------
+    InputError
+        It is no such digest, or fewer than its first 12 characters: nothing could be told by it.
+    """
+    if not re.fullmatch("[0-9a-f]{12,64}", wanted := head.strip().casefold()):
+        raise InputError(
+            f"{head!r} is no digest of a ledger. Give at least the first 12 characters of one, as `verdict` and the "
+            f"report print it: 12 to 64 of 0-9 and a-f."
+        )
+    return wanted
 
 
 @dataclass(frozen=True)
@@ -210,9 +227,7 @@ class Ledger:
 
     def expected(self, head: str) -> list[Finding]:
         """A finding when a digest that was written down elsewhere (at least its first 12 characters) is in no entry."""
-        wanted = head.strip().casefold()
-        if len(wanted) < 12:
-            raise InputError(f"{head!r} is too short. Give at least the first 12 characters of a digest of the ledger.")
+        wanted = noted_digest(head)
         if any(e.digest.startswith(wanted) for e in self.entries()):
             return []
         text = f"{self.path} has no entry {wanted[:12]}, which was noted as its end: the study is an older copy, was "

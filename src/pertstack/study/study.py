@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -545,7 +546,7 @@ class Study:
 
     def predict(
         self,
-        new: Path | str,
+        new: Any,
         out: Path | str,
         *,
         predictions: Sequence[str] = (),
@@ -558,21 +559,24 @@ class Study:
 
         Parameters
         ----------
-        new : data file of the new samples, with controls.
+        new : the new samples with controls, as a data file or AnnData.
         out : the .h5ad to write.
         predictions : ``model=file`` for models that were added to the study.
         workers : processes that fit the base models again.
         use : name of the combiner or base model to use instead of what ships.
         """
+        from pertstack.study.new_rows.in_memory import written
         from pertstack.study.steps.predict import predict_new
 
         def say(finding: Finding) -> None:
             if finding.severity != "note":
                 warnings.warn(finding.message, stacklevel=3)
 
-        return predict_new(
-            self.folder, Path(new), Path(out), predictions=predictions, workers=workers, use=use, say=say
-        )
+        with TemporaryDirectory(prefix="pertstack-") as scratch:
+            path = Path(written(new, Path(scratch), "in memory"))
+            return predict_new(
+                self.folder, path, Path(out), predictions=listed(predictions), workers=workers, use=use, say=say
+            )
 
     def export(
         self,

@@ -18,6 +18,7 @@ import pyarrow as pa
 from pertstack._base.errors import InputError, StackingError
 from pertstack._base.files import LEASE_SECONDS, leftovers, read_json, remove
 from pertstack._base.findings import Finding, gravest_first
+from pertstack.design.ledger import noted_digest
 from pertstack.predictions.store.lifecycle import gc
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.study.audit.probes import stored_probes
@@ -71,7 +72,13 @@ def audit_study(folder: StudyFolder, *, deep: bool, clean: bool, expect_head: st
     deep : also read every value again: bytes of the stores, sums, weights.
     clean : first remove files left by killed processes, while no other command works on the study.
     expect_head : digest that the ledger ended with when someone noted it; None to leave that out.
+
+    Raises
+    ------
+    InputError
+        ``expect_head`` is no digest.
     """
+    noted = None if expect_head is None else noted_digest(expect_head)
     if clean:
         with folder.alone():
             remove_leftovers(folder)
@@ -86,7 +93,7 @@ def audit_study(folder: StudyFolder, *, deep: bool, clean: bool, expect_head: st
             findings.append(Finding("error", "unreadable", text, where=str(where)))
 
     ask(folder.path("ledger.jsonl"), lambda: ledger_findings(folder))
-    ask(folder.path("ledger.jsonl"), lambda: noted_findings(folder, expect_head) if expect_head else ())
+    ask(folder.path("ledger.jsonl"), lambda: noted_findings(folder, noted) if noted else ())
     ask(folder.path("study.toml"), lambda: _readable(folder))
     ask(folder.path("seals"), lambda: broken_seals(folder))
     ask(folder.path("ledger.jsonl"), lambda: look_findings(folder))

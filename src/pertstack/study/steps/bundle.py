@@ -20,7 +20,7 @@ from pertstack._base.errors import CorruptionError, InputError, first_few
 from pertstack._base.files import missing_file, read_json, whole
 from pertstack._base.findings import Finding
 from pertstack.design.analysis_plan import is_exploratory
-from pertstack.design.ledger import LOOK
+from pertstack.design.ledger import LOOK, noted_digest
 from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.study.audit.audit import DAMAGED, Check, ledger_findings
 from pertstack.study.audit.tables import plan_as_locked
@@ -116,8 +116,9 @@ def verify_bundle(path: Path, expect_head: str | None = None) -> Verified:
     Raises
     ------
     MissingFileError, InputError
-        There is no file, or it is no bundle at all.
+        There is no file, or it is no bundle at all; ``expect_head`` is no digest.
     """
+    noted = None if expect_head is None else noted_digest(expect_head)
     if Path(path).is_dir():
         word = quote(str(path))
         raise InputError(
@@ -139,13 +140,13 @@ def verify_bundle(path: Path, expect_head: str | None = None) -> Verified:
         for name, content in files.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(content)
-        found = _checked(StudyFolder(root), expect_head)
+        found = _checked(StudyFolder(root), noted)
         said = [_at_home(f, root) for f in found.findings]
     unique = {(f.code, f.where, f.message): f for f in (*findings, *said)}
     return replace(found, findings=tuple(unique.values()))
 
 
-def _checked(folder: StudyFolder, expect_head: str | None) -> Verified:
+def _checked(folder: StudyFolder, noted: str | None) -> Verified:
     """The checks of the files as they lie in a folder."""
     findings: list[Finding] = []
 
@@ -166,8 +167,8 @@ def _checked(folder: StudyFolder, expect_head: str | None) -> Verified:
     for where, check in checks.items():
         findings += ask(where, lambda check=check: list(check())) or []
     findings = [f for f in findings if not _travels_not(f, folder.root)]
-    if expect_head:
-        findings += noted_findings(folder, expect_head) if ask("ledger.jsonl", folder.ledger.entries) else []
+    if noted:
+        findings += noted_findings(folder, noted) if ask("ledger.jsonl", folder.ledger.entries) else []
     board = ask("results", lambda: _derived(folder))
     if board is None:
         return Verified(tuple(findings))
