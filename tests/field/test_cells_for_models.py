@@ -11,6 +11,7 @@ from e2e.conftest import ok, pertstack
 from pertstack.study.study import Study
 from references import cell_worlds as worlds
 
+OWN_PROCESSES = True  # which find no bubblewrap on their PATH, whatever this process found
 CARD = """
 format = 1
 name = "NAME"

@@ -1,6 +1,6 @@
 """A data file as everyone else sees it: samples with canonical metadata, genes, and rows read when they are needed.
 
-Nothing here loads a whole matrix. Who reads which format is in ``anndata_reader.py`` and its siblings; what is wrong
+Nothing here loads a whole matrix. Who reads which format is in ``readers/``; what is wrong
 with the values is found by ``data/checks/validate.py``.
 """
 

@@ -22,7 +22,7 @@ from pertstack._base.files import whole
 from pertstack._base.machine.progress import track
 from pertstack._base.reading.tables import as_texts
 from pertstack.data.cells.recognise import kind_of
-from pertstack.data.readers.anndata_tables import open_anndata_file, read_frame
+from pertstack.data.readers.anndata.tables import open_anndata_file, read_frame
 from pertstack.data.readers.columns.columns import source_column
 from pertstack.data.readers.control_rows import control_rows
 from pertstack.data.readers.matrices import StoredRows, take

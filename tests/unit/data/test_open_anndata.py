@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from pertstack._base.errors import InputError, MissingFileError
 from pertstack.data import open_data
-from pertstack.data.readers import anndata_tables
+from pertstack.data.readers.anndata import tables
 from pertstack.data.readers.matrices import ArrayRows, open_root, take
 from references.data_worlds import small, write
 
@@ -219,9 +219,9 @@ def test_an_array_where_anndata_has_a_group_is_refused_at_once(tmp_path, name: s
 
 def test_an_hdf5_file_is_walked_through_in_a_child_before_it_is_opened(tmp_path, monkeypatch) -> None:
     path, seen = write(tmp_path, small(), "data.h5ad"), []
-    monkeypatch.setattr(anndata_tables, "tried_first", lambda p, reader: seen.append((p, reader, path in opened)))
+    monkeypatch.setattr(tables, "tried_first", lambda p, reader: seen.append((p, reader, path in opened)))
     opened: list[object] = []
-    monkeypatch.setattr(anndata_tables, "open_root", lambda p, kind: opened.append(p) or open_root(p, kind))
+    monkeypatch.setattr(tables, "open_root", lambda p, kind: opened.append(p) or open_root(p, kind))
     open_data(path)
     assert seen[0] == (path, "pertstack._base.reading.walk_hdf5:walk", False) and opened == [path]
 
@@ -234,6 +234,6 @@ def test_equal_texts_of_a_table_are_one_object(tmp_path):
         write_elem(
             file, "obs", pd.DataFrame({"drug": np.array(names, dtype=object)}, index=[f"s{i}" for i in range(60)])
         )
-        table = anndata_tables.read_frame(file, "obs", path)
+        table = tables.read_frame(file, "obs", path)
     assert table["drug"].tolist() == names
     assert len({id(name) for name in table["drug"]}) == 3

@@ -97,75 +97,53 @@ def names_alike(file: DataFile) -> list[Finding]:
 
 
 def metadata_findings(file: DataFile) -> list[Finding]:
-    obs, found = file.obs, [*untreated_samples(file), *perhaps_untreated(file)]
-    found += [*names_alike(file), *lines_alike(file)]
+    """Everything that is found in the sample table."""
+    found = [*untreated_samples(file), *perhaps_untreated(file), *names_alike(file), *lines_alike(file)]
     genetic = _looks_genetic(file)
-    perts = obs.groupby("perturbation", sort=True, observed=True)
-    if "smiles" in obs and not genetic:
-        known = perts["smiles"].count()
-        lacking = known.index[known == 0]
-        if len(lacking):
-            found.append(
-                finding_about(
-                    "warning",
-                    "structures_missing",
-                    f"{len(lacking):,} of {len(known):,} perturbations have no SMILES: {first_few(lacking)}. Models "
-                    f"that read structures see them "
-                    f"as unknown; nothing is put in their place.",
-                    offenders=lacking,
-                    where=file.path,
-                )
-            )
-        spellings = perts["smiles"].nunique()
-        several = spellings.index[spellings > 1]
-        if len(several):
-            found.append(
-                finding_about(
-                    "warning",
-                    "structures_differ",
-                    f"{len(several):,} perturbations come with more than one SMILES: {first_few(several)}. Salts or "
-                    f"spellings may differ; the first "
-                    f"one (sorted) is used for features.",
-                    offenders=several,
-                    where=file.path,
-                )
-            )
-    elif not genetic:
-        found.append(
-            Finding(
-                "warning",
-                "no_structures",
-                (
-                    "No SMILES are known, so models that read chemical structures are not available. Name the column "
-                    "with --map smiles=COLUMN, or give any features with --features FILE."
-                ),
-                where=file.path,
-            )
+    return [*found, *([] if genetic else _structures(file)), *_doses(file, genetic)]
+
+
+def _structures(file: DataFile) -> list[Finding]:
+    """Perturbations without a structure, or with several."""
+    if "smiles" not in file.obs:
+        text = (
+            "No SMILES are known, so models that read chemical structures are not available. Name the column with "
+            "--map smiles=COLUMN, or give any features with --features FILE."
         )
-    if "log10_dose" in obs and obs["log10_dose"].isna().any():
-        lacking = obs.index[obs["log10_dose"].isna()]
-        found.append(
-            finding_about(
-                "warning",
-                "doses_missing",
-                f"{len(lacking):,} of {len(obs):,} samples have no usable dose: {first_few(lacking)}.",
-                offenders=lacking,
-                where=file.path,
-            )
+        return [Finding("warning", "no_structures", text, where=file.path)]
+    found = []
+    smiles = file.obs.groupby("perturbation", sort=True, observed=True)["smiles"]
+    known, spellings = smiles.count(), smiles.nunique()
+    lacking, several = known.index[known == 0], spellings.index[spellings > 1]
+    if len(lacking):
+        text = (
+            f"{len(lacking):,} of {len(known):,} perturbations have no SMILES: {first_few(lacking)}. Models that read "
+            f"structures see them as unknown; nothing is put in their place."
         )
-    elif "log10_dose" not in obs and not genetic:
-        found.append(
-            Finding(
-                "warning",
-                "no_doses",
-                (
-                    "No doses are known; samples of one perturbation at different doses cannot be told apart. Name "
-                    "the column with --map dose=COLUMN if there is one."
-                ),
-                where=file.path,
-            )
+        found.append(finding_about("warning", "structures_missing", text, offenders=lacking, where=file.path))
+    if len(several):
+        text = (
+            f"{len(several):,} perturbations come with more than one SMILES: {first_few(several)}. Salts or spellings "
+            f"may differ; the first one (sorted) is used for features."
         )
+        found.append(finding_about("warning", "structures_differ", text, offenders=several, where=file.path))
     return found
+
+
+def _doses(file: DataFile, genetic: bool) -> list[Finding]:
+    """Samples without a dose, or no doses at all where they are to be expected."""
+    obs = file.obs
+    if "log10_dose" not in obs:
+        text = (
+            "No doses are known; samples of one perturbation at different doses cannot be told apart. Name the column "
+            "with --map dose=COLUMN if there is one."
+        )
+        return [] if genetic else [Finding("warning", "no_doses", text, where=file.path)]
+    lacking = obs.index[obs["log10_dose"].isna()]
+    if not len(lacking):
+        return []
+    text = f"{len(lacking):,} of {len(obs):,} samples have no usable dose: {first_few(lacking)}."
+    return [finding_about("warning", "doses_missing", text, offenders=lacking, where=file.path)]
 
 
 def _looks_genetic(file: DataFile) -> bool:

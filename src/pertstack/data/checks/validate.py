@@ -125,74 +125,59 @@ def _control_characters(names: Iterable[object], what: str, code: str, where: st
 
 
 def _values(file: DataFile, census: Census) -> list[Finding]:
-    ids, genes, found = file.obs.index, file.gene_names, []
+    """Values that no score can be made of, or that say nothing."""
+    return [*_not_finite(file, census), *_same_as_control(file, census), *_alike(file, census)]
+
+
+def _not_finite(file: DataFile, census: Census) -> list[Finding]:
+    found = []
     for layer, bad in (("treated", census.bad_treated), ("control", census.bad_control)):
         if bad.n == 0:
             continue
-        rows, columns = ids[bad.rows], genes[bad.columns]
-        found.append(
-            finding_about(
-                "error",
-                f"non_finite_{layer}",
-                f"{bad.n:,} {layer} values are missing, infinite or the marker -666, in {len(rows):,} samples "
-                f"({first_few(rows)}) and "
-                f"{len(columns):,} genes ({first_few(columns)}). No score can be computed with them. Remove these "
-                f"genes or samples, or fill "
-                f"them in by a method you can defend before pertstack sees the data.",
-                offenders=rows,
-                where=file.path,
-            )
+        rows, columns = file.obs.index[bad.rows], file.gene_names[bad.columns]
+        text = (
+            f"{bad.n:,} {layer} values are missing, infinite or the marker -666, in {len(rows):,} samples "
+            f"({first_few(rows)}) and {len(columns):,} genes ({first_few(columns)}). No score can be computed with "
+            f"them. Remove these genes or samples, or fill them in by a method you can defend before pertstack sees "
+            f"the data."
         )
-    same = ids[census.same_as_control]
-    if len(same) and not file.delta:
-        every = len(same) == file.n_samples
-        found.append(
-            finding_about(
-                "error",
-                "control_is_treated",
-                (
-                    "The control is identical to the treated profile in all samples"
-                    if every
-                    else f"{len(same):,} of {file.n_samples:,} samples have a control identical to their "
-                    f"treated profile: "
-                    f"{first_few(same)}"
-                )
-                + ". Their delta is zero by construction. "
-                + (
-                    "Name the right layer with --control-layer."
-                    if every
-                    else "Remove untreated samples from the table: controls belong in the control layer only."
-                ),
-                offenders=same,
-                where=file.path,
-            )
-        )
-    constant = genes[census.constant_genes]
+        found.append(finding_about("error", f"non_finite_{layer}", text, offenders=rows, where=file.path))
+    return found
+
+
+def _same_as_control(file: DataFile, census: Census) -> list[Finding]:
+    """Samples whose treated profile is their control."""
+    same = file.obs.index[census.same_as_control]
+    if not len(same) or file.delta:
+        return []
+    if len(same) == file.n_samples:
+        text = "The control is identical to the treated profile in all samples"
+        mend = "Name the right layer with --control-layer."
+    else:
+        text = f"{len(same):,} of {file.n_samples:,} samples have a control identical to their treated profile: "
+        text += first_few(same)
+        mend = "Remove untreated samples from the table: controls belong in the control layer only."
+    text = f"{text}. Their delta is zero by construction. {mend}"
+    return [finding_about("error", "control_is_treated", text, offenders=same, where=file.path)]
+
+
+def _alike(file: DataFile, census: Census) -> list[Finding]:
+    """Genes that are the same in all samples, and samples that are the same in all genes."""
+    found = []
+    constant, repeated = file.gene_names[census.constant_genes], file.obs.index[census.repeated_treated()]
     if len(constant):
-        found.append(
-            finding_about(
-                "warning",
-                "constant_genes",
-                f"{len(constant):,} of {file.n_genes:,} genes have one value in all treated samples: "
-                f"{first_few(constant)}. They carry no "
-                f"information and weaken no score, but a model that scales by spread must not divide by it.",
-                offenders=constant,
-                where=file.path,
-            )
+        text = (
+            f"{len(constant):,} of {file.n_genes:,} genes have one value in all treated samples: "
+            f"{first_few(constant)}. They carry no information and weaken no score, but a model that scales by spread "
+            f"must not divide by it."
         )
-    repeated = ids[census.repeated_treated()]
+        found.append(finding_about("warning", "constant_genes", text, offenders=constant, where=file.path))
     if len(repeated):
-        found.append(
-            finding_about(
-                "warning",
-                "duplicate_profiles",
-                f"{len(repeated):,} samples have a treated profile that another sample has too, value by value: "
-                f"{first_few(repeated)}. In "
-                f"different folds they would leak; the fold plan is checked for it.",
-                offenders=repeated,
-                where=file.path,
-            )
+        text = (
+            f"{len(repeated):,} samples have a treated profile that another sample has too, value by value: "
+            f"{first_few(repeated)}. In different folds they would leak; the fold plan is checked for it."
         )
+        found.append(finding_about("warning", "duplicate_profiles", text, offenders=repeated, where=file.path))
     return found
 
 

@@ -22,7 +22,7 @@ from pertstack._base.reading.tables import as_names, as_texts, frame, read_table
 from pertstack._base.reading.text_tables import MISSING, TextTable
 from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
-from pertstack.data.readers.anndata_tables import is_locked, locked, open_foreign
+from pertstack.data.readers.anndata.tables import is_locked, locked, open_foreign
 from pertstack.data.readers.columns.aliases import ALIASES, alias_names, plain_name
 from pertstack.data.readers.columns.columns import canonical_obs
 from pertstack.data.readers.control_rows import Labels, Mask, control_names, vehicles_by_name

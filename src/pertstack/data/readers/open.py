@@ -16,7 +16,7 @@ from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
 from pertstack.data.labels import one_spelling, spelling_finding
 from pertstack.data.readers import wide_tables
-from pertstack.data.readers.anndata_tables import refuse_packed
+from pertstack.data.readers.anndata.tables import refuse_packed
 from pertstack.data.readers.cell_lists import as_anndata, cell_lists
 from pertstack.data.readers.control_rows import Labels
 from pertstack.data.readers.refused import refuse_kind
@@ -128,7 +128,7 @@ def _open(
         found = wide_tables.as_anndata(path, metadata, mapping=mapping, label=control_label)
         kind, place, told = ("table", path, []) if found is None else ("anndata", *found)
     if kind == "anndata":
-        from pertstack.data.readers.anndata_reader import open_anndata
+        from pertstack.data.readers.anndata.reader import open_anndata
 
         file = open_anndata(
             place,

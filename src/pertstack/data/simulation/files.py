@@ -110,7 +110,7 @@ def read_basal(
     InputError
         The file has fewer profiles or genes than are asked for.
     """
-    from pertstack.data.readers.anndata_tables import open_anndata_file, read_frame
+    from pertstack.data.readers.anndata.tables import open_anndata_file, read_frame
 
     assert config.basal is not None
     path = Path(config.basal)

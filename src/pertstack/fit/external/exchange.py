@@ -19,7 +19,7 @@ import pandas as pd
 from pertstack._base.errors import InputError, ModelFailedError, first_few
 from pertstack._base.files import write_json
 from pertstack._base.reading.damage import damage_named, require_by_itself, require_modest_members
-from pertstack.data.readers.anndata_tables import open_anndata_file, read_frame, read_whole
+from pertstack.data.readers.anndata.tables import open_anndata_file, read_frame, read_whole
 from pertstack.data.rows import FitRows, Float32, Names, PredictRows
 from pertstack.data.side.side import FeatureKind, PerturbationFeatures
 from pertstack.fit.external import exchange_csv

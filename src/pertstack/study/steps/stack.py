@@ -27,6 +27,7 @@ from pertstack.reduce.scoring.score import score
 from pertstack.reduce.scoring.score_table import ScoreTable
 from pertstack.stacking.choice import BEST_INFORMED
 from pertstack.stacking.choose import choose
+from pertstack.stacking.combiner import Combiner
 from pertstack.stacking.constants import constant_models
 from pertstack.stacking.nested import NestedFits
 from pertstack.stacking.registry import make_combiner, make_combiners
@@ -102,22 +103,17 @@ def stack_study(
     for words in calibrated.cautions:
         remark(f"warning: {words}")
     plan = folder.analysis_plan
-    wanted = combiners if combiners is not None else (list(plan.combiners) or None)
-    chosen = make_combiners(wanted)
     models = stackable_models(folder, accept_unverified=accept_unverified)
     probes = probe_study(folder, DevelopmentRows(folder, models, accept_unverified).source)
     accused = seen_through(
         probes, models, accept_accused, mend=f"`pertstack stack {folder.word} --accept-accused {{model}}`"
     )
     models = tuple(m for m in models if m not in accused)
-    accepted = tuple(sorted(set(accept_accused)))
     rows = DevelopmentRows(folder, models, accept_unverified, workers=workers, memory=memory, cluster=cluster)
     source, reduction = rows.source, rows.reduction
     constants = constant_models(reduction)
-    if constants and BEST_INFORMED not in {c.name for c in chosen}:
-        chosen = (*chosen, make_combiner(BEST_INFORMED))
-    if wanted is None and _parts_differ(folder):
-        chosen = (*chosen, make_combiner(PARTS_SHRUNKEN))
+    wanted = combiners if combiners is not None else (list(plan.combiners) or None)
+    chosen = _combiners(folder, wanted, constants)
     remark(of_stack(folder, len(models), len(chosen)))
     with progress_bar() as bar:
         task = bar.add_task("fitting combiners", total=len(chosen) * (folder.plan.n_folds + 1))
@@ -154,20 +150,35 @@ def stack_study(
         rows_seen=seen_rows(source),
         probes=tuple(probes),
         accused=accused,
-        accepted=accepted,
+        accepted=tuple(sorted(set(accept_accused))),
         unit=folder.plan.group_by,
         parts=parts,
         looks=folder.ledger.looks(),
         judged=_judged(folder, key),
     )
-    for model in accepted:
-        codes = sorted({f.code for f in probes if f.where == model and f.severity == "error"})
-        line: dict[str, Any] = {"model": model, "codes": codes, "key": key}
-        if line not in [e.facts for e in folder.ledger.of_kind(ACCEPTED)]:
-            folder.ledger.append(ACCEPTED, **line)
+    _note_accepted(folder, stacked)
     write_probes(folder, probes, key)
     _write(folder, stacked, accept_unverified)
     return stacked
+
+
+def _combiners(folder: StudyFolder, wanted: Sequence[str] | None, constants: tuple[str, ...]) -> tuple[Combiner, ...]:
+    """Those that were asked for, and what the study calls for beside them."""
+    chosen = make_combiners(wanted)
+    if constants and BEST_INFORMED not in {c.name for c in chosen}:
+        chosen = (*chosen, make_combiner(BEST_INFORMED))
+    if wanted is None and _parts_differ(folder):
+        chosen = (*chosen, make_combiner(PARTS_SHRUNKEN))
+    return chosen
+
+
+def _note_accepted(folder: StudyFolder, stacked: Stacked) -> None:
+    """A line of the ledger for every accused model that takes part; one for each stack."""
+    for model in stacked.accepted:
+        codes = sorted({f.code for f in stacked.probes if f.where == model and f.severity == "error"})
+        line: dict[str, Any] = {"model": model, "codes": codes, "key": stacked.key}
+        if line not in [e.facts for e in folder.ledger.of_kind(ACCEPTED)]:
+            folder.ledger.append(ACCEPTED, **line)
 
 
 def _judged(folder: StudyFolder, key: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few, unknown_name
-from pertstack.data.readers.anndata_tables import open_anndata_file, open_foreign, read_frame, read_whole
+from pertstack.data.readers.anndata.tables import open_anndata_file, open_foreign, read_frame, read_whole
 from pertstack.data.readers.columns.aliases import column_of
 from pertstack.data.readers.matrices import StoredRows
 from pertstack.data.rows import Float32

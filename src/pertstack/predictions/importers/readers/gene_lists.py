@@ -51,7 +51,7 @@ def read_gene_list(path: Path) -> list[str]:
     name = path.name.casefold()
     try:
         if name.endswith((".h5ad", ".zarr")):
-            from pertstack.data.readers.anndata_tables import open_foreign, read_frame
+            from pertstack.data.readers.anndata.tables import open_foreign, read_frame
 
             var = read_frame(open_foreign(path, "zarr" if path.is_dir() else "hdf5"), "var", path)
             column = column_of(var.columns, SECOND)

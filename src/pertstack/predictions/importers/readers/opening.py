@@ -11,7 +11,7 @@ from pertstack._base.files import missing_file
 from pertstack._base.reading.damage import damage_named
 from pertstack._base.reading.dialects import PACKED
 from pertstack._base.reading.remote import local
-from pertstack.data.readers.anndata_tables import is_zarr_folder, refuse_packed
+from pertstack.data.readers.anndata.tables import is_zarr_folder, refuse_packed
 from pertstack.data.readers.cell_lists import as_anndata, cell_lists
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.readers.anndata_files import open_anndata_predictions, open_packed_predictions

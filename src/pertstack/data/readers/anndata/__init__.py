@@ -1,0 +1,1 @@
+"""AnnData files: their tables, their layers, and the data they hold."""
