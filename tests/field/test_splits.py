@@ -213,3 +213,106 @@ def test_a_table_of_our_own_stays_one(tmp_path, file):
     path = tmp_path / "folds.csv"
     pd.DataFrame({"sample_id": list(expected()), "role": list(expected().values())}).to_csv(path, index=False)
     assert read_split(path, file.obs) is None
+
+
+ROWS = [*((p, "train") for p in TRAIN), *((p, "val") for p in VAL), *((p, "test") for p in TEST)]
+
+
+def as_parquet(path):
+    pd.DataFrame(ROWS, columns=["perturbation", "split"]).to_parquet(path.with_suffix(".parquet"))
+    return path.with_suffix(".parquet")
+
+
+def as_indexed_feather(path):
+    pd.DataFrame(ROWS, columns=["condition", "set"]).set_index("condition").to_parquet(path.with_suffix(".pq"))
+    return path.with_suffix(".pq")
+
+
+def as_mapping(path):
+    path.with_suffix(".json").write_text(json.dumps(dict(ROWS)))
+    return path.with_suffix(".json")
+
+
+def as_pickled_mapping(path):
+    path.with_suffix(".pkl").write_bytes(pickle.dumps(dict(ROWS)))
+    return path.with_suffix(".pkl")
+
+
+def as_held_out(path):
+    words = {"val": "valid", "test": "holdout"}
+    pd.DataFrame([(p, words.get(r, r)) for p, r in ROWS], columns=["name", "subset"]).to_csv(path, index=False)
+    return path
+
+
+def as_lists_of_held_out(path):
+    lists = {"training": TRAIN, "validation": VAL, "held-out": TEST}
+    path.with_suffix(".json").write_text(json.dumps(lists))
+    return path.with_suffix(".json")
+
+
+@pytest.mark.parametrize(
+    "make", [as_parquet, as_indexed_feather, as_mapping, as_pickled_mapping, as_held_out, as_lists_of_held_out]
+)
+def test_a_part_for_each_name_in_any_form(tmp_path, file, make):
+    """Parquet was taken for a table of our own, and its row numbers for samples; so was a part called holdout."""
+    assert roles(planned(file, make(tmp_path / "split.csv"))[0]) == expected()
+
+
+@pytest.mark.parametrize("header", ["perturbation,fold", "condition,kfold", "cell_id,cv_fold"])
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("held_out", ["test", "", None])
+def test_a_fold_for_each_name(tmp_path, file, cells, header, first, held_out):
+    """Its row numbers were taken for samples. Folds are numbered from 0, and what has none is the test."""
+    every = [*SINGLES, *DOUBLES]
+    place = {p: (held_out if held_out is not None and i < 3 else first + i % 4) for i, p in enumerate(every)}
+    names = (
+        zip(cells[1].index, cells[1]["condition"], strict=True)
+        if "cell_id" in header
+        else zip(every, every, strict=True)
+    )
+    path = tmp_path / "split.csv"
+    path.write_text(f"{header}\n" + "".join(f"{name},{place[p]}\n" for name, p in names if p in place))
+    plan, said = planned(file, path, None)
+    found = {s.split("|")[0]: f for s, f in zip(plan.table["sample_id"], plan.table["fold"], strict=True)}
+    for p, given in place.items():
+        assert pd.isna(found[p]) if given == held_out else int(found[p]) == given - first
+    assert ("folds_without_test" in said) == (held_out is None)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("perturbation,split\n" + "".join(f"{p},0\n" for p in TRAIN) + "GENE10+ctrl,2\n", r"'split' \('0', '2'\)"),
+        ("perturbation,is_test\n" + "".join(f"{p},False\n" for p in TRAIN), r"'is_test' \('False'\)"),
+        ("perturbation,split\n" + "".join(f"{p},train\n" for p in TRAIN), "in its test part"),
+        ("perturbation,split\n" + "".join(f"{p},train\n" for p in TRAIN) + "a,\nb,test\n", "1 rows have nothing in"),
+        ("perturbation,fold\n" + "".join(f"{p},0\n" for p in TRAIN) + "b,0.5\n", "'0.5' is neither a part"),
+        ("perturbation,fold\nGENE00+ctrl,0\nGENE01+ctrl,1\nGENE00+ctrl,1\n", "is in two folds"),
+        ("GENE10+ctrl\nGENE11+ctrl\n", "expected a column of names"),
+        ("fold\n0\n1\n", "no column of names"),
+    ],
+)
+def test_a_table_that_is_no_split_is_told_what_one_is(tmp_path, file, text, said):
+    """It was read as a table of our own: its row numbers were no samples, and that was the message."""
+    path = tmp_path / "split.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=said):
+        planned(file, path)
+
+
+@pytest.mark.parametrize("named", ["sample_id", "id", None])
+def test_folds_of_samples_stay_a_table_of_our_own(tmp_path, file, named):
+    """Which must name every sample."""
+    table = pd.DataFrame({"fold": np.arange(len(expected())) % 2}, index=pd.Index(list(expected()), name=named))
+    table.to_csv(tmp_path / "folds.csv")
+    table.to_parquet(tmp_path / "folds.parquet")
+    assert read_split(tmp_path / "folds.csv", file.obs) is None
+    assert read_split(tmp_path / "folds.parquet", file.obs) is None
+
+
+def test_json_that_is_no_split_is_not_called_damaged(tmp_path, file):
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"a": [1, 2], "b": {"c": 1}}))
+    with pytest.raises(InputError, match=r"no split that is known here: expected train and test") as told:
+        planned(file, path)
+    assert "cannot be read" not in str(told.value)

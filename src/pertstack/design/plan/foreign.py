@@ -19,15 +19,13 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, MissingFileError, first_few
 from pertstack._base.files import require_plain
-from pertstack._base.findings import Finding
-from pertstack._base.reading.tables import read_table
 from pertstack._base.reading.unpickle import load_pickle
 from pertstack.data.labels import look_up
 from pertstack.data.readers.pdgrapher import read_splits
-from pertstack.design.plan.foreign_split import WORDS, ForeignSplit, names_of_part, said_once
-from pertstack.design.plan.placing import kind_of, known_names, lost_findings, place_names, strange_findings
+from pertstack.design.plan.foreign_split import WORDS, ForeignSplit, in_folds, names_of_part, one_cut, said_once
+from pertstack.design.plan.foreign_tables import places_split, table_split
+from pertstack.design.plan.placing import lost_findings, strange_findings
 
-_NATIVE = {"sample_id", "role", "fold"}
 _BY_PAIR, _BY_LINE = "perturbation+cell_line", "cell_line"
 
 
@@ -56,16 +54,18 @@ def read_split(path: Path, obs: pd.DataFrame, cells: pd.Series[Any] | None = Non
     if suffix == ".pt":
         return _parts(path, read_splits(path, [str(s) for s in obs.index]), obs, cells)
     if suffix == ".json":
-        try:
-            return _parts(path, json.loads(path.read_text(encoding="utf-8")), obs, cells)
-        except (ValueError, OSError, RecursionError) as error:
-            raise InputError(f"{path} cannot be read as JSON ({error}). Write the split again.") from error
-    if suffix in (".csv", ".tsv", ".txt"):
-        return _table(path, obs, cells)
-    return None
+        return _parts(path, _json(path), obs, cells)
+    return table_split(path, obs, cells)
 
 
 # -- lists of names in each part -------------------------------------------------------------------------------------
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}). Write the split again.") from error
 
 
 def _plain(value: Any) -> Any:
@@ -85,20 +85,22 @@ def _parts(path: Path, value: Any, obs: pd.DataFrame, cells: pd.Series[Any] | No
     several = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else []
     if len(several) == 1 and _is_one(several[0]):
         value = several[0]
+    if isinstance(value, Mapping) and value and all(isinstance(v, str | int) for v in value.values()):
+        return places_split(path, {str(k): str(v) for k, v in value.items()}, obs, cells)
     if _is_one(value):
         roles: dict[str, set[str]] = {}
         for part, names in value.items():
             if part.casefold() in WORDS:
                 for name in names_of_part(names, part, path):
                     roles.setdefault(name, set()).add(WORDS[part.casefold()])
-        return _one_cut(path, roles, obs, cells=cells)
+        return one_cut(path, roles, obs, cells=cells)
     folds = value if isinstance(value, Mapping) else dict(enumerate(value)) if isinstance(value, list) else {}
     if len(folds) < 2 or not all(_is_one(v) for v in folds.values()):
         known = first_few(list(folds), 6) if folds else type(value).__name__
         more = " Give the file without _subgroup in its name." if "test_subgroup" in folds else ""
         raise InputError(
-            f"{path} is no split that is known here: expected train and test (and val) with lists of names, or such a "
-            f"part for each fold; it holds {known}.{more}"
+            f"{path} is no split that is known here: expected train and test (and val) with lists of names, such a "
+            f"part for each fold, or the part or fold of each name; it holds {known}.{more}"
         )
     return _k_folds(path, {str(k): v for k, v in folds.items()}, obs, cells)
 
@@ -107,90 +109,27 @@ def _is_one(value: Any) -> bool:
     if not isinstance(value, Mapping):
         return False
     parts = [str(k).casefold() for k, v in value.items() if isinstance(v, list)]
-    return "test" in parts and any(WORDS.get(p) == "development" for p in parts)
-
-
-def _one_cut(
-    path: Path, roles: Mapping[str, set[str]], obs: pd.DataFrame, *, cells: pd.Series[Any] | None, by: str | None = None
-) -> ForeignSplit:
-    both = sorted(name for name, found in roles.items() if len(found) > 1)
-    if both:
-        raise InputError(
-            f"{path}: {len(both):,} names are in training (or validation) and in the test: {first_few(both)}. Scores "
-            f"on them would be in-sample. Keep each on one side."
-        )
-    places, findings = place_names(
-        path, {name: next(iter(found)) for name, found in roles.items()}, obs, cells=cells, kind=by
-    )
-    table = pd.DataFrame({"sample_id": list(places), "role": list(places.values())})
-    return ForeignSplit(table, None, (*findings, said_once(path, table)))
+    return {WORDS.get(p) for p in parts} >= {"development", "test"}
 
 
 def _k_folds(path: Path, folds: Mapping[str, Any], obs: pd.DataFrame, cells: pd.Series[Any] | None) -> ForeignSplit:
     order = sorted(folds, key=lambda k: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", k)])
-    at: dict[str, int] = {}
+    at: dict[str, int | None] = {}
     for number, name in enumerate(order):
         parts = {str(k).casefold(): v for k, v in folds[name].items()}
-        held_out = names_of_part(parts["test"], "test", path)
+        held_out = [n for p, v in parts.items() if WORDS.get(p) == "test" for n in names_of_part(v, p, path)]
         seen = {n for p, v in parts.items() if WORDS.get(p) == "development" for n in names_of_part(v, p, path)}
         if memory := sorted(seen.intersection(held_out)):
             raise InputError(
                 f"{path}: {name} trains or validates on {len(memory):,} names of its own test: {first_few(memory)}."
             )
         for held in held_out:
-            if at.setdefault(held, number) != number:
+            if (first := at.setdefault(held, number)) != number:
                 raise InputError(
-                    f"{path}: {held!r} is in the test of {order[at[held]]} and of {name}. Each name is predicted "
+                    f"{path}: {held!r} is in the test of {order[first or 0]} and of {name}. Each name is predicted "
                     f"out of fold once."
                 )
-    places, findings = place_names(path, at, obs, cells=cells)
-    table = pd.DataFrame({"sample_id": list(places), "fold": list(places.values())})
-    named = ", ".join(f"{name} = fold {i}" for i, name in enumerate(order))
-    said = Finding(
-        "warning",
-        "folds_without_test",
-        f"{path.name} has {len(order)} folds ({named}) and no test beside them: combinations are learned and scored "
-        f"out of fold, and no verdict on a held-out test is possible. For one, keep some perturbations out of all "
-        f"folds and name them in a separate test.",
-        len(order),
-        where=str(path),
-    )
-    return ForeignSplit(table, None, (*findings, said))
-
-
-# -- tables ------------------------------------------------------------------------------------------------------------
-
-
-def _table(path: Path, obs: pd.DataFrame, cells: pd.Series[Any] | None) -> ForeignSplit | None:
-    """A table of names and parts, with a header or without; None where it is a table of our own."""
-    body = read_table(path, blanks=False)
-    head = [str(c).strip() for c in body.columns]
-    if "sample_id" in head and {"role", "fold"}.intersection(head):
-        return None
-    if any(h.casefold() in WORDS for h in head):
-        first = pd.DataFrame([head], columns=body.columns)  # there is no header: it is a row like the others
-        head, body = [f"column {i + 1}" for i in range(len(head))], pd.concat([first, body], ignore_index=True)
-    parts = [i for i in range(len(head)) if len(body) and _all_parts(body.iloc[:, i])]
-    if not parts:
-        return None
-    if len(parts) > 1:
-        raise InputError(
-            f"{path} has {len(parts)} columns that say train or test: {first_few([head[i] for i in parts])}. Keep one."
-        )
-    others = [i for i in range(len(head)) if i != parts[0]]
-    if not others:
-        raise InputError(f"{path} has no column of names beside {head[parts[0]]!r}.")
-    known = known_names(obs, cells)
-    best = max(others, key=lambda i: max(sum(v.strip() in k for v in body.iloc[:, i]) for k in known.values()))
-    roles: dict[str, set[str]] = {}
-    for name, part in zip(body.iloc[:, best], body.iloc[:, parts[0]], strict=True):
-        roles.setdefault(name.strip(), set()).add(WORDS[part.strip().casefold()])
-    return _one_cut(path, roles, obs, cells=cells, by=kind_of(roles, obs, cells))
-
-
-def _all_parts(column: pd.Series[Any]) -> bool:
-    found = {str(v).strip().casefold() for v in column}
-    return found <= set(WORDS) and "test" in found
+    return in_folds(path, at, [f"{name} = fold {i}" for i, name in enumerate(order)], obs, cells=cells)
 
 
 # -- cell-load ---------------------------------------------------------------------------------------------------------

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pertstack._base.errors import InputError
+from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
+from pertstack.design.plan.placing import place_names
 
 WORDS = {
     "train": "development",
@@ -70,3 +72,74 @@ def said_once(path: Path, table: pd.DataFrame) -> Finding:
         n,
         where=str(path),
     )
+
+
+def one_cut(
+    path: Path, roles: Mapping[str, set[str]], obs: pd.DataFrame, *, cells: pd.Series[Any] | None, by: str | None = None
+) -> ForeignSplit:
+    """A split without folds.
+
+    Parameters
+    ----------
+    path : the split.
+    roles : name -> its roles, of which it may have one.
+    obs : canonical metadata, index = sample ids.
+    cells : sample id by name of the cell; None where samples are not made of cells.
+    by : what names are; None for what most of them are.
+
+    Raises
+    ------
+    InputError
+        A name is on both sides, or no name is known.
+    """
+    both = sorted(name for name, found in roles.items() if len(found) > 1)
+    if both:
+        raise InputError(
+            f"{path}: {len(both):,} names are in training (or validation) and in the test: {first_few(both)}. Scores "
+            f"on them would be in-sample. Keep each on one side."
+        )
+    places, findings = place_names(
+        path, {name: next(iter(found)) for name, found in roles.items()}, obs, cells=cells, kind=by
+    )
+    table = pd.DataFrame({"sample_id": list(places), "role": list(places.values())})
+    return ForeignSplit(table, None, (*findings, said_once(path, table)))
+
+
+def in_folds(
+    path: Path,
+    at: Mapping[str, int | None],
+    named: Sequence[str],
+    obs: pd.DataFrame,
+    *,
+    cells: pd.Series[Any] | None,
+    by: str | None = None,
+) -> ForeignSplit:
+    """A split in folds, with a test beside them or without.
+
+    Parameters
+    ----------
+    path : the split.
+    at : name -> its fold; None for the test.
+    named : which fold is which, in words.
+    obs, cells, by : as in ``one_cut``.
+
+    Raises
+    ------
+    InputError
+        No name is known.
+    """
+    places, findings = place_names(path, {n: -1 if k is None else k for n, k in at.items()}, obs, cells=cells, kind=by)
+    fold = pd.Series(list(places.values()), dtype="Int64")
+    table = pd.DataFrame({"sample_id": list(places), "fold": fold.mask(fold < 0)})
+    if table["fold"].isna().any():
+        return ForeignSplit(table, None, tuple(findings))
+    said = Finding(
+        "warning",
+        "folds_without_test",
+        f"{path.name} has {len(named)} folds ({', '.join(named)}) and no test beside them: combinations are learned "
+        f"and scored out of fold, and no verdict on a held-out test is possible. For one, keep some perturbations out "
+        f"of all folds and name them in a separate test.",
+        len(named),
+        where=str(path),
+    )
+    return ForeignSplit(table, None, (*findings, said))

@@ -23,7 +23,7 @@ from pertstack.data.readers.columns.tuple_labels import part_labels
 from pertstack.data.readers.control_rows import control_rows
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.key_findings import key_findings, mixed_names, nothing_fits, refuse_doubles
-from pertstack.predictions.importers.keys import Codes, Labels, few_of, key_in_words, keys_of, n_served
+from pertstack.predictions.importers.keys import Codes, Labels, Serving, few_of, keys_of, n_served
 from pertstack.predictions.importers.named_rows import labelled, refuse_turned
 from pertstack.predictions.importers.readers.files import STATUS, PredictionFile
 from pertstack.predictions.importers.space import Averaging, averaging
@@ -144,72 +144,64 @@ def _match_by_key(
     InputError
         The samples lie in several cell lines and the file does not say which it predicts.
     """
-    assert file.obs is not None
-    obs, notes_of_labels = part_labels(file.obs, source_column(file.obs, mapping, "perturbation"), str(file.path))
-    file = replace(file, obs=obs)
-    found_controls = control_rows(obs, mapping, None, where=str(file.path))
-    controls = None if found_controls is None else found_controls.rows | found_controls.aside
-    foretold = _predictions_only(obs)
-    treated = foretold.copy() if controls is None else foretold & ~controls
-    if not treated.any():
-        raise InputError(f"{file.path}: all {len(treated):,} rows are controls, so there is nothing to evaluate.")
-    given, notes = _given(file, treated, samples, mapping)
-    notes += notes_of_labels
+    file, treated, n_controls, notes = _predicted_rows(file, mapping)
+    given, said = _given(file, treated, samples, mapping)
     labels = Labels.of(samples["perturbation"].astype(str), given["perturbation"].astype(str))
-    columns = _shared(given, samples, labels, notes=notes, file=file)
-    notes += mixed_names(given, columns, labels, file)
-    of_file, of_samples = keys_of(given, columns, labels), keys_of(samples, columns, labels)
-    wanted = {key: i for i, key in enumerate(dict.fromkeys(of_samples))}
-    codes = np.full(len(treated), -1, dtype=np.int64)
-    codes[treated] = [wanted.get(key, -1) for key in of_file]
-    if (codes < 0).all():
+    said += notes
+    columns = _shared(given, samples, labels, notes=said, file=file)
+    said += mixed_names(given, columns, labels, file)
+    serving = Serving.of(treated, keys_of(given, columns, labels), samples.index, keys_of(samples, columns, labels))
+    if not serving.keys:
         raise MisalignedError(nothing_fits(file, given, samples, columns))
-    count = np.bincount(codes[codes >= 0], minlength=len(wanted))
-    refuse_doubles(file, codes, count, list(wanted))
-    there = np.flatnonzero(count)
-    keys = list(wanted)
-    at = {keys[j]: i for i, j in enumerate(there)}
-    serves = [(sample, at[key]) for sample, key in zip(map(str, samples.index), of_samples, strict=True) if key in at]
-    position = np.full(len(wanted), -1, dtype=np.int64)
-    position[there] = np.arange(len(there))
-    codes = np.where(codes >= 0, position[codes], -1)
-    order = np.array([i for _, i in serves], dtype=np.int64)
-    missing = tuple(key_in_words(k) for k, n in zip(wanted, count, strict=True) if n == 0)
-    left = tuple(key_in_words(k) for k in dict.fromkeys(of_file) if k not in wanted)
-    how, said = averaging(file, space, float(np.median(count[there])), own_genes=own_genes)
-    notes += said
+    refuse_doubles(file, serving.codes, serving.count, serving.keys)
+    how, of_space = averaging(file, space, float(np.median(serving.count)), own_genes=own_genes)
     matched = replace(
         file,
-        sample_ids=[s for s, _ in serves],
+        sample_ids=serving.samples,
         obs=None,
         folds=None,
-        rows=lambda n_rows: _expanded(_means(file, codes, count[there], how), order, n_rows),
+        rows=lambda n_rows: _expanded(_means(file, serving.codes, serving.count, how), serving.order, n_rows),
     )
-    n_rows, n_controls = int(treated.sum()), 0 if controls is None else int(controls.sum())
-    if n_other := len(treated) - n_rows - n_controls:
-        text = f"{file.path}: {n_other:,} rows are not predictions, as a column of the file says, and are not used."
-        notes.append(Finding("note", "rows_not_predicted", text, n_other, where=str(file.path)))
+    n_rows = int(treated.sum())
     found = key_findings(
         file,
         columns,
         n_rows,
-        n_keys=len(there),
-        n_samples=len(serves),
+        n_keys=len(serving.keys),
+        n_samples=len(serving.samples),
         n_controls=n_controls,
-        missing=missing,
-        left=left,
+        missing=serving.missing,
+        left=serving.left_over,
     )
     return KeyMatch(
         matched,
         columns,
         n_rows,
-        n_keys=len(there),
+        n_keys=len(serving.keys),
         n_controls=n_controls,
-        missing=missing,
-        left_over=left,
-        findings=(*notes, *found),
-        row_of=order,
+        missing=serving.missing,
+        left_over=serving.left_over,
+        findings=(*said, *of_space, *found),
+        row_of=serving.order,
     )
+
+
+def _predicted_rows(
+    file: PredictionFile, mapping: Mapping[str, str] | None
+) -> tuple[PredictionFile, Mask, int, list[Finding]]:
+    """Which rows are predictions, neither controls nor measured; how many are controls; labels taken apart."""
+    assert file.obs is not None
+    obs, notes = part_labels(file.obs, source_column(file.obs, mapping, "perturbation"), str(file.path))
+    found = control_rows(obs, mapping, None, where=str(file.path))
+    controls = np.zeros(len(obs), dtype=bool) if found is None else found.rows | found.aside
+    treated: Mask = _predictions_only(obs) & ~controls
+    if not treated.any():
+        raise InputError(f"{file.path}: all {len(treated):,} rows are controls, so there is nothing to evaluate.")
+    n_controls = int(controls.sum())
+    if n_other := len(treated) - int(treated.sum()) - n_controls:
+        text = f"{file.path}: {n_other:,} rows are not predictions, as a column of the file says, and are not used."
+        notes.append(Finding("note", "rows_not_predicted", text, n_other, where=str(file.path)))
+    return replace(file, obs=obs), treated, n_controls, notes
 
 
 def _given(

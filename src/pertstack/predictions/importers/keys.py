@@ -16,6 +16,7 @@ SAME = 1e-4
 
 
 Codes = np.ndarray[Any, np.dtype[np.int64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -76,3 +77,46 @@ def n_served(given: pd.DataFrame, samples: pd.DataFrame, columns: tuple[str, ...
 def few_of(values: pd.Series[Any]) -> list[str]:
     """The four smallest numbers of a column, as text."""
     return [f"{v:g}" for v in sorted(set(values.dropna()))[:4]]
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Which rows of a file are one prediction, and which sample each prediction serves."""
+
+    keys: list[tuple[str, ...]]  # (n_predictions,)
+    codes: Codes  # (n_rows,) prediction of each row; -1 where it serves none
+    count: Codes  # (n_predictions,) rows of each
+    samples: list[str]  # that are served
+    order: Codes  # (n_samples served,) prediction of each
+    missing: tuple[str, ...]  # keys of samples that are not predicted, in words
+    left_over: tuple[str, ...]  # keys of predictions that are asked of no sample, in words
+
+    @classmethod
+    def of(
+        cls, predicted: Mask, theirs: list[tuple[str, ...]], samples: pd.Index[Any], own: list[tuple[str, ...]]
+    ) -> Serving:
+        """Match by key.
+
+        Parameters
+        ----------
+        predicted : (n_rows,) which rows of the file are predictions.
+        theirs : the key of each of these.
+        samples : ids.
+        own : the key of each sample.
+        """
+        there, wanted = set(theirs), list(dict.fromkeys(own))
+        keys = [key for key in wanted if key in there]
+        at = {key: i for i, key in enumerate(keys)}
+        codes = np.full(len(predicted), -1, dtype=np.int64)
+        codes[predicted] = [at.get(key, -1) for key in theirs]
+        served = [(str(sample), at[key]) for sample, key in zip(samples, own, strict=True) if key in at]
+        asked = set(wanted)
+        return cls(
+            keys,
+            codes,
+            np.bincount(codes[codes >= 0], minlength=len(keys)),
+            samples=[sample for sample, _ in served],
+            order=np.array([i for _, i in served], dtype=np.int64),
+            missing=tuple(key_in_words(key) for key in wanted if key not in at),
+            left_over=tuple(key_in_words(key) for key in dict.fromkeys(theirs) if key not in asked),
+        )

@@ -1,0 +1,117 @@
+"""Splits as tables: names of perturbations, samples or cells, and the part or the fold of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pertstack._base.errors import InputError, first_few
+from pertstack._base.reading.tables import as_texts, read_table
+from pertstack.data.readers.columns.aliases import plain_name
+from pertstack.design.plan.foreign_split import WORDS, ForeignSplit, in_folds, one_cut
+from pertstack.design.plan.placing import kind_of, known_names
+
+FOLDS = {"fold", "folds", "foldid", "cvfold", "kfold", "cv"}
+"""What a column of numbered folds is called."""
+_EXPECTED = (
+    "expected a column of names (perturbations, samples or cells), and one that says train, val or test for each, or a "
+    "column fold with 0, 1, 2, ... (and test)"
+)
+
+
+def table_split(path: Path, obs: pd.DataFrame, cells: pd.Series[Any] | None) -> ForeignSplit | None:
+    """A table of names and parts, with a header or without; None where it is a table of our own.
+
+    Parameters
+    ----------
+    path : text, parquet or feather.
+    obs : canonical metadata, index = sample ids.
+    cells : sample id by name of the cell; None where samples are not made of cells.
+
+    Raises
+    ------
+    InputError
+        It does not say a part or a fold for each name, or puts one name in two.
+    """
+    body = read_table(path, blanks=False)
+    if not isinstance(body.index, pd.RangeIndex):
+        body = body.reset_index(names=[str(n or "name") for n in body.index.names])
+    body = pd.DataFrame({str(c).strip(): as_texts(body[c]).str.strip().fillna("") for c in body.columns})
+    head = list(body.columns)
+    if "sample_id" in head and {"role", "fold"}.intersection(head):
+        return None
+    if any(h.casefold() in WORDS for h in head):  # there is no header: it is a row like the others
+        body = pd.DataFrame([head, *body.to_numpy().tolist()], columns=[f"column {i + 1}" for i in range(len(head))])
+        head = list(body.columns)
+    parts = [h for h in head if _all_parts(body[h])]
+    if len(parts) > 1:
+        raise InputError(f"{path} has {len(parts)} columns that say train or test: {first_few(parts)}. Keep one.")
+    numbered = [h for h in head if plain_name(h) in FOLDS]
+    said = [*parts, *numbered][:1]
+    others = [h for h in head if h not in said]
+    known = known_names(obs, cells)
+    hits = {h: max(int(body[h].isin(k).sum()) for k in known.values()) for h in others}
+    if not parts and any(body[h].isin(known["sample"]).any() for h in others):
+        return None  # our own, with ids under another name
+    if not said:
+        shown = "; ".join(f"{h!r} ({first_few(body[h].unique(), 3)})" for h in head[:6])
+        raise InputError(f"{path} is no split that is known here: {_EXPECTED}. Its columns: {shown}.")
+    if not others:
+        raise InputError(f"{path} has no column of names beside {said[0]!r}: {_EXPECTED}.")
+    names, places = body[max(hits, key=lambda h: hits[h])], body[said[0]]
+    if parts and (empty := names[places == ""].tolist()):
+        raise InputError(
+            f"{path}: {len(empty):,} rows have nothing in {said[0]!r}: {first_few(empty)}. Say train, val or test for "
+            f"each, or leave the rows out."
+        )
+    return _split(path, pd.Series(places.to_numpy(), index=names.to_numpy()), obs, cells)
+
+
+def places_split(
+    path: Path, places: Mapping[str, str], obs: pd.DataFrame, cells: pd.Series[Any] | None
+) -> ForeignSplit:
+    """A split that says the part or the fold of each name.
+
+    Parameters
+    ----------
+    path, obs, cells : as in ``table_split``.
+    places : name -> part or fold.
+
+    Raises
+    ------
+    InputError
+        A place is neither a part nor a fold.
+    """
+    return _split(path, pd.Series(dict(places), dtype=object), obs, cells)
+
+
+def _split(path: Path, places: pd.Series[Any], obs: pd.DataFrame, cells: pd.Series[Any] | None) -> ForeignSplit:
+    """The split of places by name; names may repeat, with one place."""
+    roles: dict[str, set[str]] = {}
+    if set(places.str.casefold()) <= set(WORDS):
+        for name, part in places.items():
+            roles.setdefault(str(name), set()).add(WORDS[part.casefold()])
+        return one_cut(path, roles, obs, cells=cells, by=kind_of(roles, obs, cells))
+    number = pd.to_numeric(places, errors="coerce")
+    test = (places == "") | places.str.casefold().map(lambda w: WORDS.get(w) == "test")
+    odd = places[~test & ~(number % 1 == 0)].unique()
+    if len(odd):
+        raise InputError(f"{path}: {first_few(odd)} is neither a part of a split nor a fold; {_EXPECTED}.")
+    order = sorted(number[~test].unique())
+    at: dict[str, int | None] = {}
+    for name, value, held_out in zip(map(str, places.index), number, test, strict=True):
+        place = None if held_out else order.index(value)
+        if at.setdefault(name, place) != place:
+            raise InputError(f"{path}: {name!r} is in two folds. Keep each name in one.")
+    return in_folds(
+        path, at, [f"{int(k)} = fold {i}" for i, k in enumerate(order)], obs, cells=cells, by=kind_of(at, obs, cells)
+    )
+
+
+def _all_parts(column: pd.Series[Any]) -> bool:
+    """Whether a column says nothing but parts of a split; some rows may be empty."""
+    found = set(column.str.casefold()) - {""}
+    return bool(found) and found <= set(WORDS)
