@@ -148,12 +148,30 @@ def test_models_of_scperteval_come_in_by_their_own_split(world, tmp_path):
         elsewhere.add("other", run, fitted_on=split, scale="treated")
 
 
-def test_a_single_cut_names_the_rows_a_model_saw(world, tmp_path):
+def single_cut(form, folder, samples, names):
+    """A split that cuts once: ten perturbations to train on, two to validate on, six to test on."""
+    part = {n: "train" if i < 10 else "val" if i < 12 else "test" for i, n in enumerate(names)}
+    path = folder / f"split.{form.split()[0]}"
+    table = pd.DataFrame({"perturbation": list(part), "split": list(part.values())})
+    if form == "json":
+        path.write_text(json.dumps({p: [n for n in names if part[n] == p] for p in ("train", "val", "test")}))
+    elif form == "csv of samples":
+        of = samples["perturbation"].map(part)
+        pd.DataFrame({"sample_id": samples.index, "subset": of.to_numpy()}).to_csv(path, index=False)
+    elif form == "csv":
+        table.to_csv(path, index=False)
+    else:
+        table.to_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "parquet", "csv of samples"])
+def test_a_single_cut_names_the_rows_a_model_saw(world, tmp_path, form):
+    """A table of samples with parts was a list of ids: the test rows counted as seen too."""
     _, study, profiles = world
-    names = list(profiles.index)
-    path = tmp_path / "split.json"
-    path.write_text(json.dumps({"train": names[:10], "val": names[10:12], "test": names[12:]}))
-    report = study.add("cut", files.gears_pickle(tmp_path / "cut.pkl", profiles), fitted_on=path, scale="treated")
+    path = single_cut(form, tmp_path, study.folder.samples, list(profiles.index))
+    file = files.gears_pickle(tmp_path / "cut.pkl", profiles)
+    report = study.add(f"cut by {form}", file, fitted_on=path, scale="treated")
     assert next(f for f in report.findings if f.code == "in_sample_rows").count == 24  # 12 pairs, twice
 
 

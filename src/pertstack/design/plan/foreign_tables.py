@@ -36,16 +36,10 @@ def table_split(path: Path, obs: pd.DataFrame, cells: pd.Series[Any] | None) -> 
     InputError
         It does not say a part or a fold for each name, or puts one name in two.
     """
-    body = read_table(path, blanks=False)
-    if not isinstance(body.index, pd.RangeIndex):
-        body = body.reset_index(names=[str(n or "name") for n in body.index.names])
-    body = pd.DataFrame({str(c).strip(): as_texts(body[c]).str.strip().fillna("") for c in body.columns})
+    body = _texts(path)
     head = list(body.columns)
     if "sample_id" in head and {"role", "fold"}.intersection(head):
         return None
-    if any(h.casefold() in WORDS for h in head):  # there is no header: it is a row like the others
-        body = pd.DataFrame([head, *body.to_numpy().tolist()], columns=[f"column {i + 1}" for i in range(len(head))])
-        head = list(body.columns)
     parts = [h for h in head if _all_parts(body[h])]
     if len(parts) > 1:
         raise InputError(f"{path} has {len(parts)} columns that say train or test: {first_few(parts)}. Keep one.")
@@ -68,6 +62,26 @@ def table_split(path: Path, obs: pd.DataFrame, cells: pd.Series[Any] | None) -> 
             f"each, or leave the rows out."
         )
     return _split(path, pd.Series(places.to_numpy(), index=names.to_numpy()), obs, cells)
+
+
+def says_parts(path: Path) -> bool:
+    """Whether a table says train and test for what it names."""
+    body = _texts(path)
+    parts = [{WORDS.get(v) for v in body[h].str.casefold()} for h in body.columns if _all_parts(body[h])]
+    return any(found >= {"development", "test"} for found in parts)
+
+
+def _texts(path: Path) -> pd.DataFrame:
+    """A table as texts without blanks around them, names of rows among its columns."""
+    body = read_table(path, blanks=False)
+    if not isinstance(body.index, pd.RangeIndex):
+        body = body.reset_index(names=[str(n or "name") for n in body.index.names])
+    body = pd.DataFrame({str(c).strip(): as_texts(body[c]).str.strip().fillna("") for c in body.columns})
+    head = list(body.columns)
+    if not any(h.casefold() in WORDS for h in head):
+        return body
+    numbered = [f"column {i + 1}" for i in range(len(head))]  # there is no header: it is a row like the others
+    return pd.DataFrame([head, *body.to_numpy().tolist()], columns=numbered)
 
 
 def places_split(

@@ -15,9 +15,11 @@ import pandas as pd
 from pertstack._base.errors import InputError, LeakError
 from pertstack._base.files import read_json
 from pertstack.design.plan.foreign import read_split
+from pertstack.design.plan.foreign_tables import says_parts
 from pertstack.study.folder import StudyFolder
 
 SUFFIXES = {".json", ".toml", ".pkl", ".pickle"}
+TABLES = {".csv", ".tsv", ".txt", ".parquet", ".pq", ".feather"}
 
 
 def fits_of_split(path: Path, folder: StudyFolder) -> Any | None:
@@ -30,7 +32,7 @@ def fits_of_split(path: Path, folder: StudyFolder) -> Any | None:
     InputError
         The split cannot be read or names nothing of the study.
     """
-    if path.suffix.casefold() not in SUFFIXES or not path.is_file() or _is_list(path):
+    if not path.is_file() or not _is_split(path):
         return None
     split = read_split(path, folder.samples)
     if split is None:
@@ -56,10 +58,16 @@ def fits_of_split(path: Path, folder: StudyFolder) -> Any | None:
     return fits
 
 
+def _is_split(path: Path) -> bool:
+    """Whether a file is a split, rather than a list or table of ids, which is read as such."""
+    suffix = path.suffix.casefold()
+    if suffix in TABLES:
+        return says_parts(path)
+    return suffix in SUFFIXES and not (suffix == ".json" and _is_list(path))
+
+
 def _is_list(path: Path) -> bool:
-    """Whether a JSON file is a plain list of ids, which is read as such."""
-    if path.suffix.casefold() != ".json":
-        return False
+    """Whether a JSON file is a plain list of ids."""
     try:
         value = read_json(path)
     except (ValueError, OSError):
