@@ -35,7 +35,7 @@ from pertstack.stacking.combiner import Combiner
 from pertstack.stacking.given import one_name_each, require_controls_alike, require_whole_groups
 from pertstack.stacking.nested import fit_nested
 from pertstack.stacking.panel import NO_HARM
-from pertstack.stacking.registry import refuse_reserved
+from pertstack.stacking.registry import make_combiners, refuse_reserved
 from pertstack.stacking.slopes import slopes_of
 from pertstack.stacking.sums import Reference
 from pertstack.verdict.probes.rows import sample_rows
@@ -108,13 +108,13 @@ class StackFit(StackResult):
             )
         named = {f"predictions[{m!r}]": predictions[m] for m in fitted.models}
         extra = {f"features[{f!r}]": v for f, v in (features or {}).items()}
-        require_controls_alike(self.references, given=control is not None)
         ordered = align(
             {"control": control, **named, "cell_line": cell_line, **extra},
             first=("control", *named),
             columns=self.references.gene_names if self.named_genes else None,
         )
         found = ordered.values
+        require_controls_alike(self.references, found["control"])
         given = {m: np.asarray(found[n], dtype=np.float32) for m, n in zip(fitted.models, named, strict=True)}
         shape = next(iter(given.values())).shape
         zero = np.zeros(shape, dtype=np.float32) if control is None else np.asarray(found["control"], dtype=np.float32)
@@ -189,8 +189,8 @@ def stack(
     Raises
     ------
     UnknownNameError, InputError
-        ``accept_accused`` names no model, or one that no probe accuses; every model is accused; a group has rows in
-        several folds.
+        No such combiner; ``accept_accused`` names no model, or one that no probe accuses; every model is accused; a
+        group has rows in several folds.
 
     Example
     -------
@@ -217,6 +217,7 @@ def stack(
     )
     found = ordered.values
     features = None if features is None else {f: found[f"features[{f!r}]"] for f in features}
+    chosen = make_combiners(combiners)
     for model in predictions:
         refuse_reserved(str(model))
     names = one_name_each(found["perturbation"], grouped=group is not None)
@@ -249,7 +250,7 @@ def stack(
         k = min(max(80, wanted.top or 0), len(source.gene_names))
         reduction = reduce_blocks(source, references, k=k)
         nested = fit_nested(
-            combiners,
+            chosen,
             reduction,
             source=source,
             references=references,

@@ -186,6 +186,7 @@ def test_unknown_combiners_show_the_near_ones(run, study, bare):
     code, _, said = run("stack", study, "--combiners", "simplx")
     assert code == 2 and "simplex" in said
     assert not (study / "results" / "weights.json").exists()
+    assert not (study / "results" / "calibration.json").exists()  # refused before anything is read
 
 
 def test_genes_never_seen_cannot_be_predicted(run, study, bare, tmp_path):

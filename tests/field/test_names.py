@@ -354,6 +354,15 @@ def test_knockouts_done_under_several_conditions_are_the_perturbations(tmp_path,
     np.testing.assert_allclose(file.read(slice(None))[1], theirs.loc[file.sample_ids], rtol=0, atol=1e-6)
 
 
+def test_few_knockouts_under_many_conditions_are_a_background(tmp_path):
+    """Compounds on three mutants of a line: the compounds are what was done, although crossed with the mutants."""
+    obs = worlds.design(worlds.TARGETS, names=("condition", None, "batch"))
+    x = worlds.counts_of(obs, "condition", None)
+    mutants = np.array(["PTEN", "TP53", "NF1"])[np.arange(len(obs)) % 3]
+    file = open_data(worlds.write(tmp_path / "cells.h5ad", obs.assign(target_gene=mutants), x))
+    assert set(file.obs["perturbation"]) == set(worlds.TARGETS)
+
+
 def test_two_names_of_one_compound_are_no_condition(tmp_path):
     """An id that is finer than the name, and one id with two names: the column that comes first is kept."""
     obs = worlds.design(worlds.TARGETS, names=("cmap_name", None, "batch"))

@@ -22,7 +22,8 @@ from references import cell_worlds as worlds
 GENES = worlds.GENES[:14]
 SINGLES = [f"{g}+ctrl" for g in GENES]
 DOUBLES = ["GENE00+GENE01", "GENE02+GENE03"]
-TRAIN, VAL, TEST = [*SINGLES[:8], "GENE01+GENE00", "ctrl"], SINGLES[8:10], [*SINGLES[10:], DOUBLES[1]]
+DOUBLE_TURNED = "GENE01+GENE00"
+TRAIN, VAL, TEST = [*SINGLES[:8], DOUBLE_TURNED, "ctrl"], SINGLES[8:10], [*SINGLES[10:], DOUBLES[1]]
 
 
 @pytest.fixture(scope="module")
@@ -290,6 +291,17 @@ def test_a_fold_for_each_name(tmp_path, file, cells, header, first, held_out):
         ("perturbation,fold\nGENE00+ctrl,0\nGENE01+ctrl,1\nGENE00+ctrl,1\n", "is in two folds"),
         ("GENE10+ctrl\nGENE11+ctrl\n", "expected a column of names"),
         ("fold\n0\n1\n", "no column of names"),
+        (
+            "perturbation,split,fold\n" + "".join(f"{p},train,{i % 2}\n" for i, p in enumerate(TRAIN)) + "a,val,\n",
+            "1 rows are in training and in no fold",
+        ),
+        (
+            "perturbation,split,fold\n"
+            + "".join(f"{p},train,{i % 2}\n" for i, p in enumerate(TRAIN))
+            + f"{TRAIN[0]},test,\n",
+            "1 names are in training and in the test",
+        ),
+        ("perturbation,split,fold,cv\n" + "".join(f"{p},train,0,1\n" for p in TRAIN), "2 columns of folds"),
     ],
 )
 def test_a_table_that_is_no_split_is_told_what_one_is(tmp_path, file, text, said):
@@ -298,6 +310,34 @@ def test_a_table_that_is_no_split_is_told_what_one_is(tmp_path, file, text, said
     path.write_text(text)
     with pytest.raises(InputError, match=said):
         planned(file, path)
+
+
+@pytest.mark.parametrize("of_test", ["", "0", "7", "test"])
+def test_a_part_and_a_fold_for_each_name_are_both_heeded(tmp_path, file, of_test):
+    """Folds beside the parts were dropped without a word, and others drawn. Those of test rows do not count."""
+    rows = [(p, role, str(i % 3) if role != "test" else of_test) for i, (p, role) in enumerate(ROWS)]
+    path = tmp_path / "split.csv"
+    pd.DataFrame(rows, columns=["perturbation", "split", "fold"]).to_csv(path, index=False)
+    plan, _ = planned(file, path, None)
+    assert roles(plan) == expected()
+    found = {s.split("|")[0]: f for s, f in zip(plan.table["sample_id"], plan.table["fold"], strict=True)}
+    own = {{DOUBLE_TURNED: DOUBLES[0]}.get(p, p): f for p, role, f in rows if role != "test"}
+    assert {p: str(int(f)) for p, f in found.items() if not pd.isna(f)} == {p: own[p] for p in own if p in found}
+
+
+def test_parts_for_each_fold_in_one_table(tmp_path, file):
+    """As ``kfold_splits.json`` has them, a row for each name and fold."""
+    every = [*SINGLES, *DOUBLES]
+    rows = [
+        (p, f, "test" if i % 4 == f else "val" if i % 4 == (f + 1) % 4 else "train")
+        for i, p in enumerate(every)
+        for f in range(4)
+    ]
+    path = tmp_path / "folds.csv"
+    pd.DataFrame(rows, columns=["condition", "fold", "split"]).to_csv(path, index=False)
+    plan, said = planned(file, path, None)
+    found = {s.split("|")[0]: int(f) for s, f in zip(plan.table["sample_id"], plan.table["fold"], strict=True)}
+    assert found == {p: i % 4 for i, p in enumerate(every)} and "folds_without_test" in said
 
 
 @pytest.mark.parametrize("named", ["sample_id", "id", None])

@@ -14,7 +14,7 @@ from pertstack.data.near_names import alike_finding, near_names
 from pertstack.predictions.sources.array_source import ArraySource
 from pertstack.reduce.references import References
 
-CALLER = 4
+CALLER = 3
 """Frames from a warning here to the line of whoever called ``stack``."""
 
 
@@ -26,7 +26,7 @@ def one_name_each(perturbation: Any, *, grouped: bool) -> Any:
     alike = [] if grouped else near_names(changed.get(str(n), str(n)) for n in np.unique(names.astype(str)))
     mend = "give what holds them together as group=, or one name."
     for finding in [*spelling_finding(changed, "perturbation"), *alike_finding(alike, "perturbation", mend)]:
-        warnings.warn(finding.message, stacklevel=CALLER - 1)
+        warnings.warn(finding.message, stacklevel=CALLER)
     return np.array([changed.get(str(n), n) for n in names], dtype=object) if changed else perturbation
 
 
@@ -48,7 +48,7 @@ def require_whole_groups(source: ArraySource, n_rows: int, *, grouped: bool) -> 
     if len(table) < n_rows:
         warnings.warn(
             f"{n_rows - len(table):,} of {n_rows:,} rows have no fold (None, NaN or 'test') and take no part.",
-            stacklevel=CALLER - 1,
+            stacklevel=CALLER,
         )
     folds = table.groupby("group")["fold"].nunique()
     if len(cut := list(folds.index[folds > 1])):
@@ -61,8 +61,10 @@ def require_whole_groups(source: ArraySource, n_rows: int, *, grouped: bool) -> 
         )
 
 
-def require_controls_alike(references: References, *, given: bool) -> None:
+def require_controls_alike(references: References, control: Any) -> None:
     """New samples have controls where the rows had them from which a stack was learned, and only there.
+
+    ``control`` is None or (n, n_genes); zeros are what differential values have, and no control.
 
     Raises
     ------
@@ -70,10 +72,12 @@ def require_controls_alike(references: References, *, given: bool) -> None:
         Values would be taken for differences, or differences for values.
     """
     learned = any(bool(np.any(c)) for c in [references.mean_control, *references.controls.values()])
+    given = control is not None and bool(np.any(control))
     if learned and not given:
+        what = "none are given" if control is None else "those that are given are zero throughout"
         raise InputError(
-            "The stack was learned with controls, and none are given: new predictions would be taken for differences. "
-            "Give control= for the new samples, one profile per row."
+            f"The stack was learned with controls, and {what}: new predictions would be taken for differences. "
+            f"Give control= for the new samples, one profile per row."
         )
     if given and not learned:
         raise InputError(

@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse as sp
 
 import pertstack as ps
-from pertstack._base.errors import InputError, MisalignedError
+from pertstack._base.errors import InputError, MisalignedError, UnknownNameError
 from references.small_world import small_world
 
 
@@ -109,6 +109,39 @@ def test_new_samples_have_controls_where_the_stack_was_learned_with_them_and_onl
     assert fit.predict(new, cell_line=line).shape == control.shape
     with pytest.raises(InputError, match="differential"):
         fit.predict(new, control=control, cell_line=line)
+
+
+def test_zeros_are_no_control(world, plain):
+    """They passed for controls, and differences for levels."""
+    line, zeros = world["cell_line"][:5], np.zeros_like(world["control"][:5])
+    new = {m: p[:5] for m, p in world["predictions"].items()}
+    with pytest.raises(InputError, match="zero throughout"):
+        plain.predict(new, control=zeros, cell_line=line)
+    differences = {m: p - world["control"] for m, p in world["predictions"].items()}
+    fit = stacked(world, predictions=differences, treated=world["treated"] - world["control"], control=None)
+    new = {m: p[:5] for m, p in differences.items()}
+    expected = fit.predict(new, cell_line=line)
+    np.testing.assert_array_equal(fit.predict(new, control=zeros, cell_line=line), expected)
+
+
+def test_warnings_point_at_the_line_that_called(world):
+    folds = [None if i < 10 else f for i, f in enumerate(world["folds"])]
+    given = {k: world[k] for k in ("treated", "control", "perturbation", "cell_line")}
+    with pytest.warns(UserWarning, match="have no fold") as told:
+        ps.stack(world["predictions"], **given, folds=folds, combiners="mean")
+    assert {w.filename for w in told if "have no fold" in str(w.message)} == {__file__}
+
+
+def test_unknown_combiners_are_refused_before_anything_is_read(world):
+    """Probes and sums came first, which takes minutes where studies are large."""
+    with pytest.raises(UnknownNameError, match="'simplx'"):
+        ps.stack(
+            world["predictions"],
+            treated=np.full_like(world["treated"], np.nan),
+            folds=world["folds"],
+            perturbation=world["perturbation"],
+            combiners=["simplx"],
+        )
 
 
 def test_one_name_is_a_list_of_one(world):

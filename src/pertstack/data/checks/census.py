@@ -15,13 +15,13 @@ import xxhash
 
 from pertstack._base.digests import digest_names
 from pertstack.data.card import Card, CardPairing, Transform
+from pertstack.data.cells.recognise import FEW
 from pertstack.data.file import Chunk
 
 if TYPE_CHECKING:
     from pertstack.data.file import DataFile
 
 KEPT = 512  # rows kept to judge how controls were paired
-FEW = 0.01  # share of whole numbers below zero up to which the others are counts that some are wrong among
 MISSING_MARKER = -666.0  # LINCS writes this for a missing number
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]

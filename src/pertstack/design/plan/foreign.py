@@ -9,7 +9,6 @@ folds: those are then drawn here, and models trained elsewhere on that split can
 from __future__ import annotations
 
 import json
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from pertstack._base.files import require_plain
 from pertstack._base.reading.unpickle import load_pickle
 from pertstack.data.labels import look_up
 from pertstack.data.readers.pdgrapher import read_splits
-from pertstack.design.plan.foreign_split import WORDS, ForeignSplit, in_folds, names_of_part, one_cut, said_once
+from pertstack.design.plan.foreign_split import WORDS, ForeignSplit, k_folds, names_of_part, one_cut, said_once
 from pertstack.design.plan.foreign_tables import places_split, table_split
 from pertstack.design.plan.placing import lost_findings, strange_findings
 
@@ -102,7 +101,7 @@ def _parts(path: Path, value: Any, obs: pd.DataFrame, cells: pd.Series[Any] | No
             f"{path} is no split that is known here: expected train and test (and val) with lists of names, such a "
             f"part for each fold, or the part or fold of each name; it holds {known}.{more}"
         )
-    return _k_folds(path, {str(k): v for k, v in folds.items()}, obs, cells)
+    return k_folds(path, {str(k): v for k, v in folds.items()}, obs, cells=cells)
 
 
 def _is_one(value: Any) -> bool:
@@ -110,26 +109,6 @@ def _is_one(value: Any) -> bool:
         return False
     parts = [str(k).casefold() for k, v in value.items() if isinstance(v, list)]
     return {WORDS.get(p) for p in parts} >= {"development", "test"}
-
-
-def _k_folds(path: Path, folds: Mapping[str, Any], obs: pd.DataFrame, cells: pd.Series[Any] | None) -> ForeignSplit:
-    order = sorted(folds, key=lambda k: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", k)])
-    at: dict[str, int | None] = {}
-    for number, name in enumerate(order):
-        parts = {str(k).casefold(): v for k, v in folds[name].items()}
-        held_out = [n for p, v in parts.items() if WORDS.get(p) == "test" for n in names_of_part(v, p, path)]
-        seen = {n for p, v in parts.items() if WORDS.get(p) == "development" for n in names_of_part(v, p, path)}
-        if memory := sorted(seen.intersection(held_out)):
-            raise InputError(
-                f"{path}: {name} trains or validates on {len(memory):,} names of its own test: {first_few(memory)}."
-            )
-        for held in held_out:
-            if (first := at.setdefault(held, number)) != number:
-                raise InputError(
-                    f"{path}: {held!r} is in the test of {order[first or 0]} and of {name}. Each name is predicted "
-                    f"out of fold once."
-                )
-    return in_folds(path, at, [f"{name} = fold {i}" for i, name in enumerate(order)], obs, cells=cells)
 
 
 # -- cell-load ---------------------------------------------------------------------------------------------------------

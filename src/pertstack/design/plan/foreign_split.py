@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,3 +144,43 @@ def in_folds(
         where=str(path),
     )
     return ForeignSplit(table, None, (*findings, said))
+
+
+def k_folds(
+    path: Path,
+    folds: Mapping[str, Mapping[str, Any]],
+    obs: pd.DataFrame,
+    *,
+    cells: pd.Series[Any] | None,
+    by: str | None = None,
+) -> ForeignSplit:
+    """A split that says for each fold what it trains, validates and tests on: what it tests on is the fold.
+
+    Parameters
+    ----------
+    path : the split.
+    folds : name of the fold -> part -> names.
+    obs, cells, by : as in ``one_cut``.
+
+    Raises
+    ------
+    InputError
+        A fold trains on its own test, or a name is in the tests of two.
+    """
+    order = sorted(folds, key=lambda k: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", k)])
+    at: dict[str, int | None] = {}
+    for number, name in enumerate(order):
+        parts = {str(k).casefold(): v for k, v in folds[name].items()}
+        held_out = [n for p, v in parts.items() if WORDS.get(p) == "test" for n in names_of_part(v, p, path)]
+        seen = {n for p, v in parts.items() if WORDS.get(p) == "development" for n in names_of_part(v, p, path)}
+        if memory := sorted(seen.intersection(held_out)):
+            raise InputError(
+                f"{path}: {name} trains or validates on {len(memory):,} names of its own test: {first_few(memory)}."
+            )
+        for held in held_out:
+            if (first := at.setdefault(held, number)) != number:
+                raise InputError(
+                    f"{path}: {held!r} is in the test of {order[first or 0]} and of {name}. Each name is predicted "
+                    f"out of fold once."
+                )
+    return in_folds(path, at, [f"{name} = fold {i}" for i, name in enumerate(order)], obs, cells=cells, by=by)

@@ -11,7 +11,7 @@ import pandas as pd
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.reading.tables import as_texts, read_table
 from pertstack.data.readers.columns.aliases import plain_name
-from pertstack.design.plan.foreign_split import WORDS, ForeignSplit, in_folds, one_cut
+from pertstack.design.plan.foreign_split import WORDS, ForeignSplit, in_folds, k_folds, one_cut
 from pertstack.design.plan.placing import kind_of, known_names
 
 FOLDS = {"fold", "folds", "foldid", "cvfold", "kfold", "cv"}
@@ -44,7 +44,7 @@ def table_split(path: Path, obs: pd.DataFrame, cells: pd.Series[Any] | None) -> 
     if len(parts) > 1:
         raise InputError(f"{path} has {len(parts)} columns that say train or test: {first_few(parts)}. Keep one.")
     numbered = [h for h in head if plain_name(h) in FOLDS]
-    said = [*parts, *numbered][:1]
+    said = [*parts, *numbered]
     others = [h for h in head if h not in said]
     known = known_names(obs, cells)
     hits = {h: max(int(body[h].isin(k).sum()) for k in known.values()) for h in others}
@@ -55,13 +55,46 @@ def table_split(path: Path, obs: pd.DataFrame, cells: pd.Series[Any] | None) -> 
         raise InputError(f"{path} is no split that is known here: {_EXPECTED}. Its columns: {shown}.")
     if not others:
         raise InputError(f"{path} has no column of names beside {said[0]!r}: {_EXPECTED}.")
+    if len(numbered) > 1:
+        raise InputError(f"{path} has {len(numbered)} columns of folds: {first_few(numbered)}. Keep one.")
     names, places = body[max(hits, key=lambda h: hits[h])], body[said[0]]
     if parts and (empty := names[places == ""].tolist()):
         raise InputError(
             f"{path}: {len(empty):,} rows have nothing in {said[0]!r}: {first_few(empty)}. Say train, val or test for "
             f"each, or leave the rows out."
         )
+    if parts and numbered:
+        return _parts_and_folds(
+            path, pd.DataFrame({"name": names, "part": places, "fold": body[numbered[0]]}), obs, cells
+        )
     return _split(path, pd.Series(places.to_numpy(), index=names.to_numpy()), obs, cells)
+
+
+def _parts_and_folds(path: Path, table: pd.DataFrame, obs: pd.DataFrame, cells: pd.Series[Any] | None) -> ForeignSplit:
+    """A split of ``name``, ``part`` and ``fold``: a fold for each name in training, or parts for each fold."""
+    role = table["part"].str.casefold().map(WORDS)
+    both = role.groupby(table["name"]).nunique() > 1
+    if both.any():  # trained on in one fold and tested in another, if every fold says both
+        lacking = role.groupby(table["fold"]).nunique() < 2
+        if lacking.any():
+            names = both.index[both].tolist()
+            raise InputError(
+                f"{path}: {len(names):,} names are in training and in the test: {first_few(names)}, "
+                f"as in parts for each fold, and fold {first_few(list(lacking.index[lacking]))} has only one of them. "
+                f"Keep each name on one side, or say train and test in every fold."
+            )
+        folds: dict[str, dict[str, list[str]]] = {}
+        for part, fold, name in zip(table["part"], table["fold"], table["name"], strict=True):
+            folds.setdefault(f"fold {fold}", {}).setdefault(part, []).append(name)
+        by = kind_of(dict.fromkeys(table["name"]), obs, cells)
+        return k_folds(path, folds, obs, cells=cells, by=by)
+    if lost := table.loc[(table["fold"] == "") & (role != "test"), "name"].tolist():
+        raise InputError(
+            f"{path}: {len(lost):,} rows are in training and in no fold: {first_few(lost)}. Number the fold of each, "
+            f"or leave the column of folds out: then folds are drawn here."
+        )
+    places = table["fold"].where(role != "test", "test")  # a test row may have a number too
+    return _split(path, pd.Series(places.to_numpy(), index=table["name"].to_numpy()), obs, cells)
 
 
 def says_parts(path: Path) -> bool:

@@ -68,9 +68,8 @@ class ArraySource:
             raise InputError(
                 "folds= and perturbation= are needed: without them no score can be honest. Give one per row."
             )
-        if not isinstance(predictions, Mapping) or not predictions:
-            what = "No predictions were given" if isinstance(predictions, Mapping) else "Predictions need names"
-            raise InputError(f"{what}. Pass {{name: array (samples, genes)}}.")
+        if not predictions:
+            raise InputError("No predictions were given. Pass {name: array (samples, genes)}.")
         for name in predictions:
             if name in TRUTH_LAYERS:
                 raise InputError(f"A model cannot be called {name!r}; that names measured values. Choose another name.")

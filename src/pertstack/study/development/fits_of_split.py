@@ -18,8 +18,7 @@ from pertstack.design.plan.foreign import read_split
 from pertstack.design.plan.foreign_tables import says_parts
 from pertstack.study.folder import StudyFolder
 
-SUFFIXES = {".json", ".toml", ".pkl", ".pickle"}
-TABLES = {".csv", ".tsv", ".txt", ".parquet", ".pq", ".feather"}
+SUFFIXES = {".json", ".toml", ".pkl", ".pickle", ".pt"}
 
 
 def fits_of_split(path: Path, folder: StudyFolder) -> Any | None:
@@ -61,9 +60,9 @@ def fits_of_split(path: Path, folder: StudyFolder) -> Any | None:
 def _is_split(path: Path) -> bool:
     """Whether a file is a split, rather than a list or table of ids, which is read as such."""
     suffix = path.suffix.casefold()
-    if suffix in TABLES:
-        return says_parts(path)
-    return suffix in SUFFIXES and not (suffix == ".json" and _is_list(path))
+    if suffix in SUFFIXES:
+        return not (suffix == ".json" and _is_list(path))
+    return says_parts(path)
 
 
 def _is_list(path: Path) -> bool:
@@ -73,6 +72,3 @@ def _is_list(path: Path) -> bool:
     except (ValueError, OSError):
         return True  # said by the reader of lists
     return isinstance(value, list) and all(isinstance(v, str | int) for v in value)
-
-
-__all__ = ["fits_of_split"]

@@ -6,7 +6,7 @@ Reads development rows only. What comes out lies under ``results/``; the held-ou
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,12 +97,14 @@ def stack_study(
         error), which is a line of the ledger; the others are left out.
     cluster : where sums and out-of-fold scores are made; None for here.
     """
+    wanted = combiners if combiners is not None else (list(folder.analysis_plan.combiners) or None)
+    asked = make_combiners(wanted)
     require_records_kept(folder)
     require_told(folder)
     calibrated = calibrate_study(folder, workers=workers, memory=memory, sealing=True)
     for words in calibrated.cautions:
         remark(f"warning: {words}")
-    plan = folder.analysis_plan
+    plan = folder.analysis_plan  # after calibration, which settles one that says auto
     models = stackable_models(folder, accept_unverified=accept_unverified)
     probes = probe_study(folder, DevelopmentRows(folder, models, accept_unverified).source)
     accused = seen_through(
@@ -112,8 +114,7 @@ def stack_study(
     rows = DevelopmentRows(folder, models, accept_unverified, workers=workers, memory=memory, cluster=cluster)
     source, reduction = rows.source, rows.reduction
     constants = constant_models(reduction)
-    wanted = combiners if combiners is not None else (list(plan.combiners) or None)
-    chosen = _combiners(folder, wanted, constants)
+    chosen = (*asked, *_beside(folder, asked, constants, only_asked=wanted is not None))
     remark(of_stack(folder, len(models), len(chosen)))
     with progress_bar() as bar:
         task = bar.add_task("fitting combiners", total=len(chosen) * (folder.plan.n_folds + 1))
@@ -162,14 +163,14 @@ def stack_study(
     return stacked
 
 
-def _combiners(folder: StudyFolder, wanted: Sequence[str] | None, constants: tuple[str, ...]) -> tuple[Combiner, ...]:
-    """Those that were asked for, and what the study calls for beside them."""
-    chosen = make_combiners(wanted)
-    if constants and BEST_INFORMED not in {c.name for c in chosen}:
-        chosen = (*chosen, make_combiner(BEST_INFORMED))
-    if wanted is None and _parts_differ(folder):
-        chosen = (*chosen, make_combiner(PARTS_SHRUNKEN))
-    return chosen
+def _beside(
+    folder: StudyFolder, asked: Sequence[Combiner], constants: tuple[str, ...], *, only_asked: bool
+) -> Iterator[Combiner]:
+    """What the study calls for beside the combiners that were asked for."""
+    if constants and BEST_INFORMED not in {c.name for c in asked}:
+        yield make_combiner(BEST_INFORMED)
+    if not only_asked and _parts_differ(folder):
+        yield make_combiner(PARTS_SHRUNKEN)
 
 
 def _note_accepted(folder: StudyFolder, stacked: Stacked) -> None:
