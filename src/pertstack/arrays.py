@@ -247,8 +247,7 @@ def stack(
     with threadpool_limits(limits=1):  # many small solves, on which BLAS threads wait for each other
         references = References.collect(source)
         _fitting(wanted, source, references)
-        k = min(max(80, wanted.top or 0), len(source.gene_names))
-        reduction = reduce_blocks(source, references, k=k)
+        reduction = reduce_blocks(source, references, k=min(max(80, wanted.top or 0), len(source.gene_names)))
         nested = fit_nested(
             chosen,
             reduction,

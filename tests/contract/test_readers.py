@@ -29,6 +29,7 @@ import scipy.sparse as sp
 import zarr
 
 from pertstack._base.errors import IntegrityError, StackingError
+from pertstack._base.reading.tables import parquet_batches, read_table
 from pertstack.data import open_data
 from pertstack.predictions.importers.readers.opening import open_file
 
@@ -503,3 +504,45 @@ def test_broken_bytes_are_refused_in_words_or_read(tmp_path: Path, name: str) ->
 
 def test_there_are_as_many_as_promised() -> None:
     assert len(READ) + len(REFUSED) >= 60
+
+
+def one_row_a_sample(path: Path, marked: float) -> None:
+    table = FRAME.rename_axis("sample_id").reset_index().assign(perturbation="d", cell_line="A")
+    table.loc[3, "β"] = marked
+    pyarrow.parquet.write_table(pa.Table.from_pandas(table), path, **CHECKSUMS)
+
+
+def one_row_a_cell(path: Path, marked: float) -> None:
+    lists = {"genes": [["a", "b"]] * 40, "expressions": [[1.0, 2.0]] * 39 + [[1.0, marked]]}
+    what = {"perturbation": ["d", "control"] * 20, "cell_line": ["A"] * 40}
+    pyarrow.parquet.write_table(pa.table({**what, **lists}), path, **CHECKSUMS)
+
+
+CHECKSUMS: dict[str, object] = {"write_page_checksum": True, "compression": "none", "use_dictionary": False}
+
+
+@pytest.mark.parametrize(
+    ("write", "door"),
+    [
+        (one_row_a_sample, read_table),
+        (one_row_a_sample, lambda p: list(parquet_batches(p))),
+        (one_row_a_sample, lambda p: open_data(p, delta=True)),
+        (one_row_a_sample, lambda p: list(open_file(p).chunks())),
+        (one_row_a_cell, open_data),
+        (one_row_a_cell, open_file),
+    ],
+)
+def test_a_changed_page_of_parquet_is_refused_where_it_has_a_checksum(tmp_path, write, door) -> None:
+    """The checksums that Spark and parquet-mr write were not looked at, and the changed value was taken."""
+    path, marked = tmp_path / "p.parquet", 1234.0
+    write(path, marked)
+    door(path)
+    whole = path.read_bytes()
+    (before, after), *_ = [
+        pair
+        for kind in ("f8", "f4")
+        if (pair := [np.array([v], dtype=kind).tobytes() for v in (marked, 999.0)])[0] in whole
+    ]
+    path.write_bytes(whole.replace(before, after))
+    with pytest.raises(StackingError, match=r"p.parquet.*(CRC|checksum)"):
+        door(path)

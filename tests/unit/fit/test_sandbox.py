@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -197,3 +199,28 @@ def test_in_bubblewrap_the_study_is_out_of_sight_and_nothing_else_can_be_written
     said = log.read_text()
     assert "TRUTH" not in said and (study / "ledger.jsonl").read_text() == "" and not (tmp_path / "here").exists()
     assert (folder / "mine").read_text() == "x\n" and sandbox.kind() == sandbox.BOXED
+
+
+@pytest.mark.skipif(sandbox._bubblewrap() is None, reason="bubblewrap is not usable here")
+def test_a_card_in_shared_memory_finds_its_own_files_and_nothing_else_there(study):
+    """Shared memory is empty in the box, so the script of the card was not found."""
+    with tempfile.TemporaryDirectory(dir=sandbox.SHARED, prefix="pertstack-test-") as home:
+        cards, folder = Path(home, "cards"), Path(home, "exchange")
+        cards.mkdir()
+        folder.mkdir()
+        moved = Path(shutil.move(study, cards / "study"))
+        Path(home, "other").write_text("OTHER")
+        (cards / "helper.txt").write_text("HELPER")
+        card, script = cards / "mine.toml", cards / "mine.sh"
+        tries = (
+            f"cat {cards}/helper.txt; cat {home}/other {moved}/test_truth/rows; echo x > {cards}/here; echo x > mine"
+        )
+        script.write_text(f"{tries}; echo x > {sandbox.SHARED}/own && echo WRITES\n")
+        card.write_text('format = 1\nname = "mine"\n[run]\ncommand = ["sh", "{card}/mine.sh"]\n')
+        log = moved / "jobs" / "mine" / "pooled.f0" / "external.log"
+        log.write_text("")
+        run_program(load_card(card), "", folder, log=log)
+        said = log.read_text()
+        assert "HELPER" in said and "WRITES" in said and "OTHER" not in said and "TRUTH" not in said
+        assert (folder / "mine").read_text() == "x\n" and not (cards / "here").exists()
+        assert not (sandbox.SHARED / "own").exists()

@@ -28,6 +28,8 @@ from pertstack._base.reading.tried_first import tried_first
 WALK_ARROW = "pertstack._base.reading.walk_arrow:walk"
 WALK_PARQUET = "pertstack._base.reading.walk_arrow:walk_parquet"
 PARQUET, FEATHER = frozenset({".parquet", ".pq"}), frozenset({".feather", ".arrow", ".ipc"})
+CHECKED = {"page_checksum_verification": True}
+"""How parquet is read: where pages carry checksums (Spark and parquet-mr write them) a changed one is refused."""
 ROWS = 1024  # rows of a parquet file read at a time
 _PADDED = re.compile(r"[+-]?0\d")
 _TRUTHS = {"true": True, "false": False}
@@ -82,7 +84,7 @@ def _columnar(path: Path, suffix: str) -> pd.DataFrame:
             refuse_repeats(path, pa.parquet.read_schema(path).names)
             require_modest_table(path)
             tried_first(path, WALK_PARQUET)
-            table = pa.parquet.read_table(path)
+            table = pa.parquet.read_table(path, **CHECKED)
         else:
             table = pa.feather.read_table(str(path))
             table.validate(full=True)  # forged offsets of texts are followed to anywhere in the memory
@@ -112,7 +114,7 @@ def parquet_batches(path: Path, columns: list[str] | None = None) -> Iterator[pd
     try:
         require_modest_table(path)
         tried_first(path, WALK_PARQUET)
-        with pa.parquet.ParquetFile(path) as file:
+        with pa.parquet.ParquetFile(path, **CHECKED) as file:
             refuse_repeats(path, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=ROWS, columns=columns):
                 yield plain_texts(batch.to_pandas(ignore_metadata=True))

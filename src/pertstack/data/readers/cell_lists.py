@@ -14,7 +14,7 @@ import pandas as pd
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.machine.progress import track
 from pertstack._base.machine.scratch import scratch_path
-from pertstack._base.reading.tables import plain_texts
+from pertstack._base.reading.tables import CHECKED, plain_texts, read_table
 from pertstack.data.readers.columns.genes import IDS, SYMBOLS
 
 GENES = ("genes", "gene_ids", "gene_names")
@@ -62,7 +62,8 @@ def as_anndata(path: Path, columns: tuple[str, str]) -> Path:
     import pyarrow.dataset as ds
     from anndata.io import write_elem
 
-    table = ds.dataset([str(p) for p in parquet_files(path)], format="parquet")
+    form = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(**CHECKED))
+    table = ds.dataset([str(p) for p in parquet_files(path)], format=form)
     kept = [n for n in table.schema.names if n not in columns]
     tokens = _tokens(path, table.schema.field(columns[0]).type)
     known: dict[str, int] = {}
@@ -125,7 +126,7 @@ def _tokens(path: Path, kind: Any) -> pd.DataFrame | None:
             f"{path} names genes by numbers, and no table says which. Put {NAMES[0]} (columns token_id, gene_symbol, "
             f"ensembl_id) beside it."
         )
-    table = plain_texts(pd.read_parquet(found))
+    table = read_table(found)
     names = [c for c in (*IDS, *SYMBOLS) if c in table.columns]
     if "token_id" not in table.columns or not names or table["token_id"].duplicated().any():
         raise InputError(

@@ -166,8 +166,9 @@ def run_program(card: ModelCard, python: str, folder: Path, *, log: Path, hidden
     studies = [p for p in log.resolve().parents if (p / "study.toml").is_file()]
     parts = [p for study in studies for p in sorted(study.iterdir()) if p.name in PARTS_OF_A_STUDY and p.exists()]
     data = [p for study in studies if (p := _data_of(study)) is not None and p not in card.path.parents]
+    needed = [card.path.parent, *(p.parents[1] for p in (Path(python), Path(python).resolve()) if len(p.parts) > 2)]
     try:
-        code = sandbox.run(command, folder, log, limits=limits, hidden=[*parts, *data, *hidden])
+        code = sandbox.run(command, folder, log, limits=limits, hidden=[*parts, *data, *hidden], needed=needed)
     except OSError as error:
         raise ModelFailedError(
             f"{card.name}: {command[0]!r} cannot be started ({error}). See its card {card.path}."

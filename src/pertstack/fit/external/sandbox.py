@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 GIB = 2**30
+SHARED = Path("/dev/shm")
 LOG_HEAD, LOG_TAIL = 4 * 2**20, 64 * 2**10  # bytes of the log that are kept: its beginning, and its end
 PASSED = frozenset(
     {
@@ -69,7 +70,15 @@ def environment(folder: Path) -> dict[str, str]:
     return {**found, "HOME": str(home), "TMPDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
 
 
-def run(command: Sequence[str], folder: Path, log: Path, *, limits: Limits, hidden: Sequence[Path] = ()) -> int:
+def run(
+    command: Sequence[str],
+    folder: Path,
+    log: Path,
+    *,
+    limits: Limits,
+    hidden: Sequence[Path] = (),
+    needed: Sequence[Path] = (),
+) -> int:
     """Run a program in its folder until it ends; everything it started is ended with it. Returns its exit code.
 
     Parameters
@@ -79,6 +88,7 @@ def run(command: Sequence[str], folder: Path, log: Path, *, limits: Limits, hidd
     log : file to which its output is appended.
     limits : of time, memory, file size and processes.
     hidden : folders and files it must not see (only where bubblewrap works).
+    needed : folders it reads. Only those in shared memory, which is its own and empty in bubblewrap, must be named.
 
     Raises
     ------
@@ -90,7 +100,7 @@ def run(command: Sequence[str], folder: Path, log: Path, *, limits: Limits, hidd
     if shutil.which(command[0], path=os.environ.get("PATH")) is None:
         raise FileNotFoundError(2, "no such program", command[0])
     process = subprocess.Popen(
-        _boxed(command, folder, hidden),
+        _boxed(command, folder, hidden, needed),
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -126,11 +136,14 @@ def keep(folder: Path, target: Path) -> Path:
     return target
 
 
-def _boxed(command: Sequence[str], folder: Path, hidden: Sequence[Path]) -> list[str]:
+def _boxed(command: Sequence[str], folder: Path, hidden: Sequence[Path], needed: Sequence[Path]) -> list[str]:
     program = _bubblewrap()
     if program is None:
         return list(command)
-    words = [program, "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--proc", "/proc", "--tmpfs", "/dev/shm"]
+    words = [program, "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--proc", "/proc", "--tmpfs", str(SHARED)]
+    for path in needed:
+        if SHARED in path.resolve().parents:
+            words += ["--ro-bind", str(path.resolve()), str(path.resolve())]
     for path in hidden:
         there = str(path.resolve())
         words += ["--tmpfs", there] if path.is_dir() else ["--ro-bind", "/dev/null", there]

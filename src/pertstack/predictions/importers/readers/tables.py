@@ -21,7 +21,7 @@ import pyarrow.parquet
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.reading.dialects import is_number
-from pertstack._base.reading.tables import WALK_ARROW, counts_rows, plain_texts
+from pertstack._base.reading.tables import CHECKED, WALK_ARROW, counts_rows, plain_texts
 from pertstack._base.reading.text_tables import UNNAMED, TextTable, text_table
 from pertstack._base.reading.tried_first import tried_first
 from pertstack.data.readers.columns.aliases import alias_names, plain_name
@@ -45,7 +45,7 @@ def open_parquet_predictions(path: Path) -> PredictionFile:
         raise InputError(f"{path} cannot be read as parquet: {error}.") from error
 
     def read(columns: list[str]) -> Any:
-        with pa.parquet.ParquetFile(path, pre_buffer=False) as file:
+        with pa.parquet.ParquetFile(path, pre_buffer=False, **CHECKED) as file:
             return file.read(columns=columns, use_threads=False)
 
     return _columnar(path, schema, read)
