@@ -79,7 +79,7 @@ class StackFit(StackResult):
     ) -> Any:
         """Combined treated profiles (n, n_genes) of new samples, by the chosen combiner or the one named.
 
-        An array; a DataFrame where the arguments carry row names, in the order of ``control``, else of the first model.
+        An array; a DataFrame if the arguments carry row names, in the order of ``control``, else of the first model.
 
         Parameters
         ----------
@@ -93,7 +93,7 @@ class StackFit(StackResult):
         Raises
         ------
         InputError, MisalignedError, UnknownNameError
-            Controls where the stack was learned without, or none where it was learned with them; a model or gene is
+            Controls if the stack was learned without, or none if it was learned with them; a model or gene is
             missing; no such combiner.
         """
         name = combiner or self.chosen

@@ -18,7 +18,7 @@ from pertstack._base.errors import MisalignedError, first_few
 
 @dataclass(frozen=True)
 class Aligned:
-    """Arguments in one order, as arrays; ``rows`` and ``columns`` are the names of that order, where there are any."""
+    """Arguments in one order, as arrays; ``rows`` and ``columns`` are the names of that order, if there are any."""
 
     values: dict[str, Any]
     rows: pd.Index[Any] | None

@@ -28,7 +28,7 @@ class Estimate:
     value: float  # NaN where nothing is defined
     lo: float
     hi: float
-    p: float | None  # two-sided, of the value being 0; None where it makes no sense or cannot be had
+    p: float | None  # two-sided, of the value being 0; None if it makes no sense or cannot be had
     n_clusters: int
     n: int  # valid samples
     method: str
@@ -82,7 +82,7 @@ def cautions_of(n_groups: int, lo: float, hi: float) -> tuple[str, ...]:
     Parameters
     ----------
     n_groups : groups with a defined sample.
-    lo, hi : ends of the interval; infinite or NaN where there is none.
+    lo, hi : ends of the interval; infinite or NaN if there is none.
     """
     if n_groups <= 1:
         return ("one group: an interval is not possible",) if n_groups else ("no defined sample",)

@@ -20,8 +20,8 @@ class GroupMeans:
     with the difference of two rows of ``pull``.
     """
 
-    means: Float64  # (n_rows,) over defined values; NaN where there is none
-    pull: Float64  # (n_rows, n_groups) what each group adds to a mean beyond it; 0 where nothing is defined
+    means: Float64  # (n_rows,) over defined values; NaN if there is none
+    pull: Float64  # (n_rows, n_groups) what each group adds to a mean beyond it; 0 if nothing is defined
     n_groups: Any  # (n_rows,) groups with a defined value
     share: Float64  # (n_rows, n_groups) of the defined values
     labels: Any  # (n_groups,) text, the order of the groups

@@ -49,14 +49,14 @@ class GroupSums:
     def of(cls, values: Array, groups: Array, parts: Parts | None = None, *, by: WidenedBy = "row") -> GroupSums:
         """Sums of values by group; those of groups that share parts are pulled apart.
 
-        Where groups share parts, each row's deviations from its mean are multiplied by ``shared_parts.wider``: then
+        If groups share parts, each row's deviations from its mean are multiplied by ``shared_parts.wider``: then
         every interval and test that is made of these sums, by whichever method, counts that groups are not independent.
 
         Parameters
         ----------
         values : (n_rows, n), NaN where undefined.
         groups : (n,), the group of every sample.
-        parts : group -> names of its parts, where groups are combinations that share some; None: nothing is done.
+        parts : group -> names of its parts, if groups are combinations that share some; None: nothing is done.
         by : the multiplier of each "row"; or, where rows are compared draw by draw, the middle one of all rows'
             "scores" or of their "differences" from the mean row.
 
@@ -99,7 +99,7 @@ class GroupSums:
         return GroupSums(self.total[rows], self.count[rows])
 
     def means(self) -> Array:
-        """(n_rows,) mean over valid samples; NaN where there is none."""
+        """(n_rows,) mean over valid samples; NaN if there is none."""
         return _ratio(self.total.sum(axis=1), self.count.sum(axis=1))
 
     def errors(self) -> Array:

@@ -94,10 +94,10 @@ def intervals(
     rng : draws the groups; unused where intervals are exact.
     level : of a two-sided interval.
     resamples : 100 or more; unused where intervals are exact.
-    method : "auto" flips the signs of whole groups where there are few, and takes the symmetric bootstrap-t of groups
+    method : "auto" flips the signs of whole groups if there are few, and takes the symmetric bootstrap-t of groups
         elsewhere; others by name, see ``Method``.
-    parts : group -> names of its parts, where groups are combinations that share some: these vary together, which
-        widens the interval (``_stats/shared_parts.py``). None where they share none.
+    parts : group -> names of its parts, if groups are combinations that share some: these vary together, which
+        widens the interval (``_stats/shared_parts.py``). None if they share none.
 
     Raises
     ------

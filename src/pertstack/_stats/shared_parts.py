@@ -117,7 +117,7 @@ def quantile_of_few(n: float) -> float:
 
 
 def keys_of(labels: Sequence[str], parts: Parts) -> Shared | None:
-    """Which of the groups ``labels`` share parts; None where no two do."""
+    """Which of the groups ``labels`` share parts; None if no two do."""
     shared = Shared.of([parts[label] for label in labels])
     return shared if len(set(shared.part.tolist())) < len(shared.part) else None
 

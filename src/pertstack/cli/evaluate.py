@@ -45,7 +45,7 @@ def evaluate(
     map_: Annotated[str | None, typer.Option("--map", help="Your columns: perturbation=drug,cell_line=cell_id")] = None,
     control_layer: Annotated[str, typer.Option(help="Layer of the truth with each sample's control.")] = "control",
     control_label: Annotated[
-        str | None, typer.Option(help="The perturbation that is the control, where controls are rows of the truth.")
+        str | None, typer.Option(help="The perturbation that is the control, if controls are rows of the truth.")
     ] = None,
     treated_layer: Annotated[
         str | None, typer.Option(help="Layer of the truth with what was measured; raw is its .raw; default X.")

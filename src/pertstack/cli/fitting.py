@@ -91,7 +91,7 @@ def add(
     map_: Annotated[
         str | None,
         typer.Option(
-            "--map", help="Columns of the files, where rows are no samples: perturbation=drug,cell_line=cell_id"
+            "--map", help="Columns of the files, if rows are not samples: perturbation=drug,cell_line=cell_id"
         ),
     ] = None,
     genes: Annotated[Path | None, typer.Option(help="Gene names in order, for files whose columns have none.")] = None,

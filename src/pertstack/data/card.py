@@ -44,7 +44,7 @@ class Card:
     pairing_excess: float | None = (
         None  # correlation of a control with its own sample above that with others; None: not judged
     )
-    made: str = ""  # how samples were made of cells; empty where they were not
+    made: str = ""  # how samples were made of cells; empty if they were not
     format: int = 1
 
     def to_json(self) -> dict[str, Any]:

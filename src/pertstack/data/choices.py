@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 ControlChoice = Literal["plate_mean", "plate_random", "line_mean", "line_random"]
-"""How a sample gets its control where controls are wells or rows of the same file (``readers/vehicles.py``)."""
+"""How a sample gets its control if controls are wells or rows of the same file (``readers/vehicles.py``)."""
 
 Normalise = Literal["cp10k", "5e4", "mean_log1p", "sum"]
 """What a profile summed over cells is brought to (``cells/profiles.py``)."""

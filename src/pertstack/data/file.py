@@ -61,9 +61,9 @@ class DataFile:
     source_dtype: str = "float32"
     uns_reader: Callable[[], dict[str, Any]] | None = None
     notes: list[Finding] = field(default_factory=list)  # found while reading
-    made: str = ""  # how samples were made of cells, in words; empty where rows of the file are samples
+    made: str = ""  # how samples were made of cells, in words; empty if rows of the file are samples
     counts_meant: bool = False  # values are sums of counts because the user asked for them
-    cells: pd.Series[Any] | None = None  # sample id by name of the cell (None: of no sample), where cells were summed
+    cells: pd.Series[Any] | None = None  # sample id by name of the cell (None: of no sample), if cells were summed
 
     def __post_init__(self) -> None:
         shape = (len(self.obs), len(self.var))
@@ -98,7 +98,7 @@ class DataFile:
 
     @cached_property
     def uns(self) -> dict[str, Any]:
-        """Unstructured extras of the file (targets, gene graph), read on first use; {} where there are none."""
+        """Unstructured extras of the file (targets, gene graph), read on first use; {} if there are none."""
         return self.uns_reader() if self.uns_reader is not None else {}
 
     @cached_property

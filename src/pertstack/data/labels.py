@@ -220,7 +220,7 @@ def one_spelling(names: Iterable[object], like: Iterable[object] = ()) -> dict[s
 
 
 def look_up(names: Iterable[object], among: Iterable[object]) -> dict[str, str]:
-    """Name -> the name of the same perturbation in another table, by exact spelling first; absent where there is none.
+    """Name -> the name of the same perturbation in another table, by exact spelling first; absent if there is none.
 
     >>> look_up(["A+B", "C"], ["B+A", "D"])
     {'A+B': 'B+A'}

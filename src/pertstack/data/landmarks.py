@@ -17,7 +17,7 @@ _YES = frozenset({"1", "1.0", "true", "yes", "landmark"})
 
 
 def landmarks_of(var: pd.DataFrame) -> Mask | None:
-    """Mask (n_genes,) of landmark genes from ``var``, in its order; None where the genes are not told apart.
+    """Mask (n_genes,) of landmark genes from ``var``, in its order; None if the genes are not told apart.
 
     The first of ``COLUMNS`` that is there decides: booleans, 0 / 1, or words ("landmark" in LINCS 2020's
     ``feature_space``). A file that marks fewer than two genes, or all of them, tells nothing apart.

@@ -25,14 +25,14 @@ class FittedOn:
     ``plan``: fitted on development rows of a fold plan (by digest) outside ``held_out_fold`` (None = all of them) and,
     for a nested fit, outside ``also_held_out``.
     ``ids``: fitted on an explicit list of sample ids; ``near`` are rows that are not in it but of a group that is, or
-    that share a part with one of it where parts are kept apart. ``unknown``: the fit rows are not known.
+    that share a part with one of it if parts are kept apart. ``unknown``: the fit rows are not known.
     """
 
     kind: FittedKind
     plan_digest: str | None = None
     held_out_fold: int | None = None
     fit_ids: frozenset[str] = frozenset()
-    ids_digest: str | None = None  # digest of the sorted fit rows, where they are known
+    ids_digest: str | None = None  # digest of the sorted fit rows, if they are known
     also_held_out: int | None = None  # the second fold that a nested fit left out
     near: frozenset[str] = frozenset()
 
@@ -44,7 +44,7 @@ class FittedOn:
         ----------
         plan_digest : of the fold plan.
         held_out_fold : not fitted on; None for a fit on all development rows.
-        fit_ids : sample ids that were fitted on; empty where they are not known.
+        fit_ids : sample ids that were fitted on; empty if they are not known.
         """
         return cls(
             "plan", plan_digest, held_out_fold, ids_digest=digest_names(sorted(fit_ids)) if len(fit_ids) else None

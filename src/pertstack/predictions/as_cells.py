@@ -41,7 +41,7 @@ class Templates:
     of_line: Mapping[str, Any]  # cell line -> csr matrix (n_cells, n_genes) of int64
 
     def line(self, name: str) -> Any:
-        """Those of a line; of the only one where the file tells no lines apart.
+        """Those of a line; of the only one if the file tells no lines apart.
 
         Raises
         ------

@@ -48,7 +48,7 @@ class BlockSource(Protocol):
         ...
 
     def sound(self, block: Block, model: str) -> Mask:
-        """(n,) rows the model predicted and did not see; False where not predicted or in-sample."""
+        """(n,) rows the model predicted and did not see; False if not predicted or in-sample."""
         ...
 
     def genes_of(self, block: Block, model: str) -> Mask:

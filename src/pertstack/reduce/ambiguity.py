@@ -32,12 +32,12 @@ class Ambiguity:
 
 @dataclass(frozen=True, slots=True)
 class EffectiveNumber:
-    """How many models' worth there is; each from 1 (all alike) to M. None where it is not defined."""
+    """How many models' worth there is; each from 1 (all alike) to M. None if it is not defined."""
 
     kish: float | None  # 1 / sum w^2 of the weights
     entropy: float | None  # exp of the entropy of the weights; None with negative weights
     participation: float | None  # (sum l)^2 / sum l^2 over eigenvalues of the error correlation
-    best_linear: float | None  # 1' R^-1 1, for errors of equal size; None where R is singular. May exceed M.
+    best_linear: float | None  # 1' R^-1 1, for errors of equal size; None if R is singular. May exceed M.
     equicorrelated: float | None  # M / (1 + (M - 1) rho) with rho the mean error correlation
 
     def to_json(self) -> dict[str, float | None]:

@@ -1,6 +1,6 @@
 """Diversity: how differently the base models predict, and how differently they err. Everything comes from moments.
 
-Combining pays only where models err differently; this room says so in numbers. What follows from it (pruning, ties
+Combining pays only if models err differently; this room says so in numbers. What follows from it (pruning, ties
 between near-copies) is handled by ``stack/``.
 """
 

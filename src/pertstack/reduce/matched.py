@@ -39,7 +39,7 @@ class PlateControls:
 
 @dataclass(frozen=True)
 class MatchedControls:
-    """Controls by cell line and plate; ``by`` says what a plate was told by, None where nothing tells it.
+    """Controls by cell line and plate; ``by`` says what a plate was told by, None if nothing tells it.
 
     Equal control rows count once, so that a well used for fifty samples weighs as much as one used for two.
     """
@@ -50,7 +50,7 @@ class MatchedControls:
 
     @property
     def reason(self) -> str:
-        """Why no development row can have a matched control; empty where some can."""
+        """Why no development row can have a matched control; empty if some can."""
         if self.too_many:
             return self.too_many
         if self.by is None:
@@ -64,7 +64,7 @@ class MatchedControls:
         return ""
 
     def profiles(self, obs: pd.DataFrame, cell_line: str, control: Float32) -> Float64:
-        """Mean of the other controls of each row's plate, (n, n_genes); NaN rows where it is not known, or is of fewer
+        """Mean of the other controls of each row's plate, (n, n_genes); NaN rows if it is not known, or is of fewer
         than ``LEAST_OTHERS``.
 
         Parameters
@@ -171,7 +171,7 @@ def grouping_of(source: BlockSource, blocks: Iterable[Block]) -> MatchedControls
 
 
 def _groups(obs: pd.DataFrame, cell_line: str, by: str) -> list[Group | None]:
-    """Cell line and plate of each row, None where it is not known."""
+    """Cell line and plate of each row, None if it is not known."""
     if by not in obs:
         return [None] * len(obs)
     return [None if pd.isna(x) else (cell_line, str(x)) for x in obs[by]]

@@ -48,7 +48,7 @@ class References:
     mean_treated: Float64  # (n_lines, n_genes)
     folds: tuple[int, ...] = ()
     fold_counts: np.ndarray[Any, np.dtype[np.int64]] | None = None  # (n_lines, n_folds) development rows
-    fold_treated: Float64 | None = None  # (n_lines, n_folds, n_genes) mean treated; 0 where there are no rows
+    fold_treated: Float64 | None = None  # (n_lines, n_folds, n_genes) mean treated; 0 if there are no rows
     controls: Mapping[str, Float64] = field(default_factory=dict)
     plates: MatchedControls = field(default_factory=MatchedControls)
     landmarks: np.ndarray[Any, np.dtype[np.bool_]] | None = None  # (n_genes,)
@@ -139,7 +139,7 @@ class References:
         return self.pooled(cell_line) + shift
 
     def _outside(self, cell_line: str, fold: int | None) -> Float64 | None:
-        """Mean treated profile of a line outside a fold; None where it has no such rows."""
+        """Mean treated profile of a line outside a fold; None if it has no such rows."""
         if cell_line not in self.cell_lines:
             return None
         if fold is None:
@@ -201,7 +201,7 @@ class References:
         return replace(answer, plates=plates.finish())
 
     def with_landmarks(self, landmarks: np.ndarray[Any, np.dtype[np.bool_]] | None) -> References:
-        """References that also know which genes (n_genes,) are landmarks; None where nothing is known."""
+        """References that also know which genes (n_genes,) are landmarks; None if nothing is known."""
         return replace(self, landmarks=landmarks)
 
     @property

@@ -2,7 +2,7 @@
 
 First the ladder: within one standard error of the highest primary score the simplest is tried, then what is simpler
 still; it ships when its gain over the best single model is above zero, corrected once for everything tried, and the
-panel does not lose beyond noise. Where nothing is proven the best single model ships, unless it is a constant and an
+panel does not lose beyond noise. If nothing is proven the best single model ships, unless it is a constant and an
 answer that is none is shown to be as good; by the rule "safe_gain", the best plain or global combination that is shown
 not to be worse on any metric of the panel comes before it (docs/decisions/0011). The held-out test plays no
 part.
@@ -208,7 +208,7 @@ def _rounding(panel: Panel, name: str) -> float:
 
 def _safe_gain(panel: Panel, nested: NestedFits, eligible: Sequence[str], critical: float) -> list[Rung]:
     """One rung: the simplest within one standard error of the best plain or global combination that gains in
-    expectation and is shown not to be worse on any metric; none where there is none."""
+    expectation and is shown not to be worse on any metric; none if there is none."""
     safe = [
         n
         for n in eligible

@@ -63,7 +63,7 @@ def combine_arrays(
     control : (n, n_genes), same unit; zeros for differential values.
     references : of the development rows. A cell line without such rows takes the mean of the controls given here as its
         pooled control.
-    cell_line : (n,) names; None where the weights were learned without names.
+    cell_line : (n,) names; None if the weights were learned without names.
     embeddings : model -> vectors and anchors of the same fits, for combiners that read embeddings.
     features : name -> (n,) sample features as in ``stack``; what is absent counts as unknown.
 

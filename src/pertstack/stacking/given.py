@@ -19,7 +19,7 @@ CALLER = 3
 
 
 def one_name_each(perturbation: Any, *, grouped: bool) -> Any:
-    """Perturbations under one spelling each (B+A is A+B), with a warning where one is changed, and of names that nearly
+    """Perturbations under one spelling each (B+A is A+B), with a warning if one is changed, and of names that nearly
     agree where they are the groups."""
     names = np.asarray(perturbation, dtype=object)
     changed = one_spelling(names)

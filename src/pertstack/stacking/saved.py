@@ -99,7 +99,7 @@ def save_fitted(fits: Mapping[str, FittedCombiner]) -> dict[str, Array]:
 
 
 def load_fitted(arrays: Mapping[str, Array]) -> dict[str, FittedCombiner]:
-    """The fitted combiners of ``save_fitted``; none where they were written by a version that kept no states.
+    """The fitted combiners of ``save_fitted``; none if they were written by a version that kept no states.
 
     Raises
     ------

@@ -190,7 +190,7 @@ def _merge_two(a: Sums, b: Sums) -> Sums:
 def one_gene(sums: Sums, genes: Any = None) -> Sums:
     """The chosen genes (default: the complete ones) put together as if they were one, without intercept.
 
-    Where no gene is complete, every gene that has rows is taken; a model counts only where it predicts.
+    Where no gene is complete, every gene that has rows is taken; a model counts only if it predicts.
     """
     chosen = np.asarray(sums.complete if genes is None else genes)
     if not chosen.any():

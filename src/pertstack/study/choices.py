@@ -50,8 +50,8 @@ class PlanChoices:
     support: Annotated[
         tuple[str, ...],
         Help(
-            "Rows always fitted on and never scored: kind=single (singles where doubles are asked for), COLUMN=VALUE, "
-            "a yes-or-no column, a file or names of perturbations."
+            "Rows always fitted on and never scored: kind=single (singles, when doubles are to be predicted), "
+            "COLUMN=VALUE, a yes-or-no column, a file or names of perturbations."
         ),
     ] = ()
     asked_for: Annotated[
@@ -87,7 +87,7 @@ class DataChoices:
     control_label: Annotated[
         tuple[str, ...],
         Help(
-            "The perturbation that is the control, where controls are rows (common names are known). Repeat it to put "
+            "The perturbation that is the control, if controls are rows (common names are known). Repeat it to put "
             "several together."
         ),
     ] = ()
@@ -111,7 +111,7 @@ class SideChoices:
     targets: Annotated[Path | None, Help("Target genes of each perturbation.")] = None
     graph: Annotated[Path | None, Help("Gene-gene edge list.")] = None
     graph_names: Annotated[
-        Path | None, Help("Protein ids and gene names, where the edges hold ids (STRING's protein.info).")
+        Path | None, Help("Protein ids and gene names, if the edges hold ids (STRING's protein.info).")
     ] = None
     graph_min_score: Annotated[float | None, Help("Edges with at least this score.")] = None
 

@@ -1,7 +1,7 @@
 """Time and size of a step, told before it begins: what it will read and write, and roughly how long it takes.
 
 Seconds per value were read off ``docs/founding-size.md`` (two virtual cores, one worker); a fit is judged by the fits
-of the same model that are done in this study, and where there are none nothing is guessed.
+of the same model that are done in this study, and if there are none nothing is guessed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def of_stack(folder: StudyFolder, n_models: int, n_combiners: int, *, verdict: b
 
 
 def of_fit(folder: StudyFolder, jobs: Sequence[Job], workers: int) -> str:
-    """One line before ``fit``: jobs still to be done, what they write, and the time where it is known.
+    """One line before ``fit``: jobs still to be done, what they write, and the time if it is known.
 
     Parameters
     ----------

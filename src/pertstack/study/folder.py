@@ -40,7 +40,7 @@ S = TypeVar("S", bound=PredictionStore)
 FORMAT = 1
 LOCK = ".lock"
 OTHER_NAMES = "gene_names.json"
-"""Second names of genes and what they are called in the study, below ``plan/``; absent where genes have one name."""
+"""Second names of genes and what they are called in the study, below ``plan/``; absent if genes have one name."""
 MARKS = "row_marks.npz"
 """Fingerprints of all rows, below ``plan/``: with them rows without ids are recognised and no truth is opened."""
 
@@ -179,8 +179,8 @@ class StudyFolder:
 
     @cached_property
     def training_distance(self) -> TrainingDistance | None:
-        """How far perturbations are from those trained on; None where nothing is known of them but their names, and
-        where parts are kept apart, since each fit then has another list of what it trained on."""
+        """How far perturbations are from those trained on; None if nothing is known of them but their names, and
+        if parts are kept apart, since each fit then has another list of what it trained on."""
         features = self.side.best()
         if features is None or apart(self.plan.group_by):
             return None
@@ -192,7 +192,7 @@ class StudyFolder:
 
     @cached_property
     def other_gene_names(self) -> dict[str, str]:
-        """Second name of a gene -> its name in the study; empty where the data gave one name."""
+        """Second name of a gene -> its name in the study; empty if the data gave one name."""
         path = self.root / "plan" / OTHER_NAMES
         return dict(read_json(path)) if path.exists() else {}
 
@@ -207,7 +207,7 @@ class StudyFolder:
 
     @property
     def test_key(self) -> str | None:
-        """The id of the key that the test was sealed with at ``init``; None where it was not sealed."""
+        """The id of the key that the test was sealed with at ``init``; None if it was not sealed."""
         found = self.choices.get("test_key")
         return None if found is None else str(found)
 

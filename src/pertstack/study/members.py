@@ -86,7 +86,7 @@ def left_out_models(folder: StudyFolder, *, accept_unverified: bool) -> dict[str
 
 def kin_in(folder: StudyFolder) -> Kin:
     """Which rows of a block a model met through its fit rows without their being listed: others of their group were
-    among them, or, where parts are kept apart, combinations that share a part. Support teaches every fit.
+    among them, or, if parts are kept apart, combinations that share a part. Support teaches every fit.
     """
     samples = folder.samples
     scored = samples[samples["role"] != "support"]

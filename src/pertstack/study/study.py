@@ -238,7 +238,7 @@ class Study:
         """Cross-fit base models: every fold and the final fit; finished jobs are not run again.
 
         ``nested`` adds fits without each pair of folds, by which combiners are scored honestly (decision 0005).
-        Hyper-parameters come from ``models.toml`` in the study folder where there is one, else from ``profile``
+        Hyper-parameters come from ``models.toml`` in the study folder if there is one, else from ``profile``
         ("paper", "default" or "fast").
 
         Parameters

@@ -67,7 +67,7 @@ def collect_residuals(
     seed : of the draw of one row per group.
     keep : residuals kept per gene, cell line and fold, at most.
     memory : bytes that a tile may take.
-    scratch : folder for the lists where they are long (they are mapped then); None keeps them in memory.
+    scratch : folder for the lists if they are long (they are mapped then); None keeps them in memory.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def measured_coverage(
     """How often the truth lies inside, by cell line.
 
     Columns cell_line, coverage (share of sample-gene values), width (mean, over finite intervals), n (samples), own
-    (the cell line has its own residuals). Values without a prediction are left out; None where there are no others.
+    (the cell line has its own residuals). Values without a prediction are left out; None if there are no others.
 
     Parameters
     ----------

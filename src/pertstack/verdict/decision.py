@@ -56,7 +56,7 @@ class Decision:
 
     ``sentence`` says what to do and why in one breath. ``reasons`` are what must be known before acting on it: where
     there are any the light is not green. ``notes`` explain and take nothing away. ``ships`` is the combination or base
-    model that `predict` uses, the one the sentence names; None where nothing should be used.
+    model that `predict` uses, the one the sentence names; None if nothing should be used.
     """
 
     light: Light

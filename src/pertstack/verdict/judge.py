@@ -151,7 +151,7 @@ def judge(test: ScoreTable | None, oof: ScoreTable | None, setting: Setting, *, 
 
 def views_of(reading: Reading) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
     """By cell line, the gain of what ships with each cell line left out, scaled scores and why there are none; see
-    ``views.py``. Where nothing was chosen, the best single model is judged itself."""
+    ``views.py``. If nothing was chosen, the best single model is judged itself."""
     table, setting, values = reading.table, reading.setting, reading.values
     lines, best = table.samples["cell_line"].to_numpy(), reading.at[reading.best]
     judged = reading.at.get(setting.chosen or "", best)
@@ -196,7 +196,7 @@ def _marked(row: LeaderboardRow, split: Split, decompositions: Mapping[str, Deco
 
 
 def _error(rows: Sequence[LeaderboardRow], read: Reading) -> float | None:
-    """Standard error of the score of what ships on the test, as its interval says; None where there is none."""
+    """Standard error of the score of what ships on the test, as its interval says; None if there is none."""
     named = {r.name: r.score(read.primary) for r in rows if r.split == "test"}
     cell = named.get(read.setting.chosen or read.best) or named.get(read.best)
     return None if cell is None or cell.ci is None else (cell.ci[1] - cell.ci[0]) / (2 * 1.96)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def known_at_fit(readings: Mapping[Split, Reading], setting: Setting, name: str) -> dict[str, Any] | None:
-    """Scores of one name on the deciding metric by view and level; None where all rows were known alike.
+    """Scores of one name on the deciding metric by view and level; None if all rows were known alike.
 
     ``rows``: view, level, and for ``oof`` and ``test`` n, value, ci (None without rows); ``gap``: test less out of
     fold, with an interval from both (their groups are disjoint, so half-widths add as squares).
@@ -68,7 +68,7 @@ def _gap(oof: Mapping[str, Any] | None, test: Mapping[str, Any] | None) -> dict[
 
 
 def known_in_words(facts: Mapping[str, Any] | None) -> list[str]:
-    """A line per view; of seen and unseen perturbations only where the two sides differ in them."""
+    """A line per view; of seen and unseen perturbations only if the two sides differ in them."""
     if not facts:
         return []
     lines, metric = [], metric_label(facts["metric"])

@@ -20,7 +20,7 @@ from pertstack._stats.shared_parts import Parts, keys_of
 
 @dataclass(frozen=True)
 class GroupResampling:
-    """Cluster bootstrap over groups, exact sign flips where there are few (``inference.FEW``)."""
+    """Cluster bootstrap over groups, exact sign flips if there are few (``inference.FEW``)."""
 
     seed: int = 0
     level: float = 0.95
@@ -38,7 +38,7 @@ class GroupResampling:
         }
 
     def intervals(self, values: Array, groups: Array) -> list[tuple[float, float] | None]:
-        """One interval per row of ``values`` (n_names, n); None where it cannot be had."""
+        """One interval per row of ``values`` (n_names, n); None if it cannot be had."""
         return [e.ci for e in self._estimates(values, groups)]
 
     def compare(self, first: Array, second: Array, groups: Array) -> Difference:
@@ -65,7 +65,7 @@ class GroupResampling:
         return [_difference(e) for e in found]
 
     def sharing(self, groups: Array) -> int:
-        """How many of the groups share a part with another, which intervals count; 0 where none does or where nearly
+        """How many of the groups share a part with another, which intervals count; 0 if none does, or if nearly
         all have one part, so that it cannot be told from the mean."""
         labels = np.unique(np.asarray(groups).astype(str)).tolist()
         shared = None if self.parts is None else keys_of(labels, self.parts)

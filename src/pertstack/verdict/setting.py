@@ -91,7 +91,7 @@ class Setting:
 
     ``kinds`` maps every scored name to base / combiner / reference / ceiling. ``fitted`` lists the perturbations of the
     fit rows by fold (``design.plan.known``; None: not known). ``no_drug`` names baselines that never see the
-    perturbation; ``replicate`` names the replicate predictor where there is one.
+    perturbation; ``replicate`` names the replicate predictor if there is one.
     """
 
     kinds: Mapping[str, Kind]
@@ -111,7 +111,7 @@ class Setting:
     accused: Mapping[str, Sequence[str]] = field(default_factory=dict)  # model of the stack -> what a probe says of it
     accused_gravely: frozenset[str] = frozenset()  # of these, the ones a probe accuses with severity "error"
     simulated: bool = False
-    metric_doubt: str = ""  # why the deciding metric may not be able to decide; empty where it is calibrated
+    metric_doubt: str = ""  # why the deciding metric may not be able to decide; empty if it is calibrated
     evaluated: bool = False  # predictions of a test that the user had: nothing was held out, learned or chosen by us
     refused: tuple[str, ...] = ()  # models that were not stacked because a probe accuses them
     accepted: tuple[str, ...] = ()  # accused models that were stacked all the same, by name

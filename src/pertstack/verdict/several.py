@@ -88,7 +88,7 @@ def several(
     read : Scores
         The split the verdict is read on.
     tried : Scores
-        The rows the combination was chosen on: out of fold where there are any.
+        The rows the combination was chosen on: out of fold if there are any.
     tried_split : str
         Which these are, "oof" or "test".
     best_single : str

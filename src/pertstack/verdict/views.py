@@ -91,7 +91,7 @@ def scaled_scores(
     values : (n_names, n) scores per sample, NaN where undefined.
     metric : says which way is better.
     no_drug : names of baselines that never see the perturbation; those not scored are passed over.
-    replicate : name of the replicate predictor; None where there are no replicates.
+    replicate : name of the replicate predictor; None if there are no replicates.
     """
     empty = pd.DataFrame(columns=["name", "value", "floor", "ceiling", "scaled"])
     where = {name: i for i, name in enumerate(names)}

@@ -8,7 +8,7 @@ from pertstack._base.shown import count_of
 
 
 def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
-    """A number for people, with a real minus sign; a dash where there is none.
+    """A number for people, with a real minus sign; a dash if there is none.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
 
 
 def interval(bounds: tuple[float, float] | None, digits: int = 3, *, sign: bool = False) -> str:
-    """An interval for people: ``[0.010, 0.020]``; empty where there is none.
+    """An interval for people: ``[0.010, 0.020]``; empty if there is none.
 
     A bound that is not zero is never printed as zero: as many digits are shown as it takes, up to six.
 

@@ -70,7 +70,7 @@ def predictions_to_h5ad(
                 f"Give obs for every sample id."
             )
         table = obs.loc[list(ids)].copy()
-        if table.index.name in table.columns:  # AnnData takes such a pair only where both are the same
+        if table.index.name in table.columns:  # AnnData takes such a pair only if both are the same
             table.index.name = None
     data = anndata.AnnData(
         X=np.asarray(treated, dtype=np.float32),

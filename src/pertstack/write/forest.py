@@ -22,7 +22,7 @@ SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class ForestRow:
-    """One line: texts, and places in percent of the width (None where there is nothing to draw)."""
+    """One line: texts, and places in percent of the width (None if there is nothing to draw)."""
 
     name: str
     kind: str

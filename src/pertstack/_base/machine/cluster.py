@@ -33,7 +33,7 @@ class Cluster:
         Parameters
         ----------
         engine : 'local' or 'dask'.
-        workers : processes of this machine, where there is no address.
+        workers : processes of this machine, if there is no address.
         address : of a running scheduler, such as ``tcp://HOST:8786``.
 
         Raises

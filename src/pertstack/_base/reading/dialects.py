@@ -47,7 +47,7 @@ _ARCHIVES = {
 
 def open_bytes(path: Path) -> BinaryIO:
     """The bytes of a file, unpacked when they are gzip, bzip2 or xz, whatever the suffix says. Reading raises an
-    InputError where a small file unpacks to far more than tables do."""
+    InputError if a small file unpacks to far more than tables do."""
     with path.open("rb") as stream:
         start = stream.read(6)
     if start[:2] == b"\x1f\x8b":

@@ -1,7 +1,7 @@
 """Open an HDF5 file, whatever packed it.
 
 h5py brings gzip, lzf and szip. Files packed with zstd, lz4, blosc or bitshuffle need the package hdf5plugin, which is
-taken where it is installed and named where it is not: libhdf5 itself only says that a folder does not exist.
+taken if it is installed and named if it is not: libhdf5 itself only says that a folder does not exist.
 """
 
 from __future__ import annotations

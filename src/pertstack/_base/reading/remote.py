@@ -114,7 +114,7 @@ def _copied(address: str) -> Path:
 
 
 def _get_listed(system: Any, where: str, to: Path) -> None:
-    """The files of a folder of a web server, as it lists them; nothing where it does not."""
+    """The files of a folder of a web server, as it lists them; nothing if it does not."""
     names = [n for n in system.find(where) if n.startswith(where) and not n.endswith("/")]
     places = [to / n.removeprefix(where) for n in names]
     for place in places:
@@ -157,7 +157,7 @@ def _patience() -> dict[str, Any]:
 
 
 def _within(seconds: float, work: Callable[[], T], shown: str) -> T:
-    """What ``work`` returns or raises; InputError where it takes longer. It goes on in the background then."""
+    """What ``work`` returns or raises; InputError if it takes longer. It goes on in the background then."""
     done: list[Any] = []
 
     def run() -> None:

@@ -41,7 +41,7 @@ def is_parquet(path: Path) -> bool:
 
 
 def is_text(path: Path) -> bool:
-    """Whether a table is text, by its suffix; MissingFileError where nothing lies at the path."""
+    """Whether a table is text, by its suffix; MissingFileError if nothing lies at the path."""
     require_plain(path, InputError)
     if not path.exists():
         raise missing_file(path)
@@ -127,7 +127,7 @@ def parquet_batches(path: Path, columns: list[str] | None = None) -> Iterator[pd
 
 
 def plain_texts(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with texts as Python objects, None where missing, whichever type this pandas gives them.
+    """The table with texts as Python objects, None if missing, whichever type this pandas gives them.
 
     pandas 3 reads texts as ``str`` with NaN where missing, pandas 2 as objects; the rest of the package knows objects.
     """
@@ -163,7 +163,7 @@ def as_names(values: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def numbers(values: pd.Series[Any], decimal: str = ".") -> np.ndarray[Any, np.dtype[np.float64]] | None:
-    """A column as numbers, NaN where empty; None where a cell is no number."""
+    """A column as numbers, NaN where empty; None if a cell is no number."""
     if pd.api.types.is_bool_dtype(values):
         return None
     if pd.api.types.is_numeric_dtype(values):

@@ -151,7 +151,7 @@ def _end_late(process: subprocess.Popen[str], late: threading.Event) -> None:
 def serve() -> None:
     """Read the files asked for on standard input, a line each, and answer with the exit code of the child that did.
 
-    Where there is no ``fork`` this process reads the file itself and ends, and its own exit code is the answer.
+    If there is no ``fork`` this process reads the file itself and ends, and its own exit code is the answer.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -78,7 +78,7 @@ def arrow_buffer(content: Any) -> bytes:
 
 
 def arrow_texts(parts: Any) -> Any:
-    """The texts of an Arrow array; None where missing. Each is taken only when it lies within the bytes."""
+    """The texts of an Arrow array; None if missing. Each is taken only when it lies within the bytes."""
     kind, length, _, offset, (valid, offsets, content), *_ = parts
     if not all(isinstance(n, int) and n >= 0 for n in (length, offset)) or length > len(offsets or b""):
         raise pickle.UnpicklingError(

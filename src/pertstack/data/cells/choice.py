@@ -42,7 +42,7 @@ class CellChoice:
         return bool(self.by) or self.normalise is not None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for study.toml; empty where nothing was said."""
+        """Plain values for study.toml; empty if nothing was said."""
         facts: dict[str, Any] = {"by": list(self.by), "min_cells": self.min_cells, "as_samples": self.as_samples}
         return facts | ({} if self.normalise is None else {"normalise": self.normalise})
 

@@ -20,7 +20,7 @@ SQUARE_STEP = 2.0**-24
 
 class BadCell(ValueError):
     """A cell whose values cannot be summed; ``row`` is its position among the rows that were passed, ``values`` what
-    it holds, where that is known."""
+    it holds, if that is known."""
 
     def __init__(self, row: int, values: np.ndarray[Any, Any] | None = None) -> None:
         super().__init__(f"row {row} cannot be summed")

@@ -42,7 +42,7 @@ class CellLook:
         return not self.summed and not choice.as_samples and self.rows >= MANY and self.look.kind == "other"
 
     def notes(self, where: str, choice: CellChoice) -> list[Finding]:
-        """A warning where rows that may be cells are taken as samples."""
+        """A warning if rows that may be cells are taken as samples."""
         like_cells = self.look.zeros >= 0.01 or self.look.kind == "other"
         if self.summed or self.rows < MANY or not like_cells:
             return []
@@ -70,13 +70,13 @@ def look_at_cells(
     choice: CellChoice,
     more: Sequence[str] = (),
 ) -> CellLook | None:
-    """What the rows of a file look like; None where no column says the perturbation, or rows are sums already.
+    """What the rows of a file look like; None if no column says the perturbation, or rows are sums already.
 
     Parameters
     ----------
     matrix : values of the rows, (n, n_genes).
     obs : (n rows) as the file has it.
-    is_control : (n,) mask; None where no control is known.
+    is_control : (n,) mask; None if no control is known.
     mapping : canonical column -> column of ``obs``.
     choice : what the user said of cells; decides before the look of the values does.
     more : columns that are part of what was done, beside the perturbation (the dose in its label).
@@ -165,7 +165,7 @@ def made_of_cells(
 
 
 def _not_taken(groups: Groups, sources: Sources, where: str) -> list[Finding]:
-    """A warning where a column that differs within samples may be the perturbation, cell line or batch, and was not
+    """A warning if a column that differs within samples may be the perturbation, cell line or batch, and was not
     taken for it."""
     lacking = [
         ("cell_line", "cell_line_not_named", sources.cell_line, _LINES, "effects of several lines are then one"),

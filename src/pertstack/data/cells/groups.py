@@ -32,7 +32,7 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 @dataclass(frozen=True)
 class Sources:
-    """Source columns: of perturbation, cell line and batch (None where there is none), and what splits samples."""
+    """Source columns: of perturbation, cell line and batch (None if there is none), and what splits samples."""
 
     perturbation: str
     cell_line: str | None
@@ -43,7 +43,7 @@ class Sources:
     def find(
         cls, obs: pd.DataFrame, mapping: Mapping[str, str] | None, by: Sequence[str], *, where: str
     ) -> Sources | None:
-        """The columns that say what cells are; None where none says the perturbation.
+        """The columns that say what cells are; None if none says the perturbation.
 
         Parameters
         ----------
@@ -115,7 +115,7 @@ def group_cells(
     is_control : (n_cells,) mask; controls are grouped by batch, all others by what was done.
     sources : which columns say what.
     where : the file, for messages.
-    already : column that says of how many cells each row is the sum; None where rows are cells.
+    already : column that says of how many cells each row is the sum; None if rows are cells.
 
     Raises
     ------
@@ -170,7 +170,7 @@ def halves(names: pd.Index[Any], of_cell: Int64) -> Mask:
 
 
 def rows_per_condition(obs: pd.DataFrame, is_control: Mask, columns: Sequence[str]) -> float:
-    """Median number of rows that say the same, over treated rows; 0 where there are none.
+    """Median number of rows that say the same, over treated rows; 0 if there are none.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def _codes(
 
 
 def _combined(parts: Sequence[Int64], keep: Mask) -> Int64:
-    """One code for the combination of several, 0, 1, ... in the order of the values; -1 where not ``keep``."""
+    """One code for the combination of several, 0, 1, ... in the order of the values; -1 if not ``keep``."""
     code = np.zeros(int(keep.sum()), dtype=np.int64)
     for part in parts:
         mine = part[keep]

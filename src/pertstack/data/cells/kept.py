@@ -58,7 +58,7 @@ class KeptSums:
         return cls(cache_folder() / "cells" / f"{key[:32]}.sums")
 
     def load(self, sums: GroupSums) -> int:
-        """Fill empty sums with what is kept, and say where to go on; 0 where nothing is, or it is damaged."""
+        """Fill empty sums with what is kept, and say where to go on; 0 if nothing is, or it is damaged."""
         if self.path is None or not self.path.is_file():
             return 0
         try:

@@ -55,7 +55,7 @@ class Profiles:
 
     @cached_property
     def _kept(self) -> Float32:
-        """All rows, where they are few: a study reads them several times."""
+        """All rows, if they are few: a study reads them several times."""
         out = np.empty(self.shape, dtype=np.float32)
         for start in range(0, len(out), AT_ONCE):
             out[start : start + AT_ONCE] = self._made(start, start + AT_ONCE)
@@ -79,7 +79,7 @@ class Profiles:
 
     @property
     def halves(self) -> tuple[Profiles, Profiles] | None:
-        """Profiles of two disjoint halves of the cells of each group; None where a group has one cell."""
+        """Profiles of two disjoint halves of the cells of each group; None if a group has one cell."""
         if not self.divisible:
             return None
         return replace(self, part="first"), replace(self, part="second")

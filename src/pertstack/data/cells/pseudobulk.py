@@ -63,7 +63,7 @@ class CellSums:
 
     @cached_property
     def sums(self) -> GroupSums:
-        """One pass over the cells; InputError where a cell cannot be summed."""
+        """One pass over the cells; InputError if a cell cannot be summed."""
         return sum_cells(
             self.matrix, self.groups, self.kind, normalise=self.normalise, names=self.names, where=self.where
         )
@@ -122,7 +122,7 @@ def pseudobulk(
     kind : what the values are.
     choice : how sums become profiles, and the least number of cells of a sample.
     by_batch : controls of the cells' batch, where it has any; else those of the cell line.
-    already : a column that says of how many cells a row is the sum already; None where rows are cells.
+    already : a column that says of how many cells a row is the sum already; None if rows are cells.
     where : the file, for messages.
 
     Raises
@@ -199,7 +199,7 @@ def _cells(names: pd.Index[Any], groups: Groups, kept: Int64, ids: pd.Index[Any]
 
 
 def _space(matrix: RowSource, kind: Kind, choice: CellChoice, *, where: str) -> Normalise:
-    """How sums become profiles; InputError where the values allow nothing or not what was asked."""
+    """How sums become profiles; InputError if the values allow nothing or not what was asked."""
     if kind == "mixed":
         raise InputError(
             f"{where}: some cells hold counts (whole numbers) and others logarithms. They cannot be summed together. "

@@ -39,7 +39,7 @@ _FINE, _UNUSABLE, _UNSORTED = 0, 1, 2
 
 
 def _require_room(size: int, n_groups: int, n_genes: int) -> None:
-    """InputError where the disk of temporary files has no room for so many bytes of sums."""
+    """InputError if the disk of temporary files has no room for so many bytes of sums."""
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     if size > free:

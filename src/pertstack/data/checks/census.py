@@ -46,8 +46,8 @@ class Bad:
         self.columns: Mask = np.zeros(n_genes, dtype=bool)
 
     def add(self, values: np.ndarray[Any, Any], start: int) -> Mask | None:
-        """Which of some rows' values are unusable; None where all can be used, as their extremes say."""
-        low, high = values.min(axis=0), values.max(axis=0)  # NaN where there is one
+        """Which of some rows' values are unusable; None if all can be used, as their extremes say."""
+        low, high = values.min(axis=0), values.max(axis=0)  # NaN if there is one
         if np.isfinite(low).all() and np.isfinite(high).all() and (low > MISSING_MARKER).all():
             return None
         bad = ~np.isfinite(values) | (values == MISSING_MARKER)

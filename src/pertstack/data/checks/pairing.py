@@ -132,7 +132,7 @@ def pairing_findings(file: DataFile, census: Census, pairing: Pairing) -> list[F
 
 
 def _across_lines(file: DataFile, census: Census) -> list[Finding]:
-    """A warning where one control profile serves samples of several cell lines."""
+    """A warning if one control profile serves samples of several cell lines."""
     lines = file.obs["cell_line"].to_numpy(dtype=object)
     table = pd.DataFrame({"control": census.control_digest, "line": lines}, index=file.obs.index)
     several = table["control"].map(table.groupby("control")["line"].nunique() > 1).to_numpy(dtype=bool)
@@ -161,7 +161,7 @@ def unlike_controls(file: DataFile, census: Census) -> list[Finding]:
 
 
 def unlike(treated: Any, control: Any, cell_lines: Any, *, where: str) -> list[Finding]:
-    """An error where treated profiles do not resemble controls at all, gene by gene: another scale or other genes.
+    """An error if treated profiles do not resemble controls at all, gene by gene: another scale or other genes.
 
     Parameters
     ----------

@@ -114,7 +114,7 @@ def _entries(batch: Any, columns: tuple[str, str], path: Path, row: int) -> tupl
 
 
 def _tokens(path: Path, kind: Any) -> pd.DataFrame | None:
-    """The genes by number, index = their ids with symbols beside; None where the lists hold names."""
+    """The genes by number, index = their ids with symbols beside; None if the lists hold names."""
     import pyarrow as pa
 
     if not pa.types.is_integer(kind.value_type):

@@ -44,7 +44,7 @@ class Controls:
 def control_rows(
     obs: pd.DataFrame, mapping: Mapping[str, str] | None, label: Labels, *, where: str = "the data"
 ) -> Controls | None:
-    """Which rows are controls, or None where nothing says so.
+    """Which rows are controls, or None if nothing says so.
 
     By the labels given; else by a column of ``FLAGS``; else by known names in the perturbation column. Controls of
     several kinds are never put together unasked: untreated ones are set aside where there are others, and anything else
@@ -145,7 +145,7 @@ def _by_flag(flag: str, flagged: Mask, names: pd.Series[Any] | None, where: str)
 
 
 def _by_name(names: pd.Series[Any], usual: set[str], where: str) -> Controls:
-    """Controls by known names: those of one kind together, with a word where there are several names."""
+    """Controls by known names: those of one kind together, with a word if there are several names."""
     kinds: dict[str, list[str]] = {}
     for name in sorted(usual):
         kinds.setdefault(str(control_kind(name)), []).append(name)
@@ -273,7 +273,7 @@ def _flags(obs: pd.DataFrame) -> Iterator[tuple[str, Mask]]:
 
 
 def _flagged(column: pd.Series[Any]) -> Mask | None:
-    """A column of true / false or 0 / 1 as a mask; None where it holds anything else, or marks no row or every row."""
+    """A column of true / false or 0 / 1 as a mask; None if it holds anything else, or marks no row or every row."""
     texts = as_texts(column).str.strip().str.casefold()
     if not texts.isin({"true", "false", "0", "1", "0.0", "1.0"}).all():
         return None

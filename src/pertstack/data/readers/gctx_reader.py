@@ -117,7 +117,7 @@ def _roles(table: pd.DataFrame, path: Path) -> tuple[Mask, Mask]:
         raise InputError(
             f"{path}: nothing says which columns are vehicle controls. Give the siginfo / instinfo table with "
             f"--metadata FILE (it has "
-            f"pert_type), or say --delta when the values already are differences (levels 4 and 5)."
+            f"pert_type), or say --delta when the values are already differences (levels 4 and 5)."
         )
     treated, vehicles = treated_rows(table["pert_type"]), vehicle_rows(table["pert_type"])
     if not vehicles.any() or not treated.any():

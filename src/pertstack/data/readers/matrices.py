@@ -201,7 +201,7 @@ class StoredRows:
         return np.array(part.toarray(), dtype=np.float32)
 
     def _band_rows(self) -> int:
-        """Rows in one row of chunks, kept so that compressed chunks are opened once; 0 where that does not pay."""
+        """Rows in one row of chunks, kept so that compressed chunks are opened once; 0 if that does not pay."""
         chunks = getattr(self._open, "chunks", None)
         rows = 0 if not chunks else int(chunks[0])
         return rows if rows > 1 and rows * self.shape[1] * self.dtype.itemsize <= BAND_BYTES else 0

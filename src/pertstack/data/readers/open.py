@@ -53,7 +53,7 @@ def open_data(
     treated_layer
         AnnData: layer with the treated profiles; None is X.
     delta
-        The values already are differences to control: the control is zero.
+        The values are already differences from control: the control is zero.
     treated_optional
         AnnData: the file may lack treated profiles (samples to predict); they then read as NaN. With
         ``control_layer="X"`` X holds the controls.
@@ -62,10 +62,10 @@ def open_data(
     metadata
         GCTX: the siginfo / instinfo table.
     controls, seed
-        Where controls are wells or rows of the same file (GCTX level 3, AnnData without a control layer): which of
+        If controls are wells or rows of the same file (GCTX level 3, AnnData without a control layer): which of
         them become the control of a sample, and the seed where they are drawn.
     control_label
-        Where controls are rows or wells: the perturbation, or perturbations, that are the control; common names are
+        If controls are rows or wells: the perturbation, or perturbations, that are the control; common names are
         known.
     cells
         AnnData whose rows are cells: how they become samples.

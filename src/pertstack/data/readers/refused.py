@@ -186,7 +186,7 @@ def no_controls(table: Table, mapping: Mapping[str, str] | None) -> InputError:
     path = table.path
     two = (
         "Where controls lie in a table of their own, name it with --control FILE (a row per sample_id, or per "
-        "control_id); or say --delta when the values already are differences."
+        "control_id); or say --delta when the values are already differences."
     )
     keep = [c for c in table.columns if c not in table.numeric]
     said = pd.concat(list(table.batches(keep, []))) if keep else pd.DataFrame()

@@ -25,7 +25,7 @@ _OTHER_CONTROLS = {"ctl_vector", "ctl_vector.cns", "ctl_pos"}
 
 
 def vehicle_rows(pert_type: pd.Series[Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which rows are vehicle controls, by LINCS's ``pert_type``; untreated wells only where there is no vehicle."""
+    """Which rows are vehicle controls, by LINCS's ``pert_type``; untreated wells only if there is no vehicle."""
     kind = pert_type.astype(str).str.strip().str.casefold()
     vehicle = kind.isin({"ctl_vehicle", "ctl_vehicle.cns", "vehicle", "control"}).to_numpy(dtype=bool)
     return vehicle if vehicle.any() else kind.isin(_VEHICLE_TYPES).to_numpy(dtype=bool)
@@ -69,7 +69,7 @@ def pair_controls(
     treated, controls
         Their positions.
     line, plate, ids
-        Cell line, plate (None where unknown; None altogether where the file knows no plates) and id of every row.
+        Cell line, plate (None if unknown; None altogether if the file knows no plates) and id of every row.
     choice
         ``plate_mean`` (mean control of the cell line on the plate), ``plate_random`` (one of them), ``line_mean`` and
         ``line_random`` (of the cell line, wherever it is). A sample whose plate holds no control of its cell line, or
@@ -136,7 +136,7 @@ def _need_controls(lines: Names, of_line: Mapping[Key, Positions], what: str) ->
 
 
 def _elsewhere(wanted: Sequence[Key], keys: Sequence[Key], ids: Names, *, what: str, where: str) -> list[Finding]:
-    """A warning where samples got the control of their cell line because their plate has none of it."""
+    """A warning if samples got the control of their cell line because their plate has none of it."""
     at = [i for i, got in enumerate(keys) if got[1] is None]
     if not at:
         return []

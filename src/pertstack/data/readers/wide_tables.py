@@ -89,12 +89,12 @@ _ROWS = 1024
 def as_anndata(
     path: Path, metadata: Path | None, *, mapping: Mapping[str, str] | None, label: Labels
 ) -> tuple[Path, list[Finding]] | None:
-    """A scratch ``.h5ad`` of such a table, and what was taken for genes; None where no row is a control.
+    """A scratch ``.h5ad`` of such a table, and what was taken for genes; None if no row is a control.
 
     Parameters
     ----------
     path : the table.
-    metadata : a table of what is said of its rows, by the same ids; None where the table says it.
+    metadata : a table of what is said of its rows, by the same ids; None if the table says it.
     mapping : canonical column -> column; these are no genes.
     label : the perturbation, or perturbations, that are the control; None to look.
 

@@ -78,7 +78,7 @@ def edges_of_table(
     genes : of the study.
     min_score : least score of an edge that counts; None for all.
     where : what the edges are from, for messages.
-    names : id -> gene names; None where edges hold gene names.
+    names : id -> gene names; None if edges hold gene names.
 
     Raises
     ------

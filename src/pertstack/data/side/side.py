@@ -27,7 +27,7 @@ class PerturbationFeatures:
     kind: FeatureKind
     perturbations: tuple[str, ...]  # (n_perturbations,) sorted
     columns: tuple[str, ...]  # (n_features,)
-    matrix: np.ndarray[Any, np.dtype[np.float32]]  # (n_perturbations, n_features); 0 where unknown
+    matrix: np.ndarray[Any, np.dtype[np.float32]]  # (n_perturbations, n_features); 0 if unknown
     known: np.ndarray[Any, np.dtype[np.bool_]]  # (n_perturbations,)
 
     @cached_property

@@ -114,7 +114,7 @@ def morgan_features(smiles: Mapping[str, str | None]) -> tuple[PerturbationFeatu
     """Morgan fingerprints (radius 2, 2048 bits, 0 or 1) per perturbation, and perturbations whose SMILES cannot be
     parsed.
 
-    ``smiles`` maps every perturbation to its SMILES, or None where there is none; those rows are unknown (mask False).
+    ``smiles`` maps every perturbation to its SMILES, or None if there is none; those rows are unknown (mask False).
     Source: Rogers and Hahn 2010 (extended-connectivity fingerprints), as implemented by rdkit's
     ``rdFingerprintGenerator``.
     """

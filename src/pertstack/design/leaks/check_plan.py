@@ -41,7 +41,7 @@ def check_plan(
     plan : FoldPlan
     obs : DataFrame
         Metadata, index = sample ids; ``perturbation`` and ``cell_line``, and ``smiles``, ``plate``, ``control_id``,
-        ``log10_dose``, ``time_h`` where they are known.
+        ``log10_dose``, ``time_h`` if they are known.
     chunks : iterable of (sample ids, control, treated), or a function that gives one
         Rows (n, n_genes) in any cut and order. With a function the rows are read a second time where near-duplicates
         are suspected, and their correlation is exact; with an iterable it is estimated from sketches and called so.

@@ -106,7 +106,7 @@ class RowScan:
         return means
 
     def directions(self) -> Array:
-        """(n, SKETCH) unit vectors: sketches of the profiles centred per gene and per row; 0 where nothing is left.
+        """(n, SKETCH) unit vectors: sketches of the profiles centred per gene and per row; 0 if nothing is left.
         They take the place of the sketches: no row can be added any more."""
         assert self.signs is not None
         if not self._turned:

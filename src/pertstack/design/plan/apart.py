@@ -23,7 +23,7 @@ FEW_LEFT = 0.5
 
 
 def apart_findings(plan: FoldPlan, obs: pd.DataFrame) -> list[Finding]:
-    """How many rows each fit leaves out where parts are kept apart; else, where combinations share parts across folds,
+    """How many rows each fit leaves out if parts are kept apart; else, where combinations share parts across folds,
     that they do and how to keep them apart."""
     frame = plan.table.set_index("sample_id")[["role", "fold"]]
     frame["perturbation"] = obs["perturbation"].reindex(frame.index).astype(str)

@@ -35,7 +35,7 @@ class Known:
 
 
 def compare(scored: Known, asked: Known, where: str) -> tuple[list[dict[str, str]], list[Finding]]:
-    """A table (known at fit time, level, scored, asked, differs) and a warning where they differ.
+    """A table (known at fit time, level, scored, asked, differs) and a warning if they differ.
 
     Parameters
     ----------

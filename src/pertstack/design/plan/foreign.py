@@ -29,13 +29,13 @@ _BY_PAIR, _BY_LINE = "perturbation+cell_line", "cell_line"
 
 
 def read_split(path: Path, obs: pd.DataFrame, cells: pd.Series[Any] | None = None) -> ForeignSplit | None:
-    """The places a foreign split gives to the samples of a study; None where the file is a table of our own.
+    """The places a foreign split gives to the samples of a study; None if the file is a table of our own.
 
     Parameters
     ----------
     path : the split.
     obs : canonical metadata, index = sample ids.
-    cells : sample id by name of the cell, where samples were made of cells; None for cells in no sample.
+    cells : sample id by name of the cell, if samples were made of cells; None for cells in no sample.
 
     Raises
     ------

@@ -85,7 +85,7 @@ def one_cut(
     path : the split.
     roles : name -> its roles, of which it may have one.
     obs : canonical metadata, index = sample ids.
-    cells : sample id by name of the cell; None where samples are not made of cells.
+    cells : sample id by name of the cell; None if samples are not made of cells.
     by : what names are; None for what most of them are.
 
     Raises

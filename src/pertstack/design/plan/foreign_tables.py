@@ -23,13 +23,13 @@ _EXPECTED = (
 
 
 def table_split(path: Path, obs: pd.DataFrame, cells: pd.Series[Any] | None) -> ForeignSplit | None:
-    """A table of names and parts, with a header or without; None where it is a table of our own.
+    """A table of names and parts, with a header or without; None if it is a table of our own.
 
     Parameters
     ----------
     path : text, parquet or feather.
     obs : canonical metadata, index = sample ids.
-    cells : sample id by name of the cell; None where samples are not made of cells.
+    cells : sample id by name of the cell; None if samples are not made of cells.
 
     Raises
     ------

@@ -191,7 +191,7 @@ def structure_ids(obs: pd.DataFrame) -> pd.Series[str]:
     Salts and other forms of one parent compound are one structure: that of the first of them in the alphabet.
 
     A sample without a structure, whose perturbation has a structure elsewhere in the data, takes that one (the first in
-    the alphabet where there are several). Without rdkit structures are compared as they are written.
+    the alphabet if there are several). Without rdkit structures are compared as they are written.
     """
     for needed in (STRUCTURE, "perturbation"):
         if needed not in obs.columns:
@@ -210,7 +210,7 @@ def structure_ids(obs: pd.DataFrame) -> pd.Series[str]:
 
 
 def canonical_structures(smiles: pd.Series[str]) -> tuple[pd.Series[str], bool]:
-    """Canonical SMILES (None where missing or unreadable), and whether rdkit was there to make them canonical."""
+    """Canonical SMILES (None if missing or unreadable), and whether rdkit was there to make them canonical."""
     from pertstack.data.side.structures import canonical_smiles, has_rdkit
 
     made = has_rdkit()
@@ -218,7 +218,7 @@ def canonical_structures(smiles: pd.Series[str]) -> tuple[pd.Series[str], bool]:
 
 
 def parent_structures(smiles: pd.Series[str]) -> pd.Series[str]:
-    """SMILES without counter-ions and charge (None where missing or unreadable); None throughout without rdkit."""
+    """SMILES without counter-ions and charge (None if missing or unreadable); None throughout without rdkit."""
     from pertstack.data.side.structures import has_rdkit, parent_smiles
 
     if not has_rdkit():
@@ -237,7 +237,7 @@ def compound_keys(smiles: pd.Series[str]) -> tuple[pd.Series[str], str]:
 
 
 def _map_structures(smiles: pd.Series[str], key: Callable[[str], str | None]) -> pd.Series[str]:
-    """A key for every structure that is written down; None where nothing is."""
+    """A key for every structure that is written down; None if nothing is."""
     written = smiles.where(smiles.notna() & (smiles.astype(str).str.strip() != ""))
     table = {text: key(text) for text in {str(text).strip() for text in written.dropna()}}
     result = written.map(lambda text: None if pd.isna(text) else table[str(text).strip()]).astype(object)

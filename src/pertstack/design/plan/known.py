@@ -31,7 +31,7 @@ def fitted_of(samples: pd.DataFrame) -> dict[int, tuple[str, ...]]:
 
 
 def sharing(names: Iterable[object], left_out: Iterable[object]) -> set[str]:
-    """Those of ``names`` that have a part of one that is left out: what no fit may see where groups are ``parts``.
+    """Those of ``names`` that have a part of one that is left out: what no fit may see if groups are ``parts``.
 
     >>> sharing(["A+B", "C", "D+E"], ["B+D", "C+F"]) == {"A+B", "C", "D+E"}
     True
@@ -85,8 +85,8 @@ def known_levels(
 
 
 def telling(*sides: Mapping[str, list[str]]) -> list[str]:
-    """The views of several sets of rows that say something: those of combinations only where there are some, and those
-    beside ``parts seen`` only where they are not the same on every side."""
+    """The views of several sets of rows that say something: those of combinations only if there are some, and those
+    beside ``parts seen`` only if they are not the same on every side."""
     views = [SEEN]
     if any(level != SINGLE for side in sides for level in side[PARTS]):
         views += [PARTS, *(v for v in (ALONE, JOINED) if any(side[v] != side[PARTS] for side in sides))]

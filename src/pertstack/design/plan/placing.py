@@ -26,7 +26,7 @@ def kind_of(names: Iterable[str], obs: pd.DataFrame, cells: pd.Series[Any] | Non
     ----------
     names : of a foreign split.
     obs : samples of the study.
-    cells : cell -> sample; None where samples are not made of cells.
+    cells : cell -> sample; None if samples are not made of cells.
     """
     listed = list(names)
     by_kind = {k: sum(n in v for n in listed) for k, v in known_names(obs, cells).items()}
@@ -44,7 +44,7 @@ def place_names(
     path : of the split, for messages.
     place : name -> its place: a fold, or a role as the split words it.
     obs : samples of the study.
-    cells : cell -> sample; None where samples are not made of cells. A split may not cut through a sample.
+    cells : cell -> sample; None if samples are not made of cells. A split may not cut through a sample.
     kind : "sample", "cell" or "perturbation"; None for that of most names.
 
     Raises

@@ -73,7 +73,7 @@ def counts_of(part: pd.DataFrame) -> dict[str, int]:
 
 
 def counts_of_parts(table: pd.DataFrame, n_folds: int) -> list[dict[str, Any]]:
-    """Samples and groups of every fold, of the test, and of support where there is some."""
+    """Samples and groups of every fold, of the test, and of support if there is some."""
     places = table["fold"].fillna(-1).to_numpy(dtype=np.int64)
     parts: list[dict[str, Any]] = [
         {"role": "development", "fold": fold} | counts_of(table[places == fold]) for fold in range(n_folds)

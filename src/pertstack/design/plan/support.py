@@ -89,7 +89,7 @@ def _by_value(obs: pd.DataFrame, column: str, values: Sequence[str]) -> pd.Serie
 
 def propose_support(plan: FoldPlan, obs: pd.DataFrame) -> list[Finding]:
     """Where combinations and their parts are scored as one: how many parts of a scored combination the fits have seen,
-    as planned and with the parts as support; nothing where that makes no difference."""
+    as planned and with the parts as support; nothing if that makes no difference."""
     frame = obs.reindex(pd.Index(plan.table["sample_id"]))
     frame = frame.assign(role=plan.table["role"].to_numpy(), fold=plan.table["fold"].to_numpy())
     parts = frame["perturbation"].astype(str).map(perturbation_keys(frame["perturbation"]))

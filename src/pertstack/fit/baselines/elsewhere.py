@@ -26,7 +26,7 @@ class PerturbationElsewhere(Baseline):
 
     With e the mean addition of the perturbation in line l and d(l) the mean squared difference between the control of
     the sample and the mean control of l: ``sum w e / (kappa + sum w)``, ``w = exp(-(d(l) - min d) / width)``, so the
-    nearest line counts as one and ``kappa`` (>= 0) as so many lines without any addition. Either is chosen where it is
+    nearest line counts as one and ``kappa`` (>= 0) as so many lines without any addition. Either is chosen if it is
     None, from ``WIDTHS`` and ``KAPPAS``, by predicting each fitted line from the others, perturbation by perturbation;
     an infinite width: all lines alike. A perturbation that was fitted nowhere adds nothing.
     """

@@ -51,7 +51,7 @@ class MLP(Baseline):
     The target is the deviation from the starting point in its first ``n_components`` principal components; the network
     has one hidden layer of ``width`` rectified units, Adam, batches of ``batch_size`` (Goodfellow, Bengio, Courville
     2016). Training stops after ``patience`` epochs without gain on whole groups set aside from the fit rows, and the
-    best epoch's weights are restored (epoch 0, no effect at all, competes too). Features are used where the study has
+    best epoch's weights are restored (epoch 0, no effect at all, competes too). Features are used if the study has
     them; none are needed.
     """
 
@@ -163,7 +163,7 @@ class MLP(Baseline):
         return out
 
     def embed(self, rows: PredictRows) -> Float32 | None:
-        """The predicted effect in principal components, (n_samples, n_components); None where fit rows had none."""
+        """The predicted effect in principal components, (n_samples, n_components); None if fit rows had none."""
         if not self.axes_.shape[1]:
             return None
         if self.network_ is None:

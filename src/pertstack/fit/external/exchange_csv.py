@@ -1,7 +1,7 @@
 """The exchange folder as CSV files, for programs that read no HDF5 (plain R, awk, anything).
 
 In: ``fit_control.csv``, ``fit_treated.csv``, ``predict_control.csv`` (a row per sample: ``sample_id``, then one column
-per gene), ``fit_samples.csv``, ``predict_samples.csv`` (what is known of the samples) and, where the study has
+per gene), ``fit_samples.csv``, ``predict_samples.csv`` (what is known of the samples) and, if the study has
 features, ``features.csv`` (a row per perturbation). Out: ``predictions.csv`` as the profiles, perhaps
 ``embedding.csv``. What is in the answer is checked by ``exchange.py``, whatever file it came in.
 """

@@ -64,7 +64,7 @@ class ExternalModel:
         self.name, self.needs = self.card.name, self.card.needs
         self.folder: Path | None = None
         self._chosen, self._named = {**self.card.params, **params}, str(card)
-        self.raw_cells: RawCells | None = None  # set by the worker, where the study was made of cells
+        self.raw_cells: RawCells | None = None  # set by the worker, if the study was made of cells
         self._rows: FitRows | None = None
         self._seed = 0
         self._embeddings: dict[str, Float32] = {}

@@ -1,7 +1,7 @@
 """Somebody else's program, kept away from the study: what it may see, use and leave behind.
 
 It runs in an exchange folder outside the study, with a short list of environment variables, in a process group with
-limits, and with a log that stops growing. Where bubblewrap works it has no network, a read-only file system and no
+limits, and with a log that stops growing. If bubblewrap works it has no network, a read-only file system and no
 view of the study; ``docs/security.md`` says what remains possible without it.
 """
 
@@ -84,10 +84,10 @@ def run(
     Parameters
     ----------
     command : program and arguments; nothing is read by a shell.
-    folder : where it runs, and the only one it may write to (where bubblewrap works).
+    folder : where it runs, and the only one it may write to (if bubblewrap works).
     log : file to which its output is appended.
     limits : of time, memory, file size and processes.
-    hidden : folders and files it must not see (only where bubblewrap works).
+    hidden : folders and files it must not see (only if bubblewrap works).
     needed : folders it reads. Only those in shared memory, which is its own and empty in bubblewrap, must be named.
 
     Raises

@@ -150,7 +150,7 @@ class JobRows:
     fit: FitRows
     blocks: Iterable[tuple[Block, PredictRows]]
     anchors: PredictRows | None = None  # rows that every fit of a model embeds, so that their frames can be aligned
-    cells: RawCells | None = None  # what the samples were made of, where that was cells
+    cells: RawCells | None = None  # what the samples were made of, if that was cells
 
 
 @dataclass(frozen=True)

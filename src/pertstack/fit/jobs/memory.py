@@ -19,7 +19,7 @@ def reset_peak_memory() -> bool:
 
 
 def peak_memory() -> int:
-    """Bytes of resident memory at their highest since the last reset; 0 where the system does not say."""
+    """Bytes of resident memory at their highest since the last reset; 0 if the system does not say."""
     try:
         found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text())
     except OSError:

@@ -21,7 +21,7 @@ class PlannedJobs:
 
 
 def read_planned(jobs: Path) -> PlannedJobs:
-    """Every job that was asked for; none where no fit was begun.
+    """Every job that was asked for; none if no fit was begun.
 
     Raises
     ------

@@ -149,7 +149,7 @@ def _fit_and_commit(job: Job, setting: Setting, folder: Path, started: float) ->
 def _keep_anchors(
     model: BaseModel, job: Job, anchors: PredictRows | None, *, setting: Setting, record: JobRecord
 ) -> None:
-    """The anchor rows as this fit embeds them, control and metadata being all it sees of them; nothing where the model
+    """The anchor rows as this fit embeds them, control and metadata being all it sees of them; nothing if the model
     gives no embedding, or only of rows it predicts."""
     if setting.commit_anchors is None or anchors is None:
         return

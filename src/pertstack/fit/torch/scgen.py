@@ -4,7 +4,7 @@ Lotfollahi M., Wolf F. A., Theis F. J. (2019), "scGen predicts single-cell pertu
 715-721. One autoencoder for control and treated profiles; the difference of mean codes is added to the code of a
 control. The original has one difference for a whole data set. Ours has one per drug and cell line, shrunk towards
 the drug's, which is shrunk towards the global one (weight n / (n + kappa)); a drug never fitted on gets its difference
-by ridge regression on its features, where there are any. All rows are used: nothing is drawn at random after training.
+by ridge regression on its features, if there are any. All rows are used: nothing is drawn at random after training.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Differences:
         Parameters
         ----------
         drug, line : names.
-        features : (n_features,), of the drug; None where unknown.
+        features : (n_features,), of the drug; None if unknown.
         """
         if (drug, line) in self.drug_line:
             return self.drug_line[drug, line]

@@ -1,6 +1,6 @@
 """Predictions matched by what was done: one for a perturbation in a cell line serves every sample of that pair.
 
-Most files of the field name no sample: their rows are cells, or one profile a pair. Where ids do not fit, rows are
+Most files of the field name no sample: their rows are cells, or one profile a pair. If ids do not fit, rows are
 matched by perturbation and cell line, and by dose, time and plate where both sides know them. Rows of one key are
 averaged. The result is a ``PredictionFile`` with the ids of the samples, which then meets every other check.
 """
@@ -67,14 +67,14 @@ def by_id_or_key(
     space: Normalise | None = None,
     own_genes: Sequence[str] = (),
 ) -> KeyMatch | None:
-    """None where the ids of the file are those of the samples; else the match by what was done.
+    """None if the ids of the file are those of the samples; else the match by what was done.
 
     Parameters
     ----------
     file : names, and values still to be read.
     samples : index = sample ids; perturbation, cell_line, and log10_dose, time_h, plate where known.
     mapping : canonical column -> column of the file.
-    space : how the samples were made of cells; None where they were not.
+    space : how the samples were made of cells; None if they were not.
     own_genes : the genes of the samples.
 
     Raises
@@ -207,7 +207,7 @@ def _predicted_rows(
 def _given(
     file: PredictionFile, treated: np.ndarray[Any, Any], samples: pd.DataFrame, mapping: Mapping[str, str] | None
 ) -> tuple[pd.DataFrame, list[Finding]]:
-    """Canonical columns of the predicted rows; the cell line of the samples where the file has none."""
+    """Canonical columns of the predicted rows; the cell line of the samples if the file has none."""
     assert file.obs is not None
     obs, notes = file.obs.loc[treated], []
     lines = sorted(set(samples["cell_line"].astype(str)))
@@ -234,7 +234,7 @@ def _given(
 def _shared(
     given: pd.DataFrame, samples: pd.DataFrame, labels: Labels, notes: list[Finding], file: PredictionFile
 ) -> tuple[str, ...]:
-    """Columns of the key: a finer one is used where the file then still predicts as many samples."""
+    """Columns of the key: a finer one is used if the file then still predicts as many samples."""
     key: tuple[str, ...] = ("perturbation", "cell_line")
     reached = n_served(given, samples, key, labels=labels)
     for name in FINER:

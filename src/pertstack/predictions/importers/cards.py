@@ -164,7 +164,7 @@ def check_cards(
     Parameters
     ----------
     own : card of the study.
-    cards : path -> card, None where there is none.
+    cards : path -> card, None if there is none.
     scale : in which the files are declared to be.
     transform : brings values to the study's scale; None for none.
     name : of the model.

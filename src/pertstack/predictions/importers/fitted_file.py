@@ -71,7 +71,7 @@ def read_fitted_on(text: str | Path) -> Any:
 
 
 def _as_list(table: TextTable, content: pd.DataFrame) -> list[str] | None:
-    """Ids of a file with one id per line, or all on one line; None where it is a table.
+    """Ids of a file with one id per line, or all on one line; None if it is a table.
 
     A first line that is no known name of a column of ids is an id like the others.
     """

@@ -17,7 +17,7 @@ from pertstack.predictions.importers.readers.files import PredictionFile
 
 
 def mixed_names(given: pd.DataFrame, columns: tuple[str, ...], labels: Labels, file: PredictionFile) -> list[Finding]:
-    """A warning where predictions of several doses or times of one key are averaged, because the samples have none.
+    """A warning if predictions of several doses or times of one key are averaged, because the samples have none.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def nothing_fits(file: PredictionFile, given: pd.DataFrame, samples: pd.DataFram
 
 
 def spelt_otherwise(theirs: Iterable[str], own: Iterable[str]) -> str:
-    """A sentence that names what two sides spell otherwise (A-549, A549); empty where nothing is alike.
+    """A sentence that names what two sides spell otherwise (A-549, A549); empty if nothing is alike.
 
     Parameters
     ----------

@@ -84,7 +84,7 @@ class Serving:
     """Which rows of a file are one prediction, and which sample each prediction serves."""
 
     keys: list[tuple[str, ...]]  # (n_predictions,)
-    codes: Codes  # (n_rows,) prediction of each row; -1 where it serves none
+    codes: Codes  # (n_rows,) prediction of each row; -1 if it serves none
     count: Codes  # (n_predictions,) rows of each
     samples: list[str]  # that are served
     order: Codes  # (n_samples served,) prediction of each

@@ -56,7 +56,7 @@ def labelled(file: PredictionFile, samples: pd.DataFrame, mapping: Mapping[str, 
 
 
 def _pairs(names: Sequence[str], *, known: Iterable[str], lines: set[str]) -> pd.DataFrame | None:
-    """Perturbation and cell line of names that say both; None where some end (or begin) with no line of the samples."""
+    """Perturbation and cell line of names that say both; None if some end (or begin) with no line of the samples."""
     for mark in BETWEEN:
         behind = [n.rsplit(mark, 1) for n in names]
         before = [n.split(mark, 1)[::-1] for n in names]

@@ -71,7 +71,7 @@ def given(
     genes : list of names for columns without any.
     own : genes of the truth.
     other : second name -> gene of the truth.
-    space : how the truth was made of cells; None where it was not.
+    space : how the truth was made of cells; None if it was not.
     transform : a map of every row before it is averaged.
 
     Raises

@@ -65,10 +65,10 @@ def cards_of(
     Parameters
     ----------
     files : of one model.
-    own : card of the study; None where it has none.
+    own : card of the study; None if it has none.
     given : card for files that carry none.
     scale : of the files.
-    mapping : map to the study's scale; None where none is named.
+    mapping : map to the study's scale; None if none is named.
     name : of the model.
     """
     if own is None:

@@ -30,7 +30,7 @@ LARGEST_LOG = 30.0
 
 
 def space_of(findings: Iterable[Finding]) -> Normalise | None:
-    """How the samples of a truth were made of cells, as its reader noted; None where they were not."""
+    """How the samples of a truth were made of cells, as its reader noted; None if they were not."""
     found = next((f.numbers.get("normalise") for f in findings if f.code == "pseudobulk"), None)
     return found if found in get_args(Normalise) else None
 
@@ -83,7 +83,7 @@ def averaging(
     Parameters
     ----------
     file : some of its values are read, to see what they are.
-    space : how the truth was made of cells; None where it was not.
+    space : how the truth was made of cells; None if it was not.
     rows_per_key : rows of the file per sample, on average; nothing is averaged at 1.
     own_genes : how many genes the truth has.
 

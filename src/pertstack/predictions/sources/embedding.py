@@ -23,7 +23,7 @@ from pertstack.design.blocks import Block
 class RowEmbeddings:
     """Rows as one fit of one model describes them, in that fit's own frame.
 
-    ``anchors`` are the vectors of the rows that every fit embeds, or None where the fit embedded none: then nothing
+    ``anchors`` are the vectors of the rows that every fit embeds, or None if the fit embedded none: then nothing
     says how its frame lies to another's. ``anchor_ids`` is the digest of the anchors' names, in order.
     """
 
@@ -56,7 +56,7 @@ class ArrayEmbedding:
     Parameters
     ----------
     values : array (n, d)
-        One vector per row, each by the fit that predicted the row; NaN throughout where there is none.
+        One vector per row, each by the fit that predicted the row; NaN throughout if there is none.
     anchors : {fold: array (a, d)}, or array (a, d) for rows of one fit
         The same ``a`` rows, in the same order, as embedded by the fit without each fold (None: the final fit).
     """

@@ -125,7 +125,7 @@ class StoreSource:
         return self.store.read(block, layer, start=start, stop=stop, out=out)
 
     def prefetch(self, block: Block, layer: str, *, start: int, stop: int) -> None:
-        """Ask the disk for rows that are read soon; treated values of the test only where ``truth`` was given."""
+        """Ask the disk for rows that are read soon; treated values of the test only if ``truth`` was given."""
         if layer in TRUTH_LAYERS and layer != "control" and block.fold is None:
             if self.truth is not None:
                 self.truth.prefetch(block, layer, start=start, stop=stop)
@@ -217,7 +217,7 @@ class StoreSource:
         return RowEmbeddings(values, anchors.values, anchors.ids_digest, fit)
 
     def embedding_digest(self, block: Block, model: str) -> str:
-        """Content digest of an embedding and its anchors; 'missing' where there is none."""
+        """Content digest of an embedding and its anchors; 'missing' if there is none."""
         record = self.store.find(block, model, "embedding")
         anchors = None if record is None else self.store.anchors_of(record)
         if record is None:

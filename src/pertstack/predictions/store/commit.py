@@ -178,7 +178,7 @@ def publish_record(staged: Path, target: Path, record: Record, *, look: Callable
     staged : folder, flushed.
     target : where it belongs.
     record : that lies in ``staged``.
-    look : reads the record at ``target``, None where there is none.
+    look : reads the record at ``target``, None if there is none.
 
     Raises
     ------

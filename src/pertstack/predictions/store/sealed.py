@@ -2,8 +2,8 @@
 
 A sealed chunk is 12 random bytes, the chunk file encrypted with AES-256-GCM, and its tag. The tag also covers the id of
 the store and the place of the chunk, so one that was changed, moved or brought from elsewhere is refused. Records,
-names and metadata stay readable. The cipher is the one of the library ``cryptography``; who holds the key is told in
-``study/truth/sealing_key.py``.
+names and metadata stay readable. The cipher is the one of the library ``cryptography``;
+``study/truth/sealing_key.py`` says who holds the key.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ _RUN = 16  # sorted by insertion before they are merged; never takes more than _
 
 @kernel
 def _deal(exact, values, order, bucket, counts):  # type: ignore[no-untyped-def]
-    """Put exact (n,) nearly in order, into values and order; as they are where all are equal or one is not finite."""
+    """Put exact (n,) nearly in order, into values and order; as they are if all are equal or one is not finite."""
     n, last = exact.shape[0], counts.shape[0] - 1
     total, spread = 0.0, 0.0
     for g in range(n):
@@ -49,7 +49,7 @@ def _deal(exact, values, order, bucket, counts):  # type: ignore[no-untyped-def]
 
 @kernel
 def _insert(values, order):  # type: ignore[no-untyped-def]
-    """Put values that are nearly in order into it, and order with them; False where that takes too long."""
+    """Put values that are nearly in order into it, and order with them; False if that takes too long."""
     n = values.shape[0]
     moves = 0
     for i in range(1, n):
@@ -123,7 +123,7 @@ def mean_ranks(profiles, reference, start, stop, out):  # type: ignore[no-untype
 
 @kernel
 def spearman_with(ranks, profiles, reference, start, stop, out):  # type: ignore[no-untyped-def]
-    """Correlation of ranks (n, n_genes) with those of profile - reference, rows [start, stop), into out (n,); 0 where
+    """Correlation of ranks (n, n_genes) with those of profile - reference, rows [start, stop), into out (n,); 0 if
     either side is constant. Sums of ranks are exact in float64, in whatever order."""
     n, shared = profiles.shape[1], reference.shape[0] == 1
     exact, values = np.empty(n, dtype=np.float64), np.empty(n, dtype=np.float64)

@@ -108,7 +108,7 @@ class TruthRows:
         return values, predicted
 
     def _rows(self, work: Callable[[int, int], Any]) -> None:
-        """Run a loop over all rows, in pieces, on the pool where there is one."""
+        """Run a loop over all rows, in pieces, on the pool if there is one."""
         pieces = list(_pieces(self.n))
         if self.pool is None:
             for a, b in pieces:

@@ -44,7 +44,7 @@ class Calibration:
     """One metric on the positive and the negative control.
 
     ``n`` conditions have a positive control, in ``n_groups`` groups. Intervals are None below two groups; every value
-    is None where no condition has a positive control.
+    is None if no condition has a positive control.
     """
 
     metric: str
@@ -69,7 +69,7 @@ class Calibration:
 
     @property
     def range(self) -> float | None:
-        """Distance from the negative control to a perfect score; None where the negative control is undefined."""
+        """Distance from the negative control to a perfect score; None if the negative control is undefined."""
         return None if self.negative is None else abs(parse_metric(self.metric).perfect - self.negative)
 
     @property
@@ -239,7 +239,7 @@ def interpolated_duplicate(again: Float64, p_adjusted: Float64, others: Float64)
 def without_vote(found: Mapping[str, Calibration], primary: str) -> dict[str, Calibration]:
     """Metrics on which a gain or a loss says nothing, because a constant is shown to beat a replicate on them.
 
-    None where the primary does not pass itself: then no metric has earned the say over the others. Errors over all
+    None if the primary does not pass itself: then no metric has earned the say over the others. Errors over all
     genes keep their vote: measurement noise adds the same to the expected squared error of either prediction, so their
     difference needs no replicate to be read. So does correlation within plates, which guards against the plate.
 

@@ -222,7 +222,7 @@ def calibrate_source(
 
 
 def votes_withheld(source: BlockSource, references: References, primary: str, metrics: Sequence[str]) -> dict[str, str]:
-    """Metrics on which a constant beats a replicate, with their numbers; none where nothing was measured twice.
+    """Metrics on which a constant beats a replicate, with their numbers; none if nothing was measured twice.
 
     Parameters
     ----------

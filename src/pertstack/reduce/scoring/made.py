@@ -20,7 +20,7 @@ Combines = Mapping[str, Combine | Mapping[Any, Combine]]
 
 
 def _combined(name: str, combine: Combine | Mapping[Any, Combine], tile: Tile) -> Float32:
-    """The combination for a tile, by the tile's own fold where there is one per fold."""
+    """The combination for a tile, by the tile's own fold if there is one per fold."""
     prediction = np.asarray(_of_fold(name, combine, tile)(tile), dtype=np.float32)
     if prediction.shape != tile.control.shape:
         raise InputError(f"{name!r} gave shape {prediction.shape} for a tile of {tile.control.shape} (rows, genes).")
@@ -42,7 +42,7 @@ def _of_fold(name: str, combine: Combine | Mapping[Any, Combine], tile: Tile) ->
 
 @dataclass(frozen=True)
 class OfFold:
-    """A combination under its name, by the tile's own fold where there is one per fold."""
+    """A combination under its name, by the tile's own fold if there is one per fold."""
 
     name: str
     combine: Combine | Mapping[Any, Combine]
@@ -52,7 +52,7 @@ class OfFold:
 
 
 def mixture_of(combine: Combine, tile: Tile) -> Mixture | None:
-    """The mixture that a combination is for the rows of a tile; None where it is something else."""
+    """The mixture that a combination is for the rows of a tile; None if it is something else."""
     mine = _of_fold(combine.name, combine.combine, tile) if isinstance(combine, OfFold) else combine
     return mine.mixture(tile) if isinstance(mine, Mixes) else None
 

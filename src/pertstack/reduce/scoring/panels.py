@@ -10,7 +10,7 @@ from pertstack.design.metric_names import DEFAULT_PANEL, FULL_PANEL, SET_LEVEL, 
 from pertstack.reduce.references import References
 
 MATCHED: tuple[str, ...] = ("r2_top20@matched", "pearson_all@matched")
-"""Beside the default panel, where plates are known."""
+"""Beside the default panel, if plates are known."""
 WITHIN_PLATE = "pearson_all@plate"
 """Beside either panel, where rows say on which plate they were."""
 MATCHED_FULL: tuple[str, ...] = (

@@ -38,7 +38,7 @@ def shared_pairs(pair: Any) -> Any:
 
 
 def plate_cuts(source: BlockSource, most: int) -> list[Cut] | None:
-    """Tiles of at most ``most`` rows that hold whole plates; None where a plate is larger, or a tile would be made of
+    """Tiles of at most ``most`` rows that hold whole plates; None if a plate is larger, or a tile would be made of
     rows that lie far apart, or some model lacks rows or genes.
 
     Parameters
@@ -131,7 +131,7 @@ def add_to_plates(rows, plate, slot, sums, own, n, n_own):  # type: ignore[no-un
 
 @kernel
 def minus_others(rows, plate, slot, sums, own, n, n_own, out):  # type: ignore[no-untyped-def]
-    """Rows less the mean of the other perturbations on their plate, into out; NaN where there are none."""
+    """Rows less the mean of the other perturbations on their plate, into out; NaN if there are none."""
     n_genes = rows.shape[1]
     for i in range(rows.shape[0]):
         row, to = rows[i], out[i]

@@ -69,7 +69,7 @@ def score(
     memory : bytes that tiles may take.
     workers : threads of the loops; results do not depend on it.
     on_rows : called with the number of rows done after each tile, for progress.
-    scratch : folder for the values where they are many (they are mapped then); None keeps them in memory.
+    scratch : folder for the values if they are many (they are mapped then); None keeps them in memory.
 
     Returns
     -------

@@ -174,7 +174,7 @@ class ScoreTable:
         metric : by which the best is chosen.
         models : to choose from.
         name : of the new row.
-        scratch : folder for the values where they are many; None keeps them in memory.
+        scratch : folder for the values if they are many; None keeps them in memory.
 
         Raises
         ------
@@ -228,7 +228,7 @@ class ScoreTable:
         Parameters
         ----------
         path : of the file.
-        scratch : folder for the values where they are many; None keeps them in memory.
+        scratch : folder for the values if they are many; None keeps them in memory.
 
         Raises
         ------

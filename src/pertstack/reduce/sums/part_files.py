@@ -74,7 +74,7 @@ def _move(aside: Path, folder: Path) -> None:
 
 
 def load_part(folder: Path) -> BlockPart | None:
-    """The part in a folder, its arrays mapped; None where there is none.
+    """The part in a folder, its arrays mapped; None if there is none.
 
     Raises
     ------

@@ -80,7 +80,7 @@ class SampleMoments:
         return np.sqrt(np.maximum(square, 0) / self.n_genes) >= least
 
     def _form(self, a: Float64, b: Float64) -> Float64:
-        """a' scatter b per sample, without unpacking. A NaN entry counts only where its weight is not zero."""
+        """a' scatter b per sample, without unpacking. A NaN entry counts only if its weight is not zero."""
         i, j = np.triu_indices(self.mean.shape[1])
         return _dot(self.triangle, np.where(i == j, a[i] * b[j], a[i] * b[j] + a[j] * b[i]))
 

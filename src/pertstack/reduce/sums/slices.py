@@ -49,7 +49,7 @@ class TopSlices:
 
     @classmethod
     def concatenate(cls, parts: Sequence[TopSlices], scratch: Path | None = None) -> TopSlices:
-        """All samples of the parts, in their order; mapped from nameless files in ``scratch`` where they are many."""
+        """All samples of the parts, in their order; mapped from nameless files in ``scratch`` if they are many."""
         if len(parts) == 1:
             return parts[0]
         return cls(*(_one_after_the_other([getattr(p, f) for p in parts], scratch) for f in _FIELDS))

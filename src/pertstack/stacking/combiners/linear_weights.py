@@ -45,7 +45,7 @@ class LinearWeights(FittedCombiner):
         return self.by_cell_line.get(cell_line, (self.coefficients, self.intercept))
 
     def mixture(self, tile: Tile) -> Mixture:
-        """The weights for the rows of a tile, as they are where every model predicts."""
+        """The weights for the rows of a tile, as they are if every model predicts."""
         rows, genes = self.rows_of(tile), self._genes_of(tile)
         weights, intercept = self.for_line(tile.block.cell_line)
         shift = np.broadcast_to(intercept, (len(self.gene_names),))[genes].astype(np.float32)

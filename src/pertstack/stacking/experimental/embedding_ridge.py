@@ -166,7 +166,7 @@ class EmbeddingRidge(Combiner):
         return sums
 
     def _intercept(self, sums: FeatureSums) -> Array:
-        """None beside the mixture, whose offset per gene would be noise; the mean delta where there is no mixture."""
+        """None beside the mixture, whose offset per gene would be noise; the mean delta if there is no mixture."""
         return np.zeros(len(sums.mean_y)) if self.offset == "simplex" else sums.mean_y
 
     def _slopes(self, parts: list[FeatureSums]) -> tuple[LowRank, dict[str, Any]]:

@@ -67,7 +67,7 @@ class SampleWeights(FittedCombiner):
         return _with_one(self.features.of_tile(tile, self.rows_of(tile))) @ self.table
 
     def combine(self, tile: Tile) -> Float32:
-        """Combined prediction (n, n_genes); where a model is missing the mean of those that are there stands in."""
+        """Combined prediction (n, n_genes); if a model is missing the mean of those that are there stands in."""
         rows = self.rows_of(tile)
         base = tile.pooled[None, :] if self.features.reference == "pooled" else tile.control
         weights, there = self.weights_of(tile), availability(tile, rows)

@@ -127,7 +127,7 @@ class CommonFrame:
         return int(self.axes.shape[1])
 
     def align(self, rows: RowEmbeddings) -> Array:
-        """Rows of any fit of the model in the common frame, (n, r); NaN where there is no embedding.
+        """Rows of any fit of the model in the common frame, (n, r); NaN if there is no embedding.
 
         Raises
         ------

@@ -130,7 +130,7 @@ class SharedMlp(Combiner):
     Gene context: log power of the truth, agreement of the models, basal level; sample context: size and disagreement
     of the predictions, cell line, dose, time. Trained on at most ``rows`` rows and ``cells`` cells that every model
     predicts, drawn over all blocks. How many epochs is found on one fold left out, none being among the answers, then
-    all rows are used. Where a model is missing, the mean of those that are there stands in for it.
+    all rows are used. If a model is missing, the mean of those that are there stands in for it.
     """
 
     name: ClassVar[str] = "shared_mlp"

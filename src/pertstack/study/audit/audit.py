@@ -170,7 +170,7 @@ def _fold_plan(folder: StudyFolder) -> list[Finding]:
 
 
 def _store(folder: StudyFolder, name: str, *, deep: bool) -> Iterable[Finding]:
-    """A store as a whole: opened against the plan where there is one, verified in any case."""
+    """A store as a whole: opened against the plan if there is one, verified in any case."""
     findings: list[Finding] = []
     store: PredictionStore | UnreadTruth
     try:

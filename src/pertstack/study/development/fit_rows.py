@@ -117,7 +117,7 @@ class StudyDone(_OfStudy):
 
 
 def raw_cells(folder: StudyFolder) -> RawCells | None:
-    """The file of cells that a study was made of, and how it was read; None where it was made of profiles."""
+    """The file of cells that a study was made of, and how it was read; None if it was made of profiles."""
     choices = folder.choices
     if not choices.get("made"):
         return None
@@ -178,7 +178,7 @@ def anchor_rows(folder: StudyFolder) -> PredictRows:
 
 def fit_rows(folder: StudyFolder, job: Job, scratch: Path | None = None) -> FitRows:
     """Support, and development rows outside the job's folds (all of them for a final fit); of its cell line where it
-    has one. Where groups are ``parts``, without development rows that share a part with a row of the folds left out
+    has one. If groups are ``parts``, without development rows that share a part with a row of the folds left out
     (of the test, for a final fit). Many rows are mapped from a nameless file, of which the system keeps in memory what
     it can.
 

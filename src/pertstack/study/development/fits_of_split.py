@@ -22,7 +22,7 @@ SUFFIXES = {".json", ".toml", ".pkl", ".pickle", ".pt"}
 
 
 def fits_of_split(path: Path, folder: StudyFolder) -> Any | None:
-    """A list of ids, or fold -> ids, as ``add_predictions`` takes them; None where the file is no split.
+    """A list of ids, or fold -> ids, as ``add_predictions`` takes them; None if the file is no split.
 
     Raises
     ------

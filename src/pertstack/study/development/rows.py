@@ -61,7 +61,7 @@ class DevelopmentRows:
 
     @cached_property
     def reduction(self) -> Reduction:
-        """The one pass over the rows; sums that are there already are read back."""
+        """The one pass over the rows; sums already on disk are read back."""
         return self._reduced(None)
 
     @cached_property

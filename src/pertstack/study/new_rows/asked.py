@@ -35,7 +35,7 @@ def asked_findings(folder: StudyFolder, obs: pd.DataFrame, where: str) -> tuple[
     Parameters
     ----------
     folder : of the study.
-    obs : rows to be predicted, as in a data file, with ``training_distance`` where it is known.
+    obs : rows to be predicted, as in a data file, with ``training_distance`` if it is known.
     where : what asks, for the message.
     """
     if not (folder.samples["role"] == "development").any() or not len(obs):
@@ -72,7 +72,7 @@ def both_sides(folder: StudyFolder, obs: pd.DataFrame) -> tuple[Known, Known]:
 
 
 def _finally(fitted: Mapping[int, Sequence[str]], samples: pd.DataFrame) -> dict[int, list[str]]:
-    """What final fits see where parts are kept apart: nothing that shares a part with the test, but for support."""
+    """What final fits see if parts are kept apart: nothing that shares a part with the test, but for support."""
     test = samples.loc[samples["role"] == "test", "perturbation"]
     return {k: [n for n in names if k == SUPPORT or n not in sharing(names, test)] for k, names in fitted.items()}
 
@@ -127,7 +127,7 @@ def _effects(folder: StudyFolder, obs: pd.DataFrame) -> dict[str, float]:
 
 
 def read_asked(path: Path, samples: pd.DataFrame) -> pd.DataFrame:
-    """Rows to be predicted from a table with a column ``perturbation`` (and ``cell_line``, where there are several).
+    """Rows to be predicted from a table with a column ``perturbation`` (and ``cell_line``, if there are several).
 
     Raises
     ------

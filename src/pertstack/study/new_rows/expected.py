@@ -38,7 +38,7 @@ class Expected:
     """``value`` with its 95 % interval over groups, the plain mean, and how many rows speak in effect (Kish 1965).
 
     ``seen`` is where the mean over the samples asked for should lie once they are measured, 19 times of 20: beside the
-    error of ``value`` it counts that they are a draw of ``n_asked`` groups. Both are None where the scored rows are of
+    error of ``value`` it counts that they are a draw of ``n_asked`` groups. Both are None if the scored rows are of
     one group, whose spread says nothing about others.
     """
 
@@ -78,7 +78,7 @@ def expected_on(folder: StudyFolder, obs: pd.DataFrame, name: str) -> Expected |
     Parameters
     ----------
     folder : of a study that was stacked.
-    obs : rows to be predicted, as in a data file; with ``training_distance`` where it is known.
+    obs : rows to be predicted, as in a data file; with ``training_distance`` if it is known.
     name : a combination or base model of the stack.
     """
     path = folder.results / "oof_scores.npz"
@@ -184,7 +184,7 @@ def _weighed(
     ----------
     values, weights, groups : (n,).
     n_asked : new groups.
-    parts : of every scored group; None where groups are no combinations.
+    parts : of every scored group; None if groups are no combinations.
     asked : parts of every new group.
     """
     mean = float(np.average(values, weights=weights))

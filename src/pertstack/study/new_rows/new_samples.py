@@ -140,7 +140,7 @@ def _refuse_other_dose_units(folder: StudyFolder, file: DataFile, new: Path) -> 
 
 
 def _has_dose_units(obs: pd.DataFrame) -> bool | None:
-    """Whether doses come with units; None where there are no doses."""
+    """Whether doses come with units; None if there are no doses."""
     if "log10_dose" not in obs or obs["log10_dose"].isna().all():
         return None
     return "dose_unit" not in obs or bool(obs["dose_unit"].notna().any())
@@ -149,7 +149,7 @@ def _has_dose_units(obs: pd.DataFrame) -> bool | None:
 def merged_side(known: SideInformation, file: DataFile, gene_names: Any) -> SideInformation:
     """The study's side information, extended by the perturbations that only the new file has.
 
-    New perturbations get structures or perturbed genes from the file; where it has none they stay unknown, and models
+    New perturbations get structures or perturbed genes from the file; if it has none they stay unknown, and models
     say what they do then.
 
     Parameters

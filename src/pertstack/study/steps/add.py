@@ -108,7 +108,7 @@ def add_model(
 
 
 def _parts_on_a_word(folder: StudyFolder, report: AddReport) -> list[Finding]:
-    """What 'plan' promises where parts are kept apart, which nothing here can check."""
+    """What 'plan' promises if parts are kept apart, which nothing here can check."""
     by_plan = any(r.fitted_on is not None and r.fitted_on.kind == "plan" for r in report.committed)
     if not by_plan or not apart(folder.plan.group_by):
         return []
@@ -138,7 +138,7 @@ def _space(folder: StudyFolder) -> Normalise | None:
 
 
 def nesting(folder: StudyFolder, name: str) -> list[Finding]:
-    """What it costs that an added model has no nested predictions, and how to bring them; nothing where it has."""
+    """What it costs that an added model has no nested predictions, and how to bring them; nothing if it has."""
     if has_nested(folder.store, name) or not any(
         folder.store.status(b, name) == "committed" for b in folder.store.blocks("development")
     ):

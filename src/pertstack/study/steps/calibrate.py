@@ -79,7 +79,7 @@ class Calibrated:
 
     @property
     def doubt(self) -> str:
-        """Why the primary metric may not be able to decide; empty where it passes."""
+        """Why the primary metric may not be able to decide; empty if it passes."""
         found = self.metrics.get(self.primary)
         words = [] if found is None or found.passes else [doubt(found)]
         return " ".join([*words, *self.cautions])

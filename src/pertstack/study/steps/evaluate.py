@@ -104,7 +104,7 @@ def evaluate(
     genes : a list of gene names for prediction files whose columns have none; else one beside the file is taken.
     transform : a named map of the predicted values to the scale of the truth: log1p_cp10k, log2, ln_to_log2, ...
     seed, workers, memory : seed of everything that draws, processes, and what tiles of profiles may take.
-    layer : of the prediction files; default ``layers["prediction"]`` where there is one, else X.
+    layer : of the prediction files; default ``layers["prediction"]`` if there is one, else X.
 
     Raises
     ------

@@ -140,7 +140,7 @@ def _cell_eval(folder: StudyFolder, path: Path, name: str, truth: Any, *, by_lin
 
 
 def _what_ships(folder: StudyFolder) -> tuple[Stored, FittedCombiner] | None:
-    """The stack and the fit that the headline names; None where the verdict says that nothing should be used."""
+    """The stack and the fit that the headline names; None if the verdict says that nothing should be used."""
     stored = stored_stack(folder)
     refuse_unjudged(folder, stored)
     name = what_ships(folder, stored)

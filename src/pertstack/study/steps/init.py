@@ -222,7 +222,7 @@ def _stop_on_errors(findings: Sequence[Finding], what: str, kind: type[StackingE
 
 
 def _placed(file: DataFile, choices: PlanChoices) -> tuple[DataFile, ForeignSplit | None]:
-    """The samples that a split of other software places, and the split; the file as it is where there is none."""
+    """The samples that a split of other software places, and the split; the file as it is if there is none."""
     split = None if choices.plan is None else read_split(choices.plan, file.obs, file.cells)
     if split is None:
         return file, None

@@ -66,7 +66,7 @@ def refuse_undoing(folder: StudyFolder, wanted: Sequence[str]) -> None:
 
 
 def models_to_fit(folder: StudyFolder) -> list[str]:
-    """Models whose fits were begun and not finished; the default ones where the study has no model at all."""
+    """Models whose fits were begun and not finished; the default ones if the study has no model at all."""
     waiting = [m.removesuffix(".by_cell_line") for m in count_jobs(folder).waiting]
     return list(dict.fromkeys(waiting)) if folder.store.models() else default_models(folder)
 

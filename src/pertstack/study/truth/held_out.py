@@ -124,7 +124,7 @@ class HeldOutTruth:
         return self.folder.test_key is not None and self.key is None
 
     def require_key(self) -> bytes | None:
-        """The secret of a sealed test; None where the test is not sealed.
+        """The secret of a sealed test; None if the test is not sealed.
 
         Raises
         ------

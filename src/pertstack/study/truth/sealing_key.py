@@ -67,7 +67,7 @@ class SealingKey:
 
     @classmethod
     def read_or_make(cls, path: Path) -> SealingKey:
-        """The key in a file, which is made where there is none; only its owner may read it."""
+        """The key in a file, which is made if there is none; only its owner may read it."""
         path = Path(path)
         if path.exists():
             return cls.read(path)

@@ -23,7 +23,7 @@ Found = tuple[float | None, float | None, float | None]
 def gain_of(board: Leaderboard, row: LeaderboardRow) -> Found:
     """Difference to the best single model on the deciding metric and its bounds, turned so that above zero is better.
 
-    Zero without bounds for the best single model itself; None where nothing was compared.
+    Zero without bounds for the best single model itself; None if nothing was compared.
     """
     if row.name == board.best_single:
         return 0.0, None, None

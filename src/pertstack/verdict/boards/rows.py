@@ -16,7 +16,7 @@ KINDS: tuple[Kind, ...] = ("base", "combiner", "reference", "ceiling")
 
 @dataclass(frozen=True, slots=True)
 class ScoreCell:
-    """A mean score with its interval. ``value`` and ``ci`` are None where the score is undefined or has no interval."""
+    """A mean score with its interval. ``value`` and ``ci`` are None if the score is undefined or has no interval."""
 
     value: float | None
     ci: tuple[float, float] | None

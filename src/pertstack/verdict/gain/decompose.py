@@ -138,7 +138,7 @@ def _ordered(levels: Iterable[str]) -> list[str]:
 
 
 def effect_quartiles(effect_size: Array) -> list[str | None]:
-    """Q1 (weakest) to Q4 (strongest) by effect size (n,); None where it is NaN or where fewer than 8 samples are known.
+    """Q1 (weakest) to Q4 (strongest) by effect size (n,); None if it is NaN or fewer than 8 samples are known.
 
     Cut at the quartiles of the known values; equal values stay together.
     """

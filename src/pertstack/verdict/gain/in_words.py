@@ -29,7 +29,7 @@ def read(parts: Decomposition) -> Reading:
 
     Own control is the coupled view: a gain there alone is worth nothing. An artefact gains on own control, loses on
     some uncoupled view and gains on none of the others; where uncoupled views point both ways, the measures disagree
-    and the reading says so rather than taking sides. Where plates are known, a win has to be seen within them too: what
+    and the reading says so rather than taking sides. If plates are known, a win has to be seen within them too: what
     is read off a plate gains on every other view.
     """
     signs = {p.view: p.sign for p in parts.parts if not p.level}
@@ -90,7 +90,7 @@ def headline(parts: Decomposition, reading: Reading) -> str:
 
 
 def _remaining(own: Part | None, pooled: Part) -> str:
-    """The pooled part, worded as a remainder only where it is one."""
+    """The pooled part, worded as a remainder only if it is one."""
     gain_own, gain_pooled = (own.gain if own else None), pooled.gain
     if own is not None and own.sign == 1 and gain_own and gain_pooled is not None and 0 <= gain_pooled < gain_own:
         within = "" if pooled.sign == 1 else ", within noise"

@@ -36,7 +36,7 @@ def decompositions_of(reading: Reading) -> dict[str, Decomposition]:
 
 def against_alone(reading: Reading) -> Decomposition | None:
     """The chosen combination against the base model that would ship without it, both named before these rows were seen;
-    None where that is the best single model, or one of the two was not scored."""
+    None if that is the best single model, or one of the two was not scored."""
     chosen, alone = reading.setting.chosen or "", reading.setting.alone or ""
     if alone == reading.best or chosen not in reading.at or alone not in reading.at:
         return None

@@ -161,8 +161,9 @@ def replicate_noise(
             "knows_replicate_noise",
             f"{model or 'The model'} predicts in which direction replicates of one condition differ (mean correlation "
             f"{r.mean():.3f}, z = {mean_z:.1f}, {len(extreme)} of {len(r)} pairs beyond "
-            f"chance{': ' + '; '.join(examples[:3]) if examples else ''}). Nothing but having seen them tells. Ask "
-            "which rows it was fitted on; if replicates are on different plates, compare within plates first.",
+            f"chance{': ' + '; '.join(examples[:3]) if examples else ''}). Only a model that "
+            "saw these rows can predict this. Ask which rows it was fitted on; if replicates are on different plates, "
+            "compare within plates first.",
             count=max(1, len(extreme)),
             examples=examples,
             where=model,

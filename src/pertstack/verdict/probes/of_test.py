@@ -109,9 +109,9 @@ def jump(model: str, models: Sequence[str], oof: ScoreTable, test: ScoreTable, *
 
     Explained is 1 - squared error over that of no change, over whole groups. A network may fail to train in some folds,
     so its best fold is what the test is held against. The test may be easier, and final fits saw more rows: what the
-    median of the other models gains is taken off. Groups are drawn again on both sides. It is an error where the model
-    is also ahead of every other on the test, and a warning where it is not: training may have failed in every fold. It
-    is a warning too where there is one other model alone, which may have failed itself.
+    median of the other models gains is taken off. Groups are drawn again on both sides. It is an error if the model
+    is also ahead of every other on the test, and a warning if it is not: training may have failed in every fold. It
+    is a warning too if there is one other model alone, which may have failed itself.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def _covers(table: ScoreTable, other: str, model: str) -> bool:
 
 def _explained(table: ScoreTable, names: Sequence[str], rng: np.random.Generator) -> tuple[Array, Array] | None:
     """Share that each model explains in its best fold (the test is one), as found (M,) and by draws of groups
-    (DRAWS, M); None where no row is predicted by all."""
+    (DRAWS, M); None if no row is predicted by all."""
     errors = np.stack([table.values(m, ERROR) ** 2 for m in (NO_CHANGE, *names)])
     rows = np.isfinite(errors).all(axis=0)
     if not rows.any():

@@ -58,7 +58,7 @@ class Sampled:
 
     @cached_property
     def batches(self) -> Array:
-        """(n,) plates of a cell line where they are known, else rows with the same control."""
+        """(n,) plates of a cell line if they are known, else rows with the same control."""
         if not self.plates_known:
             return control_batches(self.control)
         named: Array = (self.samples["plate"].astype(str) + "|" + self.samples["cell_line"].astype(str)).to_numpy(str)

@@ -67,7 +67,7 @@ def calibration_lines(found: Iterable[Calibration], primary: str) -> list[str]:
 
 
 def calibration_figure(found: Sequence[Calibration], primary: str) -> Figure | None:
-    """BDS of every metric with its interval; right of 0.5 the replicate wins. None where nothing is calibrated."""
+    """BDS of every metric with its interval; right of 0.5 the replicate wins. None if nothing is calibrated."""
     known = [c for c in ordered(found) if c.known][::-1]
     if not known:
         return None

@@ -14,7 +14,7 @@ from pertstack.data.readers.anndata.tables import Kind, open_anndata_file
 from pertstack.data.readers.matrices import RepeatedRow, RowSource, StoredRows
 
 CONTROL = "control"
-"""The layer of controls where the user names none."""
+"""The layer of controls if the user names none."""
 RAW = "raw"
 """The layer by which ``--treated-layer`` means ``data.raw``, unless a layer has that name."""
 RAW_KEY = "raw/X"
@@ -105,7 +105,7 @@ def control_of(file: Layers, layer: str, *, rows: str) -> RowSource:
     raise InputError(
         f"{file.path} says no control, and every treated sample needs one, because models start from it and scores "
         f"compare with it. {rows} Or name the layer that holds the control of every sample with "
-        f"--control-layer{named}; or, when values already are differences (z-scores, log fold changes), say --delta."
+        f"--control-layer{named}; or, when values are already differences (z-scores, log fold changes), say --delta."
     )
 
 

@@ -109,7 +109,7 @@ class _Rows:
     obs: pd.DataFrame
     genes: pd.DataFrame
     treated: RowSource
-    controls: Mask | None = None  # (n,) which of them are controls; None where no row is known as one
+    controls: Mask | None = None  # (n,) which of them are controls; None if no row is known as one
     doses: tuple[str, ...] = ()  # columns of doses taken out of the labels
     told: list[Finding] = field(default_factory=list)  # of the controls
     named: list[Finding] = field(default_factory=list)  # of names

@@ -43,7 +43,7 @@ def refuse_controls_twice(file: Layers, label: Labels, *, control_layer: str, de
     Parameters
     ----------
     file : with its layers.
-    label : names of control rows; None or empty where none are named.
+    label : names of control rows; None or empty if none are named.
     control_layer, delta : as the user said.
 
     Raises

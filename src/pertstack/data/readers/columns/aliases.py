@@ -109,7 +109,7 @@ def column_of(columns: Iterable[object], names: Iterable[str]) -> str | None:
 
 
 def alias_of(columns: Iterable[object], name: str) -> str | None:
-    """The column that has a name of a canonical column; None where there is none."""
+    """The column that has a name of a canonical column; None if there is none."""
     return column_of(columns, ALIASES[name])
 
 

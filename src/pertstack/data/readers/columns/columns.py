@@ -120,7 +120,7 @@ def _done_under(obs: pd.DataFrame, column: str, condition: str) -> bool:
 
 
 def _codes(column: pd.Series[Any]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """(n_rows,) a number for every value, -1 where there is none."""
+    """(n_rows,) a number for every value, -1 if there is none."""
     try:
         return np.asarray(pd.factorize(column)[0], dtype=np.int64)
     except TypeError:  # lists in cells
@@ -152,7 +152,7 @@ def with_named_index(obs: pd.DataFrame) -> pd.DataFrame:
 
 
 def source_column(obs: pd.DataFrame, mapping: Mapping[str, str] | None, name: str) -> str | None:
-    """The column of the source that is taken for a canonical one; None where there is none, or it is a constant.
+    """The column of the source that is taken for a canonical one; None if there is none, or it is a constant.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def sample_ids(obs: pd.DataFrame, mapping: Mapping[str, str] | None = None) -> n
 def canonical_text(
     obs: pd.DataFrame, mapping: Mapping[str, str] | None, name: str, *, where: str = "the data"
 ) -> np.ndarray[Any, np.dtype[Any]] | None:
-    """One canonical column of text (n_rows,), None in empty cells; None where the table has no such column.
+    """One canonical column of text (n_rows,), None in empty cells; None if the table has no such column.
 
     Parameters
     ----------
@@ -227,7 +227,7 @@ def _needed_text(
 
 
 def _odd_names(names: pd.Series[Any], name: str, where: str) -> list[Finding]:
-    """A warning where a name may be a missing one written as text."""
+    """A warning if a name may be a missing one written as text."""
     odd = names[names.str.casefold().isin(_ODD_NAME)]
     if odd.empty:
         return []

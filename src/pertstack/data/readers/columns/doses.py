@@ -32,7 +32,7 @@ def _nothing(obs: pd.DataFrame) -> Texts:
 
 
 def text_of(values: pd.Series[Any]) -> np.ndarray[Any, np.dtype[Any]]:
-    """Texts as an object array, None where empty."""
+    """Texts as an object array, None if empty."""
     plain = [None if v is None or v is pd.NA or v != v else visible(str(v).strip()) for v in values.astype(object)]
     return np.array([None if v is None or v.casefold() in EMPTY else v for v in plain], dtype=object)
 

@@ -25,7 +25,7 @@ Parted = tuple[str, float | None, str | None]  # perturbation, dose, unit
 
 
 def part_label(label: str) -> Parted | None:
-    """Perturbation, dose and unit of a label; None where it is no list of tuples or of names.
+    """Perturbation, dose and unit of a label; None if it is no list of tuples or of names.
 
     Several drugs of one dose are joined by ``+``; where their doses differ, these stay in the name.
 
@@ -70,7 +70,7 @@ def _is_part(part: Any) -> bool:
 
 
 def part_labels(obs: pd.DataFrame, column: str | None, where: str) -> tuple[pd.DataFrame, list[Finding]]:
-    """The table with plain names of perturbations and columns ``dose`` and ``dose_unit``; as it is where labels are
+    """The table with plain names of perturbations and columns ``dose`` and ``dose_unit``; as it is if labels are
     plain.
 
     Parameters

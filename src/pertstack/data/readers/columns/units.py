@@ -112,7 +112,7 @@ def hours_per(unit: str) -> float:
 
 
 def split_quantities(values: pd.Series[Any], what: str) -> tuple[Float64, np.ndarray[Any, np.dtype[Any]]]:
-    """Numbers (n,) float64, NaN where missing, and the unit written behind each (n,), "" where there is none.
+    """Numbers (n,) float64, NaN where missing, and the unit written behind each (n,), "" if there is none.
 
     Missing are empty texts, NaN, "none" and LINCS's -666. Raises InputError for text that is no quantity.
     """
@@ -150,7 +150,7 @@ def to_unit(
     Parameters
     ----------
     numbers : (n,), NaN where missing.
-    own_units : (n,) texts behind the numbers, "" where there are none.
+    own_units : (n,) texts behind the numbers, "" if there are none.
     column_units : (n,) texts of the unit column.
     """
     units = np.where(own_units == "", column_units, own_units)

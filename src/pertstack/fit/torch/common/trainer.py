@@ -29,7 +29,7 @@ Curve = list[dict[str, float]]
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU; any other name is taken at its word or refused."""
+    """``auto`` is CUDA if there is one, else the CPU; any other name is taken at its word or refused."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -148,7 +148,7 @@ def _centred(a: Array, axis: int) -> Array:
 
 
 def _correlations(a: Array, b: Array) -> Array:
-    """Pearson correlation of every row of ``a`` with every row of ``b``; 0 where one is constant."""
+    """Pearson correlation of every row of ``a`` with every row of ``b``; 0 if one is constant."""
     a, b = _centred(a, axis=1), _centred(b, axis=1)
     return np.asarray(_unit(a) @ _unit(b).T)
 

@@ -76,7 +76,7 @@ class Sampler:
 def measured_rows(
     store: StoreReader, layer: str, places: Sequence[Place | None], *, genes: Take | None = None
 ) -> Float32:
-    """Rows of a measured layer, (len(places), n genes) float32; NaN where there is no place or the layer is not
+    """Rows of a measured layer, (len(places), n genes) float32; NaN if there is no place or the layer is not
     committed.
 
     Parameters

@@ -138,7 +138,7 @@ class _View:
         self.usable &= np.isfinite(self.fit)
 
     def differences(self, rows: Float32, lines: list[str]) -> Any:
-        """Gain in correlation of each row with another measured row over its own; NaN where there is no pair."""
+        """Gain in correlation of each row with another measured row over its own; NaN if there is no pair."""
         found = np.full(len(self.lines), np.nan)
         use = self.usable & (np.asarray(lines, dtype=object) == self.lines) & np.isfinite(rows).all(axis=1)
         if use.sum() >= FEWEST_PAIRS:
@@ -203,7 +203,7 @@ def _exchanged(
     name: str,
     file_genes: Sequence[str],
 ) -> Finding | None:
-    """An error where rows or genes fit clearly better under other names; a warning where the model may be wrong."""
+    """An error if rows or genes fit clearly better under other names; a warning if the model may be wrong."""
     lines = [p.block.cell_line if p else "" for p in own]
     kinds = {b: store.obs(b)["perturbation"].astype(str).to_numpy() for b in {p.block for p in own if p is not None}}
     drugs = ["" if p is None else str(kinds[p.block][p.row]) for p in own]
@@ -247,7 +247,7 @@ def _under_other_names(name: str, what: str, names: str, *, found: Exchange, fit
 
 
 def correlation(a: Any, b: Any) -> Any:
-    """Pearson correlation of each row of ``a`` with the same row of ``b``; NaN where a row is constant."""
+    """Pearson correlation of each row of ``a`` with the same row of ``b``; NaN if a row is constant."""
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     scale = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
     return np.divide((a * b).sum(axis=1), scale, out=np.full(len(a), np.nan), where=scale > 1e-12)

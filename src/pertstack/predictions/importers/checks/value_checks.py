@@ -130,7 +130,7 @@ def check_values(
 
 
 def check_gene_order(values: Float32, treated: Float32, model: str) -> list[Finding]:
-    """An error where the means of genes do not follow those of the genes whose names they were given by position.
+    """An error if the means of genes do not follow those of the genes whose names they were given by position.
 
     Parameters
     ----------

@@ -110,7 +110,7 @@ def _second_names(var: Any, n: int, path: Path) -> dict[str, list[str]]:
 
 
 def anndata_columns(path: Path) -> list[str] | None:
-    """Names of the columns of ``obs``, or None where the path is no AnnData file."""
+    """Names of the columns of ``obs``, or None if the path is no AnnData file."""
     if not path.exists():
         return None
     try:
@@ -135,7 +135,7 @@ def _index(root: Any, part: str, path: Path) -> list[str]:
 
 
 def _obs(root: Any, path: Path) -> pd.DataFrame | None:
-    """The table of rows; None where it holds nothing but their names."""
+    """The table of rows; None if it holds nothing but their names."""
     table = read_frame(root, "obs", path)
     return table if len(table.columns) else None
 

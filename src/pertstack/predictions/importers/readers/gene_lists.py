@@ -74,7 +74,7 @@ def read_gene_list(path: Path) -> list[str]:
 
 
 def genes_beside(path: Path, n_genes: int) -> tuple[list[str], Path] | None:
-    """The list of names beside a file that has as many, and where it lies; None where there is none."""
+    """The list of names beside a file that has as many, and where it lies; None if there is none."""
     for name in SIBLINGS:
         beside = path.parent / name
         if beside.exists() and beside.resolve() != path.resolve():

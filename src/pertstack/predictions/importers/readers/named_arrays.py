@@ -53,7 +53,7 @@ class NamedArrays:
         return cls(values, genes, ids, said)
 
     def rows(self, get: Callable[[str], Any], n: int, path: Path) -> tuple[list[str], pd.DataFrame | None]:
-        """Names of the rows, and a table of what was done to them where the file says it.
+        """Names of the rows, and a table of what was done to them if the file says it.
 
         Parameters
         ----------

@@ -110,7 +110,7 @@ def parted(columns: Sequence[str], numeric: Collection[str], ids_in: str | None)
     ----------
     columns : of the table.
     numeric : those that hold numbers.
-    ids_in : the column of ids, which is neither; None where rows have none.
+    ids_in : the column of ids, which is neither; None if rows have none.
     """
     said = [c for c in columns if c != ids_in and (is_key(c) or c not in numeric)]
     return said, [c for c in columns if c != ids_in and c not in set(said)]

@@ -60,7 +60,7 @@ def new_file(path: Path, size: int) -> Iterator[Callable[[memoryview], None]]:
 
 
 def reserve(fd: int, size: int) -> None:
-    """Reserve room on the disk, where the file system can."""
+    """Reserve room on the disk, if the file system can."""
     if size <= 0 or not hasattr(os, "posix_fallocate"):
         return
     try:

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 from pertstack._base.errors import InputError
 
 HALVES = ("half_a", "half_b")
-"""Treated profiles of two disjoint halves of the cells of each sample, where samples were made of cells."""
+"""Treated profiles of two disjoint halves of the cells of each sample, if samples were made of cells."""
 TRUTH_LAYERS = ("treated", "control", "effect", *HALVES)
 """Layers that are measured, not predicted: committed like a model, never listed as one."""
 

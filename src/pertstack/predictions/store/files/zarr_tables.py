@@ -62,7 +62,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame | None:
-    """The data frame that ``write_table`` wrote; None where something is not as it would have written it.
+    """The data frame that ``write_table`` wrote; None if something is not as it would have written it.
 
     Raises
     ------

@@ -23,7 +23,7 @@ LOWEST, HIGHEST = 0.5, 3.0
 def scale_factors(sums: Sums, top: int) -> Array:
     """Root mean square of the truth over that of each model on the ``top`` genes of largest mean square truth, (M,).
 
-    Clipped to [0.5, 3], so that a collapsed or exploding model cannot take over; 1 where a model never predicts them.
+    Clipped to [0.5, 3], so that a collapsed or exploding model cannot take over; 1 if a model never predicts them.
     """
     seen = np.flatnonzero(sums.count > 0)
     power = sums.raw_target()[seen] / sums.count[seen]

@@ -65,7 +65,7 @@ def direct_starts(squared: Sums) -> Array:
 
 
 def scale_of(sums: Sums, weights: Array) -> float:
-    """Factor of least squared error for a mixture, over all genes: ``sum w'b_g / sum w'G_g w``; 1 where that is not
+    """Factor of least squared error for a mixture, over all genes: ``sum w'b_g / sum w'G_g w``; 1 if that is not
     positive.
 
     The metric does not see it; the error does. ``weights`` is (M,) for all genes or (n_genes, M).

@@ -15,7 +15,7 @@ from pertstack.stacking.solvers.ridge_path import STRENGTHS, cross_validated_err
 from pertstack.stacking.sums import Array, Sums, one_gene
 
 Toward = Literal["zero", "equal"]
-DEFAULT_STRENGTH = 0.1  # where there is a single fold and a single cell line, so that nothing can be left out
+DEFAULT_STRENGTH = 0.1  # if there is a single fold and a single cell line, so that nothing can be left out
 
 
 def global_ridge(

@@ -18,7 +18,7 @@ from pertstack.stacking.evidence import Evidence
 class BestInformed(Combiner):
     """The base model with the highest primary score whose predictions differ between perturbations.
 
-    What ships in place of a constant that scores no better (docs/decisions/0011); fitted only where some model is one.
+    What ships in place of a constant that scores no better (docs/decisions/0011); fitted only if some model is one.
     """
 
     name: ClassVar[str] = "best_informed"

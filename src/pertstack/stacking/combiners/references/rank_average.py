@@ -118,7 +118,7 @@ class RankMean(FittedCombiner):
 class RankAverage(Combiner):
     """Mean rank over models within each sample, mapped back through the mean sorted profile of their deltas.
 
-    Where some models are missing, of those that are there; a model that predicts fewer genes ranks those it has.
+    If some models are missing, of those that are there; a model that predicts fewer genes ranks those it has.
     """
 
     name: ClassVar[str] = "rank_average"

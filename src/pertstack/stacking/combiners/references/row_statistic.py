@@ -1,6 +1,6 @@
 """Fitted combiners that take one number from the sorted predictions of each sample and gene: median, trimmed mean.
 
-They learn nothing, and where some models are missing they use those that are there.
+They learn nothing, and if some models are missing they use those that are there.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class DrawnIn(Statistic):
 class WinsorisedMean(Combiner):
     """Mean after the share ``cut`` of models at either end was drawn in to the next value.
 
-    Where some models are missing, of those that are there.
+    If some models are missing, of those that are there.
     """
 
     name: ClassVar[str] = "winsorised_mean"

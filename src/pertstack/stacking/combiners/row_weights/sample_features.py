@@ -30,7 +30,7 @@ def agreement(square: Array) -> Array:
 
     Per model the log of its mean square, and its cosine with the mean of the models that are there; then the share of
     the models' mean square that is disagreement, ``1 - |mean|² / mean |x_m|²`` (ambiguity, Krogh and Vedelsby 1995).
-    NaN for an absent model; 0 where no model departs from the reference.
+    NaN for an absent model; 0 if no model departs from the reference.
     """
     own = np.einsum("nmm->nm", square)
     there: Mask = np.asarray(np.isfinite(own), dtype=bool)

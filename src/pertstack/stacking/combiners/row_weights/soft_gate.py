@@ -131,7 +131,7 @@ class SoftGate(Combiner):
     """Softmax weights from the sample's features that maximise mean R2 Top-k; ridge towards constant weights.
 
     Features as in ``selector``. The strength of the pull is chosen by leaving folds out, constant weights among the
-    choices. Learned from samples that every usable model predicts; where models are missing, the weights of the
+    choices. Learned from samples that every usable model predicts; if models are missing, the weights of the
     others are renormalised.
     """
 
@@ -206,7 +206,7 @@ def _rows(sums: TopGeneSums, chosen: Any) -> TopGeneSums:
 
 
 def _scale(evidence: Evidence, weights: Array) -> float:
-    """Factor of least squared error over all genes of the samples every model predicts; 1 where it is not positive."""
+    """Factor of least squared error over all genes of the samples every model predicts; 1 if it is not positive."""
     fitted, together = 0.0, 0.0
     for rows in pieces(len(weights)):
         square, cross = products_of_moments(evidence, rows)
