@@ -24,7 +24,7 @@ def space(shape: tuple[int, ...], dtype: Any, folder: Path | None) -> np.ndarray
     ----------
     shape : of the array.
     dtype : of the array.
-    folder : where the file lies; None keeps any array in memory.
+    folder : if the file lies; None keeps any array in memory.
 
     Raises
     ------

@@ -161,7 +161,7 @@ class _Layout:
 
 @dataclass(frozen=True)
 class _Lost:
-    """Truth (n, n_genes) that has lost its reference, and where it is known."""
+    """Truth (n, n_genes) that has lost its reference, and if it is known."""
 
     rows: TruthRows
     good: Any
