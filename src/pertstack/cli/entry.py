@@ -18,7 +18,7 @@ import pertstack._base.machine.allocator  # noqa: F401  before anything imports 
 from pertstack._base.errors import StackingError
 from pertstack._base.files import storage_error
 from pertstack._base.machine.progress import show_progress
-from pertstack._base.machine.streams import speak_on_any_terminal
+from pertstack._base.machine.streams import fall_silent, not_written, speak_on_any_terminal
 from pertstack._base.version import __version__
 
 from pertstack.cli import making, fitting, steps, answers, evaluate  # isort: skip
@@ -76,10 +76,19 @@ def main() -> None:
         if debug:
             traceback.print_exc()
         said: object = storage_error(error, Path(str(error.filename or "the study")))
+        if _raised_in(error).startswith(("rich.", "click.", "typer.")):  # help, which typer writes
+            fall_silent(sys.stdout)
+            said = not_written(error)
         if error.errno in _NO_SUCH_PLACE:
             said = f"{str(error.filename)!r} cannot be used: {error.strerror}. Check the path."
         say(f"Error: {said}")
         sys.exit(2)
+
+
+def _raised_in(error: OSError) -> str:
+    """The module from which an error came."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals["__name__"])
 
 
 @cache

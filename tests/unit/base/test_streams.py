@@ -80,7 +80,7 @@ def test_streams_that_were_closed_before_we_began_go_nowhere() -> None:
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no device here that is always full")
-@pytest.mark.parametrize("words", [("--version",), ("models",)])
+@pytest.mark.parametrize("words", [("--version",), ("models",), ("--help",), ("init", "--help")])
 def test_output_that_cannot_be_written_is_named_and_is_not_the_study(words, monkeypatch, capsys) -> None:
     """It was "Cannot write the study: the disk is full"."""
     monkeypatch.setattr(sys, "argv", ["pertstack", *words])

@@ -34,11 +34,16 @@ class Voice(Console):
         except OSError as error:
             fall_silent(self.file)  # type: ignore[arg-type]
             if not self.stderr:  # else nobody is left to be told
-                raise StorageError(
-                    error.errno or 0,
-                    f"Cannot write the output of this command: {error.strerror or error}. What was finished is kept in "
-                    f"the study. Run the same command again with its output elsewhere.",
-                ) from None
+                raise not_written(error) from None
+
+
+def not_written(error: OSError) -> StorageError:
+    """Says that the output of a command cannot be written, rather than the study."""
+    return StorageError(
+        error.errno or 0,
+        f"Cannot write the output of this command: {error.strerror or error}. What was finished is kept in the study. "
+        f"Run the same command again with its output elsewhere.",
+    )
 
 
 def fall_silent(stream: TextIO) -> None:
