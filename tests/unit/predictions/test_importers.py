@@ -124,6 +124,10 @@ def pickled(path: Path, frame: pd.DataFrame) -> Path:
     return path / "p.pkl"
 
 
+def pickled_with_gaps(path: Path, frame: pd.DataFrame) -> Path:
+    return pickled(path, frame.astype("Float32"))
+
+
 FORMATS = [
     h5ad,
     h5ad_layer,
@@ -137,6 +141,7 @@ FORMATS = [
     comma,
     tab_gz,
     pickled,
+    pickled_with_gaps,
 ]
 
 

@@ -1,7 +1,7 @@
 """Predictions in pickles of pandas tables or of plain dicts of arrays, read without running their code.
 
 Such files are small enough to be held whole; the reader that refuses everything but arrays and tables is
-``data.unpickle``.
+``_base/reading/unpickle.py``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.extensions import ExtensionDtype
+from pandas.api.types import is_numeric_dtype
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.reading.unpickle import load_pickle
@@ -45,7 +47,7 @@ def open_pickle_predictions(path: Path) -> PredictionFile:
             f"that can run any program: write them with write_h5ad."
         )
     named = NamedArrays.among(content, path)
-    values = np.asarray(content[named.values])
+    values = _array(content[named.values])
     if values.dtype.kind not in "fiu" or values.ndim != 2:
         raise InputError(
             f"{path}: predictions are {values.dtype} {values.shape}; numbers, samples × genes, are expected."
@@ -79,10 +81,22 @@ def _of_table(table: pd.DataFrame) -> dict[str, Any]:
     """A table as arrays: columns and levels of the index that say what was done are no genes."""
     if isinstance(table.index, pd.MultiIndex):
         table = table.reset_index()
-    numeric = [str(c) for c in table.columns if pd.api.types.is_numeric_dtype(table[c])]
+    numeric = [str(c) for c in table.columns if is_numeric_dtype(table[c])]
     said, genes = parted(list(map(str, table.columns)), numeric, None)
     if not any(map(is_key, said)):
-        return {"predictions": table.to_numpy(), "sample_ids": table.index, "gene_names": table.columns}
+        return {"predictions": _array(table), "sample_ids": table.index, "gene_names": table.columns}
     found = table.set_axis(list(map(str, table.columns)), axis=1)
-    arrays = {"predictions": found[genes].to_numpy(), "gene_names": genes, **{c: found[c] for c in said if is_key(c)}}
+    arrays = {"predictions": _array(found[genes]), "gene_names": genes, **{c: found[c] for c in said if is_key(c)}}
     return arrays if isinstance(table.index, pd.RangeIndex) else {**arrays, "sample_ids": table.index}
+
+
+def _array(values: Any) -> Any:
+    """An array of a table or of what holds numbers; pandas' numbers with gaps (Float64, Int64) are NaN there."""
+    if not isinstance(values, pd.DataFrame) or not any(map(_has_gaps, values.dtypes)):
+        return np.asarray(values)
+    columns = [values.iloc[:, i] for i in range(values.shape[1])]
+    return np.column_stack([c.to_numpy(np.float64, na_value=np.nan) if is_numeric_dtype(c) else c for c in columns])
+
+
+def _has_gaps(kind: Any) -> bool:
+    return isinstance(kind, ExtensionDtype) and is_numeric_dtype(kind)
