@@ -19,6 +19,7 @@ import crc32c
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet
 
 from pertstack._base.errors import first_few
 from pertstack._base.files import sha256_of
@@ -104,7 +105,7 @@ def _rows(path: Path) -> tuple[list[str], Label] | None:
             lines = lines[:-1] if not lines[-1] else lines
             return [_short(line) for line in lines], lambda i: f"line {i + 1}"
         if path.suffix == ".parquet":
-            return _table_rows(pd.read_parquet(path))
+            return _table_rows(path)
         if path.suffix == ".npz":
             return _array_rows(path)
     except _UNREADABLE:
@@ -112,20 +113,42 @@ def _rows(path: Path) -> tuple[list[str], Label] | None:
     return None
 
 
-def _table_rows(table: pd.DataFrame) -> tuple[list[str], Label]:
+def _table_rows(path: Path) -> tuple[list[str], Label] | None:
+    if pa.parquet.read_metadata(path).num_rows > MOST_ROWS:
+        return None  # before any is made
+    table = _numbers_with_gaps_as_floats(pa.parquet.read_table(path))
+    index = (table.schema.pandas_metadata or {}).get("index_columns") or [{}]
+    first = index[0].get("start", 0) if isinstance(index[0], dict) else 0
+
+    def rows(start: int, n: int) -> pd.DataFrame:
+        some: pd.DataFrame = table.slice(start, n).to_pandas()
+        if isinstance(some.index, pd.RangeIndex):
+            some.index = pd.RangeIndex(first + start, first + start + len(some), name=some.index.name)
+        return some.reset_index()
+
     digests: list[str] = []
     for start in range(0, len(table), _PIECE):  # every value becomes a text of its own
-        whole = table.iloc[start : start + _PIECE].reset_index()
-        text = as_texts(whole.astype(object).where(whole.notna(), None))
+        some = rows(start, _PIECE)
+        text = as_texts(some.astype(object).where(some.notna(), None))
         found = pd.util.hash_pandas_object(text, index=False).to_numpy(dtype=np.uint64)
         digests += [f"{int(d) & 0xFFFFFFFF:08x}" for d in found]
 
     def label(i: int) -> str:
-        whole = table.iloc[i : i + 1].reset_index()
-        name = "sample_id" if "sample_id" in whole else whole.columns[0]
-        return f"row {i} ({whole[name].astype(str).iloc[0]})"
+        some = rows(i, 1)
+        name = "sample_id" if "sample_id" in some else some.columns[0]
+        return f"row {i} ({some[name].astype(str).iloc[0]})"
 
     return digests, label
+
+
+def _numbers_with_gaps_as_floats(table: pa.Table) -> pa.Table:
+    """Whole numbers some of which are missing, as pandas has them where it reads the table whole: 7 is 7.0 then."""
+    said = (table.schema.pandas_metadata or {}).get("columns", [])
+    nullable = {c["field_name"] for c in said if str(c["numpy_type"])[:1].isupper()}
+    for i, field in enumerate(table.schema):
+        if pa.types.is_integer(field.type) and field.name not in nullable and table.column(i).null_count:
+            table = table.set_column(i, field.name, table.column(i).cast(pa.float64()))
+    return table
 
 
 def _array_rows(path: Path) -> tuple[list[str], Label] | None:

@@ -46,7 +46,12 @@ def space(shape: tuple[int, ...], dtype: Any, folder: Path | None) -> np.ndarray
 
 def scratch_path(name: str) -> Path:
     """A place for a file called ``name`` in a fresh folder below TMPDIR; nothing lies there yet."""
-    return Path(tempfile.mkdtemp(dir=_folder().name)) / name
+    return Path(tempfile.mkdtemp(dir=scratch_folder())) / name
+
+
+def scratch_folder() -> Path:
+    """The folder below TMPDIR that goes when the process ends."""
+    return Path(_folder().name)
 
 
 @cache

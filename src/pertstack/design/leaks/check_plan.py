@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,13 @@ Chunks = Iterable[NamedRows] | Callable[[], Iterable[NamedRows]]
 
 
 def check_plan(
-    plan: FoldPlan, obs: pd.DataFrame, chunks: Chunks | None = None, *, near: float = 0.999, memory: int = 256 * 10**6
+    plan: FoldPlan,
+    obs: pd.DataFrame,
+    chunks: Chunks | None = None,
+    *,
+    near: float = 0.999,
+    memory: int = 256 * 10**6,
+    scratch: Path | None = None,
 ) -> list[Finding]:
     """What in the data crosses the borders of the plan; gravest first.
 
@@ -50,6 +57,8 @@ def check_plan(
         Correlation of centred treated profiles above which two rows count as near-duplicates.
     memory : int
         Bytes that the second reading may hold.
+    scratch : Path or None
+        Folder for 512 bytes a row where there are many rows; None keeps them in memory.
 
     Raises
     ------
@@ -67,7 +76,7 @@ def check_plan(
             )
         )
     else:
-        findings += _row_checks(frame, plan.group_by, chunks, near=near, memory=memory)
+        findings += _row_checks(frame, plan.group_by, chunks, near=near, memory=memory, scratch=scratch)
     asked = [_with_question(f, plan.group_by) for f in findings]
     return gravest_first(asked)
 
@@ -104,7 +113,9 @@ def placed(plan: FoldPlan, obs: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _row_checks(frame: pd.DataFrame, group_by: str, chunks: Chunks, *, near: float, memory: int) -> list[Finding]:
+def _row_checks(
+    frame: pd.DataFrame, group_by: str, chunks: Chunks, *, near: float, memory: int, scratch: Path | None
+) -> list[Finding]:
     """Checks that read the rows."""
 
     def again() -> Iterator[tuple[Array, Array, Array]]:
@@ -118,7 +129,7 @@ def _row_checks(frame: pd.DataFrame, group_by: str, chunks: Chunks, *, near: flo
                 )
             yield np.asarray(at, dtype=np.int64), np.asarray(control), np.asarray(treated)
 
-    scan = RowScan.empty(frame)
+    scan = RowScan.empty(frame, scratch)
     for at, control, treated in again():
         scan.add(at, control, treated)
     if not scan.seen.all():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ import xxhash
 
 from pertstack._base.arrays import Array
 from pertstack._base.findings import Finding
+from pertstack._base.machine.scratch import space
 from pertstack.design.leaks.control_groups import across, control_finding
 from pertstack.design.leaks.scaling import ScaleScan, scaling_findings
 
@@ -51,8 +53,8 @@ class RowScan:
     _turned: bool = False  # sketches were made unit vectors
 
     @classmethod
-    def empty(cls, frame: pd.DataFrame) -> RowScan:
-        """Nothing seen yet."""
+    def empty(cls, frame: pd.DataFrame, scratch: Path | None = None) -> RowScan:
+        """Nothing seen yet; many sketches lie in a nameless file in ``scratch``."""
         n = len(frame)
         lines = frame["cell_line"].astype(str) if "cell_line" in frame else pd.Series("", index=frame.index)
         counts = lines.value_counts()
@@ -62,7 +64,7 @@ class RowScan:
             np.zeros(n, dtype=bool),
             np.zeros(n, dtype="S32"),
             np.zeros(n, dtype="S32"),
-            sketch=np.zeros((n, SKETCH), dtype=np.float32),
+            sketch=space((n, SKETCH), np.float32, scratch),
             row_mean=np.zeros(n),
             line=line,
             development=(frame["place"] >= 0).to_numpy(),

@@ -18,6 +18,7 @@ import pandas as pd
 from pertstack._base.errors import InputError, LeakError, StackingError
 from pertstack._base.files import whole, write_json
 from pertstack._base.findings import Finding
+from pertstack._base.machine.scratch import scratch_folder
 from pertstack._base.reading import tables
 from pertstack._base.reading.remote import is_remote, redacted
 from pertstack._base.shown import count_of
@@ -146,7 +147,8 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
     findings += side_findings
     _stop_on_errors(side_findings, "The side information cannot be used as it is", InputError)
     plan = _make_plan(file, choices.plan, split)
-    plan_findings = check_plan(plan, file.obs, lambda: _named_chunks(file)) + propose_support(plan, file.obs)
+    plan_findings = check_plan(plan, file.obs, lambda: _named_chunks(file), scratch=scratch_folder())
+    plan_findings += propose_support(plan, file.obs)
     plan_findings += apart_findings(plan, file.obs)
     findings += plan_findings
     _stop_on_errors(plan_findings, "The fold plan leaks", LeakError)

@@ -142,7 +142,7 @@ def read_frame(root: Any, name: str, path: Path) -> pd.DataFrame:
         if getattr(getattr(element, "dtype", None), "names", None):
             require_modest(element, path)
             return _of_records(element[()], root.get("uns", {}))
-        table = read_whole(element, path)
+        table = _table(element, path)
     except StackingError:
         raise
     except _UNREADABLE as error:
@@ -152,6 +152,26 @@ def read_frame(root: Any, name: str, path: Path) -> pd.DataFrame:
         ) from error
     if not isinstance(table, pd.DataFrame):
         raise InputError(f"{path}: {name!r} is no table but {type(table).__name__}.")
+    return table
+
+
+def _table(element: Any, path: Path) -> Any:
+    """What ``anndata.io.read_elem`` reads, a column at a time if it is laid out so: texts of one alone lie in memory
+    as often as they occur."""
+    require_modest(element, path)
+    facts = getattr(element, "attrs", {})
+    if (facts.get("encoding-type"), facts.get("encoding-version")) != ("dataframe", "0.2.0"):
+        return _with_shared_texts(read_whole(element, path))
+    names, index = [str(n) for n in facts["column-order"]], str(facts["_index"])
+    columns = {n: _with_shared_texts(pd.DataFrame({n: read_whole(element[n], path)}))[n].array for n in names}
+    rows = pd.Index(read_whole(element[index], path), name=None if index == "_index" else index)
+    return pd.DataFrame(columns, index=rows, columns=names or None)
+
+
+def _with_shared_texts(table: Any) -> Any:
+    """The same texts, equal ones as one object: a name in a million rows is kept once."""
+    if not isinstance(table, pd.DataFrame):
+        return table
     table = plain_texts(table)
     for column in table:
         if table[column].dtype == object:
@@ -160,7 +180,6 @@ def read_frame(root: Any, name: str, path: Path) -> pd.DataFrame:
 
 
 def _shared(values: Any) -> Any:
-    """The same texts, equal ones as one object: a name in a million rows is kept once."""
     first: dict[str, str] = {}
     return np.array([first.setdefault(v, v) if isinstance(v, str) else v for v in values] or values, dtype=object)
 
