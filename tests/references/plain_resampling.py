@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,7 @@ class PlainResampling:
         return {"level": self.level, "resamples": self.resamples, "method": "plain percentile"}
 
     def _draws(self, groups):
-        rng = np.random.default_rng(self.seed)
-        names = sorted(set(groups))
-        rows = {g: np.flatnonzero(np.asarray(groups) == g) for g in names}
-        for _ in range(self.resamples):
-            picked = rng.integers(0, len(names), len(names))
-            yield np.concatenate([rows[names[i]] for i in picked])
+        return _draws(tuple(groups), self.resamples, self.seed)
 
     def _ci(self, values):
         values = [v for v in values if np.isfinite(v)]
@@ -81,6 +77,16 @@ class PlainResampling:
             n = int(np.isfinite(row).sum())
             answers.append(Difference(here - sign * best, self._ci(draws), None, n, len(set(groups))))
         return answers
+
+
+@lru_cache(64)
+def _draws(groups, resamples, seed):
+    """The rows of each resample."""
+    rng = np.random.default_rng(seed)
+    names = sorted(set(groups))
+    rows = {g: np.flatnonzero(np.asarray(groups) == g) for g in names}
+    picked = (rng.integers(0, len(names), len(names)) for _ in range(resamples))
+    return [np.concatenate([rows[names[i]] for i in p]) for p in picked]
 
 
 def _mean(x):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,14 @@ def verdict(n=60, chosen="direct_pooled", oof=None, lines=("A375", "HT29", "MCF7
     return judge(test, oof, dataclasses.replace(SETTING, chosen=chosen), resampling=PlainResampling(20))
 
 
-def status(code, **facts):
-    found = {c.code: c for c in run_checks(Facts(facts.pop("verdict", None) or verdict(), **facts))}
+@cache
+def usual():
+    return verdict()
+
+
+def status(code, verdict=usual, **facts):
+    """``verdict`` is one, or makes one when its turn comes."""
+    found = {c.code: c for c in run_checks(Facts(verdict() if callable(verdict) else verdict, **facts))}
     return found[code]
 
 
@@ -37,7 +44,7 @@ def square(value, names=("mlp", "ridge", "knn")):
 
 
 def test_without_facts_nothing_passes_that_could_not_run():
-    found = {c.code: c.severity for c in run_checks(Facts(verdict()))}
+    found = {c.code: c.severity for c in run_checks(Facts(usual()))}
     for code in (
         "redundancy",
         "correlated_errors",
@@ -59,30 +66,30 @@ def moved(**by_name):
     ("code", "expected", "facts"),
     [
         ("dominant_model", "note", {"weights": {"direct_pooled": {"mlp": 0.9, "ridge": -0.1}}}),
-        ("dominant_model", "passed", {"verdict": verdict(by_name=moved(ridge={"pooled": -0.005}))}),
+        ("dominant_model", "passed", {"verdict": lambda: verdict(by_name=moved(ridge={"pooled": -0.005}))}),
         ("redundancy", "note", {"prediction_correlation": square(0.97)}),
         ("redundancy", "passed", {"prediction_correlation": square(0.8)}),
         ("correlated_errors", "note", {"error_correlation": square(0.93)}),
         ("correlated_errors", "passed", {"error_correlation": square(0.5)}),
-        ("overfitting_gap", "warning", {"verdict": verdict(oof=world(by_name=shifts(pooled=0.08)))}),
-        ("overfitting_gap", "passed", {"verdict": verdict(oof=world())}),
-        ("overfitting_gap", "note", {"verdict": verdict(oof=world()), "in_sample": {"direct_pooled": 0.43}}),
+        ("overfitting_gap", "warning", {"verdict": lambda: verdict(oof=world(by_name=shifts(pooled=0.08)))}),
+        ("overfitting_gap", "passed", {"verdict": lambda: verdict(oof=world())}),
+        ("overfitting_gap", "note", {"verdict": lambda: verdict(oof=world()), "in_sample": {"direct_pooled": 0.43}}),
         (
             "overfitting_gap",
             "warning",
-            {"verdict": verdict(oof=world(), pooled=0.0), "in_sample": {"direct_pooled": 0.43}},
+            {"verdict": lambda: verdict(oof=world(), pooled=0.0), "in_sample": {"direct_pooled": 0.43}},
         ),
-        ("overfitting_gap", "passed", {"verdict": verdict(oof=world()), "in_sample": {"direct_pooled": 0.37}}),
+        ("overfitting_gap", "passed", {"verdict": lambda: verdict(oof=world()), "in_sample": {"direct_pooled": 0.37}}),
         (
             "below_mean",
             "warning",
             {
                 "mean_name": "mlp",
-                "verdict": verdict(by_name=moved(direct_pooled={"pooled": -0.05}, simplex={"pooled": -0.05})),
+                "verdict": lambda: verdict(by_name=moved(direct_pooled={"pooled": -0.05}, simplex={"pooled": -0.05})),
             },
         ),
         ("below_mean", "passed", {"mean_name": "plain_mean"}),
-        ("too_good", "warning", {"verdict": verdict(pooled=0.10)}),
+        ("too_good", "warning", {"verdict": lambda: verdict(pooled=0.10)}),
         ("too_good", "passed", {}),
         ("unstable_weights", "warning", {"weights": {"direct_pooled": {"mlp": 80.0, "ridge": -79.0}}}),
         ("unstable_weights", "warning", {"condition": {"direct_pooled": 1e12}}),
@@ -100,19 +107,19 @@ def moved(**by_name):
             "passed",
             {"fit_cell_lines": frozenset({"A375"}), "judged_cell_lines": frozenset({"A375"})},
         ),
-        ("hardly_above_mean", "note", {"mean_name": "simplex", "verdict": verdict(pooled=0.009)}),
+        ("hardly_above_mean", "note", {"mean_name": "simplex", "verdict": lambda: verdict(pooled=0.009)}),
         ("hardly_above_mean", "passed", {"mean_name": "plain_mean"}),
-        ("coupled_gain", "warning", {"verdict": verdict(chosen="direct_own")}),
-        ("coupled_gain", "note", {"verdict": verdict(own=0.016, pooled=0.0005, centroid=0.0, rmse=0.0)}),
+        ("coupled_gain", "warning", {"verdict": lambda: verdict(chosen="direct_own")}),
+        ("coupled_gain", "note", {"verdict": lambda: verdict(own=0.016, pooled=0.0005, centroid=0.0, rmse=0.0)}),
         ("coupled_gain", "passed", {}),
         ("one_cell_line", "passed", {}),
-        ("one_cell_line", "not applicable", {"verdict": verdict(lines=("A375",))}),
-        ("few_groups", "note", {"verdict": verdict(12)}),
+        ("one_cell_line", "not applicable", {"verdict": lambda: verdict(lines=("A375",))}),
+        ("few_groups", "note", {"verdict": lambda: verdict(12)}),
         ("few_groups", "passed", {}),
-        ("coupled_gain", "not applicable", {"verdict": verdict(own=-0.02, pooled=-0.02, centroid=0.0, rmse=0.0)}),
-        ("shipped_loses", "warning", {"verdict": verdict(pooled=-0.03)}),
-        ("shipped_loses", "warning", {"verdict": verdict(rmse=0.05)}),
-        ("shipped_loses", "note", {"verdict": verdict(own=0.0, pooled=-0.001, centroid=0.0, rmse=0.0)}),
+        ("coupled_gain", "not applicable", {"verdict": lambda: verdict(own=-0.02, pooled=-0.02, centroid=0.0, rmse=0.0)}),
+        ("shipped_loses", "warning", {"verdict": lambda: verdict(pooled=-0.03)}),
+        ("shipped_loses", "warning", {"verdict": lambda: verdict(rmse=0.05)}),
+        ("shipped_loses", "note", {"verdict": lambda: verdict(own=0.0, pooled=-0.001, centroid=0.0, rmse=0.0)}),
         ("shipped_loses", "passed", {}),
         ("interval_coverage", "warning", {"coverage": 0.82}),
         ("interval_coverage", "passed", {"coverage": 0.91}),
@@ -159,7 +166,7 @@ def test_numbers_are_stable_and_every_check_has_its_section_in_the_docs():
 
 
 def test_file_is_strict_json_with_counts(tmp_path):
-    write_checks(tmp_path / "checks.json", run_checks(Facts(verdict(), slopes={"mlp": np.float32(0.1)})))
+    write_checks(tmp_path / "checks.json", run_checks(Facts(usual(), slopes={"mlp": np.float32(0.1)})))
     value = json.loads((tmp_path / "checks.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert (
         value["format"] == 2
