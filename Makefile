@@ -7,10 +7,12 @@ EXTRAS := models,dask,external,docs,dev
 AXE    := $(VENV)/axe/node_modules/axe-core/axe.min.js
 
 export MPLBACKEND := Agg
-# Tests run side by side; BLAS threads beside them only wait for each other.
+# Tests run side by side; BLAS threads beside them only wait for each other. The processes they start load the
+# package as it was compiled by the first of them, whatever the shell says of bytecode.
 test suite test-all laws: export OMP_NUM_THREADS := 1
 test suite test-all laws: export OPENBLAS_NUM_THREADS := 1
 test suite test-all laws: export MKL_NUM_THREADS := 1
+test suite test-all laws: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test suite test-all stores laws processors docs linkcheck axe package matrix lint types bench worlds zoo judges calibration mutants clean
 

@@ -3,7 +3,9 @@
 And no test waits for what it does not test. A study is flushed thousands of times against a power cut, which no test
 has; processes that tests start flush as they would for a user. One local worker is this process, see
 ``in_this_process.py``. The folder of a test that passed is removed beside the next test. What was loaded before the
-first test is not gone through again by the garbage collector.
+first test is not gone through again by the garbage collector. Folders of tests are in memory where there is room,
+since a study is two thousand small files; programs in a box see no memory files, so their modules say
+``ON_DISK = True``.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import gc
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -24,6 +27,10 @@ from in_this_process import jobs_in_this_process
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "gate")
 FSYNC = os.fsync
 LAW_EXAMPLES = int(os.environ.get("LAW_EXAMPLES", "2000"))
+
+MEMORY = Path("/dev/shm")
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 10**9:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # the temporary files of commands stay on the disk
 
 settings.register_profile("gate", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile(
@@ -82,6 +89,22 @@ def _one_worker_is_this_process(request: pytest.FixtureRequest) -> Iterator[None
         return
     with jobs_in_this_process():
         yield
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """On the disk if the module says ``ON_DISK = True``."""
+    if not getattr(request.module, "ON_DISK", False):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="pertstack-test-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of a report are made and not drawn, which is most of the work of a page: for tests of its words."""
+    monkeypatch.setattr("pertstack.write.report.to_svg", lambda figure, *, name, alt: f"<svg>{name}</svg>")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import runpy
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,7 @@ def folder_of(module: str) -> str:
     return module if module in FOLDERS else module.rpartition(".")[0]
 
 
+@cache
 def imported_modules(file: Path) -> list[tuple[int, str]]:
     """(line, module of ours) of every import in a file, whether of a module or of a name in it."""
     found: list[tuple[int, str]] = []

@@ -8,10 +8,14 @@ import os
 import subprocess
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+
+from copies import copied
 
 PERTSTACK = Path(sys.executable).with_name("pertstack")
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -54,6 +58,13 @@ def fresh_pertstack(*words: object, cwd: Path | None = None) -> subprocess.Compl
     )
 
 
+def python_c(code: str, cwd: Path) -> None:
+    """What ``python -c`` of a message does, in this process, where the libraries are loaded; only what it imports has
+    a name."""
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
+        exec(compile(code, "<as printed>", "exec"), {"__name__": "__main__"})
+
+
 def ok(*words: object, cwd: Path | None = None) -> str:
     """Standard output of a command that must succeed."""
     done = pertstack(*words, cwd=cwd)
@@ -62,10 +73,21 @@ def ok(*words: object, cwd: Path | None = None) -> str:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all processes that run these tests; whoever makes something in it holds its lock."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "e2e"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def world(shared: Path) -> Path:
     """360 samples x 80 genes, 2 cell lines, 40 perturbations."""
-    path = tmp_path_factory.mktemp("world") / "world.h5ad"
-    ok("simulate", path, "--samples", 360, "--genes", 80, "--cell-lines", 2, "--perturbations", 40, "--seed", 3)
+    path, size = shared / "world.h5ad", ("--samples", 360, "--genes", 80, "--cell-lines", 2, "--perturbations", 40)
+    with FileLock(shared / "world.lock"):
+        if not path.exists():
+            ok("simulate", path, *size, "--seed", 3)
     return path
 
 
@@ -76,6 +98,11 @@ def make_study(root: Path, world: Path, workers: int) -> Path:
 
 
 @pytest.fixture(scope="session")
-def study(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def study(shared: Path, world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The whole road with one worker. Look, do not touch; copy before changing anything."""
-    return make_study(tmp_path_factory.mktemp("one") / "study", world, workers=1)
+    made, done = shared / "study", shared / "study.done"
+    with FileLock(shared / "study.lock"):
+        if not done.exists():
+            make_study(made, world, workers=1)
+            done.touch()
+    return copied(made, tmp_path_factory.mktemp("one") / "study")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
 import anndata
 import numpy as np
@@ -12,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from e2e.conftest import python_c
 from pertstack._base.errors import InputError
 from pertstack.data import build_side
 from pertstack.data.readers.open import open_data
@@ -160,7 +159,7 @@ def test_spellings_of_one_combination_are_one_sample(tmp_path):
 def follow(folder, error):
     """The command that a refusal ends with, run as a user would type it: the file it writes."""
     command, named = re.search(r'python -c "(.+?)", then --data (\S+)\.(?: |$)', " ".join(str(error).split())).groups()
-    subprocess.run([sys.executable, "-W", "ignore", "-c", command], cwd=folder, check=True)
+    python_c(command, folder)
     return folder / named
 
 

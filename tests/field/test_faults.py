@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from e2e.conftest import pertstack
+from e2e.conftest import pertstack, python_c
 from pertstack.data.readers.open import open_data
 from references import cell_worlds as cells
 from references import prediction_files as files
@@ -139,7 +139,7 @@ def mended(said, cwd):
     """The file that the command of a message writes, run as printed."""
     found = re.search(r'python -c "(.*?)", then --data (\S+)\.(\s|$)', said)
     assert found, said
-    subprocess.run([sys.executable, "-c", found[1]], cwd=cwd, check=True, timeout=300)
+    python_c(found[1], cwd)
     return found[2]
 
 

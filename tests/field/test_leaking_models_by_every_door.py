@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,14 +16,16 @@ from copies import copied
 from pertstack.data import SimulationConfig, simulate_to_file
 
 Writer = Callable[[Path, pd.DataFrame, ps.Study], Path]
+ON_DISK = True
 DONE = ("perturbation", "cell_line", "log10_dose", "time_h")
 
 
 @pytest.fixture(scope="module")
-def world_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("world") / "world.h5ad"
-    simulate_to_file(path, SimulationConfig(samples=240, genes=40, cell_lines=2, perturbations=30, seed=3))
-    return path
+def world_file():
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "world.h5ad"
+        simulate_to_file(path, SimulationConfig(samples=240, genes=40, cell_lines=2, perturbations=30, seed=3))
+        yield path
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from shlex import quote
 
@@ -13,7 +11,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from e2e.conftest import ok, pertstack
+from e2e.conftest import ok, pertstack, python_c
 from pertstack._base.errors import InputError
 from pertstack.cli.entry import app
 from pertstack.data import build_side
@@ -84,7 +82,7 @@ def test_genes_of_one_name_without_ids_are_refused_with_a_command_that_numbers_t
     done = pertstack("init", "study", "--data", "cells.h5ad", *words, cwd=tmp_path)
     assert done.returncode == 2 and "1 gene names occur more than once: 'TBCE'" in done.stderr
     command = re.search(r'python -c "(.+?)", then --data unique.h5ad', " ".join(done.stderr.split()))
-    subprocess.run([sys.executable, "-W", "ignore", "-c", command[1]], cwd=tmp_path, check=True)
+    python_c(command[1], tmp_path)
     ok("init", "study", "--data", "unique.h5ad", *words, cwd=tmp_path)
 
 

@@ -6,14 +6,13 @@ import gzip
 import json
 import pickle
 import re
-import subprocess
-import sys
 
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
 
+from e2e.conftest import python_c
 from pertstack._base.errors import InputError, IntegrityError, MisalignedError
 from pertstack.data.readers.open import open_data
 from pertstack.predictions.importers.by_key import by_id_or_key
@@ -589,7 +588,7 @@ def test_genes_as_rows_are_refused_with_the_command_that_turns_them(world, tmp_p
 def follow(message, folder):
     """Do what a message says in Python, as a user would."""
     command = re.search(r'python -c "(.*)", then name', message)[1]
-    subprocess.run([sys.executable, "-c", command], cwd=folder, check=True, timeout=300)
+    python_c(command, folder)
 
 
 WRITTEN = {

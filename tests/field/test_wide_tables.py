@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import re
-import subprocess
-import sys
 
 import anndata
 import h5py
@@ -16,7 +14,7 @@ from anndata.io import write_elem
 from scipy import sparse
 from scipy.io import mmwrite
 
-from e2e.conftest import pertstack
+from e2e.conftest import pertstack, python_c
 from pertstack._base.errors import InputError
 from pertstack.data.readers.open import open_data
 from references import cell_worlds as worlds
@@ -176,7 +174,7 @@ def test_files_that_are_not_read_name_the_command_that_turns_them(screen, tmp_pa
     said = " ".join(done.stderr.split())
     found = re.search(r'python -c "(.*)", then --data (\S+)\.$', said)
     assert done.returncode == 2 and found, said
-    subprocess.run([sys.executable, "-c", found[1]], cwd=tmp_path, check=True, timeout=300)
+    python_c(found[1], tmp_path)
     file = open_data(tmp_path / found[2])
     assert sorted(file.gene_names) == worlds.GENES
     ours = pd.DataFrame(file.read(slice(None))[1], file.sample_ids, list(file.gene_names))[worlds.GENES]

@@ -24,6 +24,11 @@ def _few_exchanges(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _pages_of_words(undrawn: None) -> None:
+    """The figures of this small study are drawn in the tests of the whole road."""
+
+
 @pytest.fixture(scope="session")
 def world_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """240 samples x 40 genes, 2 cell lines, 30 perturbations."""

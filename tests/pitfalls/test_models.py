@@ -258,18 +258,19 @@ def _calls(tree: ast.AST) -> list[str]:
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
 def test_no_silenced_warnings_pickles_global_settings_or_machine_paths(path):
     """P30: warnings ignored for good, whole models pickled, absolute paths, a global default dtype."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
     calls = _calls(tree)
     top = [c for node in tree.body if isinstance(node, ast.Expr) for c in _calls(node)]
     assert not [c for c in top if c.startswith("warnings.")]
     place = path.relative_to(SOURCE).as_posix()
     assert not [c for c in calls if c.endswith(("set_default_dtype", "pickle.dump", "pickle.load"))]
     if not place.startswith("fit/cards/"):  # workers of external models: programs of their own, in a process of theirs
-        seeding = {"fit/torch/common/trainer.py"} if "fork_rng" in ast.unparse(tree) else set()
+        seeding = {"fit/torch/common/trainer.py"} if "fork_rng" in text else set()
         assert place in seeding or not {"torch.manual_seed", "np.random.seed", "random.seed"} & set(calls)
     # A checkpoint holds tensors and plain values and is read back without running code; workers are other programs.
     if "torch.save" in calls and not place.startswith("fit/cards/"):
-        assert place == "fit/torch/common/checkpoint.py" and "weights_only=True" in ast.unparse(tree)
+        assert place == "fit/torch/common/checkpoint.py" and "weights_only=True" in text
     names = [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
     allowed = {
         "_base/reading/unpickle.py",

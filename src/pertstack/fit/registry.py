@@ -105,11 +105,14 @@ def get_row(name: str) -> RegistryRow:
     if name.endswith(".toml"):
         loaded: RegistryRow = import_module("pertstack.fit.external.card").load_card(name).row
         return register(loaded)
+    key = lookup_key(name)
+    own = next((row for row in _own_rows() if row.key == key), None)
+    if own is not None:
+        return own  # without a look through every installed package for plug-ins, which may not take its name
     rows = _all_rows()
-    row = rows.get(lookup_key(name))
-    if row is None:
+    if key not in rows:
         raise unknown_name("base model", name, [r.name for r in rows.values()])
-    return row
+    return rows[key]
 
 
 def model_class(row: RegistryRow) -> type:

@@ -24,6 +24,7 @@ from pertstack.fit.jobs import worker
 from references.fit_world import make_rows, split_by_perturbation
 
 OWN_PROCESSES = True
+ON_DISK = True
 
 READ = """
 import json, sys

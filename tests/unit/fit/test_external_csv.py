@@ -21,6 +21,7 @@ from pertstack.fit.external.exchange import read_answer, write_task
 from pertstack.fit.external.model import ExternalModel
 from references.fit_world import make_rows, split_by_perturbation
 
+ON_DISK = True
 PAGE = (Path(__file__).parents[3] / "docs" / "external-models.md").read_text()
 R_CARD = PAGE.split("## The same in R")[1].split("```toml\n")[1].split("```")[0]
 R_CODE = PAGE.split("```r\n")[1].split("```")[0]

@@ -18,6 +18,7 @@ from pertstack.fit.external.exchange import _read
 from pertstack.fit.external.model import run_program, sandbox
 from pertstack.fit.external.sandbox import Limits
 
+ON_DISK = True
 linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux")
 CARD = 'format = 1\nname = "mine"\n[run]\ncommand = ["sh", "-c", "{}"]\n'
 

@@ -144,7 +144,7 @@ def test_balance_is_one_when_even_and_the_number_of_experts_when_one_takes_all()
     assert float(one(torch.zeros(20, 2))[1]) == pytest.approx(4.0)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
 @pytest.mark.parametrize("k", [1, 2])
 def test_four_clusters_use_every_expert(k, seed):
     """Rows of four clusters with an answer of their own each: at least 5 % of the rows go to every expert."""

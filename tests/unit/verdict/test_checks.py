@@ -116,7 +116,11 @@ def moved(**by_name):
         ("one_cell_line", "not applicable", {"verdict": lambda: verdict(lines=("A375",))}),
         ("few_groups", "note", {"verdict": lambda: verdict(12)}),
         ("few_groups", "passed", {}),
-        ("coupled_gain", "not applicable", {"verdict": lambda: verdict(own=-0.02, pooled=-0.02, centroid=0.0, rmse=0.0)}),
+        (
+            "coupled_gain",
+            "not applicable",
+            {"verdict": lambda: verdict(own=-0.02, pooled=-0.02, centroid=0.0, rmse=0.0)},
+        ),
         ("shipped_loses", "warning", {"verdict": lambda: verdict(pooled=-0.03)}),
         ("shipped_loses", "warning", {"verdict": lambda: verdict(rmse=0.05)}),
         ("shipped_loses", "note", {"verdict": lambda: verdict(own=0.0, pooled=-0.001, centroid=0.0, rmse=0.0)}),

@@ -150,9 +150,9 @@ def test_every_figure_has_an_alt_text_and_follows_light_and_dark(page):
     assert "prefers-color-scheme: dark" in page and "@media print" in page
 
 
-def test_both_palettes_are_readable():
+def test_both_palettes_are_readable(page):
     """WCAG contrast of ink and muted text against paper is at least 4.5 in light and in dark."""
-    css = render(full_input()).split("</style>")[0]
+    css = page.split("</style>")[0]
     for block in re.findall(r":root \{[^}]*--paper[^}]*\}", css)[:2]:
         colours = dict(re.findall(r"--(\w+):(#[0-9a-f]{6})", block))
         for name in ("ink", "muted"):
@@ -215,13 +215,13 @@ def test_a_look_under_a_changed_plan_is_marked():
         ({"own": 0.0, "pooled": 0.0, "centroid": 0.0, "rmse": 0.0}, "amber"),
     ],
 )
-def test_the_headline_is_not_set_in_green_unless_the_gain_is_real(shift, light):
+def test_the_headline_is_not_set_in_green_unless_the_gain_is_real(shift, light, undrawn):
     verdict = judge(world(by_name=shifts(**shift)), None, SETTING, resampling=PlainResampling(20))
     page = render(ReportInput("t", verdict))
     assert f'class="decision {light}"' in page and IN_WORDS[light] in page
 
 
-def test_a_study_not_to_be_trusted_shows_no_real_gain_anywhere_above_the_board():
+def test_a_study_not_to_be_trusted_shows_no_real_gain_anywhere_above_the_board(undrawn):
     words = ("knn knows the noise of the rows it predicts (z = 104).",)
     doubted = dataclasses.replace(SETTING, accused={"knn": words}, accused_gravely=frozenset({"knn"}))
     pages = [
@@ -242,7 +242,7 @@ def test_every_grouping_has_its_question():
     assert "cell lines" in question_of("cell_line") and "held-out values of donor" in question_of("donor")
 
 
-def test_probes_are_a_table_of_models_and_accusations_keep_their_words():
+def test_probes_are_a_table_of_models_and_accusations_keep_their_words(undrawn):
     probes = [
         Finding("note", "too_good_passed", "The error is not below the noise.", where="transigen"),
         Finding("note", "replicate_noise_not_applicable", "Could not be tested: no replicates.", where="transigen"),
@@ -259,13 +259,14 @@ def test_probes_are_a_table_of_models_and_accusations_keep_their_words():
     assert page.count("The error is not below the noise.") == 1  # in the title of its cell, not a line of its own
 
 
-def test_models_without_a_slope_are_named_beside_the_picture():
+def test_models_without_a_slope_are_named_beside_the_picture(request):
     page = render(full_input(slopes={"mlp": 1.02, "knn": 0.6, "ridge": 0.9}))
     assert "Without a slope, because its predictions hardly vary between samples: mean_treated." in page
+    request.getfixturevalue("undrawn")
     assert "Without a slope" not in render(full_input(slopes=dict.fromkeys(MODELS, 1.0)))
 
 
-def test_what_may_not_ship_is_folded_away_with_its_reason():
+def test_what_may_not_ship_is_folded_away_with_its_reason(undrawn):
     ladder = [
         {"name": "simplex", "outcome": "chosen", "reason": "best of 2 left"},
         {"name": "mean", "outcome": "may not ship", "reason": "loses beyond noise on own"},
@@ -275,7 +276,7 @@ def test_what_may_not_ship_is_folded_away_with_its_reason():
     assert page.index("best of 2 left") < page.index("1 that may not ship") < page.index("loses beyond noise on own")
 
 
-def test_all_competitors_at_once_stand_in_the_report():
+def test_all_competitors_at_once_stand_in_the_report(undrawn):
     content = full_input()
     page, facts = render(content), content.verdict.leaderboard.several
     assert "<h3>All at once</h3>" in page and "Cannot be told from the best (95 % confidence set" in page
@@ -290,7 +291,7 @@ def test_all_competitors_at_once_stand_in_the_report():
     )
 
 
-def test_a_gain_that_does_not_ship_is_named_and_what_ships_is_in_the_first_figure(monkeypatch):
+def test_a_gain_that_does_not_ship_is_named_and_what_ships_is_in_the_first_figure(monkeypatch, undrawn):
     """Beside "shipped: X alone" the gain of another combination was read as that of X."""
     content = full_input()
     board = content.verdict.leaderboard

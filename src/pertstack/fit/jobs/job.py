@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
@@ -211,6 +212,12 @@ Done = Callable[[Job], bool]
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a prediction, those that are installed."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """As they were when first asked for, and imported."""
     found = {"python": platform.python_version()}
     for package in VERSIONED:
         try:
