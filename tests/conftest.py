@@ -23,6 +23,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from in_this_process import jobs_in_this_process
+from undrawn import undrawn_figure
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "gate")
 FSYNC = os.fsync
@@ -103,8 +104,8 @@ def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures of a report are made and not drawn, which is most of the work of a page: for tests of its words."""
-    monkeypatch.setattr("pertstack.write.report.to_svg", lambda figure, *, name, alt: f"<svg>{name}</svg>")
+    """Ask for this where the words of a report matter and its figures do not."""
+    monkeypatch.setattr("pertstack.write.report.to_svg", undrawn_figure)
 
 
 @pytest.fixture

@@ -45,14 +45,14 @@ def test_files_of_the_contract_are_there(study: Path):
     assert {"base", "combiner", "reference", "ceiling"} <= kinds
 
 
-def test_one_and_two_workers_give_the_same_bytes(study: Path, world: Path, tmp_path: Path):
+def test_one_and_two_workers_give_the_same_bytes(study: Path, world: Path, tmp_path: Path, undrawn: None):
     other = make_study(tmp_path / "study", world, workers=2)
     assert (other / "results" / "leaderboard.json").read_bytes() == (
         study / "results" / "leaderboard.json"
     ).read_bytes()
 
 
-def test_a_second_run_is_a_look_up(study: Path, tmp_path: Path):
+def test_a_second_run_is_a_look_up(study: Path, tmp_path: Path, undrawn: None):
     copy = copied(study, tmp_path / "copy")
     before = (copy / "results" / "leaderboard.json").read_bytes()
     again = ok("fit", copy, "--models", "ridge,low_rank")

@@ -10,23 +10,21 @@ import pytest
 import pertstack as ps
 from copies import copied
 from pertstack.data import SimulationConfig, simulate_to_file
+from undrawn import undrawn_figure
 
 MODELS = ["mean_treated", "ridge", "perturbation_knn"]
 Copy = Callable[[], ps.Study]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _few_exchanges(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A deep audit exchanges truths a dozen times; where that is not what is tested, half as often."""
+def _few_exchanges_and_pages_of_words(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A deep audit exchanges truths a dozen times; where that is not what is tested, half as often. Reports are written
+    without drawing their figures, which the tests of the whole road do."""
     with pytest.MonkeyPatch.context() as patch:
         if request.path.stem != "test_probing_fits":
             patch.setattr("pertstack.study.audit.probes_refitted.PERMUTATIONS", 5)
+        patch.setattr("pertstack.write.report.to_svg", undrawn_figure)
         yield
-
-
-@pytest.fixture(autouse=True)
-def _pages_of_words(undrawn: None) -> None:
-    """The figures of this small study are drawn in the tests of the whole road."""
 
 
 @pytest.fixture(scope="session")
