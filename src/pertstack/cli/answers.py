@@ -39,7 +39,7 @@ def predict(
     map_: Annotated[str | None, typer.Option("--map", help="Columns of this file: cell_line=cell_id,...")] = None,
     control_layer: Annotated[str | None, typer.Option(help="Layer with each sample's control.")] = None,
     control: Annotated[Path | None, typer.Option(help="Separate control file of parquet / CSV data.")] = None,
-    metadata: Annotated[Path | None, typer.Option(help="Sample table of GCTX data.")] = None,
+    metadata: Annotated[Path | None, typer.Option(help="A table of what is said of the rows, by their ids.")] = None,
     controls: Annotated[
         ControlChoice | None,
         typer.Option(help="How to assign a control to each sample when controls are rows of the same file."),

@@ -191,7 +191,10 @@ def cell_eval_pair(
             continue
         record = store.record(block, name)
         if record.missing_genes:
-            raise InputError(f"{name!r} predicts only some genes; cell-eval needs the same genes on both sides.")
+            raise InputError(
+                f"{name!r} predicts only some genes; cell-eval needs the same genes on both sides. Name the models "
+                f"that predict all of them with --models."
+            )
         keep = ~np.isin(np.asarray(store.sample_ids(block), dtype=object), record.missing_samples)
         control = store.read(block, "control")[keep]
         source = store if block.role == "development" else truth

@@ -80,7 +80,9 @@ class DataChoices:
     treated_layer: Annotated[str | None, Help("Layer with treated profiles or counts (raw: .raw); default X.")] = None
     delta: Annotated[bool, Help("Values are already differences from control.")] = False
     control: Annotated[Path | None, Help("Separate control file of parquet / CSV data.")] = None
-    metadata: Annotated[Path | None, Help("Sample table of GCTX data (siginfo / instinfo).")] = None
+    metadata: Annotated[
+        Path | None, Help("A table of what is said of the rows, by their ids (siginfo / instinfo for GCTX).")
+    ] = None
     controls: Annotated[
         ControlChoice, Help("How to assign a control to each sample when controls are wells or rows of the same file.")
     ] = "plate_mean"

@@ -18,21 +18,22 @@ from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack._base.reading.damage import require_modest
 from pertstack._base.reading.dialects import BROKEN, damaged, encoding_of, open_bytes, text_of_bytes
-from pertstack._base.reading.tables import as_names, as_texts, frame, read_table, with_numbers
+from pertstack._base.reading.tables import frame, with_numbers
 from pertstack._base.reading.text_tables import MISSING, TextTable
 from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
 from pertstack.data.readers.anndata.tables import is_locked, locked, open_foreign
 from pertstack.data.readers.columns.aliases import ALIASES, alias_names, plain_name
+from pertstack.data.readers.columns.beside import IDS, said_beside
 from pertstack.data.readers.columns.columns import canonical_obs
-from pertstack.data.readers.control_rows import Labels, Mask, control_names, vehicles_by_name
+from pertstack.data.readers.columns.genes import GENE, named_genes
+from pertstack.data.readers.control_rows import Labels, Mask, control_names, control_rows, vehicles_by_name
 from pertstack.data.readers.handed_out import hand_out
 from pertstack.data.readers.matrices import ArrayRows, RepeatedRow, RowSource, StoredRows, SubsetRows
 from pertstack.data.readers.vehicles import treated_rows, vehicle_rows
 
-_ID_COLUMNS = ("sample_id", "inst_id", "distil_id", "sig_id", "id", "cid")
 _PLATES = ("rna_plate", "det_plate", "plate", "plate_id")
-_NAMES = alias_names(*(n for n in ALIASES if n not in ("dose", "time"))) | set(map(plain_name, _ID_COLUMNS))
+_NAMES = alias_names(*(n for n in ALIASES if n not in ("dose", "time"))) | set(map(plain_name, IDS))
 
 
 def open_gctx(
@@ -59,13 +60,18 @@ def open_gctx(
     """
     gctx = path.suffix.casefold() == ".gctx"
     values, ids, columns, var = _read_gctx(path) if gctx else _read_gct(path)
-    table = _metadata(path, metadata, ids, columns)
+    table, said = columns.set_index(pd.Index(ids, name="sample_id")), list[Finding]()
+    if metadata is not None:
+        table, said = said_beside(metadata, table, path, mapping=mapping)
+    if GENE in (mapping or {}):
+        var, more = named_genes(var, (), mapping, where=path.name)
+        said += more
     named = "plate" in (mapping or {}) or set(_PLATES) & set(table.columns)
     if not named and all(":" in str(i) for i in ids):
         table["plate"] = [str(i).split(":")[0] for i in ids]  # LINCS ids begin with the plate
-    left = [_not_treated(path, table)]
+    left = [*said, *filter(None, [_not_treated(path, table)])]
     if not delta:
-        is_treated, vehicles = _roles(table, path)
+        is_treated, vehicles = _roles(table, path, mapping, control_label)
         vehicles, told = vehicles_by_name(table, vehicles, mapping, label=control_label, where=path.name)
         who = control_names(table, mapping, vehicles, where=path.name)
         handed = hand_out(
@@ -86,7 +92,7 @@ def open_gctx(
             treated=SubsetRows(values, handed.at),
             control=handed.control,
             control_reference=handed.reference,
-            notes=[*told, *handed.notes, who, *filter(None, left)],
+            notes=[*told, *handed.notes, who, *left],
         )
     at = np.flatnonzero(treated_rows(table["pert_type"])) if "pert_type" in table else np.arange(len(ids))
     obs, found = canonical_obs(table.iloc[at], mapping, where=path.name)
@@ -98,7 +104,7 @@ def open_gctx(
         delta=True,
         control=RepeatedRow(np.zeros(values.shape[1], dtype=np.float32), len(at)),
         control_reference="zero (differential values)",
-        notes=[*found, *filter(None, left)],
+        notes=[*found, *left],
     )
 
 
@@ -111,22 +117,28 @@ def _not_treated(path: Path, table: pd.DataFrame) -> Finding | None:
     return Finding("note", "not_treated", message, left, where=str(path))
 
 
-def _roles(table: pd.DataFrame, path: Path) -> tuple[Mask, Mask]:
-    """Which columns are treated samples and which are their vehicle controls."""
-    if "pert_type" not in table:
+def _roles(table: pd.DataFrame, path: Path, mapping: Mapping[str, str] | None, label: Labels) -> tuple[Mask, Mask]:
+    """Which columns are treated samples and which are their vehicle controls: by pert_type, else by their names."""
+    typed = "pert_type" in table
+    if typed:
+        treated, vehicles = treated_rows(table["pert_type"]), vehicle_rows(table["pert_type"])
+        if vehicles.any() and treated.any():
+            return treated, vehicles
+    found = control_rows(table, mapping, label, where=path.name) if label or not typed else None
+    if found is not None and found.rows.any():
+        return ~found.rows & ~found.aside, found.rows
+    if not typed:
         raise InputError(
             f"{path}: nothing says which columns are vehicle controls. Give the siginfo / instinfo table with "
-            f"--metadata FILE (it has "
-            f"pert_type), or say --delta when the values are already differences (levels 4 and 5)."
+            f"--metadata FILE (it has pert_type), name the perturbation that is the control with --control-label NAME, "
+            f"or say --delta when the values are already differences (levels 4 and 5)."
         )
-    treated, vehicles = treated_rows(table["pert_type"]), vehicle_rows(table["pert_type"])
-    if not vehicles.any() or not treated.any():
-        kinds = table["pert_type"].value_counts().head(8).to_dict()
-        raise InputError(
-            f"{path} has {int(treated.sum()):,} treated and {int(vehicles.sum()):,} vehicle columns by pert_type "
-            f"({kinds}). Both are needed for level 3; for level 4 or 5 say --delta."
-        )
-    return treated, vehicles
+    kinds = table["pert_type"].value_counts().head(8).to_dict()
+    raise InputError(
+        f"{path} has {int(treated.sum()):,} treated and {int(vehicles.sum()):,} vehicle columns by pert_type "
+        f"({kinds}). Both are needed for level 3: name the perturbation that is the control with --control-label NAME; "
+        f"for level 4 or 5 say --delta."
+    )
 
 
 def _read_gctx(path: Path) -> tuple[RowSource, np.ndarray[Any, Any], pd.DataFrame, pd.DataFrame]:
@@ -210,31 +222,3 @@ def _refuse_repeats(path: Path, what: str, names: np.ndarray[Any, Any]) -> None:
             f"{path}: {len(twice):,} {what} occur more than once: {first_few(twice)}. Which one is which cannot be "
             f"known. Make them unique where the file was made."
         )
-
-
-def _metadata(path: Path, metadata: Path | None, ids: np.ndarray[Any, Any], columns: pd.DataFrame) -> pd.DataFrame:
-    """Metadata of every column of the file, in its order: from the table given, else from the file itself."""
-    index = pd.Index(ids, name="sample_id")
-    if metadata is None:
-        return columns.set_index(index)
-    table = read_table(metadata)
-    for column in set(_ID_COLUMNS) & set(table.columns):
-        table[column] = as_names(table[column])
-    wanted = set(ids[: min(len(ids), 1000)])
-    share = {c: len(wanted & set(as_texts(table[c]))) for c in _ID_COLUMNS if c in table.columns}
-    key = max(share, key=lambda c: share[c], default=None)
-    if key is None or not share[key]:
-        raise InputError(
-            f"{metadata} does not name the columns of {path.name}: none of {', '.join(_ID_COLUMNS)} holds ids such as "
-            f"{first_few(ids[:3])}. Its columns: {first_few(table.columns, 20)}."
-        )
-    table = table[as_texts(table[key]).isin(set(index))].drop_duplicates()
-    table = table.set_index(as_texts(table[key]))
-    _refuse_repeats(metadata, f"ids in column {key!r} (with lines that differ)", table.index.to_numpy(object))
-    missing = index.difference(table.index)
-    if len(missing):
-        raise InputError(
-            f"{metadata} has no line for {len(missing):,} of {len(ids):,} columns of {path.name}: {first_few(missing)}."
-        )
-    chosen: pd.DataFrame = table.loc[index].rename_axis("sample_id")
-    return with_numbers(chosen, {c for c in chosen.columns if plain_name(c) in _NAMES})

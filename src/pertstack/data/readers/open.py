@@ -60,7 +60,7 @@ def open_data(
     control
         Tables and pickles: the file with the controls.
     metadata
-        GCTX: the siginfo / instinfo table.
+        A table of what is said of the rows, by their ids: siginfo / instinfo of GCTX, or one beside a table or AnnData.
     controls, seed
         If controls are wells or rows of the same file (GCTX level 3, AnnData without a control layer): which of
         them become the control of a sample, and the seed where they are drawn.
@@ -122,6 +122,15 @@ def _open(
 ) -> DataFile:
     told: list[Finding] = []
     kind, place = _kind(path, metadata), path
+    unused = {
+        "--control": control is not None and (kind in ("anndata", "gctx", "pdgrapher") or delta),
+        "--metadata": metadata is not None and kind in ("pdgrapher", "merge"),
+        "--treated-layer": treated_layer is not None and kind != "anndata",
+        "--control-layer": control_layer not in ("control", "") and kind != "anndata" and not treated_optional,
+        "--control-label": bool(control_label) and control is not None and not treated_optional,
+        "--map gene": "gene" in (mapping or {}) and kind not in ("anndata", "gctx"),
+    }
+    _refuse_unused(path, [option for option, given in unused.items() if given], kind=kind, delta=delta)
     if (columns := cell_lists(path)) is not None:
         kind, place = "anndata", as_anndata(path, columns)
     elif kind == "table" and control is None and not delta:
@@ -141,6 +150,7 @@ def _open(
             controls=controls,
             seed=seed,
             cells=cells,
+            metadata=metadata if place == path or columns is not None else None,
         )
         file.notes += told
         return file
@@ -156,15 +166,59 @@ def _open(
             seed=seed,
             control_label=control_label,
         )
-    return _open_pair(kind, path, control, mapping=mapping, delta=delta)
+    return _open_pair(kind, path, control, mapping=mapping, delta=delta, metadata=metadata)
 
 
-def _open_pair(kind: str, path: Path, control: Path | None, mapping: Mapping[str, str] | None, delta: bool) -> DataFile:
+_UNUSED = {
+    "--control": "its controls are in a layer or among its rows (--control-layer, --control-label)",
+    "--metadata": "it carries its own",
+    "--treated-layer": "only AnnData has layers",
+    "--control-layer": "only AnnData has layers",
+    "--control-label": "with --control, no row of the data is a control",
+    "--map gene": "its genes are named by its columns",
+}
+"""Why an option says nothing of a file."""
+
+
+def _refuse_unused(path: Path, options: list[str], *, kind: str, delta: bool) -> None:
+    """Refuse options that nothing would be made of, so that nobody thinks they were followed.
+
+    Parameters
+    ----------
+    path : the file.
+    options : those given that do not go with it.
+    kind : of the file.
+    delta : whether values are said to be differences.
+
+    Raises
+    ------
+    InputError
+        There is one.
+    """
+    if not options:
+        return
+    why = _UNUSED[options[0]]
+    if options[0] == "--control" and delta:
+        why = "with --delta, values are differences from the control already"
+    elif options[0] == "--control" and kind == "gctx":
+        why = "its controls are among its columns (pert_type, or --control-label)"
+    raise InputError(f"{path}: {options[0]} is of no use here: {why}. Leave it out.")
+
+
+def _open_pair(
+    kind: str,
+    path: Path,
+    control: Path | None,
+    *,
+    mapping: Mapping[str, str] | None,
+    delta: bool,
+    metadata: Path | None,
+) -> DataFile:
     """Formats whose controls lie in a separate file, or within the export."""
     if kind == "table":
         from pertstack.data.readers.tables_reader import open_tables
 
-        return open_tables(path, control, mapping=mapping, delta=delta)
+        return open_tables(path, control, mapping=mapping, delta=delta, metadata=metadata)
     if kind == "pdgrapher":
         from pertstack.data.readers.pdgrapher import open_pdgrapher
 

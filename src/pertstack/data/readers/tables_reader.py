@@ -20,19 +20,25 @@ from pertstack._base.findings import Finding
 from pertstack._base.reading.tables import as_texts
 from pertstack._base.reading.text_tables import UNNAMED
 from pertstack.data.file import DataFile
-from pertstack.data.readers.columns.aliases import alias_names, plain_name
+from pertstack.data.readers.columns.aliases import column_of
+from pertstack.data.readers.columns.beside import said_beside
 from pertstack.data.readers.columns.columns import canonical_obs, source_column
+from pertstack.data.readers.columns.no_genes import apart, names_of_rows, no_genes, unlike_genes
 from pertstack.data.readers.matrices import IndexedRows, RepeatedRow, RowSource
 from pertstack.data.readers.refused import no_controls
 from pertstack.data.readers.spill import Table, pour
 
 Names = np.ndarray[Any, Any]
 _ID_COLUMNS = ("sample_id", "index", UNNAMED, "__index_level_0__", "id")
-_KNOWN = alias_names() | set(map(plain_name, ("sample_id", "control_id", "log10_dose", *_ID_COLUMNS)))
 
 
 def open_tables(
-    path: Path, control: Path | None, *, mapping: Mapping[str, str] | None = None, delta: bool = False
+    path: Path,
+    control: Path | None,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    delta: bool = False,
+    metadata: Path | None = None,
 ) -> DataFile:
     """Open a treated table and its control table.
 
@@ -40,7 +46,7 @@ def open_tables(
     ----------
     path : a row per sample, with metadata and genes; genes are the numeric columns that both tables share.
     control : a row per sample_id, or per control_id; None with ``delta`` only.
-    mapping, delta : as in ``open_data``.
+    mapping, delta, metadata : as in ``open_data``.
 
     Raises
     ------
@@ -50,9 +56,10 @@ def open_tables(
     first = Table(path)
     other = None if control is None else Table(control)
     one_sided: set[str] = set()
-    taken = {str(v) for v in (mapping or {}).values()}
     columns = [*first.columns, *(other.columns if other else ())]
-    taken |= {c for c in columns if plain_name(c) in _KNOWN}
+    taken = no_genes(columns, mapping)
+    odd = unlike_genes([c for c in first.columns if c in first.numeric and c not in taken])
+    taken |= odd
     if delta:
         genes = first.numeric - taken
         source = "no control file (differential values)"
@@ -70,12 +77,17 @@ def open_tables(
             )
     ordered = [c for c in first.columns if c in genes]
     keep = [c for c in first.columns if c not in genes]
-    treated, table = pour(first, ordered, keep, names=_names(first.columns, mapping))
+    treated, table = pour(first, ordered, keep, names=names_of_rows(first.columns, mapping))
     column = _id_column(first, mapping)
-    obs_source = _indexed(table, column, path)
+    obs_source, told = _indexed(table, column, path), apart(path.name, sorted(odd & set(first.columns)))
+    if metadata is not None:
+        numbered = column == UNNAMED and first.counts_rows
+        obs_source, found = said_beside(metadata, obs_source, path, mapping=mapping, numbered=numbered)
+        told += found
     if column == (mapping or {}).get("sample_id"):
         mapping = {k: v for k, v in (mapping or {}).items() if k != "sample_id"}  # is the index now
     obs, notes = canonical_obs(obs_source, mapping, where=path.name)
+    notes += told
     if delta:
         controls: RowSource = RepeatedRow(np.zeros(len(ordered), dtype=np.float32), len(table))
     else:
@@ -99,20 +111,12 @@ def open_tables(
     )
 
 
-def _names(columns: list[str], mapping: Mapping[str, str] | None) -> set[str]:
-    """Columns whose cells are names, so text whatever they look like: all known ones but doses and times."""
-    amounts = {plain_name((mapping or {}).get(n, "")) for n in ("dose", "time", "time_h")}
-    amounts |= alias_names("dose", "time") | {plain_name("log10_dose")}
-    known = (_KNOWN | {plain_name(v) for v in (mapping or {}).values()}) - amounts
-    return {c for c in columns if plain_name(c) in known}
-
-
 def _id_column(table: Table, mapping: Mapping[str, str] | None) -> str | None:
     """The mapped column, else the first known one; an unnamed column that counts the rows is the last resort."""
     asked = (mapping or {}).get("sample_id")
     if asked in table.columns:
         return asked
-    known = [c for c in _ID_COLUMNS if c in table.columns]
+    known = [c for n in _ID_COLUMNS if (c := column_of(table.columns, [n])) is not None]
     better = [c for c in known if c != UNNAMED or not table.counts_rows]
     return next(iter([*better, *known]), None)
 
@@ -141,8 +145,9 @@ def _controls(
     given: Table, genes: list[str], obs: pd.DataFrame, mapping: Mapping[str, str] | None, ids_in: str | None
 ) -> RowSource:
     path, columns, line = given.path, given.columns, source_column(obs, mapping, "cell_line")
-    by_control = "control_id" in columns and "control_id" in obs
-    key = "control_id" if by_control else _id_column(given, {"sample_id": ids_in or ""})
+    named, theirs = source_column(obs, mapping, "control_id"), column_of(columns, ["control_id"])
+    by_control = named is not None and theirs is not None
+    key = theirs if by_control else _id_column(given, {"sample_id": ids_in or ""})
     if key is None:
         raise InputError(
             f"{path} has neither a column sample_id nor control_id (with control_id in the treated table too), so "
@@ -156,7 +161,7 @@ def _controls(
         raise InputError(
             f"{path}: {key} {first_few(ids[ids.duplicated()].unique())} occurs more than once. Keep one row of each."
         )
-    wanted = pd.Index(as_texts(obs["control_id"]) if by_control else obs.index.astype(str))
+    wanted = pd.Index(as_texts(obs[named]) if by_control else obs.index.astype(str))
     at = ids.get_indexer(wanted)
     if (at < 0).any():
         missing = list(dict.fromkeys(wanted[at < 0]))

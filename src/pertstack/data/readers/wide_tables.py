@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from itertools import chain, groupby
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,71 +18,16 @@ import pandas as pd
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack._base.machine.scratch import scratch_path
-from pertstack._base.reading.tables import as_texts, with_numbers
+from pertstack._base.reading.tables import as_texts, counts_rows
 from pertstack._base.reading.text_tables import UNNAMED
-from pertstack.data.readers.columns.aliases import CELL_EXTRAS, alias_names, plain_name
-from pertstack.data.readers.control_rows import FLAGS, Labels, control_rows
+from pertstack.data.readers.columns.aliases import plain_name
+from pertstack.data.readers.columns.beside import IDS, said_beside
+from pertstack.data.readers.columns.no_genes import apart, names_of_rows, no_genes, unlike_genes
+from pertstack.data.readers.control_rows import Labels, control_rows
 from pertstack.data.readers.matrices import ArrayRows
-from pertstack.data.readers.refused import refuse_long
+from pertstack.data.readers.refused import no_control_rows, refuse_long
 from pertstack.data.readers.spill import Table, pour
 
-IDS = (
-    "sample_id",
-    "index",
-    UNNAMED,
-    "__index_level_0__",
-    "id",
-    "cell_barcode",
-    "barcode",
-    "barcodes",
-    "cell_id",
-    "cell",
-)
-COUNTED = frozenset(
-    [
-        "n_counts",
-        "ncounts",
-        "total_counts",
-        "n_genes",
-        "ngenes",
-        "n_genes_by_counts",
-        "n_umi",
-        "n_umis",
-        "umi_count",
-        "UMI_count",
-        "nUMI",
-        "nGene",
-        "nCount_RNA",
-        "nFeature_RNA",
-        "percent_mito",
-        "percent.mt",
-        "percent_mt",
-        "pct_counts_mt",
-        "pct_counts_ribo",
-        "mito_frac",
-        "size_factor",
-        "size_factors",
-        "log1p_total_counts",
-        "log1p_n_genes_by_counts",
-        "guide_umi",
-        "guide_umis",
-        "n_cells",
-        "core_scale_factor",
-        "core_adjusted_UMI_count",
-        "doublet_score",
-        "S_score",
-        "G2M_score",
-        "z_gemgroup_UMI",
-    ]
-)
-"""Columns of numbers that programs write about cells; they are no genes."""
-_SOUNDS_COUNTED = re.compile(
-    r"(?i)^(n|num|pct|percent|frac|total|mean|median|log1p)[_.]|[_.](scores?|counts?|umis?|pct|percent|frac|factors?)$"
-)
-"""The same under names that no list has: no symbol of a gene begins with ``pct_`` or ends with ``_score``."""
-_NO_GENES = (
-    frozenset(map(plain_name, (*IDS, *FLAGS, *COUNTED, *chain(*CELL_EXTRAS.values()), "log10_dose"))) | alias_names()
-)
 _ROWS = 1024
 
 
@@ -104,31 +49,30 @@ def as_anndata(
         Ids of the two tables do not fit together, or no column is a gene.
     """
     table = Table(path)
-    told = {*(mapping or {}).values(), *IDS}
-    no_genes = {c for c in table.columns if c in told or plain_name(c) in _NO_GENES or _SOUNDS_COUNTED.search(c)}
-    maybe = [c in table.numeric and c not in no_genes for c in table.columns]
-    refuse_long(table, [c for c, may in zip(table.columns, maybe, strict=True) if may])
-    genes, apart = _genes(table.columns, maybe, everywhere=metadata is not None)
+    others = no_genes(table.columns, mapping)
+    likely = [c for c in table.columns if c in table.numeric and c not in others]
+    refuse_long(table, likely)
+    odd = unlike_genes(likely)
+    maybe = [c in table.numeric and c not in others and c not in odd for c in table.columns]
+    genes, left = _genes(table.columns, maybe, everywhere=metadata is not None)
     keep = [c for c in table.columns if c not in set(genes)]
     if not genes or (metadata is None and _says_nothing(table, keep, mapping, label)):
         return None
-    amounts = alias_names("dose", "time")
-    values, said = pour(table, genes, keep, names={c for c in no_genes if plain_name(c) not in amounts})
-    said = _indexed(said)
+    values, said = pour(table, genes, keep, names=names_of_rows(table.columns, mapping))
+    said, numbered = indexed(said, table, mapping)
+    notes: list[Finding] = []
     if metadata is not None:
-        said = said.join(_of_rows(metadata, said.index, table.columns, path), rsuffix="_of_matrix")
+        said, notes = said_beside(metadata, said, path, mapping=mapping, columns=table.columns, numbered=numbered)
     if control_rows(said, mapping, label, where=path.name) is None:
+        if metadata is not None:
+            raise InputError(no_control_rows(said, mapping, where=metadata.name))
         return None
-    numeric = [c for c in keep if c in table.numeric and c not in IDS]
+    known = set(map(plain_name, IDS))
+    numeric = [c for c in keep if c in table.numeric and plain_name(c) not in known]
     beside = f", and the columns of numbers {first_few(numeric)} for what is said of them" if numeric else ""
     text = f"{path.name}: {len(genes):,} columns of numbers were taken for genes ({first_few(genes, 3)}){beside}."
-    notes = [Finding("note", "genes_taken", text, len(genes), where=path.name)]
-    if apart:
-        text = (
-            f"{path.name}: {len(apart):,} columns of numbers stand apart from the genes and have other names, so they "
-            f"are not taken for genes: {first_few(apart)}. If they are genes, put their columns among the others."
-        )
-        notes.append(Finding("warning", "columns_apart", text, len(apart), tuple(apart[:10]), where=path.name))
+    notes.append(Finding("note", "genes_taken", text, len(genes), where=path.name))
+    notes += apart(path.name, [c for c in table.columns if c in {*left, *odd}])
     return _written(path, values, said, genes), notes
 
 
@@ -155,33 +99,31 @@ def _says_nothing(table: Table, keep: list[str], mapping: Mapping[str, str] | No
     return not keep or control_rows(pd.concat(parts), mapping, label, where=table.path.name) is None
 
 
-def _indexed(said: pd.DataFrame) -> pd.DataFrame:
-    """With the names of the rows as index; numbers where no column has a name for each."""
-    column = next((c for c in IDS if c in said.columns and said[c].notna().all() and said[c].is_unique), None)
+def indexed(said: pd.DataFrame, table: Table, mapping: Mapping[str, str] | None) -> tuple[pd.DataFrame, bool]:
+    """With the names of the rows as index, and whether these are but numbers of the rows.
+
+    Numbers are given where no column has a name for each row. A column called ``sample_id`` is taken even where names
+    repeat, which is refused later unless rows are cells.
+
+    Parameters
+    ----------
+    said : the columns that are no genes.
+    table : the file.
+    mapping : ``sample_id`` -> the column that names the rows; it is kept.
+    """
+    asked = (mapping or {}).get("sample_id")
+    if asked in said.columns:
+        return said.set_index(as_texts(said[asked]).rename(None)), False
+    rank = {plain_name(n): i for i, n in reversed(list(enumerate(IDS)))}
+    known = sorted((c for c in said.columns if plain_name(c) in rank), key=lambda c: rank[plain_name(c)])
+    unique = [c for c in known if said[c].notna().all() and said[c].is_unique]
+    named = [c for c in known if plain_name(c) == plain_name("sample_id") and said[c].notna().all()]
+    column = next(iter([*named, *unique]), None)
     if column is None:
-        return said.set_axis([f"row{i + 1}" for i in range(len(said))], axis=0)
-    return said.set_index(as_texts(said[column]).rename(None)).drop(columns=column)
-
-
-def _of_rows(metadata: Path, ids: pd.Index[Any], columns: list[str], path: Path) -> pd.DataFrame:
-    """What a table beside the values says of their rows, in their order."""
-    other = Table(metadata)
-    said = pd.concat(list(other.batches(other.columns, [])), ignore_index=True)
-    said = with_numbers(said, set(said.columns) - other.numeric, "." if other.text is None else other.text.decimal)
-    for column in said.columns:
-        found = as_texts(said[column])
-        if found.is_unique and ids.isin(found).all():
-            return said.set_index(found.rename(None)).drop(columns=column).loc[ids]
-        if found.is_unique and found.isin(columns).all():
-            raise InputError(
-                f"{path} has a column for each row of {metadata}: cells are its columns and genes its rows. Turn it: "
-                f"python -c \"import pandas; pandas.read_csv('{path}', index_col=0, sep=None, engine='python')"
-                f".T.to_parquet('turned.parquet')\", then --data turned.parquet."
-            )
-    raise InputError(
-        f"No column of {metadata} names the {len(ids):,} rows of {path} ({first_few(ids, 3)}), each once. Its columns: "
-        f"{first_few(other.columns, 10)}. Give both files the same names of cells."
-    )
+        return said.set_axis([f"row{i + 1}" for i in range(len(said))], axis=0), True
+    numbered = plain_name(column) in map(plain_name, (UNNAMED, "index", "__index_level_0__"))
+    texts = as_texts(said[column])
+    return said.set_index(texts.rename(None)).drop(columns=column), numbered and counts_rows(list(texts))
 
 
 def _written(path: Path, values: ArrayRows, said: pd.DataFrame, genes: list[str]) -> Path:

@@ -15,7 +15,7 @@ import pandas as pd
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack._base.reading.damage import damage_named
-from pertstack.data.labels import look_up
+from pertstack.data.labels import look_up, one_spelling
 from pertstack.data.side.edges import edges_of_table, read_edges
 from pertstack.data.side.files import read_features, read_targets, targets_of
 from pertstack.data.side.side import FeatureKind, GeneGraph, PerturbationFeatures, SideInformation
@@ -46,8 +46,8 @@ def build_side(
         A matrix keyed by perturbation: parquet or CSV (column ``perturbation`` or the first one), or npz
         (``perturbations``, ``matrix``).
     targets
-        Perturbation -> target genes: CSV (``perturbation``, ``gene``; several genes may share a cell, split by ``;``
-        or ``|``) or JSON.
+        Perturbation -> target genes: CSV (``perturbation``, ``gene``; several genes may share a cell, split by ``;``,
+        ``|``, ``,``, ``/`` or ``+``) or JSON.
     graph
         Gene-gene edges: a table with two gene columns and perhaps a score (STRING, BioGRID, plain edge lists).
     graph_min_score
@@ -111,6 +111,7 @@ def _multi_hot(
 def _user(path: Path, names: tuple[str, ...], findings: list[Finding]) -> PerturbationFeatures:
     table = read_features(path)
     there = look_up(names, table.index)
+    _refuse_two_rows(path, table)
     if not there:
         raise InputError(
             f"{path}: none of the {len(names):,} perturbations of the study is in it. The study has "
@@ -138,6 +139,16 @@ def _user(path: Path, names: tuple[str, ...], findings: list[Finding]) -> Pertur
             )
         )
     return PerturbationFeatures("user", names, tuple(str(c) for c in table.columns), matrix=matrix, known=known)
+
+
+def _refuse_two_rows(path: Path, table: pd.DataFrame) -> None:
+    """Refuse features that give one perturbation two different rows, under two spellings such as A+B and B+A."""
+    same = one_spelling(table.index)
+    for old, new in same.items():
+        if new in table.index and not np.array_equal(table.loc[old], table.loc[new], equal_nan=True):
+            raise InputError(
+                f"{path}: {old!r} and {new!r} are one perturbation, and their features differ. Keep one row of it."
+            )
 
 
 def _structures(obs: pd.DataFrame, names: tuple[str, ...], findings: list[Finding]) -> PerturbationFeatures | None:
@@ -207,7 +218,11 @@ def _targets(
     asked: bool,
 ) -> PerturbationFeatures | None:
     measured = set(genes)
-    table = {**table, **{n: table[other] for n, other in look_up(names, table).items()}}
+    found = look_up([*names, *table], names)
+    spelled: dict[str, dict[str, None]] = {}
+    for name, targets in table.items():
+        spelled.setdefault(found.get(name, name), {}).update(dict.fromkeys(targets))
+    table = {name: tuple(targets) for name, targets in spelled.items()}
     hit = [n for n in names if measured & set(table.get(n, ()))]
     if not hit:
         message = (

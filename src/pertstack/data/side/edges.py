@@ -9,7 +9,11 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
-from pertstack._base.reading.tables import as_texts, read_table
+from pertstack._base.reading.dialects import is_number
+from pertstack._base.reading.tables import as_texts, numbers, read_table
+from pertstack._base.reading.text_tables import MISSING
+from pertstack.data.readers.columns.aliases import column_of
+from pertstack.data.readers.columns.genes import without_version
 from pertstack.data.side.files import Pairs
 from pertstack.data.side.gene_names import Names, is_string, names_beside, names_of_table, read_string, translate
 
@@ -92,22 +96,10 @@ def edges_of_table(
         raise InputError(f"{where} has {table.shape[1]} column; an edge list needs two columns of gene names.")
     first, second = _gene_columns(table, set(genes) | set(names or ()))
     if min_score is not None:
-        score = next((c for c in _SCORE_COLUMNS if c in table.columns), None)
-        if score is None:
-            raise InputError(
-                f"{where} has no score column (one of {', '.join(_SCORE_COLUMNS)}) to compare with {min_score:g}."
-            )
-        kept_rows = pd.to_numeric(table[score], errors="coerce") >= min_score
-        if len(table) and not kept_rows.any():
-            raise InputError(
-                f"{where}: none of {len(table):,} edges has {score} >= {min_score:g} (the highest is "
-                f"{pd.to_numeric(table[score], errors='coerce').max():g}). STRING's scores run from 0 to 1000."
-            )
-        table = table[kept_rows]
+        table = table[_scores(table, min_score, where) >= min_score]
     if names is not None:
         table = translate(table, (first, second), names)
-    at = pd.Index(genes)
-    pairs = np.column_stack([at.get_indexer(pd.Index(as_texts(table[c]))) for c in (first, second)]).astype(np.int64)
+    pairs = np.column_stack([_at(table[c], genes) for c in (first, second)])
     inside = (pairs >= 0).all(axis=1)
     if len(table) and not inside.any():
         raise InputError(
@@ -120,9 +112,44 @@ def edges_of_table(
     return np.unique(kept[kept[:, 0] != kept[:, 1]], axis=0).reshape(-1, 2), int((~inside).sum())
 
 
+def _at(column: pd.Series[Any], genes: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Positions of names among the genes, -1 where they are none; Ensembl versions do not count."""
+    texts, at = as_texts(column).str.strip(), pd.Index(genes)
+    exact = at.get_indexer(pd.Index(texts))
+    return np.where(exact >= 0, exact, at.get_indexer(pd.Index(texts.map(without_version)))).astype(np.int64)
+
+
+def _scores(table: pd.DataFrame, least: float, where: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The score of every edge, NaN where there is none."""
+    name = column_of(table.columns, _SCORE_COLUMNS)
+    if name is None:
+        raise InputError(f"{where} has no score column (one of {', '.join(_SCORE_COLUMNS)}) to compare with {least:g}.")
+    found = numbers(table[name])
+    if found is None:
+        found = numbers(table[name], ",")
+    if found is None:
+        words = [t for t in as_texts(table[name]) if t not in MISSING and not is_number(t)]
+        raise InputError(
+            f"{where}: {len(words):,} of {len(table):,} scores in column {name!r} are no numbers: {first_few(words)}. "
+            f"Write numbers with a decimal point, and leave the cell empty where there is none."
+        )
+    high = float(np.nanmax(found, initial=-np.inf))
+    if len(table) and not (found >= least).any():
+        raise InputError(
+            f"{where}: none of {len(table):,} edges has {name} >= {least:g} (the highest is {high:g}). STRING's scores "
+            f"run from 0 to 1000."
+        )
+    if 0 < least < 1 and high > 1 and (found[~np.isnan(found)] >= 1).all():
+        raise InputError(
+            f"{where}: every edge has {name} >= {least:g}, because its scores run up to {high:g}. STRING's run from 0 "
+            f"to 1000, so a confidence of {least:g} is --graph-min-score {1000 * least:g}."
+        )
+    return found
+
+
 def _gene_columns(table: pd.DataFrame, genes: set[str]) -> tuple[Any, Any]:
     """The two columns that hold genes: known pairs of names first if they match, else those that share most names."""
-    share = {c: float(as_texts(table[c]).isin(genes).mean()) for c in table.columns}
+    share = {c: float(as_texts(table[c]).str.strip().map(without_version).isin(genes).mean()) for c in table.columns}
     for first, second in _PAIR_COLUMNS:
         if first in share and second in share and share[first] > 0 and share[second] > 0:
             return first, second

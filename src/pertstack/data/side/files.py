@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,28 @@ import pyarrow as pa
 from pertstack._base.errors import CorruptionError, InputError, MissingFileError, first_few
 from pertstack._base.files import write_atomic
 from pertstack._base.reading.damage import require_modest_members
+from pertstack._base.reading.dialects import is_number, text_of_bytes
 from pertstack._base.reading.tables import as_names, counts_rows, is_text, plain_texts, read_table
 from pertstack._base.reading.text_tables import UNNAMED, text_table
+from pertstack.data.readers.columns.aliases import column_of
+from pertstack.data.readers.columns.genes import without_version
 from pertstack.data.side.side import FEATURE_KINDS, FeatureKind, GeneGraph, PerturbationFeatures, SideInformation
 
 Pairs = np.ndarray[Any, np.dtype[np.int64]]
 
-_NAME_COLUMNS = ("perturbation", "pert_id", "compound", "drug", "name", "index", "Unnamed: 0")
+_NAME_COLUMNS = (
+    "perturbation",
+    "pert_id",
+    "pert_iname",
+    "cmap_name",
+    "compound",
+    "drug",
+    "name",
+    "index",
+    "Unnamed: 0",
+)
+_BETWEEN = re.compile(r"[;|,/+]")
+"""What stands between the target genes of one perturbation."""
 
 
 def save_side(folder: str | Path, side: SideInformation) -> None:
@@ -87,7 +104,7 @@ def read_features(path: Path) -> pd.DataFrame:
     if is_text(path):
         return _features_text(path)
     table = read_table(path)
-    column = next((c for c in _NAME_COLUMNS if c in table.columns), None)
+    column = column_of(table.columns, _NAME_COLUMNS)
     if column is not None or isinstance(table.index, pd.RangeIndex):
         column = column if column is not None else table.columns[0]
         table = table.set_index(as_names(table[column])).drop(columns=column)
@@ -108,12 +125,24 @@ def _features_text(path: Path) -> pd.DataFrame:
     if columns[0] == UNNAMED and len(columns) > 2:
         counted = [c for part in table.batches([UNNAMED]) for c in part.column(0).to_pylist()]
         columns = columns[1:] if counts_rows(counted) else columns
-    column = next((c for c in _NAME_COLUMNS if c in columns), columns[0])
+    column = column_of(columns, _NAME_COLUMNS) or columns[0]
     rest = [c for c in columns if c != column]
+    _refuse_no_header(path, column, rest, table.decimal)
     parts = [plain_texts(part.to_pandas()) for part in table.batches([column, *rest], numbers=rest, kind=pa.float64())]
     if not parts or not rest:
         raise InputError(f"{path} has {len(parts) and len(parts[0])} rows and {len(rest)} columns of numbers.")
     return _unique(pd.concat(parts).set_index(column), path)
+
+
+def _refuse_no_header(path: Path, first: str, rest: list[str], decimal: str) -> None:
+    """Refuse a table whose first line is a perturbation and its features, and no names of columns."""
+    if rest and all(is_number(c, decimal) for c in rest) and not all(c.isdigit() for c in rest):
+        raise InputError(
+            f"{path} has no line with the names of its columns: its first line is {first!r} and numbers "
+            f'({first_few(rest, 2)}). Write one: python -c "import pandas; t = pandas.read_csv({str(path)!r}, '
+            f"header=None, index_col=0, sep=None, engine='python').add_prefix('f'); "
+            f"t.to_csv('named.csv', index_label='perturbation')\", then --features named.csv."
+        )
 
 
 def _features_npz(path: Path) -> pd.DataFrame:
@@ -132,7 +161,8 @@ def _features_npz(path: Path) -> pd.DataFrame:
         ) from error
     if matrix.ndim != 2 or len(names) != len(matrix):
         raise InputError(f"{path}: {len(names):,} names do not fit a matrix of shape {matrix.shape}.")
-    return _unique(pd.DataFrame(matrix, index=[str(n) for n in names], columns=[str(c) for c in columns]), path)
+    keys = [text_of_bytes(n) if isinstance(n, bytes) else str(n) for n in names]
+    return _unique(pd.DataFrame(matrix, index=keys, columns=[str(c) for c in columns]), path)
 
 
 def _unique(table: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -149,13 +179,23 @@ def read_targets(path: Path) -> dict[str, tuple[str, ...]]:
     """Perturbation -> target genes from a CSV / parquet table or a JSON object."""
     if path.suffix == ".json":
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            value = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_once)
         except FileNotFoundError as error:
             raise MissingFileError(f"{path} does not exist. Check the path.") from error
         except (ValueError, RecursionError) as error:
+            if isinstance(error, InputError):
+                raise InputError(f"{path}: {error}") from error
             raise InputError(f"{path} is not valid JSON: {error}.") from error
         return targets_of(value, str(path))
     return targets_of(read_table(path), str(path))
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which a name may stand once: the last one would hide the others."""
+    twice = [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]
+    if twice:
+        raise InputError(f"{first_few(twice)} occurs more than once. Put all that is said of a name in one list.")
+    return dict(pairs)
 
 
 def targets_of(value: Any, where: str) -> dict[str, tuple[str, ...]]:
@@ -164,15 +204,13 @@ def targets_of(value: Any, where: str) -> dict[str, tuple[str, ...]]:
         return {}
     pairs: list[tuple[str, Any]]
     if isinstance(value, pd.DataFrame):
-        name = next((c for c in _NAME_COLUMNS if c in value.columns), None)
-        gene = next(
-            (c for c in ("gene", "target", "targets", "gene_symbol", "symbol", "genes") if c in value.columns), None
-        )
+        name = column_of(value.columns, _NAME_COLUMNS)
+        gene = column_of(value.columns, ("gene", "target", "targets", "gene_symbol", "symbol", "genes"))
         if name is None or gene is None:
             raise InputError(
                 f"{where} has columns {first_few(value.columns)}, but needs 'perturbation' and 'gene'. Rename them."
             )
-        pairs = list(zip(as_names(value[name]).astype(str), value[gene], strict=True))
+        pairs = list(zip(as_names(value[name]).astype(str), as_names(value[gene]), strict=True))
     elif isinstance(value, Mapping):
         pairs = [(str(k), v) for k, v in value.items()]
     else:
@@ -181,8 +219,9 @@ def targets_of(value: Any, where: str) -> dict[str, tuple[str, ...]]:
         )
     found: dict[str, dict[str, None]] = {}
     for name, genes in pairs:
-        parts = genes.replace("|", ";").split(";") if isinstance(genes, str) else _listed(genes)
-        found.setdefault(name, {}).update(dict.fromkeys(str(g).strip() for g in parts if str(g).strip()))
+        parts = _BETWEEN.split(genes.strip().strip("[]()")) if isinstance(genes, str) else _listed(genes)
+        plain = (without_version(str(g).strip().strip("'\"")) for g in parts)
+        found.setdefault(name, {}).update(dict.fromkeys(g for g in plain if g))
     return {name: tuple(genes) for name, genes in found.items()}
 
 

@@ -30,6 +30,7 @@ from pertstack.data.readers.anndata.refused import (
     refuse_scaled,
 )
 from pertstack.data.readers.anndata.tables import UnsReader, read_frame
+from pertstack.data.readers.columns.beside import said_beside
 from pertstack.data.readers.columns.columns import canonical_obs, source_column, with_named_index
 from pertstack.data.readers.columns.genes import named_genes
 from pertstack.data.readers.columns.tuple_labels import part_labels, says_dose
@@ -51,14 +52,15 @@ def open_anndata(
     controls: ControlChoice = "plate_mean",
     seed: int = 0,
     cells: CellChoice | None = None,
+    metadata: Path | None = None,
 ) -> DataFile:
     """Open an .h5ad file or .zarr folder.
 
     Parameters
     ----------
     path : the file or folder.
-    mapping, control_layer, treated_layer, delta, treated_optional, control_label, controls, seed, cells : as in
-        ``open_data``.
+    mapping, control_layer, treated_layer, delta, treated_optional, control_label : as in ``open_data``.
+    controls, seed, cells, metadata : as in ``open_data``.
 
     Raises
     ------
@@ -75,6 +77,7 @@ def open_anndata(
         controls=controls,
         seed=seed,
         cells=cells or CellChoice(),
+        metadata=metadata,
     )
     rows = _rows(Layers.open(path), asked)
     look = _look(rows, asked)
@@ -99,6 +102,7 @@ class _Asked:
     controls: ControlChoice
     seed: int
     cells: CellChoice
+    metadata: Path | None
 
 
 @dataclass
@@ -132,7 +136,7 @@ class _Rows:
 def _rows(file: Layers, asked: _Asked) -> _Rows:
     """Tables, treated values and control rows."""
     path, mapping = file.path, asked.mapping
-    obs, var = _tables(file)
+    obs, var, said = _tables(file, asked)
     obs, parted = part_labels(obs, source_column(obs, mapping, "perturbation"), path.name)
     doses = ("dose",) if says_dose(parted) and "dose" in obs else ()
     if asked.treated_optional and ("X" not in file.root or asked.control_layer == "X"):
@@ -144,7 +148,7 @@ def _rows(file: Layers, asked: _Asked) -> _Rows:
     refuse_other_shape(path, treated, obs=obs, var=var)
     refuse_controls_twice(file, asked.control_label, control_layer=asked.control_layer, delta=asked.delta)
     refuse_predicted(obs, mapping, path)
-    rows = _Rows(file, obs, var, treated, doses=doses, named=parted)
+    rows = _Rows(file, obs, var, treated, doses=doses, named=[*said, *parted])
     layered = CONTROL in file.layers or asked.control_layer != CONTROL
     if not (asked.delta or layered) and ("X" in file.root or asked.treated_layer):
         _find_controls(rows, asked)
@@ -256,13 +260,17 @@ def _beside_controls(rows: _Rows, asked: _Asked, notes: list[Finding]) -> DataFi
     )
 
 
-def _tables(file: Layers) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """``obs`` with its named index, and ``var``."""
+def _tables(file: Layers, asked: _Asked) -> tuple[pd.DataFrame, pd.DataFrame, list[Finding]]:
+    """``obs`` with its named index and what a table beside it says, ``var``, and findings."""
     obs, var = read_frame(file.root, "obs", file.path), read_frame(file.root, "var", file.path)
     if not len(obs):
         raise InputError(
             f"{file.path} has no rows: there is nothing to learn from. Was it written before it was filled?"
         )
+    said: list[Finding] = []
+    if asked.metadata is not None:
+        numbered = list(obs.index) == [str(i) for i in range(len(obs))]
+        obs, said = said_beside(asked.metadata, obs, file.path, mapping=asked.mapping, numbered=numbered)
     obs = with_named_index(obs)
     refuse_turned(obs, var, file.path)
-    return obs, var
+    return obs, var, said

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
+from pertstack.data.readers.columns.units import unit_in_name
+
 ALIASES: dict[str, tuple[str, ...]] = {
     "perturbation": (
         "perturbation",
@@ -110,7 +112,21 @@ def column_of(columns: Iterable[object], names: Iterable[str]) -> str | None:
 
 def alias_of(columns: Iterable[object], name: str) -> str | None:
     """The column that has a name of a canonical column; None if there is none."""
-    return column_of(columns, ALIASES[name])
+    there = [str(c) for c in columns]
+    found = column_of(there, ALIASES[name])
+    return found if found is not None else next((c for c in there if is_alias(c, name)), None)
+
+
+def is_alias(column: object, name: str) -> bool:
+    """Whether a column has a name of a canonical one; behind that of a dose or time may stand a unit.
+
+    >>> is_alias("Dose (nM)", "dose"), is_alias("time_min", "time"), is_alias("dose_nM", "time")
+    (True, True, False)
+    """
+    known = alias_names(name)
+    return plain_name(column) in known or (
+        name in ("dose", "time") and plain_name(unit_in_name(column, name)[0]) in known
+    )
 
 
 @lru_cache

@@ -19,9 +19,10 @@ from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack._base.reading.tables import plain_texts
 from pertstack.data.labels import visible
-from pertstack.data.readers.columns.aliases import ALIASES, alias_names, alias_of, plain_name
+from pertstack.data.readers.columns.aliases import ALIASES, alias_names, alias_of, is_alias, plain_name
 from pertstack.data.readers.columns.doses import add_dose, add_time, one_column, storable, text_of
 from pertstack.data.readers.columns.odd_columns import plain_columns
+from pertstack.data.readers.columns.units import split_quantities
 
 NEEDED = ("perturbation", "cell_line")
 _CONTEXT = ("plate", "replicate", "control_id")
@@ -62,14 +63,16 @@ def canonical_obs(
     if "smiles" in sources:
         out["smiles"] = text_of(one_column(obs, sources["smiles"]))
     notes += add_dose(out, obs, sources)
-    add_time(out, obs, sources)
+    if "log10_dose" in obs and "log10_dose" not in out and (mapping or {}).get("dose") != "none":
+        out["log10_dose"] = split_quantities(obs["log10_dose"], "log10_dose")[0]
+    notes += add_time(out, obs, sources)
     for name in _CONTEXT:
         if name in sources:
             out[name] = text_of(one_column(obs, sources[name]))
     for name in ("smiles", *_CONTEXT):
         if name in out and out[name].isna().all():
             out = out.drop(columns=name)
-    canonical = {*NEEDED, "smiles", "dose", "dose_unit", "time_h", *_CONTEXT}
+    canonical = {*NEEDED, "smiles", "dose", "dose_unit", "log10_dose", "time_h", *_CONTEXT}
     for column in obs.columns:
         if str(column) not in out.columns and str(column) not in canonical:
             out[str(column)] = storable(obs[column])
@@ -134,7 +137,7 @@ def _distinct(column: pd.Series[Any]) -> int:
 def _may_be(column: pd.Series[Any], name: str) -> bool:
     """Whether a column may be the canonical one: a different value in (nearly) every row is an id, neither a cell line
     nor a plate, and ``1+1`` (GEARS' ``dose_val``) counts genes and is no dose."""
-    if plain_name(column.name) not in alias_names(name):
+    if not is_alias(column.name, name):
         return False
     if name == "dose" and not pd.api.types.is_numeric_dtype(column):
         return not any("+" in str(v).strip("+") and "e+" not in str(v).casefold() for v in column.unique())

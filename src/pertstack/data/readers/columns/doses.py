@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,14 @@ from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack.data.labels import visible
 from pertstack.data.readers.columns.aliases import plain_name
-from pertstack.data.readers.columns.units import hours_per, micromolar_per, split_quantities, to_unit
+from pertstack.data.readers.columns.units import hours_per, micromolar_per, split_quantities, to_unit, unit_in_name
 
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
 Texts = np.ndarray[Any, np.dtype[Any]]
 EMPTY = {"", "nan", "none", "na", "<na>", "-666", "null"}
-_UNIT_IN_NAME = {"doseum": "uM", "timepointhr": "h", "timeh": "h", "timehr": "h"}  # plain names
+_UNIT_IN_NAME = {"doseum": "uM", "timeh": "h"}  # plain names, where nothing stands before the unit
+LONG_H = 1000
+"""Hours beyond which a time without a unit is hardly one in hours."""
 
 
 def one_column(obs: pd.DataFrame, source: str) -> pd.Series[Any]:
@@ -97,10 +99,10 @@ def _dose_units(
     InputError
         Some doses have a unit and some have none, or the number, the unit column and the column's name name two.
     """
-    implied = _UNIT_IN_NAME.get(plain_name(sources["dose"]), "")
+    implied = _implied(sources["dose"], "dose")
     column = text_of(one_column(obs, sources["dose_unit"])) if "dose_unit" in sources else _nothing(obs)
     units = to_unit(numbers, own, np.array([implied if u is None else u for u in column], dtype=object))
-    _refuse_two_units(obs, numbers, [own, column, np.full(len(obs), implied, dtype=object)])
+    _refuse_two_units(obs, numbers, [own, column, np.full(len(obs), implied, dtype=object)], "dose")
     without = (units == "") & (numbers > 0)
     if not without.any():
         return units, []
@@ -126,22 +128,28 @@ def _dose_units(
     ]
 
 
-def _refuse_two_units(obs: pd.DataFrame, numbers: Float64, said: list[Texts]) -> None:
-    """Refuse a dose whose unit is given twice and not the same, such as 10 uM in a row whose unit column says nM."""
+def _implied(source: str, what: str) -> str:
+    """The unit in the name of a column."""
+    return unit_in_name(source, what)[1] or _UNIT_IN_NAME.get(plain_name(source), "")
+
+
+def _refuse_two_units(obs: pd.DataFrame, numbers: Float64, said: list[Texts], what: str) -> None:
+    """Refuse an amount whose unit is given twice and not the same, such as 10 uM in a row whose unit column says nM."""
+    per: Callable[[str], float | None] = micromolar_per if what == "dose" else hours_per
     table = pd.DataFrame(dict(enumerate(said)))[numbers > 0].reset_index(drop=True)
     for at in table.drop_duplicates().index:
         i = int(np.flatnonzero(numbers > 0)[at])
         units = {str(u[i]) for u in said if u[i]}
-        if len(units) > 1 and len({(micromolar_per(u), micromolar_per(u) or u.casefold()) for u in units}) > 1:
+        if len(units) > 1 and len({(per(u), per(u) or u.casefold()) for u in units}) > 1:
             raise InputError(
-                f"The dose of {str(obs.index[i])!r}, {numbers[i]:g}, is given in two units: {first_few(sorted(units))} "
-                f"(behind the number, in the unit column, or in the column's name). Correct it, drop the unit column "
-                f"with --map dose_unit=none, or do without doses: --map dose=none."
+                f"The {what} of {str(obs.index[i])!r}, {numbers[i]:g}, is given in two units: "
+                f"{first_few(sorted(units))} (behind the number, in the unit column, or in the column's name). Correct "
+                f"it, drop the unit column with --map {what}_unit=none, or do without {what}s: --map {what}=none."
             )
 
 
-def add_time(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) -> None:
-    """Add the column time_h, hours, NaN where unknown; a number without unit is hours, as in LINCS.
+def add_time(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) -> list[Finding]:
+    """Add the column time_h, hours, NaN where unknown; a number without any unit is hours, as in LINCS.
 
     Parameters
     ----------
@@ -152,19 +160,29 @@ def add_time(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) -
     Raises
     ------
     InputError
-        The unit of a time is not known.
+        The unit of a time is not known, or given twice.
     """
     if "time" not in sources:
-        return
+        return []
     numbers, own = split_quantities(one_column(obs, sources["time"]), "time")
     numbers[numbers == -666] = np.nan
     if np.isnan(numbers).all():
-        return
-    unit = sources.get("time_unit")
-    column = text_of(one_column(obs, unit)) if unit and plain_name(sources["time"]) != "timeh" else _nothing(obs)
-    units = to_unit(numbers, own, np.array(["h" if u is None else u for u in column], dtype=object))
-    factor = {u: hours_per(u) for u in sorted(set(units) - {""})}
-    out["time_h"] = numbers * np.array([factor.get(u, np.nan) for u in units], dtype=np.float64)
+        return []
+    implied = _implied(sources["time"], "time")
+    column = text_of(one_column(obs, sources["time_unit"])) if "time_unit" in sources else _nothing(obs)
+    _refuse_two_units(obs, numbers, [own, column, np.full(len(obs), implied, dtype=object)], "time")
+    units = to_unit(numbers, own, np.array([implied if u is None else u for u in column], dtype=object))
+    factor = {"": 1.0} | {u: hours_per(u) for u in sorted(set(units) - {""})}
+    out["time_h"] = numbers * np.array([factor[u] for u in units], dtype=np.float64)
+    long = (units == "") & (numbers > LONG_H)
+    if not long.any():
+        return []
+    text = (
+        f"Times in {sources['time']!r} have no unit and are taken as hours; {int(long.sum()):,} samples then were "
+        f"treated for more than {LONG_H:,} hours, such as {str(obs.index[long][0])!r} for {numbers[long][0]:g}. If "
+        f"these are minutes, say --map time_unit=const:min."
+    )
+    return [Finding("warning", "time_without_unit", text, int(long.sum()))]
 
 
 def storable(values: pd.Series[Any]) -> np.ndarray[Any, np.dtype[Any]]:

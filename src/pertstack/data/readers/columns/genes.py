@@ -30,6 +30,7 @@ SYMBOLS = (
     "hgnc_symbol",
     "gene_short_name",
     "hgnc",
+    "pr_gene_symbol",
 )
 IDS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "feature_id", "feature_ids")
 GENE = "gene"
@@ -70,7 +71,7 @@ def named_genes(
     InputError
         ``--map gene=COLUMN`` names no column of ``var``.
     """
-    index = [str(g) for g in var.index]
+    index = [str(g).strip() for g in var.index]
     source = _source(var, index, perturbations, asked=(mapping or {}).get(GENE), where=where)
     own = _cut(index)
     taken = own if source == INDEX else _column(var, source)

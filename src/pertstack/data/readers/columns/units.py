@@ -69,6 +69,26 @@ _HOURS = {
 }
 
 
+_IN_NAMES = {"dose": {*_MOLAR, *_MOLAR_WORDS, *(u for u in _OTHER if "/" in u)}, "time": set(_HOURS)}
+_BEHIND = re.compile(r"^(.*[^\s_.\-(\[])[\s_.\-]*[\s_.\-(\[]([^\s_.\-()\[\]]+)[)\]]?\s*$")
+
+
+def unit_in_name(name: object, what: str) -> tuple[str, str]:
+    """The name of a column of doses or times without the unit behind it, and that unit, "" where there is none.
+
+    >>> unit_in_name("Dose (nM)", "dose"), unit_in_name("time_min", "time"), unit_in_name("dose", "dose")
+    (('Dose', 'nM'), ('time', 'min'), ('dose', ''))
+    """
+    found = _BEHIND.match(str(name))
+    if found is None or found[2] == "m" or _plain_unit(found[2]) not in _IN_NAMES[what]:
+        return str(name), ""
+    return found[1], found[2]
+
+
+def _plain_unit(unit: object) -> str:
+    return str(unit).strip().replace("µ", "u").replace("μ", "u").casefold()
+
+
 def micromolar_per(unit: str) -> float | None:
     """Micromolar in one ``unit``; None for units that are known but not molar (mass, volume, percent, MOI).
 
@@ -83,7 +103,7 @@ def micromolar_per(unit: str) -> float | None:
     >>> micromolar_per("nM"), micromolar_per("ug/mL")
     (0.001, None)
     """
-    plain = str(unit).strip().replace("µ", "u").replace("μ", "u").casefold()
+    plain = _plain_unit(unit)
     if plain in _MOLAR:
         return _MOLAR[plain]
     if plain in _MOLAR_WORDS:
@@ -122,14 +142,15 @@ def split_quantities(values: pd.Series[Any], what: str) -> tuple[Float64, np.nda
         if text.casefold() in _MISSING:
             continue
         found = _NUMBER.match(text)
-        if found is None:
+        if found is None or found[2][:1] in (",", ":"):  # thousands, a decimal comma, a time of the day
             bad.append(text)
             continue
         numbers[i], units[i] = float(found[1]), found[2]
     if bad:
         raise InputError(
-            f"{len(bad):,} values of {what} are not a number, or a number and a unit: {first_few(bad)}. Write '10 uM' "
-            f"or a plain number with a unit column, leave the cell empty where it is unknown, or use --map {what}=none."
+            f"{len(bad):,} values of {what} are not a number, or a number and a unit: {first_few(bad)}. Write "
+            f"{'24 h' if what == 'time' else '10 uM'!r} or a plain number with a unit column, leave the cell empty "
+            f"where it is unknown, or use --map {what}=none."
         )
     return numbers[inverse], units[inverse]
 
