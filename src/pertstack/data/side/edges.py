@@ -113,14 +113,14 @@ def edges_of_table(
 
 
 def _at(column: pd.Series[Any], genes: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Positions of names among the genes, -1 where they are none; Ensembl versions do not count."""
+    """Positions of names among the genes, -1 if they are none; Ensembl versions do not count."""
     texts, at = as_texts(column).str.strip(), pd.Index(genes)
     exact = at.get_indexer(pd.Index(texts))
     return np.where(exact >= 0, exact, at.get_indexer(pd.Index(texts.map(without_version)))).astype(np.int64)
 
 
 def _scores(table: pd.DataFrame, least: float, where: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The score of every edge, NaN where there is none."""
+    """The score of every edge, NaN if there is none."""
     name = column_of(table.columns, _SCORE_COLUMNS)
     if name is None:
         raise InputError(f"{where} has no score column (one of {', '.join(_SCORE_COLUMNS)}) to compare with {least:g}.")
@@ -131,7 +131,7 @@ def _scores(table: pd.DataFrame, least: float, where: str) -> np.ndarray[Any, np
         words = [t for t in as_texts(table[name]) if t not in MISSING and not is_number(t)]
         raise InputError(
             f"{where}: {len(words):,} of {len(table):,} scores in column {name!r} are no numbers: {first_few(words)}. "
-            f"Write numbers with a decimal point, and leave the cell empty where there is none."
+            f"Write numbers with a decimal point, and leave the cell empty if there is none."
         )
     high = float(np.nanmax(found, initial=-np.inf))
     if len(table) and not (found >= least).any():

@@ -74,7 +74,7 @@ _BEHIND = re.compile(r"^(.*[^\s_.\-(\[])[\s_.\-]*[\s_.\-(\[]([^\s_.\-()\[\]]+)[)
 
 
 def unit_in_name(name: object, what: str) -> tuple[str, str]:
-    """The name of a column of doses or times without the unit behind it, and that unit, "" where there is none.
+    """The name of a column of doses or times without the unit behind it, and that unit, "" if there is none.
 
     >>> unit_in_name("Dose (nM)", "dose"), unit_in_name("time_min", "time"), unit_in_name("dose", "dose")
     (('Dose', 'nM'), ('time', 'min'), ('dose', ''))
