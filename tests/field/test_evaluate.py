@@ -299,3 +299,56 @@ def test_models_that_say_the_same_for_every_perturbation_are_called_so(world):
         "says the same for every perturbation, and so does" in r and "one" in r and "two" in r
         for r in found.verdict.decision.reasons
     )
+
+
+@pytest.mark.parametrize("scale", ["treated", "delta"])
+def test_values_between_0_and_1_are_refused_however_they_are_declared(world, tmp_path, scale):
+    """The advice was once to say --scale delta, and then they were scored."""
+    folder, _, pairs = world
+    small = (pairs - pairs.min().min()) / (pairs.max().max() - pairs.min().min())
+    path = written(tmp_path, "m.h5ad", small, keyed(pairs))
+    with pytest.raises(IntegrityError, match="on another scale"):
+        ps.evaluate(folder / "truth.h5ad", {"m": path}, scale=scale)
+
+
+def keyed(pairs):
+    """What was done in each predicted row."""
+    said = pd.DataFrame(list(pairs.index), columns=["perturbation", "cell_line"])
+    return said.set_axis([f"row{i}" for i in range(len(said))])
+
+
+def test_genes_under_permuted_names_are_refused_where_rows_are_matched_by_what_was_done(world, tmp_path):
+    folder, _, pairs = world
+    permuted = np.random.default_rng(2).permutation(GENES)
+    path = written(tmp_path, "m.h5ad", pairs, keyed(pairs), permuted)
+    with pytest.raises(IntegrityError, match="genes are under the names of others"):
+        ps.evaluate(folder / "truth.h5ad", {"m": path})
+
+
+def test_levels_of_expression_beside_a_truth_of_differences_are_refused(world, tmp_path):
+    _, truth, pairs = world
+    path = written(tmp_path, "truth.h5ad", truth.X - truth.layers["control"], truth.obs)
+    model = written(tmp_path, "m.h5ad", pairs, keyed(pairs))
+    with pytest.raises(IntegrityError, match=r"are differences from the control.*Subtract the control"):
+        ps.evaluate(path, {"m": model}, delta=True)
+    effects = pairs - np.stack([pairs.xs(line, level=1).mean() for _, line in pairs.index])
+    model = written(tmp_path, "m.h5ad", 4 * effects, keyed(pairs))
+    assert "scale_checked" in [f.code for f in ps.evaluate(path, {"m": model}, delta=True).findings]
+
+
+def test_controls_and_metadata_of_a_truth_in_tables_lie_beside_it(world, two, tmp_path):
+    folder, truth, _ = world
+    profiles = pd.DataFrame(truth.X, truth.obs_names, GENES)
+    pd.concat([truth.obs, profiles], axis=1).to_csv(tmp_path / "truth.csv", index_label="sample_id")
+    controls = pd.DataFrame(truth.layers["control"], truth.obs_names, GENES)
+    controls.iloc[::-1].to_csv(tmp_path / "control.csv", index_label="sample_id")
+    profiles.to_csv(tmp_path / "values.csv", index_label="sample_id")
+    truth.obs.iloc[::-1].to_csv(tmp_path / "said.csv", index_label="sample_id")
+    said = ["--control", str(tmp_path / "control.csv"), "--metadata", str(tmp_path / "said.csv")]
+    for name, options in (("truth.csv", said[:2]), ("values.csv", said)):
+        to = tmp_path / f"out_{name}"
+        asked = ["evaluate", str(tmp_path / name), f"good={folder / 'good.h5ad'}", *options, "--out", str(to), "--json"]
+        done = CliRunner().invoke(app, asked)
+        assert done.exit_code == 0, done.output
+        stored = np.load(to / "scores.npz")
+        assert stored["values"].shape[2] == truth.n_obs

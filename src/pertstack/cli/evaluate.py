@@ -64,6 +64,10 @@ def evaluate(
             "log1p_5e4, log2, log2p1, exp2, ln_to_log2."
         ),
     ] = None,
+    control: Annotated[Path | None, typer.Option(help="Table of the controls, if the truth is a table.")] = None,
+    metadata: Annotated[
+        Path | None, typer.Option(help="A table of what is said of the rows of the truth, by their ids.")
+    ] = None,
     as_json: AsJson = False,
     every: Annotated[bool, typer.Option("--all", help="Show every row, not the best ten.")] = False,
     seed: int = 0,
@@ -97,6 +101,8 @@ def evaluate(
         layer=layer,
         genes=genes,
         transform=transform,
+        control=control,
+        metadata=metadata,
         seed=seed,
         workers=workers,
         memory=memory,

@@ -112,13 +112,15 @@ def matched_values(
     layer: str | None = None,
     genes: str | Path | None = None,
     transform: str | None = None,
+    control: str | Path | None = None,
+    metadata: str | Path | None = None,
 ) -> Matched:
     """Read, match and check.
 
     Parameters
     ----------
-    truth, predictions, scale, mapping, control_layer, control_label, treated_layer, delta, layer, genes, transform : as
-        in ``evaluation.evaluate``, errors too.
+    truth, predictions, scale, mapping, control_layer, control_label, treated_layer, delta, layer, genes, transform,
+        control, metadata : as in ``evaluation.evaluate``, errors too.
     cells : how cells of the truth become samples.
     """
     named, truth = named_files(predictions), local(truth)
@@ -130,6 +132,8 @@ def matched_values(
         treated_layer=treated_layer,
         cells=cells,
         delta=delta,
+        control=control,
+        metadata=metadata,
     )
     samples = file.obs[[c for c in ROWS if c in file.obs]]
     own, other = [str(g) for g in file.gene_names], other_names(file.var)
@@ -152,7 +156,7 @@ def matched_values(
     )
     scored, said = common_genes(models, own)
     said += [f for g in models for f in g.findings] + [f for f in file.notes if f.severity != "note" or f.code in TOLD]
-    treated, control = _measured(file, scored, len(models))
+    treated, controls = _measured(file, scored, len(models))
     values, predicted = _predicted(models, samples, scored)
     for g in models:
         said += _checked(
@@ -160,7 +164,7 @@ def matched_values(
             values[g.model],
             predicted[g.model],
             treated=treated,
-            control=control,
+            control=controls,
             samples=samples,
             genes=scored,
             scale=scale,
@@ -170,22 +174,21 @@ def matched_values(
     if any(f.numbers.get("same") for f in more):
         said = [f for f in said if f.code != "keys_missing"]  # one line for all models
     if not common.all():
-        samples, treated, control = samples[common], treated[common], control[common]
+        samples, treated, controls = samples[common], treated[common], controls[common]
         values = {m: v[common] for m, v in values.items()}
     if scale == "delta":
         for v in values.values():
-            v += control
-    reference = file.control_reference
+            v += controls
     return Matched(
         models,
         counts,
         samples,
         genes=scored,
         treated=treated,
-        control=control,
+        control=controls,
         values=values,
         findings=(*said, *more),
-        control_reference=reference,
+        control_reference=file.control_reference,
     )
 
 

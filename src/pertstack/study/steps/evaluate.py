@@ -82,6 +82,8 @@ def evaluate(
     layer: str | None = None,
     genes: str | Path | None = None,
     transform: str | None = None,
+    control: str | Path | None = None,
+    metadata: str | Path | None = None,
     seed: int = 0,
     workers: int = 1,
     memory: str = "1 GB",
@@ -103,6 +105,8 @@ def evaluate(
     by, normalise, min_cells, cells_as_samples : where the rows of the truth are cells; see ``Study.create``.
     genes : a list of gene names for prediction files whose columns have none; else one beside the file is taken.
     transform : a named map of the predicted values to the scale of the truth: log1p_cp10k, log2, ln_to_log2, ...
+    control, metadata : a table of the controls of a truth in a table; a table of what is said of its rows; see
+        ``Study.create``.
     seed, workers, memory : seed of everything that draws, processes, and what tiles of profiles may take.
     layer : of the prediction files; default ``layers["prediction"]`` if there is one, else X.
 
@@ -131,6 +135,8 @@ def evaluate(
             layer=layer,
             genes=genes,
             transform=transform,
+            control=control,
+            metadata=metadata,
         )
     samples = found.samples
     _refuse_own(found.values)

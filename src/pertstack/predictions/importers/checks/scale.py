@@ -33,6 +33,9 @@ def _scale_numbers(raw: Float32, treated_rows: Float32, control_rows: Float32, s
     share of predicted treated values beyond the measured range of their gene (treated and control rows), widened by
     half its width. ``level_slope``: of measured on predicted means per gene, over genes (1 = the levels of the data),
     ``level_r`` their correlation, and ``level_offset`` what is left between the means, in sd over genes.
+    ``given_r`` and ``effect_r``: correlation over genes of
+    the means as given with measured levels, and with measured effects. ``rms_effect``: of the measured effects.
+    ``rms_level``: of the means as given, ``rms_own``: of the values as given after centring each gene.
     """
     values, treated, control = (a.astype(np.float64) for a in (raw, treated_rows, control_rows))
     as_treated = values if scale == "treated" else values + control
@@ -43,7 +46,8 @@ def _scale_numbers(raw: Float32, treated_rows: Float32, control_rows: Float32, s
     high = np.maximum(treated.max(axis=0), control.max(axis=0))[genes]
     room = 0.5 * (high - low)
     outside = (as_treated[:, genes] < low - room) | (as_treated[:, genes] > high + room)
-    level_slope, level_r = levels(as_treated[:, genes].mean(axis=0), treated[:, genes].mean(axis=0))
+    given, level, own = (a[:, genes].mean(axis=0) for a in (as_treated, treated, values))
+    level_slope, level_r = levels(given, level)
     p, y = predicted - predicted.mean(axis=0), measured - measured.mean(axis=0)
     power = float((p * p).sum())
     moving = y.std(axis=0) > 0
@@ -58,7 +62,12 @@ def _scale_numbers(raw: Float32, treated_rows: Float32, control_rows: Float32, s
         "outside": float(outside.mean()) if outside.size else 0.0,
         "level_slope": level_slope,
         "level_r": level_r,
-        "level_offset": offset_after(level_slope, as_treated[:, genes].mean(axis=0), treated[:, genes].mean(axis=0)),
+        "level_offset": offset_after(level_slope, given, level),
+        "given_r": levels(own, level)[1],
+        "effect_r": levels(own, measured.mean(axis=0))[1],
+        "rms_effect": float(np.sqrt(np.mean(measured**2))),
+        "rms_level": float(np.sqrt(np.mean(own**2))),
+        "rms_own": float(np.sqrt(np.mean((values[:, genes] - own) ** 2))),
     }
 
 
@@ -162,32 +171,9 @@ def check_scale(values: Float32, treated: Float32, control: Float32, *, scale: S
         )
         return [_finding("error", "scale_wrong", name, scale=scale, numbers=numbers, text=text)]
     other: Scale = "delta" if scale == "treated" else "treated"
-    if numbers[f"rms_as_{scale}"] > PLAINLY * numbers[f"rms_as_{other}"]:
-        return [
-            _finding(
-                "error",
-                "scale_wrong",
-                name,
-                scale=scale,
-                numbers=numbers,
-                text=_plainly_wrong(name, scale, other, numbers),
-            )
-        ]
-    if numbers["outside"] > 0.5:
-        text = (
-            f"{name}: {numbers['outside']:.0%} of the predicted values lie far outside the measured range of their "
-            f"gene, so they are on another scale (counts, z-scores, min-max?). Bring them to the scale of the study's "
-            f"data."
-        )
-        return [_finding("error", "scale_wrong", name, scale=scale, numbers=numbers, text=text)]
-    slope = numbers["level_slope"]
-    if numbers["level_r"] > 0.9 and not 1 / PLAINLY <= slope <= PLAINLY:
-        text = (
-            f"{name}: means of genes follow the measured ones (correlation {numbers['level_r']:.2f}) on another scale: "
-            f"one unit predicted is {slope:.3g} measured, as when values are normalised or logged once more. Bring "
-            f"them to the scale of the study's data."
-        )
-        return [_finding("error", "scale_wrong", name, scale=scale, numbers=numbers, text=text)]
+    wrong = _on_another_scale(name, numbers, scale, other, differences=not control.any())
+    if wrong is not None:
+        return [_finding("error", "scale_wrong", name, scale=scale, numbers=numbers, text=wrong)]
     fits = (
         f"{name}: scale {scale!r} fits the data: values differ from the measured ones by "
         f"{numbers[f'rms_as_{scale}']:.3g} (root mean square), read as {other!r} by {numbers[f'rms_as_{other}']:.3g}."
@@ -212,13 +198,44 @@ def _oddities(name: str, scale: Scale, numbers: dict[str, float]) -> list[Findin
     return found
 
 
-def _plainly_wrong(name: str, scale: Scale, other: Scale, numbers: dict[str, float]) -> str:
-    return (
-        f"{name} was declared as {scale!r}, but its values differ from the measured ones by "
-        f"{numbers[f'rms_as_{scale}']:.3g} "
-        f"(root mean square) read so, and by {numbers[f'rms_as_{other}']:.3g} read as {other!r}. Combined with other "
-        f"models they would spoil every ensemble. Say --scale {other} (scale={other!r})."
+def _on_another_scale(
+    name: str, numbers: dict[str, float], scale: Scale, other: Scale, *, differences: bool
+) -> str | None:
+    """What is plainly wrong with the scale; None if nothing is."""
+    slope, follow = numbers["level_slope"], numbers["level_r"] > 0.9
+    off = (
+        f"{name}: means of genes follow the measured ones (correlation {numbers['level_r']:.2f}) on another scale: "
+        f"one unit predicted is {slope:.3g} measured, as when values are normalised or logged once more. Bring "
+        f"them to the scale of the study's data."
     )
+    if follow and slope > PLAINLY and not differences:
+        return off
+    rms = numbers[f"rms_as_{scale}"]
+    if rms > PLAINLY * numbers[f"rms_as_{other}"]:
+        return (
+            f"{name} was declared as {scale!r}, but its values differ from the measured ones by {rms:.3g} (root mean "
+            f"square) read so, and by {numbers[f'rms_as_{other}']:.3g} read as {other!r}. Combined with other models "
+            f"they would spoil every ensemble. Say --scale {other} (scale={other!r}), if that is what they are."
+        )
+    if differences and rms > PLAINLY * numbers["rms_effect"] and numbers["rms_level"] > numbers["rms_own"]:
+        return (
+            f"{name}: the data are differences from the control, and all predicted rows share one profile, as levels "
+            f"of expression do: values differ from the measured ones by {rms:.3g} (root mean square), which are "
+            f"{numbers['rms_effect']:.3g} themselves. Subtract the control from the predictions."
+        )
+    if numbers["outside"] > 0.5:
+        return (
+            f"{name}: {numbers['outside']:.0%} of the predicted values lie far outside the measured range of their "
+            f"gene, so they are on another scale (counts, z-scores, min-max?). Bring them to the scale of the study's "
+            f"data."
+        )
+    if scale == "delta" and not differences and numbers["given_r"] > 0.95 and numbers["effect_r"] < 0.5:
+        return (
+            f"{name} was declared as 'delta', but its values follow the levels of expression (correlation over genes "
+            f"{numbers['given_r']:.2f}) and not the measured changes ({numbers['effect_r']:.2f}): they are no "
+            f"differences, but treated values on another scale. Bring them to the scale of the study's data."
+        )
+    return off if follow and not 1 / PLAINLY <= slope <= PLAINLY else None
 
 
 def _finding(

@@ -22,6 +22,8 @@ from pertstack.predictions.importers.checks.shift import check_shift
 
 SAME_GENES = 0.5
 """Correlation over genes of predicted and measured means below which columns are in another order."""
+FEWEST_GENES = 20
+"""Genes below which nothing is said of their names."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ def check_values(
     as_treated = p if scale == "treated" else p + c
     if genes_by_list and scale == "treated":
         found += check_gene_order(as_treated, y, model)
+    elif not ids_in_file and scale == "treated" and c.any():
+        found += check_gene_names(as_treated, y, model)
     if ids_in_file:
         names = [str(s) for s in samples.index]
         order = {int(r): i for i, r in enumerate(rows)}
@@ -152,3 +156,27 @@ def check_gene_order(values: Float32, treated: Float32, model: str) -> list[Find
         f"of genes is. Name the columns where they were made, or give their order with --genes FILE."
     )
     return [Finding("error", "gene_order", text, where=model, numbers={"r": r})]
+
+
+def check_gene_names(values: Float32, treated: Float32, model: str) -> list[Finding]:
+    """An error if the means of genes are those measured, under the names of other genes.
+
+    Parameters
+    ----------
+    values, treated : (n, n_genes), treated scale; genes with NaN are left out.
+    model : for the message.
+    """
+    p, y = values.mean(axis=0, dtype=np.float64), treated.mean(axis=0, dtype=np.float64)
+    there = np.isfinite(p)
+    p, y = p[there], y[there]
+    if p.size < FEWEST_GENES or not 0.8 < p.std() / max(y.std(), 1e-12) < 1.25:
+        return []
+    r, matched = float(np.corrcoef(p, y)[0, 1]), float(np.corrcoef(np.sort(p), np.sort(y))[0, 1])
+    if r >= SAME_GENES or matched < 0.95 or abs(p.mean() - y.mean()) > 0.5 * y.std():
+        return []
+    text = (
+        f"{model}: means of genes do not follow the measured ones (correlation over genes {r:.2f}; above 0.9 is "
+        f"usual), and do once both are sorted ({matched:.2f}): genes are under the names of others. Name the columns "
+        f"in the order in which the model wrote them."
+    )
+    return [Finding("error", "gene_order", text, where=model, numbers={"r": r, "sorted_r": matched})]
