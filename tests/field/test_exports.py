@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import anndata
 import numpy as np
@@ -13,6 +14,7 @@ from scipy import sparse
 from e2e.conftest import pertstack
 from pertstack._base.errors import InputError
 from pertstack.predictions.as_cells import cells_like, read_templates
+from pertstack.study.new_rows.new_samples import unknown_findings
 from pertstack.study.study import Study
 from references import cell_worlds as cells
 from references.screens import study_of_cells
@@ -187,3 +189,15 @@ def test_scores_of_evaluate_as_a_document(made, tmp_path):
     both.save(tmp_path / "two")
     names = {p.name for p in (tmp_path / "two").glob("*evaluation_results.json")}
     assert names == {"m.evaluation_results.json", "n.evaluation_results.json"}
+
+
+def test_new_perturbations_that_nothing_is_known_of_are_named_with_their_near_spellings(made):
+    """``predict`` gave all of them one profile without a word."""
+    _, study, _ = made
+    names = ["drugless", "gene003", *sorted(study.folder.samples["perturbation"])[:1]]
+    obs = pd.DataFrame({"perturbation": names, "cell_line": "A"}, index=["x", "y", "z"])
+    file = SimpleNamespace(obs=obs, uns={})
+    told = unknown_findings(study.folder, file, ["ridge", "mean_treated", "somebody's"], "new.h5ad")
+    assert [f.code for f in told] == ["features_unknown"] and told[0].examples == ("drugless", "gene003")
+    assert "GENE003 = gene003" in told[0].message and "'ridge' gives all of them one answer" in told[0].message
+    assert not unknown_findings(study.folder, file, ["mean_treated"], "new.h5ad")

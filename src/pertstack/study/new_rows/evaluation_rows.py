@@ -119,8 +119,9 @@ def matched_values(
 
     Parameters
     ----------
-    truth, predictions, scale, mapping, control_layer, control_label, treated_layer, delta, layer, genes, transform,
-        control, metadata : as in ``evaluation.evaluate``, errors too.
+    truth, predictions, scale, mapping, control_layer, control_label, treated_layer, delta, layer, genes, transform : as
+        in ``evaluation.evaluate``, errors too.
+    control, metadata : of a truth in a table, as there.
     cells : how cells of the truth become samples.
     """
     named, truth = named_files(predictions), local(truth)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,14 @@ import numpy as np
 import pandas as pd
 
 from pertstack._base.errors import InputError, IntegrityError, MisalignedError, first_few
+from pertstack._base.findings import Finding
 from pertstack.data import DataFile, SideInformation, build_side, open_data
 from pertstack.data.cells import CellChoice
 from pertstack.data.labels import one_spelling
+from pertstack.data.near_names import near_names
 from pertstack.data.readers.matrices import MappedRows
 from pertstack.data.side.side import PerturbationFeatures
+from pertstack.fit.registry import list_models
 from pertstack.predictions.importers.cards import named_transform
 from pertstack.predictions.importers.checks.scale import LONG, levels, offset_after, other_logarithm
 from pertstack.study.folder import StudyFolder
@@ -178,3 +181,34 @@ def _extended(table: PerturbationFeatures, other: PerturbationFeatures) -> Pertu
         matrix=np.where(take[:, None], more, values),
         known=np.where(take, more_known, known),
     )
+
+
+def unknown_findings(folder: StudyFolder, file: DataFile, models: Iterable[str], where: str) -> list[Finding]:
+    """A warning of new perturbations that models cannot tell apart, because nothing says what they are.
+
+    Parameters
+    ----------
+    folder : of the study.
+    file : new samples.
+    models : whose answers are used; those that were added are passed over.
+    where : the file, for the message.
+    """
+    rows = [row for row in list_models() if row.name in set(models)]
+    kinds = {k for row in rows for k in row.needs.features}
+    tables = [t for k, t in merged_side(folder.side, file, folder.gene_names).features.items() if k in kinds]
+    names = sorted(set(file.obs["perturbation"].astype(str)))
+    known = np.any([t.rows(names)[1] for t in tables], axis=0) if tables else np.ones(len(names), dtype=bool)
+    lacking = [n for n, there in zip(names, known, strict=True) if not there]
+    if not lacking:
+        return []
+    mine = sorted(set(folder.samples["perturbation"].astype(str)))
+    near = [g for g in near_names([*lacking, *mine]) if set(g) & set(lacking) and set(g) & set(mine)]
+    perhaps = f" Perhaps the same, spelt otherwise: {first_few([' = '.join(g) for g in near])}." if near else ""
+    told = first_few([r.name for r in rows if r.needs.features])
+    text = (
+        f"{len(lacking):,} of {len(names):,} perturbations of {where} have no features in this study "
+        f"({first_few(lacking)}), so {told} gives all of them one answer, that of no perturbation in particular; the "
+        f"expected score does not hold for them.{perhaps} Write names as the study does, or make the study on data and "
+        f"features that hold these perturbations."
+    )
+    return [Finding("warning", "features_unknown", text, len(lacking), tuple(lacking[:10]), where=where)]

@@ -33,7 +33,7 @@ from pertstack.study.development.learned import stored_stack
 from pertstack.study.folder import StudyFolder
 from pertstack.study.new_rows.asked import asked_findings
 from pertstack.study.new_rows.expected import expected_on
-from pertstack.study.new_rows.new_samples import open_new
+from pertstack.study.new_rows.new_samples import open_new, unknown_findings
 from pertstack.study.shipped import fit_named, shipped
 from pertstack.study.steps.refit import ROWS, new_embeddings, refit_and_predict, with_distance
 from pertstack.write.export import predictions_to_h5ad
@@ -83,20 +83,21 @@ def predict_new(
         fitted = fit_named(folder, stored, name, workers=workers)
     file = open_new(folder, new, reading)
     obs = with_distance(folder, file)
+    needed = models_with_weight(fitted)
+    given = _given(predictions, needed)
+    again = [m for m in needed if m not in given]
     said, expected = asked_findings(folder, obs, str(new))[1], expected_on(folder, obs, name)
+    said = [*said, *unknown_findings(folder, file, again, str(new))]
     notes = [] if expected is None else [Finding("note", "expected_score", expected.in_words())]
     if say is not None:
         for finding in [*said, *notes]:
             say(finding)
-    needed = models_with_weight(fitted)
-    given = _given(predictions, needed)
     with tempfile.TemporaryDirectory(prefix="pertstack-predict-") as scratch:
         place = Path(scratch)
         arrays = {
             name: read_aligned(path, list(file.obs.index), list(folder.gene_names), scratch=place)
             for name, path in given.items()
         }
-        again = [m for m in needed if m not in given]
         arrays |= refit_and_predict(folder, again, file, place=place, workers=workers, reading=reading)
         vectors = new_embeddings(folder, again, file, place=place, reading=reading)
         combined = _combine(folder, stored.models, fitted, file=file, arrays=arrays, vectors=vectors, scratch=place)
