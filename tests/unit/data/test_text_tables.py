@@ -142,6 +142,24 @@ def test_what_spreadsheets_and_r_add_is_understood(tmp_path: Path) -> None:
     assert design_reader(tmp_path / "links.txt")["protein2"].tolist() == ["b", "d"]
 
 
+@pytest.mark.parametrize(
+    ("text", "header", "n_rows"),
+    [
+        ("# made by a, in 2026\n# v, w, x\n\na,b,c\n1,2,3\n4,5,6\n", ["a", "b", "c"], 2),
+        ("# one note\na\tb\tc\n1\t2\t3\n4\t5\t6\n", ["a", "b", "c"], 2),
+        ('# a "quote\nG1\tG2\ns1\t1\t2\n', ["Unnamed: 0", "G1", "G2"], 1),
+        ("#a,b,c\n1,2,3\n4,5,6\n", ["#a", "b", "c"], 2),
+        ("# a note\n#a,b,c\n1,2,3\n4,5,6\n", ["#a", "b", "c"], 2),
+    ],
+)
+def test_notes_above_the_header_are_no_table(tmp_path: Path, text: str, header: list[str], n_rows: int) -> None:
+    """The first of them was taken for the header. A line with as many cells as those below is one."""
+    (tmp_path / "t.csv").write_text(text)
+    found = read_table(tmp_path / "t.csv")
+    assert list(found.columns) == header and found.iloc[0, -1] in ("3", "2")
+    assert len(found) == n_rows
+
+
 LISTS = {
     "one per line": "s1\ns2\n007\n",
     "with a BOM": "\ufeffs1\ns2\n007",

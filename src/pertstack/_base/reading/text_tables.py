@@ -207,6 +207,8 @@ def _text_table(path: Path, blanks: bool, quotes: bool) -> TextTable:
     told = re.fullmatch(r"sep=(.)\s*", lines[0]) if lines else None  # the first line that Excel understands
     while lines and (not lines[0].strip() or (told and not skip)):
         lines, skip = lines[1:], skip + 1
+    comments = _comments(lines, blanks, quotes)
+    lines, skip = lines[comments:], skip + comments
     if not lines:
         raise InputError(
             f"{path} cannot be read as a table: it is empty. A table has a first line with the names of its columns."
@@ -229,6 +231,18 @@ def _text_table(path: Path, blanks: bool, quotes: bool) -> TextTable:
         quotes=quotes,
         carriage=carriage,
     )
+
+
+def _comments(lines: Sequence[str], blanks: bool, quotes: bool) -> int:
+    """How many first lines begin with ``#`` and are none of the table: not the last of them if it has as many cells as
+    the line below, which is then named by it (``#chrom``)."""
+    n = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")), 0)
+    if not n:
+        return 0
+    body = lines[n : n + HEAD_LINES]
+    separator = separator_of(body, blanks, quotes)
+    last, first = (cells_of([line], separator, quotes)[0][0] for line in (lines[n - 1], body[0]))
+    return n - 1 if len(last) == len(first) else n
 
 
 def _refuse_repeats(path: Path, header: Sequence[str]) -> None:
