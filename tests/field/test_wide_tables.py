@@ -100,6 +100,25 @@ def test_values_without_a_word_on_their_rows_ask_for_the_table_that_has_it(scree
         open_data(tmp_path / "matrix.csv")
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.drop(columns="cell_line"), r"screen\.csv has no column that says the cell line"),
+        (lambda t: t.assign(perturbation=[*t["perturbation"][:-1], None]), r"screen\.csv: column 'perturbation'"),
+        (lambda t: t.assign(perturbation="ctrl"), r"screen\.csv: all 30 rows are controls"),
+    ],
+)
+def test_errors_name_the_table_and_not_what_was_made_of_it(tmp_path, change, said):
+    """They named a file of AnnData that nobody has."""
+    rng = np.random.default_rng(0)
+    names = {"perturbation": ["ctrl", "a", "b"] * 10, "cell_line": "A"}
+    table = pd.DataFrame(rng.normal(7, 1, (30, 8)), columns=[f"GENE{i}" for i in range(8)]).assign(**names)
+    change(table).to_csv(tmp_path / "screen.csv")
+    with pytest.raises(InputError, match=said) as told:
+        open_data(tmp_path / "screen.csv")
+    assert "h5ad" not in str(told.value)
+
+
 def long_table(folder, obs, x):
     cell, gene = np.nonzero(x)
     table = obs.iloc[cell].reset_index(names="cell")

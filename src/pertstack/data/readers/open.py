@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from pertstack._base.errors import InputError
+from pertstack._base.errors import InputError, StackingError
 from pertstack._base.files import missing_file
 from pertstack._base.findings import Finding
 from pertstack._base.reading.damage import damage_named
@@ -139,19 +140,20 @@ def _open(
     if kind == "anndata":
         from pertstack.data.readers.anndata.reader import open_anndata
 
-        file = open_anndata(
-            place,
-            mapping=mapping,
-            control_layer=control_layer,
-            treated_layer=treated_layer,
-            delta=delta,
-            treated_optional=treated_optional,
-            control_label=control_label,
-            controls=controls,
-            seed=seed,
-            cells=cells,
-            metadata=metadata if place == path or columns is not None else None,
-        )
+        with _named(place, path):
+            file = open_anndata(
+                place,
+                mapping=mapping,
+                control_layer=control_layer,
+                treated_layer=treated_layer,
+                delta=delta,
+                treated_optional=treated_optional,
+                control_label=control_label,
+                controls=controls,
+                seed=seed,
+                cells=cells,
+                metadata=metadata if place == path or columns is not None else None,
+            )
         file.notes += told
         return file
     if kind == "gctx":
@@ -167,6 +169,16 @@ def _open(
             control_label=control_label,
         )
     return _open_pair(kind, path, control, mapping=mapping, delta=delta, metadata=metadata)
+
+
+@contextmanager
+def _named(place: Path, path: Path) -> Iterator[None]:
+    """Errors name the file that was given, not the scratch file that was made of it."""
+    try:
+        yield
+    except StackingError as error:
+        error.args = tuple(str(a).replace(str(place), str(path)) for a in error.args)
+        raise
 
 
 _UNUSED = {

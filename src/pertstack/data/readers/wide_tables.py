@@ -132,7 +132,7 @@ def _written(path: Path, values: ArrayRows, said: pd.DataFrame, genes: list[str]
     from anndata.io import write_elem
     from scipy.sparse import csr_matrix
 
-    out = scratch_path(f"{path.name.split('.')[0]}.h5ad")
+    out = scratch_path(path.name)
     ends: list[Any] = [np.zeros(1, np.int64)]
     with h5py.File(out, "w") as file:
         x = file.create_group("X")
