@@ -196,7 +196,7 @@ def test_new_perturbations_that_nothing_is_known_of_are_named_with_their_near_sp
     _, study, _ = made
     names = ["drugless", "gene003", *sorted(study.folder.samples["perturbation"])[:1]]
     obs = pd.DataFrame({"perturbation": names, "cell_line": "A"}, index=["x", "y", "z"])
-    file = SimpleNamespace(obs=obs, uns={})
+    file = SimpleNamespace(obs=obs, uns={}, beside={})
     told = unknown_findings(study.folder, file, ["ridge", "mean_treated", "somebody's"], "new.h5ad")
     assert [f.code for f in told] == ["features_unknown"] and told[0].examples == ("drugless", "gene003")
     assert "GENE003 = gene003" in told[0].message and "'ridge' gives all of them one answer" in told[0].message

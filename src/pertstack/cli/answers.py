@@ -46,6 +46,10 @@ def predict(
     ] = None,
     control_label: Annotated[list[str] | None, typer.Option(help="The perturbation that is the control.")] = None,
     transform: Annotated[str | None, typer.Option(help="Map controls to the study's scale: ln_to_log2, ...")] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Features of new perturbations, with the columns that the study has.")
+    ] = None,
+    targets: Annotated[Path | None, typer.Option(help="Target genes of new perturbations.")] = None,
     use: Annotated[str | None, typer.Option(help="A combination or model to use instead of what ships.")] = None,
 ) -> None:
     """Predict new samples with the model or combination that ships; the file is read like the study's data.
@@ -64,6 +68,8 @@ def predict(
         "controls": controls,
         "control_label": control_label,
         "transform": transform,
+        "features": features,
+        "targets": targets,
     }
     shape = predict_new(
         folder,

@@ -6,9 +6,10 @@ with the values is found by ``data/checks/validate.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,6 +65,7 @@ class DataFile:
     made: str = ""  # how samples were made of cells, in words; empty if rows of the file are samples
     counts_meant: bool = False  # values are sums of counts because the user asked for them
     cells: pd.Series[Any] | None = None  # sample id by name of the cell (None: of no sample), if cells were summed
+    beside: Mapping[str, Path] = field(default_factory=dict)  # files of what is known of its perturbations, by kind
 
     def __post_init__(self) -> None:
         shape = (len(self.obs), len(self.var))

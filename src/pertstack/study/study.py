@@ -552,6 +552,8 @@ class Study:
         predictions: Sequence[str] = (),
         workers: int = 1,
         use: str | None = None,
+        features: Path | str | None = None,
+        targets: Path | str | None = None,
     ) -> tuple[int, int]:
         """Predict new samples with what the headline says ships, or ``use``; see ``steps.predict.predict_new``.
 
@@ -564,6 +566,8 @@ class Study:
         predictions : ``model=file`` for models that were added to the study.
         workers : processes that fit the base models again.
         use : name of the combiner or base model to use instead of what ships.
+        features, targets : files with features (in the columns that the study has) and target genes of perturbations
+            that the study does not know.
         """
         from pertstack.study.new_rows.in_memory import written
         from pertstack.study.steps.predict import predict_new
@@ -575,7 +579,14 @@ class Study:
         with TemporaryDirectory(prefix="pertstack-") as scratch:
             path = Path(written(new, Path(scratch), "in memory"))
             return predict_new(
-                self.folder, path, Path(out), predictions=listed(predictions), workers=workers, use=use, say=say
+                self.folder,
+                path,
+                Path(out),
+                predictions=listed(predictions),
+                workers=workers,
+                reading={"features": features, "targets": targets},
+                use=use,
+                say=say,
             )
 
     def export(

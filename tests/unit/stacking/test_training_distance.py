@@ -248,7 +248,7 @@ def test_new_samples_are_measured_against_all_development_rows():
     folder = SimpleNamespace(
         training_distance=distance, side=SideInformation({"user": table}), gene_names=np.array(["g0", "g1"])
     )
-    file = SimpleNamespace(obs=obs, uns={})
+    file = SimpleNamespace(obs=obs, uns={}, beside={})
     found = with_distance(folder, file)["training_distance"]
     assert found["x"] == pytest.approx(loop_distance(table, "p07", ["p00", "p01", "p02", "p03"]), abs=1e-6)
     assert np.isnan(found["y"]) and found["z"] == 0.0

@@ -32,8 +32,8 @@ def open_new(folder: StudyFolder, new: Path, reading: Mapping[str, Any] | None =
     folder : of the study.
     new : the file.
     reading : how it differs from the study's (``mapping``, ``control_layer``, ``control``, ``metadata``, ``controls``,
-        ``control_label``, and a named ``transform`` to the study's scale); what is left out is read as the study's data
-        were.
+        ``control_label``, and a named ``transform`` to the study's scale; ``features`` and ``targets`` of its
+        perturbations); what is left out is read as the study's data were.
 
     Raises
     ------
@@ -53,6 +53,8 @@ def open_new(folder: StudyFolder, new: Path, reading: Mapping[str, Any] | None =
     if "cells" in choices:
         usual["cells"] = CellChoice.from_json(choices["cells"])
     transform = given.pop("transform", None)
+    beside: dict[str, Path] = {kind: Path(given.pop(kind)) for kind in ("features", "targets") if kind in given}
+    _refuse_useless(folder, beside)
     options = {**usual, **given}
     file = open_data(new, delta=choices["delta"], treated_optional=True, seed=choices["seed"], **options)
     theirs, ours = set(file.gene_names), set(folder.gene_names)
@@ -65,6 +67,7 @@ def open_new(folder: StudyFolder, new: Path, reading: Mapping[str, Any] | None =
     if transform is not None:
         named = named_transform(str(transform), "delta" if choices["delta"] else "treated")
         file.control = MappedRows(file.control, named, str(new))
+    file.beside = beside
     names = file.obs["perturbation"]
     file.obs["perturbation"] = names.replace(one_spelling(names.unique(), like=folder.samples["perturbation"].unique()))
     _refuse_known_samples(folder, file, new)
@@ -149,38 +152,75 @@ def _has_dose_units(obs: pd.DataFrame) -> bool | None:
     return "dose_unit" not in obs or bool(obs["dose_unit"].notna().any())
 
 
-def merged_side(known: SideInformation, file: DataFile, gene_names: Any) -> SideInformation:
-    """The study's side information, extended by the perturbations that only the new file has.
+_MULTI_HOT = ("genes", "targets")
+"""Kinds of features whose columns are genes, those that the perturbations of a file happen to name."""
 
-    New perturbations get structures or perturbed genes from the file; if it has none they stay unknown, and models
-    say what they do then.
+
+def merged_side(known: SideInformation, file: DataFile, gene_names: Any) -> SideInformation:
+    """The study's side information, with what the new file says of perturbations that the study knows nothing of.
+
+    They get structures, perturbed genes and targets from the file, and features from what lies beside it; else they
+    stay unknown, and models say what they do then.
 
     Parameters
     ----------
     known : of the study.
     file : new samples.
     gene_names : of the study.
+
+    Raises
+    ------
+    InputError
+        Features with other columns than the study's, or files that name none of the perturbations.
     """
-    side, _ = build_side(file.obs, gene_names, uns=file.uns)
-    features = {}
+    features, targets = file.beside.get("features"), file.beside.get("targets")
+    side, _ = build_side(file.obs, gene_names, uns=file.uns, features=features, targets=targets)
+    found = {}
     for kind, table in known.features.items():
         other = side.features.get(kind)
-        features[kind] = table if other is None or other.columns != table.columns else _extended(table, other)
-    return SideInformation(features, known.graph)
+        found[kind] = table if other is None else _extended(table, _with_columns(table, other, file))
+    return SideInformation(found, known.graph)
+
+
+def _with_columns(table: PerturbationFeatures, other: PerturbationFeatures, file: DataFile) -> PerturbationFeatures:
+    """Features of new perturbations in the columns of the study's."""
+    if other.columns == table.columns:
+        return other
+    at = pd.Index(table.columns).get_indexer(pd.Index(other.columns))
+    lacking = sorted(set(table.columns) - set(other.columns))
+    if lacking and table.kind not in _MULTI_HOT:
+        raise InputError(
+            f"{file.beside.get('features', file.path)} lacks {len(lacking):,} of the {len(table.columns):,} features "
+            f"of the study ({first_few(lacking)}), so new perturbations cannot be told by them. Give those that the "
+            f"study was made with."
+        )
+    matrix = np.zeros((len(other.perturbations), len(table.columns)), dtype=np.float32)
+    matrix[:, at[at >= 0]] = other.matrix[:, at >= 0]
+    known = np.asarray(matrix.any(axis=1)) if table.kind in _MULTI_HOT else other.known
+    return replace(other, columns=table.columns, matrix=matrix, known=known)
 
 
 def _extended(table: PerturbationFeatures, other: PerturbationFeatures) -> PerturbationFeatures:
-    new = [p for p in other.perturbations if p not in set(table.perturbations)]
-    names = sorted([*table.perturbations, *new])
+    names = sorted({*table.perturbations, *other.perturbations})
     values, known = table.rows(names)
     more, more_known = other.rows(names)
-    take = np.isin(np.asarray(names, dtype=object), new)
     return replace(
         table,
         perturbations=tuple(names),
-        matrix=np.where(take[:, None], more, values),
-        known=np.where(take, more_known, known),
+        matrix=np.where(known[:, None], values, more),
+        known=known | more_known,
     )
+
+
+def _refuse_useless(folder: StudyFolder, beside: Mapping[str, Path]) -> None:
+    """Refuse files of features or targets that no model of the study reads."""
+    kinds = {"features": "user", "targets": "targets"}
+    for word, path in beside.items():
+        if kinds[word] not in folder.side.features:
+            raise InputError(
+                f"--{word} {path} is of no use here: the study was made without {word}, so no model learned from them. "
+                f"Leave it out, or make the study with --{word}."
+            )
 
 
 def unknown_findings(folder: StudyFolder, file: DataFile, models: Iterable[str], where: str) -> list[Finding]:
@@ -208,7 +248,7 @@ def unknown_findings(folder: StudyFolder, file: DataFile, models: Iterable[str],
     text = (
         f"{len(lacking):,} of {len(names):,} perturbations of {where} have no features in this study "
         f"({first_few(lacking)}), so {told} gives all of them one answer, that of no perturbation in particular; the "
-        f"expected score does not hold for them.{perhaps} Write names as the study does, or make the study on data and "
-        f"features that hold these perturbations."
+        f"expected score does not hold for them.{perhaps} Write names as the study does, or give what is known of them "
+        f"(--features FILE, --targets FILE, a column smiles), if the study has it."
     )
     return [Finding("warning", "features_unknown", text, len(lacking), tuple(lacking[:10]), where=where)]
