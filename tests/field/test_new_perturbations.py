@@ -41,7 +41,7 @@ def test_targets_and_features_of_new_drugs_come_from_files_beside_them(tmp_path)
     pd.DataFrame({"perturbation": ["c", "c"], "gene": ["GENE2", "GENE5"]}).to_csv(tmp_path / "new.csv")
     x = pd.DataFrame(np.eye(3, 2), index=["a", "b", "c"], columns=["u", "v"])
     x[:2].to_csv(tmp_path / "x.csv")
-    x[["v", "u"]].assign(w=7.0).loc[["c"]].to_csv(tmp_path / "new_x.csv")
+    x[["v", "u"]].assign(w=7.0).loc[["a", "c"]].replace({"u": {1.0: 5.0}}).to_csv(tmp_path / "new_x.csv")
     known, _ = build_side(obs_of("a", "b"), GENES, features=tmp_path / "x.csv", targets=tmp_path / "old.csv")
     beside = {"features": tmp_path / "new_x.csv", "targets": tmp_path / "new.csv"}
     found = merged_side(known, new("c", "a", **beside), GENES).features

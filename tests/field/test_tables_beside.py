@@ -48,7 +48,16 @@ def codes(file):
     return [n.code for n in file.notes]
 
 
-NUMBERS = {"n_cells": 40, "viability": 0.9, "age": 3, "RIN": 8.1, "my_panel": 0.5, "dose_nM": 100.0, "day": 2}
+NUMBERS = {
+    "n_cells": 40,
+    "Cas9_score": 0.3,
+    "viability": 0.9,
+    "age": 3,
+    "RIN": 8.1,
+    "my_panel": 0.5,
+    "dose_nM": 100.0,
+    "day": 2,
+}
 
 
 @pytest.mark.parametrize("form", ["wide", "pair", "delta"])
@@ -133,6 +142,15 @@ def test_a_column_that_both_have_is_taken_from_the_table_with_a_warning(world, t
         assert f"cell_line of {obs.index[2]!r} is 'MCF7' and 'A375'" in told.message
 
 
+def test_what_the_table_leaves_empty_is_taken_from_the_file(world, tmp_path):
+    obs, x = world
+    obs.assign(cell_line=obs["cell_line"].where(np.arange(len(obs)) % 2 == 0)).to_csv(tmp_path / "m.csv")
+    pd.concat([obs, x], axis=1).to_csv(tmp_path / "wide.csv")
+    file = open_data(tmp_path / "wide.csv", metadata=tmp_path / "m.csv")
+    same_differences(file, world)
+    assert "columns_in_both" not in codes(file)
+
+
 def test_rows_known_by_their_numbers_alone_are_warned_about(world, tmp_path):
     obs, x = world
     x.reset_index(drop=True).to_csv(tmp_path / "x.csv")
@@ -171,6 +189,17 @@ def test_options_that_nothing_would_be_made_of_are_refused(world, tmp_path):
         open_data(tmp_path / "x.csv", treated_layer="counts")
     with pytest.raises(InputError, match="--map gene is of no use here"):
         open_data(tmp_path / "x.csv", mapping={"gene": "symbol"})
+
+
+@pytest.mark.parametrize(
+    ("column", "molar"), [("dose_nM", -1), ("Dose (uM)", 2), ("dose_M", 8), ("Dose [mM]", 5), ("dose_m", None)]
+)
+def test_units_of_doses_are_read_from_names_of_columns_but_for_a_lone_m(world, tmp_path, column, molar):
+    """``dose_m`` may be of meters, minutes or a model; it is no dose in moles."""
+    obs, x = world
+    pd.concat([obs.assign(**{column: 100.0}), x], axis=1).to_csv(tmp_path / "t.csv")
+    found = open_data(tmp_path / "t.csv").obs
+    assert ("log10_dose" not in found) if molar is None else found["log10_dose"].to_numpy() == pytest.approx(molar)
 
 
 @pytest.mark.parametrize(

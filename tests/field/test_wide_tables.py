@@ -106,6 +106,7 @@ def test_values_without_a_word_on_their_rows_ask_for_the_table_that_has_it(scree
         (lambda t: t.drop(columns="cell_line"), r"screen\.csv has no column that says the cell line"),
         (lambda t: t.assign(perturbation=[*t["perturbation"][:-1], None]), r"screen\.csv: column 'perturbation'"),
         (lambda t: t.assign(perturbation="ctrl"), r"screen\.csv: all 30 rows are controls"),
+        (lambda t: t.replace("b", "predicted"), r"/screen\.csv: 10 rows are predictions by their name"),
     ],
 )
 def test_errors_name_the_table_and_not_what_was_made_of_it(tmp_path, change, said):
@@ -117,6 +118,7 @@ def test_errors_name_the_table_and_not_what_was_made_of_it(tmp_path, change, sai
     with pytest.raises(InputError, match=said) as told:
         open_data(tmp_path / "screen.csv")
     assert "h5ad" not in str(told.value)
+    assert "/" not in said or str(told.value).startswith(str(tmp_path / "screen.csv"))
 
 
 def long_table(folder, obs, x):

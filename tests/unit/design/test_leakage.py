@@ -12,9 +12,10 @@ import pytest
 
 from pertstack._base.errors import InputError
 from pertstack._base.findings import Finding
+from pertstack._base.machine import scratch
 from pertstack.design.leaks.check_plan import check_plan, placed
 from pertstack.design.leaks.near import candidates, exact_correlations
-from pertstack.design.leaks.rows import RowScan
+from pertstack.design.leaks.rows import SKETCH, RowScan
 from pertstack.design.plan.folds import FoldPlan
 
 LINES = ("A549", "MCF7", "PC3")
@@ -179,6 +180,18 @@ def test_a_nearly_copied_profile_is_found(twice: bool) -> None:
     )
     assert (finding.severity, finding.count, finding.numbers["exact"]) == ("warning", 1, twice)
     assert {s.split(" (")[0] for s in finding.examples[0].split(" ~ ")} == {obs.index[a], obs.index[b]}
+
+
+def test_many_sketches_lie_in_a_file_and_find_the_same(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    obs = world()
+    plan, rows = FoldPlan.make(obs), rows_of(obs)
+    rows[1][3] = rows[1][-1] + np.random.default_rng(1).normal(0, 0.02, N_GENES)
+    plain = check_plan(plan, obs, lambda: cut(obs, rows))
+    monkeypatch.setattr(scratch, "IN_MEMORY", 1000)
+    reserved: list[int] = []
+    monkeypatch.setattr(scratch.os, "posix_fallocate", lambda file, start, size: reserved.append(size), raising=False)
+    assert check_plan(plan, obs, lambda: cut(obs, rows), scratch=tmp_path) == plain
+    assert reserved == [len(obs) * SKETCH * 4] and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("near", [0.999, 0.97, 0.9])

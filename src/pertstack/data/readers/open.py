@@ -177,7 +177,7 @@ def _named(place: Path, path: Path) -> Iterator[None]:
     try:
         yield
     except StackingError as error:
-        error.args = tuple(str(a).replace(str(place), str(path)) for a in error.args)
+        error.args = tuple(a.replace(str(place), str(path)) if isinstance(a, str) else a for a in error.args)
         raise
 
 

@@ -156,8 +156,8 @@ def read_frame(root: Any, name: str, path: Path) -> pd.DataFrame:
 
 
 def _table(element: Any, path: Path) -> Any:
-    """What ``anndata.io.read_elem`` reads, a column at a time if it is laid out so: texts of one alone lie in memory
-    as often as they occur."""
+    """What ``anndata.io.read_elem`` reads, a column at a time if the format allows it: repeated texts then fill the
+    memory for one column only."""
     require_modest(element, path)
     facts = getattr(element, "attrs", {})
     if (facts.get("encoding-type"), facts.get("encoding-version")) != ("dataframe", "0.2.0"):

@@ -76,7 +76,7 @@ MEASURED = frozenset(
         "well",
     )
 )
-"""Columns of numbers that people write about samples and donors; no symbol of a gene is among them."""
+"""Columns of numbers that people write about samples and donors; no symbol of a human or mouse gene is among them."""
 _SOUNDS_COUNTED = re.compile(
     r"(?i)^(n|num|pct|percent|frac|total|mean|median|log1p|log10|log2|log)[_.]|"
     r"[_.](scores?|counts?|umis?|pct|percent|frac|factors?)$"

@@ -33,9 +33,9 @@ def _scale_numbers(raw: Float32, treated_rows: Float32, control_rows: Float32, s
     share of predicted treated values beyond the measured range of their gene (treated and control rows), widened by
     half its width. ``level_slope``: of measured on predicted means per gene, over genes (1 = the levels of the data),
     ``level_r`` their correlation, and ``level_offset`` what is left between the means, in sd over genes.
-    ``given_r`` and ``effect_r``: correlation over genes of
-    the means as given with measured levels, and with measured effects. ``rms_effect``: of the measured effects.
-    ``rms_level``: of the means as given, ``rms_own``: of the values as given after centring each gene.
+    ``given_r`` and ``effect_r``: correlation over genes of the means as given with measured levels, and with measured
+    effects. ``rms_effect``: of the measured effects. ``rms_level``: of the means as given, ``rms_own``: of the values
+    as given after centring each gene.
     """
     values, treated, control = (a.astype(np.float64) for a in (raw, treated_rows, control_rows))
     as_treated = values if scale == "treated" else values + control
@@ -46,8 +46,8 @@ def _scale_numbers(raw: Float32, treated_rows: Float32, control_rows: Float32, s
     high = np.maximum(treated.max(axis=0), control.max(axis=0))[genes]
     room = 0.5 * (high - low)
     outside = (as_treated[:, genes] < low - room) | (as_treated[:, genes] > high + room)
-    given, level, own = (a[:, genes].mean(axis=0) for a in (as_treated, treated, values))
-    level_slope, level_r = levels(given, level)
+    given, foretold, level = (a[:, genes].mean(axis=0) for a in (values, as_treated, treated))
+    level_slope, level_r = levels(foretold, level)
     p, y = predicted - predicted.mean(axis=0), measured - measured.mean(axis=0)
     power = float((p * p).sum())
     moving = y.std(axis=0) > 0
@@ -62,12 +62,12 @@ def _scale_numbers(raw: Float32, treated_rows: Float32, control_rows: Float32, s
         "outside": float(outside.mean()) if outside.size else 0.0,
         "level_slope": level_slope,
         "level_r": level_r,
-        "level_offset": offset_after(level_slope, given, level),
-        "given_r": levels(own, level)[1],
-        "effect_r": levels(own, measured.mean(axis=0))[1],
+        "level_offset": offset_after(level_slope, foretold, level),
+        "given_r": levels(given, level)[1],
+        "effect_r": levels(given, measured.mean(axis=0))[1],
         "rms_effect": float(np.sqrt(np.mean(measured**2))),
-        "rms_level": float(np.sqrt(np.mean(own**2))),
-        "rms_own": float(np.sqrt(np.mean((values[:, genes] - own) ** 2))),
+        "rms_level": float(np.sqrt(np.mean(given**2))),
+        "rms_own": float(np.sqrt(np.mean((values[:, genes] - given) ** 2))),
     }
 
 
