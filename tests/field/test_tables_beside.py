@@ -158,6 +158,15 @@ def test_rows_known_by_their_numbers_alone_are_warned_about(world, tmp_path):
     assert "row_numbers_as_ids" in codes(open_data(tmp_path / "x.csv", metadata=tmp_path / "m.csv"))
 
 
+def test_a_file_that_says_nothing_of_its_rows_asks_for_the_table_that_does(world, tmp_path):
+    _, x = world
+    anndata.AnnData(x.to_numpy(), pd.DataFrame(index=x.index), pd.DataFrame(index=x.columns)).write_h5ad(
+        tmp_path / "x.h5ad"
+    )
+    with pytest.raises(InputError, match=r"no columns that say anything of its rows.*--metadata FILE"):
+        open_data(tmp_path / "x.h5ad", delta=True)
+
+
 def test_ids_that_do_not_fit_are_named_with_their_column(world, tmp_path):
     obs, x = world
     x.to_csv(tmp_path / "x.csv")

@@ -210,6 +210,11 @@ def _needed_text(
         near = get_close_matches(name, [str(c) for c in obs.columns], n=3, cutoff=0.4)
         hint = f" Perhaps {' or '.join(map(repr, near))}?" if near else ""
         other = f", or --map {name}=const:NAME when all samples share one" if name == "cell_line" else ""
+        if not len(obs.columns):
+            raise InputError(
+                f"{where} has no columns that say anything of its rows. Give a table that does, by their ids, with "
+                f"--metadata FILE (columns sample_id, perturbation, cell_line)."
+            )
         raise InputError(
             f"{where} has no column that says the {name.replace('_', ' ')} of each sample.{hint} "
             f"Its columns: {first_few(obs.columns, 40)}. Name it with --map {name}=COLUMN{other}."
