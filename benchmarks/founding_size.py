@@ -3,6 +3,7 @@
     python benchmarks/founding_size.py --samples 5000 --models 3                   a minute or two, 1 GB of disk
     python benchmarks/founding_size.py --samples 182246 --genes 978 --models 3     many rows
     python benchmarks/founding_size.py --samples 182246 --models 3                 the whole size: 55 GB of disk
+    python benchmarks/founding_size.py --samples 182246 --models 10 --precision 16   ten models: 65 GB of disk
 
 A LINCS-like file is written chunk by chunk (treated in X, a control per sample in a layer, controls shared by plates),
 then every step runs as a process of its own. Inputs are removed as soon as a user could remove them. Memory is the
@@ -237,6 +238,7 @@ def main() -> None:
     parser.add_argument("--nested", action="store_true", help="fit also without each pair of folds")
     parser.add_argument("--combiners", default=None, help="default: those of the analysis plan")
     parser.add_argument("--memory", default="1 GB")
+    parser.add_argument("--precision", default="32", choices=["32", "16"], help="bits of a stored value")
     parser.add_argument("--lines", type=int, default=9, help="cell lines: with one, a block as large as at full size")
     parser.add_argument("--compounds", type=int, default=0, help="0: one in sixty samples")
     parser.add_argument("--shuffled", action="store_true", help="rows of the file in random order")
@@ -271,10 +273,10 @@ def work(home: Path, options: argparse.Namespace) -> None:
     write_h5ad(data, world, {"X": world.treated, "layers/control": world.control}, list(world.obs.columns))
     run("cp data", ["cp", str(data), str(home / "copy")], home)
     (home / "copy").unlink()
-    step("init", "init", str(study), "--data", str(data))
+    step("init", "init", str(study), "--data", str(data), "--precision", options.precision)
     data.unlink()
     for m in range(options.models):
-        if shutil.disk_usage(home).free < 3 * 4 * options.samples * options.genes:  # its file, its layer, and as much
+        if shutil.disk_usage(home).free < 2.5 * 4 * options.samples * options.genes:  # its file, its layer, and as much
             print(f"no room on the disk for more than {m} models", flush=True)
             options.models = m
             break

@@ -9,10 +9,10 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from pertstack._base.errors import unknown_name
-from pertstack.data.choices import ControlChoice, Normalise
+from pertstack.data.choices import ControlChoice, Normalise, Precision
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -103,6 +103,10 @@ class DataChoices:
     ] = None
     min_cells: Annotated[int, Help("Cells: samples of fewer are left out.", cli={"min": 1})] = 10
     cells_as_samples: Annotated[bool, Help("Every row is a sample, also if rows look like cells.")] = False
+    precision: Annotated[
+        Precision,
+        Help("Bits of a stored value: 16 takes half of the disk and rounds to a 512th of each gene's spread."),
+    ] = "32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +167,10 @@ class Choice:
             from pertstack._base.reading.remote import local  # not needed for help
 
             return local(value)
+        if self.kind == Precision and str(value) in get_args(Precision):
+            return str(value)
+        if get_origin(self.kind) is Literal and value not in get_args(self.kind):
+            raise unknown_name(self.name, str(value), get_args(self.kind))
         if self.kind == tuple[str, ...]:
             return (value,) if isinstance(value, str) else tuple(value)
         return value

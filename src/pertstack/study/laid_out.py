@@ -13,6 +13,7 @@ import pandas as pd
 from pertstack._base.machine.memory import rows_per_tile
 from pertstack._base.machine.progress import track
 from pertstack.data import DataFile
+from pertstack.data.choices import Precision
 from pertstack.data.landmarks import landmarks_of
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
@@ -20,6 +21,7 @@ from pertstack.design.plan.folds import FoldPlan
 from pertstack.predictions.importers.readers.merge import fingerprints, save_marks
 from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.files.names import HALVES
+from pertstack.predictions.store.files.rounding import Rounding
 from pertstack.predictions.store.store import PredictionStore
 from pertstack.predictions.store.writer import RowWriter
 from pertstack.reduce.references import References
@@ -28,7 +30,9 @@ from pertstack.study.folder import MARKS
 POUR_BYTES = 128 * 10**6
 
 
-def lay_out_blocks(root: Path, file: DataFile, plan: FoldPlan, *, obs: pd.DataFrame) -> PredictionStore:
+def lay_out_blocks(
+    root: Path, file: DataFile, plan: FoldPlan, *, obs: pd.DataFrame, precision: Precision = "32"
+) -> PredictionStore:
     """Controls of every block to ``store/``; treated values to ``store/`` or, for the test, to ``test_truth/``, whose
     store is returned. Marks and references go to ``plan/``.
 
@@ -38,16 +42,19 @@ def lay_out_blocks(root: Path, file: DataFile, plan: FoldPlan, *, obs: pd.DataFr
     file : read once, from its front to its end.
     plan : which row goes where.
     obs : the rows that the plan places, in its order.
+    precision : bits of a stored value; for 16 the file is read once more before, for the spread of every gene.
     """
     store = PredictionStore.create(root / "store", file.gene_names, plan_digest=plan.digest)
     truth = PredictionStore.create(root / "test_truth", file.gene_names, plan_digest=plan.digest)
     blocks = plan.blocks(obs)
+    rounding = _roundings(file, plan, obs) if precision == "16" else {}
     block_of = np.full(file.n_samples, -1, dtype=np.int64)
     with ExitStack() as stack:
         layouts: list[_Layout] = []
         for block, ids in track(blocks.items(), "making blocks", len(blocks)):
             block_of[file.positions(ids)] = len(layouts)
-            layouts.append(_Layout.of(block, obs.loc[ids], store, truth=truth, file=file, stack=stack))
+            how = rounding.get(block.cell_line)
+            layouts.append(_Layout.of(block, obs.loc[ids], store, truth=truth, file=file, rounding=how, stack=stack))
         marks = _pour(file, block_of, layouts)
     save_marks(root / "plan" / MARKS, [marks[at] for at in file.positions(list(obs.index))])
     references = References.collect(StoreSource(store, role="development", models=(), groups=plan.groups))
@@ -72,12 +79,13 @@ class _Layout:
         *,
         truth: PredictionStore,
         file: DataFile,
+        rounding: Rounding | None,
         stack: ExitStack,
     ) -> _Layout:
         """Registers the block and reserves room for its layers, so that a full disk shows before anything is read."""
         into = truth if block.role == "test" else store
         for each in {id(s): s for s in (store, into)}.values():
-            each.add_block(block, obs)
+            each.add_block(block, obs, rounding=rounding)
         layers = {"control": store, "treated": into} | ({"effect": into} if file.has_effect else {})
         layers |= dict.fromkeys(HALVES, into) if file.halves is not None else {}
         return cls(
@@ -96,6 +104,44 @@ class _Layout:
         if not self.rows_left:
             for writer in self.writers.values():
                 writer.commit()
+
+
+def _roundings(file: DataFile, plan: FoldPlan, obs: pd.DataFrame) -> dict[str, Rounding]:
+    """Per cell line: offsets from the mean of its controls, and steps of a gene's standard deviation within the cell
+    lines, over treated profiles of development rows."""
+    lines, names = pd.factorize(obs["cell_line"])
+    line_of = np.full(file.n_samples, -1, dtype=np.int64)
+    line_of[file.positions(list(obs.index))] = lines
+    learned = np.zeros(file.n_samples, dtype=bool)
+    learned[file.positions(list(plan.table["sample_id"][plan.table["role"] != "test"]))] = True
+    controls, treated = (_MeanAndSquares(len(names), file.n_genes) for _ in range(2))
+    rows = rows_per_tile(file.n_genes, 10, POUR_BYTES)
+    for chunk in track(file.chunks(rows), "spread of every gene", total=-(-file.n_samples // rows)):
+        of, known = line_of[chunk.start : chunk.stop], learned[chunk.start : chunk.stop]
+        for line in np.unique(of[of >= 0]):
+            controls.add(line, chunk.control[of == line])
+            treated.add(line, chunk.treated[(of == line) & known])
+    spread = np.sqrt(treated.squares.sum(axis=0) / max(treated.count.sum(), 1))
+    return {str(name): Rounding.of(controls.mean[i], spread) for i, name in enumerate(names)}
+
+
+class _MeanAndSquares:
+    """Count, mean and sum of squares about it, of every line and gene; rows come in pieces (Chan, Golub and LeVeque
+    1983)."""
+
+    def __init__(self, n_lines: int, n_genes: int) -> None:
+        self.count = np.zeros(n_lines)
+        self.mean, self.squares = np.zeros((n_lines, n_genes)), np.zeros((n_lines, n_genes))
+
+    def add(self, line: int, values: Float32) -> None:
+        if not len(values):
+            return
+        mean = values.mean(axis=0, dtype=np.float64)
+        n, before = len(values), self.count[line]
+        shift = mean - self.mean[line]
+        self.squares[line] += np.square(values - mean).sum(axis=0) + shift**2 * (n * before / (n + before))
+        self.mean[line] += shift * (n / (n + before))
+        self.count[line] += n
 
 
 def _pour(file: DataFile, block_of: np.ndarray, layouts: Sequence[_Layout]) -> list[bytes]:

@@ -6,7 +6,8 @@ Nothing is written before names and finiteness are checked, and nothing is visib
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,16 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from pertstack._base.errors import ConflictError, InputError, first_few
+from pertstack._base.errors import ConflictError, InputError
 from pertstack._base.files import fsync_directory, storage_error
 from pertstack._base.machine.hosts import host_name
-from pertstack._base.shown import count_of
 from pertstack.data.rows import Float32
 from pertstack.design.provenance import FittedOn
 from pertstack.predictions.store.align import Take
 from pertstack.predictions.store.files import durable
 from pertstack.predictions.store.files.chunks import DTYPE, ChunkFacts, Grid, array_metadata, hash_chunk, write_chunk
 from pertstack.predictions.store.files.record import ATTRIBUTE, Record
+from pertstack.predictions.store.files.rounding import CODES, BeyondCodesError, Rounding
+from pertstack.predictions.store.finite import check_finite
 
 ChunkValues = Callable[[int, int], Float32]
 """From [start, stop) to those rows in the block's order, C-contiguous float32, NaN where announced as missing."""
@@ -81,70 +83,43 @@ def _refuse_announced_values(
         raise InputError(f"{what}: rows announced as missing hold numbers. Leave them out, or do not announce them.")
 
 
-def check_finite(
-    part: Float32,
-    start: int,
-    gone: np.ndarray[Any, Any] | None,
-    *,
-    drop: np.ndarray[Any, Any] | None,
-    what: str,
-    samples: Sequence[str] | None = None,
-    genes: Sequence[str] | None = None,
-) -> None:
-    """Refuse NaN and Inf that were not announced: one cheap sum, and the exact test only when that is not finite.
-
-    Parameters
-    ----------
-    part : (n, width), some rows.
-    start : position of the first.
-    gone : (n,) mask of rows announced as missing; None for none.
-    drop : (width,) mask of such columns; None for none.
-    what : the array, for messages.
-    samples, genes : names of rows and columns, for messages.
-
-    Raises
-    ------
-    InputError
-        There are some; the first places are shown.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(part.sum(dtype=np.float64)):
-            return
-    bad = ~np.isfinite(part)
-    if gone is not None:
-        bad[gone] = False
-    if drop is not None:
-        bad[:, drop] = False
-    if not bad.any():
-        return
-    first_rows, first_columns = np.nonzero(bad)
-    places = [
-        f"{_place('row', start + r, samples, r)}, {_place('column', c, genes, c)}: {part[r, c]}"
-        for r, c in zip(first_rows[:10], first_columns[:10], strict=True)
-    ]
-    whole = int(bad.all(axis=1).sum())
-    raise InputError(
-        f"{what}: {count_of(int(bad.sum()), 'value')} NaN or infinite ({count_of(whole, 'whole row')}): "
-        f"{first_few(places, 3)}. A missing prediction must be announced, so that it is never mistaken for a value. "
-        f"Mend the model; or take these rows out of the file and say --missing record (in Python, name them in "
-        f"missing_samples=, or genes in missing_genes=)."
-    )
+Chunks = tuple[ChunkFacts, ...]
 
 
-def _place(kind: str, number: int, names: Sequence[str] | None, at: int) -> str:
-    word = {"row": "sample", "column": "gene"}[kind]
-    return f"{kind} {number}" if names is None else f"{word} {names[at]!r}"
+def _as_kept(
+    grid: Grid, chunk: ChunkValues, rounding: Rounding | None, do: Callable[[Grid, ChunkValues], Chunks]
+) -> tuple[Grid, Chunks]:
+    """What is done with the chunks of an array, in the form in which they are kept, and its grid: with a rounding, 16
+    bits where these are enough for all values, and float32 where not."""
+    if rounding is None:
+        return grid, do(grid, chunk)
+    try:
+        coded = replace(grid, dtype=CODES)
+        return coded, do(coded, lambda start, stop: rounding.codes(chunk(start, stop)))
+    except BeyondCodesError:
+        return grid, do(grid, lambda start, stop: rounding.rounded(chunk(start, stop))[0])
 
 
-def stage_chunks(folder: Path, grid: Grid, chunk: ChunkValues) -> tuple[ChunkFacts, ...]:
-    """Write every chunk file of an array; each is flushed by a second thread while the next is made.
+def stage_chunks(folder: Path, grid: Grid, chunk: ChunkValues, *, rounding: Rounding | None) -> tuple[Grid, Chunks]:
+    """Write every chunk file of an array; each is flushed by a second thread while the next is made. The grid is that
+    of the files.
 
     Parameters
     ----------
     folder : staging.
-    grid : of the array.
-    chunk : gives the rows of each, in order.
+    grid : of the array, in float32.
+    chunk : gives the rows of each, in order; asked again from the start where 16 bits turn out to be too few.
+    rounding : of the block; None keeps float32 as it is.
     """
+
+    def write(grid: Grid, chunk: ChunkValues) -> Chunks:
+        shutil.rmtree(folder / "c", ignore_errors=True)
+        return _stage(folder, grid, chunk)
+
+    return _as_kept(grid, chunk, rounding, write)
+
+
+def _stage(folder: Path, grid: Grid, chunk: ChunkValues) -> Chunks:
     facts, flushing = [], []
     with ThreadPoolExecutor(1, thread_name_prefix="pertstack-flush") as pool:
         for i in range(grid.count):
@@ -156,9 +131,18 @@ def stage_chunks(folder: Path, grid: Grid, chunk: ChunkValues) -> tuple[ChunkFac
     return tuple(facts)
 
 
-def hash_chunks(grid: Grid, chunk: ChunkValues) -> tuple[ChunkFacts, ...]:
-    """The facts that ``stage_chunks`` would record, without writing."""
-    return tuple(hash_chunk(grid, i, chunk(*grid.span(i))) for i in range(grid.count))
+def hash_chunks(grid: Grid, chunk: ChunkValues, *, rounding: Rounding | None) -> tuple[Grid, Chunks]:
+    """What ``stage_chunks`` would record, without writing.
+
+    Parameters
+    ----------
+    grid, chunk, rounding : as there.
+    """
+
+    def facts(grid: Grid, chunk: ChunkValues) -> Chunks:
+        return tuple(hash_chunk(grid, i, chunk(*grid.span(i))) for i in range(grid.count))
+
+    return _as_kept(grid, chunk, rounding, facts)
 
 
 def seal(folder: Path, record: Record) -> None:

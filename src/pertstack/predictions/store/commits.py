@@ -7,6 +7,7 @@ time in ``predictions/store/writer.py``; blocks and the life of what was committ
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -200,7 +201,8 @@ class StoreCommits(StoreDrafts):
         chunk = ordered_chunks(values, rows, columns, missing_rows=gone_mask, what=what)
         found = self.find(block, model, kind)
         if found is not None:
-            ours = Record(**{**vars(draft), "chunks": hash_chunks(draft.grid, chunk)})
+            grid, chunks = hash_chunks(draft.grid, chunk, rounding=self.rounding(block, model, kind))
+            ours = replace(draft, grid=grid, chunks=chunks)
             return same_or_conflict(found, ours, layout.array_folder(self.root, block, model, kind=kind))
         return self._stage_and_publish(draft, chunk)
 

@@ -5,6 +5,7 @@ not at all.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,9 @@ class StoreDrafts(StoreViews):
             staged = folder / "array"
             try:
                 staged.mkdir()
-                chunks = stage_chunks(staged, draft.grid, chunk)
-                record = stamped(Record(**{**vars(draft), "chunks": chunks}), attempt)
+                rounding = self.rounding(draft.block, draft.model, draft.kind)
+                grid, chunks = stage_chunks(staged, draft.grid, chunk, rounding=rounding)
+                record = stamped(replace(draft, grid=grid, chunks=chunks), attempt)
                 return self.seal_and_publish(staged, target, record)
             except OSError as error:
                 raise error if isinstance(error, StorageError) else storage_error(error, staged) from error

@@ -24,6 +24,8 @@ from pertstack.design.blocks import Block
 from pertstack.predictions.store.files import durable, layout
 from pertstack.predictions.store.files.names import TRUTH_LAYERS, decode_name, encode_name
 from pertstack.predictions.store.files.record import Kind, Record, utc_now
+from pertstack.predictions.store.files.rounding import CODES
+from pertstack.predictions.store.files.skeleton import ROUNDING
 
 
 def check_place(
@@ -51,6 +53,7 @@ def check_place(
     CorruptionError
         It says otherwise.
     """
+    coded = record.grid.dtype == CODES
     expected = {
         "store_uuid": store.uuid,
         "block": block.id,
@@ -60,6 +63,7 @@ def check_place(
         "genes_sha256": store.genes_sha256 if kind == "layer" else "",
         "rows": block_facts["n"],
         "columns": store.n_genes if kind == "layer" else record.grid.width,
+        "in 16 bits": coded and kind == "layer" and model != "effect" and ROUNDING in block_facts,
     }
     found = {
         "store_uuid": record.store_uuid,
@@ -70,6 +74,7 @@ def check_place(
         "genes_sha256": record.genes_sha256,
         "rows": record.grid.n,
         "columns": record.grid.width,
+        "in 16 bits": coded,
     }
     wrong = [name for name in expected if expected[name] != found[name]]
     if wrong:

@@ -25,6 +25,7 @@ from pertstack.predictions.store.files.chunks import DTYPE, announce_rows, read_
 from pertstack.predictions.store.files.names import NESTED_PREFIX, TRUTH_LAYERS
 from pertstack.predictions.store.files.provenance import read_fit_ids
 from pertstack.predictions.store.files.record import Kind, Record, read_record
+from pertstack.predictions.store.files.rounding import Rounding
 from pertstack.predictions.store.verify import verify_store
 
 Status = Literal["committed", "absent", "missing"]
@@ -44,6 +45,7 @@ class StoreReader:
         self._obs: dict[Block, pd.DataFrame] = {}
         self._ids: dict[Block, list[str]] = {}
         self._block_facts: dict[Block, dict[str, Any]] = {}
+        self._roundings: dict[Block, Rounding | None] = {}
         self._anchors: dict[str, Anchors | None] = {}
         self._records: dict[Path, tuple[tuple[int, int, int], Record]] = {}
 
@@ -109,6 +111,21 @@ class StoreReader:
         if block not in self._ids:
             self._ids[block] = [str(i) for i in self.obs(block).index]
         return self._ids[block]
+
+    def rounding(self, block: Block, layer: str, kind: Kind = "layer") -> Rounding | None:
+        """How values of a layer are rounded; None if they are kept as they are: in blocks without a rounding,
+        measured effects, embeddings.
+
+        Parameters
+        ----------
+        block, layer, kind : as in ``find``.
+        """
+        if kind != "layer" or layer == "effect":
+            return None
+        if block not in self._roundings:
+            folder = layout.block_folder(self.root, block)
+            self._roundings[block] = skeleton.read_rounding(folder, self.block_facts(block))
+        return self._roundings[block]
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
@@ -276,7 +293,16 @@ class StoreReader:
 
     def _fill(self, record: Record, start: int, stop: int, out: Float32, verify: bool) -> None:
         folder = layout.array_folder(self.root, record.block, record.model, kind=record.kind)
-        read_rows(folder, record.grid, start=start, stop=stop, out=out, facts=record.chunks if verify else None)
+        kept = out if record.grid.dtype == DTYPE else np.empty(out.shape, record.grid.dtype)
+        read_rows(folder, record.grid, start=start, stop=stop, out=kept, facts=record.chunks if verify else None)
+        self._decode(record, kept, out)
+
+    def _decode(self, record: Record, kept: np.ndarray[Any, Any], out: Float32) -> None:
+        """Values of the codes that are kept; of float32 nothing is left to do."""
+        if record.grid.dtype != DTYPE:
+            rounding = self.rounding(record.block, record.model, record.kind)
+            assert rounding is not None  # ``check_place`` has seen to it
+            rounding.values(kept, out)
 
     def verify(self, deep: bool = False) -> list[Finding]:
         """Audit: structure, sizes, records; every byte when ``deep``. Names the exact file of each fault."""

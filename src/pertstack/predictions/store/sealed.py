@@ -65,8 +65,11 @@ class SealedStore(PredictionStore):
         for index, low, high in grid.spans(start, stop):
             first, _ = grid.span(index)
             rows = self._opened(folder / grid.key(index), record.chunks[index])
-            values = np.frombuffer(rows, DTYPE, grid.rows * grid.width).reshape(grid.rows, grid.width)
-            out[low - start : high - start] = values[low - first : high - first]
+            kept = np.frombuffer(rows, grid.dtype, grid.rows * grid.width).reshape(grid.rows, grid.width)
+            part = out[low - start : high - start]
+            if grid.dtype == DTYPE:
+                part[:] = kept[low - first : high - first]
+            self._decode(record, kept[low - first : high - first], part)
 
     def _opened(self, path: Path, facts: ChunkFacts) -> bytes:
         """The bytes of a chunk file as they were before they were sealed.

@@ -23,6 +23,7 @@ from pertstack.predictions.store.commits import StoreCommits
 from pertstack.predictions.store.files import durable, layout, skeleton
 from pertstack.predictions.store.files.names import TRUTH_LAYERS
 from pertstack.predictions.store.files.record import Kind
+from pertstack.predictions.store.files.rounding import Rounding
 
 
 class PredictionStore(StoreCommits):
@@ -75,9 +76,9 @@ class PredictionStore(StoreCommits):
 
     # -- blocks ------------------------------------------------------------------------------------------------------
 
-    def add_block(self, block: Block, obs: pd.DataFrame) -> bool:
+    def add_block(self, block: Block, obs: pd.DataFrame, *, rounding: Rounding | None = None) -> bool:
         """Register a block: its samples in the plan's order (index of ``obs`` = sample ids). For ever; one process
-        does this.
+        does this. With a rounding its layers are kept in 16 bits.
 
         Returns False for an empty ``obs`` (empty blocks are not registered) and True otherwise, also when the same
         block was there before.
@@ -96,7 +97,7 @@ class PredictionStore(StoreCommits):
             self._refuse_known_samples(block, ids)
             with durable.staging(self.root) as folder:
                 try:
-                    staged = skeleton.write_skeleton(folder, block, obs, gene_names=self._genes)
+                    staged = skeleton.write_skeleton(folder, block, obs, gene_names=self._genes, rounding=rounding)
                     durable.flush_tree(staged)
                     durable.publish(staged, target)
                 except OSError as error:

@@ -107,6 +107,7 @@ def _block(store: StoreReader, path: Path, deep: bool) -> Iterator[Finding]:
         ids = list(skeleton.read_obs(path).index)
         if digest_names(ids) != facts["samples_sha256"] or len(ids) != facts["n"]:
             raise StackingError(f"{path / 'obs'} does not hold the samples of block {block.id}: it was changed since.")
+        store.rounding(block, "control")
     except (StackingError, KeyError, ValueError, OSError) as error:
         yield _error("block_damaged", path, f"{path}: {error}")
         return

@@ -14,7 +14,7 @@ import crc32c
 import xxhash
 
 from pertstack._base.errors import first_few
-from pertstack.predictions.store.files.chunks import DTYPE, PIECE
+from pertstack.predictions.store.files.chunks import PIECE
 from pertstack.predictions.store.files.record import Record
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def chunk_faults(store: StoreReader, path: Path, record: Record, *, deep: bool) 
             yield "chunk_missing", file, said, where
         elif file.stat().st_size != chunk.size + store.sealed_bytes:
             size, due = file.stat().st_size, chunk.size + store.sealed_bytes
-            kept = 0 if store.sealed_bytes else size // (record.grid.width * DTYPE.itemsize)
+            kept = 0 if store.sealed_bytes else size // record.grid.row_bytes
             where = _rows_from(store, record, index, kept)
             said = f"{file} has {size:,} bytes, not the {due:,} committed{where.said}. It is {what}"
             yield "chunk_size", file, said, where
@@ -80,7 +80,7 @@ def _changed_rows(store: StoreReader, record: Record, index: int, file: Path) ->
     wanted = record.chunks[index].row_crc32c
     if len(wanted) != 8 * (high - low):
         return Affected(f": among rows {low} to {high - 1}")
-    row_bytes = record.grid.width * DTYPE.itemsize
+    row_bytes = record.grid.row_bytes
     ids, rows, found = store.sample_ids(record.block), [], []
     with file.open("rb") as stream:
         for i in range(high - low):

@@ -1,7 +1,8 @@
 """Streaming writer: rows of one block arrive in any order, a few at a time, and become one commit at the end.
 
-Rows go straight to their place in staged chunk files; each chunk is hashed when the writer commits, so memory stays at
-one chunk whatever the size. The bytes are those of an ordinary commit.
+Rows go straight to their place in staged chunk files of float32; each chunk is brought to the form in which it is kept
+and hashed when the writer commits, so memory stays at one chunk whatever the size. The bytes are those of an ordinary
+commit.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import numpy as np
 from pertstack._base.errors import InputError, MisalignedError, StorageError, first_few
 from pertstack._base.files import storage_error
 from pertstack.predictions.store.align import Take, as_names
-from pertstack.predictions.store.commit import check_finite, same_or_conflict, stamped
+from pertstack.predictions.store.commit import same_or_conflict, stamped
 from pertstack.predictions.store.files import durable, layout
-from pertstack.predictions.store.files.chunks import DTYPE, ChunkFacts, as_bytes, hash_chunk
+from pertstack.predictions.store.files.chunks import DTYPE, ChunkFacts, Grid, as_bytes, hash_chunk
 from pertstack.predictions.store.files.record import Record
+from pertstack.predictions.store.files.rounding import CODES
+from pertstack.predictions.store.finite import check_finite
 
 if TYPE_CHECKING:
     from pertstack.predictions.store.commits import StoreCommits
@@ -40,6 +43,7 @@ class RowWriter:
         self._gone[[self._order[s] for s in draft.missing_samples]] = True
         self._written = np.zeros(draft.grid.n, dtype=bool)
         self._drop = None if columns is None or (columns >= 0).all() else columns < 0
+        self._rounding, self._fits = store.rounding(draft.block, draft.model), True
         self._target = layout.array_folder(store.root, draft.block, draft.model)
         self._prepared: Record | None = None
         self._found: Record | None = None
@@ -96,6 +100,9 @@ class RowWriter:
         names = self._store.gene_names
         genes = [str(g) for g in names] if names is not None and len(names) == part.shape[1] else None
         check_finite(part, 0, None, drop=self._drop, what=self.what, samples=ids, genes=genes)
+        if self._rounding is not None:
+            part, fits = self._rounding.rounded(part)
+            self._fits &= fits
         try:
             self._place(rows, part)
         except OSError as error:
@@ -117,7 +124,6 @@ class RowWriter:
 
     def _place(self, rows: np.ndarray[Any, np.dtype[np.intp]], part: Any) -> None:
         grid = self._draft.grid
-        row_bytes = grid.width * DTYPE.itemsize
         order = np.argsort(rows)
         rows, part = rows[order], part if np.array_equal(order, np.arange(len(order))) else part[order]
         cuts = np.flatnonzero((np.diff(rows) != 1) | (np.diff(rows // grid.rows) != 0)) + 1
@@ -126,7 +132,7 @@ class RowWriter:
                 continue
             index, first = divmod(int(run[0]), grid.rows)
             with self._path(index).open("r+b", buffering=0) as stream:
-                stream.seek(first * row_bytes)
+                stream.seek(first * grid.row_bytes)
                 _write_all(stream, as_bytes(np.ascontiguousarray(values)))
 
     def announce_missing(self, sample_ids: Iterable[object]) -> None:
@@ -155,10 +161,13 @@ class RowWriter:
             )
         gone = tuple(names[i] for i in np.flatnonzero(self._gone))
         try:
-            chunks = tuple(self._finish(i) for i in range(self._draft.grid.count))
+            kept = self._draft.grid
+            if self._rounding is not None and self._fits:
+                kept = replace(kept, dtype=CODES)
+            chunks = tuple(self._finish(i, kept) for i in range(kept.count))
         except OSError as error:
             raise storage_error(error, self._staged) from error
-        record = stamped(replace(self._draft, chunks=chunks, missing_samples=gone), self._attempt)
+        record = stamped(replace(self._draft, grid=kept, chunks=chunks, missing_samples=gone), self._attempt)
         self._found = self._store.find(record.block, record.model)
         if self._found is not None:
             self._found = same_or_conflict(self._found, record, self._target)
@@ -178,22 +187,26 @@ class RowWriter:
         finally:
             self._stack.close()
 
-    def _finish(self, index: int) -> ChunkFacts:
-        """Gaps and padding become NaN, the checksum is appended, hashes are taken of what is really there."""
-        grid = self._draft.grid
-        low, high = grid.span(index)
+    def _finish(self, index: int, kept: Grid) -> ChunkFacts:
+        """Gaps and padding become NaN, values codes where these are kept, the checksum is appended; hashes are taken of
+        what is really there."""
+        low, high = kept.span(index)
         with self._path(index).open("r+b", buffering=0) as stream:
-            values = np.empty((high - low, grid.width), DTYPE)
+            values: np.ndarray[Any, Any] = np.empty((high - low, kept.width), DTYPE)
             _read_all(stream, as_bytes(values))
             values[self._gone[low:high]] = np.nan
-            facts = hash_chunk(grid, index, values)
-            if self._gone[low:high].any() or high - low < grid.rows:
-                padded = np.full((grid.rows, grid.width), np.nan, DTYPE)
+            if kept.dtype != DTYPE:
+                assert self._rounding is not None
+                values = self._rounding.codes(values)
+            facts = hash_chunk(kept, index, values)
+            if kept.dtype != DTYPE or self._gone[low:high].any() or high - low < kept.rows:
+                padded = np.full((kept.rows, kept.width), kept.no_value, kept.dtype)
                 padded[: high - low] = values
                 stream.seek(0)
                 _write_all(stream, as_bytes(padded))
-            stream.seek(grid.payload)
+            stream.seek(kept.payload)
             _write_all(stream, memoryview(int(facts.crc32c, 16).to_bytes(4, "little")))
+            stream.truncate(kept.file_size)
         return facts
 
     def abort(self) -> None:

@@ -164,7 +164,7 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
             write_json(staging / "plan" / OTHER_NAMES, others)
         write_json(staging / "card.json", file.card.to_json())
         save_side(staging / "side", side)
-        truth = lay_out_blocks(staging, file, plan, obs=obs)
+        truth = lay_out_blocks(staging, file, plan, obs=obs, precision=choices.data.precision)
         key = None if choices.plan.seal_test is None else SealingKey.read_or_make(choices.plan.seal_test)
         if key is not None:
             seal_chunks(truth, key.secret)
@@ -292,6 +292,7 @@ def _facts(data: Path, file: DataFile, plan: FoldPlan, choices: StudyChoices) ->
         "delta": how.delta,
         "made": file.made or None,
         "cells": _cells(how).to_json() if file.made or how.cells_as_samples else None,
+        "precision": None if how.precision == "32" else how.precision,
         "map": dict(how.mapping),
         "n_samples": file.n_samples,
         "n_genes": file.n_genes,

@@ -1,6 +1,7 @@
-"""Raw chunk files: rows of little-endian float32 followed by four bytes of CRC-32C, as a Zarr v3 array stores them.
+"""Raw chunk files: rows of little-endian numbers followed by four bytes of CRC-32C, as a Zarr v3 array stores them.
 
-One chunk spans at most 512 rows and every column. What the rows mean, and when a chunk becomes visible, is left to
+Numbers are float32, or 16-bit codes (``rounding.py``). One chunk spans at most 512 rows and every column. What the rows
+mean, and when a chunk becomes visible, is left to
 others.
 """
 
@@ -18,12 +19,13 @@ import numpy as np
 import xxhash
 
 from pertstack._base.errors import CorruptionError
-from pertstack.data.rows import Float32
 from pertstack.predictions.store.files.durable import new_file
+from pertstack.predictions.store.files.rounding import NO_VALUE
 
 MAX_CHUNK_ROWS = 512
 PIECE = 1 << 20  # bytes hashed while they are still in cache
 DTYPE = np.dtype("<f4")
+Values = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Grid:
 
     n: int
     width: int
+    dtype: np.dtype[Any] = DTYPE  # or CODES
 
     @property
     def count(self) -> int:
@@ -61,7 +64,16 @@ class Grid:
     @property
     def payload(self) -> int:
         """Bytes of rows in one chunk file."""
-        return self.rows * self.width * DTYPE.itemsize
+        return self.rows * self.row_bytes
+
+    @property
+    def row_bytes(self) -> int:
+        return self.width * self.dtype.itemsize
+
+    @property
+    def no_value(self) -> Any:
+        """What stands where nothing was predicted, and in padding."""
+        return np.nan if self.dtype == DTYPE else NO_VALUE
 
     @property
     def file_size(self) -> int:
@@ -83,7 +95,7 @@ class Grid:
             yield index, max(low, start), min(high, stop)
 
 
-def as_bytes(values: Float32) -> memoryview:
+def as_bytes(values: Values) -> memoryview:
     """The bytes of a C-contiguous array, without a copy."""
     return memoryview(values.reshape(-1).view(np.uint8).data)
 
@@ -101,10 +113,10 @@ def array_metadata(grid: Grid, dimension_names: Sequence[str], attributes: dict[
         "zarr_format": 3,
         "node_type": "array",
         "shape": [grid.n, grid.width],
-        "data_type": "float32",
+        "data_type": grid.dtype.name,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [grid.rows, grid.width]}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": "NaN",
+        "fill_value": "NaN" if grid.dtype == DTYPE else NO_VALUE,
         "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
         "dimension_names": list(dimension_names),
         "attributes": {"encoding-type": "array", "encoding-version": "0.2.0", **attributes},
@@ -112,18 +124,18 @@ def array_metadata(grid: Grid, dimension_names: Sequence[str], attributes: dict[
     }
 
 
-def chunk_pieces(grid: Grid, values: Float32) -> Iterator[memoryview]:
+def chunk_pieces(grid: Grid, values: Values) -> Iterator[memoryview]:
     """Row bytes of one chunk in pieces, padding included; ``values`` holds the chunk's rows, C-contiguous."""
-    assert values.flags.c_contiguous and values.dtype == DTYPE and values.shape[1] == grid.width
+    assert values.flags.c_contiguous and values.dtype == grid.dtype and values.shape[1] == grid.width
     data = as_bytes(values)
     for low in range(0, len(data), PIECE):
         yield data[low : low + PIECE]
     padding = grid.rows - values.shape[0]
     if padding:
-        yield as_bytes(np.full((padding, grid.width), np.nan, DTYPE))
+        yield as_bytes(np.full((padding, grid.width), grid.no_value, grid.dtype))
 
 
-def hash_chunk(grid: Grid, index: int, values: Float32) -> ChunkFacts:
+def hash_chunk(grid: Grid, index: int, values: Values) -> ChunkFacts:
     """What ``write_chunk`` would record, without writing.
 
     Parameters
@@ -141,12 +153,12 @@ def hash_chunk(grid: Grid, index: int, values: Float32) -> ChunkFacts:
     )
 
 
-def row_checksums(values: Float32) -> str:
+def row_checksums(values: Values) -> str:
     """CRC-32C of each row of a C-contiguous array, 8 hex digits after another."""
     return "".join(f"{crc32c.crc32c(as_bytes(row)):08x}" for row in values)
 
 
-def write_chunk(folder: Path, grid: Grid, index: int, *, values: Float32) -> ChunkFacts:
+def write_chunk(folder: Path, grid: Grid, index: int, *, values: Values) -> ChunkFacts:
     """Write one new chunk file (not yet flushed to the disk); hashes are taken in passing.
 
     Parameters
@@ -169,7 +181,7 @@ def write_chunk(folder: Path, grid: Grid, index: int, *, values: Float32) -> Chu
 
 
 def read_rows(
-    folder: Path, grid: Grid, *, start: int, stop: int, out: Float32, facts: Sequence[ChunkFacts] | None = None
+    folder: Path, grid: Grid, *, start: int, stop: int, out: Values, facts: Sequence[ChunkFacts] | None = None
 ) -> None:
     """Rows [start, stop), straight from the files. Sizes are always checked.
 
@@ -178,7 +190,7 @@ def read_rows(
     folder : of the array.
     grid : its chunks.
     start, stop : rows.
-    out : (stop - start, width) float32, C-contiguous; filled.
+    out : (stop - start, width) of the grid's type, C-contiguous; filled.
     facts : of all chunks, to check the bytes too; None to leave that out.
 
     Raises
@@ -186,8 +198,7 @@ def read_rows(
     CorruptionError
         A chunk file is missing, has another size, or its bytes are not those that were committed.
     """
-    target = as_bytes(out)
-    row_bytes = grid.width * DTYPE.itemsize
+    target, row_bytes = as_bytes(out), grid.row_bytes
     for index, low, high in grid.spans(start, stop):
         first, _ = grid.span(index)
         part = target[(low - start) * row_bytes : (high - start) * row_bytes]
@@ -207,7 +218,7 @@ def announce_rows(folder: Path, grid: Grid, *, start: int, stop: int) -> None:
     """
     if sys.platform != "linux":
         return
-    row_bytes = grid.width * DTYPE.itemsize
+    row_bytes = grid.row_bytes
     for index, low, high in grid.spans(start, stop):
         first, _ = grid.span(index)
         try:

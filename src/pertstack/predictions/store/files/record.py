@@ -21,7 +21,8 @@ from pertstack._base.errors import CorruptionError
 from pertstack._base.files import read_json
 from pertstack.design.blocks import Block
 from pertstack.design.provenance import FittedOn
-from pertstack.predictions.store.files.chunks import ChunkFacts, Grid
+from pertstack.predictions.store.files.chunks import DTYPE, ChunkFacts, Grid
+from pertstack.predictions.store.files.rounding import CODES
 
 FORMAT = 1
 ATTRIBUTE = "prediction"
@@ -141,7 +142,7 @@ def read_record(path: Path) -> tuple[dict[str, Any], Grid]:
     try:
         value = meta["attributes"][ATTRIBUTE]
         n, width = meta["shape"]
-        grid = Grid(int(n), int(width))
+        grid = Grid(int(n), int(width), {t.name: t for t in (DTYPE, CODES)}[meta["data_type"]])
         shape = list(meta["chunk_grid"]["configuration"]["chunk_shape"])
         keys = [c["key"] for c in value["chunks"]]
         known = value["format"] == FORMAT

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pertstack._base.digests import digest_names
 from pertstack._base.errors import CorruptionError, InputError, first_few
 from pertstack._base.files import read_json
 from pertstack.design.blocks import Block
+from pertstack.predictions.store.files.rounding import Rounding
 from pertstack.predictions.store.files.zarr_tables import can_write, read_table, write_group, write_table
 
 _OBS_KINDS = {
@@ -29,9 +31,12 @@ _OBS_KINDS = {
     "nullable-string-array",
 }
 BLOCK_ATTRIBUTE = "pertstack_block"
+ROUNDING = "rounding_sha256"  # of the offsets and steps in var, where layers are kept in 16 bits
 
 
-def write_skeleton(staged: Path, block: Block, obs: pd.DataFrame, *, gene_names: Sequence[str]) -> Path:
+def write_skeleton(
+    staged: Path, block: Block, obs: pd.DataFrame, *, gene_names: Sequence[str], rounding: Rounding | None = None
+) -> Path:
     """Write ``<block>.zarr``, with obs, var and no values; its path.
 
     Parameters
@@ -40,6 +45,7 @@ def write_skeleton(staged: Path, block: Block, obs: pd.DataFrame, *, gene_names:
     block : of the store.
     obs : samples in plan order, index = sample ids.
     gene_names : of the store.
+    rounding : of the block's layers, kept in ``var``; None for float32.
     """
     path, table = staged / f"{block.id}.zarr", plain_obs(obs)
     facts = {
@@ -51,10 +57,13 @@ def write_skeleton(staged: Path, block: Block, obs: pd.DataFrame, *, gene_names:
         "samples_sha256": digest_names(obs.index),
         "genes_sha256": digest_names(gene_names),
     }
+    if rounding is not None:
+        facts[ROUNDING] = rounding.digest
     write_group(path, "anndata", "0.1.0", **{BLOCK_ATTRIBUTE: facts})
     for name in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
         write_group(path / name, "dict", "0.1.0")
-    write_table(path / "var", pd.DataFrame(index=pd.Index(list(gene_names), dtype=object)))
+    kept = {} if rounding is None else {"offset": rounding.offset, "step": rounding.step}
+    write_table(path / "var", pd.DataFrame(kept, index=pd.Index(list(gene_names), dtype=object)))
     if can_write(table):
         write_table(path / "obs", table)
     else:
@@ -113,6 +122,27 @@ def read_obs(path: Path) -> pd.DataFrame:
             obs[name] = obs[name].astype(object)
     obs.index = pd.Index([str(i) for i in obs.index], dtype=object)
     return obs
+
+
+def read_rounding(path: Path, facts: dict[str, Any]) -> Rounding | None:
+    """Offset and step of every gene of a block; None if its layers are kept in float32.
+
+    Raises
+    ------
+    CorruptionError
+        They are not those that the block was made with.
+    """
+    if ROUNDING not in facts:
+        return None
+    var = read_table(path / "var")
+    if var is not None and {"offset", "step"} <= set(var.columns):
+        found = Rounding(var["offset"].to_numpy(np.float32), var["step"].to_numpy(np.float32))
+        if found.digest == facts[ROUNDING]:
+            return found
+    raise CorruptionError(
+        f"{path / 'var'} does not hold the offsets and steps by which the codes of block {facts['block']} become "
+        f"values: it was changed since. Restore it from a copy."
+    )
 
 
 def read_block_facts(path: Path) -> dict[str, Any]:
