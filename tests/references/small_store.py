@@ -14,6 +14,7 @@ from copies import copied
 from pertstack.design.blocks import Block
 from pertstack.design.provenance import FittedOn
 from pertstack.predictions import PredictionStore
+from pertstack.predictions.store.files.rounding import Rounding
 
 PLAN = "p" * 64
 
@@ -48,19 +49,23 @@ _MADE: dict[Any, tuple[tempfile.TemporaryDirectory[str], World]] = {}
 """The folder goes when this process ends; held here alone, since forked processes forget what ``atexit`` holds."""
 
 
-def make_world(root: Path, sizes: dict[Block, int] | None = None, n_genes: int = 23, seed: int = 0) -> World:
+def make_world(
+    root: Path, sizes: dict[Block, int] | None = None, n_genes: int = 23, seed: int = 0, *, rounded: bool = False
+) -> World:
     """A store of its own with known content; made once for each shape, then copied."""
-    key = (None if sizes is None else tuple(sizes.items()), n_genes, seed)
+    key = (None if sizes is None else tuple(sizes.items()), n_genes, seed, rounded)
     if key not in _MADE:
         home = tempfile.TemporaryDirectory(prefix="pertstack-test-")
-        _MADE[key] = (home, build_world(Path(home.name) / "store", sizes, n_genes, seed))
+        _MADE[key] = (home, build_world(Path(home.name) / "store", sizes, n_genes, seed, rounded=rounded))
     home, world = _MADE[key]
     copied(Path(home.name) / "store", root)
     return replace(world, store=PredictionStore.open(root))
 
 
-def build_world(root: Path, sizes: dict[Block, int] | None = None, n_genes: int = 23, seed: int = 0) -> World:
-    """A store with treated and control of development blocks, control of test blocks."""
+def build_world(
+    root: Path, sizes: dict[Block, int] | None = None, n_genes: int = 23, seed: int = 0, *, rounded: bool = False
+) -> World:
+    """A store with treated and control of development blocks, control of test blocks; ``rounded``: in 16 bits."""
     rng = np.random.default_rng(seed)
     if sizes is None:
         sizes = {Block("A375", 0): 7, Block("A375", 1): 5, Block("HT 29/x.y", 0): 4, Block("A375", None): 6}
@@ -74,7 +79,8 @@ def build_world(root: Path, sizes: dict[Block, int] | None = None, n_genes: int 
         )
         world.control[block] = rng.normal(8, 1, (n, n_genes)).astype(np.float32)
         world.treated[block] = (world.control[block] + rng.normal(0, 1, (n, n_genes))).astype(np.float32)
-        store.add_block(block, world.obs[block])
+        how = Rounding.of(np.full(n_genes, 8.0), np.full(n_genes, 1.4)) if rounded else None
+        store.add_block(block, world.obs[block], rounding=how)
         store.commit(block, "control", world.control[block], fitted_on=None, **world.names(block))
         if block.role == "development":
             store.commit(block, "treated", world.treated[block], fitted_on=None, **world.names(block))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pertstack._base.findings import Finding
 from pertstack._base.machine.memory import rows_per_tile
 from pertstack._base.machine.progress import track
 from pertstack.data import DataFile
@@ -61,6 +62,17 @@ def lay_out_blocks(
     references = references.with_controls_of(StoreSource(store, role="test", models=(), groups=plan.groups))
     references.with_landmarks(landmarks_of(file.var)).save(root / "plan" / "references.npz")
     return truth
+
+
+def rounding_findings(precision: Precision) -> list[Finding]:
+    """What a reader of the study should know of its stored values."""
+    if precision == "32":
+        return []
+    message = (
+        "Values are stored in 16 bits: rounded to a 512th of each gene's standard deviation within cell lines, so that "
+        "none moves by more than a 1024th of it. Genes that nearly tie may change places."
+    )
+    return [Finding("note", "stored_in_16_bits", message)]
 
 
 @dataclass

@@ -171,6 +171,15 @@ class StoreCommits(StoreDrafts):
         write_anchors(self.root, self.uuid, anchors)
         return anchors
 
+    def anchors_of(self, record: Record) -> Anchors | None:
+        """Anchor rows as the fit behind a record embeds them; None when it embedded none."""
+        fit = fit_of(record)
+        if fit is None:
+            return None
+        if fit not in self._anchors:
+            self._anchors[fit] = read_anchors(self.root, self.facts.uuid, fit)
+        return self._anchors[fit]
+
     def _commit(
         self,
         block: Block,

@@ -20,7 +20,7 @@ from pertstack.data.rows import Float32, Names
 from pertstack.design.blocks import Block, Role
 from pertstack.predictions.store import lifecycle
 from pertstack.predictions.store.files import layout, skeleton
-from pertstack.predictions.store.files.anchors import Anchors, fit_of, read_anchors
+from pertstack.predictions.store.files.anchors import Anchors
 from pertstack.predictions.store.files.chunks import DTYPE, announce_rows, read_rows
 from pertstack.predictions.store.files.names import NESTED_PREFIX, TRUTH_LAYERS
 from pertstack.predictions.store.files.provenance import read_fit_ids
@@ -261,15 +261,6 @@ class StoreReader:
         start, stop : rows [start, stop); None for the end.
         """
         return self._read(self.record(block, model, "embedding"), start, stop, out=None, verify=False)
-
-    def anchors_of(self, record: Record) -> Anchors | None:
-        """Anchor rows as the fit behind a record embeds them; None when it embedded none."""
-        fit = fit_of(record)
-        if fit is None:
-            return None
-        if fit not in self._anchors:
-            self._anchors[fit] = read_anchors(self.root, self.facts.uuid, fit)
-        return self._anchors[fit]
 
     def prefetch(self, block: Block, layer: str, *, start: int, stop: int) -> None:
         """Ask the disk for rows [start, stop) of a layer, if it is committed; ``read`` takes them then."""

@@ -39,7 +39,7 @@ from pertstack.design.plan.support import propose_support, support_rows
 from pertstack.predictions.store.sealed import cipher, seal_chunks
 from pertstack.study.choices import DataChoices, PlanChoices, StudyChoices
 from pertstack.study.folder import FORMAT, OTHER_NAMES, StudyFolder, write_choices
-from pertstack.study.laid_out import lay_out_blocks
+from pertstack.study.laid_out import lay_out_blocks, rounding_findings
 from pertstack.study.new_rows.asked import ASKED, asked_findings, read_asked
 from pertstack.study.new_rows.new_samples import open_new
 from pertstack.study.seals import seal_init
@@ -148,9 +148,8 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
     _stop_on_errors(side_findings, "The side information cannot be used as it is", InputError)
     plan = _make_plan(file, choices.plan, split)
     plan_findings = check_plan(plan, file.obs, lambda: _named_chunks(file), scratch=scratch_folder())
-    plan_findings += propose_support(plan, file.obs)
-    plan_findings += apart_findings(plan, file.obs)
-    findings += plan_findings
+    plan_findings += propose_support(plan, file.obs) + apart_findings(plan, file.obs)
+    findings += plan_findings + rounding_findings(choices.data.precision)
     _stop_on_errors(plan_findings, "The fold plan leaks", LeakError)
 
     _need_short_names(file.obs["cell_line"])
