@@ -28,6 +28,11 @@ def sizes(folder: StudyFolder, role: str) -> tuple[int, int]:
     return int((folder.plan.table["role"] == role).sum()), int(folder.choices["n_genes"])
 
 
+def value_bytes(folder: StudyFolder) -> int:
+    """Of a value in the store."""
+    return int(folder.choices.get("precision", 32)) // 8
+
+
 def of_stack(folder: StudyFolder, n_models: int, n_combiners: int, *, verdict: bool = False) -> str:
     """One line before ``stack`` or ``verdict``: what will be read, and roughly how long it takes.
 
@@ -44,10 +49,9 @@ def of_stack(folder: StudyFolder, n_models: int, n_combiners: int, *, verdict: b
     else:
         each = MODEL * n_models + COMBINER * n_combiners
         seconds = START + genes * (min(rows, MOST_ROWS) * CALIBRATION + rows * each)
-    nested = folder.plan.n_folds if folder.plan.n_folds > 2 else 0
     judged = f"{tested:,} test rows and " if verdict else ""
     what = f"{judged}{rows:,} rows x {n_models} models x {genes:,} genes, {n_combiners} combiners"
-    read = 4 * rows * genes * (n_models + 2) * (1 + (nested - 1 if nested else 0))
+    read = value_bytes(folder) * (rows + (tested if verdict else 0)) * genes * (n_models + 2)
     return f"{what}: reads about {in_bytes(read)}, takes {roughly(seconds)} with one worker."
 
 
@@ -74,7 +78,7 @@ def of_fit(folder: StudyFolder, jobs: Sequence[Job], workers: int) -> str:
         return f"{said}."
     models = {j.model for j in left}
     nested = any(j.also is not None for j in jobs)
-    written = 4 * genes * len(models) * (test + rows * (folder.plan.n_folds if nested else 1))
+    written = value_bytes(folder) * genes * len(models) * (test + rows * (folder.plan.n_folds if nested else 1))
     said += f"; writes about {in_bytes(written)}"
     new = sorted(models - set(known))
     seconds = sum(sum(known[j.model]) / len(known[j.model]) for j in left if j.model in known) / max(1, workers)

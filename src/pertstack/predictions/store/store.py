@@ -77,8 +77,13 @@ class PredictionStore(StoreCommits):
     # -- blocks ------------------------------------------------------------------------------------------------------
 
     def add_block(self, block: Block, obs: pd.DataFrame, *, rounding: Rounding | None = None) -> bool:
-        """Register a block: its samples in the plan's order (index of ``obs`` = sample ids). For ever; one process
-        does this. With a rounding its layers are kept in 16 bits.
+        """Register a block: its samples in the plan's order. For ever; one process does this.
+
+        Parameters
+        ----------
+        block : of the store.
+        obs : its samples, index = sample ids.
+        rounding : of its layers, which are kept in 16 bits then; None for float32.
 
         Returns False for an empty ``obs`` (empty blocks are not registered) and True otherwise, also when the same
         block was there before.
