@@ -322,3 +322,34 @@ def test_a_name_that_stands_twice_in_a_json_of_targets_is_refused(tmp_path):
     (tmp_path / "t.json").write_text('\ufeff{"TP53": ["MDM2"], "TP53": ["MYC"]}', encoding="utf-8")
     with pytest.raises(InputError, match="'TP53' occurs more than once"):
         build_side(PERTURBATIONS, GENES, targets=tmp_path / "t.json")
+
+
+SECOND = {f"ENSG{i:011d}": g for i, g in enumerate(GENES)}
+
+
+def test_genes_of_graphs_and_targets_are_found_by_second_names_and_in_other_capitals(tmp_path):
+    ids = {g: e for e, g in SECOND.items()}
+    spelt = EDGES.assign(gene_a=EDGES["gene_a"].str.lower(), gene_b=[f"{ids[g]}.3" for g in EDGES["gene_b"]])
+    spelt.to_csv(tmp_path / "g.csv", index=False)
+    targets = pd.DataFrame({"perturbation": ["TP53", "MYC"], "gene": ["mdm2;" + ids["JUN"], "Klf1"]})
+    targets.to_csv(tmp_path / "t.csv", index=False)
+    side, told = build_side(PERTURBATIONS, GENES, graph=tmp_path / "g.csv", targets=tmp_path / "t.csv", other=SECOND)
+    EDGES.to_csv(tmp_path / "own.csv", index=False)
+    assert sorted((GENES[a], GENES[b]) for a, b in side.graph.edges) == edges_of(tmp_path / "own.csv")
+    assert side.features["targets"].columns == ("JUN", "KLF1", "MDM2")  # only counted once
+    warned = [f for f in told if f.code == "genes_by_capitals"]
+    assert [f.count for f in warned] == [2, 3] and "tp53 = TP53" in warned[1].message
+    assert [f.count for f in told if f.code == "genes_by_second_name"] == [1, 3]
+
+
+def test_capitals_that_mean_two_genes_match_neither(tmp_path):
+    pd.DataFrame({"a": ["TP53", "myc"], "b": ["JUN", "JUN"]}).to_csv(tmp_path / "g.csv", index=False)
+    side, told = build_side(PERTURBATIONS, [*GENES, "Myc"], graph=tmp_path / "g.csv")
+    assert len(side.graph.edges) == 1 and [f.code for f in told] == ["graph_partial"]
+
+
+def test_perturbed_genes_in_other_capitals_are_known_and_drugs_called_like_a_gene_are_not():
+    side, told = build_side(pd.DataFrame({"perturbation": ["tp53", "klf1+Cebpa", "MYC"]}), GENES)
+    assert side.features["genes"].columns == ("CEBPA", "KLF1", "MYC", "TP53")
+    assert [f.count for f in told if f.code == "genes_by_capitals"] == [3]
+    assert not build_side(pd.DataFrame({"perturbation": ["jun", "aspirin", "caffeine"]}), GENES)[0].features

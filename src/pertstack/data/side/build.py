@@ -18,6 +18,7 @@ from pertstack._base.reading.damage import damage_named
 from pertstack.data.labels import look_up, one_spelling
 from pertstack.data.side.edges import edges_of_table, read_edges
 from pertstack.data.side.files import read_features, read_targets, targets_of
+from pertstack.data.side.gene_names import StudyGenes
 from pertstack.data.side.side import FeatureKind, GeneGraph, PerturbationFeatures, SideInformation
 from pertstack.data.side.structures import has_rdkit, morgan_features
 from pertstack.data.side.targets import genes_of
@@ -33,6 +34,7 @@ def build_side(
     graph_min_score: float | None = None,
     graph_names: str | Path | None = None,
     uns: Mapping[str, Any] | None = None,
+    other: Mapping[str, str] | None = None,
 ) -> tuple[SideInformation, list[Finding]]:
     """All that can be known of the perturbations in ``obs``, and what is missing.
 
@@ -57,6 +59,8 @@ def build_side(
         it is beside ``protein.links``).
     uns
         ``DataFile.uns``: ``targets`` and ``graph`` are taken from it where no file is given.
+    other
+        Second name of a gene -> its name in the study.
 
     Raises
     ------
@@ -74,23 +78,30 @@ def build_side(
     structures = _structures(obs, names, findings)
     if structures is not None:
         kinds["structure"] = structures
-    perturbed = _perturbed_genes(obs, names, genes)
+    perturbed = _perturbed_genes(obs, names, StudyGenes(genes, other), findings)
     if perturbed is not None:
         kinds["genes"] = perturbed
     with damage_named(targets or "uns['targets']"):
         table = read_targets(Path(targets)) if targets is not None else targets_of(uns.get("targets"), "uns['targets']")
     if table:
         found = _targets(
-            table, names, genes, where=str(targets or "uns['targets']"), findings=findings, asked=targets is not None
+            table,
+            names,
+            StudyGenes(genes, other),
+            where=str(targets or "uns['targets']"),
+            findings=findings,
+            asked=targets is not None,
         )
         if found is not None:
             kinds["targets"] = found
+    in_graph = StudyGenes(genes, other)
     with damage_named(graph or "uns['graph']"):
         edges = (
-            read_edges(Path(graph), genes, graph_min_score, names=None if graph_names is None else Path(graph_names))
+            read_edges(Path(graph), in_graph, graph_min_score, names=None if graph_names is None else Path(graph_names))
             if graph is not None
-            else edges_of_table(uns.get("graph"), genes, None)
+            else edges_of_table(uns.get("graph"), in_graph, None)
         )
+    findings += in_graph.findings(str(graph or "uns['graph']"))
     return SideInformation(kinds, _graph(edges, genes, findings) if edges is not None else None), findings
 
 
@@ -186,50 +197,65 @@ def _structures(obs: pd.DataFrame, names: tuple[str, ...], findings: list[Findin
     return found if found.known.any() else None
 
 
-def _perturbed_genes(obs: pd.DataFrame, names: tuple[str, ...], genes: tuple[str, ...]) -> PerturbationFeatures | None:
-    """Multi-hot of perturbed genes, from columns gene_a, gene_b, ... where present, else from names such as ``A+B``."""
-    measured = set(genes)
+def _perturbed_genes(
+    obs: pd.DataFrame, names: tuple[str, ...], genes: StudyGenes, findings: list[Finding]
+) -> PerturbationFeatures | None:
+    """Multi-hot of perturbed genes, from columns gene_a, gene_b, ... where present, else from names such as ``A+B``.
+
+    Names in other capitals, or second names, are read only where half of the perturbations are genes then: a drug may
+    be called like a gene.
+    """
+    measured = set(genes.names)
     table: dict[str, tuple[str, ...]] = {}
     columns = [c for c in ("gene_a", "gene_b", "gene_c") if c in obs]
     if columns:
         for name, *parts in obs[["perturbation", *columns]].drop_duplicates().itertuples(index=False):
             words = [str(p).strip() for p in parts if isinstance(p, str) and p.strip()]
-            table[str(name)] = tuple(g for g in words if genes_of(g))
+            table[str(name)] = _as_own(tuple(g for g in words if genes_of(g)), genes)
     else:
-        for name in names:
-            named = genes_of(name)
-            if len(named) == 1 and measured.issuperset(name.split("_")):
-                named = tuple(dict.fromkeys(name.split("_")))  # A_B of two genes of this file
-            if any(g in measured for g in named):
-                table[name] = named
+        read = {name: genes_of(name) for name in names}
+        pairs = {n: tuple(dict.fromkeys(n.split("_"))) for n in names if len(read[n]) == 1 and "_" in n}
+        read |= {n: parts for n, parts in pairs.items() if None not in genes.found(parts)}  # A_B of two genes
+        hits = [any(genes.found(parts)) for parts in read.values()]
+        if 2 * sum(hits) >= len(hits):
+            read = {n: _as_own(parts, genes) for n, parts in read.items()}
+        table = {n: parts for n, parts in read.items() if any(g in measured for g in parts)}
+    findings += genes.findings("The perturbations")
     every = tuple(sorted({g for parts in table.values() for g in parts}))
     if not any(g in measured for g in every):
         return None
     return _multi_hot("genes", table, names, every)
 
 
+def _as_own(named: tuple[str, ...], genes: StudyGenes) -> tuple[str, ...]:
+    """Genes by the study's names, others as they are, each once."""
+    return tuple(dict.fromkeys(own or name for name, own in zip(named, genes.taken(named), strict=True)))
+
+
 def _targets(
     table: Mapping[str, tuple[str, ...]],
     names: tuple[str, ...],
-    genes: tuple[str, ...],
+    genes: StudyGenes,
     where: str,
     findings: list[Finding],
     *,
     asked: bool,
 ) -> PerturbationFeatures | None:
-    measured = set(genes)
+    measured = set(genes.names)
     found = look_up([*names, *table], names)
     spelled: dict[str, dict[str, None]] = {}
     for name, targets in table.items():
-        spelled.setdefault(found.get(name, name), {}).update(dict.fromkeys(targets))
+        own = _as_own(targets, genes) if found.get(name, name) in names else targets
+        spelled.setdefault(found.get(name, name), {}).update(dict.fromkeys(own))
     table = {name: tuple(targets) for name, targets in spelled.items()}
+    findings += genes.findings(where)
     hit = [n for n in names if measured & set(table.get(n, ()))]
     if not hit:
         message = (
-            f"{where}: no perturbation of the study has a target among its {len(genes):,} genes. The study has "
+            f"{where}: no perturbation of the study has a target among its {len(genes.names):,} genes. The study has "
             f"perturbations "
-            f"{first_few(names, 3)} and genes {first_few(genes, 3)}; the targets name {first_few(table, 3)} with genes "
-            f"{first_few(next(iter(table.values()), ()), 3)}. Use the same names in both."
+            f"{first_few(names, 3)} and genes {first_few(genes.names, 3)}; the targets name {first_few(table, 3)} with "
+            f"genes {first_few(next(iter(table.values()), ()), 3)}. Use the same names in both."
         )
         if asked:
             raise InputError(message)

@@ -13,9 +13,16 @@ from pertstack._base.reading.dialects import is_number
 from pertstack._base.reading.tables import as_texts, numbers, read_table
 from pertstack._base.reading.text_tables import MISSING
 from pertstack.data.readers.columns.aliases import column_of
-from pertstack.data.readers.columns.genes import without_version
 from pertstack.data.side.files import Pairs
-from pertstack.data.side.gene_names import Names, is_string, names_beside, names_of_table, read_string, translate
+from pertstack.data.side.gene_names import (
+    Names,
+    StudyGenes,
+    is_string,
+    names_beside,
+    names_of_table,
+    read_string,
+    translate,
+)
 
 _PAIR_COLUMNS = (
     ("gene_a", "gene_b"),
@@ -34,7 +41,7 @@ _SCORE_COLUMNS = ("combined_score", "score", "weight", "confidence")
 
 
 def read_edges(
-    path: Path, genes: tuple[str, ...], min_score: float | None, *, names: Path | None = None
+    path: Path, genes: StudyGenes, min_score: float | None, *, names: Path | None = None
 ) -> tuple[Pairs, int]:
     """Edges (positions in ``genes``, each pair once, no loops) of a file, (n_edges, 2), and how many edges lead to
     other genes.
@@ -59,7 +66,7 @@ def read_edges(
         known = names_of_table(read_string(names) if is_string(names) else read_table(names), genes, str(names))
     if len(table.columns) >= 2 and not any(set(p) <= set(table.columns) for p in _PAIR_COLUMNS):
         header = [str(c) for c in table.columns]
-        if sum(h in set(genes) for h in header) >= 2:  # no header line: the first edge was read as names
+        if sum(g is not None for g in genes.found(header)) >= 2:  # no header line: the first edge was read as names
             table = pd.concat([pd.DataFrame([header], columns=table.columns), table], ignore_index=True)
     found = edges_of_table(table, genes, min_score, where=str(path), names=known)
     assert found is not None
@@ -68,7 +75,7 @@ def read_edges(
 
 def edges_of_table(
     value: Any,
-    genes: tuple[str, ...],
+    genes: StudyGenes,
     min_score: float | None,
     *,
     where: str = "uns['graph']",
@@ -94,29 +101,22 @@ def edges_of_table(
     table = value if isinstance(value, pd.DataFrame) else pd.DataFrame(np.asarray(value))
     if table.shape[1] < 2:
         raise InputError(f"{where} has {table.shape[1]} column; an edge list needs two columns of gene names.")
-    first, second = _gene_columns(table, set(genes) | set(names or ()))
+    first, second = _gene_columns(table, genes, names or {})
     if min_score is not None:
         table = table[_scores(table, min_score, where) >= min_score]
     if names is not None:
         table = translate(table, (first, second), names)
-    pairs = np.column_stack([_at(table[c], genes) for c in (first, second)])
+    at = pd.Index(genes.names)
+    pairs = np.column_stack([at.get_indexer(pd.Index(genes.taken(as_texts(table[c])))) for c in (first, second)])
     inside = (pairs >= 0).all(axis=1)
     if len(table) and not inside.any():
         raise InputError(
             f"{where}: no edge joins two genes of the study. Its columns {first!r} and {second!r} hold "
-            f"{first_few(table[first][:3])}; the "
-            f"study's genes look like {first_few(genes[:3])}. Translate protein or Ensembl ids to the study's gene "
-            f"names first, or provide a table of both (STRING's protein.info; --graph-names)."
+            f"{first_few(table[first][:3])}; the study's genes look like {first_few(genes.names[:3])}. Translate protein "
+            f"or Ensembl ids to the study's gene names first, or provide a table of both (STRING's protein.info; --graph-names)."
         )
     kept = np.sort(pairs[inside], axis=1)
     return np.unique(kept[kept[:, 0] != kept[:, 1]], axis=0).reshape(-1, 2), int((~inside).sum())
-
-
-def _at(column: pd.Series[Any], genes: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Positions of names among the genes, -1 if they are none; Ensembl versions do not count."""
-    texts, at = as_texts(column).str.strip(), pd.Index(genes)
-    exact = at.get_indexer(pd.Index(texts))
-    return np.where(exact >= 0, exact, at.get_indexer(pd.Index(texts.map(without_version)))).astype(np.int64)
 
 
 def _scores(table: pd.DataFrame, least: float, where: str) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -147,9 +147,13 @@ def _scores(table: pd.DataFrame, least: float, where: str) -> np.ndarray[Any, np
     return found
 
 
-def _gene_columns(table: pd.DataFrame, genes: set[str]) -> tuple[Any, Any]:
+def _gene_columns(table: pd.DataFrame, genes: StudyGenes, names: Names) -> tuple[Any, Any]:
     """The two columns that hold genes: known pairs of names first if they match, else those that share most names."""
-    share = {c: float(as_texts(table[c]).str.strip().map(without_version).isin(genes).mean()) for c in table.columns}
+    share = {}
+    for column in table.columns:
+        texts = list(as_texts(table[column]))
+        known = [g is not None or t in names for g, t in zip(genes.found(texts), texts, strict=True)]
+        share[column] = float(np.mean(known)) if known else 0.0
     for first, second in _PAIR_COLUMNS:
         if first in share and second in share and share[first] > 0 and share[second] > 0:
             return first, second

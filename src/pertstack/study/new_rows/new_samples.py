@@ -156,7 +156,9 @@ _MULTI_HOT = ("genes", "targets")
 """Kinds of features whose columns are genes, those that the perturbations of a file happen to name."""
 
 
-def merged_side(known: SideInformation, file: DataFile, gene_names: Any) -> SideInformation:
+def merged_side(
+    known: SideInformation, file: DataFile, gene_names: Any, *, other: Mapping[str, str] | None = None
+) -> SideInformation:
     """The study's side information, with what the new file says of perturbations that the study knows nothing of.
 
     They get structures, perturbed genes and targets from the file, and features from what lies beside it; else they
@@ -167,6 +169,7 @@ def merged_side(known: SideInformation, file: DataFile, gene_names: Any) -> Side
     known : of the study.
     file : new samples.
     gene_names : of the study.
+    other : second name of a gene -> its name in the study.
 
     Raises
     ------
@@ -174,11 +177,11 @@ def merged_side(known: SideInformation, file: DataFile, gene_names: Any) -> Side
         Features with other columns than the study's, or files that name none of the perturbations.
     """
     features, targets = file.beside.get("features"), file.beside.get("targets")
-    side, _ = build_side(file.obs, gene_names, uns=file.uns, features=features, targets=targets)
+    side, _ = build_side(file.obs, gene_names, uns=file.uns, features=features, targets=targets, other=other)
     found = {}
     for kind, table in known.features.items():
-        other = side.features.get(kind)
-        found[kind] = table if other is None else _extended(table, _with_columns(table, other, file))
+        new = side.features.get(kind)
+        found[kind] = table if new is None else _extended(table, _with_columns(table, new, file))
     return SideInformation(found, known.graph)
 
 
@@ -235,7 +238,8 @@ def unknown_findings(folder: StudyFolder, file: DataFile, models: Iterable[str],
     """
     rows = [row for row in list_models() if row.name in set(models)]
     kinds = {k for row in rows for k in row.needs.features}
-    tables = [t for k, t in merged_side(folder.side, file, folder.gene_names).features.items() if k in kinds]
+    side = merged_side(folder.side, file, folder.gene_names, other=folder.other_gene_names)
+    tables = [t for k, t in side.features.items() if k in kinds]
     names = sorted(set(file.obs["perturbation"].astype(str)))
     known = np.any([t.rows(names)[1] for t in tables], axis=0) if tables else np.ones(len(names), dtype=bool)
     lacking = [n for n, there in zip(names, known, strict=True) if not there]

@@ -143,7 +143,8 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
     file, split = _placed(_open(data, choices), choices.plan)
     findings = validate(file)
     _stop_on_errors(findings, f"{data} cannot be used as it is", InputError)
-    side, side_findings = build_side(file.obs, file.gene_names, uns=file.uns, **vars(choices.side))
+    told = {"uns": file.uns, "other": (others := other_names(file.var)), **vars(choices.side)}
+    side, side_findings = build_side(file.obs, file.gene_names, **told)
     findings += side_findings
     _stop_on_errors(side_findings, "The side information cannot be used as it is", InputError)
     plan = _make_plan(file, choices.plan, split)
@@ -159,7 +160,7 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
         obs = file.obs.loc[plan.table["sample_id"]]
         obs.to_parquet(staging / "plan" / "samples.parquet")
         write_json(staging / "plan" / "taken.json", [t.to_json() for t in taken(file)])
-        if others := other_names(file.var):
+        if others:
             write_json(staging / "plan" / OTHER_NAMES, others)
         write_json(staging / "card.json", file.card.to_json())
         save_side(staging / "side", side)

@@ -34,7 +34,11 @@ ROWS = 512
 def with_distance(folder: StudyFolder, file: DataFile) -> pd.DataFrame:
     """Metadata of the new samples, with the distance of each perturbation to those of the study's development rows."""
     distance = folder.training_distance
-    features = None if distance is None else merged_side(folder.side, file, folder.gene_names).best()
+    features = (
+        None
+        if distance is None
+        else merged_side(folder.side, file, folder.gene_names, other=folder.other_gene_names).best()
+    )
     if distance is None or features is None:
         return file.obs
     return file.obs.assign(**{COLUMN: distance.with_features(features).of(file.obs["perturbation"])})
@@ -173,7 +177,7 @@ def refit_and_predict(
         A fit that succeeded before fails now.
     """
     jobs = [job for model in models for job in final_jobs(folder, model)]
-    save_side(place / "side", merged_side(folder.side, file, folder.gene_names))
+    save_side(place / "side", merged_side(folder.side, file, folder.gene_names, other=folder.other_gene_names))
     keep = KeepArrays(NewSamples(folder.root, Path(file.path), place, reading), tuple(models))
     for model in models:
         np.save(keep.path(model), np.full((file.n_samples, len(folder.gene_names)), np.nan, np.float32))
