@@ -112,8 +112,9 @@ def edges_of_table(
     if len(table) and not inside.any():
         raise InputError(
             f"{where}: no edge joins two genes of the study. Its columns {first!r} and {second!r} hold "
-            f"{first_few(table[first][:3])}; the study's genes look like {first_few(genes.names[:3])}. Translate protein "
-            f"or Ensembl ids to the study's gene names first, or provide a table of both (STRING's protein.info; --graph-names)."
+            f"{first_few(table[first][:3])}; the study's genes look like {first_few(genes.names[:3])}. Translate "
+            f"protein or Ensembl ids to the study's gene names first, or provide a table of both (STRING's "
+            f"protein.info; --graph-names)."
         )
     kept = np.sort(pairs[inside], axis=1)
     return np.unique(kept[kept[:, 0] != kept[:, 1]], axis=0).reshape(-1, 2), int((~inside).sum())
