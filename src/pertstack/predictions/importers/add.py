@@ -31,10 +31,10 @@ from pertstack.predictions.importers.by_name import (
     samples_not_predicted,
 )
 from pertstack.predictions.importers.cards import mapped_file, named_transform
+from pertstack.predictions.importers.checks.meaning import check_meaning
 from pertstack.predictions.importers.checks.sampled import Place, Sampled, measured_rows
-from pertstack.predictions.importers.checks.scale import Scale, check_scale, refuse_the_truth
+from pertstack.predictions.importers.checks.scale import Scale, refuse_the_truth
 from pertstack.predictions.importers.checks.shift import check_shift
-from pertstack.predictions.importers.checks.value_checks import check_gene_order
 from pertstack.predictions.importers.fitted import FittedOnBlocks, Kin
 from pertstack.predictions.importers.key_findings import of_several
 from pertstack.predictions.importers.readers.files import PredictionFile
@@ -281,11 +281,11 @@ def _judge(store: PredictionStore, sampled: Sampled, coming: _Coming) -> list[Fi
     treated, control = (measured_rows(store, layer, there, genes=sampled.genes) for layer in ("treated", "control"))
     rows = np.isfinite(treated).all(axis=1) & np.isfinite(control).all(axis=1)
     values = sampled.values[development][rows]
-    slots = slots_in_words(coming.files)
-    refuse_the_truth(values, treated[rows], control[rows], scale=scale, name=name, slots=slots)
-    findings = check_scale(values, treated[rows], control[rows], scale=scale, name=name)
-    if coming.by_position and scale == "treated":
-        findings += check_gene_order(values, treated[rows], name)
+    refuse_the_truth(values, treated[rows], control[rows], scale=scale, name=name, slots=slots_in_words(coming.files))
+    lines = [there[i].block.cell_line for i in np.flatnonzero(rows)]
+    findings = check_meaning(
+        values, treated[rows], control[rows], scale=scale, name=name, lines=lines, by_position=coming.by_position
+    )
     for finding in findings:
         if finding.severity == "error":
             raise IntegrityError(finding.message)

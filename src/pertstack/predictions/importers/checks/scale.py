@@ -24,7 +24,7 @@ LONG = {"ln": "natural logarithms", "log2": "logarithms to base 2", "log10": "lo
 FEWEST_ROWS = 3
 
 
-def _scale_numbers(raw: Float32, treated_rows: Float32, control_rows: Float32, scale: Scale) -> dict[str, float]:
+def scale_numbers(raw: Float32, treated_rows: Float32, control_rows: Float32, scale: Scale) -> dict[str, float]:
     """What the check measures, over rows (m, n_genes) with both predictions and truth.
 
     ``rms_as_treated`` and ``rms_as_delta``: root mean square difference to the treated values, and to treated -
@@ -161,7 +161,7 @@ def check_scale(values: Float32, treated: Float32, control: Float32, *, scale: S
                 f"the scale.",
             )
         ]
-    numbers = _scale_numbers(values, treated, control, scale)
+    numbers = scale_numbers(values, treated, control, scale)
     logs = other_logarithm(numbers["level_slope"], numbers["level_r"], numbers["level_offset"])
     if logs is not None and scale == "treated":
         text = (
@@ -169,17 +169,17 @@ def check_scale(values: Float32, treated: Float32, control: Float32, *, scale: S
             f"measured ones (correlation {numbers['level_r']:.4f}), and one unit predicted is "
             f"{numbers['level_slope']:.3f} measured. Add them with --transform {logs[0]}_to_{logs[1]}."
         )
-        return [_finding("error", "scale_wrong", name, scale=scale, numbers=numbers, text=text)]
+        return [scale_finding("error", "scale_wrong", name, scale=scale, numbers=numbers, text=text)]
     other: Scale = "delta" if scale == "treated" else "treated"
-    wrong = _on_another_scale(name, numbers, scale, other, differences=not control.any())
+    wrong = on_another_scale(name, numbers, scale, other, differences=not control.any())
     if wrong is not None:
-        return [_finding("error", "scale_wrong", name, scale=scale, numbers=numbers, text=wrong)]
+        return [scale_finding("error", "scale_wrong", name, scale=scale, numbers=numbers, text=wrong)]
     fits = (
         f"{name}: scale {scale!r} fits the data: values differ from the measured ones by "
         f"{numbers[f'rms_as_{scale}']:.3g} (root mean square), read as {other!r} by {numbers[f'rms_as_{other}']:.3g}."
     )
     return [
-        _finding("note", "scale_checked", name, scale=scale, numbers=numbers, text=fits),
+        scale_finding("note", "scale_checked", name, scale=scale, numbers=numbers, text=fits),
         *_oddities(name, scale, numbers),
     ]
 
@@ -194,11 +194,11 @@ def _oddities(name: str, scale: Scale, numbers: dict[str, float]) -> list[Findin
     ):
         if odd:
             text = f"{name}: {words}; is the preprocessing the study's? Calibration mends a scale, not a mix-up."
-            found.append(_finding("warning", code, name, scale=scale, numbers=numbers, text=text))
+            found.append(scale_finding("warning", code, name, scale=scale, numbers=numbers, text=text))
     return found
 
 
-def _on_another_scale(
+def on_another_scale(
     name: str, numbers: dict[str, float], scale: Scale, other: Scale, *, differences: bool
 ) -> str | None:
     """What is plainly wrong with the scale; None if nothing is."""
@@ -238,7 +238,7 @@ def _on_another_scale(
     return off if follow and not 1 / PLAINLY <= slope <= PLAINLY else None
 
 
-def _finding(
+def scale_finding(
     severity: Literal["error", "warning", "note"], code: str, name: str, scale: str, numbers: dict[str, Any], text: str
 ) -> Finding:
     return Finding(severity, code, text, where=name, numbers={"scale": scale, **numbers})

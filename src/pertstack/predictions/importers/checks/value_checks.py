@@ -16,14 +16,10 @@ import pandas as pd
 from pertstack._base.findings import Finding
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
+from pertstack.predictions.importers.checks.meaning import check_meaning
 from pertstack.predictions.importers.checks.sampled import SAMPLED_GENES, SAMPLED_ROWS, Place, Sampled
-from pertstack.predictions.importers.checks.scale import Scale, check_scale, refuse_the_truth
-from pertstack.predictions.importers.checks.shift import check_shift
-
-SAME_GENES = 0.5
-"""Correlation over genes of predicted and measured means below which columns are in another order."""
-FEWEST_GENES = 20
-"""Genes below which nothing is said of their names."""
+from pertstack.predictions.importers.checks.scale import Scale, refuse_the_truth
+from pertstack.predictions.importers.checks.shift import check_shift, exchanged_gene_names
 
 
 @dataclass(frozen=True)
@@ -116,12 +112,9 @@ def check_values(
     genes = np.linspace(0, n_genes - 1, min(SAMPLED_GENES, n_genes)).round().astype(np.intp)
     p, y, c = (np.asarray(a[at][:, genes]) for a in (values, treated, control))
     refuse_the_truth(p, y, c, scale=scale, name=model, slots="")
-    found = check_scale(p, y, c, scale=scale, name=model)
+    lines = samples["cell_line"].astype(str).to_numpy()[at].tolist()
+    found = check_meaning(p, y, c, scale=scale, name=model, lines=lines, by_position=genes_by_list)
     as_treated = p if scale == "treated" else p + c
-    if genes_by_list and scale == "treated":
-        found += check_gene_order(as_treated, y, model)
-    elif not ids_in_file and scale == "treated" and c.any():
-        found += check_gene_names(as_treated, y, model)
     if ids_in_file:
         names = [str(s) for s in samples.index]
         order = {int(r): i for i, r in enumerate(rows)}
@@ -130,55 +123,6 @@ def check_values(
         found += check_shift(
             store, sampled, [names[i] for i in rows], places=store.places, name=model, file_genes=gene_names
         )
+    elif (exchanged := exchanged_gene_names(as_treated, y, c, lines, name=model)) is not None:
+        found.append(exchanged)
     return found
-
-
-def check_gene_order(values: Float32, treated: Float32, model: str) -> list[Finding]:
-    """An error if the means of genes do not follow those of the genes whose names they were given by position.
-
-    Parameters
-    ----------
-    values, treated : (n, n_genes), treated scale; genes with NaN are left out.
-    model : for the message.
-    """
-    if not len(values):
-        return []
-    p, y = values.mean(axis=0, dtype=np.float64), treated.mean(axis=0, dtype=np.float64)
-    p, y = p[np.isfinite(p)], y[np.isfinite(p)]  # genes that are not predicted are NaN
-    if p.size < 2 or p.std() <= 0 or y.std() <= 0:
-        return []
-    r = float(np.corrcoef(p, y)[0, 1])
-    if r >= SAME_GENES:
-        return []
-    text = (
-        f"{model}: its columns have no names, and taken by position their means do not follow the "
-        f"measured ones (correlation over genes {r:.2f}; above 0.9 is usual). They are in another order, or the list "
-        f"of genes is. Name the columns where they were made, or give their order with --genes FILE."
-    )
-    return [Finding("error", "gene_order", text, where=model, numbers={"r": r})]
-
-
-def check_gene_names(values: Float32, treated: Float32, model: str) -> list[Finding]:
-    """A warning if the means of genes are those measured, under the names of other genes.
-
-    No error: a model that knows no levels of genes, and draws them as they are distributed, looks the same.
-
-    Parameters
-    ----------
-    values, treated : (n, n_genes), treated scale; genes with NaN are left out.
-    model : for the message.
-    """
-    p, y = values.mean(axis=0, dtype=np.float64), treated.mean(axis=0, dtype=np.float64)
-    there = np.isfinite(p)
-    p, y = p[there], y[there]
-    if p.size < FEWEST_GENES or not 0.8 < p.std() / max(y.std(), 1e-12) < 1.25:
-        return []
-    r, matched = float(np.corrcoef(p, y)[0, 1]), float(np.corrcoef(np.sort(p), np.sort(y))[0, 1])
-    if r >= SAME_GENES or matched < 0.95 or abs(p.mean() - y.mean()) > 0.5 * y.std():
-        return []
-    text = (
-        f"{model}: means of genes do not follow the measured ones (correlation over genes {r:.2f}; above 0.9 is "
-        f"usual), and do once both are sorted ({matched:.2f}): genes may be under the names of others. Compare the "
-        f"names of the columns with the order in which the model wrote them."
-    )
-    return [Finding("warning", "gene_names", text, where=model, numbers={"r": r, "sorted_r": matched})]
