@@ -326,7 +326,7 @@ def test_genes_under_permuted_names_are_refused_or_warned_of_where_rows_are_matc
     one = np.tile(pairs.mean(), (len(pairs), 1))  # levels alone are no proof: a model may know none, and draw them
     path = written(tmp_path, "m.h5ad", one, keyed(pairs), permuted)
     (said,) = [f for f in ps.evaluate(folder / "truth.h5ad", {"m": path}).findings if f.code == "gene_names"]
-    assert said.severity == "warning" and "genes may be under the names of others" in said.message
+    assert said.severity == "warning" and "they may be under the names of others" in said.message
     right = written(tmp_path, "right.h5ad", pairs, keyed(pairs))
     assert "gene_names" not in [f.code for f in ps.evaluate(folder / "truth.h5ad", {"m": right}).findings]
 
