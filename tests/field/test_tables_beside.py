@@ -353,3 +353,69 @@ def test_perturbed_genes_in_other_capitals_are_known_and_drugs_called_like_a_gen
     assert side.features["genes"].columns == ("CEBPA", "KLF1", "MYC", "TP53")
     assert [f.count for f in told if f.code == "genes_by_capitals"] == [3]
     assert not build_side(pd.DataFrame({"perturbation": ["jun", "aspirin", "caffeine"]}), GENES)[0].features
+
+
+@pytest.mark.parametrize("form", ["wide", "delta"])
+def test_numbers_among_genes_that_are_taken_for_metadata_by_their_name_are_named(world, tmp_path, form):
+    obs, x = world
+    renamed = x.rename(columns={"KLF1": "DOSE", "ZNF3": "TARGET", "ZNF13": "REP"})  # the last stands at the end
+    table = pd.concat([obs.assign(TIME=6.0), renamed], axis=1)
+    table.to_csv(tmp_path / "t.csv")
+    file = open_data(tmp_path / "t.csv", delta=form == "delta")
+    (said,) = [n for n in file.notes if n.code == "metadata_among_genes"]
+    assert said.examples == ("DOSE", "TARGET") and "DOSE_GENE" in said.message
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "log10_um"),
+    [
+        ("log10_dose_M", -6.5, -0.5),
+        ("log10_dose", 1.5, 1.5),
+        ("log10(dose)", 1.5, 1.5),
+        ("Log10 Dose (nM)", 2.0, -1.0),
+        ("log10_conc", 0.25, 0.25),
+    ],
+)
+@pytest.mark.parametrize("form", ["wide", "h5ad"])
+def test_decimal_logarithms_of_doses_are_doses_in_the_unit_of_their_name(
+    world, tmp_path, form, column, value, log10_um
+):
+    obs, x = world
+    said = obs.assign(**{column: np.where(obs["perturbation"] == "DMSO", -np.inf if form == "h5ad" else np.nan, value)})
+    if form == "wide":
+        pd.concat([said, x], axis=1).to_csv(tmp_path / "t.csv")
+    else:
+        anndata.AnnData(x.to_numpy(), said, pd.DataFrame(index=x.columns)).write_h5ad(tmp_path / "t.h5ad")
+    file = open_data(tmp_path / ("t.csv" if form == "wide" else "t.h5ad"))
+    same_differences(file, world)
+    assert file.obs["log10_dose"].to_numpy() == pytest.approx(log10_um)
+
+
+def test_logarithms_of_doses_of_unknown_base_are_named_and_taken_as_told(world, tmp_path):
+    obs, x = world
+    said = obs.assign(log_dose=np.arange(len(obs)) % 3 - 1.0)
+    pd.concat([said, x], axis=1).to_csv(tmp_path / "t.csv")
+    (told,) = [n for n in open_data(tmp_path / "t.csv").notes if n.code == "dose_as_logarithm"]
+    assert "--map log10_dose=log_dose" in told.message
+    file = open_data(tmp_path / "t.csv", mapping={"log10_dose": "log_dose"})
+    same_differences(file, world)
+    assert file.obs["log10_dose"].to_numpy() == pytest.approx(said.loc[file.obs.index, "log_dose"].to_numpy())
+
+
+@pytest.mark.parametrize(
+    ("column", "hours"), [("day", 48), ("days", 48), ("Hours", 2), ("minutes", 1 / 30), ("week", 336)]
+)
+def test_times_called_by_their_unit_alone_are_times(world, tmp_path, column, hours):
+    obs, x = world
+    pd.concat([obs.assign(**{column: 2}), x], axis=1).to_csv(tmp_path / "t.csv")
+    file = open_data(tmp_path / "t.csv")
+    same_differences(file, world)
+    assert file.obs["time_h"].to_numpy() == pytest.approx(hours)
+
+
+def test_a_day_that_is_no_number_is_no_time(world, tmp_path):
+    obs, x = world
+    pd.concat([obs.assign(day=["d1", "d2"] * (len(obs) // 2)), x], axis=1).to_csv(tmp_path / "t.csv")
+    file = open_data(tmp_path / "t.csv")
+    same_differences(file, world)
+    assert "time_h" not in file.obs

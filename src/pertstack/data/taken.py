@@ -64,6 +64,7 @@ def _how_samples(file: DataFile) -> str:
 
 def _column(obs: pd.DataFrame, name: str, sources: Mapping[str, str], parted: Finding | None) -> Taken:
     key = {"log10_dose": "dose", "time_h": "time"}.get(name, name)
+    key = name if key == "dose" and "dose" not in sources and name in sources else key
     source = sources.get(key, key)
     where = f"one value for all: {source.removeprefix('const:')}" if source.startswith("const:") else f"column {source}"
     if parted is not None and key in ("perturbation", "dose"):

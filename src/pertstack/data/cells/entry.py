@@ -17,7 +17,7 @@ from pertstack.data.cells.groups import Groups, Mask, Sources, rows_per_conditio
 from pertstack.data.cells.pseudobulk import CellSums, Pseudobulk, pseudobulk
 from pertstack.data.cells.recognise import ALREADY, MANY, Look, look_at
 from pertstack.data.choices import ControlChoice
-from pertstack.data.readers.columns.aliases import CELL_EXTRAS, alias_names, alias_of, plain_name
+from pertstack.data.readers.columns.aliases import AMOUNTS, CELL_EXTRAS, alias_names, alias_of, plain_name
 from pertstack.data.readers.matrices import RowSource
 from pertstack.data.readers.refused import no_control_rows
 
@@ -86,7 +86,7 @@ def look_at_cells(
     if sources is None or not len(obs):
         return None
     controls = np.zeros(len(obs), dtype=bool) if is_control is None else is_control
-    finer = [alias_of(obs.columns, name) for name in ("dose", "time")]
+    finer = [alias_of(obs.columns, name) for name in AMOUNTS]
     columns = dict.fromkeys([*sources.key, *(c for c in finer if c is not None)])
     rows = rows_per_condition(obs, controls, list(columns))
     look = look_at(matrix)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack.data.cells.entries import Int64
 from pertstack.data.labels import one_spelling
-from pertstack.data.readers.columns.aliases import CELL_EXTRAS, alias_of, column_of
+from pertstack.data.readers.columns.aliases import CELL_EXTRAS, LOG_DOSE, alias_of, column_of
 from pertstack.data.readers.columns.columns import source_column
 
 ONE_LINE = "all_cells"
@@ -254,17 +255,20 @@ def summed_together(groups: Groups, sources: Sources, where: str) -> list[Findin
     """
 
     found = []
-    for name, why in (
-        ("dose", "a weak and a strong dose are then one sample without a dose"),
-        ("time", "early and late responses are then one sample without a time"),
+    dose = "a weak and a strong dose are then one sample without a dose"
+    time = "early and late responses are then one sample without a time"
+    logarithm = next((c for c in groups.mixed if LOG_DOSE.search(c)), None)
+    for name, column, why in (
+        ("dose", alias_of(groups.mixed, "dose") or alias_of(groups.mixed, "log10_dose") or logarithm, dose),
+        ("time", alias_of(groups.mixed, "time"), time),
     ):
-        column = alias_of(groups.mixed, name)
         if column is not None and column not in sources.key:
+            by = name if column == alias_of(groups.mixed, name) else quote(column)
             found.append(
                 Finding(
                     "warning",
                     f"mixed_{name}",
-                    f"{where}: cells of several values of {column!r} were summed into one sample; {why}. --by {name} "
+                    f"{where}: cells of several values of {column!r} were summed into one sample; {why}. --by {by} "
                     f"keeps them apart.",
                     where=where,
                 )

@@ -23,7 +23,7 @@ from pertstack._base.reading.text_tables import MISSING, TextTable
 from pertstack.data.choices import ControlChoice
 from pertstack.data.file import DataFile
 from pertstack.data.readers.anndata.tables import is_locked, locked, open_foreign
-from pertstack.data.readers.columns.aliases import ALIASES, alias_names, plain_name
+from pertstack.data.readers.columns.aliases import ALIASES, AMOUNTS, alias_names, plain_name
 from pertstack.data.readers.columns.beside import IDS, said_beside
 from pertstack.data.readers.columns.columns import canonical_obs
 from pertstack.data.readers.columns.genes import GENE, named_genes
@@ -33,7 +33,7 @@ from pertstack.data.readers.matrices import ArrayRows, RepeatedRow, RowSource, S
 from pertstack.data.readers.vehicles import treated_rows, vehicle_rows
 
 _PLATES = ("rna_plate", "det_plate", "plate", "plate_id")
-_NAMES = alias_names(*(n for n in ALIASES if n not in ("dose", "time"))) | set(map(plain_name, IDS))
+_NAMES = alias_names(*(n for n in ALIASES if n not in AMOUNTS)) | set(map(plain_name, IDS))
 
 
 def open_gctx(

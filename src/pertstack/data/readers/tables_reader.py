@@ -23,7 +23,7 @@ from pertstack.data.file import DataFile
 from pertstack.data.readers.columns.aliases import column_of
 from pertstack.data.readers.columns.beside import said_beside
 from pertstack.data.readers.columns.columns import canonical_obs, source_column
-from pertstack.data.readers.columns.no_genes import apart, names_of_rows, no_genes, unlike_genes
+from pertstack.data.readers.columns.no_genes import among_genes, apart, names_of_rows, no_genes, unlike_genes
 from pertstack.data.readers.matrices import IndexedRows, RepeatedRow, RowSource
 from pertstack.data.readers.refused import no_controls
 from pertstack.data.readers.spill import Table, pour
@@ -94,6 +94,7 @@ def open_tables(
         assert other is not None
         controls = _controls(other, ordered, obs_source, mapping=mapping, ids_in=column)
     notes.append(_gene_note(path, ordered, keep))
+    notes += among_genes(path.name, first.columns, ordered, numeric=first.numeric, told=set((mapping or {}).values()))
     if column == UNNAMED and first.counts_rows:
         notes.append(_row_numbers(path, len(obs)))
     if one_sided:

@@ -22,7 +22,7 @@ from pertstack._base.reading.tables import as_texts, counts_rows
 from pertstack._base.reading.text_tables import UNNAMED
 from pertstack.data.readers.columns.aliases import plain_name
 from pertstack.data.readers.columns.beside import IDS, said_beside
-from pertstack.data.readers.columns.no_genes import apart, names_of_rows, no_genes, unlike_genes
+from pertstack.data.readers.columns.no_genes import among_genes, apart, names_of_rows, no_genes, unlike_genes
 from pertstack.data.readers.control_rows import Labels, control_rows
 from pertstack.data.readers.matrices import ArrayRows
 from pertstack.data.readers.refused import no_control_rows, refuse_long
@@ -73,6 +73,8 @@ def as_anndata(
     text = f"{path.name}: {len(genes):,} columns of numbers were taken for genes ({first_few(genes, 3)}){beside}."
     notes.append(Finding("note", "genes_taken", text, len(genes), where=path.name))
     notes += apart(path.name, [c for c in table.columns if c in {*left, *odd}])
+    told = set((mapping or {}).values())
+    notes += among_genes(path.name, table.columns, genes, numeric=table.numeric, told=told)
     return _written(path, values, said, genes), notes
 
 

@@ -11,6 +11,8 @@ from functools import lru_cache
 
 from pertstack.data.readers.columns.units import unit_in_name
 
+DURATIONS = ("hours", "hrs", "hour", "minutes", "days", "day", "weeks", "week")
+"""Columns of times that are called by their unit alone."""
 ALIASES: dict[str, tuple[str, ...]] = {
     "perturbation": (
         "perturbation",
@@ -56,8 +58,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
     ),
     "smiles": ("smiles", "SMILES", "canonical_smiles", "Smiles", "pert_smiles"),
     "dose": ("dose", "pert_dose", "dose_uM", "pert_idose", "dose_val", "dose_value", "concentration"),
+    "log10_dose": ("log10_dose", "log10_concentration", "log10_conc", "log10(dose)", "log10(concentration)"),
     "dose_unit": ("dose_unit", "pert_dose_unit", "dose_units", "concentration_unit"),
-    "time": ("time_h", "time", "pert_time", "pert_itime", "timepoint_hr", "timepoint", "time_hr"),
+    "time": ("time_h", "time", "pert_time", "pert_itime", "timepoint_hr", "timepoint", "time_hr", *DURATIONS),
     "time_unit": ("time_unit", "pert_time_unit", "time_units"),
     "plate": (
         "plate",
@@ -76,6 +79,10 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "replicate": ("replicate", "rep", "replicate_id", "bio_rep", "pert_replicate"),
     "control_id": ("control_id", "paired_control_id", "ctrl_id", "control_sample"),
 }
+LOG_DOSE = re.compile(r"^(log|ln|log2)[_. (]*(dose|conc)", re.IGNORECASE)
+"""Columns that may hold logarithms of doses, of which base is not said."""
+AMOUNTS = ("dose", "log10_dose", "time")
+"""Canonical columns that hold numbers; a unit may stand behind their names."""
 CELL_EXTRAS: dict[str, tuple[str, ...]] = {
     "guide": ("guide", "guide_id", "guide_identity", "guide_ids", "sgrna", "sgRNA", "sgRNA_ID", "sgID_AB"),
     "donor": ("donor", "donor_id", "patient", "patient_id", "individual"),
@@ -125,7 +132,7 @@ def is_alias(column: object, name: str) -> bool:
     """
     known = alias_names(name)
     return plain_name(column) in known or (
-        name in ("dose", "time") and plain_name(unit_in_name(column, name)[0]) in known
+        name in AMOUNTS and plain_name(unit_in_name(column, "time" if name == "time" else "dose")[0]) in known
     )
 
 

@@ -17,7 +17,7 @@ from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack._base.reading.tables import as_names, as_texts, counts_rows, is_text, numbers, read_table, with_numbers
 from pertstack._base.reading.text_tables import UNNAMED, text_table
-from pertstack.data.readers.columns.aliases import ALIASES, alias_names, plain_name
+from pertstack.data.readers.columns.aliases import ALIASES, AMOUNTS, alias_names, plain_name
 
 IDS = (
     "sample_id",
@@ -37,7 +37,7 @@ IDS = (
 )
 """Columns that hold ids of rows, in the order of preference."""
 _NUMBERED = frozenset(map(plain_name, ("index", UNNAMED, "__index_level_0__")))
-_TEXTS = alias_names(*(n for n in ALIASES if n not in ("dose", "time"))) | frozenset(map(plain_name, IDS))
+_TEXTS = alias_names(*(n for n in ALIASES if n not in AMOUNTS)) | frozenset(map(plain_name, IDS))
 _LOOKED_AT = 1000
 
 

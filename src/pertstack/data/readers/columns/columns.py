@@ -19,10 +19,9 @@ from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack._base.reading.tables import plain_texts
 from pertstack.data.labels import visible
-from pertstack.data.readers.columns.aliases import ALIASES, alias_names, alias_of, is_alias, plain_name
-from pertstack.data.readers.columns.doses import add_dose, add_time, one_column, storable, text_of
+from pertstack.data.readers.columns.aliases import ALIASES, DURATIONS, alias_names, alias_of, is_alias, plain_name
+from pertstack.data.readers.columns.doses import add_dose, add_log10_dose, add_time, one_column, storable, text_of
 from pertstack.data.readers.columns.odd_columns import plain_columns
-from pertstack.data.readers.columns.units import split_quantities
 
 NEEDED = ("perturbation", "cell_line")
 _CONTEXT = ("plate", "replicate", "control_id")
@@ -63,8 +62,8 @@ def canonical_obs(
     if "smiles" in sources:
         out["smiles"] = text_of(one_column(obs, sources["smiles"]))
     notes += add_dose(out, obs, sources)
-    if "log10_dose" in obs and "log10_dose" not in out and (mapping or {}).get("dose") != "none":
-        out["log10_dose"] = split_quantities(obs["log10_dose"], "log10_dose")[0]
+    if "log10_dose" not in out and (mapping or {}).get("dose") != "none":
+        notes += add_log10_dose(out, obs, sources, where=where)
     notes += add_time(out, obs, sources)
     for name in _CONTEXT:
         if name in sources:
@@ -141,6 +140,8 @@ def _may_be(column: pd.Series[Any], name: str) -> bool:
         return False
     if name == "dose" and not pd.api.types.is_numeric_dtype(column):
         return not any("+" in str(v).strip("+") and "e+" not in str(v).casefold() for v in column.unique())
+    if name == "time" and plain_name(column.name) in DURATIONS:  # ``day`` may also name days: Monday, d7
+        return bool(pd.to_numeric(pd.Series(column.unique()).astype(str), errors="coerce").notna().all())
     if name not in ("cell_line", "plate") or column.name == name or len(column) < LEAST_ROWS:
         return True
     return column.astype(str).nunique() <= MOST_UNIQUE * len(column)

@@ -11,7 +11,7 @@ import pandas as pd
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack.data.labels import visible
-from pertstack.data.readers.columns.aliases import plain_name
+from pertstack.data.readers.columns.aliases import DURATIONS, LOG_DOSE, plain_name
 from pertstack.data.readers.columns.units import hours_per, micromolar_per, split_quantities, to_unit, unit_in_name
 
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
@@ -62,8 +62,11 @@ def add_dose(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) -
         return []
     if (numbers < 0).any():
         bad = [str(i) for i in obs.index[numbers < 0]]
+        source = sources["dose"]
         raise InputError(
-            f"{len(bad):,} samples have a negative dose: {first_few(bad)}. Correct them or use --map dose=none."
+            f"{len(bad):,} samples have a negative dose in {source!r}: {first_few(bad)}. Correct them, or say --map "
+            f"dose=none; if they are log10 of the dose, --map dose=none,log10_dose={source} (in micromolar, or in the "
+            f"unit of --map dose_unit)."
         )
     units, notes = _dose_units(obs, sources, numbers, own)
     scale = {u: micromolar_per(u) for u in sorted(set(units) - {""})}
@@ -87,6 +90,40 @@ def add_dose(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str]) -
             examples=tuple(str(i) for i in obs.index[other][:10]),
         ),
     ]
+
+
+def add_log10_dose(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, str], *, where: str) -> list[Finding]:
+    """Add the column log10_dose (log10 micromolar) from one of decimal logarithms; a warning where a column may hold
+    logarithms of another base.
+
+    Parameters
+    ----------
+    out : the canonical table, changed in place.
+    obs : table as the file has it, same rows.
+    sources : canonical column -> column of ``obs``.
+    where : the file, for messages.
+
+    Raises
+    ------
+    InputError
+        A unit is not known.
+    """
+    if "log10_dose" not in sources:
+        maybe = [c for c in map(str, obs.columns) if LOG_DOSE.search(c) and obs[c].nunique() > 1]
+        text = (
+            f"{where}: {first_few(maybe)} may hold logarithms of doses, and their base is not known, so no dose is. If "
+            f"they are log10 of micromolar, say --map log10_dose={maybe[0] if maybe else ''}; else write a column dose."
+        )
+        return [Finding("warning", "dose_as_logarithm", text, len(maybe), where=where)] if maybe else []
+    values = one_column(obs, sources["log10_dose"]).replace(-np.inf, np.nan)  # of no dose
+    numbers, own = split_quantities(values, "log10_dose")
+    numbers[numbers == -666] = np.nan
+    column = text_of(one_column(obs, sources["dose_unit"])) if "dose_unit" in sources else _nothing(obs)
+    implied = unit_in_name(sources["log10_dose"], "dose")[1] or "uM"
+    units = to_unit(numbers, own, np.array([implied if u is None else u for u in column], dtype=object))
+    factor = np.array([np.nan if u == "" else micromolar_per(u) or np.nan for u in units], dtype=np.float64)
+    out["log10_dose"] = numbers + np.log10(factor)
+    return []
 
 
 def _dose_units(
@@ -130,7 +167,8 @@ def _dose_units(
 
 def _implied(source: str, what: str) -> str:
     """The unit in the name of a column."""
-    return unit_in_name(source, what)[1] or _UNIT_IN_NAME.get(plain_name(source), "")
+    by_unit = plain_name(source) if what == "time" and plain_name(source) in DURATIONS else ""
+    return unit_in_name(source, what)[1] or _UNIT_IN_NAME.get(plain_name(source), by_unit)
 
 
 def _refuse_two_units(obs: pd.DataFrame, numbers: Float64, said: list[Texts], what: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 
 from pertstack._base.errors import first_few
 from pertstack._base.findings import Finding
-from pertstack.data.readers.columns.aliases import ALIASES, CELL_EXTRAS, alias_names, is_alias, plain_name
+from pertstack.data.readers.columns.aliases import ALIASES, AMOUNTS, CELL_EXTRAS, alias_names, is_alias, plain_name
 from pertstack.data.readers.columns.beside import IDS
 from pertstack.data.readers.control_rows import FLAGS
 
@@ -83,8 +83,7 @@ _SOUNDS_COUNTED = re.compile(
 )
 """The same under names that no list has: no symbol of a gene begins with ``pct_`` or ends with ``_score``."""
 _NO_GENES = (
-    frozenset(map(plain_name, (*IDS, *FLAGS, *COUNTED, *MEASURED, *chain(*CELL_EXTRAS.values()), "log10_dose")))
-    | alias_names()
+    frozenset(map(plain_name, (*IDS, *FLAGS, *COUNTED, *MEASURED, *chain(*CELL_EXTRAS.values())))) | alias_names()
 )
 _LOWER_GENE = re.compile(r"^(mt|hsa|mmu|rno)[-_.]")
 
@@ -103,15 +102,15 @@ def no_genes(columns: Collection[str], mapping: Mapping[str, str] | None) -> set
 
 def names_of_rows(columns: Collection[str], mapping: Mapping[str, str] | None) -> set[str]:
     """Of these, the columns whose cells are names, so text whatever they look like: all but amounts."""
-    amounts = {(mapping or {}).get(n, "") for n in ("dose", "time", "time_h")}
-    named = [n for n in ALIASES if n not in ("dose", "time")]
+    amounts = {(mapping or {}).get(n, "") for n in (*AMOUNTS, "time_h")}
+    named = [n for n in ALIASES if n not in AMOUNTS]
     told = {*(mapping or {}).values()} - amounts
     known = alias_names(*named) | frozenset(map(plain_name, IDS))
     return {c for c in columns if c in told or (plain_name(c) in known and c not in amounts)}
 
 
 def _by_name(column: str) -> bool:
-    if plain_name(column) in _NO_GENES or is_alias(column, "dose") or is_alias(column, "time"):
+    if plain_name(column) in _NO_GENES or any(is_alias(column, name) for name in AMOUNTS):
         return True
     return _SOUNDS_COUNTED.search(column) is not None
 
@@ -137,3 +136,32 @@ def apart(where: str, columns: Collection[str]) -> list[Finding]:
         f"alike."
     )
     return [Finding("warning", "columns_apart", text, len(columns), tuple(columns)[:10], where=where)]
+
+
+def among_genes(
+    where: str, columns: Sequence[str], genes: Collection[str], *, numeric: Collection[str], told: Collection[str]
+) -> list[Finding]:
+    """A warning of columns of numbers in capitals, between two genes, that were taken for metadata by their name alone.
+
+    Parameters
+    ----------
+    where : the file, for messages.
+    columns : of the table, in order.
+    genes : columns taken for genes.
+    numeric : columns of numbers.
+    told : columns that ``--map`` names.
+    """
+    known, last = set(genes), len(columns) - 1
+    odd = [
+        c
+        for i, c in enumerate(columns)
+        if 0 < i < last and c.isupper() and c in numeric and c not in known and c not in told
+        if columns[i - 1] in known and columns[i + 1] in known and _by_name(c)
+    ]
+    if not odd:
+        return []
+    text = (
+        f"{where}: {len(odd):,} columns of numbers stand among the genes and are taken for metadata by their names: "
+        f"{first_few(odd)}. If they are genes, call them by another name ({odd[0]}_GENE)."
+    )
+    return [Finding("warning", "metadata_among_genes", text, len(odd), tuple(odd)[:10], where=where)]
