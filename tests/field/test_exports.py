@@ -201,3 +201,20 @@ def test_new_perturbations_that_nothing_is_known_of_are_named_with_their_near_sp
     assert [f.code for f in told] == ["features_unknown"] and told[0].examples == ("drugless", "gene003")
     assert "GENE003 = gene003" in told[0].message and "'ridge' gives all of them one answer" in told[0].message
     assert not unknown_findings(study.folder, file, ["mean_treated"], "new.h5ad")
+
+
+def test_targets_of_several_doses_are_refused_and_not_averaged(made, tmp_path):
+    folder, study, share = made
+    obs = pd.DataFrame({"perturbation": ["T0", "T0", "T1"], "cell_line": "A", "log10_dose": [-1.0, 1.0, 1.0]})
+    profiles = anndata.AnnData(
+        np.float32(np.log1p(1e4 * share.iloc[:3].to_numpy())),
+        obs.set_axis(["a", "b", "c"]),
+        pd.DataFrame(index=share.columns),
+    )
+    profiles.write_h5ad(tmp_path / "p.h5ad")
+    options = {"to": "vcc", "cells": folder / "cells.h5ad", "per_target": 5}
+    with pytest.raises(InputError, match=r"1 targets are predicted at several doses \('T0 / A'\)"):
+        study.export(tmp_path / "out.h5ad", profiles=tmp_path / "p.h5ad", **options)
+    profiles[1:].copy().write_h5ad(tmp_path / "one.h5ad")
+    study.export(tmp_path / "out.h5ad", profiles=tmp_path / "one.h5ad", **options)
+    assert sums_of(tmp_path / "out.h5ad")[1].index.tolist() == [("T0", "A"), ("T1", "A")]

@@ -108,15 +108,33 @@ def _of_store(folder: StudyFolder, model: str | None) -> pd.DataFrame:
 
 
 def _means(parts: Iterable[tuple[pd.DataFrame, Float32]], genes: list[str]) -> pd.DataFrame:
-    """Mean expression of every pair as log1p, from profiles as log1p."""
+    """Mean expression of every pair as log1p, from profiles as log1p.
+
+    Raises
+    ------
+    InputError
+        There is none, or a pair was predicted at several doses or times, of which the form of cells knows nothing.
+    """
+    apart: dict[str, dict[tuple[str, str], set[float]]] = {"log10_dose": {}, "time_h": {}}
     total: dict[tuple[str, str], Any] = {}
     count: dict[tuple[str, str], int] = {}
     for obs, values in parts:
-        for key, row in zip(zip(*(obs[k].astype(str) for k in KEY), strict=True), values, strict=True):
+        keys = list(zip(*(obs[k].astype(str) for k in KEY), strict=True))
+        for name, seen in apart.items():
+            for key, value in zip(keys, obs.get(name, []), strict=name in obs):
+                seen.setdefault(key, set()).update([float(value)] if pd.notna(value) else [])
+        for key, row in zip(keys, values, strict=True):
             total[key] = total.get(key, 0) + np.expm1(row.astype(np.float64))
             count[key] = count.get(key, 0) + 1
     if not total:
         raise InputError("There is no prediction to write.")
-    keys = sorted(total)
-    means = np.log1p(np.stack([total[k] / count[k] for k in keys]))
-    return pd.DataFrame(means, pd.MultiIndex.from_tuples(keys, names=KEY), genes)
+    for name, word in (("log10_dose", "doses"), ("time_h", "times")):
+        if several := [" / ".join(k) for k, found in apart[name].items() if len(found) > 1]:
+            raise InputError(
+                f"{len(several):,} targets are predicted at several {word} ({first_few(several)}), and cells have one "
+                f"prediction of each target and context. Write those of one of the {word}: --profiles FILE, made by "
+                f"`pertstack predict` from rows of it."
+            )
+    made = sorted(total)
+    means = np.log1p(np.stack([total[k] / count[k] for k in made]))
+    return pd.DataFrame(means, pd.MultiIndex.from_tuples(made, names=KEY), genes)
