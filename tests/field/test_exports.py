@@ -194,13 +194,16 @@ def test_scores_of_evaluate_as_a_document(made, tmp_path):
 def test_new_perturbations_that_nothing_is_known_of_are_named_with_their_near_spellings(made):
     """``predict`` gave all of them one profile without a word."""
     _, study, _ = made
-    names = ["drugless", "gene003", *sorted(study.folder.samples["perturbation"])[:1]]
+    names = ["drugless", "GENE-003", *sorted(study.folder.samples["perturbation"])[:1]]
     obs = pd.DataFrame({"perturbation": names, "cell_line": "A"}, index=["x", "y", "z"])
     file = SimpleNamespace(obs=obs, uns={}, beside={})
     told = unknown_findings(study.folder, file, ["ridge", "mean_treated", "somebody's"], "new.h5ad")
-    assert [f.code for f in told] == ["features_unknown"] and told[0].examples == ("drugless", "gene003")
-    assert "GENE003 = gene003" in told[0].message and "'ridge' gives all of them one answer" in told[0].message
+    assert [f.code for f in told] == ["features_unknown"] and set(told[0].examples) == {"drugless", "GENE-003"}
+    assert "GENE-003 = GENE003" in told[0].message and "'ridge' gives all of them one answer" in told[0].message
     assert not unknown_findings(study.folder, file, ["mean_treated"], "new.h5ad")
+    obs["perturbation"] = ["gene003", *names[2:], names[2]]
+    (said,) = unknown_findings(study.folder, file, ["ridge"], "new.h5ad")
+    assert said.code == "genes_by_capitals" and "gene003 = GENE003" in said.message
 
 
 def test_targets_of_several_doses_are_refused_and_not_averaged(made, tmp_path):

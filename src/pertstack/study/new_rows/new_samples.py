@@ -157,7 +157,12 @@ _MULTI_HOT = ("genes", "targets")
 
 
 def merged_side(
-    known: SideInformation, file: DataFile, gene_names: Any, *, other: Mapping[str, str] | None = None
+    known: SideInformation,
+    file: DataFile,
+    gene_names: Any,
+    *,
+    other: Mapping[str, str] | None = None,
+    findings: list[Finding] | None = None,
 ) -> SideInformation:
     """The study's side information, with what the new file says of perturbations that the study knows nothing of.
 
@@ -170,6 +175,7 @@ def merged_side(
     file : new samples.
     gene_names : of the study.
     other : second name of a gene -> its name in the study.
+    findings : gets a warning of genes that were matched although their capitals differ; None for nobody to tell.
 
     Raises
     ------
@@ -177,7 +183,9 @@ def merged_side(
         Features with other columns than the study's, or files that name none of the perturbations.
     """
     features, targets = file.beside.get("features"), file.beside.get("targets")
-    side, _ = build_side(file.obs, gene_names, uns=file.uns, features=features, targets=targets, other=other)
+    side, told = build_side(file.obs, gene_names, uns=file.uns, features=features, targets=targets, other=other)
+    if findings is not None:
+        findings += [f for f in told if f.code == "genes_by_capitals"]
     found = {}
     for kind, table in known.features.items():
         new = side.features.get(kind)
@@ -238,21 +246,22 @@ def unknown_findings(folder: StudyFolder, file: DataFile, models: Iterable[str],
     """
     rows = [row for row in list_models() if row.name in set(models)]
     kinds = {k for row in rows for k in row.needs.features}
-    side = merged_side(folder.side, file, folder.gene_names, other=folder.other_gene_names)
+    told: list[Finding] = []
+    side = merged_side(folder.side, file, folder.gene_names, other=folder.other_gene_names, findings=told)
     tables = [t for k, t in side.features.items() if k in kinds]
     names = sorted(set(file.obs["perturbation"].astype(str)))
     known = np.any([t.rows(names)[1] for t in tables], axis=0) if tables else np.ones(len(names), dtype=bool)
     lacking = [n for n, there in zip(names, known, strict=True) if not there]
     if not lacking:
-        return []
+        return told
     mine = sorted(set(folder.samples["perturbation"].astype(str)))
     near = [g for g in near_names([*lacking, *mine]) if set(g) & set(lacking) and set(g) & set(mine)]
     perhaps = f" Perhaps the same, spelt otherwise: {first_few([' = '.join(g) for g in near])}." if near else ""
-    told = first_few([r.name for r in rows if r.needs.features])
+    readers = first_few([r.name for r in rows if r.needs.features])
     text = (
         f"{len(lacking):,} of {len(names):,} perturbations of {where} have no features in this study "
-        f"({first_few(lacking)}), so {told} gives all of them one answer, that of no perturbation in particular; the "
-        f"expected score does not hold for them.{perhaps} Write names as the study does, or give what is known of them "
-        f"(--features FILE, --targets FILE, a column smiles), if the study has it."
+        f"({first_few(lacking)}), so {readers} gives all of them one answer, that of no perturbation in particular; "
+        f"the expected score does not hold for them.{perhaps} Write names as the study does, or give what is known "
+        f"of them (--features FILE, --targets FILE, a column smiles), if the study has it."
     )
-    return [Finding("warning", "features_unknown", text, len(lacking), tuple(lacking[:10]), where=where)]
+    return [*told, Finding("warning", "features_unknown", text, len(lacking), tuple(lacking[:10]), where=where)]

@@ -36,6 +36,12 @@ def scale_numbers(raw: Float32, treated_rows: Float32, control_rows: Float32, sc
     ``given_r`` and ``effect_r``: correlation over genes of the means as given with measured levels, and with measured
     effects. ``rms_effect``: of the measured effects. ``rms_level``: of the means as given, ``rms_own``: of the values
     as given after centring each gene.
+
+    Parameters
+    ----------
+    raw : (m, n_genes) predictions as given.
+    treated_rows, control_rows : (m, n_genes), measured.
+    scale : as declared.
     """
     values, treated, control = (a.astype(np.float64) for a in (raw, treated_rows, control_rows))
     as_treated = values if scale == "treated" else values + control
@@ -201,7 +207,15 @@ def _oddities(name: str, scale: Scale, numbers: dict[str, float]) -> list[Findin
 def on_another_scale(
     name: str, numbers: dict[str, float], scale: Scale, other: Scale, *, differences: bool
 ) -> str | None:
-    """What is plainly wrong with the scale; None if nothing is."""
+    """What is plainly wrong with the scale; None if nothing is.
+
+    Parameters
+    ----------
+    name : of the model, for the words.
+    numbers : from ``scale_numbers``.
+    scale, other : the declared one and the one it may be.
+    differences : the data are differences, without a control.
+    """
     slope, follow = numbers["level_slope"], numbers["level_r"] > 0.9
     off = (
         f"{name}: means of genes follow the measured ones (correlation {numbers['level_r']:.2f}) on another scale: "
@@ -241,4 +255,13 @@ def on_another_scale(
 def scale_finding(
     severity: Literal["error", "warning", "note"], code: str, name: str, scale: str, numbers: dict[str, Any], text: str
 ) -> Finding:
+    """A finding of a model's scale.
+
+    Parameters
+    ----------
+    severity, code, text : of the finding.
+    name : of the model.
+    scale : as declared.
+    numbers : from ``scale_numbers``.
+    """
     return Finding(severity, code, text, where=name, numbers={"scale": scale, **numbers})
