@@ -141,10 +141,9 @@ def create_study(root: Path, data: Path, choices: StudyChoices) -> StudyFolder:
     _require_free(root)
     _require_sealable(root, choices.plan)
     file, split = _placed(_open(data, choices), choices.plan)
-    findings = validate(file)
-    _stop_on_errors(findings, f"{data} cannot be used as it is", InputError)
-    told = {"uns": file.uns, "other": (others := other_names(file.var)), **vars(choices.side)}
-    side, side_findings = build_side(file.obs, file.gene_names, **told)
+    _stop_on_errors(findings := validate(file), f"{data} cannot be used as it is", InputError)
+    others = other_names(file.var)
+    side, side_findings = build_side(file.obs, file.gene_names, uns=file.uns, other=others, **vars(choices.side))
     findings += side_findings
     _stop_on_errors(side_findings, "The side information cannot be used as it is", InputError)
     plan = _make_plan(file, choices.plan, split)
