@@ -85,7 +85,7 @@ class StackFit(StackResult):
         ----------
         predictions : model -> (n, n_genes), of models fitted on all development rows, in the treated scale.
         control : (n, n_genes); None for differential values.
-        cell_line : (n,); needed where the stack was learned on several.
+        cell_line : (n,); needed if the stack was learned on several.
         combiner : name of a combiner of this fit; None for the chosen one.
         embeddings : model -> ``ArrayEmbedding`` by the same fits, each with its anchors.
         features : as in ``stack``; a feature that is not given counts as unknown.
@@ -180,7 +180,7 @@ def stack(
         distance of a row to the training perturbations is taken to those outside its fold.
     condition : one name per row, equal for replicates (same perturbation, cell line, dose and time). Models are probed
         for knowing the noise of single measurements, which only in-sample predictions do. Without it rows of one
-        perturbation and cell line (and dose and time, where ``features`` have them) are taken for replicates.
+        perturbation and cell line (and dose and time, if ``features`` have them) are taken for replicates.
     accept_accused : models that take part although a probe shows (severity error) that they saw the rows they predict;
         without it they are neither combined nor the best single model.
 

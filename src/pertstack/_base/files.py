@@ -28,7 +28,7 @@ _unfinished: set[str] = set()
 
 
 def fsync_directory(path: Path) -> None:
-    """Make the names in a directory durable, where the platform can."""
+    """Make the names in a directory durable, if the platform can."""
     if os.name == "posix":
         fsync(path)
 

@@ -55,7 +55,7 @@ class Change:
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
-    """``sha256`` and ``size`` of a file, and ``rows``: 8 hex digits for each row, where it has rows."""
+    """``sha256`` and ``size`` of a file, and ``rows``: 8 hex digits for each row, if it has rows."""
     path = Path(path)
     facts: dict[str, Any] = {"sha256": sha256_of(path), "size": path.stat().st_size}
     rows = _rows(path)
@@ -142,7 +142,7 @@ def _table_rows(path: Path) -> tuple[list[str], Label] | None:
 
 
 def _numbers_with_gaps_as_floats(table: pa.Table) -> pa.Table:
-    """Whole numbers some of which are missing, as pandas has them where it reads the table whole: 7 is 7.0 then."""
+    """Whole numbers some of which are missing, as pandas has them when it reads the table whole: 7 is 7.0 then."""
     said = (table.schema.pandas_metadata or {}).get("columns", [])
     nullable = {c["field_name"] for c in said if str(c["numpy_type"])[:1].isupper()}
     for i, field in enumerate(table.schema):

@@ -57,7 +57,7 @@ class GroupSums:
         values : (n_rows, n), NaN where undefined.
         groups : (n,), the group of every sample.
         parts : group -> names of its parts, if groups are combinations that share some; None: nothing is done.
-        by : the multiplier of each "row"; or, where rows are compared draw by draw, the middle one of all rows'
+        by : the multiplier of each "row"; or, if rows are compared draw by draw, the middle one of all rows'
             "scores" or of their "differences" from the mean row.
 
         Raises

@@ -91,9 +91,9 @@ def intervals(
     ----------
     values : (n_rows, n); NaN where undefined.
     groups : (n,) labels of what is resampled whole.
-    rng : draws the groups; unused where intervals are exact.
+    rng : draws the groups; unused if intervals are exact.
     level : of a two-sided interval.
-    resamples : 100 or more; unused where intervals are exact.
+    resamples : 100 or more; unused if intervals are exact.
     method : "auto" flips the signs of whole groups if there are few, and takes the symmetric bootstrap-t of groups
         elsewhere; others by name, see ``Method``.
     parts : group -> names of its parts, if groups are combinations that share some: these vary together, which

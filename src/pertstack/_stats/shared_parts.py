@@ -74,7 +74,7 @@ class SpreadOfMean:
 
 
 def spread_of_mean(pull: Float64, share: Float64, shared: Shared | None = None) -> SpreadOfMean:
-    """How surely a mean is known where groups that share a part vary together.
+    """How surely a mean is known if groups that share a part vary together.
 
     A group g with share p_g of the weight varies by s2 about the mean to be known, and two groups that share a part
     vary together by c (dyads: Aronow, Samii and Assenova 2015, Political Analysis 23:564; here with one covariance for
@@ -109,7 +109,7 @@ def spread_of_mean(pull: Float64, share: Float64, shared: Shared | None = None) 
 
 @lru_cache(maxsize=4096)
 def quantile_of_few(n: float) -> float:
-    """Half the width of a 95 % interval in standard errors, where ``n`` groups speak in effect: of t, with n - 1
+    """Half the width of a 95 % interval in standard errors, if ``n`` groups speak in effect: of t, with n - 1
     degrees of freedom and at least one."""
     from scipy import stats  # slow to import
 

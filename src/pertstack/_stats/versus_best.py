@@ -40,7 +40,7 @@ def bounds_to_best(
     pool : positions of the rows among which the best is; a row without a defined mean is left out of it.
     groups : (n,) labels.
     rows : positions of the rows to compare, each of which may be in the pool.
-    rng, resamples : of the draws of groups, shared by all pairs; unused where signs are flipped.
+    rng, resamples : of the draws of groups, shared by all pairs; unused if signs are flipped.
     level : of the bounds.
     parts : of groups that share some; see ``GroupSums.of``.
     """

@@ -3,7 +3,7 @@
 The value under test is imposed: in the worlds drawn, models whose difference lies below it are set to it. Two things
 can then go wrong: the lower bounds of all models pass the value, or one model's difference lies so far below it that
 the test rejects. The value is rejected when both together happen in at most ``1 - level`` of the worlds. So the two
-ends share one error: where several models are close, the lower end uses little of it and the upper end may use the
+ends share one error: if several models are close, the lower end uses little of it and the upper end may use the
 rest. With one model this is the ordinary two-sided test.
 
 How far the other models lie above the value is seen only roughly, and each end is drawn with the careful guess, as in

@@ -22,7 +22,7 @@ _SAME = 1e-9
 
 
 def wild_weights(kind: WildWeights, n_groups: int, resamples: int, *, rng: np.random.Generator) -> Array:
-    """(n_draws, n_groups) weights of mean 0 and variance 1; all 2^C sign patterns where they are no more than draws.
+    """(n_draws, n_groups) weights of mean 0 and variance 1; all 2^C sign patterns if they are no more than draws.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def wild_p(total: Array, count: Array, weights: Array, at: float = 0.0) -> float
 
 
 def wild_interval(total: Array, count: Array, weights: Array, level: float) -> tuple[float, float]:
-    """All values that ``wild_p`` does not reject at ``1 - level``; infinite ends where every value stands.
+    """All values that ``wild_p`` does not reject at ``1 - level``; infinite ends if every value stands.
 
     Parameters
     ----------

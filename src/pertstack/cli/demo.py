@@ -51,7 +51,7 @@ def demo_world(seed: int) -> SimulationConfig:
 
 
 def demo_models() -> list[str]:
-    """The baselines, and the networks where torch is installed."""
+    """The baselines, and the networks if torch is installed."""
     return [*BASELINES, *(NETWORKS if find_spec("torch") is not None else ())]
 
 

@@ -93,7 +93,7 @@ def _raised_in(error: OSError) -> str:
 
 @cache
 def _command() -> Any:
-    """The commands with their options, made once where several are run in one process."""
+    """The commands with their options, made once if several are run in one process."""
     return typer.main.get_command(app)
 
 

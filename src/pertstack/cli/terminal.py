@@ -79,7 +79,7 @@ def say(text: str) -> None:
 
 
 def _print_text(console: Console, text: str) -> None:
-    """Broken between words where a person reads it; whole lines in a file or a pipe, where programs do."""
+    """Broken between words if a person reads it; whole lines in a file or a pipe, if programs do."""
     harmless = shown(text)
     console.print(filled(harmless, console.width) if console.is_terminal else harmless, markup=False, highlight=False)
 

@@ -1,7 +1,7 @@
 """Names of perturbations: which spellings are one perturbation, and which only look like it.
 
 ``A+B``, ``B+A`` and ``A + B`` are one perturbation, and so are ``A``, ``A+ctrl`` and ``ctrl+A``; ``A_B`` is one of them
-where the data show that ``_`` joins names. Such spellings are brought to one, because a plan, a leak check or a table
+when the data show that ``_`` joins names. Such spellings are brought to one, because a plan, a leak check or a table
 of features that takes them for two is wrong. Names that differ in case, punctuation, salt or suffix may be two
 compounds: they are listed for a person to decide.
 """
@@ -85,7 +85,7 @@ _JOINS = frozenset("+|;&,/\uff0b\ufe62\uff5c\uff1b\uff06\uff0c\uff0f")
 _LOOSE = re.compile(
     r" (?:and|with|plus|x) | ?(?:_+|:+|[-\u2010-\u2015]+|[~\\*=^%#>]+|[.\u00b7\u2219\u2022\u00d7]) ?", re.IGNORECASE
 )
-"""What joins names where every piece is itself a name in the data: ``A_B``, ``A:B``, ``A and B``, ``A ~ B``."""
+"""What joins names if every piece is itself a name in the data: ``A_B``, ``A:B``, ``A and B``, ``A ~ B``."""
 _WRAPPED = re.compile(r"[(\[{](.+)[)\]}]")
 """A pair written as Python does: ``('A', 'B')``."""
 _LOCANTS = re.compile(r"(?<![^\s\-(\[{])(?:\d+[a-z]?'*|[NOSP]'*)(?:,(?:\d+[a-z]?'*|[NOSP]'*))+(?=-)")
@@ -133,7 +133,7 @@ def is_control_name(name: object) -> bool:
 
 @lru_cache(maxsize=100_000)
 def parts_of(name: str) -> tuple[str, ...]:
-    """What a name is made of, in alphabetical order, controls left out; the name itself where it joins nothing.
+    """What a name is made of, in alphabetical order, controls left out; the name itself if it joins nothing.
 
     >>> parts_of("KLF1 + CEBPA"), parts_of("ctrl+KLF1"), parts_of("(+)-MK-801"), parts_of("NAD+")
     (('CEBPA', 'KLF1'), ('KLF1',), ('(+)-MK-801',), ('NAD+',))
@@ -164,8 +164,8 @@ def _split(text: str) -> list[str]:
 def perturbation_keys(names: Iterable[object]) -> dict[str, tuple[str, ...]]:
     """What each name means: equal for spellings of one perturbation.
 
-    ``_`` is read as joining names where every piece is itself a name in these data, or where the same pieces occur in
-    another order; ``:``, ``-``, ``.``, ``and``, ``with`` and ``x`` where every piece is a name.
+    ``_`` is read as joining names if every piece is itself a name in these data, or if the same pieces occur in
+    another order; ``:``, ``-``, ``.``, ``and``, ``with`` and ``x`` if every piece is a name.
     """
     keys = {name: parts_of(_once(name)) for name in dict.fromkeys(map(str, names))}
     known = {p for key in keys.values() for p in key if len(key) > 1 or "_" not in p}

@@ -1,4 +1,4 @@
-"""Which genes were measured and which inferred from them, where the data file says so.
+"""Which genes were measured and which inferred from them, if the data file says so.
 
 About nine tenths of the genes of an L1000 profile are inferred from 978 landmarks, so metrics over all genes count the
 same information several times. What is done with the mark is decided in ``reduce/``.

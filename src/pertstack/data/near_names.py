@@ -129,8 +129,8 @@ def alike_finding(groups: Iterable[tuple[str, ...]], where: str, mend: str) -> l
 def near_names(names: Iterable[object], *, numbered: bool = True) -> list[tuple[str, ...]]:
     """Groups of names that differ in case, punctuation, leading zeros, salt, dose, batch or replicate suffix only.
 
-    A number at the end is taken for a replicate's where at least three stems have several (``aspirin_1``,
-    ``aspirin_2``, ...), or where the stem is a name itself; never where names are not ``numbered``.
+    A number at the end is taken for a replicate's if at least three stems have several (``aspirin_1``,
+    ``aspirin_2``, ...), or if the stem is a name itself; never if names are not ``numbered``.
 
     >>> near_names(["drug07", "DRUG-7", "imatinib", "Imatinib mesylate", "other"])
     [('DRUG-7', 'drug07'), ('Imatinib mesylate', 'imatinib')]

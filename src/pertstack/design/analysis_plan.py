@@ -93,7 +93,7 @@ class AnalysisPlan:
     def choice_metric(self) -> str:
         """Metric on out-of-fold rows by which models and combiners are chosen, as ``r2_top20@pooled``.
 
-        The primary metric; where it is against the sample's own control (or says no reference), against the plan's
+        The primary metric; if it is against the sample's own control (or says no reference), against the plan's
         ``reference`` instead. A primary that names the pooled or matched control or the centroid means it. ``auto`` is
         what it was settled on.
 
@@ -248,7 +248,7 @@ def permit_look(plan: AnalysisPlan, ledger: Ledger, *, exploratory: bool = False
     ----------
     plan : as it is now.
     ledger : earlier looks and the locked plan; a look beyond the planned ones is noted.
-    exploratory : go on where it would be refused; every later result of the study is marked.
+    exploratory : go on if it would be refused; every later result of the study is marked.
 
     Raises
     ------

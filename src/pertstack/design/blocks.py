@@ -11,7 +11,7 @@ from pertstack._base.names import undotted
 
 Role = Literal["development", "test", "support"]
 SUPPORT = -1
-"""What stands for a fold where rows are support: always fitted on, never scored."""
+"""What stands for a fold if rows are support: always fitted on, never scored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ class Needs:
     features: tuple[FeatureKind, ...] = ()  # any ONE of these kinds must be present; () = none needed
     targets: bool = False  # drug targets or perturbed genes
     graph: bool = False  # gene graph
-    cells: bool = False  # single cells, where the study was made of them
+    cells: bool = False  # single cells, if the study was made of them
     extra: str | None = None  # pip extra, e.g. "models" for torch
     uses_control: bool = True  # predictions change when the control changes
     uses_perturbation: bool = True

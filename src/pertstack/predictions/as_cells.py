@@ -59,7 +59,7 @@ class Templates:
 
 
 def read_templates(path: Path, *, seed: int = 0) -> Templates:
-    """Control cells of a file of counts; all of its cells where no column says a perturbation.
+    """Control cells of a file of counts; all of its cells if no column says a perturbation.
 
     Raises
     ------

@@ -118,7 +118,7 @@ def export_npz(
     Parameters
     ----------
     store : of the predictions.
-    path : of the file; ``.npz`` is appended where it lacks.
+    path : of the file; ``.npz`` is appended if it lacks.
     model : name.
     role : "development", "test" or "all".
     card : the study's preprocessing card; None leaves it out.

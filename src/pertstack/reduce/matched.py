@@ -153,9 +153,9 @@ class PlateGather:
 
 
 def grouping_of(source: BlockSource, blocks: Iterable[Block]) -> MatchedControls:
-    """No plate yet, and how plates are recognised: ``plate`` where any row has one, else ``control_id``, else nothing.
+    """No plate yet, and how plates are recognised: ``plate`` if any row has one, else ``control_id``, else nothing.
 
-    Nothing too where sums of all plates would need more than ``MOST_BYTES``, as with a control group for every sample.
+    Nothing too if sums of all plates would need more than ``MOST_BYTES``, as with a control group for every sample.
     """
     tables = [(block.cell_line, source.obs(block)) for block in blocks]
     by = next((c for c in GROUPINGS if any(c in t and t[c].notna().any() for _, t in tables)), None)

@@ -38,7 +38,7 @@ class References:
 
     ``controls`` holds mean controls of further cell lines, which have no development rows (a control is an input, so
     it may be known for a line whose truth is not). Profiles are in the treated scale, float64. ``landmarks`` marks
-    genes that were measured rather than inferred, where the data say so.
+    genes that were measured rather than inferred, if the data say so.
     """
 
     gene_names: Names  # (n_genes,)

@@ -9,7 +9,7 @@ import numpy as np
 
 from pertstack._base.machine.compiled import kernel
 
-RUN = 32  # genes whose maximum is looked at first; fewer where there are not several runs for each of the top k
+RUN = 32  # genes whose maximum is looked at first; fewer if there are not several runs for each of the top k
 
 
 @kernel

@@ -153,7 +153,7 @@ def untrusted(nested: NestedFits, candidates: Sequence[str]) -> dict[str, str]:
     The base models behind the level-one rows of one fold were fitted on the fold that is scored; its means, gene by
     gene, can be read out of their predictions by slopes of either sign with an intercept for every gene
     (docs/decisions/0005-true-nesting.md). Weights that are not negative, or shared by many genes without such an
-    intercept, cannot: where they were scored both ways the score without nested fits was not too hopeful
+    intercept, cannot: if they were scored both ways the score without nested fits was not too hopeful
     (docs/lab/partial-nesting.md).
     """
     if nested.settings.get("nesting") == "full":

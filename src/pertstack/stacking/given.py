@@ -20,7 +20,7 @@ CALLER = 3
 
 def one_name_each(perturbation: Any, *, grouped: bool) -> Any:
     """Perturbations under one spelling each (B+A is A+B), with a warning if one is changed, and of names that nearly
-    agree where they are the groups."""
+    agree if they are the groups."""
     names = np.asarray(perturbation, dtype=object)
     changed = one_spelling(names)
     alike = [] if grouped else near_names(changed.get(str(n), str(n)) for n in np.unique(names.astype(str)))
@@ -56,13 +56,13 @@ def require_whole_groups(source: ArraySource, n_rows: int, *, grouped: bool) -> 
         raise InputError(
             f"{len(cut):,} of {len(folds):,} {what} have rows in several folds: {first_few(cut, 4)}. Combinations "
             f"would be learned from rows that belong with those they are scored on. Say with group= what the folds "
-            f"hold together: group=cell_line where each fold leaves out cell lines, group=range(n) where each row "
+            f"hold together: group=cell_line if each fold leaves out cell lines, group=range(n) if each row "
             f"is an experiment of its own. A row that is predicted twice can be given once."
         )
 
 
 def require_controls_alike(references: References, control: Any) -> None:
-    """New samples have controls where the rows had them from which a stack was learned, and only there.
+    """New samples have controls if the rows had them from which a stack was learned, and only then.
 
     ``control`` is None or (n, n_genes); zeros are what differential values have, and no control.
 

@@ -118,7 +118,7 @@ def fit_nested(
     reduction : development rows only; a test block is refused.
     source, references : for combiners that read rows; they only touch the blocks of their evidence.
     reference : what weights are learned against; "own" learns the noise of the shared control too.
-    primary : metric that combiners choose by, where they do.
+    primary : metric that combiners choose by, if they do.
     seed : of combiners that draw.
     left : "fold", or "cell_line" for how well weights carry over to a line never seen.
     level_one : per fold, the level-one rows for scoring it: predictions of the other folds by base models that never

@@ -55,7 +55,7 @@ def score_singles(
     reduction : restricted to the rows that may be seen.
     primary : metric by name.
     sums : of the same rows, for the mean squared error.
-    source, references : to read rows where the reduction does not determine the metric (against the centroid, Spearman,
+    source, references : to read rows if the reduction does not determine the metric (against the centroid, Spearman,
         landmarks, retrieval, ...). Without them mean squared error stands in there, with a caution.
     """
     metric = parse_metric(primary)

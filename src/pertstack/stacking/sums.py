@@ -138,7 +138,7 @@ def regression_sums(moments: Moments, reference: Reference) -> Sums:
 
 
 def merge_sums(parts: Sequence[Sums]) -> Sums:
-    """Sums over all parts together. A model counts as available for a gene where every part with rows has it.
+    """Sums over all parts together. A model counts as available for a gene if every part with rows has it.
 
     Parts are merged in the order given, so equal parts in equal order give equal bits.
     """

@@ -19,7 +19,7 @@ CALIBRATION, MODEL, COMBINER = 2.0e-6, 1.2e-8, 3.2e-9
 """Seconds of ``stack`` per row x gene: of the rows that calibration and probes look at, and of every row for each model
 and combiner (146,000 x 10,716 with 5 models and 27 combiners took 660 CPU seconds, 4,800 x 3,000 took 35)."""
 JUDGED, CHECKED = 8.0e-8, 5.0e-8
-"""Seconds of ``verdict`` per row x gene: of the test for each name on the board, and of development, where intervals
+"""Seconds of ``verdict`` per row x gene: of the test for each name on the board, and of development, if intervals
 are made (1,200 x 3,000 test values took 12 CPU seconds, 36,585 x 10,716 took 1,327 with two more rank correlations)."""
 
 

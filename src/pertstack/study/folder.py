@@ -153,7 +153,7 @@ class StudyFolder:
     @contextmanager
     def taking_away(self) -> Iterator[None]:
         """Held while answers are taken out of a study: sums that are missing are written, so others wait. In a place
-        where nothing can be written (a study passed on read-only) no other process can write either."""
+        if nothing can be written (a study passed on read-only) no other process can write either."""
         if os.access(self.root, os.W_OK):
             with self.writing():
                 yield

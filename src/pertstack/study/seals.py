@@ -156,7 +156,7 @@ def require_records_kept(folder: StudyFolder) -> None:
 
 
 def broken_seals(folder: StudyFolder, steps: Sequence[Step] = STEPS) -> list[Finding]:
-    """Every file that is not what its step wrote, one finding each, with the rows where it has rows."""
+    """Every file that is not what its step wrote, one finding each, with the rows if it has rows."""
     try:
         entries = folder.ledger.of_kind(SEALED)
     except StackingError:

@@ -310,7 +310,7 @@ class Study:
         card : preprocessing card, for files that carry none.
         transform : named map to the study's scale, such as "log1p_cp10k" or "ln_to_log2".
         without : the files are nested predictions; their fits also left out this fold.
-        mapping : canonical column -> column of the files, where rows are matched by what was done.
+        mapping : canonical column -> column of the files, if rows are matched by what was done.
         genes : list of gene names, for files whose columns have none.
         layer : the matrix of an AnnData file that holds the predictions.
         """
@@ -478,7 +478,7 @@ class Study:
         """Slope of the measured on every model's predicted change, as a matplotlib figure; 1 is well calibrated."""
         from pertstack.write.stack_pictures import calibration_picture
 
-        stored_stack(self.folder)  # refuses where nothing is stacked, or where it is out of date
+        stored_stack(self.folder)  # refuses if nothing is stacked, or if it is out of date
         return calibration_picture(read_json(self.folder.results / "oof.json")["slopes"])
 
     @_writes
@@ -557,7 +557,7 @@ class Study:
     ) -> tuple[int, int]:
         """Predict new samples with what the headline says ships, or ``use``; see ``steps.predict.predict_new``.
 
-        Warns (``UserWarning``) where they differ from the scored samples in what was known at fit time.
+        Warns (``UserWarning``) if they differ from the scored samples in what was known at fit time.
 
         Parameters
         ----------

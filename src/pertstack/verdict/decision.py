@@ -41,20 +41,20 @@ CLOSED = "Not decided yet: the held-out test is closed"
 DISAGREE = "The measures disagree: read on before you act"
 """An amber light over a gain that shows on one measure and not on another."""
 DECIDE, ELSEWHERE = ", or decide what counts", ", or measure on other plates"
-"""What else than shipping the best single model may be done where measures disagree."""
+"""What else than shipping the best single model may be done if measures disagree."""
 RANKED: Mapping[Light, str] = {
     "green": "A best model is shown",
     "amber": "Read on before you act",
     "red": "Do not act on this",
 }
-"""The same where models were only evaluated."""
+"""The same if models were only evaluated."""
 
 
 @dataclass(frozen=True)
 class Decision:
     """The answer of a study.
 
-    ``sentence`` says what to do and why in one breath. ``reasons`` are what must be known before acting on it: where
+    ``sentence`` says what to do and why in one breath. ``reasons`` are what must be known before acting on it: if
     there are any the light is not green. ``notes`` explain and take nothing away. ``ships`` is the combination or base
     model that `predict` uses, the one the sentence names; None if nothing should be used.
     """
@@ -183,7 +183,7 @@ def _between_named(case: Case) -> bool:
 
 
 def _not_the_best(case: Case) -> str:
-    """Which best single model ships, where the test and the out-of-fold rows name different ones."""
+    """Which best single model ships, if the test and the out-of-fold rows name different ones."""
     same = case.gain is None or case.gain.best_single == case.alone
     return "" if same else " (the best single model out of fold)"
 

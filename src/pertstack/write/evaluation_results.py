@@ -32,7 +32,7 @@ STATISTICS = {
 def evaluation_results(table: ScoreTable, model: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The document of one model: a value per metric and perturbation, the mean over its samples.
 
-    A board averages over samples instead, so its numbers differ where perturbations have different numbers of samples.
+    A board averages over samples instead, so its numbers differ if perturbations have different numbers of samples.
 
     Parameters
     ----------

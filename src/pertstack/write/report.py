@@ -147,7 +147,7 @@ def _meaning_of(content: ReportInput) -> str:
 
 
 def _shown_name(content: ReportInput, name: str) -> str:
-    """What ships, a base model with "alone"; the base model behind the reference ``best_single``, where it is named."""
+    """What ships, a base model with "alone"; the base model behind the reference ``best_single``, if it is named."""
     board = content.verdict.leaderboard
     if name == board.ships and any(r.name == name and r.kind == "base" for r in board.rows):
         return f"{name} alone"

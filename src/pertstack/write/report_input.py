@@ -38,7 +38,7 @@ class ReportInput:
     plan, ledger
         The analysis plan as a mapping; ledger entries as mappings with time, who, kind, facts.
     weights
-        Combiner -> base model -> weight (mean over genes where weights differ by gene).
+        Combiner -> base model -> weight (mean over genes if weights differ by gene).
     prediction_correlation, error_correlation
         Square frames by base model. ``diversity`` holds single numbers such as the effective number of models.
     ladder

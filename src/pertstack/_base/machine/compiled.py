@@ -1,4 +1,4 @@
-"""How the numeric kernels are compiled: once, without the GIL, cached on disk where the disk allows it.
+"""How the numeric kernels are compiled: once, without the GIL, cached on disk if the disk allows it.
 
 Kernels are plain loops called from a thread pool; each writes to separate places, so results do not depend on the
 number of threads. ``reassoc`` lets sums run in vector lanes; NaN keeps its meaning.
@@ -69,7 +69,7 @@ def _say_once() -> None:
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Falls back to no cache on disk where an installation is read-only."""
+    """Falls back to no cache on disk if an installation is read-only."""
     import numba
 
     options: dict[str, Any] = {"nogil": True, "fastmath": FAST, "boundscheck": False}

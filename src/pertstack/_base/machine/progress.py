@@ -77,7 +77,7 @@ def _clock(seconds: float) -> str:
 
 
 def progress_bar() -> Progress:
-    """A rich progress bar on stderr; lines every ten seconds where stderr is no terminal; silent unless switched on."""
+    """A rich progress bar on stderr; lines every ten seconds if stderr is no terminal; silent unless switched on."""
     watched = sys.stderr.isatty()
     kind = _Lines if _enabled and not watched else Progress
     return kind(

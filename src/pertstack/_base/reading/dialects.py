@@ -22,7 +22,7 @@ UNPACKED, PACKED_TEXT = 10**8, 100
 """Bytes of text that any packed file may hold, and how many for each packed one beyond that."""
 PACKED = (".gz", ".bz2", ".xz")
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what damaged compressed files raise
-_HEAD = 1_000_000  # bytes looked at to find the separator; more where two lines need more
+_HEAD = 1_000_000  # bytes looked at to find the separator; more if two lines need more
 _MOST_HEAD = 64_000_000
 HEAD_LINES = 60
 ONE_COLUMN = "\x1f"  # a separator that no text holds: the table has one column
@@ -101,7 +101,7 @@ def damaged(path: Path, error: BaseException) -> InputError:
 
 
 def encoding_of(path: Path) -> str:
-    """utf-8, utf-8-sig, utf-16, utf-32 or, where the bytes are none of these, cp1252 (Windows) or latin-1."""
+    """utf-8, utf-8-sig, utf-16, utf-32 or, if the bytes are none of these, cp1252 (Windows) or latin-1."""
     try:
         with open_bytes(path) as stream:
             start = stream.read(4096)
@@ -126,7 +126,7 @@ def encoding_of(path: Path) -> str:
 
 
 def _of_bytes(stream: BinaryIO, piece: bytes) -> str:
-    """utf-8 where every byte of the file is; else cp1252, or latin-1 where bytes occur that cp1252 lacks."""
+    """utf-8 if every byte of the file is; else cp1252, or latin-1 if bytes occur that cp1252 lacks."""
     decoder: Any = codecs.getincrementaldecoder("utf-8")()
     odd: set[int] = set()
     while piece:
@@ -145,7 +145,7 @@ def _of_bytes(stream: BinaryIO, piece: bytes) -> str:
 
 
 def text_of_bytes(raw: bytes) -> str:
-    """HDF5 does not say how fixed-length texts are encoded: UTF-8 where they can be, else Windows-1252 or Latin-1."""
+    """HDF5 does not say how fixed-length texts are encoded: UTF-8 if they can be, else Windows-1252 or Latin-1."""
     for encoding in ("utf-8", "cp1252"):
         try:
             return raw.decode(encoding)
@@ -163,7 +163,7 @@ def is_number(word: str, decimal: str = ".") -> bool:
 
 
 def head_of(path: Path, encoding: str) -> tuple[str, bool]:
-    """The first lines of a file, at least three where it has as many, and whether that is all of it."""
+    """The first lines of a file, at least three if it has as many, and whether that is all of it."""
     decoder = codecs.getincrementaldecoder(encoding)()
     text, n_bytes = "", 0
     try:
@@ -241,7 +241,7 @@ def separator_of(lines: Sequence[str], blanks: bool, quotes: bool) -> str:
 
 
 def decimal_of(path: Path, rows: Sequence[Sequence[str]]) -> str:
-    """Comma where numbers have decimal commas and none has a point; refuses what could be thousands."""
+    """Comma if numbers have decimal commas and none has a point; refuses what could be thousands."""
     cells = [cell.strip() for row in rows for cell in row]
     found = [_NUMBER.fullmatch(cell) for cell in cells]
     marks = Counter(m["mark"] or m["lead"] for m in found if m is not None)

@@ -29,7 +29,7 @@ WALK_ARROW = "pertstack._base.reading.walk_arrow:walk"
 WALK_PARQUET = "pertstack._base.reading.walk_arrow:walk_parquet"
 PARQUET, FEATHER = frozenset({".parquet", ".pq"}), frozenset({".feather", ".arrow", ".ipc"})
 CHECKED = {"page_checksum_verification": True}
-"""How parquet is read: where pages carry checksums (Spark and parquet-mr write them) a changed one is refused."""
+"""How parquet is read: if pages carry checksums (Spark and parquet-mr write them) a changed one is refused."""
 ROWS = 1024  # rows of a parquet file read at a time
 _PADDED = re.compile(r"[+-]?0\d")
 _TRUTHS = {"true": True, "false": False}
@@ -218,7 +218,7 @@ def _typed(values: pd.Series[Any], is_name: bool, decimal: str) -> Any:
 
 
 def without_row_numbers(table: pd.DataFrame) -> pd.DataFrame:
-    """The table without an unnamed first column that only counts its rows, where other columns are there."""
+    """The table without an unnamed first column that only counts its rows, if other columns are there."""
     first = table.columns[0] if len(table.columns) > 1 else None
     if first != UNNAMED or not counts_rows(table[first].astype(str).tolist()):
         return table

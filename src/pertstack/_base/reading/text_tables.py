@@ -183,7 +183,7 @@ def text_table(path: Path, *, blanks: bool = True, quotes: bool = True) -> TextT
     path
         Of the file, packed or not.
     blanks
-        Whether runs of blanks may separate columns, where no tab, semicolon, comma or bar does.
+        Whether runs of blanks may separate columns, if no tab, semicolon, comma or bar does.
     quotes
         Whether ``"`` quotes a cell; without, it is a character like others.
 

@@ -21,9 +21,9 @@ from pertstack.data.readers.columns.aliases import CELL_EXTRAS, LOG_DOSE, alias_
 from pertstack.data.readers.columns.columns import source_column
 
 ONE_LINE = "all_cells"
-"""The cell line where no column says it."""
+"""The cell line if no column says it."""
 CONTEXT = ("donor",)
-"""What a control shares with the cells it serves, beside cell line and batch, where samples are split by it."""
+"""What a control shares with the cells it serves, beside cell line and batch, if samples are split by it."""
 
 FEW = 200
 """Values that a column of cell lines or batches has at most, for a question whether it is one."""
@@ -245,7 +245,7 @@ def _shared(
 
 
 def summed_together(groups: Groups, sources: Sources, where: str) -> list[Finding]:
-    """What is said where cells of different doses, times, guides or donors were summed.
+    """What is said when cells of different doses, times, guides or donors were summed.
 
     Parameters
     ----------

@@ -38,7 +38,7 @@ class HeldCells:
     log: bool = False
     _n: int = 0  # entries held
     _genes: Numbers = field(default_factory=lambda: np.empty(0, np.uint32))  # of each entry; with its count, if packed
-    _logs: Numbers = field(default_factory=lambda: np.empty(0, np.float32))  # of each entry, where logs are summed
+    _logs: Numbers = field(default_factory=lambda: np.empty(0, np.float32))  # of each entry, if logs are summed
     _cells: list[tuple[Numbers, ...]] = field(default_factory=list)  # group, half, end of entries, depth, top
 
     @property

@@ -35,7 +35,7 @@ AT_ONCE = 64 * 10**6
 
 @dataclass
 class KeptSums:
-    """Where the sums of one pass are kept; nowhere (``path`` None) where the cells are in no file."""
+    """Where the sums of one pass are kept; nowhere (``path`` None) if the cells are in no file."""
 
     path: Path | None
     _last: float = field(default_factory=time.monotonic)

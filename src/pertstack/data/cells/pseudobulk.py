@@ -1,7 +1,7 @@
 """Cells to pseudobulk samples: one pass over the cells, and a data file of the profiles that come of it.
 
 A sample is a perturbation in a cell line and batch (and whatever else ``CellChoice.by`` names); its control is that of
-the cells' own line and batch, or of the whole line where the batch has none. The cells are read once and never held.
+the cells' own line and batch, or of the whole line if the batch has none. The cells are read once and never held.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def pseudobulk(
     mapping : canonical column -> column of ``obs``.
     kind : what the values are.
     choice : how sums become profiles, and the least number of cells of a sample.
-    by_batch : controls of the cells' batch, where it has any; else those of the cell line.
+    by_batch : controls of the cells' batch, if it has any; else those of the cell line.
     already : a column that says of how many cells a row is the sum already; None if rows are cells.
     where : the file, for messages.
 

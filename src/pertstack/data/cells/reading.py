@@ -82,7 +82,7 @@ def _dense(matrix: RowSource, entries: int, first: int) -> Iterator[Block]:
 
 
 def _at_once(group: Any, entries: int) -> int:
-    """Entries that are read at once: fewer where they are read straight, which is as fast and stays in the cache."""
+    """Entries that are read at once: fewer if they are read straight, which is as fast and stays in the cache."""
     straight = _place(group["data"]) is not None and _place(group["indices"]) is not None
     return max(1, entries // 4) if straight else entries
 

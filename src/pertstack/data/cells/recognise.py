@@ -18,9 +18,9 @@ from pertstack.data.readers.matrices import RowSource, StoredRows, SubsetRows
 LOOKED_AT, RUNS = 512, 16
 """Rows looked at, in this many runs spread over the file."""
 VALUES = 4 * 10**7
-"""Values looked at, at most, where rows are long."""
+"""Values looked at, at most, if rows are long."""
 COLUMNS = 64
-"""Columns looked at where a file is stored by columns."""
+"""Columns looked at if a file is stored by columns."""
 MANY = 10
 """Rows of one condition that replicate wells do not reach."""
 SOME = 3
@@ -29,7 +29,7 @@ HIGHEST_LOG = 30.0
 FEW = 0.01
 """Share of whole numbers below zero up to which the others are counts that some are wrong among."""
 SAME_TOTAL = 1e-3
-"""Share by which totals of cells differ at most, where each was divided by its own."""
+"""Share by which totals of cells differ at most, if each was divided by its own."""
 STEEP = np.log(4.0)
 ALREADY = ("n_cells", "psbulk_n_cells", "psbulk_cells", "pseudobulk_n_cells", "n_obs_aggregated")
 """Columns by which a file says that its rows are sums or means over cells."""

@@ -1,4 +1,4 @@
-"""The one pass over the cells of a file: by rows, or by columns where they are stored so, with sums kept on the way."""
+"""The one pass over the cells of a file: by rows, or by columns if they are stored so, with sums kept on the way."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pertstack.data.readers.matrices import RowSource, StoredRows, SubsetRows
 def sum_cells(
     matrix: RowSource, groups: Groups, kind: Kind, *, normalise: Normalise, names: pd.Index[Any], where: str
 ) -> GroupSums:
-    """One pass over the cells (two where they are stored by columns); a run that was killed is gone on with.
+    """One pass over the cells (two if they are stored by columns); a run that was killed is gone on with.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def sum_cells(
 
 
 def _as_stored(matrix: RowSource, groups: Groups) -> tuple[RowSource, Int64, Mask]:
-    """The file itself where the cells are some of its rows, in its order; rows that are left out have no group."""
+    """The file itself if the cells are some of its rows, in its order; rows that are left out have no group."""
     if not isinstance(matrix, SubsetRows) or (np.diff(matrix.index) <= 0).any():
         return matrix, groups.of_cell, groups.half
     n = matrix.source.shape[0]
@@ -96,7 +96,7 @@ def _sum_rows(
 def _sum_columns(
     matrix: StoredRows, sums: GroupSums, kind: Kind, *, group: Int64, half: Mask, first: int, kept: KeptSums
 ) -> None:
-    """Depths of all cells first, where they are needed; then gene by gene."""
+    """Depths of all cells first, if they are needed; then gene by gene."""
     counting, totals = kind in ("counts", "log1p_counts"), np.zeros(len(group))
     if counting:
         for block in track(columns(matrix), "counting cells", n_blocks(matrix)):

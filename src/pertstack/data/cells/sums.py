@@ -115,7 +115,7 @@ class GroupSums:
         Raises
         ------
         BadCell
-            A value is missing, infinite or negative, no whole number where counts are summed, or too large for a
+            A value is missing, infinite or negative, no whole number if counts are summed, or too large for a
             logarithm. Nothing can be done with the sums then.
         """
         into = (self.n_genes, group, half, self.values, self.n_cells, self.n_half, self.depth)
@@ -152,7 +152,7 @@ class GroupSums:
         half : of every cell, as in ``add``.
         totals : array, shape (n_cells,)
             Counts of all genes of each cell; see ``add_totals``. Not used for logarithms.
-        whole : values are counts (also where logarithms of counts per 10,000 are summed).
+        whole : values are counts (also if logarithms of counts per 10,000 are summed).
 
         Raises
         ------

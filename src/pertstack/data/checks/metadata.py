@@ -131,7 +131,7 @@ def _structures(file: DataFile) -> list[Finding]:
 
 
 def _doses(file: DataFile, genetic: bool) -> list[Finding]:
-    """Samples without a dose, or no doses at all where they are to be expected."""
+    """Samples without a dose, or no doses at all when they are to be expected."""
     obs = file.obs
     if "log10_dose" not in obs:
         text = (

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SHOWN = 3.0  # standard errors by which a control must tell more about its own sample than about others
 ALIKE, APART = 0.5, 2.0
-"""Means of genes, treated against control, correlate above 0.9 on one scale; they are apart where they do not reach
+"""Means of genes, treated against control, correlate above 0.9 on one scale; they are apart if they do not reach
 ``ALIKE`` and differ by more than ``APART`` times what single values vary by."""
 FEWEST = 20  # genes and, of the rows that are kept, samples without which this is not asked
 

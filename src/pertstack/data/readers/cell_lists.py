@@ -27,7 +27,7 @@ _MARK = -2.0  # the value of a token that stands before the genes of every cell 
 
 
 def cell_lists(path: Path) -> tuple[str, str] | None:
-    """The columns of genes and of values where a parquet file, or a folder of them, has one row a cell; else None."""
+    """The columns of genes and of values if a parquet file, or a folder of them, has one row a cell; else None."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -47,7 +47,7 @@ def control_rows(
     """Which rows are controls, or None if nothing says so.
 
     By the labels given; else by a column of ``FLAGS``; else by known names in the perturbation column. Controls of
-    several kinds are never put together unasked: untreated ones are set aside where there are others, and anything else
+    several kinds are never put together unasked: untreated ones are set aside if there are others, and anything else
     has to be named.
 
     Parameters
@@ -169,7 +169,7 @@ def _by_name(names: pd.Series[Any], usual: set[str], where: str) -> Controls:
 def vehicles_by_name(
     obs: pd.DataFrame, vehicles: Mask, mapping: Mapping[str, str] | None, *, label: Labels, where: str
 ) -> tuple[Mask, list[Finding]]:
-    """Wells that a column says are vehicles: those of the names given, else all, with a word where names are several.
+    """Wells that a column says are vehicles: those of the names given, else all, with a word if names are several.
 
     Parameters
     ----------

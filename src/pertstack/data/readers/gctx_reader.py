@@ -109,7 +109,7 @@ def open_gctx(
 
 
 def _not_treated(path: Path, table: pd.DataFrame) -> Finding | None:
-    """How many columns of the file are controls, where any is."""
+    """How many columns of the file are controls, if any is."""
     left = int((~treated_rows(table["pert_type"])).sum()) if "pert_type" in table else 0
     if not left:
         return None

@@ -64,7 +64,7 @@ def open_data(
         A table of what is said of the rows, by their ids: siginfo / instinfo of GCTX, or one beside a table or AnnData.
     controls, seed
         If controls are wells or rows of the same file (GCTX level 3, AnnData without a control layer): which of
-        them become the control of a sample, and the seed where they are drawn.
+        them become the control of a sample, and the seed if they are drawn.
     control_label
         If controls are rows or wells: the perturbation, or perturbations, that are the control; common names are
         known.

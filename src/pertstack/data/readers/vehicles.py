@@ -98,7 +98,7 @@ def pair_controls(
     place = "cell line" if by_plate is None else "cell line on the plate"
     notes = [] if by_plate is None else _elsewhere(wanted, keys, ids[treated], what=what, where=where)
     if notes:
-        place += ", or of the cell line where the plate has none"
+        place += ", or of the cell line if the plate has none"
     if choice.endswith("mean"):
         units = sorted(set(keys), key=str)
         at = {key: i for i, key in enumerate(units)}

@@ -104,7 +104,7 @@ def _says_nothing(table: Table, keep: list[str], mapping: Mapping[str, str] | No
 def indexed(said: pd.DataFrame, table: Table, mapping: Mapping[str, str] | None) -> tuple[pd.DataFrame, bool]:
     """With the names of the rows as index, and whether these are but numbers of the rows.
 
-    Numbers are given if no column has a name for each row. A column called ``sample_id`` is taken even where names
+    Numbers are given if no column has a name for each row. A column called ``sample_id`` is taken even if names
     repeat, which is refused later unless rows are cells.
 
     Parameters

@@ -55,10 +55,10 @@ def build_side(
     graph_min_score
         Keep edges whose score column is at least this.
     graph_names
-        Protein id and gene name of each node, where the edges hold ids (STRING's ``protein.info``; taken by itself when
+        Protein id and gene name of each node, if the edges hold ids (STRING's ``protein.info``; taken by itself when
         it is beside ``protein.links``).
     uns
-        ``DataFile.uns``: ``targets`` and ``graph`` are taken from it where no file is given.
+        ``DataFile.uns``: ``targets`` and ``graph`` are taken from it if no file is given.
     other
         Second name of a gene -> its name in the study.
 

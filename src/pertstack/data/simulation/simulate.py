@@ -100,7 +100,7 @@ class World:
 
 
 def make_world(config: SimulationConfig) -> World:
-    """Draw design, molecules and truth (from files where the configuration names them); profiles follow on request."""
+    """Draw design, molecules and truth (from files if the configuration names them); profiles follow on request."""
     rng = np.random.default_rng([config.seed, 1])
     if config.design is not None:
         design = read_design(config, rng)

@@ -50,7 +50,7 @@ def check_plan(
         Metadata, index = sample ids; ``perturbation`` and ``cell_line``, and ``smiles``, ``plate``, ``control_id``,
         ``log10_dose``, ``time_h`` if they are known.
     chunks : iterable of (sample ids, control, treated), or a function that gives one
-        Rows (n, n_genes) in any cut and order. With a function the rows are read a second time where near-duplicates
+        Rows (n, n_genes) in any cut and order. With a function the rows are read a second time if near-duplicates
         are suspected, and their correlation is exact; with an iterable it is estimated from sketches and called so.
         None leaves out every check of rows, and a note says so.
     near : float
@@ -58,7 +58,7 @@ def check_plan(
     memory : int
         Bytes that the second reading may hold.
     scratch : Path or None
-        Folder for 512 bytes a row where there are many rows; None keeps them in memory.
+        Folder for 512 bytes a row if there are many rows; None keeps them in memory.
 
     Raises
     ------

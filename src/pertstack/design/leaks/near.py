@@ -1,7 +1,7 @@
 """Near-duplicates: treated profiles on both sides of the plan that are almost the same.
 
 Candidates come from sketches (Johnson-Lindenstrauss: a random projection keeps angles), by a search that misses no
-pair of close sketches; then, where the rows can be read again, their correlation is computed. Profiles are centred per
+pair of close sketches; then, if the rows can be read again, their correlation is computed. Profiles are centred per
 gene by cell line first, else every two samples of a cell line would look alike.
 """
 

@@ -70,7 +70,7 @@ def structure_findings(frame: pd.DataFrame, group_by: str) -> list[Finding]:
 
 
 def _keys(frame: pd.DataFrame) -> tuple[pd.Series[str] | None, pd.Series[str] | None, str]:
-    """Canonical SMILES where there are SMILES, the key that equal compounds share, and what that key is."""
+    """Canonical SMILES if there are SMILES, the key that equal compounds share, and what that key is."""
     given = next((frame[c] for c in KEY_COLUMNS if c in frame and frame[c].notna().any()), None)
     written = None if given is None else given.where(given.astype(str).str.fullmatch(_INCHI_KEY)).astype(object)
     if STRUCTURE not in frame:

@@ -2,7 +2,7 @@
 
 Combinations share parts, so folds of whole combinations still show a fit one part of what it predicts. A fit then
 leaves out the rows that share a part with what it predicts (``study/development/fit_rows.py``);
-``assign.linked_places`` puts combinations that share parts into one fold where it can, so that few rows are lost by
+``assign.linked_places`` puts combinations that share parts into one fold if it can, so that few rows are lost by
 that.
 """
 
@@ -23,7 +23,7 @@ FEW_LEFT = 0.5
 
 
 def apart_findings(plan: FoldPlan, obs: pd.DataFrame) -> list[Finding]:
-    """How many rows each fit leaves out if parts are kept apart; else, where combinations share parts across folds,
+    """How many rows each fit leaves out if parts are kept apart; else, if combinations share parts across folds,
     that they do and how to keep them apart."""
     frame = plan.table.set_index("sample_id")[["role", "fold"]]
     frame["perturbation"] = obs["perturbation"].reindex(frame.index).astype(str)
@@ -40,7 +40,7 @@ def apart_findings(plan: FoldPlan, obs: pd.DataFrame) -> list[Finding]:
     said = (
         f"{n:,} combinations share parts across folds, so fits meet parts of what they predict in other combinations. "
         f"If combinations of parts that no measured combination has will be predicted, ask that: `pertstack init ... "
-        f"--group {PARTS}` (with `--support kind=single` where the parts alone are always known)."
+        f"--group {PARTS}` (with `--support kind=single` if the parts alone are always known)."
     )
     return [Finding("warning", "parts_shared", said, n, numbers={"combinations": n, "rows_that_share": crossing})]
 

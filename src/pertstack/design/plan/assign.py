@@ -84,7 +84,7 @@ def place_groups(
 ) -> tuple[dict[str, Place], Rule]:
     """Place of every group, and the rule that gave it.
 
-    Groups that share parts are laid together where ``parts`` are given (``linked_places``). Else hashing where there
+    Groups that share parts are laid together if ``parts`` are given (``linked_places``). Else hashing if there
     are at least ``LEAST_HASHED`` groups and it leaves two groups in every fold and one in the test (if one was asked
     for); dealing otherwise.
 
@@ -119,7 +119,7 @@ def place_groups(
 def linked_places(
     parts: Mapping[str, Sequence[str]], *, salt: str, n_folds: int, test_share: float
 ) -> dict[str, Place]:
-    """Groups dealt out so that groups that share parts lie in one place where they can.
+    """Groups dealt out so that groups that share parts lie in one place if they can.
 
     Along an order of small bandwidth of the graph of shared parts (Cuthill and McKee 1969), begun in hash order, the
     first ``round(test_share * n)`` groups are the test and the others are cut into folds of equal size.

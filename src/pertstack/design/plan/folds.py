@@ -151,7 +151,7 @@ class FoldPlan:
     def extend(self, obs: pd.DataFrame) -> FoldPlan:
         """The plan with the samples of ``obs`` that it does not know yet; every known sample stays where it is.
 
-        A new sample of a known group goes with its group. A new group goes by its hash alone, also where the first
+        A new sample of a known group goes with its group. A new group goes by its hash alone, even if the first
         groups were dealt, so that the answer does not depend on how many batches the samples came in.
 
         Raises

@@ -35,7 +35,7 @@ class ForeignSplit:
     """Places of the samples that a split names: role or fold by sample id. Others have no place and are left out."""
 
     table: pd.DataFrame  # sample_id, and role or fold
-    group_by: str | None  # what whole groups are, where the split decides it
+    group_by: str | None  # what whole groups are, if the split decides it
     findings: tuple[Finding, ...]
 
 

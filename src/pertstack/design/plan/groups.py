@@ -149,7 +149,7 @@ def parts_of_groups(obs: pd.DataFrame, groups: pd.Series[str]) -> dict[str, tupl
 
 def shared_parts(samples: pd.DataFrame, among: Iterable[object] = ()) -> dict[str, tuple[str, ...]] | None:
     """Group -> parts of the combination that it is, where some groups share a part; None elsewhere: where no name joins
-    any, where a group has several perturbations (a cell line, a structure of salts).
+    any, if a group has several perturbations (a cell line, a structure of salts).
 
     Parameters
     ----------

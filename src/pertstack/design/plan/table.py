@@ -47,7 +47,7 @@ def read_table(
         The samples of the study, index = sample ids. The table must name exactly these.
     group_by : str, optional
         What whole groups are, from columns of ``obs`` or else of the table. Intervals and leak checks go by it. Without
-        it groups are perturbations, as in a plan of our own, or the table's ``group`` column where that holds several
+        it groups are perturbations, as in a plan of our own, or the table's ``group`` column if that holds several
         perturbations together (scaffolds, pathways). A table that splits a group is read as it is; the leak checks
         report it.
     n_folds : int, optional

@@ -1,6 +1,6 @@
 """What anyone would try first for a combination: answers put together from the effects of its parts.
 
-A part's effect is its mean change where it was measured alone; if it was not, what least squares finds in the
+A part's effect is its mean change if it was measured alone; if it was not, what least squares finds in the
 combinations (``additive``). Ahlmann-Eltze, Huber and Anders (2025, Nat Methods): such answers are hard to beat.
 """
 

@@ -21,7 +21,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def similarity(left: Floats, right: Floats) -> Floats:
-    """Tanimoto similarity (n_left, n_right) of feature rows, in [0, 1]; cosine cut at 0 where features can be negative.
+    """Tanimoto similarity (n_left, n_right) of feature rows, in [0, 1]; cosine cut at 0 if features can be negative.
 
     Tanimoto is ``x·y / (|x|² + |y|² - x·y)``: on bits the share of common bits. Two rows of zeros are not alike (0).
     """

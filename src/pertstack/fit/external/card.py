@@ -74,7 +74,7 @@ class ModelCard:
     command: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
     interpreter: str | None = None
-    python_version: str | None = None  # as "3.11", where the requirements exist for one version only
+    python_version: str | None = None  # as "3.11", if the requirements exist for one version only
     scale: Scale = "treated"  # of what it predicts
     files: Files = "h5ad"  # form of the exchange folder
     time_limit: float = 3600.0  # seconds per fit and prediction

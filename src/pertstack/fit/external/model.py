@@ -129,7 +129,7 @@ class ExternalModel:
         return answer
 
     def _cells(self, fit: FitRows) -> Any:
-        """Cells of the fit rows and their controls, where the card asks for them."""
+        """Cells of the fit rows and their controls, if the card asks for them."""
         if self.card.files != "cells":
             return None
         if self.raw_cells is None:

@@ -10,7 +10,7 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def reset_peak_memory() -> bool:
-    """Start a new high-water mark where the system can (Linux); elsewhere the peak is that of the whole process."""
+    """Start a new high-water mark if the system can (Linux); elsewhere the peak is that of the whole process."""
     try:
         _CLEAR.write_text("5")
     except OSError:

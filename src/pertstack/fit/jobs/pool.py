@@ -170,7 +170,7 @@ def _patience(pool: list[_Worker], time_limit: float | None) -> float | None:
 
 
 def _import_path() -> dict[str, str]:
-    """Lets the new interpreter find this package even where it is not installed (a source tree on the path)."""
+    """Lets the new interpreter find this package even if it is not installed (a source tree on the path)."""
     root = str(Path(__file__).resolve().parents[3])
     return {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))}
 

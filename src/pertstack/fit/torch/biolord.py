@@ -40,7 +40,7 @@ def attribute_network(n_in: int, s: BiolordSettings) -> nn.Sequential:
 
 
 def decoder_layers(widths: Sequence[int], s: BiolordSettings) -> nn.Sequential:
-    """Linear, batch norm where wanted, ReLU, dropout, through ``widths``."""
+    """Linear, batch norm if wanted, ReLU, dropout, through ``widths``."""
     layers: list[nn.Module] = []
     for a, b in pairwise(widths):
         norm = [batch_norm(b, s)] if s.decoder_norm == "batch" else []

@@ -99,7 +99,7 @@ def add_predictions(
         Rows read at once; None for as many as ``files.CHUNK_BYTES`` hold.
     own_card, card
         The study's preprocessing card, with which the files' cards must agree (None: they are not looked at), and a
-        card for all files, where they carry none themselves (in the file, or as ``<file>.card.json``).
+        card for all files, if they carry none themselves (in the file, or as ``<file>.card.json``).
     transform
         A named map of the values as given to the study's scale; see ``cards.named_transform``.
     without
@@ -110,7 +110,7 @@ def add_predictions(
     other_names
         Second name of a gene -> its name in the study.
     space
-        How the samples of the study were made of cells, where they were: predicted cells are averaged likewise.
+        How the samples of the study were made of cells, if they were: predicted cells are averaged likewise.
     kin
         Which rows of a block are of one group with a listed fit row: they count as seen.
     samples, columns
@@ -273,7 +273,7 @@ def _of_matches(matches: list[KeyMatch], name: str) -> list[Finding]:
 
 
 def _judge(store: PredictionStore, sampled: Sampled, coming: _Coming) -> list[Finding]:
-    """Scale, alignment and, where columns got their names by position, their order; an error ends the addition before
+    """Scale, alignment and, if columns got their names by position, their order; an error ends the addition before
     anything is visible."""
     places, scale, name = coming.places, coming.scale, coming.name
     development = [i for i, s in enumerate(sampled.ids) if places[s].block.role == "development"]

@@ -102,14 +102,14 @@ def _in_sample(records: tuple[Record, ...], store: PredictionStore) -> list[Find
     if near:
         text = (
             f"{records[0].model}: {near:,} rows were predicted by a model that was fitted on others of their group, or "
-            f"on what shares a part with them where the study keeps parts apart. This study asks how a model predicts "
+            f"on what shares a part with them if the study keeps parts apart. This study asks how a model predicts "
             f"groups that it never saw, so these rows are kept, but never stacked or scored."
         )
         found.append(Finding("warning", "group_was_fitted_on", text, count=near, where=records[0].model))
     if unknown:
         text = (
             f"{records[0].model}: its training samples are unknown. It is kept as unverified and takes "
-            f"part only where that is accepted explicitly."
+            f"part only if that is accepted explicitly."
         )
         found.append(Finding("warning", "unverified", text, where=records[0].model))
     return found
@@ -118,7 +118,7 @@ def _in_sample(records: tuple[Record, ...], store: PredictionStore) -> list[Find
 def _uncovered(name: str, blocks: tuple[Block, ...]) -> Finding:
     text = (
         f"{name}: no predictions yet for {len(blocks)} blocks: {first_few(b.id for b in blocks)}. Add them under the "
-        f"same name, or the model takes part only where it is there."
+        f"same name, or the model takes part only if it is there."
     )
     return Finding(
         "warning", "blocks_not_covered", text, count=len(blocks), examples=tuple(b.id for b in blocks[:10]), where=name

@@ -1,7 +1,7 @@
 """Predictions matched by what was done: one for a perturbation in a cell line serves every sample of that pair.
 
 Most files of the field name no sample: their rows are cells, or one profile a pair. If ids do not fit, rows are
-matched by perturbation and cell line, and by dose, time and plate where both sides know them. Rows of one key are
+matched by perturbation and cell line, and by dose, time and plate if both sides know them. Rows of one key are
 averaged. The result is a ``PredictionFile`` with the ids of the samples, which then meets every other check.
 """
 
@@ -30,7 +30,7 @@ from pertstack.predictions.importers.space import Averaging, averaging
 from pertstack.predictions.store.align import names_index
 
 FINER = ("log10_dose", "time_h", "plate")
-"""Parts of a key beyond perturbation and cell line, used where file and samples both have them."""
+"""Parts of a key beyond perturbation and cell line, used if file and samples both have them."""
 PREDICTED = frozenset({"predicted", "prediction", "predictions", "pred", "generated", "imputed"})
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -95,7 +95,7 @@ def by_id_or_key(
 
 
 def _predictions_only(obs: pd.DataFrame) -> Mask:
-    """Rows that are predictions, where a column says which of measured and predicted a row is; else all."""
+    """Rows that are predictions, if a column says which of measured and predicted a row is; else all."""
     for name in STATUS:
         if name in obs.columns:
             words = as_texts(obs[name]).str.strip().str.casefold()
@@ -140,7 +140,7 @@ def _match_by_key(
     Raises
     ------
     MisalignedError
-        No key of the file is one of the samples; or a pair has two different predictions where others have one.
+        No key of the file is one of the samples; or a pair has two different predictions if others have one.
     InputError
         The samples lie in several cell lines and the file does not say which it predicts.
     """

@@ -36,7 +36,7 @@ def check_names(files: list[PredictionFile], places: Mapping[str, Place]) -> Non
 
 
 def check_folds(files: list[PredictionFile], places: Mapping[str, Place], fitted: FittedOnBlocks) -> None:
-    """Folds that a file names must part the samples as the plan does, where it claims to follow the plan.
+    """Folds that a file names must part the samples as the plan does, if it claims to follow the plan.
 
     Parameters
     ----------

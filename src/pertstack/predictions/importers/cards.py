@@ -246,6 +246,6 @@ def _refusal(path: str, differences: list[str], transform: NamedTransform | None
     return (
         f"{path}: its preprocessing card is not the study's{mapped} (here = the study, there = the file):{listed}\n"
         f"Values on different scales or against other controls cannot be combined. Map them with --transform "
-        f"({', '.join(TRANSFORMS)}, minmax_inverse:LOW:HIGH) where one of these is the difference, or predict again on "
+        f"({', '.join(TRANSFORMS)}, minmax_inverse:LOW:HIGH) if one of these is the difference, or predict again on "
         f"the study's data."
     )

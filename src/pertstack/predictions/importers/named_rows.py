@@ -15,13 +15,13 @@ from pertstack.predictions.importers.keys import Labels
 from pertstack.predictions.importers.readers.files import PredictionFile
 
 BETWEEN = ("|", "::", "@", "/", "_", "-", " ")
-"""What stands between a perturbation and its cell line where one name says both."""
+"""What stands between a perturbation and its cell line if one name says both."""
 
 
 def labelled(file: PredictionFile, samples: pd.DataFrame, mapping: Mapping[str, str]) -> PredictionFile:
     """A file with the columns that the names of its rows, or of its perturbations, stand for.
 
-    Names of rows that are perturbations say so, where no column does, beside whatever else is said of the rows; names
+    Names of rows that are perturbations say so, if no column does, beside whatever else is said of the rows; names
     made of a perturbation and a cell line (``A|K562``, ``K562_A``) say both.
 
     Parameters

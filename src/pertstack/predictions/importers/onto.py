@@ -102,7 +102,7 @@ def given(
 
 
 def _by_id(file: PredictionFile, samples: pd.DataFrame, findings: list[Finding]) -> PredictionFile:
-    """The file as it is, its foreign rows counted; refused where no id fits."""
+    """The file as it is, its foreign rows counted; refused if no id fits."""
     known = samples.index.isin(file.sample_ids)
     foreign = [s for s in file.sample_ids if s not in samples.index]
     if not known.any():
@@ -112,7 +112,7 @@ def _by_id(file: PredictionFile, samples: pd.DataFrame, findings: list[Finding])
             f"{first_few(file.sample_ids, 3)} in the file, {first_few(samples.index, 3)} in the truth. "
             + (f"Likely cause: {cause} " if cause else "")
             + "To match by what was done, give the rows a column that says the perturbation (such as "
-            "target_gene or condition) and name it with --map perturbation=COLUMN where it is called otherwise."
+            "target_gene or condition) and name it with --map perturbation=COLUMN if it is called otherwise."
         )
     if foreign:
         text = (
@@ -187,7 +187,7 @@ def laid_out(model: Given, samples: pd.DataFrame, genes: Sequence[str], *, out: 
 
 
 def scratch(shape: tuple[int, int], n_arrays: int) -> Float32:
-    """An array of float32, in a scratch file that goes with it where ``n_arrays`` of them would fill the memory."""
+    """An array of float32, in a scratch file that goes with it if ``n_arrays`` of them would fill the memory."""
     if 4 * shape[0] * shape[1] * n_arrays <= IN_MEMORY:
         return np.empty(shape, np.float32)
     with tempfile.TemporaryFile(prefix="pertstack-") as stream:

@@ -24,7 +24,7 @@ LOOKED_AT = 512
 LEAST_GENES = 0.99
 """Share of the genes of the truth that a file must have for its rows to be brought to a depth."""
 FACTOR, CONSTANT = 2.0, 0.01
-"""Logarithms are of another depth than the truth where it is more than so many times off, or the same in all cells."""
+"""Logarithms are of another depth than the truth if it is more than so many times off, or the same in all cells."""
 LARGEST_LOG = 30.0
 """Above any logarithm of a count; values beyond it are no logarithms."""
 
@@ -140,7 +140,7 @@ def _first_rows(file: PredictionFile) -> np.ndarray[Any, Any]:
 
 
 def _depth_beside(logs: np.ndarray[Any, Any], asked: float) -> float | None:
-    """The depth that logarithms of cells were made for, where it is not the one asked for.
+    """The depth that logarithms of cells were made for, if it is not the one asked for.
 
     A model's cells need not add up to it exactly: then the depth is a part of what it predicts, and is left.
     """

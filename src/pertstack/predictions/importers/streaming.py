@@ -67,7 +67,7 @@ def stream_into(
 def _without_empty(
     chunk: NamedChunk, places: Mapping[str, Place], writers: Mapping[Block, RowWriter], empty: dict[Block, list[str]]
 ) -> NamedChunk:
-    """Rows that are NaN throughout were not predicted; where that may be recorded, it is."""
+    """Rows that are NaN throughout were not predicted; if that may be recorded, it is."""
     nothing = np.isnan(chunk.values).all(axis=1)
     if not nothing.any():
         return chunk

@@ -28,7 +28,7 @@ class Reads(Protocol):
 
 
 def spread_rows(source: BlockSource, most: int) -> dict[Block, Rows]:
-    """About ``most`` rows, the same share of every block and evenly spread in it; all rows where there are no more."""
+    """About ``most`` rows, the same share of every block and evenly spread in it; all rows if there are no more."""
     lengths = {block: len(source.obs(block)) for block in source.blocks()}
     share = min(1.0, most / max(sum(lengths.values()), 1))
     count = {block: int(np.ceil(share * n)) for block, n in lengths.items()}

@@ -225,7 +225,7 @@ class StoreSource:
         return record.digest if anchors is None else f"{record.digest}+{digest_array(anchors.values)}"
 
     def layer_digest(self, block: Block, layer: str) -> str:
-        """Content digest of a layer; 'missing' where the model did not predict the block."""
+        """Content digest of a layer; 'missing' if the model did not predict the block."""
         if layer in TRUTH_LAYERS and layer != "control" and block.fold is None:
             return self._truth_of(block).record(block, layer).digest
         record = self.store.find(block, layer)

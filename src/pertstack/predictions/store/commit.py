@@ -90,7 +90,7 @@ def _as_kept(
     grid: Grid, chunk: ChunkValues, rounding: Rounding | None, do: Callable[[Grid, ChunkValues], Chunks]
 ) -> tuple[Grid, Chunks]:
     """What is done with the chunks of an array, in the form in which they are kept, and its grid: with a rounding, 16
-    bits where these are enough for all values, and float32 where not."""
+    bits if these are enough for all values, and float32 if not."""
     if rounding is None:
         return grid, do(grid, chunk)
     try:
@@ -108,7 +108,7 @@ def stage_chunks(folder: Path, grid: Grid, chunk: ChunkValues, *, rounding: Roun
     ----------
     folder : staging.
     grid : of the array, in float32.
-    chunk : gives the rows of each, in order; asked again from the start where 16 bits turn out to be too few.
+    chunk : gives the rows of each, in order; asked again from the start if 16 bits turn out to be too few.
     rounding : of the block; None keeps float32 as it is.
     """
 
@@ -225,7 +225,7 @@ def same_or_conflict(found: Record, ours: Record, target: Path) -> Record:
 
 
 def same_claim(first: FittedOn | None, second: FittedOn | None) -> bool:
-    """Whether two provenances say the same: the same fold of the same plan, also where only one lists the fit rows."""
+    """Whether two provenances say the same: the same fold of the same plan, even if only one lists the fit rows."""
     if first is None or second is None or first.kind != "plan":
         return first == second
     listed = None in (first.ids_digest, second.ids_digest) or first.ids_digest == second.ids_digest

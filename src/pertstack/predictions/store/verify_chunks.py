@@ -42,7 +42,7 @@ def chunk_faults(store: StoreReader, path: Path, record: Record, *, deep: bool) 
     store : that holds it.
     path : of the array.
     record : its record.
-    deep : also read and hash the bytes, which only the seal of ``init`` knows where they are encrypted.
+    deep : also read and hash the bytes, which only the seal of ``init`` knows if they are encrypted.
     """
     what = f"part of {record.model!r} in block {record.block.id}; withdraw and predict again, or restore the file."
     for index, chunk in enumerate(record.chunks):

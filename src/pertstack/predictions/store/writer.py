@@ -188,7 +188,7 @@ class RowWriter:
             self._stack.close()
 
     def _finish(self, index: int, kept: Grid) -> ChunkFacts:
-        """Gaps and padding become NaN, values codes where these are kept, the checksum is appended; hashes are taken of
+        """Gaps and padding become NaN, values codes if these are kept, the checksum is appended; hashes are taken of
         what is really there."""
         low, high = kept.span(index)
         with self._path(index).open("r+b", buffering=0) as stream:

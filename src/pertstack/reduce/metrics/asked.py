@@ -1,7 +1,7 @@
 """Can a metric be what its name says on the rows at hand? Asked before anything is decided by it.
 
 Names and counts alone answer: genes, perturbations, plates, replicates. A metric that no row can have, or that would be
-another under its name (the top 2,000 of 25 genes), is refused where somebody named it; what is only weaker than its
+another under its name (the top 2,000 of 25 genes), is refused if somebody named it; what is only weaker than its
 name is a finding. Whether it tells a replicate from a constant is asked in ``calibration.py``.
 """
 

@@ -21,7 +21,7 @@ def from_sums(metric: Metric, sums: Float64, spearman: Float64 | None = None) ->
     """Values (n,) of a per-sample metric; NaN where undefined.
 
     A constant truth leaves the sample out of every correlation. A constant prediction leaves it out of ``r2``
-    (canonical: Pearson r squared, valid where both population standard deviations reach 1e-10), and counts 0 in
+    (canonical: Pearson r squared, valid if both population standard deviations reach 1e-10), and counts 0 in
     ``r2_*_strict``, ``pearson``, ``spearman`` and ``cosine``, so that abstaining is never paid. ``rmse``, ``mae``,
     ``sign_acc`` are always defined; ``cod`` = 1 - sum (T - P)^2 / sum (T - mean T)^2 wherever the truth varies.
 

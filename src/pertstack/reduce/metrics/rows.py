@@ -49,7 +49,7 @@ class TruthRows:
     Parameters
     ----------
     treated : float32, shape (n, n_genes)
-    references : reference name -> float32, shape (n, n_genes), or (1, n_genes) where it is one profile for all rows
+    references : reference name -> float32, shape (n, n_genes), or (1, n_genes) if it is one profile for all rows
         A row that is not finite has no such reference, and every metric against it is NaN there.
     metrics : per-sample metrics that will be asked for
     landmarks : bool, shape (n_genes,), or None
@@ -200,7 +200,7 @@ class _Genes:
         return answer, np.isfinite(errors[..., 1])
 
     def _from_errors(self, named: Sequence[Float32], errors: Float64, at: int, signs: Float64 | None) -> Float64:
-        """Sums (names, n, 9) over all genes against a reference; N_SIGN where ``signs`` (names, n) are given.
+        """Sums (names, n, 9) over all genes against a reference; N_SIGN if ``signs`` (names, n) are given.
 
         From the sums of errors wherever a variance keeps its digits, else gene by gene.
         """

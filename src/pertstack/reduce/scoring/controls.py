@@ -33,7 +33,7 @@ Codes = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def condition_codes(obs: pd.DataFrame) -> tuple[Codes, int]:
-    """Code (n,) of each row's condition, and how many: the column ``condition`` where rows have one, else perturbation,
+    """Code (n,) of each row's condition, and how many: the column ``condition`` if rows have one, else perturbation,
     cell line, dose and time (unknown equals unknown)."""
     columns = ["condition"] if "condition" in obs else [c for c in CONDITION if c in obs]
     codes = obs.groupby(columns, dropna=False, sort=True, observed=True).ngroup().to_numpy(dtype=np.int64)

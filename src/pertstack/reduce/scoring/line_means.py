@@ -32,7 +32,7 @@ _BESIDE = 5
 def mixtures_of_line(
     source: BlockSource, references: References, blocks: Sequence[Block], combines: Mapping[str, Combine]
 ) -> dict[str, Mixture]:
-    """The mixtures among some combinations, where a cell line is one block and every model predicts all of it; else
+    """The mixtures among some combinations, if a cell line is one block and every model predicts all of it; else
     none, for weights differ from block to block.
 
     Parameters
@@ -51,7 +51,7 @@ def mixtures_of_line(
 def turns(
     used: Sequence[Reference], names: Sequence[str], mixing: dict[str, Mixture], *, n_models: int, room: int
 ) -> list[tuple[list[Reference], list[str]]]:
-    """References and names whose mean profiles are gathered in one read. ``mixing`` is emptied where the models' own
+    """References and names whose mean profiles are gathered in one read. ``mixing`` is emptied if the models' own
     mean profiles leave no room.
 
     Parameters

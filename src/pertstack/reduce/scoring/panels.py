@@ -12,7 +12,7 @@ from pertstack.reduce.references import References
 MATCHED: tuple[str, ...] = ("r2_top20@matched", "pearson_all@matched")
 """Beside the default panel, if plates are known."""
 WITHIN_PLATE = "pearson_all@plate"
-"""Beside either panel, where rows say on which plate they were."""
+"""Beside either panel, if rows say on which plate they were."""
 MATCHED_FULL: tuple[str, ...] = (
     *MATCHED,
     "r2_top40@matched",

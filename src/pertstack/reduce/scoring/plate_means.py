@@ -66,7 +66,7 @@ def plate_cuts(source: BlockSource, most: int) -> list[Cut] | None:
 
 
 class PlateMeans:
-    """Sums of layers by plate, and by plate and perturbation where several rows share them.
+    """Sums of layers by plate, and by plate and perturbation if several rows share them.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ class PlateMeans:
 
 @kernel
 def add_to_plates(rows, plate, slot, sums, own, n, n_own):  # type: ignore[no-untyped-def]
-    """Add rows (n, n_genes) to the sums of their plate and of their slot, where they have one."""
+    """Add rows (n, n_genes) to the sums of their plate and of their slot, if they have one."""
     n_genes = rows.shape[1]
     for i in range(rows.shape[0]):
         row, total = rows[i], 0.0

@@ -17,7 +17,7 @@ from pertstack.reduce.tile import Tile
 
 
 def first_of_same(source: BlockSource, references: References, named: Combines) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """(n_names,) position of the first name that is the same mixture of models in every block; its own where none is.
+    """(n_names,) position of the first name that is the same mixture of models in every block; its own if none is.
 
     Where some model lacks rows or genes every name is its own: what stands in for them is each combination's affair.
 
@@ -48,7 +48,7 @@ def _mark(name: str, combine: Any, tile: Tile) -> bytes | None:
     if mixture is None:
         return None
     packed = Mixtures([mixture], *tile.predictions.shape[::2])
-    own = packed.own & packed.rest.any()  # the control does not enter where nothing is left for it
+    own = packed.own & packed.rest.any()  # the control does not enter if nothing is left for it
     mark = xxhash.xxh3_128()
     for part in (packed.n_used, packed.used, packed.weights, packed.rest, packed.shift, own):
         mark.update(np.ascontiguousarray(part).data)

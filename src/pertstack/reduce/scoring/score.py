@@ -80,7 +80,7 @@ def score(
     Raises
     ------
     InputError
-        A landmark metric without landmarks, or a metric against the matched control where no sample has one.
+        A landmark metric without landmarks, or a metric against the matched control if no sample has one.
     """
     chosen = parse_metrics(metrics)
     landmarks = references.landmarks if landmarks is None else landmarks

@@ -86,7 +86,7 @@ class GeneMoments:
     def merge(self, other: GeneMoments) -> GeneMoments:
         """Moments of both sets of rows together (Chan, Golub, LeVeque 1983). Empty moments change nothing.
 
-        A model stays available for a gene where it is in both; elsewhere its entries are zero.
+        A model stays available for a gene if it is in both; elsewhere its entries are zero.
         """
         if self.mean.shape != other.mean.shape:
             raise InputError(

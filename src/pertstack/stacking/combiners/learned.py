@@ -33,7 +33,7 @@ def linear(
     weights : (M,) or (n_genes, M), on ``prediction - reference``.
     intercept : one number or (n_genes,), delta units.
     reference : "pooled" or "own" control; None for that of the evidence.
-    by_cell_line : cell line -> (weights, intercept) where they differ from the common ones.
+    by_cell_line : cell line -> (weights, intercept) if they differ from the common ones.
     facts : what the fit found, as plain JSON.
     cautions : said beside those of the evidence.
     learned : False for weights that rest on no sums, so that cautions about the sums do not concern them.

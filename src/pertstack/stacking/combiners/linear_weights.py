@@ -73,7 +73,7 @@ class LinearWeights(FittedCombiner):
         return np.array([at[g] for g in names], dtype=np.int64)
 
     def _mix_available(self, tile: Tile, mixture: Mixture, there: Any, ranking: Any) -> Float32:
-        """The documented rule where some predictions are missing; ``there`` is (M, n, n_genes)."""
+        """The documented rule if some predictions are missing; ``there`` is (M, n, n_genes)."""
         rows, shift = mixture.models, mixture.shift
         reference = tile.control if mixture.own else tile.pooled[None, :]
         spread = np.broadcast_to(mixture.weights, (tile.predictions.shape[2], len(rows)))  # (n_genes, M)

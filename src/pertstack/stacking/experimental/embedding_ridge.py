@@ -105,7 +105,7 @@ class EmbeddingRidge(Combiner):
 
     Embeddings of different fits are centred, scaled and turned onto a consensus of the fits (Procrustes, Schoenemann
     1966; Gower 1975) by rows that every fit embedded; fits without such rows are refused. Slopes are those of Mukherjee
-    and Zhu (2011), learned within folds; penalty and rank have least squared error on folds left out, and where nothing
+    and Zhu (2011), learned within folds; penalty and rank have least squared error on folds left out, and if nothing
     gains in each of them there is no correction. ``offset="reference"`` regresses the whole delta from the reference
     profile instead. Memory: one tile and, per fold, features x genes.
     """

@@ -32,7 +32,7 @@ class OwnFrame:
 
     @classmethod
     def of(cls, anchors: Any) -> OwnFrame:
-        """The frame of anchors (a, d); k = 0 where they do not differ (or there are fewer than two)."""
+        """The frame of anchors (a, d); k = 0 if they do not differ (or there are fewer than two)."""
         values = np.asarray(anchors, dtype=np.float64)
         centre = values.mean(axis=0) if len(values) else np.zeros(values.shape[1])
         rest = values - centre
@@ -98,7 +98,7 @@ class CommonFrame:
 
     @classmethod
     def of(cls, model: str, fits: Sequence[RowEmbeddings], width: int) -> CommonFrame:
-        """The common frame of some fits; r = 0 where a fit embeds all anchors alike.
+        """The common frame of some fits; r = 0 if a fit embeds all anchors alike.
 
         Parameters
         ----------

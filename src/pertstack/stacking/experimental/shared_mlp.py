@@ -25,7 +25,7 @@ from pertstack.stacking.experimental.small_net import PARTS, Cells, Float, corre
 from pertstack.stacking.solvers.convex import simplex_weights
 from pertstack.stacking.sums import Array, Reference, Sums, merge_sums
 
-_CHUNK = 64  # consecutive rows read at once where a block is sampled
+_CHUNK = 64  # consecutive rows read at once when a block is sampled
 _PIECE = 256  # rows predicted at once, so that the hidden layer stays small
 
 

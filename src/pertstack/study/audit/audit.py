@@ -214,7 +214,7 @@ def _probes(folder: StudyFolder) -> list[Finding]:
 
 
 def _exchanged_truths(folder: StudyFolder) -> list[Finding]:
-    """The stack step on exchanged truths; left out where nothing is stacked, or where what is stacked is stale."""
+    """The stack step on exchanged truths; left out if nothing is stacked, or if what is stacked is stale."""
     try:
         stored = stored_stack(folder)
     except InputError:

@@ -201,7 +201,7 @@ def jobs_as_run(folder: StudyFolder) -> Iterator[Finding]:
 
 
 def _record(store: PredictionStore, block: Block, model: str) -> Record | None:
-    """A commit record; None also where it is damaged, which the audit of the store tells."""
+    """A commit record; None if there is none, or if it is damaged, which the audit of the store tells."""
     try:
         return store.find(block, model)
     except (StackingError, KeyError, TypeError, ValueError):

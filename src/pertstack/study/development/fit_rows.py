@@ -177,7 +177,7 @@ def anchor_rows(folder: StudyFolder) -> PredictRows:
 
 
 def fit_rows(folder: StudyFolder, job: Job, scratch: Path | None = None) -> FitRows:
-    """Support, and development rows outside the job's folds (all of them for a final fit); of its cell line where it
+    """Support, and development rows outside the job's folds (all of them for a final fit); of its cell line if it
     has one. If groups are ``parts``, without development rows that share a part with a row of the folds left out
     (of the test, for a final fit). Many rows are mapped from a nameless file, of which the system keeps in memory what
     it can.

@@ -188,7 +188,7 @@ def learning_reference(plan: AnalysisPlan) -> Any:
 
 
 def panel_metrics(plan: AnalysisPlan, references: References, *, full: bool = False) -> tuple[str, ...]:
-    """The panel that the data allow, and the plan's own metrics where they are not in it.
+    """The panel that the data allow, and the plan's own metrics if they are not in it.
 
     Parameters
     ----------

@@ -222,7 +222,7 @@ def _checked(
 
 
 def _of_truth(truth: Path, mapping: Mapping[str, str] | None) -> dict[str, str] | None:
-    """The columns that the truth has; where its columns cannot be listed beforehand, all that were named."""
+    """The columns that the truth has; if its columns cannot be listed beforehand, all that were named."""
     if mapping is None:
         return None
     columns = anndata_columns(truth)

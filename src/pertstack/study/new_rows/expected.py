@@ -30,7 +30,7 @@ from pertstack.verdict.words import interval, number
 Bounds = tuple[float, float]
 RIDGE = 1e-3
 """Pull of the weights to equal ones, in units of a standard deviation squared: balance is then within a few hundredths
-of one, and weights exist where the rows asked for lie outside of what was scored."""
+of one, and weights exist if the rows asked for lie outside of what was scored."""
 
 
 @dataclass(frozen=True)

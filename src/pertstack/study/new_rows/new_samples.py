@@ -1,4 +1,4 @@
-"""New samples for a study: opened, and refused where predictions for them would mean nothing."""
+"""New samples for a study: opened, and refused if predictions for them would mean nothing."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def add_model(
     transform : named map to the study's scale: log2, log2p1, exp2, ln_to_log2 (any two of ln, log2, log10),
         minmax_inverse:LOW:HIGH.
     layer : which matrix of AnnData files: a layer, obsm:NAME, or X; without it layers['prediction'], else X.
-    mapping : canonical column -> column of the files, where rows are matched by what was done.
+    mapping : canonical column -> column of the files, if rows are matched by what was done.
     genes : a list of gene names for files whose columns have none.
     without : the files are nested predictions, by fits that also left out this fold (docs/howto/nested-predictions.md).
 
@@ -132,7 +132,7 @@ def _said(fitted_on: Any, folder: StudyFolder) -> Any:
 
 
 def _space(folder: StudyFolder) -> Normalise | None:
-    """How the samples of the study were made of cells, where they were."""
+    """How the samples of the study were made of cells, if they were."""
     path = folder.path("plan", "findings.json")
     return space_of(Finding.from_json(f) for f in read_json(path)) if path.exists() else None
 

@@ -60,7 +60,7 @@ class Calibrated:
     primary: str
     metrics: dict[str, Calibration]
     positive: str = AGAIN[False]  # what served as the condition measured again
-    cautions: tuple[str, ...] = field(default=(), compare=False)  # where the primary is less than its name says
+    cautions: tuple[str, ...] = field(default=(), compare=False)  # if the primary is less than its name says
 
     @property
     def known(self) -> bool:

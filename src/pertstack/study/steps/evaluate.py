@@ -95,14 +95,14 @@ def evaluate(
     truth : file or AnnData
         Measured profiles with their controls, in any form that ``Study.create`` takes.
     predictions : {name: file, files, AnnData or DataFrame}, a list of files, or one
-        Names are taken from files where none are given. Rows are matched by sample id, or by what was done:
-        perturbation and cell line, and dose, time and plate where both sides know them. Several rows of one pair are
+        Names are taken from files if none are given. Rows are matched by sample id, or by what was done:
+        perturbation and cell line, and dose, time and plate if both sides know them. Several rows of one pair are
         averaged; a prediction of a pair serves all its samples.
     primary : metric that decides; ``auto`` takes the first that can tell a replicate from a constant.
     scale : ``treated`` (what is measured) or ``delta`` (treated - control) of the predicted values.
     mapping : canonical column -> column of the files (``{"cell_line": "cell_id"}``), for truth and predictions.
     control_layer, control_label, treated_layer, delta : where the truth is, and its controls; see ``Study.create``.
-    by, normalise, min_cells, cells_as_samples : where the rows of the truth are cells; see ``Study.create``.
+    by, normalise, min_cells, cells_as_samples : if the rows of the truth are cells; see ``Study.create``.
     genes : a list of gene names for prediction files whose columns have none; else one beside the file is taken.
     transform : a named map of the predicted values to the scale of the truth: log1p_cp10k, log2, ln_to_log2, ...
     control, metadata : a table of the controls of a truth in a table; a table of what is said of its rows; see

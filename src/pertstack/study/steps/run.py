@@ -25,9 +25,9 @@ DEFAULT_MODELS = (
     "low_rank",
 )
 COMBINATION_MODELS = ("additive", "mean_of_parts", "larger_change", "scaled_sum")
-"""Beside the default ones where combinations are scored: what anyone would try first."""
+"""Beside the default ones if combinations are scored: what anyone would try first."""
 CONTEXT_MODELS = ("perturbation_elsewhere",)
-"""Beside the default ones where a scored perturbation may have been fitted in another cell line."""
+"""Beside the default ones if a scored perturbation may have been fitted in another cell line."""
 
 
 def is_judged(folder: StudyFolder) -> bool:

@@ -40,7 +40,7 @@ class Leaderboard:
     """All rows with what is needed to read them; fields as in ``leaderboard.json`` (docs/formats.md).
 
     ``primary`` is the full name of the deciding metric; in JSON it is split into ``primary_metric`` and ``reference``.
-    ``best_single`` is the base model with the best primary score on out-of-fold rows (on the test where
+    ``best_single`` is the base model with the best primary score on out-of-fold rows (on the test if
     there are none).
     """
 

@@ -41,7 +41,7 @@ class LeaderboardRow:
         return None if found is None else self.scores[found]
 
     def versus(self, metric: str) -> Difference | None:
-        """The comparison under any spelling of the metric; None for the best single itself and where none was made."""
+        """The comparison under any spelling of the metric; None for the best single itself and if none was made."""
         found = find_metric(self.versus_best_single, metric)
         return None if found is None else self.versus_best_single[found]
 

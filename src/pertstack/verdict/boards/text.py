@@ -121,7 +121,7 @@ def _html_table(header: list[str], lines: list[list[str]]) -> str:
 
 
 def for_console(board: Leaderboard, options: ConsoleOptions) -> RenderResult:
-    """The best rows for a terminal, in two lines a row where it is narrow, and what is said of all of them."""
+    """The best rows for a terminal, in two lines a row if it is narrow, and what is said of all of them."""
     yield from answer(board)
     yield short_table(board, width=options.max_width)
     for line in several_in_words(board.several, board.chosen):
@@ -185,7 +185,7 @@ def _narrow(board: Leaderboard, split: Split | None, kept: Collection[str], widt
     header, lines = table(board, split)
     n_shown = len(board.shown_metrics())
     most = max(1, (width - 24) // 18 - 1)  # columns of scores that fit beside the gain
-    main = 3 + min(n_shown - 1, 1)  # the deciding metric is the second where there are two
+    main = 3 + min(n_shown - 1, 1)  # the deciding metric is the second if there are two
     columns = [*dict.fromkeys([3, main] if most > 1 else [main]), 3 + n_shown]
     parts = {row.name: _parts(line, columns) for row, line in zip(board.ranked(split), lines, strict=True)}
     each = max(18, 1 + max((len(p) for name in kept for c in parts.get(name, ()) for p in c), default=0))
@@ -200,7 +200,7 @@ def _narrow(board: Leaderboard, split: Split | None, kept: Collection[str], widt
         if row.name not in kept:
             continue
         cells, first, n, cautions = parts[row.name], f"{line[0] or ' '} {row.name}", line[-2].replace(" ", ""), line[-1]
-        counts = "" if len(set(n.split("/"))) == 1 else f", n {n}"  # where some samples have no score
+        counts = "" if len(set(n.split("/"))) == 1 else f", n {n}"  # if some samples have no score
         second = f"    {row.kind}{counts}" + (f", ⚠ {cautions}" if cautions else "")
         if cell_len(first) >= name_width:
             out.append(Text(first, style=_style(board, row)))
@@ -227,7 +227,7 @@ def _two_lines(title: str) -> tuple[str, str]:
 
 
 def _cell_text(cell: ScoreCell | None, main: ScoreCell | None) -> str:
-    """Score and interval; the count too where it is not that of the deciding metric, which has its own column."""
+    """Score and interval; the count too if it is not that of the deciding metric, which has its own column."""
     if cell is None:
         return "—"
     other = main is not None and cell.n_valid != main.n_valid

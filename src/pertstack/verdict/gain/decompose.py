@@ -56,7 +56,7 @@ def decompose(
         Metrics that show neither a gain nor a loss (``reduce.scoring.calibration.without_vote``).
 
     Limit cases: a combiner that is the best single model, or scores the same everywhere, reads ``none``; a stratum with
-    no sample valid for both has a difference of None; where the samples of a cell line share one control, own and
+    no sample valid for both has a difference of None; if the samples of a cell line share one control, own and
     pooled are one view and the sentence says so.
     """
     parts = []

@@ -28,7 +28,7 @@ def read(parts: Decomposition) -> Reading:
     """The one-word reading of the panel; see ``MEANINGS``.
 
     Own control is the coupled view: a gain there alone is worth nothing. An artefact gains on own control, loses on
-    some uncoupled view and gains on none of the others; where uncoupled views point both ways, the measures disagree
+    some uncoupled view and gains on none of the others; if uncoupled views point both ways, the measures disagree
     and the reading says so rather than taking sides. If plates are known, a win has to be seen within them too: what
     is read off a plate gains on every other view.
     """

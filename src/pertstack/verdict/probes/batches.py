@@ -58,7 +58,7 @@ def batch_effects(rows: Array, conditions: Array, batch: Array) -> Array:
 
 
 def replicate_pairs(conditions: Array, batch: Array) -> tuple[Array, Array]:
-    """Disjoint pairs of rows of the same condition; of the same batch first, where there are such."""
+    """Disjoint pairs of rows of the same condition; of the same batch first, if there are such."""
     _, code = np.unique(np.asarray(conditions).astype(str), return_inverse=True)
     first, second = [], []
     left = np.ones(len(code), dtype=bool)

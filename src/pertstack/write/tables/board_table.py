@@ -45,7 +45,7 @@ def main_table(content: ReportInput) -> dict[str, Any]:
 
 
 def _cell(cell: ScoreCell | None, main: ScoreCell | None) -> tuple[str, str, float | None]:
-    """Number, interval (with the count where it differs from that of the deciding metric), value to sort by."""
+    """Number, interval (with the count if it differs from that of the deciding metric), value to sort by."""
     if cell is None:
         return "—", "", None
     n = f"n {cell.n_valid:,}" if main is not None and cell.n_valid != main.n_valid else ""

@@ -78,7 +78,7 @@ def _cut(text: str, most: int) -> str:
 
 
 def barred_in_words(choice: Choice) -> str | None:
-    """One line where flexible combinations were barred and one of them leads: what it would take to let them ship."""
+    """One line if flexible combinations were barred and one of them leads: what it would take to let them ship."""
     barred = [n for n, why in choice.marked.items() if "loses" not in why]
     if not barred:
         return None

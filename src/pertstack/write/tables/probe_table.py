@@ -24,7 +24,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class ProbeTable:
-    """Models and probes in the order in which they were met; ``cells[model][probe]`` where a probe was run."""
+    """Models and probes in the order in which they were met; ``cells[model][probe]`` if a probe was run."""
 
     probes: tuple[str, ...]
     cells: dict[str, dict[str, Outcome]]

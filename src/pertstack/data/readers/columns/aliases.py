@@ -138,5 +138,5 @@ def is_alias(column: object, name: str) -> bool:
 
 @lru_cache
 def alias_names(*names: str) -> frozenset[str]:
-    """The plain names of some canonical columns; of all where none is named."""
+    """The plain names of some canonical columns; of all if none is named."""
     return frozenset(plain_name(a) for n in names or ALIASES for a in ALIASES[n])

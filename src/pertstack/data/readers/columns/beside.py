@@ -1,7 +1,7 @@
 """What a table beside the values (``--metadata``) says of their rows, in the order of the rows.
 
 One way for every kind of data: rows are found by their ids, whichever column holds them, and a column that file and
-table both have is taken from the table, with a word where they differ.
+table both have is taken from the table, with a word if they differ.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def said_beside(
     mapping
         ``sample_id`` may name the column of the table that holds the ids.
     columns
-        Names of all columns of the file, where rows and columns may have been exchanged.
+        Names of all columns of the file, if rows and columns may have been exchanged.
     numbered
         Whether the ids of the file are but numbers of rows.
 
@@ -178,7 +178,7 @@ def _alike(ids: pd.Index[Any], found: pd.Series[Any]) -> bool:
 def _joined(
     own: pd.DataFrame, said: pd.DataFrame, metadata: Path, path: Path, told: list[Finding]
 ) -> tuple[pd.DataFrame, list[Finding]]:
-    """Both, the table first where they have a column in common; what it leaves empty is taken from the file."""
+    """Both, the table first if they have a column in common; what it leaves empty is taken from the file."""
     twins = {c: t for c in own.columns for t in said.columns if plain_name(c) == plain_name(t)}
     differ: dict[str, np.ndarray[Any, Any]] = {}
     for mine, theirs in twins.items():

@@ -148,7 +148,7 @@ def _may_be(column: pd.Series[Any], name: str) -> bool:
 
 
 def with_named_index(obs: pd.DataFrame) -> pd.DataFrame:
-    """The table with its index as a column too, where that says the perturbation of rows and no column does."""
+    """The table with its index as a column too, if that says the perturbation of rows and no column does."""
     name = str(obs.index.name)
     if plain_name(name) not in alias_names("perturbation") or obs.index.is_unique or name in obs.columns:
         return obs

@@ -17,7 +17,7 @@ from pertstack.data.readers.columns.units import hours_per, micromolar_per, spli
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
 Texts = np.ndarray[Any, np.dtype[Any]]
 EMPTY = {"", "nan", "none", "na", "<na>", "-666", "null"}
-_UNIT_IN_NAME = {"doseum": "uM", "timeh": "h"}  # plain names, where nothing stands before the unit
+_UNIT_IN_NAME = {"doseum": "uM", "timeh": "h"}  # plain names, if nothing stands before the unit
 LONG_H = 1000
 """Hours beyond which a time without a unit is hardly one in hours."""
 
@@ -129,7 +129,7 @@ def add_log10_dose(out: pd.DataFrame, obs: pd.DataFrame, sources: Mapping[str, s
 def _dose_units(
     obs: pd.DataFrame, sources: Mapping[str, str], numbers: Float64, own: Texts
 ) -> tuple[Texts, list[Finding]]:
-    """The unit of every dose, "" where none is needed (missing, zero) or none is given anywhere; a warning then.
+    """The unit of every dose, "" if none is needed (missing, zero) or none is given anywhere; a warning then.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Which name a gene goes by, where a file gives it two: the one that perturbations use, versions cut.
+"""Which name a gene goes by, if a file gives it two: the one that perturbations use, versions cut.
 
 Single-cell files often hold Ensembl ids in the index of ``var`` and symbols in a column, or the other way round.
 Perturbed genes, target tables and gene graphs name symbols, so a study of Ensembl ids would know nothing of them. The
@@ -55,9 +55,9 @@ def named_genes(
 ) -> tuple[pd.DataFrame, list[Finding]]:
     """The gene table of a file, indexed by the names the study will use, and notes of what was taken.
 
-    A column of symbols is taken where the index holds Ensembl ids or numbers, a column of either kind where it names
+    A column of symbols is taken if the index holds Ensembl ids or numbers, a column of either kind if it names
     more of the perturbed genes than the index does. Genes without such a name, or whose name others have too, go by the
-    index; where names of the index itself are shared, by a column of ids.
+    index; if names of the index itself are shared, by a column of ids.
 
     Parameters
     ----------

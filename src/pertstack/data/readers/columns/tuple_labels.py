@@ -27,7 +27,7 @@ Parted = tuple[str, float | None, str | None]  # perturbation, dose, unit
 def part_label(label: str) -> Parted | None:
     """Perturbation, dose and unit of a label; None if it is no list of tuples or of names.
 
-    Several drugs of one dose are joined by ``+``; where their doses differ, these stay in the name.
+    Several drugs of one dose are joined by ``+``; if their doses differ, these stay in the name.
 
     >>> part_label("[('Dabrafenib', 0.5, 'uM')]"), part_label("[('A', 1, 'uM'), ('B', 2, 'uM')]"), part_label("KLF1")
     (('Dabrafenib', 0.5, 'uM'), ('A (1 uM)+B (2 uM)', None, None), None)

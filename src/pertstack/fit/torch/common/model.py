@@ -1,6 +1,6 @@
 """What all torch models have in common: fit, predict and embed around a network and a training step.
 
-A model states its network (``build``), its loss and, where it differs, its optimisers and validation. Scaling,
+A model states its network (``build``), its loss and, if it differs, its optimisers and validation. Scaling,
 encoding, inner validation, batches and devices are settled here, so that no model can do them differently.
 """
 

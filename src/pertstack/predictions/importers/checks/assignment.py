@@ -97,7 +97,7 @@ def exchanged_genes(values: Array, measured: Array, lines: Sequence[str]) -> Exc
 def levels_of_other_genes(values: Array, treated: Array, orders: Sequence[Array]) -> Exchange | None:
     """Whether the predicted means of genes are the measured ones under other names; None else.
 
-    Tried on all genes and on pieces of them. Nothing is said where levels differ between genes no more than rows do
+    Tried on all genes and on pieces of them. Nothing is said if levels differ between genes no more than rows do
     within one.
 
     Parameters

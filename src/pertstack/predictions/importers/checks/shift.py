@@ -46,7 +46,7 @@ def check_shift(
     """Error when a neighbour's measured profile fits the predictions better than the own one; else what could be seen.
 
     The statistic is the paired difference, over sampled rows, of the correlation over genes between the prediction and
-    a measured profile (control, and treated where it may be seen): neighbour's minus own. Profiles are centred per gene
+    a measured profile (control, and treated if it may be seen): neighbour's minus own. Profiles are centred per gene
     and cell line first, so that what all samples share does not count.
 
     Parameters

@@ -96,7 +96,7 @@ def check_values(
     rows : positions of the predicted samples, in the order of the file.
     scale : of the values, "treated" or "delta".
     gene_names : (n_genes,).
-    ids_in_file : False where rows were matched by what was done: then nothing could be shifted against ids, so that is
+    ids_in_file : False if rows were matched by what was done: then nothing could be shifted against ids, so that is
         not asked.
     genes_by_list : columns got names by position.
 

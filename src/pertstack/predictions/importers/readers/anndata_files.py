@@ -160,7 +160,7 @@ def _card(root: Any, keys: set[str], path: Path) -> dict[str, Any] | None:
 
 
 def plain(value: Any) -> Any:
-    """A value as plain JSON where it is one, else as text."""
+    """A value as plain JSON if it is one, else as text."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, bytes):

@@ -1,6 +1,6 @@
 """Predictions as a dict from what was done to a profile, the way GEARS and the linear benchmarks write them.
 
-``{"A+B": [..], ...}`` in JSON or a pickle, or ``{("A", "K562"): [..]}`` where cell lines are told apart. Their columns
+``{"A+B": [..], ...}`` in JSON or a pickle, or ``{("A", "K562"): [..]}`` if cell lines are told apart. Their columns
 are named by a list beside the file, or in it (``genes``, ``gene_names``), or by each profile (``{"A": {gene: 0.1}}``).
 """
 
@@ -63,7 +63,7 @@ def is_profiles(content: Any) -> bool:
 
 
 def from_dict(content: Any, path: Path) -> PredictionFile:
-    """Rows named by the keys; ``obs`` says perturbation, and cell line where keys are pairs."""
+    """Rows named by the keys; ``obs`` says perturbation, and cell line if keys are pairs."""
     if not is_profiles(content):
         held = first_few(content, 4) if isinstance(content, Mapping) else type(content).__name__
         raise InputError(

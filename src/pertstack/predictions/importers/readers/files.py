@@ -49,7 +49,7 @@ class PredictionFile:
     card: dict[str, Any] | None = None  # the preprocessing card in the file, if there is one
     obs: pd.DataFrame | None = field(default=None, repr=False)  # what else the file says of its rows
     second_names: dict[str, list[str]] = field(default_factory=dict, repr=False)  # other names of the genes
-    slot: str = ""  # which matrix of the file these are, where it can hold several
+    slot: str = ""  # which matrix of the file these are, if it can hold several
     other_slots: tuple[str, ...] = ()  # and which others it holds, as --layer names them
 
     def __post_init__(self) -> None:

@@ -92,7 +92,7 @@ def positional(names: Sequence[str]) -> bool:
 def with_genes(
     file: PredictionFile, own: Sequence[str], genes: Path | None, *, other: Mapping[str, str] | None = None
 ) -> tuple[PredictionFile, list[Finding]]:
-    """The file with the gene names of the truth, where its own can be told to mean them.
+    """The file with the gene names of the truth, if its own can be told to mean them.
 
     Parameters
     ----------

@@ -48,7 +48,7 @@ class NamedArrays:
             raise InputError(
                 f"{path} lacks {first_few(lacking)}; it holds {first_few(held)}. Without names rows and columns could "
                 f"only be matched by position. Save beside the predictions gene_names, and sample_ids or what was done "
-                f"(perturbation, and cell_line, dose, time where they differ): one entry for each row."
+                f"(perturbation, and cell_line, dose, time if they differ): one entry for each row."
             )
         return cls(values, genes, ids, said)
 

@@ -16,7 +16,7 @@ _PLAIN = {"adata", "all", "pred", "prediction", "predictions", "output"}
 
 
 def named_files(given: Paths) -> dict[str, list[Path]]:
-    """Model -> its files. ``NAME=PATH`` names a model; else the file does, or its folder where all are called alike.
+    """Model -> its files. ``NAME=PATH`` names a model; else the file does, or its folder if all are called alike.
 
     Raises
     ------

@@ -48,7 +48,7 @@ def open_file(path: str | Path, *, layer: str | None = None) -> PredictionFile:
     Raises
     ------
     MissingFileError, InputError
-        It is not there, its format is not known, or it is damaged (also where that shows only when rows are read).
+        It is not there, its format is not known, or it is damaged (even if that shows only when rows are read).
     """
     path = as_paths(path)[0]
     with damage_named(path):

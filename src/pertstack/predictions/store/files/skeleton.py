@@ -31,7 +31,7 @@ _OBS_KINDS = {
     "nullable-string-array",
 }
 BLOCK_ATTRIBUTE = "pertstack_block"
-ROUNDING = "rounding_sha256"  # of the offsets and steps in var, where layers are kept in 16 bits
+ROUNDING = "rounding_sha256"  # of the offsets and steps in var, if layers are kept in 16 bits
 
 
 def write_skeleton(

@@ -155,7 +155,7 @@ def _read_column(path: Path) -> Any:
 
 def _read_array(path: Path, meta: dict[str, Any] | None = None) -> Values:
     """Values of an array of one chunk; one that is not there holds the fill value throughout. ``meta``: its
-    ``zarr.json``, where that was read."""
+    ``zarr.json``, if that was read."""
     from numcodecs import VLenUTF8, Zstd
 
     meta = _read_json(path) if meta is None else meta

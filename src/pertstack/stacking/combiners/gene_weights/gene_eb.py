@@ -84,7 +84,7 @@ def effective_share(evidence: Evidence) -> float:
 class GeneEb(Combiner):
     """Per-gene weights with the pull to common ones learned by empirical Bayes; replicates count once.
 
-    Genes that some model does not predict use the common weights (then the gene's best available model where one is
+    Genes that some model does not predict use the common weights (then the gene's best available model if one is
     missing).
     """
 

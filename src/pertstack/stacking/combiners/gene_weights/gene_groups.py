@@ -69,7 +69,7 @@ def by_clusters(sums: Sums, n_groups: int, seed: int) -> Labels:
     Parameters
     ----------
     sums : centred sums of the rows to learn from.
-    n_groups : at most this many; fewer where fewer genes differ.
+    n_groups : at most this many; fewer if fewer genes differ.
     seed : of the starts of k-means, four of which are tried.
     """
     from sklearn.cluster import KMeans  # here, because importing it takes longer than all the rest

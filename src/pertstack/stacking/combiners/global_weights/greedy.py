@@ -65,7 +65,7 @@ def bagged_greedy(error_gram: Array, rounds: int, bags: int, *, share: float, rn
 
 @dataclass(frozen=True)
 class GreedyMse(Combiner):
-    """Greedy selection on squared error over all genes; non-negative weights of sum one, renormalised where models
+    """Greedy selection on squared error over all genes; non-negative weights of sum one, renormalised if models
     lack."""
 
     name: ClassVar[str] = "greedy_mse"

@@ -101,7 +101,7 @@ def bagged_greedy_r2(
 class GreedyR2(Combiner):
     """Greedy selection on mean R2 Top-k against the evidence's reference; non-negative weights of sum one.
 
-    Learned from samples that every usable model predicts (usable: at least half of the samples' top genes); where
+    Learned from samples that every usable model predicts (usable: at least half of the samples' top genes); if
     models are missing, the weights of the others are renormalised.
     """
 

@@ -16,7 +16,7 @@ from pertstack.stacking.sums import Array, Sums
 
 
 def global_error_gram(sums: Sums) -> Array:
-    """(M, M) sums of e e' over complete genes; where none is complete, over all, each pair where both predict.
+    """(M, M) sums of e e' over complete genes; if none is complete, over all, each pair if both predict.
 
     A model that predicts nothing gets an error no mixture would take.
     """

@@ -63,7 +63,7 @@ class PartsShrunken(Combiner):
     Which base model is right for a combination of known parts need not be for one of new parts. The pull to the
     weights of all rows is one for all levels and chosen by leaving folds out (Lindley and Smith 1972). Learned from
     rows that every model predicts; if models are missing the weights of the others are renormalised. Stacked by
-    ``pertstack stack`` where combinations differ in this.
+    ``pertstack stack`` if combinations differ in this.
     """
 
     name: ClassVar[str] = "parts_shrunken"

@@ -123,7 +123,7 @@ class SampleFeatures:
     """How raw features become numbers of mean 0 and spread 1 over the evidence; unknown ones are 0, the mean.
 
     Raw columns: ``agreement`` (2 M + 1), one per cell line of the evidence (a line never seen is unknown in all), then
-    log10 dose, hours and distance to the nearest training perturbation where the evidence knows them.
+    log10 dose, hours and distance to the nearest training perturbation if the evidence knows them.
     """
 
     reference: Reference
@@ -174,7 +174,7 @@ class SampleFeatures:
 
 
 def _obs(evidence: Evidence) -> pd.DataFrame:
-    """Cell line, and dose, time and distance where a source says them, of every sample in the evidence's order."""
+    """Cell line, and dose, time and distance if a source says them, of every sample in the evidence's order."""
     samples = evidence.reduction.samples
     if evidence.source is None:
         alone: pd.DataFrame = samples[["cell_line"]]
@@ -212,7 +212,7 @@ def mix_rows(tile: Tile, rows: list[int], weights: Array, *, base: Any, there: A
         return mixed
     out, share = np.zeros(shape), np.zeros(shape)
     for m, row in enumerate(rows):
-        positive = np.maximum(weights[:, m, None], 1e-12)  # one of no weight still speaks where it is the only one
+        positive = np.maximum(weights[:, m, None], 1e-12)  # one of no weight still speaks if it is the only one
         out += np.where(there[m], positive * (tile.predictions[row] - base), 0.0)
         share += np.where(there[m], positive, 0.0)
     total = weights.sum(axis=1)[:, None]

@@ -75,7 +75,7 @@ def choose_strength(features: Array, goodness: Array, fold: Any) -> tuple[float,
 
 @dataclass(frozen=True)
 class SelectedModel(FittedCombiner):
-    """Scores every model from the sample's features and answers with the highest; the next one where it is missing."""
+    """Scores every model from the sample's features and answers with the highest; the next one if it is missing."""
 
     name: str
     models: tuple[str, ...]
@@ -126,7 +126,7 @@ class Selector(Combiner):
 
     Features: size of each model's prediction, its agreement with the others, disagreement in all, cell line, dose,
     time, distance to the training perturbations. Learned from out-of-fold rows that every model predicts. A model that
-    lacks the row or some gene counts as unknown in the features, and where the selected model is missing the next best
+    lacks the row or some gene counts as unknown in the features, and if the selected model is missing the next best
     expected one answers.
     """
 
