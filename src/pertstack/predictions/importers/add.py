@@ -132,7 +132,8 @@ def add_predictions(
     places = {s: Place(b, i) for b in store.blocks() for i, s in enumerate(store.sample_ids(b))}
     known = None if samples is None else samples[samples.index.isin(list(places))]
     named = [with_genes(f, own_genes, genes, other=other_names) for f in files]
-    files, matches = _matched([f for f, _ in named], known, columns, space=space, genes=own_genes)
+    options = {"space": space, "own_genes": own_genes, "differences": scale == "delta"}
+    files, matches = _matched([f for f, _ in named], known, columns, options)
     said += [*(f for _, told in named for f in told), *_of_matches(matches, name)]
     check_names(files, places)
     missing_genes = genes_not_predicted(files, own_genes, missing)
@@ -255,14 +256,10 @@ def _matched(
     files: list[PredictionFile],
     samples: pd.DataFrame | None,
     columns: Mapping[str, str] | None,
-    *,
-    space: Normalise | None,
-    genes: list[str],
+    options: Mapping[str, Any],
 ) -> tuple[list[PredictionFile], list[KeyMatch]]:
     """Files with the study's sample ids; rows that go by another name are matched by what was done."""
-    found = [
-        None if samples is None else by_id_or_key(f, samples, columns, space=space, own_genes=genes) for f in files
-    ]
+    found = [None if samples is None else by_id_or_key(f, samples, columns, **options) for f in files]
     files = [f if m is None else m.file for f, m in zip(files, found, strict=True)]
     refuse_repeats(files)
     return files, [m for m in found if m is not None]

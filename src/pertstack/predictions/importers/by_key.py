@@ -66,6 +66,7 @@ def by_id_or_key(
     *,
     space: Normalise | None = None,
     own_genes: Sequence[str] = (),
+    differences: bool = False,
 ) -> KeyMatch | None:
     """None if the ids of the file are those of the samples; else the match by what was done.
 
@@ -76,6 +77,7 @@ def by_id_or_key(
     mapping : canonical column -> column of the file.
     space : how the samples were made of cells; None if they were not.
     own_genes : the genes of the samples.
+    differences : the values are differences from the control.
 
     Raises
     ------
@@ -91,7 +93,7 @@ def by_id_or_key(
         return None
     if _ids_fit(file, samples, mapping):
         return None
-    return _match_by_key(file, samples, mapping, space=space, own_genes=len(own_genes))
+    return _match_by_key(file, samples, mapping, space=space, own_genes=len(own_genes), differences=differences)
 
 
 def _predictions_only(obs: pd.DataFrame) -> Mask:
@@ -134,6 +136,7 @@ def _match_by_key(
     *,
     space: Normalise | None = None,
     own_genes: int = 0,
+    differences: bool = False,
 ) -> KeyMatch:
     """Rows of a file averaged by key, one row for every sample of the key.
 
@@ -154,7 +157,9 @@ def _match_by_key(
     if not serving.keys:
         raise MisalignedError(nothing_fits(file, given, samples, columns))
     refuse_doubles(file, serving.codes, serving.count, serving.keys)
-    how, of_space = averaging(file, space, float(np.median(serving.count)), own_genes=own_genes)
+    how, of_space = averaging(
+        file, space, float(np.median(serving.count)), own_genes=own_genes, differences=differences
+    )
     matched = replace(
         file,
         sample_ids=serving.samples,

@@ -11,6 +11,7 @@ import pandas as pd
 
 from pertstack._base.errors import MisalignedError
 from pertstack.data.readers.columns.columns import source_column
+from pertstack.data.readers.columns.tuple_labels import part_label
 from pertstack.predictions.importers.keys import Labels
 from pertstack.predictions.importers.readers.files import PredictionFile
 
@@ -38,9 +39,10 @@ def labelled(file: PredictionFile, samples: pd.DataFrame, mapping: Mapping[str, 
         return file
     else:
         names = file.obs[told].astype(str).tolist()
-    labels = Labels.of(own := samples["perturbation"].astype(str).unique(), names)
+    plain = [n if (parted := part_label(n)) is None else parted[0] for n in names]
+    labels = Labels.of(own := samples["perturbation"].astype(str).unique(), plain)
     known = {labels.key(p) for p in own}
-    if any(labels.key(n) in known for n in names):
+    if any(labels.key(n) in known for n in plain):
         found = None if told is not None else pd.DataFrame({"perturbation": names})
     else:
         found = _pairs(names, known=own, lines=set(samples["cell_line"].astype(str)))

@@ -58,6 +58,7 @@ def given(
     other: Mapping[str, str] | None = None,
     space: Normalise | None = None,
     transform: NamedTransform | None = None,
+    differences: bool = False,
 ) -> Given:
     """Open and match the files of one model.
 
@@ -73,6 +74,7 @@ def given(
     other : second name -> gene of the truth.
     space : how the truth was made of cells; None if it was not.
     transform : a map of every row before it is averaged.
+    differences : the values are differences from the control.
 
     Raises
     ------
@@ -89,7 +91,7 @@ def given(
         opened = opened if transform is None else mapped_file(opened, transform)
         file, named = with_genes(opened, own, genes, other=other)
         findings += named
-        matched = by_id_or_key(file, samples, mapping, space=space, own_genes=own)
+        matched = by_id_or_key(file, samples, mapping, space=space, own_genes=own, differences=differences)
         if matched is None:
             kept = _by_id(file, samples, findings)
             files.append(kept)

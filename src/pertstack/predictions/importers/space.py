@@ -25,6 +25,8 @@ LEAST_GENES = 0.99
 """Share of the genes of the truth that a file must have for its rows to be brought to a depth."""
 FACTOR, CONSTANT = 2.0, 0.01
 """Logarithms are of another depth than the truth if it is more than so many times off, or the same in all cells."""
+LOWEST_LOG = -0.5
+"""Predicted logarithms of counts may miss zero, but not by that."""
 LARGEST_LOG = 30.0
 """Above any logarithm of a count; values beyond it are no logarithms."""
 
@@ -62,6 +64,12 @@ class Averaging:
                 f"{self.where}: values up to {plain.max():,.4g}, not all of them whole: normalised counts rather than "
                 f"counts or logarithms. Say --transform log1p_cp10k (log1p of counts per 10,000 of each row)."
             )
+        if plain.min(initial=0.0) < LOWEST_LOG:
+            raise InputError(
+                f"{self.where}: values down to {plain.min():.4g}, which are no logarithms of counts, so rows cannot be "
+                f"averaged as expression like the cells of the truth. If they are differences from the control, say "
+                f"--scale delta; else write levels, not z-scores or residuals."
+            )
         counts = np.expm1(plain)
         return np.asarray(np.rint(counts) if self.kind == "log1p_counts" else counts)
 
@@ -76,7 +84,7 @@ class Averaging:
 
 
 def averaging(
-    file: PredictionFile, space: Normalise | None, rows_per_key: float, *, own_genes: int
+    file: PredictionFile, space: Normalise | None, rows_per_key: float, *, own_genes: int, differences: bool = False
 ) -> tuple[Averaging, list[Finding]]:
     """How the rows of a file are averaged so that they are comparable with the truth.
 
@@ -86,12 +94,15 @@ def averaging(
     space : how the truth was made of cells; None if it was not.
     rows_per_key : rows of the file per sample, on average; nothing is averaged at 1.
     own_genes : how many genes the truth has.
+    differences : the values are differences from the control, of which the plain mean is taken.
 
     Raises
     ------
     InputError
         Counts for a truth of logarithms, or counts of a part of the genes.
     """
+    if differences:
+        return Averaging("other", str(file.path)), []
     first = _first_rows(file)
     kind: Kind = kind_of(first) if first.size else "other"
     whole = len(file.gene_names) >= LEAST_GENES * own_genes

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pertstack._base.errors import InputError, IntegrityError, MisalignedError, first_few
+from pertstack._base.errors import InputError, IntegrityError, MisalignedError, StackingError, first_few
 from pertstack._base.findings import Finding
 from pertstack._base.machine.progress import track
 from pertstack._base.reading.remote import local
@@ -21,7 +21,9 @@ from pertstack.data import DataFile, open_data
 from pertstack.data.cells import CellChoice
 from pertstack.data.checks.census import KEPT
 from pertstack.data.checks.pairing import unlike
+from pertstack.data.readers.columns.aliases import alias_of
 from pertstack.data.readers.columns.genes import other_names
+from pertstack.data.readers.spill import Table
 from pertstack.data.rows import Float32
 from pertstack.predictions.importers.by_key import columns_of
 from pertstack.predictions.importers.cards import named_transform
@@ -33,7 +35,6 @@ from pertstack.predictions.importers.readers.gene_lists import positional
 from pertstack.predictions.importers.readers.named_files import Paths, named_files
 from pertstack.predictions.importers.space import space_of
 from pertstack.predictions.source import Mask
-from pertstack.study.new_rows.in_memory import written
 
 ROWS = ("perturbation", "cell_line", "log10_dose", "time_h", "plate")
 TOLD = ("pseudobulk", "controls_from_rows", "genes_by_column", "labels_parted")
@@ -70,34 +71,6 @@ class Matched:
         ]
 
 
-def on_disk(truth: Any, predictions: Any, scratch: Path) -> tuple[Path, Paths]:
-    """Paths of what was given.
-
-    Parameters
-    ----------
-    truth : path, AnnData or DataFrame.
-    predictions : path or paths, AnnData, DataFrame, or a mapping of them (a model may have several) by model; one
-        object without a name is "model".
-    scratch : folder into which objects are written.
-
-    Raises
-    ------
-    InputError
-        Objects of another kind, or several without names.
-    """
-    if not isinstance(predictions, str | Path | Mapping | list | tuple):
-        predictions = {"model": predictions}
-    if isinstance(predictions, Mapping):
-        paths = {}
-        for i, (name, value) in enumerate(predictions.items()):
-            several = value if isinstance(value, list | tuple) else [value]
-            paths[str(name)] = [written(v, scratch, f"{i}_{j}_{name}") for j, v in enumerate(several)]
-        predictions = paths
-    elif not isinstance(predictions, str | Path) and not all(isinstance(p, str | Path) for p in predictions):
-        raise InputError("Predictions in memory need names: {name: AnnData or DataFrame, ...}.")
-    return Path(written(truth, scratch, "truth")), predictions
-
-
 def matched_values(
     truth: str | Path,
     predictions: Paths,
@@ -127,7 +100,7 @@ def matched_values(
     named, truth = named_files(predictions), local(truth)
     file = open_data(
         truth,
-        mapping=_of_truth(truth, mapping),
+        mapping=_of_truth(truth, mapping, None if metadata is None else local(metadata)),
         control_layer=control_layer,
         control_label=control_label,
         treated_layer=treated_layer,
@@ -152,6 +125,7 @@ def matched_values(
             other=other,
             space=space,
             transform=mapped,
+            differences=scale == "delta",
         )
         for name, paths in named.items()
     )
@@ -221,12 +195,31 @@ def _checked(
     return found
 
 
-def _of_truth(truth: Path, mapping: Mapping[str, str] | None) -> dict[str, str] | None:
-    """The columns that the truth has; if its columns cannot be listed beforehand, all that were named."""
+def _of_truth(truth: Path, mapping: Mapping[str, str] | None, metadata: Path | None) -> dict[str, str] | None:
+    """The columns that the truth has; if its columns cannot be listed beforehand, all that were named.
+
+    One value for all rows (``const:``) says what a file does not: the truth keeps its own column.
+    """
     if mapping is None:
         return None
-    columns = anndata_columns(truth)
-    return dict(mapping) if columns is None else columns_of(mapping, columns)
+    columns = _columns(truth)
+    if columns is None:
+        return dict(mapping)
+    columns += [] if metadata is None else _columns(metadata) or []
+    own = columns_of(mapping, columns)
+    told = {k for k, v in own.items() if v.startswith("const:") and alias_of(columns, k) is not None}
+    return {k: v for k, v in own.items() if k not in told}
+
+
+def _columns(path: Path) -> list[str] | None:
+    """Names of what is said of the rows of a file, in a table all its columns; None for other kinds of files."""
+    found = anndata_columns(path)
+    if found is not None or not path.is_file():
+        return found
+    try:
+        return Table(path).columns
+    except (StackingError, OSError, ValueError):
+        return None
 
 
 def _measured(file: DataFile, genes: Sequence[str], n_models: int) -> tuple[Float32, Float32]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pertstack._base.errors import InputError
+from pertstack.predictions.importers.readers.named_files import Paths
 from pertstack.predictions.store.files.names import encode_name
 
 
@@ -45,3 +47,31 @@ def written(value: Any, folder: Path, name: str) -> Path:
         f"{name} is of type {type(value).__name__}, whose rows and genes have no names. Give a file, an AnnData, or a "
         f"DataFrame with sample ids as its index and genes as its columns."
     )
+
+
+def on_disk(truth: Any, predictions: Any, scratch: Path) -> tuple[Path, Paths]:
+    """Paths of what was given.
+
+    Parameters
+    ----------
+    truth : path, AnnData or DataFrame.
+    predictions : path or paths, AnnData, DataFrame, or a mapping of them (a model may have several) by model; one
+        object without a name is "model".
+    scratch : folder into which objects are written.
+
+    Raises
+    ------
+    InputError
+        Objects of another kind, or several without names.
+    """
+    if not isinstance(predictions, str | Path | Mapping | list | tuple):
+        predictions = {"model": predictions}
+    if isinstance(predictions, Mapping):
+        paths = {}
+        for i, (name, value) in enumerate(predictions.items()):
+            several = value if isinstance(value, list | tuple) else [value]
+            paths[str(name)] = [written(v, scratch, f"{i}_{j}_{name}") for j, v in enumerate(several)]
+        predictions = paths
+    elif not isinstance(predictions, str | Path) and not all(isinstance(p, str | Path) for p in predictions):
+        raise InputError("Predictions in memory need names: {name: AnnData or DataFrame, ...}.")
+    return Path(written(truth, scratch, "truth")), predictions

@@ -42,7 +42,8 @@ from pertstack.reduce.sums.one_pass import reduce_blocks
 from pertstack.reduce.tile import Combine, Tile
 from pertstack.stacking.constants import constant_models
 from pertstack.stacking.slopes import slopes_of
-from pertstack.study.new_rows.evaluation_rows import Matched, matched_values, on_disk
+from pertstack.study.new_rows.evaluation_rows import Matched, matched_values
+from pertstack.study.new_rows.in_memory import on_disk
 from pertstack.verdict.boards.rows import Kind
 from pertstack.verdict.judge import judge
 from pertstack.verdict.probes.rows import sample_rows

@@ -5,7 +5,7 @@ Asked by both doors, ``add`` and ``evaluate``, of rows whose measured values may
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,9 @@ FEWEST_GENES = 12
 ALIKE, UNLIKE = 0.25, 0.25
 """Spreads of genes, as standard deviation of their logarithm: predicted ones are alike below this share of the measured
 ones', if these differ by more than that."""
+FOLLOW, SHIFT, STEEP = 0.95, 0.25, 1.25
+"""Means of genes that correlate so much with the measured ones are the same within so many of their standard deviations
+over genes, and within such a slope."""
 OFF = 0.5
 """Means of genes are off if they are so many standard deviations (of the measured means over genes) apart."""
 
@@ -61,6 +64,7 @@ def check_meaning(
     if any(f.severity == "error" for f in found):
         return found
     found += _of_lines(values, treated, control, scale=scale, name=name, lines=lines)
+    found += _levels_off(found[0].numbers if found else {}, values, treated, scale=scale, name=name)
     found += _standardised(values if scale == "delta" else values - control, treated - control, lines, name=name)
     if scale == "treated" and by_position:
         found += check_gene_order(values, treated, name)
@@ -116,6 +120,37 @@ def _of_lines(
     return [
         scale_finding("warning", "scale_of_line", name, scale=scale, numbers={**seen[line], "line": line}, text=text)
     ]
+
+
+def _levels_off(
+    numbers: Mapping[str, Any], values: Float32, treated: Float32, *, scale: Scale, name: str
+) -> list[Finding]:
+    """A warning if means of genes follow the measured ones, and are not them: another depth, logarithm or unit."""
+    if scale == "delta" or numbers.get("level_r", 0.0) < FOLLOW:
+        return []
+    slope, spread = numbers["level_slope"], float(np.std(treated.mean(axis=0)))
+    given, level = values.mean(axis=0, dtype=np.float64), treated.mean(axis=0, dtype=np.float64)
+    there = np.isfinite(given)
+    given, level = given[there], level[there]
+    shift = float(np.mean(given - level))
+    if abs(shift) < SHIFT * spread and 1 / STEEP < slope < STEEP:
+        return []
+    text = (
+        f"{name}: means of genes follow the measured ones (correlation {numbers['level_r']:.3f}), and are not them: "
+        f"{shift:+.2f} on average, and one unit predicted is {slope:.2f} measured. Were counts brought to another "
+        f"depth, or another logarithm taken, than in the data?"
+    )
+    counts, own = (np.expm1(np.clip(a, 0, 30)) for a in (given, level))
+    high = own >= np.median(own)
+    times = float(np.median(own[high] / np.maximum(counts[high], 1e-12)))
+    better = np.log1p(times * counts)
+    if np.std(better - level) < 0.5 * np.std(given - level) or abs(np.mean(better - level)) < 0.25 * abs(shift):
+        text += (
+            f" As natural logarithms they would be those of {1 / times:.3g} times the depth; then write "
+            f"numpy.log1p({times:.4g} * numpy.expm1(x)) for them."
+        )
+    told = {"shift": shift, "slope": slope, "depth": 1 / max(times, 1e-12)}
+    return [Finding("warning", "levels_off", text, where=name, numbers=told)]
 
 
 def _standardised(predicted: Any, measured: Any, lines: Sequence[str], *, name: str) -> list[Finding]:

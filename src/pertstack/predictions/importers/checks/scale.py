@@ -178,6 +178,8 @@ def check_scale(values: Float32, treated: Float32, control: Float32, *, scale: S
         return [scale_finding("error", "scale_wrong", name, scale=scale, numbers=numbers, text=text)]
     other: Scale = "delta" if scale == "treated" else "treated"
     wrong = on_another_scale(name, numbers, scale, other, differences=not control.any())
+    if wrong is not None and scale == "treated" and values.min() >= 0 and (np.rint(values) == values).all():
+        wrong += " They are whole numbers: if they are counts, --transform log1p_cp10k makes logarithms of them."
     if wrong is not None:
         return [scale_finding("error", "scale_wrong", name, scale=scale, numbers=numbers, text=wrong)]
     fits = (

@@ -79,7 +79,7 @@ def from_dict(content: Any, path: Path) -> PredictionFile:
     odd = [str(k) for k, v in pairs if v is None]
     if odd:
         raise InputError(f"{path}: {len(odd):,} entries are no lists of numbers: {first_few(odd, 4)}.")
-    lengths = pd.Series([len(v) for _, v in pairs if v is not None])
+    lengths = pd.Series([v.shape[-1] for _, v in pairs if v is not None])
     if lengths.nunique() > 1 or (genes is not None and len(genes) != lengths[0]):
         told = ", ".join(f"{n:,} x {count:,}" for n, count in lengths.value_counts().items())
         raise InputError(
@@ -87,11 +87,12 @@ def from_dict(content: Any, path: Path) -> PredictionFile:
             + (f" and {len(genes):,} genes are named" if genes is not None else "")
             + ". Every profile needs one number per gene."
         )
-    labels = [k for k, _ in pairs]
+    profiles = [(k, row) for k, v in pairs if v is not None for row in np.atleast_2d(v)]
+    labels = [k for k, _ in profiles]
     obs = pd.DataFrame({"perturbation": [str(k[0] if isinstance(k, tuple) else k) for k in labels]})
     if all(isinstance(k, tuple) and len(k) == 2 for k in labels):
         obs["cell_line"] = [str(k[1]) for k in labels]
-    values = np.stack([v for _, v in pairs if v is not None]).astype(np.float32)
+    values = np.stack([v for _, v in profiles]).astype(np.float32)
     ids = ["|".join(map(str, k)) if isinstance(k, tuple) else str(k) for k in labels]
 
     def rows(n_rows: int) -> Iterator[Float32]:
@@ -110,13 +111,11 @@ def _named(value: Any) -> bool:
 
 
 def _profile(value: Any) -> np.ndarray[Any, Any] | None:
-    """A list or array of numbers as one row; the mean of several rows; None for anything else."""
+    """A list or array of numbers, of one row or several (cells); None for anything else."""
     if isinstance(value, Mapping | str | bytes) or value is None:
         return None
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         return None
-    if array.ndim == 2 and array.shape[0]:
-        array = array.mean(axis=0)
-    return array if array.ndim == 1 and array.size else None
+    return array if array.ndim in (1, 2) and array.size else None
