@@ -17,8 +17,9 @@ import pytest
 from pertstack._base.errors import InputError
 from pertstack._base.machine import scratch
 from pertstack.design.metric_names import parse_metrics
-from pertstack.reduce import References, ScoreTable, score
+from pertstack.reduce import References, ScoreTable, samples_of, score
 from pertstack.reduce.metrics import effect_level
+from pertstack.reduce.scoring import score as score_module
 from pertstack.reduce.scoring.mixtures import no_change, single
 from references.memory_source import world
 
@@ -93,6 +94,22 @@ def test_scores_written_to_a_map_are_the_same(tmp_path: Path, monkeypatch: pytes
     after = score(source, {}, references, metrics=METRICS, scratch=tmp_path)
     assert isinstance(after.values_by_name.base, np.memmap) and not list(tmp_path.iterdir())
     np.testing.assert_array_equal(after.values_by_name, before.values_by_name)
+
+
+def test_nothing_of_a_tile_is_kept_while_whole_perturbations_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = world(n=300, n_genes=400, n_drugs=7, folds=(0, 1), seed=3)
+    references = References.collect(source)
+    combines = {f"c{i}": lambda tile, i=i: tile.predictions[0] + np.float32(i) for i in range(10)}
+    metrics, held = ["pearson_all@pooled", "pds_l1@pooled"], []
+
+    def compared(source: Any, combines: Any, references: Any, metrics: Any, **options: Any) -> Any:
+        held.append(tracemalloc.get_traced_memory()[0])
+        return np.zeros((len(combines), len(metrics), len(samples_of(source))))
+
+    monkeypatch.setitem(score_module._BEYOND_SAMPLES, "set", compared)
+    score(source, combines, references, metrics=metrics)  # imports
+    peak, _ = peak_of(lambda: score(source, combines, references, metrics=metrics))
+    assert held[1] < peak / 5, (held, peak)
 
 
 def test_the_test_of_effects_is_made_a_few_perturbations_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pertstack.design.metric_names import DEFAULT_PANEL, Metric, Reference, pars
 from pertstack.predictions.source import BlockSource
 from pertstack.reduce.metrics.effect_level import effect_level_values
 from pertstack.reduce.metrics.rows import TruthRows
-from pertstack.reduce.read_tiles import equal_cuts, read_cuts, rows_at_once, samples_of
+from pertstack.reduce.read_tiles import equal_cuts, ordered_blocks, read_cuts, rows_at_once, samples_of
 from pertstack.reduce.references import References
 from pertstack.reduce.scoring.made import Combines, Made, OfFold
 from pertstack.reduce.scoring.mixtures import no_change, single
@@ -95,43 +96,82 @@ def score(
     first = first_of_same(source, references, asked)
     scored, row_of = np.unique(first, return_inverse=True)
     named = {name: combine for at, (name, combine) in enumerate(asked.items()) if at in scored}
-    effect = np.zeros(n)
-    per_sample = [j for j, m in enumerate(chosen) if m.scope == "sample"]
-    within = [j for j, m in enumerate(chosen) if m.reference == PLATE]
-    made = Made(named, len(source.models) if base_models else 0)
-    most = rows_at_once(source, memory, 4 + made.n)
-    plates = plate_cuts(source, most) if within else None
-    cuts = equal_cuts(source, most) if plates is None else plates
-    first_row = dict(zip(*np.unique(samples["block"].astype(str), return_index=True), strict=True))
+    into = _Into(values, predicted, np.zeros(n), row_of)
     with ThreadPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
-        for (block, part), (tile, treated) in zip(cuts, read_cuts(source, references, cuts), strict=True):
-            rows = first_row[block.id] + part
-            profiles = _profiles(tile, references, chosen)
-            truth = TruthRows(treated, profiles, [chosen[j] for j in per_sample], landmarks=landmarks, pool=pool)
-            effect[rows] = np.sqrt(np.mean((treated.astype(np.float64) - tile.pooled) ** 2, axis=1))
-            found, finite = made.score(tile, truth)
-            predicted[:, rows] = finite[row_of]
-            _put(values, per_sample, rows, found[row_of])
-            if plates is not None:
-                some = [chosen[j] for j in within]
-                _put(values, within, rows, scored_within_plates(made, tile, treated, some, pool=pool)[row_of])
-            if on_rows is not None:
-                on_rows(tile.n)
+        left = _tile_by_tile(
+            source,
+            Made(named, len(source.models) if base_models else 0),
+            references,
+            chosen,
+            landmarks=landmarks,
+            memory=memory,
+            pool=pool,
+            on_rows=on_rows,
+            into=into,
+        )
         pick = {name: OfFold(name, combine) for name, combine in named.items()}
-        left = [j for j in range(len(chosen)) if plates is None or j not in within]
         for scope, values_of in _BEYOND_SAMPLES.items():
             if whole := [j for j in left if chosen[j].scope == scope]:
                 found = values_of(source, pick, references, [chosen[j] for j in whole], memory=memory, pool=pool)
                 for at, row in enumerate(row_of):
                     values[at, whole] = found[row]
-    samples = samples.assign(effect_rms=effect)
+    samples = samples.assign(effect_rms=into.effect)
     return ScoreTable(samples, tuple(asked), tuple(m.name for m in chosen), values_by_name=values, predicted=predicted)
 
 
-def _put(values: Float32, metrics: Sequence[int], rows: Any, found: Any) -> None:
-    """Found values (names, n_metrics, n) into those of all metrics and rows."""
-    for i, j in enumerate(metrics):
-        values[:, j, rows] = found[:, i]
+@dataclass(frozen=True)
+class _Into:
+    """Where what is found goes: values (names, n_metrics, n), predicted (names, n), effect (n,).
+
+    Each name takes row ``row_of`` of what is found: names that are the same are scored once.
+    """
+
+    values: Float32
+    predicted: Mask
+    effect: Any
+    row_of: Any
+
+    def put(self, metrics: Sequence[int], rows: Any, found: Any) -> None:
+        """Found values (names scored, n_metrics, n) into those of all metrics and rows."""
+        for i, j in enumerate(metrics):
+            self.values[:, j, rows] = found[self.row_of, i]
+
+
+def _tile_by_tile(
+    source: BlockSource,
+    made: Made,
+    references: References,
+    metrics: Sequence[Metric],
+    *,
+    landmarks: Mask | None,
+    memory: int,
+    pool: ThreadPoolExecutor | None,
+    on_rows: Callable[[int], None] | None,
+    into: _Into,
+) -> list[int]:
+    """Score what needs one tile at a time; the metrics that are left. A function of its own, so that the last tile and
+    all that was made of it are gone when whole perturbations are held."""
+    per_sample = [j for j, m in enumerate(metrics) if m.scope == "sample"]
+    within = [j for j, m in enumerate(metrics) if m.reference == PLATE]
+    most = rows_at_once(source, memory, 4 + made.n)
+    plates = plate_cuts(source, most) if within else None
+    cuts = equal_cuts(source, most) if plates is None else plates
+    blocks = ordered_blocks(source)
+    first_row = dict(zip(blocks, np.cumsum([0, *(len(source.obs(b)) for b in blocks[:-1])]), strict=True))
+    for (block, part), (tile, treated) in zip(cuts, read_cuts(source, references, cuts), strict=True):
+        rows = first_row[block] + part
+        profiles = _profiles(tile, references, metrics)
+        truth = TruthRows(treated, profiles, [metrics[j] for j in per_sample], landmarks=landmarks, pool=pool)
+        into.effect[rows] = np.sqrt(np.mean((treated.astype(np.float64) - tile.pooled) ** 2, axis=1))
+        found, finite = made.score(tile, truth)
+        into.predicted[:, rows] = finite[into.row_of]
+        into.put(per_sample, rows, found)
+        if plates is not None:
+            some = [metrics[j] for j in within]
+            into.put(within, rows, scored_within_plates(made, tile, treated, some, pool=pool))
+        if on_rows is not None:
+            on_rows(tile.n)
+    return [j for j in range(len(metrics)) if plates is None or j not in within]
 
 
 def _named(source: BlockSource, combines: Combines, base_models: bool) -> dict[str, Combine | Mapping[Any, Combine]]:
