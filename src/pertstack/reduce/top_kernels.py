@@ -38,6 +38,7 @@ def _sift(values, genes, at, k):  # type: ignore[no-untyped-def]
 def top_of(size, values, genes):  # type: ignore[no-untyped-def]
     """The k = len(genes) largest of ``size`` (n_genes,), in order; ties by gene order. Fills values and genes."""
     k, n_genes = genes.shape[0], size.shape[0]
+    root = np.int64(0)  # with a plain 0 ``_sift`` would be compiled once more, for a constant
     for j in range(k):
         values[j], genes[j] = size[j], j
     for inner in range(k // 2 - 1, -1, -1):
@@ -53,12 +54,12 @@ def top_of(size, values, genes):  # type: ignore[no-untyped-def]
             for j in range(g, stop):
                 if size[j] > values[0]:
                     values[0], genes[0] = size[j], j
-                    _sift(values, genes, 0, k)
+                    _sift(values, genes, root, k)
         g = stop
     for last in range(k - 1, 0, -1):  # take the one that stands last to the end, again and again
         values[0], values[last] = values[last], values[0]
         genes[0], genes[last] = genes[last], genes[0]
-        _sift(values, genes, 0, last)
+        _sift(values, genes, root, last)
 
 
 @kernel

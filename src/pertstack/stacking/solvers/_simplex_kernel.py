@@ -39,7 +39,7 @@ def _solve_ones(gram: Any, at: Any, size: int, factor: Any, out: Any) -> None:
 @kernel
 def _one(gram: Any, allowed: Any, weights: Any) -> None:
     m = gram.shape[0]
-    factor, wanted = np.empty((m, m)), np.empty(m)
+    factor, wanted, gradient = np.empty((m, m)), np.empty(m), np.empty(m)
     at, inside = np.empty(m, np.int64), np.zeros(m, np.bool_)
     for j in range(m):
         weights[j] = 0.0
@@ -52,8 +52,13 @@ def _one(gram: Any, allowed: Any, weights: Any) -> None:
     inside[first] = True
     weights[first] = 1.0
     for _ in range(20 * m):
-        gradient = gram @ weights
-        value = np.dot(weights, gradient)
+        value = 0.0
+        for i in range(m):  # a loop compiles in a third of the time of numba's products
+            total = 0.0
+            for j in range(m):
+                total += gram[i, j] * weights[j]
+            gradient[i] = total
+            value += weights[i] * total
         enter, lowest = -1, value - 1e-12
         for j in range(m):
             if allowed[j] and not inside[j] and gradient[j] < lowest:
@@ -62,7 +67,7 @@ def _one(gram: Any, allowed: Any, weights: Any) -> None:
             return
         inside[enter] = True
         while True:
-            size = 0
+            size = np.int64(0)  # with a plain 0 ``_solve_ones`` would be compiled once more, for a constant
             for j in range(m):
                 if inside[j]:
                     at[size] = j
