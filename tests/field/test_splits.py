@@ -356,3 +356,29 @@ def test_json_that_is_no_split_is_not_called_damaged(tmp_path, file):
     with pytest.raises(InputError, match=r"no split that is known here: expected train and test") as told:
         planned(file, path)
     assert "cannot be read" not in str(told.value)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_table_of_pairs_places_what_was_done_in_each_cell_line(tmp_path, file, apart):
+    """Rows of both lines were put where one line was, if the other had no row; and refused if the lines differ."""
+    rows = [(p, line, "test" if p in TEST else "train") for p in [*SINGLES, *DOUBLES] for line in ("K562", "RPE1")]
+    rows.remove((TEST[0], "RPE1", "test"))
+    if apart:
+        rows = [(p, line, "train" if line == "RPE1" else part) for p, line, part in rows]
+    rows += [("ctrl", "K562", "train"), ("GENE00+ctrl", "HEK", "test")]
+    table = pd.DataFrame(rows, columns=["condition", "cell_type", "split"]).sample(frac=1, random_state=0)
+    table.to_csv(tmp_path / "split.csv", index=False)
+    plan, found = planned(file, tmp_path / "split.csv")
+    wanted = expected(lines=("K562",) if apart else ("K562", "RPE1"))
+    wanted.pop(f"{TEST[0]}|RPE1")
+    assert roles(plan) == wanted
+    assert found["samples_without_place"].count == 1
+    assert found["split_names_unknown"].examples == ("GENE00+ctrl / HEK",)
+
+
+def test_folds_of_pairs(tmp_path, file):
+    rows = [(p, line, (i + j) % 3) for i, p in enumerate(SINGLES) for j, line in enumerate(("K562", "RPE1"))]
+    pd.DataFrame(rows, columns=["perturbation", "cell_line", "fold"]).to_csv(tmp_path / "split.csv", index=False)
+    split = read_split(tmp_path / "split.csv", file.obs, file.cells)
+    assert dict(split.table.to_numpy().tolist()) == {f"{p}|{line}": k for p, line, k in rows}
+    assert split.group_by == "perturbation+cell_line"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pandas as pd
 
 from pertstack._base.errors import InputError, first_few
 from pertstack._base.reading.tables import as_texts, read_table
-from pertstack.data.readers.columns.aliases import plain_name
+from pertstack.data.labels import is_control_name, look_up
+from pertstack.data.readers.columns.aliases import alias_of, plain_name
 from pertstack.design.plan.foreign_split import WORDS, ForeignSplit, in_folds, k_folds, one_cut
-from pertstack.design.plan.placing import kind_of, known_names
+from pertstack.design.plan.placing import kind_of, known_names, strange_findings
 
 FOLDS = {"fold", "folds", "foldid", "cvfold", "kfold", "cv"}
 """What a column of numbered folds is called."""
@@ -57,17 +59,51 @@ def table_split(path: Path, obs: pd.DataFrame, cells: pd.Series[Any] | None) -> 
         raise InputError(f"{path} has no column of names beside {said[0]!r}: {_EXPECTED}.")
     if len(numbered) > 1:
         raise InputError(f"{path} has {len(numbered)} columns of folds: {first_few(numbered)}. Keep one.")
-    names, places = body[max(hits, key=lambda h: hits[h])], body[said[0]]
+    name = max(hits, key=lambda h: hits[h])
+    names, places = body[name], body[said[0]]
     if parts and (empty := names[places == ""].tolist()):
         raise InputError(
             f"{path}: {len(empty):,} rows have nothing in {said[0]!r}: {first_few(empty)}. Say train, val or test for "
             f"each, or leave the rows out."
         )
+    fold = body[numbered[0]] if numbered else places
+    table = pd.DataFrame({"name": names, "part": places, "fold": fold})
+    line = alias_of([h for h in others if h != name], "cell_line")
+    told = line is not None and bool(set(body[line]) & set(obs["cell_line"].astype(str)))
+    if told and kind_of(names, obs, cells) == "perturbation":
+        return _by_pair(path, table.assign(line=body[line]), obs, both=bool(parts and numbered))
     if parts and numbered:
-        return _parts_and_folds(
-            path, pd.DataFrame({"name": names, "part": places, "fold": body[numbered[0]]}), obs, cells
-        )
+        return _parts_and_folds(path, table, obs, cells)
     return _split(path, pd.Series(places.to_numpy(), index=names.to_numpy()), obs, cells)
+
+
+def _by_pair(path: Path, table: pd.DataFrame, obs: pd.DataFrame, *, both: bool) -> ForeignSplit:
+    """A split that says the place of each perturbation in each cell line: a row stands for the samples of its pair."""
+    own = look_up(table["name"].unique(), obs["perturbation"].astype(str))
+    samples: dict[tuple[str, str], list[str]] = {}
+    for sample, p, line in zip(obs.index, obs["perturbation"].astype(str), obs["cell_line"].astype(str), strict=True):
+        samples.setdefault((p, line), []).append(str(sample))
+    keys = [(own.get(name, name), line) for name, line in zip(table["name"], table["line"], strict=True)]
+    rows = table.assign(name=pd.Series([samples.get(k, []) for k in keys], index=table.index, dtype=object))
+    rows = rows[rows["name"].map(len) > 0].explode("name", ignore_index=True)
+    if rows.empty:
+        raise InputError(
+            f"{path}: none of its pairs of perturbation and cell line ({first_few([' / '.join(k) for k in keys], 3)}) "
+            f"is in the data ({first_few([' / '.join(k) for k in samples], 3)}). Check that split and data belong "
+            f"together."
+        )
+    if both:
+        split = _parts_and_folds(path, rows, obs, None)
+    else:
+        split = _split(path, pd.Series(rows["part"].to_numpy(), index=rows["name"].to_numpy()), obs, None)
+    strange = [" / ".join(k) for k in dict.fromkeys(keys) if k not in samples and not is_control_name(k[0])]
+    place = split.table.set_index("sample_id").iloc[:, 0].astype(str)
+    apart = place.groupby(obs["perturbation"].astype(str).reindex(place.index)).nunique() > 1
+    return replace(
+        split,
+        group_by="perturbation+cell_line" if apart.any() else split.group_by,
+        findings=(*strange_findings(path, strange, "pair"), *split.findings),
+    )
 
 
 def _parts_and_folds(path: Path, table: pd.DataFrame, obs: pd.DataFrame, cells: pd.Series[Any] | None) -> ForeignSplit:
