@@ -80,9 +80,14 @@ def test_a_cell_line_in_another_logarithm_is_warned_of(world, tmp_path, how):
 
 
 @DOORS
-def test_z_scores_declared_as_differences_are_warned_of(world, tmp_path, how):
-    *_, change = world
-    found = findings(world, tmp_path, how, change / change.std(axis=0), "delta")
+@pytest.mark.parametrize("which", ["together", "line by line"])
+def test_z_scores_declared_as_differences_are_warned_of(world, tmp_path, how, which):
+    _, _, obs, _, change = world
+    lines = pd.DataFrame(change).groupby(obs["cell_line"].to_numpy())
+    values = change + pd.Series({"A549": -1, "K562": 0, "MCF7": 1})[obs["cell_line"]].to_numpy()[:, None]
+    together = values / values.std(axis=0)
+    scaled = together if which == "together" else change / lines.transform("std").to_numpy()
+    found = findings(world, tmp_path, how, scaled, "delta")
     (said,) = [f for f in found if f.code == "perhaps_z_scores"]
     assert "predicted z-scores look like that" in said.message
 

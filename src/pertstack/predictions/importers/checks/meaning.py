@@ -154,28 +154,33 @@ def _levels_off(
 
 
 def _standardised(predicted: Any, measured: Any, lines: Sequence[str], *, name: str) -> list[Finding]:
-    """A warning if every gene's predicted change has one spread, near 1, and the measured ones have not."""
+    """A warning if every gene's predicted change has one spread, near 1, in each cell line or over all of them, and the
+    measured ones have not."""
     if len(predicted) < FEWEST_ROWS:
         return []
-    p, y = (np.array(a, dtype=np.float64) for a in (predicted, measured))
-    for at in [at for _, at in _by_line(lines)] or [np.arange(len(p))]:
-        p[at], y[at] = p[at] - p[at].mean(axis=0), y[at] - y[at].mean(axis=0)
-    spread, own = p.std(axis=0), y.std(axis=0)
-    moving = np.isfinite(spread) & (spread > 0) & (own > 0)
-    spread, own = spread[moving], own[moving]
-    if len(spread) < 12 or not 0.5 < np.median(spread) < 2 or np.log(own).std() < UNLIKE:
-        return []
-    if np.log(spread).std() > ALIKE * np.log(own).std() or not _follows(p[:, moving] / spread, y[:, moving] / own):
-        return []
-    low, high = np.quantile(spread, [0.05, 0.95])
-    slow, fast = np.quantile(own, [0.05, 0.95])
-    text = (
-        f"{name}: predicted changes have one spread in all genes (standard deviation {low:.2g} to {high:.2g} in "
-        f"nine of ten), measured ones have not ({slow:.2g} to {fast:.2g}): predicted z-scores look like that, and they "
-        f"are no differences of the study's values. If they are z-scores, multiply by each gene's standard deviation."
-    )
-    numbers = {"low": float(low), "high": float(high), "measured_low": float(slow), "measured_high": float(fast)}
-    return [Finding("warning", "perhaps_z_scores", text, where=name, numbers=numbers)]
+    together = [np.arange(len(predicted))]
+    for parts in ([at for _, at in _by_line(lines)] or together, together):
+        p, y = (np.array(a, dtype=np.float64) for a in (predicted, measured))
+        for at in parts:
+            p[at], y[at] = p[at] - p[at].mean(axis=0), y[at] - y[at].mean(axis=0)
+        spread, own = p.std(axis=0), y.std(axis=0)
+        moving = np.isfinite(spread) & (spread > 0) & (own > 0)
+        spread, own = spread[moving], own[moving]
+        if len(spread) < 12 or not 0.5 < np.median(spread) < 2 or np.log(own).std() < UNLIKE:
+            continue
+        if np.log(spread).std() > ALIKE * np.log(own).std() or not _follows(p[:, moving] / spread, y[:, moving] / own):
+            continue
+        low, high = (float(q) for q in np.quantile(spread, [0.05, 0.95]))
+        slow, fast = (float(q) for q in np.quantile(own, [0.05, 0.95]))
+        text = (
+            f"{name}: predicted changes have one spread in all genes (standard deviation {low:.2g} to {high:.2g} in "
+            f"nine of ten), measured ones have not ({slow:.2g} to {fast:.2g}): predicted z-scores look like that, and "
+            f"they are no differences of the study's values. If they are z-scores, multiply by each gene's standard "
+            f"deviation."
+        )
+        numbers = {"low": low, "high": high, "measured_low": slow, "measured_high": fast}
+        return [Finding("warning", "perhaps_z_scores", text, where=name, numbers=numbers)]
+    return []
 
 
 def _follows(p: Any, y: Any) -> bool:
