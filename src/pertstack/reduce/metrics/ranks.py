@@ -1,7 +1,8 @@
 """Ranks of the genes of a row, and Spearman's correlation from them.
 
-A row is dealt into buckets by a guess at how its differences are spread, and what the guess left out of order is put
-right by insertion. Where the guess is poor (most differences in few buckets), the row is sorted by merging.
+A row is dealt by the leading bits of its differences, twice (a radix sort: Knuth, The Art of Computer Programming 3,
+section 5.2.5), and what these bits do not tell is put right by insertion. Where they tell little (most differences
+nearly alike beside a few large ones), the row is sorted by merging.
 """
 
 from __future__ import annotations
@@ -10,16 +11,15 @@ import numpy as np
 
 from pertstack._base.machine.compiled import kernel
 
-_BUCKETS = 2  # per gene
+_PILES = 2048  # by 11 bits: sign, exponent and 2 bits of the mantissa at last, 11 more bits of it at first
 _MOVES = 16  # per gene: with more, insertion takes longer than merging
 _RUN = 16  # sorted by insertion before they are merged; never takes more than _MOVES
 
 
 @kernel
-def _deal(exact, values, order, bucket, counts):  # type: ignore[no-untyped-def]
+def _deal(exact, values, order, pile, keys, counts):  # type: ignore[no-untyped-def]
     """Put exact (n,) nearly in order, into values and order; as they are if all are equal or one is not finite."""
-    n, last = exact.shape[0], counts.shape[0] - 1
-    total, spread = 0.0, 0.0
+    n, total, spread = exact.shape[0], 0.0, 0.0
     for g in range(n):
         total += exact[g]
     middle = total / n
@@ -29,22 +29,29 @@ def _deal(exact, values, order, bucket, counts):  # type: ignore[no-untyped-def]
         for g in range(n):
             values[g], order[g] = exact[g], g
         return
-    centre, scale, half = np.float32(middle), np.float32(spread / n), np.float32(0.5 * last)
-    for g in range(n):  # x / (1 + |x|) is near the distribution of what has a peak and long tails
-        x = np.float32(exact[g]) - centre
-        share = x / (scale + abs(x)) + np.float32(1.0)
-        bucket[g] = min(max(np.int32(share * half), 0), last - 1) if share == share else 0
-    for b in range(last + 1):
+    rounded, bits = keys.view(np.float32), keys.view(np.int32)
+    for g in range(n):  # what is rounded keeps its order
+        rounded[g] = exact[g] - middle
+    for g in range(n):  # as numbers without sign, which have the same order
+        bits[g] ^= (bits[g] >> 31) | np.int32(-2147483648)
+    for b in range(2 * _PILES):
         counts[b] = 0
     for g in range(n):
-        counts[bucket[g] + 1] += 1
-    for b in range(1, last):
-        counts[b] += counts[b - 1]
+        counts[(keys[g] >> np.uint32(10)) & np.uint32(_PILES - 1)] += 1
+        counts[_PILES + (keys[g] >> np.uint32(21))] += 1
+    first, second = np.int32(0), np.int32(0)
+    for b in range(_PILES):
+        counts[b], first = first, first + counts[b]
+        counts[_PILES + b], second = second, second + counts[_PILES + b]
     for g in range(n):
-        at = counts[bucket[g]]
-        counts[bucket[g]] = at + 1
-        values[at] = exact[g]
-        order[at] = g
+        b = (keys[g] >> np.uint32(10)) & np.uint32(_PILES - 1)
+        at = counts[b]
+        counts[b], pile[at] = at + 1, g
+    for i in range(n):
+        g = pile[i]
+        b = _PILES + (keys[g] >> np.uint32(21))
+        at = counts[b]
+        counts[b], values[at], order[at] = at + 1, exact[g], g
 
 
 @kernel
@@ -89,13 +96,13 @@ def _merge(values, order, spare_values, spare_order):  # type: ignore[no-untyped
 
 
 @kernel
-def _sort_row(profile, reference, exact, values, order, bucket, counts):  # type: ignore[no-untyped-def]
+def _sort_row(profile, reference, exact, values, order, pile, keys, counts):  # type: ignore[no-untyped-def]
     """Sort profile - reference (n_genes,), without NaN, into values, its genes into order; the rest is workspace."""
     for g in range(profile.shape[0]):
         exact[g] = np.float64(profile[g]) - np.float64(reference[g])
-    _deal(exact, values, order, bucket, counts)
+    _deal(exact, values, order, pile, keys, counts)
     if not _insert(values, order):
-        _merge(values, order, exact, bucket)
+        _merge(values, order, exact, pile)
 
 
 @kernel
@@ -107,10 +114,10 @@ def mean_ranks(profiles, reference, start, stop, out):  # type: ignore[no-untype
     """
     n, shared = profiles.shape[1], reference.shape[0] == 1
     exact, values = np.empty(n, dtype=np.float64), np.empty(n, dtype=np.float64)
-    order, bucket = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.int32)
-    counts = np.empty(_BUCKETS * n + 1, dtype=np.int32)
+    order, pile = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.int32)
+    keys, counts = np.empty(n, dtype=np.uint32), np.empty(2 * _PILES, dtype=np.int32)
     for row in range(start, stop):
-        _sort_row(profiles[row], reference[0 if shared else row], exact, values, order, bucket, counts)
+        _sort_row(profiles[row], reference[0 if shared else row], exact, values, order, pile, keys, counts)
         i = 0
         while i < n:
             j = i
@@ -127,11 +134,11 @@ def spearman_with(ranks, profiles, reference, start, stop, out):  # type: ignore
     either side is constant. Sums of ranks are exact in float64, in whatever order."""
     n, shared = profiles.shape[1], reference.shape[0] == 1
     exact, values = np.empty(n, dtype=np.float64), np.empty(n, dtype=np.float64)
-    order, bucket = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.int32)
-    counts = np.empty(_BUCKETS * n + 1, dtype=np.int32)
+    order, pile = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.int32)
+    keys, counts = np.empty(n, dtype=np.uint32), np.empty(2 * _PILES, dtype=np.int32)
     middle = 0.5 * (n + 1)
     for row in range(start, stop):
-        _sort_row(profiles[row], reference[0 if shared else row], exact, values, order, bucket, counts)
+        _sort_row(profiles[row], reference[0 if shared else row], exact, values, order, pile, keys, counts)
         theirs = ranks[row]
         tt, pp, tp = 0.0, 0.0, 0.0
         for g in range(n):
