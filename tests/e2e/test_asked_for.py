@@ -179,6 +179,18 @@ def test_where_all_groups_share_a_part_it_is_taken_as_given():
     assert with_parts == _weighed(values, np.ones(10), names, n_asked=3)
 
 
+def test_groups_whose_weight_is_too_small_for_a_number_say_nothing():
+    """Seen in a study of 182,246 samples: new rows near the fitted ones, and an interval of NaN to NaN."""
+    rng = np.random.default_rng(3)
+    values, groups = rng.normal(0.5, 0.1, 60), np.repeat([f"a+g{i}" for i in range(20)], 3)
+    weights = np.where(np.arange(60) < 45, rng.uniform(0.5, 2.0, 60), 0.0)
+    parts = {name: tuple(name.split("+")) for name in groups}
+    for said in ({}, {"parts": parts, "asked": [("a", "x")]}):
+        found = _weighed(values, weights, groups, n_asked=4, **said)
+        assert found == _weighed(values[:45], weights[:45], groups[:45], n_asked=4, **said)
+        assert np.isfinite([*found[1], *found[2]]).all()
+
+
 def test_one_group_has_no_interval_and_says_so():
     mean, ci, seen = _weighed(np.array([0.2, 0.4]), np.ones(2), ["a", "a"], n_asked=3)
     assert (mean, ci, seen) == (pytest.approx(0.3), None, None)

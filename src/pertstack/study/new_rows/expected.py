@@ -187,8 +187,10 @@ def _weighed(
     parts : of every scored group; None if groups are no combinations.
     asked : parts of every new group.
     """
+    counted = weights > 0  # those of rows far from what is asked for may be too small for a number
+    values, weights = values[counted], weights[counted]
     mean = float(np.average(values, weights=weights))
-    names, codes = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+    names, codes = np.unique(np.asarray(groups)[counted].astype(str), return_inverse=True)
     total = np.bincount(codes, weights)
     share, pull = total / total.sum(), np.bincount(codes, weights * (values - mean)) / total.sum()
     if len(names) < 2 or share @ share >= 1:
