@@ -73,7 +73,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     import numba
 
     options: dict[str, Any] = {"nogil": True, "fastmath": FAST, "boundscheck": False}
-    options["no_cfunc_wrapper"] = True  # an entry for C that nobody calls takes the compiler a tenth of its time
+    options["no_cfunc_wrapper"] = True  # an entry for C, which nobody calls
     try:
         made: Callable[..., Any] = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no place to keep a cache: read-only installation without a home folder
