@@ -317,14 +317,10 @@ def keyed(pairs):
     return said.set_axis([f"row{i}" for i in range(len(said))])
 
 
-def test_genes_under_permuted_names_are_refused_or_warned_of_where_rows_are_matched_by_what_was_done(world, tmp_path):
+def test_genes_under_permuted_names_are_warned_of_where_rows_are_matched_by_what_was_done(world, tmp_path):
     folder, _, pairs = world
     permuted = np.random.default_rng(2).permutation(GENES)
     path = written(tmp_path, "m.h5ad", pairs, keyed(pairs), permuted)
-    with pytest.raises(IntegrityError, match="under other gene names"):
-        ps.evaluate(folder / "truth.h5ad", {"m": path})
-    one = np.tile(pairs.mean(), (len(pairs), 1))  # levels alone are no proof: a model may know none, and draw them
-    path = written(tmp_path, "m.h5ad", one, keyed(pairs), permuted)
     (said,) = [f for f in ps.evaluate(folder / "truth.h5ad", {"m": path}).findings if f.code == "gene_names"]
     assert said.severity == "warning" and "they may be under the names of others" in said.message
     right = written(tmp_path, "right.h5ad", pairs, keyed(pairs))

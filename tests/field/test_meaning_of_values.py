@@ -111,15 +111,6 @@ def test_half_of_the_genes_under_the_names_of_others_is_refused_or_warned_of(wor
         assert ("genes in A549" in said.message) == (which != "half")
 
 
-def test_changes_of_genes_under_the_names_of_others_are_refused_where_rows_are_matched_by_what_was_done(
-    world, tmp_path
-):
-    *_, change = world
-    order = np.random.default_rng(4).permutation(60)
-    with pytest.raises(IntegrityError, match="under other gene names"):
-        findings(world, tmp_path, "evaluate by what was done", change[:, order], "delta")
-
-
 def honest(treated, control, lines):
     """Models with much skill, little or none, in the treated scale."""
     rng, change = np.random.default_rng(0), treated - control

@@ -246,7 +246,10 @@ def test_new_samples_are_measured_against_all_development_rows():
     distance = TrainingDistance(table, {0: ("p00", "p01"), 1: ("p02", "p03")})
     obs = pd.DataFrame({"perturbation": ["p07", "new", "p01"], "cell_line": "A"}, index=["x", "y", "z"])
     folder = SimpleNamespace(
-        training_distance=distance, side=SideInformation({"user": table}), gene_names=np.array(["g0", "g1"])
+        training_distance=distance,
+        side=SideInformation({"user": table}),
+        gene_names=np.array(["g0", "g1"]),
+        other_gene_names={},
     )
     file = SimpleNamespace(obs=obs, uns={}, beside={})
     found = with_distance(folder, file)["training_distance"]

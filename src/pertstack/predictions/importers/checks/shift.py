@@ -226,11 +226,11 @@ def _exchanged(
     if genes is not None:
         return _under_other_names(name, "genes", "gene names", found=genes, fit="means of genes")
     inside = [line for line, use in zip(lines, there, strict=True) if use]
-    moved = exchanged_gene_names(sampled.values[there], treated[there], control[there], inside, name=name)
+    moved = _exchanged_gene_names(sampled.values[there], treated[there], control[there], inside, name=name)
     return moved or doubt
 
 
-def exchanged_gene_names(
+def _exchanged_gene_names(
     values: Float32, treated: Float32, control: Float32, lines: Sequence[str], *, name: str
 ) -> Finding | None:
     """An error if predicted genes vary with other measured genes clearly more than with their own.

@@ -19,7 +19,7 @@ from pertstack.design.blocks import Block
 from pertstack.predictions.importers.checks.meaning import check_meaning
 from pertstack.predictions.importers.checks.sampled import SAMPLED_GENES, SAMPLED_ROWS, Place, Sampled
 from pertstack.predictions.importers.checks.scale import Scale, refuse_the_truth
-from pertstack.predictions.importers.checks.shift import check_shift, exchanged_gene_names
+from pertstack.predictions.importers.checks.shift import check_shift
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,4 @@ def check_values(
         found += check_shift(
             store, sampled, [names[i] for i in rows], places=store.places, name=model, file_genes=gene_names
         )
-    elif (exchanged := exchanged_gene_names(as_treated, y, c, lines, name=model)) is not None:
-        found.append(exchanged)
     return found
