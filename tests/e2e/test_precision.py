@@ -12,6 +12,7 @@ import pytest
 import pertstack as ps
 from pertstack._base.errors import UnknownNameError
 from pertstack.reduce.scoring.score_table import ScoreTable
+from pertstack.study import laid_out
 
 MODELS = {"near": 0.3, "far": 0.6, "middle": 0.45}
 
@@ -37,7 +38,9 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[int, ps.Study]:
     data.write_h5ad(home / "data.h5ad")
     made = {}
     for bits in (32, 16):
-        study = made[bits] = ps.Study.create(home / str(bits), data=home / "data.h5ad", precision=bits)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(laid_out, "POUR_BYTES", 100_000)  # several pieces, whose spreads are merged
+            study = made[bits] = ps.Study.create(home / str(bits), data=home / "data.h5ad", precision=bits)
         for name, error in MODELS.items():
             noise = np.random.default_rng(len(name)).normal(0, error, (40, genes))[drug]
             predicted = (control + 0.8 * effect + noise).astype(np.float32)
@@ -88,6 +91,22 @@ def test_the_store_is_half_as_large_and_says_so(studies: dict[int, ps.Study]) ->
     assert "stored_in_16_bits" in [f.code for f in studies[16].findings()]
     assert "stored_in_16_bits" not in [f.code for f in studies[32].findings()]
     assert not [f for f in studies[16].audit(deep=True) if f.severity == "error"]
+
+
+def test_steps_are_a_512th_of_the_spread_of_treated_development_rows_within_lines(studies: dict[int, ps.Study]) -> None:
+    store = studies[32].predictions
+    rows: dict[str, list[np.ndarray]] = {}
+    for block in store.blocks():
+        if block.role != "test":
+            rows.setdefault(block.cell_line, []).append(store.read(block, "treated").astype(np.float64))
+    lines = [np.vstack(parts) for parts in rows.values()]
+    assert len(lines) == 2 and sum(map(len, lines)) < 240
+    squares = sum(((line - line.mean(axis=0)) ** 2).sum(axis=0) for line in lines)
+    spread = np.sqrt(squares / sum(map(len, lines)))
+    for block in studies[16].predictions.blocks():
+        rounding = studies[16].predictions.rounding(block, "control")
+        assert rounding is not None
+        np.testing.assert_allclose(rounding.step, spread / 512, rtol=1e-6)
 
 
 def test_controls_that_samples_share_stay_the_same_rows(studies: dict[int, ps.Study]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from pertstack._base.shown import count_of
 
@@ -76,10 +77,10 @@ def unit_words(unit: str) -> str:
 
     Examples
     --------
-    >>> unit_words("cell_line"), unit_words("perturbation+cell_line")
-    ('cell line', 'pair of perturbation and cell line')
+    >>> unit_words("cell_line"), unit_words("perturbation+cell_line"), unit_words("parts")
+    ('cell line', 'pair of perturbation and cell line', 'combination of parts')
     """
-    parts = [part.replace("_", " ") for part in unit.split("+")]
+    parts = [re.sub(r"\bparts$", "combination of parts", part.replace("_", " ")) for part in unit.split("+")]
     return parts[0] if len(parts) == 1 else f"pair of {' and '.join(parts)}"
 
 
@@ -88,8 +89,9 @@ def count_units(n: int, unit: str) -> str:
 
     Examples
     --------
-    >>> count_units(11, "cell_line"), count_units(2, "perturbation+cell_line")
-    ('11 cell lines', '2 pairs of perturbation and cell line')
+    >>> count_units(11, "cell_line"), count_units(2, "perturbation+cell_line"), count_units(3, "held-out parts")
+    ('11 cell lines', '2 pairs of perturbation and cell line', '3 held-out combinations of parts')
     """
     one = unit_words(unit)
-    return count_of(n, one, one.replace("pair of", "pairs of") if one.startswith("pair of") else None)
+    head, of, rest = one.partition(" of ")
+    return count_of(n, one, f"{head if head.endswith('s') else head + 's'}{of}{rest}")

@@ -33,12 +33,13 @@ def world(tmp_path: Path) -> World:
 @given(arrays(np.float32, (4, 3), elements=finite), arrays(np.float64, 3, elements=finite), st.floats(1e-6, 1e3))
 def test_a_value_moves_by_at_most_a_1024th_of_the_spread(values: np.ndarray, centre: np.ndarray, spread: float) -> None:
     rounding = Rounding.of(centre, np.array([spread, 2 * spread, 0.0]))
-    out, fits = rounding.rounded(values)
+    out = rounding.rounded(values)
     known = np.array([spread, 2 * spread, 1.5 * spread / 64])  # a gene that does not vary: a 64th of the median
     float32 = 4 * np.spacing(np.maximum(np.abs(values), np.abs(centre)).astype(np.float32))
     assert (np.abs(out.astype(np.float64) - values) <= known / 1024 + float32).all()
-    again, _ = rounding.rounded(out)
-    np.testing.assert_array_equal(again, out)
+    np.testing.assert_array_equal(rounding.rounded(out), out)
+    fits = rounding.fits(values)
+    assert fits == rounding.fits(np.stack([values.min(axis=0), values.max(axis=0)]))
     if fits:
         read = np.empty_like(out)
         rounding.values(rounding.codes(values), read)
@@ -53,10 +54,23 @@ def test_zero_stays_zero_and_equal_stays_equal() -> None:
     control = rng.gamma(1.0, 2.0, (40, 500)).astype(np.float32)
     control[rng.random(control.shape) < 0.3] = 0
     rounding = Rounding.of(control.mean(axis=0), control.std(axis=0))
-    out, fits = rounding.rounded(control)
-    assert fits and (out[control == 0] == 0).all()
+    out = rounding.rounded(control)
+    assert rounding.fits(control) and (out[control == 0] == 0).all()
     codes = rounding.codes(np.vstack([control[:1], control]))
     np.testing.assert_array_equal(codes[0], codes[1])
+
+
+def test_no_step_is_finer_than_float32_can_tell() -> None:
+    rounding = Rounding.of(np.array([1e4, 1e4]), np.array([1e-6, 1.0]))
+    assert rounding.step[0] == 4 * np.spacing(np.float32(1e4)) and rounding.step[1] == rounding.step[0]
+    assert Rounding.of(np.array([1.0]), np.array([1.0])).step == np.float32(1 / 512)
+
+
+def test_the_measured_effect_of_cells_stays_exact(world: World) -> None:
+    values = world.prediction(LINE) / 7
+    world.store.commit(LINE, "effect", values, fitted_on=None, **world.names(LINE))
+    np.testing.assert_array_equal(world.store.read(LINE, "effect"), values)
+    assert world.store.record(LINE, "effect").grid.dtype == np.float32
 
 
 def test_a_store_in_16_bits_takes_half_and_gives_back_rounded_values(world: World) -> None:

@@ -118,7 +118,7 @@ def _in_sample(records: tuple[Record, ...], store: PredictionStore) -> list[Find
 def _uncovered(name: str, blocks: tuple[Block, ...]) -> Finding:
     text = (
         f"{name}: no predictions yet for {len(blocks)} blocks: {first_few(b.id for b in blocks)}. Add them under the "
-        f"same name, or the model takes part only if it is there."
+        f"same name, or the model takes part only where it is there."
     )
     return Finding(
         "warning", "blocks_not_covered", text, count=len(blocks), examples=tuple(b.id for b in blocks[:10]), where=name

@@ -28,8 +28,8 @@ from pertstack.predictions.store.files.record import ATTRIBUTE, Record
 from pertstack.predictions.store.files.rounding import CODES, BeyondCodesError, Rounding
 from pertstack.predictions.store.finite import check_finite
 
-ChunkValues = Callable[[int, int], Float32]
-"""From [start, stop) to those rows in the block's order, C-contiguous float32, NaN where announced as missing."""
+ChunkValues = Callable[[int, int], np.ndarray[Any, Any]]
+"""From [start, stop) to those rows in the block's order, C-contiguous, as they are kept; NaN where announced as missing."""
 
 
 def ordered_chunks(
@@ -97,7 +97,7 @@ def _as_kept(
         coded = replace(grid, dtype=CODES)
         return coded, do(coded, lambda start, stop: rounding.codes(chunk(start, stop)))
     except BeyondCodesError:
-        return grid, do(grid, lambda start, stop: rounding.rounded(chunk(start, stop))[0])
+        return grid, do(grid, lambda start, stop: rounding.rounded(chunk(start, stop)))
 
 
 def stage_chunks(folder: Path, grid: Grid, chunk: ChunkValues, *, rounding: Rounding | None) -> tuple[Grid, Chunks]:

@@ -43,7 +43,8 @@ class RowWriter:
         self._gone[[self._order[s] for s in draft.missing_samples]] = True
         self._written = np.zeros(draft.grid.n, dtype=bool)
         self._drop = None if columns is None or (columns >= 0).all() else columns < 0
-        self._rounding, self._fits = store.rounding(draft.block, draft.model), True
+        self._rounding = store.rounding(draft.block, draft.model)
+        self._lowest, self._highest = (np.full(draft.grid.width, np.nan, DTYPE) for _ in range(2))
         self._target = layout.array_folder(store.root, draft.block, draft.model)
         self._prepared: Record | None = None
         self._found: Record | None = None
@@ -101,8 +102,8 @@ class RowWriter:
         genes = [str(g) for g in names] if names is not None and len(names) == part.shape[1] else None
         check_finite(part, 0, None, drop=self._drop, what=self.what, samples=ids, genes=genes)
         if self._rounding is not None:
-            part, fits = self._rounding.rounded(part)
-            self._fits &= fits
+            self._lowest = np.fmin(self._lowest, np.fmin.reduce(part, axis=0, initial=np.nan))
+            self._highest = np.fmax(self._highest, np.fmax.reduce(part, axis=0, initial=np.nan))
         try:
             self._place(rows, part)
         except OSError as error:
@@ -162,7 +163,7 @@ class RowWriter:
         gone = tuple(names[i] for i in np.flatnonzero(self._gone))
         try:
             kept = self._draft.grid
-            if self._rounding is not None and self._fits:
+            if self._rounding is not None and self._rounding.fits(np.stack([self._lowest, self._highest])):
                 kept = replace(kept, dtype=CODES)
             chunks = tuple(self._finish(i, kept) for i in range(kept.count))
         except OSError as error:
@@ -188,18 +189,17 @@ class RowWriter:
             self._stack.close()
 
     def _finish(self, index: int, kept: Grid) -> ChunkFacts:
-        """Gaps and padding become NaN, values codes if these are kept, the checksum is appended; hashes are taken of
-        what is really there."""
+        """Gaps and padding become NaN, values are rounded in a block with a rounding, the checksum is appended; hashes
+        are taken of what is really there."""
         low, high = kept.span(index)
         with self._path(index).open("r+b", buffering=0) as stream:
             values: np.ndarray[Any, Any] = np.empty((high - low, kept.width), DTYPE)
             _read_all(stream, as_bytes(values))
             values[self._gone[low:high]] = np.nan
-            if kept.dtype != DTYPE:
-                assert self._rounding is not None
-                values = self._rounding.codes(values)
+            if self._rounding is not None:
+                values = self._rounding.rounded(values) if kept.dtype == DTYPE else self._rounding.codes(values)
             facts = hash_chunk(kept, index, values)
-            if kept.dtype != DTYPE or self._gone[low:high].any() or high - low < kept.rows:
+            if self._rounding is not None or self._gone[low:high].any() or high - low < kept.rows:
                 padded = np.full((kept.rows, kept.width), kept.no_value, kept.dtype)
                 padded[: high - low] = values
                 stream.seek(0)

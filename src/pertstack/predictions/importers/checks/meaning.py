@@ -112,10 +112,7 @@ def _of_lines(
             odds[line] = odd
     if not odds:
         return []
-    text = (
-        f"{next(iter(odds.values()))} So is it in {len(odds):,} of {len(seen):,} cell lines ({first_few(odds)}), and "
-        f"not in the others."
-    )
+    text = f"{next(iter(odds.values()))} This is so in {len(odds):,} of {len(seen):,} cell lines ({first_few(odds)})."
     line = next(iter(odds))
     return [
         scale_finding("warning", "scale_of_line", name, scale=scale, numbers={**seen[line], "line": line}, text=text)

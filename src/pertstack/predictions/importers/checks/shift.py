@@ -226,26 +226,11 @@ def _exchanged(
     if genes is not None:
         return _under_other_names(name, "genes", "gene names", found=genes, fit="means of genes")
     inside = [line for line, use in zip(lines, there, strict=True) if use]
-    moved = _exchanged_gene_names(sampled.values[there], treated[there], control[there], inside, name=name)
-    return moved or doubt
-
-
-def _exchanged_gene_names(
-    values: Float32, treated: Float32, control: Float32, lines: Sequence[str], *, name: str
-) -> Finding | None:
-    """An error if predicted genes vary with other measured genes clearly more than with their own.
-
-    Parameters
-    ----------
-    values, treated, control : (n, n_genes), treated scale.
-    lines : (n,) cell lines.
-    name : of the model.
-    """
-    for less in (np.zeros_like(control), control):
-        genes = exchanged_genes(values - less, treated - less, lines)
+    for less in (np.zeros_like(control), control):  # of levels, then of changes
+        genes = exchanged_genes((sampled.values - less)[there], (treated - less)[there], inside)
         if genes is not None:
             return _under_other_names(name, "genes", "gene names", found=genes, fit="measured genes over samples")
-    return None
+    return doubt
 
 
 def _under_other_names(name: str, what: str, names: str, *, found: Exchange, fit: str) -> Finding:

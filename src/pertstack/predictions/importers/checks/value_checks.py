@@ -114,8 +114,8 @@ def check_values(
     refuse_the_truth(p, y, c, scale=scale, name=model, slots="")
     lines = samples["cell_line"].astype(str).to_numpy()[at].tolist()
     found = check_meaning(p, y, c, scale=scale, name=model, lines=lines, by_position=genes_by_list)
-    as_treated = p if scale == "treated" else p + c
     if ids_in_file:
+        as_treated = p if scale == "treated" else p + c
         names = [str(s) for s in samples.index]
         order = {int(r): i for i, r in enumerate(rows)}
         sampled = Sampled(tuple(names[i] for i in at), tuple(order[int(i)] for i in at), genes, as_treated)

@@ -17,8 +17,10 @@ import numpy as np
 from pertstack.data.rows import Float32
 
 CODES = np.dtype("<i2")
+Codes = np.ndarray[Any, np.dtype[np.int16]]
 NO_VALUE = np.iinfo(CODES).min
 STEPS = 512  # of a spread: a value moves by a 1024th of it at most
+MOST = np.iinfo(CODES).max
 HARDLY = 1 / 64  # of the median spread: what stands in for that of a gene that does not vary
 _PIECE = 1 << 16  # values worked on while they are still in cache
 
@@ -53,33 +55,34 @@ class Rounding:
     def digest(self) -> str:
         return sha256(self.offset.astype("<f4").tobytes() + self.step.astype("<f4").tobytes()).hexdigest()
 
-    def rounded(self, values: Float32) -> tuple[Float32, bool]:
-        """The nearest values that can be kept, a new array, and whether 16 bits are enough for all of them; NaN stays
-        NaN."""
-        out, fits = np.empty(values.shape, np.float32), True
-        for rows in self._pieces(len(values)):
-            counted = np.rint((values[rows].astype(np.float64) - self.offset) / self.step).astype(np.float32)
-            fits = fits and not (np.abs(counted) > -(NO_VALUE + 1)).any()
-            self._value(counted, out[rows])
-        return out, fits
+    def fits(self, values: np.ndarray[Any, Any]) -> bool:
+        """Whether 16 bits are enough for values, (n, n_genes); extremes of each gene tell it for all of its values."""
+        return not any(_beyond(self._steps(values[rows])) for rows in self._pieces(len(values)))
 
-    def codes(self, values: Float32) -> np.ndarray[Any, Any]:
+    def rounded(self, values: Float32) -> Float32:
+        """The nearest whole numbers of steps, a new array, also if there is no code for them; NaN stays NaN."""
+        out = np.empty(values.shape, np.float32)
+        for rows in self._pieces(len(values)):
+            self._value(self._steps(values[rows]).astype(np.float32), out[rows])
+        return out
+
+    def codes(self, values: Float32) -> Codes:
         """16-bit codes of values, (n, n_genes); NaN is the lowest number.
 
         Raises
         ------
         BeyondCodesError
-            16 bits are too few for one of them.
+            They do not fit.
         """
         out = np.empty(values.shape, CODES)
         for rows in self._pieces(len(values)):
-            counted = np.rint((values[rows].astype(np.float64) - self.offset) / self.step)
-            if (np.abs(counted) > -(NO_VALUE + 1)).any():
+            steps = self._steps(values[rows])
+            if _beyond(steps):
                 raise BeyondCodesError
-            out[rows] = np.where(np.isnan(counted), NO_VALUE, counted)
+            out[rows] = np.where(np.isnan(steps), NO_VALUE, steps)
         return out
 
-    def values(self, codes: np.ndarray[Any, Any], out: Float32) -> None:
+    def values(self, codes: Codes, out: Float32) -> None:
         """Values of codes, both (n, n_genes)."""
         for rows in self._pieces(len(codes)):
             self._value(codes[rows], out[rows])
@@ -87,10 +90,17 @@ class Rounding:
             if gone.any():
                 out[rows][gone] = np.nan
 
-    def _value(self, counted: np.ndarray[Any, Any], out: Float32) -> None:
-        np.multiply(counted, self.step, out=out, dtype=np.float32)
+    def _steps(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return np.rint((values.astype(np.float64) - self.offset) / self.step)
+
+    def _value(self, steps: np.ndarray[Any, Any], out: Float32) -> None:
+        np.multiply(steps, self.step, out=out, dtype=np.float32)
         np.add(out, self.offset, out=out)
 
     def _pieces(self, n: int) -> Iterator[slice]:
         rows = max(1, _PIECE // len(self.step))
         return (slice(low, low + rows) for low in range(0, n, rows))
+
+
+def _beyond(steps: np.ndarray[Any, Any]) -> bool:
+    return bool((np.abs(steps) > MOST).any())
