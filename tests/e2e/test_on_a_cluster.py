@@ -1,4 +1,4 @@
-"""`reduce` and `stack` on a Dask cluster of two processes: the same bits, and what happens when a worker is unwell."""
+"""Steps on a Dask cluster of two processes: the same bits, and what happens when a worker is unwell."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_metrics_across_blocks_are_computed_here(fitted: Path, tmp_path: Path, c
 def _dies_once() -> None:
     from pertstack.study.development import rows
 
-    rows.keep_parts = lambda *args, **options: os._exit(9)
+    rows.make_parts = lambda *args, **options: os._exit(9)
 
 
 def _is_another_version() -> None:
@@ -158,7 +158,8 @@ def test_a_worker_of_another_version_is_refused(fitted: Path, tmp_path: Path):
     with two_workers() as client:
         first, *_ = client.scheduler_info()["workers"]
         client.run(_is_another_version, workers=[first])
-        for command in (("reduce", root), ("stack", root), ("fit", root, "--models", "low_rank")):
+        fit = ("fit", root, "--models", "low_rank")
+        for command in (("reduce", root), ("stack", root), fit, ("audit", root, "--deep")):
             refused = pertstack(*command, "--engine", "dask", "--address", client.scheduler.address)
             assert refused.returncode == 3, refused.stderr
             assert "0.0.9" in refused.stderr and f"'{first}'" in refused.stderr, refused.stderr
@@ -211,5 +212,96 @@ def test_a_store_that_lacks_a_whole_block_is_refused_and_never_summed_without_it
 def test_wrong_addresses_and_engines_are_refused(fitted: Path):
     said = pertstack("reduce", fitted, "--address", "tcp://localhost:8786")
     assert said.returncode == 2 and "add --engine dask" in said.stderr
+    said = pertstack("audit", fitted, "--engine", "dask")
+    assert said.returncode == 2 and "--deep" in said.stderr
     said = pertstack("reduce", fitted, "--engine", "dusk")
     assert said.returncode == 2 and "Did you mean 'dask'?" in said.stderr
+
+
+# -- the deep audit ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def judged(fitted: Path) -> Path:
+    """The same study with sums, weights and a verdict. Copy it."""
+    root = copied(fitted, fitted.with_name("judged"))
+    Study.open(root).stack(["mean", "simplex", "gene_ridge"])
+    Study.open(root).verdict()
+    return root
+
+
+def flip_a_byte(root: Path, name: str) -> None:
+    chunk = next(f for f in sorted(root.glob(name)) if f.is_file())
+    content = bytearray(chunk.read_bytes())
+    content[100] ^= 1
+    chunk.write_bytes(content)
+
+
+def test_a_deep_audit_on_a_cluster_finds_what_one_process_finds(judged: Path, tmp_path: Path, client: Any):
+    root = copied(judged, tmp_path / "study")
+    flip_a_byte(root, "store/blocks/LINE02.f1.*/layers/ridge/c/*/*")
+    flip_a_byte(root, "test_truth/blocks/*/layers/treated/c/*/*")
+    said = [
+        pertstack("audit", "study", "--deep", "--json", *on_it, cwd=tmp_path)
+        for on_it in ((), ("--engine", "dask", "--address", client.scheduler.address))
+    ]
+    assert [s.returncode for s in said] == [3, 3], said
+    assert said[0].stdout == said[1].stdout
+    damaged = [f for f in json.loads(said[0].stdout)["findings"] if f["severity"] == "error"]
+    assert [f["code"] for f in damaged] == ["chunk_changed", "chunk_changed"] and "On host" not in said[0].stdout
+
+
+def test_sums_of_a_deep_audit_are_made_anew_on_the_cluster_with_the_same_bits(
+    judged: Path, tmp_path: Path, client: Any
+):
+    from pertstack._base.machine.cluster import Cluster
+    from pertstack.study.audit.elsewhere import read_elsewhere
+
+    root = copied(judged, tmp_path / "study")
+    kept = {Path(name).relative_to("reduced"): content for name, content in sums(root).items()}
+    shutil.rmtree(root / "reduced")
+    read = read_elsewhere(Study.open(root).folder, Cluster(2, client.scheduler.address), tmp_path / "anew")
+    made = {f.relative_to(tmp_path / "anew"): f.read_bytes() for f in (tmp_path / "anew").rglob("*.npy")}
+    assert made and made.items() <= kept.items()  # stack also sums without each fold
+    store = Study.open(root).folder.store
+    assert read.whole("store") == set(store.blocks()) and read.whole("test_truth") == set(store.blocks("test"))
+    assert not (root / "reduced").exists()
+
+
+def _dies_once_reading() -> None:
+    from pertstack.study.audit import elsewhere
+
+    elsewhere.verify_block = lambda *args: os._exit(9)
+
+
+def _sees(root: Path) -> None:
+    from pertstack.study.audit import elsewhere
+    from pertstack.study.folder import StudyFolder
+
+    class Mounted(StudyFolder):
+        @classmethod
+        def open(cls, _: Path | str) -> StudyFolder:
+            return StudyFolder.open(root)
+
+    elsewhere.StudyFolder = Mounted
+
+
+@pytest.mark.slow
+def test_an_audit_goes_on_when_a_worker_dies_and_names_the_host_that_sees_other_files(judged: Path, tmp_path: Path):
+    root, half = copied(judged, tmp_path / "study"), copied(judged, tmp_path / "half")
+    shutil.rmtree(half / "store" / "blocks" / "LINE01.f1.s000.zarr")
+    with two_workers() as client:
+        address = client.scheduler.address
+        first, *_ = client.scheduler_info()["workers"]
+        before = set(client.run(os.getpid).values())
+        client.run(_dies_once_reading, workers=[first])
+        assert Study.open(root).audit(deep=True, engine="dask", address=address) == Study.open(root).audit(deep=True)
+        client.wait_for_workers(2)
+        assert len(before - set(client.run(os.getpid).values())) == 1
+        client.run(_sees, half)
+        found = [f for f in Study.open(root).audit(deep=True, engine="dask", address=address) if f.severity == "error"]
+        client.run(_sees, tmp_path / "nowhere")
+        with pytest.raises(StackingError, match=r"nowhere does not exist.*On host "):
+            Study.open(root).audit(deep=True, engine="dask", address=address)
+    assert [f.code for f in found] == ["block_elsewhere"]
+    assert "LINE01.f1.s000" in found[0].where and "On host " in found[0].message

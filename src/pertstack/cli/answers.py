@@ -12,7 +12,9 @@ import typer
 from pertstack._base.findings import worst
 from pertstack._base.shown import count_of
 from pertstack.cli.terminal import (
+    Address,
     AsJson,
+    Engine,
     KeyFile,
     StudyPath,
     Workers,
@@ -108,14 +110,21 @@ def audit(
     expect_head: Annotated[
         str | None, typer.Option("--expect-head", help="A digest of the ledger that was noted elsewhere.")
     ] = None,
+    workers: Workers = 1,
+    engine: Engine = "local",
+    address: Address = None,
 ) -> None:
     """Check all files, records, ledger and plan; exit 3 if anything is wrong.
 
     Example:  pertstack audit my-study --deep
     """
+    from pertstack._base.machine.cluster import Cluster
     from pertstack.study.audit.audit import audit_study, folder_to_audit
 
-    findings = audit_study(folder_to_audit(study), deep=deep, clean=clean, expect_head=expect_head)
+    cluster = Cluster.of(engine, workers, address)
+    findings = audit_study(
+        folder_to_audit(study), deep=deep, clean=clean, expect_head=expect_head, workers=workers, cluster=cluster
+    )
     if as_json:
         facts = {"format": 1, "study": str(study), "deep": deep, "worst": worst(findings)}
         out_json({**facts, "findings": [f.to_json() for f in findings]})

@@ -187,15 +187,26 @@ class Study:
         """How far the study is."""
         return study_status(self.folder)
 
-    def audit(self, *, deep: bool = False, clean: bool = False) -> list[Finding]:
+    def audit(
+        self,
+        *,
+        deep: bool = False,
+        clean: bool = False,
+        workers: int = 1,
+        engine: str = "local",
+        address: str | None = None,
+    ) -> list[Finding]:
         """All checks of plan, ledger, stores and results.
 
         Parameters
         ----------
         deep : read every stored value, learn every weight again and ask the slow probes.
         clean : first remove files left by killed processes.
+        workers : that make the sums of a deep audit, and read the blocks on a cluster.
+        engine, address : "local", or "dask" with the address of a running scheduler, for the blocks of a deep audit.
         """
-        return audit_study(self.folder, deep=deep, clean=clean)
+        cluster = Cluster.of(engine, workers, address)
+        return audit_study(self.folder, deep=deep, clean=clean, workers=workers, cluster=cluster)
 
     # -- the analysis plan -------------------------------------------------------------------------------------------
 

@@ -72,10 +72,10 @@ class Cluster:
                 except KilledWorker as error:
                     raise StackingError(
                         f"{futures[future]}: every worker that took it died ({error}). Most often its memory was too "
-                        f"small: lower --memory, or give each worker more. What other workers finished is kept; the "
-                        f"same command goes on from there."
+                        f"small: give each worker more, or lower --memory if the command has it. Then run the same "
+                        f"command again; what it keeps on the way is not made twice."
                     ) from error
-                yield futures[future], result
+                yield futures.pop(future), result  # whose worker then need not hold the result any longer
 
     @contextmanager
     def client(self) -> Iterator[Any]:
@@ -117,19 +117,20 @@ class Cluster:
 def piece(version: str, work: Callable[..., Any], *arguments: Any) -> Any:
     """One piece on a worker: refused by another version of pertstack, its errors with the host they arose on."""
     if version != __version__:
-        raise IntegrityError(_other_version({_here(): __version__}, version))
+        raise IntegrityError(_other_version({here(): __version__}, version))
     try:
         return work(*arguments)
     except StackingError as error:
-        raise type(error)(f"{error} (On {_here()}.)") from error
+        raise type(error)(f"{error} (On {here()}.)") from error
     except FileNotFoundError as error:
         raise StackingError(
-            f"{error.filename} is not there on {_here()}. Every worker must see the study's folder, whole and under "
+            f"{error.filename} is not there on {here()}. Every worker must see the study's folder, whole and under "
             f"the same path."
         ) from error
 
 
-def _here() -> str:
+def here() -> str:
+    """The machine of this process, in words."""
     import socket
 
     return f"host {socket.gethostname()}"

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -295,6 +295,6 @@ class StoreReader:
             assert rounding is not None  # ``check_place`` has seen to it
             rounding.values(kept, out)
 
-    def verify(self, deep: bool = False) -> list[Finding]:
-        """Audit: structure, sizes, records; every byte when ``deep``. Names the exact file of each fault."""
-        return verify_store(self, deep=deep)
+    def verify(self, deep: bool = False, whole: Collection[Block] = ()) -> list[Finding]:
+        """Audit, naming the exact file of each fault. Every byte when ``deep``, but for blocks found ``whole``."""
+        return verify_store(self, deep=deep, whole=whole)

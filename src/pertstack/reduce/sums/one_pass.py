@@ -96,21 +96,38 @@ def reduce_blocks(
     )
 
 
-def keep_parts(
-    source: BlockSource, references: References, blocks: Iterable[Block], *, cache: Path, memory: int = 10**9
-) -> None:
-    """Leave the parts of some blocks in the cache, for a later ``reduce_blocks`` that looks them up: one share of the
-    work of several processes or hosts. Errors as there, but for blocks without a whole row.
+def make_parts(
+    source: BlockSource,
+    references: References,
+    blocks: Iterable[Block],
+    *,
+    cache: Path | None = None,
+    memory: int = 10**9,
+) -> dict[Block, BlockPart]:
+    """The parts of some blocks: one share of the work of several processes or hosts. Errors as for ``reduce_blocks``,
+    but for blocks without a whole row.
 
     Parameters
     ----------
     source, references, blocks, memory : as for ``reduce_blocks``.
-    cache : the folder that all of them write to.
+    cache : the folder that all of them write to, for a later ``reduce_blocks`` that looks them up; None if whoever
+        asked leaves them there with ``keep_part``.
     """
     chosen = _chosen(source, blocks)
     _check(source, chosen, K)
-    for _ in _parts(_Asked(source, references, chosen, k=K, memory=memory, workers=1, cache=cache)):
-        pass
+    return dict(_parts(_Asked(source, references, chosen, k=K, memory=memory, workers=1, cache=cache)))
+
+
+def keep_part(source: BlockSource, references: References, block: Block, *, part: BlockPart, cache: Path) -> None:
+    """Leave a part that ``make_parts`` made elsewhere in a cache, where ``reduce_blocks`` looks it up.
+
+    Parameters
+    ----------
+    source, references, block : that it was made of.
+    part : the sums.
+    cache : the folder.
+    """
+    _keep(cache / _part_key(source, references, block, K), source, block, k=K, part=part)
 
 
 @dataclass(frozen=True)
@@ -139,9 +156,13 @@ def _parts(asked: _Asked) -> Iterator[tuple[Block, BlockPart]]:
     for block, sums in sum_blocks(tiles, asked.workers):
         part = sums.finish()
         if block in folders:
-            save_part(folders[block], part, {"block": block.id, "models": list(source.models), "k": k})
+            _keep(folders[block], source, block, k=k, part=part)
             part = load_part(folders[block]) or part
         yield block, part
+
+
+def _keep(folder: Path, source: BlockSource, block: Block, *, k: int, part: BlockPart) -> None:
+    save_part(folder, part, {"block": block.id, "models": list(source.models), "k": k})
 
 
 def gene_moments(

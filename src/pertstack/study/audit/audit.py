@@ -6,21 +6,20 @@ checks are in ``study/seals.py``, ``study/audit/tables.py``, ``predictions/store
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
-
-import pyarrow as pa
 
 from pertstack._base.errors import InputError, StackingError
 from pertstack._base.files import LEASE_SECONDS, leftovers, read_json, remove
 from pertstack._base.findings import Finding, gravest_first
+from pertstack._base.machine.cluster import Cluster
 from pertstack.design.ledger import noted_digest
 from pertstack.predictions.store.lifecycle import gc
 from pertstack.predictions.store.store import PredictionStore
+from pertstack.study.audit.elsewhere import DAMAGED, Elsewhere, read_elsewhere
 from pertstack.study.audit.probes import stored_probes
 from pertstack.study.audit.probes_refitted import permuted_study
 from pertstack.study.audit.records import records_as_told
@@ -39,21 +38,6 @@ from pertstack.study.sealed_results import noted_findings
 from pertstack.study.seals import broken_seals, heads
 from pertstack.study.truth.held_out import HeldOutTruth, UnreadTruth, look_findings
 
-DAMAGED = (
-    StackingError,
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    IndexError,
-    AttributeError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-    pa.ArrowException,
-)
-"""What reading a damaged file may raise; more than one reader is at work."""
 Check = Callable[[], Iterable[Finding]]
 
 
@@ -62,7 +46,15 @@ def folder_to_audit(root: Path | str) -> StudyFolder:
     return StudyFolder(Path(root)) if (Path(root) / "ledger.jsonl").is_file() else StudyFolder.open(root)
 
 
-def audit_study(folder: StudyFolder, *, deep: bool, clean: bool, expect_head: str | None = None) -> list[Finding]:
+def audit_study(
+    folder: StudyFolder,
+    *,
+    deep: bool,
+    clean: bool,
+    expect_head: str | None = None,
+    workers: int = 1,
+    cluster: Cluster | None = None,
+) -> list[Finding]:
     """Every check of what is on disk: plan, ledger, stores, jobs, results; each finding once, gravest first, in the
     order of the work.
 
@@ -72,17 +64,33 @@ def audit_study(folder: StudyFolder, *, deep: bool, clean: bool, expect_head: st
     deep : also read every value again: bytes of the stores, sums, weights.
     clean : first remove files left by killed processes, while no other command works on the study.
     expect_head : digest that the ledger ended with when someone noted it; None to leave that out.
+    workers : threads that make the sums of a deep audit.
+    cluster : where a deep audit reads blocks; None for here.
 
     Raises
     ------
     InputError
-        ``expect_head`` is no digest.
+        ``expect_head`` is no digest; a cluster, and no deep audit.
+    StackingError
+        Of the cluster, as ``Cluster.each`` says; what is wrong with the study is a finding.
     """
     noted = None if expect_head is None else noted_digest(expect_head)
+    if cluster is not None and not deep:
+        raise InputError("A cluster reads the blocks, and only --deep reads them: add it, or leave --engine out.")
     if clean:
         with folder.alone():
             remove_leftovers(folder)
-            return audit_study(folder, deep=deep, clean=False, expect_head=expect_head)
+            return audit_study(
+                folder, deep=deep, clean=False, expect_head=expect_head, workers=workers, cluster=cluster
+            )
+    if cluster is None:
+        return _findings(folder, Elsewhere(), deep=deep, noted=noted, workers=workers)
+    with TemporaryDirectory(prefix="pertstack-sums-") as sums:
+        read = read_elsewhere(folder, cluster, Path(sums))
+        return _findings(folder, read, deep=deep, noted=noted, workers=workers)
+
+
+def _findings(folder: StudyFolder, read: Elsewhere, *, deep: bool, noted: str | None, workers: int) -> list[Finding]:
     findings: list[Finding] = []
 
     def ask(where: Path, check: Check) -> None:
@@ -99,7 +107,7 @@ def audit_study(folder: StudyFolder, *, deep: bool, clean: bool, expect_head: st
     ask(folder.path("ledger.jsonl"), lambda: look_findings(folder))
     ask(folder.path("plan", "folds.parquet"), lambda: _fold_plan(folder))
     for name in ("store", "test_truth"):
-        ask(folder.path(name), lambda name=name: _store(folder, name, deep=deep))  # type: ignore[misc]
+        ask(folder.path(name), lambda name=name: _store(folder, name, read, deep=deep))  # type: ignore[misc]
     ask(folder.results / "leaderboard.json", lambda: _results_against_plan(folder))
     ask(folder.path("plan", "samples.parquet"), lambda: samples_as_laid_out(folder))
     ask(folder.analysis_plan_file, lambda: plan_as_locked(folder))
@@ -107,7 +115,10 @@ def audit_study(folder: StudyFolder, *, deep: bool, clean: bool, expect_head: st
     ask(folder.path("jobs"), lambda: jobs_as_run(folder))
     ask(folder.path("reduced"), lambda: sums_as_reduced(folder) if deep else ())
     ask(folder.results / "weights.json", lambda: stale_results(folder))
-    ask(folder.results / "weights.npz", lambda: weights_as_learned(folder) if deep else ())
+    ask(
+        folder.results / "weights.npz",
+        lambda: weights_as_learned(folder, workers, read.sums) if deep else (),
+    )
     ask(folder.results / "probes.json", lambda: _probes(folder))
     ask(folder.results / "weights.json", lambda: _exchanged_truths(folder) if deep else ())
     return gravest_first(findings)
@@ -169,7 +180,7 @@ def _fold_plan(folder: StudyFolder) -> list[Finding]:
     return []
 
 
-def _store(folder: StudyFolder, name: str, *, deep: bool) -> Iterable[Finding]:
+def _store(folder: StudyFolder, name: str, read: Elsewhere, *, deep: bool) -> Iterable[Finding]:
     """A store as a whole: opened against the plan if there is one, verified in any case."""
     findings: list[Finding] = []
     store: PredictionStore | UnreadTruth
@@ -180,7 +191,8 @@ def _store(folder: StudyFolder, name: str, *, deep: bool) -> Iterable[Finding]:
         findings.append(Finding("error", f"{name}_unusable", str(error), where=str(folder.path(name))))
         other = PredictionStore.open(folder.path(name)) if name == "store" else None
         store = other or HeldOutTruth(folder).unread(of_this_plan=False)
-    return [*findings, *store.verify(deep=deep)]
+    findings += store.verify(deep=deep, whole=read.whole(name))
+    return [*findings, *read.only_there(folder.path(name), findings)]
 
 
 def _blocks_against_plan(folder: StudyFolder, name: str, store: Any) -> list[Finding]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -48,11 +49,17 @@ def stale_results(folder: StudyFolder) -> list[Finding]:
     return found
 
 
-def weights_as_learned(folder: StudyFolder) -> Iterator[Finding]:
+def weights_as_learned(folder: StudyFolder, workers: int = 1, sums: Path | None = None) -> Iterator[Finding]:
     """Every combiner learned again from the predictions, summed anew, against what ``weights.npz`` holds, to one part
     in a million.
 
     Bits may differ on another machine; weights that were edited together with their seal differ by more.
+
+    Parameters
+    ----------
+    folder : of the study.
+    workers : threads that sum.
+    sums : a folder with sums that were just made anew, on a cluster; None to make them here.
     """
     path = folder.results / "weights.npz"
     try:
@@ -61,8 +68,9 @@ def weights_as_learned(folder: StudyFolder) -> Iterator[Finding]:
         return
     with np.load(path, allow_pickle=False) as file:
         kept = dict(file)
-    with TemporaryDirectory(prefix="pertstack-sums-") as sums:
-        again = learn_again(folder, stored, list(stored.combiners), workers=1, memory="1 GB", sums=Path(sums))
+    with nullcontext(sums) if sums else TemporaryDirectory(prefix="pertstack-sums-") as place:
+        names = list(stored.combiners)
+        again = learn_again(folder, stored, names, workers=workers, memory="1 GB", sums=Path(place))
         fits = {name: fit.arrays() for name, fit in again.items()}
     for name, arrays in fits.items():
         for key, value in arrays.items():

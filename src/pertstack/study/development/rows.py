@@ -20,7 +20,7 @@ from pertstack.predictions.sources.store_source import StoreSource
 from pertstack.predictions.store.files.names import nested_name
 from pertstack.reduce.references import References
 from pertstack.reduce.scoring.panels import panel
-from pertstack.reduce.sums.one_pass import keep_parts, reduce_blocks
+from pertstack.reduce.sums.one_pass import make_parts, reduce_blocks
 from pertstack.reduce.sums.reduction import Reduction
 from pertstack.stacking.combiner import Combiner
 from pertstack.stacking.evidence import Evidence
@@ -179,7 +179,7 @@ def reduce_piece(shared: Shared, block: Block) -> None:
     """On a worker: the sums of one block, left in the study's folder."""
     rows = shared.open()
     source, cache = rows.source_without(shared.without), rows.folder.path("reduced")
-    keep_parts(source, rows.folder.references, [block], cache=cache, memory=parse_bytes(shared.memory))
+    make_parts(source, rows.folder.references, [block], cache=cache, memory=parse_bytes(shared.memory))
 
 
 def learning_reference(plan: AnalysisPlan) -> Any:

@@ -22,7 +22,8 @@ from pertstack._base.findings import Finding
 from pertstack.design.analysis_plan import is_exploratory
 from pertstack.design.ledger import LOOK, noted_digest
 from pertstack.reduce.scoring.score_table import ScoreTable
-from pertstack.study.audit.audit import DAMAGED, Check, ledger_findings
+from pertstack.study.audit.audit import Check, ledger_findings
+from pertstack.study.audit.elsewhere import DAMAGED
 from pertstack.study.audit.tables import plan_as_locked
 from pertstack.study.folder import StudyFolder
 from pertstack.study.judged import derive

@@ -7,7 +7,7 @@ not counted again; with other predictions, weights or plan it is another look.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from pertstack.design.ledger_lines import Entry
 from pertstack.predictions.importers.readers.merge import load_marks, study_fingerprints
 from pertstack.predictions.store.sealed import SealedStore
 from pertstack.predictions.store.store import PredictionStore
+from pertstack.predictions.store.verify import verify_block
 from pertstack.study.folder import MARKS, StudyFolder
 from pertstack.study.manifests import SEALED
 from pertstack.study.sealed_results import resealed_findings, unsealed_results
@@ -193,8 +194,11 @@ class UnreadTruth:
     def sample_ids(self, block: Block) -> Iterable[str]:
         return list(self._open().sample_ids(block))
 
-    def verify(self, *, deep: bool) -> list[Finding]:
-        return list(self._open().verify(deep=deep))
+    def verify(self, *, deep: bool, whole: Collection[Block] = ()) -> list[Finding]:
+        return list(self._open().verify(deep=deep, whole=whole))
+
+    def verify_block(self, block: Block) -> list[Finding]:
+        return verify_block(self._open(), block)
 
 
 def row_marks(folder: StudyFolder) -> dict[bytes, list[str]]:
