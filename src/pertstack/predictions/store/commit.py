@@ -29,7 +29,7 @@ from pertstack.predictions.store.files.rounding import CODES, BeyondCodesError, 
 from pertstack.predictions.store.finite import check_finite
 
 ChunkValues = Callable[[int, int], np.ndarray[Any, Any]]
-"""From [start, stop) to those rows in the block's order, C-contiguous, as they are kept; NaN where announced as missing."""
+"""From [start, stop) to those rows in the block's order, C-contiguous, as kept; NaN where announced as missing."""
 
 
 def ordered_chunks(
