@@ -11,7 +11,6 @@ import pandas as pd
 from scipy.stats import pearsonr
 
 from copies import copied
-from pertstack.study.steps.predict import read_aligned
 
 from .conftest import make_study, ok, pertstack
 
@@ -110,21 +109,6 @@ def test_predict_refuses_samples_the_models_were_fitted_on(study: Path, world: P
     refused = pertstack("predict", study, tmp_path / "mixed.h5ad", tmp_path / "out.h5ad")
     assert refused.returncode == 2 and not (tmp_path / "out.h5ad").exists()
     assert "3 of 8 samples" in refused.stderr and known[0] in refused.stderr
-
-
-def test_predictions_handed_in_find_their_rows_and_genes_by_name(tmp_path: Path):
-    rng = np.random.default_rng(0)
-    ids, genes = [f"s{i}" for i in range(700)], [f"g{j}" for j in range(6)]
-    values = rng.normal(size=(700, 6)).astype(np.float32)
-    rows, columns = rng.permutation(700), rng.permutation(6)
-    shuffled = anndata.AnnData(
-        values[rows][:, columns],
-        obs=pd.DataFrame(index=[ids[i] for i in rows]),
-        var=pd.DataFrame(index=[genes[j] for j in columns]),
-    )
-    shuffled.write_h5ad(tmp_path / "shuffled.h5ad")
-    found = read_aligned(tmp_path / "shuffled.h5ad", ids, genes, scratch=tmp_path)
-    np.testing.assert_array_equal(np.asarray(found), values)
 
 
 def test_a_second_look_with_another_plan_is_refused_and_the_exploratory_one_is_marked(study: Path, tmp_path: Path):

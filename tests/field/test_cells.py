@@ -187,6 +187,16 @@ def test_a_file_without_a_cell_line_is_one_line_and_says_so(tmp_path):
     assert "one_cell_line" in [n.code for n in file.notes]
 
 
+@pytest.mark.parametrize("column", [None, "cell_line"])
+def test_the_only_cell_line_has_the_name_that_was_given(tmp_path, column):
+    """``--map cell_line=const:K562`` is the mend that the warning names; the line stayed ``all_cells``."""
+    obs = worlds.design(worlds.TARGETS, names=("target_gene", column, "gem_group"), lines=("X",))
+    path = worlds.write(tmp_path / "cells.h5ad", obs, worlds.counts_of(obs, "target_gene", None))
+    file = open_data(path, mapping={"cell_line": "const:K562"})
+    assert set(file.obs["cell_line"]) == {"K562"} and "one_cell_line" not in [n.code for n in file.notes]
+    assert set(open_data(path, mapping={"cell_line": "none"}).obs["cell_line"]) == {"all_cells"}
+
+
 def test_sums_of_cells_made_elsewhere_are_samples(tmp_path):
     obs = worlds.design(worlds.TARGETS, n=1, batches=[str(i) for i in range(12)])
     obs["psbulk_cells"] = 40

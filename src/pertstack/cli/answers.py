@@ -38,7 +38,7 @@ def predict(
         list[str] | None, typer.Option(help="NAME=FILE for models that were added, not fitted.")
     ] = None,
     workers: Workers = 1,
-    map_: Annotated[str | None, typer.Option("--map", help="Columns of this file: cell_line=cell_id,...")] = None,
+    map_: Annotated[list[str] | None, typer.Option("--map", help="Columns of this file: cell_line=cell_id,...")] = None,
     control_layer: Annotated[str | None, typer.Option(help="Layer with each sample's control.")] = None,
     control: Annotated[Path | None, typer.Option(help="Separate control file of parquet / CSV data.")] = None,
     metadata: Annotated[Path | None, typer.Option(help="A table of what is said of the rows, by their ids.")] = None,
@@ -164,7 +164,7 @@ def export(
     to: Annotated[
         str, typer.Option(help="h5ad, zarr, npz, cell-eval, cell-eval2, scperteval or vcc; default: from the name.")
     ] = "auto",
-    models: Annotated[str | None, typer.Option(help="Which models; default all.")] = None,
+    models: Annotated[list[str] | None, typer.Option(help="Which models; default all.")] = None,
     with_truth: Annotated[
         bool,
         typer.Option(

@@ -42,10 +42,12 @@ def evaluate(
         str, typer.Option(help="Metric that decides; auto takes the first that separates a replicate from a constant.")
     ] = "auto",
     scale: Annotated[Scale, typer.Option(help="Of the predictions: delta is treated - control.")] = "treated",
-    map_: Annotated[str | None, typer.Option("--map", help="Your columns: perturbation=drug,cell_line=cell_id")] = None,
+    map_: Annotated[
+        list[str] | None, typer.Option("--map", help="Your columns: perturbation=drug,cell_line=cell_id")
+    ] = None,
     control_layer: Annotated[str, typer.Option(help="Layer of the truth with each sample's control.")] = "control",
     control_label: Annotated[
-        str | None, typer.Option(help="The perturbation that is the control, if controls are rows of the truth.")
+        list[str] | None, typer.Option(help="The perturbation that is the control, if controls are rows of the truth.")
     ] = None,
     treated_layer: Annotated[
         str | None, typer.Option(help="Layer of the truth with what was measured; raw is its .raw; default X.")

@@ -26,7 +26,7 @@ from pertstack.cli.terminal import (
 @app.command()
 def fit(
     study: StudyPath,
-    models: Annotated[str, typer.Option(help="Base models, comma-separated; see `pertstack models`.")],
+    models: Annotated[list[str], typer.Option(help="Base models, comma-separated; see `pertstack models`.")],
     scope: Annotated[
         str, typer.Option(help="pooled: one model for all cell lines; cell_line: one for each.")
     ] = "pooled",
@@ -89,7 +89,7 @@ def add(
         int | None, typer.Option(help="The files are nested predictions: their fits also left out this fold.")
     ] = None,
     map_: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--map", help="Columns of the files, if rows are not samples: perturbation=drug,cell_line=cell_id"
         ),

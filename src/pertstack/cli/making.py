@@ -34,16 +34,14 @@ def takes_options(command: F) -> F:
 
 
 def _option(choice: Choice) -> inspect.Parameter:
-    """A choice as an option: names repeated for several; ``--map`` and ``--by`` are text with commas."""
+    """A choice as an option: repeated for several; those of ``--map`` and ``--by`` may also stand between commas."""
     kind, flag = choice.kind, choice.help.flag or "--" + choice.name.replace("_", "-")
-    if choice.name in ("mapping", "by"):
-        kind = str | None
-    elif kind == tuple[str, ...]:
+    if choice.name in ("mapping", "by") or kind == tuple[str, ...]:
         kind = list[str] | None
     return inspect.Parameter(
         choice.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=choice.default or None if kind in (str | None, list[str] | None) else choice.default,
+        default=choice.default or None if kind == list[str] | None else choice.default,
         annotation=Annotated[kind, typer.Option(flag, help=choice.help.text, **choice.help.cli)],
     )
 
@@ -99,7 +97,7 @@ def simulate(
 @takes_options
 def init(
     study: Annotated[Path, typer.Argument(metavar="STUDY", help="Folder to make.")],
-    data: Annotated[Path, typer.Option(help="Profiles: .h5ad, .zarr, .parquet, .csv, .gctx, .pt")],
+    data: Annotated[list[Path], typer.Option(help="Profiles: .h5ad, .zarr, .parquet, .csv, .gctx, .pt")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is taken for what; write nothing.")] = False,
     **options: Any,
 ) -> None:
@@ -107,20 +105,22 @@ def init(
 
     Example:  pertstack init my-study --data lincs.h5ad --group perturbation --folds 3 --test 0.2
     """
+    from pertstack.data.readers.refused import one_file
     from pertstack.study.steps.init import preview_study
     from pertstack.study.study import Study
     from pertstack.write.tables.layout import asked_table, taken_table
 
+    file = one_file(data)
     options |= {"mapping": parse_mapping(options["mapping"]), "by": split_names(options["by"])}
     if dry_run:
-        seen = preview_study(study, data, StudyChoices.of(**options))
+        seen = preview_study(study, file, StudyChoices.of(**options))
         out(taken_table(seen.taken))
         say_findings(seen.findings)
         out(f"{seen.plan}\nDry run: nothing was written, and values were looked at in part only.")
         if options["asked_for"] is not None:
             out(f"The comparison with {options['asked_for']} comes with the run itself.")
         return
-    made = Study.create(study, data=data, **options)
+    made = Study.create(study, data=file, **options)
     out(taken_table(made.taken()))
     if rows := made.asked():
         out(asked_table(rows))

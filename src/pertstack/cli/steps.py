@@ -29,7 +29,7 @@ from pertstack.cli.terminal import (
 @app.command()
 def stack(
     study: StudyPath,
-    combiners: Annotated[str | None, typer.Option(help="Comma-separated; default: the analysis plan's.")] = None,
+    combiners: Annotated[list[str] | None, typer.Option(help="Comma-separated; default: the analysis plan's.")] = None,
     accept_unverified: Annotated[
         bool,
         typer.Option(
@@ -59,7 +59,7 @@ def stack(
     from pertstack.study.study import Study
 
     opened = Study.open(study)
-    names = [name for given in accept_accused or [] for name in split_names(given) or []]
+    names = split_names(accept_accused) or []
     result = opened.stack(
         split_names(combiners),
         accept_unverified=accept_unverified,
@@ -104,7 +104,7 @@ def plan(
         str | None, typer.Option(help="Primary metric, such as r2_top20@pooled; auto settles it.")
     ] = None,
     reference: Annotated[str | None, typer.Option(help="Learn and choose against: pooled or own.")] = None,
-    combiners: Annotated[str | None, typer.Option(help="Candidate combiners.")] = None,
+    combiners: Annotated[list[str] | None, typer.Option(help="Candidate combiners.")] = None,
     looks: Annotated[int | None, typer.Option(min=1, help="Planned looks at the held-out test.")] = None,
     looks_rule: Annotated[
         str | None, typer.Option(help="How much each look reveals: plain, ladder or thresholdout.")
@@ -178,7 +178,7 @@ def report(study: StudyPath) -> None:
 @app.command()
 def run(
     study: StudyPath,
-    models: Annotated[str | None, typer.Option(help="Base models to fit first; default: a sensible set.")] = None,
+    models: Annotated[list[str] | None, typer.Option(help="Base models to fit first; default: a sensible set.")] = None,
     scope: str = "pooled",
     workers: Workers = 1,
     memory: Memory = "1 GB",

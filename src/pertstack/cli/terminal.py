@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions
 from rich.segment import Segment
+from typer.core import TyperCommand, TyperOption
 
 from pertstack._base.findings import Finding
 from pertstack._base.machine.streams import Voice, takes_all
@@ -24,7 +25,37 @@ from pertstack.study.choices import listed
 if TYPE_CHECKING:
     from pertstack.fit.jobs.job import JobResult
 
-app = typer.Typer(
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Command(TyperCommand):
+    """Of two values of an option that takes one, click takes the last in silence: they are refused."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for option in (p for p in self.params if isinstance(p, TyperOption)):
+            given = [] if option.is_flag or option.multiple else list(dict.fromkeys(_values(args, option.opts)))
+            if len(given) > 1:
+                shown_values = ", ".join(map(repr, given))
+                ctx.fail(f"{option.opts[0]} takes one value, and {len(given)} were given: {shown_values}. Leave one.")
+        return super().parse_args(ctx, args)
+
+
+def _values(args: Sequence[str], names: Sequence[str]) -> Iterator[str]:
+    """What stands behind an option, each time that it was given."""
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        for name in names:
+            if word == name:
+                yield following
+            elif word.startswith(f"{name}="):
+                yield word.removeprefix(f"{name}=")
+
+
+class _App(typer.Typer):
+    def command(self, name: str | None = None, **options: Any) -> Callable[[F], F]:
+        return super().command(name, cls=_Command, **options)
+
+
+app = _App(
     name="pertstack",
     help="Combine perturbation-response models, and find out honestly whether it helps.",
     no_args_is_help=True,
@@ -41,7 +72,7 @@ Address = Annotated[
     str | None, typer.Option(help="Of a running Dask scheduler, such as tcp://HOST:8786; default: one on this machine.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
-By = Annotated[str | None, typer.Option(help=HELP["by"])]
+By = Annotated[list[str] | None, typer.Option(help=HELP["by"])]
 Normalised = Annotated[
     Normalise | None,
     typer.Option(help=HELP["normalise"]),
@@ -151,20 +182,31 @@ def show_board(study: Any, *, every: bool = False) -> None:
         )
 
 
-def parse_mapping(text: str | None) -> dict[str, str]:
-    """``cell_line=cell_id,perturbation=drug`` as a dict.
+def parse_mapping(texts: Sequence[str] | None) -> dict[str, str]:
+    """``cell_line=cell_id,perturbation=drug`` as a dict; each text may hold several.
 
-    >>> parse_mapping("cell_line=cell_id")
+    >>> parse_mapping(["cell_line=cell_id"])
     {'cell_line': 'cell_id'}
     """
-    pairs = [part.split("=", 1) for part in (text or "").split(",") if part.strip()]
+    pairs = [part.split("=", 1) for text in texts or () for part in text.split(",") if part.strip()]
     if bad := ["=".join(pair) for pair in pairs if len(pair) != 2 or not pair[0].strip() or not pair[1].strip()]:
         raise typer.BadParameter(f"{bad[0]!r} is not NAME=COLUMN. Write for example --map cell_line=cell_id,dose=conc.")
-    return {ours.strip(): theirs.strip() for ours, theirs in pairs}
+    found: dict[str, str] = {}
+    for ours, theirs in pairs:
+        if found.setdefault(ours.strip(), theirs.strip()) != theirs.strip():
+            raise typer.BadParameter(
+                f"--map gives {ours.strip()!r} two columns, {found[ours.strip()]!r} and {theirs.strip()!r}. Leave one."
+            )
+    return found
 
 
-def split_names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+def split_names(texts: Sequence[str] | None) -> list[str] | None:
+    """Names between commas; each text may hold several.
+
+    >>> split_names(["ridge, pca", "mean_treated"])
+    ['ridge', 'pca', 'mean_treated']
+    """
+    return None if texts is None else [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
 
 def say_failures(results: Sequence[JobResult]) -> list[JobResult]:

@@ -151,7 +151,7 @@ def made_of_cells(
     )
     assert isinstance(made.treated.source, CellSums)
     made.notes.extend(_not_taken(made.treated.source.groups, found.sources, where))
-    if found.sources.cell_line is None:
+    if found.sources.cell_line is None and not (mapping or {}).get("cell_line", "").startswith("const:"):
         made.notes.append(
             Finding(
                 "warning",

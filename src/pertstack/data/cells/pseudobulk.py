@@ -230,7 +230,11 @@ def _sample_table(
 ) -> tuple[pd.DataFrame, list[Finding]]:
     """Canonical metadata of the samples, and notes of what was taken for what."""
     table = groups.obs.iloc[kept].copy()
-    chosen = {"perturbation": sources.perturbation, "cell_line": sources.cell_line or f"const:{ONE_LINE}"}
+    chosen = {"perturbation": sources.perturbation}
+    if sources.cell_line is not None:
+        chosen["cell_line"] = sources.cell_line
+    elif (mapping or {}).get("cell_line", "none") == "none":
+        chosen["cell_line"] = f"const:{ONE_LINE}"
     if sources.batch is not None:
         chosen["plate"] = sources.batch
     said = {

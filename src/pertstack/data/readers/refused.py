@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -19,6 +19,13 @@ from pertstack.data.readers.columns.doses import EMPTY
 from pertstack.data.readers.control_rows import NEGATIVE, counted
 from pertstack.data.readers.spill import Table
 
+_TOGETHER = (
+    "import anndata, pandas; d = [anndata.read_h5ad(x) for x in p]; "
+    "a = anndata.concat(d, keys=p, label='file', merge='same', index_unique='-'); "
+    "a.obs = pandas.concat([x.obs for x in d]).set_axis(a.obs_names).assign(file=a.obs['file']); "
+    "a.write_h5ad({out!r})"
+)
+"""Python that makes one AnnData of the files ``p``, with the columns of all and the genes that all have."""
 _TURNED = {
     ".feather": "import pandas; pandas.read_feather({path!r}).to_parquet({out!r})",
     ".h5mu": "import anndata, h5py; anndata.io.read_elem(h5py.File({path!r})['mod/rna']).write_h5ad({out!r})",
@@ -42,10 +49,7 @@ _TURNED = {
         "v = pandas.DataFrame({{'gene_name': f[f.columns[:2][-1]].values}}, f[0].values); "
         "anndata.AnnData(scipy.io.mmread({matrix!r}).T.tocsr(), o, v).write_h5ad({out!r})"
     ),
-    "folder of .h5ad": (
-        "import anndata, pathlib; anndata.concat([anndata.read_h5ad(p) for p in "
-        "sorted(pathlib.Path({path!r}).glob('*.h5ad'))], merge='same', index_unique='-').write_h5ad({out!r})"
-    ),
+    "folder of .h5ad": "import pathlib; p = sorted(map(str, pathlib.Path({path!r}).glob('*.h5ad'))); " + _TOGETHER,
 }
 """Python that turns a file that is not read into one that is."""
 _ELSEWHERE = {
@@ -64,6 +68,35 @@ _TENX = {
     "genes": ("features.tsv.gz", "features.tsv", "genes.tsv", "genes.tsv.gz"),
     "barcodes": ("barcodes.tsv.gz", "barcodes.tsv"),
 }
+
+
+def one_file(paths: Sequence[Path]) -> Path:
+    """The only one of the files that were given as data.
+
+    Raises
+    ------
+    InputError
+        There are several: with the command that makes one of them.
+    """
+    if len(paths) == 1:
+        return paths[0]
+    names = [str(p) for p in paths]
+    text = f"{len(paths)} files were given as data ({first_few(names)}), and a study is made of one. "
+    if all(p.suffix.casefold() == ".h5ad" for p in paths):
+        code = f"p = {names}; " + _TOGETHER.format(out="together.h5ad")
+        text += f'Put them together once: python -c "{code}", then --data together.h5ad. {_IN_ONE}'
+    else:
+        text += (
+            "Put them into one .h5ad first: genes by name, one spelling of the columns, values on one scale, sample "
+            "ids that differ."
+        )
+    raise InputError(text)
+
+
+_IN_ONE = (
+    "Genes that a file lacks are left out of all. If batches of different files have the same names, say --map "
+    "plate=file."
+)
 
 
 def refuse_kind(path: Path, last: str, metadata: Path | None) -> None:
@@ -106,8 +139,10 @@ def refuse_kind(path: Path, last: str, metadata: Path | None) -> None:
         if ("CELLS.csv" in code)
         else ""
     )
+    more = f" {_IN_ONE}" if kind == "folder of .h5ad" else ""
     raise InputError(
         f'{path}: this ({kind}) is not read as it is. Convert it once{asked}: python -c "{code}", then --data {out}.'
+        + more
     )
 
 

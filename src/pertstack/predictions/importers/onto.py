@@ -110,16 +110,14 @@ def _by_id(file: PredictionFile, samples: pd.DataFrame, findings: list[Finding])
     if not known.any():
         cause = likely_cause(file.sample_ids, [str(s) for s in samples.index])
         raise MisalignedError(
-            f"{file.path}: none of its {len(file.sample_ids):,} rows is a sample of the truth: "
-            f"{first_few(file.sample_ids, 3)} in the file, {first_few(samples.index, 3)} in the truth. "
+            f"{file.path}: none of its {len(file.sample_ids):,} rows is a sample that is asked for: "
+            f"{first_few(file.sample_ids, 3)} in the file, {first_few(samples.index, 3)} asked for. "
             + (f"Likely cause: {cause} " if cause else "")
             + "To match by what was done, give the rows a column that says the perturbation (such as "
             "target_gene or condition) and name it with --map perturbation=COLUMN if it is called otherwise."
         )
     if foreign:
-        text = (
-            f"{file.path}: {len(foreign):,} rows are no sample of the truth and are not used: {first_few(foreign, 5)}."
-        )
+        text = f"{file.path}: {len(foreign):,} rows are no sample asked for and are not used: {first_few(foreign, 5)}."
         findings.append(Finding("warning", "rows_left_over", text, count=len(foreign), examples=tuple(foreign[:10])))
     return file
 

@@ -78,7 +78,7 @@ def matched_values(
     scale: Scale = "treated",
     mapping: Mapping[str, str] | None = None,
     control_layer: str = "control",
-    control_label: str | None = None,
+    control_label: str | Sequence[str] | None = None,
     treated_layer: str | None = None,
     cells: CellChoice | None = None,
     delta: bool = False,

@@ -21,7 +21,9 @@ from pertstack.data.side.side import PerturbationFeatures
 from pertstack.fit.registry import list_models
 from pertstack.predictions.importers.cards import named_transform
 from pertstack.predictions.importers.checks.scale import LONG, levels, offset_after, other_logarithm
+from pertstack.predictions.store.align import likely_cause
 from pertstack.study.folder import StudyFolder
+from pertstack.study.new_rows.known_names import by_study_names
 
 
 def open_new(folder: StudyFolder, new: Path, reading: Mapping[str, Any] | None = None) -> DataFile:
@@ -57,12 +59,15 @@ def open_new(folder: StudyFolder, new: Path, reading: Mapping[str, Any] | None =
     _refuse_useless(folder, beside)
     options = {**usual, **given}
     file = open_data(new, delta=choices["delta"], treated_optional=True, seed=choices["seed"], **options)
-    theirs, ours = set(file.gene_names), set(folder.gene_names)
+    own = list(map(str, folder.gene_names))
+    file.var = by_study_names(file.var, own, folder.other_gene_names)
+    theirs, ours = set(file.gene_names), set(own)
     if ours - theirs:
+        cause = likely_cause(list(file.gene_names), own)
         raise MisalignedError(
             f"{new} lacks {len(ours - theirs):,} of the study's {len(ours):,} genes "
             f"({first_few(sorted(ours - theirs))}). The ensemble was learned with them; "
-            f"provide profiles processed in the same way."
+            f"provide profiles processed in the same way." + (f" Likely cause: {cause}" if cause else "")
         )
     if transform is not None:
         named = named_transform(str(transform), "delta" if choices["delta"] else "treated")

@@ -9,20 +9,19 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pertstack._base.errors import InputError, MissingFileError
-from pertstack._base.files import read_json, require_plain
+from pertstack._base.files import require_plain
 from pertstack._base.findings import Finding
 from pertstack._base.reading.remote import is_remote, local
-from pertstack.data.choices import Normalise
 from pertstack.design.plan.groups import apart
 from pertstack.predictions.importers import AddReport, add_predictions
 from pertstack.predictions.importers.cards import read_card
 from pertstack.predictions.importers.fitted_file import read_fitted_on
-from pertstack.predictions.importers.space import space_of
 from pertstack.predictions.sources.nested_source import has_nested
 from pertstack.stacking.registry import refuse_reserved
 from pertstack.study.development.fits_of_split import fits_of_split
 from pertstack.study.folder import StudyFolder
 from pertstack.study.members import kin_in
+from pertstack.study.new_rows.handed_in import space_in
 from pertstack.study.new_rows.in_memory import written
 from pertstack.study.truth.held_out import row_marks
 
@@ -86,7 +85,7 @@ def add_model(
             layer=layer,
             samples=folder.samples,
             columns=mapping,
-            space=_space(folder),
+            space=space_in(folder),
             kin=kin_in(folder),
             other_names=folder.other_gene_names,
             genes=None if genes is None else local(genes),
@@ -129,12 +128,6 @@ def _said(fitted_on: Any, folder: StudyFolder) -> Any:
         fitted_on = local(fitted_on)
     found = fits_of_split(Path(fitted_on), folder)
     return read_fitted_on(fitted_on) if found is None else found
-
-
-def _space(folder: StudyFolder) -> Normalise | None:
-    """How the samples of the study were made of cells, if they were."""
-    path = folder.path("plan", "findings.json")
-    return space_of(Finding.from_json(f) for f in read_json(path)) if path.exists() else None
 
 
 def nesting(folder: StudyFolder, name: str) -> list[Finding]:

@@ -73,7 +73,7 @@ def evaluate(
     scale: Scale = "treated",
     mapping: Mapping[str, str] | None = None,
     control_layer: str = "control",
-    control_label: str | None = None,
+    control_label: str | Sequence[str] | None = None,
     treated_layer: str | None = None,
     by: Sequence[str] = (),
     normalise: Normalise | None = None,

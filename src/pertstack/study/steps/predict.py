@@ -24,15 +24,15 @@ from pertstack._base.machine.scratch import space
 from pertstack.data import DataFile
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
-from pertstack.predictions.importers import open_file
 from pertstack.predictions.sources.embedding import RowEmbeddings
-from pertstack.predictions.store.align import match
 from pertstack.reduce.tile import Tile
 from pertstack.stacking.combiner import FittedCombiner
 from pertstack.study.development.learned import stored_stack
 from pertstack.study.folder import StudyFolder
 from pertstack.study.new_rows.asked import asked_findings
 from pertstack.study.new_rows.expected import expected_on
+from pertstack.study.new_rows.handed_in import files_of, handed_in
+from pertstack.study.new_rows.known_names import said_of_them
 from pertstack.study.new_rows.new_samples import open_new, unknown_findings
 from pertstack.study.shipped import fit_named, shipped
 from pertstack.study.steps.refit import ROWS, new_embeddings, refit_and_predict, with_distance
@@ -84,20 +84,20 @@ def predict_new(
     file = open_new(folder, new, reading)
     obs = with_distance(folder, file)
     needed = models_with_weight(fitted)
-    given = _given(predictions, needed)
+    given = files_of(predictions, needed)
     again = [m for m in needed if m not in given]
     said, expected = asked_findings(folder, obs, str(new))[1], expected_on(folder, obs, name)
-    said = [*said, *unknown_findings(folder, file, again, str(new))]
+    said = [*_of_reading(folder, file, str(new)), *said, *unknown_findings(folder, file, again, str(new))]
     notes = [] if expected is None else [Finding("note", "expected_score", expected.in_words())]
     if say is not None:
         for finding in [*said, *notes]:
             say(finding)
     with tempfile.TemporaryDirectory(prefix="pertstack-predict-") as scratch:
         place = Path(scratch)
-        arrays = {
-            name: read_aligned(path, list(file.obs.index), list(folder.gene_names), scratch=place)
-            for name, path in given.items()
-        }
+        brought = {m: handed_in(folder, m, paths, file, scratch=place) for m, paths in given.items()}
+        for finding in (more := [f for _, told in brought.values() for f in told]):
+            say(finding) if say is not None else None
+        arrays = {name: values for name, (values, _) in brought.items()}
         arrays |= refit_and_predict(folder, again, file, place=place, workers=workers, reading=reading)
         vectors = new_embeddings(folder, again, file, place=place, reading=reading)
         combined = _combine(folder, stored.models, fitted, file=file, arrays=arrays, vectors=vectors, scratch=place)
@@ -107,7 +107,7 @@ def predict_new(
             "models": list(needed),
             "key": stored.key,
             "plan_digest": folder.plan.digest,
-            "warnings": [f.message for f in said],
+            "warnings": [f.message for f in (*said, *more)],
             "expected": "" if expected is None else expected.in_words(),
         }
         predictions_to_h5ad(
@@ -131,45 +131,9 @@ def models_with_weight(fitted: FittedCombiner) -> tuple[str, ...]:
     return kept or fitted.models
 
 
-def _given(pairs: Sequence[str], needed: Sequence[str]) -> dict[str, Path]:
-    given: dict[str, Path] = {}
-    for pair in pairs:
-        name, equals, path = pair.partition("=")
-        if not equals or name not in needed:
-            raise InputError(
-                f"--predictions {pair!r} is not NAME=FILE for one of the models in use ({first_few(needed)})."
-            )
-        given[name] = Path(path)
-    return given
-
-
-def read_aligned(path: Path, sample_ids: Sequence[str], gene_names: Sequence[str], *, scratch: Path) -> Float32:
-    """Predictions of a file for exactly these samples and genes, (n_samples, n_genes) float32.
-
-    Parameters
-    ----------
-    path : of the predictions.
-    sample_ids, gene_names : rows and columns of the answer, in this order.
-    scratch : folder in which room is made for many.
-
-    Raises
-    ------
-    MisalignedError
-        Names are missing or foreign; the first of them are shown.
-    """
-    file = open_file(path)
-    rows = match("sample", file.sample_ids, list(map(str, sample_ids)), where=str(path))
-    columns = match("gene", file.gene_names, list(map(str, gene_names)), where=str(path))
-    place = np.arange(len(sample_ids))
-    if rows is not None:
-        place[rows] = np.arange(len(sample_ids))  # row i of the file belongs to sample place[i]
-    out: Float32 = space((len(sample_ids), len(gene_names)), np.float32, scratch)
-    start = 0
-    for chunk in file.chunks():
-        stop = start + len(chunk.values)
-        out[place[start:stop]] = chunk.values if columns is None else chunk.values[:, columns]
-        start = stop
-    return out
+def _of_reading(folder: StudyFolder, file: DataFile, where: str) -> list[Finding]:
+    """What its reader warned of, and what the new samples do not say as the study's do."""
+    return [*(f for f in file.notes if f.severity != "note"), *said_of_them(folder.samples, file.obs, where)]
 
 
 def _combine(
