@@ -76,6 +76,45 @@ def test_a_cluster_gives_the_bits_of_one_process(fitted: Path, tmp_path: Path, c
     assert same_test_scores(alone, together)
 
 
+def _counts() -> None:
+    from pertstack.predictions.store.files import skeleton
+    from pertstack.study.development import rows
+    from pertstack.study.folder import StudyFolder
+
+    skeleton.whole, skeleton.tables, rows.openings = skeleton.read_obs, 0, 0
+
+    def read_obs(folder: Path) -> Any:
+        skeleton.tables += 1
+        return skeleton.whole(folder)
+
+    class Counted(StudyFolder):
+        @classmethod
+        def open(cls, root: Path | str) -> StudyFolder:
+            rows.openings += 1
+            return StudyFolder.open(root)
+
+    skeleton.read_obs, rows.StudyFolder = read_obs, Counted
+
+
+def _counted() -> tuple[int, int]:
+    from pertstack.predictions.store.files import skeleton
+    from pertstack.study.development import rows
+    from pertstack.study.folder import StudyFolder
+
+    skeleton.read_obs, rows.StudyFolder = skeleton.whole, StudyFolder
+    return rows.openings, skeleton.tables
+
+
+def test_a_worker_opens_the_study_once_and_reads_the_tables_of_its_own_blocks(
+    fitted: Path, tmp_path: Path, client: Any
+):
+    study = Study.open(copied(fitted, tmp_path / "study"))
+    client.run(_counts)
+    study.reduce(engine="dask", address=client.scheduler.address)
+    openings, tables = zip(*client.run(_counted).values(), strict=True)
+    assert max(openings) == 1 and sum(tables) == len(study.folder.store.blocks("development"))
+
+
 def same_test_scores(*roots: Path) -> bool:
     one, two = (np.load(root / "results" / "test_scores.npz") for root in roots)
     assert b"replicate" in one["meta"].tobytes() and b"pds_l1" in one["meta"].tobytes()
@@ -96,7 +135,7 @@ def test_a_look_goes_on_when_a_worker_dies_and_only_a_look_under_way_opens_the_t
     for root in (alone, together):
         Study.open(root).stack(["mean", "simplex"])
         with pytest.raises(InputError, match="not under way"):
-            SharedTest(root, ("ridge",), False, "1 GB", 1, None).open()
+            _ = SharedTest(root, ("ridge",), False, "1 GB", 1, None).opened
     Study.open(alone).verdict()
     with two_workers() as client:
         first, *_ = client.scheduler_info()["workers"]
@@ -108,7 +147,7 @@ def test_a_look_goes_on_when_a_worker_dies_and_only_a_look_under_way_opens_the_t
     assert same_test_scores(alone, together)
     assert len(Study.open(together).folder.ledger.of_kind("look")) == 1
     with pytest.raises(InputError, match="not under way"):
-        SharedTest(together, ("ridge",), False, "1 GB", 1, None).open()
+        _ = SharedTest(together, ("ridge",), False, "1 GB", 1, None).opened
 
 
 @pytest.mark.slow

@@ -192,13 +192,12 @@ def gene_moments(
 
 def _chosen(source: BlockSource, blocks: Iterable[Block] | None) -> list[Block]:
     """Development blocks with rows, in plan order; only those asked for."""
-    chosen = sorted(b for b in source.blocks() if b.role == "development" and len(source.obs(b)))
-    if blocks is None:
-        return chosen
-    wanted = set(blocks)
-    for block in wanted.difference(chosen):
-        raise unknown_name("development block", block.id, (b.id for b in chosen))
-    return [b for b in chosen if b in wanted]
+    there, wanted = source.blocks(), None if blocks is None else set(blocks)
+    asked = there if wanted is None else [b for b in there if b in wanted]  # tables of the others are not read
+    chosen = sorted(b for b in asked if b.role == "development" and len(source.obs(b)))
+    for block in (wanted or set()).difference(chosen):
+        raise unknown_name("development block", block.id, (b.id for b in there if b.role == "development"))
+    return chosen
 
 
 def _part_key(source: BlockSource, references: References, block: Block, k: int) -> str:

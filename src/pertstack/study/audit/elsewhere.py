@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -73,6 +74,11 @@ class Asked:
     root: Path
     rows: Shared | None
 
+    @cached_property
+    def folder(self) -> StudyFolder:
+        """Opened once for all pieces."""
+        return StudyFolder.open(self.root)
+
 
 def read_elsewhere(folder: StudyFolder, cluster: Cluster, sums: Path) -> Elsewhere:
     """Every block of a study, read on a cluster. Nothing is, if the study cannot be opened: the audit says why.
@@ -114,12 +120,12 @@ def _stacked_rows(folder: StudyFolder) -> DevelopmentRows | None:
 
 def read_piece(asked: Asked, block: Block) -> tuple[dict[str, str], BlockPart | None]:
     """On a worker: what is wrong with a block in each store, and its sums if nothing is."""
-    folder = StudyFolder.open(asked.root)
+    folder = asked.folder
     faults = {store: _fault(folder, store, block) for store in ("store", *([TRUTH] if block.role == "test" else []))}
     if asked.rows is None or block.role == "test" or any(faults.values()):
         return faults, None
     try:
-        rows = asked.rows.open()
+        rows = asked.rows.opened
         parts = make_parts(rows.source, folder.references, [block], memory=parse_bytes(asked.rows.memory))
     except DAMAGED:
         return faults, None  # made here, where the audit says what is wrong

@@ -57,7 +57,7 @@ class Asked:
     """What workers score: which rows, by which combinations, with which metrics. ``made``: names of combinations that
     are made from the rows where they lie, and by what."""
 
-    rows: Any  # has ``memory``, and ``open()``: ``source`` and ``folder`` on a worker
+    rows: Any  # has ``memory``, and on a worker ``opened``: ``source`` and ``folder``
     combines: Combines
     metrics: tuple[str, ...]
     made: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
@@ -94,7 +94,7 @@ def score_on(
 
 def score_piece(asked: Asked, block: Block) -> ScoreTable:
     """On a worker: the scores of one block."""
-    rows = asked.rows.open()
+    rows = asked.rows.opened
     alone = SomeRows(rows.source, {block: np.arange(rows.folder.store.n_samples(block))})
     combines = {**asked.combines, **{name: make(rows.source) for name, make in asked.made.items()}}
     memory = parse_bytes(asked.rows.memory)

@@ -163,7 +163,8 @@ class DevelopmentRows:
 
 @dataclass(frozen=True)
 class Shared:
-    """Development rows as they are named to a worker: it opens them from the study's folder. ``without``: a fold."""
+    """Development rows as they are named to a worker: it opens them from the study's folder, once for all pieces that
+    were sent together. ``without``: a fold."""
 
     root: Path
     models: tuple[str, ...]
@@ -171,13 +172,14 @@ class Shared:
     memory: str
     without: int | None = None
 
-    def open(self) -> DevelopmentRows:
+    @cached_property
+    def opened(self) -> DevelopmentRows:
         return DevelopmentRows(StudyFolder.open(self.root), self.models, self.accept_unverified, memory=self.memory)
 
 
 def reduce_piece(shared: Shared, block: Block) -> None:
     """On a worker: the sums of one block, left in the study's folder."""
-    rows = shared.open()
+    rows = shared.opened
     source, cache = rows.source_without(shared.without), rows.folder.path("reduced")
     make_parts(source, rows.folder.references, [block], cache=cache, memory=parse_bytes(shared.memory))
 

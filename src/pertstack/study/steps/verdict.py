@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,8 @@ def _score_test(
 
 @dataclass(frozen=True)
 class SharedTest:
-    """Test rows of a look that is under way, as they are named to a worker: it opens them from the study's folder."""
+    """Test rows of a look that is under way, as they are named to a worker: it opens them from the study's folder, once
+    for all pieces."""
 
     root: Path
     models: tuple[str, ...]
@@ -194,7 +196,8 @@ class SharedTest:
     look: int
     key: Path | None
 
-    def open(self) -> TestRows:
+    @cached_property
+    def opened(self) -> TestRows:
         folder = StudyFolder.open(self.root)
         truth = HeldOutTruth(folder, self.key).again(self.look)
         return TestRows(folder, _test_source(folder, truth, self.models, accept_unverified=self.accept_unverified))
