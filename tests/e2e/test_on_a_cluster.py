@@ -191,6 +191,22 @@ def test_the_work_of_a_worker_that_dies_is_done_again(fitted: Path, tmp_path: Pa
     assert sums(alone) == sums(together)
 
 
+def _twice(once: Path, item: int) -> int:
+    if not once.exists():
+        once.touch()
+        os._exit(9)
+    return 2 * item
+
+
+def test_what_all_pieces_share_outlives_the_only_worker_that_had_it(tmp_path: Path):
+    """As when the first of the workers to join is taken away."""
+    from pertstack._base.machine.cluster import Cluster
+
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as one:
+        found = dict(Cluster(1, one.scheduler_address).each(_twice, tmp_path / "died", range(5)))
+    assert found == {i: 2 * i for i in range(5)}
+
+
 @pytest.mark.slow
 def test_a_worker_of_another_version_is_refused(fitted: Path, tmp_path: Path):
     root = copied(fitted, tmp_path / "study")

@@ -7,6 +7,7 @@ on the shared disk, or returns it; either way it has the bits that this process 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -62,9 +63,11 @@ class Cluster:
             As the piece raised it, with the host it ran on; or the worker of a piece died again and again.
         """
         with self.client() as client:
+            import dask
             from distributed import KilledWorker, as_completed
 
-            sent = client.scatter(shared, broadcast=True, hash=False)
+            with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
+                sent = client.submit(_same, shared, pure=False)  # a task, made again when all who had it died
             futures = {client.submit(piece, __version__, work, sent, item, pure=False): item for item in items}
             for future in as_completed(list(futures)):
                 try:
@@ -74,6 +77,11 @@ class Cluster:
                         f"{futures[future]}: every worker that took it died ({error}). Most often its memory was too "
                         f"small: give each worker more, or lower --memory if the command has it. Then run the same "
                         f"command again; what it keeps on the way is not made twice."
+                    ) from error
+                except CancelledError as error:
+                    raise StackingError(
+                        f"{futures[future]}: the Dask scheduler gave it up ({error}). Was the scheduler stopped? Start "
+                        f"it, then run the same command again; what it keeps on the way is not made twice."
                     ) from error
                 yield futures.pop(future), result  # whose worker then need not hold the result any longer
 
@@ -127,6 +135,10 @@ def piece(version: str, work: Callable[..., Any], *arguments: Any) -> Any:
             f"{error.filename} is not there on {here()}. Every worker must see the study's folder, whole and under "
             f"the same path."
         ) from error
+
+
+def _same(value: T) -> T:
+    return value
 
 
 def here() -> str:
