@@ -180,7 +180,10 @@ def perturbation_keys(names: Iterable[object]) -> dict[str, tuple[str, ...]]:
         if len(apart) > 1 and acting and known.issuperset(acting) and words:
             keys[name] = tuple(sorted(acting))
             continue
-        pieces = [p for p in key[0].split("_") if not _no_part(p)] if len(key) == 1 else []
+        pieces = [p for p in key[0].split("_") if p and not _no_part(p)] if len(key) == 1 else []
+        if len(pieces) == 1 < len([p for p in key[0].split("_") if p]) and any(c.isalpha() for c in pieces[0]):
+            keys[name] = (pieces[0],)  # A_NegCtrl0, also if A is nowhere alone
+            continue
         if "_" not in key[0] or not pieces or not all(any(c.isalpha() for c in p) for p in pieces):
             continue
         if known.issuperset(pieces):

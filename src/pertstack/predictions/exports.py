@@ -208,11 +208,42 @@ def cell_eval_pair(
         raise InputError(f"{name!r} has no predictions in the {role} rows; there is nothing to export.")
     import anndata  # slow to import
 
-    obs, var = pd.concat(tables), pd.DataFrame(index=pd.Index(store.gene_names))
+    obs, var = _told_apart(pd.concat(tables), control_name), pd.DataFrame(index=pd.Index(store.gene_names))
     return (
         anndata.AnnData(X=np.concatenate(predicted), obs=obs, var=var),
         anndata.AnnData(X=np.concatenate(real), obs=obs, var=var),
     )
+
+
+def _told_apart(obs: pd.DataFrame, control_name: str) -> pd.DataFrame:
+    """Samples whose perturbation was done at several doses or times, with these behind its name: judges that know
+    perturbations alone would average over them."""
+    names = obs["perturbation"].astype(str)
+    several = pd.Series(names != control_name)
+    for said in (_doses(obs), _times(obs)):
+        many = said.groupby(names.to_numpy()).transform("nunique") > 1
+        obs = obs.assign(perturbation=obs["perturbation"].astype(str) + said.where(many & several, ""))
+    return obs
+
+
+def _doses(obs: pd.DataFrame) -> pd.Series[Any]:
+    """The dose of every sample in words, after a blank; nothing if it is unknown."""
+    unit = obs["dose_unit"].fillna("").astype(str) if "dose_unit" in obs else pd.Series("", index=obs.index)
+    found = pd.Series("", index=obs.index)
+    if "dose" in obs:
+        given = pd.to_numeric(obs["dose"], errors="coerce")
+        found = given.map(lambda v: "" if pd.isna(v) else f" {v:g}").astype(str) + (" " + unit).where(unit != "", "")
+        found = found.where(given.notna(), "")
+    if "log10_dose" in obs:
+        molar = obs["log10_dose"].map(lambda v: "" if pd.isna(v) else f" {10**v:.4g}")
+        found = (molar + np.where(unit == "", "", " uM")).where(obs["log10_dose"].notna(), found)
+    return found
+
+
+def _times(obs: pd.DataFrame) -> pd.Series[Any]:
+    if "time_h" not in obs:
+        return pd.Series("", index=obs.index)
+    return obs["time_h"].map(lambda v: "" if pd.isna(v) else f" {v:g} h")
 
 
 def _blocks(store: StoreReader, role: Which) -> list[Block]:

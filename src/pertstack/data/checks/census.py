@@ -66,6 +66,7 @@ class Census:
         n, g = file.n_samples, file.n_genes
         self.file = file
         self.bad_treated, self.bad_control = Bad(n, g), Bad(n, g)
+        self.flat: Mask = np.zeros(n, dtype=bool)  # samples with one value in all genes
         self.same_as_control: Mask = np.zeros(n, dtype=bool)
         self.control_digest: Digests = np.zeros(n, dtype=np.uint64)
         self.treated_digest: Digests = np.zeros(n, dtype=np.uint64)
@@ -81,6 +82,7 @@ class Census:
         """Take a chunk in; chunks come once each, in order."""
         rows, treated, control = slice(chunk.start, chunk.stop), chunk.treated, chunk.control
         self.control_digest[rows], self.treated_digest[rows] = _digests(control), _digests(treated)
+        self.flat[rows] = _flat(treated)
         self.same_as_control[rows] = (treated == control).all(1)
         bad = self.bad_treated.add(treated, chunk.start)
         bad_control = self.bad_control.add(control, chunk.start)
@@ -176,6 +178,16 @@ class Census:
 def _digests(values: np.ndarray[Any, Any]) -> Digests:
     rows = np.ascontiguousarray(values + np.float32(0))  # + 0 turns -0.0 into 0.0
     return np.array([xxhash.xxh3_64_intdigest(row.data) for row in rows], dtype=np.uint64)
+
+
+def _flat(values: np.ndarray[Any, Any]) -> Mask:
+    """(n,) rows with one value in all columns; most are told by three of them."""
+    found = np.zeros(len(values), dtype=bool)
+    if values.shape[1]:
+        some = values[:, [0, values.shape[1] // 2, -1]]
+        at = np.flatnonzero((some == some[:, :1]).all(axis=1))
+        found[at] = (values[at] == values[at, :1]).all(axis=1)
+    return found
 
 
 def _range(values: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -20,6 +20,12 @@ _OFTEN_CONTROL = re.compile(
     re.IGNORECASE,
 )
 
+_MONTH = r"(?:jan|feb|mar|mrz|apr|may|mai|jun|jul|aug|sept?|oct|okt|nov|dec|dez)"
+_BY_SPREADSHEET = re.compile(
+    rf"\d{{1,2}}[-.]{_MONTH}|{_MONTH}[-.]\d{{1,2}}|\d{{4}}-\d\d-\d\d(?: 00:00:00)?|\d+(?:[.,]\d+)?E\+\d+", re.IGNORECASE
+)
+"""1-Mar, Sep-02, 2001-03-01, 2.31E+13."""
+
 
 def finding_about(severity: Any, code: str, message: str, *, offenders: Iterable[object], where: str) -> Finding:
     """A finding that counts its offenders and shows ten of them.
@@ -67,6 +73,22 @@ def perhaps_untreated(file: DataFile) -> list[Finding]:
         f"{first_few(alike)}. If they are controls, name each with --control-label, or remove them."
     )
     return [finding_about("warning", "perhaps_untreated", text, offenders=alike, where=file.path)]
+
+
+def spreadsheet_names(file: DataFile) -> list[Finding]:
+    """Genes and perturbations whose names a spreadsheet made of gene symbols."""
+    found = []
+    for what, names in (("genes", file.gene_names), ("perturbations", file.obs["perturbation"].unique())):
+        made = sorted(n for n in map(str, names) if _BY_SPREADSHEET.fullmatch(n))
+        if made:
+            text = (
+                f"{len(made):,} {what} have names that spreadsheets make of gene symbols: {first_few(made)}. Dates "
+                f"were MARCHF1, SEPTIN2 and the like (1-Mar may be MARCHF1 or MARC1), numbers with an exponent RIKEN "
+                f"ids (2310009E13Rik). Tables, targets and predictions that use the symbols do not reach them: write "
+                f"the names again where the file was made."
+            )
+            found.append(finding_about("warning", "names_by_spreadsheet", text, offenders=made, where=file.path))
+    return found
 
 
 def lines_alike(file: DataFile) -> list[Finding]:

@@ -22,7 +22,8 @@ SHOWN = 3.0  # standard errors by which a control must tell more about its own s
 ALIKE, APART = 0.5, 2.0
 """Means of genes, treated against control, correlate above 0.9 on one scale; they are apart if they do not reach
 ``ALIKE`` and differ by more than ``APART`` times what single values vary by."""
-FEWEST = 20  # genes and, of the rows that are kept, samples without which this is not asked
+FEWEST, LEAST = 20, 5
+"""Genes, and samples of those that are kept, without which this is not asked; samples of a single cell line."""
 
 
 def judge_pairing(file: DataFile, census: Census) -> Pairing:
@@ -174,6 +175,25 @@ def unlike(treated: Any, control: Any, cell_lines: Any, *, where: str) -> list[F
         return []
     t, c = (pd.DataFrame(v[whole].astype(np.float64)) for v in (treated, control))
     lines = np.asarray(cell_lines)[whole]
+    if found := _unlike(t, c, lines, where):
+        return found
+    for line in np.unique(lines):
+        mine = lines == line
+        if mine.sum() >= LEAST and (found := _unlike(t[mine], c[mine], lines[mine], where, f" of cell line {line}")):
+            return found
+    return []
+
+
+def _unlike(t: pd.DataFrame, c: pd.DataFrame, lines: Any, where: str, of: str = "") -> list[Finding]:
+    """The error of ``unlike``, of all rows or of those of a line.
+
+    Parameters
+    ----------
+    t, c : treated and control.
+    lines : (n,) cell lines.
+    where : the file.
+    of : which rows, in words.
+    """
     means = np.stack([v.groupby(lines).mean().to_numpy().ravel() for v in (t, c)])
     if (means.std(axis=1) == 0).any():
         return []
@@ -193,7 +213,7 @@ def unlike(treated: Any, control: Any, cell_lines: Any, *, where: str) -> list[F
         Finding(
             "error",
             "treated_unlike_control",
-            f"Treated profiles do not resemble their controls: means of genes correlate {r:.2f} and differ by "
+            f"Treated profiles{of} do not resemble their controls: means of genes correlate {r:.2f} and differ by "
             f"{away:.3g} (root mean square), where values of a gene vary by {spread:.3g} within a cell line{seen}. "
             f"Effects would be those of the scale. If the values are differences already (log fold changes, z-scores), "
             f"say --delta --control-layer ''; else bring both to one scale, or the genes of both into one order.",

@@ -20,8 +20,9 @@ from pertstack._base.machine.progress import track
 from pertstack._base.names import unusable_in_words, unusable_names
 from pertstack.data.card import Card
 from pertstack.data.checks.census import Census
-from pertstack.data.checks.metadata import finding_about, metadata_findings
+from pertstack.data.checks.metadata import finding_about, metadata_findings, spreadsheet_names
 from pertstack.data.checks.pairing import judge_pairing, pairing_findings, unlike_controls
+from pertstack.data.checks.scales import parts_on_other_scales
 
 if TYPE_CHECKING:
     from pertstack.data.file import DataFile
@@ -61,6 +62,7 @@ def examine(file: DataFile) -> Examination:
         *_values(file, census),
         *_scale(file, census),
         *unlike_controls(file, census),
+        *parts_on_other_scales(file, census),
         *pairing_findings(file, census, pairing),
         *metadata_findings(file),
     ]
@@ -72,6 +74,7 @@ def name_findings(file: DataFile) -> list[Finding]:
     return [
         *_names(file.obs.index, "sample id", "sample", file.path),
         *_names(file.var.index, "gene name", "gene", file.path),
+        *spreadsheet_names(file),
         *(
             f
             for c in ("perturbation", "cell_line")
@@ -164,6 +167,13 @@ def _same_as_control(file: DataFile, census: Census) -> list[Finding]:
 def _alike(file: DataFile, census: Census) -> list[Finding]:
     """Genes that are the same in all samples, and samples that are the same in all genes."""
     found = []
+    flat: Any = [] if file.delta or file.n_genes < 2 else file.obs.index[census.flat]
+    if len(flat):
+        text = (
+            f"{len(flat):,} samples have one value in all genes: {first_few(flat)}. They measured nothing (an empty "
+            f"well, cells without counts), and their effect is the control with its sign changed. Remove them."
+        )
+        found.append(finding_about("warning", "flat_profiles", text, offenders=flat, where=file.path))
     constant, repeated = file.gene_names[census.constant_genes], file.obs.index[census.repeated_treated()]
     if len(constant):
         text = (

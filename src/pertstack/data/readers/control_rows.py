@@ -28,8 +28,10 @@ NEGATIVE = re.compile(
     r"untreat|unstim|no.?guide|empty|^wt$|wild.?type|intergenic|none"
 )
 """Names that guides and vectors of negative controls have."""
+_YES = frozenset({"true", "t", "yes", "y", "1", "1.0"})
+_NO = frozenset({"false", "f", "no", "n", "0", "0.0"})
 FLAGS = ("is_control", "control", "vehicle")
-"""Columns of true / false or 0 / 1 that mark control rows."""
+"""Columns of true / false, yes / no or 0 / 1 that mark control rows."""
 
 
 @dataclass(frozen=True)
@@ -273,9 +275,10 @@ def _flags(obs: pd.DataFrame) -> Iterator[tuple[str, Mask]]:
 
 
 def _flagged(column: pd.Series[Any]) -> Mask | None:
-    """A column of true / false or 0 / 1 as a mask; None if it holds anything else, or marks no row or every row."""
+    """A column of true / false, yes / no or 0 / 1 as a mask; None if it holds anything else, or marks no row or every
+    row."""
     texts = as_texts(column).str.strip().str.casefold()
-    if not texts.isin({"true", "false", "0", "1", "0.0", "1.0"}).all():
+    if not texts.isin(_YES | _NO).all():
         return None
-    mask = texts.isin({"true", "1", "1.0"}).to_numpy(dtype=bool)
+    mask = texts.isin(_YES).to_numpy(dtype=bool)
     return mask if mask.any() and not mask.all() else None

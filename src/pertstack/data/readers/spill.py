@@ -6,6 +6,7 @@ So memory stays bounded whatever the size of the table; the file vanishes with t
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -27,6 +28,9 @@ from pertstack._base.reading.tables import (
 )
 from pertstack._base.reading.text_tables import MISSING, UNNAMED, text_table
 from pertstack.data.readers.matrices import ArrayRows, Float32
+
+_THOUSANDS = re.compile(r"\s*[+-]?\d{1,3}(?:(?:,\d{3})+(?:\.\d+)?|(?:\.\d{3})+,\d+)\s*")
+"""1,234.5 and 1.234,5."""
 
 
 class Table:
@@ -50,11 +54,12 @@ class Table:
         )
 
     def _holds_numbers(self, values: pd.Series[Any]) -> bool:
-        """Whether a column is meant as numbers: most cells are (a word among them is then refused where it is)."""
+        """Whether a column is meant as numbers: most cells are, with marks of thousands too (a word among them, or such
+        a number, is then refused where it is)."""
         if self.text is None:
             return bool(pd.api.types.is_numeric_dtype(values) and values.dtype.kind != "b")
         cells = [c for c in values if c not in MISSING]
-        found = sum(is_number(c, self.text.decimal) for c in cells)
+        found = sum(is_number(c, self.text.decimal) or _THOUSANDS.fullmatch(c) is not None for c in cells)
         return 2 * found >= len(cells) and not any(is_padded(c) for c in cells)
 
     def batches(self, columns: list[str], genes: list[str]) -> Iterator[pd.DataFrame]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pertstack._base.errors import InputError, IntegrityError, MisalignedError, StackingError, first_few
+from pertstack._base.errors import InputError, IntegrityError, StackingError, first_few
 from pertstack._base.findings import Finding
 from pertstack._base.machine.progress import track
 from pertstack._base.reading.remote import local
@@ -35,12 +35,11 @@ from pertstack.predictions.importers.readers.gene_lists import positional
 from pertstack.predictions.importers.readers.named_files import Paths, named_files
 from pertstack.predictions.importers.space import space_of
 from pertstack.predictions.source import Mask
+from pertstack.study.new_rows.common_rows import common_rows
 
 ROWS = ("perturbation", "cell_line", "log10_dose", "time_h", "plate")
 TOLD = ("pseudobulk", "controls_from_rows", "genes_by_column", "labels_parted")
 """Notes on the truth that everybody should read: what was made of its rows."""
-LEAST_COMMON = 0.5
-"""Share of the samples that all models must predict together, below which no ranking is worth giving."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def matched_values(
             scale=scale,
         )
     counts = {m: int(p.sum()) for m, p in predicted.items()}
-    common, more = _common_rows(predicted, samples)
+    common, more = common_rows(predicted, file)
     if any(f.numbers.get("same") for f in more):
         said = [f for f in said if f.code != "keys_missing"]  # one line for all models
     if not common.all():
@@ -249,41 +248,6 @@ def _predicted(
 ) -> tuple[dict[str, Float32], dict[str, Any]]:
     values = {g.model: scratch((len(samples), len(genes)), len(models) + 2) for g in models}
     return values, {g.model: laid_out(g, samples, genes, out=values[g.model]) for g in models}
-
-
-def _common_rows(predicted: Mapping[str, Any], samples: pd.DataFrame) -> tuple[Any, list[Finding]]:
-    """(n,) samples that every model predicts; a warning says who lacks how many.
-
-    Samples that no model predicts were not to be predicted: the truth of a whole screen may be given with
-    predictions of its test.
-
-    Raises
-    ------
-    MisalignedError
-        Fewer than ``LEAST_COMMON`` of the samples that some model predicts.
-    """
-    n, common = len(samples), np.logical_and.reduce(list(predicted.values()))
-    if common.all():
-        return common, []
-    some = np.logical_or.reduce(list(predicted.values()))
-    if len(predicted) > 1 and np.array_equal(common, some):
-        text = (
-            f"Scored on the {int(common.sum()):,} of {n:,} samples that the models predict, the same for every model. "
-            f"None predicts the other {int((~common).sum()):,} "
-            f"({first_few(samples['perturbation'][~common].unique(), 5)}), so nothing is known of those."
-        )
-        return common, [Finding("warning", "samples_common", text, int((~common).sum()), numbers={"same": True})]
-    told = ", ".join(f"{m} predicts {int(p.sum()):,} of {n:,}" for m, p in predicted.items() if not p.all())
-    fewest = min(predicted, key=lambda m: int(predicted[m].sum()))
-    if common.mean() < LEAST_COMMON:
-        raise MisalignedError(
-            f"Only {int(common.sum()):,} of {n:,} samples are predicted by every model ({told}), and a ranking on them "
-            f"says little of the rest. "
-            + (f"Leave {fewest} out, or evaluate it alone" if len(predicted) > 1 else "Predict the others too")
-            + ", or give a truth file of only the samples that were to be predicted."
-        )
-    text = f"Scored on {int(common.sum()):,} of {n:,} samples, those that every model predicts: {told}."
-    return common, [Finding("warning", "samples_common", text, int((~common).sum()))]
 
 
 def _how(model: Given) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pertstack._base.errors import InputError
+from pertstack._base.errors import InputError, first_few
 from pertstack._base.files import whole
 from pertstack._base.machine.memory import parse_bytes
 from pertstack._base.machine.progress import remark
@@ -124,6 +124,12 @@ def _cell_eval(folder: StudyFolder, path: Path, name: str, truth: Any, *, by_lin
     predicted, real = cell_eval_pair(
         folder.store, name, role="test" if truth is not None else "development", truth=truth
     )
+    known = set(folder.samples["perturbation"].astype(str))
+    if apart := sorted(set(real.obs["perturbation"]) - known - {"control"}):
+        remark(
+            f"Perturbations of several doses or times have these in their names ({first_few(apart, 3)}): judges "
+            f"average all rows of one name."
+        )
     path.mkdir(parents=True, exist_ok=True)
     lines = real.obs["cell_line"].astype(str)
     parts = {"": np.ones(len(lines), dtype=bool)}
