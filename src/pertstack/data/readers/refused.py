@@ -84,7 +84,7 @@ def one_file(paths: Sequence[Path]) -> Path:
     text = f"{len(paths)} files were given as data ({first_few(names)}), and a study is made of one. "
     if all(p.suffix.casefold() == ".h5ad" for p in paths):
         code = f"p = {names}; " + _TOGETHER.format(out="together.h5ad")
-        text += f'Put them together once: python -c "{code}", then --data together.h5ad. {_IN_ONE}'
+        text += f'{_IN_ONE}Put them together once: python -c "{code}", then --data together.h5ad.'
     else:
         text += (
             "Put them into one .h5ad first: genes by name, one spelling of the columns, values on one scale, sample "
@@ -94,8 +94,8 @@ def one_file(paths: Sequence[Path]) -> Path:
 
 
 _IN_ONE = (
-    "Genes that a file lacks are left out of all. If batches of different files have the same names, say --map "
-    "plate=file."
+    "Genes that a file lacks are left out of all; if batches of different files have the same names, say --map "
+    "plate=file then. "
 )
 
 
@@ -139,10 +139,10 @@ def refuse_kind(path: Path, last: str, metadata: Path | None) -> None:
         if ("CELLS.csv" in code)
         else ""
     )
-    more = f" {_IN_ONE}" if kind == "folder of .h5ad" else ""
+    first = _IN_ONE if kind == "folder of .h5ad" else ""
     raise InputError(
-        f'{path}: this ({kind}) is not read as it is. Convert it once{asked}: python -c "{code}", then --data {out}.'
-        + more
+        f"{path}: this ({kind}) is not read as it is. {first}"
+        f'Convert it once{asked}: python -c "{code}", then --data {out}.'
     )
 
 
