@@ -24,8 +24,8 @@ class Card:
 
     ``pairing`` says how controls were given to samples, judged from the data: *own* (no control is shared, and each
     tells more about its sample than other controls of the cell line do), *matched* (one control per plate), *pooled*
-    (one per cell line), *random* (controls shared within a cell line across plates), *none* (differential values),
-    else *unknown*.
+    (one per cell line, or per cell line and time), *random* (controls shared within a cell line across plates),
+    *none* (differential values), else *unknown*.
     """
 
     n_samples: int

@@ -180,6 +180,8 @@ def test_kinds_of_values():
         ("log", 0.2, 3, False),
         ("other", 0.0, 40, False),
         ("mixed", 0.5, 12, True),
+        ("fractions", 0.3, 4, True),
+        ("fractions", 0.0, 4, False),
     ],
 )
 def test_many_rows_of_a_condition_with_zeros_are_cells_and_replicate_wells_are_not(kind, zeros, rows, cells):

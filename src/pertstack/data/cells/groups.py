@@ -17,14 +17,11 @@ from pertstack._base.errors import InputError, first_few, unknown_name
 from pertstack._base.findings import Finding
 from pertstack.data.cells.entries import Int64
 from pertstack.data.labels import one_spelling
-from pertstack.data.readers.columns.aliases import CELL_EXTRAS, LOG_DOSE, alias_of, column_of
+from pertstack.data.readers.columns.aliases import CELL_EXTRAS, LOG_DOSE, alias_of, column_of, is_alias, plain_name
 from pertstack.data.readers.columns.columns import source_column
 
 ONE_LINE = "all_cells"
 """The cell line if no column says it."""
-CONTEXT = ("donor",)
-"""What a control shares with the cells it serves, beside cell line and batch, if samples are split by it."""
-
 FEW = 200
 """Values that a column of cell lines or batches has at most, for a question whether it is one."""
 
@@ -74,8 +71,19 @@ class Sources:
     @property
     def context(self) -> list[str]:
         """Columns that a control shares with the cells it serves."""
-        found = [self.cell_line, self.batch, *(self.by[c] for c in CONTEXT if c in self.by)]
-        return [c for c in found if c is not None]
+        return [c for c in (*self.place, self.time) if c is not None]
+
+    @property
+    def place(self) -> list[str]:
+        """Cell line, batch and, if samples are split by it, donor."""
+        known = set(map(plain_name, CELL_EXTRAS["donor"]))
+        donor = next((c for said, c in self.by.items() if said == "donor" or plain_name(c) in known), None)
+        return [c for c in (self.cell_line, self.batch, donor) if c is not None]
+
+    @property
+    def time(self) -> str | None:
+        """The column of times, if samples are split by it."""
+        return next((c for said, c in self.by.items() if said == "time" or is_alias(c, "time")), None)
 
     @property
     def key(self) -> list[str]:

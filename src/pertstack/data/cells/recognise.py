@@ -47,8 +47,10 @@ class Look:
         """Whether rows of which so many belong to one condition are cells."""
         if self.kind == "other":
             return False
-        if self.kind in ("counts", "log1p_counts", "log2_counts", "fractions", "mixed"):
+        if self.kind in ("counts", "log1p_counts", "log2_counts", "mixed"):
             return rows_per_condition >= SOME
+        if self.kind == "fractions":  # or logarithms of few genes that differ between cell lines; those are never zero
+            return rows_per_condition >= SOME and self.zeros >= 0.01
         if rows_per_condition >= MANY:
             return self.zeros >= 0.01
         return rows_per_condition >= SOME and self.zeros >= 0.5

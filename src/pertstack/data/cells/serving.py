@@ -12,6 +12,7 @@ from pertstack._base.reading.tables import as_texts
 from pertstack.data.cells.choice import CellChoice
 from pertstack.data.cells.entries import Int64
 from pertstack.data.cells.groups import ONE_LINE, Groups, Sources
+from pertstack.data.readers.vehicles import controls_of_other_times
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,14 @@ class Serving:
     cells: list[int]  # control cells of each pool
     names: list[str]  # of the pools
     fallen: list[str]  # batches without control cells
+    other_times: list[str]  # places and times of samples whose controls are all of other times
     by_batch: bool
+    by_time: bool
 
     @classmethod
     def find(cls, groups: Groups, kept: Int64, sources: Sources, *, by_batch: bool, where: str) -> Serving:
-        """Control cells of the cell line and batch of every group, else of its cell line.
+        """Control cells of the cell line and batch of every group, else of its cell line; of these, those of its time
+        if there are some.
 
         Parameters
         ----------
@@ -45,7 +49,8 @@ class Serving:
         """
         table = as_texts(groups.obs[sources.context]).apply(lambda c: c.str.strip())
         lines = table[sources.cell_line].to_numpy(dtype=object) if sources.cell_line else np.full(len(table), ONE_LINE)
-        own = np.array(["|".join(row) for row in table.to_numpy(dtype=object)], dtype=object)
+        own = np.array(["|".join(row) for row in table[sources.place].to_numpy(dtype=object)], dtype=object)
+        times = None if sources.time is None else table[sources.time].to_numpy(dtype=object)
         controls = np.arange(groups.n_samples, groups.n_groups)
         lacking = sorted({str(line) for line in lines[kept]} - {str(line) for line in lines[controls]})
         if lacking:
@@ -54,20 +59,26 @@ class Serving:
                 f"Without a control there is no change to predict. Leave these lines out, or name the control with "
                 f"--control-label NAME."
             )
-        batched = by_batch and sources.context != [sources.cell_line]
-        of_own = {str(own[g]): g for g in controls} if batched else {}
+        batched = by_batch and sources.place != [sources.cell_line]
+        of_own = {str(name): controls[own[controls] == name] for name in set(own[controls])} if batched else {}
+        of_line = {str(line): controls[lines[controls] == line] for line in set(lines[controls])}
         pools: dict[str, Int64] = {}
-        fallen, ids = set(), []
+        fallen, others, ids = set(), [], []
         for g in kept:
             name, line = str(own[g]), str(lines[g])
-            if name in of_own:
-                pools.setdefault(name, np.array([of_own[name]]))
-                ids.append(name)
-            else:
+            pool = of_own.get(name)
+            if pool is None:
                 if batched:
                     fallen.add(name)
-                pools.setdefault(f"{line}: whole line" if batched else line, controls[lines[controls] == line])
-                ids.append(f"{line}: whole line" if batched else line)
+                name, pool = f"{line}: whole line" if batched else line, of_line[line]
+            if times is not None:
+                same = pool[times[pool] == times[g]]
+                if not len(same) and times[g] and (times[pool] != "").all():
+                    others.append(f"{name} at {times[g]}")
+                elif 0 < len(same) < len(pool):
+                    name, pool = f"{name} at {times[g]}", same
+            pools.setdefault(name, pool)
+            ids.append(name)
         names = sorted(pools)
         at = {name: i for i, name in enumerate(names)}
         cells = [int(groups.size[pools[name]].sum()) for name in names]
@@ -79,13 +90,15 @@ class Serving:
             cells=cells,
             names=names,
             fallen=sorted(fallen),
+            other_times=others,
             by_batch=batched,
+            by_time=times is not None,
         )
 
     @property
     def reference(self) -> str:
         unit = "cell line and batch" if self.by_batch else "cell line"
-        return f"control cells of the {unit}"
+        return f"control cells of the {unit}{', at the time of the sample if there are some' if self.by_time else ''}"
 
     def notes(self, choice: CellChoice) -> list[Finding]:
         found = []
@@ -101,6 +114,8 @@ class Serving:
                     examples=tuple(self.fallen[:10]),
                 )
             )
+        if self.other_times:
+            found.append(controls_of_other_times(self.other_times, len(self.of_sample), "control cells", where=""))
         small = [n for n, c in zip(self.names, self.cells, strict=True) if c < choice.min_cells]
         if small:
             found.append(

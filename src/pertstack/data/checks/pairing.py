@@ -33,7 +33,9 @@ def judge_pairing(file: DataFile, census: Census) -> Pairing:
     digest, lines = census.control_digest, file.obs["cell_line"].to_numpy(dtype=object)
     n_controls = len(np.unique(digest))
     table = pd.DataFrame({"control": digest, "line": lines})
-    if n_controls <= table["line"].nunique() and table.groupby("line", observed=True)["control"].nunique().max() == 1:
+    timed = table.assign(time=file.obs["time_h"].to_numpy()) if "time_h" in file.obs else table
+    whole = timed.groupby([c for c in timed if c != "control"], dropna=False)["control"].nunique()
+    if n_controls <= len(whole) and whole.max() == 1:
         return Pairing("pooled", n_controls, None)
     excess, error = pairing_excess(census.kept(), lines)
     evidence = None if excess is None else round(excess, 4)

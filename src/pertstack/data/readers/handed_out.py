@@ -40,7 +40,7 @@ def hand_out(
     what: str = "control row",
     where: str = "the data",
 ) -> Handed:
-    """A control for every treated row, from the control rows of its cell line and plate (see ``pair_controls``).
+    """A control for every treated row, from the control rows of its cell line, plate and time (``pair_controls``).
 
     Parameters
     ----------
@@ -62,11 +62,14 @@ def hand_out(
     at = np.flatnonzero(treated).astype(np.int64)
     table, notes = canonical_obs(obs.iloc[at], mapping, where=where)
     used = obs.iloc[np.flatnonzero(treated | controls)]
-    line, plate = (np.full(len(obs), None, dtype=object) for _ in range(2))
+    line, plate, time = (np.full(len(obs), None, dtype=object) for _ in range(3))
     line[treated | controls] = canonical_text(used, mapping, "cell_line", where=where)
     known = canonical_text(used, mapping, "plate", where=where)
     if known is not None:
         plate[treated | controls] = known
+    times = canonical_text(used, mapping, "time", where=where)
+    if times is not None:
+        time[treated | controls] = [None if t is None else _plain_number(t) for t in times]
     paired = pair_controls(
         values,
         at,
@@ -74,6 +77,7 @@ def hand_out(
         line=line,
         plate=None if known is None else plate,
         ids=sample_ids(obs, mapping),
+        time=None if times is None else time,
         choice=choice,
         seed=seed,
         what=what,
@@ -86,3 +90,11 @@ def hand_out(
     )
     notes += [Finding("note", "controls_from_rows", said, int(controls.sum()), where=where), *paired.notes]
     return Handed(table, at, paired.rows, reference=paired.reference, notes=notes)
+
+
+def _plain_number(text: str) -> str:
+    """``24`` for 24.0, 024 and 24; other text as it is."""
+    try:
+        return f"{float(text):g}"
+    except ValueError:
+        return text

@@ -1,7 +1,8 @@
 """Controls that are rows of the same table as treated samples: who they are, and which sample gets which.
 
-A control never serves another cell line: plates and batches often hold several. The choice is written into
-``control_reference``, because it decides what an own-control score means (``pairing.py``).
+A control never serves another cell line: plates and batches often hold several. Nor another time, if there are some of
+the sample's own. The choice is written into ``control_reference``, because it decides what an own-control score means
+(``pairing.py``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pertstack.data.choices import ControlChoice
 from pertstack.data.readers.matrices import Float32, IndexedRows, Positions, RowSource, SubsetRows, take
 
 Names = np.ndarray[Any, Any]
-Key = tuple[Any, Any]  # cell line, plate (None: any, or not known)
+Key = tuple[Any, Any, Any]  # cell line, plate, time (None: any, or not known)
 _VEHICLE_TYPES = {"ctl_vehicle", "ctl_vehicle.cns", "ctl_untrt", "ctl_untrt.cns", "vehicle", "control"}
 _OTHER_CONTROLS = {"ctl_vector", "ctl_vector.cns", "ctl_pos"}
 
@@ -55,12 +56,13 @@ def pair_controls(
     line: Names,
     plate: Names | None,
     ids: Names,
+    time: Names | None = None,
     choice: ControlChoice = "plate_mean",
     seed: int = 0,
     what: str = "vehicle well",
     where: str = "",
 ) -> Paired:
-    """A control for every treated row, always of its own cell line.
+    """A control for every treated row, always of its own cell line, and of its own time if there is one.
 
     Parameters
     ----------
@@ -68,12 +70,14 @@ def pair_controls(
         All rows of the file, treated and control.
     treated, controls
         Their positions.
-    line, plate, ids
-        Cell line, plate (None if unknown; None altogether if the file knows no plates) and id of every row.
+    line, plate, time, ids
+        Cell line, plate, time (None if unknown; None altogether if the file knows no plates, or no times) and id of
+        every row.
     choice
         ``plate_mean`` (mean control of the cell line on the plate), ``plate_random`` (one of them), ``line_mean`` and
         ``line_random`` (of the cell line, wherever it is). A sample whose plate holds no control of its cell line, or
-        whose plate is not known, gets the mean (or one) of its cell line; a warning says which.
+        whose plate is not known, gets the mean (or one) of its cell line; a warning says which. Among these controls
+        those of the sample's time go first; a warning says which samples have none.
     seed
         Of the draws of ``plate_random`` and ``line_random``.
     what, where
@@ -89,16 +93,18 @@ def pair_controls(
             f"The choice of controls {choice!r} is not known. Use one of {', '.join(get_args(ControlChoice))}."
         )
     by_plate = plate if choice.startswith("plate") else None
-    of_line = _pools(controls, [(name, None) for name in line[controls]])
-    of_plate = {} if by_plate is None else _pools(controls, _keys(line, by_plate, controls))
-    pools = of_plate | of_line  # (line, None) is the whole line, not its controls of unknown plates
-    wanted = [] if by_plate is None else _keys(line, by_plate, treated)
-    keys = [key if key in pools else (key[0], None) for key in wanted] or [(name, None) for name in line[treated]]
-    _need_controls(line[treated], of_line, what)
-    place = "cell line" if by_plate is None else "cell line on the plate"
-    notes = [] if by_plate is None else _elsewhere(wanted, keys, ids[treated], what=what, where=where)
-    if notes:
-        place += ", or of the cell line if the plate has none"
+    pools = _pools(controls, line, by_plate, time)
+    _need_controls(line[treated], pools, what)
+    wanted = _keys(treated, line, by_plate, None)
+    placed = [key if key in pools else (key[0], None, None) for key in wanted]
+    notes = [] if by_plate is None else _elsewhere(wanted, placed, ids[treated], what=what, where=where)
+    place = ", or of the cell line if the plate has none" if notes else ""
+    place = f"cell line{'' if by_plate is None else ' on the plate'}{place}"
+    keys = placed if time is None else [_at_time(key, at, pools) for key, at in zip(placed, time[treated], strict=True)]
+    if keys != placed:
+        place += ", at the time of the sample if there are some"
+    if time is not None:
+        notes += _other_times(placed, pools, time, treated=treated, ids=ids[treated], what=what, where=where)
     if choice.endswith("mean"):
         units = sorted(set(keys), key=str)
         at = {key: i for i, key in enumerate(units)}
@@ -107,26 +113,48 @@ def pair_controls(
         named = {key: f"{_in_words(key)}:{what.split()[0]}_mean" for key in units}
         return Paired(rows, [named[key] for key in keys], f"mean of the {what}s of the {place}", notes)
     rng, chosen = np.random.default_rng(seed), np.empty(len(treated), dtype=np.int64)
-    for key, members in sorted(_pools(np.arange(len(keys)), keys).items(), key=lambda item: str(item[0])):
+    for key, members in sorted(_by_key(np.arange(len(keys)), keys).items(), key=lambda item: str(item[0])):
         chosen[members] = rng.choice(pools[key], size=len(members))
     drawn = f"one {what} of the {place}, drawn at random (seed {seed})"
     return Paired(SubsetRows(values, chosen), [str(i) for i in ids[chosen]], drawn, notes)
 
 
-def _keys(line: Names, plate: Names, rows: Positions) -> list[Key]:
-    return list(zip(line[rows], plate[rows], strict=True))
+def _keys(rows: Positions, line: Names, plate: Names | None, time: Names | None) -> list[Key]:
+    nothing = [None] * len(rows)
+    return list(
+        zip(
+            line[rows],
+            nothing if plate is None else plate[rows],
+            nothing if time is None else time[rows],
+            strict=True,
+        )
+    )
 
 
-def _pools(positions: Positions, keys: Sequence[Key]) -> dict[Key, Positions]:
-    """Positions by cell line and plate."""
+def _by_key(positions: Positions, keys: Sequence[Key]) -> dict[Key, Positions]:
     found: dict[Key, list[int]] = {}
     for position, key in zip(positions, keys, strict=True):
         found.setdefault(key, []).append(int(position))
     return {key: np.array(rows, dtype=np.int64) for key, rows in found.items()}
 
 
-def _need_controls(lines: Names, of_line: Mapping[Key, Positions], what: str) -> None:
-    without = sorted({str(name) for name in lines if (name, None) not in of_line})
+def _pools(controls: Positions, line: Names, plate: Names | None, time: Names | None) -> dict[Key, Positions]:
+    """Controls by cell line, plate and time. None stands for all of them, not only for those not known."""
+    found: dict[Key, Positions] = {}
+    for of_plate in (plate, None):
+        for of_time in (time, None):
+            found |= _by_key(controls, _keys(controls, line, of_plate, of_time))
+    return found
+
+
+def _at_time(key: Key, time: Any, pools: Mapping[Key, Positions]) -> Key:
+    """The key with the time of a sample, if controls there are of several times and some are of this one."""
+    narrowed = (*key[:2], time)
+    return narrowed if 0 < len(pools.get(narrowed, ())) < len(pools[key]) else key
+
+
+def _need_controls(lines: Names, pools: Mapping[Key, Positions], what: str) -> None:
+    without = sorted({str(name) for name in lines if (name, None, None) not in pools})
     if without:
         raise InputError(
             f"{len(without):,} cell lines have treated samples but no {what}: {first_few(without)}. A control of "
@@ -140,7 +168,7 @@ def _elsewhere(wanted: Sequence[Key], keys: Sequence[Key], ids: Names, *, what: 
     at = [i for i, got in enumerate(keys) if got[1] is None]
     if not at:
         return []
-    units = sorted({_in_words((line, plate or "an unknown plate")) for line, plate in (wanted[i] for i in at)})
+    units = sorted({_in_words((wanted[i][0], wanted[i][1] or "an unknown plate", None)) for i in at})
     return [
         Finding(
             "warning",
@@ -157,9 +185,59 @@ def _elsewhere(wanted: Sequence[Key], keys: Sequence[Key], ids: Names, *, what: 
     ]
 
 
+def _other_times(
+    placed: Sequence[Key],
+    pools: Mapping[Key, Positions],
+    time: Names,
+    *,
+    treated: Positions,
+    ids: Names,
+    what: str,
+    where: str,
+) -> list[Finding]:
+    """A warning if all controls where a sample is were taken at other times than it."""
+    times = {key: set(time[pools[key]]) for key in set(placed)}
+    at = [
+        i
+        for i, (key, own) in enumerate(zip(placed, time[treated], strict=True))
+        if own is not None and None not in times[key] and own not in times[key]
+    ]
+    if not at:
+        return []
+    said = {key: " and ".join(sorted(map(str, found))) for key, found in times.items()}
+    units = [f"{_in_words((*placed[i][:2], time[treated[i]]))}, controls at {said[placed[i]]}" for i in at]
+    return [controls_of_other_times(units, len(placed), f"{what}s", where=where, examples=list(ids[at]))]
+
+
+def controls_of_other_times(
+    places: Sequence[str], n_samples: int, what: str, *, where: str, examples: Sequence[object] = ()
+) -> Finding:
+    """A warning of samples whose controls were all taken at other times.
+
+    Parameters
+    ----------
+    places : where each of these samples is, and its time.
+    n_samples : of all.
+    what : controls, in the plural.
+    where : the file.
+    examples : ids of these samples.
+    """
+    units = sorted(set(places))
+    return Finding(
+        "warning",
+        "controls_of_other_times",
+        f"{len(places):,} of {n_samples:,} samples have no {what} of their time, only of others ({first_few(units)}). "
+        f"What changes with time alone is in their effects. Add controls of these times, or leave the samples out.",
+        count=len(places),
+        examples=tuple(str(i) for i in examples[:10]),
+        where=where,
+        numbers={"n_samples": len(places), "n_places": len(units)},
+    )
+
+
 def _in_words(key: Key) -> str:
-    line, plate = key
-    return str(line) if plate is None else f"{line} on {plate}"
+    line, plate, time = key
+    return f"{line}{'' if plate is None else f' on {plate}'}{'' if time is None else f' at {time}'}"
 
 
 def _mean(values: RowSource, positions: Positions, at_once: int = 1024) -> Float32:
