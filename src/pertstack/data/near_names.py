@@ -12,7 +12,8 @@ _BROAD = re.compile(r"(brd-[a-z]\d{8})-.+")  # Broad ids: the compound, then its
 
 
 _REPLICATE = re.compile(
-    r"[\s_.\-]+(?:(?:replicate|rep|r|batch|lot|copy|dup|guide|sg|sgrna|grna|sh|shrna|sirna)[\s_.\-]*\d+|p1|p2|p1p2)$"
+    r"[\s_.\-(\[]+(?:(?:replicate|rep|r|batch|lot|copy|dup|guide|g|sg|sgrna|grna|sh|shrna|sirna)[\s_.#\-]*\d+"
+    r"|p1|p2|p1p2|ko|kd|knockout|knockdown|crispri)[)\]]?$"
 )
 _DOSE = re.compile(r"[\s_\-(@]+\d+(?:\.\d+)?[\s_]*(?:[munp\u03bc]m|[munp\u03bc]mol/l|[munp\u03bc]g/m?l)\)?$")
 _VERSION = re.compile(r"(ens[a-z]*\d{6,}|n[mrp]_\d{5,})\.\d+")
@@ -134,6 +135,8 @@ def near_names(names: Iterable[object], *, numbered: bool = True) -> list[tuple[
 
     >>> near_names(["drug07", "DRUG-7", "imatinib", "Imatinib mesylate", "other"])
     [('DRUG-7', 'drug07'), ('Imatinib mesylate', 'imatinib')]
+    >>> near_names(["TP53_g1", "TP53_g2", "MYC KO", "MYC", "aspirin", "aspirin (batch 2)"])
+    [('MYC', 'MYC KO'), ('TP53_g1', 'TP53_g2'), ('aspirin', 'aspirin (batch 2)')]
     """
     plain = {name: _plain(name) for name in dict.fromkeys(map(str, names))}
     stems: dict[str, list[str]] = {}
