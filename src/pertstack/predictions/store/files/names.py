@@ -71,7 +71,7 @@ def encode_name(name: str) -> str:
     if len(encoded) > MAX_ENCODED:
         raise InputError(
             f"The model name {name[:40]!r}... takes {len(encoded)} bytes on disk; at most {MAX_ENCODED} fit into a "
-            f"file name everywhere. Choose a shorter name and keep the long one in meta={{'title': ...}}."
+            f"file name everywhere. Choose a shorter name."
         )
     return encoded
 
