@@ -181,3 +181,21 @@ def test_values_of_another_scale_are_refused_after_a_match_by_key_too(world, tmp
         study.add(
             "exp", files.gears_pickle(tmp_path / "exp.pkl", np.expm1(profiles) * 50), fitted_on="plan", scale="treated"
         )
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "feather", "pkl"])
+def test_columns_that_the_mapping_names_are_read_as_such_from_tables(world, tmp_path, form):
+    """Names that nobody knows made the first column ids, which repeat, or a dose a gene; ``--map`` was not heard."""
+    _, study, profiles = world
+    lines = sorted(set(study.folder.samples["cell_line"].astype(str)))
+    parts = [profiles.rename_axis("agent").reset_index().assign(grown=line, amount=10.0) for line in lines]
+    table = pd.concat(parts, ignore_index=True)[["agent", "grown", "amount", *profiles.columns]]
+    path = tmp_path / f"predictions.{form}"
+    write = {"parquet": table.to_parquet, "feather": table.to_feather, "pkl": table.to_pickle}
+    table.to_csv(path, index=False) if form == "csv" else write[form](path)
+    mapping = {"perturbation": "agent", "cell_line": "grown", "dose": "amount"}
+    report = study.add(f"by {form}", path, fitted_on="plan", scale="treated", mapping=mapping)
+    assert report.n_samples == 36
+    ours = stored(study, f"by {form}")
+    theirs = profiles.loc[study.folder.samples.loc[ours.index, "perturbation"].to_numpy(), ours.columns]
+    np.testing.assert_allclose(ours.to_numpy(), theirs.to_numpy(), rtol=0, atol=1e-5)

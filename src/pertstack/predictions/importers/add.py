@@ -125,7 +125,7 @@ def add_predictions(
     _check_options(name, scale, missing)
     own_genes = [str(g) for g in store.gene_names]
     mapping = None if transform is None else named_transform(transform, scale)
-    files = _open(paths, store, marks, layer)
+    files = _open(paths, store, marks, {"layer": layer, "told": set((columns or {}).values())})
     said = cards_of(files, own_card, card, scale=scale, mapping=mapping, name=name)
     if mapping is not None:
         files = [mapped_file(f, mapping) for f in files]
@@ -241,14 +241,14 @@ def _check_options(name: str, scale: str, missing: str) -> None:
 
 
 def _open(
-    paths: str | Path | Iterable[str | Path], store: PredictionStore, marks: Marks | None, layer: str | None
+    paths: str | Path | Iterable[str | Path], store: PredictionStore, marks: Marks | None, reading: Mapping[str, Any]
 ) -> list[PredictionFile]:
     files = []
     for path in as_paths(paths):
         if path.name.casefold().endswith(".npz") and is_merge_file(path):
             files.append(open_merge_predictions(path, store, marks))
         else:
-            files.append(open_file(path, layer=layer))
+            files.append(open_file(path, **reading))
     return files
 
 

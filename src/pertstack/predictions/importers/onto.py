@@ -87,7 +87,7 @@ def given(
     matches: list[KeyMatch] = []
     findings: list[Finding] = []
     for path in paths:
-        opened = open_file(path, layer=layer)
+        opened = open_file(path, layer=layer, told=set((mapping or {}).values()))
         opened = opened if transform is None else mapped_file(opened, transform)
         file, named = with_genes(opened, own, genes, other=other)
         findings += named

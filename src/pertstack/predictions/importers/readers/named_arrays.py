@@ -4,7 +4,7 @@ rows or what was done to them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,8 @@ class NamedArrays:
     said: tuple[str, ...]  # what was done to the rows, and the like
 
     @classmethod
-    def among(cls, names: Iterable[Any], path: Path) -> NamedArrays:
-        """The arrays of a file.
+    def among(cls, names: Iterable[Any], path: Path, told: Collection[str] = ()) -> NamedArrays:
+        """The arrays of a file; ``told`` are those that say what was done, by the user's word.
 
         Raises
         ------
@@ -41,7 +41,7 @@ class NamedArrays:
         """
         held = [n for n in names if isinstance(n, str)]
         values, genes, ids = (next((n for n in known if n in held), None) for known in (VALUES, GENES, IDS))
-        said = tuple(n for n in held if n not in (*VALUES, *GENES, *IDS) and is_key(n))
+        said = tuple(n for n in held if n not in (*VALUES, *GENES, *IDS) and is_key(n, told))
         if values is None or genes is None or (ids is None and not said):
             found = {"predictions": values, "sample_ids": ids or said or None, "gene_names": genes}
             lacking = [n for n, at in found.items() if at is None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,8 +42,8 @@ def as_paths(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     return listed
 
 
-def open_file(path: str | Path, *, layer: str | None = None) -> PredictionFile:
-    """One file, by its suffix.
+def open_file(path: str | Path, *, layer: str | None = None, told: Collection[str] = ()) -> PredictionFile:
+    """One file, by its suffix; ``told`` are columns of tables that say what was done, by the user's word.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def open_file(path: str | Path, *, layer: str | None = None) -> PredictionFile:
     """
     path = as_paths(path)[0]
     with damage_named(path):
-        file = _open(path, layer)
+        file = _open(path, layer, told)
 
     def rows(n_rows: int) -> Iterator[Float32]:
         with damage_named(path):
@@ -61,7 +61,7 @@ def open_file(path: str | Path, *, layer: str | None = None) -> PredictionFile:
     return replace(file, rows=rows)
 
 
-def _open(path: Path, layer: str | None) -> PredictionFile:
+def _open(path: Path, layer: str | None, told: Collection[str]) -> PredictionFile:
     refuse_packed(path)
     name = path.name.casefold()
     name = name.removesuffix(next((p for p in PACKED if name.endswith(p)), ""))
@@ -76,13 +76,13 @@ def _open(path: Path, layer: str | None) -> PredictionFile:
     if name.endswith((".parquet", ".pq")):
         if (columns := cell_lists(path)) is not None:
             return replace(open_anndata_predictions(as_anndata(path, columns), layer), path=path)
-        return open_parquet_predictions(path)
+        return open_parquet_predictions(path, told)
     if name.endswith((".csv", ".tsv", ".tab", ".txt")):
-        return open_csv_predictions(path)
+        return open_csv_predictions(path, told)
     if name.endswith((".arrow", ".feather", ".ipc")):
-        return open_arrow_predictions(path)
+        return open_arrow_predictions(path, told)
     if name.endswith((".pkl", ".pickle")):
-        return open_pickle_predictions(path)
+        return open_pickle_predictions(path, told)
     raise InputError(
         f"{path}: the format of {path.suffix or 'this file'!r} is not known. Predictions may be {FORMATS}."
     )

@@ -6,7 +6,7 @@ Such files are small enough to be held whole; the reader that refuses everything
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,13 @@ from pertstack.predictions.importers.readers.npz import META_KEYS
 from pertstack.predictions.importers.readers.tables import is_key, parted
 
 
-def open_pickle_predictions(path: Path) -> PredictionFile:
+def open_pickle_predictions(path: Path, told: Collection[str] = ()) -> PredictionFile:
     """A DataFrame (ids as index or what was done in columns, and a column for each gene), or a dict with predictions,
     gene_names, and sample_ids or what was done.
     """
     content = load_pickle(path)
     if isinstance(content, pd.DataFrame):
-        content = _of_table(content)
+        content = _of_table(content, told)
     arrays = isinstance(content, Mapping) and (
         any(n in content for n in IDS) or any(np.ndim(content[n]) == 2 for n in VALUES if n in content)
     )
@@ -46,7 +46,7 @@ def open_pickle_predictions(path: Path) -> PredictionFile:
             f"predictions, sample_ids and gene_names is expected. Objects such as AnnData are not unpickled, because "
             f"that can run any program: write them with write_h5ad."
         )
-    named = NamedArrays.among(content, path)
+    named = NamedArrays.among(content, path, told)
     values = _array(content[named.values])
     if values.dtype.kind not in "fiu" or values.ndim != 2:
         raise InputError(
@@ -77,16 +77,20 @@ def open_pickle_predictions(path: Path) -> PredictionFile:
     )
 
 
-def _of_table(table: pd.DataFrame) -> dict[str, Any]:
+def _of_table(table: pd.DataFrame, told: Collection[str]) -> dict[str, Any]:
     """A table as arrays: columns and levels of the index that say what was done are no genes."""
     if isinstance(table.index, pd.MultiIndex):
         table = table.reset_index()
     numeric = [str(c) for c in table.columns if is_numeric_dtype(table[c])]
-    said, genes = parted(list(map(str, table.columns)), numeric, None)
-    if not any(map(is_key, said)):
+    said, genes = parted(list(map(str, table.columns)), numeric, None, told=told)
+    if not any(is_key(c, told) for c in said):
         return {"predictions": _array(table), "sample_ids": table.index, "gene_names": table.columns}
     found = table.set_axis(list(map(str, table.columns)), axis=1)
-    arrays = {"predictions": _array(found[genes]), "gene_names": genes, **{c: found[c] for c in said if is_key(c)}}
+    arrays = {
+        "predictions": _array(found[genes]),
+        "gene_names": genes,
+        **{c: found[c] for c in said if is_key(c, told)},
+    }
     return arrays if isinstance(table.index, pd.RangeIndex) else {**arrays, "sample_ids": table.index}
 
 

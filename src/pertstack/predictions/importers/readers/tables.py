@@ -36,8 +36,8 @@ _KEYS = alias_names() - alias_names("smiles")
 ReadColumns = Callable[[list[str]], Any]  # -> pyarrow.Table
 
 
-def open_parquet_predictions(path: Path) -> PredictionFile:
-    """A parquet file with one row per sample."""
+def open_parquet_predictions(path: Path, told: Collection[str] = ()) -> PredictionFile:
+    """A parquet file with one row per sample; ``told`` are columns that say what was done, by the user's word."""
     try:
         with pa.parquet.ParquetFile(path) as file:
             schema = file.schema_arrow
@@ -48,11 +48,11 @@ def open_parquet_predictions(path: Path) -> PredictionFile:
         with pa.parquet.ParquetFile(path, pre_buffer=False, **CHECKED) as file:
             return file.read(columns=columns, use_threads=False)
 
-    return _columnar(path, schema, read)
+    return _columnar(path, schema, read, told)
 
 
-def open_arrow_predictions(path: Path) -> PredictionFile:
-    """An Arrow IPC (Feather) file with one row per sample."""
+def open_arrow_predictions(path: Path, told: Collection[str] = ()) -> PredictionFile:
+    """An Arrow IPC (Feather) file with one row per sample; ``told`` as in ``open_parquet_predictions``."""
     tried_first(path, WALK_ARROW)
     try:
         with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as reader:
@@ -67,15 +67,15 @@ def open_arrow_predictions(path: Path) -> PredictionFile:
         table.validate(full=True)  # forged offsets of texts are followed to anywhere in the memory
         return table
 
-    return _columnar(path, schema, read)
+    return _columnar(path, schema, read, told)
 
 
-def _keyed(schema: Any, columns: list[str]) -> bool:
+def _keyed(schema: Any, columns: list[str], told: Collection[str]) -> bool:
     """Whether rows are known by what was done to them: no index of ids, or one that says it."""
     named = [
         n for n in json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", []) if n in columns
     ]
-    return is_key(columns[0]) or not named or (len(named) > 1 and all(map(is_key, named)))
+    return is_key(columns[0], told) or not named or (len(named) > 1 and all(is_key(n, told) for n in named))
 
 
 def id_column(path: Path, schema: Any) -> str:
@@ -94,16 +94,18 @@ def id_column(path: Path, schema: Any) -> str:
     )
 
 
-def is_key(column: str) -> bool:
-    """Whether a column says what was done to a row, or what kind of row it is, by its name.
+def is_key(column: str, told: Collection[str] = ()) -> bool:
+    """Whether a column says what was done to a row, or what kind of row it is, by its name or as ``told``.
 
     >>> is_key("Cell Line"), is_key("status"), is_key("SET"), is_key("TP53")
     (True, True, False, False)
     """
-    return plain_name(column) in _KEYS or column in STATUS
+    return plain_name(column) in _KEYS or column in STATUS or column in told
 
 
-def parted(columns: Sequence[str], numeric: Collection[str], ids_in: str | None) -> tuple[list[str], list[str]]:
+def parted(
+    columns: Sequence[str], numeric: Collection[str], ids_in: str | None, *, told: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
     """What is said of the rows of a table, and its genes: the other columns of numbers.
 
     Parameters
@@ -111,8 +113,9 @@ def parted(columns: Sequence[str], numeric: Collection[str], ids_in: str | None)
     columns : of the table.
     numeric : those that hold numbers.
     ids_in : the column of ids, which is neither; None if rows have none.
+    told : columns that say something of the rows by the user's word.
     """
-    said = [c for c in columns if c != ids_in and (is_key(c) or c not in numeric)]
+    said = [c for c in columns if c != ids_in and (is_key(c, told) or c not in numeric)]
     return said, [c for c in columns if c != ids_in and c not in set(said)]
 
 
@@ -133,13 +136,14 @@ def _refuse_long(path: Path, values: list[str], said: list[str]) -> None:
     )
 
 
-def _columnar(path: Path, schema: Any, read: ReadColumns) -> PredictionFile:
+def _columnar(path: Path, schema: Any, read: ReadColumns, told: Collection[str]) -> PredictionFile:
     columns = [str(f.name) for f in schema]
     numeric = {str(f.name) for f in schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)}
-    ids_in = None if any(map(is_key, columns)) and _keyed(schema, columns) else id_column(path, schema)
-    keys, names = parted(columns, numeric, ids_in)
+    known = any(is_key(c, told) for c in columns)
+    ids_in = None if known and _keyed(schema, columns, told) else id_column(path, schema)
+    keys, names = parted(columns, numeric, ids_in, told=told)
     _refuse_long(path, names, [*keys, *([] if ids_in is None else [ids_in])])
-    if not any(map(is_key, keys)) and keys:
+    if not any(is_key(k, told) for k in keys) and keys:
         raise InputError(
             f"{path}: columns without numbers: {first_few(keys)}. Keep the id column and one column per gene."
         )
@@ -205,25 +209,27 @@ def _read(stream: Any, n_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-def open_csv_predictions(path: Path) -> PredictionFile:
-    """A text table with ids in the first column (behind a column that only counts rows) and a column per gene."""
+def open_csv_predictions(path: Path, told: Collection[str] = ()) -> PredictionFile:
+    """A text table with ids in the first column (behind a column that only counts rows) and a column per gene; ``told``
+    as in ``open_parquet_predictions``."""
     table = text_table(path, blanks=False)
     columns = list(table.columns)
     if len(columns) < 2:
         raise InputError(
             f"{path}: the first line holds no comma, tab or semicolon: {' '.join(columns)[:60]!r}. Is this a table?"
         )
+    known = any(is_key(c, told) for c in columns)
     numeric, ids = Table(path).numeric, _texts(table, columns[0])
     if columns[0] == UNNAMED and len(columns) > 2 and counts_rows(ids):
         second = _texts(table, columns[1])
-        if any(map(is_key, columns)) or not all(is_number(i, table.decimal) for i in second):
+        if known or not all(is_number(i, table.decimal) for i in second):
             columns, ids = columns[1:], second
     ids_in: str | None = columns[0]
-    if any(map(is_key, columns)) and (is_key(columns[0]) or (columns[0] in numeric and columns[0] != UNNAMED)):
+    if known and (is_key(columns[0], told) or (columns[0] in numeric and columns[0] != UNNAMED)):
         ids_in, ids = None, [str(i) for i in range(len(ids))]
-    keys, gene_names = parted(columns, numeric, ids_in)
+    keys, gene_names = parted(columns, numeric, ids_in, told=told)
     _refuse_long(path, gene_names, [*keys, *([] if ids_in is None else [ids_in])])
-    if not any(map(is_key, keys)):  # what is no number is then refused where it stands
+    if not any(is_key(k, told) for k in keys):  # what is no number is then refused where it stands
         keys, gene_names = [], [c for c in columns if c != ids_in]
     obs = pd.DataFrame({c: _texts(table, c) for c in keys}) if keys else None
 
