@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from copies import copied
 from e2e.conftest import pertstack
 from pertstack._base.errors import InputError
 from pertstack.predictions.as_cells import cells_like, read_templates
@@ -204,6 +205,23 @@ def test_new_perturbations_that_nothing_is_known_of_are_named_with_their_near_sp
     obs["perturbation"] = ["gene003", *names[2:], names[2]]
     (said,) = unknown_findings(study.folder, file, ["ridge"], "new.h5ad")
     assert said.code == "genes_by_capitals" and "gene003 = GENE003" in said.message
+
+
+def test_new_samples_that_were_made_of_cells_in_another_way_are_named(made, tmp_path):
+    """Means of logarithms beside logarithms of sums moved every level, in silence."""
+    folder, study = made[0], copied(made[0] / "study", tmp_path / "study")
+    assert pertstack("stack", study, "--combiners", "mean").returncode == 0
+    cells_of = anndata.read_h5ad(folder / "cells.h5ad")
+    control = cells_of[cells_of.obs["target_gene"] == "non-targeting"]
+    new = anndata.concat([control, control], index_unique="-")
+    new.obs["target_gene"] = ["non-targeting"] * control.n_obs + ["GENE001+GENE002"] * control.n_obs
+    for name, x in (("counts", new.X), ("logs", sparse.csr_matrix(cells.lognormal(new.X.toarray())))):
+        anndata.AnnData(x, new.obs, new.var).write_h5ad(tmp_path / f"{name}.h5ad")
+        out = tmp_path / f"{name}-out.h5ad"
+        done = pertstack("predict", study, tmp_path / f"{name}.h5ad", out, "--use", "ridge")
+        assert done.returncode == 0, done.stderr
+        said = "each a mean of log1p values, and those of the study a log1p of summed counts"
+        assert (said in " ".join(done.stderr.split())) == (name == "logs")
 
 
 def test_targets_of_several_doses_are_refused_and_not_averaged(made, tmp_path):

@@ -22,8 +22,10 @@ from pertstack._base.errors import InputError, first_few
 from pertstack._base.findings import Finding
 from pertstack._base.machine.scratch import space
 from pertstack.data import DataFile
+from pertstack.data.cells.choice import IN_WORDS
 from pertstack.data.rows import Float32
 from pertstack.design.blocks import Block
+from pertstack.predictions.importers.space import space_of
 from pertstack.predictions.sources.embedding import RowEmbeddings
 from pertstack.reduce.tile import Tile
 from pertstack.stacking.combiner import FittedCombiner
@@ -31,7 +33,7 @@ from pertstack.study.development.learned import stored_stack
 from pertstack.study.folder import StudyFolder
 from pertstack.study.new_rows.asked import asked_findings
 from pertstack.study.new_rows.expected import expected_on
-from pertstack.study.new_rows.handed_in import files_of, handed_in
+from pertstack.study.new_rows.handed_in import files_of, handed_in, space_in
 from pertstack.study.new_rows.known_names import said_of_them
 from pertstack.study.new_rows.new_samples import open_new, unknown_findings
 from pertstack.study.shipped import fit_named, shipped
@@ -133,7 +135,15 @@ def models_with_weight(fitted: FittedCombiner) -> tuple[str, ...]:
 
 def _of_reading(folder: StudyFolder, file: DataFile, where: str) -> list[Finding]:
     """What its reader warned of, and what the new samples do not say as the study's do."""
-    return [*(f for f in file.notes if f.severity != "note"), *said_of_them(folder.samples, file.obs, where)]
+    found = [f for f in file.notes if f.severity != "note"]
+    made, asked = space_of(file.notes), space_in(folder)
+    if made is not None and asked is not None and made != asked:
+        text = (
+            f"{where}: samples are each a {IN_WORDS[made]}, and those of the study a {IN_WORDS[asked]}: genes differ "
+            f"in level by this alone, and predictions start from it. Give cells whose values are those of the study's."
+        )
+        found.append(Finding("warning", "made_otherwise", text, file.n_samples, where=where))
+    return [*found, *said_of_them(folder.samples, file.obs, where)]
 
 
 def _combine(

@@ -32,7 +32,13 @@ class NamedArrays:
 
     @classmethod
     def among(cls, names: Iterable[Any], path: Path, told: Collection[str] = ()) -> NamedArrays:
-        """The arrays of a file; ``told`` are those that say what was done, by the user's word.
+        """The arrays of a file.
+
+        Parameters
+        ----------
+        names : of its arrays.
+        path : the file, for messages.
+        told : arrays that say what was done, by the user's word.
 
         Raises
         ------

@@ -43,7 +43,13 @@ def as_paths(paths: str | Path | Iterable[str | Path]) -> list[Path]:
 
 
 def open_file(path: str | Path, *, layer: str | None = None, told: Collection[str] = ()) -> PredictionFile:
-    """One file, by its suffix; ``told`` are columns of tables that say what was done, by the user's word.
+    """One file, by its suffix.
+
+    Parameters
+    ----------
+    path : of the file.
+    layer : AnnData: where the predictions are; None to find them.
+    told : columns of tables that say what was done, by the user's word.
 
     Raises
     ------
