@@ -20,11 +20,11 @@ _OFTEN_CONTROL = re.compile(
     re.IGNORECASE,
 )
 
-_MONTH = r"(?:jan|feb|mar|mrz|apr|may|mai|jun|jul|aug|sept?|oct|okt|nov|dec|dez)"
+_MONTH = "(?:jan|feb|mar|mrz|apr|may|mai|jun|jul|aug|sept?|oct|okt|nov|dec|dez)"
 _BY_SPREADSHEET = re.compile(
-    rf"\d{{1,2}}[-.]{_MONTH}|{_MONTH}[-.]\d{{1,2}}|\d{{4}}-\d\d-\d\d(?: 00:00:00)?|\d+(?:[.,]\d+)?E\+\d+", re.IGNORECASE
+    rf"(?i:\d{{1,2}}[-.]\s?{_MONTH})|{_MONTH.title()}-\d\d|\d{{4}}-\d\d-\d\d(?: 00:00:00)?|(?i:\d+(?:[.,]\d+)?E\+\d+)"
 )
-"""1-Mar, Sep-02, 2001-03-01, 2.31E+13."""
+"""1-Mar, Sep-02, 2001-03-01, 2.31E+13; not sep-1 and mar-2, which are genes of C. elegans."""
 
 
 def finding_about(severity: Any, code: str, message: str, *, offenders: Iterable[object], where: str) -> Finding:
