@@ -12,7 +12,7 @@ from pertstack._base.reading.tables import as_texts
 from pertstack.data.cells.choice import CellChoice
 from pertstack.data.cells.entries import Int64
 from pertstack.data.cells.groups import ONE_LINE, Groups, Sources
-from pertstack.data.readers.vehicles import controls_of_other_times
+from pertstack.data.readers.vehicles import Key, at_time, control_pools, other_times, where_placed
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Serving:
     cells: list[int]  # control cells of each pool
     names: list[str]  # of the pools
     fallen: list[str]  # batches without control cells
-    other_times: list[str]  # places and times of samples whose controls are all of other times
+    other_times: list[Finding]  # of samples whose controls are all of other times
     by_batch: bool
     by_time: bool
 
@@ -49,8 +49,11 @@ class Serving:
         """
         table = as_texts(groups.obs[sources.context]).apply(lambda c: c.str.strip())
         lines = table[sources.cell_line].to_numpy(dtype=object) if sources.cell_line else np.full(len(table), ONE_LINE)
-        own = np.array(["|".join(row) for row in table[sources.place].to_numpy(dtype=object)], dtype=object)
-        times = None if sources.time is None else table[sources.time].to_numpy(dtype=object)
+        beside = [c for c in sources.place if c != sources.cell_line]
+        own = np.array(["|".join(row) for row in table[beside].to_numpy(dtype=object)], dtype=object)
+        times = None
+        if sources.time is not None:
+            times = table[sources.time].replace("", None).to_numpy(dtype=object)
         controls = np.arange(groups.n_samples, groups.n_groups)
         lacking = sorted({str(line) for line in lines[kept]} - {str(line) for line in lines[controls]})
         if lacking:
@@ -60,36 +63,27 @@ class Serving:
                 f"--control-label NAME."
             )
         batched = by_batch and sources.place != [sources.cell_line]
-        of_own = {str(name): controls[own[controls] == name] for name in set(own[controls])} if batched else {}
-        of_line = {str(line): controls[lines[controls] == line] for line in set(lines[controls])}
-        pools: dict[str, Int64] = {}
-        fallen, others, ids = set(), [], []
-        for g in kept:
-            name, line = str(own[g]), str(lines[g])
-            pool = of_own.get(name)
-            if pool is None:
-                if batched:
-                    fallen.add(name)
-                name, pool = f"{line}: whole line" if batched else line, of_line[line]
-            if times is not None:
-                same = pool[times[pool] == times[g]]
-                if not len(same) and times[g] and (times[pool] != "").all():
-                    others.append(f"{name} at {times[g]}")
-                elif 0 < len(same) < len(pool):
-                    name, pool = f"{name} at {times[g]}", same
-            pools.setdefault(name, pool)
-            ids.append(name)
-        names = sorted(pools)
+        pools = control_pools(controls, lines, own if batched else None, times)
+        wanted, placed = where_placed(kept, pools, lines, own if batched else None)
+        lost = np.array([key != on for key, on in zip(placed, wanted, strict=True)], dtype=bool)
+        keys, others = placed, list[Finding]()
+        if times is not None:
+            keys = [at_time(key, at, pools) for key, at in zip(placed, times[kept], strict=True)]
+            others = other_times(placed, pools, times, treated=kept, ids=own[kept], what="control cell", where=where)
+        named = {key: _in_words(key, sources, batched) for key in set(keys)}
+        ids = [named[key] for key in keys]
+        of_name = {name: pools[key] for key, name in named.items()}
+        names = sorted(of_name)
         at = {name: i for i, name in enumerate(names)}
-        cells = [int(groups.size[pools[name]].sum()) for name in names]
+        cells = [int(groups.size[of_name[name]].sum()) for name in names]
         index = np.array([at[i] for i in ids], dtype=np.int64)
         return cls(
-            [pools[n] for n in names],
+            [of_name[n] for n in names],
             index,
             [f"{i}:control" for i in ids],
             cells=cells,
             names=names,
-            fallen=sorted(fallen),
+            fallen=sorted({"|".join(table[sources.place].iloc[g]) for g in kept[lost]}),
             other_times=others,
             by_batch=batched,
             by_time=times is not None,
@@ -101,7 +95,7 @@ class Serving:
         return f"control cells of the {unit}{', at the time of the sample if there are some' if self.by_time else ''}"
 
     def notes(self, choice: CellChoice) -> list[Finding]:
-        found = []
+        found = list(self.other_times)
         if self.fallen:
             found.append(
                 Finding(
@@ -114,8 +108,6 @@ class Serving:
                     examples=tuple(self.fallen[:10]),
                 )
             )
-        if self.other_times:
-            found.append(controls_of_other_times(self.other_times, len(self.of_sample), "control cells", where=""))
         small = [n for n, c in zip(self.names, self.cells, strict=True) if c < choice.min_cells]
         if small:
             found.append(
@@ -129,3 +121,12 @@ class Serving:
                 )
             )
         return found
+
+
+def _in_words(key: Key, sources: Sources, batched: bool) -> str:
+    line, beside, time = key
+    if beside is None:
+        place = f"{line}: whole line" if batched else str(line)
+    else:
+        place = str(beside) if sources.cell_line is None else "|".join([line, beside][: len(sources.place)])
+    return place if time is None else f"{place} at {time}"

@@ -93,18 +93,17 @@ def pair_controls(
             f"The choice of controls {choice!r} is not known. Use one of {', '.join(get_args(ControlChoice))}."
         )
     by_plate = plate if choice.startswith("plate") else None
-    pools = _pools(controls, line, by_plate, time)
+    pools = control_pools(controls, line, by_plate, time)
     _need_controls(line[treated], pools, what)
-    wanted = _keys(treated, line, by_plate, None)
-    placed = [key if key in pools else (key[0], None, None) for key in wanted]
+    wanted, placed = where_placed(treated, pools, line, by_plate)
     notes = [] if by_plate is None else _elsewhere(wanted, placed, ids[treated], what=what, where=where)
     place = ", or of the cell line if the plate has none" if notes else ""
     place = f"cell line{'' if by_plate is None else ' on the plate'}{place}"
-    keys = placed if time is None else [_at_time(key, at, pools) for key, at in zip(placed, time[treated], strict=True)]
+    keys = placed if time is None else [at_time(key, at, pools) for key, at in zip(placed, time[treated], strict=True)]
     if keys != placed:
         place += ", at the time of the sample if there are some"
     if time is not None:
-        notes += _other_times(placed, pools, time, treated=treated, ids=ids[treated], what=what, where=where)
+        notes += other_times(placed, pools, time, treated=treated, ids=ids[treated], what=what, where=where)
     if choice.endswith("mean"):
         units = sorted(set(keys), key=str)
         at = {key: i for i, key in enumerate(units)}
@@ -138,8 +137,14 @@ def _by_key(positions: Positions, keys: Sequence[Key]) -> dict[Key, Positions]:
     return {key: np.array(rows, dtype=np.int64) for key, rows in found.items()}
 
 
-def _pools(controls: Positions, line: Names, plate: Names | None, time: Names | None) -> dict[Key, Positions]:
-    """Controls by cell line, plate and time. None stands for all of them, not only for those not known."""
+def control_pools(controls: Positions, line: Names, plate: Names | None, time: Names | None) -> dict[Key, Positions]:
+    """Controls by cell line, plate and time. None stands for all of them, not only for those not known.
+
+    Parameters
+    ----------
+    controls : positions.
+    line, plate, time : (n,) of every row; None where not known, or altogether.
+    """
     found: dict[Key, Positions] = {}
     for of_plate in (plate, None):
         for of_time in (time, None):
@@ -147,8 +152,30 @@ def _pools(controls: Positions, line: Names, plate: Names | None, time: Names | 
     return found
 
 
-def _at_time(key: Key, time: Any, pools: Mapping[Key, Positions]) -> Key:
-    """The key with the time of a sample, if controls there are of several times and some are of this one."""
+def where_placed(
+    treated: Positions, pools: Mapping[Key, Positions], line: Names, plate: Names | None
+) -> tuple[list[Key], list[Key]]:
+    """Cell line and plate of every treated row, and where its controls are: there, or else in the whole cell line.
+
+    Parameters
+    ----------
+    treated : positions.
+    pools : from ``control_pools``.
+    line, plate : as there.
+    """
+    wanted = _keys(treated, line, plate, None)
+    return wanted, [key if key in pools else (key[0], None, None) for key in wanted]
+
+
+def at_time(key: Key, time: Any, pools: Mapping[Key, Positions]) -> Key:
+    """The key with the time of a sample, if controls there are of several times and some are of this one.
+
+    Parameters
+    ----------
+    key : where the controls are.
+    time : of the sample; None if it is not known.
+    pools : from ``control_pools``.
+    """
     narrowed = (*key[:2], time)
     return narrowed if 0 < len(pools.get(narrowed, ())) < len(pools[key]) else key
 
@@ -185,7 +212,7 @@ def _elsewhere(wanted: Sequence[Key], keys: Sequence[Key], ids: Names, *, what: 
     ]
 
 
-def _other_times(
+def other_times(
     placed: Sequence[Key],
     pools: Mapping[Key, Positions],
     time: Names,
@@ -195,7 +222,17 @@ def _other_times(
     what: str,
     where: str,
 ) -> list[Finding]:
-    """A warning if all controls where a sample is were taken at other times than it."""
+    """A warning if all controls where a sample is were taken at other times than it.
+
+    Parameters
+    ----------
+    placed : where the controls of every treated row are.
+    pools : from ``control_pools``.
+    time, ids : (n,) of every row; ids of treated ones (n_treated,).
+    treated : positions.
+    what : a control, in words.
+    where : the file.
+    """
     times = {key: set(time[pools[key]]) for key in set(placed)}
     at = [
         i
@@ -205,34 +242,20 @@ def _other_times(
     if not at:
         return []
     said = {key: " and ".join(sorted(map(str, found))) for key, found in times.items()}
-    units = [f"{_in_words((*placed[i][:2], time[treated[i]]))}, controls at {said[placed[i]]}" for i in at]
-    return [controls_of_other_times(units, len(placed), f"{what}s", where=where, examples=list(ids[at]))]
-
-
-def controls_of_other_times(
-    places: Sequence[str], n_samples: int, what: str, *, where: str, examples: Sequence[object] = ()
-) -> Finding:
-    """A warning of samples whose controls were all taken at other times.
-
-    Parameters
-    ----------
-    places : where each of these samples is, and its time.
-    n_samples : of all.
-    what : controls, in the plural.
-    where : the file.
-    examples : ids of these samples.
-    """
-    units = sorted(set(places))
-    return Finding(
-        "warning",
-        "controls_of_other_times",
-        f"{len(places):,} of {n_samples:,} samples have no {what} of their time, only of others ({first_few(units)}). "
-        f"What changes with time alone is in their effects. Add controls of these times, or leave the samples out.",
-        count=len(places),
-        examples=tuple(str(i) for i in examples[:10]),
-        where=where,
-        numbers={"n_samples": len(places), "n_places": len(units)},
-    )
+    units = sorted({f"{_in_words((*placed[i][:2], time[treated[i]]))}, controls at {said[placed[i]]}" for i in at})
+    return [
+        Finding(
+            "warning",
+            "controls_of_other_times",
+            f"{len(at):,} of {len(placed):,} samples have no {what} of their time, only of others "
+            f"({first_few(units)}). What changes with time alone is in their effects. Add controls of these times, or "
+            f"leave the samples out.",
+            count=len(at),
+            examples=tuple(str(ids[i]) for i in at[:10]),
+            where=where,
+            numbers={"n_samples": len(at), "n_places": len(units)},
+        )
+    ]
 
 
 def _in_words(key: Key) -> str:
