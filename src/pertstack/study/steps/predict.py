@@ -97,8 +97,10 @@ def predict_new(
     with tempfile.TemporaryDirectory(prefix="pertstack-predict-") as scratch:
         place = Path(scratch)
         brought = {m: handed_in(folder, m, paths, file, scratch=place) for m, paths in given.items()}
-        for finding in (more := [f for _, told in brought.values() for f in told]):
-            say(finding) if say is not None else None
+        more = [f for _, told in brought.values() for f in told]
+        if say is not None:
+            for finding in more:
+                say(finding)
         arrays = {name: values for name, (values, _) in brought.items()}
         arrays |= refit_and_predict(folder, again, file, place=place, workers=workers, reading=reading)
         vectors = new_embeddings(folder, again, file, place=place, reading=reading)
